@@ -1,0 +1,194 @@
+"""Calls and replies as values, and the only parser and quoter of request targets. What is judged here is what is sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NewType
+from urllib.parse import quote, unquote_to_bytes
+
+from policy.violation import Reason, Violation
+
+UpstreamPath = NewType("UpstreamPath", str)
+"""A path in the tenant's part of ComfyUI's folders. Only policy/namespace.py makes one."""
+
+UpstreamClientId = NewType("UpstreamClientId", str)
+"""A client id as ComfyUI knows it. Only policy/namespace.py makes one."""
+
+Opaque = NewType("Opaque", str)
+"""A client's text that names nothing of a tenant's: sent as it came, and openly marked so."""
+
+UpstreamText = UpstreamPath | UpstreamClientId | Opaque
+
+MAX_TARGET_BYTES: Final = 16 * 1024
+MAX_QUERY_FIELDS: Final = 64
+
+_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# RFC 3986, 3.3: what may stand raw in a path segment; everything else is percent-encoded, "/" in a segment too.
+_SEGMENT_SAFE = "-._~!$&'()*+,;=:@"
+_QUERY_SAFE = "-._~!$'()*,:@/"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCall:
+    """What the client asked for: decoded once, in the client's names.
+
+    segments: of the path, without an /api prefix when the route is known by both. parameters: by name, from the route's template.
+    """
+
+    method: str
+    segments: tuple[str, ...]
+    query: tuple[tuple[str, str], ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def first(self, name: str, default: str | None = None) -> str | None:
+        """The first value of a query field: ComfyUI takes the first of several, so the gate judges the first and sends only it."""
+        return next((value for key, value in self.query if key == name), default)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedBody:
+    """The client's body goes on as it comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadBody:
+    """The client's multipart body goes on rewritten as it streams (proxy/upload.py)."""
+
+    plan: Any
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """The only thing that is ever sent to ComfyUI.
+
+    is_socket_bound: the call is the upgrade of a WebSocket.
+    """
+
+    method: str
+    segments: tuple[UpstreamText, ...]
+    query: tuple[tuple[str, UpstreamText], ...] = ()
+    body: bytes | StreamedBody | UploadBody | None = None
+    content_type: str | None = None
+
+    @property
+    def target(self) -> str:
+        """Path and query as they go on the wire, quoted by one rule."""
+        path = "/" + "/".join(quote(segment, safe=_SEGMENT_SAFE) for segment in self.segments)
+        if not self.query:
+            return path
+        pairs = (f"{quote(key, safe=_QUERY_SAFE)}={quote(value, safe=_QUERY_SAFE)}" for key, value in self.query)
+        return path + "?" + "&".join(pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamReply:
+    """A bounded answer of ComfyUI. value: its JSON, None when it is none."""
+
+    status: int
+    value: Any
+    body: bytes = b""
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReply:
+    """An answer that the gate makes itself. body: bytes as they are, or a value sent as JSON."""
+
+    status: int = 200
+    body: Any = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimJob:
+    """Asks for the ownership of a job before it exists upstream; answered with a `ClaimedJob`.
+
+    prompt_id: what the client wishes, None for any. workflow: a hash by which like workflows are known, for the cost. priority: within the tenant's own jobs.
+    """
+
+    prompt_id: str | None
+    workflow: str
+    priority: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    prompt_id: str
+    number: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseJob:
+    """The job was refused upstream: it never existed."""
+
+    prompt_id: str
+
+
+Step = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | ReleaseJob
+Dialogue = Generator[Step, Any, ClientReply]
+"""A rule that needs several answers: it yields a step, is sent the answer (an UpstreamReply, a list of them, a ClaimedJob, None), and returns the reply.
+
+Several calls in a tuple are sent at once. So a rule stays pure, and its test has no event loop.
+"""
+
+
+def parse_target(raw: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Splits a request target (RFC 9112, 3.2.1, origin form) into decoded segments and query pairs.
+
+    Each segment is decoded exactly once. Raises Violation for anything that two programs could read in two ways.
+    """
+    if len(raw) > MAX_TARGET_BYTES:
+        raise _malformed("The request target is too long.", f"at most {MAX_TARGET_BYTES} bytes")
+    if not raw.startswith("/") or "#" in raw or not raw.isascii() or _CONTROL.search(raw) or " " in raw:
+        raise _malformed("Send an absolute, percent-encoded path without a fragment.")
+    path, _, query = raw.partition("?")
+    return _parse_path(path), _parse_query(query)
+
+
+def _parse_path(path: str) -> tuple[str, ...]:
+    if path == "/":
+        return ()
+    segments = tuple(_decode(segment, Reason.PATH_MALFORMED) for segment in path[1:].split("/"))
+    for segment in segments:
+        if not segment or segment in (".", ".."):
+            raise _malformed("Empty, '.' and '..' path segments are not accepted.")
+        if "\\" in segment or _CONTROL.search(segment):
+            raise _malformed("Backslashes and control characters are not accepted in a path.")
+    return segments
+
+
+def _parse_query(query: str) -> tuple[tuple[str, str], ...]:
+    if not query:
+        return ()
+    fields = query.split("&")
+    if len(fields) > MAX_QUERY_FIELDS:
+        raise Violation(Reason.QUERY_MALFORMED, f"At most {MAX_QUERY_FIELDS} query fields are accepted.")
+    pairs = []
+    for text in fields:
+        if not text:
+            continue
+        key, _, value = text.replace("+", "%20").partition("=")
+        pairs.append((_decode(key, Reason.QUERY_MALFORMED), _decode(value, Reason.QUERY_MALFORMED)))
+    return tuple(pairs)
+
+
+def _decode(text: str, reason: Reason) -> str:
+    if "%" not in text:
+        return text
+    if _PERCENT.search(text):
+        raise Violation(reason, "A '%' in the request target must be followed by two hexadecimal digits.")
+    try:
+        decoded = unquote_to_bytes(text).decode("utf-8")
+    except UnicodeDecodeError:
+        raise Violation(reason, "The request target must be percent-encoded UTF-8.") from None
+    if "\x00" in decoded:
+        raise Violation(reason, "NUL characters are not accepted.")
+    return decoded
+
+
+def _malformed(message: str, details: str = "") -> Violation:
+    return Violation(Reason.PATH_MALFORMED, message, details)

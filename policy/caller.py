@@ -1,0 +1,64 @@
+"""Everything a rule may know about who calls: the principal, its names, its jobs, what it may run. Made by the pipeline, read by rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from policy.call import ClientCall
+from policy.catalogue import Catalogue
+from policy.namespace import Namespace
+from policy.principal import Principal
+
+if TYPE_CHECKING:
+    from policy.judge import Policy
+
+
+class OwnJobs(Protocol):
+    """The tenant's own jobs, as the ledger knows them. Ids are in the order in which ComfyUI got them, oldest first."""
+
+    def owns(self, prompt_id: str) -> bool: ...
+
+    def pending(self) -> Sequence[str]: ...
+
+    def running(self) -> Sequence[str]: ...
+
+    def finished(self) -> Sequence[str]: ...
+
+    def has_temp_file(self, name: str) -> bool:
+        """Whether one of the tenant's jobs made this file in ComfyUI's temp folder (`subfolder/name` or `name`)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFiles:
+    """Names of the tenant's own files, in its own names, newest first; empty when the gate cannot see ComfyUI's folders."""
+
+    input: Sequence[str] = ()
+    output: Sequence[str] = ()
+    is_known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/"."""
+
+    principal: Principal
+    names: Namespace
+    jobs: OwnJobs
+    policy: Policy
+    catalogue: Catalogue
+    files: OwnFiles = field(default_factory=OwnFiles)
+    shared_inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a rule judges: the call, its JSON document where the row reads one (raw too, for rules that judge the spelling), and who sent it."""
+
+    call: ClientCall
+    caller: Caller
+    document: Any = None
+    raw: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,166 @@
+"""The chroot: the only place that knows how a tenant's names look upstream, in both directions.
+
+It refuses and never repairs: a name goes in exactly as it came, one folder deeper, or not at all. Leaving is total: what is not the tenant's is None.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from policy.call import UpstreamClientId, UpstreamPath
+from policy.principal import TenantId
+from policy.violation import Reason, Violation
+
+ROOT: Final = "tenants"
+MAX_PATH_BYTES: Final = 1024
+MAX_SEGMENT_BYTES: Final = 200  # ComfyUI adds a counter and an extension; file systems end at 255
+MAX_CLIENT_ID_LENGTH: Final = 128
+
+# Windows opens a device for these names, whatever the extension or the case.
+_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?")
+# Controls, invisible format characters (some file systems ignore them when they compare names) and lone surrogates.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_.:@=+-]+")
+# ComfyUI cuts the bracket word and whatever stands before it, so only the spelling with one space is one name with one meaning.
+_ANNOTATION = re.compile(r"(?s)(.*)\[(input|output|temp)\]\s*")
+
+
+class Folder(StrEnum):
+    """ComfyUI's `type` of a file."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    TEMP = "temp"
+
+
+def parse_folder(text: str | None, default: Folder) -> Folder:
+    """ComfyUI's `type`, exactly. Raises Violation for any other word."""
+    if text is None:
+        return default
+    try:
+        return Folder(text)
+    except ValueError:
+        raise Violation(Reason.NAME_REFUSED, "`type` must be input, output or temp.") from None
+
+
+def split_annotation(name: str) -> tuple[str, Folder | None]:
+    """Takes ComfyUI's ` [output]` suffix off a file name: the suffix overrides `type` upstream, so it is read here and never sent on."""
+    found = _ANNOTATION.fullmatch(name)
+    if not found:
+        return name, None
+    bare = found[1]
+    if not bare.endswith(" ") or not name.endswith("]") or _ANNOTATION.fullmatch(bare[:-1]):
+        raise _refused("write the folder suffix as 'name.png [output]', with one space and once")
+    return bare[:-1], Folder(found[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """One tenant's names. Every method raises Violation(name-refused) for a name that two programs could read in two ways."""
+
+    tenant: TenantId
+
+    @property
+    def root(self) -> UpstreamPath:
+        """The tenant's folder in input, output and userdata alike."""
+        return UpstreamPath(f"{ROOT}/{self.tenant}")
+
+    def folder_to_upstream(self, path: str) -> UpstreamPath:
+        """A `subfolder`; empty is the tenant's own root."""
+        if path == "":
+            return self.root
+        return self.path_to_upstream(path)
+
+    def path_to_upstream(self, path: str) -> UpstreamPath:
+        """A file or folder path, at least one segment."""
+        check_path(path)
+        return UpstreamPath(f"{ROOT}/{self.tenant}/{path}")
+
+    def path_to_client(self, path: str) -> str | None:
+        """The client's name for an upstream path; "" for the tenant's root, None for what is not the tenant's."""
+        path = path.replace("\\", "/")  # ComfyUI on Windows answers with its own separator
+        if path == self.root:
+            return ""
+        head = f"{self.root}/"
+        if not path.startswith(head):
+            return None
+        rest = path[len(head) :]
+        return rest if is_path(rest) else None
+
+    def userdata_to_upstream(self, path: str) -> UpstreamPath:
+        """A userdata path. ComfyUI decodes it a second time, so it may hold no '%'."""
+        if "%" in path:
+            raise _refused("'%' is not accepted in userdata names")
+        return self.folder_to_upstream(path)
+
+    def client_id_to_upstream(self, client_id: str) -> UpstreamClientId:
+        """`<tenant>.<id>`: a tenant has no dot, so no two tenants share one."""
+        if not is_client_id(client_id):
+            raise _refused("a client id has 1 to 128 letters, digits or any of _.:@=+-")
+        return UpstreamClientId(f"{self.tenant}.{client_id}")
+
+    def client_id_to_client(self, client_id: object) -> str | None:
+        if not isinstance(client_id, str) or owner_of(client_id) != self.tenant:
+            return None
+        return client_id.partition(".")[2]
+
+
+def owner_of(client_id: object) -> str | None:
+    """The tenant that a job's upstream client id names, None when the gate did not make it."""
+    if not isinstance(client_id, str):
+        return None
+    tenant, dot, rest = client_id.partition(".")
+    return tenant if dot and rest else None
+
+
+def is_client_id(text: str) -> bool:
+    return len(text) <= MAX_CLIENT_ID_LENGTH and _CLIENT_ID.fullmatch(text) is not None
+
+
+def is_path(path: str) -> bool:
+    try:
+        check_path(path)
+    except Violation:
+        return False
+    return True
+
+
+def check_path(path: str) -> None:
+    """Accepts a relative path that POSIX, Windows and every normalisation read the same way. Raises Violation(name-refused) for others."""
+    if len(path.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
+        raise _refused(f"a path has at most {MAX_PATH_BYTES} bytes")
+    for segment in path.split("/"):
+        _check_segment(segment)
+
+
+def check_file_name(name: str) -> None:
+    """A single segment. Raises Violation(name-refused)."""
+    if "/" in name:
+        raise _refused("a file name has no '/': use subfolder")
+    check_path(name)
+
+
+def _check_segment(segment: str) -> None:
+    if segment in ("", ".", ".."):
+        raise _refused("empty, '.' and '..' segments are not accepted")
+    if "\\" in segment or ":" in segment:
+        raise _refused("'\\' and ':' are not accepted")
+    if segment[-1] in ". ":
+        raise _refused("a name does not end in a dot or a space")
+    if not segment.isascii() or not segment.isprintable():
+        if any(unicodedata.category(character) in _INVISIBLE for character in segment):
+            raise _refused("control and invisible characters are not accepted")
+        if any(part in (".", "..") or set(part) & set("/\\:") for part in (unicodedata.normalize("NFKC", segment),)):
+            raise _refused("look-alikes of '/', '\\', ':' and '..' are not accepted")
+    if _DEVICE.fullmatch(segment):
+        raise _refused("names of Windows devices are not accepted")
+    if len(segment.encode("utf-8", "surrogatepass")) > MAX_SEGMENT_BYTES:
+        raise _refused(f"a name has at most {MAX_SEGMENT_BYTES} bytes")
+
+
+def _refused(rule: str) -> Violation:
+    return Violation(Reason.NAME_REFUSED, f"This name is not accepted: {rule}.")

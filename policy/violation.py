@@ -1,0 +1,51 @@
+"""Refusals as typed values: a reason for logs and metrics, words for the client. Which status a reason gets is proxy/errors.py's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class Reason(StrEnum):
+    """Why a call was refused. The code stands in the log, the metric and the answer's `type`."""
+
+    ROUTE_UNLISTED = "route-unlisted"
+    ROUTE_REFUSED = "route-refused"
+    ADMINS_ONLY = "admins-only"
+    SCOPE_MISSING = "scope-missing"
+    ORIGIN_FOREIGN = "origin-foreign"
+    PATH_MALFORMED = "path-malformed"
+    QUERY_MALFORMED = "query-malformed"
+    HEADER_MALFORMED = "header-malformed"
+    BODY_MALFORMED = "body-malformed"
+    BODY_TOO_LARGE = "body-too-large"
+    NAME_REFUSED = "name-refused"
+    FILE_TYPE_REFUSED = "file-type-refused"
+    STORAGE_FULL = "storage-full"
+    NOT_FOUND = "not-found"
+    PROMPT_ID_TAKEN = "prompt-id-taken"
+    WORKFLOW_MALFORMED = "workflow-malformed"
+    POLICY_VIOLATION = "policy-violation"
+
+
+class Violation(Exception):
+    """A call that policy refuses.
+
+    message: one sentence for the client that says what to do. details: what was found. Neither may name another tenant.
+    node_errors: ComfyUI's shape, so that the web UI marks the nodes.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        details: str = "",
+        *,
+        node_errors: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(reason, message, details)
+        self.reason = reason
+        self.message = message
+        self.details = details
+        self.node_errors: Mapping[str, Any] = node_errors or {}

@@ -1,0 +1,1 @@
+"""I/O around the pure policy: authenticate, limit, read, send, relay, record."""
