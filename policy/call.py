@@ -62,10 +62,7 @@ class UploadBody:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
-    """The only thing that is ever sent to ComfyUI.
-
-    is_socket_bound: the call is the upgrade of a WebSocket.
-    """
+    """The only thing that is ever sent to ComfyUI."""
 
     method: str
     segments: tuple[UpstreamText, ...]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
+
+AUTOGROW: Final = "COMFY_AUTOGROW_V3"
+DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
+DYNAMIC_SLOT: Final = "COMFY_DYNAMICSLOT_V3"
+DYNAMIC_TYPES: Final = frozenset({AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT})
+MAX_GROWN: Final = 100  # Autogrow._MaxNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +65,12 @@ def read_catalogue(document: Any) -> Catalogue:
 def _read_class(name: str, entry: Any) -> NodeClass | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("input"), dict):
         return None
-    inputs: dict[str, InputSpec] = {}
-    for section in ("required", "optional"):
-        declared = entry["input"].get(section) or {}
-        if not isinstance(declared, dict):
-            return None
-        for input_name, spec in declared.items():
-            read = _read_input(input_name, spec, section == "required")
-            if read is None:
-                return None
-            inputs[input_name] = read
-    hidden = entry["input"].get("hidden") or {}
+    specs = read_inputs(entry["input"])
+    if specs is None:
+        return None
+    inputs = {spec.name: spec for spec in specs}
+    hidden = entry["input"].get("hidden")
+    hidden = hidden if isinstance(hidden, dict) else {}
     outputs = entry.get("output") or ()
     return NodeClass(
         name=name,
@@ -78,11 +79,91 @@ def _read_class(name: str, entry: Any) -> NodeClass | None:
         outputs=tuple(outputs) if isinstance(outputs, list | tuple) else (),
         is_output_node=entry.get("output_node") is True,
         # Not every class that calls a paid service carries the flag, but all of them ask for its token (comfy_api_nodes).
-        is_api_node=entry.get("api_node") is True or "auth_token_comfy_org" in hidden,
+        is_api_node=entry.get("api_node") is True or any(_asks_for_token(kind) for kind in hidden.values()),
         python_module=str(entry.get("python_module", "")),
         display_name=str(entry.get("display_name", name)),
         document=entry,
     )
+
+
+def _asks_for_token(kind: Any) -> bool:
+    return kind == "AUTH_TOKEN_COMFY_ORG" or (isinstance(kind, list) and kind[:1] == ["AUTH_TOKEN_COMFY_ORG"])
+
+
+def expand_inputs(node_class: NodeClass, given: Mapping[str, Any]) -> dict[str, InputSpec]:
+    """The inputs that a node of this class declares when it is `given` these values, by the names a workflow uses.
+
+    ComfyUI's dynamic inputs (comfy_api/latest/_io.py, get_finalized_class_inputs) are lists that grow ("images.image0"), choices that
+    bring inputs of their own ("resize_type.width", by the chosen key) and slots that bring some when they are filled.
+    """
+    expanded: dict[str, InputSpec] = {}
+    for name, spec in node_class.inputs.items():
+        _expand(expanded, name, spec, given)
+    return expanded
+
+
+def _expand(expanded: dict[str, InputSpec], name: str, spec: InputSpec, given: Mapping[str, Any]) -> None:
+    if spec.type == AUTOGROW:
+        expanded.update(_read_growing(name, spec.options.get("template")))
+        return
+    expanded[name] = InputSpec(name, spec.type, spec.choices, spec.options, spec.is_required)
+    if spec.type == DYNAMIC_SLOT and name in given:
+        _expand_section(expanded, name, spec.options.get("inputs"), given)
+    elif spec.type == DYNAMIC_COMBO:
+        for option in list_options(spec):
+            if option["key"] == given.get(name):
+                _expand_section(expanded, name, option.get("inputs"), given)
+                break
+
+
+def _expand_section(expanded: dict[str, InputSpec], prefix: str, inputs: Any, given: Mapping[str, Any]) -> None:
+    for spec in read_inputs(inputs) or ():
+        _expand(expanded, f"{prefix}.{spec.name}", spec, given)
+
+
+def list_options(spec: InputSpec) -> list[dict[str, Any]]:
+    """The options of a dynamic combo that are understood: objects with a string `key`."""
+    options = spec.options.get("options")
+    return [
+        option
+        for option in (options if isinstance(options, list) else ())
+        if isinstance(option, dict) and isinstance(option.get("key"), str)
+    ]
+
+
+def _read_growing(prefix: str, template: Any) -> dict[str, InputSpec]:
+    """The inputs of an autogrow list: `<id>.<name>` for each name, or `<id>.<prefix><n>` up to its max."""
+    if not isinstance(template, dict):
+        return {}
+    specs = read_inputs(template.get("input"))
+    names = template.get("names")
+    if names is None and isinstance(template.get("prefix"), str) and type(template.get("max")) is int:
+        names = [f"{template['prefix']}{index}" for index in range(min(template["max"], MAX_GROWN))]
+    if not specs or not isinstance(names, list):
+        return {}
+    needed = template.get("min")
+    count = needed if type(needed) is int and specs[0].is_required else 0
+    return {
+        f"{prefix}.{name}": InputSpec(
+            f"{prefix}.{name}", specs[0].type, specs[0].choices, specs[0].options, index < count
+        )
+        for index, name in enumerate(names)
+    }
+
+
+def read_inputs(sections: Any) -> list[InputSpec] | None:
+    """The inputs of `{"required": {…}, "optional": {…}}`, None when one is not understood."""
+    inputs = []
+    for section in ("required", "optional"):
+        declared = (sections.get(section) if isinstance(sections, dict) else None) or {}
+        if not isinstance(declared, dict):
+            return None
+        for name, spec in declared.items():
+            read = _read_input(name, spec, section == "required")
+            if read is None:
+                return None
+            inputs.append(read)
+    return inputs
 
 
 def _read_input(name: str, spec: Any, is_required: bool) -> InputSpec | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from policy.call import UpstreamClientId, UpstreamPath
@@ -24,6 +26,11 @@ MAX_CLIENT_ID_LENGTH: Final = 128
 _DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?")
 # Controls, invisible format characters (some file systems ignore them when they compare names) and lone surrogates.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SEPARATORS = frozenset("/\\:")
+_RANDOM_NAME = re.compile(
+    r"(?:preview3d|preview3d_advanced|preview_splat|preview_pointcloud|bg)_[0-9a-f]{32}\.[a-z0-9]{1,8}"
+)
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_.:@=+-]+")
 # ComfyUI cuts the bracket word and whatever stands before it, so only the spelling with one space is one name with one meaning.
 _ANNOTATION = re.compile(r"(?s)(.*)\[(input|output|temp)\]\s*")
@@ -78,7 +85,35 @@ class Namespace:
     def path_to_upstream(self, path: str) -> UpstreamPath:
         """A file or folder path, at least one segment."""
         check_path(path)
+        if path == self.root or path.startswith(f"{self.root}/"):
+            # Workflows in saved pictures carry upstream names, so such a name must not mean a second thing.
+            raise _refused(f"leave out '{self.root}/'")
         return UpstreamPath(f"{ROOT}/{self.tenant}/{path}")
+
+    def readable_to_upstream(
+        self, path: str, folder: Folder, shared_inputs: Sequence[str], has_temp_file: Callable[[str], bool]
+    ) -> UpstreamPath:
+        """A file that the tenant wants to read: a shared input, a temp file of one of its jobs, or one in its own folder.
+
+        What is none of these becomes a name in its own folder too, where ComfyUI finds nothing: a neighbour's file answers like none.
+        """
+        own = self.path_to_upstream(path)
+        is_elsewhere = folder is Folder.INPUT and is_shared(path, shared_inputs)
+        is_elsewhere = is_elsewhere or (folder is Folder.TEMP and has_temp_file(path))
+        is_elsewhere = is_elsewhere or (folder is Folder.OUTPUT and is_unguessable(path) and has_temp_file(path))
+        return UpstreamPath(path) if is_elsewhere else own
+
+    def without_root(self, path: str) -> str:
+        """Takes the tenant's own root off a path that has it: workflows in saved pictures carry upstream names."""
+        if path == self.root:
+            return ""
+        return path.removeprefix(f"{self.root}/")
+
+    def clean_text(self, text: str) -> str:
+        """Takes the tenant's root, and what stands before it in an absolute path, out of a message."""
+        if ROOT not in text:
+            return text
+        return _mentions_of(self.tenant).sub("", text)
 
     def path_to_client(self, path: str) -> str | None:
         """The client's name for an upstream path; "" for the tenant's root, None for what is not the tenant's."""
@@ -92,10 +127,10 @@ class Namespace:
         return rest if is_path(rest) else None
 
     def userdata_to_upstream(self, path: str) -> UpstreamPath:
-        """A userdata path. ComfyUI decodes it a second time, so it may hold no '%'."""
+        """A userdata path, at least one segment. ComfyUI decodes it a second time, so it may hold no '%'."""
         if "%" in path:
             raise _refused("'%' is not accepted in userdata names")
-        return self.folder_to_upstream(path)
+        return self.path_to_upstream(path)
 
     def client_id_to_upstream(self, client_id: str) -> UpstreamClientId:
         """`<tenant>.<id>`: a tenant has no dot, so no two tenants share one."""
@@ -107,6 +142,31 @@ class Namespace:
         if not isinstance(client_id, str) or owner_of(client_id) != self.tenant:
             return None
         return client_id.partition(".")[2]
+
+
+@lru_cache(maxsize=1024)
+def _mentions_of(tenant: str) -> re.Pattern[str]:
+    # The length before the root is bounded, so that a long text of slashes costs linear time.
+    before = r"(?<![\w.-])(?:(?:[A-Za-z]:)?[\\/][^\r\n\"'<>|*?:]{0,300}?(?<=[\\/]))?"
+    return re.compile(before + rf"{ROOT}[\\/]+{re.escape(tenant)}(?:[\\/]+|(?![\w-]))")
+
+
+def split_path(path: UpstreamPath) -> tuple[UpstreamPath, UpstreamPath]:
+    """Folder and file name of an upstream path; the folder is empty for a file in ComfyUI's own root."""
+    folder, _, name = path.rpartition("/")
+    return UpstreamPath(folder), UpstreamPath(name)
+
+
+def is_unguessable(name: str) -> bool:
+    """Whether a file in a root has a random name: what ComfyUI's 3D previews write there (nodes_load_3d.py)."""
+    return _RANDOM_NAME.fullmatch(name) is not None
+
+
+def is_shared(path: str, shared_inputs: Sequence[str]) -> bool:
+    """Whether an input path is one of the shared inputs: named exactly, or in a shared folder (ending in "/")."""
+    if path.partition("/")[0].casefold() == ROOT:
+        return False
+    return any(path.startswith(shared) if shared.endswith("/") else path == shared for shared in shared_inputs)
 
 
 def owner_of(client_id: object) -> str | None:
@@ -138,28 +198,36 @@ def check_path(path: str) -> None:
 
 
 def check_file_name(name: str) -> None:
-    """A single segment. Raises Violation(name-refused)."""
+    """A single segment that ComfyUI does not take for an annotated name. Raises Violation(name-refused)."""
     if "/" in name:
         raise _refused("a file name has no '/': use subfolder")
+    if _ANNOTATION.fullmatch(name):
+        raise _refused("a file name does not end in [input], [output] or [temp]")
     check_path(name)
 
 
 def _check_segment(segment: str) -> None:
-    if segment in ("", ".", ".."):
-        raise _refused("empty, '.' and '..' segments are not accepted")
-    if "\\" in segment or ":" in segment:
-        raise _refused("'\\' and ':' are not accepted")
-    if segment[-1] in ". ":
-        raise _refused("a name does not end in a dot or a space")
-    if not segment.isascii() or not segment.isprintable():
+    if not segment.isascii():
         if any(unicodedata.category(character) in _INVISIBLE for character in segment):
             raise _refused("control and invisible characters are not accepted")
-        if any(part in (".", "..") or set(part) & set("/\\:") for part in (unicodedata.normalize("NFKC", segment),)):
-            raise _refused("look-alikes of '/', '\\', ':' and '..' are not accepted")
-    if _DEVICE.fullmatch(segment):
-        raise _refused("names of Windows devices are not accepted")
-    if len(segment.encode("utf-8", "surrogatepass")) > MAX_SEGMENT_BYTES:
+        # Windows code pages and some file systems turn look-alikes into the plain characters.
+        _check_plain(unicodedata.normalize("NFKC", segment), "look-alikes of ")
+    _check_plain(segment, "")
+    if len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES:
         raise _refused(f"a name has at most {MAX_SEGMENT_BYTES} bytes")
+
+
+def _check_plain(segment: str, what: str) -> None:
+    if segment in ("", ".", ".."):
+        raise _refused(f"{what}empty, '.' and '..' segments are not accepted")
+    if _SEPARATORS.intersection(segment):
+        raise _refused(f"{what}'/', '\\' and ':' are not accepted")
+    if segment[-1] in ". ":
+        raise _refused(f"{what}names that end in a dot or a space are not accepted")
+    if _CONTROL.search(segment):
+        raise _refused("control and invisible characters are not accepted")
+    if _DEVICE.fullmatch(segment):
+        raise _refused(f"{what}names of Windows devices are not accepted")
 
 
 def _refused(rule: str) -> Violation:

@@ -1,0 +1,296 @@
+"""Start-time fair queueing over tenants, written as ComfyUI's own queue numbers: the smallest number runs next.
+
+A job's number is its start tag, in weighted GPU seconds: the later of the virtual time and the tenant's previous finish tag. The virtual time is
+the start tag of the job that runs (P. Goyal, H. Vin, H. Cheng: Start-time Fair Queueing, SIGCOMM 1996). Trusts its caller for who the tenant is
+and for what ComfyUI runs; has no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from policy.principal import TenantId
+
+DEFAULT_COST_S: Final = 10.0
+MIN_COST_S: Final = 0.01
+MAX_COST_S: Final = 24 * 3600.0
+MAX_CORRECTION_S: Final = 600.0
+MAX_WORKFLOWS: Final = 4096
+MIN_WEIGHT: Final = 0.001
+MAX_WEIGHT: Final = 1000.0
+
+# Doubles are exact to 2**-20 s below this; beyond it the idle queue starts again at zero.
+_REBASE_AT: Final = 2.0**32
+# Nobody reaches this by queueing fairly: a number somebody gave a job by hand says nothing about shares.
+_MAX_TAG: Final = 2.0**44
+_NEW_SHARE: Final = 0.3
+# Where a priority job goes in the gap before the job it passes: low, so that hundreds of equals still find room behind it.
+_GAP_SHARE: Final = 1 / 16
+_TOLERANCE: Final = 1e-9
+
+
+class Costs:
+    """GPU seconds of like workflows, by the workflow's hash: an exponentially weighted mean, the longest unused forgotten first."""
+
+    def __init__(self, default_s: float = DEFAULT_COST_S, max_workflows: int = MAX_WORKFLOWS) -> None:
+        self._default_s = default_s
+        self._max_workflows = max_workflows
+        self._means: OrderedDict[str, float] = OrderedDict()
+        self._mean_of_all_s: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._means)
+
+    def estimate(self, workflow: str) -> float:
+        """GPU seconds: of like workflows, before the first measurement of all workflows, before that the default."""
+        mean = self._means.get(workflow)
+        if mean is not None:
+            self._means.move_to_end(workflow)
+            return mean
+        return self._default_s if self._mean_of_all_s is None else self._mean_of_all_s
+
+    def measure(self, workflow: str, gpu_s: float) -> None:
+        gpu_s = _bounded_cost(gpu_s)
+        self._means[workflow] = _moved(self._means.get(workflow), gpu_s)
+        self._means.move_to_end(workflow)
+        self._mean_of_all_s = _moved(self._mean_of_all_s, gpu_s)
+        if len(self._means) > self._max_workflows:
+            self._means.popitem(last=False)
+
+
+class Listed(NamedTuple):
+    """An item of ComfyUI's queue. workflow: its hash where the caller knows it, for the cost."""
+
+    number: float
+    tenant: TenantId
+    prompt_id: str
+    workflow: str = ""
+
+
+@dataclass(slots=True)
+class _Job:
+    tenant: TenantId
+    number: float
+    cost_s: float
+    span: float
+    workflow: str
+    priority: float = 0.0
+    is_running: bool = False
+
+
+class FairQueue:
+    """The state from which numbers are made: what is pending, each tenant's finish tag, the virtual time.
+
+    A tenant that was idle comes next after the running job and one job of each neighbour, however many jobs those have submitted; backlogged tenants
+    share the GPU by weight; a tenant without neighbours gets all of it.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None, costs: Costs | None = None) -> None:
+        self._weights: dict[str, float] = {}
+        self._costs = costs or Costs()
+        self._jobs: dict[str, _Job] = {}
+        self._numbers: set[float] = set()
+        self._finish_tags: dict[TenantId, float] = {}
+        self._virtual_time = 0.0
+        # Priority jobs stand closer together than they cost: while some do, order is read from tags counted anew, not from numbers.
+        self._is_crowded = False
+        self.set_weights(weights or {})
+
+    def __len__(self) -> int:
+        """Jobs that are pending or running."""
+        return len(self._jobs)
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Weights by tenant, 1.0 for the others; for the numbers from now on. Raises ValueError outside 0.001 to 1000."""
+        for tenant, weight in weights.items():
+            if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+                raise ValueError(f"the weight of {tenant} must lie between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}")
+        self._weights = dict(weights)
+
+    def claim(self, tenant: TenantId, prompt_id: str, workflow: str = "", priority: float = 0.0) -> float:
+        """The number of a new job; the same again for a job that has one.
+
+        priority: above 0 the job passes the tenant's own pending jobs of lower priority, as far as it delays no job of a neighbour's.
+        """
+        known = self._jobs.get(prompt_id)
+        if known is not None:
+            return known.number
+        cost_s = self._costs.estimate(workflow)
+        span = cost_s / self._weight(tenant)
+        start_tag = max(self._virtual_time, self._finish_tags.get(tenant, 0.0))
+        number = self._place(tenant, start_tag)
+        if priority > 0 and (jumped := self._jump(tenant, number, priority)) is not None:
+            number, self._is_crowded = jumped, True
+        self._finish_tags[tenant] = start_tag + span
+        job = _Job(tenant, number, cost_s, span, workflow, priority)
+        return self._insert(prompt_id, job)
+
+    def claim_front(self, tenant: TenantId, prompt_id: str, workflow: str = "") -> float:
+        """An admin's number: below all, and not charged to the tenant."""
+        known = self._jobs.get(prompt_id)
+        if known is not None:
+            return known.number
+        lowest = min(self._numbers, default=0.0)
+        job = _Job(tenant, min(lowest, 0.0) - 1.0, self._costs.estimate(workflow), 0.0, workflow)
+        return self._insert(prompt_id, job)
+
+    def adopt(self, item: Listed) -> None:
+        """A job that stands in ComfyUI's queue and was not numbered here. Does nothing for a known one."""
+        if item.prompt_id in self._jobs or not math.isfinite(item.number):
+            return
+        cost_s = self._costs.estimate(item.workflow)
+        span = cost_s / self._weight(item.tenant)
+        self._jobs[item.prompt_id] = _Job(item.tenant, item.number, cost_s, span, item.workflow)
+        self._numbers.add(item.number)
+        if item.number < _MAX_TAG:
+            self._finish_tags[item.tenant] = max(self._finish_tags.get(item.tenant, 0.0), item.number + span)
+
+    def rebuild(self, listing: Iterable[Listed], running: Iterable[str] = ()) -> None:
+        """Starts again from ComfyUI's queue, running jobs included: what the gate knew before is forgotten, but for costs and weights.
+
+        running: the prompt ids of `listing` that run.
+        """
+        self._jobs.clear()
+        self._numbers.clear()
+        self._finish_tags.clear()
+        self._is_crowded = False
+        for item in listing:
+            self.adopt(item)
+        # A newcomer comes before what waits, but not by its whole backlog: the virtual time is the first number that fair queueing may have given.
+        self._virtual_time = min((number for number in self._numbers if 0 <= number < _MAX_TAG), default=0.0)
+        for prompt_id in running:
+            self.start(prompt_id)
+
+    def start(self, prompt_id: str) -> None:
+        """ComfyUI runs the job. Unknown ids are ignored."""
+        job = self._jobs.get(prompt_id)
+        if job is None or job.is_running:
+            return
+        tag = self._first_tags().get(job.tenant, 0.0) if self._is_crowded and job.span else job.number
+        job.is_running = True
+        # An admin's number lies below all: time does not go back.
+        if tag < _MAX_TAG:
+            self._virtual_time = max(self._virtual_time, tag)
+
+    def finish(self, prompt_id: str, gpu_s: float | None = None) -> None:
+        """The job has ended. gpu_s: what it took, None when nobody knows. Unknown ids are ignored."""
+        job = self._remove(prompt_id)
+        if job is None:
+            return
+        if gpu_s is not None:
+            self._costs.measure(job.workflow, gpu_s)
+            if job.span and job.tenant in self._finish_tags:
+                # The job was charged by its estimate. The bound keeps one stray measurement from shutting a tenant out.
+                wrong_by_s = max(-MAX_CORRECTION_S, min(MAX_CORRECTION_S, _bounded_cost(gpu_s) - job.cost_s))
+                self._finish_tags[job.tenant] += wrong_by_s * job.span / job.cost_s
+        self._rest_when_idle()
+
+    def release(self, prompt_id: str) -> None:
+        """The job never ran: refused upstream, deleted, lost. Its tenant is not charged. Unknown ids are ignored."""
+        job = self._remove(prompt_id)
+        if job is None:
+            return
+        if job.tenant in self._finish_tags:
+            self._finish_tags[job.tenant] -= job.span
+        self._rest_when_idle()
+
+    def pending_cost_s(self, tenant: str) -> float:
+        """Estimated GPU seconds of the tenant's unfinished jobs."""
+        return sum(job.cost_s for job in self._jobs.values() if job.tenant == tenant)
+
+    def _weight(self, tenant: str) -> float:
+        return self._weights.get(tenant, 1.0)
+
+    def _insert(self, prompt_id: str, job: _Job) -> float:
+        while job.number in self._numbers:
+            job.number = math.nextafter(job.number, math.inf)
+        self._jobs[prompt_id] = job
+        self._numbers.add(job.number)
+        return job.number
+
+    def _remove(self, prompt_id: str) -> _Job | None:
+        job = self._jobs.pop(prompt_id, None)
+        if job is not None:
+            self._numbers.discard(job.number)
+        return job
+
+    def _rest_when_idle(self) -> None:
+        """At the end of a busy period nobody owes anything: the virtual time is the largest finish tag (SFQ's rule), or zero again after very long."""
+        if self._jobs:
+            return
+        self._virtual_time = max([self._virtual_time, *self._finish_tags.values()])
+        self._finish_tags.clear()
+        self._is_crowded = False
+        if self._virtual_time > _REBASE_AT:
+            self._virtual_time = 0.0
+
+    def _pending(self) -> list[_Job]:
+        return sorted((job for job in self._jobs.values() if not job.is_running and job.span), key=_number_of)
+
+    def _first_tags(self) -> dict[TenantId, float]:
+        """By tenant, the start tag of its first pending job: its finish tag less what is pending."""
+        tags: dict[TenantId, float] = {}
+        for job in self._jobs.values():
+            if not job.is_running and job.span:
+                tags[job.tenant] = tags.get(job.tenant, self._finish_tags.get(job.tenant, 0.0)) - job.span
+        return tags
+
+    def _place(self, tenant: TenantId, start_tag: float) -> float:
+        """The start tag, after the tenant's own jobs; and before the jobs of neighbours whose priority jobs have pushed them beyond their share."""
+        own = max((job.number for job in self._jobs.values() if job.tenant == tenant), default=-math.inf)
+        number = max(start_tag, math.nextafter(own, math.inf))
+        ceiling = self._ceiling(tenant, start_tag) if self._is_crowded else math.inf
+        if number < ceiling:
+            return number
+        floor = max((other for other in self._numbers if other < ceiling), default=ceiling - 1.0)
+        return max(floor + (ceiling - floor) * _GAP_SHARE, math.nextafter(own, math.inf))
+
+    def _ceiling(self, tenant: TenantId, start_tag: float) -> float:
+        """The number of the first neighbour's job that fair queueing would start after `start_tag`."""
+        tags = self._first_tags()
+        tolerance = _TOLERANCE * max(1.0, start_tag)
+        ceiling = math.inf
+        is_crowded = False
+        for job in self._pending():
+            tag = tags[job.tenant]
+            if tag <= start_tag + tolerance:
+                ceiling = math.inf
+            elif ceiling == math.inf and job.tenant != tenant:
+                ceiling = job.number
+            is_crowded |= tag > job.number + tolerance
+            tags[job.tenant] += job.span
+        self._is_crowded = is_crowded
+        return ceiling
+
+    def _jump(self, tenant: TenantId, ordinary: float, priority: float) -> float | None:
+        """A number before the tenant's own pending jobs of lower priority, but behind all that come before `ordinary`: no neighbour is delayed."""
+        own = [job for job in self._jobs.values() if job.tenant == tenant and not job.is_running and job.span]
+        if not own:
+            return None
+        floor = min(self._virtual_time, *(job.number for job in own)) - 1.0
+        for job in self._jobs.values():
+            is_equal = job.tenant == tenant and job.priority >= priority
+            is_neighbour = job.tenant != tenant and job.number < ordinary
+            if job.is_running or is_equal or is_neighbour:
+                floor = max(floor, job.number)
+        passed = min((job.number for job in own if job.number > floor), default=None)
+        if passed is None:
+            return None
+        number = floor + (passed - floor) * _GAP_SHARE
+        return number if floor < number < passed else None
+
+
+def _number_of(job: _Job) -> float:
+    return job.number
+
+
+def _bounded_cost(gpu_s: float) -> float:
+    return min(MAX_COST_S, max(MIN_COST_S, gpu_s)) if math.isfinite(gpu_s) else MAX_COST_S
+
+
+def _moved(mean: float | None, value: float) -> float:
+    return value if mean is None else mean + _NEW_SHARE * (value - mean)

@@ -1,0 +1,45 @@
+"""Depth and cycles of a graph of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def measure_depth(sources: Mapping[str, Sequence[str]]) -> tuple[int, list[str]]:
+    """The number of nodes on the longest chain, and the nodes of one cycle (empty when there is none).
+
+    sources: for each node the nodes it links to; links to nodes that are not there are skipped. Takes linear time.
+    """
+    waiting = dict.fromkeys(sources, 0)
+    users: dict[str, list[str]] = {node: [] for node in sources}
+    for node, targets in sources.items():
+        for target in targets:
+            if target in users:
+                users[target].append(node)
+                waiting[node] += 1
+    ready = [node for node, count in waiting.items() if count == 0]
+    depths = dict.fromkeys(ready, 1)
+    deepest = 1 if ready else 0
+    for node in ready:
+        depth = depths[node] + 1
+        for user in users[node]:
+            if depths.get(user, 0) < depth:
+                depths[user] = depth
+            waiting[user] -= 1
+            if waiting[user] == 0:
+                deepest = max(deepest, depths[user])
+                ready.append(user)
+    if len(ready) == len(sources):
+        return deepest, []
+    return deepest, _find_cycle(sources, {node for node, count in waiting.items() if count})
+
+
+def _find_cycle(sources: Mapping[str, Sequence[str]], tangled: set[str]) -> list[str]:
+    """Every tangled node links to another one, so a walk among them comes back to a node it has seen."""
+    node = next(node for node in sources if node in tangled)
+    path: dict[str, None] = {}
+    while node not in path:
+        path[node] = None
+        node = next(target for target in sources[node] if target in tangled)
+    steps = list(path)
+    return steps[steps.index(node) :]

@@ -1,0 +1,82 @@
+"""Writes a policy for workflows that are given, and says in words what became of one that was judged."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from policy.judge import JudgedPrompt
+from policy.violation import Violation
+from policy.workflow import is_ui_format
+
+_ORDINARY = re.compile(r"[^\x00-\x1f\x7f\"\\]*")
+
+
+def learn(documents: Iterable[Any]) -> str:
+    """An allow-list in TOML for these workflows in the API format, each as it is or under `prompt`.
+
+    Raises ValueError for what is no such workflow.
+    """
+    count = 0
+    uses: Counter[str] = Counter()
+    largest = 0
+    for document in documents:
+        count += 1
+        nodes = _read_nodes(document, count)
+        largest = max(largest, len(nodes))
+        uses.update({node["class_type"] for node in nodes.values()})
+    lines = [f"# {len(uses)} classes of {count} workflows, the largest of {largest} nodes", "allow = ["]
+    lines += [f"    {_quote(name)}," for name in sorted(uses)]
+    lines.append("]")
+    return "\n".join(lines) + "\n"
+
+
+def _read_nodes(document: Any, number: int) -> dict[str, dict[str, Any]]:
+    if isinstance(document, dict) and is_ui_format(document.get("prompt", document)):
+        raise ValueError(f"workflow {number} is in the web UI's save format: export it in the API format")
+    nodes = document
+    if (
+        isinstance(document, dict)
+        and isinstance(document.get("prompt"), dict)
+        and "class_type" not in document["prompt"]
+    ):
+        nodes = document["prompt"]
+    if not isinstance(nodes, dict) or not nodes or not all(_has_class(node) for node in nodes.values()):
+        raise ValueError(f"workflow {number} is not a workflow in the API format")
+    return nodes
+
+
+def _has_class(node: Any) -> bool:
+    return isinstance(node, dict) and isinstance(node.get("class_type"), str)
+
+
+def _quote(text: str) -> str:
+    """A TOML basic string."""
+    if _ORDINARY.fullmatch(text):
+        return f'"{text}"'
+    escaped = "".join(
+        f"\\{character}"
+        if character in '"\\'
+        else f"\\u{ord(character):04x}"
+        if ord(character) < 0x20 or ord(character) == 0x7F
+        else character
+        for character in text
+    )
+    return f'"{escaped}"'
+
+
+def explain(outcome: JudgedPrompt | Violation) -> str:
+    """What became of a workflow, for a person at a terminal: one line for each problem."""
+    if isinstance(outcome, JudgedPrompt):
+        lines = [f"permitted: {len(outcome.nodes)} nodes"]
+        lines += [f"  node {node} {name}: linked to the constant {value!r}" for node, name, value in outcome.followed]
+        return "\n".join(lines) + "\n"
+    lines = [f"refused ({outcome.reason.value}): {outcome.message}"]
+    if outcome.details:
+        lines.append(f"  {outcome.details}")
+    for node_id, entry in outcome.node_errors.items():
+        for error in entry["errors"]:
+            lines.append(f"  node {node_id} {entry['class_type']}: {error['type']}: {error['details']}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,60 @@
+"""Literals in the inputs of a node: ComfyUI's `{"__value__": …}` wrappers, nested objects, and what is meant for a link."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from policy.document import is_deeper
+from policy.workflow import Fault, NodeReason
+
+MAX_LITERAL_DEPTH: Final = 16
+WRAPPER: Final = "__value__"
+_WRAPPER_KEYS = frozenset({"__value__", "__type__"})
+
+
+def unwrap(wrapper: dict[str, Any], is_list_taken: bool) -> Any:
+    """Scalars come out of ComfyUI's `{"__value__": …}`, so that they are judged like others; lists stay in it where they are taken.
+
+    What is neither keeps its wrapper, and is refused for it.
+    """
+    value = wrapper[WRAPPER]
+    if not wrapper.keys() <= _WRAPPER_KEYS or type(value) is dict:
+        return wrapper
+    if type(value) is list:
+        return {WRAPPER: value} if is_list_taken else wrapper
+    return value
+
+
+def find_literal_fault(value: Any, kinds: frozenset[type], is_list_taken: bool) -> Fault | None:
+    if type(value) is dict and WRAPPER in value:
+        return _find_list_fault(value[WRAPPER]) if is_list_taken and len(value) == 1 else _refuse_wrapper(value)
+    if type(value) not in kinds:
+        if dict in kinds or str in kinds:
+            return Fault(NodeReason.LITERAL_MALFORMED, value, "text, a number, true, false or null")
+        return Fault(NodeReason.LITERAL_FOR_LINK, value, "a link to the output of a node")
+    if type(value) is dict:
+        return _find_nested_fault(value)
+    return None
+
+
+def _find_list_fault(value: Any) -> Fault | None:
+    if type(value) is not list:
+        return _refuse_wrapper(value)
+    # SECURITY: unwrapped by ComfyUI, a list of a text and a number is a link, to wherever it says (test_judge.py::test_wrappers).
+    if len(value) == 2 and type(value[0]) is str and type(value[1]) in (int, float, bool):
+        return Fault(NodeReason.LITERAL_MALFORMED, value, "a list that does not look like a link")
+    return _find_nested_fault(value)
+
+
+def _find_nested_fault(value: Any) -> Fault | None:
+    if is_deeper(value, MAX_LITERAL_DEPTH):
+        return Fault(NodeReason.LITERAL_MALFORMED, value, f"at most {MAX_LITERAL_DEPTH} levels")
+    if b'"__value__":' in orjson.dumps(value):
+        return _refuse_wrapper(value)
+    return None
+
+
+def _refuse_wrapper(value: Any) -> Fault:
+    return Fault(NodeReason.LITERAL_MALFORMED, value, "the plain value, without __value__ around it")

@@ -1,0 +1,169 @@
+"""What a policy asks of one class: worked out once for each class, so that judging a node is a few look-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, Final
+
+from policy.catalogue import (
+    DYNAMIC_COMBO,
+    DYNAMIC_SLOT,
+    DYNAMIC_TYPES,
+    InputSpec,
+    NodeClass,
+    expand_inputs,
+    list_options,
+    read_inputs,
+)
+from policy.constraints import BoundBudget, Constraint, Constraints, bind_budget
+from policy.settings import Budget
+
+PLAIN: Final[frozenset[type]] = frozenset({str, int, float, bool, NoneType})
+ANY_LITERAL: Final[frozenset[type]] = PLAIN | {dict}
+NO_LITERAL: Final[frozenset[type]] = frozenset({NoneType})
+
+_PLAIN_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO})
+# ComfyUI does not check literals of these types; a node that is given text for an image fails at best.
+_LINK_WORDS = (
+    "AUDIO AUDIO_ENCODER AUDIO_ENCODER_OUTPUT CLIP CLIP_VISION CLIP_VISION_OUTPUT CONDITIONING CONTROL_NET FILE_3D "
+    "FILE_3D_FBX FILE_3D_GLB FILE_3D_GLTF FILE_3D_KSPLAT FILE_3D_OBJ FILE_3D_PLY FILE_3D_POINT_CLOUD_ANY FILE_3D_SPLAT "
+    "FILE_3D_SPLAT_ANY FILE_3D_SPZ FILE_3D_STL FILE_3D_USDZ GLIGEN GUIDER HOOKS HOOK_KEYFRAMES IMAGE LATENT "
+    "LATENT_OPERATION LATENT_UPSCALE_MODEL LORA_MODEL MASK MESH MODEL MODEL_PATCH NOISE PHOTOMAKER SAMPLER SIGMAS SPLAT "
+    "STYLE_MODEL SVG TIMESTEPS_RANGE UPSCALE_MODEL VAE VIDEO VOXEL"
+)
+_LINK_TYPES = frozenset(_LINK_WORDS.split())
+# What the time of a job depends on most; like workflows are known by these (JudgedPrompt.workflow_hash).
+_COST_WORDS = (
+    "steps width height batch_size length frames num_frames duration seconds megapixels upscale_by scale_by multiplier "
+    "amount ckpt_name unet_name"
+)
+_COST_INPUTS = frozenset(_COST_WORDS.split())
+MAX_VARIANTS: Final = 1000
+
+# ComfyUI's own constants (comfy_extras/nodes_primitive.py): each hands on the value it is given.
+_CONSTANTS = frozenset(
+    {"PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "PrimitiveFloat", "PrimitiveBoolean"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundInput:
+    """A declared input with the lines that bind it."""
+
+    spec: InputSpec
+    constraints: tuple[Constraint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputPlan:
+    """What the inputs of a node may be. accepts: the Python types of literals, by input name. multiselect: inputs that take lists."""
+
+    accepts: Mapping[str, frozenset[type]]
+    lists: frozenset[str]
+    bound: tuple[BoundInput, ...]
+    budgets: tuple[BoundBudget, ...]
+    specs: Mapping[str, InputSpec]
+    cost: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPlan:
+    """Everything that judging needs to know of a permitted class."""
+
+    node_class: NodeClass
+    constraints: Constraints
+    budgets: Mapping[str, Budget]
+    output_count: int
+    is_constant: bool
+    fixed: InputPlan | None
+    choosers: tuple[tuple[str, frozenset[str]], ...]
+    variants: dict[tuple[Any, ...], InputPlan] = field(default_factory=dict)
+
+    def inputs_for(self, given: Mapping[str, Any]) -> InputPlan:
+        """The plan for a node with these inputs: they matter only where a class has dynamic ones."""
+        if self.fixed is not None:
+            return self.fixed
+        choice = tuple(
+            (value if type(value := given.get(name)) is str and value in keys else None) if keys else name in given
+            for name, keys in self.choosers
+        )
+        plan = self.variants.get(choice)
+        if plan is None:
+            plan = plan_inputs(self.node_class, expand_inputs(self.node_class, given), self.constraints, self.budgets)
+            if len(self.variants) < MAX_VARIANTS:
+                self.variants[choice] = plan
+        return plan
+
+
+def plan_class(node_class: NodeClass, constraints: Constraints, budgets: Mapping[str, Budget]) -> ClassPlan:
+    is_dynamic = any(spec.type in DYNAMIC_TYPES for spec in node_class.inputs.values())
+    choosers: dict[str, frozenset[str]] = {}
+    for name, spec in node_class.inputs.items():
+        _collect_choosers(choosers, name, spec)
+    fixed = None if is_dynamic else plan_inputs(node_class, node_class.inputs, constraints, budgets)
+    return ClassPlan(
+        node_class=node_class,
+        constraints=constraints,
+        budgets=budgets,
+        output_count=len(node_class.outputs),
+        is_constant=(
+            node_class.name in _CONSTANTS
+            and node_class.python_module == "comfy_extras.nodes_primitive"
+            and fixed is not None
+            and "value" in fixed.specs
+        ),
+        fixed=fixed,
+        choosers=tuple(choosers.items()),
+    )
+
+
+def _collect_choosers(choosers: dict[str, frozenset[str]], name: str, spec: InputSpec) -> None:
+    """Inputs whose value decides what other inputs there are: choices with their keys, and slots with none."""
+    if spec.type == DYNAMIC_COMBO:
+        options = list_options(spec)
+        choosers[name] = choosers.get(name, frozenset()) | {option["key"] for option in options}
+        sections = [option.get("inputs") for option in options]
+    elif spec.type == DYNAMIC_SLOT:
+        choosers[name] = frozenset()
+        sections = [spec.options.get("inputs")]
+    else:
+        return
+    for section in sections:
+        for inner in read_inputs(section) or ():
+            _collect_choosers(choosers, f"{name}.{inner.name}", inner)
+
+
+def plan_inputs(
+    node_class: NodeClass, specs: Mapping[str, InputSpec], constraints: Constraints, budgets: Mapping[str, Budget]
+) -> InputPlan:
+    bound = []
+    for name, spec in specs.items():
+        lines = constraints.of(node_class.name, name)
+        if lines:
+            bound.append(BoundInput(spec, lines))
+    return InputPlan(
+        accepts={name: literals_of(spec) for name, spec in specs.items()},
+        lists=frozenset(name for name, spec in specs.items() if takes_lists(spec)),
+        bound=tuple(bound),
+        budgets=tuple(item for key, budget in budgets.items() for item in bind_budget(key, budget, specs)),
+        specs=specs,
+        cost=tuple(sorted(name for name in specs if name.rpartition(".")[2] in _COST_INPUTS)),
+    )
+
+
+def literals_of(spec: InputSpec) -> frozenset[type]:
+    """The Python types that a literal in this input may have, once parsed from JSON."""
+    if spec.type in _PLAIN_TYPES:
+        return PLAIN
+    if all(kind in _LINK_TYPES for kind in spec.type.split(",")):
+        return NO_LITERAL
+    return ANY_LITERAL
+
+
+def takes_lists(spec: InputSpec) -> bool:
+    """Whether the web UI may write a list here, as `{"__value__": […]}`."""
+    if spec.type == "COMBO":
+        return bool(spec.options.get("multiselect") or spec.options.get("multi_select"))
+    return literals_of(spec) is ANY_LITERAL

@@ -1,0 +1,223 @@
+"""The table: one row per route of ComfyUI, with its request rule and reply rule. No row means no.
+
+A row must say everything: that a call passes unchanged is written, and why a route is refused too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, Final
+
+from policy.call import ClientReply, Dialogue, UpstreamCall
+from policy.caller import Request
+from policy.principal import Principal, Scope
+from policy.violation import Reason, Violation
+
+RequestRule = Callable[[Request], UpstreamCall | ClientReply]
+ReplyRule = Callable[[Any, Request], Any]
+DialogueRule = Callable[[Request], Dialogue]
+
+
+class Body(Enum):
+    """What the pipeline does with the client's body before the rule sees the call."""
+
+    NONE = "none"
+    JSON = "json"
+    RAW = "raw"
+    STREAM = "stream"
+    UPLOAD = "upload"
+
+
+class Budget(StrEnum):
+    """Which allowance a call draws on, beside the one for all requests."""
+
+    READ = "requests"
+    SUBMIT = "prompts"
+    UPLOAD = "uploads"
+
+
+class Prefix(Enum):
+    """Under which prefixes ComfyUI serves a route (it doubles those of its main table); the first is the one used upstream."""
+
+    BOTH = ("", "/api")
+    BARE = ("",)
+    API = ("/api",)
+    JOBS = ("/api", "/api/api")
+
+
+class Caching(Enum):
+    """PRIVATE: never kept by an edge or another user's browser. PUBLIC: the web UI's own files, equal for all."""
+
+    PRIVATE = "private, no-store"
+    REVALIDATE = "private, no-cache"
+    PUBLIC = "public"
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The call goes on as it is: for what is shared and read-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminsOnly:
+    """Refused to tenants; an admin's call goes on as it is."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Refused to everybody."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """A rule that talks with ComfyUI before it answers."""
+
+    rule: DialogueRule
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrites:
+    """A rule that makes one call of the client's. reply: None streams ComfyUI's answer as it is."""
+
+    request: RequestRule
+    reply: ReplyRule | None
+
+
+@dataclass(frozen=True, slots=True)
+class Relays:
+    """The upgrade of a WebSocket."""
+
+
+TenantRule = Unchanged | AdminsOnly | Refused | Asks | Rewrites | Relays
+
+UNCHANGED: Final = Unchanged()
+QUICK_S: Final = 30.0
+"""ComfyUI answers a read within this, also while it blocks on /object_info or a large history."""
+PATIENT_S: Final = 90.0
+"""For answers that take work; below the 100 s after which the edge gives up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """path: literals and {parameter}; {parameter...} takes all remaining segments. A parameter may hold an encoded "/" where slashed says so.
+
+    tenant: the rule for tenants. admin: the rule for admins, who see ComfyUI as it is.
+    """
+
+    method: str
+    path: str
+    prefix: Prefix
+    needs: Scope
+    tenant: TenantRule
+    admin: TenantRule = UNCHANGED
+    body: Body = Body.NONE
+    budget: Budget = Budget.READ
+    caching: Caching = Caching.PRIVATE
+    time_limit_s: float = QUICK_S
+    slashed: frozenset[str] = frozenset()
+    needs_catalogue: bool = False
+    """The rule judges or shows node classes, so it waits until ComfyUI has described them."""
+    needs_files: bool = False
+    """The rule shows the tenant's own files."""
+
+    @property
+    def name(self) -> str:
+        """The label in metrics and logs: one per row, whatever clients send."""
+        return f"{self.method} {self.prefix.value[0]}{self.path}"
+
+    @property
+    def template(self) -> tuple[str, ...]:
+        return tuple(self.path.strip("/").split("/")) if self.path != "/" else ()
+
+    def rule_for(self, principal: Principal) -> TenantRule:
+        """The rule that judges this caller. Raises Violation when the caller may not use the route at all."""
+        rule = self.admin if principal.is_admin else self.tenant
+        if self.needs not in principal.scopes:
+            raise Violation(Reason.SCOPE_MISSING, f"This credential lacks the scope {self.needs}.", self.needs)
+        if isinstance(rule, Refused):
+            raise Violation(Reason.ROUTE_REFUSED, f"This route is refused: {rule.why}.")
+        if isinstance(rule, AdminsOnly):
+            raise Violation(Reason.ADMINS_ONLY, f"This route is for admins: {rule.why}.")
+        return rule
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    route: Route
+    segments: tuple[str, ...]
+    """As ComfyUI knows the route, with the prefix it is asked under."""
+    parameters: dict[str, str]
+
+
+class RouteTable:
+    """Looks rows up by method and segments. A HEAD is matched as its GET, which ComfyUI answers alike."""
+
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        self.routes = routes
+        self._literal: dict[tuple[str, tuple[str, ...]], Match] = {}
+        self._patterns: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...], Route]]] = {}
+        for route in routes:
+            home = _prefix_segments(route.prefix.value[0])
+            for prefix in route.prefix.value:
+                pattern = _prefix_segments(prefix) + route.template
+                if not any(part.startswith("{") for part in pattern):
+                    self._literal[route.method, pattern] = Match(route, home + route.template, {})
+                else:
+                    self._patterns.setdefault((route.method, pattern[0]), []).append((pattern, home, route))
+
+    def match(self, method: str, segments: tuple[str, ...]) -> Match | None:
+        method = "GET" if method == "HEAD" else method
+        found = self._literal.get((method, segments))
+        if found is not None or not segments:
+            return found
+        for pattern, home, route in self._patterns.get((method, segments[0]), ()):
+            parameters = _bind(pattern, segments, route.slashed)
+            if parameters is not None:
+                skip = len(pattern) - len(route.template)
+                return Match(route, home + segments[skip:], parameters)
+        return None
+
+
+def _prefix_segments(prefix: str) -> tuple[str, ...]:
+    return tuple(part for part in prefix.split("/") if part)
+
+
+def _bind(pattern: tuple[str, ...], segments: tuple[str, ...], slashed: frozenset[str]) -> dict[str, str] | None:
+    parameters: dict[str, str] = {}
+    for index, part in enumerate(pattern):
+        if part.endswith("...}"):
+            rest = segments[index:]
+            if not rest or any("/" in segment for segment in rest):
+                return None
+            parameters[part[1:-4]] = "/".join(rest)
+            return parameters
+        if index >= len(segments):
+            return None
+        if part.startswith("{"):
+            name = part[1:-1]
+            if "/" in segments[index] and name not in slashed:
+                return None
+            parameters[name] = segments[index]
+        elif part != segments[index]:
+            return None
+    return parameters if len(pattern) == len(segments) else None
+
+
+def examples(route: Route) -> Iterator[str]:
+    """Request targets that match the row, one per prefix: what tests and the lint of the table are generated from."""
+    for prefix in route.prefix.value:
+        parts = []
+        for part in route.template:
+            if part.endswith("...}"):
+                parts.append("some/file.js")
+            elif part.startswith("{"):
+                parts.append("example")
+            else:
+                parts.append(part)
+        yield f"{prefix}/{'/'.join(parts)}"

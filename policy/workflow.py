@@ -1,0 +1,287 @@
+"""The shape of a submitted workflow, and the words for everything that can be wrong with one. Trusts nothing of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, Final, NoReturn
+
+import orjson
+
+from policy.violation import Reason, Violation
+
+MAX_NODE_ID_LENGTH: Final = 64
+MAX_ERRORS: Final = 500
+MAX_SHOWN_LENGTH: Final = 80
+MAX_NAMED: Final = 5
+
+# Ids of subgraph nodes read "12:3", ids of expanded ones "5.0.0.1"; scripts write "load image" or "#3".
+_NODE_IDS = re.compile(r"(?:[A-Za-z0-9_.:# -]{1,64}\n)*")
+_PREVIEW_METHODS = frozenset({"none", "auto", "latent2rgb", "taesd", "default"})
+_CREDENTIALS = ("auth_token_comfy_org", "api_key_comfy_org")
+_MAX_CREDENTIAL_LENGTH = 8192
+_MAX_USAGE_SOURCE_LENGTH = 100
+
+
+class NodeReason(StrEnum):
+    """What is wrong with a workflow; docs/policy.md says it in full. The code is the `type` of an error in `node_errors`."""
+
+    # The document is malformed: 400.
+    BODY_NOT_OBJECT = "body-not-object"
+    PROMPT_MISSING = "prompt-missing"
+    UI_FORMAT = "ui-format"
+    PROMPT_EMPTY = "prompt-empty"
+    FIELD_MALFORMED = "field-malformed"
+    NODE_ID_REFUSED = "node-id-refused"
+    NODE_MALFORMED = "node-malformed"
+    CLASS_TYPE_MALFORMED = "class-type-malformed"
+    INPUTS_MISSING = "inputs-missing"
+    LINK_MALFORMED = "link-malformed"
+    LINK_NODE_MISSING = "link-node-missing"
+    LINK_OUTPUT_MISSING = "link-output-missing"
+    LINK_CYCLE = "link-cycle"
+    LITERAL_MALFORMED = "literal-malformed"
+    LITERAL_FOR_LINK = "literal-for-link"
+    # The policy does not permit it: 403.
+    CATALOGUE_UNKNOWN = "catalogue-unknown"
+    PROMPT_TOO_LARGE = "prompt-too-large"
+    TOO_MANY_NODES = "too-many-nodes"
+    GRAPH_TOO_DEEP = "graph-too-deep"
+    CLASS_NOT_PERMITTED = "class-not-permitted"
+    INPUT_LINKED = "input-linked"
+    INPUT_MISSING = "input-missing"
+    VALUE_OF_OTHER_TYPE = "value-of-other-type"
+    VALUE_TOO_SMALL = "value-too-small"
+    VALUE_TOO_LARGE = "value-too-large"
+    VALUE_NOT_A_MULTIPLE = "value-not-a-multiple"
+    VALUE_NOT_ALLOWED = "value-not-allowed"
+    VALUE_DENIED = "value-denied"
+    VALUE_TOO_LONG = "value-too-long"
+    BUDGET_EXCEEDED = "budget-exceeded"
+    WORKFLOW_NOT_PINNED = "workflow-not-pinned"
+
+
+MALFORMED: Final = frozenset(
+    {
+        NodeReason.BODY_NOT_OBJECT,
+        NodeReason.PROMPT_MISSING,
+        NodeReason.UI_FORMAT,
+        NodeReason.PROMPT_EMPTY,
+        NodeReason.FIELD_MALFORMED,
+        NodeReason.NODE_ID_REFUSED,
+        NodeReason.NODE_MALFORMED,
+        NodeReason.CLASS_TYPE_MALFORMED,
+        NodeReason.INPUTS_MISSING,
+        NodeReason.LINK_MALFORMED,
+        NodeReason.LINK_NODE_MISSING,
+        NodeReason.LINK_OUTPUT_MISSING,
+        NodeReason.LINK_CYCLE,
+        NodeReason.LITERAL_MALFORMED,
+        NodeReason.LITERAL_FOR_LINK,
+    }
+)
+
+UI_FORMAT_MESSAGE: Final = (
+    "This is the web UI's save format. Export the API format and send that: in the web UI's menu, Export (API) or "
+    "Save (API Format)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a value is not accepted. `allowed` is words for the client."""
+
+    reason: NodeReason
+    found: Any
+    allowed: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects what is wrong with the nodes of one workflow, in ComfyUI's shape of `node_errors`."""
+
+    node_errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reasons: list[NodeReason] = field(default_factory=list)
+    general: list[str] = field(default_factory=list)
+
+    def add_general(self, code: NodeReason, text: str) -> None:
+        """Something wrong with the workflow as a whole."""
+        self.reasons.append(code)
+        self.general.append(f"{code.value}: {text}")
+
+    def add_field(self, name: str, wanted: str) -> None:
+        self.add_general(NodeReason.FIELD_MALFORMED, f"`{name}` must be {wanted}, or left out")
+
+    def add(self, node_id: str, class_type: str, input_name: str | None, message: str, fault: Fault) -> None:
+        """One error of a node; `input_name` None when it is the node itself. At most 500 are kept."""
+        if len(self.reasons) >= MAX_ERRORS:
+            return
+        self.reasons.append(fault.reason)
+        found = shorten(fault.found)
+        details = ", ".join(part for part in (input_name, f"found {found}", f"allowed: {fault.allowed}") if part)
+        extra = {"received_value": found, "allowed": fault.allowed}
+        if input_name is not None:
+            extra["input_name"] = input_name
+        entry = self.node_errors.setdefault(node_id, {"errors": [], "dependent_outputs": [], "class_type": class_type})
+        entry["errors"].append(
+            {"type": fault.reason.value, "message": message, "details": details, "extra_info": extra}
+        )
+
+    def raise_if_any(self) -> None:
+        """Raises Violation with all of them: malformed (400) when the document is wrong in itself, else refused by the policy (403)."""
+        if not self.reasons:
+            return
+        is_malformed = not MALFORMED.isdisjoint(self.reasons)
+        parts = list(self.general)
+        for node_id, entry in self.node_errors.items():
+            parts.append(f"node {node_id}: {entry['errors'][0]['details']}")
+        more = f" (and {len(self.reasons) - MAX_NAMED} more)" if len(self.reasons) > MAX_NAMED else ""
+        if is_malformed:
+            reason, message = Reason.WORKFLOW_MALFORMED, "The workflow is malformed: correct what is named."
+        else:
+            reason, message = Reason.POLICY_VIOLATION, "The policy does not permit this workflow: see what is named."
+        raise Violation(reason, message, "; ".join(parts[:MAX_NAMED]) + more, node_errors=self.node_errors)
+
+
+def refuse(code: NodeReason, message: str, details: str = "") -> NoReturn:
+    """Raises Violation for what concerns the workflow as a whole. The code stands first in `details`."""
+    reason = Reason.WORKFLOW_MALFORMED if code in MALFORMED else Reason.POLICY_VIOLATION
+    raise Violation(reason, message, f"{code.value}: {details}" if details else code.value)
+
+
+def shorten(value: Any) -> str:
+    """A value as text for an error: at most 80 characters, whatever came."""
+    if isinstance(value, str):
+        text = value if len(value) <= MAX_SHOWN_LENGTH else value[:MAX_SHOWN_LENGTH] + "…"
+        return f"'{text}'"
+    if type(value) is dict or type(value) is list:
+        return f"{'an object' if type(value) is dict else 'a list'} of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)[:MAX_SHOWN_LENGTH]
+
+
+def find_bad_ids(nodes: Mapping[str, Any]) -> list[str]:
+    """Node ids that are empty, too long, or hold other characters than letters, digits, space and _.:#-"""
+    # One match over all ids costs a tenth of one for each.
+    text = "\n".join(nodes) + "\n"
+    if text.count("\n") == len(nodes) and _NODE_IDS.fullmatch(text):
+        return []
+    return [node_id for node_id in nodes if not _NODE_IDS.fullmatch(node_id + "\n") or "\n" in node_id]
+
+
+def read_prompt(body: Any) -> dict[str, Any]:
+    """The graph of a body of `POST /prompt`: a non-empty object. Raises Violation(workflow-malformed)."""
+    if type(body) is not dict:
+        refuse(NodeReason.BODY_NOT_OBJECT, 'Send a JSON object: {"prompt": {…}}.')
+    if is_ui_format(body):
+        refuse(NodeReason.UI_FORMAT, UI_FORMAT_MESSAGE)
+    prompt = body.get("prompt")
+    if type(prompt) is not dict:
+        hint = ""
+        if body and all(type(node) is dict and "class_type" in node for node in body.values()):
+            hint = "the body is a workflow in the API format: put it under the key prompt"
+        refuse(NodeReason.PROMPT_MISSING, 'The body needs a workflow in the API format: {"prompt": {…}}.', hint)
+    if is_ui_format(prompt):
+        refuse(NodeReason.UI_FORMAT, UI_FORMAT_MESSAGE)
+    if not prompt:
+        refuse(NodeReason.PROMPT_EMPTY, "The workflow has no nodes.")
+    return prompt
+
+
+def is_ui_format(value: Any) -> bool:
+    """The web UI's save format: lists of nodes and links, instead of nodes by id."""
+    return type(value) is dict and type(value.get("nodes")) is list
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The body's other fields, each of the right type."""
+
+    client_id: str | None
+    prompt_id: str | None
+    priority: float
+    targets: tuple[str, ...] | None
+    extra_data: dict[str, Any]
+    credentials: dict[str, str]
+
+
+def read_fields(body: dict[str, Any], nodes: Mapping[str, Any], findings: Findings) -> Fields:
+    """Reads what is known and drops the rest: `number`, `front`, and whatever custom code might look for.
+
+    Another type is a finding: ComfyUI ends its process on a client id that is a list.
+    """
+    extra = body.get("extra_data")
+    if extra is None:
+        extra = {}
+    elif type(extra) is not dict:
+        findings.add_field("extra_data", "an object")
+        extra = {}
+    client_id = _read_text(body, "client_id", findings)
+    if client_id is None:
+        client_id = _read_text(extra, "client_id", findings)
+    priority = body.get("priority")
+    if priority is not None and type(priority) is not int and type(priority) is not float:
+        findings.add_field("priority", "a number")
+        priority = None
+    extra_data, credentials = _read_extra_data(extra)
+    return Fields(
+        client_id=client_id,
+        prompt_id=_read_text(body, "prompt_id", findings),
+        priority=float(priority or 0),
+        targets=_read_targets(body.get("partial_execution_targets"), nodes, findings),
+        extra_data=extra_data,
+        credentials=credentials,
+    )
+
+
+def _read_text(container: dict[str, Any], name: str, findings: Findings) -> str | None:
+    value = container.get(name)
+    if value is None or type(value) is str:
+        return value
+    findings.add_field(name, "a string")
+    return None
+
+
+def _read_targets(value: Any, nodes: Mapping[str, Any], findings: Findings) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    # ComfyUI takes a string too, and then runs every node whose id is part of it.
+    if type(value) is not list or not all(type(target) is str and target in nodes for target in value):
+        findings.add_field("partial_execution_targets", "a list of ids of nodes of this workflow")
+        return None
+    return tuple(value)
+
+
+def _read_extra_data(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What ComfyUI's own web UI sends; anything else, or of another type, is left out.
+
+    A job with an `extra_pnginfo` that is no object makes ComfyUI's /api/jobs answer 500 to everybody (comfy_execution/jobs.py).
+    """
+    kept: dict[str, Any] = {}
+    pnginfo = extra.get("extra_pnginfo")
+    workflow = pnginfo.get("workflow") if type(pnginfo) is dict else None
+    if type(workflow) is dict:
+        if type(workflow.get("id")) is not str:
+            workflow.pop("id", None)
+        kept["extra_pnginfo"] = {"workflow": workflow}
+    method = extra.get("preview_method")
+    if type(method) is str and method in _PREVIEW_METHODS:
+        kept["preview_method"] = method
+    source = extra.get("comfy_usage_source")
+    if type(source) is str and len(source) <= _MAX_USAGE_SOURCE_LENGTH:
+        kept["comfy_usage_source"] = source
+    credentials = {
+        name: value
+        for name in _CREDENTIALS
+        if type(value := extra.get(name)) is str and len(value) <= _MAX_CREDENTIAL_LENGTH
+    }
+    return kept, credentials
+
+
+def hash_shape(shape: list[Any]) -> str:
+    """A short stable name for workflows that cost alike."""
+    return blake2b(orjson.dumps(shape), digest_size=16).hexdigest()

@@ -1,0 +1,273 @@
+"""Which inputs of a class name files, and how they are written into the tenant's namespace. Trusts ComfyUI's description of its classes.
+
+What names a file must be a literal: a linked value is not known before the job runs (comfyui-api: D.1, D.2, C.5, C.6).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+from policy.caller import Caller
+from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
+from policy.namespace import ROOT, Folder, check_file_name, check_path, is_shared, split_annotation
+from policy.violation import Reason, Violation
+
+SALT: Final = "comfygate_tenant"
+"""An input that no class declares. ComfyUI puts it into the key of its execution cache and never gives it to a node."""
+
+
+class FileUse(Enum):
+    """What an input does with the file that it names."""
+
+    READ = "reads a file"
+    LISTED = "reads a file of ComfyUI's own list"
+    FOLDER = "reads a folder"
+    BUNDLE = "an object whose texts name files"
+    ECHO = "hands a path to the web UI and reads nothing"
+    PREFIX = "writes files that begin with this"
+    PREFIX_NAME = "writes files that begin with this, in a folder of another input"
+    FOLDER_TO_WRITE = "writes files into this folder"
+
+
+_KNOWN: Final[Mapping[tuple[str, str], FileUse]] = {
+    ("LoadLatent", "latent"): FileUse.READ,
+    ("Load3D", "model_file"): FileUse.READ,
+    ("Load3DAdvanced", "model_file"): FileUse.READ,
+    ("Load3DAnimation", "model_file"): FileUse.READ,
+    ("Preview3D", "model_file"): FileUse.ECHO,
+    ("Preview3DAnimation", "model_file"): FileUse.ECHO,
+    ("GeminiInputFiles", "file"): FileUse.LISTED,
+    ("OpenAIInputFiles", "file"): FileUse.LISTED,
+    ("LoadImageDataSetFromFolder", "folder"): FileUse.FOLDER,
+    ("LoadImageTextDataSetFromFolder", "folder"): FileUse.FOLDER,
+    ("LoadVideoDataSetFromFolder", "folder"): FileUse.FOLDER,
+    ("LoadVideoTextDataSetFromFolder", "folder"): FileUse.FOLDER,
+    ("LoadImageSetFromFolderNode", "folder"): FileUse.FOLDER,
+    ("LoadImageTextSetFromFolderNode", "folder"): FileUse.FOLDER,
+    ("LoadTrainingDataset", "folder_name"): FileUse.FOLDER,
+}
+_UPLOAD_MARKS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload", "image_folder")
+_FILE_TYPES = frozenset({"WEBCAM", "AUDIO_RECORD"})
+_BUNDLE_TYPES = frozenset({"LOAD_3D", "LOAD_3D_ANIMATION"})
+_MEDIA = re.compile(
+    r"(?i).*\.(png|jpe?g|webp|gif|bmp|tiff?|avif|mp4|webm|mov|mkv|avi|m4v|wav|mp3|flac|ogg|opus|m4a|txt|pdf|latent)"
+)
+# Names that classes from outside ComfyUI give to texts with a path.
+_PATH_NAME = re.compile(r"(?:.*_)?(?:path|file|filename|filepath|dir|directory|folder|subfolder|foldername)")
+_FOLDER_NAME = re.compile(r"(?:.*_)?(?:path|dir|directory|folder|subfolder|foldername|folder_name)")
+_CORE_MODULES = frozenset({"nodes", "comfy_extras", "comfy_api_nodes"})
+_NO_FILE = frozenset({"none", "None"})
+# The server puts digits for these before it looks at the path (folder_paths.get_save_image_path).
+_TOKEN = re.compile(r"%(?:year|month|day|hour|minute|second|width|height|batch_num)%")
+# What loaders make: results that hold nothing of a tenant's, and that make the GPU fast when they are shared.
+_MODEL_TYPES = frozenset(
+    {
+        "MODEL",
+        "CLIP",
+        "VAE",
+        "CLIP_VISION",
+        "CONTROL_NET",
+        "STYLE_MODEL",
+        "GLIGEN",
+        "UPSCALE_MODEL",
+        "LATENT_UPSCALE_MODEL",
+        "MODEL_PATCH",
+        "PHOTOMAKER",
+        "AUDIO_ENCODER",
+        "INTERP_MODEL",
+        "OPTICAL_FLOW",
+        "BACKGROUND_REMOVAL",
+        "MOGE_MODEL",
+        "DA3_MODEL",
+        "FACE_DETECTION_MODEL",
+    }
+)
+# It is given every input, declared or not (nodes_logic.py, accept_all_inputs); it makes no files.
+_TAKES_ALL_INPUTS = frozenset({"CustomCombo"})
+
+
+def is_core(node_class: NodeClass) -> bool:
+    return node_class.python_module.partition(".")[0] in _CORE_MODULES
+
+
+def file_inputs(node_class: NodeClass, given: Mapping[str, Any] | None = None) -> dict[str, FileUse]:
+    """The inputs of a class that name files. given: a node's inputs, which decide what dynamic ones there are."""
+    specs: Mapping[str, InputSpec] = node_class.inputs
+    if given is not None and any(spec.type in DYNAMIC_TYPES for spec in specs.values()):
+        specs = expand_inputs(node_class, given)
+    uses = {name: use for name, spec in specs.items() if (use := _use_of(node_class, spec)) is not None}
+    if FileUse.FOLDER_TO_WRITE in uses.values():
+        # SECURITY: the prefix is joined to the folder without a look (nodes_dataset.py), so it may be a bare name only.
+        uses = {name: FileUse.PREFIX_NAME if use is FileUse.PREFIX else use for name, use in uses.items()}
+    return uses
+
+
+def _use_of(node_class: NodeClass, spec: InputSpec) -> FileUse | None:
+    name = spec.name.rpartition(".")[2]
+    known = _KNOWN.get((node_class.name, spec.name))
+    if known is not None:
+        return known
+    if spec.type in _BUNDLE_TYPES:
+        return FileUse.BUNDLE
+    if spec.type in _FILE_TYPES or any(spec.options.get(mark) for mark in _UPLOAD_MARKS) or _asks_for_files(spec):
+        return FileUse.READ
+    if "STRING" in spec.type.split(","):
+        return _use_of_text(node_class, name)
+    if spec.choices is not None and not is_core(node_class):
+        return _use_of_choices(spec.choices)
+    return None
+
+
+def _asks_for_files(spec: InputSpec) -> bool:
+    remote = spec.options.get("remote")
+    route = remote.get("route") if isinstance(remote, Mapping) else None
+    return isinstance(route, str) and "/internal/files" in route
+
+
+def _use_of_text(node_class: NodeClass, name: str) -> FileUse | None:
+    if name == "filename_prefix":
+        return FileUse.PREFIX
+    if node_class.is_output_node:
+        if name == "prefix":
+            return FileUse.PREFIX
+        if name == "folder_name" or (not is_core(node_class) and _FOLDER_NAME.fullmatch(name)):
+            return FileUse.FOLDER_TO_WRITE
+    if is_core(node_class) or not _PATH_NAME.fullmatch(name):
+        return None
+    return FileUse.FOLDER if _FOLDER_NAME.fullmatch(name) else FileUse.READ
+
+
+def _use_of_choices(choices: tuple[Any, ...]) -> FileUse | None:
+    """Choices that are a listing of ComfyUI's folders, in a class from outside ComfyUI; an empty list may be one."""
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    if any(text == ROOT or text.startswith((f"{ROOT}/", f"{ROOT}\\")) for text in texts):
+        is_folders = not any(_MEDIA.fullmatch(text) for text in texts)
+        return FileUse.FOLDER if is_folders else FileUse.READ
+    if not choices or any(_MEDIA.fullmatch(text) for text in texts):
+        return FileUse.READ
+    return None
+
+
+def needs_salt(node_class: NodeClass, uses: Mapping[str, FileUse]) -> bool:
+    """Whether a node's result must never be another tenant's: all but loaders of models, and nodes that could take the salt for a value.
+
+    ComfyUI's own nodes are all salted, so that what a node from outside makes of them is the tenant's too.
+    """
+    if uses or node_class.is_output_node or node_class.document.get("has_intermediate_output") is True:
+        return True
+    if not is_core(node_class) or node_class.name in _TAKES_ALL_INPUTS:
+        return False
+    return not node_class.outputs or not _MODEL_TYPES.issuperset(map(str, node_class.outputs))
+
+
+def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dict[str, dict[str, Any]]:
+    """The workflow as ComfyUI gets it: every file in the tenant's namespace, every node that needs it salted.
+
+    Raises Violation(policy-violation) with all offending nodes.
+    """
+    rewritten: dict[str, dict[str, Any]] = {}
+    node_errors: dict[str, Any] = {}
+    for node_id, node in nodes.items():
+        node_class = caller.catalogue.get(node["class_type"])
+        if node_class is None:  # judged before, with the same catalogue
+            raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", node["class_type"])
+        inputs = dict(node["inputs"])
+        uses = file_inputs(node_class, inputs)
+        errors = []
+        for name, use in uses.items():
+            if name in inputs:
+                try:
+                    inputs[name] = _rewrite(inputs[name], use, _spec_choices(node_class, name), caller)
+                except _FileRefused as refused:
+                    errors.append(refused.describe(name))
+        if needs_salt(node_class, uses):
+            inputs[SALT] = caller.names.tenant
+        if errors:
+            node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": node_class.name}
+        rewritten[node_id] = {**node, "inputs": inputs}
+    if node_errors:
+        named = ", ".join(f"node {node_id}: {entry['errors'][0]['details']}" for node_id, entry in node_errors.items())
+        message = "The workflow names files in a way that is not accepted: see the nodes."
+        raise Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
+    return rewritten
+
+
+def _spec_choices(node_class: NodeClass, name: str) -> tuple[Any, ...]:
+    spec = node_class.inputs.get(name)
+    return (spec.choices if spec else None) or ()
+
+
+class _FileRefused(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def describe(self, input_name: str) -> dict[str, Any]:
+        return {
+            "type": self.code,
+            "message": self.message,
+            "details": f"{input_name}: {self.message}",
+            "extra_info": {"input_name": input_name},
+        }
+
+
+def _rewrite(value: Any, use: FileUse, choices: tuple[Any, ...], caller: Caller) -> Any:
+    if isinstance(value, list):
+        if use is FileUse.ECHO:
+            return value
+        raise _FileRefused(
+            "file-input-linked", "A file must be named here by a literal, not by a link to another node."
+        )
+    if use is FileUse.BUNDLE and isinstance(value, dict) and "__value__" not in value:
+        return {key: _rewrite_bundled(item, caller) for key, item in value.items()}
+    if not isinstance(value, str):
+        raise _FileRefused("file-input-malformed", "A file must be named here by a text.")
+    try:
+        return _rewrite_text(value, use, choices, caller)
+    except Violation as violation:
+        raise _FileRefused("file-input-refused", violation.message) from None
+
+
+def _rewrite_bundled(item: Any, caller: Caller) -> Any:
+    """Objects, lists and numbers in a bundle describe cameras and models; every text names a file."""
+    if not isinstance(item, str):
+        return item
+    return _rewrite(item, FileUse.READ, (), caller)
+
+
+def _rewrite_text(value: str, use: FileUse, choices: tuple[Any, ...], caller: Caller) -> str:
+    names = caller.names
+    if use in (FileUse.PREFIX, FileUse.PREFIX_NAME):
+        prefix = names.without_root(value)
+        # The tokens are digits by the time that ComfyUI looks: what they leave must be a name too.
+        check_path(_TOKEN.sub("0", prefix))
+        if use is FileUse.PREFIX_NAME:
+            check_file_name(prefix)
+            return prefix
+        return names.path_to_upstream(prefix)
+    if use in (FileUse.FOLDER, FileUse.FOLDER_TO_WRITE):
+        folder = names.folder_to_upstream(names.without_root(value))
+        is_shared_folder = use is FileUse.FOLDER and is_shared(f"{value}/", caller.shared_inputs)
+        return value if is_shared_folder else folder
+    if value == "" or (value in _NO_FILE and (value in choices or not choices)):
+        return value
+    rewritten = _name_to_upstream(value, caller)
+    if use is FileUse.LISTED and rewritten not in choices:
+        raise Violation(
+            Reason.NAME_REFUSED,
+            "This node reads only what lies in ComfyUI's own input folder, so tenants can use it with shared inputs only.",
+        )
+    return rewritten
+
+
+def _name_to_upstream(value: str, caller: Caller) -> str:
+    """`name`, `folder/name` or `name [output]`; also as the workflow in a saved picture has it, with the tenant's own root."""
+    bare, folder = split_annotation(value)
+    path = caller.names.readable_to_upstream(
+        caller.names.without_root(bare), folder or Folder.INPUT, caller.shared_inputs, caller.jobs.has_temp_file
+    )
+    return f"{path} [{folder}]" if folder else path

@@ -1,0 +1,97 @@
+"""Answers as aiohttp sends them: refusals, replies the gate makes, the head of what it forwards."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import orjson
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, MultiMapping
+
+from policy.call import ClientReply
+from policy.routes import Caching
+from proxy import headers
+from proxy.errors import Refusal
+from proxy.exchange import Exchange
+from proxy.pages.login import login_redirect
+
+SERVER: Final = "comfygate"
+_NO_STORE: Final = "private, no-store"
+# Vite puts a hash of the content into the name: such a file never changes.
+_HASHED = re.compile(r".+-[A-Za-z0-9_-]{8,}\.[a-z0-9]{2,5}")
+_YEAR_S: Final = 31_536_000
+
+
+def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
+    """The answer for a refusal; a person's browser that lacks a credential is led to the login page."""
+    exchange.status, exchange.reason = refusal.status, refusal.reason
+    if refusal.status == 401 and is_navigation(request):
+        session_headers = tuple(pair for pair in refusal.headers if pair[0] == "Set-Cookie")
+        return reply_with(exchange, login_redirect(request.raw_path, session_headers))
+    response = web.Response(
+        status=refusal.status, body=refusal.body(exchange.request_id), content_type="application/json"
+    )
+    for name, value in refusal.headers:
+        response.headers.add(name, value)
+    response.headers[hdrs.CACHE_CONTROL] = _NO_STORE
+    return finish(exchange, response)
+
+
+def reply_with(exchange: Exchange, reply: ClientReply) -> web.Response:
+    """An answer of the gate's own: bytes as they are, any other value as JSON."""
+    body = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
+    response = web.Response(status=reply.status, body=body)
+    response.headers[hdrs.CONTENT_TYPE] = reply.content_type
+    for name, value in reply.headers:
+        response.headers.add(name, value)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, _NO_STORE)
+    exchange.status, exchange.sent_bytes = reply.status, len(body)
+    return finish(exchange, response)
+
+
+def finish(exchange: Exchange, response: web.Response) -> web.Response:
+    stamp(exchange, response.headers)
+    return response
+
+
+def stamp(exchange: Exchange, fields: CIMultiDict[str]) -> None:
+    """What every answer carries."""
+    fields[hdrs.SERVER] = SERVER
+    fields["X-Request-Id"] = exchange.request_id
+    for name, value in exchange.answer_headers:
+        if name == hdrs.VARY:
+            headers.merge_vary(fields, (value,))
+        else:
+            fields[name] = value
+
+
+def forwarded_headers(
+    exchange: Exchange, fields: MultiMapping[str], caching: Caching, last_segment: str
+) -> CIMultiDict[str]:
+    """The head of an answer that ComfyUI gave: its end-to-end fields, with the gate's own word on caching."""
+    kept = headers.to_client(fields)
+    kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment)
+    if caching is not Caching.PUBLIC:
+        headers.merge_vary(kept, ("Authorization", "Cookie", "X-API-Key"))
+    kept["X-Content-Type-Options"] = "nosniff"
+    stamp(exchange, kept)
+    return kept
+
+
+def cache_control(caching: Caching, last_segment: str) -> str:
+    """An edge keeps pictures and scripts by their extension unless it is told not to; only hashed names are safe to keep."""
+    if caching is not Caching.PUBLIC:
+        return caching.value
+    return f"public, max-age={_YEAR_S}, immutable" if _HASHED.fullmatch(last_segment) else "private, no-cache"
+
+
+def is_navigation(request: web.BaseRequest) -> bool:
+    """Whether a person's browser opens a page, as against a script that wants an answer."""
+    if request.method != "GET" or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
+        return False
+    return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate" and not is_upgrade(request)
+
+
+def is_upgrade(request: web.BaseRequest) -> bool:
+    return request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"

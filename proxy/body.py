@@ -1,0 +1,103 @@
+"""Reading request bodies: bounded JSON, or a stream that is counted, timed and never held."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from policy.violation import Reason, Violation
+from proxy.errors import BodyTimeout, ClientGone
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """max_bytes: of the whole body. timeout_s: how long no byte may come. min_bytes_per_second: below it the sender is cut off."""
+
+    max_bytes: int
+    timeout_s: float
+    min_bytes_per_second: int
+
+    def within(self, max_bytes: int) -> BodyLimits:
+        """The same speed for a smaller body."""
+        return replace(self, max_bytes=min(max_bytes, self.max_bytes))
+
+    def allowed_s(self, received_bytes: int) -> float:
+        """How long a body of that many bytes may have taken."""
+        return self.timeout_s + (received_bytes / self.min_bytes_per_second if self.min_bytes_per_second else 1e9)
+
+
+class BodyStream:
+    """The client's body as it comes, at most once. `error` holds why it broke off: the upstream client hides it in its own exception."""
+
+    def __init__(self, request: web.BaseRequest, limits: BodyLimits) -> None:
+        self._request = request
+        self._limits = limits
+        self.received_bytes = 0
+        self.error: Exception | None = None
+        declared = request.content_length
+        if declared is not None and declared > limits.max_bytes:
+            raise too_large(limits.max_bytes)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            await expect_continue(self._request)
+            async for chunk in self._chunks():
+                yield chunk
+        except (Violation, BodyTimeout, ClientGone) as error:
+            self.error = error
+            raise
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        content = self._request.content
+        clock = asyncio.get_running_loop().time
+        started_s = clock()
+        while True:
+            left_s = min(self._limits.timeout_s, started_s + self._limits.allowed_s(self.received_bytes) - clock())
+            try:
+                async with asyncio.timeout(max(left_s, 0)):
+                    chunk = await content.readany()
+            except TimeoutError:
+                raise BodyTimeout from None
+            except (ConnectionError, HttpProcessingError, web.RequestPayloadError) as error:
+                raise ClientGone(str(error)) from error
+            if not chunk:
+                return
+            self.received_bytes += len(chunk)
+            if self.received_bytes > self._limits.max_bytes:
+                raise too_large(self._limits.max_bytes)
+            yield chunk
+
+
+async def read_whole(request: web.BaseRequest, limits: BodyLimits) -> bytes:
+    """A bounded body. Raises Violation(body-too-large | body-malformed), BodyTimeout, ClientGone."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        # What is judged must be what is sent, and a decompressed body has no bound that its length tells.
+        raise Violation(Reason.BODY_MALFORMED, "Send this body without Content-Encoding.", encoding[:40])
+    stream = BodyStream(request, limits)
+    if not request.can_read_body:
+        return b""
+    return b"".join([chunk async for chunk in stream])
+
+
+async def expect_continue(request: web.BaseRequest) -> None:
+    """Answers `Expect: 100-continue` (RFC 9110, 10.1.1), only once the call is permitted: a refused client never sends its body."""
+    expect = request.headers.get("Expect")
+    if expect is None:
+        return
+    if expect.lower() != "100-continue":
+        raise Violation(Reason.HEADER_MALFORMED, "The only expectation known here is 100-continue.")
+    if request.transport is not None and not request.content.is_eof():
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def too_large(max_bytes: int) -> Violation:
+    return Violation(
+        Reason.BODY_TOO_LARGE,
+        "The body is too large.",
+        f"At most {max_bytes} bytes are accepted here; the operator sets max_upload_bytes and max_prompt_bytes in config.toml.",
+    )

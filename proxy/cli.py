@@ -1,0 +1,29 @@
+"""The command line: `comfygate demo | serve | check | keys | policy | audit`. Parses, calls, prints; the work is elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy.commands import check, demo, keys, policy, serve
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+
+app = typer.Typer(
+    name="comfygate",
+    help="An authenticating reverse proxy with workflow policy enforcement for ComfyUI.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(keys.app, name="keys", help="Make, list, revoke and rotate API keys in the configuration file.")
+app.add_typer(policy.app, name="policy", help="Derive and try policies.")
+app.command("serve")(serve.serve)
+app.command("check")(check.check)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,126 @@
+"""`comfygate check`: validates the configuration, lints policies against ComfyUI, warns of what is dangerous. Exit 0 or 1."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from policy.call import Opaque, UpstreamCall
+from policy.catalogue import Catalogue, read_catalogue
+from policy.lint import lint
+from proxy.commands.exits import fail
+from proxy.config import Config, ConfigError, load_config
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.presets import load_presets
+from proxy.rulebook import build_rulebook
+from proxy.upstream import Upstream
+
+TESTED_FROM = (0, 3, 64)
+_TIME_LIMIT_S = 60.0
+
+
+def check(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = Path("config.toml"),
+) -> None:
+    """Validate the configuration file. Exit 0 when the gate would run with it, 1 when not."""
+    try:
+        loaded = load_config(config)
+        with tempfile.TemporaryDirectory() as scratch:
+            # Nothing is made in the real state folder by a mere check.
+            server = loaded.server.model_copy(update={"state_dir": Path(scratch)})
+            build_rulebook(loaded.model_copy(update={"server": server}))
+    except ConfigError as error:
+        fail(str(error))
+    warnings = _warnings_of(loaded)
+    warnings += asyncio.run(_ask_upstream(loaded))
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"{config} is good: {_count(len(loaded.tenants), 'tenant')}, {_count(len(loaded.keys), 'key')}.")
+
+
+def _warnings_of(config: Config) -> list[str]:
+    found = []
+    if not config.keys and not config.jwt and config.cloudflare_access is None:
+        found.append("there is no key and no token issuer: nobody gets in. Make a key with `comfygate keys create`")
+    if not _is_loopback(config.ops.host):
+        found.append(f"ops.host {config.ops.host} is not loopback: health and metrics are open to that network")
+    if not _is_loopback(config.server.host):
+        found.append(
+            f"server.host {config.server.host} is not loopback: without TLS in front, keys cross that network in clear"
+        )
+    return found
+
+
+async def _ask_upstream(config: Config) -> list[str]:
+    upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
+    await upstream.start()
+    try:
+        stats = await upstream.ask(UpstreamCall("GET", (Opaque("system_stats"),)), time_limit_s=_TIME_LIMIT_S)
+        info = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
+        swaps = await upstream.ask(UpstreamCall("GET", (Opaque("node_replacements"),)), time_limit_s=_TIME_LIMIT_S)
+    except (UpstreamUnavailable, UpstreamTimeout):
+        return [f"ComfyUI at {config.upstream.url} does not answer: policies were not compared with its nodes"]
+    finally:
+        await upstream.stop()
+    found = _about_comfyui(stats.value)
+    catalogue = read_catalogue(info.value)
+    return found + _lint(config, catalogue, swaps.value)
+
+
+def _lint(config: Config, catalogue: Catalogue, replacements: Any) -> list[str]:
+    presets = load_presets()
+    return [
+        f"policies.{name}: {finding}"
+        for name in sorted({tenant.policy for tenant in config.tenants.values()})
+        for finding in lint(name, config.policies, presets, catalogue, replacements)
+    ]
+
+
+def _about_comfyui(stats: Any) -> list[str]:
+    """What /system_stats tells: who can reach ComfyUI without the gate, what it can install, how old it is."""
+    system = stats.get("system") if isinstance(stats, dict) else None
+    if not isinstance(system, dict):
+        return ["ComfyUI does not tell its version: is it ComfyUI that answers at upstream.url?"]
+    found = []
+    arguments = [str(part) for part in system.get("argv") or ()]
+    listens = _listen_address(arguments)
+    if listens is not None and not all(_is_loopback(part.strip()) for part in listens.split(",")):
+        found.append(f"ComfyUI listens on {listens}: anybody there bypasses the gate. Start it with --listen 127.0.0.1")
+    if "--enable-manager" in arguments:
+        found.append("ComfyUI runs with its Manager, which installs code. Start it without --enable-manager")
+    if "--enable-cors-header" in arguments:
+        found.append("ComfyUI runs with --enable-cors-header, which switches its origin check off. Start it without")
+    version = str(system.get("comfyui_version", ""))
+    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
+    if len(numbers) >= 2 and numbers < TESTED_FROM:
+        found.append(f"ComfyUI {version} is older than what the gate was tested with (0.3.64)")
+    return found
+
+
+def _listen_address(arguments: list[str]) -> str | None:
+    """The value of --listen: absent means loopback, without a value it means every address (comfy/cli_args.py)."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--listen="):
+            return argument.partition("=")[2]
+        if argument == "--listen":
+            following = arguments[index + 1] if index + 1 < len(arguments) else "--"
+            return "0.0.0.0,::" if following.startswith("--") else following
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

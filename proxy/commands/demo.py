@@ -1,0 +1,130 @@
+"""`comfygate demo`: a stand-in ComfyUI with the gate in front of it, two throw-away tenants, and commands to paste."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy import keyfile
+from proxy.app import Gate
+from proxy.commands.exits import Exit, fail
+from proxy.commands.serve import run, stop_event
+from proxy.config import load_config
+from proxy.listeners import ListenError
+from proxy.record import request_log, set_up_logging
+
+_PORT = 8190
+_TENANTS = ("alice", "bob")
+_CONFIG = """\
+# Made by `comfygate demo`; gone when it ends.
+[server]
+port = {port}
+
+[ops]
+port = {ops_port}
+
+[upstream]
+url = "{upstream}"
+
+[tenants.alice]
+[tenants.bob]
+
+[policies.default]
+allow = ["@core-image", "SlowProgress"]
+"""
+_WORDS = """
+comfygate stands in front of {what}.
+
+  gate          {url}
+  web UI        {url}/gate/login   (log in with one of the keys)
+  health        {ops}/readyz
+
+  alice's key   {alice}
+  bob's key     {bob}
+
+Try it, in another terminal:
+
+  # without a key: 401
+  curl -i {url}/queue
+
+  # alice runs a workflow
+  curl -s {url}/prompt -H 'Authorization: Bearer {alice}' -d '{workflow}'
+
+  # alice sees her job and its picture, bob sees neither
+  curl -s {url}/history -H 'X-API-Key: {alice}'
+  curl -s {url}/history -H 'X-API-Key: {bob}'
+  curl -s '{url}/view?filename=demo_00001_.png' -H 'X-API-Key: {alice}' -o demo.png
+
+  # a class that the policy does not permit: 403, and the node is named
+  curl -s {url}/prompt -H 'Authorization: Bearer {alice}' -d '{{"prompt":{{"1":{{"class_type":"RunShellCommand","inputs":{{}}}}}}}}'
+
+Press Ctrl+C to end it.
+"""
+_WORKFLOW = (
+    '{"prompt":{"1":{"class_type":"EmptyImage","inputs":{"width":256,"height":256,"batch_size":1,"color":3368601}},'
+    '"2":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"demo"}}}}'
+)
+
+
+def demo(
+    upstream: Annotated[str | None, typer.Option(help="A real ComfyUI instead of the stand-in.")] = None,
+    port: Annotated[
+        int, typer.Option(help="Where the gate listens; another free port when this one is taken.")
+    ] = _PORT,
+) -> None:
+    """Start a stand-in ComfyUI and the gate in front of it, and print keys and commands to paste."""
+    try:
+        run(lambda: _demo(upstream, port))
+    except ListenError as error:
+        fail(str(error), Exit.PORT_IN_USE)
+
+
+async def _demo(upstream: str | None, port: int) -> None:
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfygate-demo-")))
+        what = f"ComfyUI at {upstream}"
+        if upstream is None:
+            upstream = await _start_stand_in(stack, folder / "comfyui")
+            what = f"a stand-in ComfyUI at {upstream} (it truly runs small image workflows)"
+        file = folder / "config.toml"
+        file.write_text(
+            _CONFIG.format(port=_free(port), ops_port=_free(port + 1000), upstream=upstream), encoding="utf-8"
+        )
+        keys = {tenant: keyfile.create_key(file, tenant=tenant, note="demo").text for tenant in _TENANTS}
+        config = load_config(file, {})
+        set_up_logging(config.log)
+        logging.getLogger("comfygate").setLevel(logging.WARNING)
+        gate = Gate(config, request_log("auto"))
+        stop = stop_event()
+        await gate.start()
+        stack.push_async_callback(gate.stop)
+        typer.echo(_WORDS.format(what=what, url=gate.public.url, ops=gate.ops.url, workflow=_WORKFLOW, **keys))
+        await stop.wait()
+
+
+async def _start_stand_in(stack: AsyncExitStack, folder: Path) -> str:
+    try:
+        from proxy.standin import StandIn
+    except ImportError:
+        fail('The stand-in needs Pillow: pip install "comfygate[demo]", or give --upstream URL.')
+    stand_in = StandIn(folder)
+    await stand_in.start()
+    stack.push_async_callback(stand_in.stop)
+    return stand_in.url
+
+
+def _free(port: int) -> int:
+    """The port, or 0 (any free one) when it is taken."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port

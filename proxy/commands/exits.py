@@ -1,0 +1,23 @@
+"""Exit codes, and how a command ends with words on standard error."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NoReturn
+
+import typer
+
+
+class Exit(IntEnum):
+    """What the process says to whoever started it. 2 is the command line parser's own."""
+
+    OK = 0
+    MISTAKE = 1
+    """The configuration, or what a command was asked, is not usable."""
+    PORT_IN_USE = 3
+
+
+def fail(message: str, code: Exit = Exit.MISTAKE) -> NoReturn:
+    """Ends the command. The message says what to do."""
+    typer.echo(message, err=True)
+    raise typer.Exit(code)

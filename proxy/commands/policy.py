@@ -1,0 +1,80 @@
+"""`comfygate policy`: derive an allow-list from workflows, try a workflow against a tenant's policy."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from policy.call import Opaque, UpstreamCall
+from policy.catalogue import Catalogue, read_catalogue
+from policy.judge import judge
+from policy.learn import explain
+from policy.learn import learn as derive
+from policy.principal import TenantId
+from policy.violation import Violation
+from proxy.commands.exits import fail
+from proxy.config import Config, ConfigError, load_config
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.rulebook import compile_policies
+from proxy.upstream import Upstream
+
+app = typer.Typer(no_args_is_help=True)
+_TIME_LIMIT_S = 60.0
+
+
+@app.command()
+def learn(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Workflows in API format.")]) -> None:
+    """Print an allow-list for the workflows given (export them with "Export (API)")."""
+    try:
+        typer.echo(derive([_read(file) for file in files]))
+    except (ValueError, Violation) as error:
+        fail(error.message if isinstance(error, Violation) else str(error))
+
+
+@app.command("test")
+def try_out(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A workflow in API format, or a whole /prompt body.")],
+    tenant: Annotated[str, typer.Option(help="Whose policy judges.")],
+    config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = Path("config.toml"),
+) -> None:
+    """Judge a workflow and explain. Exit 0 when it may run, 1 when not."""
+    try:
+        loaded = load_config(config)
+        policies = compile_policies(loaded)
+    except ConfigError as error:
+        fail(str(error))
+    if TenantId(tenant) not in loaded.tenants:
+        fail(f"There is no [tenants.{tenant}] in {config}.")
+    document = _read(file)
+    body = document if isinstance(document, dict) and "prompt" in document else {"prompt": document}
+    catalogue = asyncio.run(_catalogue(loaded))
+    try:
+        judged = judge(orjson.dumps(body), policies[loaded.tenants[tenant].policy], catalogue)
+    except Violation as violation:
+        fail(explain(violation))
+    typer.echo(explain(judged))
+
+
+def _read(file: Path) -> Any:
+    try:
+        return orjson.loads(file.read_bytes())
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror or error}")
+    except orjson.JSONDecodeError as error:
+        fail(f"{file} is not JSON: {error}")
+
+
+async def _catalogue(config: Config) -> Catalogue:
+    upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
+    await upstream.start()
+    try:
+        reply = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
+    except (UpstreamUnavailable, UpstreamTimeout):
+        fail(f"ComfyUI at {config.upstream.url} does not answer; its node classes are needed to judge a workflow.")
+    finally:
+        await upstream.stop()
+    return read_catalogue(reply.value)

@@ -1,0 +1,81 @@
+"""`comfygate serve`: runs the gate until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from proxy.app import Gate
+from proxy.commands.exits import Exit, fail
+from proxy.config import Config, ConfigError, load_config
+from proxy.listeners import ListenError
+from proxy.record import request_log, set_up_logging
+from proxy.tasks import Tasks
+from proxy.watch import watch
+
+_log = logging.getLogger("comfygate")
+
+
+def serve(
+    config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = Path("config.toml"),
+) -> None:
+    """Run the gate."""
+    try:
+        loaded = load_config(config)
+        set_up_logging(loaded.log)
+        run(lambda: _serve(loaded, config))
+    except ConfigError as error:
+        fail(f"{error}\nThe gate does not start. `comfygate check` tells more.")
+    except ListenError as error:
+        fail(str(error), Exit.PORT_IN_USE)
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs on uvloop where there is one."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if sys.platform != "win32":
+        try:
+            import uvloop
+
+            factory = uvloop.new_event_loop
+        except ImportError:
+            factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work())
+
+
+async def _serve(config: Config, file: Path) -> None:
+    stop = stop_event()
+    gate = Gate(config, request_log(config.log.format))
+    await gate.start()
+    tasks = Tasks()
+
+    async def reload() -> None:
+        await gate.reload(file)
+
+    tasks.start(watch(file, reload), "config watch")
+    try:
+        await stop.wait()
+        _log.info("stopping")
+    finally:
+        await tasks.stop()
+        await gate.stop()
+
+
+def stop_event() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, event.set)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(event.set))
+    return event

@@ -1,0 +1,140 @@
+"""Settings that say who may come in: tenants, API keys, token issuers, Cloudflare Access, browser sessions."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from policy.principal import ALL_SCOPES, Role, Scope, TenantId, parse_tenant
+from proxy.config.units import Duration, Settings, Size
+
+Tenant = Annotated[str, AfterValidator(parse_tenant)]
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+]
+_KEY_ID = re.compile(r"[0-9a-f]{8,32}")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class TenantSettings(Settings):
+    policy: str = "default"
+    limits: str = "default"
+
+
+def as_utc(value: Any) -> Any:
+    """A TOML date-time without an offset is taken as UTC, so that it means the same on every machine."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    raise ValueError("write a date and time such as 2027-01-01T00:00:00Z, without quotes")
+
+
+class KeySettings(Settings):
+    """An API key, by the SHA-256 of its text; the text itself is nowhere."""
+
+    id: str
+    hash: str
+    tenant: Tenant
+    role: Role = Role.USER
+    scopes: frozenset[Scope] = ALL_SCOPES
+    expires: Annotated[datetime, BeforeValidator(as_utc)] | None = None
+    limits: str | None = None
+    note: str = ""
+
+    @field_validator("id")
+    @classmethod
+    def _is_key_id(cls, text: str) -> str:
+        if not _KEY_ID.fullmatch(text):
+            raise ValueError("a key id has 8 to 32 of 0-9a-f; make keys with `comfygate keys create`")
+        return text
+
+    @field_validator("hash")
+    @classmethod
+    def _is_hash(cls, text: str) -> str:
+        if not _HASH.fullmatch(text):
+            raise ValueError('write "sha256:" and 64 of 0-9a-f; make keys with `comfygate keys create`')
+        return text
+
+
+class JwtSettings(Settings):
+    """One token issuer. Exactly one of jwks_url, public_key_file and secret_file says how signatures are verified."""
+
+    issuer: Annotated[str, Field(min_length=1)]
+    audience: tuple[str, ...] | str
+    algorithms: tuple[Algorithm, ...] = ("RS256", "ES256", "EdDSA")
+    jwks_url: str | None = None
+    public_key_file: Path | None = None
+    secret_file: Path | None = None
+    tenant_claim: str = "tenant"
+    tenants: dict[str, Tenant] = {}
+    role_claim: str | None = None
+    roles: dict[str, Role] = {}
+    scope_claim: str | None = None
+    required_claims: tuple[str, ...] = ("exp", "sub")
+    leeway: Annotated[Duration, Field(le=300)] = 30.0
+    jwks_timeout: Annotated[Duration, Field(gt=0)] = 5.0
+    jwks_lifetime: Annotated[Duration, Field(gt=0)] = 3600.0
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        sources = [self.jwks_url, self.public_key_file, self.secret_file]
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError("give exactly one of jwks_url, public_key_file and secret_file")
+        symmetric = {name for name in self.algorithms if name.startswith("HS")}
+        if not self.algorithms:
+            raise ValueError("algorithms must name at least one")
+        if self.secret_file is not None and symmetric != set(self.algorithms):
+            raise ValueError('with secret_file, algorithms must be "HS256", "HS384" or "HS512"')
+        if self.secret_file is None and symmetric:
+            # SECURITY: a public key taken as an HMAC secret lets anybody sign.
+            raise ValueError("HS algorithms go with secret_file only")
+        if not self.audience:
+            raise ValueError("audience must not be empty")
+        return self
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https://x")
+        is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_local)):
+            raise ValueError("jwks_url must be https (http only for this machine)")
+        return url
+
+
+class CloudflareAccessSettings(Settings):
+    """Cloudflare Access: whose assertion is believed, and which tenant a person or a service token is."""
+
+    team_domain: str
+    audience: tuple[str, ...] | str
+    emails: dict[str, Tenant] = {}
+    email_domains: dict[str, Tenant] = {}
+    groups: dict[str, Tenant] = {}
+    service_tokens: dict[str, Tenant] = {}
+    admins: tuple[str, ...] = ()
+    certs_url: str | None = None
+    leeway: Annotated[Duration, Field(le=300)] = 30.0
+
+    @field_validator("team_domain")
+    @classmethod
+    def _is_host(cls, text: str) -> str:
+        host = text.removeprefix("https://").rstrip("/").lower()
+        if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host):
+            raise ValueError('write the team domain as "team.cloudflareaccess.com"')
+        return host
+
+
+class SessionSettings(Settings):
+    """Browser sessions. The signing secret comes from secret_file, or is made once in state_dir."""
+
+    lifetime: Annotated[Duration, Field(gt=0)] = 7 * 86400.0
+    secret_file: Path | None = None
+    max_form_bytes: Size = 4096
+
+
+def tenant_of(key: KeySettings) -> TenantId:
+    return TenantId(key.tenant)

@@ -1,0 +1,245 @@
+"""Reads config.toml into one frozen value, or reports every mistake at once with its key path and line."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from policy.settings import PolicySettings
+from proxy.config.identity import (
+    CloudflareAccessSettings,
+    JwtSettings,
+    KeySettings,
+    SessionSettings,
+    Tenant,
+    TenantSettings,
+)
+from proxy.config.limits import LimitsSettings
+from proxy.config.server import LogSettings, OpsSettings, ServerSettings, UpstreamSettings
+from proxy.config.units import Settings
+
+# What may come from the environment instead of the file: COMFYGATE_LIMITS_STORAGE for [limits] storage, and so on.
+ENVIRONMENT = {
+    "COMFYGATE_UPSTREAM_URL": ("upstream", "url"),
+    "COMFYGATE_LIMITS_STORAGE": ("limits", "storage"),
+}
+_HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
+_ASSIGNMENT = re.compile(
+    r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+)
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """path: "keys[0].tenant"; line: of the file, None where the key is absent and nothing near it is there."""
+
+    path: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}{self.path}: {self.message}" if self.path else f"{place}{self.message}"
+
+
+class ConfigError(Exception):
+    """The configuration is not usable. mistakes: all of them."""
+
+    def __init__(self, file: Path, mistakes: list[Mistake]) -> None:
+        super().__init__("\n".join(f"{file}: {mistake}" for mistake in mistakes))
+        self.file = file
+        self.mistakes = mistakes
+
+
+class Config(Settings):
+    server: ServerSettings = ServerSettings()
+    ops: OpsSettings = OpsSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    log: LogSettings = LogSettings()
+    sessions: SessionSettings = SessionSettings()
+    tenants: dict[Tenant, TenantSettings] = {}
+    keys: tuple[KeySettings, ...] = ()
+    jwt: dict[str, JwtSettings] = {}
+    cloudflare_access: CloudflareAccessSettings | None = None
+    policies: dict[str, PolicySettings] = Field(default_factory=lambda: {"default": PolicySettings()})
+    limits: LimitsSettings = LimitsSettings()
+    file: Path = Field(default=Path("config.toml"), exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_defaults(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("policies", {}), dict):
+            # Nothing listed = nothing allowed: a tenant without a policy of its own gets the empty one.
+            value = {**value, "policies": {"default": {}, **value.get("policies", {})}}
+        return value
+
+    @model_validator(mode="after")
+    def _listeners_differ(self) -> Self:
+        if self.server.port and self.server.port == self.ops.port and self.server.host == self.ops.host:
+            raise ValueError("ops.port must differ from server.port: health and metrics are never tunnelled")
+        return self
+
+    def resolve(self, path: Path) -> Path:
+        """A path of the configuration, relative to the configuration file's folder."""
+        return path if path.is_absolute() else self.file.parent / path
+
+
+def load_config(file: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """Reads and checks the file. Raises ConfigError with all mistakes, or when the file cannot be read."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(file, [Mistake("", None, f"cannot be read: {_reason_of(error)}")]) from None
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise ConfigError(file, [Mistake("", int(line[1]) if line else None, f"is not TOML: {error}")]) from None
+    return check_config(document, file, text, os.environ if environ is None else environ)
+
+
+def check_config(
+    document: dict[str, Any], file: Path, text: str = "", environ: Mapping[str, str] | None = None
+) -> Config:
+    """Checks an already parsed document. Raises ConfigError with all mistakes."""
+    lines = _lines_of(text)
+    for variable, (section, name) in ENVIRONMENT.items():
+        if environ and variable in environ:
+            document = {**document, section: {**document.get(section, {}), name: environ[variable]}}
+    mistakes: list[Mistake] = []
+    if "file" in document:
+        mistakes.append(_mistake(lines, ("file",), "unknown key"))
+    config: Config | None = None
+    try:
+        config = Config.model_validate({**document, "file": file})
+    except ValidationError as error:
+        mistakes += [_mistake(lines, _path_in_file(part["loc"]), _words(part)) for part in error.errors()]
+    mistakes += [_mistake(lines, path, message) for path, message in _cross_references(document)]
+    if mistakes or config is None:
+        raise ConfigError(file, mistakes)
+    return config
+
+
+def _cross_references(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
+    """Names that must exist elsewhere in the file; works on the raw document, so that it reports beside other mistakes."""
+    found: list[tuple[KeyPath, str]] = []
+    tenants = _table(document, "tenants")
+    policies = {"default", *_table(document, "policies")}
+    limits = {"default", *(name for name, part in _table(document, "limits").items() if isinstance(part, dict))}
+    for tenant, settings in tenants.items():
+        for kind, known in (("policy", policies), ("limits", limits)):
+            wanted = settings.get(kind, "default") if isinstance(settings, dict) else "default"
+            if isinstance(wanted, str) and wanted not in known:
+                section = "policies" if kind == "policy" else "limits"
+                found.append((("tenants", tenant, kind), f"there is no [{section}.{wanted}]"))
+    keys = document.get("keys")
+    seen: set[str] = set()
+    for index, key in enumerate(keys if isinstance(keys, list) else []):
+        if not isinstance(key, dict):
+            continue
+        if isinstance(key.get("tenant"), str) and key["tenant"] not in tenants:
+            found.append((("keys", index, "tenant"), f"there is no [tenants.{key['tenant']}]"))
+        if isinstance(key.get("limits"), str) and key["limits"] not in limits:
+            found.append((("keys", index, "limits"), f"there is no [limits.{key['limits']}]"))
+        identifier = key.get("id")
+        if isinstance(identifier, str):
+            if identifier in seen:
+                found.append((("keys", index, "id"), f"the id {identifier} is used twice"))
+            seen.add(identifier)
+    found += _tenant_maps(document, tenants)
+    return found
+
+
+def _tenant_maps(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+    access = _table(document, "cloudflare_access")
+    maps: list[tuple[KeyPath, Any]] = [
+        (("cloudflare_access", name), access.get(name))
+        for name in ("emails", "email_domains", "groups", "service_tokens")
+    ]
+    maps += [
+        (("jwt", name, "tenants"), issuer.get("tenants"))
+        for name, issuer in _table(document, "jwt").items()
+        if isinstance(issuer, dict)
+    ]
+    return [
+        ((*path, who), f"there is no [tenants.{tenant}]")
+        for path, mapping in maps
+        if isinstance(mapping, dict)
+        for who, tenant in mapping.items()
+        if tenant not in tenants
+    ]
+
+
+def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = document.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _path_in_file(location: KeyPath) -> KeyPath:
+    """pydantic's path, without what is only in the models: the lifted `named` and the branches of unions."""
+    path = list(location)
+    if path[:2] == ["limits", "named"]:
+        del path[1]
+    return tuple(
+        part for part in path if not (isinstance(part, str) and part.startswith(("function-", "tuple[", "str")))
+    )
+
+
+def _words(part: Any) -> str:
+    if part["type"] == "extra_forbidden":
+        return "unknown key"
+    if part["type"] == "missing":
+        return "is missing"
+    message = str(part["msg"]).removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _mistake(lines: Mapping[KeyPath, int], path: KeyPath, message: str) -> Mistake:
+    written = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
+    return Mistake(written, line, message)
+
+
+def _lines_of(text: str) -> dict[KeyPath, int]:
+    """The line on which each table and key begins. tomllib does not tell; a scan by line is enough to find the place."""
+    lines: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    counts: dict[KeyPath, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = _HEADER.fullmatch(line)
+        if header:
+            table = _split_key(header[2])
+            if header[1] == "[[":
+                counts[table] = counts.get(table, -1) + 1
+                table = (*table, counts[table])
+            lines.setdefault(table, number)
+            continue
+        assignment = _ASSIGNMENT.match(line)
+        if assignment:
+            lines.setdefault((*table, *_split_key(assignment[1])), number)
+    return lines
+
+
+def _split_key(text: str) -> KeyPath:
+    """A dotted TOML key as its parts, read by the TOML parser itself."""
+    try:
+        part: Any = tomllib.loads(f"{text.strip()} = 0")
+    except tomllib.TOMLDecodeError:
+        return ()
+    path: list[str | int] = []
+    while isinstance(part, dict):
+        key, part = next(iter(part.items()))
+        path.append(key)
+    return tuple(path)
+
+
+def _reason_of(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8 text"

@@ -1,0 +1,79 @@
+"""Sizes, durations and rates as people write them, turned into numbers once, when the configuration is read."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+from limits import RateLimitItem, parse_many
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)?", re.IGNORECASE)
+_SIZE_FACTORS: Final = {
+    "B": 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "TB": 1000**4,
+    "KIB": 1024,
+    "MIB": 1024**2,
+    "GIB": 1024**3,
+    "TIB": 1024**4,
+}
+_DURATION = re.compile(
+    r"(?:(\d+)w)?\s*(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m(?!s))?\s*(?:(\d+(?:\.\d+)?)s)?\s*(?:(\d+)ms)?"
+)
+_DURATION_FACTORS: Final = (7 * 86400, 86400, 3600, 60, 1, 0.001)
+
+
+class Settings(BaseModel):
+    """A section of the configuration: frozen, and unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True)
+
+
+def parse_size(text: Any) -> int:
+    """Bytes from "8MiB", "100 MB" or a whole number. Raises ValueError."""
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text
+    found = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
+    if not found:
+        raise ValueError('write a size such as "8MiB", "100MB" or a number of bytes')
+    return int(float(found[1]) * _SIZE_FACTORS[(found[2] or "B").upper()])
+
+
+def parse_duration(text: Any) -> float:
+    """Seconds from "250ms", "30s", "5m", "24h", "90d", "1h30m" or a number. Raises ValueError."""
+    if isinstance(text, int | float) and not isinstance(text, bool) and text >= 0:
+        return float(text)
+    found = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
+    if not found or not any(found.groups()):
+        raise ValueError('write a duration such as "30s", "5m", "24h", "90d" or a number of seconds')
+    return sum(
+        float(amount) * factor for amount, factor in zip(found.groups(), _DURATION_FACTORS, strict=True) if amount
+    )
+
+
+def parse_rates(text: Any) -> str:
+    """Checks "30/minute; 500/day" and gives it back unchanged. Raises ValueError."""
+    if not isinstance(text, str):
+        raise ValueError('write a rate such as "30/minute" or "30/minute; 500/day"')
+    rates(text)
+    return text
+
+
+def rates(text: str) -> list[RateLimitItem]:
+    """The windows of a rate as the limits library knows them. Raises ValueError."""
+    try:
+        return parse_many(text)
+    except ValueError:
+        raise ValueError(f'{text!r} is no rate: write "30/minute" or "30/minute; 500/day"') from None
+
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+"""Bytes."""
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""Seconds."""
+
+Rates = Annotated[str, BeforeValidator(parse_rates)]

@@ -1,0 +1,76 @@
+"""Carries out what a dialogue rule asks for, step by step, and gives it the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, ReleaseJob, Step, UpstreamCall, UpstreamReply
+from policy.principal import Principal
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.exchange import Exchange
+from proxy.jobdesk import JobDesk
+from proxy.upstream import Upstream
+
+
+class Conversation:
+    """One dialogue. A job that was claimed for a call that provably never reached ComfyUI is released again."""
+
+    def __init__(
+        self, upstream: Upstream, desk: JobDesk, principal: Principal, exchange: Exchange, time_limit_s: float
+    ) -> None:
+        self._upstream = upstream
+        self._desk = desk
+        self._principal = principal
+        self._exchange = exchange
+        self._time_limit_s = time_limit_s
+        self._claimed: ClaimedJob | None = None
+
+    async def hold(self, dialogue: Dialogue) -> ClientReply:
+        """Runs the dialogue to its reply. What goes wrong on the way is raised inside the dialogue, and from there to the caller."""
+        try:
+            step = next(dialogue)
+            while True:
+                try:
+                    answer = await self._perform(step)
+                except Exception as error:
+                    step = dialogue.throw(error)
+                else:
+                    step = dialogue.send(answer)
+        except StopIteration as end:
+            reply: ClientReply = end.value
+            if self._claimed is not None:
+                self._desk.submitted(self._claimed, reply.status == 200)
+            return reply
+        except UpstreamUnavailable:
+            if self._claimed is not None:
+                self._desk.submitted(self._claimed, False)
+            raise
+        finally:
+            dialogue.close()
+
+    async def _perform(self, step: Step) -> Any:
+        match step:
+            case UpstreamCall():
+                return await self._ask(step)
+            case ClaimJob():
+                self._claimed = await self._desk.claim(self._principal, step)
+                return self._claimed
+            case ReleaseJob():
+                self._desk.release(step.prompt_id)
+                self._claimed = None
+                return None
+            case _:
+                async with asyncio.TaskGroup() as group:
+                    asked = [group.create_task(self._ask(call)) for call in step]
+                return [task.result() for task in asked]
+
+    async def _ask(self, call: UpstreamCall) -> UpstreamReply:
+        started_s = time.perf_counter()
+        try:
+            return await self._upstream.ask(call, time_limit_s=self._time_limit_s)
+        except (UpstreamTimeout, UpstreamUnavailable) as error:
+            raise error
+        finally:
+            self._exchange.upstream_s += time.perf_counter() - started_s

@@ -1,0 +1,135 @@
+"""What went wrong, as the client is told: the only place where a refusal gets a status and ComfyUI's error shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from policy.violation import Reason, Violation
+
+
+class Unauthenticated(Exception):
+    """No credential, or one that is not good: 401. message: what to do; never what was wrong with the secret part.
+
+    key_id: of the API key that failed, when it named one. headers: for the answer.
+    """
+
+    key_id: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, message: str = "Send an API key or a token.", *, reason: str = "credential-missing") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+
+
+class LimitExceeded(Exception):
+    """Over a limit: 429. retry_after_s: when it is worth asking again. limit: its name and size in words."""
+
+    def __init__(self, message: str, *, limit: str, retry_after_s: float, reason: str = "rate-limited") -> None:
+        super().__init__(message)
+        self.message = message
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        self.reason = reason
+
+
+class UpstreamUnavailable(Exception):
+    """ComfyUI cannot be reached or broke off: 502, or 503 when it answers but is not ready."""
+
+    def __init__(self, message: str = "ComfyUI does not answer. Try again in a moment.", *, status: int = 502) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+class UpstreamTimeout(Exception):
+    """ComfyUI took longer than the route's limit: 504."""
+
+    message = "ComfyUI took too long to answer."
+
+
+class ClientGone(Exception):
+    """The client went away before its request was whole: recorded as 499, answered with nothing."""
+
+
+class BodyTimeout(Exception):
+    """The client sent its body too slowly: 408."""
+
+    message = "The body came too slowly."
+
+
+_STATUS: Mapping[Reason, int] = {
+    Reason.ROUTE_UNLISTED: 404,
+    Reason.NOT_FOUND: 404,
+    Reason.ROUTE_REFUSED: 403,
+    Reason.ADMINS_ONLY: 403,
+    Reason.SCOPE_MISSING: 403,
+    Reason.ORIGIN_FOREIGN: 403,
+    Reason.POLICY_VIOLATION: 403,
+    Reason.FILE_TYPE_REFUSED: 403,
+    Reason.PATH_MALFORMED: 400,
+    Reason.QUERY_MALFORMED: 400,
+    Reason.HEADER_MALFORMED: 400,
+    Reason.BODY_MALFORMED: 400,
+    Reason.WORKFLOW_MALFORMED: 400,
+    Reason.NAME_REFUSED: 400,
+    Reason.PROMPT_ID_TAKEN: 400,
+    Reason.BODY_TOO_LARGE: 413,
+    Reason.STORAGE_FULL: 507,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One answer in ComfyUI's error shape, which its clients and its web UI already read."""
+
+    status: int
+    reason: str
+    message: str
+    details: str = ""
+    node_errors: Mapping[str, Any] = field(default_factory=dict)
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def type(self) -> str:
+        """ComfyUI writes error types with underscores."""
+        return self.reason.replace("-", "_")
+
+    def body(self, request_id: str) -> bytes:
+        return orjson.dumps(
+            {
+                "error": {
+                    "type": self.type,
+                    "message": self.message,
+                    "details": self.details,
+                    "extra_info": {"request_id": request_id},
+                },
+                "node_errors": dict(self.node_errors),
+            }
+        )
+
+
+def refusal_for(error: Exception) -> Refusal | None:
+    """The answer for one of the gate's own errors, None for a bug."""
+    match error:
+        case Violation():
+            return Refusal(_STATUS[error.reason], error.reason, error.message, error.details, error.node_errors)
+        case Unauthenticated():
+            return Refusal(
+                401, error.reason, error.message, headers=(("WWW-Authenticate", 'Bearer realm="comfygate"'),)
+            )
+        case LimitExceeded():
+            retry = str(max(1, round(error.retry_after_s + 0.5)))
+            return Refusal(429, error.reason, error.message, error.limit, headers=(("Retry-After", retry),))
+        case UpstreamUnavailable():
+            return Refusal(error.status, "upstream-unavailable", error.message, headers=(("Retry-After", "5"),))
+        case UpstreamTimeout():
+            return Refusal(504, "upstream-timeout", error.message)
+        case BodyTimeout():
+            return Refusal(408, "body-timeout", error.message)
+        case _:
+            return None

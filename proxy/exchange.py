@@ -1,0 +1,59 @@
+"""One request and its answer, with everything that log, metrics and audit say of it afterwards. The only value the pipeline changes."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from policy.principal import Principal
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_RAY = re.compile(r"[0-9a-f]{16}(-[A-Z]{3})?")
+UNLISTED = "unlisted"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """route: the row's name, never the path, so that it can be a label. reason: why it was refused, empty when it was not."""
+
+    method: str
+    request_id: str
+    client: str
+    cf_ray: str = ""
+    route: str = UNLISTED
+    principal: Principal | None = None
+    status: int = 0
+    reason: str = ""
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    upstream_s: float = 0.0
+    started_s: float = field(default_factory=time.perf_counter)
+    has_started: bool = False
+    """The head of the answer is out: an error can only break the connection now."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What a rule adds for the audit trail."""
+    answer_headers: list[tuple[str, str]] = field(default_factory=list)
+    """What every answer carries beside its own fields: limits, CORS."""
+
+    @classmethod
+    def begin(cls, request: web.BaseRequest, client: str) -> Exchange:
+        sent = request.headers.get("X-Request-Id", "")
+        ray = request.headers.get("Cf-Ray", "")
+        return cls(
+            method=request.method if request.method in _METHODS else "OTHER",
+            request_id=sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8),
+            client=client,
+            cf_ray=ray if _RAY.fullmatch(ray) else "",
+        )
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.started_s
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -1,0 +1,133 @@
+"""The gate's own paths, under /gate/: login, logout, who am I, alive. The only paths of the public listener that need no credential."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from policy.call import ClientReply
+from policy.principal import Principal
+from policy.settings import PolicySettings
+from policy.violation import Reason, Violation
+from proxy import body
+from proxy.answers import is_navigation, reply_with
+from proxy.apikeys import KeyPrincipal
+from proxy.errors import Unauthenticated
+from proxy.exchange import Exchange
+from proxy.pages.login import LoginPages, login_page, login_redirect
+from proxy.pages.me import MeView, me_json, me_page, wants_html
+from proxy.services import Services
+
+Query = tuple[tuple[str, str], ...]
+_METHODS: Final = {
+    ("login",): ("GET", "HEAD", "POST"),
+    ("logout",): ("POST",),
+    ("me",): ("GET", "HEAD"),
+    ("health",): ("GET", "HEAD"),
+}
+
+
+class GatePages:
+    def __init__(self, services: Callable[[], Services]) -> None:
+        self._get = services
+
+    def has(self, segments: tuple[str, ...]) -> bool:
+        return segments[:1] == ("gate",)
+
+    async def serve(
+        self, request: web.BaseRequest, exchange: Exchange, segments: tuple[str, ...], query: Query
+    ) -> web.StreamResponse:
+        methods = _METHODS.get(segments[1:])
+        if methods is None:
+            await self._authenticate(request, exchange, query)
+            raise Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
+        exchange.route = f"{'GET' if request.method == 'HEAD' else exchange.method} /gate/{segments[1]}"
+        if request.method not in methods:
+            return reply_with(exchange, ClientReply(405, b"", "text/plain", (("Allow", ", ".join(methods)),)))
+        match segments[1]:
+            case "health":
+                return reply_with(exchange, ClientReply(200, {"status": "ok"}))
+            case "me":
+                return await self._me(request, exchange, query)
+            case "logout":
+                return reply_with(exchange, await self._login_pages().logout(request.headers))
+            case _:
+                return await self._login(request, exchange, query)
+
+    def _login_pages(self) -> LoginPages:
+        rulebook = self._get().rulebook
+        return LoginPages(rulebook.authenticator, rulebook.origins, rulebook.config.sessions.max_form_bytes)
+
+    async def _login(self, request: web.BaseRequest, exchange: Exchange, query: Query) -> web.StreamResponse:
+        if request.method != "POST":
+            following = next((value for name, value in query if name == "next"), None)
+            return reply_with(exchange, login_page(following))
+        pages = self._login_pages()
+        limits = self._get().rulebook.json_limits.within(pages.max_form_bytes)
+        login = await pages.login(await body.read_whole(request, limits), request.headers)
+        exchange.principal = login.principal
+        if login.failure is not None:
+            exchange.reason = login.failure.reason
+            await self._get().gatekeeper.failed(exchange.client, login.failure)
+        return reply_with(exchange, login.reply)
+
+    async def _me(self, request: web.BaseRequest, exchange: Exchange, query: Query) -> web.StreamResponse:
+        try:
+            principal = await self._authenticate(request, exchange, query)
+        except Unauthenticated as error:
+            if not is_navigation(request):
+                raise
+            return reply_with(exchange, login_redirect(request.raw_path, error.headers))
+        view = await self._view(principal)
+        is_page = wants_html(request.headers.get("Accept", ""))
+        return reply_with(exchange, me_page(view) if is_page else me_json(view))
+
+    async def _authenticate(self, request: web.BaseRequest, exchange: Exchange, query: Query) -> Principal:
+        principal = await self._get().gatekeeper.authenticate(request.headers, query, exchange.client)
+        exchange.principal = principal
+        return principal
+
+    async def _view(self, principal: Principal) -> MeView:
+        services = self._get()
+        jobs = services.ledger.of(principal.tenant)
+        config = services.rulebook.config
+        session = principal.session if isinstance(principal, KeyPrincipal) else None
+        key_ends_s = principal.expires_at_s
+        if session is not None and isinstance(principal, KeyPrincipal):
+            key = services.rulebook.authenticator.keys.find(principal.subject)
+            key_ends_s = key.expires_at_s if key is not None else None
+        return MeView(
+            tenant=principal.tenant,
+            subject=principal.subject,
+            role=principal.role.value,
+            scopes=tuple(sorted(principal.scopes)),
+            policy=_in_words(config.policies[config.tenants[principal.tenant].policy], principal),
+            limits=tuple(await services.limiter.remaining(principal)),
+            jobs_pending=len(jobs.pending()),
+            jobs_running=len(jobs.running()),
+            gpu=await services.limiter.gpu_budget(principal),
+            key_expires_at_s=key_ends_s,
+            session_ends_at_s=principal.expires_at_s if session is not None else None,
+        )
+
+
+def _in_words(policy: PolicySettings, principal: Principal) -> list[str]:
+    if principal.is_admin:
+        return ["An admin may run every workflow and use every route of ComfyUI."]
+    words = []
+    if policy.extend:
+        words.append(f"Everything that the policy {policy.extend} says, and:")
+    words.append(f"May run: {', '.join(policy.allow) or 'nothing'}.")
+    if policy.deny:
+        words.append(f"Never: {', '.join(policy.deny)}.")
+    words.append(f"At most {policy.max_nodes} nodes in a workflow.")
+    for name, constraint in policy.inputs.items():
+        rules = constraint.model_dump(exclude_defaults=True)
+        words.append(f"{name}: {', '.join(f'{rule} {_plain(value)}' for rule, value in rules.items())}.")
+    return words
+
+
+def _plain(value: object) -> str:
+    return ", ".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,20 @@
+"""Where a job is claimed before it exists upstream: ownership, slots and its place in the queue are taken in one step."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from policy.call import ClaimedJob, ClaimJob
+from policy.principal import Principal
+
+
+class JobDesk(Protocol):
+    async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
+        """Raises LimitExceeded when the tenant has no slot or budget left."""
+        ...
+
+    def submitted(self, job: ClaimedJob, was_taken: bool) -> None:
+        """ComfyUI took the job, or never will."""
+        ...
+
+    def release(self, prompt_id: str) -> None: ...

@@ -1,0 +1,219 @@
+"""Which tenant owns which job, and how far it is: a cache of what ComfyUI knows, rebuilt from its queue and history at any start."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from policy.namespace import owner_of
+from policy.principal import TenantId
+
+MAX_ENDED_JOBS: Final = 10_000
+"""What ComfyUI itself keeps in its history, of all tenants together."""
+
+
+class JobState(StrEnum):
+    CLAIMED = "claimed"
+    """Owned, but ComfyUI has not said yet that it took it."""
+    PENDING = "pending"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """Gone without a trace: ComfyUI was restarted, or the job was taken out of its queue."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Times are Unix seconds; gpu_s is what ComfyUI took to run it."""
+
+    prompt_id: str
+    tenant: TenantId
+    subject: str = ""
+    workflow: str = ""
+    number: float = 0.0
+    state: JobState = JobState.CLAIMED
+    claimed_at_s: float = 0.0
+    started_at_s: float | None = None
+    ended_at_s: float | None = None
+    outcome: Outcome | None = None
+    failing_class: str = ""
+    gpu_s: float = 0.0
+    temp_files: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class TenantJobs:
+    """One tenant's jobs, oldest first: what rules see of the ledger (policy.caller.OwnJobs)."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+    def owns(self, prompt_id: str) -> bool:
+        return prompt_id in self.jobs
+
+    def pending(self) -> list[str]:
+        return self._in(JobState.CLAIMED, JobState.PENDING)
+
+    def running(self) -> list[str]:
+        return self._in(JobState.RUNNING)
+
+    def finished(self) -> list[str]:
+        return self._in(JobState.ENDED)
+
+    def has_temp_file(self, name: str) -> bool:
+        return any(name in job.temp_files for job in self.jobs.values())
+
+    def _in(self, *states: JobState) -> list[str]:
+        return [prompt_id for prompt_id, job in self.jobs.items() if job.state in states]
+
+
+class Ledger:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._tenants: dict[TenantId, TenantJobs] = {}
+        self._ended: dict[str, None] = {}
+
+    def of(self, tenant: TenantId) -> TenantJobs:
+        return self._tenants.setdefault(tenant, TenantJobs())
+
+    def job(self, prompt_id: str) -> Job | None:
+        return self._jobs.get(prompt_id)
+
+    def active(self) -> list[Job]:
+        """Jobs that ComfyUI has or may have in its queue."""
+        return [job for job in self._jobs.values() if job.state is not JobState.ENDED]
+
+    def claim(self, tenant: TenantId, wish: str | None, *, subject: str = "", workflow: str = "") -> Job:
+        """Owns a job before it exists upstream. A wished id is kept when it is a canonical UUID that nobody has.
+
+        Whether a neighbour has it is not told: the client just gets another id.
+        """
+        prompt_id = wish if wish and is_uuid(wish) and wish not in self._jobs else str(uuid.uuid4())
+        job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock())
+        self._add(job)
+        return job
+
+    def submitted(self, prompt_id: str, number: float) -> None:
+        """ComfyUI took the job."""
+        job = self._jobs.get(prompt_id)
+        if job is not None:
+            job.number = number
+            if job.state is JobState.CLAIMED:
+                job.state = JobState.PENDING
+
+    def release(self, prompt_id: str) -> None:
+        """The job never came to be."""
+        job = self._jobs.pop(prompt_id, None)
+        if job is not None:
+            self.of(job.tenant).jobs.pop(prompt_id, None)
+            self._ended.pop(prompt_id, None)
+
+    def adopt(self, prompt_id: str, client_id: object, state: JobState, number: float = 0.0) -> Job | None:
+        """Takes up a job found upstream when its client id names a tenant; None for one that the gate did not send."""
+        known = self._jobs.get(prompt_id)
+        if known is not None:
+            return known
+        tenant = owner_of(client_id)
+        if tenant is None:
+            return None
+        job = Job(prompt_id, TenantId(tenant), number=number, state=state, claimed_at_s=self._clock())
+        self._add(job)
+        return job
+
+    def start(self, job: Job, at_s: float | None = None) -> bool:
+        """Marks a job as running; says whether that is news."""
+        if job.state in (JobState.RUNNING, JobState.ENDED):
+            return False
+        job.state = JobState.RUNNING
+        job.started_at_s = self._clock() if at_s is None else at_s
+        return True
+
+    def end(self, job: Job, entry: Mapping[str, Any] | None) -> bool:
+        """Closes a job with its history entry, None when ComfyUI has none; says whether that is news."""
+        if job.state is JobState.ENDED:
+            return False
+        job.state = JobState.ENDED
+        job.ended_at_s = self._clock()
+        read_history(job, entry)
+        self._ended[job.prompt_id] = None
+        while len(self._ended) > MAX_ENDED_JOBS:
+            self.release(next(iter(self._ended)))
+        return True
+
+    def forget_history(self, prompt_ids: Iterable[str]) -> None:
+        """ComfyUI deleted these from its history."""
+        for prompt_id in prompt_ids:
+            job = self._jobs.get(prompt_id)
+            if job is not None and job.state is JobState.ENDED:
+                self.release(prompt_id)
+
+    def _add(self, job: Job) -> None:
+        self._jobs[job.prompt_id] = job
+        self.of(job.tenant).jobs[job.prompt_id] = job
+
+
+def is_uuid(text: str) -> bool:
+    """The spelling ComfyUI takes: lower case, with hyphens (0.33, server.py)."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def read_history(job: Job, entry: Mapping[str, Any] | None) -> None:
+    """Takes outcome, times and temp files out of a history entry; trusts its shape nowhere."""
+    if not isinstance(entry, dict):
+        job.outcome = Outcome.LOST
+        return
+    status = entry.get("status")
+    messages = status.get("messages") if isinstance(status, dict) else None
+    times: dict[str, float] = {}
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, list) and len(message) == 2 and isinstance(message[1], dict):
+            kind, data = message
+            if isinstance(data.get("timestamp"), int | float):
+                times[str(kind)] = data["timestamp"] / 1000
+            if kind == "execution_error":
+                job.failing_class = str(data.get("node_type", ""))[:100]
+    started = times.get("execution_start", job.started_at_s)
+    ended = max((at for kind, at in times.items() if kind != "execution_start"), default=None)
+    job.started_at_s = started
+    job.ended_at_s = ended or job.ended_at_s
+    if started is not None and ended is not None:
+        job.gpu_s = max(0.0, ended - started)
+    job.outcome = _outcome_of(status, times)
+    job.temp_files = temp_files_of(entry.get("outputs"))
+
+
+def _outcome_of(status: Any, times: Mapping[str, float]) -> Outcome:
+    if "execution_interrupted" in times:
+        return Outcome.CANCELLED
+    if "execution_error" in times or (isinstance(status, dict) and status.get("status_str") == "error"):
+        return Outcome.FAILED
+    return Outcome.COMPLETED
+
+
+def temp_files_of(outputs: Any) -> frozenset[str]:
+    """Names (`subfolder/name` or `name`) of the files in ComfyUI's temp folder that a job's outputs list."""
+    names: set[str] = set()
+    waiting = [outputs]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            name, subfolder = part.get("filename"), part.get("subfolder")
+            if part.get("type") == "temp" and isinstance(name, str):
+                names.add(f"{subfolder}/{name}" if subfolder else name)
+            waiting += part.values()
+    return frozenset(names)

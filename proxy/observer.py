@@ -1,0 +1,218 @@
+"""Watches ComfyUI through one connection of the gate's own, so that the ledger knows what runs and what ended without trusting clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import WSMsgType
+
+from policy.call import Opaque, UpstreamCall
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.ledger import Job, JobState, Ledger
+from proxy.tasks import Tasks
+from proxy.upstream import Upstream
+
+SYNC_LIMIT_S: Final = 30.0
+_POLL_BUSY_S: Final = 5.0
+_POLL_IDLE_S: Final = 30.0
+_RECONNECT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+_SETTLE_S: Final = 0.03  # ComfyUI announces a change several times within a few milliseconds
+_CLAIM_LOST_S: Final = 120.0  # a submission whose answer never came: it is in the queue by then, or nowhere
+STUCK_AFTER_S: Final = 60.0
+_HISTORY_PAGE: Final = 100
+
+_log = logging.getLogger("comfygate")
+
+
+def _get(*segments: str, **query: str) -> UpstreamCall:
+    return UpstreamCall(
+        "GET", tuple(Opaque(part) for part in segments), tuple((key, Opaque(value)) for key, value in query.items())
+    )
+
+
+class Observer:
+    """on_started and on_ended are called once per job; on_connected after each (re)connection, before the first sync."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        ledger: Ledger,
+        *,
+        on_started: Callable[[Job], None] = lambda job: None,
+        on_ended: Callable[[Job], None] = lambda job: None,
+        on_connected: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._upstream = upstream
+        self._ledger = ledger
+        self._on_started = on_started
+        self._on_ended = on_ended
+        self._on_connected = on_connected
+        self._tasks = Tasks()
+        self._changed = asyncio.Event()
+        self._foreign: set[str] = set()
+        self._waiting_since_s: float | None = None
+        self._has_jobs_route = True
+        self.is_connected = False
+        self.is_settled = asyncio.Event()
+        """Set while connected and after the ledger was rebuilt."""
+
+    def start(self) -> None:
+        self._tasks.start(self._watch(), "observer")
+        self._tasks.start(self._sync_on_change(), "observer sync")
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    def poke(self) -> None:
+        """Something may have changed."""
+        self._changed.set()
+
+    @property
+    def is_worker_stuck(self) -> bool:
+        """Jobs wait and none runs: ComfyUI's worker thread is dead while its HTTP lives. Only a restart of ComfyUI helps."""
+        since = self._waiting_since_s
+        return since is not None and time.monotonic() - since > STUCK_AFTER_S
+
+    async def _watch(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._follow()
+                failures = 0
+            except (UpstreamUnavailable, UpstreamTimeout) as error:
+                if failures == 0:
+                    _log.warning("ComfyUI at %s does not answer (%s); trying on", self._upstream.url, error)
+                failures += 1
+            finally:
+                if self.is_connected:
+                    _log.warning("the connection to ComfyUI ended")
+                self.is_connected = False
+                self.is_settled.clear()
+            await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
+
+    async def _follow(self) -> None:
+        # A fresh id each time: when an older socket of the same id closes, ComfyUI takes the newer one off its list (E.4).
+        socket = await self._upstream.connect(_get("ws", clientId=f"comfygate-observer-{secrets.token_hex(8)}"))
+        try:
+            await self.rebuild()
+            if self._on_connected is not None:
+                await self._on_connected()
+            self.is_connected = True
+            self.is_settled.set()
+            _log.info("connected to ComfyUI at %s", self._upstream.url)
+            async for message in socket:
+                if message.type is WSMsgType.TEXT and message.data.startswith('{"type": "status"'):
+                    self._changed.set()
+        finally:
+            await socket.close()
+
+    async def _sync_on_change(self) -> None:
+        while True:
+            is_busy = any(True for _ in self._ledger.active())
+            try:
+                async with asyncio.timeout(_POLL_BUSY_S if is_busy else _POLL_IDLE_S):
+                    await self._changed.wait()
+                await asyncio.sleep(_SETTLE_S)
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            if not self.is_connected:
+                continue
+            try:
+                await self.sync()
+            except (UpstreamUnavailable, UpstreamTimeout):
+                continue  # _watch sees it too, and says so once
+
+    async def rebuild(self) -> None:
+        """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
+        offset = 0
+        while True:
+            reply = await self._ask(_get("history", max_items=str(_HISTORY_PAGE), offset=str(offset)))
+            page = reply if isinstance(reply, dict) else {}
+            for prompt_id, entry in page.items():
+                self._adopt_ended(prompt_id, entry)
+            offset += len(page)
+            if len(page) < _HISTORY_PAGE:
+                break
+        await self.sync()
+
+    async def sync(self) -> None:
+        """Compares the ledger with ComfyUI's queue and closes what is no longer in it."""
+        known = {job.prompt_id for job in self._ledger.active() if job.state is not JobState.CLAIMED}
+        stale_at_s = time.time() - _CLAIM_LOST_S
+        known |= {job.prompt_id for job in self._ledger.active() if job.claimed_at_s < stale_at_s}
+        running, pending = await self._queue()
+        self._waiting_since_s = (self._waiting_since_s or time.monotonic()) if pending and not running else None
+        for prompt_id in running:
+            job = self._ledger.job(prompt_id)
+            if job is not None and self._ledger.start(job):
+                self._on_started(job)
+        for prompt_id in known - running - pending:
+            await self._close(prompt_id)
+
+    async def _queue(self) -> tuple[set[str], set[str]]:
+        """Ids that run and that wait. /api/jobs is a short list; /queue carries every graph, so it is read only for unknown ids."""
+        if self._has_jobs_route:
+            reply = await self._ask(_get("api", "jobs", status="pending,in_progress"))
+            rows = reply.get("jobs") if isinstance(reply, dict) else None
+            if isinstance(rows, list):
+                states = {str(row.get("id")): row.get("status") for row in rows if isinstance(row, dict)}
+                if all(self._ledger.job(prompt_id) or prompt_id in self._foreign for prompt_id in states):
+                    running = {prompt_id for prompt_id, state in states.items() if state == "in_progress"}
+                    return running, set(states) - running
+            else:
+                self._has_jobs_route = False  # before 0.33, or a history entry that breaks the route for everybody
+        reply = await self._ask(_get("queue"))
+        queue = reply if isinstance(reply, dict) else {}
+        running = self._read_items(queue.get("queue_running"), JobState.RUNNING)
+        return running, self._read_items(queue.get("queue_pending"), JobState.PENDING)
+
+    def _read_items(self, items: Any, state: JobState) -> set[str]:
+        found = set()
+        for item in sorted(items, key=_number_of) if isinstance(items, list) else ():
+            if not isinstance(item, list) or len(item) < 4 or not isinstance(item[3], dict):
+                continue
+            prompt_id = str(item[1])
+            found.add(prompt_id)
+            job = self._ledger.adopt(prompt_id, item[3].get("client_id"), JobState.PENDING, _number_of(item))
+            if job is None:
+                self._foreign.add(prompt_id)
+            else:
+                self._ledger.submitted(prompt_id, _number_of(item))
+        if state is JobState.PENDING:
+            self._foreign &= found | {prompt_id for prompt_id in self._foreign if len(self._foreign) < 1000}
+        return found
+
+    async def _close(self, prompt_id: str) -> None:
+        job = self._ledger.job(prompt_id)
+        if job is None:
+            return
+        reply = await self._ask(_get("history", prompt_id))
+        entry = reply.get(prompt_id) if isinstance(reply, dict) else None
+        if self._ledger.end(job, entry):
+            self._on_ended(job)
+
+    def _adopt_ended(self, prompt_id: str, entry: Any) -> None:
+        prompt = entry.get("prompt") if isinstance(entry, dict) else None
+        if not isinstance(prompt, list) or len(prompt) < 4 or not isinstance(prompt[3], dict):
+            return
+        was_known = self._ledger.job(prompt_id) is not None
+        job = self._ledger.adopt(prompt_id, prompt[3].get("client_id"), JobState.PENDING, _number_of(prompt))
+        if job is not None and self._ledger.end(job, entry) and was_known:
+            self._on_ended(job)
+
+    async def _ask(self, call: UpstreamCall) -> Any:
+        reply = await self._upstream.ask(call, time_limit_s=SYNC_LIMIT_S)
+        return reply.value if reply.status == 200 else None
+
+
+def _number_of(item: Any) -> float:
+    try:
+        return float(item[0])
+    except (TypeError, ValueError, IndexError):
+        return 0.0

@@ -1,0 +1,205 @@
+"""The order of everything: parse, match, authenticate, permit, limit, read, rule, send, reply, record. It does, and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any, assert_never
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+
+from policy.call import ClientCall, ClientReply, Opaque, StreamedBody, UploadBody, UpstreamCall, parse_target
+from policy.caller import Request
+from policy.document import parse_json
+from policy.principal import Principal
+from policy.routes import AdminsOnly, Asks, Body, Match, Refused, Relays, Rewrites, Route, Unchanged
+from policy.table import TABLE
+from policy.violation import Reason, Violation
+from proxy import body, headers
+from proxy.answers import forwarded_headers, is_upgrade, refuse, reply_with
+from proxy.conversation import Conversation
+from proxy.credentials import CREDENTIAL_PARAMETERS
+from proxy.errors import ClientGone, Refusal, refusal_for
+from proxy.exchange import Exchange
+from proxy.services import Services
+from proxy.upload import UploadStream
+
+_log = logging.getLogger("comfygate")
+_BUG = Refusal(500, "internal-error", "The gate failed. The request id is in its log.")
+_DRAINING = Refusal(
+    503, "gate-stopping", "The gate is stopping.", headers=(("Connection", "close"), ("Retry-After", "5"))
+)
+
+
+class Pipeline:
+    """The handler of the public listener. services: everything that lives longer than a request."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.is_draining = False
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def wait_until_idle(self, limit_s: float) -> bool:
+        """Waits for the requests that run, at most that long; says whether all ended."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one request; every exception becomes an answer or a broken connection, and always a record."""
+        exchange = Exchange.begin(request, self._services.rulebook.client_address(request))
+        self._running += 1
+        self._idle.clear()
+        try:
+            if self.is_draining:
+                return refuse(request, exchange, _DRAINING)
+            return await self._serve(request, exchange)
+        except asyncio.CancelledError:
+            exchange.status = 499
+            raise
+        except Exception as error:
+            return self._failed(request, exchange, error)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+            self._services.recorder.record(exchange)
+
+    async def _serve(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        services = self._services
+        segments, query = parse_target(request.raw_path)
+        if services.pages.has(segments):
+            return await services.pages.serve(request, exchange, segments, query)
+        origins = services.rulebook.origins
+        exchange.answer_headers += origins.answer_headers(request.headers)
+        if (preflight := origins.preflight(request.method, request.headers)) is not None:
+            return reply_with(exchange, preflight)
+        match = TABLE.match(request.method, segments)
+        if match is not None:
+            exchange.route = match.route.name
+        principal = exchange.principal = await services.gatekeeper.authenticate(request.headers, query, exchange.client)
+        origins.check(request.method, is_upgrade(request), request.headers, principal)
+        if match is None:
+            raise Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
+        rule = match.route.rule_for(principal)
+        exchange.answer_headers += await services.limiter.acquire(principal, match.route.budget)
+        call = ClientCall(request.method, match.segments, _without_credentials(query), match.parameters)
+        incoming = await self._read(request, exchange, match.route, principal, call)
+        match rule:
+            case Unchanged():
+                return await self._forward(request, exchange, match, incoming, _as_it_is(call, match.route))
+            case Rewrites(request=rewrite):
+                return await self._forward(request, exchange, match, incoming, rewrite(incoming))
+            case Asks(rule=ask):
+                talk = Conversation(services.upstream, services.desk, principal, exchange, match.route.time_limit_s)
+                return reply_with(exchange, await talk.hold(ask(incoming)))
+            case Relays():
+                return await self._relay(request, exchange, incoming)
+            case AdminsOnly() | Refused():
+                raise AssertionError("rule_for raises for these")
+        assert_never(rule)
+
+    async def _read(
+        self, request: web.BaseRequest, exchange: Exchange, route: Route, principal: Principal, call: ClientCall
+    ) -> Request:
+        """The bounded document that the rule judges; bodies that stream stay where they are."""
+        caller = await self._services.caller(principal, route)
+        if isinstance(route.rule_for(principal), Unchanged) or route.body not in (Body.JSON, Body.RAW):
+            return Request(call, caller)
+        raw = await body.read_whole(request, self._services.rulebook.json_limits)
+        exchange.received_bytes = len(raw)
+        if route.body is Body.RAW:
+            return Request(call, caller, raw=raw)
+        return Request(call, caller, document=parse_json(raw) if raw else None, raw=raw)
+
+    async def _forward(
+        self,
+        request: web.BaseRequest,
+        exchange: Exchange,
+        match: Match,
+        incoming: Request,
+        outgoing: UpstreamCall | ClientReply,
+    ) -> web.StreamResponse:
+        if isinstance(outgoing, ClientReply):
+            return reply_with(exchange, outgoing)
+        route = match.route
+        rule = route.rule_for(incoming.caller.principal)
+        rewrites_reply = rule.reply if isinstance(rule, Rewrites) else None
+        sent, content = self._body_of(request, outgoing, incoming)
+        fields = headers.to_upstream(request.headers, with_body=isinstance(outgoing.body, StreamedBody))
+        if rewrites_reply is not None:
+            fields = CIMultiDict({"Accept-Encoding": "identity"})
+        if isinstance(content, UploadStream):
+            fields["Content-Type"] = content.content_type
+        started_s = time.perf_counter()
+        async with self._services.upstream.send(outgoing, fields, content, time_limit_s=route.time_limit_s) as stream:
+            exchange.upstream_s = time.perf_counter() - started_s
+            exchange.received_bytes += sent.received_bytes if sent is not None else 0
+            if rewrites_reply is not None and stream.status < 400:
+                value = (await stream.whole()).value
+                return reply_with(exchange, ClientReply(stream.status, orjson.dumps(rewrites_reply(value, incoming))))
+            exchange.status = stream.status
+            last = match.segments[-1] if match.segments else ""
+            head = forwarded_headers(exchange, stream.headers, route.caching, last)
+            response = web.StreamResponse(status=stream.status, headers=head)
+            exchange.has_started = True
+            await response.prepare(request)
+            async for chunk in stream.chunks():
+                exchange.sent_bytes += len(chunk)
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+
+    def _body_of(self, request: web.BaseRequest, outgoing: UpstreamCall, incoming: Request) -> tuple[Any, Any]:
+        """The client's stream, to be counted, and what is sent of it."""
+        if isinstance(outgoing.body, bytes) or outgoing.body is None:
+            return None, outgoing.body
+        stream = body.BodyStream(request, self._services.rulebook.upload_limits)
+        if isinstance(outgoing.body, UploadBody):
+            spend = self._services.limiter.spend_bytes
+            return stream, UploadStream(request, stream, outgoing.body.plan, incoming.caller.principal, spend)
+        return (stream, stream) if request.can_read_body else (None, None)
+
+    async def _relay(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse:
+        if not is_upgrade(request):
+            raise Violation(Reason.HEADER_MALFORMED, "This route is a WebSocket: send an upgrade.")
+        return await self._services.streams.serve(request, exchange, incoming)
+
+    def _failed(self, request: web.BaseRequest, exchange: Exchange, error: Exception) -> web.StreamResponse:
+        refusal = refusal_for(error)
+        if isinstance(error, ClientGone | ConnectionResetError):
+            exchange.status, exchange.reason = 499, "client-gone"
+        elif exchange.has_started:
+            # The head is out: an honest end is impossible, so the connection breaks and the client sees an error.
+            exchange.reason = refusal.reason if refusal else "internal-error"
+        elif refusal is not None:
+            return refuse(request, exchange, refusal)
+        if refusal is None and exchange.status != 499:
+            _log.error("request %s failed", exchange.request_id, exc_info=error)
+        if exchange.has_started or exchange.status == 499:
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=499)
+        return refuse(request, exchange, _BUG)
+
+
+def _as_it_is(call: ClientCall, route: Route) -> UpstreamCall:
+    """The same path and query, minus credentials: what UNCHANGED means."""
+    return UpstreamCall(
+        call.method,
+        tuple(Opaque(segment) for segment in call.segments),
+        tuple((name, Opaque(value)) for name, value in call.query),
+        StreamedBody() if route.body is not Body.NONE else None,
+    )
+
+
+def _without_credentials(query: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in query if pair[0] not in CREDENTIAL_PARAMETERS)

@@ -1,0 +1,109 @@
+"""One log line and the metrics of each exchange. Never a path, a query, a credential or a prompt's text: names of rows and ids only."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any, BinaryIO, Literal
+
+import orjson
+
+from proxy.config.server import LogSettings
+from proxy.exchange import Exchange
+from proxy.metrics import Metrics
+
+
+class RequestLog:
+    """Writes one line per request: JSON, or words for a terminal."""
+
+    def __init__(self, stream: BinaryIO, style: Literal["json", "text"]) -> None:
+        self._stream = stream
+        self._style = style
+
+    def write(self, exchange: Exchange) -> None:
+        line = self._json(exchange) if self._style == "json" else self._text(exchange)
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # a closed log must not take the gate down
+
+    def _json(self, exchange: Exchange) -> bytes:
+        return orjson.dumps(_fields(exchange), option=orjson.OPT_APPEND_NEWLINE)
+
+    def _text(self, exchange: Exchange) -> bytes:
+        who = f"{exchange.principal.tenant}/{exchange.principal.subject}" if exchange.principal else "-"
+        colour = "32" if exchange.status < 400 else "33" if exchange.status < 500 else "31"
+        why = f" {exchange.reason}" if exchange.reason else ""
+        return (
+            f"{time.strftime('%H:%M:%S')} \x1b[{colour}m{exchange.status}\x1b[0m {exchange.route} {who} "
+            f"{exchange.elapsed_s * 1000:.1f} ms{why} [{exchange.request_id}]\n"
+        ).encode()
+
+
+class Recorder:
+    """What happens once per exchange, whatever became of it."""
+
+    def __init__(self, metrics: Metrics, log: RequestLog) -> None:
+        self._metrics = metrics
+        self._log = log
+
+    def record(self, exchange: Exchange) -> None:
+        self._metrics.count(exchange)
+        self._log.write(exchange)
+
+
+def request_log(style: Literal["auto", "json", "text"]) -> RequestLog:
+    """The log on standard error; `auto` is text on a terminal and JSON elsewhere."""
+    if style == "auto":
+        style = "text" if sys.stderr.isatty() else "json"
+    return RequestLog(sys.stderr.buffer, style)
+
+
+def _fields(exchange: Exchange) -> dict[str, Any]:
+    principal = exchange.principal
+    fields: dict[str, Any] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "event": "request",
+        "request_id": exchange.request_id,
+        "client": exchange.client,
+        "method": exchange.method,
+        "route": exchange.route,
+        "status": exchange.status,
+        "tenant": principal.tenant if principal else None,
+        "subject": principal.subject if principal else None,
+        "received_bytes": exchange.received_bytes,
+        "sent_bytes": exchange.sent_bytes,
+        "gate_ms": round(max(0.0, exchange.elapsed_s - exchange.upstream_s) * 1000, 3),
+        "upstream_ms": round(exchange.upstream_s * 1000, 3),
+    }
+    if exchange.reason:
+        fields["reason"] = exchange.reason
+    if exchange.cf_ray:
+        fields["cf_ray"] = exchange.cf_ray
+    return fields
+
+
+def set_up_logging(settings: LogSettings) -> None:
+    """The gate's own words go to standard error, in the style of the request log."""
+    handler = logging.StreamHandler(sys.stderr)
+    is_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    handler.setFormatter(_JsonLines() if is_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("comfygate")
+    logger.handlers[:] = [handler]
+    logger.setLevel(settings.level.upper())
+    logger.propagate = False
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "event": "log",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()

@@ -1,0 +1,116 @@
+"""What lives longer than a request, and what one reading of the configuration says: the pipeline's only two arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from policy.caller import Caller, Request
+from policy.judge import OPEN, Policy
+from policy.namespace import Namespace
+from policy.principal import Principal, TenantId
+from policy.routes import Budget, Route
+from proxy.access import CloudflareAccess
+from proxy.authentication import Authenticator
+from proxy.body import BodyLimits
+from proxy.catalogue import CatalogueSource
+from proxy.config import Config
+from proxy.exchange import Exchange
+from proxy.files import TenantFiles
+from proxy.gatekeeper import Gatekeeper
+from proxy.jobdesk import JobDesk
+from proxy.ledger import Ledger
+from proxy.observer import Observer
+from proxy.origin import OriginRules
+from proxy.pages.me import LimitView
+from proxy.record import Recorder
+from proxy.sockets import Sockets
+from proxy.tokens import Tokens
+from proxy.upstream import Upstream
+
+
+class Limiter(Protocol):
+    """Rates. Both raise LimitExceeded."""
+
+    async def acquire(self, principal: Principal, budget: Budget) -> list[tuple[str, str]]:
+        """Spends one call; returns the header fields that tell what is left."""
+        ...
+
+    async def spend_bytes(self, principal: Principal, amount: int) -> None: ...
+
+    async def remaining(self, principal: Principal) -> list[LimitView]: ...
+
+    async def gpu_budget(self, principal: Principal) -> LimitView | None: ...
+
+
+class Pages(Protocol):
+    """The gate's own paths, under /gate/."""
+
+    def has(self, segments: tuple[str, ...]) -> bool: ...
+
+    async def serve(
+        self,
+        request: web.BaseRequest,
+        exchange: Exchange,
+        segments: tuple[str, ...],
+        query: tuple[tuple[str, str], ...],
+    ) -> web.StreamResponse: ...
+
+
+class Streams(Protocol):
+    async def serve(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rulebook:
+    """One configuration, made ready. Replaced as a whole, so that no request sees half of two."""
+
+    config: Config
+    authenticator: Authenticator
+    tokens: Tokens | None
+    access: CloudflareAccess | None
+    origins: OriginRules
+    policies: Mapping[TenantId, Policy]
+    json_limits: BodyLimits
+    upload_limits: BodyLimits
+
+    def client_address(self, request: web.BaseRequest) -> str:
+        """Whose address the client's is: the peer's, or what a trusted proxy says of it."""
+        return request.remote or ""
+
+    def policy_of(self, principal: Principal) -> Policy:
+        """An admin sees ComfyUI as it is; a tenant without a policy may run nothing (KeyError is a bug: the config was checked)."""
+        return OPEN if principal.is_admin else self.policies[principal.tenant]
+
+
+@dataclass(slots=True)
+class Services:
+    rulebook: Rulebook
+    upstream: Upstream
+    gatekeeper: Gatekeeper
+    pages: Pages
+    ledger: Ledger
+    observer: Observer
+    catalogue: CatalogueSource
+    files: TenantFiles
+    desk: JobDesk
+    limiter: Limiter
+    sockets: Sockets
+    streams: Streams
+    recorder: Recorder
+
+    async def caller(self, principal: Principal, route: Route) -> Caller:
+        """Everything a rule may know. Rows that judge or show classes wait for the catalogue, others take what there is."""
+        snapshot = await self.catalogue.known() if route.needs_catalogue else self.catalogue.snapshot
+        return Caller(
+            principal=principal,
+            names=Namespace(principal.tenant),
+            jobs=self.ledger.of(principal.tenant),
+            policy=self.rulebook.policy_of(principal),
+            catalogue=snapshot.catalogue,
+            files=await self.files.listing(principal.tenant) if route.needs_files else self.files.unknown,
+            shared_inputs=self.rulebook.config.upstream.shared_inputs,
+        )

@@ -1,0 +1,49 @@
+"""The open WebSockets of clients: counted, and closed when the gate stops or a credential dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from policy.principal import Principal
+from proxy.outbox import Close, Outbox
+
+GATE_STOPS = Close(1001, "the gate is stopping")
+UPSTREAM_GONE = Close(1012, "ComfyUI went away")
+CREDENTIAL_DEAD = Close(4401, "the credential is no longer valid")
+TAKEN_OVER = Close(4409, "the same client id connected again")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Socket:
+    principal: Principal
+    outbox: Outbox
+
+
+class Sockets:
+    def __init__(self) -> None:
+        self._open: set[Socket] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def register(self, principal: Principal, outbox: Outbox) -> Iterator[Socket]:
+        socket = Socket(principal, outbox)
+        self._open.add(socket)
+        try:
+            yield socket
+        finally:
+            self._open.discard(socket)
+
+    def close_all(self, close: Close) -> None:
+        for socket in self._open:
+            socket.outbox.close(close, at_once=True)
+
+    def close_dead(self, is_alive: Callable[[Principal], bool]) -> int:
+        """Closes the sockets whose credential was revoked or ran out; says how many."""
+        dead = [socket for socket in self._open if not is_alive(socket.principal)]
+        for socket in dead:
+            socket.outbox.close(CREDENTIAL_DEAD, at_once=True)
+        return len(dead)

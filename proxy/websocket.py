@@ -1,0 +1,134 @@
+"""Relays WebSocket frames: one task drains ComfyUI, one writes to the client, one reads the client. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import WSMsgType, web
+
+from proxy.outbox import Close, Frame, Outbox, is_preview
+from proxy.sockets import UPSTREAM_GONE
+from proxy.upstream import PING_INTERVAL_S
+
+MAX_CLIENT_MESSAGE_BYTES: Final = 4 * 1024**2
+"""What ComfyUI itself takes from a client (comfyui-api E.5)."""
+
+_CLOSE_TIMEOUT_S: Final = 2.0
+FromClient = Callable[[str | bytes], Awaitable[None]]
+UpstreamSocket = aiohttp.ClientWebSocketResponse
+
+
+async def accept(request: web.BaseRequest) -> web.WebSocketResponse:
+    """Answers the upgrade. Never compressed (permessage-deflate costs fifteen times the CPU on previews)."""
+    socket = web.WebSocketResponse(
+        timeout=_CLOSE_TIMEOUT_S,
+        heartbeat=PING_INTERVAL_S,
+        compress=False,
+        max_msg_size=MAX_CLIENT_MESSAGE_BYTES,
+    )
+    await socket.prepare(request)
+    return socket
+
+
+async def serve_client(
+    request: web.BaseRequest, socket: web.WebSocketResponse, outbox: Outbox, from_client: FromClient
+) -> Close | None:
+    """Writes the outbox and reads the client until either ends. Returns the client's close, None when the gate closed."""
+    loop = asyncio.get_running_loop()
+    transport = request.transport
+    writer = loop.create_task(_write(socket, outbox), name="websocket writer")
+    reader = loop.create_task(_read(socket, from_client), name="websocket reader")
+    giving_up = loop.create_task(outbox.gave_up.wait(), name="websocket end")
+    try:
+        await asyncio.wait((writer, reader, giving_up), return_when=asyncio.FIRST_COMPLETED)
+        if giving_up.done() and not reader.done():
+            await asyncio.wait((writer,), timeout=_CLOSE_TIMEOUT_S + 1.0)
+        return reader.result() if reader.done() else None
+    finally:
+        for task in (writer, reader, giving_up):
+            task.cancel()
+        await asyncio.gather(writer, reader, giving_up, return_exceptions=True)
+        if not socket.closed and transport is not None:
+            transport.abort()
+
+
+async def _write(socket: web.WebSocketResponse, outbox: Outbox) -> None:
+    while True:
+        item = await outbox.get()
+        if isinstance(item, Close):
+            await socket.close(code=item.code, message=item.reason.encode())
+            return
+        try:
+            if isinstance(item.data, str):
+                await socket.send_str(item.data)
+            else:
+                await socket.send_bytes(item.data)
+        except (ConnectionError, aiohttp.ClientError, RuntimeError):
+            return  # the client is gone: the reader sees the same
+
+
+async def _read(socket: web.WebSocketResponse, from_client: FromClient) -> Close:
+    while True:
+        message = await socket.receive()
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            await from_client(message.data)
+        elif message.type is WSMsgType.CLOSE:
+            return Close(sendable(message.data), str(message.extra or ""))
+        else:
+            return Close(sendable(socket.close_code), "")
+
+
+async def drain(socket: UpstreamSocket, deliver: Callable[[Frame], None]) -> Close:
+    """Reads ComfyUI until it closes. Never waits for a client: one that does not read would stall everybody's events."""
+    while True:
+        message = await socket.receive()
+        if message.type is WSMsgType.TEXT:
+            deliver(Frame(message.data))
+        elif message.type is WSMsgType.BINARY:
+            deliver(Frame(message.data, is_preview(message.data)))
+        elif message.type is WSMsgType.CLOSE:
+            return Close(sendable(message.data), str(message.extra or ""))
+        else:
+            return UPSTREAM_GONE
+
+
+async def relay(
+    request: web.BaseRequest, client: web.WebSocketResponse, upstream: UpstreamSocket, outbox: Outbox
+) -> None:
+    """Both directions unchanged, for an admin. Close codes and reasons are carried over."""
+
+    async def to_upstream(data: str | bytes) -> None:
+        try:
+            if isinstance(data, str):
+                await upstream.send_str(data)
+            else:
+                await upstream.send_bytes(data)
+        except (ConnectionError, aiohttp.ClientError, RuntimeError):
+            return  # ComfyUI is gone: the drain sees the same and closes the client
+
+    async def from_upstream() -> None:
+        outbox.close(await drain(upstream, outbox.put))
+
+    draining = asyncio.get_running_loop().create_task(from_upstream(), name="websocket drain")
+    try:
+        close = await serve_client(request, client, outbox, to_upstream)
+        if close is not None:
+            await upstream.close(code=close.code, message=close.reason.encode())
+    finally:
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+        await upstream.close()
+
+
+def sendable(code: Any) -> int:
+    """RFC 6455, 7.4.1: some codes only describe what happened and are never sent."""
+    if (
+        not isinstance(code, int)
+        or code in (1004, 1005, 1006, 1015)
+        or not (1000 <= code <= 1014 or 3000 <= code <= 4999)
+    ):
+        return 1000
+    return code

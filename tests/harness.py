@@ -1,0 +1,112 @@
+"""A running gate in front of a running stand-in, for tests: real sockets, real files, one line to start."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from policy.principal import Role
+from proxy import keyfile
+from proxy.app import Gate
+from proxy.config import load_config
+from proxy.record import RequestLog
+from proxy.standin import StandIn
+
+CONFIG = """\
+[server]
+port = 0
+shutdown_grace = "2s"
+{server}
+[ops]
+port = 0
+
+[upstream]
+url = "{upstream}"
+{upstream_more}
+[tenants.alice]
+[tenants.mallory]
+
+[policies.default]
+allow = ["@core-image", "SlowProgress", "PrimitiveString", "StringConcatenate"]
+
+[limits.default]
+requests = "100000/minute"
+prompts = "100000/minute"
+uploads = "100000/minute"
+queued_jobs = 1000
+websockets = 100
+{more}
+"""
+
+
+@dataclass
+class Running:
+    """A gate, what it stands in front of, and a key for each of: alice, mallory, admin."""
+
+    gate: Gate
+    url: str
+    ops_url: str
+    keys: Mapping[str, str]
+    config_file: Path
+    log: io.BytesIO
+    session: aiohttp.ClientSession
+    comfy: StandIn | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def headers(self, who: str | None) -> dict[str, str]:
+        return {} if who is None else {"Authorization": f"Bearer {self.keys[who]}"}
+
+    def address(self, path: str) -> URL:
+        return URL(self.url + path, encoded=True)
+
+    @asynccontextmanager
+    async def call(
+        self, method: str, path: str, who: str | None = "admin", **more: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {**self.headers(who), **more.pop("headers", {})}
+        async with self.session.request(
+            method, self.address(path), headers=headers, allow_redirects=False, **more
+        ) as response:
+            yield response
+
+    async def json(self, method: str, path: str, who: str | None = "admin", **more: Any) -> Any:
+        async with self.call(method, path, who, **more) as response:
+            return await response.json(content_type=None)
+
+    async def status(self, method: str, path: str, who: str | None = "admin", **more: Any) -> int:
+        async with self.call(method, path, who, **more) as response:
+            await response.read()
+            return response.status
+
+
+@asynccontextmanager
+async def running_gate(
+    folder: Path, upstream: str, *, server: str = "", upstream_more: str = "", more: str = "", wait: bool = True
+) -> AsyncIterator[Running]:
+    """Starts a gate with two tenants and an admin; `more` is appended to its configuration file."""
+    file = folder / "config.toml"
+    file.write_text(
+        CONFIG.format(upstream=upstream, server=server, upstream_more=upstream_more, more=more), encoding="utf-8"
+    )
+    keys = {
+        "alice": keyfile.create_key(file, tenant="alice").text,
+        "mallory": keyfile.create_key(file, tenant="mallory").text,
+        "admin": keyfile.create_key(file, tenant="alice", role=Role.ADMIN).text,
+    }
+    log = io.BytesIO()
+    gate = Gate(load_config(file, {}), RequestLog(log, "json"))
+    await gate.start()
+    try:
+        if wait:
+            await gate.services.observer.is_settled.wait()
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            yield Running(gate, gate.public.url, gate.ops.url, keys, file, log, session)
+    finally:
+        await gate.stop()

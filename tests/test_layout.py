@@ -1,0 +1,131 @@
+"""What holds the house together: the direction of imports, purity of policy/, file sizes, the table's rows, links in the docs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Plumbing that would make a decision depend on more than its arguments.
+IMPURE = {"aiohttp", "asyncio", "io", "os", "pathlib", "random", "secrets", "shutil", "socket", "subprocess", "time"}
+MAX_LINES = 400
+
+
+def sources(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(file: Path) -> set[str]:
+    """Modules imported when the file is loaded: not under TYPE_CHECKING and not in functions."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(ast.parse(file.read_text(encoding="utf-8")).body)
+    while waiting:
+        statement = waiting.pop()
+        match statement:
+            case ast.Import():
+                found |= {name.name for name in statement.names}
+            case ast.ImportFrom(module=str(module)):
+                found |= {module} | {f"{module}.{name.name}" for name in statement.names}
+            case ast.If() if "TYPE_CHECKING" not in ast.unparse(statement.test):
+                waiting += statement.body + statement.orelse
+            case ast.Try() | ast.ClassDef() | ast.With():
+                waiting += statement.body
+    return found
+
+
+GRAPH = {module_of(file): imports_of(file) for file in sources("policy", "proxy")}
+
+
+def test_policy_never_imports_proxy() -> None:
+    wrong = {
+        (module, name)
+        for module, names in GRAPH.items()
+        if module.split(".")[0] == "policy"
+        for name in names
+        if name.split(".")[0] == "proxy"
+    }
+    assert not wrong
+
+
+def test_policy_is_pure() -> None:
+    wrong = {
+        (module, name)
+        for module, names in GRAPH.items()
+        if module.split(".")[0] == "policy"
+        for name in names
+        if name.split(".")[0] in IMPURE
+    }
+    assert not wrong
+    for file in sources("policy"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        assert not any(isinstance(node, ast.Await | ast.AsyncFunctionDef) for node in ast.walk(tree)), file
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {module: {name for name in names if name in GRAPH and name != module} for module, names in GRAPH.items()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module in done:
+            return
+        for name in graph[module]:
+            # A package's __init__ that re-exports its parts is imported with each of them: that is no cycle of decisions.
+            if not module.startswith(f"{name}."):
+                visit(name, (*path, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_nothing_imports_the_composition_root() -> None:
+    allowed = ("proxy.commands", "proxy.cli", "proxy.__main__", "proxy.app")
+    wrong = {module for module, names in GRAPH.items() if "proxy.app" in names and not module.startswith(allowed)}
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "file", list(sources("policy", "proxy", "tests", "bench")), ids=lambda file: str(file.relative_to(ROOT))
+)
+def test_file_is_short(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))],
+    ids=lambda file: str(file.relative_to(ROOT)),
+)
+def test_links_lead_somewhere(file: Path) -> None:
+    text = re.sub(r"```.*?```", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (file.parent / path).resolve() if path else file
+        assert there.exists(), f"{file.name}: {target}"
+        if anchor and there.suffix == ".md":
+            assert anchor in anchors_of(there), f"{file.name}: {target}"
+
+
+def anchors_of(file: Path) -> set[str]:
+    """GitHub's anchors of a document's headings."""
+    headings = re.findall(r"^#+\s+(.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_no_commit_names_a_registry_or_this_machine() -> None:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in lock
+    assert "--hash=sha256:" in lock
