@@ -42,7 +42,10 @@ class OwnFiles:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/"."""
+    """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/".
+
+    upload_types: kinds of files that may be uploaded, as the configuration names them.
+    """
 
     principal: Principal
     names: Namespace
@@ -51,6 +54,7 @@ class Caller:
     catalogue: Catalogue
     files: OwnFiles = field(default_factory=OwnFiles)
     shared_inputs: tuple[str, ...] = ()
+    upload_types: frozenset[str] = frozenset({"image", "audio", "video", "mask"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,6 @@ class Constraint:
 
 
 def compile_constraint(key: str, settings: InputConstraint) -> Constraint:
-    """Raises ValueError for an empty name in `allow` or `deny`."""
     allow = None if settings.allow is None else compile_values(settings.allow)
     if settings.const is not None:
         allow = _exactly(settings.const)
@@ -162,17 +161,9 @@ class Constraints:
 
 
 def compile_constraints(settings: Mapping[str, InputConstraint]) -> Constraints:
-    """Raises ValueError with the key of the line that has no meaning."""
-    exact: dict[str, Constraint] = {}
-    globs = []
-    for key, line in settings.items():
-        try:
-            exact[key] = compile_constraint(key, line)
-            if is_glob(key):
-                globs.append((compile_names([key]), exact[key]))
-        except ValueError as error:
-            raise ValueError(f'inputs."{key}": {error}') from None
-    return Constraints(exact, tuple(globs))
+    exact = {key: compile_constraint(key, line) for key, line in settings.items()}
+    globs = tuple((compile_names([key]), line) for key, line in exact.items() if is_glob(key))
+    return Constraints(exact, globs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Final
 
-from policy.call import ClientReply, Dialogue, UpstreamCall
+from policy.call import ClientCall, ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall
 from policy.caller import Request
 from policy.principal import Principal, Scope
 from policy.violation import Reason, Violation
@@ -25,9 +25,11 @@ class Body(Enum):
 
     NONE = "none"
     JSON = "json"
+    LENIENT = "lenient"
+    """JSON, or anything else, which means nothing: so ComfyUI reads an interrupt."""
     RAW = "raw"
+    """Bounded bytes, for the rule that judges their very spelling."""
     STREAM = "stream"
-    UPLOAD = "upload"
 
 
 class Budget(StrEnum):
@@ -76,9 +78,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """A rule that talks with ComfyUI before it answers."""
+    """A rule that talks with ComfyUI before it answers. is_exclusive: it reads, changes and writes, so one at a time per tenant."""
 
     rule: DialogueRule
+    is_exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,14 @@ class Relays:
     """The upgrade of a WebSocket."""
 
 
-TenantRule = Unchanged | AdminsOnly | Refused | Asks | Rewrites | Relays
+@dataclass(frozen=True, slots=True)
+class Describes:
+    """A document made of the catalogue, the policy and the tenant's files alone, so that it can be kept until one of them changes."""
+
+    rule: Callable[[Request], Any]
+
+
+TenantRule = Unchanged | AdminsOnly | Refused | Asks | Rewrites | Describes | Relays
 
 UNCHANGED: Final = Unchanged()
 QUICK_S: Final = 30.0
@@ -182,6 +192,20 @@ class RouteTable:
                 skip = len(pattern) - len(route.template)
                 return Match(route, home + segments[skip:], parameters)
         return None
+
+
+def unchanged(request: Request) -> UpstreamCall:
+    """The same path and query, minus credentials, which the pipeline took out: what UNCHANGED means."""
+    return as_it_is(request.call, has_body=False)
+
+
+def as_it_is(call: ClientCall, *, has_body: bool) -> UpstreamCall:
+    return UpstreamCall(
+        call.method,
+        tuple(Opaque(segment) for segment in call.segments),
+        tuple((name, Opaque(value)) for name, value in call.query),
+        StreamedBody() if has_body else None,
+    )
 
 
 def _prefix_segments(prefix: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Every route of ComfyUI that the gate knows, in the order of comfyui's own areas: running, files, users, catalogue, inside, web UI."""
+"""Every route of ComfyUI that the gate knows, area by area: running, files, users, catalogue, inside, assets, web UI."""
 
 from __future__ import annotations
 
@@ -9,339 +9,191 @@ from policy.routes import (
     PATIENT_S,
     UNCHANGED,
     AdminsOnly,
+    Asks,
     Body,
     Budget,
     Caching,
+    Describes,
     Prefix,
     Refused,
     Relays,
+    Rewrites,
     Route,
     RouteTable,
+    TenantRule,
+    unchanged,
 )
+from policy.rules import catalog, described, files, joblist, jobs, prompt, settings, uploads, userdata
 
-_NO_TENANT_RULE = AdminsOnly("it has no rule for tenants yet")
+SUBMIT, READ_JOBS = Scope.JOBS_SUBMIT, Scope.JOBS_READ
+READ_FILES, WRITE_FILES = Scope.FILES_READ, Scope.FILES_WRITE
+CATALOG = Scope.CATALOG_READ
+
+_LOGS = AdminsOnly("the log shows every tenant's work")
 _ASSETS = AdminsOnly("ComfyUI's asset store cannot be kept apart between tenants")
+_NAMED_FILE = frozenset({"file"})
 
 
-def _shared(path: str, prefix: Prefix = Prefix.BOTH, **more: Any) -> Route:
-    """Read-only and equal for all."""
-    return Route(
-        method="GET",
-        path=path,
-        prefix=prefix,
-        needs=Scope.CATALOG_READ,
-        tenant=UNCHANGED,
-        **{"caching": Caching.REVALIDATE, **more},
-    )
+def _row(method: str, path: str, needs: Scope, tenant: TenantRule, **more: Any) -> Route:
+    return Route(method=method, path=path, needs=needs, tenant=tenant, **{"prefix": Prefix.BOTH, **more})
+
+
+def _shared(path: str, tenant: TenantRule = UNCHANGED, **more: Any) -> Route:
+    """Read-only, and the same for all but for what the rule takes out."""
+    return _row("GET", path, CATALOG, tenant, **{"caching": Caching.REVALIDATE, **more})
 
 
 def _web(path: str) -> Route:
     """A file of the web UI."""
-    return _shared(path, Prefix.BARE, caching=Caching.PUBLIC)
+    return _shared(path, prefix=Prefix.BARE, caching=Caching.PUBLIC)
+
+
+def _asset(method: str, path: str) -> Route:
+    is_read = method == "GET"
+    needs = READ_FILES if is_read else WRITE_FILES
+    return _row(method, path, needs, _ASSETS, prefix=Prefix.API, body=Body.NONE if is_read else Body.STREAM)
 
 
 EXECUTION = (
-    Route(method="GET", path="/prompt", prefix=Prefix.BOTH, needs=Scope.JOBS_READ, tenant=_NO_TENANT_RULE),
-    Route(
-        method="POST",
-        path="/prompt",
-        prefix=Prefix.BOTH,
-        needs=Scope.JOBS_SUBMIT,
-        tenant=_NO_TENANT_RULE,
+    _row("GET", "/prompt", READ_JOBS, Rewrites(jobs.count, jobs.show_own_count)),
+    _row(
+        "POST",
+        "/prompt",
+        SUBMIT,
+        Asks(prompt.submit),
+        admin=Asks(prompt.submit_as_admin),
         body=Body.RAW,
         budget=Budget.SUBMIT,
         time_limit_s=PATIENT_S,
+        needs_catalogue=True,
     ),
-    Route(method="GET", path="/queue", prefix=Prefix.BOTH, needs=Scope.JOBS_READ, tenant=_NO_TENANT_RULE),
-    Route(
-        method="POST",
-        path="/queue",
-        prefix=Prefix.BOTH,
-        needs=Scope.JOBS_SUBMIT,
-        tenant=_NO_TENANT_RULE,
-        body=Body.JSON,
-    ),
-    Route(
-        method="POST",
-        path="/interrupt",
-        prefix=Prefix.BOTH,
-        needs=Scope.JOBS_SUBMIT,
-        tenant=_NO_TENANT_RULE,
-        body=Body.JSON,
-    ),
-    Route(
-        method="POST",
-        path="/free",
-        prefix=Prefix.BOTH,
-        needs=Scope.JOBS_SUBMIT,
-        tenant=AdminsOnly("it unloads models for every tenant"),
-        body=Body.JSON,
-    ),
-    Route(method="GET", path="/history", prefix=Prefix.BOTH, needs=Scope.JOBS_READ, tenant=_NO_TENANT_RULE),
-    Route(method="GET", path="/history/{prompt_id}", prefix=Prefix.BOTH, needs=Scope.JOBS_READ, tenant=_NO_TENANT_RULE),
-    Route(
-        method="POST",
-        path="/history",
-        prefix=Prefix.BOTH,
-        needs=Scope.JOBS_SUBMIT,
-        tenant=_NO_TENANT_RULE,
-        body=Body.JSON,
-    ),
-    Route(method="GET", path="/jobs", prefix=Prefix.JOBS, needs=Scope.JOBS_READ, tenant=_NO_TENANT_RULE),
-    Route(method="GET", path="/jobs/{job_id}", prefix=Prefix.JOBS, needs=Scope.JOBS_READ, tenant=_NO_TENANT_RULE),
-    Route(
-        method="POST",
-        path="/jobs/cancel",
-        prefix=Prefix.JOBS,
-        needs=Scope.JOBS_SUBMIT,
-        tenant=_NO_TENANT_RULE,
-        body=Body.JSON,
-    ),
-    Route(
-        method="POST",
-        path="/jobs/{job_id}/cancel",
-        prefix=Prefix.JOBS,
-        needs=Scope.JOBS_SUBMIT,
-        tenant=_NO_TENANT_RULE,
-    ),
-    Route(
-        method="GET",
-        path="/ws",
-        prefix=Prefix.BOTH,
-        needs=Scope.JOBS_READ,
-        tenant=_NO_TENANT_RULE,
-        admin=Relays(),
-    ),
+    _row("GET", "/queue", READ_JOBS, Rewrites(jobs.queue, jobs.keep_own_queue)),
+    _row("POST", "/queue", SUBMIT, Asks(jobs.edit_queue), body=Body.JSON),
+    _row("POST", "/interrupt", SUBMIT, Asks(jobs.interrupt), body=Body.LENIENT),
+    _row("POST", "/free", SUBMIT, AdminsOnly("it unloads models for every tenant"), body=Body.JSON),
+    _row("GET", "/history", READ_JOBS, Asks(jobs.history), time_limit_s=PATIENT_S),
+    _row("GET", "/history/{prompt_id}", READ_JOBS, Asks(jobs.history_of)),
+    _row("POST", "/history", SUBMIT, Asks(jobs.edit_history), body=Body.JSON),
+    _row("GET", "/jobs", READ_JOBS, Asks(joblist.list_jobs), prefix=Prefix.JOBS, time_limit_s=PATIENT_S),
+    _row("GET", "/jobs/{job_id}", READ_JOBS, Asks(joblist.job), prefix=Prefix.JOBS),
+    _row("POST", "/jobs/cancel", SUBMIT, Asks(joblist.cancel_many), prefix=Prefix.JOBS, body=Body.JSON),
+    _row("POST", "/jobs/{job_id}/cancel", SUBMIT, Rewrites(joblist.cancel, joblist.cancelled), prefix=Prefix.JOBS),
+    _row("GET", "/ws", READ_JOBS, Relays(), admin=Relays()),
 )
 
 FILES = (
-    Route(
-        method="POST",
-        path="/upload/image",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_WRITE,
-        tenant=_NO_TENANT_RULE,
-        body=Body.UPLOAD,
+    _row(
+        "POST",
+        "/upload/image",
+        WRITE_FILES,
+        Rewrites(uploads.upload_image, uploads.uploaded),
+        body=Body.STREAM,
         budget=Budget.UPLOAD,
         time_limit_s=PATIENT_S,
     ),
-    Route(
-        method="POST",
-        path="/upload/mask",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_WRITE,
-        tenant=_NO_TENANT_RULE,
-        body=Body.UPLOAD,
+    _row(
+        "POST",
+        "/upload/mask",
+        WRITE_FILES,
+        Rewrites(uploads.upload_mask, uploads.uploaded),
+        body=Body.STREAM,
         budget=Budget.UPLOAD,
         time_limit_s=PATIENT_S,
     ),
-    Route(
-        method="GET",
-        path="/view",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_READ,
-        tenant=_NO_TENANT_RULE,
-        caching=Caching.REVALIDATE,
-    ),
-    Route(
-        method="GET",
-        path="/view_metadata/{folder_name}",
-        prefix=Prefix.BOTH,
-        needs=Scope.CATALOG_READ,
-        tenant=_NO_TENANT_RULE,
-    ),
-    Route(
-        method="GET",
-        path="/internal/files/{directory_type}",
+    _row("GET", "/view", READ_FILES, Rewrites(files.view, None), caching=Caching.REVALIDATE, time_limit_s=PATIENT_S),
+    _shared("/view_metadata/{folder_name}", Rewrites(catalog.view_metadata, None)),
+    _row(
+        "GET",
+        "/internal/files/{directory_type}",
+        READ_FILES,
+        Rewrites(catalog.files_of, catalog.list_files),
         prefix=Prefix.BARE,
-        needs=Scope.FILES_READ,
-        tenant=_NO_TENANT_RULE,
+        needs_files=True,
     ),
 )
 
 USERS = (
-    Route(method="GET", path="/users", prefix=Prefix.BOTH, needs=Scope.FILES_READ, tenant=_NO_TENANT_RULE),
-    Route(
-        method="POST",
-        path="/users",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_WRITE,
-        tenant=AdminsOnly("tenants are made in config.toml"),
-        body=Body.JSON,
-    ),
-    Route(method="GET", path="/settings", prefix=Prefix.BOTH, needs=Scope.FILES_READ, tenant=_NO_TENANT_RULE),
-    Route(method="GET", path="/settings/{id}", prefix=Prefix.BOTH, needs=Scope.FILES_READ, tenant=_NO_TENANT_RULE),
-    Route(
-        method="POST",
-        path="/settings",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_WRITE,
-        tenant=_NO_TENANT_RULE,
-        body=Body.JSON,
-    ),
-    Route(
-        method="POST",
-        path="/settings/{id}",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_WRITE,
-        tenant=_NO_TENANT_RULE,
-        body=Body.JSON,
-    ),
-    Route(method="GET", path="/userdata", prefix=Prefix.BOTH, needs=Scope.FILES_READ, tenant=_NO_TENANT_RULE),
-    Route(method="GET", path="/v2/userdata", prefix=Prefix.BOTH, needs=Scope.FILES_READ, tenant=_NO_TENANT_RULE),
-    Route(
-        method="GET",
-        path="/userdata/{file}",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_READ,
-        tenant=_NO_TENANT_RULE,
-        slashed=frozenset({"file"}),
-    ),
-    Route(
-        method="POST",
-        path="/userdata/{file}",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_WRITE,
-        tenant=_NO_TENANT_RULE,
+    _row("GET", "/users", READ_FILES, Rewrites(userdata.users, None)),
+    _row("POST", "/users", WRITE_FILES, AdminsOnly("tenants are made in config.toml"), body=Body.JSON),
+    _row("GET", "/settings", READ_FILES, Asks(settings.get_all)),
+    _row("GET", "/settings/{id}", READ_FILES, Asks(settings.get_one)),
+    _row("POST", "/settings", WRITE_FILES, Asks(settings.set_all, is_exclusive=True), body=Body.JSON),
+    _row("POST", "/settings/{id}", WRITE_FILES, Asks(settings.set_one, is_exclusive=True), body=Body.JSON),
+    _row("GET", "/userdata", READ_FILES, Asks(userdata.list_directory)),
+    _row("GET", "/v2/userdata", READ_FILES, Asks(userdata.list_tree)),
+    _row("GET", "/userdata/{file}", READ_FILES, Rewrites(userdata.read, None), slashed=_NAMED_FILE),
+    _row(
+        "POST",
+        "/userdata/{file}",
+        WRITE_FILES,
+        Rewrites(userdata.write, userdata.saved),
         body=Body.STREAM,
         budget=Budget.UPLOAD,
-        slashed=frozenset({"file"}),
+        slashed=_NAMED_FILE,
     ),
-    Route(
-        method="DELETE",
-        path="/userdata/{file}",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_WRITE,
-        tenant=_NO_TENANT_RULE,
-        slashed=frozenset({"file"}),
-    ),
-    Route(
-        method="POST",
-        path="/userdata/{file}/move/{dest}",
-        prefix=Prefix.BOTH,
-        needs=Scope.FILES_WRITE,
-        tenant=_NO_TENANT_RULE,
+    _row("DELETE", "/userdata/{file}", WRITE_FILES, Rewrites(userdata.delete, None), slashed=_NAMED_FILE),
+    _row(
+        "POST",
+        "/userdata/{file}/move/{dest}",
+        WRITE_FILES,
+        Rewrites(userdata.move, userdata.saved),
         slashed=frozenset({"file", "dest"}),
     ),
 )
 
 CATALOGUE = (
-    Route(
-        method="GET",
-        path="/object_info",
-        prefix=Prefix.BOTH,
-        needs=Scope.CATALOG_READ,
-        tenant=_NO_TENANT_RULE,
-        caching=Caching.REVALIDATE,
-    ),
-    Route(
-        method="GET",
-        path="/object_info/{node_class}",
-        prefix=Prefix.BOTH,
-        needs=Scope.CATALOG_READ,
-        tenant=_NO_TENANT_RULE,
-        caching=Caching.REVALIDATE,
-    ),
-    _shared("/models"),
-    _shared("/models/{folder}"),
+    _shared("/object_info", Describes(described.describe_all), needs_catalogue=True, needs_files=True),
+    _shared("/object_info/{node_class}", Describes(described.describe_one), needs_catalogue=True, needs_files=True),
+    _shared("/models", Rewrites(unchanged, catalog.model_folders)),
+    _shared("/models/{folder}", Rewrites(catalog.in_model_folder, None)),
     _shared("/embeddings"),
-    Route(
-        method="GET", path="/experiment/models", prefix=Prefix.BOTH, needs=Scope.CATALOG_READ, tenant=_NO_TENANT_RULE
-    ),
-    Route(
-        method="GET",
-        path="/experiment/models/{folder}",
-        prefix=Prefix.BOTH,
-        needs=Scope.CATALOG_READ,
-        tenant=_NO_TENANT_RULE,
-    ),
+    _shared("/experiment/models", Rewrites(unchanged, catalog.described_model_folders)),
+    _shared("/experiment/models/{folder}", Rewrites(catalog.in_model_folder, catalog.described_models)),
     _shared(
         "/experiment/models/preview/{folder}/{path_index}/{filename}",
+        Rewrites(catalog.in_model_folder, None),
         slashed=frozenset({"filename"}),
     ),
     _shared("/global_subgraphs"),
     _shared("/global_subgraphs/{id}"),
     _shared("/node_replacements"),
     _shared("/workflow_templates"),
-    _shared("/workflow_templates/{pack}/{file...}", Prefix.API),
+    _shared("/workflow_templates/{pack}/{file...}", prefix=Prefix.API),
     _shared("/i18n"),
     _shared("/extensions"),
-    _shared("/features"),
-    Route(method="GET", path="/system_stats", prefix=Prefix.BOTH, needs=Scope.CATALOG_READ, tenant=_NO_TENANT_RULE),
+    _shared("/features", Rewrites(unchanged, catalog.features)),
+    _shared("/system_stats", Rewrites(unchanged, catalog.system_stats), caching=Caching.PRIVATE),
 )
 
 INSIDE = (
-    Route(
-        method="GET",
-        path="/internal/logs",
-        prefix=Prefix.BARE,
-        needs=Scope.JOBS_READ,
-        tenant=AdminsOnly("the log shows every tenant's work"),
-    ),
-    Route(
-        method="GET",
-        path="/internal/logs/raw",
-        prefix=Prefix.BARE,
-        needs=Scope.JOBS_READ,
-        tenant=AdminsOnly("the log shows every tenant's work"),
-    ),
-    Route(
-        method="PATCH",
-        path="/internal/logs/subscribe",
-        prefix=Prefix.BARE,
-        needs=Scope.JOBS_READ,
-        tenant=AdminsOnly("the log shows every tenant's work"),
-        body=Body.JSON,
-    ),
-    Route(
-        method="GET",
-        path="/internal/folder_paths",
-        prefix=Prefix.BARE,
-        needs=Scope.CATALOG_READ,
-        tenant=AdminsOnly("it shows the server's folders"),
-    ),
+    _row("GET", "/internal/logs", READ_JOBS, _LOGS, prefix=Prefix.BARE),
+    _row("GET", "/internal/logs/raw", READ_JOBS, _LOGS, prefix=Prefix.BARE),
+    _row("PATCH", "/internal/logs/subscribe", READ_JOBS, _LOGS, prefix=Prefix.BARE, body=Body.JSON),
+    _row("GET", "/internal/folder_paths", CATALOG, AdminsOnly("it shows the server's folders"), prefix=Prefix.BARE),
 )
 
-ASSETS = tuple(
-    Route(
-        method=method,
-        path=path,
-        prefix=Prefix.API,
-        needs=Scope.FILES_READ if method in ("GET", "HEAD") else Scope.FILES_WRITE,
-        tenant=_ASSETS,
-        body=Body.NONE if method in ("GET", "HEAD") else Body.STREAM,
-    )
-    for method, path in (
-        ("GET", "/assets"),
-        ("POST", "/assets"),
-        ("POST", "/assets/from-hash"),
-        ("GET", "/assets/hash/{hash}"),
-        ("GET", "/assets/tags/refine"),
-        ("GET", "/assets/seed/status"),
-        ("POST", "/assets/seed"),
-        ("POST", "/assets/seed/cancel"),
-        ("POST", "/assets/prune"),
-        ("GET", "/assets/{id}"),
-        ("PUT", "/assets/{id}"),
-        ("DELETE", "/assets/{id}"),
-        ("GET", "/assets/{id}/content"),
-        ("POST", "/assets/{id}/tags"),
-        ("DELETE", "/assets/{id}/tags"),
-        ("GET", "/tags"),
-    )
+ASSETS = (
+    _asset("GET", "/assets"),
+    _asset("POST", "/assets"),
+    _asset("POST", "/assets/from-hash"),
+    _asset("GET", "/assets/hash/{hash}"),
+    _asset("GET", "/assets/tags/refine"),
+    _asset("GET", "/assets/seed/status"),
+    _asset("POST", "/assets/seed"),
+    _asset("POST", "/assets/seed/cancel"),
+    _asset("POST", "/assets/prune"),
+    _asset("GET", "/assets/{id}"),
+    _asset("PUT", "/assets/{id}"),
+    _asset("DELETE", "/assets/{id}"),
+    _asset("GET", "/assets/{id}/content"),
+    _asset("POST", "/assets/{id}/tags"),
+    _asset("DELETE", "/assets/{id}/tags"),
+    _asset("GET", "/tags"),
 )
 
-# In later versions of ComfyUI: the server fetches an address of the client's choice. Refused before it can be there.
-FORBIDDEN = (
-    Route(
-        method="POST",
-        path="/assets/download",
-        prefix=Prefix.API,
-        needs=Scope.FILES_WRITE,
-        tenant=Refused("ComfyUI would fetch any address"),
-        admin=Refused("ComfyUI would fetch any address"),
-    ),
-)
+# Of later versions of ComfyUI: its server would fetch an address of the client's choice. Refused before it can be there.
+_FETCHES = Refused("ComfyUI would fetch any address")
+FORBIDDEN = (_row("POST", "/assets/download", WRITE_FILES, _FETCHES, admin=_FETCHES, prefix=Prefix.API),)
 
 WEB = (
     _web("/"),

@@ -18,7 +18,7 @@ from proxy.desk import Desk
 from proxy.files import TenantFiles
 from proxy.gatekeeper import Gatekeeper
 from proxy.gatepages import GatePages
-from proxy.ledger import Ledger
+from proxy.ledger import Job, Ledger
 from proxy.listeners import Listener, public_server
 from proxy.metrics import Metrics
 from proxy.observer import Observer
@@ -28,9 +28,11 @@ from proxy.pipeline import Pipeline
 from proxy.record import Recorder, RequestLog
 from proxy.rulebook import build_rulebook
 from proxy.services import Services
+from proxy.shelf import Shelf
 from proxy.sockets import GATE_STOPS, Sockets
-from proxy.streams import EventStreams
+from proxy.streams import EventStreams, JobHooks
 from proxy.tasks import Tasks
+from proxy.turns import Turns
 from proxy.upstream import Upstream
 
 _log = logging.getLogger("comfygate")
@@ -63,8 +65,16 @@ class Gate:
         upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
         ledger = Ledger()
         catalogue = CatalogueSource(upstream)
-        observer = Observer(upstream, ledger, on_connected=catalogue.renew)
+        observer = Observer(
+            upstream, ledger, on_started=self._job_moved, on_ended=self._job_moved, on_connected=catalogue.renew
+        )
         sockets = Sockets()
+        self._streams = EventStreams(
+            upstream,
+            sockets,
+            reconnect_grace_s=lambda: self.services.rulebook.config.server.reconnect_grace,
+            hooks=JobHooks(self._job_started, lambda prompt_id: observer.poke(), ledger.add_temp_files),
+        )
         self.services = Services(
             rulebook=rulebook,
             upstream=upstream,
@@ -73,11 +83,13 @@ class Gate:
             ledger=ledger,
             observer=observer,
             catalogue=catalogue,
+            shelf=Shelf(),
+            turns=Turns(),
             files=TenantFiles(config.upstream.directory),
             desk=Desk(ledger),
             limiter=_NoLimits(),
             sockets=sockets,
-            streams=EventStreams(upstream, sockets),
+            streams=self._streams,
             recorder=Recorder(self.metrics, log),
         )
         self.pipeline = Pipeline(self.services)
@@ -113,6 +125,7 @@ class Gate:
         if not await self.pipeline.wait_until_idle(grace_s):
             _log.warning("requests still ran after %.0f s: they are cut off", grace_s)
         await self._tasks.stop()
+        await self._streams.stop()
         await self.services.observer.stop()
         await self.public.stop()
         await self.ops.stop()
@@ -150,6 +163,15 @@ class Gate:
             await asyncio.sleep(_EXPIRY_CHECK_S)
             authenticator = self.services.rulebook.authenticator
             self.services.sockets.close_dead(lambda who, check=authenticator: check.is_alive(who, time.time()))  # type: ignore[misc]
+
+    def _job_started(self, prompt_id: str) -> None:
+        job = self.services.ledger.job(prompt_id)
+        if job is not None and self.services.ledger.start(job):
+            self._job_moved(job)
+
+    def _job_moved(self, job: Job) -> None:
+        """A job began or ended: its tenant's clients hear of it."""
+        self._streams.announce(job.tenant)
 
     def _refresh_gauges(self) -> None:
         observer = self.services.observer

@@ -21,7 +21,7 @@ from proxy.pages.me import MeView, me_json, me_page, wants_html
 from proxy.services import Services
 
 Query = tuple[tuple[str, str], ...]
-_METHODS: Final = {
+_METHODS: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
     ("login",): ("GET", "HEAD", "POST"),
     ("logout",): ("POST",),
     ("me",): ("GET", "HEAD"),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from policy.namespace import owner_of
 from policy.principal import TenantId
+from policy.rules.results import temp_files
 
 MAX_ENDED_JOBS: Final = 10_000
 """What ComfyUI itself keeps in its history, of all tenants together."""
@@ -138,6 +139,12 @@ class Ledger:
         job.started_at_s = self._clock() if at_s is None else at_s
         return True
 
+    def add_temp_files(self, prompt_id: str, names: Iterable[str]) -> None:
+        """Files that an event of the running job named: its client asks for them before the history tells."""
+        job = self._jobs.get(prompt_id)
+        if job is not None:
+            job.temp_files |= frozenset(names)
+
     def end(self, job: Job, entry: Mapping[str, Any] | None) -> bool:
         """Closes a job with its history entry, None when ComfyUI has none; says whether that is news."""
         if job.state is JobState.ENDED:
@@ -192,7 +199,7 @@ def read_history(job: Job, entry: Mapping[str, Any] | None) -> None:
     if started is not None and ended is not None:
         job.gpu_s = max(0.0, ended - started)
     job.outcome = _outcome_of(status, times)
-    job.temp_files = temp_files_of(entry.get("outputs"))
+    job.temp_files |= temp_files_of(entry.get("outputs"))
 
 
 def _outcome_of(status: Any, times: Mapping[str, float]) -> Outcome:
@@ -204,16 +211,6 @@ def _outcome_of(status: Any, times: Mapping[str, float]) -> Outcome:
 
 
 def temp_files_of(outputs: Any) -> frozenset[str]:
-    """Names (`subfolder/name` or `name`) of the files in ComfyUI's temp folder that a job's outputs list."""
-    names: set[str] = set()
-    waiting = [outputs]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, list):
-            waiting += part
-        elif isinstance(part, dict):
-            name, subfolder = part.get("filename"), part.get("subfolder")
-            if part.get("type") == "temp" and isinstance(name, str):
-                names.add(f"{subfolder}/{name}" if subfolder else name)
-            waiting += part.values()
-    return frozenset(names)
+    """The files in ComfyUI's temp folder that a job's outputs list, of all its nodes."""
+    nodes = outputs.values() if isinstance(outputs, dict) else ()
+    return frozenset(name for output in nodes for name in temp_files(output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,6 +20,7 @@ _REQUESTED_METHOD: Final = istr("Access-Control-Request-Method")
 
 # RFC 9110, 9.2.1. Anything else may change state.
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_PORT: Final = re.compile(r":[0-9]*$")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _FOREIGN_SITES: Final = frozenset({"cross-site", "same-site"})
 _PREFLIGHT_LIFETIME_S: Final = 600
@@ -112,13 +114,11 @@ class OriginRules:
         hosts = _values(headers, _HOST)
         if scheme not in _DEFAULT_PORTS or not authority or len(hosts) != 1:
             return False
-        host = hosts[0].lower().removesuffix(_DEFAULT_PORTS[scheme])
-        if self._public is not None and f"{scheme}://{host}" != self._public:
-            public_scheme, _, public_authority = self._public.partition("://")
-            if hosts[0].lower().removesuffix(_DEFAULT_PORTS[public_scheme]) == public_authority:
-                # SECURITY: http://gate is not https://gate: anybody on the way can be the first. test_origin.py::CHECKS
-                return False
-        return host == authority
+        host = hosts[0].lower()
+        if self._public is not None and _without_port(host) == _without_port(self._public.partition("://")[2]):
+            # SECURITY: http://gate is not https://gate: anybody on the way can be the first. test_origin.py::CHECKS
+            return False
+        return host.removesuffix(_DEFAULT_PORTS[scheme]) == authority
 
 
 def _values(headers: MultiMapping[str], name: istr) -> list[str]:
@@ -134,6 +134,10 @@ def _canonical(origin: str) -> str:
     """As browsers write it: lower case, without the scheme's own port."""
     scheme, _, authority = origin.lower().partition("://")
     return f"{scheme}://{authority.removesuffix(_DEFAULT_PORTS.get(scheme, ':'))}"
+
+
+def _without_port(authority: str) -> str:
+    return _PORT.sub("", authority)
 
 
 def _foreign(headers: MultiMapping[str]) -> Violation:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import nullcontext
 from typing import Any, assert_never
 
 import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from policy.call import ClientCall, ClientReply, Opaque, StreamedBody, UploadBody, UpstreamCall, parse_target
+from policy.call import ClientCall, ClientReply, StreamedBody, UploadBody, UpstreamCall, parse_target
 from policy.caller import Request
 from policy.document import parse_json
 from policy.principal import Principal
-from policy.routes import AdminsOnly, Asks, Body, Match, Refused, Relays, Rewrites, Route, Unchanged
+from policy.routes import (
+    AdminsOnly,
+    Asks,
+    Body,
+    Describes,
+    Match,
+    Refused,
+    Relays,
+    Rewrites,
+    Route,
+    Unchanged,
+    as_it_is,
+)
 from policy.table import TABLE
 from policy.violation import Reason, Violation
 from proxy import body, headers
@@ -95,12 +108,18 @@ class Pipeline:
         incoming = await self._read(request, exchange, match.route, principal, call)
         match rule:
             case Unchanged():
-                return await self._forward(request, exchange, match, incoming, _as_it_is(call, match.route))
+                return await self._forward(
+                    request, exchange, match, incoming, as_it_is(call, has_body=match.route.body is not Body.NONE)
+                )
             case Rewrites(request=rewrite):
                 return await self._forward(request, exchange, match, incoming, rewrite(incoming))
-            case Asks(rule=ask):
+            case Asks(rule=ask, is_exclusive=is_exclusive):
                 talk = Conversation(services.upstream, services.desk, principal, exchange, match.route.time_limit_s)
-                return reply_with(exchange, await talk.hold(ask(incoming)))
+                async with services.turns.of(principal.tenant) if is_exclusive else nullcontext():
+                    return reply_with(exchange, await talk.hold(ask(incoming)))
+            case Describes(rule=describe):
+                kept = await services.shelf.get(match, incoming, describe)
+                return reply_with(exchange, kept.answer(request.headers))
             case Relays():
                 return await self._relay(request, exchange, incoming)
             case AdminsOnly() | Refused():
@@ -112,13 +131,13 @@ class Pipeline:
     ) -> Request:
         """The bounded document that the rule judges; bodies that stream stay where they are."""
         caller = await self._services.caller(principal, route)
-        if isinstance(route.rule_for(principal), Unchanged) or route.body not in (Body.JSON, Body.RAW):
+        if isinstance(route.rule_for(principal), Unchanged) or route.body in (Body.NONE, Body.STREAM):
             return Request(call, caller)
         raw = await body.read_whole(request, self._services.rulebook.json_limits)
         exchange.received_bytes = len(raw)
         if route.body is Body.RAW:
             return Request(call, caller, raw=raw)
-        return Request(call, caller, document=parse_json(raw) if raw else None, raw=raw)
+        return Request(call, caller, document=_document(raw, route.body), raw=raw)
 
     async def _forward(
         self,
@@ -191,14 +210,16 @@ class Pipeline:
         return refuse(request, exchange, _BUG)
 
 
-def _as_it_is(call: ClientCall, route: Route) -> UpstreamCall:
-    """The same path and query, minus credentials: what UNCHANGED means."""
-    return UpstreamCall(
-        call.method,
-        tuple(Opaque(segment) for segment in call.segments),
-        tuple((name, Opaque(value)) for name, value in call.query),
-        StreamedBody() if route.body is not Body.NONE else None,
-    )
+def _document(raw: bytes, kind: Body) -> Any:
+    """The JSON of a body; an empty body is null, as for ComfyUI's clients that send none."""
+    if not raw:
+        return None
+    try:
+        return parse_json(raw)
+    except Violation:
+        if kind is Body.LENIENT:
+            return None
+        raise
 
 
 def _without_credentials(query: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

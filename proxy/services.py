@@ -27,8 +27,10 @@ from proxy.observer import Observer
 from proxy.origin import OriginRules
 from proxy.pages.me import LimitView
 from proxy.record import Recorder
+from proxy.shelf import Shelf
 from proxy.sockets import Sockets
 from proxy.tokens import Tokens
+from proxy.turns import Turns
 from proxy.upstream import Upstream
 
 
@@ -95,6 +97,8 @@ class Services:
     ledger: Ledger
     observer: Observer
     catalogue: CatalogueSource
+    shelf: Shelf
+    turns: Turns
     files: TenantFiles
     desk: JobDesk
     limiter: Limiter
@@ -113,4 +117,5 @@ class Services:
             catalogue=snapshot.catalogue,
             files=await self.files.listing(principal.tenant) if route.needs_files else self.files.unknown,
             shared_inputs=self.rulebook.config.upstream.shared_inputs,
+            upload_types=frozenset(self.rulebook.config.upstream.upload_types),
         )

@@ -53,7 +53,7 @@ class EndedSessions:
 
     def __init__(self, file: Path | None = None, now: Callable[[], float] = time.time) -> None:
         """file: None keeps them in the process alone. Raises SessionStateError when it is there and cannot be read."""
-        self._file = file
+        self.file = file
         self._now = now
         self._sessions: dict[str, dict[str, int]] = {}
         self._floors: dict[str, tuple[int, int]] = {}
@@ -80,13 +80,13 @@ class EndedSessions:
 
     async def save(self) -> None:
         """Writes what has ended. When that fails it stands in the log: the sessions have ended until the gate is restarted."""
-        if self._file is None:
+        if self.file is None:
             return
         async with self._saving:
             try:
-                await asyncio.to_thread(replace_file, self._file, self._text().encode("ascii"))
+                await asyncio.to_thread(replace_file, self.file, self._text().encode("ascii"))
             except OSError as error:
-                _log.error("ended sessions cannot be written to %s: %s", self._file, error)
+                _log.error("ended sessions cannot be written to %s: %s", self.file, error)
 
     def _forget_expired(self, now: float) -> None:
         for key_id, own in list(self._sessions.items()):
@@ -142,7 +142,7 @@ class Sessions:
         self._secret = secret
         self._lifetime_s = lifetime_s
         self._now = now
-        self._ended = ended or EndedSessions(now=now)
+        self.ended = ended or EndedSessions(now=now)
         # RFC 6265bis, 4.1.3.2: with this prefix a browser takes the cookie only from this very host, never from a sibling of it.
         self.cookie_name = f"__Host-{COOKIE_NAME}" if is_secure else COOKIE_NAME
         self._attributes = "; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if is_secure else "")
@@ -166,7 +166,7 @@ class Sessions:
         key = keys.find(key_id)
         expected = self._sign(payload, key.digest if key is not None else _NO_DIGEST)
         is_signed = hmac.compare_digest(expected.encode("ascii"), signature.encode("ascii"))
-        if key is None or not is_signed or self._ended.has(key_id, session):
+        if key is None or not is_signed or self.ended.has(key_id, session):
             raise SessionRefused(self.expiring)
         # A lifetime that was shortened since holds for sessions that are older.
         principal = in_session(key, session, min(float(session.expires_s), session.issued_s + self._lifetime_s))
@@ -181,15 +181,15 @@ class Sessions:
         except SessionRefused:
             return None
         if principal.session is not None:
-            self._ended.add(principal.subject, principal.session)
+            self.ended.add(principal.subject, principal.session)
         return principal
 
     async def save(self) -> None:
-        await self._ended.save()
+        await self.ended.save()
 
     def is_alive(self, principal: KeyPrincipal) -> bool:
         """Whether the session, if the caller came by one, was not ended since."""
-        return principal.session is None or not self._ended.has(principal.subject, principal.session)
+        return principal.session is None or not self.ended.has(principal.subject, principal.session)
 
     @property
     def expiring(self) -> tuple[tuple[str, str], ...]:
@@ -224,12 +224,21 @@ def load_secret(secret_file: Path | None, state_dir: Path) -> bytes:
 
 
 def open_sessions(
-    settings: SessionSettings, public_url: str | None, state_dir: Path, now: Callable[[], float] = time.time
+    settings: SessionSettings,
+    public_url: str | None,
+    state_dir: Path,
+    now: Callable[[], float] = time.time,
+    *,
+    previous: Sessions | None = None,
 ) -> Sessions:
-    """Sessions as configured; secret_file and state_dir with their folders. Raises SessionStateError."""
+    """Sessions as configured; secret_file and state_dir with their folders. Raises SessionStateError.
+
+    previous: what these replace at a reload: they share the list of ended sessions, so that none comes back while it is being written.
+    """
     secret = load_secret(settings.secret_file, state_dir)
     is_secure = public_url is not None and public_url.startswith("https:")
-    ended = EndedSessions(state_dir / _ENDED_FILE, now)
+    file = state_dir / _ENDED_FILE
+    ended = previous.ended if previous and previous.ended.file == file else EndedSessions(file, now)
     return Sessions(secret, lifetime_s=settings.lifetime, is_secure=is_secure, ended=ended, now=now)
 
 

@@ -1,33 +1,217 @@
-"""The WebSockets of clients: an admin's is relayed as it is."""
+"""The live events of clients. An admin's socket is relayed as it is; a tenant's is one EventStream per client id, whose upstream socket
+is always drained, outlives its client for a while, and hands a client that comes back what it missed."""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import secrets
 import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Final
 
+import aiohttp
 from aiohttp import web
 
-from policy.call import Opaque, UpstreamCall
-from policy.caller import Request
+from policy.call import Opaque, UpstreamCall, UpstreamText
+from policy.caller import Caller, OwnJobs, Request
+from policy.namespace import Namespace
+from policy.principal import Principal, TenantId
+from policy.rules.events import EventRules, made_temp_files, status_frame, to_upstream
 from proxy import websocket
 from proxy.exchange import Exchange
-from proxy.outbox import Outbox
-from proxy.sockets import Sockets
+from proxy.outbox import Frame, Outbox
+from proxy.sockets import UPSTREAM_GONE, Sockets
+from proxy.tasks import Tasks
 from proxy.upstream import Upstream
+
+MAX_KEPT_EVENTS: Final = 2000
+MAX_KEPT_BYTES: Final = 4 * 1024**2
+MAX_WAITING_STREAMS: Final = 16
+"""Of one tenant: streams whose client is gone and may come back."""
+
+_PROGRESS: Final = frozenset({"progress", "progress_state"})
+_ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
+_KIND = re.compile(r'\{"type": "([a-z_.]+)"')
+_PROMPT_ID = re.compile(r'"prompt_id": "([^"\\]*)"')
+
+Slot = Callable[[Principal], AbstractAsyncContextManager[None]]
+
+
+class KeptEvents:
+    """The text events of the job that runs, or ran last: what a client that lost its connection may have missed. Bounded."""
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[str, str]] = deque()
+        self._bytes = 0
+
+    def keep(self, kind: str, text: str) -> None:
+        if kind == "execution_start":
+            self._events.clear()
+            self._bytes = 0
+        elif kind in _PROGRESS and self._events and self._events[-1][0] == kind:
+            self._bytes -= len(self._events.pop()[1])  # each tells the whole state: the newest is enough
+        self._events.append((kind, text))
+        self._bytes += len(text)
+        while len(self._events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
+            self._bytes -= len(self._events.popleft()[1])
+
+    def texts(self) -> list[str]:
+        return [text for _, text in self._events]
+
+
+@dataclass(frozen=True, slots=True)
+class JobHooks:
+    """What the streams tell of their tenants' jobs, in the order in which ComfyUI's events say so."""
+
+    started: Callable[[str], None]
+    ended: Callable[[str], None]
+    made_temp_files: Callable[[str, list[str]], None]
+
+
+class EventStream:
+    """One upstream socket. At most one client is attached: a second one with the same id takes over, as in ComfyUI."""
+
+    def __init__(
+        self, socket: websocket.UpstreamSocket, names: Namespace, client_id: str, jobs: OwnJobs, hooks: JobHooks
+    ) -> None:
+        self._socket = socket
+        self._rules = EventRules(names, client_id)
+        self._client_id = client_id
+        self._jobs = jobs
+        self._hooks = hooks
+        self._outbox: Outbox | None = None
+        self._kept = KeptEvents()
+        self._flags_reply: str | None = None
+        self.is_open = True
+        self.left_at_s = 0.0
+
+    @property
+    def is_attached(self) -> bool:
+        return self._outbox is not None
+
+    def attach(self, outbox: Outbox, *, is_new: bool) -> None:
+        """Sends events there from now on. A client that comes back gets what ComfyUI sends to new sockets alone, and what it missed."""
+        self._outbox = outbox
+        if not is_new:
+            outbox.put(Frame(status_frame(self._jobs, self._client_id)))
+            for text in self._kept.texts():
+                outbox.put(Frame(text))
+
+    def detach(self, outbox: Outbox) -> None:
+        if self._outbox is outbox:
+            self._outbox = None
+            self.left_at_s = time.monotonic()
+
+    async def run(self) -> None:
+        """Drains ComfyUI until it closes."""
+        try:
+            await websocket.drain(self._socket, self._deliver)
+        finally:
+            self.is_open = False
+            if self._outbox is not None:
+                self._outbox.close(UPSTREAM_GONE)
+            await self._socket.close()
+
+    async def from_client(self, data: str | bytes) -> None:
+        """ComfyUI hears one thing from a client: its feature flags, once per upstream socket."""
+        message = to_upstream(data) if isinstance(data, str) else None
+        if message is None:
+            return
+        if self._flags_reply is not None:
+            if self._outbox is not None:
+                self._outbox.put(Frame(self._flags_reply))
+            return
+        try:
+            await self._socket.send_str(message)
+        except (ConnectionError, aiohttp.ClientError, RuntimeError):
+            return  # ComfyUI is gone: run() sees the same and closes the client
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+    def _deliver(self, frame: Frame) -> None:
+        if isinstance(frame.data, bytes):
+            data = self._rules.binary(frame.data, self._jobs)
+            if data is not None and self._outbox is not None:
+                self._outbox.put(Frame(data, frame.is_preview))
+            return
+        text = self._rules.text(frame.data, self._jobs)
+        if text is None:
+            return
+        kind = _kind_of(frame.data)
+        if kind == "feature_flags":
+            self._flags_reply = text
+        elif kind == "status":
+            if '"sid"' not in text:
+                return  # a broadcast tells that somebody's queue changed: the gate announces the tenant's own changes
+        else:
+            self._tell(kind, frame.data)
+            self._kept.keep(kind, text)
+        if self._outbox is not None:
+            self._outbox.put(Frame(text))
+
+    def announce(self) -> None:
+        """The tenant's own count of jobs changed."""
+        if self._outbox is not None:
+            self._outbox.put(Frame(status_frame(self._jobs)))
+
+    def _tell(self, kind: str, frame: str) -> None:
+        """Events come before the observer has asked: what the client does next must find the ledger up to date."""
+        prompt_id = _PROMPT_ID.search(frame)
+        if prompt_id is None:
+            return
+        if kind == "execution_start":
+            self._hooks.started(prompt_id[1])
+        elif kind in _ENDS:
+            self._hooks.ended(prompt_id[1])
+        elif kind == "executed" and (names := made_temp_files(frame)):
+            self._hooks.made_temp_files(prompt_id[1], names)
 
 
 class EventStreams:
-    def __init__(self, upstream: Upstream, sockets: Sockets) -> None:
+    """slot: claims a place for one more socket of the principal, or raises LimitExceeded."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        sockets: Sockets,
+        *,
+        reconnect_grace_s: Callable[[], float],
+        hooks: JobHooks,
+        slot: Slot = lambda principal: nullcontext(),
+    ) -> None:
         self._upstream = upstream
         self._sockets = sockets
+        self._reconnect_grace_s = reconnect_grace_s
+        self._hooks = hooks
+        self._slot = slot
+        self._streams: dict[tuple[TenantId, str], EventStream] = {}
+        self._opening: dict[tuple[TenantId, str], asyncio.Lock] = {}
+        self._tasks = Tasks()
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    def announce(self, tenant: TenantId) -> None:
+        """Tells the tenant's clients how many of its jobs wait and run."""
+        for (owner, _), stream in self._streams.items():
+            if owner == tenant:
+                stream.announce()
 
     async def serve(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse:
-        """Upgrades and relays until either side closes. ComfyUI is asked first: when it is down the client gets an honest 502."""
-        call = incoming.call
-        client_id = call.first("clientId")
-        query = () if client_id is None else (("clientId", Opaque(client_id)),)
-        started_s = time.perf_counter()
-        upstream = await self._upstream.connect(UpstreamCall("GET", (Opaque("ws"),), query))
-        exchange.upstream_s = time.perf_counter() - started_s
+        """Upgrades and serves until either side closes. ComfyUI is asked first: when it is down the client gets an honest 502."""
+        async with self._slot(incoming.caller.principal):
+            if incoming.caller.principal.is_admin:
+                return await self._relay(request, exchange, incoming)
+            return await self._serve_tenant(request, exchange, incoming)
+
+    async def _relay(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse:
+        client_id = incoming.call.first("clientId")
+        upstream = await self._connect(exchange, None if client_id is None else Opaque(client_id))
         try:
             client = await websocket.accept(request)
         except BaseException:
@@ -38,3 +222,75 @@ class EventStreams:
         with self._sockets.register(incoming.caller.principal, outbox):
             await websocket.relay(request, client, upstream, outbox)
         return client
+
+    async def _serve_tenant(
+        self, request: web.BaseRequest, exchange: Exchange, incoming: Request
+    ) -> web.StreamResponse:
+        caller = incoming.caller
+        client_id = incoming.call.first("clientId") or secrets.token_hex(16)
+        outbox = Outbox()
+        stream = await self._attach(exchange, caller, client_id, outbox)
+        try:
+            client = await websocket.accept(request)
+            exchange.status, exchange.has_started = 101, True
+            with self._sockets.register(caller.principal, outbox):
+                await websocket.serve_client(request, client, outbox, stream.from_client)
+            return client
+        finally:
+            stream.detach(outbox)
+            self._leave(caller, client_id, stream)
+
+    async def _attach(self, exchange: Exchange, caller: Caller, client_id: str, outbox: Outbox) -> EventStream:
+        key = (caller.principal.tenant, client_id)
+        upstream_id = caller.names.client_id_to_upstream(client_id)
+        # Two upstream sockets of one id at a time would leave ComfyUI with neither (E.4).
+        lock = self._opening.setdefault(key, asyncio.Lock())
+        try:
+            async with lock:
+                stream = self._streams.get(key)
+                if stream is not None and stream.is_open:
+                    stream.attach(outbox, is_new=False)
+                    return stream
+                socket = await self._connect(exchange, upstream_id)
+                stream = EventStream(socket, caller.names, client_id, caller.jobs, self._hooks)
+                stream.attach(outbox, is_new=True)
+                self._streams[key] = stream
+                self._tasks.start(self._run(key, stream), "event stream")
+                return stream
+        finally:
+            if not lock.locked():
+                self._opening.pop(key, None)
+
+    async def _run(self, key: tuple[TenantId, str], stream: EventStream) -> None:
+        try:
+            await stream.run()
+        finally:
+            if self._streams.get(key) is stream:
+                del self._streams[key]
+
+    async def _connect(self, exchange: Exchange, client_id: UpstreamText | None) -> websocket.UpstreamSocket:
+        query = () if client_id is None else (("clientId", client_id),)
+        started_s = time.perf_counter()
+        socket = await self._upstream.connect(UpstreamCall("GET", (Opaque("ws"),), query))
+        exchange.upstream_s = time.perf_counter() - started_s
+        return socket
+
+    def _leave(self, caller: Caller, client_id: str, stream: EventStream) -> None:
+        """Keeps the upstream socket for a client that may come back: while a job of its tenant waits or runs, and not for too many."""
+        if stream.is_attached or not stream.is_open:
+            return
+        tenant = caller.principal.tenant
+        waiting = [other for (owner, _), other in self._streams.items() if owner == tenant and not other.is_attached]
+        has_work = bool(caller.jobs.pending() or caller.jobs.running())
+        delay_s = self._reconnect_grace_s() if has_work and len(waiting) <= MAX_WAITING_STREAMS else 0.0
+        self._tasks.start(self._close_later(stream, delay_s), "event stream grace")
+
+    async def _close_later(self, stream: EventStream, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        if not stream.is_attached and time.monotonic() - stream.left_at_s >= delay_s - 0.01:
+            await stream.close()
+
+
+def _kind_of(frame: str) -> str:
+    found = _KIND.match(frame)
+    return found[1] if found else ""

@@ -16,6 +16,8 @@ from watchfiles import awatch
 POLL_S: Final = 0.5
 _DEBOUNCE_MS: Final = 200
 _STEP_MS: Final = 50
+_SETTLE_S: Final = 0.1
+_SETTLE_ROUNDS: Final = 5
 _MISSING: Final = b""
 _log = logging.getLogger("comfygate")
 
@@ -69,11 +71,16 @@ class _Watch:
             loop.remove_signal_handler(signal.SIGHUP)
 
     async def look(self) -> None:
-        """Acts on a change of the content. An editor that replaces the file leaves none for a moment: that is waited out."""
+        """Acts on a change of the content, once it has stood still: a file that is just being written or replaced is half there, or not at all."""
         current = await asyncio.to_thread(fingerprint, self._file)
-        if current == _MISSING and self._seen != _MISSING:
-            await asyncio.sleep(_DEBOUNCE_MS / 1000)
+        for _ in range(_SETTLE_ROUNDS):
+            if current == self._seen:
+                return
+            before = current
+            await asyncio.sleep(_SETTLE_S)
             current = await asyncio.to_thread(fingerprint, self._file)
+            if current == before:
+                break
         if current != self._seen:
             self._seen = current
             await self._call()

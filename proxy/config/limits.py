@@ -39,7 +39,7 @@ class LimitSettings(Settings):
     websockets: Annotated[int, Field(ge=0)] | None = 8
     websockets_per_key: Annotated[int, Field(ge=0)] | None = None
     gpu_seconds: Rates | None = None
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    weight: Annotated[float, Field(ge=0.001, le=1000)] = 1.0
     storage: Size | None = None
     retention: Annotated[Duration, Field(gt=0)] | None = None
 
@@ -57,6 +57,7 @@ class LimitsSettings(Settings):
 
     storage: str = "memory"
     storage_file: Path | None = None
+    storage_timeout: Annotated[Duration, Field(gt=0, le=5)] = 0.25
     logins: LoginLimitSettings = LoginLimitSettings()
     named: dict[str, LimitSettings] = {}
 
@@ -65,7 +66,7 @@ class LimitsSettings(Settings):
     def _lift_named(cls, value: Any) -> Any:
         if not isinstance(value, dict) or "named" in value:
             return value
-        own = {name: value[name] for name in ("storage", "storage_file", "logins") if name in value}
+        own = {name: value[name] for name in ("storage", "storage_file", "storage_timeout", "logins") if name in value}
         named = {name: part for name, part in value.items() if name not in own}
         return {**own, "named": {"default": {}, **named}}
 

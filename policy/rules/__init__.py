@@ -1,0 +1,1 @@
+"""One pure function per rule of the route table."""

@@ -1,0 +1,227 @@
+"""What ComfyUI can do: permitted classes with the tenant's own file lists; models and features without what tells of the server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from policy.call import Opaque, UpstreamCall
+from policy.caller import Caller, Request
+from policy.catalogue import DYNAMIC_TYPES, NodeClass
+from policy.namespace import ROOT, check_path
+from policy.violation import Reason, Violation
+from policy.workflow_files import FileUse, file_inputs, is_core
+
+# Not models: source files of the server, its configuration, and data sets that tenants saved.
+HIDDEN_FOLDERS: Final = frozenset({"custom_nodes", "datasets", "configs"})
+
+_SYSTEM_KEYS = (
+    "os",
+    "ram_total",
+    "ram_free",
+    "comfyui_version",
+    "required_frontend_version",
+    "installed_templates_version",
+    "required_templates_version",
+    "comfy_package_versions",
+    "python_version",
+    "pytorch_version",
+    "embedded_python",
+    "deploy_environment",
+)
+_DEVICE_KEYS = ("name", "type", "index", "vram_total", "vram_free", "torch_vram_total", "torch_vram_free")
+_MODEL_KEYS = ("name", "pathIndex", "modified", "created", "size")
+_IMAGES = r"png|jpe?g|webp|gif|bmp|tiff?|avif"
+_SOUND = r"mp4|webm|mov|mkv|avi|m4v|wav|mp3|flac|ogg|opus|m4a|aac"
+_EXTENSIONS = {
+    "image_upload": re.compile(rf"(?i).*\.(?:{_IMAGES})"),
+    "animated_image_upload": re.compile(rf"(?i).*\.(?:{_IMAGES})"),
+    "video_upload": re.compile(r"(?i).*\.(?:mp4|webm|mov|mkv|avi|m4v|gif)"),
+    "audio_upload": re.compile(rf"(?i).*\.(?:{_SOUND})"),
+    "file_upload": re.compile(r"(?i)3d/.*\.(?:gltf|glb|obj|fbx|stl|spz|splat|ply|ksplat)"),
+}
+_LATENTS = re.compile(r"(?i).*\.latent")
+
+
+def object_info(value: Any, request: Request) -> Any:
+    """GET /object_info and /object_info/{node_class}: the permitted classes; of a class with file inputs a copy with the tenant's lists."""
+    caller = request.caller
+    described: dict[str, Any] = {}
+    for name in value if isinstance(value, dict) else ():
+        node_class = caller.catalogue.get(name)
+        if node_class is not None and caller.policy.permits(name):
+            described[name] = describe_class(node_class, caller)
+    return described
+
+
+def describe_class(node_class: NodeClass, caller: Caller) -> Mapping[str, Any]:
+    """One class as the tenant sees it. What the catalogue holds is never changed: it is shared by all."""
+    entry = node_class.document
+    if not is_core(node_class) or any(spec.type in DYNAMIC_TYPES for spec in node_class.inputs.values()):
+        # Lists in inputs that are not understood may hold other tenants' folders.
+        entry = _without_tenants(entry)
+    uses = file_inputs(node_class)
+    if not uses:
+        return entry
+    sections = dict(entry["input"])
+    for section in ("required", "optional"):
+        declared = sections.get(section)
+        if isinstance(declared, Mapping):
+            sections[section] = {
+                input_name: _describe_input(spec, uses.get(input_name), input_name, node_class, caller)
+                for input_name, spec in declared.items()
+            }
+    return {**entry, "input": sections}
+
+
+def _without_tenants(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_tenants(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_tenants(item) for item in value if not _is_in_tenants(item)]
+    return value
+
+
+def _is_in_tenants(value: Any) -> bool:
+    return isinstance(value, str) and value.replace("\\", "/").partition("/")[0] == ROOT
+
+
+def _describe_input(spec: Any, use: FileUse | None, name: str, node_class: NodeClass, caller: Caller) -> Any:
+    if use is None or node_class.inputs[name].choices is None:
+        return spec
+    known = node_class.inputs[name]
+    if use is FileUse.FOLDER:
+        choices = list_folders(caller.files.input)
+    elif use is FileUse.LISTED:
+        choices = [choice for choice in known.choices or () if choice in caller.shared_inputs]
+    else:
+        choices = [choice for choice in known.choices or () if choice in ("none", "None")]
+        choices += _list_files(node_class.name, known.options, caller)
+    if isinstance(spec[0], list):
+        return [choices, *spec[1:]]
+    return [spec[0], {**known.options, "options": choices}]
+
+
+def _list_files(class_name: str, options: Mapping[str, Any], caller: Caller) -> list[str]:
+    """Names as ComfyUI lists them: those in the root, models in 3d/, sorted; the shared ones among them."""
+    if options.get("image_folder") == "output":
+        return []  # web UIs ask /internal/files/output for these
+    mark = next((mark for mark in _EXTENSIONS if options.get(mark)), None)
+    pattern = _LATENTS if class_name == "LoadLatent" else _EXTENSIONS.get(mark or "")
+    if class_name.startswith("Load3D"):
+        pattern = _EXTENSIONS["file_upload"]
+    is_deep = pattern is _EXTENSIONS["file_upload"]
+    shared = [path for path in caller.shared_inputs if not path.endswith("/")]
+    return sorted(
+        path
+        for path in {*caller.files.input, *shared}
+        if (is_deep or "/" not in path or path in shared) and (pattern is None or pattern.fullmatch(path))
+    )
+
+
+def list_folders(paths: Iterable[str]) -> list[str]:
+    """All folders above these files."""
+    folders: set[str] = set()
+    for path in paths:
+        parts = path.split("/")[:-1]
+        folders.update("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+    return sorted(folders)
+
+
+def list_files(value: Any, request: Request) -> Any:
+    """GET /internal/files/{directory_type}: the tenant's own, newest first. 0.3.64 lists bare names, later versions mark them."""
+    kind = request.call.parameters["directory_type"]
+    listed = value if isinstance(value, list) else []
+    is_marked = all(isinstance(name, str) and name.endswith(f" [{kind}]") for name in listed)
+    files = request.caller.files
+    names = {"input": files.input, "output": files.output}.get(kind, ())
+    own = [name for name in names if "/" not in name and not name.startswith(".")]
+    if kind == "input":
+        own += [name for name in request.caller.shared_inputs if "/" not in name and name not in own]
+    return [f"{name} [{kind}]" for name in own] if is_marked else own
+
+
+def files_of(request: Request) -> UpstreamCall:
+    """ComfyUI is asked too: it knows which directories there are, and its answer tells how this version writes names."""
+    kind = request.call.parameters["directory_type"]
+    return UpstreamCall("GET", (Opaque("internal"), Opaque("files"), Opaque(kind)))
+
+
+def as_it_came(request: Request) -> UpstreamCall:
+    """The path as it was matched, without a query: for answers that a reply rule cuts."""
+    return UpstreamCall(request.call.method, tuple(map(Opaque, request.call.segments)))
+
+
+def system_stats(value: Any, request: Request) -> Any:
+    """Versions, memory and devices; no command line."""
+    value = value if isinstance(value, dict) else {}
+    system = value.get("system") if isinstance(value.get("system"), dict) else {}
+    devices = value.get("devices") if isinstance(value.get("devices"), list) else []
+    return {
+        "system": {key: system[key] for key in _SYSTEM_KEYS if key in system} | {"argv": []},
+        "devices": [
+            {key: device[key] for key in _DEVICE_KEYS if key in device}
+            for device in devices
+            if isinstance(device, dict)
+        ],
+    }
+
+
+def features(value: Any, request: Request) -> Any:
+    return features_to_client(value)
+
+
+def features_to_client(value: Any) -> dict[str, Any]:
+    """Without the asset store and ComfyUI-Manager, which tenants do not have."""
+    if not isinstance(value, dict):
+        return {}
+    kept = {key: item for key, item in value.items() if key != "extension"}
+    return kept | {"assets": False} if "assets" in kept else kept
+
+
+def model_folders(value: Any, request: Request) -> Any:
+    """GET /models: names of folders."""
+    return [name for name in (value if isinstance(value, list) else []) if name not in HIDDEN_FOLDERS]
+
+
+def described_model_folders(value: Any, request: Request) -> Any:
+    """GET /experiment/models: without the server's paths."""
+    return [
+        {key: folder[key] for key in ("name", "extensions") if key in folder} | {"folders": []}
+        for folder in (value if isinstance(value, list) else [])
+        if isinstance(folder, dict) and folder.get("name") not in HIDDEN_FOLDERS
+    ]
+
+
+def described_models(value: Any, request: Request) -> Any:
+    """GET /experiment/models/{folder}."""
+    return [
+        {key: model[key] for key in _MODEL_KEYS if key in model}
+        for model in (value if isinstance(value, list) else [])
+        if isinstance(model, dict)
+    ]
+
+
+def in_model_folder(request: Request) -> UpstreamCall:
+    """Any route below a model folder: `folder` (and what follows it) goes on as it is, unless it is no folder of models."""
+    call = request.call
+    folder = call.parameters["folder"]
+    if folder in HIDDEN_FOLDERS:
+        raise Violation(Reason.NOT_FOUND, "There is no such folder of models.")
+    check_path(folder)
+    if "filename" in call.parameters:
+        check_path(call.parameters["filename"])
+    return UpstreamCall(call.method, tuple(map(Opaque, call.segments)))
+
+
+def view_metadata(request: Request) -> UpstreamCall:
+    """GET /view_metadata/{folder_name}: what stands in a model's header."""
+    call = request.call
+    folder = call.parameters["folder_name"]
+    filename = call.first("filename")
+    if folder in HIDDEN_FOLDERS or filename is None:
+        raise Violation(Reason.NOT_FOUND, "There is no such model.")
+    check_path(folder)
+    check_path(filename)
+    return UpstreamCall("GET", (Opaque("view_metadata"), Opaque(folder)), (("filename", Opaque(filename)),))

@@ -1,0 +1,179 @@
+"""What passes on a WebSocket, both ways. ComfyUI sends broadcasts to everybody; here only what is the tenant's passes, in its names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import orjson
+
+from policy.caller import OwnJobs
+from policy.namespace import ROOT, Namespace
+from policy.rules.catalog import features_to_client
+from policy.rules.jobs import count_own
+from policy.rules.results import output_to_client, scrub, temp_files
+
+# protocol.py, BinaryEventTypes; each frame begins with one, as four bytes, big-endian.
+PREVIEW: Final = (1).to_bytes(4, "big")
+TEXT: Final = (3).to_bytes(4, "big")
+PREVIEW_WITH_METADATA: Final = (4).to_bytes(4, "big")
+
+MAX_CLIENT_MESSAGE_LENGTH: Final = 64 * 1024
+MAX_METADATA_BYTES: Final = 64 * 1024
+
+# These carry no names but node ids, so they pass as they are. A quote inside a value is escaped, so the pattern finds a key only; the
+# first one is the event's own.
+_PLAIN = re.compile(
+    r'\{"type": "(progress_state|progress|executing|execution_start|execution_cached|execution_success|execution_interrupted)", '
+    r'"data": \{.*?"prompt_id": "([^"\\]*)"'
+)
+_ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
+# What clients may tell ComfyUI of themselves; anything else in `data` is not sent.
+_CLIENT_FLAGS = ("supports_preview_metadata", "supports_manager_v4_ui", "supports_progress_text_metadata")
+
+
+class EventRules:
+    """The rules of one upstream socket, which has one client id.
+
+    It follows which of its own jobs runs. ComfyUI sends all events through one queue, so between the start and the end of a job, as
+    this socket sees them, whatever carries no prompt id is of that job.
+    """
+
+    def __init__(self, names: Namespace, client_id: str) -> None:
+        self.names = names
+        self.client_id = client_id
+        self.is_running = False
+
+    def text(self, frame: str, jobs: OwnJobs) -> str | None:
+        """The frame for the client, None when it is not for it."""
+        plain = _PLAIN.match(frame)
+        if plain:
+            if not jobs.owns(plain[2]):
+                return None
+            self._follow(plain[1], is_idle='"node": null' in frame)
+            return frame
+        message = _parse(frame)
+        if message is None:
+            return None
+        shown = self._show(message["type"], message["data"], jobs)
+        return None if shown is None else _write(message["type"], shown)
+
+    def _show(self, kind: str, data: dict[str, Any], jobs: OwnJobs) -> dict[str, Any] | None:
+        if kind == "status":
+            return status(jobs, self.client_id if "sid" in data else None)
+        if kind == "feature_flags":
+            return features_to_client(data)
+        if kind == "logs" or kind.startswith("assets"):
+            return None
+        prompt_id = data.get("prompt_id")
+        if prompt_id is None:
+            # The first frames after a connection tell the node that runs, if the job is this client's.
+            if kind == "executing" and data.get("node") is not None:
+                self.is_running = True
+        elif not isinstance(prompt_id, str) or not jobs.owns(prompt_id):
+            return None
+        else:
+            self._follow(kind, is_idle=data.get("node") is None)
+            return _name_data(kind, data, self.names)
+        return _name_data(kind, data, self.names) if self.is_running else None
+
+    def _follow(self, kind: str, is_idle: bool) -> None:
+        if kind in _ENDS or (kind == "executing" and is_idle):
+            self.is_running = False
+        elif kind in ("execution_start", "executing"):
+            self.is_running = True
+
+    def binary(self, frame: bytes, jobs: OwnJobs) -> bytes | None:
+        """A preview or a text, None when it is not the client's. Other kinds are not known to carry nothing."""
+        kind = frame[:4]
+        if kind == PREVIEW_WITH_METADATA:
+            return frame if _is_own_preview(frame, jobs) else None
+        if not self.is_running:
+            return None
+        if kind == PREVIEW:
+            return frame
+        if kind == TEXT:
+            return self._name_text(frame)
+        return None
+
+    def _name_text(self, frame: bytes) -> bytes | None:
+        length = int.from_bytes(frame[4:8], "big")
+        if len(frame) < 8 + length:
+            return None
+        if ROOT.encode() not in frame:
+            return frame
+        head, text = frame[: 8 + length], frame[8 + length :].decode("utf-8", "replace")
+        return head + self.names.clean_text(text).encode()
+
+
+def status(jobs: OwnJobs, sid: str | None = None) -> dict[str, Any]:
+    """The data of a `status` event: the tenant's own count, and in the first one the client's id, which web UIs adopt."""
+    data: dict[str, Any] = {"status": {"exec_info": {"queue_remaining": count_own(jobs)}}}
+    return data if sid is None else data | {"sid": sid}
+
+
+def status_frame(jobs: OwnJobs, sid: str | None = None) -> str:
+    """A `status` event of the gate's own making, for when the tenant's count changes: ComfyUI's comes before the ledger knows."""
+    return _write("status", status(jobs, sid))
+
+
+def is_preview(frame: bytes) -> bool:
+    """Whether a binary frame may be left out for a client that does not keep up."""
+    return frame[:4] in (PREVIEW, PREVIEW_WITH_METADATA)
+
+
+def made_temp_files(frame: str) -> list[str]:
+    """Temp files that an `executed` event of one's own job names: the client will ask for them at once."""
+    if not frame.startswith('{"type": "executed"'):
+        return []
+    message = _parse(frame)
+    return [] if message is None else temp_files(message["data"].get("output"))
+
+
+def to_upstream(frame: str) -> str | None:
+    """The one message that ComfyUI takes from a client (feature_flags, its first), rebuilt from known flags. None for anything else.
+
+    ComfyUI fails to preview for a client whose `data` is not an object, so nothing passes as it came.
+    """
+    if len(frame) > MAX_CLIENT_MESSAGE_LENGTH:
+        return None
+    message = _parse(frame)
+    if message is None or message["type"] != "feature_flags":
+        return None
+    return _write(
+        "feature_flags",
+        {flag: message["data"][flag] for flag in _CLIENT_FLAGS if isinstance(message["data"].get(flag), bool)},
+    )
+
+
+def _name_data(kind: str, data: dict[str, Any], names: Namespace) -> dict[str, Any]:
+    if kind == "executed":
+        return {key: output_to_client(value, names) for key, value in data.items()}
+    shown: dict[str, Any] = scrub(data, names)
+    return shown
+
+
+def _is_own_preview(frame: bytes, jobs: OwnJobs) -> bool:
+    length = int.from_bytes(frame[4:8], "big")
+    if length > MAX_METADATA_BYTES or len(frame) < 8 + length:
+        return False
+    try:
+        metadata = orjson.loads(frame[8 : 8 + length])
+    except orjson.JSONDecodeError:
+        return False
+    prompt_id = metadata.get("prompt_id") if isinstance(metadata, dict) else None
+    return isinstance(prompt_id, str) and jobs.owns(prompt_id)
+
+
+def _parse(frame: str) -> dict[str, Any] | None:
+    try:
+        message = orjson.loads(frame)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        return None
+    return message if isinstance(message.get("data"), dict) else None
+
+
+def _write(kind: str, data: dict[str, Any]) -> str:
+    return orjson.dumps({"type": kind, "data": data}).decode()

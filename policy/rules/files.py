@@ -1,0 +1,64 @@
+"""GET /view: one file of the tenant's. What is a neighbour's becomes a name that does not exist, so ComfyUI itself answers."""
+
+from __future__ import annotations
+
+import re
+
+from policy.call import Opaque, UpstreamCall, UpstreamPath, UpstreamText
+from policy.caller import Request
+from policy.namespace import Folder, check_file_name, parse_folder, split_annotation, split_path
+from policy.violation import Reason, Violation
+
+_PREVIEW = re.compile(r"([a-z]{0,16})(?:;([0-9]{1,3}))?")
+_CHANNELS = frozenset({"rgb", "rgba", "a"})
+
+
+def find_file(request: Request) -> tuple[Folder, UpstreamPath]:
+    """Which file is asked for, by ComfyUI's folder and the path in it: what the gate may read from disk too.
+
+    ComfyUI takes the file's folder from `subfolder` alone and the suffix " [output]" before `type` (server.py, view_image).
+    """
+    call = request.call
+    filename = call.first("filename")
+    if not filename:
+        raise Violation(Reason.QUERY_MALFORMED, "Give the name of a file in `filename`.")
+    bare, annotated = split_annotation(filename)
+    check_file_name(bare)
+    folder = annotated or parse_folder(call.first("type"), Folder.OUTPUT)
+    subfolder = call.first("subfolder") or ""
+    path = f"{subfolder}/{bare}" if subfolder else bare
+    caller = request.caller
+    return folder, caller.names.readable_to_upstream(path, folder, caller.shared_inputs, caller.jobs.has_temp_file)
+
+
+def view(request: Request) -> UpstreamCall:
+    folder, path = find_file(request)
+    where, name = split_path(path)
+    query: list[tuple[str, UpstreamText]] = [
+        ("filename", name),
+        ("subfolder", where),
+        ("type", Opaque(folder.value)),
+    ]
+    preview = request.call.first("preview")
+    if preview is not None:
+        query.append(("preview", _read_preview(preview)))
+    channel = request.call.first("channel")
+    if channel in _CHANNELS:
+        query.append(("channel", Opaque(channel)))
+    return UpstreamCall(request.call.method, (Opaque("view"),), tuple(query))
+
+
+def is_plain_file(request: Request) -> bool:
+    """Whether the bytes on the disk are the answer: no preview, and no channel taken out."""
+    return request.call.first("preview") is None and request.call.first("channel") not in ("rgb", "a")
+
+
+def _read_preview(text: str) -> Opaque:
+    """`format;quality`. ComfyUI makes webp of formats that it does not know, and fails on qualities that Pillow does not know."""
+    found = _PREVIEW.fullmatch(text)
+    quality = int(found[2]) if found and found[2] else 90
+    if not found or not 1 <= quality <= 100:
+        raise Violation(
+            Reason.QUERY_MALFORMED, "`preview` is 'webp' or 'jpeg', with a quality from 1 to 100: 'webp;80'."
+        )
+    return Opaque(f"{found[1] if found[1] == 'jpeg' else 'webp'};{quality}")

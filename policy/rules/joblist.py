@@ -1,0 +1,237 @@
+"""/api/jobs: a tenant's own jobs, filtered, sorted and paged here. Each row is asked for by its id; 0.3.64 has no such route and says so itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from policy.call import ClientReply, Dialogue, Opaque, UpstreamCall
+from policy.caller import OwnJobs, Request
+from policy.namespace import Namespace
+from policy.rules.jobs import MAX_ENTRIES, in_batches, json_call, number_jobs, own_or_absent, passed
+from policy.rules.results import (
+    extra_data_to_client,
+    graph_to_client,
+    output_to_client,
+    outputs_to_client,
+    scrub,
+    status_to_client,
+)
+
+STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
+_ENDED = frozenset({"completed", "failed", "cancelled"})
+_WAITING = frozenset({"pending", "in_progress"})
+_ROW_KEYS = (
+    "id",
+    "status",
+    "create_time",
+    "execution_start_time",
+    "execution_end_time",
+    "outputs_count",
+    "previewable_outputs_count",
+    "workflow_id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """limit: None for all."""
+
+    statuses: frozenset[str]
+    workflow_id: str | None
+    sort_by: str
+    is_descending: bool
+    limit: int | None
+    offset: int
+
+    @property
+    def is_by_place(self) -> bool:
+        """Whether the ids alone tell which jobs are on a page: all that wait, all that ended, or both, by time of creation."""
+        halves = (self.statuses & _ENDED, self.statuses & _WAITING)
+        is_whole = halves[0] in (frozenset(), _ENDED) and halves[1] in (frozenset(), _WAITING)
+        return is_whole and not self.workflow_id and self.sort_by == "created_at"
+
+
+def read_query(request: Request) -> ListQuery | ClientReply:
+    """The query as ComfyUI reads it, or its refusal in its words (server.py, get_jobs)."""
+    call = request.call
+    statuses = frozenset(part.strip().lower() for part in (call.first("status") or "").split(",") if part.strip())
+    unknown = [
+        text
+        for part in (call.first("status") or "").split(",")
+        if (text := part.strip().lower()) and text not in STATUSES
+    ]
+    if unknown:
+        return _bad(f"Invalid status value(s): {', '.join(unknown)}. Valid values: {', '.join(STATUSES)}")
+    sort_by = (call.first("sort_by") or "created_at").lower()
+    if sort_by not in ("created_at", "execution_duration"):
+        return _bad("sort_by must be 'created_at' or 'execution_duration'")
+    sort_order = (call.first("sort_order") or "desc").lower()
+    if sort_order not in ("asc", "desc"):
+        return _bad("sort_order must be 'asc' or 'desc'")
+    limit, offset = _whole(call.first("limit")), _whole(call.first("offset"))
+    if call.first("limit") is not None and limit is None:
+        return _bad("limit must be an integer")
+    if limit is not None and limit <= 0:
+        return _bad("limit must be a positive integer")
+    if call.first("offset") is not None and offset is None:
+        return _bad("offset must be an integer")
+    return ListQuery(
+        statuses or frozenset(STATUSES),
+        call.first("workflow_id"),
+        sort_by,
+        sort_order == "desc",
+        limit,
+        max(0, offset or 0),
+    )
+
+
+def _whole(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text[:20])
+    except ValueError:
+        return None
+
+
+def _bad(message: str) -> ClientReply:
+    return ClientReply(400, {"error": message})
+
+
+def list_jobs(request: Request) -> Dialogue:
+    """GET /api/jobs."""
+    query = read_query(request)
+    # Asked first, and for the one running job at most: whether this ComfyUI has the route at all.
+    probe = yield UpstreamCall(
+        "GET", (Opaque("api"), Opaque("jobs")), (("status", Opaque("in_progress")), ("limit", Opaque("1")))
+    )
+    if probe.status != 200:
+        return passed(probe)
+    if isinstance(query, ClientReply):
+        return query
+    candidates = _list_candidates(request.caller.jobs, query)
+    total = len(candidates)
+    if query.is_by_place:
+        candidates = _page(candidates, query)
+    rows: list[dict[str, Any]] = []
+    numbers = number_jobs(request.caller.jobs)
+    for batch in in_batches(candidates[:MAX_ENTRIES]):
+        replies = yield tuple(_job_call(prompt_id) for prompt_id in batch)
+        for prompt_id, reply in zip(batch, replies, strict=True):
+            row = row_to_client(reply.value, prompt_id, request.caller.names, numbers.get(prompt_id, 0))
+            if row is not None and row["status"] in query.statuses:
+                rows.append(row)
+    if query.is_by_place:
+        # A job may have ended or gone since its id was listed.
+        total -= len(candidates[:MAX_ENTRIES]) - len(rows)
+    else:
+        rows = _sort([row for row in rows if query.workflow_id in (None, "", row.get("workflow_id"))], query)
+        total = len(rows)
+        rows = list(_page(rows, query))
+    has_more = query.offset + len(rows) < total
+    pagination = {"offset": query.offset, "limit": query.limit, "total": total, "has_more": has_more}
+    return ClientReply(body={"jobs": rows, "pagination": pagination})
+
+
+def _list_candidates(jobs: OwnJobs, query: ListQuery) -> list[str]:
+    """Ids by time of creation, in the order asked for."""
+    ids = [
+        *(jobs.finished() if query.statuses & _ENDED else ()),
+        *(jobs.running() if query.statuses & _WAITING else ()),
+        *(jobs.pending() if query.statuses & _WAITING else ()),
+    ]
+    return ids[::-1] if query.is_descending or query.sort_by != "created_at" else ids
+
+
+def _page(items: Sequence[Any], query: ListQuery) -> Any:
+    end = None if query.limit is None else query.offset + query.limit
+    return items[query.offset : end]
+
+
+def _sort(rows: list[dict[str, Any]], query: ListQuery) -> list[dict[str, Any]]:
+    if query.sort_by == "created_at":
+        return rows
+    return sorted(rows, key=_duration, reverse=query.is_descending)
+
+
+def _duration(row: dict[str, Any]) -> float:
+    start, end = row.get("execution_start_time"), row.get("execution_end_time")
+    return end - start if isinstance(start, int | float) and isinstance(end, int | float) else 0
+
+
+def _job_call(prompt_id: str) -> UpstreamCall:
+    return UpstreamCall("GET", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id)))
+
+
+def row_to_client(value: Any, prompt_id: str, names: Namespace, number: int) -> dict[str, Any] | None:
+    """A row of the list, None when ComfyUI knows no such job."""
+    if not isinstance(value, dict) or value.get("id") != prompt_id or value.get("status") not in STATUSES:
+        return None
+    row = {key: value[key] for key in _ROW_KEYS if key in value}
+    row["priority"] = number
+    if isinstance(value.get("execution_error"), dict):
+        row["execution_error"] = scrub(value["execution_error"], names)
+    preview = output_to_client(value.get("preview_output"), names)
+    if isinstance(preview, dict):
+        row["preview_output"] = preview
+    return row
+
+
+def job(request: Request) -> Dialogue:
+    """GET /api/jobs/{job_id}."""
+    prompt_id = request.call.parameters["job_id"]
+    reply = yield _job_call(own_or_absent(request, prompt_id))
+    if reply.status != 200:
+        return passed(reply)
+    names = request.caller.names
+    row = row_to_client(reply.value, prompt_id, names, number_jobs(request.caller.jobs).get(prompt_id, 0))
+    if row is None:
+        return ClientReply(404, {"error": "Job not found"})
+    if "outputs" in reply.value:
+        row["outputs"] = outputs_to_client(reply.value["outputs"], names)
+        row["execution_status"] = status_to_client(reply.value.get("execution_status"), names)
+        workflow = reply.value.get("workflow")
+        workflow = workflow if isinstance(workflow, dict) else {}
+        row["workflow"] = {
+            "prompt": graph_to_client(workflow.get("prompt"), names),
+            "extra_data": extra_data_to_client(workflow.get("extra_data"), names),
+        }
+    return ClientReply(body=row)
+
+
+def cancel(request: Request) -> UpstreamCall:
+    """POST /api/jobs/{job_id}/cancel."""
+    prompt_id = own_or_absent(request, request.call.parameters["job_id"])
+    return UpstreamCall("POST", (Opaque("api"), Opaque("jobs"), prompt_id, Opaque("cancel")))
+
+
+def cancelled(value: Any, request: Request) -> Any:
+    return {"cancelled": isinstance(value, dict) and value.get("cancelled") is True}
+
+
+def cancel_many(request: Request) -> Dialogue:
+    """POST /api/jobs/cancel: ids that are not one's own are passed over, as ComfyUI passes over unknown ones."""
+    document = request.document
+    job_ids = document.get("job_ids") if isinstance(document, dict) else None
+    invalid: list[str] = []
+    own: list[str] = []
+    if isinstance(job_ids, list):
+        invalid = [item if isinstance(item, str) else repr(item) for item in job_ids if not _is_uuid(item)]
+        own = [item for item in job_ids if _is_uuid(item) and request.caller.jobs.owns(item)]
+    reply = yield json_call("POST", ("api", "jobs", "cancel"), {"job_ids": [] if invalid else own})
+    if reply.status != 200:
+        return passed(reply)
+    if not isinstance(job_ids, list):
+        return _bad("job_ids must be a list")
+    if invalid:
+        return ClientReply(400, {"error": "job_ids contains invalid id(s)", "invalid_ids": invalid})
+    return ClientReply(body=cancelled(reply.value, request))
+
+
+def _is_uuid(value: Any) -> bool:
+    """In the one spelling that ComfyUI takes (comfy_execution/jobs.py, validate_job_id)."""
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False

@@ -1,0 +1,153 @@
+"""POST /prompt: the judged workflow goes on rebuilt, in the tenant's names, under an id that the gate owns before ComfyUI sees it."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from policy.call import ClaimJob, ClientReply, Dialogue, ReleaseJob, UpstreamReply
+from policy.caller import Caller, Request
+from policy.catalogue import NodeClass
+from policy.document import parse_json
+from policy.judge import OPEN, JudgedPrompt, judge, judge_document
+from policy.rules.jobs import json_call, number_jobs
+from policy.rules.results import UNNAMED_CLIENT, scrub
+from policy.violation import Reason, Violation
+from policy.workflow_files import file_inputs, rewrite_nodes
+
+
+def submit(request: Request) -> Dialogue:
+    """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run."""
+    caller = request.caller
+    judged = judge(request.raw, caller.policy, caller.catalogue)
+    nodes = rewrite_nodes(judged.nodes, caller)
+    client_id = caller.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
+    claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority)
+    document = _document(judged, nodes, client_id) | {"prompt_id": claimed.prompt_id, "number": claimed.number}
+    reply = yield json_call("POST", ("prompt",), document)
+    if reply.status != 200:
+        yield ReleaseJob(claimed.prompt_id)
+        return refusal_to_client(reply, caller, judged.nodes)
+    numbers = number_jobs(caller.jobs)
+    node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
+    return ClientReply(
+        body={
+            "prompt_id": claimed.prompt_id,
+            "number": numbers.get(claimed.prompt_id, len(numbers) + 1),
+            "node_errors": node_errors_to_client(node_errors, caller, judged.nodes),
+        }
+    )
+
+
+def submit_as_admin(request: Request) -> Dialogue:
+    """An admin's workflow: rebuilt, so that it cannot hurt ComfyUI itself, and otherwise as it came."""
+    document = parse_json(request.raw)
+    place = _read_place(document)
+    judged = judge_document(document, OPEN, request.caller.catalogue)
+    prompt_id = _check_prompt_id(judged.prompt_id)
+    if prompt_id is not None:
+        # SECURITY: ComfyUI's worker ends when two waiting jobs have the same number and the same id, so a client names one of the
+        # two at most (test_prompt.py::test_an_admin_cannot_queue_two_equal_places).
+        place.pop("number", None)
+        place["prompt_id"] = prompt_id
+    sent = _document(judged, judged.nodes, judged.client_id) | place
+    reply = yield json_call("POST", ("prompt",), sent)
+    return ClientReply(reply.status, reply.body, reply.content_type)
+
+
+def _read_place(document: Any) -> dict[str, Any]:
+    """`number` and `front` of an admin, each of the type that ComfyUI means."""
+    place: dict[str, Any] = {}
+    if isinstance(document, dict):
+        number = document.get("number")
+        if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number):
+            place["number"] = number
+        if document.get("front") is True:
+            place["front"] = True
+    return place
+
+
+def _check_prompt_id(prompt_id: str | None) -> str | None:
+    """A client's own id, in the one spelling that ComfyUI takes and compares (comfy_execution/jobs.py, validate_job_id)."""
+    if prompt_id is None:
+        return None
+    try:
+        if str(uuid.UUID(prompt_id)) == prompt_id:
+            return prompt_id
+    except ValueError:
+        pass
+    raise Violation(
+        Reason.WORKFLOW_MALFORMED,
+        "prompt_id must be a UUID in lower case with hyphens; leave it out to get one.",
+        "prompt_id",
+    )
+
+
+def _document(judged: JudgedPrompt, nodes: Mapping[str, Any], client_id: str | None) -> dict[str, Any]:
+    """The body of the call, but for the id and the place in the queue. extra_data names the client too: both spellings mean the owner."""
+    document: dict[str, Any] = {"prompt": nodes, "extra_data": dict(judged.extra_data)}
+    if client_id is not None:
+        document["client_id"] = client_id
+        document["extra_data"]["client_id"] = client_id
+    if judged.partial_execution_targets is not None:
+        document["partial_execution_targets"] = list(judged.partial_execution_targets)
+    return document
+
+
+def refusal_to_client(reply: UpstreamReply, caller: Caller, nodes: Mapping[str, Any]) -> ClientReply:
+    """ComfyUI's refusal of a workflow, in its shape and the client's names."""
+    value = reply.value if isinstance(reply.value, dict) else {}
+    error = value.get("error")
+    if not isinstance(error, dict):
+        error = {
+            "type": "upstream_error",
+            "message": "ComfyUI could not take this workflow.",
+            "details": f"It answered {reply.status}.",
+            "extra_info": {},
+        }
+    body = {
+        "error": scrub(error, caller.names),
+        "node_errors": node_errors_to_client(value.get("node_errors"), caller, nodes),
+    }
+    return ClientReply(reply.status, body)
+
+
+def node_errors_to_client(node_errors: Any, caller: Caller, nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """`{node id: {errors, dependent_outputs, class_type}}` without server paths, and without lists of everybody's files."""
+    shown: dict[str, Any] = {}
+    for node_id, entry in (node_errors if isinstance(node_errors, dict) else {}).items():
+        if not isinstance(entry, dict):
+            continue
+        node = nodes.get(node_id)
+        inputs = node["inputs"] if node else {}
+        node_class = caller.catalogue.get(node["class_type"]) if node else None
+        shown[node_id] = {
+            "errors": [_error_to_client(error, caller, node_class, inputs) for error in _dicts(entry.get("errors"))],
+            "dependent_outputs": scrub(entry.get("dependent_outputs"), caller.names),
+            "class_type": scrub(entry.get("class_type"), caller.names),
+        }
+    return shown
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _error_to_client(
+    error: dict[str, Any], caller: Caller, node_class: NodeClass | None, inputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    extra = error.get("extra_info")
+    extra = dict(extra) if isinstance(extra, dict) else {}
+    name = extra.get("input_name")
+    is_list_told = node_class is not None and name in node_class.inputs and name not in file_inputs(node_class, inputs)
+    shown = {**error, "extra_info": extra}
+    if not is_list_told:
+        # "image: 'x.png' not in ['a.png', 'b.png']": the choices of a file input are what lies in ComfyUI's own folders.
+        extra.pop("input_config", None)
+        for key in ("details", "message"):
+            if isinstance(error.get(key), str) and " not in " in error[key]:
+                shown[key] = error[key].partition(" not in ")[0] + " is not in the list"
+    scrubbed: dict[str, Any] = scrub(shown, caller.names)
+    return scrubbed

@@ -1,0 +1,183 @@
+"""Uploads: the plan for a multipart body that is rewritten as it streams. proxy/upload.py moves the bytes, and every decision is made here.
+
+ComfyUI takes the fields in any order, so the file goes first, under a checked name, and the gate's own fields go last, when all of the
+client's were read. A refusal in between ends the call upstream before its end, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from policy.call import Opaque, UploadBody, UpstreamCall
+from policy.caller import OwnJobs, Request
+from policy.document import parse_json
+from policy.namespace import (
+    Folder,
+    Namespace,
+    check_file_name,
+    check_path,
+    is_shared,
+    parse_folder,
+    split_annotation,
+    split_path,
+)
+from policy.rules.media import DEFAULT_UPLOAD_TYPES, check_media
+from policy.violation import Reason, Violation
+
+FILE_FIELD: Final = "image"
+"""ComfyUI's name for the file, whatever it holds."""
+
+MAX_FIELD_BYTES: Final = 8 * 1024
+MAX_PARTS: Final = 32
+
+_FIELDS = ("type", "subfolder", "overwrite", "original_ref")
+_YES = frozenset({"true", "1"})
+
+
+class UploadKind(StrEnum):
+    """ComfyUI's two upload routes. A mask is put on the alpha channel of a copy of an image that ComfyUI has."""
+
+    IMAGE = "image"
+    MASK = "mask"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPlan:
+    """What may be uploaded, and by whom. `begin` makes the state of one upload."""
+
+    kind: UploadKind
+    names: Namespace
+    jobs: OwnJobs
+    shared_inputs: tuple[str, ...]
+    upload_types: frozenset[str] = DEFAULT_UPLOAD_TYPES
+
+    def begin(self) -> UploadSession:
+        return UploadSession(self)
+
+
+@dataclass(slots=True)
+class UploadSession:
+    """One upload, part by part as the parts come. Every method raises Violation; nothing may be sent after that."""
+
+    plan: UploadPlan
+    _values: dict[str, str] = field(default_factory=dict)
+    _filename: str | None = None
+    _part_count: int = 0
+
+    def accept_field(self, name: str, value: str) -> None:
+        """A part without a file name. Fields that ComfyUI does not read are passed over; of two equal ones it would take the first."""
+        self._count_part()
+        if name == FILE_FIELD:
+            raise _malformed("The field `image` must be a file.")
+        if len(value.encode("utf-8", "surrogatepass")) > MAX_FIELD_BYTES:
+            raise _malformed(f"A field has at most {MAX_FIELD_BYTES} bytes.")
+        if name not in _FIELDS:
+            return
+        if name in self._values:
+            raise _malformed(f"Send the field `{name}` once.")
+        self._values[name] = value
+        # What is wrong with a field is told at once, and not after a long file.
+        self._check_fields()
+
+    def accept_file(self, name: str, filename: str, head: bytes) -> str:
+        """A part with a file name; returns the name to send it under.
+
+        filename: as ComfyUI would read it: `filename*` decoded (RFC 8187), and before `filename`. head: its first HEAD_BYTES.
+        """
+        self._count_part()
+        if name != FILE_FIELD or self._filename is not None:
+            raise _malformed("Send one file, in the field `image`.")
+        check_file_name(filename)
+        types = self.plan.upload_types
+        check_media(filename, head, types & {"mask"} if self.plan.kind is UploadKind.MASK else types)
+        self._filename = filename
+        self._check_fields()
+        return filename
+
+    def fields_to_send(self) -> tuple[tuple[str, str], ...]:
+        """The fields that end the body, when all of the client's parts were read."""
+        if self._filename is None:
+            raise _malformed("Send a file in the field `image`.")
+        self._check_fields()
+        subfolder = self.plan.names.folder_to_upstream(self._values.get("subfolder", ""))
+        fields = [("subfolder", str(subfolder)), ("type", self._folder().value)]
+        if self._values.get("overwrite") in _YES:
+            fields.append(("overwrite", "true"))
+        if self.plan.kind is UploadKind.MASK:
+            fields.append(("original_ref", self._original_to_upstream()))
+        return tuple(fields)
+
+    def _count_part(self) -> None:
+        self._part_count += 1
+        if self._part_count > MAX_PARTS:
+            raise _malformed(f"An upload has at most {MAX_PARTS} parts.")
+
+    def _folder(self) -> Folder:
+        return parse_folder(self._values.get("type"), Folder.INPUT)
+
+    def _check_fields(self) -> None:
+        """Everything that can be known of the parts so far."""
+        folder = self._folder()
+        subfolder = self._values.get("subfolder", "")
+        self.plan.names.folder_to_upstream(subfolder)
+        if self._filename is not None:
+            path = f"{subfolder}/{self._filename}" if subfolder else self._filename
+            check_path(path)
+            if folder is Folder.INPUT and is_shared(path, self.plan.shared_inputs):
+                raise Violation(Reason.NAME_REFUSED, "This name belongs to a shared input: choose another name.")
+        if "original_ref" in self._values:
+            self._original_to_upstream()
+
+    def _original_to_upstream(self) -> str:
+        """The image that a mask is for: ComfyUI copies its pixels and its texts, so it must be one that the tenant may read."""
+        try:
+            original = parse_json(self._values.get("original_ref", "").encode("utf-8", "replace"), max_depth=4)
+        except Violation:
+            original = None
+        if not isinstance(original, dict):
+            raise _malformed('A mask needs `original_ref`: {"filename": …, "subfolder": …, "type": …}.')
+        filename, subfolder = original.get("filename"), original.get("subfolder") or ""
+        kind = original.get("type")
+        if not isinstance(filename, str) or not isinstance(subfolder, str) or not isinstance(kind, str | None):
+            raise _malformed("`original_ref` must have texts for filename, subfolder and type.")
+        bare, annotated = split_annotation(filename)
+        folder = annotated or parse_folder(kind, Folder.OUTPUT)
+        path = self.plan.names.readable_to_upstream(
+            f"{subfolder}/{bare}" if subfolder else bare, folder, self.plan.shared_inputs, self.plan.jobs.has_temp_file
+        )
+        where, name = split_path(path)
+        return json.dumps({"filename": name, "subfolder": where, "type": folder.value})
+
+
+def upload_image(request: Request) -> UpstreamCall:
+    """POST /upload/image."""
+    return _upload(request, UploadKind.IMAGE)
+
+
+def upload_mask(request: Request) -> UpstreamCall:
+    """POST /upload/mask."""
+    return _upload(request, UploadKind.MASK)
+
+
+def _upload(request: Request, kind: UploadKind) -> UpstreamCall:
+    caller = request.caller
+    plan = UploadPlan(kind, caller.names, caller.jobs, caller.shared_inputs, caller.upload_types)
+    return UpstreamCall("POST", (Opaque("upload"), Opaque(kind.value)), body=UploadBody(plan))
+
+
+def uploaded(value: Any, request: Request) -> Any:
+    """`{name, subfolder, type}`: ComfyUI may have chosen another name, as "photo (1).png"."""
+    if not isinstance(value, dict) or value.get("type") not in tuple(Folder):
+        return {}
+    name, subfolder = value.get("name"), value.get("subfolder")
+    shown = request.caller.names.path_to_client(subfolder) if isinstance(subfolder, str) else None
+    if shown is None or not isinstance(name, str) or "/" in name:
+        return {}
+    return {"name": name, "subfolder": shown, "type": value["type"]}
+
+
+def _malformed(message: str) -> Violation:
+    return Violation(Reason.BODY_MALFORMED, message)

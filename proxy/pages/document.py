@@ -1,0 +1,65 @@
+"""HTML documents of the gate's own: one layout, one style sheet inside it, and headers that let nothing else in."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Final
+
+from policy.call import ClientReply
+
+HTML: Final = "text/html; charset=utf-8"
+
+
+def template(name: str) -> Template:
+    """A file of this folder. `$name` in it stands for text that is already HTML."""
+    return Template(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+
+
+_LAYOUT: Final = template("layout.html")
+_STYLE: Final = template("style.css").template
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode("utf-8")).digest()).decode("ascii")
+
+PRIVATE_HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+)
+DOCUMENT_HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    # Tells other sites and other pages nothing but the origin, so no `?token=` of the address. Not `no-referrer`: with it browsers send
+    # `Origin: null` with the page's own form (Fetch standard, 3.2.5), which over plain HTTP cannot be told from a stranger's.
+    ("Referrer-Policy", "strict-origin"),
+    ("X-Frame-Options", "DENY"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    (
+        "Content-Security-Policy",
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'",
+    ),
+)
+
+
+def document(
+    title: str,
+    content: str,
+    *,
+    status: int = 200,
+    is_wide: bool = False,
+    headers: Iterable[tuple[str, str]] = (),
+) -> ClientReply:
+    """A whole page. title: plain text; content: HTML in which everything foreign is escaped."""
+    text = _LAYOUT.substitute(
+        title=escape(f"{title} - comfygate"), style=_STYLE, width="wide" if is_wide else "", content=content
+    )
+    return ClientReply(status, text.encode("utf-8"), HTML, (*DOCUMENT_HEADERS, *headers))
+
+
+def redirect(location: str, headers: Iterable[tuple[str, str]] = ()) -> ClientReply:
+    """Leads a browser on with GET. location: a path of the gate."""
+    return ClientReply(303, b"", HTML, (("Location", location), *PRIVATE_HEADERS, *headers))

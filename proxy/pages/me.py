@@ -1,0 +1,128 @@
+"""Who am I: the caller's own view of tenant, policy, limits and jobs, for programs and for people. Shows what it is given and finds nothing out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from typing import Any, Final
+
+from policy.call import ClientReply
+from proxy.pages.document import PRIVATE_HEADERS, document, template
+
+_ME: Final = template("me.html")
+_VARY: Final = ("Vary", "Accept")
+_LOGOUT: Final = (
+    '<form method="post" action="/gate/logout"><button class="second" type="submit">Sign out</button></form>'
+)
+_WITH_TIME: Final = "%Y-%m-%d %H:%M UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitView:
+    """One limit. size: in words, "30/minute"; remaining and total: as numbers, None where nobody counts."""
+
+    name: str
+    size: str
+    remaining: float | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeView:
+    """What `/gate/me` shows. subject: the key's id, or the token's subject; times are Unix times in seconds, None for never.
+
+    policy: sentences; gpu: the budget of GPU seconds, None without one; session_ends_at_s: None for a caller without a browser session.
+    """
+
+    tenant: str
+    subject: str
+    role: str
+    scopes: tuple[str, ...]
+    policy: list[str]
+    limits: tuple[LimitView, ...]
+    jobs_pending: int
+    jobs_running: int
+    gpu: LimitView | None = None
+    key_expires_at_s: float | None = None
+    session_ends_at_s: float | None = None
+
+
+def wants_html(accept: str) -> bool:
+    """Whether an Accept field (RFC 9110, 12.5.1) asks for a page by name; `*/*`, which programs send, is answered with JSON."""
+    weights = {"text/html": 0.0, "application/json": 0.0}
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if kind in weights:
+            weights[kind] = next((_weight(text[2:]) for text in parameters if text.startswith("q=")), 1.0)
+    return weights["text/html"] > 0 and weights["text/html"] >= weights["application/json"]
+
+
+def me_json(view: MeView) -> ClientReply:
+    value: dict[str, Any] = {
+        "tenant": view.tenant,
+        "subject": view.subject,
+        "role": view.role,
+        "scopes": list(view.scopes),
+        "policy": list(view.policy),
+        "limits": [_limit_value(limit) for limit in view.limits],
+        "gpu": _limit_value(view.gpu) if view.gpu else None,
+        "jobs": {"pending": view.jobs_pending, "running": view.jobs_running},
+        "key_expires": _iso(view.key_expires_at_s),
+        "session_ends": _iso(view.session_ends_at_s),
+    }
+    return ClientReply(200, value, headers=(*PRIVATE_HEADERS, _VARY))
+
+
+def me_page(view: MeView) -> ClientReply:
+    session = f"<dt>Session ends</dt><dd>{_moment(view.session_ends_at_s)}</dd>" if view.session_ends_at_s else ""
+    limits = (*view.limits, view.gpu) if view.gpu else view.limits
+    content = _ME.substitute(
+        tenant=escape(view.tenant),
+        subject=escape(view.subject),
+        role=escape(view.role),
+        scopes=escape(", ".join(view.scopes)) or "nothing",
+        expires=_moment(view.key_expires_at_s),
+        session=session,
+        jobs=f"{view.jobs_pending} waiting, {view.jobs_running} running",
+        policy="\n".join(f"<li>{escape(line)}</li>" for line in view.policy) or "<li>None: ask for a policy.</li>",
+        limits=_limits_table(limits) if limits else '<p class="quiet">None.</p>',
+        logout=_LOGOUT if view.session_ends_at_s else "",
+    )
+    return document(view.tenant, content, is_wide=True, headers=(_VARY,))
+
+
+def _limits_table(limits: Iterable[LimitView]) -> str:
+    rows = "\n".join(_row(limit) for limit in limits)
+    head = '<tr><th scope="col">What</th><th scope="col">Limit</th><th scope="col">Left</th></tr>'
+    return f"<table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table>"
+
+
+def _row(limit: LimitView) -> str:
+    name, size = escape(limit.name), escape(limit.size)
+    left = "not counted" if limit.remaining is None else f"{limit.remaining:,.0f}"
+    if limit.remaining is not None and limit.total:
+        left += f' <meter min="0" max="{limit.total:g}" value="{limit.remaining:g}" aria-label="{name} left"></meter>'
+    return f'<tr><th scope="row">{name}</th><td>{size}</td><td>{left}</td></tr>'
+
+
+def _limit_value(limit: LimitView) -> dict[str, Any]:
+    return {"name": limit.name, "size": limit.size, "remaining": limit.remaining, "total": limit.total}
+
+
+def _iso(moment_s: float | None) -> str | None:
+    return None if moment_s is None else datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _moment(moment_s: float | None) -> str:
+    if moment_s is None:
+        return "never"
+    return f'<time datetime="{_iso(moment_s)}">{datetime.fromtimestamp(moment_s, UTC).strftime(_WITH_TIME)}</time>'
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,1 @@
+document.title += " 0.33.0";

@@ -1,0 +1,1 @@
+"""Tools for those who work on comfygate; the gate itself does not need them."""

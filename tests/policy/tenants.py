@@ -1,0 +1,194 @@
+"""Two tenants on one ComfyUI, and the words to call rules with and to drive dialogues."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from policy.call import ClientCall, ClientReply, Dialogue, UpstreamCall, UpstreamReply
+from policy.caller import Caller, OwnFiles, Request
+from policy.catalogue import Catalogue, read_catalogue
+from policy.classes import compile_names
+from policy.judge import Policy
+from policy.namespace import Namespace
+from policy.principal import Principal, Role, TenantId
+from policy.violation import Reason, Violation
+
+
+def uuid_of(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+@dataclass
+class Jobs:
+    """A tenant's jobs, as a ledger would tell them."""
+
+    waiting: list[str] = field(default_factory=list)
+    active: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    temp: set[str] = field(default_factory=set)
+
+    def owns(self, prompt_id: str) -> bool:
+        return prompt_id in [*self.waiting, *self.active, *self.ended]
+
+    def pending(self) -> Sequence[str]:
+        return self.waiting
+
+    def running(self) -> Sequence[str]:
+        return self.active
+
+    def finished(self) -> Sequence[str]:
+        return self.ended
+
+    def has_temp_file(self, name: str) -> bool:
+        return name in self.temp
+
+
+def node(required: dict[str, Any], outputs: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+    entry = {"input": {"required": required}, "output": list(outputs), "output_node": False, "python_module": "nodes"}
+    return entry | more
+
+
+IN_CUSTOM = {"python_module": "custom_nodes.pack"}
+
+OBJECT_INFO: dict[str, Any] = {
+    "LoadImage": node({"image": [["bob.png", "tenants"], {"image_upload": True}]}, ["IMAGE", "MASK"]),
+    "LoadImageOutput": node(
+        {
+            "image": [
+                "COMBO",
+                {"image_upload": True, "image_folder": "output", "remote": {"route": "/internal/files/output"}},
+            ]
+        },
+        ["IMAGE"],
+    ),
+    "LoadLatent": node({"latent": [["root.latent"]]}, ["LATENT"]),
+    "LoadAudio": node({"audio": ["COMBO", {"options": [], "audio_upload": True}]}, ["AUDIO"]),
+    "Load3D": node(
+        {
+            "model_file": ["COMBO", {"options": ["none", "3d/bob.glb"], "file_upload": True}],
+            "image": ["LOAD_3D", {}],
+            "width": ["INT", {}],
+        },
+        ["IMAGE"],
+    ),
+    "Preview3D": node({"model_file": ["STRING,FILE_3D", {}]}, output_node=True),
+    "WebcamCapture": node({"image": ["WEBCAM", {}]}, ["IMAGE"]),
+    "GeminiInputFiles": node({"file": ["COMBO", {"options": ["shared.pdf", "bob.pdf"]}]}, ["GEMINI_INPUT_FILES"]),
+    "LoadImageDataSetFromFolder": node({"folder": ["COMBO", {"options": ["3d", "tenants/bob/cats"]}]}, ["IMAGE"]),
+    "SaveImage": node({"images": ["IMAGE"], "filename_prefix": ["STRING", {}]}, output_node=True),
+    "SaveLoRA": node({"lora": ["LORA_MODEL"], "prefix": ["STRING", {}]}, output_node=True),
+    "SaveImageDataSetToFolder": node(
+        {"images": ["IMAGE"], "folder_name": ["STRING", {}], "filename_prefix": ["STRING", {}]}, output_node=True
+    ),
+    "AddTextPrefix": node({"texts": ["STRING"], "prefix": ["STRING", {}]}, ["STRING"]),
+    "PreviewImage": node({"images": ["IMAGE"]}, output_node=True),
+    "Painter": node({"width": ["INT", {}]}, ["IMAGE"], has_intermediate_output=True),
+    "CheckpointLoaderSimple": node({"ckpt_name": [["a.safetensors"]]}, ["MODEL", "CLIP", "VAE"]),
+    "CLIPTextEncode": node({"text": ["STRING", {}], "clip": ["CLIP"]}, ["CONDITIONING"]),
+    "EmptyImage": node({"width": ["INT", {}]}, ["IMAGE"]),
+    "CustomCombo": node({"choice": ["COMBO", {"options": []}]}, ["STRING"], python_module="comfy_extras.nodes_logic"),
+    "Batch": node(
+        {
+            "mode": [
+                "COMFY_DYNAMICCOMBO_V3",
+                {
+                    "options": [
+                        {
+                            "key": "file",
+                            "inputs": {"required": {"picture": [["tenants/bob/x.png"], {"image_upload": True}]}},
+                        },
+                        {"key": "none", "inputs": {}},
+                    ]
+                },
+            ]
+        },
+        ["IMAGE"],
+    ),
+    "PackLoadVideo": node({"video": [["clip.mp4"]], "mode": [["fast", "slow"]]}, ["IMAGE"], **IN_CUSTOM),
+    "PackLoadEmpty": node({"video": [[]]}, ["IMAGE"], **IN_CUSTOM),
+    "PackLoadFolder": node({"directory": [["3d", "tenants"]]}, ["IMAGE"], **IN_CUSTOM),
+    "PackLoadListed": node({"file": [["tenants/bob/x.png"]]}, ["IMAGE"], **IN_CUSTOM),
+    "PackLoadPath": node(
+        {"video_path": ["STRING", {}], "file": ["STRING", {}], "text": ["STRING", {}]}, ["IMAGE"], **IN_CUSTOM
+    ),
+    "PackSave": node(
+        {"images": ["IMAGE"], "output_path": ["STRING", {}], "filename_prefix": ["STRING", {}]},
+        output_node=True,
+        **IN_CUSTOM,
+    ),
+}
+CATALOGUE: Catalogue = read_catalogue(OBJECT_INFO)
+EVERYTHING = Policy(
+    "everything", allow=compile_names(["*"]), deny=compile_names(["AddTextPrefix"]), max_nodes=100, max_depth=100
+)
+
+
+def caller_of(tenant: str = "alice", role: Role = Role.USER, **more: Any) -> Caller:
+    name = TenantId(tenant)
+    caller = Caller(
+        principal=Principal("key", name, role),
+        names=Namespace(name),
+        jobs=Jobs(),
+        policy=EVERYTHING,
+        catalogue=CATALOGUE,
+        files=OwnFiles(),
+        shared_inputs=("shared.pdf", "example.png", "shared/"),
+    )
+    return replace(caller, **more)
+
+
+def request_of(
+    caller: Caller | None = None,
+    *,
+    method: str = "GET",
+    segments: tuple[str, ...] = (),
+    query: dict[str, str] | None = None,
+    parameters: dict[str, str] | None = None,
+    document: Any = None,
+    raw: bytes = b"",
+) -> Request:
+    call = ClientCall(method, segments, tuple((query or {}).items()), parameters or {})
+    return Request(call, caller or caller_of(), document, raw)
+
+
+def reply_of(value: Any, status: int = 200) -> UpstreamReply:
+    return UpstreamReply(status, value, json.dumps(value).encode())
+
+
+def drive(dialogue: Dialogue, *answers: Any) -> tuple[list[Any], ClientReply]:
+    """Runs a dialogue with these answers, which must be all that it asks for; returns its steps and its reply."""
+    steps: list[Any] = []
+    waiting = list(answers)
+    try:
+        steps.append(next(dialogue))
+        while True:
+            steps.append(dialogue.send(waiting.pop(0)))
+    except StopIteration as end:
+        assert not waiting, f"answers that nothing asked for: {waiting}"
+        reply = end.value
+        assert isinstance(reply, ClientReply)
+        return steps, reply
+
+
+def sent(call: UpstreamCall) -> Any:
+    """The JSON document that a call carries."""
+    assert isinstance(call.body, bytes)
+    return json.loads(call.body)
+
+
+def refusal(function: Any, *arguments: Any) -> Violation:
+    """The violation that a rule raises; a dialogue is started first."""
+    try:
+        result = function(*arguments)
+        if hasattr(result, "send"):
+            next(result)
+    except Violation as violation:
+        return violation
+    raise AssertionError(f"accepted: {result}")
+
+
+def is_refused(function: Any, *arguments: Any, reason: Reason) -> bool:
+    return refusal(function, *arguments).reason is reason

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.classes import Names, compile_names, is_glob
+
+PRESETS = {"core": frozenset({"KSampler", "VAEDecode"})}
+
+
+@pytest.mark.parametrize(
+    ("entries", "name", "is_listed"),
+    [
+        (["KSampler"], "KSampler", True),
+        (["KSampler"], "ksampler", False),
+        (["KSampler"], "KSampler ", False),
+        (["KSampler"], " KSampler", False),
+        (["KSampler"], "KSampler\n", False),
+        (["KSampler"], "KS\u0430mpler", False),
+        (["KSampler"], "\uff2bSampler", False),
+        (["Café"], "Cafe\u0301", False),
+        (["CLIPText*"], "CLIPTextEncode", True),
+        (["CLIPText*"], "CLIPText", True),
+        (["CLIPText*"], "XCLIPText", False),
+        (["CLIPText*"], "CLIPText\nx", True),
+        (["*Image"], "SaveImage", True),
+        (["*Image"], "SaveImages", False),
+        (["*a*b*"], "xxaxxbxx", True),
+        (["*a*b*"], "xxbxxaxx", False),
+        (["*aab"], "aaab", True),
+        (["a*ab*b"], "ab", False),
+        (["Save?mage"], "SaveImage", True),
+        (["Save?mage"], "Savemage", False),
+        (["*"], "", True),
+        (["**"], "x", True),
+        (["Odd [x]"], "Odd [x]", True),
+        (["Odd [x]"], "Odd x", False),
+        (["Is It?"], "Is It?", True),
+        (["a.b"], "axb", False),
+        (["@core"], "KSampler", True),
+        (["@core", "X*"], "Xa", True),
+        (["@core"], "@core", False),
+        ([], "KSampler", False),
+    ],
+)
+def test_names_match_exactly_or_by_glob(entries: list[str], name: str, is_listed: bool) -> None:
+    assert compile_names(entries, PRESETS).has(name) is is_listed
+
+
+@pytest.mark.parametrize(("entries", "message"), [(["@nope"], "known are @core"), ([""], "empty")])
+def test_entries_without_meaning_are_errors(entries: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compile_names(entries, PRESETS)
+
+
+def test_an_unknown_preset_is_an_error_when_there_are_none() -> None:
+    with pytest.raises(ValueError, match="known are none"):
+        compile_names(["@core"], {})
+
+
+def test_a_name_with_an_at_sign_is_a_name_where_there_are_no_presets() -> None:
+    assert compile_names(["@core"]) == Names(frozenset({"@core"}))
+
+
+def test_globs_are_told_from_names() -> None:
+    assert [is_glob(text) for text in ("a", "a*", "a?", "[a]")] == [False, True, True, False]
+
+
+def test_globs_take_linear_time() -> None:
+    """A backtracking pattern would need ages for this."""
+    names = compile_names(["*a*a*a*a*a*a*a*a*b"])
+    assert not names.has("a" * 100_000)
+
+
+@given(st.text("ab*?", min_size=1, max_size=12), st.text("abc", max_size=12))
+def test_globs_mean_what_fnmatch_means(glob: str, name: str) -> None:
+    assert compile_names([glob]).has(name) == (re.fullmatch(translate(glob), name) is not None)
