@@ -23,6 +23,8 @@ MAX_WORKFLOWS: Final = 4096
 MIN_WEIGHT: Final = 0.001
 MAX_WEIGHT: Final = 1000.0
 
+# Not zero: the numbers just above it are denormal.
+_ORIGIN: Final = 1.0
 # Doubles are exact to 2**-20 s below this; beyond it the idle queue starts again at zero.
 _REBASE_AT: Final = 2.0**32
 # Nobody reaches this by queueing fairly: a number somebody gave a job by hand says nothing about shares.
@@ -91,11 +93,11 @@ class FairQueue:
 
     def __init__(self, weights: Mapping[str, float] | None = None, costs: Costs | None = None) -> None:
         self._weights: dict[str, float] = {}
-        self._costs = costs or Costs()
+        self._costs = Costs() if costs is None else costs
         self._jobs: dict[str, _Job] = {}
         self._numbers: set[float] = set()
         self._finish_tags: dict[TenantId, float] = {}
-        self._virtual_time = 0.0
+        self._virtual_time = _ORIGIN
         # Priority jobs stand closer together than they cost: while some do, order is read from tags counted anew, not from numbers.
         self._is_crowded = False
         self.set_weights(weights or {})
@@ -134,8 +136,8 @@ class FairQueue:
         known = self._jobs.get(prompt_id)
         if known is not None:
             return known.number
-        lowest = min(self._numbers, default=0.0)
-        job = _Job(tenant, min(lowest, 0.0) - 1.0, self._costs.estimate(workflow), 0.0, workflow)
+        lowest = min(self._numbers, default=_ORIGIN)
+        job = _Job(tenant, min(lowest, _ORIGIN) - 1.0, self._costs.estimate(workflow), 0.0, workflow)
         return self._insert(prompt_id, job)
 
     def adopt(self, item: Listed) -> None:
@@ -161,7 +163,7 @@ class FairQueue:
         for item in listing:
             self.adopt(item)
         # A newcomer comes before what waits, but not by its whole backlog: the virtual time is the first number that fair queueing may have given.
-        self._virtual_time = min((number for number in self._numbers if 0 <= number < _MAX_TAG), default=0.0)
+        self._virtual_time = min((number for number in self._numbers if _ORIGIN <= number < _MAX_TAG), default=_ORIGIN)
         for prompt_id in running:
             self.start(prompt_id)
 
@@ -226,7 +228,7 @@ class FairQueue:
         self._finish_tags.clear()
         self._is_crowded = False
         if self._virtual_time > _REBASE_AT:
-            self._virtual_time = 0.0
+            self._virtual_time = _ORIGIN
 
     def _pending(self) -> list[_Job]:
         return sorted((job for job in self._jobs.values() if not job.is_running and job.span), key=_number_of)
@@ -241,13 +243,14 @@ class FairQueue:
 
     def _place(self, tenant: TenantId, start_tag: float) -> float:
         """The start tag, after the tenant's own jobs; and before the jobs of neighbours whose priority jobs have pushed them beyond their share."""
-        own = max((job.number for job in self._jobs.values() if job.tenant == tenant), default=-math.inf)
-        number = max(start_tag, math.nextafter(own, math.inf))
+        mine = (job.number for job in self._jobs.values() if job.tenant == tenant and job.number < _MAX_TAG)
+        after_mine = math.nextafter(max(mine, default=-math.inf), math.inf)
+        number = max(start_tag, after_mine)
         ceiling = self._ceiling(tenant, start_tag) if self._is_crowded else math.inf
         if number < ceiling:
             return number
         floor = max((other for other in self._numbers if other < ceiling), default=ceiling - 1.0)
-        return max(floor + (ceiling - floor) * _GAP_SHARE, math.nextafter(own, math.inf))
+        return max(floor + (ceiling - floor) * _GAP_SHARE, after_mine)
 
     def _ceiling(self, tenant: TenantId, start_tag: float) -> float:
         """The number of the first neighbour's job that fair queueing would start after `start_tag`."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Final
 
-from policy.call import ClientCall, ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall
+from policy.call import ClientCall, ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall, UpstreamPath
 from policy.caller import Request
+from policy.namespace import Folder
 from policy.principal import Principal, Scope
 from policy.violation import Reason, Violation
 
@@ -86,10 +87,14 @@ class Asks:
 
 @dataclass(frozen=True, slots=True)
 class Rewrites:
-    """A rule that makes one call of the client's. reply: None streams ComfyUI's answer as it is."""
+    """A rule that makes one call of the client's. reply: None streams ComfyUI's answer as it is.
+
+    on_disk: which file the answer is, for a gate that sees ComfyUI's folders; None when only ComfyUI can make it.
+    """
 
     request: RequestRule
     reply: ReplyRule | None
+    on_disk: Callable[[Request], tuple[Folder, UpstreamPath] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,8 @@ class Route:
     slashed: frozenset[str] = frozenset()
     needs_catalogue: bool = False
     """The rule judges or shows node classes, so it waits until ComfyUI has described them."""
+    stores: bool = False
+    """The call adds to what the tenant stores, so its quota is looked at."""
     needs_files: bool = False
     """The rule shows the tenant's own files."""
 

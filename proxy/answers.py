@@ -82,7 +82,7 @@ def forwarded_headers(
 def cache_control(caching: Caching, last_segment: str) -> str:
     """An edge keeps pictures and scripts by their extension unless it is told not to; only hashed names are safe to keep."""
     if caching is not Caching.PUBLIC:
-        return caching.value
+        return str(caching.value)
     return f"public, max-age={_YEAR_S}, immutable" if _HASHED.fullmatch(last_segment) else "private, no-cache"
 
 

@@ -5,31 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
-from policy.principal import Principal
-from policy.routes import Budget
+from policy.principal import Principal, TenantId
 from proxy.catalogue import CatalogueSource
 from proxy.config import Config, ConfigError, load_config
+from proxy.config.limits import LimitSettings
 from proxy.desk import Desk
+from proxy.disk import Disk
 from proxy.files import TenantFiles
 from proxy.gatekeeper import Gatekeeper
 from proxy.gatepages import GatePages
 from proxy.ledger import Job, Ledger
+from proxy.limits.assembly import Limits
 from proxy.listeners import Listener, public_server
 from proxy.metrics import Metrics
 from proxy.observer import Observer
 from proxy.ops import Ops
-from proxy.pages.me import LimitView
 from proxy.pipeline import Pipeline
 from proxy.record import Recorder, RequestLog
 from proxy.rulebook import build_rulebook
 from proxy.services import Services
 from proxy.shelf import Shelf
 from proxy.sockets import GATE_STOPS, Sockets
+from proxy.storage import Storage
 from proxy.streams import EventStreams, JobHooks
 from proxy.tasks import Tasks
 from proxy.turns import Turns
@@ -37,21 +41,6 @@ from proxy.upstream import Upstream
 
 _log = logging.getLogger("comfygate")
 _EXPIRY_CHECK_S: Final = 0.5
-
-
-class _NoLimits:
-    async def acquire(self, principal: Principal, budget: Budget) -> list[tuple[str, str]]:
-        return []
-
-    async def spend_bytes(self, principal: Principal, amount: int) -> None: ...
-
-    async def failed(self, address: str, key_id: str | None) -> None: ...
-
-    async def remaining(self, principal: Principal) -> list[LimitView]:
-        return []
-
-    async def gpu_budget(self, principal: Principal) -> LimitView | None:
-        return None
 
 
 class Gate:
@@ -62,32 +51,42 @@ class Gate:
         rulebook = build_rulebook(config)
         self.metrics = Metrics()
         self._tasks = Tasks()
+        directory = config.resolve(config.upstream.directory) if config.upstream.directory is not None else None
         upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
+        self._limits = Limits(config)
         ledger = Ledger()
+        self._desk = Desk(ledger, self._limits.slots, self._limits.budgets, _weights(config))
         catalogue = CatalogueSource(upstream)
         observer = Observer(
-            upstream, ledger, on_started=self._job_moved, on_ended=self._job_moved, on_connected=catalogue.renew
+            upstream,
+            ledger,
+            on_started=self._started,
+            on_ended=self._ended,
+            on_synced=self._desk.synced,
+            on_connected=self._connected,
         )
         sockets = Sockets()
         self._streams = EventStreams(
             upstream,
             sockets,
             reconnect_grace_s=lambda: self.services.rulebook.config.server.reconnect_grace,
-            hooks=JobHooks(self._job_started, lambda prompt_id: observer.poke(), ledger.add_temp_files),
+            slot=self._socket_slot,
+            hooks=JobHooks(self._seen_running, lambda prompt_id: observer.poke(), ledger.add_temp_files),
         )
         self.services = Services(
             rulebook=rulebook,
             upstream=upstream,
-            gatekeeper=Gatekeeper(lambda: self.services.rulebook.authenticator, _NoLimits()),
+            gatekeeper=Gatekeeper(lambda: self.services.rulebook.authenticator, self._limits),
             pages=GatePages(lambda: self.services),
             ledger=ledger,
             observer=observer,
             catalogue=catalogue,
             shelf=Shelf(),
             turns=Turns(),
-            files=TenantFiles(config.upstream.directory),
-            desk=Desk(ledger),
-            limiter=_NoLimits(),
+            files=TenantFiles(directory),
+            storage=Storage(Disk(directory) if directory is not None else None, ledger, self._limits_of_tenants),
+            desk=self._desk,
+            limiter=self._limits,
             sockets=sockets,
             streams=self._streams,
             recorder=Recorder(self.metrics, log),
@@ -110,10 +109,12 @@ class Gate:
         except BaseException:
             await self.ops.stop()
             raise
+        await self._limits.start()
         await self.services.upstream.start()
         await self._start_verifiers()
         self.services.observer.start()
         self._tasks.start(self._close_expired(), "expiry")
+        self._tasks.start(self.services.storage.sweep_forever(), "retention")
         _log.info("gate on %s, ops on %s, ComfyUI at %s", self.public.url, self.ops.url, config.upstream.url)
 
     async def stop(self) -> None:
@@ -130,6 +131,8 @@ class Gate:
         await self.public.stop()
         await self.ops.stop()
         await self._stop_verifiers()
+        await self._desk.stop()
+        await self._limits.stop()
         await self.services.upstream.stop()
 
     async def reload(self, file: Path) -> bool:
@@ -141,6 +144,8 @@ class Gate:
             self.metrics.config_reloads.labels("bad").inc()
             _log.error("the changed configuration is not used, the old one stays in force:\n%s", error)
             return False
+        self._limits.apply(config)
+        self._desk.set_weights(_weights(config))
         self.services.rulebook = rulebook
         await self._start_verifiers()
         closed = self.services.sockets.close_dead(lambda who: rulebook.authenticator.is_alive(who, time.time()))
@@ -164,13 +169,32 @@ class Gate:
             authenticator = self.services.rulebook.authenticator
             self.services.sockets.close_dead(lambda who, check=authenticator: check.is_alive(who, time.time()))  # type: ignore[misc]
 
-    def _job_started(self, prompt_id: str) -> None:
+    def _limits_of_tenants(self) -> dict[TenantId, LimitSettings]:
+        config = self.services.rulebook.config
+        return {TenantId(name): config.limits.named[tenant.limits] for name, tenant in config.tenants.items()}
+
+    @asynccontextmanager
+    async def _socket_slot(self, principal: Principal) -> AsyncIterator[None]:
+        with await self._limits.slots.claim_socket(principal):
+            yield
+
+    async def _connected(self) -> None:
+        """ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
+        self._desk.rebuilt()
+        await self.services.catalogue.renew()
+
+    def _seen_running(self, prompt_id: str) -> None:
+        """A tenant's own stream says so, before the observer has asked."""
         job = self.services.ledger.job(prompt_id)
         if job is not None and self.services.ledger.start(job):
-            self._job_moved(job)
+            self._started(job)
 
-    def _job_moved(self, job: Job) -> None:
-        """A job began or ended: its tenant's clients hear of it."""
+    def _started(self, job: Job) -> None:
+        self._desk.started(job)
+        self._streams.announce(job.tenant)
+
+    def _ended(self, job: Job) -> None:
+        self._desk.ended(job)
         self._streams.announce(job.tenant)
 
     def _refresh_gauges(self) -> None:
@@ -178,3 +202,7 @@ class Gate:
         self.metrics.upstream_up.set(observer.is_connected)
         self.metrics.worker_stuck.set(observer.is_worker_stuck)
         self.metrics.websockets.set(len(self.services.sockets))
+
+
+def _weights(config: Config) -> dict[str, float]:
+    return {name: config.limits.named[tenant.limits].weight for name, tenant in config.tenants.items()}

@@ -33,14 +33,16 @@ class BodyLimits:
 class BodyStream:
     """The client's body as it comes, at most once. `error` holds why it broke off: the upstream client hides it in its own exception."""
 
-    def __init__(self, request: web.BaseRequest, limits: BodyLimits) -> None:
+    def __init__(self, request: web.BaseRequest, limits: BodyLimits, over: Violation | None = None) -> None:
+        """over: what a body beyond the limit is refused with. Raises it at once when the declared length is."""
         self._request = request
         self._limits = limits
+        self._over = over or too_large(limits.max_bytes)
         self.received_bytes = 0
         self.error: Exception | None = None
         declared = request.content_length
         if declared is not None and declared > limits.max_bytes:
-            raise too_large(limits.max_bytes)
+            raise self._over
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -54,9 +56,10 @@ class BodyStream:
     async def _chunks(self) -> AsyncIterator[bytes]:
         content = self._request.content
         clock = asyncio.get_running_loop().time
-        started_s = clock()
+        waited_s = 0.0  # for the client alone: while ComfyUI takes its time the client cannot send
         while True:
-            left_s = min(self._limits.timeout_s, started_s + self._limits.allowed_s(self.received_bytes) - clock())
+            left_s = min(self._limits.timeout_s, self._limits.allowed_s(self.received_bytes) - waited_s)
+            began_s = clock()
             try:
                 async with asyncio.timeout(max(left_s, 0)):
                     chunk = await content.readany()
@@ -66,9 +69,10 @@ class BodyStream:
                 raise ClientGone(str(error)) from error
             if not chunk:
                 return
+            waited_s += clock() - began_s
             self.received_bytes += len(chunk)
             if self.received_bytes > self._limits.max_bytes:
-                raise too_large(self._limits.max_bytes)
+                raise self._over
             yield chunk
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, ReleaseJob, Step, UpstreamCall, UpstreamReply
 from policy.principal import Principal
-from proxy.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.exchange import Exchange
 from proxy.jobdesk import JobDesk
 from proxy.upstream import Upstream
 
 
 class Conversation:
-    """One dialogue. A job that was claimed for a call that provably never reached ComfyUI is released again."""
+    """One dialogue. A claimed job that did not come to be is released, whatever went wrong."""
 
     def __init__(
         self, upstream: Upstream, desk: JobDesk, principal: Principal, exchange: Exchange, time_limit_s: float
@@ -41,14 +41,20 @@ class Conversation:
         except StopIteration as end:
             reply: ClientReply = end.value
             if self._claimed is not None:
-                self._desk.submitted(self._claimed, reply.status == 200)
+                self._desk.submitted(self._claimed)
             return reply
-        except UpstreamUnavailable:
+        except BaseException:
+            # Where ComfyUI took the job all the same, the observer finds it in the queue, with its owner.
             if self._claimed is not None:
-                self._desk.submitted(self._claimed, False)
+                self._desk.release(self._claimed.prompt_id)
             raise
         finally:
             dialogue.close()
+
+    async def hold_in(self, turn: AbstractAsyncContextManager[None], dialogue: Dialogue) -> ClientReply:
+        """The same, when it is its turn."""
+        async with turn:
+            return await self.hold(dialogue)
 
     async def _perform(self, step: Step) -> Any:
         match step:
@@ -62,15 +68,16 @@ class Conversation:
                 self._claimed = None
                 return None
             case _:
-                async with asyncio.TaskGroup() as group:
-                    asked = [group.create_task(self._ask(call)) for call in step]
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        asked = [group.create_task(self._ask(call)) for call in step]
+                except ExceptionGroup as errors:
+                    raise errors.exceptions[0] from None  # the first failure cancelled the others
                 return [task.result() for task in asked]
 
     async def _ask(self, call: UpstreamCall) -> UpstreamReply:
         started_s = time.perf_counter()
         try:
             return await self._upstream.ask(call, time_limit_s=self._time_limit_s)
-        except (UpstreamTimeout, UpstreamUnavailable) as error:
-            raise error
         finally:
             self._exchange.upstream_s += time.perf_counter() - started_s

@@ -1,28 +1,88 @@
-"""Where a job is claimed before it exists upstream: ownership and its place in the queue, in one step."""
+"""Where a job is claimed before it exists upstream: ownership, a slot, the budget and a place in the queue, or none of them.
+
+What the observer sees of the jobs comes back here: slots are freed, GPU seconds counted, the fair queue goes on.
+"""
 
 from __future__ import annotations
 
-import itertools
+import logging
+from collections.abc import Mapping
 
 from policy.call import ClaimedJob, ClaimJob
+from policy.fairness import FairQueue, Listed
 from policy.principal import Principal
-from proxy.ledger import Ledger
+from proxy.ledger import Job, JobState, Ledger, Outcome
+from proxy.limits.budgets import Budgets
+from proxy.limits.slots import Slots
+from proxy.tasks import Tasks
+
+_log = logging.getLogger("comfygate")
 
 
 class Desk:
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, slots: Slots, budgets: Budgets, weights: Mapping[str, float]) -> None:
         self._ledger = ledger
-        self._numbers = itertools.count(1)
+        self._slots = slots
+        self._budgets = budgets
+        self._fair = FairQueue(weights)
+        self._tasks = Tasks()
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        self._fair.set_weights(weights)
 
     async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
-        job = self._ledger.claim(principal.tenant, wish.prompt_id, subject=principal.subject, workflow=wish.workflow)
-        return ClaimedJob(job.prompt_id, float(next(self._numbers)))
-
-    def submitted(self, job: ClaimedJob, was_taken: bool) -> None:
-        if was_taken:
-            self._ledger.submitted(job.prompt_id, job.number)
-        else:
+        """Raises LimitExceeded when the tenant has no slot or no budget left; then nothing is claimed."""
+        tenant = principal.tenant
+        await self._budgets.check(tenant, self._fair.pending_cost_s(tenant))
+        job = self._ledger.claim(tenant, wish.prompt_id, subject=principal.subject, workflow=wish.workflow)
+        try:
+            await self._slots.claim_job(tenant, job.prompt_id)
+        except BaseException:
             self._ledger.release(job.prompt_id)
+            raise
+        job.number = self._fair.claim(tenant, job.prompt_id, wish.workflow, wish.priority)
+        return ClaimedJob(job.prompt_id, job.number)
+
+    def submitted(self, job: ClaimedJob) -> None:
+        """ComfyUI took the job."""
+        self._ledger.submitted(job.prompt_id, job.number)
 
     def release(self, prompt_id: str) -> None:
+        """The job never came to be."""
         self._ledger.release(prompt_id)
+        self._slots.free_job(prompt_id)
+        self._fair.release(prompt_id)
+
+    def started(self, job: Job) -> None:
+        self._fair.start(job.prompt_id)
+
+    def ended(self, job: Job) -> None:
+        """However it ended: what it used is counted, what it held is free."""
+        self._slots.free_job(job.prompt_id)
+        if job.started_at_s is None or job.outcome is Outcome.LOST:
+            self._fair.release(job.prompt_id)
+        else:
+            self._fair.finish(job.prompt_id, job.gpu_s)
+        if job.gpu_s > 0:
+            self._tasks.start(self._budgets.add(job.tenant, job.prompt_id, job.gpu_s, job.ended_at_s), "gpu seconds")
+
+    def synced(self) -> None:
+        """The ledger is as ComfyUI's queue is: also what another replica, or this gate before a restart, has sent."""
+        active = [job for job in self._ledger.active() if job.state is not JobState.CLAIMED]
+        for job in active:
+            self._fair.adopt(Listed(job.number, job.tenant, job.prompt_id, job.workflow))
+            if job.state is JobState.RUNNING:
+                self._fair.start(job.prompt_id)
+        self._slots.reconcile({job.prompt_id: job.tenant for job in active})
+
+    def rebuilt(self) -> None:
+        """After a (re)connection: the queue is read anew."""
+        active = [job for job in self._ledger.active() if job.state is not JobState.CLAIMED]
+        self._fair.rebuild(
+            (Listed(job.number, job.tenant, job.prompt_id, job.workflow) for job in active),
+            [job.prompt_id for job in active if job.state is JobState.RUNNING],
+        )
+        self.synced()

@@ -27,7 +27,9 @@ class Unauthenticated(Exception):
 
 
 class LimitExceeded(Exception):
-    """Over a limit: 429. retry_after_s: when it is worth asking again. limit: its name and size in words."""
+    """Over a limit: 429. retry_after_s: when it is worth asking again. limit: its name and size in words. headers: for the answer."""
+
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, message: str, *, limit: str, retry_after_s: float, reason: str = "rate-limited") -> None:
         super().__init__(message)
@@ -124,7 +126,9 @@ def refusal_for(error: Exception) -> Refusal | None:
             )
         case LimitExceeded():
             retry = str(max(1, round(error.retry_after_s + 0.5)))
-            return Refusal(429, error.reason, error.message, error.limit, headers=(("Retry-After", retry),))
+            return Refusal(
+                429, error.reason, error.message, error.limit, headers=(("Retry-After", retry), *error.headers)
+            )
         case UpstreamUnavailable():
             return Refusal(error.status, "upstream-unavailable", error.message, headers=(("Retry-After", "5"),))
         case UpstreamTimeout():

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from policy.principal import Principal
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# It stands in logs and answers: what looks like an API key, sent there by mistake, is not taken.
+_REQUEST_ID = re.compile(r"(?!cg_)[A-Za-z0-9._-]{1,64}")
 _RAY = re.compile(r"[0-9a-f]{16}(-[A-Z]{3})?")
 UNLISTED = "unlisted"
 

@@ -40,6 +40,9 @@ _TO_UPSTREAM: Final = {
         "User-Agent",
     )
 }
+_LISTS: Final = frozenset(
+    {"accept", "accept-encoding", "accept-language", "if-match", "if-none-match", "content-encoding"}
+)
 _OF_STREAMED_BODY: Final = {name.lower(): istr(name) for name in ("Content-Encoding", "Content-Length", "Content-Type")}
 _NOT_TO_CLIENT: Final = HOP_BY_HOP | {
     "date",
@@ -63,8 +66,16 @@ def to_upstream(headers: MultiMapping[str], *, with_body: bool) -> CIMultiDict[s
     for name, value in headers.items():
         key = name.lower()
         known = _TO_UPSTREAM.get(key) or (_OF_STREAMED_BODY.get(key) if with_body else None)
-        if known is not None and key not in dropped and known not in kept:
+        if known is None or key in dropped:
+            continue
+        if known not in kept:
             kept[known] = value
+        elif key in _LISTS:
+            kept[known] = f"{kept[known]}, {value}"  # RFC 9110, 5.3
+        else:
+            # Two programs could each take another one of them; named again, it stays out.
+            del kept[known]
+            dropped |= {key}
     return kept
 
 

@@ -13,8 +13,10 @@ class JobDesk(Protocol):
         """Raises LimitExceeded when the tenant has no slot or budget left."""
         ...
 
-    def submitted(self, job: ClaimedJob, was_taken: bool) -> None:
-        """ComfyUI took the job, or never will."""
+    def submitted(self, job: ClaimedJob) -> None:
+        """ComfyUI took the job."""
         ...
 
-    def release(self, prompt_id: str) -> None: ...
+    def release(self, prompt_id: str) -> None:
+        """The job never came to be."""
+        ...

@@ -145,6 +145,14 @@ class Ledger:
         if job is not None:
             job.temp_files |= frozenset(names)
 
+    def old_temp_files(self, tenant: TenantId, age_s: float) -> frozenset[str]:
+        """Preview files of the tenant's jobs that ended that long ago."""
+        before_s = self._clock() - age_s
+        jobs = self.of(tenant).jobs.values()
+        return frozenset(
+            name for job in jobs if job.ended_at_s is not None and job.ended_at_s < before_s for name in job.temp_files
+        )
+
     def end(self, job: Job, entry: Mapping[str, Any] | None) -> bool:
         """Closes a job with its history entry, None when ComfyUI has none; says whether that is news."""
         if job.state is JobState.ENDED:

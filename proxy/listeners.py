@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import errno
+import logging
+import secrets
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from proxy.answers import SERVER
 from proxy.config.server import ServerSettings
+from proxy.errors import Refusal
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _LINGERING_S: Final = 5.0
 _READ_BUFFER_BYTES: Final = 256 * 1024
+_CUT_OFF_S: Final = 0.5
+_log = logging.getLogger("comfygate")
 
 
 class ListenError(Exception):
@@ -24,7 +30,8 @@ class Listener:
     """One HTTP server on one address. `port` is the real one, also when 0 was asked for."""
 
     def __init__(self, server: web.Server, host: str, port: int, setting: str) -> None:
-        self._runner = web.ServerRunner(server, handle_signals=False)
+        # Whoever stops a listener has waited for its requests already: what still runs is cut off.
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_CUT_OFF_S)
         self._host = host
         self._wanted_port = port
         self._setting = setting
@@ -64,9 +71,44 @@ class Listener:
         await self._runner.cleanup()
 
 
+class _Connection(web.RequestHandler):
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answers what is not HTTP, which never becomes a call.
+
+        SECURITY: aiohttp would log and send back the line that it could not read, and a key may stand in it. test_malformed.py::test_keys_stay_out
+        """
+        _log.debug("a request from %s could not be read: %s", request.remote, type(exc).__name__)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        refusal = Refusal(status, "request-malformed", "This is not a well-formed HTTP/1.1 request.")
+        request_id = secrets.token_hex(8)
+        response = web.Response(
+            status=status, body=refusal.body(request_id), content_type="application/json", headers={hdrs.SERVER: SERVER}
+        )
+        response.headers["X-Request-Id"] = request_id
+        response.headers[hdrs.CACHE_CONTROL] = "private, no-store"
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __init__(self, handler: Handler, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._options = {name: value for name, value in options.items() if name != "handler_cancellation"}
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._options)
+
+
 def public_server(handler: Handler, settings: ServerSettings) -> web.Server:
     """The server for clients: no body is decompressed, and a client that leaves cancels what it asked for."""
-    return web.Server(
+    return _Server(
         handler,
         handler_cancellation=True,
         access_log=None,

@@ -36,7 +36,8 @@ def _get(*segments: str, **query: str) -> UpstreamCall:
 
 
 class Observer:
-    """on_started and on_ended are called once per job; on_connected after each (re)connection, before the first sync."""
+    """on_started and on_ended are called once per job, on_synced after each comparison with the queue, on_connected after each
+    (re)connection, when the ledger was rebuilt."""
 
     def __init__(
         self,
@@ -45,12 +46,14 @@ class Observer:
         *,
         on_started: Callable[[Job], None] = lambda job: None,
         on_ended: Callable[[Job], None] = lambda job: None,
+        on_synced: Callable[[], None] = lambda: None,
         on_connected: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._upstream = upstream
         self._ledger = ledger
         self._on_started = on_started
         self._on_ended = on_ended
+        self._on_synced = on_synced
         self._on_connected = on_connected
         self._tasks = Tasks()
         self._changed = asyncio.Event()
@@ -152,8 +155,13 @@ class Observer:
             job = self._ledger.job(prompt_id)
             if job is not None and self._ledger.start(job):
                 self._on_started(job)
+        for prompt_id in pending:
+            job = self._ledger.job(prompt_id)
+            if job is not None:
+                self._ledger.submitted(prompt_id, job.number)
         for prompt_id in known - running - pending:
             await self._close(prompt_id)
+        self._on_synced()
 
     async def _queue(self) -> tuple[set[str], set[str]]:
         """Ids that run and that wait. /api/jobs is a short list; /queue carries every graph, so it is read only for unknown ids."""
@@ -168,7 +176,10 @@ class Observer:
             else:
                 self._has_jobs_route = False  # before 0.33, or a history entry that breaks the route for everybody
         reply = await self._ask(_get("queue"))
-        queue = reply if isinstance(reply, dict) else {}
+        if not isinstance(reply, dict):
+            # Not knowing is not an empty queue: else every job would be taken for lost.
+            raise UpstreamUnavailable("ComfyUI does not tell its queue.")
+        queue = reply
         running = self._read_items(queue.get("queue_running"), JobState.RUNNING)
         return running, self._read_items(queue.get("queue_pending"), JobState.PENDING)
 
@@ -214,5 +225,5 @@ class Observer:
 def _number_of(item: Any) -> float:
     try:
         return float(item[0])
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         return 0.0

@@ -44,7 +44,7 @@ class Outbox:
     """Frames in order; `put` never waits. dropped_previews and sent_frames are for the metrics."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_preview_bytes: int = MAX_PREVIEW_BYTES) -> None:
-        self._frames: deque[Frame | None] = deque()
+        self._frames: deque[Frame] = deque()
         self._max_bytes = max_bytes
         self._max_preview_bytes = max_preview_bytes
         self._bytes = 0
@@ -58,6 +58,10 @@ class Outbox:
     @property
     def waiting_bytes(self) -> int:
         return self._bytes
+
+    @property
+    def is_closed(self) -> bool:
+        return self._close is not None
 
     def put(self, frame: Frame) -> None:
         """Adds a frame. When previews wait in excess the oldest are dropped; when all else is too much, the client is given up."""
@@ -86,11 +90,10 @@ class Outbox:
     async def get(self) -> Frame | Close:
         """The next frame, or the close when there is none left."""
         while True:
-            while self._frames:
+            if self._frames:
                 frame = self._frames.popleft()
-                if frame is not None:
-                    self._forget(frame)
-                    return frame
+                self._forget(frame)
+                return frame
             if self._close is not None:
                 return self._close
             self._ready.clear()
@@ -98,13 +101,14 @@ class Outbox:
 
     def _drop_previews(self) -> None:
         allowed = self._max_preview_bytes // 2 if self._bytes <= self._max_bytes else 0
-        for index, frame in enumerate(self._frames):
-            if self._preview_bytes <= allowed:
-                return
-            if frame is not None and frame.is_preview:
-                self._frames[index] = None
+        kept: deque[Frame] = deque()
+        for frame in self._frames:
+            if frame.is_preview and self._preview_bytes > allowed:
                 self._forget(frame)
                 self.dropped_previews += 1
+            else:
+                kept.append(frame)
+        self._frames = kept
 
     def _forget(self, frame: Frame) -> None:
         self._bytes -= frame.cost_bytes

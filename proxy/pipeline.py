@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, assert_never
 
 import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from policy.call import ClientCall, ClientReply, StreamedBody, UploadBody, UpstreamCall, parse_target
+from policy.call import ClientCall, ClientReply, StreamedBody, UploadBody, UpstreamCall, UpstreamPath, parse_target
 from policy.caller import Request
 from policy.document import parse_json
+from policy.namespace import Folder
 from policy.principal import Principal
 from policy.routes import (
     AdminsOnly,
@@ -32,13 +35,17 @@ from policy.routes import (
 from policy.table import TABLE
 from policy.violation import Reason, Violation
 from proxy import body, headers
-from proxy.answers import forwarded_headers, is_upgrade, refuse, reply_with
+from proxy.answers import forwarded_headers, is_upgrade, refuse, reply_with, stamp
 from proxy.conversation import Conversation
 from proxy.credentials import CREDENTIAL_PARAMETERS
+from proxy.disk import serve_file
 from proxy.errors import ClientGone, Refusal, refusal_for
 from proxy.exchange import Exchange
 from proxy.services import Services
+from proxy.tasks import Tasks
 from proxy.upload import UploadStream
+
+Locate = Callable[[Request], tuple[Folder, UpstreamPath] | None]
 
 _log = logging.getLogger("comfygate")
 _BUG = Refusal(500, "internal-error", "The gate failed. The request id is in its log.")
@@ -54,6 +61,7 @@ class Pipeline:
         self._services = services
         self.is_draining = False
         self._running = 0
+        self._tasks = Tasks(is_watched=True)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -111,12 +119,14 @@ class Pipeline:
                 return await self._forward(
                     request, exchange, match, incoming, as_it_is(call, has_body=match.route.body is not Body.NONE)
                 )
+            case Rewrites(on_disk=locate) if (file := await self._find(locate, incoming)) is not None:
+                return await self._from_disk(request, exchange, match.route, file)
             case Rewrites(request=rewrite):
                 return await self._forward(request, exchange, match, incoming, rewrite(incoming))
             case Asks(rule=ask, is_exclusive=is_exclusive):
                 talk = Conversation(services.upstream, services.desk, principal, exchange, match.route.time_limit_s)
-                async with services.turns.of(principal.tenant) if is_exclusive else nullcontext():
-                    return reply_with(exchange, await talk.hold(ask(incoming)))
+                turn = services.turns.of(principal.tenant) if is_exclusive else nullcontext()
+                return reply_with(exchange, await self._finish(talk.hold_in(turn, ask(incoming))))
             case Describes(rule=describe):
                 kept = await services.shelf.get(match, incoming, describe)
                 return reply_with(exchange, kept.answer(request.headers))
@@ -126,11 +136,34 @@ class Pipeline:
                 raise AssertionError("rule_for raises for these")
         assert_never(rule)
 
+    async def _finish(self, talk: Coroutine[Any, Any, ClientReply]) -> ClientReply:
+        """A dialogue that was begun is ended, also when its client has gone: half a dialogue is a job without an owner."""
+        return await asyncio.shield(self._tasks.start(talk, "dialogue"))
+
+    async def _find(self, locate: Locate | None, incoming: Request) -> Path | None:
+        disk = self._services.storage.disk
+        where = locate(incoming) if locate is not None and disk is not None else None
+        return await disk.find(*where) if where is not None and disk is not None else None
+
+    async def _from_disk(
+        self, request: web.BaseRequest, exchange: Exchange, route: Route, file: Path
+    ) -> web.StreamResponse:
+        """A picture without ComfyUI's event loop, also while that is busy."""
+        response = serve_file(file, cache_control=route.caching.value)
+        stamp(exchange, response.headers)
+        exchange.has_started = True
+        await response.prepare(request)
+        exchange.status = response.status
+        exchange.sent_bytes = response.content_length or 0
+        return response
+
     async def _read(
         self, request: web.BaseRequest, exchange: Exchange, route: Route, principal: Principal, call: ClientCall
     ) -> Request:
         """The bounded document that the rule judges; bodies that stream stay where they are."""
         caller = await self._services.caller(principal, route)
+        if route.stores and not principal.is_admin:
+            await self._services.storage.room_bytes(principal.tenant)
         if isinstance(route.rule_for(principal), Unchanged) or route.body in (Body.NONE, Body.STREAM):
             return Request(call, caller)
         raw = await body.read_whole(request, self._services.rulebook.json_limits)
@@ -152,7 +185,7 @@ class Pipeline:
         route = match.route
         rule = route.rule_for(incoming.caller.principal)
         rewrites_reply = rule.reply if isinstance(rule, Rewrites) else None
-        sent, content = self._body_of(request, outgoing, incoming)
+        sent, content = await self._body_of(request, route, outgoing, incoming)
         fields = headers.to_upstream(request.headers, with_body=isinstance(outgoing.body, StreamedBody))
         if rewrites_reply is not None:
             fields = CIMultiDict({"Accept-Encoding": "identity"})
@@ -161,7 +194,9 @@ class Pipeline:
         started_s = time.perf_counter()
         async with self._services.upstream.send(outgoing, fields, content, time_limit_s=route.time_limit_s) as stream:
             exchange.upstream_s = time.perf_counter() - started_s
-            exchange.received_bytes += sent.received_bytes if sent is not None else 0
+            if sent is not None:
+                exchange.received_bytes = sent.received_bytes
+                self._services.storage.stored(incoming.caller.principal.tenant, sent.received_bytes)
             if rewrites_reply is not None and stream.status < 400:
                 value = (await stream.whole()).value
                 return reply_with(exchange, ClientReply(stream.status, orjson.dumps(rewrites_reply(value, incoming))))
@@ -177,19 +212,25 @@ class Pipeline:
             await response.write_eof()
             return response
 
-    def _body_of(self, request: web.BaseRequest, outgoing: UpstreamCall, incoming: Request) -> tuple[Any, Any]:
+    async def _body_of(
+        self, request: web.BaseRequest, route: Route, outgoing: UpstreamCall, incoming: Request
+    ) -> tuple[body.BodyStream | None, Any]:
         """The client's stream, to be counted, and what is sent of it."""
         if isinstance(outgoing.body, bytes) or outgoing.body is None:
             return None, outgoing.body
-        stream = body.BodyStream(request, self._services.rulebook.upload_limits)
+        services, principal = self._services, incoming.caller.principal
+        limits, over = services.rulebook.upload_limits, None
+        room = await services.storage.room_bytes(principal.tenant) if route.stores and not principal.is_admin else None
+        if room is not None and room < limits.max_bytes:
+            limits, over = limits.within(room), services.storage.full(principal.tenant)
+        stream = body.BodyStream(request, limits, over)
         if isinstance(outgoing.body, UploadBody):
-            spend = self._services.limiter.spend_bytes
-            return stream, UploadStream(request, stream, outgoing.body.plan, incoming.caller.principal, spend)
+            return stream, UploadStream(request, stream, outgoing.body.plan, principal, services.limiter.spend_bytes)
         return (stream, stream) if request.can_read_body else (None, None)
 
     async def _relay(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse:
-        if not is_upgrade(request):
-            raise Violation(Reason.HEADER_MALFORMED, "This route is a WebSocket: send an upgrade.")
+        if request.method != "GET" or not is_upgrade(request) or not web.WebSocketResponse().can_prepare(request):
+            raise Violation(Reason.HEADER_MALFORMED, "This route is a WebSocket: send an upgrade (RFC 6455, 4.1).")
         return await self._services.streams.serve(request, exchange, incoming)
 
     def _failed(self, request: web.BaseRequest, exchange: Exchange, error: Exception) -> web.StreamResponse:

@@ -17,6 +17,7 @@ from proxy.apikeys import KeyRing
 from proxy.authentication import Authenticator
 from proxy.body import BodyLimits
 from proxy.config import Config, ConfigError, Mistake
+from proxy.limits.address import ClientAddresses
 from proxy.origin import OriginRules
 from proxy.presets import load_presets
 from proxy.services import Rulebook
@@ -35,7 +36,12 @@ def build_rulebook(config: Config, previous: Rulebook | None = None) -> Rulebook
         resolved = config.sessions.model_copy(
             update={"secret_file": config.resolve(secret_file) if secret_file is not None else None}
         )
-        sessions = open_sessions(resolved, config.server.public_url, state_dir)
+        sessions = open_sessions(
+            resolved,
+            config.server.public_url,
+            state_dir,
+            previous=previous.authenticator.sessions if previous is not None else None,
+        )
     except SessionStateError as error:
         raise ConfigError(config.file, [*mistakes, Mistake("sessions", None, str(error))]) from None
     if mistakes:
@@ -47,6 +53,7 @@ def build_rulebook(config: Config, previous: Rulebook | None = None) -> Rulebook
         tokens=tokens,
         access=access,
         origins=OriginRules(server.public_url, server.cors_origins),
+        addresses=ClientAddresses(server.trusted_proxies),
         policies=MappingProxyType({TenantId(name): policies[tenant.policy] for name, tenant in config.tenants.items()}),
         json_limits=BodyLimits(server.max_prompt_bytes, server.body_timeout, server.min_body_bytes_per_second),
         upload_limits=BodyLimits(server.max_upload_bytes, server.body_timeout, server.min_body_bytes_per_second),

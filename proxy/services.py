@@ -23,12 +23,14 @@ from proxy.files import TenantFiles
 from proxy.gatekeeper import Gatekeeper
 from proxy.jobdesk import JobDesk
 from proxy.ledger import Ledger
+from proxy.limits.address import ClientAddresses
 from proxy.observer import Observer
 from proxy.origin import OriginRules
 from proxy.pages.me import LimitView
 from proxy.record import Recorder
 from proxy.shelf import Shelf
 from proxy.sockets import Sockets
+from proxy.storage import Storage
 from proxy.tokens import Tokens
 from proxy.turns import Turns
 from proxy.upstream import Upstream
@@ -75,13 +77,14 @@ class Rulebook:
     tokens: Tokens | None
     access: CloudflareAccess | None
     origins: OriginRules
+    addresses: ClientAddresses
     policies: Mapping[TenantId, Policy]
     json_limits: BodyLimits
     upload_limits: BodyLimits
 
     def client_address(self, request: web.BaseRequest) -> str:
         """Whose address the client's is: the peer's, or what a trusted proxy says of it."""
-        return request.remote or ""
+        return self.addresses.of(request.remote, request.headers)
 
     def policy_of(self, principal: Principal) -> Policy:
         """An admin sees ComfyUI as it is; a tenant without a policy may run nothing (KeyError is a bug: the config was checked)."""
@@ -100,6 +103,7 @@ class Services:
     shelf: Shelf
     turns: Turns
     files: TenantFiles
+    storage: Storage
     desk: JobDesk
     limiter: Limiter
     sockets: Sockets

@@ -24,6 +24,7 @@ class Socket:
 class Sockets:
     def __init__(self) -> None:
         self._open: set[Socket] = set()
+        self._end: Close | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -32,12 +33,16 @@ class Sockets:
     def register(self, principal: Principal, outbox: Outbox) -> Iterator[Socket]:
         socket = Socket(principal, outbox)
         self._open.add(socket)
+        if self._end is not None:
+            outbox.close(self._end, at_once=True)
         try:
             yield socket
         finally:
             self._open.discard(socket)
 
     def close_all(self, close: Close) -> None:
+        """Closes those that are open, and those that are just being opened as soon as they are."""
+        self._end = close
         for socket in self._open:
             socket.outbox.close(close, at_once=True)
 

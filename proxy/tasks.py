@@ -11,9 +11,10 @@ _log = logging.getLogger("comfygate")
 
 
 class Tasks:
-    """The tasks of one owner."""
+    """The tasks of one owner. is_watched: somebody awaits each and hears of its failure, so it is not logged here."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_watched: bool = False) -> None:
+        self._is_watched = is_watched
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -31,5 +32,5 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if not task.cancelled() and (error := task.exception()) and not self._is_watched:
             _log.error("background task %s failed", task.get_name(), exc_info=error)

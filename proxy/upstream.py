@@ -22,6 +22,8 @@ MAX_REPLY_BYTES: Final = 256 * 1024**2
 """Bound of an answer that a rule reads; a long history with large graphs is the largest."""
 
 PING_INTERVAL_S: Final = 30.0
+HANDSHAKE_LIMIT_S: Final = 30.0
+"""How long ComfyUI may take to accept a WebSocket, also while it blocks on /object_info."""
 _IDLE_CONNECTION_S: Final = (
     15.0  # shorter than ComfyUI's own keep-alive, so that a POST never meets a socket it just closed
 )
@@ -72,7 +74,7 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_SKIPPED,
-            timeout=ClientTimeout(total=None),
+            timeout=ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             read_bufsize=256 * 1024,
         )
 
@@ -95,6 +97,9 @@ class Upstream:
         """
         response = await self._open(call, CIMultiDict() if headers is None else headers, body, time_limit_s)
         try:
+            if response.status == 101:
+                # SECURITY: nobody asked for another protocol; passed on, it would open a tunnel past every rule. test_upstream.py
+                raise UpstreamUnavailable("ComfyUI switched protocols unasked.")
             yield UpstreamStream(response.status, response.headers, response)
         except BaseException:
             response.close()
@@ -142,15 +147,20 @@ class Upstream:
         """Opens a WebSocket. No compression: it costs fifteen times the CPU on previews. No bound: ComfyUI sends whole pictures."""
         assert self._session is not None, "start() comes first"
         try:
-            return await self._session.ws_connect(
-                self._address(call),
-                max_msg_size=0,
-                heartbeat=PING_INTERVAL_S,
-                compress=0,
-                headers=headers,
-                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-            )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            async with asyncio.timeout(HANDSHAKE_LIMIT_S):
+                return await self._session.ws_connect(
+                    self._address(call),
+                    max_msg_size=0,
+                    heartbeat=PING_INTERVAL_S,
+                    compress=0,
+                    headers=headers,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                )
+        except aiohttp.ConnectionTimeoutError as error:
+            raise UpstreamUnavailable from error
+        except TimeoutError as error:
+            raise UpstreamTimeout from error
+        except (aiohttp.ClientError, OSError) as error:
             raise UpstreamUnavailable from error
 
     def _address(self, call: UpstreamCall) -> URL:

@@ -44,9 +44,12 @@ async def serve_client(
     giving_up = loop.create_task(outbox.gave_up.wait(), name="websocket end")
     try:
         await asyncio.wait((writer, reader, giving_up), return_when=asyncio.FIRST_COMPLETED)
-        if giving_up.done() and not reader.done():
+        close = reader.result() if reader.done() else None
+        if close is None or outbox.is_closed:
+            # The gate closes: the reader ends with the closing handshake, which the writer finishes.
             await asyncio.wait((writer,), timeout=_CLOSE_TIMEOUT_S + 1.0)
-        return reader.result() if reader.done() else None
+            return None
+        return close
     finally:
         for task in (writer, reader, giving_up):
             task.cancel()

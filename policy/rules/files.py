@@ -48,9 +48,11 @@ def view(request: Request) -> UpstreamCall:
     return UpstreamCall(request.call.method, (Opaque("view"),), tuple(query))
 
 
-def is_plain_file(request: Request) -> bool:
-    """Whether the bytes on the disk are the answer: no preview, and no channel taken out."""
-    return request.call.first("preview") is None and request.call.first("channel") not in ("rgb", "a")
+def find_plain(request: Request) -> tuple[Folder, UpstreamPath] | None:
+    """Where the bytes on the disk are the answer: no preview, and no channel taken out."""
+    if request.call.first("preview") is not None or request.call.first("channel") in ("rgb", "a"):
+        return None
+    return find_file(request)
 
 
 def _read_preview(text: str) -> Opaque:

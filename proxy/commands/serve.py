@@ -18,7 +18,7 @@ from proxy.config import Config, ConfigError, load_config
 from proxy.listeners import ListenError
 from proxy.record import request_log, set_up_logging
 from proxy.tasks import Tasks
-from proxy.watch import watch
+from proxy.watch import fingerprint, watch
 
 _log = logging.getLogger("comfygate")
 
@@ -28,9 +28,10 @@ def serve(
 ) -> None:
     """Run the gate."""
     try:
+        seen = fingerprint(config)  # before it is read: a change in between is not missed
         loaded = load_config(config)
         set_up_logging(loaded.log)
-        run(lambda: _serve(loaded, config))
+        run(lambda: _serve(loaded, config, seen))
     except ConfigError as error:
         fail(f"{error}\nThe gate does not start. `comfygate check` tells more.")
     except ListenError as error:
@@ -51,7 +52,7 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         runner.run(work())
 
 
-async def _serve(config: Config, file: Path) -> None:
+async def _serve(config: Config, file: Path, seen: bytes) -> None:
     stop = stop_event()
     gate = Gate(config, request_log(config.log.format))
     await gate.start()
@@ -60,7 +61,7 @@ async def _serve(config: Config, file: Path) -> None:
     async def reload() -> None:
         await gate.reload(file)
 
-    tasks.start(watch(file, reload), "config watch")
+    tasks.start(watch(file, reload, seen=seen), "config watch")
     try:
         await stop.wait()
         _log.info("stopping")

@@ -96,7 +96,7 @@ class Config(Settings):
 def load_config(file: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Reads and checks the file. Raises ConfigError with all mistakes, or when the file cannot be read."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(file, [Mistake("", None, f"cannot be read: {_reason_of(error)}")]) from None
@@ -113,7 +113,9 @@ def check_config(
     lines = _lines_of(text)
     for variable, (section, name) in ENVIRONMENT.items():
         if environ and variable in environ:
-            document = {**document, section: {**document.get(section, {}), name: environ[variable]}}
+            part = document.get(section, {})
+            if isinstance(part, dict):  # else it is a mistake that the models report
+                document = {**document, section: {**part, name: environ[variable]}}
     mistakes: list[Mistake] = []
     if "file" in document:
         mistakes.append(_mistake(lines, ("file",), "unknown key"))
@@ -174,7 +176,7 @@ def _tenant_maps(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[t
         for path, mapping in maps
         if isinstance(mapping, dict)
         for who, tenant in mapping.items()
-        if tenant not in tenants
+        if isinstance(tenant, str) and tenant not in tenants
     ]
 
 

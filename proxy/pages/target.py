@@ -20,7 +20,7 @@ _HIDDEN = re.compile(r"%(?:2f|5c|2e|[01][0-9a-f]|7f)", re.IGNORECASE)
 def local_target(text: str | None) -> str:
     """The path and query to go to: text when it can only mean a page of the gate, else the front page.
 
-    SECURITY: no other site can be reached, and no credential of the query goes on. test_pages.py::TARGETS
+    SECURITY: no other site can be reached, and no credential of the query goes on. test_targets.py::TARGETS
     """
     found = _TARGET.fullmatch(text) if text and len(text) <= MAX_TARGET_CHARACTERS else None
     if not found or _BAD_PERCENT.search(found[0]):

@@ -80,6 +80,10 @@ class Events:
         self._publisher: asyncio.Task[None] | None = None
         self._requests: dict[web.WebSocketResponse, web.BaseRequest] = {}
 
+    @property
+    def unpublished(self) -> int:
+        return self._messages.qsize()
+
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._publisher = self._tasks.start(self._publish(), "standin-publisher")

@@ -109,34 +109,32 @@ def _weights(root: str, index: int) -> list[dict[str, Any]]:
 def _header(path: str, max_bytes: int) -> dict[str, Any] | None:
     """The JSON header of a safetensors file: a little-endian length of 8 bytes, then that much JSON."""
     with open(path, "rb") as source:
-        size = source.read(8)
-        if len(size) < 8 or struct.unpack("<Q", size)[0] > max_bytes:
+        (size,) = struct.unpack("<Q", source.read(8))
+        if size > max_bytes:
             return None
-        header: dict[str, Any] = json.JSONDecoder().decode(source.read(struct.unpack("<Q", size)[0]).decode())
+        header: dict[str, Any] = json.JSONDecoder().decode(source.read(size).decode())
         return header
 
 
 def _preview(path: str) -> bytes | None:
-    """A picture beside the model, or the first cover in its header, as WebP."""
+    """A picture beside the model, or the first cover in its header, as WebP. A header that is none raises."""
     stem, folder = os.path.splitext(path)[0], os.path.dirname(path)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     beside = [os.path.join(folder, name) for name in names if os.path.join(folder, name).startswith(f"{stem}.")]
-    pictures = [each for each in keep_content_types(beside, {"image"}) if _is_preview_of(each, stem)]
+    pictures: list[str | io.BytesIO] = [
+        each for each in keep_content_types(beside, {"image"}) if os.path.splitext(each)[0] in (stem, f"{stem}.preview")
+    ]
+    pictures += _covers(next((each for each in beside if each.endswith(".safetensors")), None))
     try:
-        source = pictures[0] if pictures else _cover(next(each for each in beside if each.endswith(".safetensors")))
-        with Image.open(source) as opened:
+        with Image.open(pictures[0]) as opened:
             buffer = io.BytesIO()
             opened.save(buffer, format="WEBP")
             return buffer.getvalue()
-    except (StopIteration, LookupError, ValueError, OSError):
+    except (LookupError, OSError):
         return None
 
 
-def _is_preview_of(picture: str, stem: str) -> bool:
-    return os.path.splitext(picture)[0] in (stem, f"{stem}.preview")
-
-
-def _cover(path: str) -> io.BytesIO:
-    header = _header(path, 8 * MAX_HEADER_BYTES) or {}
-    covers = json.JSONDecoder().decode(header["__metadata__"]["ssmd_cover_images"])
-    return io.BytesIO(base64.b64decode(covers[0]))
+def _covers(path: str | None) -> list[io.BytesIO]:
+    header = _header(path, 8 * MAX_HEADER_BYTES) if path is not None else None
+    covers = (header or {}).get("__metadata__", {}).get("ssmd_cover_images")
+    return [io.BytesIO(base64.b64decode(each)) for each in json.JSONDecoder().decode(covers)] if covers else []

@@ -61,6 +61,11 @@ class StandIn:
     def worker_alive(self) -> bool:
         return self._engine is not None and self._engine.life.worker.is_alive
 
+    @property
+    def unpublished(self) -> int:
+        """Events that wait for the publisher, which waits for a client that does not read."""
+        return 0 if self._engine is None else self._engine.events.unpublished
+
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listens; port 0 picks a free one. OSError when the port is taken. May be called again after `stop`."""
         self._pool = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="standin-files")

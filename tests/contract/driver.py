@@ -118,6 +118,11 @@ class Socket:
     async def end_of(self, prompt_id: str) -> None:
         await self.event("executing", prompt_id, node=None)
 
+    async def is_silent(self) -> bool:
+        """Whether nothing came before the answer to a ping: what was published earlier would have."""
+        await self.connection.ping()
+        return (await self.connection.receive(timeout=TIMEOUT_S)).type is aiohttp.WSMsgType.PONG
+
     def types(self, prompt_id: str) -> list[str]:
         return [each["type"] for each in self.seen if each["data"].get("prompt_id") == prompt_id]
 
@@ -160,7 +165,7 @@ class Comfy:
         for key, value in fields.items():
             for each in [value] if isinstance(value, str) else value:
                 form.add_field(key, each)
-        form.add_field("image", data, filename=name, content_type="image/png")
+        form.add_field("image", io.BytesIO(data), filename=name, content_type="image/png")
         return await self.post(route, data=form)
 
     async def put(self, name: str, data: bytes, **fields: str) -> None:
@@ -197,7 +202,7 @@ class Comfy:
 
     async def connect(self, sid: str, path: str = "/ws") -> Socket:
         url = f"{self.url}{path}?clientId={quote(sid)}" if sid else f"{self.url}{path}"
-        connection = await self.session.ws_connect(url, max_msg_size=0)
+        connection = await self.session.ws_connect(url, max_msg_size=0, autoping=False)
         socket = Socket(connection, sid)
         first = await socket.read()
         assert isinstance(first, dict)

@@ -174,7 +174,7 @@ async def test_move_is_refused(comfy: Comfy, folder: str) -> None:
         await _write(comfy, f"{folder}/{name}")
     base = f"/userdata/{folder}%2Fa.json/move"
     assert (await comfy.post(f"{base}/{folder}%2Fb.json?overwrite=false")).status == 409
-    assert (await comfy.post(f"{base}/..%2Fx")).status == 403
+    assert (await comfy.post(f"{base}/..%2Fx")).status == (403 if comfy.is_current else 500)
     assert (await comfy.post(f"/userdata/..%2Fx/move/{folder}%2Fb.json")).status == 403
     assert (await comfy.post(f"/userdata/{folder}%2Fnone/move/{folder}%2Fb.json")).status == 404
 

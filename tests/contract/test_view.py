@@ -134,7 +134,7 @@ async def test_bad_quality_or_no_picture_is_500(comfy: Comfy, query: dict[str, s
 async def test_active_types_are_downloads(comfy: Comfy, name: str) -> None:
     folder = await _stored(comfy, name, b"<svg/>")
     answer = await comfy.view(name, subfolder=folder, type="input")
-    if comfy.is_current or name.endswith((".html", ".js", ".css")):
+    if comfy.is_current or name.endswith((".html", ".css")):
         assert answer.headers["Content-Type"] == "application/octet-stream"
     if comfy.is_current:
         assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import ntpath
 import posixpath
-import time
 import unicodedata
+from typing import Literal
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from policy.call import UpstreamPath
@@ -25,195 +25,74 @@ from policy.namespace import (
 )
 from policy.principal import TenantId
 from policy.violation import Reason, Violation
+from tests.policy.names import HOSTILE, NOT_ALICES, ORDINARY, PIECES
 
 ALICE, BOB = Namespace(TenantId("alice")), Namespace(TenantId("bob"))
 
-# Pieces that names are broken with, between ordinary ones.
-PIECES = st.sampled_from(
-    [
-        "a",
-        "photo.png",
-        "..",
-        ".",
-        "/",
-        "//",
-        "\\",
-        "%2e",
-        "%2f",
-        "%252e%252e",
-        "%5c",
-        "%00",
-        "tenants",
-        "alice",
-        "bob",
-        "C:",
-        "~",
-        " ",
-    ]
-    + [
-        "con",
-        "NUL.txt",
-        "[output]",
-        " [temp]",
-        "\uff0e\uff0e",
-        "\u2024",
-        "\uff0f",
-        "\u2215",
-        "e\u0301",
-        "é",
-        "\u200b",
-        "\x00",
-        "\n",
-        "日本",
-    ]
-)
-TENANT_NAMES = st.sampled_from(["a", "ab", "alice", "alice-2", "bob", "tenants", "0"])
-PATHS = (
-    st.lists(PIECES, max_size=8).map("".join)
-    | st.lists(PIECES, min_size=1, max_size=6).map("/".join)
-    | st.text(max_size=40)
-)
-
-
-def accepted(names: Namespace, path: str) -> UpstreamPath | None:
-    try:
-        return names.path_to_upstream(path)
-    except Violation as violation:
-        assert violation.reason is Reason.NAME_REFUSED
-        return None
-
-
-@settings(max_examples=8000)
-@given(TENANT_NAMES, PATHS)
-@example("alice", "%252e%252e/x")
-@example("alice", "tenants/alice/x")
-def test_what_goes_in_comes_out_as_it_was(tenant: str, path: str) -> None:
-    names = Namespace(TenantId(tenant))
-    upstream = accepted(names, path)
-    assume(upstream is not None)
-    assert upstream is not None
-    assert names.path_to_client(upstream) == path
-    assert names.path_to_client(upstream.replace("/", "\\")) == path
-    assert names.without_root(upstream) == path
-
-
-@settings(max_examples=6000)
-@given(TENANT_NAMES, TENANT_NAMES, PATHS)
-def test_a_neighbour_gets_nothing(tenant: str, neighbour: str, path: str) -> None:
-    assume(tenant != neighbour)
-    upstream = accepted(Namespace(TenantId(tenant)), path)
-    assume(upstream is not None)
-    assert upstream is not None
-    assert Namespace(TenantId(neighbour)).path_to_client(upstream) is None
-    assert Namespace(TenantId(neighbour)).without_root(upstream) == upstream
+FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
+TENANTS = ("a", "ab", "alice", "alice-2", "bob", "tenants", "0")
 
 
 def is_inside(names: Namespace, path: str) -> bool:
-    posix = posixpath.normpath(posixpath.join("/base", path))
-    windows = ntpath.normpath(ntpath.join("D:\\base", path))
+    posix = posixpath.normpath(f"/base/{path}")
+    windows = ntpath.normpath(f"D:\\base\\{path}")
     return posix.startswith(f"/base/{names.root}/") and windows.startswith(
         "D:\\base\\" + names.root.replace("/", "\\") + "\\"
     )
 
 
-@settings(max_examples=8000)
-@given(TENANT_NAMES, PATHS)
-@example("alice", "%2e%2e/%2e%2e/bob/x")
-def test_no_normalisation_leaves_the_folder(tenant: str, path: str) -> None:
-    names = Namespace(TenantId(tenant))
-    upstream = accepted(names, path)
-    assume(upstream is not None)
-    assert upstream is not None
-    for form in ("NFC", "NFD", "NFKC", "NFKD"):
-        assert is_inside(names, unicodedata.normalize(form, upstream))  # type: ignore[arg-type]
-    assert is_inside(names, upstream.casefold())
-
-
-@settings(max_examples=6000)
-@given(TENANT_NAMES, PATHS)
-@example("alice", "%2e%2e/%2e%2e/bob/x")
-@example("alice", "%252e%252e%252f%252e%252e")
-@example("alice", "%5c..%5c..%5cbob")
-def test_two_more_decodings_of_userdata_leave_nothing(tenant: str, path: str) -> None:
+def check_chroot(tenant: str, neighbour: str, path: str) -> None:
+    """The whole promise for one name: round trip, nothing for a neighbour, no way out by decoding or normalising."""
     names = Namespace(TenantId(tenant))
     try:
-        upstream = names.userdata_to_upstream(path)
+        upstream = names.path_to_upstream(path)
     except Violation:
         return
-    for decoded in (unquote(upstream), unquote(unquote(upstream))):
-        assert decoded == upstream
-        assert is_inside(names, decoded)
+    assert names.path_to_client(upstream) == path
+    assert names.path_to_client(upstream.replace("/", "\\")) == path
+    assert names.without_root(upstream) == path
+    if neighbour != tenant:
+        other = Namespace(TenantId(neighbour))
+        assert other.path_to_client(upstream) is None
+        assert other.without_root(upstream) == upstream
+    if path.isascii():
+        assert is_inside(names, upstream)
+        assert is_inside(names, upstream.lower())
+    else:
+        for form in FORMS:
+            assert is_inside(names, unicodedata.normalize(form, upstream))
+    if "%" in path:
+        with pytest.raises(Violation):
+            names.userdata_to_upstream(path)
+    else:
+        assert names.userdata_to_upstream(path) == upstream == unquote(unquote(upstream))
 
 
-def test_hostile_and_ordinary_names_both_occur_in_the_properties() -> None:
-    assert accepted(ALICE, "a/photo.png") == "tenants/alice/a/photo.png"
-    assert accepted(ALICE, "a/../b") is None
+@settings(max_examples=10_500)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
+def test_a_tenant_stays_among_its_own_names(pieces: list[str]) -> None:
+    tenant, neighbour = TENANTS[len(pieces) % 7], TENANTS[len(pieces[0]) % 7]
+    check_chroot(tenant, neighbour, "".join(pieces))
+    check_chroot(tenant, neighbour, "/".join(pieces))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "photo.png",
-        "sub/photo.png",
-        ".hidden",
-        "a b/c (1).png",
-        "100%.png",
-        "%2e%2e",
-        "日本語.png",
-        "é.png",
-        "e\u0301.png",
-        "a~b",
-        "...a",
-    ]
-    + [
-        "console.txt",
-        "com.png",
-        "tenants",
-        "tenants/bob/x.png",
-        "Tenants/alice/x",
-        "wait….png",
-        "x" * 200,
-        "/".join(["a" * 100] * 10),
-    ],
-)
+@settings(max_examples=10_500)
+@given(st.text(min_size=1, max_size=12))
+@example("%252e%252e/x")
+@example("%2e%2e/%2e%2e/bob/x")
+@example("tenants/alice/x")
+def test_any_text_stays_among_its_own_names(path: str) -> None:
+    check_chroot("alice", "bob", path)
+    check_chroot("alice", "bob", f"a/{path}/b")
+
+
+@pytest.mark.parametrize("path", ORDINARY)
 def test_ordinary_names_are_accepted(path: str) -> None:
     assert ALICE.path_to_upstream(path) == f"tenants/alice/{path}"
     assert is_path(path)
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["", "/", "/etc/passwd", "a/", "/a", "a//b", ".", "..", "../bob/x", "a/../b", "a/..", "./a", "a/./b"]
-    + [
-        "..\\bob",
-        "a\\b",
-        "C:/x",
-        "C:x",
-        "a:stream",
-        "\\\\host\\share",
-        "a.",
-        "a ",
-        "a./b",
-        "a /b",
-        ".. ",
-        "...",
-        "a/... /b",
-    ]
-    + ["con", "CON", "nul.txt", "Com1", "lpt9.tar.gz", "COM¹", "aux .png", "a/prn/b", "CONIN$", "conout$.log"]
-    + ["a\x00b", "a\nb", "a\x7f", "\u200b", "a\u202eb", "\ufeffa", "\ud800", "a\u2028b", "\x85"]
-    + [
-        "\uff0e\uff0e/x",
-        "\u2025",
-        "\u2024\u2024",
-        "a\uff0fb",
-        "a\uff3cb",
-        "a\uff1ab",
-        "a\uff0e",
-        "ＣＯＮ",
-        "ＮＵＬ.txt",
-    ]
-    + ["x" * 201, "é" * 101, "/".join(["a" * 100] * 11), "tenants/alice", "tenants/alice/x.png"],
-)
+@pytest.mark.parametrize("path", ["", "tenants/alice", "tenants/alice/x.png", *HOSTILE])
 def test_names_with_two_meanings_are_refused(path: str) -> None:
     with pytest.raises(Violation) as refused:
         ALICE.path_to_upstream(path)
@@ -229,29 +108,7 @@ def test_an_empty_folder_is_the_tenants_root() -> None:
     assert ALICE.without_root("tenants/alice") == ""
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "",
-        "x.png",
-        "tenants",
-        "tenants/",
-        "tenants/bob",
-        "tenants/bob/x",
-        "tenants/alice2/x",
-        "tenants/alice-2/x",
-        "Tenants/alice/x",
-    ]
-    + [
-        "tenants/ALICE/x",
-        "/tenants/alice/x",
-        "tenants//alice/x",
-        "tenants/alice/",
-        "tenants/alice/../bob/x",
-        "tenants/alice/a//b",
-    ]
-    + ["/base/output/tenants/alice/x", "xtenants/alice/x"],
-)
+@pytest.mark.parametrize("path", NOT_ALICES)
 def test_what_is_not_the_tenants_becomes_nothing(path: str) -> None:
     assert ALICE.path_to_client(path) is None
 
@@ -342,16 +199,8 @@ def test_messages_lose_the_root(text: str, clean: str) -> None:
     assert ALICE.clean_text(text) == clean
 
 
-def test_long_texts_of_slashes_are_cleaned_in_linear_time() -> None:
-    def cost(length: int) -> float:
-        text = "tenants/alice/" + "/a" * length
-        started = time.process_time()
-        ALICE.clean_text(text)
-        return time.process_time() - started
-
-    cost(1000)
-    # Quadratic time would be a factor of 64; two cores shared by others give some noise.
-    assert cost(80_000) < 30 * max(cost(10_000), 0.001)
+def test_only_so_much_is_looked_at_before_the_root() -> None:
+    assert ALICE.clean_text("/" + "a/" * 200 + "tenants/alice/x") == "/" + "a/" * 200 + "x"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,152 @@
+"""ComfyUI's folders as the gate sees them on its own machine (`upstream.directory`): pictures straight from disk, what a tenant stores, what is old.
+
+Every path comes from the namespace. Nothing outside a tenant's own folders is read or deleted, and no symbolic link is followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+
+from policy.call import UpstreamPath
+from policy.namespace import Folder, Namespace
+from policy.principal import TenantId
+
+# What browsers show without running anything in it; all else is left to ComfyUI, which knows how to defuse active types.
+_PLAIN_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "audio/", "video/")
+_STORED: Final = (Folder.INPUT, Folder.OUTPUT)
+USERDATA: Final = "user/default"
+_USAGE_FRESH_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class _Usage:
+    used_bytes: int
+    read_at_s: float
+
+
+@dataclass(slots=True)
+class Disk:
+    """directory: ComfyUI's base folder."""
+
+    directory: Path
+    _usages: dict[TenantId, _Usage] = field(default_factory=dict)
+
+    async def find(self, folder: Folder, path: UpstreamPath) -> Path | None:
+        """The file, when it is a plain one that a browser only shows; None leaves the answer to ComfyUI."""
+        kind = mimetypes.guess_type(path)[0] or ""
+        if not kind.startswith(_PLAIN_TYPES):
+            return None
+        return await asyncio.to_thread(_regular_file, self.directory / folder.value, path)
+
+    async def usage_bytes(self, tenant: TenantId) -> int:
+        """What the tenant's files take: uploads, outputs, saved workflows. Counted at most every few seconds; `add` keeps it true between."""
+        known = self._usages.get(tenant)
+        if known is None or time.monotonic() - known.read_at_s > _USAGE_FRESH_S:
+            used = await asyncio.to_thread(self._count, tenant)
+            known = self._usages[tenant] = _Usage(used, time.monotonic())
+        return known.used_bytes
+
+    def add(self, tenant: TenantId, amount_bytes: int) -> None:
+        """Bytes that were just stored."""
+        known = self._usages.get(tenant)
+        if known is not None:
+            known.used_bytes += amount_bytes
+
+    async def delete_older(self, tenant: TenantId, age_s: float) -> int:
+        """Deletes the tenant's inputs and outputs that were not changed for that long; says how many. Saved workflows stay."""
+        return await asyncio.to_thread(self._delete_older, tenant, time.time() - age_s)
+
+    async def delete_temp(self, names: frozenset[str]) -> None:
+        """Deletes preview files, by the names that the ledger knows."""
+        root = self.directory / Folder.TEMP.value
+
+        def delete() -> None:
+            for name in names:
+                file = _regular_file(root, UpstreamPath(name))
+                if file is not None:
+                    file.unlink(missing_ok=True)
+
+        await asyncio.to_thread(delete)
+
+    def _roots(self, tenant: TenantId) -> list[Path]:
+        return [self.directory / folder.value / Namespace(tenant).root for folder in _STORED]
+
+    def _count(self, tenant: TenantId) -> int:
+        roots = [*self._roots(tenant), self.directory / USERDATA / Namespace(tenant).root]
+        return sum(entry.stat(follow_symlinks=False).st_size for root in roots for entry in _files(root))
+
+    def _delete_older(self, tenant: TenantId, before_s: float) -> int:
+        deleted = 0
+        for root in self._roots(tenant):
+            for entry in _files(root):
+                if entry.stat(follow_symlinks=False).st_mtime < before_s:
+                    Path(entry.path).unlink(missing_ok=True)
+                    deleted += 1
+            _remove_empty(root)
+        self._usages.pop(tenant, None)
+        return deleted
+
+
+def serve_file(file: Path, *, cache_control: str) -> web.FileResponse:
+    """A response with Range, ETag and sendfile, headed as ComfyUI heads it."""
+    response = web.FileResponse(file, chunk_size=256 * 1024)
+    response.headers[hdrs.CONTENT_DISPOSITION] = _disposition(file.name)
+    response.headers[hdrs.CACHE_CONTROL] = cache_control
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _disposition(name: str) -> str:
+    if name.isascii() and not set(name) & set('"\\;'):
+        return f'filename="{name}"'
+    return f"filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _regular_file(root: Path, path: UpstreamPath) -> Path | None:
+    """The file below the root, None when it is absent, special, or reached through a link (which an operator may have made)."""
+    current, mode = root, 0
+    try:
+        for part in path.split("/"):
+            current = current / part
+            mode = current.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                return None
+    except (OSError, ValueError):
+        return None
+    return current if stat.S_ISREG(mode) else None
+
+
+def _files(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Regular files below a folder. A folder that vanishes meanwhile is empty."""
+    waiting = [root]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    elif entry.is_file(follow_symlinks=False):
+                        yield entry
+        except OSError:
+            continue
+
+
+def _remove_empty(root: Path) -> None:
+    """Removes empty folders below the root, deepest first; never the root."""
+    for path, _, _ in os.walk(root, topdown=False, followlinks=False):
+        if Path(path) != root:
+            try:
+                Path(path).rmdir()
+            except OSError:
+                continue  # not empty, or somebody writes there

@@ -1,0 +1,67 @@
+"""Quotas and retention of what tenants store; only where the gate can see ComfyUI's folders."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from policy.principal import TenantId
+from policy.violation import Reason, Violation
+from proxy.config.limits import LimitSettings
+from proxy.disk import Disk
+from proxy.ledger import Ledger
+
+_SWEEP_INTERVAL_S: Final = 3600.0
+_log = logging.getLogger("comfygate")
+
+
+class Storage:
+    """limits: of each tenant, as the configuration in force says. disk: None where the gate cannot see the folders."""
+
+    def __init__(
+        self, disk: Disk | None, ledger: Ledger, limits: Callable[[], Mapping[TenantId, LimitSettings]]
+    ) -> None:
+        self.disk = disk
+        self._ledger = ledger
+        self._limits = limits
+
+    async def room_bytes(self, tenant: TenantId) -> int | None:
+        """How much the tenant may still store, None without a quota. Raises Violation(storage-full) when that is nothing."""
+        quota = self._limits()[tenant].storage
+        if quota is None or self.disk is None:
+            return None
+        room = quota - await self.disk.usage_bytes(tenant)
+        if room <= 0:
+            raise self.full(tenant)
+        return room
+
+    def full(self, tenant: TenantId) -> Violation:
+        """What a call beyond the tenant's quota is refused with."""
+        return Violation(
+            Reason.STORAGE_FULL,
+            "Your storage is full: delete files you no longer need, or ask the operator for more.",
+            f"The quota is {self._limits()[tenant].storage} bytes.",
+        )
+
+    def stored(self, tenant: TenantId, amount_bytes: int) -> None:
+        if self.disk is not None:
+            self.disk.add(tenant, amount_bytes)
+
+    async def sweep_forever(self) -> None:
+        """Deletes what is older than each tenant's retention, now and every hour."""
+        while True:
+            await self.sweep()
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
+
+    async def sweep(self) -> None:
+        if self.disk is None:
+            return
+        for tenant, limits in self._limits().items():
+            if limits.retention is None:
+                continue
+            deleted = await self.disk.delete_older(tenant, limits.retention)
+            await self.disk.delete_temp(self._ledger.old_temp_files(tenant, limits.retention))
+            if deleted:
+                _log.info("retention: deleted %d old files of tenant %s", deleted, tenant)

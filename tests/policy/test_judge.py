@@ -1,0 +1,554 @@
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policy.catalogue import Catalogue, read_catalogue
+from policy.judge import OPEN, JudgedPrompt, Policy, judge
+from policy.violation import Reason, Violation
+from policy.workflow import MALFORMED, NodeReason
+from tests.policy.graphs import ALL_BUT_SECRET, CATALOGUE, OBJECT_INFO, codes, make_policy, make_prompt, refused, run
+
+SAVE = {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "x"}}
+
+
+def with_input(node: str, name: str, value: Any) -> dict[str, Any]:
+    prompt = make_prompt()
+    prompt[node]["inputs"][name] = value
+    return prompt
+
+
+def with_node(node: Any, node_id: str = "20") -> dict[str, Any]:
+    return make_prompt() | {node_id: node}
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def chain(length: int) -> dict[str, Any]:
+    blurs = {str(n): node("ImageBlur", image=[str(n - 1), 0], enabled=True) for n in range(1, length)}
+    return {"0": node("LoadImage", image="a.png")} | blurs
+
+
+def test_an_ordinary_workflow_passes_unchanged() -> None:
+    judged = run(make_prompt(), client_id="c", prompt_id="p", priority=3, partial_execution_targets=["9"])
+    assert judged.nodes == make_prompt()
+    assert (judged.client_id, judged.prompt_id, judged.priority) == ("c", "p", 3.0)
+    assert judged.partial_execution_targets == ("9",)
+    assert judged.followed == ()
+
+
+# Each row: what is wrong, the policy that finds it, and the errors (node, input, code); a bare code stands in the details.
+ROWS: list[tuple[str, Any, dict[str, Any], set[tuple[str, str | None, str]] | str]] = [
+    ("prompt null", None, {}, "prompt-missing"),
+    ("no nodes", {}, {}, "prompt-empty"),
+    ("saved by the web UI", {"nodes": [], "links": []}, {}, "ui-format"),
+    ("id of other characters", with_node(SAVE, "<b>"), {}, {("<b>", None, "node-id-refused")}),
+    ("node a list", with_node([]), {}, {("20", None, "node-malformed")}),
+    ("node null", with_node(None), {}, {("20", None, "node-malformed")}),
+    ("no class", with_node({"inputs": {}}), {}, {("20", None, "class-type-malformed")}),
+    ("class a list", with_node({"class_type": ["SaveImage"], "inputs": {}}), {}, {("20", None, "class-type-malformed")}),
+    ("class an object", with_node({"class_type": {}, "inputs": {}}), {}, {("20", None, "class-type-malformed")}),
+    ("no inputs", with_node({"class_type": "SaveImage"}), {}, {("20", None, "inputs-missing")}),
+    ("inputs a list", with_node({"class_type": "SaveImage", "inputs": []}), {}, {("20", None, "inputs-missing")}),
+    ("link of one part", with_input("9", "images", ["8"]), {}, {("9", "images", "link-malformed")}),
+    ("empty link", with_input("9", "images", []), {}, {("9", "images", "link-malformed")}),
+    ("link with a text", with_input("9", "images", ["8", "0"]), {}, {("9", "images", "link-malformed")}),
+    ("link with a boolean", with_input("9", "images", ["8", False]), {}, {("9", "images", "link-malformed")}),
+    ("link with a fraction", with_input("9", "images", ["8", 0.0]), {}, {("9", "images", "link-malformed")}),
+    ("link to a number", with_input("9", "images", [8, 0]), {}, {("9", "images", "link-malformed")}),
+    ("link to a list", with_input("9", "images", [["8"], 0]), {}, {("9", "images", "link-malformed")}),
+    ("link to nowhere", with_input("9", "images", ["55", 0]), {}, {("9", "images", "link-node-missing")}),
+    ("no such output", with_input("9", "images", ["8", 1]), {}, {("9", "images", "link-output-missing")}),
+    ("output below 0", with_input("9", "images", ["8", -1]), {}, {("9", "images", "link-output-missing")}),
+    ("no outputs at all", with_input("8", "vae", ["9", 0]), {}, {("8", "vae", "link-output-missing")}),
+    ("link to itself", with_input("3", "latent_image", ["3", 0]), {}, {("3", "latent_image", "link-cycle")}),
+    ("object for a number", with_input("3", "steps", {"a": 1}), {}, {("3", "steps", "literal-malformed")}),
+    ("path for a picture", with_input("9", "images", "/etc/passwd"), {}, {("9", "images", "literal-for-link")}),
+    ("too large", make_prompt(), {"max_prompt_bytes": 100}, "prompt-too-large"),
+    ("too many", make_prompt(), {"max_nodes": 6}, "too-many-nodes"),
+    ("too deep", chain(6), {"max_depth": 5}, "graph-too-deep"),
+    ("denied", make_prompt(), {"deny": ["VAE*"]}, {("8", None, "class-not-permitted")}),
+    ("not listed", with_node(node("Secret", text="x")), {}, {("20", None, "class-not-permitted")}),
+    ("unknown", with_node(node("Ghost", text="x")), {}, {("20", None, "class-not-permitted")}),
+    (
+        "linked",
+        with_input("3", "steps", ["20", 0]) | {"20": node("Add", a=1, b=2)},
+        {"inputs": {"*.steps": {"max": 50}}},
+        {("3", "steps", "input-linked")},
+    ),
+    (
+        "missing",
+        {key: value for key, value in make_prompt().items() if key != "3"}
+        | {"3": node("KSampler", **{k: v for k, v in make_prompt()["3"]["inputs"].items() if k != "denoise"})},
+        {"inputs": {"*.denoise": {"max": 0.5}}},
+        {("3", "denoise", "input-missing")},
+    ),
+    (
+        "text for a number",
+        with_input("3", "steps", "20"),
+        {"inputs": {"KSampler.steps": {"max": 50}}},
+        {("3", "steps", "value-of-other-type")},
+    ),
+    ("small", make_prompt(), {"inputs": {"KSampler.steps": {"min": 21}}}, {("3", "steps", "value-too-small")}),
+    ("large", make_prompt(), {"inputs": {"*.steps": {"max": 19}}}, {("3", "steps", "value-too-large")}),
+    ("step", make_prompt(), {"inputs": {"*.steps": {"multiple_of": 3}}}, {("3", "steps", "value-not-a-multiple")}),
+    (
+        "choice",
+        make_prompt(),
+        {"inputs": {"CheckpointLoaderSimple.ckpt_name": {"allow": ["flux*"]}}},
+        {("4", "ckpt_name", "value-not-allowed")},
+    ),
+    ("word", make_prompt(), {"inputs": {"*.text": {"deny": ["blur*"]}}}, {("7", "text", "value-denied")}),
+    ("long", make_prompt(), {"inputs": {"*.text": {"max_length": 6}}}, {("6", "text", "value-too-long")}),
+    (
+        "over budget",
+        make_prompt(),
+        {"budgets": {"px": {"of": "width*height", "max": 9}}},
+        {("5", "width", "budget-exceeded")},
+    ),
+    (
+        "not pinned",
+        with_input("3", "steps", 21),
+        {"workflows": [{"file": "w"}], "documents": {"w": make_prompt()}},
+        {("3", "steps", "workflow-not-pinned")},
+    ),
+]
+
+
+@pytest.mark.parametrize(("prompt", "fields", "found"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_every_fault_is_named(prompt: Any, fields: dict[str, Any], found: set[tuple[str, str | None, str]] | str) -> None:
+    violation = refused(copy.deepcopy(prompt), make_policy(**copy.deepcopy(fields)))
+    if isinstance(found, str):
+        assert violation.details.startswith(found)
+        code = NodeReason(found)
+    else:
+        assert codes(violation) == found
+        code = NodeReason(next(iter(found))[2])
+    expected = Reason.WORKFLOW_MALFORMED if code in MALFORMED else Reason.POLICY_VIOLATION
+    assert violation.reason is expected
+
+
+def test_every_code_has_a_row_and_a_line_in_the_documentation() -> None:
+    rows = {row[3] if isinstance(row[3], str) else next(iter(row[3]))[2] for row in ROWS}
+    elsewhere = {"body-not-object", "field-malformed", "catalogue-unknown"}
+    assert rows | elsewhere == set(NodeReason)
+    text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))
+    assert set(NodeReason) <= documented
+
+
+def test_codes_of_the_body_and_of_the_gate() -> None:
+    with pytest.raises(Violation, match="object") as caught:
+        judge(b"[]", make_policy(), CATALOGUE)
+    assert caught.value.details == "body-not-object"
+    with pytest.raises(Violation, match="Try again") as caught:
+        run(make_prompt(), catalogue=Catalogue())
+    assert caught.value.details == "catalogue-unknown"
+    violation = refused(make_prompt(), client_id=["x"])
+    assert violation.details.startswith("field-malformed")
+    assert violation.reason is Reason.WORKFLOW_MALFORMED
+
+
+def test_all_faults_are_found_at_once() -> None:
+    prompt = make_prompt()
+    prompt["4"]["class_type"] = "Ghost"
+    prompt["3"]["inputs"]["steps"] = 99
+    prompt["5"]["inputs"]["batch_size"] = True
+    prompt["9"]["inputs"]["images"] = ["nowhere", 0]
+    prompt["6"] = []
+    policy = make_policy(inputs={"*.steps": {"max": 50}, "*.batch_size": {"max": 4}})
+    violation = refused(prompt, policy, client_id={"a": 1})
+    assert codes(violation) == {
+        ("4", None, "class-not-permitted"),
+        ("6", None, "node-malformed"),
+        ("3", "steps", "value-too-large"),
+        ("5", "batch_size", "value-of-other-type"),
+        ("9", "images", "link-node-missing"),
+    }
+    assert "client_id" in violation.details
+
+
+def test_nobody_can_tell_an_unknown_class_from_a_refused_one() -> None:
+    """Nor by links to it: its outputs are not looked at."""
+    answers = []
+    for class_type in ("Secret", "Nope!!"):
+        prompt = with_input("9", "images", ["20", 77]) | {"20": node(class_type, text=["9", 9])}
+        violation = refused(prompt)
+        answers.append(str((violation.message, violation.details, violation.node_errors)).replace(class_type, "X"))
+    assert answers[0] == answers[1]
+
+
+SPELLINGS = ["secret", "SECRET", " Secret", "Secret ", "Secret\n", "Secret\x00", "S\u0435cret", "\uff33ecret", "Sec\u200bret", ""]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_spellings_are_other_names(spelling: str) -> None:
+    assert codes(refused(with_node(node(spelling, text="x")), OPEN)) == {("20", None, "class-not-permitted")}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "body"),
+    [
+        (make_prompt(), {"client_id": ["x"]}),
+        (make_prompt(), {"client_id": {"a": 1}}),
+        (make_prompt(), {"extra_data": {"client_id": ["x"]}}),
+        (make_prompt(), {"extra_data": {"client_id": {}}, "client_id": None}),
+        (make_prompt(), {"extra_data": "x", "client_id": "c"}),
+        (with_node({"class_type": "SaveImage"}), {}),
+        (with_node({"class_type": "SaveImage", "inputs": None}), {}),
+        (make_prompt(), {"partial_execution_targets": "9"}),
+        (make_prompt(), {"partial_execution_targets": 9}),
+        (with_node(None), {}),
+        (with_input("3", "latent_image", ["3", 0]), {}),
+    ],
+)
+def test_what_kills_comfyui_is_refused(prompt: Any, body: dict[str, Any]) -> None:
+    """Also for admins: OPEN opens classes and values, nothing else."""
+    assert refused(copy.deepcopy(prompt), OPEN, **body).reason is Reason.WORKFLOW_MALFORMED
+
+
+def test_what_kills_comfyui_is_left_out() -> None:
+    prompt = with_input("9", "zzz", ["55", 0])
+    prompt["9"]["is_changed"] = "forged"
+    prompt["9"]["_meta"] = {"title": "t", "other": 1}
+    prompt["8"]["_meta"] = "x"
+    judged = run(prompt, OPEN, number="NaN", front=True, extra_data={"extra_pnginfo": "x", "create_time": []})
+    assert judged.nodes["9"] == {
+        "class_type": "SaveImage",
+        "inputs": make_prompt()["9"]["inputs"],
+        "_meta": {"title": "t"},
+    }
+    assert "_meta" not in judged.nodes["8"]
+    assert judged.extra_data == {}
+    assert judged.priority == 0
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999"])
+def test_numbers_that_are_none_are_no_json(number: bytes) -> None:
+    body = b'{"prompt": %s, "number": %s}' % (orjson.dumps(make_prompt()), number)
+    with pytest.raises(Violation) as caught:
+        judge(body, OPEN, CATALOGUE)
+    assert caught.value.reason is Reason.BODY_MALFORMED
+
+
+def test_a_class_hidden_behind_a_duplicate_key_is_refused() -> None:
+    body = b'{"prompt":{"1":{"class_type":"Secret","class_type":"LoadImage","inputs":{}}}}'
+    with pytest.raises(Violation, match="duplicate"):
+        judge(body, make_policy(), CATALOGUE)
+
+
+def test_longer_cycles_are_named_in_full() -> None:
+    prompt = chain(4)
+    prompt["1"]["inputs"]["image"] = ["3", 0]
+    violation = refused(prompt)
+    assert codes(violation) == {(key, "image", "link-cycle") for key in "123"}
+    assert "1 -> 3 -> 2" in violation.details
+
+
+def test_depth_does_not_depend_on_the_order_of_nodes() -> None:
+    forward = chain(6)
+    backward = dict(reversed(forward.items()))
+    for prompt in (forward, backward):
+        run(copy.deepcopy(prompt), make_policy(max_depth=6))
+        assert "chain of 6 nodes" in refused(copy.deepcopy(prompt), make_policy(max_depth=5)).details
+
+
+def test_a_chain_of_refused_nodes_is_no_cycle() -> None:
+    prompt = {"1": node("Secret"), "2": node("ImageBlur", image=["1", 5], enabled=False)}
+    assert codes(refused(prompt)) == {("1", None, "class-not-permitted")}
+
+
+LIMIT = {"inputs": {"*.steps": {"max": 50}}}
+
+
+@pytest.mark.parametrize(
+    ("steps", "extra", "is_permitted"),
+    [
+        (["20", 0], {"20": node("PrimitiveInt", value=20)}, True),
+        (["20", 0], {"20": node("PrimitiveInt", value=20.0)}, True),
+        (["20", 0], {"20": node("PrimitiveInt", value=["21", 0]), "21": node("PrimitiveInt", value=30)}, True),
+        (["20", 0], {"20": node("PrimitiveInt", value={"__value__": 20})}, True),
+        (["20", 0], {"20": node("PrimitiveInt", value=51)}, False),
+        (["20", 0], {"20": node("PrimitiveInt", value="20")}, False),
+        (["20", 0], {"20": node("PrimitiveInt", value=True)}, False),
+        (["20", 0], {"20": node("PrimitiveInt", value=20.5)}, False),
+        (["20", 0], {"20": node("PrimitiveInt")}, False),
+        (["20", 0], {"20": node("PrimitiveFloat", value=20.5)}, False),
+        (["20", 0], {"20": node("PrimitiveString", value="20")}, False),
+        (["20", 0], {"20": node("Add", a=1, b=1)}, False),
+        (["20", 0], {"20": node("PrimitiveInt", value=["21", 0]), "21": node("Add", a=1, b=1)}, False),
+        (["20", 0], {"20": node("PrimitiveInt", value=[])}, False),
+        (["20", 0], {"20": node("PrimitiveInt", value=["20", 0])}, False),
+        (["20", 0], {"20": node("Secret")}, False),
+        (["77", 0], {}, False),
+        ([], {}, False),
+        ([[], 0], {}, False),
+    ],
+)
+def test_links_are_followed_to_constants_only(steps: Any, extra: dict[str, Any], is_permitted: bool) -> None:
+    prompt = with_input("3", "steps", steps) | copy.deepcopy(extra)
+    if is_permitted:
+        judged = run(prompt, make_policy(**LIMIT))
+        assert judged.nodes["3"]["inputs"]["steps"] == steps
+        assert judged.followed == (("3", "steps", next(reversed(extra.values()))["inputs"]["value"]),) or judged.followed
+    else:
+        assert ("3", "steps") in {found[:2] for found in codes(refused(prompt, make_policy(**LIMIT)))}
+
+
+def test_a_ring_of_constants_is_no_constant() -> None:
+    prompt = with_input("3", "steps", ["20", 0])
+    prompt |= {"20": node("PrimitiveInt", value=["21", 0]), "21": node("PrimitiveInt", value=["20", 0])}
+    assert ("3", "steps", "input-linked") in codes(refused(prompt, make_policy(**LIMIT)))
+
+
+def test_a_required_input_that_is_absent_is_comfyuis_matter() -> None:
+    prompt = make_prompt()
+    del prompt["3"]["inputs"]["steps"]
+    del prompt["5"]["inputs"]["width"]
+    run(prompt, make_policy(inputs=LIMIT["inputs"], budgets={"px": {"of": "width*height", "max": 9}}))
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (512, None),
+        (1024.0, None),
+        (["20", 0], None),
+        (4096, "budget-exceeded"),
+        ("512", "value-of-other-type"),
+        (True, "value-of-other-type"),
+        (512.5, "value-of-other-type"),
+        (0.5, "value-of-other-type"),
+        (None, "value-of-other-type"),
+        (0, "value-too-small"),
+        (-512, "value-too-small"),
+        (["21", 0], "input-linked"),
+    ],
+)
+def test_budgets_are_not_evaded(value: Any, code: str | None) -> None:
+    prompt = with_input("5", "width", value)
+    prompt |= {"20": node("PrimitiveInt", value=512), "21": node("Add", a=1, b=2)}
+    policy = make_policy(budgets={"px": {"of": "width*height*batch_size?", "max": 1024 * 512}})
+    if code is None:
+        run(prompt, policy)
+    else:
+        assert {found[2] for found in codes(refused(prompt, policy))} == {code}
+
+
+def test_a_budget_asks_for_optional_inputs() -> None:
+    prompt = make_prompt()
+    del prompt["3"]["inputs"]["denoise"]
+    violation = refused(prompt, make_policy(budgets={"work": {"of": "steps*denoise", "max": 100}}))
+    assert codes(violation) == {("3", "denoise", "input-missing")}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("curve", {"points": [[0, 1]]}, {"points": [[0, 1]]}),
+        ("curve", {"__value__": [[0, 1]]}, {"__value__": [[0, 1]]}),
+        ("curve", {"__value__": 5}, 5),
+        ("curve", None, None),
+    ],
+)
+def test_widgets_pass(name: str, value: Any, kept: Any) -> None:
+    assert run(with_node(node("Curve", **{name: value}))).nodes["20"]["inputs"] == {name: kept}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"__value__": ["4", 0]},
+        {"__value__": ["nowhere", 0]},
+        {"a": [{"__value__": 1}]},
+        {"__value__": {"__value__": "x"}},
+        {"__value__": [1], "extra": 1},
+    ],
+)
+def test_wrappers_hide_nothing(value: Any) -> None:
+    for prompt in (with_node(node("Curve", curve=value)), with_node(node("LoadImage", image=value))):
+        assert {found[2] for found in codes(refused(prompt, OPEN))} == {"literal-malformed"}
+
+
+def test_wrapped_scalars_are_judged_like_plain_ones() -> None:
+    prompt = with_node(node("LoadImage", image={"__value__": "a.png"}))
+    assert run(prompt).nodes["20"]["inputs"] == {"image": "a.png"}
+    prompt = with_input("3", "steps", {"__value__": 99})
+    assert codes(refused(prompt, make_policy(**LIMIT))) == {("3", "steps", "value-too-large")}
+    assert run(with_node(node("Tags", tags={"__value__": ["a", "b"]}))).nodes["20"]["inputs"]["tags"] == {
+        "__value__": ["a", "b"]
+    }
+    assert codes(refused(with_node(node("LoadImage", image={"__value__": ["a.png"]})))) == {
+        ("20", "image", "literal-malformed")
+    }
+
+
+def test_dynamic_inputs_are_those_of_the_choice() -> None:
+    resize = node("Resize", image=["8", 0], resize_type="by size", width=9)
+    resize["inputs"] |= {"resize_type.width": 64, "resize_type.height": 64, "resize_type.multiplier": ["nowhere", 0]}
+    assert set(run(with_node(resize)).nodes["20"]["inputs"]) == {
+        "image",
+        "resize_type",
+        "resize_type.width",
+        "resize_type.height",
+    }
+    batch = {"images.image0": ["8", 0], "images.image2": ["8", 0], "images.image3": ["nowhere", 0], "images": 1}
+    assert set(run(with_node(node("Batch", **batch))).nodes["20"]["inputs"]) == {"images.image0", "images.image2"}
+
+
+@pytest.mark.parametrize("choice", ["by size", {"__value__": "by size"}])
+def test_dynamic_inputs_are_bound_like_others(choice: Any) -> None:
+    inputs = {"image": ["8", 0], "resize_type": choice, "resize_type.width": 4096, "resize_type.height": 64}
+    by_line = make_policy(inputs={"*.width": {"max": 2048}})
+    assert codes(refused(with_node(node("Resize", **inputs)), by_line)) == {
+        ("20", "resize_type.width", "value-too-large")
+    }
+    by_budget = make_policy(budgets={"px": {"of": "width*height", "max": 4096 * 63}})
+    prompt = with_node(node("Resize", **inputs))
+    assert ("20", "resize_type.height", "budget-exceeded") in codes(refused(prompt, by_budget)) or (
+        "20",
+        "resize_type.width",
+        "budget-exceeded",
+    ) in codes(refused(with_node(node("Resize", **inputs)), by_budget))
+
+
+def test_credentials_go_only_where_a_service_is_called() -> None:
+    extra = {"auth_token_comfy_org": "t", "preview_method": "auto"}
+    assert run(make_prompt(), extra_data=extra).extra_data == {"preview_method": "auto"}
+    paid = with_node(node("Paid", prompt="x"))
+    assert run(paid, extra_data=extra).extra_data == {"preview_method": "auto", "auth_token_comfy_org": "t"}
+
+
+def test_the_hash_knows_like_workflows() -> None:
+    def hash_of(prompt: dict[str, Any]) -> str:
+        return run(prompt).workflow_hash
+
+    first = hash_of(make_prompt())
+    assert hash_of(with_input("3", "seed", 8)) == first
+    assert hash_of(with_input("6", "text", "other")) == first
+    assert hash_of(with_input("3", "steps", 21)) != first
+    assert hash_of(with_input("5", "width", 1024)) != first
+    assert hash_of(with_input("3", "positive", ["7", 0])) != first
+    assert hash_of(with_node(copy.deepcopy(SAVE))) != first
+    assert hash_of(with_input("3", "steps", ["20", 0]) | {"20": node("PrimitiveInt", value=1)}) != first
+
+
+def test_bad_ids_are_not_echoed_at_length() -> None:
+    violation = refused({"x" * 10_000: node("Secret" * 1000), "1": node("Ghost" * 1000)})
+    assert len(orjson.dumps(violation.node_errors)) < 2000
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.sampled_from(["euler", "by size", "by factor", "a.png"])
+    | st.tuples(st.sampled_from(["1", "2", "3", "9"]), st.integers(-1, 3)).map(list),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["__value__", "__type__", "a"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+INPUT_NAMES = sorted(
+    {name for entry in OBJECT_INFO.values() for section in entry["input"].values() for name in section}
+    | {"resize_type.width", "images.image0", "images.image9", "zzz"}
+)
+CLASSES = st.sampled_from([*OBJECT_INFO, "Ghost", *SPELLINGS]) | st.text(max_size=4)
+NODES = st.fixed_dictionaries(
+    {"class_type": CLASSES, "inputs": st.dictionaries(st.sampled_from(INPUT_NAMES), VALUES, max_size=6)},
+    optional={"_meta": VALUES, "is_changed": VALUES},
+)
+GRAPHS = st.dictionaries(st.sampled_from(["1", "2", "3", "4:5", "9"]), NODES | VALUES, max_size=4)
+FIELDS = st.dictionaries(
+    st.sampled_from(["client_id", "prompt_id", "extra_data", "number", "front", "priority", "partial_execution_targets"]),
+    VALUES,
+    max_size=3,
+)
+STRICT = make_policy(
+    inputs={
+        "*.steps": {"min": 1, "max": 50},
+        "*.width": {"max": 2048, "multiple_of": 8},
+        "LoadImage.image": {"allow": ["a*"]},
+        "*.text": {"deny": ["*b*"], "max_length": 4},
+    },
+    budgets={"px": {"of": "width*height?*batch_size?", "max": 4096}},
+)
+
+
+def judge_or_none(body: bytes, policy: Policy) -> JudgedPrompt | None:
+    try:
+        return judge(body, policy, CATALOGUE)
+    except Violation:
+        return None
+
+
+@given(st.binary(max_size=200))
+def test_judging_bytes_is_total(body: bytes) -> None:
+    assert judge_or_none(body, STRICT) is None
+
+
+@given(VALUES | st.fixed_dictionaries({"prompt": VALUES}))
+def test_judging_values_is_total(value: Any) -> None:
+    judge_or_none(orjson.dumps(value), STRICT)
+
+
+@settings(max_examples=400)
+@given(GRAPHS, FIELDS)
+def test_everything_that_passes_was_judged(graph: dict[str, Any], fields: dict[str, Any]) -> None:
+    judged = judge_or_none(orjson.dumps({"prompt": graph} | fields), STRICT)
+    if judged is None:
+        return
+    for node_id, found in judged.nodes.items():
+        assert found["class_type"] in ALL_BUT_SECRET
+        assert found["class_type"] == graph[node_id]["class_type"]
+        assert set(found) <= {"class_type", "inputs", "_meta"}
+        for value in found["inputs"].values():
+            if isinstance(value, list):
+                target, index = value
+                assert type(index) is int
+                assert 0 <= index < len(OBJECT_INFO[judged.nodes[target]["class_type"]]["output"])
+            elif isinstance(value, dict) and "__value__" in value:
+                assert isinstance(value["__value__"], list)
+        steps = found["inputs"].get("steps")
+        if found["class_type"] == "KSampler" and steps is not None and not isinstance(steps, list):
+            assert 1 <= steps <= 50
+    assert judged.client_id is None or isinstance(judged.client_id, str)
+    again = judge(orjson.dumps({"prompt": judged.nodes, "extra_data": judged.extra_data}), STRICT, CATALOGUE)
+    assert again.nodes == judged.nodes
+    assert again.workflow_hash == judged.workflow_hash
+
+
+@given(st.sampled_from(sorted(make_prompt())), st.sampled_from(INPUT_NAMES), VALUES, st.sampled_from(ALL_BUT_SECRET))
+def test_one_change_does_not_carry_the_rest(node_id: str, name: str, value: Any, class_type: str) -> None:
+    """Most of the graph is right here, so that more of them pass."""
+    prompt = with_input(node_id, name, value) | {"20": node(class_type, **{name: value})}
+    judged = judge_or_none(orjson.dumps({"prompt": prompt}), STRICT)
+    if judged is not None:
+        assert {key: found["class_type"] for key, found in judged.nodes.items()} == {
+            key: found["class_type"] for key, found in prompt.items()
+        }
+        for key, found in judged.nodes.items():
+            for name_kept, kept in found["inputs"].items():
+                given_value = prompt[key]["inputs"][name_kept]
+                wrapped = given_value.get("__value__") if isinstance(given_value, dict) else None
+                assert kept in (given_value, wrapped, {"__value__": wrapped})
+
+
+def test_a_renewed_catalogue_counts_at_once() -> None:
+    policy = make_policy()
+    run(make_prompt(), policy)
+    fewer = read_catalogue({name: entry for name, entry in OBJECT_INFO.items() if name != "VAEDecode"})
+    with pytest.raises(Violation):
+        run(make_prompt(), policy, fewer)

@@ -1,0 +1,107 @@
+"""A Redis of the test's own, on a free port, and the callers that limits are tried on."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from policy.principal import Principal, Role, parse_tenant
+from proxy.config.limits import LimitsSettings
+from proxy.limits.allotment import Allotment
+from proxy.limits.store import SharedStore
+
+# Slow machines must not look like a sick Redis where that is not the question.
+PATIENCE_S = 20.0
+
+
+class Clock:
+    """Time that moves when the test says so."""
+
+    def __init__(self, now_s: float = 1_000_000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def pass_s(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+class RedisServer:
+    """redis-server, without anything on disk. `kill` is kill -9."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            self._program,
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            async for line in self._process.stdout:
+                if b"Ready to accept connections" in line:
+                    return
+        raise AssertionError("redis-server ended while it started")
+
+    async def kill(self) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+            await process.communicate()
+
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+async def redis() -> AsyncIterator[RedisServer]:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (apt-get install redis-server): sharing limits is NOT TESTED")
+    server = RedisServer(program)
+    await server.start()
+    yield server
+    await server.kill()
+
+
+@pytest.fixture
+async def store(redis: RedisServer) -> AsyncIterator[SharedStore]:
+    store = SharedStore(redis.url, timeout_s=PATIENCE_S)
+    await store.start()
+    assert store.is_up
+    yield store
+    await store.stop()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def caller(tenant: str = "alice", subject: str = "7f3a9c21") -> Principal:
+    return Principal(subject, parse_tenant(tenant), Role.USER)
+
+
+def allotment(default: Mapping[str, Any], keys: Mapping[tuple[str, str], str] | None = None, **named: Any) -> Allotment:
+    """Limits "default" for alice and bob, others by keyword."""
+    settings = LimitsSettings.model_validate({"default": default, **named})
+    return Allotment(settings, {"alice": "default", "bob": "default"}, keys or {})
