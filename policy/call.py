@@ -110,6 +110,8 @@ class ClaimJob:
     prompt_id: str | None
     workflow: str
     priority: float = 0.0
+    classes: tuple[str, ...] = ()
+    """Of the workflow's nodes, for the audit trail."""
 
 
 @dataclass(frozen=True, slots=True)

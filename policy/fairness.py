@@ -178,13 +178,17 @@ class FairQueue:
         if tag < _MAX_TAG:
             self._virtual_time = max(self._virtual_time, tag)
 
-    def finish(self, prompt_id: str, gpu_s: float | None = None) -> None:
-        """The job has ended. gpu_s: what it took, None when nobody knows. Unknown ids are ignored."""
+    def finish(self, prompt_id: str, gpu_s: float | None = None, *, is_complete: bool = True) -> None:
+        """The job has ended. gpu_s: what it took, None when nobody knows. Unknown ids are ignored.
+
+        is_complete: False for a job that failed or was interrupted: it is charged, but says nothing about what its like will take.
+        """
         job = self._remove(prompt_id)
         if job is None:
             return
         if gpu_s is not None:
-            self._costs.measure(job.workflow, gpu_s)
+            if is_complete:
+                self._costs.measure(job.workflow, gpu_s)
             if job.span and job.tenant in self._finish_tags:
                 # The job was charged by its estimate. The bound keeps one stray measurement from shutting a tenant out.
                 wrong_by_s = max(-MAX_CORRECTION_S, min(MAX_CORRECTION_S, _bounded_cost(gpu_s) - job.cost_s))

@@ -63,17 +63,10 @@ def find_differences(
 
     specs_of: the declared inputs of a judged node. Undeclared ones never reach ComfyUI, so they do not count on either side.
     """
-    nearest: Findings | None = None
-    for pin in pinned:
-        differences = _compare(nodes, pin, specs_of)
-        if not differences.reasons:
-            return
-        if nearest is None or len(differences.reasons) < len(nearest.reasons):
-            nearest = differences
-    if nearest is not None:
-        findings.reasons.extend(nearest.reasons)
-        findings.general.extend(nearest.general)
-        findings.node_errors.update(nearest.node_errors)
+    nearest = min((_compare(nodes, pin, specs_of) for pin in pinned), key=lambda compared: len(compared.reasons))
+    findings.reasons.extend(nearest.reasons)
+    findings.general.extend(nearest.general)
+    findings.node_errors.update(nearest.node_errors)
 
 
 def _compare(

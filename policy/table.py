@@ -180,7 +180,7 @@ INSIDE = (
     _row("GET", "/internal/logs", READ_JOBS, _LOGS, prefix=Prefix.BARE),
     _row("GET", "/internal/logs/raw", READ_JOBS, _LOGS, prefix=Prefix.BARE),
     _row("PATCH", "/internal/logs/subscribe", READ_JOBS, _LOGS, prefix=Prefix.BARE, body=Body.JSON),
-    _row("GET", "/internal/folder_paths", CATALOG, AdminsOnly("it shows the server's folders"), prefix=Prefix.BARE),
+    _shared("/internal/folder_paths", Rewrites(unchanged, catalog.folder_paths), prefix=Prefix.BARE),
 )
 
 ASSETS = (

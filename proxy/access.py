@@ -96,6 +96,11 @@ class CloudflareAccess:
         self._seen.keep(digest, principal, self._jwks)
         return principal
 
+    def still_knows(self, principal: Principal) -> bool:
+        """Whether the tenant of a principal of an earlier configuration is still one that somebody is mapped to. For open sockets."""
+        maps = (self._emails, self._domains, self._groups, self._service_tokens)
+        return principal.subject.startswith("access") and any(principal.tenant in who.values() for who in maps)
+
     def _service(self, claims: Mapping[str, Any]) -> Principal:
         """SECURITY: an empty `sub` is a service token or nobody; an e-mail address beside it counts for nothing."""
         name = claims.get("common_name")

@@ -20,6 +20,7 @@ SERVER: Final = "comfygate"
 _NO_STORE: Final = "private, no-store"
 # Vite puts a hash of the content into the name: such a file never changes.
 _HASHED = re.compile(r".+-[A-Za-z0-9_-]{8,}\.[a-z0-9]{2,5}")
+_KEPT: Final = frozenset({200, 206, 304})
 _YEAR_S: Final = 31_536_000
 
 
@@ -69,8 +70,10 @@ def stamp(exchange: Exchange, fields: CIMultiDict[str]) -> None:
 def forwarded_headers(
     exchange: Exchange, fields: MultiMapping[str], caching: Caching, last_segment: str
 ) -> CIMultiDict[str]:
-    """The head of an answer that ComfyUI gave: its end-to-end fields, with the gate's own word on caching."""
+    """The head of an answer that ComfyUI gave with exchange.status: its end-to-end fields, with the gate's own word on caching."""
     kept = headers.to_client(fields)
+    if exchange.status not in _KEPT:
+        caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
     kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment)
     if caching is not Caching.PUBLIC:
         headers.merge_vary(kept, ("Authorization", "Cookie", "X-API-Key"))

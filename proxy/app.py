@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from policy.principal import Principal, TenantId
+from proxy.audit import AuditTrail
 from proxy.catalogue import CatalogueSource
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.limits import LimitSettings
@@ -35,6 +36,7 @@ from proxy.shelf import Shelf
 from proxy.sockets import GATE_STOPS, Sockets
 from proxy.storage import Storage
 from proxy.streams import EventStreams, JobHooks
+from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks
 from proxy.turns import Turns
 from proxy.upstream import Upstream
@@ -50,10 +52,17 @@ class Gate:
         """Raises ConfigError."""
         rulebook = build_rulebook(config)
         self.metrics = Metrics()
+        self.metrics.set_keys(config.keys)
+        self.audit = AuditTrail(
+            config.resolve(config.log.audit_file) if config.log.audit_file is not None else None,
+            config.log.audit_max_bytes,
+            config.log.audit_keep,
+        )
+        self._service_manager = ServiceManager()
         self._tasks = Tasks()
         directory = config.resolve(config.upstream.directory) if config.upstream.directory is not None else None
         upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
-        self._limits = Limits(config)
+        self._limits = Limits(config, self._store_changed)
         ledger = Ledger()
         self._desk = Desk(ledger, self._limits.slots, self._limits.budgets, _weights(config))
         catalogue = CatalogueSource(upstream)
@@ -89,7 +98,7 @@ class Gate:
             limiter=self._limits,
             sockets=sockets,
             streams=self._streams,
-            recorder=Recorder(self.metrics, log),
+            recorder=Recorder(self.metrics, log, self.audit),
         )
         self.pipeline = Pipeline(self.services)
         self._ops = Ops(self.metrics, observer, self._refresh_gauges)
@@ -109,16 +118,20 @@ class Gate:
         except BaseException:
             await self.ops.stop()
             raise
+        self.audit.open()
         await self._limits.start()
         await self.services.upstream.start()
         await self._start_verifiers()
         self.services.observer.start()
         self._tasks.start(self._close_expired(), "expiry")
         self._tasks.start(self.services.storage.sweep_forever(), "retention")
+        self._tasks.start(self._service_manager.keep_alive(), "watchdog")
+        self._service_manager.notify("READY=1")
         _log.info("gate on %s, ops on %s, ComfyUI at %s", self.public.url, self.ops.url, config.upstream.url)
 
     async def stop(self) -> None:
         """Drains: no new requests, running ones end within shutdown_grace, WebSockets close 1001."""
+        self._service_manager.notify("STOPPING=1")
         self.pipeline.is_draining = self._ops.is_draining = True
         await self.public.stop_accepting()
         self.services.sockets.close_all(GATE_STOPS)
@@ -134,6 +147,7 @@ class Gate:
         await self._desk.stop()
         await self._limits.stop()
         await self.services.upstream.stop()
+        self.audit.close()
 
     async def reload(self, file: Path) -> bool:
         """Puts a changed file into force, or leaves everything as it is and says why. Returns whether it was taken."""
@@ -142,14 +156,18 @@ class Gate:
             rulebook = build_rulebook(config, self.services.rulebook)
         except ConfigError as error:
             self.metrics.config_reloads.labels("bad").inc()
+            self.audit.write("config", result="bad", mistakes=[str(mistake) for mistake in error.mistakes])
             _log.error("the changed configuration is not used, the old one stays in force:\n%s", error)
             return False
+        self._audit_keys(self.services.rulebook.config, config)
         self._limits.apply(config)
         self._desk.set_weights(_weights(config))
         self.services.rulebook = rulebook
         await self._start_verifiers()
         closed = self.services.sockets.close_dead(lambda who: rulebook.authenticator.is_alive(who, time.time()))
+        self.metrics.set_keys(config.keys)
         self.metrics.config_reloads.labels("good").inc()
+        self.audit.write("config", result="good")
         _log.info("configuration reloaded, %d sockets closed", closed)
         return True
 
@@ -189,19 +207,35 @@ class Gate:
         if job is not None and self.services.ledger.start(job):
             self._started(job)
 
+    def _store_changed(self, is_up: bool) -> None:
+        self.metrics.limit_store_up.set(is_up)
+
+    def _audit_keys(self, old: Config, new: Config) -> None:
+        before, after = ({key.id: key for key in config.keys} for config in (old, new))
+        for key_id in sorted(before.keys() | after.keys()):
+            was, now = before.get(key_id), after.get(key_id)
+            if was != now:
+                change = "added" if was is None else "removed" if now is None else "changed"
+                key = now or was
+                self.audit.write("key", key=key_id, change=change, tenant=key.tenant if key else None)
+
     def _started(self, job: Job) -> None:
+        self.metrics.job_started(job)
         self._desk.started(job)
         self._streams.announce(job.tenant)
 
     def _ended(self, job: Job) -> None:
         self._desk.ended(job)
+        self.metrics.job_ended(job)
+        self.audit.job_ended(job)
         self._streams.announce(job.tenant)
 
     def _refresh_gauges(self) -> None:
         observer = self.services.observer
         self.metrics.upstream_up.set(observer.is_connected)
         self.metrics.worker_stuck.set(observer.is_worker_stuck)
-        self.metrics.websockets.set(len(self.services.sockets))
+        config = self.services.rulebook.config
+        self.metrics.refresh(self.services.sockets, self.services.ledger.active(), config.tenants)
 
 
 def _weights(config: Config) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from multidict import MultiMapping
 
@@ -12,12 +12,7 @@ from proxy.apikeys import KeyPrincipal, KeyRing
 from proxy.credentials import AccessAssertion, ApiKey, Credential, SessionCookie, Token, read_credentials
 from proxy.errors import Unauthenticated
 from proxy.sessions import Sessions
-
-
-class TokenVerifier(Protocol):
-    async def verify(self, token: str) -> Principal:
-        """Raises Unauthenticated."""
-        ...
+from proxy.tokens import TokenVerifier
 
 
 class Authenticator:
@@ -52,7 +47,8 @@ class Authenticator:
             return False
         if isinstance(principal, KeyPrincipal):
             return self.keys.is_alive(principal, now) and self.sessions.is_alive(principal)
-        return self._tokens is not None or self._access is not None
+        verifiers = (verifier for verifier in (self._tokens, self._access) if verifier is not None)
+        return any(verifier.still_knows(principal) for verifier in verifiers)
 
     async def _verify(self, credential: Credential) -> Principal:
         match credential:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.commands import check, demo, keys, policy, serve
+from proxy.commands import audit, check, demo, keys, policy, serve
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 
@@ -22,6 +22,7 @@ app.add_typer(keys.app, name="keys", help="Make, list, revoke and rotate API key
 app.add_typer(policy.app, name="policy", help="Derive and try policies.")
 app.command("serve")(serve.serve)
 app.command("check")(check.check)
+app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)
 
 

@@ -61,7 +61,9 @@ class Conversation:
             case UpstreamCall():
                 return await self._ask(step)
             case ClaimJob():
+                self._exchange.notes |= {"workflow": step.workflow, "classes": step.classes}
                 self._claimed = await self._desk.claim(self._principal, step)
+                self._exchange.notes["prompt_id"] = self._claimed.prompt_id
                 return self._claimed
             case ReleaseJob():
                 self._desk.release(step.prompt_id)

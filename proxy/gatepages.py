@@ -68,7 +68,10 @@ class GatePages:
         limits = self._get().rulebook.json_limits.within(pages.max_form_bytes)
         login = await pages.login(await body.read_whole(request, limits), request.headers)
         exchange.principal = login.principal
+        if login.principal is not None:
+            exchange.notes["login"] = "good"
         if login.failure is not None:
+            exchange.notes["login"] = "bad"
             exchange.reason = login.failure.reason
             await self._get().gatekeeper.failed(exchange.client, login.failure)
         return reply_with(exchange, login.reply)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from multidict import CIMultiDict, MultiMapping, istr
@@ -97,11 +97,3 @@ def merge_vary(headers: CIMultiDict[str], names: Iterable[str]) -> None:
     lowered = {part.lower() for part in present}
     present += [name for name in names if name.lower() not in lowered]
     headers["Vary"] = ", ".join(present)
-
-
-def single(headers: Mapping[str, str] | MultiMapping[str], name: str) -> str | None:
-    """The value of a field that must stand once; None when absent or repeated."""
-    if isinstance(headers, MultiMapping):
-        values = headers.getall(name, ())
-        return values[0] if len(values) == 1 else None
-    return headers.get(name)

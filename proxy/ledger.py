@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from policy.namespace import owner_of
-from policy.principal import TenantId
+from policy.principal import TenantId, parse_tenant
 from policy.rules.results import temp_files
 
 MAX_ENDED_JOBS: Final = 10_000
@@ -124,10 +124,10 @@ class Ledger:
         known = self._jobs.get(prompt_id)
         if known is not None:
             return known
-        tenant = owner_of(client_id)
+        tenant = _tenant_of(client_id)
         if tenant is None:
             return None
-        job = Job(prompt_id, TenantId(tenant), number=number, state=state, claimed_at_s=self._clock())
+        job = Job(prompt_id, tenant, number=number, state=state, claimed_at_s=self._clock())
         self._add(job)
         return job
 
@@ -175,6 +175,14 @@ class Ledger:
     def _add(self, job: Job) -> None:
         self._jobs[job.prompt_id] = job
         self.of(job.tenant).jobs[job.prompt_id] = job
+
+
+def _tenant_of(client_id: object) -> TenantId | None:
+    """An admin's client id may hold a dot and still name no tenant."""
+    try:
+        return parse_tenant(owner_of(client_id) or "")
+    except ValueError:
+        return None
 
 
 def is_uuid(text: str) -> bool:

@@ -52,6 +52,8 @@ class Outbox:
         self._ready = asyncio.Event()
         self._close: Close | None = None
         self.dropped_previews = 0
+        self.sent_frames = 0
+        self.sent_bytes = 0
         self.gave_up = asyncio.Event()
         """Set when the outbox ends at once: a writer that hangs on a client's full buffers must not wait for it."""
 
@@ -93,6 +95,8 @@ class Outbox:
             if self._frames:
                 frame = self._frames.popleft()
                 self._forget(frame)
+                self.sent_frames += 1
+                self.sent_bytes += len(frame.data)
                 return frame
             if self._close is not None:
                 return self._close

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import orjson
 from aiohttp import web
@@ -44,6 +44,9 @@ from proxy.exchange import Exchange
 from proxy.services import Services
 from proxy.tasks import Tasks
 from proxy.upload import UploadStream
+
+MAX_AUDITED: Final = 50
+"""Classes of one refused workflow in the audit trail."""
 
 Locate = Callable[[Request], tuple[Folder, UpstreamPath] | None]
 
@@ -235,6 +238,8 @@ class Pipeline:
 
     def _failed(self, request: web.BaseRequest, exchange: Exchange, error: Exception) -> web.StreamResponse:
         refusal = refusal_for(error)
+        if refusal is not None and refusal.node_errors:
+            exchange.notes |= _faults(refusal.node_errors)
         if isinstance(error, ClientGone | ConnectionResetError):
             exchange.status, exchange.reason = 499, "client-gone"
         elif exchange.has_started:
@@ -261,6 +266,15 @@ def _document(raw: bytes, kind: Body) -> Any:
         if kind is Body.LENIENT:
             return None
         raise
+
+
+def _faults(node_errors: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes and reasons of a refused workflow, for the audit trail; no values of inputs."""
+    errors = [error for entry in node_errors.values() for error in entry["errors"]]
+    return {
+        "classes": sorted({str(entry["class_type"]) for entry in node_errors.values()})[:MAX_AUDITED],
+        "reasons": sorted({str(error["type"]) for error in errors}),
+    }
 
 
 def _without_credentials(query: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Literal
 
 import orjson
 
+from proxy.audit import AuditTrail
 from proxy.config.server import LogSettings
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
@@ -45,13 +46,15 @@ class RequestLog:
 class Recorder:
     """What happens once per exchange, whatever became of it."""
 
-    def __init__(self, metrics: Metrics, log: RequestLog) -> None:
+    def __init__(self, metrics: Metrics, log: RequestLog, audit: AuditTrail) -> None:
         self._metrics = metrics
         self._log = log
+        self._audit = audit
 
     def record(self, exchange: Exchange) -> None:
         self._metrics.count(exchange)
         self._log.write(exchange)
+        self._audit.exchange(exchange)
 
 
 def request_log(style: Literal["auto", "json", "text"]) -> RequestLog:

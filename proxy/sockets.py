@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy.principal import Principal
 from proxy.outbox import Close, Outbox
@@ -21,8 +21,23 @@ class Socket:
     outbox: Outbox
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Of all sockets since the start. Texts are counted in characters, which for ComfyUI's events are bytes."""
+
+    sent_frames: int = 0
+    sent_bytes: int = 0
+    dropped_previews: int = 0
+
+    def add(self, outbox: Outbox) -> None:
+        self.sent_frames += outbox.sent_frames
+        self.sent_bytes += outbox.sent_bytes
+        self.dropped_previews += outbox.dropped_previews
+
+
 class Sockets:
     def __init__(self) -> None:
+        self._ended = Traffic()
         self._open: set[Socket] = set()
         self._end: Close | None = None
 
@@ -39,6 +54,13 @@ class Sockets:
             yield socket
         finally:
             self._open.discard(socket)
+            self._ended.add(outbox)
+
+    def traffic(self) -> Traffic:
+        total = replace(self._ended)
+        for socket in self._open:
+            total.add(socket.outbox)
+        return total
 
     def close_all(self, close: Close) -> None:
         """Closes those that are open, and those that are just being opened as soon as they are."""

@@ -48,6 +48,10 @@ class TokenVerifier(Protocol):
         """Who the token proves its bearer to be. Raises proxy.errors.Unauthenticated."""
         ...
 
+    def still_knows(self, principal: Principal) -> bool:
+        """Whether a principal of an earlier configuration could still come. For open sockets."""
+        ...
+
 
 class SeenTokens:
     """Verified tokens by the SHA-256 of their whole text, so that a token seen before needs no signature check.
@@ -149,6 +153,12 @@ class Tokens:
         principal = self._principal(issuer, claims)
         self._seen.keep(digest, principal, issuer.keys)
         return principal
+
+    def still_knows(self, principal: Principal) -> bool:
+        """Whether a principal of an earlier configuration could still come: its issuer and its tenant are there. For open sockets."""
+        kind, _, rest = principal.subject.partition(":")
+        names = {issuer.expected.name for issuer in self._issuers.values()}
+        return kind == "jwt" and rest.partition(":")[0] in names and principal.tenant in self._known_tenants
 
     def _add(
         self, name: str, settings: JwtSettings, resolve: Callable[[Path], Path], monotonic: Callable[[], float]

@@ -203,6 +203,11 @@ def described_models(value: Any, request: Request) -> Any:
     ]
 
 
+def folder_paths(value: Any, request: Request) -> Any:
+    """GET /internal/folder_paths: which folders of models there are, for the web UI's hint on a missing model; not where they lie."""
+    return {name: [f"models/{name}"] for name in (value if isinstance(value, dict) else {}) if name not in HIDDEN_FOLDERS}
+
+
 def in_model_folder(request: Request) -> UpstreamCall:
     """Any route below a model folder: `folder` (and what follows it) goes on as it is, unless it is no folder of models."""
     call = request.call

@@ -24,7 +24,8 @@ def submit(request: Request) -> Dialogue:
     judged = judge(request.raw, caller.policy, caller.catalogue)
     nodes = rewrite_nodes(judged.nodes, caller)
     client_id = caller.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
-    claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority)
+    classes = tuple(sorted({node["class_type"] for node in nodes.values()}))
+    claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority, classes)
     document = _document(judged, nodes, client_id) | {"prompt_id": claimed.prompt_id, "number": claimed.number}
     reply = yield json_call("POST", ("prompt",), document)
     if reply.status != 200:

@@ -100,7 +100,9 @@ def list_directory(request: Request) -> Dialogue:
         return passed(reply) if reply.status != 200 else ClientReply(body=[])
     is_root = directory in (".", "./")
     names = request.caller.names
-    query: list[tuple[str, UpstreamText]] = [("dir", names.root if is_root else names.userdata_to_upstream(directory))]
+    # Web UIs of 2025 ask for `subgraphs/`, and do not start when that is refused; ComfyUI normalises the slash away.
+    path = names.root if is_root else names.userdata_to_upstream(directory.removesuffix("/"))
+    query: list[tuple[str, UpstreamText]] = [("dir", path)]
     query += [(flag, Opaque("true")) for flag in _FLAGS if (request.call.first(flag) or "").lower() == "true"]
     reply = yield UpstreamCall("GET", (Opaque("userdata"),), tuple(query))
     if reply.status == 404 and is_root:

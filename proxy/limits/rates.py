@@ -24,11 +24,11 @@ RateHeaders = list[tuple[str, str]]
 
 
 class RateExceeded(LimitExceeded):
-    """Over a rate. headers: RateLimit-Policy and RateLimit, for the 429."""
+    """Over a rate; its headers are RateLimit-Policy and RateLimit."""
 
     def __init__(self, message: str, *, limit: str, retry_after_s: float, headers: RateHeaders) -> None:
         super().__init__(message, limit=limit, retry_after_s=retry_after_s)
-        self.headers = headers
+        self.headers = tuple(headers)
 
 
 class _Plan(NamedTuple):

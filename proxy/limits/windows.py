@@ -18,6 +18,8 @@ from limits import RateLimitItem
 from proxy.config.units import rates
 
 MAX_WINDOWS: Final = 65_536
+# At the very moment that the arithmetic gives, the counts are still equal to the limit.
+_MARGIN_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,8 @@ class Window:
             return 0.0
         if self.current < room:
             # The previous window's weight must fall below what is left: previous * share < room - current.
-            return max(0.0, left_s - (room - self.current) * self.window_s / self.previous)
-        return left_s + max(0.0, self.window_s - room * self.window_s / self.current)
+            return max(0.0, left_s - (room - self.current) * self.window_s / self.previous) + _MARGIN_S
+        return left_s + max(0.0, self.window_s - room * self.window_s / self.current) + _MARGIN_S
 
     def is_over(self, now_s: float) -> bool:
         return now_s >= self.ends_at_s + self.window_s

@@ -304,7 +304,9 @@ class PromptRun:
         return bool(declared and declared.options and declared.options.get("lazy"))
 
     def _has_unique_id(self, class_type: str) -> bool:
-        return "unique_id" in CATALOGUE[class_type].hidden
+        # ComfyUI looks for the plain string of old-style classes, and so misses new-style ones.
+        spec = CATALOGUE[class_type]
+        return "unique_id" in spec.hidden and not spec.is_new_style
 
 
 def _printable(value: Any) -> Any:

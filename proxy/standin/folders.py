@@ -175,7 +175,8 @@ class Folders:
                 "**** ERROR: Saving image outside the output folder is not allowed."
                 f"\n full_output_folder: {os.path.abspath(folder)}\n         output_dir: {root}"
             )
-        os.makedirs(folder, exist_ok=True)
+        if not os.path.exists(folder):
+            os.makedirs(folder, exist_ok=True)
         counters = [_counter_of(name, len(os.path.basename(prefix)), stem) for name in os.listdir(folder)]
         return SavePlace(folder, stem, max((c for c in counters if c is not None), default=0) + 1, subfolder)
 

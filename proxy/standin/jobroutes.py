@@ -98,7 +98,7 @@ class JobRoutes:
         body = await request.json()
         if _value(body, "clear"):
             self._engine.queue.wipe()
-        for prompt_id in _value(body, "delete") or ():
+        for prompt_id in _value(body, "delete", ()):
             self._engine.queue.delete(prompt_id)
         return web.Response()
 
@@ -136,7 +136,7 @@ class JobRoutes:
         body = await request.json()
         if _value(body, "clear"):
             self._engine.queue.wipe_history()
-        for prompt_id in _value(body, "delete") or ():
+        for prompt_id in _value(body, "delete", ()):
             self._engine.queue.history.pop(prompt_id, None)
         return web.Response()
 
@@ -182,10 +182,10 @@ class JobRoutes:
         return self._engine.queue.delete(job_id)
 
 
-def _value(body: Any, name: str) -> Any:
+def _value(body: Any, name: str, default: Any = None) -> Any:
     # Not get(): a JSON list is a body that ComfyUI accepts, and that asks for nothing.
     if name not in body:
-        return None
+        return default
     return body[name]
 
 

@@ -128,7 +128,7 @@ class PageRoutes:
     async def get_template(self, request: web.Request) -> web.Response:
         if request.match_info["path"] == "index.json":
             return web.json_response([])
-        return web.Response(status=404)
+        raise web.HTTPNotFound
 
     async def refuse_assets(self, request: web.Request) -> web.Response:
         return web.json_response({"error": ASSETS_OFF}, status=503)

@@ -19,7 +19,7 @@ from proxy.standin.internal import InternalRoutes
 from proxy.standin.jobroutes import JobRoutes
 from proxy.standin.middleware import Received, Recorder, check_origin, set_cache_headers
 from proxy.standin.models import ModelRoutes
-from proxy.standin.pages import PageRoutes, web_root
+from proxy.standin.pages import OWN_PAGES, PageRoutes, web_root
 from proxy.standin.userdata import UserDataRoutes
 
 MAX_BODY_BYTES: int = FEATURES["max_upload_size"]
@@ -141,7 +141,7 @@ class StandIn:
         app.add_subapp("/internal", internal)
         app.add_routes([web.route(route.method, f"/api{route.path}", route.handler) for route in doubled])
         app.add_routes(doubled)
-        app.add_routes([web.static("/", self._root)])
+        app.add_routes([web.static("/docs", OWN_PAGES / "docs"), web.static("/", self._root)])
         return app
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:

@@ -63,7 +63,7 @@ class UserDataRoutes:
         path = os.path.abspath(os.path.join(self._user, name))
         if not is_below(self._user, path):
             return None
-        if makes_parents:
+        if makes_parents and not os.path.exists(os.path.dirname(path)):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
 

@@ -132,6 +132,22 @@ async def test_node_that_always_changes_is_never_cached(comfy: Comfy) -> None:
     assert _cached(await comfy.run(graph)) == ["1"]
 
 
+async def test_new_style_node_that_knows_its_id_is_shared_all_the_same(comfy: Comfy) -> None:
+    # ComfyUI means to tell such nodes apart by their id, and misses new-style ones (include_unique_id_in_input).
+    # In 0.3.64 this class is an old-style one.
+    color = _color()
+
+    def graph(node_id: str) -> Graph:
+        return {
+            "1": empty_image(color),
+            node_id: node("GetImageSize", image=["1", 0]),
+            "p": node("PreviewAny", source=[node_id, 1]),
+        }
+
+    await comfy.run(graph("a"))
+    assert _cached(await comfy.run(graph("b"))) == (["1", "b", "p"] if comfy.is_current else ["1"])
+
+
 async def test_preview_names_share_a_stem_and_count_up(comfy: Comfy) -> None:
     def graph() -> Graph:
         return {"1": empty_image(_color()), "p": node("PreviewImage", images=["1", 0])}

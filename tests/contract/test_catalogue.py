@@ -218,6 +218,8 @@ async def test_lists_of_extensions_translations_and_templates(comfy: Comfy) -> N
     assert isinstance((await comfy.get("/workflow_templates")).json(), dict)
     assert (await comfy.get("/templates/index.json")).status == 200
     assert (await comfy.get("/templates/none.json")).status == 404
+    assert (await comfy.get("/docs/SaveImage/en.md")).status == 200
+    assert (await comfy.get("/docs/none/en.md")).status == 404
 
 
 async def test_subgraphs_are_listed_without_and_read_with_data(comfy: Comfy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import struct
 from typing import Any
 
@@ -232,6 +233,23 @@ async def test_close_of_the_older_socket_makes_the_newer_deaf(comfy: Comfy) -> N
         assert await newer.is_silent()
 
 
+async def test_text_is_event_3_to_everybody_without_prompt_id(comfy: Comfy) -> None:
+    side = random.randrange(16, 2000)
+    graph = {
+        "1": empty_image(width=side),
+        "the size": node("GetImageSize", image=["1", 0]),
+        "3": node("PreviewAny", source=["the size", 0]),
+    }
+    async with comfy.socket() as watcher, comfy.socket() as owner:
+        prompt_id = await comfy.queue(graph, client_id=owner.sid)
+        await owner.end_of(prompt_id)
+        await _announce(watcher)
+    wanted = struct.pack(">II", 3, 8) + f"the sizewidth: {side}, height: 32\n batch size: 1".encode()
+    assert wanted in owner.binary
+    assert wanted in watcher.binary
+    assert (await comfy.history(prompt_id))["outputs"]["3"] == {"text": [str(side)]}
+
+
 async def test_interrupted_job_without_client_is_told_to_everybody(local: Comfy) -> None:
     async with local.socket() as watcher:
         prompt_id = await local.queue(slow())
@@ -247,11 +265,10 @@ async def test_websocket_images_are_full_size_pngs(local: Comfy) -> None:
         "2": node("SaveImageWebsocket", images=["1", 0]),
     }
     async with local.socket() as socket:
-        for _ in range(2):  # it is an output node that is never cached
-            prompt_id = await local.queue(graph, client_id=socket.sid)
-            await socket.end_of(prompt_id)
-        entry = await local.history(prompt_id)
-    assert len(socket.binary) == 4
+        ids = [await local.queue(graph, client_id=socket.sid) for _ in range(2)]
+        await socket.end_of(ids[-1])
+        entry = await local.history(ids[-1])
+    assert len(socket.binary) == 4  # an output node that is never cached
     assert struct.unpack(">II", socket.binary[0][:8]) == (1, 2)
     assert opened(socket.binary[0][8:]).size == (700, 300)
     assert entry["outputs"] == {}

@@ -258,7 +258,8 @@ async def test_prompt_id_of_the_client_is_kept_and_null_is_minted(comfy: Comfy) 
     wanted = str(uuid.uuid4())
     assert (await comfy.submit(previewing(1), prompt_id=wanted)).json()["prompt_id"] == wanted
     if comfy.is_current:
-        assert uuid.UUID((await comfy.submit(previewing(1), prompt_id=None)).json()["prompt_id"])
+        minted = (await comfy.submit(previewing(1), prompt_id=None)).json()["prompt_id"]
+        assert str(uuid.UUID(minted)) == minted
 
 
 async def test_repeated_prompt_id_overwrites_the_history_entry(comfy: Comfy) -> None:
@@ -271,8 +272,9 @@ async def test_repeated_prompt_id_overwrites_the_history_entry(comfy: Comfy) -> 
 async def test_partial_targets_select_outputs(comfy: Comfy) -> None:
     graph = previewing(11) | {"3": node("PreviewImage", images=["1", 0])}
     entry = await comfy.run(graph, partial_execution_targets=["3"])
-    assert list(entry["outputs"]) == ["3"]
     assert entry["prompt"][4] == ["3"]
+    if comfy.is_current:  # 0.3.64 adds what other outputs have in the cache
+        assert list(entry["outputs"]) == ["3"]
     entry = await comfy.run(graph, partial_execution_targets="23")
     assert sorted(entry["prompt"][4]) == ["2", "3"]
     assert (await comfy.submit(graph, partial_execution_targets=["9"])).json()["error"]["type"] == "prompt_no_outputs"

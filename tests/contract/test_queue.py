@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from proxy.standin import StandIn
+
 from .driver import Comfy, empty_image, node, previewing, slow, unique
 
 
@@ -105,6 +107,11 @@ async def test_queue_call_that_asks_nothing_is_200(comfy: Comfy, body: Any) -> N
     assert (await comfy.post("/queue", json=body)).status == 200
 
 
+@pytest.mark.parametrize("body", [b"", b"null", b'{"delete": null}', b'{"delete": 5}'])
+async def test_queue_call_of_wrong_type_is_500(comfy: Comfy, body: bytes) -> None:
+    assert (await comfy.post("/queue", data=body)).status == 500
+
+
 async def test_remaining_counts_running_and_pending(comfy: Comfy) -> None:
     async with comfy.blocked():
         before = (await comfy.get("/prompt")).json()["exec_info"]["queue_remaining"]
@@ -148,11 +155,19 @@ async def test_interrupt_of_an_idle_server_does_not_hit_the_next_job(comfy: Comf
 async def test_free_forgets_the_cache(local: Comfy) -> None:
     graph = previewing(30)
     await local.run(graph)
-    assert (await local.post("/free", json={"free_memory": True, "unload_models": True})).status == 200
-    messages = dict((await local.run(graph | {"9": empty_image(31)}))["status"]["messages"])
-    # The flag is taken after a job, so the run that woke up with it still may use the cache; the next one may not.
-    messages = dict((await local.run(graph))["status"]["messages"])
-    assert "1" in messages["execution_cached"]["nodes"]
+    async with local.socket() as socket:
+        async with local.blocked():
+            # Taken between the job that runs and the next one.
+            assert (await local.post("/free", json={"free_memory": True, "unload_models": True})).status == 200
+            prompt_id = await local.queue(graph, client_id=socket.sid)
+        await socket.end_of(prompt_id)
+    assert dict((await local.history(prompt_id))["status"]["messages"])["execution_cached"]["nodes"] == []
+
+
+async def test_free_wakes_an_idle_worker(local: Comfy, standin: StandIn) -> None:
+    assert (await local.post("/free", json={"free_memory": True})).status == 200
+    assert (await local.run(previewing(31)))["status"]["completed"]
+    assert standin.worker_alive
 
 
 async def test_many_clients_can_submit_at_once(comfy: Comfy) -> None:

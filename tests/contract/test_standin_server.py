@@ -155,7 +155,7 @@ def _make_models(standin: StandIn) -> None:
 
 async def test_text_to_image_is_the_same_for_the_same_seed_and_text(local: Comfy, standin: StandIn) -> None:
     _make_models(standin)
-    pictures = []
+    pictures: list[bytes] = []
     for seed, text in ((1, "cat"), (2, "cat"), (1, "dog"), (1, "cat")):
         graph = _text_to_image(seed, text)
         graph["7"]["inputs"]["_salt"] = len(pictures)
@@ -273,9 +273,8 @@ async def test_saved_json_text_is_indented_when_it_is_json(local: Comfy) -> None
 
 async def test_old_results_are_dropped_beyond_the_limit(local: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.standin.execution.MAX_CACHED", 2)
-    for color in (1, 2, 3, 1):
-        entry = await local.run(previewing(color))
-    assert dict(entry["status"]["messages"])["execution_cached"]["nodes"] == []
+    entries = [await local.run(previewing(color)) for color in (1, 2, 3, 1)]
+    assert dict(entries[-1]["status"]["messages"])["execution_cached"]["nodes"] == []
 
 
 async def test_history_is_bounded(local: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:

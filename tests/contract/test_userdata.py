@@ -72,6 +72,12 @@ async def test_directory_cannot_be_written_read_or_deleted(comfy: Comfy, folder:
     assert (await comfy.call("DELETE", f"/userdata/{folder}%2Fd")).status == 500
 
 
+async def test_file_cannot_be_a_parent(comfy: Comfy, folder: str) -> None:
+    await _write(comfy, f"{folder}/w.json")
+    answer = await _write(comfy, f"{folder}/w.json/x.json")
+    assert (answer.status, answer.body) == (400, b"")
+
+
 async def test_nul_in_a_name_is_500(comfy: Comfy, folder: str) -> None:
     assert (await comfy.post(f"/userdata/{folder}%2Fa%00b", data=b"")).status == 500
 

@@ -115,7 +115,12 @@ OBJECT_INFO: dict[str, Any] = {
         {"video_path": ["STRING", {}], "file": ["STRING", {}], "text": ["STRING", {}]}, ["IMAGE"], **IN_CUSTOM
     ),
     "PackSave": node(
-        {"images": ["IMAGE"], "output_path": ["STRING", {}], "filename_prefix": ["STRING", {}]},
+        {
+            "images": ["IMAGE"],
+            "output_path": ["STRING", {}],
+            "filename_prefix": ["STRING", {}],
+            "caption": ["STRING", {}],
+        },
         output_node=True,
         **IN_CUSTOM,
     ),

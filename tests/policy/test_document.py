@@ -121,21 +121,20 @@ M = 8 << 20
     [
         nest(100_000),
         b"{" + b'"a":1,' * (M // 6) + b'"b":1}',
-        b'{"' + b"a" * M + b'":1}',
+        b'{"' + b"a" * M + b'":1',
         b"[" + b"[]," * (M // 3) + b"1]",
         b"[" + (nest(254) + b",") * (M // 509) + b"1]",
-        b'"' + b"\\\\" * (M // 2) + b'\\u003a"',
+        b'"' + b"\\\\" * (M // 2) + b"\\u003a",
         b" " * M + b"x",
         b"[" + b"1" * M + b"]",
     ],
     ids=["nested", "one-key", "long-key", "lists", "deep-lists", "backslashes", "space", "digits"],
 )
-def test_bad_documents_are_refused_or_read(body: bytes) -> None:
+def test_large_bad_documents_are_refused(body: bytes) -> None:
     """Each is over within milliseconds; python -m bench says how many."""
-    try:
+    with pytest.raises(Violation) as caught:
         parse_json(body)
-    except Violation as violation:
-        assert violation.reason is Reason.BODY_MALFORMED
+    assert caught.value.reason is Reason.BODY_MALFORMED
 
 
 @given(JSON)

@@ -352,6 +352,16 @@ def test_costs_follow_what_like_workflows_took() -> None:
     assert costs.estimate("z") == 24 * 3600.0
 
 
+def test_an_interrupted_job_is_charged_but_teaches_nothing() -> None:
+    queue = FairQueue(costs=measured(8.0))
+    first = queue.claim(A, "1", workflow_of(8.0))
+    queue.claim(B, "2", workflow_of(8.0))
+    queue.start("1")
+    queue.finish("1", 1.0, is_complete=False)
+    assert queue.claim(A, "3", workflow_of(8.0)) == first + 1.0
+    assert queue.pending_cost_s(A) == 8.0
+
+
 def test_queued_costs_are_known_for_the_budget() -> None:
     queue = FairQueue(costs=measured(4.0))
     queue.claim(A, "1", workflow_of(4.0))

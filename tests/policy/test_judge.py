@@ -55,7 +55,12 @@ ROWS: list[tuple[str, Any, dict[str, Any], set[tuple[str, str | None, str]] | st
     ("node a list", with_node([]), {}, {("20", None, "node-malformed")}),
     ("node null", with_node(None), {}, {("20", None, "node-malformed")}),
     ("no class", with_node({"inputs": {}}), {}, {("20", None, "class-type-malformed")}),
-    ("class a list", with_node({"class_type": ["SaveImage"], "inputs": {}}), {}, {("20", None, "class-type-malformed")}),
+    (
+        "class a list",
+        with_node({"class_type": ["SaveImage"], "inputs": {}}),
+        {},
+        {("20", None, "class-type-malformed")},
+    ),
     ("class an object", with_node({"class_type": {}, "inputs": {}}), {}, {("20", None, "class-type-malformed")}),
     ("no inputs", with_node({"class_type": "SaveImage"}), {}, {("20", None, "inputs-missing")}),
     ("inputs a list", with_node({"class_type": "SaveImage", "inputs": []}), {}, {("20", None, "inputs-missing")}),
@@ -125,7 +130,9 @@ ROWS: list[tuple[str, Any, dict[str, Any], set[tuple[str, str | None, str]] | st
 
 
 @pytest.mark.parametrize(("prompt", "fields", "found"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_every_fault_is_named(prompt: Any, fields: dict[str, Any], found: set[tuple[str, str | None, str]] | str) -> None:
+def test_every_fault_is_named(
+    prompt: Any, fields: dict[str, Any], found: set[tuple[str, str | None, str]] | str
+) -> None:
     violation = refused(copy.deepcopy(prompt), make_policy(**copy.deepcopy(fields)))
     if isinstance(found, str):
         assert violation.details.startswith(found)
@@ -187,7 +194,18 @@ def test_nobody_can_tell_an_unknown_class_from_a_refused_one() -> None:
     assert answers[0] == answers[1]
 
 
-SPELLINGS = ["secret", "SECRET", " Secret", "Secret ", "Secret\n", "Secret\x00", "S\u0435cret", "\uff33ecret", "Sec\u200bret", ""]
+SPELLINGS = [
+    "secret",
+    "SECRET",
+    " Secret",
+    "Secret ",
+    "Secret\n",
+    "Secret\x00",
+    "S\u0435cret",
+    "\uff33ecret",
+    "Sec\u200bret",
+    "",
+]
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -299,7 +317,9 @@ def test_links_are_followed_to_constants_only(steps: Any, extra: dict[str, Any],
     if is_permitted:
         judged = run(prompt, make_policy(**LIMIT))
         assert judged.nodes["3"]["inputs"]["steps"] == steps
-        assert judged.followed == (("3", "steps", next(reversed(extra.values()))["inputs"]["value"]),) or judged.followed
+        assert (
+            judged.followed == (("3", "steps", next(reversed(extra.values()))["inputs"]["value"]),) or judged.followed
+        )
     else:
         assert ("3", "steps") in {found[:2] for found in codes(refused(prompt, make_policy(**LIMIT)))}
 
@@ -472,7 +492,9 @@ NODES = st.fixed_dictionaries(
 )
 GRAPHS = st.dictionaries(st.sampled_from(["1", "2", "3", "4:5", "9"]), NODES | VALUES, max_size=4)
 FIELDS = st.dictionaries(
-    st.sampled_from(["client_id", "prompt_id", "extra_data", "number", "front", "priority", "partial_execution_targets"]),
+    st.sampled_from(
+        ["client_id", "prompt_id", "extra_data", "number", "front", "priority", "partial_execution_targets"]
+    ),
     VALUES,
     max_size=3,
 )

@@ -41,8 +41,16 @@ def test_plain_literals_are_accepted(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [{"points": [[0, 0], [1, 1]]}, {}, nest(MAX_LITERAL_DEPTH), {"__value__": [1, 2]}, {"__value__": []}]
-    + [{"__value__": ["a", "b"]}, {"__value__": ["a", 1, 2]}, {"note": '"__value__":'}],
+    [
+        {"points": [[0, 0], [1, 1]]},
+        {},
+        nest(MAX_LITERAL_DEPTH),
+        {"__value__": [1, 2]},
+        {"__value__": []},
+        {"__value__": ["a", "b"]},
+        {"__value__": ["a", 1, 2]},
+        {"note": '"__value__":'},
+    ],
 )
 def test_widgets_take_objects_and_wrapped_lists(value: Any) -> None:
     assert find_literal_fault(value, ANY_LITERAL, True) is None

@@ -138,7 +138,9 @@ def test_new_classes_are_found_with_what_to_look_at() -> None:
     assert new["NewOdd"].suggestion == "unclassified"
     assert new["NewOdd"].marks == ("output node", "path: file_path", "image_upload: image")
     text = describe(list(new.values()), ["Gone"])
-    assert "+ NewOdd (comfy_extras.nodes_odd): unclassified? [output node; path: file_path; image_upload: image]" in text
+    assert (
+        "+ NewOdd (comfy_extras.nodes_odd): unclassified? [output node; path: file_path; image_upload: image]" in text
+    )
     assert text.startswith("4 new classes, 1 of the presets")
     assert text.endswith("\n- Gone")
 

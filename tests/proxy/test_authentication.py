@@ -41,6 +41,9 @@ class Verifier:
             raise Unauthenticated("The token is not valid.", reason="token-invalid")
         return self.known[token]
 
+    def still_knows(self, principal: Principal) -> bool:
+        return principal in self.known.values()
+
 
 def ring_without(*ids: str) -> KeyRing:
     rows: list[dict[str, Any]] = [

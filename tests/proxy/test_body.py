@@ -27,8 +27,10 @@ class Sender:
 
     def __init__(self, **headers: str) -> None:
         loop = asyncio.get_running_loop()
-        self.payload = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
         transport = mock.Mock()
+        protocol = BaseProtocol(loop)
+        protocol.connection_made(transport)
+        self.payload = StreamReader(protocol, 2**16, loop=loop)
         self.written: list[bytes] = []
         transport.write.side_effect = self.written.append
         names = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.credentials import CREDENTIAL_HEADERS
-from proxy.headers import HOP_BY_HOP, connection_named, merge_vary, single, to_client, to_upstream
+from proxy.headers import HOP_BY_HOP, connection_named, merge_vary, to_client, to_upstream
 
 NAMES = st.sampled_from(
     [
@@ -174,9 +174,3 @@ def test_vary_is_merged(before: list[str], names: tuple[str, ...], after: str) -
     fields = CIMultiDict([("Vary", value) for value in before])
     merge_vary(fields, names)
     assert fields.getall("Vary") == [after]
-
-
-def test_single_is_none_when_absent_or_repeated() -> None:
-    fields = CIMultiDict([("A", "1"), ("B", "1"), ("b", "2")])
-    assert (single(fields, "a"), single(fields, "B"), single(fields, "C")) == ("1", None, None)
-    assert single({"A": "1"}, "A") == "1"

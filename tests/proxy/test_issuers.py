@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from policy.principal import Principal, TenantId
 from proxy.access import CloudflareAccess
 from proxy.config import load_config
 from proxy.config.identity import CloudflareAccessSettings, JwtSettings
@@ -198,3 +199,31 @@ def test_documentation_names_every_setting_and_reason() -> None:
     names = {*JwtSettings.model_fields, *CloudflareAccessSettings.model_fields}
     types = {str(case.values[1]).replace("-", "_") for case in BAD} | {"token_keys_unavailable"}
     assert [name for name in sorted(names | types) if name not in text] == []
+
+
+def test_a_principal_dies_with_its_issuer_or_its_tenant(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    settings = JwtSettings(issuer="https://a.example", audience="gate", algorithms=("HS256",), secret_file=secret)
+    principal = Principal("jwt:main:ann", TenantId("acme"))
+
+    def tokens(name: str, tenant: str) -> Tokens:
+        return Tokens({name: settings}, known_tenants=frozenset({tenant}), resolve=lambda path: path)
+
+    assert tokens("main", "acme").still_knows(principal)
+    assert not tokens("other", "acme").still_knows(principal)
+    assert not tokens("main", "beta").still_knows(principal)
+    assert not tokens("main", "acme").still_knows(Principal("access:ann", TenantId("acme")))
+
+
+def test_a_person_dies_with_the_last_mapping_of_the_tenant() -> None:
+    def access(tenant: str) -> CloudflareAccess:
+        settings = CloudflareAccessSettings(
+            team_domain="team.cloudflareaccess.com", audience="aud", emails={"ann@example.com": tenant}
+        )
+        return CloudflareAccess(settings, known_tenants=frozenset({"acme", "beta"}))
+
+    principal = Principal("access:ann", TenantId("acme"))
+    assert access("acme").still_knows(principal)
+    assert not access("beta").still_knows(principal)
+    assert not access("acme").still_knows(Principal("jwt:main:ann", TenantId("acme")))

@@ -152,6 +152,34 @@ async def test_known_keys_are_served_while_the_issuer_is_away(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
+async def test_issuer_that_is_away_is_asked_once_a_minute_and_warned_of_each_time_it_goes(
+    jwks: Jwks, issuer: JwksServer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await jwks.find("one")
+    for outage in (1, 2):
+        issuer.paths.clear()
+        issuer.say(b"", 500)
+        for _ in range(3):
+            clock.advance(LIFETIME_S)
+            assert await jwks.find("unknown") == ()
+            for _ in range(10):
+                clock.advance(1.0)
+                assert await jwks.find("one")
+                assert await jwks.find("unknown") == ()
+        assert len(issuer.paths) == 3
+        assert len(caplog.records) == outage
+        clock.advance(ASK_INTERVAL_S)
+        issuer.answer = issuer.serve_keys
+        assert await jwks.find("unknown") == ()
+    # All is well again: the next fetch is due when the keys get old.
+    issuer.paths.clear()
+    clock.advance(2 * ASK_INTERVAL_S)
+    assert await jwks.find("one")
+    assert await jwks.find("one")
+    assert not jwks._is_fetching()
+    assert issuer.paths == []
+
+
 async def test_old_keys_are_renewed_without_waiting(jwks: Jwks, issuer: JwksServer, clock: Clock) -> None:
     await jwks.find("one")
     clock.advance(LIFETIME_S)

@@ -22,6 +22,9 @@ RSA, PSS, EC, ED = signer("rsa"), signer("pss", "PS256"), signer("ec", "ES256"),
 FILE_KEY = signer("file")
 MALLORY, MALLORY_EC = signer("mallory"), signer("mallory", "ES256")
 
+HS_TENANT = {"iss": SHARED, "app": {"org": "org-1"}}
+FOR_PEM = {"iss": PEM, "amr": ["mfa"]}
+
 
 def claims(**changes: Any) -> dict[str, Any]:
     """Good claims, changed; `...` leaves one out."""
@@ -130,8 +133,7 @@ MALFORMED: dict[str, Callable[[], str]] = {
     "claims with a number of 5,000 digits": lambda: RSA.sign(doubled("n", "1" * 5000)),
     "claims with a byte order mark": lambda: RSA.sign(b"\xef\xbb\xbf" + as_json(claims())),
     "claims in UTF-16": lambda: RSA.sign(as_json(claims()).decode().encode("utf-16")),
-    "one byte too large": lambda: "A" * (MAX_TOKEN_BYTES + 1),
-    "good but too large": lambda: RSA.sign(claims(pad="x" * MAX_TOKEN_BYTES)),
+    "good but one byte too large": lambda: sized(MAX_TOKEN_BYTES + 1),
     "a megabyte": lambda: "A" * 1_000_000,
     "an API key": lambda: "cg_7f3a9c21_" + "s" * 43,
 }
@@ -198,6 +200,7 @@ INVALID: dict[str, Callable[[], str]] = {
     "crit empty": lambda: RSA.sign(claims(), {"crit": []}),
     "crit null": lambda: RSA.sign(claims(), {"crit": None}),
     "crit of b64": lambda: RSA.sign(claims(), {"crit": ["b64"], "b64": True}),
+    "b64 true": lambda: RSA.sign(claims(), {"b64": True}),
     "b64 false": lambda: RSA.sign(claims(), {"b64": False}),
     "typ of an event": lambda: RSA.sign(claims(), {"typ": "secevent+jwt"}),
     "typ of a logout": lambda: RSA.sign(claims(), {"typ": "logout+jwt"}),
@@ -255,6 +258,8 @@ INVALID: dict[str, Callable[[], str]] = {
     "sub a list": lambda: RSA.sign(claims(sub=["alice"])),
     "jti a number": lambda: RSA.sign(claims(jti=7)),
     "a claim that this issuer must send": lambda: FILE_KEY.sign(claims(iss=PEM)),
+    "exp missing where the settings leave it out": lambda: FILE_KEY.sign(claims(**FOR_PEM, exp=...)),
+    "sub missing where the settings leave it out": lambda: FILE_KEY.sign(claims(**FOR_PEM, sub=...)),
 }
 
 EXPIRED: dict[str, Callable[[], str]] = {
@@ -292,8 +297,6 @@ BAD = [
     for name, make in table.items()
 ]
 
-HS_TENANT = {"iss": SHARED, "app": {"org": "org-1"}}
-FOR_PEM = {"iss": PEM, "amr": ["mfa"]}
 GOOD: dict[str, Callable[[], str]] = {
     "RS256": lambda: RSA.sign(claims()),
     "PS256": lambda: PSS.sign(claims()),

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -43,7 +44,7 @@ class Guarded:
 
 
 @asynccontextmanager
-async def serving(answer: Answer, **options: object) -> AsyncIterator[str]:
+async def serving(answer: Answer, **options: Any) -> AsyncIterator[str]:
     """An HTTP server whose handler is cancelled when its client leaves; gives its address."""
     server = web.Server(answer, handler_cancellation=True, access_log=None, **options)
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.5)
@@ -56,7 +57,7 @@ async def serving(answer: Answer, **options: object) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def comfy_like(answer: Answer, **options: object) -> AsyncIterator[str]:
+async def comfy_like(answer: Answer, **options: Any) -> AsyncIterator[str]:
     """`serving`, with the gate's own questions answered."""
     async with serving(Guarded(answer), **options) as url:
         yield url

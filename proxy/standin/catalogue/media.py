@@ -55,6 +55,17 @@ MEDIA_NODES = (
         is_output=True,
     ),
     NodeSpec(
+        name="GetImageSize",
+        title="Get Image Size",
+        category="image",
+        module="comfy_extras.nodes_images",
+        is_new_style=True,
+        required={"image": typed("IMAGE")},
+        hidden=("unique_id",),
+        outputs=("INT", "INT", "INT"),
+        output_names=("width", "height", "batch_size"),
+    ),
+    NodeSpec(
         name="ImageCrop",
         title="Crop Image (DEPRECATED)",
         category="image/transform",

@@ -51,6 +51,15 @@ class ImageBatch(Runner):
         return Outcome(([*image1, *(scaled(each, size, Image.Resampling.BILINEAR, "center") for each in image2)],))
 
 
+class GetImageSize(Runner):
+    """Also tells the size as event 3, which goes to everybody whoever runs it."""
+
+    def run(self, context: Context, image: Pictures) -> Outcome:
+        width, height = image[0].size
+        context.tell_text(f"width: {width}, height: {height}\n batch size: {len(image)}")
+        return Outcome((width, height, len(image)))
+
+
 def scaled(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling, crop: str) -> Image.Image:
     if crop == "center":
         return ImageOps.fit(image, size, resampling)
@@ -81,6 +90,7 @@ class SlowProgress(Runner):
 RUNNERS: dict[str, type[Runner]] = {
     "EmptyImage": EmptyImage,
     "ImageInvert": ImageInvert,
+    "GetImageSize": GetImageSize,
     "ImageScale": ImageScale,
     "ImageBatch": ImageBatch,
     "SlowProgress": SlowProgress,
