@@ -52,12 +52,17 @@ class Policy:
                 self._verdicts[class_type] = verdict
         return verdict
 
-    def plan_of(self, class_type: str, catalogue: Catalogue) -> ClassPlan | None:
-        """What to ask of a node of this class; None when it is unknown or not permitted, which nobody can tell apart."""
+    def plans_for(self, catalogue: Catalogue) -> dict[str, ClassPlan | None]:
+        """The plans that were made for this catalogue so far."""
         known, plans = self._plans
         if known is not catalogue:
             plans = {}
             self._plans = (catalogue, plans)
+        return plans
+
+    def plan_of(self, class_type: str, catalogue: Catalogue) -> ClassPlan | None:
+        """What to ask of a node of this class; None when it is unknown or not permitted, which nobody can tell apart."""
+        plans = self.plans_for(catalogue)
         if class_type in plans:
             return plans[class_type]
         node_class = catalogue.get(class_type)

@@ -51,7 +51,8 @@ def is_deeper(value: Any, max_depth: int) -> bool:
 
 
 def _count_escaped_colons(body: bytes) -> int:
-    if b"\\u003a" not in body and b"\\u003A" not in body:
+    # A search for one character is ten times as fast as one for several.
+    if b"\\" not in body or b"\\u003" not in body:
         return 0
     # Without pairs of backslashes, what is left before "u003a" is an escape and not a backslash in the text.
     bare = body.replace(b"\\\\", b"")

@@ -107,39 +107,48 @@ class _Judging:
 
     def read_nodes(self) -> None:
         """Shape and classes."""
-        findings = self.findings
-        bad_ids = find_bad_ids(self.prompt)
+        bad_ids = frozenset(find_bad_ids(self.prompt))
         for node_id in bad_ids:
             fault = Fault(NodeReason.NODE_ID_REFUSED, node_id, "1 to 64 of letters, digits, space and _.:#-")
-            findings.add(node_id[:64], "", None, "This node id is not accepted.", fault)
-        plan_of, catalogue, plans = self.policy.plan_of, self.catalogue, self.plans
+            self.findings.add(node_id[:64], "", None, "This node id is not accepted.", fault)
+        known, plans, counts, nodes = self.policy.plans_for(self.catalogue), self.plans, self.output_counts, self.nodes
         for node_id, node in self.prompt.items():
-            if bad_ids and node_id in bad_ids:
+            if node_id in bad_ids:
                 continue
+            if (
+                type(node) is dict
+                and type(class_type := node.get("class_type")) is str
+                and type(inputs := node.get("inputs")) is dict
+            ):
+                plan = known.get(class_type) or self.policy.plan_of(class_type, self.catalogue)
+                if plan is not None:
+                    plans[node_id] = plan
+                    counts[node_id] = plan.output_count
+                    nodes[node_id] = _rebuild_node(node, class_type, inputs)
+                    continue
             # Nothing is known of the outputs of a node that is refused: links to it are not judged, so no answer tells what exists.
-            self.output_counts[node_id] = _ANY_OUTPUT
-            if type(node) is not dict:
-                fault = Fault(NodeReason.NODE_MALFORMED, node, "an object with class_type and inputs")
-                findings.add(node_id, "", None, "A node must be an object.", fault)
-                continue
-            class_type = node.get("class_type")
-            if type(class_type) is not str:
-                fault = Fault(NodeReason.CLASS_TYPE_MALFORMED, class_type, "a string")
-                findings.add(node_id, "", None, "A node needs the name of its class in class_type.", fault)
-                continue
-            inputs = node.get("inputs")
-            if type(inputs) is not dict:
-                # SECURITY: ComfyUI's worker thread ends on a node without inputs (test_judge.py::test_what_kills_comfyui_is_refused).
-                fault = Fault(NodeReason.INPUTS_MISSING, inputs, "an object, {} when there are none")
-                findings.add(node_id, class_type[:200], None, "A node needs an object of inputs.", fault)
-            plan = plan_of(class_type, catalogue)
-            if plan is None:
-                fault = Fault(NodeReason.CLASS_NOT_PERMITTED, class_type, "the classes that /object_info lists")
-                findings.add(node_id, class_type[:200], None, "This class is not permitted.", fault)
-            elif type(inputs) is dict:
-                plans[node_id] = plan
-                self.output_counts[node_id] = plan.output_count
-                self.nodes[node_id] = _rebuild_node(node, class_type, inputs)
+            counts[node_id] = _ANY_OUTPUT
+            self._refuse_node(node_id, node)
+
+    def _refuse_node(self, node_id: str, node: Any) -> None:
+        add = self.findings.add
+        if type(node) is not dict:
+            fault = Fault(NodeReason.NODE_MALFORMED, node, "an object with class_type and inputs")
+            add(node_id, "", None, "A node must be an object.", fault)
+            return
+        class_type = node.get("class_type")
+        if type(class_type) is not str:
+            fault = Fault(NodeReason.CLASS_TYPE_MALFORMED, class_type, "a string")
+            add(node_id, "", None, "A node needs the name of its class in class_type.", fault)
+            return
+        inputs = node.get("inputs")
+        if type(inputs) is not dict:
+            # SECURITY: ComfyUI's worker thread ends on a node without inputs (test_judge.py::test_what_kills_comfyui_is_refused).
+            fault = Fault(NodeReason.INPUTS_MISSING, inputs, "an object, {} when there are none")
+            add(node_id, class_type[:200], None, "A node needs an object of inputs.", fault)
+        if self.policy.plan_of(class_type, self.catalogue) is None:
+            fault = Fault(NodeReason.CLASS_NOT_PERMITTED, class_type, "the classes that /object_info lists")
+            add(node_id, class_type[:200], None, "This class is not permitted.", fault)
 
     def judge_inputs(self) -> None:
         """Links, literals, constraints and budgets of every permitted node; then depth and cycles."""

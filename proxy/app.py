@@ -109,7 +109,10 @@ class Gate:
         """Listens. Raises ListenError. ComfyUI may be down: the gate starts, and /readyz says so."""
         config = self.services.rulebook.config
         self.public = Listener(
-            public_server(self.pipeline.handle, config.server), config.server.host, config.server.port, "server.port"
+            public_server(self.pipeline.handle, config.server, self._limits.slots.claim_connection),
+            config.server.host,
+            config.server.port,
+            "server.port",
         )
         self.ops = Listener(web.Server(self._ops.handle, access_log=None), config.ops.host, config.ops.port, "ops.port")
         await self.ops.start()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -14,6 +16,7 @@ from proxy.answers import SERVER
 from proxy.config.server import ServerSettings
 from proxy.errors import Refusal
 
+Take = Callable[[], AbstractContextManager[object] | None]
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _LINGERING_S: Final = 5.0
@@ -97,19 +100,54 @@ class _Connection(web.RequestHandler):
         return response
 
 
-class _Server(web.Server):
-    def __init__(self, handler: Handler, **options: Any) -> None:
+class BoundedServer(web.Server):
+    """A server that takes so many connections and no more, and closes those that send no request in time.
+
+    aiohttp waits for the first request of a connection without end; later ones are under its keep-alive.
+    """
+
+    def __init__(self, handler: Handler, *, take: Take, header_timeout_s: float, **options: Any) -> None:
         super().__init__(handler, **options)
         self._options = {name: value for name, value in options.items() if name != "handler_cancellation"}
+        self._take = take
+        self._header_timeout_s = header_timeout_s
+        self._held: dict[web.RequestHandler, tuple[AbstractContextManager[object], asyncio.TimerHandle]] = {}
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._options)
 
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        place = self._take()
+        if place is None:
+            transport.abort()
+            return
+        place.__enter__()
+        loop = asyncio.get_running_loop()
+        self._held[handler] = (place, loop.call_later(self._header_timeout_s, self._check, handler, transport))
 
-def public_server(handler: Handler, settings: ServerSettings) -> web.Server:
-    """The server for clients: no body is decompressed, and a client that leaves cancels what it asked for."""
-    return _Server(
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        held = self._held.pop(handler, None)
+        if held is not None:
+            held[0].__exit__(None, None, None)
+            held[1].cancel()
+
+    def _check(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Closes a connection whose first request did not come whole."""
+        if not handler._request_count and handler._current_request is None:
+            transport.abort()
+
+
+def public_server(handler: Handler, settings: ServerSettings, take: Take) -> web.Server:
+    """The server for clients: no body is decompressed, and a client that leaves cancels what it asked for.
+
+    take: a place for one more connection, None when there is none left.
+    """
+    return BoundedServer(
         handler,
+        take=take,
+        header_timeout_s=settings.header_timeout,
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=settings.keepalive_timeout,

@@ -222,7 +222,8 @@ class Pipeline:
         if isinstance(outgoing.body, bytes) or outgoing.body is None:
             return None, outgoing.body
         services, principal = self._services, incoming.caller.principal
-        limits, over = services.rulebook.upload_limits, None
+        is_document = route.body is not Body.STREAM
+        limits, over = (services.rulebook.json_limits if is_document else services.rulebook.upload_limits), None
         room = await services.storage.room_bytes(principal.tenant) if route.stores and not principal.is_admin else None
         if room is not None and room < limits.max_bytes:
             limits, over = limits.within(room), services.storage.full(principal.tenant)

@@ -205,7 +205,9 @@ def described_models(value: Any, request: Request) -> Any:
 
 def folder_paths(value: Any, request: Request) -> Any:
     """GET /internal/folder_paths: which folders of models there are, for the web UI's hint on a missing model; not where they lie."""
-    return {name: [f"models/{name}"] for name in (value if isinstance(value, dict) else {}) if name not in HIDDEN_FOLDERS}
+    return {
+        name: [f"models/{name}"] for name in (value if isinstance(value, dict) else {}) if name not in HIDDEN_FOLDERS
+    }
 
 
 def in_model_folder(request: Request) -> UpstreamCall:

@@ -21,11 +21,11 @@ PREVIEW_WITH_METADATA: Final = (4).to_bytes(4, "big")
 MAX_CLIENT_MESSAGE_LENGTH: Final = 64 * 1024
 MAX_METADATA_BYTES: Final = 64 * 1024
 
-# These carry no names but node ids, so they pass as they are. A quote inside a value is escaped, so the pattern finds a key only; the
-# first one is the event's own.
+# These carry no names but node ids, so they pass as they are. A quote inside a value is escaped, so the pattern finds a key only, and
+# one before any brace is the event's own.
 _PLAIN = re.compile(
     r'\{"type": "(progress_state|progress|executing|execution_start|execution_cached|execution_success|execution_interrupted)", '
-    r'"data": \{.*?"prompt_id": "([^"\\]*)"'
+    r'"data": \{[^{}]*?"prompt_id": "([^"\\]*)"'
 )
 _ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 # What clients may tell ComfyUI of themselves; anything else in `data` is not sent.

@@ -70,6 +70,7 @@ class SharedStore:
         self._sleep = sleep
         self._on_return: list[OnReturn] = []
         self._is_up = False
+        self._is_stopping = False
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._tasks = Tasks()
@@ -97,6 +98,8 @@ class SharedStore:
         self._tasks.start(self._work(), "limits store")
 
     async def stop(self) -> None:
+        # redis-py can lose a cancellation that comes while it looks for stale data: the flag ends what that would keep alive.
+        self._is_stopping = True
         self._is_up = False
         await self._tasks.stop()
         self._fail_waiting()
@@ -122,7 +125,7 @@ class SharedStore:
         await asyncio.gather(*[self.send(call) for call in calls])
 
     async def _work(self) -> None:
-        while True:
+        while not self._is_stopping:
             if not self._is_up:
                 await self._probe()
             await self._wake.wait()
@@ -195,7 +198,7 @@ class SharedStore:
     async def _probe(self) -> None:
         gone_at_s = time.monotonic()
         pause_s = FIRST_PROBE_S
-        while True:
+        while not self._is_stopping:
             await self._sleep(pause_s)
             try:
                 await self._greet()

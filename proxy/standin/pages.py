@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ ASSETS_OFF = {
     "message": "Assets system is disabled. Start the server with --enable-assets to use this feature.",
     "details": {},
 }
-BLUEPRINT = {"version": 0.4, "nodes": [], "links": [], "definitions": {"subgraphs": []}}
+BLUEPRINT_NAMESPACE = uuid.UUID("6f1d9a52-6f0e-4c6e-9f43-0c5d7c0b7a51")
 
 
 def web_root(*, has_frontend: bool) -> Path:
@@ -123,11 +124,13 @@ class PageRoutes:
 
     async def get_subgraph(self, request: web.Request) -> web.Response:
         name = self._subgraphs.get(request.match_info["id"])
-        return web.json_response(None if name is None else _subgraph(name) | {"data": json.dumps(BLUEPRINT)})
+        return web.json_response(None if name is None else _subgraph(name) | {"data": json.dumps(_blueprint(name))})
 
     async def get_template(self, request: web.Request) -> web.Response:
         if request.match_info["path"] == "index.json":
             return web.json_response([])
+        if request.match_info["path"] == "index_logo.json":
+            return web.json_response({})
         raise web.HTTPNotFound
 
     async def refuse_assets(self, request: web.Request) -> web.Response:
@@ -159,6 +162,43 @@ class PageRoutes:
 
 def _subgraph(name: str) -> dict[str, Any]:
     return {"source": "templates", "name": name, "info": {"node_pack": "comfyui"}}
+
+
+def _blueprint(name: str) -> dict[str, Any]:
+    """A workflow of one node, whose type is the subgraph defined beside it: the web UI takes nothing less for a blueprint."""
+    each = str(uuid.uuid5(BLUEPRINT_NAMESPACE, name))
+    picture = {"name": "image", "type": "IMAGE", "link": None}
+    node = {
+        "id": 1,
+        "type": each,
+        "pos": [0, 0],
+        "size": [210, 80],
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": [picture],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": [],
+    }
+    definition = {
+        "id": each,
+        "version": 1,
+        "revision": 0,
+        "name": name,
+        "state": {"lastGroupId": 0, "lastNodeId": 1, "lastLinkId": 0, "lastRerouteId": 0},
+        "config": {},
+        "inputNode": {"id": -10, "bounding": [-200, 0, 120, 60]},
+        "outputNode": {"id": -20, "bounding": [400, 0, 120, 60]},
+        "inputs": [{"id": str(uuid.uuid5(BLUEPRINT_NAMESPACE, f"{name} image")), "name": "image", "type": "IMAGE"}],
+        "outputs": [],
+        "widgets": [],
+        "nodes": [],
+        "groups": [],
+        "links": [],
+    }
+    counts = {"revision": 0, "last_node_id": 1, "last_link_id": 0}
+    return {**counts, "version": 0.4, "nodes": [node], "links": [], "definitions": {"subgraphs": [definition]}}
 
 
 def newest_first(folder: str) -> list[str]:

@@ -164,3 +164,31 @@ def codes(violation: Violation) -> set[tuple[str, str | None, str]]:
         for node_id, entry in violation.node_errors.items()
         for error in entry["errors"]
     }
+
+
+def with_input(node: str, name: str, value: Any) -> dict[str, Any]:
+    prompt = make_prompt()
+    prompt[node]["inputs"][name] = value
+    return prompt
+
+
+def with_node(node: Any, node_id: str = "20") -> dict[str, Any]:
+    return make_prompt() | {node_id: node}
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+SPELLINGS = [
+    "secret",
+    "SECRET",
+    " Secret",
+    "Secret ",
+    "Secret\n",
+    "Secret\x00",
+    "S\u0435cret",
+    "\uff33ecret",
+    "Sec\u200bret",
+    "",
+]

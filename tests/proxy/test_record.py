@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from policy.principal import Principal, TenantId
+from proxy.audit import AuditTrail
 from proxy.config.server import LogSettings
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
@@ -90,7 +91,7 @@ def test_a_log_that_cannot_be_written_takes_nothing_down() -> None:
 
 def test_each_exchange_is_counted_and_logged() -> None:
     stream, metrics = io.BytesIO(), Metrics()
-    Recorder(metrics, RequestLog(stream, "json")).record(exchange(principal=ALICE))
+    Recorder(metrics, RequestLog(stream, "json"), AuditTrail(None, 0, 0)).record(exchange(principal=ALICE))
     assert len(lines(stream)) == 1
     assert (
         b'comfygate_requests_total{method="GET",route="GET /queue",status="200",tenant="alice"} 1.0' in metrics.render()

@@ -20,8 +20,9 @@ from proxy.errors import LimitExceeded
 from proxy.limits.budgets import Budgets
 from proxy.limits.logins import Logins
 from proxy.limits.rates import Limiter
+from proxy.limits.scripts import TOTALS, Call
 from proxy.limits.slots import LEASE_S, Slots
-from proxy.limits.store import SharedStore
+from proxy.limits.store import SharedStore, StoreUnavailable
 from proxy.limits.windows import quotas, tightest
 from tests.proxy.limits.conftest import PATIENCE_S, Clock, RedisServer, allotment, caller
 
@@ -100,7 +101,8 @@ async def die(redis: RedisServer, *there: Gate) -> None:
         gate.is_gone.clear()
     await redis.kill()
     for gate in there:
-        await gate.limiter.acquire(caller("bob"), Budget.READ)
+        with pytest.raises(StoreUnavailable):
+            await gate.store.run(Call(TOTALS, ("nothing",), ()))
         await asyncio.wait_for(gate.is_gone.wait(), PATIENCE_S)
 
 

@@ -164,11 +164,10 @@ async def test_a_redis_that_refuses_is_as_good_as_gone(redis: RedisServer) -> No
     store = SharedStore(redis.url, timeout_s=PATIENCE_S, sleep=pauses.sleep)
     await store.start()
     async with Redis.from_url(redis.url) as other:
-        await other.config_set("maxmemory", "1")
+        await other.set("slots", "not a set")
         with pytest.raises(StoreUnavailable):
             await store.run(Call(CLAIM, ("slots",), ("token", 60_000, 9)))
         assert not store.is_up
-        await other.config_set("maxmemory", "0")
     await store.stop()
 
 
@@ -183,7 +182,7 @@ async def test_a_caller_that_leaves_disturbs_no_other(store: SharedStore) -> Non
 
 
 async def test_what_waits_when_the_gate_stops_is_told_so(redis: RedisServer) -> None:
-    store = SharedStore(redis.url, timeout_s=PATIENCE_S)
+    store = SharedStore(redis.url, timeout_s=0.25)
     await store.start()
     redis.freeze()
     try:

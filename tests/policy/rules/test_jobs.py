@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policy.call import ClientReply, UpstreamReply
+from policy.caller import Request
+from policy.rules import jobs as rules
+from policy.rules.jobs import ABSENT_JOB, BATCH, EMPTY, MAX_ENTRIES, number_jobs
+from policy.violation import Reason
+from tests.policy.tenants import Jobs, caller_of, drive, is_refused, reply_of, request_of, sent, uuid_of
+
+DONE, DONE_LATER, RUNNING, WAITING, WAITING_LATER, FOREIGN = (uuid_of(number) for number in range(1, 7))
+OWN = Jobs(waiting=[WAITING, WAITING_LATER], active=[RUNNING], ended=[DONE, DONE_LATER])
+ALICE = caller_of("alice", jobs=OWN)
+BROKEN = UpstreamReply(500, None, b"broken", "text/plain")
+
+
+def item(prompt_id: str, number: float = 1, tenant: str = "alice") -> list[Any]:
+    return [number, prompt_id, {}, {"client_id": f"{tenant}.tab"}, []]
+
+
+def entry(prompt_id: str, tenant: str = "alice") -> dict[str, Any]:
+    return {prompt_id: {"prompt": item(prompt_id, tenant=tenant), "outputs": {}, "status": None}}
+
+
+def ask(**more: Any) -> Request:
+    return request_of(ALICE, **more)
+
+
+def test_numbers_are_places_among_ones_own() -> None:
+    assert number_jobs(OWN) == {DONE: 1, DONE_LATER: 2, RUNNING: 3, WAITING: 4, WAITING_LATER: 5}
+
+
+def test_the_count_is_ones_own() -> None:
+    assert rules.count(ask()).target == "/prompt"
+    for value in ({"exec_info": {"queue_remaining": 99}}, None, []):
+        assert rules.show_own_count(value, ask()) == {"exec_info": {"queue_remaining": 3}}
+
+
+def test_the_queue_shows_ones_own_in_the_order_of_running() -> None:
+    assert rules.queue(ask()).target == "/queue"
+    value: dict[str, Any] = {
+        "queue_running": [item(FOREIGN, tenant="bob"), item(RUNNING, 7.5)],
+        "queue_pending": [item(WAITING_LATER, 9), item(FOREIGN, 1, "bob"), item(WAITING, 8), "nonsense"],
+    }
+    assert rules.keep_own_queue(value, ask()) == {
+        "queue_running": [[3, RUNNING, {}, {"client_id": "tab"}, []]],
+        "queue_pending": [[4, WAITING, {}, {"client_id": "tab"}, []], [5, WAITING_LATER, {}, {"client_id": "tab"}, []]],
+    }
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], {}, {"queue_running": None, "queue_pending": "x"}, {"queue_running": [[1, RUNNING]]}]
+)
+def test_a_queue_that_is_not_understood_is_empty(value: Any) -> None:
+    assert rules.keep_own_queue(value, ask()) == {"queue_running": [], "queue_pending": []}
+
+
+def test_items_without_five_parts_or_with_odd_numbers_break_nothing() -> None:
+    value = {"queue_pending": [item(WAITING)[:4], ["x", *item(WAITING_LATER)[1:]]]}
+    shown = rules.keep_own_queue(value, ask())
+    assert [shown_item[1] for shown_item in shown["queue_pending"]] == [WAITING_LATER]
+
+
+@pytest.mark.parametrize(
+    ("rule", "route", "document", "chosen"),
+    [
+        (rules.edit_queue, "/queue", {"clear": True}, [WAITING, WAITING_LATER]),
+        (rules.edit_queue, "/queue", {"clear": True, "delete": [FOREIGN]}, [WAITING, WAITING_LATER]),
+        (rules.edit_queue, "/queue", {"delete": [WAITING_LATER, FOREIGN, "unknown", 5, DONE]}, [WAITING_LATER]),
+        (rules.edit_queue, "/queue", {"clear": False}, []),
+        (rules.edit_queue, "/queue", {}, []),
+        (rules.edit_history, "/history", {"clear": True}, [DONE, DONE_LATER]),
+        (rules.edit_history, "/history", {"delete": [DONE, FOREIGN, WAITING]}, [DONE]),
+    ],
+)
+def test_only_ones_own_jobs_are_deleted(rule: Any, route: str, document: Any, chosen: list[str]) -> None:
+    steps, reply = drive(rule(ask(document=document)), reply_of(None))
+    assert [step.target for step in steps] == [route]
+    assert sent(steps[0]) == {"delete": chosen}
+    assert reply == EMPTY
+
+
+@pytest.mark.parametrize("document", [None, [], "x", {"delete": "abc"}, {"delete": {"a": 1}}])
+def test_other_bodies_are_refused(document: Any) -> None:
+    assert is_refused(rules.edit_queue, ask(document=document), reason=Reason.BODY_MALFORMED)
+
+
+def test_a_failure_of_comfyui_is_told() -> None:
+    told = ClientReply(500, b"broken", "text/plain")
+    assert drive(rules.edit_queue(ask(document={"clear": True})), BROKEN)[1] == told
+    assert drive(rules.interrupt(ask(document={"prompt_id": RUNNING})), BROKEN)[1] == told
+    assert drive(rules.interrupt(ask()), BROKEN)[1] == told
+    assert drive(rules.history_of(ask(parameters={"prompt_id": DONE})), BROKEN)[1] == told
+    assert drive(rules.history(ask()), [BROKEN, BROKEN])[1] == told
+
+
+@pytest.mark.parametrize(("prompt_id", "asked"), [(RUNNING, RUNNING), (FOREIGN, ABSENT_JOB), ("unknown", ABSENT_JOB)])
+def test_an_interrupt_names_a_job_of_ones_own_or_none(prompt_id: str, asked: str) -> None:
+    steps, reply = drive(rules.interrupt(ask(document={"prompt_id": prompt_id})), reply_of(None))
+    assert [(step.target, sent(step)) for step in steps] == [("/interrupt", {"prompt_id": asked})]
+    assert reply == EMPTY
+
+
+@pytest.mark.parametrize("document", [None, {}, {"prompt_id": None}, {"prompt_id": ""}, [], "x"])
+def test_an_interrupt_without_an_id_means_ones_own_running_job(document: Any) -> None:
+    queue = {"queue_running": [item(FOREIGN, tenant="bob"), item(RUNNING)], "queue_pending": [item(WAITING)]}
+    steps, reply = drive(rules.interrupt(ask(document=document)), reply_of(queue), reply_of(None))
+    assert [step.target for step in steps] == ["/queue", "/interrupt"]
+    assert sent(steps[1]) == {"prompt_id": RUNNING}
+    assert reply == EMPTY
+
+
+def test_an_interrupt_stops_nothing_while_a_neighbours_job_runs() -> None:
+    queue = {"queue_running": [item(FOREIGN, tenant="bob")], "queue_pending": [item(WAITING)]}
+    steps, reply = drive(rules.interrupt(ask()), reply_of(queue))
+    assert [step.target for step in steps] == ["/queue"]
+    assert reply == EMPTY
+
+
+def test_an_id_of_another_type_is_refused() -> None:
+    assert is_refused(rules.interrupt, ask(document={"prompt_id": [RUNNING]}), reason=Reason.BODY_MALFORMED)
+
+
+def test_an_entry_is_asked_for_by_its_id() -> None:
+    steps, reply = drive(rules.history_of(ask(parameters={"prompt_id": DONE_LATER})), reply_of(entry(DONE_LATER)))
+    assert [step.target for step in steps] == [f"/history/{DONE_LATER}"]
+    assert reply.body[DONE_LATER]["prompt"][:2] == [2, DONE_LATER]
+
+
+@pytest.mark.parametrize("value", [entry(FOREIGN, "bob"), {}, None, entry(DONE, "bob")])
+@pytest.mark.parametrize("prompt_id", [FOREIGN, "unknown", "..", ABSENT_JOB])
+def test_a_neighbours_entry_is_asked_for_as_one_that_is_not_there(prompt_id: str, value: Any) -> None:
+    steps, reply = drive(rules.history_of(ask(parameters={"prompt_id": prompt_id})), reply_of(value))
+    assert [step.target for step in steps] == [f"/history/{ABSENT_JOB}"]
+    assert reply == ClientReply(body={})
+
+
+def test_an_entry_whose_item_is_a_neighbours_stays_hidden() -> None:
+    reply = drive(rules.history_of(ask(parameters={"prompt_id": DONE})), reply_of(entry(DONE, "bob")))[1]
+    assert reply == ClientReply(body={})
+
+
+@pytest.mark.parametrize(
+    ("query", "chosen"),
+    [
+        ({}, ["0", "1", "2", "3", "4"]),
+        ({"max_items": "2"}, ["3", "4"]),
+        ({"max_items": "9"}, ["0", "1", "2", "3", "4"]),
+        ({"max_items": "0"}, []),
+        ({"max_items": "-1"}, []),
+        ({"max_items": "2", "offset": "1"}, ["1", "2"]),
+        ({"max_items": "0", "offset": "1"}, ["1"]),
+        ({"max_items": "2", "offset": "-1"}, ["3", "4"]),
+        ({"offset": "3"}, ["3", "4"]),
+        ({"offset": "9"}, []),
+        ({"offset": "-5"}, ["0", "1", "2", "3", "4"]),
+    ],
+)
+def test_history_is_paged_as_comfyui_pages_it(query: dict[str, str], chosen: list[str]) -> None:
+    caller = caller_of("alice", jobs=Jobs(ended=["0", "1", "2", "3", "4"]))
+    answers = [[reply_of(entry(prompt_id)) for prompt_id in chosen]] if chosen else []
+    steps, reply = drive(rules.history(request_of(caller, query=query)), *answers)
+    assert [call.target for step in steps for call in step] == [f"/history/{prompt_id}" for prompt_id in chosen]
+    assert list(reply.body) == chosen
+    assert [shown["prompt"][0] for shown in reply.body.values()] == [int(prompt_id) + 1 for prompt_id in chosen]
+
+
+@pytest.mark.parametrize("query", [{"max_items": "x"}, {"offset": ""}, {"max_items": "1.5"}])
+def test_pages_are_whole_numbers(query: dict[str, str]) -> None:
+    assert is_refused(rules.history, ask(query=query), reason=Reason.QUERY_MALFORMED)
+
+
+def test_a_long_history_is_read_in_batches_and_to_a_bound() -> None:
+    ids = [uuid_of(number) for number in range(MAX_ENTRIES + 5)]
+    caller = caller_of("alice", jobs=Jobs(ended=ids))
+    batches = [ids[5:][start : start + BATCH] for start in range(0, MAX_ENTRIES, BATCH)]
+    answers = [[reply_of(entry(prompt_id)) for prompt_id in batch] for batch in batches]
+    steps, reply = drive(rules.history(request_of(caller)), *answers)
+    assert [[call.segments[1] for call in step] for step in steps] == batches
+    assert list(reply.body) == ids[5:]
+
+
+def test_entries_that_comfyui_forgot_are_left_out() -> None:
+    reply = drive(rules.history(ask()), [reply_of({}), reply_of(entry(DONE_LATER))])[1]
+    assert list(reply.body) == [DONE_LATER]

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply
+from policy.caller import Caller
+from policy.principal import Role
+from policy.rules.prompt import node_errors_to_client, submit, submit_as_admin
+from policy.rules.results import UNNAMED_CLIENT
+from policy.violation import Reason
+from policy.workflow_files import SALT
+from tests.policy.tenants import Jobs, caller_of, drive, is_refused, refusal, reply_of, request_of, sent, uuid_of
+
+ALICE = caller_of("alice", jobs=Jobs(ended=[uuid_of(1), uuid_of(2)]))
+ADMIN = caller_of("ops", Role.ADMIN)
+ID = uuid_of(7)
+GRAPH = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out/x"}},
+}
+UPSTREAM_GRAPH = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "tenants/alice/photo.png", SALT: "alice"}},
+    "2": {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["1", 0], "filename_prefix": "tenants/alice/out/x", SALT: "alice"},
+    },
+}
+ACCEPTED = reply_of({"prompt_id": ID, "number": 512.25, "node_errors": {}})
+CLAIMED = ClaimedJob(ID, 512.25)
+
+
+def body_of(graph: Any = GRAPH, **more: Any) -> bytes:
+    return json.dumps({"prompt": graph} | more).encode()
+
+
+def submitted(raw: bytes, reply: UpstreamReply = ACCEPTED, caller: Caller = ALICE) -> tuple[list[Any], ClientReply]:
+    answers = [CLAIMED, reply] + ([None] if reply.status != 200 else [])
+    return drive(submit(request_of(caller, method="POST", raw=raw)), *answers)
+
+
+def test_a_workflow_goes_on_in_the_tenants_names() -> None:
+    steps, reply = submitted(body_of(client_id="tab"))
+    claim, call = steps
+    assert isinstance(claim, ClaimJob)
+    assert (claim.prompt_id, claim.priority) == (None, 0.0)
+    assert claim.workflow
+    assert (call.method, call.target, call.content_type) == ("POST", "/prompt", "application/json")
+    assert sent(call) == {
+        "prompt": UPSTREAM_GRAPH,
+        "client_id": "alice.tab",
+        "extra_data": {"client_id": "alice.tab"},
+        "prompt_id": ID,
+        "number": 512.25,
+    }
+    assert reply == ClientReply(body={"prompt_id": ID, "number": 3, "node_errors": {}})
+
+
+def test_the_place_is_that_of_the_job_when_the_ledger_knows_it() -> None:
+    caller = caller_of("alice", jobs=Jobs(ended=[uuid_of(1)], waiting=[ID, uuid_of(9)]))
+    assert submitted(body_of(), caller=caller)[1].body["number"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "client_id"),
+    [
+        ({"client_id": "tab"}, "alice.tab"),
+        ({"extra_data": {"client_id": "tab"}}, "alice.tab"),
+        ({}, f"alice.{UNNAMED_CLIENT}"),
+        ({"client_id": None}, f"alice.{UNNAMED_CLIENT}"),
+        ({"client_id": ""}, f"alice.{UNNAMED_CLIENT}"),
+        ({"client_id": "bob.tab"}, "alice.bob.tab"),
+    ],
+)
+def test_the_client_id_always_names_the_tenant(more: dict[str, Any], client_id: str) -> None:
+    document = sent(submitted(body_of(**more))[0][1])
+    assert document["client_id"] == document["extra_data"]["client_id"] == client_id
+
+
+def test_what_the_client_says_of_its_place_is_dropped() -> None:
+    raw = body_of(number=-1000, front=True, prompt_id=uuid_of(5), priority=3, partial_execution_targets=["2"], hook="x")
+    steps = submitted(raw)[0]
+    assert (steps[0].prompt_id, steps[0].priority) == (uuid_of(5), 3.0)
+    document = sent(steps[1])
+    assert (document["prompt_id"], document["number"]) == (ID, 512.25)
+    assert document["partial_execution_targets"] == ["2"]
+    assert not {"front", "priority", "hook"} & document.keys()
+
+
+def test_extra_data_is_kept_as_judged() -> None:
+    raw = body_of(extra_data={"extra_pnginfo": {"workflow": {"id": "w"}}, "create_time": 5})
+    assert sent(submitted(raw)[0][1])["extra_data"] == {
+        "extra_pnginfo": {"workflow": {"id": "w"}},
+        "client_id": f"alice.{UNNAMED_CLIENT}",
+    }
+
+
+@pytest.mark.parametrize(
+    "prompt_id", ["x", "../x", uuid_of(5).replace("-", ""), "ABCDEF00-0000-4000-8000-000000000005", ""]
+)
+def test_an_id_in_another_spelling_is_refused(prompt_id: str) -> None:
+    request = request_of(ALICE, raw=body_of(prompt_id=prompt_id))
+    assert is_refused(submit, request, reason=Reason.WORKFLOW_MALFORMED)
+
+
+def test_a_refused_workflow_is_never_claimed() -> None:
+    assert is_refused(submit, request_of(ALICE, raw=b"nonsense"), reason=Reason.BODY_MALFORMED)
+    graph = GRAPH | {"1": {"class_type": "LoadImage", "inputs": {"image": "../bob/x.png"}}}
+    violation = refusal(submit, request_of(ALICE, raw=body_of(graph)))
+    assert violation.reason is Reason.POLICY_VIOLATION
+    assert violation.node_errors.keys() == {"1"}
+    assert is_refused(submit, request_of(ALICE, raw=body_of(client_id="a b")), reason=Reason.NAME_REFUSED)
+
+
+def node_error(kind: str, details: str, **extra: Any) -> dict[str, Any]:
+    return {"type": kind, "message": "m", "details": details, "extra_info": extra}
+
+
+def test_a_refusal_of_comfyui_comes_in_the_tenants_names() -> None:
+    error = {
+        "type": "prompt_outputs_failed_validation",
+        "message": "at /opt/comfy/x.py",
+        "details": "",
+        "extra_info": {},
+    }
+    custom = node_error(
+        "custom_validation_failed", "image - Invalid image file: tenants/alice/photo.png", input_name="image"
+    )
+    value = {
+        "error": error,
+        "node_errors": {"1": {"errors": [custom], "dependent_outputs": ["2"], "class_type": "LoadImage"}},
+    }
+    steps, reply = submitted(body_of(), reply_of(value, 400))
+    assert steps[2] == ReleaseJob(ID)
+    assert reply.status == 400
+    assert reply.body == {
+        "error": error | {"message": "at x.py"},
+        "node_errors": {
+            "1": {
+                "errors": [custom | {"details": "image - Invalid image file: photo.png"}],
+                "dependent_outputs": ["2"],
+                "class_type": "LoadImage",
+            }
+        },
+    }
+
+
+@pytest.mark.parametrize("value", [None, [], {"error": "text"}])
+def test_a_failure_without_words_gets_some(value: Any) -> None:
+    steps, reply = submitted(body_of(), UpstreamReply(500, value, b"500 Internal Server Error", "text/plain"))
+    assert steps[2] == ReleaseJob(ID)
+    assert reply.status == 500
+    assert reply.body["error"]["type"] == "upstream_error"
+    assert reply.body["node_errors"] == {}
+
+
+def test_warnings_of_an_accepted_workflow_are_shown() -> None:
+    errors = {"2": {"errors": [node_error("required_input_missing", "images", input_name="images")], "dependent_outputs": ["2"], "class_type": "SaveImage"}}  # fmt: skip
+    reply = submitted(body_of(), reply_of({"prompt_id": ID, "number": 1, "node_errors": errors}))[1]
+    assert reply.body["node_errors"] == errors
+    assert submitted(body_of(), reply_of("odd"))[1].body["node_errors"] == {}
+
+
+@pytest.mark.parametrize(
+    ("class_type", "name", "is_told"),
+    [
+        ("LoadImage", "image", False),
+        ("GeminiInputFiles", "file", False),
+        ("CheckpointLoaderSimple", "ckpt_name", True),
+        ("CheckpointLoaderSimple", "undeclared", False),
+        ("CheckpointLoaderSimple", None, False),
+        ("Gone", "x", False),
+    ],
+)
+def test_lists_of_files_are_not_told(class_type: str, name: str | None, is_told: bool) -> None:
+    details = f"{name}: 'x' not in ['bob-secret.png']"
+    error = node_error(
+        "value_not_in_list", details, input_name=name, input_config=[["bob-secret.png"], {}], received_value="x"
+    )
+    graph = {"1": {"class_type": class_type, "inputs": {}}}
+    shown = node_errors_to_client({"1": {"errors": [error], "class_type": class_type}}, ALICE, graph)["1"]["errors"][0]
+    assert ("bob-secret" in str(shown)) is is_told
+    assert shown["details"] == (details if is_told else f"{name}: 'x' is not in the list")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, {}),
+        ([], {}),
+        ({"1": "x"}, {}),
+        ({"9": {}}, {"9": {"errors": [], "dependent_outputs": None, "class_type": None}}),
+        ({"1": {"errors": ["x", {"extra_info": "x"}]}}, {"1": {"errors": [{"extra_info": {}}], "dependent_outputs": None, "class_type": None}}),
+    ],
+)  # fmt: skip
+def test_node_errors_that_are_not_understood_are_left_out(value: Any, shown: Any) -> None:
+    assert node_errors_to_client(value, ALICE, GRAPH) == shown
+
+
+def test_tracebacks_of_a_validation_are_scrubbed() -> None:
+    error = node_error("exception_during_validation", "x", traceback=['  File "/opt/comfy/execution.py", line 1'])
+    shown = node_errors_to_client({"1": {"errors": [error]}}, ALICE, GRAPH)
+    assert shown["1"]["errors"][0]["extra_info"] == {"traceback": ['  File "execution.py", line 1']}
+
+
+def submitted_by_admin(raw: bytes) -> tuple[dict[str, Any], ClientReply]:
+    steps, reply = drive(submit_as_admin(request_of(ADMIN, method="POST", raw=raw)), ACCEPTED)
+    document: dict[str, Any] = sent(steps[0])
+    return document, reply
+
+
+def test_an_admins_workflow_keeps_its_names() -> None:
+    document, reply = submitted_by_admin(body_of(client_id="tab", number=-3.5, front=True, extra_data={"x": 1}))
+    assert document == {
+        "prompt": GRAPH,
+        "client_id": "tab",
+        "extra_data": {"client_id": "tab"},
+        "number": -3.5,
+        "front": True,
+    }
+    assert reply == ClientReply(200, ACCEPTED.body)
+
+
+@pytest.mark.parametrize(
+    "more", [{"number": "1"}, {"number": True}, {"number": None}, {"front": "no"}, {"front": False}]
+)
+def test_odd_places_are_dropped(more: dict[str, Any]) -> None:
+    assert submitted_by_admin(body_of(**more))[0] == {"prompt": GRAPH, "extra_data": {}}
+
+
+def test_an_admin_cannot_queue_two_equal_places() -> None:
+    document = submitted_by_admin(body_of(number=5, prompt_id=ID))[0]
+    assert document == {"prompt": GRAPH, "extra_data": {}, "prompt_id": ID}
+
+
+def test_an_admins_workflow_is_judged_too() -> None:
+    graph = GRAPH | {"3": {"class_type": "SaveImage"}}
+    assert is_refused(submit_as_admin, request_of(ADMIN, raw=body_of(graph)), reason=Reason.WORKFLOW_MALFORMED)
+    assert is_refused(submit_as_admin, request_of(ADMIN, raw=b"[]"), reason=Reason.WORKFLOW_MALFORMED)
+    assert is_refused(submit_as_admin, request_of(ADMIN, raw=body_of(prompt_id="x")), reason=Reason.WORKFLOW_MALFORMED)
