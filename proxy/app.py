@@ -64,7 +64,7 @@ class Gate:
         upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
         self._limits = Limits(config, self._store_changed)
         ledger = Ledger()
-        self._desk = Desk(ledger, self._limits.slots, self._limits.budgets, _weights(config))
+        self._desk = Desk(ledger, self._limits.slots, self._limits.budgets, _weights(config), self._queued)
         catalogue = CatalogueSource(upstream)
         observer = Observer(
             upstream,
@@ -221,6 +221,10 @@ class Gate:
                 change = "added" if was is None else "removed" if now is None else "changed"
                 key = now or was
                 self.audit.write("key", key=key_id, change=change, tenant=key.tenant if key else None)
+
+    def _queued(self, job: Job) -> None:
+        # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.
+        self._streams.announce(job.tenant)
 
     def _started(self, job: Job) -> None:
         self.metrics.job_started(job)

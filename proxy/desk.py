@@ -6,7 +6,7 @@ What the observer sees of the jobs comes back here: slots are freed, GPU seconds
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from policy.call import ClaimedJob, ClaimJob
 from policy.fairness import FairQueue, Listed
@@ -20,11 +20,21 @@ _log = logging.getLogger("comfygate")
 
 
 class Desk:
-    def __init__(self, ledger: Ledger, slots: Slots, budgets: Budgets, weights: Mapping[str, float]) -> None:
+    """on_queued is called for each job that ComfyUI took."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        slots: Slots,
+        budgets: Budgets,
+        weights: Mapping[str, float],
+        on_queued: Callable[[Job], None] = lambda job: None,
+    ) -> None:
         self._ledger = ledger
         self._slots = slots
         self._budgets = budgets
         self._fair = FairQueue(weights)
+        self._on_queued = on_queued
         self._tasks = Tasks()
 
     async def stop(self) -> None:
@@ -49,6 +59,9 @@ class Desk:
     def submitted(self, job: ClaimedJob) -> None:
         """ComfyUI took the job."""
         self._ledger.submitted(job.prompt_id, job.number)
+        queued = self._ledger.job(job.prompt_id)
+        if queued is not None:
+            self._on_queued(queued)
 
     def release(self, prompt_id: str) -> None:
         """The job never came to be."""

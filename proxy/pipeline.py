@@ -44,6 +44,7 @@ from proxy.exchange import Exchange
 from proxy.services import Services
 from proxy.tasks import Tasks
 from proxy.upload import UploadStream
+from proxy.upstream import SMALL_BYTES
 
 MAX_AUDITED: Final = 50
 """Classes of one refused workflow in the audit trail."""
@@ -206,6 +207,11 @@ class Pipeline:
             exchange.status = stream.status
             last = match.segments[-1] if match.segments else ""
             head = forwarded_headers(exchange, stream.headers, route.caching, last)
+            if stream.is_small:
+                # Head and body leave in one write: half the cost of a small answer is its system calls.
+                small = await stream.body(SMALL_BYTES)
+                exchange.sent_bytes = len(small)
+                return web.Response(status=stream.status, headers=head, body=small)
             response = web.StreamResponse(status=stream.status, headers=head)
             exchange.has_started = True
             await response.prepare(request)

@@ -21,6 +21,7 @@ from proxy.errors import UpstreamTimeout, UpstreamUnavailable
 MAX_REPLY_BYTES: Final = 256 * 1024**2
 """Bound of an answer that a rule reads; a long history with large graphs is the largest."""
 
+SMALL_BYTES: Final = 64 * 1024
 PING_INTERVAL_S: Final = 30.0
 HANDSHAKE_LIMIT_S: Final = 30.0
 """How long ComfyUI may take to accept a WebSocket, also while it blocks on /object_info."""
@@ -38,6 +39,13 @@ class UpstreamStream:
     headers: CIMultiDictProxy[str]
     response: aiohttp.ClientResponse
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the whole body is known to be of a size that is better sent at once than streamed."""
+        length = self.headers.get(hdrs.CONTENT_LENGTH, "")
+        has_body = self.response.method != hdrs.METH_HEAD and self.status not in (204, 304)
+        return has_body and self.status >= 200 and length.isdigit() and int(length) <= SMALL_BYTES
+
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self.response.content.iter_any():
@@ -54,9 +62,8 @@ class UpstreamStream:
             body += chunk
             if len(body) > max_bytes:
                 raise UpstreamUnavailable("ComfyUI's answer is too large to be filtered.")
-        return UpstreamReply(
-            self.status, _json_of(bytes(body)), bytes(body), self.headers.get(hdrs.CONTENT_TYPE, "text/plain")
-        )
+        whole = bytes(body)
+        return UpstreamReply(self.status, _json_of(whole), whole, self.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
 
 
 class Upstream:

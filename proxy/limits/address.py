@@ -24,7 +24,7 @@ class ClientAddresses:
 
     def __init__(self, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> None:
         self._trusted = tuple(trusted_proxies)
-        self._peers: dict[str, bool] = {}
+        self._peers: dict[str, tuple[str, bool]] = {}
 
     def of(self, peer: str | None, headers: Headers) -> str:
         """The client's address, in its shortest form.
@@ -34,16 +34,16 @@ class ClientAddresses:
         """
         if peer is None:
             return UNKNOWN
-        is_trusted = self._peers.get(peer)
-        if is_trusted is None:
+        known = self._peers.get(peer)
+        if known is None:
             if len(self._peers) >= _MAX_PEERS:
                 self._peers.clear()
-            is_trusted = self._peers[peer] = self._is_trusted(peer)
-        if is_trusted:
+            known = self._peers[peer] = (str(parse_address(peer) or peer), self._is_trusted(peer))
+        if known[1]:
             values = headers.getall(_HEADER, ())
             if len(values) == 1 and (address := parse_address(values[0])) is not None:
                 return str(address)
-        return str(parse_address(peer) or peer)
+        return known[0]
 
     def _is_trusted(self, peer: str) -> bool:
         address = parse_address(peer)

@@ -17,7 +17,6 @@ from proxy.limits.store import SharedStore, StoreUnavailable
 from proxy.limits.windows import MAX_WINDOWS, Quota, Windows, quotas
 
 _MAX_PLANS: Final = 16_384
-_NEVER_S: Final = 24 * 3600.0
 _FULL_FOR_S: Final = 1.0
 
 RateHeaders = list[tuple[str, str]]
@@ -181,7 +180,7 @@ class Limiter:
         wait_s = self._windows.window(quota, now_s).wait_s(quota.amount, cost, now_s)
         if cost > quota.amount:
             message = f"This alone is more than the limit of {quota.words}."
-            return RateExceeded(message, limit=quota.words, retry_after_s=_NEVER_S, headers=headers)
+            return RateExceeded(message, limit=quota.words, retry_after_s=wait_s, headers=headers)
         message = f"The limit of {quota.words} is reached. Try again in {words_of_time(wait_s)}."
         return RateExceeded(message, limit=quota.words, retry_after_s=wait_s, headers=headers)
 

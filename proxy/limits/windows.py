@@ -18,6 +18,7 @@ from limits import RateLimitItem
 from proxy.config.units import rates
 
 MAX_WINDOWS: Final = 65_536
+NEVER_S: Final = 86_400.0
 # At the very moment that the arithmetic gives, the counts are still equal to the limit.
 _MARGIN_S: Final = 0.001
 
@@ -106,10 +107,10 @@ class Window:
         return math.floor(self.previous * (self.ends_at_s - now_s) / self.window_s) + self.current
 
     def wait_s(self, amount: int, cost: int, now_s: float) -> float:
-        """Seconds until `cost` more would fit, when nothing else is spent; infinity when it never does."""
+        """Seconds until `cost` more would fit, when nothing else is spent; a day when it never does: by then the limits may be others."""
         room = amount - cost + 1
         if room <= 0:
-            return math.inf
+            return NEVER_S
         left_s = self.ends_at_s - now_s
         if self.used(now_s) + cost <= amount:
             return 0.0

@@ -22,8 +22,6 @@ MALFORMED: list[bytes] = [
     b"/%2e/queue",
     b"/%2e%2e/queue",
     b"/api/%2E%2e/queue",
-    b"/userdata/..%2f..%2fx",
-    b"/userdata/%2e%2e%2fx",
     b"/queue\\x",
     b"/\\queue",
     b"/%5cqueue",
@@ -89,10 +87,12 @@ SAME: list[tuple[bytes, bytes]] = [
     (b"/view?filename=a%2bb", b"/view?filename=a%2Bb"),
     (b"/view?filename=a%26type%3dinput", b"/view?filename=a%26type%3Dinput"),
     (b"/view?filename=%C3%A9", b"/view?filename=%C3%A9"),
-    (b"/view?filename=a;b#".rstrip(b"#"), b"/view?filename=a%3Bb"),
+    (b"/view?filename=a;b", b"/view?filename=a%3Bb"),
     (b"/userdata/a%2fb", b"/userdata/a%2Fb"),
-    (b"/userdata/a%252fb", b"/userdata/a%252Fb"),
-    (b"/userdata/%252e%252e%252fb", b"/userdata/%252e%252e%252Fb"),
+    (b"/userdata/a%252fb", b"/userdata/a%252fb"),
+    (b"/userdata/%252e%252e%252fb", b"/userdata/%252e%252e%252fb"),
+    # An admin's names are ComfyUI's to refuse: it decodes twice, and gets what was judged.
+    (b"/userdata/%2e%2e%2f%2e%2e%2fx", b"/userdata/..%2F..%2Fx"),
     (b"/userdata/a%3fb", b"/userdata/a%3Fb"),
     (b"/userdata/a%23b", b"/userdata/a%23b"),
     (b"/userdata/a;b=c", b"/userdata/a;b=c"),
@@ -146,9 +146,9 @@ async def test_overlong_is_refused(wire: Wire, target: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"GET  /queue HTTP/1.1", b"GET /queue  HTTP/1.1", b"GET /que ue HTTP/1.1", b"GET /queue\tHTTP/1.1", b"GET /queue\x00 HTTP/1.1"]
+    "line", [b"GET /que ue HTTP/1.1", b"GET /queue HTTP/1.1 x", b"GET /queue\tHTTP/1.1", b"GET /queue\x00 HTTP/1.1"]
 )  # fmt: skip
-async def test_a_request_line_has_three_words(wire: Wire, line: bytes) -> None:
+async def test_a_request_line_that_is_none(wire: Wire, line: bytes) -> None:
     head = line + b"\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer " + wire.key.encode() + b"\r\n\r\n"
     assert (await wire.send(head)).status == 400
     assert wire.comfy.received == []

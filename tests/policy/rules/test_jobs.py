@@ -35,7 +35,8 @@ def test_numbers_are_places_among_ones_own() -> None:
 
 def test_the_count_is_ones_own() -> None:
     assert rules.count(ask()).target == "/prompt"
-    for value in ({"exec_info": {"queue_remaining": 99}}, None, []):
+    values: list[Any] = [{"exec_info": {"queue_remaining": 99}}, None, []]
+    for value in values:
         assert rules.show_own_count(value, ask()) == {"exec_info": {"queue_remaining": 3}}
 
 

@@ -157,7 +157,8 @@ def test_a_failure_without_words_gets_some(value: Any) -> None:
 
 
 def test_warnings_of_an_accepted_workflow_are_shown() -> None:
-    errors = {"2": {"errors": [node_error("required_input_missing", "images", input_name="images")], "dependent_outputs": ["2"], "class_type": "SaveImage"}}  # fmt: skip
+    error = node_error("required_input_missing", "images", input_name="images")
+    errors = {"2": {"errors": [error], "dependent_outputs": ["2"], "class_type": "SaveImage"}}
     reply = submitted(body_of(), reply_of({"prompt_id": ID, "number": 1, "node_errors": errors}))[1]
     assert reply.body["node_errors"] == errors
     assert submitted(body_of(), reply_of("odd"))[1].body["node_errors"] == {}

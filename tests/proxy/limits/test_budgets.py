@@ -203,3 +203,17 @@ async def test_past_windows_leave_memory(file: Path, noon: Clock) -> None:
             noon.pass_s(60)
             await budgets.check(ALICE)
         assert len(budgets._totals) <= 4
+
+
+async def test_a_budget_that_was_never_started_can_be_stopped(file: Path, noon: Clock) -> None:
+    await Budgets(allotment({"gpu_seconds": "100/day"}), file, clock=noon).stop()
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [("5/2 days", "2 days"), ("5/10 second", "10 seconds"), ("5/month", "30 days")]
+)
+async def test_windows_are_said_in_words(file: Path, noon: Clock, rate: str, words: str) -> None:
+    async with budgets_of(allotment({"gpu_seconds": rate}), file, noon) as budgets:
+        (left,) = await budgets.remaining(ALICE)
+    assert left.size == f"5/{words}"

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from policy.principal import TenantId
 from policy.routes import Budget
-from proxy.config.limits import LoginLimitSettings
+from proxy.config.limits import LimitsSettings, LoginLimitSettings
 from proxy.errors import LimitExceeded
 from proxy.limits.budgets import Budgets
 from proxy.limits.logins import Logins
@@ -363,6 +363,23 @@ async def test_killing_redis_in_the_middle_of_1000_claims_lets_no_more_than_10_p
         assert len(await gate.jobs(50, "later-")) == 10
 
 
+async def test_calls_in_flight_when_redis_dies_are_counted_in_memory(redis: RedisServer, tmp_path: Path) -> None:
+    async with gates(redis, tmp_path, 1, prompts="5/hour", gpu_seconds="10/day") as (gate,):
+        await gate.budgets.check(TenantId("bob"))
+        await gate.logins.delay_or_refuse("203.0.113.9")
+        redis.freeze()
+        prompts = asyncio.gather(gate.prompts(9), gate.prompts(9))
+        budget = asyncio.gather(gate.budgets.check(TenantId("bob")), gate.budgets.add(ALICE, "job", 10.0))
+        login = asyncio.gather(gate.logins.delay_or_refuse("203.0.113.9"), asyncio.sleep(0))
+        await asyncio.sleep(0)
+        await redis.kill()
+        assert sum(await prompts) == 5
+        await budget
+        assert (await login)[0] == 2.0
+        with pytest.raises(LimitExceeded):
+            await gate.budgets.check(ALICE)
+
+
 async def test_rates_known_to_be_full_cost_no_round_trip(redis: RedisServer, tmp_path: Path) -> None:
     async with gates(redis, tmp_path, count=1, prompts="3/hour") as (gate,):
         assert await gate.prompts(4) == 3
@@ -373,3 +390,24 @@ async def test_rates_known_to_be_full_cost_no_round_trip(redis: RedisServer, tmp
             calls = (await other.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
         # One for each second that the 200 refusals took.
         assert calls < 100
+
+
+async def test_what_was_full_is_asked_again_after_a_second_and_after_a_reload(
+    redis: RedisServer, store: SharedStore, clock: Clock
+) -> None:
+    limits = allotment({"prompts": "2/hour"})
+    limiter = Limiter(limits, store, clock=clock)
+
+    async def is_granted() -> bool:
+        return await passed(1, lambda index: limiter.acquire(caller(), Budget.SUBMIT)) == 1
+
+    assert [await is_granted() for _ in range(3)] == [True, True, False]
+    async with Redis.from_url(redis.url) as other:
+        await other.flushall()
+    assert not await is_granted()
+    clock.pass_s(1.5)
+    assert await is_granted()
+    assert [await is_granted() for _ in range(2)] == [True, False]
+    settings = LimitsSettings.model_validate({"default": {"prompts": "3/hour"}})
+    limits.apply(settings, {"alice": "default"})
+    assert [await is_granted() for _ in range(2)] == [True, False]
