@@ -80,7 +80,7 @@ class Gate:
             sockets,
             reconnect_grace_s=lambda: self.services.rulebook.config.server.reconnect_grace,
             slot=self._socket_slot,
-            hooks=JobHooks(self._seen_running, lambda prompt_id: observer.poke(), ledger.add_temp_files),
+            hooks=JobHooks(self._seen_running, self._seen_ended, ledger.add_temp_files),
         )
         self.services = Services(
             rulebook=rulebook,
@@ -209,6 +209,10 @@ class Gate:
         job = self.services.ledger.job(prompt_id)
         if job is not None and self.services.ledger.start(job):
             self._started(job)
+
+    def _seen_ended(self, prompt_id: str) -> None:
+        self.services.ledger.mark_over(prompt_id)
+        self.services.observer.poke()
 
     def _store_changed(self, is_up: bool) -> None:
         self.metrics.limit_store_up.set(is_up)

@@ -50,6 +50,8 @@ class Job:
     failing_class: str = ""
     gpu_s: float = 0.0
     temp_files: frozenset[str] = frozenset()
+    is_over: bool = False
+    """An event told its client that it ended, and ComfyUI was not asked yet how."""
 
 
 @dataclass(slots=True)
@@ -65,10 +67,10 @@ class TenantJobs:
         return self._in(JobState.CLAIMED, JobState.PENDING)
 
     def running(self) -> list[str]:
-        return self._in(JobState.RUNNING)
+        return [prompt_id for prompt_id in self._in(JobState.RUNNING) if not self.jobs[prompt_id].is_over]
 
     def finished(self) -> list[str]:
-        return self._in(JobState.ENDED)
+        return [prompt_id for prompt_id, job in self.jobs.items() if job.state is JobState.ENDED or job.is_over]
 
     def has_temp_file(self, name: str) -> bool:
         return any(name in job.temp_files for job in self.jobs.values())
@@ -138,6 +140,12 @@ class Ledger:
         job.state = JobState.RUNNING
         job.started_at_s = self._clock() if at_s is None else at_s
         return True
+
+    def mark_over(self, prompt_id: str) -> None:
+        """Its client heard that it ended, and may ask for the list of what ended before the observer has."""
+        job = self._jobs.get(prompt_id)
+        if job is not None and job.state is JobState.RUNNING:
+            job.is_over = True
 
     def add_temp_files(self, prompt_id: str, names: Iterable[str]) -> None:
         """Files that an event of the running job named: its client asks for them before the history tells."""

@@ -55,15 +55,19 @@ class UpstreamStream:
         except aiohttp.ClientError as error:
             raise UpstreamUnavailable("ComfyUI broke off its answer.") from error
 
-    async def whole(self, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
-        """The bounded answer, its JSON parsed when it is JSON."""
+    async def body(self, max_bytes: int) -> bytes:
+        """The bounded body. Raises UpstreamUnavailable when it is larger."""
         body = bytearray()
         async for chunk in self.chunks():
             body += chunk
             if len(body) > max_bytes:
                 raise UpstreamUnavailable("ComfyUI's answer is too large to be filtered.")
-        whole = bytes(body)
-        return UpstreamReply(self.status, _json_of(whole), whole, self.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
+        return bytes(body)
+
+    async def whole(self, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
+        """The bounded answer, its JSON parsed when it is JSON."""
+        body = await self.body(max_bytes)
+        return UpstreamReply(self.status, _json_of(body), body, self.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
 
 
 class Upstream:

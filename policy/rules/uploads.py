@@ -101,7 +101,7 @@ class UploadSession:
         """The fields that end the body, when all of the client's parts were read."""
         if self._filename is None:
             raise _malformed("Send a file in the field `image`.")
-        self._check_fields()
+        self._check_fields(is_last=True)
         subfolder = self.plan.names.folder_to_upstream(self._values.get("subfolder", ""))
         fields = [("subfolder", str(subfolder)), ("type", self._folder().value)]
         if self._values.get("overwrite") in _YES:
@@ -118,15 +118,16 @@ class UploadSession:
     def _folder(self) -> Folder:
         return parse_folder(self._values.get("type"), Folder.INPUT)
 
-    def _check_fields(self) -> None:
-        """Everything that can be known of the parts so far."""
+    def _check_fields(self, is_last: bool = False) -> None:
+        """Everything that can be known of the parts so far; `type` may be the last to come."""
         folder = self._folder()
         subfolder = self._values.get("subfolder", "")
         self.plan.names.folder_to_upstream(subfolder)
         if self._filename is not None:
             path = f"{subfolder}/{self._filename}" if subfolder else self._filename
             check_path(path)
-            if folder is Folder.INPUT and is_shared(path, self.plan.shared_inputs):
+            is_input = folder is Folder.INPUT and (is_last or "type" in self._values)
+            if is_input and is_shared(path, self.plan.shared_inputs):
                 raise Violation(Reason.NAME_REFUSED, "This name belongs to a shared input: choose another name.")
         if "original_ref" in self._values:
             self._original_to_upstream()

@@ -153,7 +153,7 @@ class Slots:
         # Also without a limit: a reload may set one, and then what is queued counts.
         if not pools:
             self._hold_shared(_jobs_key(tenant), prompt_id)
-        self._jobs[prompt_id] = _JobClaim(tenant, self._clock())
+        self._jobs.setdefault(prompt_id, _JobClaim(tenant, self._clock()))
 
     def free_job(self, prompt_id: str) -> None:
         """The job ended, vanished or was refused. Unknown ids are ignored."""

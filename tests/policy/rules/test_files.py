@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from policy.namespace import Folder
-from policy.rules.files import find_file, is_plain_file, view
+from policy.rules.files import find_file, find_plain, view
 from policy.violation import Reason
 from tests.policy.names import HOSTILE
 from tests.policy.tenants import Jobs, caller_of, is_refused, request_of
@@ -101,7 +101,15 @@ def test_the_file_is_told_for_reading_it_from_disk() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "is_plain"), [({}, True), ({"channel": "rgba"}, True), ({"channel": "a"}, False), ({"preview": "webp"}, False)]
-)  # fmt: skip
+    ("query", "is_plain"),
+    [
+        ({}, True),
+        ({"channel": "rgba"}, True),
+        ({"channel": "a"}, False),
+        ({"channel": "rgb"}, False),
+        ({"preview": "webp"}, False),
+    ],
+)
 def test_only_plain_views_are_the_bytes_on_disk(query: dict[str, str], is_plain: bool) -> None:
-    assert is_plain_file(request_of(ALICE, query={"filename": "x.png"} | query)) is is_plain
+    found = find_plain(request_of(ALICE, query={"filename": "x.png"} | query))
+    assert found == ((Folder.OUTPUT, "tenants/alice/x.png") if is_plain else None)

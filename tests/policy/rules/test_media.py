@@ -75,8 +75,40 @@ def test_other_types_are_accepted_where_the_operator_wants_them(filename: str, h
 
 @pytest.mark.parametrize(
     "filename",
-    ["a", "png", "", "a.", "a.m3u8", "a.m3u", "a.pls", "a.mpd", "a.html", "a.htm", "a.svg", "a.xml", "a.js", "a.css", "a.mht", "a.swf", "a.safetensors", "a.ckpt", "a.pt", "a.pth", "a.pkl", "a.bin", "a.gguf", "a.py", "a.sh", "a.exe", "a.zip", "a.json", "a.png.html", "a.ts", "a.concat"],
-)  # fmt: skip
+    [
+        *(
+            "a",
+            "png",
+            "",
+            "a.",
+            "a.m3u8",
+            "a.m3u",
+            "a.pls",
+            "a.mpd",
+            "a.html",
+            "a.htm",
+            "a.svg",
+            "a.xml",
+            "a.js",
+            "a.css",
+        ),
+        *(
+            "a.mht",
+            "a.swf",
+            "a.safetensors",
+            "a.ckpt",
+            "a.pt",
+            "a.pth",
+            "a.pkl",
+            "a.bin",
+            "a.gguf",
+            "a.py",
+            "a.sh",
+            "a.exe",
+        ),
+        *("a.zip", "a.json", "a.png.html", "a.ts", "a.concat"),
+    ],
+)
 @pytest.mark.parametrize("head", [PNG, b"", b"#EXTM3U\n", b"\x80\4pickle"])
 def test_types_that_are_not_listed_are_refused(filename: str, head: bytes) -> None:
     assert is_refused(filename, head, EVERYTHING)
@@ -106,8 +138,19 @@ def test_content_that_is_not_what_the_name_says_is_refused(filename: str, head: 
 
 @pytest.mark.parametrize(
     "text",
-    [b"#EXTM3U\nx.ts", b"#extm3u", b"ffconcat version 1.0\nfile x", b"<MPD xmlns=", b"<svg onload=", b"<script>", b"<html", b"<!DOCTYPE html>", b"<?xml version", b"[playlist]\nFile1=", b"<smil>", b"<asx version"],
-)  # fmt: skip
+    [
+        *(
+            b"#EXTM3U\nx.ts",
+            b"#extm3u",
+            b"ffconcat version 1.0\nfile x",
+            b"<MPD xmlns=",
+            b"<svg onload=",
+            b"<script>",
+            b"<html",
+        ),
+        *(b"<!DOCTYPE html>", b"<?xml version", b"[playlist]\nFile1=", b"<smil>", b"<asx version"),
+    ],
+)
 @pytest.mark.parametrize(
     ("filename", "start"), [("a.txt", b""), ("a.mp3", b"ID3\4"), ("a.bmp", b"BM" + bytes(12)), ("a.stl", b"s")]
 )

@@ -130,13 +130,14 @@ def test_the_type_is_judged_by_name_and_content() -> None:
 
 @pytest.mark.parametrize(("subfolder", "name"), [("", "example.png"), ("shared", "x.png"), ("shared/a", "x.png")])
 def test_shared_inputs_are_not_written(subfolder: str, name: str) -> None:
-    after = begin()
-    after.accept_field("subfolder", subfolder)
-    refused(Reason.NAME_REFUSED, after.accept_file, "image", name, PNG)
-    before = begin()
-    if subfolder:
-        before.accept_file("image", name, PNG)
-        refused(Reason.NAME_REFUSED, before.accept_field, "subfolder", subfolder)
+    early = begin()
+    early.accept_field("type", "input")
+    early.accept_field("subfolder", subfolder)
+    refused(Reason.NAME_REFUSED, early.accept_file, "image", name, PNG)
+    late = begin()
+    late.accept_file("image", name, PNG)
+    late.accept_field("subfolder", subfolder)
+    refused(Reason.NAME_REFUSED, late.fields_to_send)
 
 
 def test_the_whole_path_is_bounded() -> None:

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from policy.caller import Caller, OwnFiles, Request
+from policy.catalogue import read_catalogue
+from policy.rules import catalog as rules
+from policy.rules.catalog import HIDDEN_FOLDERS
+from policy.violation import Reason
+from tests.policy.names import HOSTILE
+from tests.policy.tenants import CATALOGUE, OBJECT_INFO, caller_of, is_refused, request_of
+
+FILES = OwnFiles(
+    input=("new.png", "old.JPG", "pasted/p.png", "clip.mp4", "song.wav", "a.latent", "3d/deep/m.glb", "m.glb", "cats/1/c.png", ".hidden.png"),
+    output=("out_00001_.png", "sub/out_00002_.png"),
+    is_known=True,
+)  # fmt: skip
+ALICE = caller_of("alice", files=FILES)
+
+
+def described(name: str, caller: Caller = ALICE) -> Any:
+    return rules.object_info({name: OBJECT_INFO[name]}, request_of(caller))[name]
+
+
+def choices_of(name: str, input_name: str, caller: Caller = ALICE) -> Any:
+    spec = described(name, caller)["input"]["required"][input_name]
+    return spec[0] if isinstance(spec[0], list) else spec[1].get("options")
+
+
+@pytest.mark.parametrize(
+    ("name", "input_name", "choices"),
+    [
+        ("LoadImage", "image", [".hidden.png", "example.png", "new.png", "old.JPG"]),
+        ("LoadLatent", "latent", ["a.latent"]),
+        ("LoadAudio", "audio", ["clip.mp4", "song.wav"]),
+        ("Load3D", "model_file", ["none", "3d/deep/m.glb"]),
+        ("LoadImageOutput", "image", None),
+        ("GeminiInputFiles", "file", ["shared.pdf"]),
+        ("LoadImageDataSetFromFolder", "folder", ["3d", "3d/deep", "cats", "cats/1", "pasted"]),
+        ("PackLoadFolder", "directory", ["3d", "3d/deep", "cats", "cats/1", "pasted"]),
+        ("CheckpointLoaderSimple", "ckpt_name", ["a.safetensors"]),
+        ("PackLoadVideo", "mode", ["fast", "slow"]),
+    ],
+)
+def test_lists_show_the_tenants_own_files(name: str, input_name: str, choices: Any) -> None:
+    assert choices_of(name, input_name) == choices
+
+
+def test_a_list_of_no_known_kind_shows_all_files_of_the_root() -> None:
+    assert choices_of("PackLoadEmpty", "video") == sorted(
+        ["new.png", "old.JPG", "clip.mp4", "song.wav", "a.latent", "m.glb", ".hidden.png", "example.png", "shared.pdf"]
+    )
+
+
+def test_without_a_view_of_the_folders_only_shared_inputs_are_listed() -> None:
+    blind = caller_of("alice")
+    assert choices_of("LoadImage", "image", blind) == ["example.png"]
+    assert choices_of("LoadImageDataSetFromFolder", "folder", blind) == []
+
+
+def test_nothing_of_a_neighbours_is_described() -> None:
+    shown = str(rules.object_info(OBJECT_INFO, request_of(ALICE)))
+    assert "bob" not in shown
+    assert "tenants/" not in shown
+
+
+def test_classes_without_files_are_the_very_same() -> None:
+    node_class = CATALOGUE.classes["CLIPTextEncode"]
+    assert rules.describe_class(node_class, ALICE) is node_class.document
+
+
+def test_the_catalogue_is_not_changed() -> None:
+    before = copy.deepcopy(OBJECT_INFO)
+    rules.object_info(OBJECT_INFO, request_of(ALICE))
+    assert before == OBJECT_INFO
+
+
+def test_only_permitted_and_known_classes_are_described() -> None:
+    value = {
+        "SaveImage": OBJECT_INFO["SaveImage"],
+        "AddTextPrefix": OBJECT_INFO["AddTextPrefix"],
+        "Unknown": {"input": {}},
+    }
+    assert rules.object_info(value, request_of(ALICE)).keys() == {"SaveImage"}
+    assert rules.object_info(None, request_of(ALICE)) == {}
+
+
+def test_sections_of_another_shape_stay() -> None:
+    document = {"LoadImage": {"input": {"required": {"image": [[], {"image_upload": True}]}, "optional": None}}}
+    caller = caller_of("alice", catalogue=read_catalogue(document))
+    shown = rules.object_info(document, request_of(caller))["LoadImage"]
+    assert shown == {"input": {"required": {"image": [["example.png"], {"image_upload": True}]}, "optional": None}}
+
+
+def files_request(kind: str) -> Request:
+    return request_of(ALICE, parameters={"directory_type": kind})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        ("input", ["bob.png [input]"], ["new.png [input]", "old.JPG [input]", "clip.mp4 [input]", "song.wav [input]", "a.latent [input]", "m.glb [input]", "shared.pdf [input]", "example.png [input]"]),
+        ("output", [], ["out_00001_.png [output]"]),
+        ("output", ["bob.png"], ["out_00001_.png"]),
+        ("output", [5], ["out_00001_.png"]),
+        ("temp", ["bob.png [temp]"], []),
+        ("models", None, []),
+    ],
+)  # fmt: skip
+def test_file_lists_are_ones_own_in_the_form_of_the_version(kind: str, value: Any, shown: list[str]) -> None:
+    assert rules.list_files(value, files_request(kind)) == shown
+    assert rules.files_of(files_request(kind)).target == f"/internal/files/{kind}"
+
+
+def test_system_stats_tell_no_command_line() -> None:
+    value = {
+        "system": {"os": "linux", "comfyui_version": "0.33.0", "argv": ["main.py", "--secret"], "cwd": "/srv"},
+        "devices": [{"name": "cpu", "vram_total": 5, "path": "/dev"}, "odd"],
+        "paths": ["/srv"],
+    }
+    assert rules.system_stats(value, request_of(ALICE)) == {
+        "system": {"os": "linux", "comfyui_version": "0.33.0", "argv": []},
+        "devices": [{"name": "cpu", "vram_total": 5}],
+    }
+    for odd in (None, {"system": [], "devices": {}}):
+        assert rules.system_stats(odd, request_of(ALICE)) == {"system": {"argv": []}, "devices": []}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"assets": True, "extension": {"manager": {}}, "max_upload_size": 5}, {"assets": False, "max_upload_size": 5}),
+        ({"max_upload_size": 5}, {"max_upload_size": 5}),
+        (None, {}),
+    ],
+)
+def test_features_are_those_that_tenants_have(value: Any, shown: Any) -> None:
+    assert rules.features(value, request_of(ALICE)) == shown
+
+
+def test_folders_of_models_are_named_without_their_paths() -> None:
+    names = ["checkpoints", *sorted(HIDDEN_FOLDERS), "loras"]
+    folders = [{"name": name, "folders": ["/srv/models"], "extensions": [".pt"]} for name in names]
+    assert rules.model_folders(names, request_of(ALICE)) == ["checkpoints", "loras"]
+    assert rules.described_model_folders([*folders, {"folders": []}, "odd"], request_of(ALICE)) == [
+        {"name": "checkpoints", "folders": [], "extensions": [".pt"]},
+        {"name": "loras", "folders": [], "extensions": [".pt"]},
+        {"folders": []},
+    ]
+    paths = {name: ["/srv/models"] for name in names}
+    assert rules.folder_paths(paths, request_of(ALICE)) == {
+        "checkpoints": ["models/checkpoints"],
+        "loras": ["models/loras"],
+    }
+    models = [{"name": "a.pt", "pathIndex": 0, "size": 5, "path": "/srv"}, "odd"]
+    assert rules.described_models(models, request_of(ALICE)) == [{"name": "a.pt", "pathIndex": 0, "size": 5}]
+    for rule in (rules.model_folders, rules.described_model_folders, rules.described_models):
+        assert rule(None, request_of(ALICE)) == []
+    assert rules.folder_paths(None, request_of(ALICE)) == {}
+
+
+def model_request(folder: str, **parameters: str) -> Request:
+    segments = ("models", folder, *parameters.values())
+    return request_of(ALICE, segments=segments, parameters={"folder": folder} | parameters, query={"x": "y"})
+
+
+def test_models_are_read_only_and_shared() -> None:
+    assert rules.in_model_folder(model_request("loras")).target == "/models/loras"
+    assert rules.in_model_folder(model_request("loras", filename="a/b.pt")).target == "/models/loras/a%2Fb.pt"
+    assert rules.as_it_came(model_request("loras")).target == "/models/loras"
+
+
+@pytest.mark.parametrize("folder", sorted(HIDDEN_FOLDERS))
+def test_what_is_no_folder_of_models_is_not_there(folder: str) -> None:
+    assert is_refused(rules.in_model_folder, model_request(folder), reason=Reason.NOT_FOUND)
+    request = request_of(ALICE, parameters={"folder_name": folder}, query={"filename": "a.safetensors"})
+    assert is_refused(rules.view_metadata, request, reason=Reason.NOT_FOUND)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_of_models_are_refused(name: str) -> None:
+    assert is_refused(rules.in_model_folder, model_request(name), reason=Reason.NAME_REFUSED)
+    assert is_refused(rules.in_model_folder, model_request("loras", filename=name), reason=Reason.NAME_REFUSED)
+    for folder, filename in ((name, "a.safetensors"), ("loras", name)):
+        request = request_of(ALICE, parameters={"folder_name": folder}, query={"filename": filename})
+        assert is_refused(rules.view_metadata, request, reason=Reason.NAME_REFUSED)
+
+
+def test_a_header_of_a_model_is_asked_for() -> None:
+    request = request_of(ALICE, parameters={"folder_name": "loras"}, query={"filename": "a b.safetensors", "x": "y"})
+    assert rules.view_metadata(request).target == "/view_metadata/loras?filename=a%20b.safetensors"
+    nameless = request_of(ALICE, parameters={"folder_name": "loras"})
+    assert is_refused(rules.view_metadata, nameless, reason=Reason.NOT_FOUND)
