@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from aiohttp import web
 from policy.principal import Principal, TenantId
 from proxy.audit import AuditTrail
 from proxy.catalogue import CatalogueSource
-from proxy.config import Config, ConfigError, load_config
+from proxy.config import Config, ConfigError, Mistake, load_config
 from proxy.config.limits import LimitSettings
 from proxy.desk import Desk
 from proxy.disk import Disk
@@ -62,7 +63,10 @@ class Gate:
         self._tasks = Tasks()
         directory = config.resolve(config.upstream.directory) if config.upstream.directory is not None else None
         upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
-        self._limits = Limits(config, self._store_changed)
+        try:
+            self._limits = Limits(config, self._store_changed)
+        except (OSError, ValueError) as error:
+            raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
         ledger = Ledger()
         self._desk = Desk(ledger, self._limits.slots, self._limits.budgets, _weights(config), self._queued)
         catalogue = CatalogueSource(upstream)
@@ -115,15 +119,17 @@ class Gate:
             "server.port",
         )
         self.ops = Listener(web.Server(self._ops.handle, access_log=None), config.ops.host, config.ops.port, "ops.port")
-        await self.ops.start()
-        try:
+        # Everything a request needs is there before the first one can come; what was opened is closed when a port is taken.
+        async with AsyncExitStack() as opened:
+            await self._open_state(config)
+            opened.callback(self.audit.close)
+            opened.push_async_callback(self._limits.stop)
+            await self.services.upstream.start()
+            opened.push_async_callback(self.services.upstream.stop)
+            await self.ops.start()
+            opened.push_async_callback(self.ops.stop)
             await self.public.start()
-        except BaseException:
-            await self.ops.stop()
-            raise
-        self.audit.open()
-        await self._limits.start()
-        await self.services.upstream.start()
+            opened.pop_all()
         await self._start_verifiers()
         self.services.observer.start()
         self._tasks.start(self._close_expired(), "expiry")
@@ -158,12 +164,12 @@ class Gate:
             config = load_config(file)
             rulebook = build_rulebook(config, self.services.rulebook)
         except ConfigError as error:
-            self.metrics.config_reloads.labels("bad").inc()
-            self.audit.write("config", result="bad", mistakes=[str(mistake) for mistake in error.mistakes])
-            _log.error("the changed configuration is not used, the old one stays in force:\n%s", error)
-            return False
+            return self._reject(error)
+        try:
+            self._limits.apply(config)
+        except OSError as error:
+            return self._reject(ConfigError(file, [Mistake("limits.storage_file", None, str(error))]))
         self._audit_keys(self.services.rulebook.config, config)
-        self._limits.apply(config)
         self._desk.set_weights(_weights(config))
         self.services.rulebook = rulebook
         await self._start_verifiers()
@@ -173,6 +179,23 @@ class Gate:
         self.audit.write("config", result="good")
         _log.info("configuration reloaded, %d sockets closed", closed)
         return True
+
+    def _reject(self, error: ConfigError) -> bool:
+        self.metrics.config_reloads.labels("bad").inc()
+        self.audit.write("config", result="bad", mistakes=[str(mistake) for mistake in error.mistakes])
+        _log.error("the changed configuration is not used, the old one stays in force:\n%s", error)
+        return False
+
+    async def _open_state(self, config: Config) -> None:
+        """The files that the gate keeps. Raises ConfigError: what cannot be written is told at the start, not at the first use."""
+        try:
+            self.audit.open()
+        except OSError as error:
+            raise ConfigError(config.file, [Mistake("log.audit_file", None, f"cannot be written: {error}")]) from None
+        try:
+            await self._limits.start()
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(config.file, [Mistake("server.state_dir", None, f"cannot be used: {error}")]) from None
 
     async def _start_verifiers(self) -> None:
         for verifier in (self.services.rulebook.tokens, self.services.rulebook.access):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -123,15 +123,16 @@ class Upstream:
         if call.content_type is not None:
             headers[hdrs.CONTENT_TYPE] = call.content_type
         try:
-            return await self._session.request(
-                call.method,
-                self._address(call),
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-                # sock_read runs from the end of the body on, and while a client does not read its answer it stands still.
-                timeout=ClientTimeout(total=None, sock_connect=self._connect_timeout_s, sock_read=time_limit_s),
-            )
+            async with asyncio.timeout(None) as stall:
+                return await self._session.request(
+                    call.method,
+                    self._address(call),
+                    headers=headers,
+                    data=body if isinstance(body, bytes | None) else _timed(body, stall, time_limit_s),
+                    allow_redirects=False,
+                    # sock_read runs from the end of the body on, and while a client does not read its answer it stands still.
+                    timeout=ClientTimeout(total=None, sock_connect=self._connect_timeout_s, sock_read=time_limit_s),
+                )
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamUnavailable from error
         except TimeoutError as error:
@@ -180,6 +181,17 @@ class Upstream:
             f"{self.url}{call.target}" if not str(self.url).endswith("/") else f"{self.url}{call.target[1:]}",
             encoded=True,
         )
+
+
+async def _timed(body: AsyncIterable[bytes], stall: asyncio.Timeout, time_limit_s: float) -> AsyncIterator[bytes]:
+    """The body; while ComfyUI does not take what was read of it, ComfyUI's time runs, and while the client sends nothing it does not."""
+    clock = asyncio.get_running_loop().time
+    async for chunk in body:
+        with suppress(RuntimeError):  # ComfyUI has answered before it had the whole body: nobody waits any more
+            stall.reschedule(clock() + time_limit_s)
+        yield chunk
+        with suppress(RuntimeError):
+            stall.reschedule(None)
 
 
 def _body_error(body: object) -> Exception | None:

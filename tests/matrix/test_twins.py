@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from typing import Any
 
 from tests.contract.driver import Graph, Socket, empty_image, node
-from tests.matrix.people import COLORS, NUMBERS, Listener, Tenant, is_color, picture_in, png, told, unique
+from tests.matrix.people import COLORS, NUMBERS, Listener, Tenant, is_color, picture_in, told, unique
 from tests.matrix.world import World
 
 JOBS = int(os.environ.get("COMFYGATE_TWIN_JOBS", "100"))
@@ -156,9 +155,10 @@ async def test_the_neighbours_job_without_a_listener_is_not_heard(world: World) 
     """A tenant that gives no client id must not broadcast, as it would in ComfyUI itself."""
     sockets: list[Socket] = [await tenant.connect(unique("sid")) for tenant in (world.alice, world.mallory)]
     name = unique("photo") + ".png"
-    await world.alice.put(name, png(COLORS["alice"]))
+    for tenant in (world.alice, world.mallory):
+        await tenant.photo(name)
     first = await world.alice.queue(photo_job(name))
-    last = await world.mallory.queue(loud_job() | {"1": empty_image(NUMBERS["mallory"])}, client_id=sockets[1].sid)
+    last = await world.mallory.queue(photo_job(name), client_id=sockets[1].sid)
     await sockets[1].end_of(last)
     assert {message["data"].get("prompt_id") for message in sockets[1].seen} == {None, last}
     assert not [frame for frame in sockets[0].seen if "prompt_id" in frame["data"]]

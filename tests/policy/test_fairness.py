@@ -1,4 +1,4 @@
-"""Fair queueing, simulated: a worker that takes the smallest number, as ComfyUI's does."""
+"""Fair queueing, case by case: whose job is next."""
 
 from __future__ import annotations
 
@@ -6,83 +6,12 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from policy.fairness import DEFAULT_COST_S, Costs, FairQueue, Listed
 from policy.principal import TenantId
-
-A, B, C = TenantId("a"), TenantId("b"), TenantId("c")
-TENANTS = (A, B, C)
-
-
-class Arrival(NamedTuple):
-    at_s: float
-    tenant: TenantId
-    cost_s: float
-    priority: float = 0.0
-
-
-class Run(NamedTuple):
-    prompt_id: str
-    tenant: TenantId
-    arrived_s: float
-    started_s: float
-    ended_s: float
-    cost_s: float
-
-
-@dataclass
-class Worker:
-    """ComfyUI's one worker and its queue, on a clock of its own."""
-
-    queue: FairQueue
-    now_s: float = 0.0
-    pending: list[tuple[float, str, TenantId, float, float]] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-    ids: itertools.count[int] = field(default_factory=itertools.count)
-
-    def submit(self, tenant: TenantId, cost_s: float, *, priority: float = 0.0, at_s: float | None = None) -> str:
-        prompt_id = f"job-{next(self.ids)}"
-        number = self.queue.claim(tenant, prompt_id, workflow_of(cost_s), priority)
-        heapq.heappush(self.pending, (number, prompt_id, tenant, cost_s, self.now_s if at_s is None else at_s))
-        return prompt_id
-
-    def run(self, arrivals: Sequence[Arrival] = ()) -> list[Run]:
-        """Runs everything; arrivals come at their times, also while a job runs."""
-        waiting = sorted(arrivals)
-        while waiting or self.pending:
-            if not self.pending:
-                self.now_s = max(self.now_s, waiting[0].at_s)
-            self.admit(waiting)
-            _, prompt_id, tenant, cost_s, arrived_s = heapq.heappop(self.pending)
-            self.queue.start(prompt_id)
-            started_s, self.now_s = self.now_s, self.now_s + cost_s
-            self.admit(waiting)
-            self.queue.finish(prompt_id, cost_s)
-            self.runs.append(Run(prompt_id, tenant, arrived_s, started_s, self.now_s, cost_s))
-        return self.runs
-
-    def admit(self, waiting: list[Arrival]) -> None:
-        while waiting and waiting[0].at_s <= self.now_s:
-            arrival = waiting.pop(0)
-            self.submit(arrival.tenant, arrival.cost_s, priority=arrival.priority, at_s=arrival.at_s)
-
-
-def workflow_of(cost_s: float) -> str:
-    return f"takes {cost_s}"
-
-
-def measured(*costs_s: float) -> Costs:
-    costs = Costs()
-    for cost_s in costs_s:
-        costs.measure(workflow_of(cost_s), cost_s)
-    return costs
+from tests.policy.queueing import A, B, C, Worker, measured, workflow_of
 
 
 def order(worker: Worker) -> list[TenantId]:
@@ -370,95 +299,3 @@ def test_queued_costs_are_known_for_the_budget() -> None:
     assert queue.pending_cost_s(A) == 8.0
     queue.finish("1", 4.0)
     assert queue.pending_cost_s(A) == 4.0
-
-
-def backlogged(runs: Sequence[Run], tenant: str) -> list[tuple[float, float]]:
-    """The spans of time in which the tenant had something pending or running."""
-    spans: list[tuple[float, float]] = []
-    for start_s, end_s in sorted((run.arrived_s, run.ended_s) for run in runs if run.tenant == tenant):
-        if spans and start_s <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], max(end_s, spans[-1][1]))
-        else:
-            spans.append((start_s, end_s))
-    return spans
-
-
-def worst_unfairness(runs: Sequence[Run], weights: Mapping[str, float]) -> float:
-    """Over all pairs of tenants and all spans in which both are backlogged: the difference of their weighted GPU time, in units of one job of each.
-
-    Start-time fair queueing promises at most 1 (Goyal, Vin, Cheng, theorem 1).
-    """
-    worst = 0.0
-    longest = {tenant: max((run.cost_s for run in runs if run.tenant == tenant), default=0.0) for tenant in weights}
-    for one, other in itertools.combinations(weights, 2):
-        bound = longest[one] / weights[one] + longest[other] / weights[other]
-        for (from_1, to_1), (from_2, to_2) in itertools.product(backlogged(runs, one), backlogged(runs, other)):
-            start_s, end_s = max(from_1, from_2), min(to_1, to_2)
-            inside = [run for run in runs if run.started_s >= start_s - 1e-9 and run.ended_s <= end_s + 1e-9]
-            for first in range(len(inside)):
-                gained = {one: 0.0, other: 0.0}
-                for run in inside[first:]:
-                    if run.tenant in gained:
-                        gained[run.tenant] += run.cost_s / weights[run.tenant]
-                        worst = max(worst, abs(gained[one] - gained[other]) / bound)
-    return worst
-
-
-COSTS_S = (1.0, 2.0, 5.0, 10.0)
-arrivals = st.lists(
-    st.builds(
-        Arrival,
-        at_s=st.one_of(st.just(0.0), st.integers(0, 60).map(float)),
-        tenant=st.sampled_from(TENANTS),
-        cost_s=st.sampled_from(COSTS_S),
-        priority=st.just(0.0),
-    ),
-    min_size=1,
-    max_size=50,
-)
-prioritised = st.lists(
-    st.builds(
-        Arrival,
-        at_s=st.one_of(st.just(0.0), st.integers(0, 60).map(float)),
-        tenant=st.sampled_from(TENANTS),
-        cost_s=st.sampled_from(COSTS_S),
-        priority=st.sampled_from((0.0, 0.0, 1.0, 2.0)),
-    ),
-    min_size=1,
-    max_size=50,
-)
-shares = st.fixed_dictionaries({tenant: st.sampled_from((1.0, 2.0, 3.0)) for tenant in TENANTS})
-
-
-@settings(max_examples=150, deadline=None)
-@given(arrivals, shares)
-def test_backlogged_tenants_differ_by_one_job_of_each_at_most(coming: list[Arrival], weights: dict[str, float]) -> None:
-    runs = Worker(FairQueue(weights, measured(*COSTS_S))).run(coming)
-    assert worst_unfairness(runs, weights) <= 1 + 1e-9
-
-
-@settings(max_examples=150, deadline=None)
-@given(prioritised, shares)
-def test_priorities_cost_neighbours_one_job_more_at_most(coming: list[Arrival], weights: dict[str, float]) -> None:
-    runs = Worker(FairQueue(weights, measured(*COSTS_S))).run(coming)
-    assert len(runs) == len(coming)
-    assert worst_unfairness(runs, weights) <= 2 + 1e-9
-
-
-@settings(max_examples=150, deadline=None)
-@given(arrivals, shares)
-def test_nobody_waits_longer_than_a_fair_share_plus_one_job_of_each_neighbour(
-    coming: list[Arrival], weights: dict[str, float]
-) -> None:
-    """Theorem 4 of the paper: a job ends by the time it would with its share of the GPU alone, plus the longest job of each neighbour and its own."""
-    runs = Worker(FairQueue(weights, measured(*COSTS_S))).run(coming)
-    total = sum(weights.values())
-    longest = {tenant: max((run.cost_s for run in runs if run.tenant == tenant), default=0.0) for tenant in weights}
-    for tenant in weights:
-        mine = sorted((run for run in runs if run.tenant == tenant), key=lambda run: int(run.prompt_id[4:]))
-        fair_start_s = 0.0
-        for run in mine:
-            fair_start_s = max(fair_start_s, run.arrived_s)
-            others_s = sum(cost_s for other, cost_s in longest.items() if other != tenant)
-            assert run.ended_s <= fair_start_s + others_s + run.cost_s + 1e-6
-            fair_start_s += run.cost_s * total / weights[tenant]

@@ -16,7 +16,7 @@ from policy.table import ROUTES
 from proxy.standin import StandIn
 from proxy.upstream import UpstreamStream
 from tests.harness import Running, running_gate
-from tests.proxy.upstreams import comfy_like
+from tests.proxy.upstreams import GUARD_S, comfy_like
 
 UNLISTED = (
     "/manager/reboot",
@@ -187,19 +187,25 @@ async def test_a_bug_is_a_500_that_tells_nothing(
     assert response.headers["X-Request-Id"] in caplog.text
 
 
-async def test_a_bug_after_the_head_breaks_the_answer(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_after_the_head_breaks_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def chunked(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"[")
+        return response
 
     async def broken(self: UpstreamStream) -> AsyncIterator[bytes]:
         yield b"["
         raise LookupError("a bug")
 
-    monkeypatch.setattr(UpstreamStream, "chunks", broken)
-    async with gate.call("GET", "/features") as response:
-        assert response.status == 200
-        with pytest.raises(aiohttp.ClientError):
-            await response.read()
-    monkeypatch.undo()
-    assert b'"reason":"internal-error"' in gate.log.getvalue()
+    async with comfy_like(chunked) as url, running_gate(tmp_path, url) as gate:
+        monkeypatch.setattr(UpstreamStream, "chunks", broken)
+        async with gate.call("GET", "/models") as response:
+            assert response.status == 200
+            with pytest.raises(aiohttp.ClientError):
+                await response.read()
+        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert b'"reason":"internal-error"' in gate.log.getvalue()
 
 
 async def test_documents_are_bounded_by_max_prompt_bytes_for_admins_too(tmp_path: Path, comfy: StandIn) -> None:

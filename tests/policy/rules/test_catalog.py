@@ -18,6 +18,7 @@ FILES = OwnFiles(
     output=("out_00001_.png", "sub/out_00002_.png"),
     is_known=True,
 )  # fmt: skip
+ROOT_FILES = ["new.png", "old.JPG", "clip.mp4", "song.wav", "a.latent", "m.glb", "shared.pdf", "example.png"]
 ALICE = caller_of("alice", files=FILES)
 
 
@@ -88,6 +89,15 @@ def test_only_permitted_and_known_classes_are_described() -> None:
     assert rules.object_info(None, request_of(ALICE)) == {}
 
 
+def test_outputs_are_listed_by_a_route_of_their_own() -> None:
+    document = {
+        "Pick": {"input": {"required": {"image": [["bob.png"], {"image_upload": True, "image_folder": "output"}]}}}
+    }
+    caller = caller_of("alice", catalogue=read_catalogue(document))
+    shown = rules.object_info(document, request_of(caller))["Pick"]["input"]["required"]["image"]
+    assert shown == [[], {"image_upload": True, "image_folder": "output"}]
+
+
 def test_sections_of_another_shape_stay() -> None:
     document = {"LoadImage": {"input": {"required": {"image": [[], {"image_upload": True}]}, "optional": None}}}
     caller = caller_of("alice", catalogue=read_catalogue(document))
@@ -102,7 +112,8 @@ def files_request(kind: str) -> Request:
 @pytest.mark.parametrize(
     ("kind", "value", "shown"),
     [
-        ("input", ["bob.png [input]"], ["new.png [input]", "old.JPG [input]", "clip.mp4 [input]", "song.wav [input]", "a.latent [input]", "m.glb [input]", "shared.pdf [input]", "example.png [input]"]),
+        ("input", ["bob.png [input]"], [f"{name} [input]" for name in ROOT_FILES]),
+        ("input", ["bob.png"], ROOT_FILES),
         ("output", [], ["out_00001_.png [output]"]),
         ("output", ["bob.png"], ["out_00001_.png"]),
         ("output", [5], ["out_00001_.png"]),
@@ -125,7 +136,8 @@ def test_system_stats_tell_no_command_line() -> None:
         "system": {"os": "linux", "comfyui_version": "0.33.0", "argv": []},
         "devices": [{"name": "cpu", "vram_total": 5}],
     }
-    for odd in (None, {"system": [], "devices": {}}):
+    odd_values: list[Any] = [None, {"system": [], "devices": {}}]
+    for odd in odd_values:
         assert rules.system_stats(odd, request_of(ALICE)) == {"system": {"argv": []}, "devices": []}
 
 

@@ -47,8 +47,18 @@ def test_files_lie_in_the_tenants_folder(file: str, target: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [*HOSTILE, "", "%2e%2e", "a%b", "%252e%252e%252fbob", "tenants/alice", "tenants/alice/x", SETTINGS_FILE, "Comfy.Settings.json", "COMFY.SETTINGS.JSON", "comfy．settings.json", "comfy.ſettings.json"],
-)  # fmt: skip
+    [
+        *HOSTILE,
+        *("", "%2e%2e", "a%b", "%252e%252e%252fbob", "tenants/alice", "tenants/alice/x"),
+        *(
+            SETTINGS_FILE,
+            "Comfy.Settings.json",
+            "COMFY.SETTINGS.JSON",
+            "comfy\uff0esettings.json",
+            "comfy.\u017fettings.json",
+        ),
+    ],
+)
 def test_other_names_are_refused(name: str) -> None:
     for rule in (rules.read, rules.write, rules.delete):
         assert is_refused(rule, ask(file=name), reason=Reason.NAME_REFUSED)
@@ -105,6 +115,7 @@ def test_what_was_saved_is_told_in_the_tenants_names(value: Any, shown: Any) -> 
         ),
         ({"dir": ".", "split": "true"}, "/userdata?dir=tenants/alice&split=true"),
         ({"dir": "./"}, "/userdata?dir=tenants/alice"),
+        ({"dir": "subgraphs/"}, "/userdata?dir=tenants/alice/subgraphs"),
         ({"dir": "tenants/bob"}, "/userdata?dir=tenants/alice/tenants/bob"),
     ],
 )
@@ -147,9 +158,9 @@ def test_a_listing_without_a_directory_is_refused_by_comfyui() -> None:
     assert drive(rules.list_directory(ask()), reply_of(["everybody's"]))[1] == ClientReply(body=[])
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "a%b", "%2e%2e"])
+@pytest.mark.parametrize("name", [*HOSTILE, "a%b", "%2e%2e", "a//", "../", "tenants/alice", "tenants/alice/"])
 def test_hostile_directories_are_refused(name: str) -> None:
-    if name != ".":
+    if name not in (".", "a/"):
         assert is_refused(rules.list_directory, ask({"dir": name}), reason=Reason.NAME_REFUSED)
     assert is_refused(rules.list_tree, ask({"path": name}), reason=Reason.NAME_REFUSED)
 

@@ -1,115 +1,24 @@
-"""Several gates on one Redis: they hold one limit together, and its death opens nothing."""
+"""Several gates on one Redis hold one limit together."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import Redis
 
-from policy.principal import TenantId
 from policy.routes import Budget
-from proxy.config.limits import LimitsSettings, LoginLimitSettings
+from proxy.config.limits import LimitsSettings
 from proxy.errors import LimitExceeded
-from proxy.limits.budgets import Budgets
-from proxy.limits.logins import Logins
 from proxy.limits.rates import Limiter
-from proxy.limits.scripts import TOTALS, Call
 from proxy.limits.slots import LEASE_S, Slots
-from proxy.limits.store import SharedStore, StoreUnavailable
+from proxy.limits.store import SharedStore
 from proxy.limits.windows import quotas, tightest
 from tests.proxy.limits.conftest import PATIENCE_S, Clock, RedisServer, allotment, caller
-
-ALICE = TenantId("alice")
-
-
-class Gate:
-    """The limits of one gate."""
-
-    def __init__(self, redis: RedisServer, folder: Path, name: str, limits: dict[str, Any]) -> None:
-        self.is_back = asyncio.Event()
-        self.is_gone = asyncio.Event()
-        self.store = SharedStore(redis.url, timeout_s=PATIENCE_S, on_change=self._changed, sleep=self._sleep)
-        self.clock = Clock()
-        allowed = allotment(limits)
-        self.limiter = Limiter(allowed, self.store)
-        self.slots = Slots(allowed, self.store, sleep=self._sleep_for_ever)
-        self.logins = Logins(LoginLimitSettings(failures="5/hour", delay=1.0, max_delay=64.0), self.store)
-        self.budgets = Budgets(allowed, folder / f"{name}.sqlite3", self.store)
-
-    def _changed(self, is_up: bool) -> None:
-        (self.is_back if is_up else self.is_gone).set()
-
-    @staticmethod
-    async def _sleep(seconds: float) -> None:
-        await asyncio.sleep(min(seconds, 0.01))
-
-    @staticmethod
-    async def _sleep_for_ever(seconds: float) -> None:
-        await asyncio.get_running_loop().create_future()
-
-    async def start(self) -> None:
-        await self.budgets.start()
-        await self.store.start()
-        await self.slots.start()
-
-    async def stop(self) -> None:
-        await self.slots.stop()
-        await self.store.stop()
-        await self.budgets.stop()
-
-    async def prompts(self, attempts: int) -> int:
-        return await passed(attempts, lambda index: self.limiter.acquire(caller(), Budget.SUBMIT))
-
-    async def jobs(self, attempts: int, prefix: str) -> list[str]:
-        ids = [f"{prefix}{index}" for index in range(attempts)]
-        answers = await asyncio.gather(*(self.slots.claim_job(ALICE, one) for one in ids), return_exceptions=True)
-        assert all(answer is None or isinstance(answer, LimitExceeded) for answer in answers)
-        return [one for one, answer in zip(ids, answers, strict=True) if answer is None]
-
-
-async def passed(attempts: int, attempt: Callable[[int], Any]) -> int:
-    answers = await asyncio.gather(*(attempt(index) for index in range(attempts)), return_exceptions=True)
-    refused = [answer for answer in answers if isinstance(answer, BaseException)]
-    assert all(isinstance(answer, LimitExceeded) for answer in refused), refused
-    return attempts - len(refused)
-
-
-@asynccontextmanager
-async def gates(redis: RedisServer, folder: Path, count: int = 2, **limits: Any) -> AsyncIterator[list[Gate]]:
-    made = [Gate(redis, folder, f"gate{index}", limits) for index in range(count)]
-    for gate in made:
-        await gate.start()
-        assert gate.store.is_up
-    try:
-        yield made
-    finally:
-        for gate in made:
-            await gate.stop()
-
-
-async def die(redis: RedisServer, *there: Gate) -> None:
-    """Redis dies, and the gates notice."""
-    for gate in there:
-        gate.is_back.clear()
-        gate.is_gone.clear()
-    await redis.kill()
-    for gate in there:
-        with pytest.raises(StoreUnavailable):
-            await gate.store.run(Call(TOTALS, ("nothing",), ()))
-        await asyncio.wait_for(gate.is_gone.wait(), PATIENCE_S)
-
-
-async def revive(redis: RedisServer, *there: Gate) -> None:
-    await redis.start()
-    for gate in there:
-        await asyncio.wait_for(gate.is_back.wait(), PATIENCE_S)
+from tests.proxy.limits.gates import ALICE, gates, passed
 
 
 async def test_two_gates_hold_one_rate_together(redis: RedisServer, tmp_path: Path) -> None:
@@ -277,107 +186,6 @@ async def test_gpu_seconds_are_counted_together_and_once(redis: RedisServer, tmp
         await one.budgets.add(ALICE, "seen by one", 40.0)
         with pytest.raises(LimitExceeded, match="100 GPU seconds per day"):
             await two.budgets.check(ALICE)
-
-
-async def test_the_death_of_redis_opens_nothing(redis: RedisServer, tmp_path: Path) -> None:
-    limits: dict[str, Any] = {
-        "requests": None,
-        "prompts": "10/hour",
-        "queued_jobs": 4,
-        "gpu_seconds": "100/day",
-        "websockets": 2,
-    }
-    async with gates(redis, tmp_path, 2, **limits) as (one, two):
-        assert await one.prompts(6) == 6
-        # What the other has spent is known from the last answer.
-        assert await two.prompts(2) == 2
-        held = await one.jobs(3, "before-")
-        await one.budgets.add(ALICE, "job", 100.0)
-        with pytest.raises(LimitExceeded):
-            await two.budgets.check(ALICE)
-        await one.slots.claim_socket(caller())
-        for _ in range(3):
-            await one.logins.delay_or_refuse("203.0.113.9")
-
-        await die(redis, one, two)
-        assert await two.prompts(10) == 2
-        assert await one.prompts(10) <= 4
-        assert len(await one.jobs(10, "alone-")) == 1
-        for gate in (one, two):
-            with pytest.raises(LimitExceeded):
-                await gate.budgets.check(ALICE)
-        await one.budgets.add(TenantId("bob"), "bobs", 100.0)
-        assert await one.logins.delay_or_refuse("203.0.113.9") == 8.0
-        await one.slots.claim_socket(caller())
-        with pytest.raises(LimitExceeded):
-            await one.slots.claim_socket(caller())
-        one.slots.free_job(held[0])
-
-        # It comes back with nothing, and is told.
-        await revive(redis, one, two)
-        assert await one.prompts(10) == await two.prompts(10) == 0
-        for tenant in (ALICE, TenantId("bob")):
-            with pytest.raises(LimitExceeded):
-                await two.budgets.check(tenant)
-        assert await one.logins.delay_or_refuse("203.0.113.9") == 16.0
-        assert len(await two.jobs(10, "after-")) == 1
-        with pytest.raises(LimitExceeded):
-            await two.slots.claim_socket(caller())
-
-
-async def test_a_slot_freed_while_redis_was_gone_is_free_afterwards(redis: RedisServer, tmp_path: Path) -> None:
-    """Redis hangs and comes back with all it had."""
-    gate = Gate(redis, tmp_path, "gate", {"queued_jobs": 2})
-    gate.store = SharedStore(redis.url, timeout_s=0.25, on_change=gate._changed, sleep=gate._sleep)
-    slots = Slots(allotment({"queued_jobs": 2}), gate.store, sleep=gate._sleep_for_ever)
-    await gate.store.start()
-    try:
-        await slots.claim_job(ALICE, "freed in line")
-        await slots.claim_job(ALICE, "freed alone")
-        gate.is_back.clear()
-        redis.freeze()
-        slots.free_job("freed in line")
-        await asyncio.wait_for(gate.is_gone.wait(), PATIENCE_S)
-        slots.free_job("freed alone")
-        redis.thaw()
-        await asyncio.wait_for(gate.is_back.wait(), PATIENCE_S)
-        async with Redis.from_url(redis.url) as other:
-            assert await other.zcard("comfygate:jobs:alice") == 0
-    finally:
-        redis.thaw()
-        await gate.store.stop()
-
-
-async def test_killing_redis_in_the_middle_of_1000_claims_lets_no_more_than_10_pass(
-    redis: RedisServer, tmp_path: Path
-) -> None:
-    async with gates(redis, tmp_path, count=1, queued_jobs=10) as (gate,):
-        claims = asyncio.gather(*(gate.jobs(100, f"part{part}-") for part in range(10)))
-        await asyncio.sleep(0)
-        await redis.kill()
-        got = [prompt_id for part in await claims for prompt_id in part]
-        assert len(got) == 10
-        for prompt_id in got:
-            gate.slots.free_job(prompt_id)
-        assert gate.slots.jobs_of(ALICE) == 0
-        assert len(await gate.jobs(50, "later-")) == 10
-
-
-async def test_calls_in_flight_when_redis_dies_are_counted_in_memory(redis: RedisServer, tmp_path: Path) -> None:
-    async with gates(redis, tmp_path, 1, prompts="5/hour", gpu_seconds="10/day") as (gate,):
-        await gate.budgets.check(TenantId("bob"))
-        await gate.logins.delay_or_refuse("203.0.113.9")
-        redis.freeze()
-        prompts = asyncio.gather(gate.prompts(9), gate.prompts(9))
-        budget = asyncio.gather(gate.budgets.check(TenantId("bob")), gate.budgets.add(ALICE, "job", 10.0))
-        login = asyncio.gather(gate.logins.delay_or_refuse("203.0.113.9"), asyncio.sleep(0))
-        await asyncio.sleep(0)
-        await redis.kill()
-        assert sum(await prompts) == 5
-        await budget
-        assert (await login)[0] == 2.0
-        with pytest.raises(LimitExceeded):
-            await gate.budgets.check(ALICE)
 
 
 async def test_rates_known_to_be_full_cost_no_round_trip(redis: RedisServer, tmp_path: Path) -> None:

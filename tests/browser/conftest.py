@@ -1,0 +1,146 @@
+"""A real Chromium, and a gate with two tenants that nobody else uses, before the stand-in and, where COMFYUI_URL is set, a real ComfyUI."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from proxy import keyfile
+from proxy.standin import StandIn
+from tests.harness import Running, running_gate
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, BrowserContext, Page
+
+OUTPUT = Path(__file__).parents[2] / "test-output" / "browser"
+REAL_URL = os.environ.get("COMFYUI_URL", "").rstrip("/")
+TIMEOUT_MS = 20_000
+CHROMIUM_OPTIONS = (
+    "--no-sandbox",  # the tests may run as root, where Chromium has no sandbox; it opens pages of ours only
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing but loopback is reached
+)
+POLICY = """
+[policies.default.inputs]
+"EmptyImage.width" = { max = 512 }
+[limits.few]
+prompts = "1/minute"
+"""
+
+
+def missing_program() -> str | None:
+    """What keeps the browser tests from running here, None when nothing does."""
+    if shutil.which("chromium") is None:
+        return "Chromium is not installed (apt-get install chromium)"
+    for module in ("playwright", "comfyui_frontend_package"):
+        if importlib.util.find_spec(module) is None:
+            return f"the package {module} is not installed (make test installs it)"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = missing_program()
+    if missing is None or os.environ.get("CI"):  # in CI nothing is skipped: it fails
+        return
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=f"NOT TESTED in a browser: {missing}"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    from playwright.async_api import async_playwright, expect
+
+    expect.set_options(timeout=TIMEOUT_MS)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=list(CHROMIUM_OPTIONS)
+        )
+        yield browser
+        await browser.close()
+
+
+@dataclass
+class House:
+    """A gate with the tenants amber and birch, whose names in `tenants` and keys in `keys` are new each time."""
+
+    gate: Running
+    browser: Browser
+    target: str
+    folder: Path
+    comfy: StandIn | None
+    tenants: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return self.gate.url
+
+    async def admit(self, name: str, limits: str = "default") -> str:
+        """Makes a tenant nobody used before, and a key for it."""
+        tenant = f"{name}-{secrets.token_hex(3)}"
+        text = self.gate.config_file.read_text(encoding="utf-8")
+        line = f'[tenants.{tenant}]\nlimits = "{limits}"\n'
+        self.gate.config_file.write_text(text.replace("[tenants.alice]", f"{line}[tenants.alice]", 1), encoding="utf-8")
+        self.tenants[name] = tenant
+        self.keys[name] = keyfile.create_key(self.gate.config_file, tenant=tenant).text
+        assert await self.gate.gate.reload(self.gate.config_file)
+        return self.keys[name]
+
+    @asynccontextmanager
+    async def person(self, **options: Any) -> AsyncIterator[Page]:
+        """A page in a browser profile of its own."""
+        context: BrowserContext = await self.browser.new_context(**{"viewport": {"width": 1400, "height": 900}} | options)
+        context.set_default_timeout(TIMEOUT_MS)
+        try:
+            yield await context.new_page()
+        finally:
+            await context.close()
+
+
+OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
+
+
+@pytest.fixture
+def open_house(chromium: Browser, tmp_path: Path) -> OpenHouse:
+    """Starts a gate before the stand-in, or before the ComfyUI at `upstream`; `options` go to running_gate."""
+
+    @asynccontextmanager
+    async def opened(target: str = "standin", **options: Any) -> AsyncIterator[House]:
+        comfy = StandIn(tmp_path / "comfyui") if target == "standin" else None
+        if comfy is not None:
+            await comfy.start()
+        upstream = comfy.url if comfy is not None else REAL_URL
+        more = POLICY + options.pop("more", "")
+        try:
+            async with running_gate(tmp_path, upstream, more=more, **options) as gate:
+                house = House(gate, chromium, target, tmp_path, comfy)
+                await house.admit("amber")
+                await house.admit("birch")
+                yield house
+        finally:
+            if comfy is not None:
+                await comfy.stop()
+
+    return opened
+
+
+TARGETS = [pytest.param("standin", id="standin")]
+if REAL_URL:
+    TARGETS.append(pytest.param("real", id="real", marks=pytest.mark.live))
