@@ -111,7 +111,8 @@ def _use_of(node_class: NodeClass, spec: InputSpec) -> FileUse | None:
     if known is not None:
         return known
     if spec.type in _BUNDLE_TYPES:
-        return FileUse.BUNDLE
+        # The viewport of ComfyUI's own previews is a camera; no file in it is read (nodes_load_3d.py).
+        return None if is_core(node_class) and name == "viewport_state" else FileUse.BUNDLE
     if spec.type in _FILE_TYPES or any(spec.options.get(mark) for mark in _UPLOAD_MARKS) or _asks_for_files(spec):
         return FileUse.READ
     if "STRING" in spec.type.split(","):

@@ -17,6 +17,10 @@ from proxy.exchange import Exchange
 from proxy.pages.login import login_redirect
 
 SERVER: Final = "comfygate"
+CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
+SANDBOX: Final = "sandbox"
+"""SECURITY: a picture or document that somebody uploaded runs no script on the origin of the session cookie, also where ComfyUI
+would show it inline (0.3.64 does so with SVG)."""
 _NO_STORE: Final = "private, no-store"
 # Vite puts a hash of the content into the name: such a file never changes.
 _HASHED = re.compile(r".+-[A-Za-z0-9_-]{8,}\.[a-z0-9]{2,5}")
@@ -77,6 +81,7 @@ def forwarded_headers(
     kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment)
     if caching is not Caching.PUBLIC:
         headers.merge_vary(kept, ("Authorization", "Cookie", "X-API-Key"))
+        kept[CONTENT_SECURITY_POLICY] = SANDBOX
     kept["X-Content-Type-Options"] = "nosniff"
     stamp(exchange, kept)
     return kept

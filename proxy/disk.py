@@ -21,6 +21,7 @@ from aiohttp import hdrs, web
 from policy.call import UpstreamPath
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
+from proxy.answers import CONTENT_SECURITY_POLICY, SANDBOX
 
 # What browsers show without running anything in it; all else is left to ComfyUI, which knows how to defuse active types.
 _PLAIN_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "audio/", "video/")
@@ -104,6 +105,7 @@ def serve_file(file: Path, *, cache_control: str) -> web.FileResponse:
     response.headers[hdrs.CONTENT_DISPOSITION] = _disposition(file.name)
     response.headers[hdrs.CACHE_CONTROL] = cache_control
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers[CONTENT_SECURITY_POLICY] = SANDBOX
     return response
 
 

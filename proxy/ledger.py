@@ -85,6 +85,7 @@ class Ledger:
         self._jobs: dict[str, Job] = {}
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._ended: dict[str, None] = {}
+        self._temp_files: dict[str, Job] = {}
 
     def of(self, tenant: TenantId) -> TenantJobs:
         return self._tenants.setdefault(tenant, TenantJobs())
@@ -120,6 +121,7 @@ class Ledger:
         if job is not None:
             self.of(job.tenant).jobs.pop(prompt_id, None)
             self._ended.pop(prompt_id, None)
+            self.forget_temp_files(job.temp_files)
 
     def adopt(self, prompt_id: str, client_id: object, state: JobState, number: float = 0.0) -> Job | None:
         """Takes up a job found upstream when its client id names a tenant; None for one that the gate did not send."""
@@ -151,7 +153,14 @@ class Ledger:
         """Files that an event of the running job named: its client asks for them before the history tells."""
         job = self._jobs.get(prompt_id)
         if job is not None:
-            job.temp_files |= frozenset(names)
+            self._own_temp_files(job, frozenset(names) - job.temp_files)
+
+    def forget_temp_files(self, names: Iterable[str]) -> None:
+        """These are gone, or about to go: nobody may see what ComfyUI will write under the same names."""
+        for name in names:
+            job = self._temp_files.pop(name, None)
+            if job is not None:
+                job.temp_files -= {name}
 
     def old_temp_files(self, tenant: TenantId, age_s: float) -> frozenset[str]:
         """Preview files of the tenant's jobs that ended that long ago."""
@@ -167,7 +176,9 @@ class Ledger:
             return False
         job.state = JobState.ENDED
         job.ended_at_s = self._clock()
+        told = job.temp_files
         read_history(job, entry)
+        self._own_temp_files(job, job.temp_files - told)
         self._ended[job.prompt_id] = None
         while len(self._ended) > MAX_ENDED_JOBS:
             self.release(next(iter(self._ended)))
@@ -179,6 +190,17 @@ class Ledger:
             job = self._jobs.get(prompt_id)
             if job is not None and job.state is JobState.ENDED:
                 self.release(prompt_id)
+
+    def ended(self) -> list[str]:
+        """Jobs whose end is known, oldest end first."""
+        return list(self._ended)
+
+    def _own_temp_files(self, job: Job, names: frozenset[str]) -> None:
+        # SECURITY: ComfyUI counts up from the files that lie there, so the name of a deleted one comes back, made by anybody: who made
+        # it last owns it alone (tests/matrix/test_reuse.py).
+        self.forget_temp_files(names)
+        self._temp_files |= dict.fromkeys(names, job)
+        job.temp_files |= names
 
     def _add(self, job: Job) -> None:
         self._jobs[job.prompt_id] = job

@@ -13,7 +13,7 @@ from aiohttp import WSMsgType
 
 from policy.call import Opaque, UpstreamCall
 from proxy.errors import UpstreamTimeout, UpstreamUnavailable
-from proxy.ledger import Job, JobState, Ledger
+from proxy.ledger import Job, JobState, Ledger, Outcome
 from proxy.tasks import Tasks
 from proxy.upstream import Upstream
 
@@ -133,15 +133,20 @@ class Observer:
 
     async def rebuild(self) -> None:
         """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
+        ended, listed = self._ledger.ended(), set()
         offset = 0
         while True:
             reply = await self._ask(_get("history", max_items=str(_HISTORY_PAGE), offset=str(offset)))
             page = reply if isinstance(reply, dict) else {}
             for prompt_id, entry in page.items():
                 self._adopt_ended(prompt_id, entry)
+            listed |= page.keys()
             offset += len(page)
             if len(page) < _HISTORY_PAGE:
                 break
+        if listed.isdisjoint(ended):
+            # ComfyUI was restarted: its history is empty, and so is its temp folder, whose names it will use again.
+            self._ledger.forget_history(ended)
         await self.sync()
 
     async def sync(self) -> None:
@@ -207,6 +212,8 @@ class Observer:
         entry = reply.get(prompt_id) if isinstance(reply, dict) else None
         if self._ledger.end(job, entry):
             self._on_ended(job)
+        if job.outcome is Outcome.LOST:
+            self._ledger.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
 
     def _adopt_ended(self, prompt_id: str, entry: Any) -> None:
         prompt = entry.get("prompt") if isinstance(entry, dict) else None

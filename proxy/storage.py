@@ -62,6 +62,8 @@ class Storage:
             if limits.retention is None:
                 continue
             deleted = await self.disk.delete_older(tenant, limits.retention)
-            await self.disk.delete_temp(self._ledger.old_temp_files(tenant, limits.retention))
+            old = self._ledger.old_temp_files(tenant, limits.retention)
+            self._ledger.forget_temp_files(old)
+            await self.disk.delete_temp(old)
             if deleted:
                 _log.info("retention: deleted %d old files of tenant %s", deleted, tenant)

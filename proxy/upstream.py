@@ -15,7 +15,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from policy.call import UpstreamCall, UpstreamReply
-from proxy.body import BodyStream
 from proxy.errors import UpstreamTimeout, UpstreamUnavailable
 
 MAX_REPLY_BYTES: Final = 256 * 1024**2
@@ -98,7 +97,7 @@ class Upstream:
         self,
         call: UpstreamCall,
         headers: CIMultiDict[str] | None = None,
-        body: BodyStream | AsyncIterator[bytes] | bytes | None = None,
+        body: AsyncIterable[bytes] | bytes | None = None,
         *,
         time_limit_s: float,
     ) -> AsyncIterator[UpstreamStream]:
@@ -195,7 +194,7 @@ async def _timed(body: AsyncIterable[bytes], stall: asyncio.Timeout, time_limit_
 
 
 def _body_error(body: object) -> Exception | None:
-    return body.error if isinstance(body, BodyStream) else getattr(body, "error", None)
+    return getattr(body, "error", None)
 
 
 def _json_of(body: bytes) -> Any:

@@ -1,6 +1,6 @@
-"""Writes docs/configuration.md and docs/routes.md from what the gate itself reads: the models, the comments of config.toml, and the route table.
+"""Writes docs/configuration.md, routes.md and metrics.md from what the gate itself uses: the models, config.toml's comments, the route table, the metrics.
 
-`python -m proxy.tools.docs` writes both; with `--check` it changes nothing and fails when they are not up to date.
+`python -m proxy.tools.docs` writes them; with `--check` it changes nothing and fails when they are not up to date.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from prometheus_client.metrics import MetricWrapperBase
+
 from policy.routes import AdminsOnly, Asks, Budget, Describes, Refused, Relays, Rewrites, Route, TenantRule, Unchanged
 from policy.table import ASSETS, CATALOGUE, EXECUTION, FILES, FORBIDDEN, INSIDE, ROUTES, USERS, WEB
 from proxy.config.reader import ENVIRONMENT, Config
+from proxy.metrics import Metrics
 from proxy.tools.settings import MUST, Comments, Setting, read_comments, sections_of
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -38,6 +41,7 @@ _RELAYED: Final = "a WebSocket that carries one's own events only"
 _WORDS: Final = {
     "catalog.described_model_folders": "model folders without the server's paths",
     "catalog.described_models": "models of a folder, without the server's paths",
+    "catalog.folder_paths": "names of model folders, not where they lie",
     "catalog.features": "the server's features, without the Manager and the asset store",
     "catalog.in_model_folder": "models are shared; folders that hold no models answer 404",
     "catalog.list_files": "names of one's own files, newest first",
@@ -181,11 +185,29 @@ def _say(function: Any) -> str:
     return _WORDS.get(_name_of(function)) or " ".join((inspect.getdoc(function) or "one's own only").split())
 
 
+def metrics_page() -> str:
+    """docs/metrics.md."""
+    parts = [
+        _MADE,
+        "# Metrics\n",
+        "What `/metrics` on the ops listener tells, in Prometheus's text format; beside it the process's own `process_…` and `python_info`.\n"
+        "A counter's samples end in `_total`, a histogram's in `_bucket`, `_sum` and `_count`. Label values come from the route table, the configuration and\n"
+        "fixed words, never from what clients send. A tenant of `-` is nobody: the caller was not known.\n",
+        "| metric | kind | labels | what it counts |\n|---|---|---|---|",
+    ]
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            labels = ", ".join(f"`{name}`" for name in metric._labelnames)
+            parts.append(f"| `{metric._name}` | {metric._type} | {labels} | {_cell(metric._documentation)} |")
+    return "\n".join(parts) + "\n"
+
+
 def pages(root: Path = ROOT) -> dict[Path, str]:
     text = (root / "config.toml").read_text(encoding="utf-8")
     return {
         root / "docs" / "configuration.md": configuration_page(text),
         root / "docs" / "routes.md": routes_page(),
+        root / "docs" / "metrics.md": metrics_page(),
     }
 
 
@@ -194,12 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when a page is not up to date")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
     options = parser.parse_args(arguments)
-    stale = [file for file, text in pages(options.root).items() if not file.exists() or file.read_text("utf-8") != text]
+    made = pages(options.root)
+    stale = [file for file, text in made.items() if not file.exists() or file.read_text("utf-8") != text]
     for file in stale:
         if options.check:
             print(f"{file} is not up to date: run `python -m proxy.tools.docs`", file=sys.stderr)
         else:
-            file.write_text(pages(options.root)[file], encoding="utf-8", newline="\n")
+            file.write_text(made[file], encoding="utf-8", newline="\n")
             print(f"wrote {file}")
     return 1 if stale and options.check else 0
 

@@ -108,8 +108,12 @@ class House:
         """A page in a browser profile of its own."""
         context: BrowserContext = await self.browser.new_context(**{"viewport": {"width": 1400, "height": 900}} | options)
         context.set_default_timeout(TIMEOUT_MS)
+        page = await context.new_page()
         try:
-            yield await context.new_page()
+            yield page
+        except BaseException:
+            await page.screenshot(path=OUTPUT / "failed.png")
+            raise
         finally:
             await context.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 from playwright.async_api import Locator, Page, expect
 
 LOADED = """() => window.app?.graph && app.canvas && app.api?.socket?.readyState === 1
-  && app.graph._nodes.length > 0 && !app.extensionManager.spinner"""
+  && !app.extensionManager.spinner && app.extensionManager.workflow.activeWorkflow"""
 PLACE = """([id, name]) => {
   const node = app.graph.getNodeById(id), scale = app.canvas.ds, frame = app.canvas.canvas.getBoundingClientRect();
   const widget = name && node.widgets.find(each => each.name === name);

@@ -75,6 +75,7 @@ OBJECT_INFO: dict[str, Any] = {
         ["IMAGE"],
     ),
     "Preview3D": node({"model_file": ["STRING,FILE_3D", {}]}, output_node=True),
+    "Preview3DAdvanced": node({"model_3d": ["FILE_3D"], "viewport_state": ["LOAD_3D", {}]}, output_node=True),
     "WebcamCapture": node({"image": ["WEBCAM", {}]}, ["IMAGE"]),
     "GeminiInputFiles": node({"file": ["COMBO", {"options": ["shared.pdf", "bob.pdf"]}]}, ["GEMINI_INPUT_FILES"]),
     "LoadImageDataSetFromFolder": node({"folder": ["COMBO", {"options": ["3d", "tenants/bob/cats"]}]}, ["IMAGE"]),

@@ -50,6 +50,7 @@ def refused(class_type: str, inputs: dict[str, Any]) -> list[tuple[str, str]]:
         ("LoadAudio", {"audio": FileUse.READ}),
         ("Load3D", {"model_file": FileUse.READ, "image": FileUse.BUNDLE}),
         ("Preview3D", {"model_file": FileUse.ECHO}),
+        ("Preview3DAdvanced", {}),
         ("WebcamCapture", {"image": FileUse.READ}),
         ("GeminiInputFiles", {"file": FileUse.LISTED}),
         ("LoadImageDataSetFromFolder", {"folder": FileUse.FOLDER}),

@@ -212,7 +212,7 @@ async def test_what_the_client_broke_with_is_raised_as_itself(headers: dict[str,
                 UpstreamCall("POST", (Opaque("x"),)),
                 CIMultiDict(headers),
                 Body(error),
-                time_limit_s=GUARD_S,  # type: ignore[arg-type]
+                time_limit_s=GUARD_S,
             ):
                 pass
     assert caught.value is error
@@ -229,7 +229,7 @@ async def test_an_upstream_that_takes_no_body_is_a_timeout() -> None:
                 UpstreamCall("POST", (Opaque("x"),)),
                 None,
                 Body(is_endless=True),
-                time_limit_s=SHORT_S,  # type: ignore[arg-type]
+                time_limit_s=SHORT_S,
             ):
                 pass
 
@@ -242,7 +242,7 @@ async def test_an_upstream_may_answer_before_the_body_ends() -> None:
     async with RawUpstream(early).run() as raw, door(raw.url) as upstream:
         body = Body(is_endless=True)
         call = UpstreamCall("POST", (Opaque("x"),))
-        async with upstream.send(call, None, body, time_limit_s=GUARD_S) as stream:  # type: ignore[arg-type]
+        async with upstream.send(call, None, body, time_limit_s=GUARD_S) as stream:
             assert (stream.status, await stream.body(10)) == (413, b"no")
 
 
@@ -259,10 +259,8 @@ async def test_leaving_early_ends_the_call_upstream() -> None:
             ended.set()
 
     async with serving(endless) as url, door(url) as upstream:
-        with pytest.raises(LookupError):
-            async with upstream.send(get("x"), time_limit_s=GUARD_S) as stream:
-                assert await anext(aiter(stream.chunks()))
-                raise LookupError
+        async with upstream.send(get("x"), time_limit_s=GUARD_S) as stream:
+            assert await anext(aiter(stream.chunks()))
         await ended.wait()
 
 

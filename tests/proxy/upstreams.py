@@ -73,16 +73,23 @@ class RawUpstream:
     speak: Speak
     heads: list[bytes] = field(default_factory=list)
     url: str = ""
+    running: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            if b"comfygate-observer" not in head:
-                self.heads.append(head)
-                await self.speak(head, reader, writer)
-        with suppress(ConnectionError):
-            writer.close()
-            await writer.wait_closed()
+        task = asyncio.current_task()
+        assert task is not None
+        self.running.add(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b"comfygate-observer" not in head:
+                    self.heads.append(head)
+                    await self.speak(head, reader, writer)
+                writer.close()
+                await writer.wait_closed()
+        finally:
+            writer.transport.abort()
+            self.running.discard(task)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[RawUpstream]:
@@ -92,6 +99,10 @@ class RawUpstream:
             yield self
         finally:
             server.close()
+            tasks = list(self.running)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def saying(reply: bytes) -> RawUpstream:
