@@ -133,7 +133,8 @@ class Observer:
 
     async def rebuild(self) -> None:
         """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
-        ended, listed = self._ledger.ended(), set()
+        ended = self._ledger.ended()
+        listed: set[str] = set()
         offset = 0
         while True:
             reply = await self._ask(_get("history", max_items=str(_HISTORY_PAGE), offset=str(offset)))

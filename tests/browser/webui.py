@@ -56,6 +56,8 @@ class WebUi:
     def __init__(self, page: Page, base: str) -> None:
         self.page = page
         self.base = base
+        # Chromium is told to hand over file choosers when the first one listens, and that takes a while: so early.
+        page.on("filechooser", lambda chooser: None)
 
     async def sign_in(self, key: str) -> None:
         await self.page.goto(f"{self.base}/")

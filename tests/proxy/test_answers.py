@@ -144,6 +144,7 @@ def test_a_forwarded_head_says_the_gates_word_on_caching() -> None:
         "Content-Length": "3",
         "Vary": "Accept-Encoding, Authorization, Cookie, X-API-Key",
         "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox",
         "Server": "comfygate",
         "X-Request-Id": "abc123",
     }

@@ -137,7 +137,7 @@ async def test_nothing_hop_by_hop_comes_down(tmp_path: Path) -> None:
     assert (answer.status, answer.body) == (200, b"abc")
     assert {name.lower() for name, _ in answer.headers} == {
         "content-type", "content-length", "connection", "date", "server", "x-request-id", "cache-control", "vary",
-        "x-content-type-options", "x-kept", "etag", "link", "ratelimit", "ratelimit-policy",
+        "x-content-type-options", "x-kept", "etag", "link", "ratelimit", "ratelimit-policy", "content-security-policy",
     }  # fmt: skip
     assert answer.all("Connection") == ["close"]
     assert answer.all("Server") == ["comfygate"]

@@ -1,0 +1,291 @@
+"""How each row of the route table is called for a thing, by its name alone. A row without an entry fails the matrix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from policy.routes import Prefix, Route
+from policy.table import ROUTES
+from tests.contract.driver import Graph, loading, png
+from tests.matrix.things import Things
+
+PICTURE = png((120, 120, 120))
+
+
+@dataclass(frozen=True)
+class Call:
+    """path: without the prefix. A body is JSON, or bytes, or a form that is made anew for each call."""
+
+    path: str
+    document: Any = None
+    raw: bytes | None = None
+    form: Callable[[], aiohttp.FormData] | None = None
+
+    def options(self) -> dict[str, Any]:
+        if self.form is not None:
+            return {"data": self.form()}
+        if self.raw is not None:
+            return {"data": self.raw}
+        return {} if self.document is None else {"json": self.document}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """calls: the row's calls for a thing. owner: the statuses that its owner gets for them, in order.
+
+    shows: what the owner's answers hold together. changes: the calls alter something of the owner's, so it makes them last.
+    varies: the answer tells of the machine, so two of one caller differ in numbers.
+    """
+
+    calls: Callable[[Things], list[Call]]
+    owner: tuple[int, ...] = (200,)
+    shows: Callable[[Things], list[str]] = field(default=lambda things: [])
+    changes: bool = False
+    varies: bool = False
+
+
+def upload(name: str, **fields: str) -> Callable[[], aiohttp.FormData]:
+    def make() -> aiohttp.FormData:
+        form = aiohttp.FormData(quote_fields=False)
+        for key, value in fields.items():
+            form.add_field(key, value)
+        form.add_field("image", PICTURE, filename=name, content_type="image/png")
+        return form
+
+    return make
+
+
+def _join(root: str, folder: str) -> str:
+    return f"{root}/{folder}".strip("/")
+
+
+def _view(things: Things) -> list[Call]:
+    saved = f"filename={things.output}&subfolder={_join(things.root, things.output_folder)}"
+    uploaded = f"filename={things.upload}&subfolder={things.root}&type=input"
+    return [
+        Call(f"/view?{saved}&type=output"),
+        Call(f"/view?{saved}&type=output&preview=webp;80"),
+        Call(f"/view?{saved}&channel=rgb"),
+        Call(f"/view?{uploaded}"),
+        Call(f"/view?filename={things.upload}%20[input]&subfolder={things.root}"),
+        Call(f"/view?filename={things.upload}&subfolder={_join(things.root, things.folder)}&type=input"),
+        Call(f"/view?filename={things.temp}&type=temp"),
+        Call(f"/view?filename={things.temp}&type=temp&subfolder="),
+    ]
+
+
+def _mask(things: Things) -> list[Call]:
+    original = {"filename": things.upload, "subfolder": things.root, "type": "input"}
+    return [
+        Call(
+            "/upload/mask",
+            form=upload(f"{things.copied_upload}", type="input", original_ref=json.dumps(original), overwrite="true"),
+        )
+    ]
+
+
+def _prompts(things: Things) -> list[Call]:
+    """Workflows that name a foreign file: ComfyUI finds none."""
+    graphs: list[Graph] = [
+        loading(_join(things.root, things.upload)),
+        loading(f"{_join(things.root, things.folder)}/{things.upload}"),
+        loading(f"{_join(things.root, things.output_folder)}/{things.output} [output]"),
+        loading(f"{things.temp} [temp]"),
+    ]
+    return [Call("/prompt", {"prompt": graph, "client_id": things.client_id}) for graph in graphs]
+
+
+def _plain(*paths: str, document: Any = None, **more: Any) -> Entry:
+    return Entry(lambda things: [Call(path, document) for path in paths], (200,) * len(paths), **more)
+
+
+def _ids(things: Things) -> list[str]:
+    return [things.finished, things.running, things.pending]
+
+
+def _of_each_job(path: str, document: Any = None) -> Callable[[Things], list[Call]]:
+    return lambda things: [Call(path.replace("{id}", prompt_id), document) for prompt_id in _ids(things)]
+
+
+def _userdata(things: Things) -> str:
+    # An admin's userdata is the user's own folder, where tenants' folders are; what is a path there is data in one segment.
+    return f"{things.root.replace('/', '%2F')}%2F{things.userdata}" if things.root else things.userdata
+
+
+ENTRIES: dict[str, Entry] = {
+    "GET /prompt": _plain("/prompt"),
+    "POST /prompt": Entry(_prompts, (200, 200, 200, 200), changes=True),
+    "GET /queue": Entry(lambda things: [Call("/queue")], shows=lambda things: [things.running, things.pending]),
+    "POST /queue": Entry(
+        lambda things: [Call("/queue", {"delete": _ids(things)}), Call("/queue", {"delete": []})],
+        (200, 200),
+        changes=True,
+    ),
+    "POST /interrupt": Entry(
+        lambda things: [Call("/interrupt", {"prompt_id": each}) for each in (things.finished, things.pending)],
+        (200, 200),
+        changes=True,
+    ),
+    "POST /free": Entry(lambda things: [Call("/free", {"unload_models": False})], (403,)),
+    "GET /history": Entry(
+        lambda things: [Call("/history"), Call("/history?max_items=5"), Call("/history?offset=0&max_items=1")],
+        (200, 200, 200),
+        shows=lambda things: [things.finished, things.output, things.temp],
+    ),
+    "GET /history/{prompt_id}": Entry(
+        _of_each_job("/history/{id}"), (200, 200, 200), shows=lambda things: [things.finished, things.output]
+    ),
+    "POST /history": Entry(lambda things: [Call("/history", {"delete": _ids(things)})], changes=True),
+    "GET /api/jobs": Entry(
+        lambda things: [
+            Call("/jobs"),
+            Call("/jobs?status=pending,in_progress&limit=200"),
+            Call("/jobs?status=completed,failed,cancelled&limit=64&offset=0"),
+            Call("/jobs?sort_by=execution_duration&sort_order=asc&limit=2"),
+        ],
+        (200, 200, 200, 200),
+        shows=lambda things: [*_ids(things), things.output],
+    ),
+    "GET /api/jobs/{job_id}": Entry(
+        _of_each_job("/jobs/{id}"), (200, 200, 200), shows=lambda things: [*_ids(things), things.output, things.temp]
+    ),
+    "POST /api/jobs/cancel": Entry(
+        lambda things: [
+            Call("/jobs/cancel", {"job_ids": [things.pending]}),
+            Call("/jobs/cancel", {"job_ids": [things.finished, things.pending]}),
+            Call("/jobs/cancel", {"job_ids": [things.pending, things.client_id]}),
+        ],
+        (200, 200, 400),
+        changes=True,
+    ),
+    "POST /api/jobs/{job_id}/cancel": Entry(
+        lambda things: [Call(f"/jobs/{each}/cancel") for each in (things.finished, things.pending)],
+        (200, 200),
+        changes=True,
+    ),
+    # The upgrade itself is tried apart (test_matrix.py); without one the row refuses.
+    "GET /ws": Entry(lambda things: [Call(f"/ws?clientId={things.client_id}")], (400,)),
+    "POST /upload/image": Entry(
+        lambda things: [
+            Call("/upload/image", form=upload(things.copied_upload)),
+            Call("/upload/image", form=upload(things.copied_upload, subfolder=things.folder, overwrite="true")),
+            Call("/upload/image", form=upload(things.copied_upload, type="output", overwrite="1")),
+        ],
+        (200, 200, 200),
+        changes=True,
+    ),
+    "POST /upload/mask": Entry(_mask, changes=True),
+    "GET /view": Entry(_view, (200,) * 8),
+    "GET /view_metadata/{folder_name}": Entry(
+        lambda things: [Call(f"/view_metadata/checkpoints?filename={things.upload}")], (404,)
+    ),
+    "GET /internal/files/{directory_type}": _plain(
+        "/internal/files/input", "/internal/files/output", "/internal/files/temp"
+    ),
+    "GET /users": _plain("/users"),
+    "POST /users": Entry(lambda things: [Call("/users", {"username": things.client_id})], (403,)),
+    "GET /settings": _plain("/settings", shows=lambda things: [things.setting]),
+    "GET /settings/{id}": Entry(
+        lambda things: [Call(f"/settings/{things.setting}")], shows=lambda things: ["of " + things.client_id]
+    ),
+    "POST /settings": Entry(lambda things: [Call("/settings", {things.copied_setting: 1})], changes=True),
+    "POST /settings/{id}": Entry(
+        lambda things: [Call(f"/settings/{things.copied_setting}", raw=b"2")], changes=True
+    ),
+    "GET /userdata": Entry(
+        lambda things: [
+            Call("/userdata?dir=workflows"),
+            Call("/userdata?dir=workflows&recurse=true&split=true"),
+            Call("/userdata?dir=.&recurse=true"),
+            Call(f"/userdata?dir={things.folder}"),
+        ],
+        (200, 200, 200, 404),
+        shows=lambda things: [things.userdata.rpartition("%2F")[2]],
+    ),
+    "GET /v2/userdata": Entry(
+        lambda things: [Call("/v2/userdata"), Call("/v2/userdata?path=workflows"), Call("/v2/userdata?path=nothing")],
+        (200, 200, 404),
+        shows=lambda things: [things.userdata.rpartition("%2F")[2]],
+    ),
+    "GET /userdata/{file}": Entry(
+        lambda things: [Call(f"/userdata/{_userdata(things)}")], shows=lambda things: ["of " + things.client_id]
+    ),
+    "POST /userdata/{file}": Entry(
+        lambda things: [
+            Call(f"/userdata/{things.copied_userdata}", raw=b"{}"),
+            Call(f"/userdata/{things.copied_userdata}?overwrite=false", raw=b"{}"),
+        ],
+        (200, 409),
+        changes=True,
+    ),
+    "DELETE /userdata/{file}": Entry(
+        lambda things: [Call(f"/userdata/{_userdata(things)}")], (204,), changes=True
+    ),
+    "POST /userdata/{file}/move/{dest}": Entry(
+        lambda things: [
+            Call(f"/userdata/{_userdata(things)}/move/stolen.json"),
+            Call("/userdata/workflows/move/stolen-folder" if things.root else f"/userdata/{things.folder}/move/stolen"),
+        ],
+        (404, 404),  # it was deleted just before
+        changes=True,
+    ),
+    "GET /object_info": Entry(lambda things: [Call("/object_info")]),
+    "GET /object_info/{node_class}": Entry(
+        lambda things: [Call("/object_info/LoadImage"), Call("/object_info/SaveImage"), Call("/object_info/Nothing")],
+        (200, 200, 200),
+    ),
+    "GET /models": _plain("/models"),
+    "GET /models/{folder}": _plain("/models/checkpoints"),
+    "GET /embeddings": _plain("/embeddings"),
+    "GET /experiment/models": _plain("/experiment/models"),
+    "GET /experiment/models/{folder}": _plain("/experiment/models/checkpoints"),
+    "GET /experiment/models/preview/{folder}/{path_index}/{filename}": Entry(
+        lambda things: [Call(f"/experiment/models/preview/checkpoints/0/{things.upload}")], (404,)
+    ),
+    "GET /system_stats": _plain("/system_stats", varies=True),
+    "GET /internal/logs/raw": Entry(lambda things: [Call("/internal/logs/raw")], (403,)),
+    "PATCH /internal/logs/subscribe": Entry(
+        lambda things: [Call("/internal/logs/subscribe", {"clientId": things.client_id, "enabled": True})], (403,)
+    ),
+    "GET /internal/folder_paths": _plain("/internal/folder_paths"),
+}
+
+
+def _generic(route: Route) -> Entry:
+    """A row whose parameters name no thing of a tenant's, or that refuses tenants whatever they name: one call, any outcome but the same."""
+    path = route.path
+    for name in ("{hash}", "{id}", "{pack}"):
+        path = path.replace(name, "{asset}")
+    path = path.replace("{file...}", "{upload}")
+    return Entry(lambda things: [Call(path.format(asset=things.asset, upload=things.upload))], (0,))
+
+
+_FAMILIES = (
+    "/api/assets",
+    "/api/tags",
+    "/global_subgraphs",
+    "/node_replacements",
+    "/workflow_templates",
+    "/api/workflow_templates",
+    "/i18n",
+    "/extensions",
+    "/features",
+    "/internal/logs",
+)
+_SITE = ("/assets/", "/cursor/", "/fonts/", "/scripts/", "/lib/", "/extensions/", "/templates/", "/docs/")
+_PAGES = ("/", "/index.html", "/favicon.ico", "/materialdesignicons.min.css", "/user.css")
+
+
+def _is_plain(route: Route) -> bool:
+    path = route.name.partition(" ")[2]
+    if route.prefix is Prefix.BARE and (path in _PAGES or path.startswith(_SITE)):
+        return True
+    return any(path == family or path.startswith(f"{family}/") for family in _FAMILIES)
+
+
+ENTRIES |= {route.name: _generic(route) for route in ROUTES if route.name not in ENTRIES and _is_plain(route)}

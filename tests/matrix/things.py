@@ -1,0 +1,69 @@
+"""Names of alice's things, and as many names of nothing, equal in form and length, so that two answers can be compared byte for byte."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+# What no answer to a neighbour may hold. The second word is of the same length and names nothing.
+SECRET, NOTHING = "zq7canary", "zq7nobody"
+_SPACE = uuid.UUID("7f1c6f0e-6d0f-4f0a-9d0b-6a7a3c1b2d4e")
+
+
+@dataclass(frozen=True)
+class Things:
+    """root: what stands before a folder for whoever asks: nothing for a tenant, the tenant's folder for an admin.
+
+    copied_*: names under which a neighbour stores something too.
+    """
+
+    finished: str
+    running: str
+    pending: str
+    upload: str
+    folder: str
+    output: str
+    output_folder: str
+    temp: str
+    userdata: str
+    setting: str
+    client_id: str
+    asset: str
+    copied_upload: str
+    copied_userdata: str
+    copied_setting: str
+    root: str = ""
+
+    def words(self) -> list[str]:
+        return [value for each in fields(self) if (value := getattr(self, each.name)) and each.name != "root"]
+
+    def beside(self, other: Things) -> Iterator[tuple[bytes, bytes]]:
+        """Each name with the other's, the longest first: a folder may be part of a path."""
+        pairs = zip(self.words(), other.words(), strict=True)
+        yield from sorted(((a.encode(), b.encode()) for a, b in pairs), key=lambda pair: -len(pair[0]))
+
+    def for_admin(self) -> Things:
+        return replace(self, root="tenants/alice")
+
+
+def things_of(word: str) -> Things:
+    """temp: the name that PreviewImage draws is known later only."""
+    ids = [str(uuid.uuid5(_SPACE, f"{word} {number}")) for number in range(4)]
+    return Things(
+        finished=ids[0],
+        running=ids[1],
+        pending=ids[2],
+        upload=f"{word}-upload.png",
+        folder=f"{word}-folder",
+        output=f"{word}-saved_00001_.png",
+        output_folder=f"{word}-shots",
+        temp="ComfyUI_temp_aaaaa_00001_.png" if word == SECRET else "ComfyUI_temp_bbbbb_00001_.png",
+        userdata=f"workflows%2F{word}.json",
+        setting=f"Matrix.{word}",
+        client_id=f"{word}-client",
+        asset=ids[3],
+        copied_upload=f"{word}-copied.png",
+        copied_userdata=f"{word}-copied.json",
+        copied_setting=f"Matrix.{word}.copied",
+    )
