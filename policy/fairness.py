@@ -208,6 +208,11 @@ class FairQueue:
         """Estimated GPU seconds of the tenant's unfinished jobs."""
         return sum(job.cost_s for job in self._jobs.values() if job.tenant == tenant)
 
+    def cost_s(self, prompt_id: str) -> float:
+        """Estimated GPU seconds of one unfinished job, 0 for an unknown one."""
+        job = self._jobs.get(prompt_id)
+        return job.cost_s if job is not None else 0.0
+
     def _weight(self, tenant: str) -> float:
         return self._weights.get(tenant, 1.0)
 

@@ -15,6 +15,7 @@ from proxy import headers
 from proxy.errors import Refusal
 from proxy.exchange import Exchange
 from proxy.pages.login import login_redirect
+from proxy.pages.refusal import refusal_page
 
 SERVER: Final = "comfygate"
 CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
@@ -29,11 +30,14 @@ _YEAR_S: Final = 31_536_000
 
 
 def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
-    """The answer for a refusal; a person's browser that lacks a credential is led to the login page."""
+    """The answer for a refusal; a person who opens a page is led to the login, or told in words."""
     exchange.status, exchange.reason = refusal.status, refusal.reason
     if refusal.status == 401 and is_navigation(request):
         session_headers = tuple(pair for pair in refusal.headers if pair[0] == "Set-Cookie")
         return reply_with(exchange, login_redirect(request.raw_path, session_headers))
+    if is_navigation(request):
+        page = refusal_page(refusal.status, refusal.message, refusal.details, exchange.request_id, refusal.headers)
+        return reply_with(exchange, page)
     response = web.Response(
         status=refusal.status, body=refusal.body(exchange.request_id), content_type="application/json"
     )

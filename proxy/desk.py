@@ -46,14 +46,16 @@ class Desk:
     async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
         """Raises LimitExceeded when the tenant has no slot or no budget left; then nothing is claimed."""
         tenant = principal.tenant
-        await self._budgets.check(tenant, self._fair.pending_cost_s(tenant))
         job = self._ledger.claim(tenant, wish.prompt_id, subject=principal.subject, workflow=wish.workflow)
         try:
             await self._slots.claim_job(tenant, job.prompt_id)
+            job.number = self._fair.claim(tenant, job.prompt_id, wish.workflow, wish.priority)
+            # Last, with what else waits: else many could pass together before the first one counts.
+            others_s = self._fair.pending_cost_s(tenant) - self._fair.cost_s(job.prompt_id)
+            await self._budgets.check(tenant, others_s)
         except BaseException:
-            self._ledger.release(job.prompt_id)
+            self.release(job.prompt_id)
             raise
-        job.number = self._fair.claim(tenant, job.prompt_id, wish.workflow, wish.priority)
         return ClaimedJob(job.prompt_id, job.number)
 
     def submitted(self, job: ClaimedJob) -> None:
@@ -78,7 +80,8 @@ class Desk:
         if job.started_at_s is None or job.outcome is Outcome.LOST:
             self._fair.release(job.prompt_id)
         else:
-            self._fair.finish(job.prompt_id, job.gpu_s)
+            gpu_s = job.gpu_s if job.gpu_s > 0 else None
+            self._fair.finish(job.prompt_id, gpu_s, is_complete=job.outcome is Outcome.COMPLETED)
         if job.gpu_s > 0:
             self._tasks.start(self._budgets.add(job.tenant, job.prompt_id, job.gpu_s, job.ended_at_s), "gpu seconds")
 

@@ -132,6 +132,8 @@ def open_house(chromium: Browser, tmp_path: Path) -> OpenHouse:
             await comfy.start()
         upstream = comfy.url if comfy is not None else REAL_URL
         more = POLICY + options.pop("more", "")
+        if comfy is not None:
+            options.setdefault("upstream_more", f'directory = "{tmp_path / "comfyui"}"\n')
         try:
             async with running_gate(tmp_path, upstream, more=more, **options) as gate:
                 house = House(gate, chromium, target, tmp_path, comfy)

@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+SLOW_KINDS = ("EmptyImage", "SlowProgress", "SaveImage")
+UPLOAD_KINDS = ("LoadImage", "SaveImage")
 RED, GREEN, BLUE = (220, 30, 30), (30, 160, 60), (51, 102, 153)
 
 
@@ -17,11 +19,18 @@ def picture(colour: tuple[int, int, int], size: tuple[int, int] = (64, 48)) -> b
     return target.getvalue()
 
 
-def slow_picture(prefix: str, *, seconds: float = 2.0, steps: int = 8, width: int = 256) -> bytes:
+def slow_picture(
+    prefix: str,
+    *,
+    seconds: float = 2.0,
+    steps: int = 8,
+    width: int = 256,
+    colour: tuple[int, int, int] = BLUE,
+) -> bytes:
     """EmptyImage (node 1), SlowProgress (2), SaveImage (3)."""
-    colour = (BLUE[0] << 16) + (BLUE[1] << 8) + BLUE[2]
+    number = (colour[0] << 16) + (colour[1] << 8) + colour[2]
     return _workflow(
-        _node(1, "EmptyImage", 40, [], ["IMAGE"], [width, 256, 1, colour]),
+        _node(1, "EmptyImage", 40, [], ["IMAGE"], [width, 256, 1, number]),
         _node(2, "SlowProgress", 360, ["image"], ["IMAGE"], [seconds, steps]),
         _node(3, "SaveImage", 640, ["images"], [], [prefix]),
     )

@@ -113,8 +113,6 @@ async def go_past_the_gate(world: World, stop: asyncio.Event) -> int:
     return done
 
 
-
-
 async def test_two_hundred_equal_jobs_reach_their_owners_and_nobody_else(world: World) -> None:
     """What is foreign is refused at the first byte: Tenant.inspect looks at every answer and every frame."""
     name, sid = unique("photo") + ".png", unique("sid")

@@ -299,3 +299,4 @@ def test_queued_costs_are_known_for_the_budget() -> None:
     assert queue.pending_cost_s(A) == 8.0
     queue.finish("1", 4.0)
     assert queue.pending_cost_s(A) == 4.0
+    assert [queue.cost_s(prompt_id) for prompt_id in ("nobody", *queue._jobs)][:2] == [0.0, 4.0]

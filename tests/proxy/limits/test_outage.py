@@ -61,6 +61,12 @@ async def test_the_death_of_redis_opens_nothing(redis: RedisServer, tmp_path: Pa
         assert len(await two.jobs(10, "after-")) == 1
         with pytest.raises(LimitExceeded):
             await two.slots.claim_socket(caller())
+        # A gate that knows nothing of its own learns all of it from Redis.
+        async with gates(redis, tmp_path / "new", 1, **limits) as (new,):
+            assert await new.prompts(1) == 0
+            assert await new.jobs(1, "new-") == []
+            with pytest.raises(LimitExceeded):
+                await new.budgets.check(ALICE)
 
 
 async def test_a_slot_freed_while_redis_was_gone_is_free_afterwards(redis: RedisServer, tmp_path: Path) -> None:

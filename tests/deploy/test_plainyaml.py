@@ -1,0 +1,56 @@
+"""The reader of YAML in these tests: it agrees with PyYAML where that is installed, and raises on what it does not know."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.files import DEPLOY, ROOT
+from tests.deploy.plainyaml import read_yaml
+
+FILES = sorted(DEPLOY.rglob("*.yml"))
+
+
+def test_there_are_files() -> None:
+    assert {file.name for file in FILES} >= {"config.yml", "compose.yml", "prometheus.yml", "rules.yml"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_file_is_read(file: Path) -> None:
+    assert read_yaml(file)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("yaml") is None, reason="PyYAML is not installed")
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_it_reads_what_pyyaml_reads(file: Path) -> None:
+    yaml = importlib.import_module("yaml")
+
+    assert read_yaml(file) == yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: *other",
+        "a: &name b",
+        "a: !tag b",
+        "a: >\n  folded",
+        "a: {b: c}",
+        "a: [b, [c]]",
+        "a: yes",
+        "a: b: c",
+        "a: 1\na: 2",
+        "a:\n\t- b",
+        "- a\nb: c",
+        "a: %b",
+    ],
+)
+def test_what_is_not_plain_raises(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "file.yml"
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"."):
+        read_yaml(file)

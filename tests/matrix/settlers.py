@@ -1,0 +1,128 @@
+"""A world in which alice has one of everything, and mallory had looked around before alice came."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from policy.routes import Route
+from policy.table import ROUTES
+from tests.contract.driver import Answer, Comfy, Graph, empty_image, node, slow
+from tests.matrix.entries import ENTRIES, Call, Entry
+from tests.matrix.people import Listener, seen
+from tests.matrix.things import NOTHING, SECRET, Things, things_of
+from tests.matrix.world import World, open_world
+
+SAME_REQUEST = {"X-Request-Id": "matrix"}
+# Bad credentials are not counted here: the matrix sends hundreds.
+PATIENT = '[limits.logins]\nfailures = "100000/minute"\ndelay = "0s"\nmax_delay = "0s"\n'
+NOTE = f"{SECRET} writes this"
+LOOKS = (
+    "GET /queue",
+    "GET /history",
+    "GET /api/jobs",
+    "GET /view",
+    "GET /settings",
+    "GET /settings/{id}",
+    "GET /userdata",
+    "GET /v2/userdata",
+    "GET /userdata/{file}",
+)
+
+
+@dataclass
+class Settled:
+    """before: what mallory was told of nothing, by row, prefix and call, when there was no alice."""
+
+    world: World
+    alices: Things
+    nothing: Things
+    ear: Listener
+    spy: Listener
+    before: dict[tuple[str, str, int], tuple[object, ...]] = field(default_factory=dict)
+
+    async def look(self) -> list[tuple[object, ...]]:
+        """All that alice sees of her things."""
+        calls = [call for name in LOOKS for call in ENTRIES[name].calls(self.alices)]
+        prefixes = ["/api" if call.path.startswith("/jobs") else "" for call in calls]
+        return [
+            seen(await send(self.world.alice, "GET", prefix, call))
+            for prefix, call in zip(prefixes, calls, strict=True)
+        ]
+
+
+async def send(who: Comfy, method: str, prefix: str, call: Call) -> Answer:
+    return await who.call(method, prefix + call.path, headers=SAME_REQUEST, **call.options())
+
+
+def rows() -> list[tuple[Route, Entry]]:
+    return [(route, ENTRIES[route.name]) for route in ROUTES if route.name in ENTRIES]
+
+
+def finished_graph(things: Things) -> Graph:
+    return {
+        "1": node("LoadImage", image=f"{things.folder}/{things.upload}"),
+        "2": node("SaveImage", images=["1", 0], filename_prefix=f"{things.output_folder}/{SECRET}-saved"),
+        "3": node("PreviewImage", images=["1", 0]),
+    }
+
+
+def endless_graph() -> Graph:
+    return slow(3600.0, 10_000)
+
+
+@asynccontextmanager
+async def settle(folder: Path) -> AsyncIterator[Settled]:
+    async with open_world(folder, more=PATIENT) as world:
+        alices, nothing = things_of(SECRET), things_of(NOTHING)
+        world.mallory.own_words.add(alices.client_id.encode())  # her socket is told its id
+        spy = await world.mallory.connect(alices.client_id)
+        settled = Settled(world, alices, nothing, spy, spy)
+        await look_around(settled)
+        settled.ear = await world.alice.connect(alices.client_id)
+        settled.alices = await settle_alice(settled)
+        words = [word for word in settled.alices.words() if "copied" not in word and word != settled.alices.userdata]
+        world.mallory.secrets |= {word.encode() for word in [*words, f"{SECRET}.json", NOTE]}
+        yield settled
+        for listener in (settled.ear, spy):
+            await listener.close()
+
+
+async def look_around(settled: Settled) -> None:
+    """Mallory makes every call of the matrix twice while she is alone: what she stores by that is there before she compares."""
+    mallory = settled.world.mallory
+    await mallory.photo("own.png")
+    await mallory.run({"1": empty_image(0x0AC80A), "2": node("SaveImage", images=["1", 0], filename_prefix="own")})
+    for things in (settled.alices, settled.nothing, settled.nothing):
+        for route, entry in rows():
+            for prefix in route.prefix.value:
+                for index, call in enumerate(entry.calls(things)):
+                    answer = await send(mallory, route.method, prefix, call)
+                    settled.before[route.name, prefix, index] = seen(answer)
+
+
+async def settle_alice(settled: Settled) -> Things:
+    alice, things = settled.world.alice, settled.alices
+    for fields in ({}, {"subfolder": things.folder}):
+        await alice.photo(things.upload, **fields)
+    for fields in ({}, {"subfolder": things.folder}, {"type": "output"}):
+        await alice.photo(things.copied_upload, **fields)
+    answer = await alice.post(f"/settings/{things.setting}", json=f"of {things.client_id}: {NOTE}")
+    assert answer.status == 200, answer.text()
+    for name in (things.userdata, things.copied_userdata):
+        answer = await alice.post(f"/userdata/{name}", data=f"of {things.client_id}: {NOTE}".encode())
+        assert answer.status == 200, answer.text()
+    await alice.post("/settings", json={things.copied_setting: f"of {things.client_id}"})
+    workflow = {"id": f"{SECRET}-workflow", "note": NOTE}
+    fields = {"client_id": things.client_id, "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
+    assert await alice.queue(finished_graph(things), prompt_id=things.finished, **fields) == things.finished
+    await settled.ear.end_of(things.finished)
+    outputs = (await alice.history(things.finished))["outputs"]
+    assert outputs["2"]["images"][0]["filename"] == things.output
+    things = replace(things, temp=outputs["3"]["images"][0]["filename"])
+    for prompt_id in (things.running, things.pending):
+        assert await alice.queue(endless_graph(), prompt_id=prompt_id, **fields) == prompt_id
+    await settled.ear.event("progress", things.running)
+    return things
