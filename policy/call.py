@@ -91,6 +91,16 @@ class UpstreamReply:
 
 
 @dataclass(frozen=True, slots=True)
+class JobNews:
+    """What an answer tells of a job of the tenant's: the ledger must know it before the client can act on it."""
+
+    prompt_id: str
+    temp_files: tuple[str, ...] = ()
+    has_ended: bool = False
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ClientReply:
     """An answer that the gate makes itself. body: bytes as they are, or a value sent as JSON."""
 
@@ -98,6 +108,7 @@ class ClientReply:
     body: Any = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    news: tuple[JobNews, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

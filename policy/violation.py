@@ -24,7 +24,6 @@ class Reason(StrEnum):
     FILE_TYPE_REFUSED = "file-type-refused"
     STORAGE_FULL = "storage-full"
     NOT_FOUND = "not-found"
-    PROMPT_ID_TAKEN = "prompt-id-taken"
     WORKFLOW_MALFORMED = "workflow-malformed"
     POLICY_VIOLATION = "policy-violation"
 

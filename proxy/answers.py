@@ -35,6 +35,9 @@ def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> we
     if refusal.status == 401 and is_navigation(request):
         session_headers = tuple(pair for pair in refusal.headers if pair[0] == "Set-Cookie")
         return reply_with(exchange, login_redirect(request.raw_path, session_headers))
+    if refusal.status == 401 and request.headers.get("Sec-Fetch-Dest") == "manifest":
+        # Browsers fetch a page's manifest without cookies (HTML standard, 4.6.7.10). One with a name alone keeps the console clean.
+        return reply_with(exchange, ClientReply(200, {"name": "ComfyUI"}, "application/manifest+json"))
     if is_navigation(request):
         page = refusal_page(refusal.status, refusal.message, refusal.details, exchange.request_id, refusal.headers)
         return reply_with(exchange, page)

@@ -254,7 +254,6 @@ class Gate:
         self._streams.announce(job.tenant)
 
     def _started(self, job: Job) -> None:
-        self.metrics.job_started(job)
         self._desk.started(job)
         self._streams.announce(job.tenant)
 

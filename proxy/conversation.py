@@ -42,6 +42,8 @@ class Conversation:
             reply: ClientReply = end.value
             if self._claimed is not None:
                 self._desk.submitted(self._claimed)
+            for news in reply.news:
+                self._desk.learned(news)
             return reply
         except BaseException:
             # Where ComfyUI took the job all the same, the observer finds it in the queue, with its owner.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from policy.call import ClaimedJob, ClaimJob
+from policy.call import ClaimedJob, ClaimJob, JobNews
 from policy.fairness import FairQueue, Listed
 from policy.principal import Principal
 from proxy.ledger import Job, JobState, Ledger, Outcome
@@ -64,6 +64,15 @@ class Desk:
         queued = self._ledger.job(job.prompt_id)
         if queued is not None:
             self._on_queued(queued)
+
+    def learned(self, news: JobNews) -> None:
+        """What an answer to its tenant tells of a job, while the observer has still to ask."""
+        if news.is_deleted:
+            self._ledger.forget_history([news.prompt_id])
+            return
+        self._ledger.add_temp_files(news.prompt_id, news.temp_files)
+        if news.has_ended:
+            self._ledger.mark_over(news.prompt_id)
 
     def release(self, prompt_id: str) -> None:
         """The job never came to be."""

@@ -12,6 +12,9 @@ from proxy.authentication import Authenticator
 from proxy.errors import Unauthenticated
 
 MISSING: Final = "credential-missing"
+UNCOUNTED: Final = frozenset({MISSING, "session-ended"})
+"""No guesses. The web UI in a forgotten tab comes back with its ended session several times a second, which must not keep whoever sits there
+from the login; and nobody guesses a signature of 256 bits."""
 
 
 class LoginCounter(Protocol):
@@ -41,6 +44,6 @@ class Gatekeeper:
             raise
 
     async def failed(self, address: str, error: Unauthenticated) -> None:
-        """Counts a failure; coming without any credential is none. Raises LimitExceeded."""
-        if error.reason != MISSING:
+        """Counts a failure that may be a guess. Raises LimitExceeded."""
+        if error.reason not in UNCOUNTED:
             await self._logins.failed(address, error.key_id)

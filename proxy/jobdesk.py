@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from policy.call import ClaimedJob, ClaimJob
+from policy.call import ClaimedJob, ClaimJob, JobNews
 from policy.principal import Principal
 
 
@@ -15,6 +15,10 @@ class JobDesk(Protocol):
 
     def submitted(self, job: ClaimedJob) -> None:
         """ComfyUI took the job."""
+        ...
+
+    def learned(self, news: JobNews) -> None:
+        """An answer to its tenant tells something of a job."""
         ...
 
     def release(self, prompt_id: str) -> None:

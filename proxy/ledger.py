@@ -51,7 +51,7 @@ class Job:
     gpu_s: float = 0.0
     temp_files: frozenset[str] = frozenset()
     is_over: bool = False
-    """An event told its client that it ended, and ComfyUI was not asked yet how."""
+    """Its client was told that it ended; ComfyUI may not have been asked yet how."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class TenantJobs:
         return self._in(JobState.CLAIMED, JobState.PENDING)
 
     def running(self) -> list[str]:
-        return [prompt_id for prompt_id in self._in(JobState.RUNNING) if not self.jobs[prompt_id].is_over]
+        return self._in(JobState.RUNNING)
 
     def finished(self) -> list[str]:
         return [prompt_id for prompt_id, job in self.jobs.items() if job.state is JobState.ENDED or job.is_over]
@@ -76,7 +76,7 @@ class TenantJobs:
         return any(name in job.temp_files for job in self.jobs.values())
 
     def _in(self, *states: JobState) -> list[str]:
-        return [prompt_id for prompt_id, job in self.jobs.items() if job.state in states]
+        return [prompt_id for prompt_id, job in self.jobs.items() if job.state in states and not job.is_over]
 
 
 class Ledger:
@@ -86,6 +86,7 @@ class Ledger:
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._ended: dict[str, None] = {}
         self._temp_files: dict[str, Job] = {}
+        self._foreign: dict[str, None] = {}
 
     def of(self, tenant: TenantId) -> TenantJobs:
         return self._tenants.setdefault(tenant, TenantJobs())
@@ -102,7 +103,8 @@ class Ledger:
 
         Whether a neighbour has it is not told: the client just gets another id.
         """
-        prompt_id = wish if wish and is_uuid(wish) and wish not in self._jobs else str(uuid.uuid4())
+        is_free = wish is not None and is_uuid(wish) and wish not in self._jobs and wish not in self._foreign
+        prompt_id = wish if wish and is_free else str(uuid.uuid4())
         job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock())
         self._add(job)
         return job
@@ -135,6 +137,16 @@ class Ledger:
         self._add(job)
         return job
 
+    def note_foreign(self, prompt_id: str) -> None:
+        """ComfyUI has a job that no tenant sent. SECURITY: a tenant that claimed its id would see it (tests/matrix/test_reuse.py)."""
+        self._foreign[prompt_id] = None
+        while len(self._foreign) > MAX_ENDED_JOBS:
+            del self._foreign[next(iter(self._foreign))]
+
+    def knows(self, prompt_id: str) -> bool:
+        """Whether it is known whose job this is, or that it is nobody's."""
+        return prompt_id in self._jobs or prompt_id in self._foreign
+
     def start(self, job: Job, at_s: float | None = None) -> bool:
         """Marks a job as running; says whether that is news."""
         if job.state in (JobState.RUNNING, JobState.ENDED):
@@ -144,9 +156,9 @@ class Ledger:
         return True
 
     def mark_over(self, prompt_id: str) -> None:
-        """Its client heard that it ended, and may ask for the list of what ended before the observer has."""
+        """Its client was told that it ended, and may ask for the list of what ended before the observer has."""
         job = self._jobs.get(prompt_id)
-        if job is not None and job.state is JobState.RUNNING:
+        if job is not None:
             job.is_over = True
 
     def add_temp_files(self, prompt_id: str, names: Iterable[str]) -> None:

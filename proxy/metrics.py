@@ -61,6 +61,8 @@ class Metrics:
         self.limit_store_up = self._gauge("limit_store_up", "1 while limits are counted where the configuration says.")
         self.limit_store_up.set(1)
         self.config_reloads = self._counter("config_reloads", "Changed configurations, by result.", "result")
+        for result in ("good", "bad"):
+            self.config_reloads.labels(result)
         self.key_expiry_days = self._gauge("key_expiry_days", "Days until an API key expires.", "key", "tenant")
         self._bound: dict[tuple[str, str, int, str], Counter] = {}
         self._times: dict[str, tuple[Histogram, Histogram]] = {}
@@ -89,12 +91,10 @@ class Metrics:
         if exchange.reason:
             self.refusals.labels(exchange.reason).inc()
 
-    def job_started(self, job: Job) -> None:
-        if job.started_at_s is not None:
-            self.job_wait_seconds.labels(job.tenant).observe(max(0.0, job.started_at_s - job.claimed_at_s))
-
     def job_ended(self, job: Job) -> None:
         outcome = job.outcome or Outcome.LOST
+        if job.started_at_s is not None:
+            self.job_wait_seconds.labels(job.tenant).observe(max(0.0, job.started_at_s - job.claimed_at_s))
         self.jobs_ended.labels(job.tenant, outcome.value).inc()
         self.gpu_seconds.labels(job.tenant).inc(job.gpu_s)
         if outcome is Outcome.FAILED:

@@ -57,7 +57,6 @@ class Observer:
         self._on_connected = on_connected
         self._tasks = Tasks()
         self._changed = asyncio.Event()
-        self._foreign: set[str] = set()
         self._waiting_since_s: float | None = None
         self._has_jobs_route = True
         self.is_connected = False
@@ -176,7 +175,7 @@ class Observer:
             rows = reply.get("jobs") if isinstance(reply, dict) else None
             if isinstance(rows, list):
                 states = {str(row.get("id")): row.get("status") for row in rows if isinstance(row, dict)}
-                if all(self._ledger.job(prompt_id) or prompt_id in self._foreign for prompt_id in states):
+                if all(self._ledger.knows(prompt_id) for prompt_id in states):
                     running = {prompt_id for prompt_id, state in states.items() if state == "in_progress"}
                     return running, set(states) - running
             else:
@@ -198,11 +197,9 @@ class Observer:
             found.add(prompt_id)
             job = self._ledger.adopt(prompt_id, item[3].get("client_id"), JobState.PENDING, _number_of(item))
             if job is None:
-                self._foreign.add(prompt_id)
+                self._ledger.note_foreign(prompt_id)
             else:
                 self._ledger.submitted(prompt_id, _number_of(item))
-        if state is JobState.PENDING:
-            self._foreign &= found | {prompt_id for prompt_id in self._foreign if len(self._foreign) < 1000}
         return found
 
     async def _close(self, prompt_id: str) -> None:
@@ -222,7 +219,9 @@ class Observer:
             return
         was_known = self._ledger.job(prompt_id) is not None
         job = self._ledger.adopt(prompt_id, prompt[3].get("client_id"), JobState.PENDING, _number_of(prompt))
-        if job is not None and self._ledger.end(job, entry) and was_known:
+        if job is None:
+            self._ledger.note_foreign(prompt_id)
+        elif self._ledger.end(job, entry) and was_known:
             self._on_ended(job)
 
     async def _ask(self, call: UpstreamCall) -> Any:

@@ -100,6 +100,7 @@ class Pipeline:
 
     async def _serve(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         services = self._services
+        self._check_head(request)
         segments, query = parse_target(request.raw_path)
         if services.pages.has(segments):
             return await services.pages.serve(request, exchange, segments, query)
@@ -139,6 +140,13 @@ class Pipeline:
             case AdminsOnly() | Refused():
                 raise AssertionError("rule_for raises for these")
         assert_never(rule)
+
+    def _check_head(self, request: web.BaseRequest) -> None:
+        max_bytes = self._services.rulebook.config.server.max_header_bytes
+        if sum(len(name) + len(value) for name, value in request.raw_headers) > max_bytes:
+            raise Violation(
+                Reason.HEADER_MALFORMED, "The head of the request is too large.", f"at most {max_bytes} bytes"
+            )
 
     async def _finish(self, talk: Coroutine[Any, Any, ClientReply]) -> ClientReply:
         """A dialogue that was begun is ended, also when its client has gone: half a dialogue is a job without an owner."""

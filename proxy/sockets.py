@@ -12,7 +12,6 @@ from proxy.outbox import Close, Outbox
 GATE_STOPS = Close(1001, "the gate is stopping")
 UPSTREAM_GONE = Close(1012, "ComfyUI went away")
 CREDENTIAL_DEAD = Close(4401, "the credential is no longer valid")
-TAKEN_OVER = Close(4409, "the same client id connected again")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

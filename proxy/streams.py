@@ -86,6 +86,7 @@ class EventStream:
         self._outbox: Outbox | None = None
         self._kept = KeptEvents()
         self._flags_reply: str | None = None
+        self._is_greeted = False
         self.is_open = True
         self.left_at_s = 0.0
 
@@ -97,6 +98,7 @@ class EventStream:
         """Sends events there from now on. A client that comes back gets what ComfyUI sends to new sockets alone, and what it missed."""
         self._outbox = outbox
         if not is_new:
+            self._is_greeted = True
             outbox.put(Frame(status_frame(self._jobs, self._client_id)))
             for text in self._kept.texts():
                 outbox.put(Frame(text))
@@ -148,6 +150,7 @@ class EventStream:
         elif kind == "status":
             if '"sid"' not in text:
                 return  # a broadcast tells that somebody's queue changed: the gate announces the tenant's own changes
+            self._is_greeted = True
         else:
             self._tell(kind, frame.data)
             self._kept.keep(kind, text)
@@ -155,8 +158,8 @@ class EventStream:
             self._outbox.put(Frame(text))
 
     def announce(self) -> None:
-        """The tenant's own count of jobs changed."""
-        if self._outbox is not None:
+        """The tenant's own count of jobs changed. A socket's first frame is the one with its id, as clients know it from ComfyUI."""
+        if self._outbox is not None and self._is_greeted:
             self._outbox.put(Frame(status_frame(self._jobs)))
 
     def _tell(self, kind: str, frame: str) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policy.call import ClientReply, Dialogue, Opaque, UpstreamCall
+from policy.call import ClientReply, Dialogue, JobNews, Opaque, UpstreamCall
 from policy.caller import OwnJobs, Request
 from policy.namespace import Namespace
 from policy.rules.jobs import MAX_ENTRIES, in_batches, json_call, number_jobs, own_or_absent, passed
 from policy.rules.results import (
     extra_data_to_client,
     graph_to_client,
+    news_of,
     output_to_client,
     outputs_to_client,
     scrub,
@@ -115,6 +116,7 @@ def list_jobs(request: Request) -> Dialogue:
     if query.is_by_place:
         candidates = _page(candidates, query)
     rows: list[dict[str, Any]] = []
+    news: list[JobNews] = []
     numbers = number_jobs(request.caller.jobs)
     for batch in in_batches(candidates[:MAX_ENTRIES]):
         replies = yield tuple(_job_call(prompt_id) for prompt_id in batch)
@@ -122,6 +124,7 @@ def list_jobs(request: Request) -> Dialogue:
             row = row_to_client(reply.value, prompt_id, request.caller.names, numbers.get(prompt_id, 0))
             if row is not None and row["status"] in query.statuses:
                 rows.append(row)
+                news.append(_news(reply.value))
     if query.is_by_place:
         # A job may have ended or gone since its id was listed.
         total -= len(candidates[:MAX_ENTRIES]) - len(rows)
@@ -131,7 +134,11 @@ def list_jobs(request: Request) -> Dialogue:
         rows = list(_page(rows, query))
     has_more = query.offset + len(rows) < total
     pagination = {"offset": query.offset, "limit": query.limit, "total": total, "has_more": has_more}
-    return ClientReply(body={"jobs": rows, "pagination": pagination})
+    return ClientReply(body={"jobs": rows, "pagination": pagination}, news=tuple(news))
+
+
+def _news(value: dict[str, Any]) -> JobNews:
+    return news_of(value["id"], value.get("outputs"), has_ended=value["status"] in _ENDED)
 
 
 def _list_candidates(jobs: OwnJobs, query: ListQuery) -> list[str]:
@@ -197,7 +204,7 @@ def job(request: Request) -> Dialogue:
             "prompt": graph_to_client(workflow.get("prompt"), names),
             "extra_data": extra_data_to_client(workflow.get("extra_data"), names),
         }
-    return ClientReply(body=row)
+    return ClientReply(body=row, news=(_news(reply.value),))
 
 
 def cancel(request: Request) -> UpstreamCall:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from policy.call import ClientReply, Dialogue, Opaque, UpstreamCall, UpstreamReply
+from policy.call import ClientReply, Dialogue, JobNews, Opaque, UpstreamCall, UpstreamReply
 from policy.caller import OwnJobs, Request
-from policy.rules.results import entry_to_client, is_own_item, item_to_client
+from policy.rules.results import entry_to_client, is_own_item, item_to_client, news_of
 from policy.violation import Reason, Violation
 
 ABSENT_JOB: Final = "absent"
@@ -122,7 +123,11 @@ def _delete(request: Request, route: str, own: Sequence[str]) -> Dialogue:
         ids = {prompt_id for prompt_id in wanted if isinstance(prompt_id, str)}
         chosen = [prompt_id for prompt_id in own if prompt_id in ids]
     reply = yield json_call("POST", (route,), {"delete": chosen})
-    return EMPTY if reply.status == 200 else passed(reply)
+    if reply.status != 200:
+        return passed(reply)
+    # What waits is taken out of the queue while it is read; what ended is gone from the history without a word.
+    gone = chosen if route == "history" else ()
+    return replace(EMPTY, news=tuple(JobNews(prompt_id, is_deleted=True) for prompt_id in gone))
 
 
 def interrupt(request: Request) -> Dialogue:
@@ -153,7 +158,8 @@ def history_of(request: Request) -> Dialogue:
     reply = yield _entry_call(own_or_absent(request, prompt_id))
     if reply.status != 200:
         return passed(reply)
-    return ClientReply(body=_entries(reply.value, prompt_id, request, number_jobs(request.caller.jobs)))
+    shown = _entries(reply.value, prompt_id, request, number_jobs(request.caller.jobs))
+    return ClientReply(body=shown, news=_news(reply.value, shown))
 
 
 def _entry_call(prompt_id: str) -> UpstreamCall:
@@ -166,18 +172,25 @@ def _entries(value: Any, prompt_id: str, request: Request, numbers: dict[str, in
     return {} if shown is None else {prompt_id: shown}
 
 
+def _news(value: Any, shown: dict[str, Any]) -> tuple[JobNews, ...]:
+    return tuple(news_of(prompt_id, value[prompt_id].get("outputs"), has_ended=True) for prompt_id in shown)
+
+
 def history(request: Request) -> Dialogue:
     """GET /history: each of one's own entries is asked for by its id, so the cost is that of one's own jobs, not of everybody's."""
     chosen = _choose_entries(request.caller.jobs.finished(), _number(request, "max_items"), _number(request, "offset"))
     numbers = number_jobs(request.caller.jobs)
     entries: dict[str, Any] = {}
+    news: list[JobNews] = []
     for batch in in_batches(chosen[-MAX_ENTRIES:]):
         replies = yield tuple(_entry_call(prompt_id) for prompt_id in batch)
         for prompt_id, reply in zip(batch, replies, strict=True):
             if reply.status != 200:
                 return passed(reply)
-            entries |= _entries(reply.value, prompt_id, request, numbers)
-    return ClientReply(body=entries)
+            shown = _entries(reply.value, prompt_id, request, numbers)
+            entries |= shown
+            news += _news(reply.value, shown)
+    return ClientReply(body=entries, news=tuple(news))
 
 
 def _number(request: Request, name: str) -> int | None:

@@ -50,7 +50,7 @@ _TYPES: Final = {
         "mpg": rb"\0\0\x01[\xba\xb3]",
         "mpeg": rb"\0\0\x01[\xba\xb3]",
     },
-    "model3d": {
+    "3d": {
         "glb": rb"glTF",
         "gltf": rb"\s*\{",
         "ply": rb"ply\r?\n",
@@ -58,11 +58,11 @@ _TYPES: Final = {
         "obj": rb"[^\0<]*\Z",
         "stl": rb"[^<]",
     },
-    "document": {"pdf": rb"%PDF-", "txt": rb"[^\0<]*\Z"},
+    "text": {"pdf": rb"%PDF-", "txt": rb"[^\0<]*\Z"},
     "latent": {"latent": rb".{8}\{"},
 }
 UPLOAD_TYPES: Final = frozenset(_TYPES)
-"""What `upload_types` may list. model3d, document and latent are for those who need them."""
+"""What `upload_types` may list. 3d, text and latent are for those who need them."""
 
 _SIGNATURES = {
     kind: {extension: re.compile(pattern, re.DOTALL) for extension, pattern in extensions.items()}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from policy.call import JobNews
 from policy.namespace import Folder, Namespace, is_path, is_unguessable
 from policy.workflow_files import SALT
 
@@ -123,6 +124,12 @@ def temp_files(output: Any) -> list[str]:
     ]
     texts = [text.removeprefix("temp/") for text in _list(output.get("result")) if isinstance(text, str)]
     return found + [text for text in texts if is_unguessable(text)]
+
+
+def news_of(prompt_id: str, outputs: Any, *, has_ended: bool) -> JobNews:
+    """What the outputs of a job of the tenant's tell the ledger."""
+    nodes = outputs.values() if isinstance(outputs, Mapping) else ()
+    return JobNews(prompt_id, tuple(name for output in nodes for name in temp_files(output)), has_ended)
 
 
 def _list(value: Any) -> list[Any]:

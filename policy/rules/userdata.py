@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from typing import Any, Final
 
 from policy.call import ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall, UpstreamPath, UpstreamText
@@ -14,6 +15,8 @@ from policy.violation import Reason, Violation
 SETTINGS_FILE: Final = "comfy.settings.json"
 """Where /settings keeps the tenant's settings: reached through that route only, as they could be made unreadable here."""
 
+# The web UI leaves a 404 unread, and Chromium keeps a connection busy with an unread answer that it may not store: three of its six.
+_STORABLE: Final = (("Cache-Control", "private, no-cache"),)
 _FLAGS = ("recurse", "full_info", "split")
 
 
@@ -108,7 +111,7 @@ def list_directory(request: Request) -> Dialogue:
     if reply.status == 404 and is_root:
         return ClientReply(body=[])
     if reply.status != 200:
-        return passed(reply)
+        return replace(passed(reply), headers=_STORABLE)
     entries = reply.value if isinstance(reply.value, list) else []
     shown = (_entry(entry, is_root) for entry in entries)
     return ClientReply(body=[entry for entry in shown if entry is not None])

@@ -99,9 +99,9 @@ def configuration_page(config_text: str) -> str:
         "What an environment variable overrides, for containers:\n",
         "| variable | setting |\n|---|---|\n"
         + "".join(f"| `{name}` | `{section}.{key}` |\n" for name, (section, key) in ENVIRONMENT.items()),
-        "`[ops]`, `[log]`, the addresses, timeouts and `max_header_bytes` of `[server]`, its `state_dir`, `url`, `directory` and `connect_timeout` of\n"
-        "`[upstream]`, and `storage` of `[limits]` are read at the start alone: a change of these needs a restart. Everything else is taken up while\n"
-        "the gate runs.\n",
+        "`[ops]`, `[log]`, `host`, `port`, `header_timeout`, `keepalive_timeout`, `max_header_bytes` and `state_dir` of `[server]`, `url`, `directory` and\n"
+        "`connect_timeout` of `[upstream]`, and where `[limits]` are stored are read at the start alone: a change of these needs a restart. Everything else\n"
+        "is taken up while the gate runs.\n",
     ]
     for section in sections_of(Config):
         words = comments.of_section(section.path)

@@ -118,6 +118,22 @@ class House:
             await context.close()
 
 
+    @asynccontextmanager
+    async def profile(self, name: str) -> AsyncIterator[Page]:
+        """A page in a new browser with a profile on disk: it keeps large files too, as people's browsers do."""
+        context = await self.browser.browser_type.launch_persistent_context(
+            self.folder / f"profile-{name}",
+            executable_path=shutil.which("chromium"),
+            args=list(CHROMIUM_OPTIONS),
+            viewport={"width": 1400, "height": 900},
+        )
+        context.set_default_timeout(TIMEOUT_MS)
+        try:
+            yield context.pages[0]
+        finally:
+            await context.close()
+
+
 OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 
 

@@ -13,10 +13,14 @@ UPLOAD_KINDS = ("LoadImage", "SaveImage")
 RED, GREEN, BLUE = (220, 30, 30), (30, 160, 60), (51, 102, 153)
 
 
-def picture(colour: tuple[int, int, int], size: tuple[int, int] = (64, 48)) -> bytes:
+def encode(image: Image.Image) -> bytes:
     target = io.BytesIO()
-    Image.new("RGB", size, colour).save(target, "PNG")
+    image.save(target, "PNG")
     return target.getvalue()
+
+
+def picture(colour: tuple[int, int, int], size: tuple[int, int] = (64, 48)) -> bytes:
+    return encode(Image.new("RGB", size, colour))
 
 
 def slow_picture(

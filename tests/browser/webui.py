@@ -18,6 +18,12 @@ PLACE = """([id, name]) => {
   return [frame.left + (node.pos[0] + node.size[0] / 2 + scale.offset[0]) * scale.scale,
           frame.top + (y + scale.offset[1]) * scale.scale];
 }"""
+STEADY = """() => {
+  const scale = app.canvas.ds, place = [scale.scale, ...scale.offset].join();
+  window.steadyFrames = window.steadyPlace === place ? window.steadyFrames + 1 : 0;
+  window.steadyPlace = place;
+  return window.steadyFrames >= 20;
+}"""
 DROP = """([name, type, content, x, y]) => {
   const data = new DataTransfer();
   data.items.add(new File([Uint8Array.from(atob(content), each => each.charCodeAt(0))], name, {type}));
@@ -47,7 +53,7 @@ class Screenshots:
 
     async def take(self, page: Page, name: str) -> None:
         self._count += 1
-        await page.screenshot(path=self._folder / f"{self._count:02}-{name}.png")
+        await page.screenshot(path=self._folder / f"{self._count:02}-{name}.png", animations="disabled")
 
 
 class WebUi:
@@ -117,6 +123,7 @@ class WebUi:
     async def upload_by_widget(self, node: int, name: str, content: bytes) -> None:
         x, y = await self._place(node, "upload")
         await self.page.mouse.move(x, y)
+        await self.page.wait_for_function("() => app.canvas.getWidgetAtCursor()?.name === 'upload'")
         async with self.page.expect_file_chooser() as chooser:
             await self.page.mouse.down()
             await self.page.mouse.up()
@@ -166,6 +173,7 @@ class WebUi:
         return await self.page.evaluate("name => app.extensionManager.setting.get(name)", name)
 
     async def _place(self, node: int, widget: str | None) -> list[float]:
+        await self.page.wait_for_function(STEADY)  # a new workflow is moved into sight
         if widget is not None:  # where a widget lies is known once it was drawn
             await self.page.wait_for_function(
                 "([id, name]) => app.graph.getNodeById(id).widgets.find(each => each.name === name)?.last_y > 0",

@@ -43,7 +43,7 @@ def known_samples() -> dict[str, set[str]]:
     samples: dict[str, set[str]] = {"up": set()}
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
-            for suffix in _SAMPLES[metric._type]:
+            for suffix in _SAMPLES[str(metric._type)]:
                 labels = set(metric._labelnames) | ({"le"} if suffix == "_bucket" else set())
                 samples[metric._name + suffix] = labels
     for family in metrics.registry.collect():

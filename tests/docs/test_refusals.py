@@ -28,8 +28,7 @@ def test_the_codes_are_found() -> None:
 def test_every_type_is_explained() -> None:
     explained = {code for row in rows() for code in codes(row[0])}
 
-    assert {reason.replace("-", "_") for reason in reasons_in_code()} - {"client_gone"} <= explained
-    assert "`client_gone`" in TEXT
+    assert {reason.replace("-", "_") for reason in reasons_in_code()} <= explained
 
 
 def test_every_node_code_is_explained() -> None:
@@ -46,5 +45,5 @@ def test_nothing_is_explained_that_is_never_answered() -> None:
 
 def test_every_row_says_what_to_do() -> None:
     for row in rows():
-        if codes(row[0]):
+        if codes(row[0]) not in ([], ["type"]):
             assert len(row[-1]) > 10, row

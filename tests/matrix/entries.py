@@ -25,10 +25,12 @@ class Call:
     document: Any = None
     raw: bytes | None = None
     form: Callable[[], aiohttp.FormData] | None = None
+    said: str = ""
+    """What stands in the form."""
 
     def options(self) -> dict[str, Any]:
         if self.form is not None:
-            return {"data": self.form()}
+            return {"data": self.form(), "said": self.said}
         if self.raw is not None:
             return {"data": self.raw}
         return {} if self.document is None else {"json": self.document}
@@ -39,7 +41,7 @@ class Entry:
     """calls: the row's calls for a thing. owner: the statuses that its owner gets for them, in order.
 
     shows: what the owner's answers hold together. changes: the calls alter something of the owner's, so it makes them last.
-    varies: the answer tells of the machine, so two of one caller differ in numbers.
+    varies: two answers differ in numbers, since they tell of the machine or of times.
     """
 
     calls: Callable[[Things], list[Call]]
@@ -72,7 +74,7 @@ def _view(things: Things) -> list[Call]:
         Call(f"/view?{saved}&type=output&preview=webp%3B80"),
         Call(f"/view?{saved}&channel=rgb"),
         Call(f"/view?{uploaded}"),
-        Call(f"/view?filename={things.upload}%20[input]&subfolder={things.root}"),
+        Call(f"/view?filename={things.upload}%20%5Binput%5D&subfolder={things.root}"),
         Call(f"/view?filename={things.upload}&subfolder={_join(things.root, things.folder)}&type=input"),
         Call(f"/view?filename={things.temp}&type=temp"),
         Call(f"/view?filename={things.temp}&type=temp&subfolder="),
@@ -173,7 +175,11 @@ ENTRIES: dict[str, Entry] = {
     "POST /upload/image": Entry(
         lambda things: [
             Call("/upload/image", form=upload(things.copied_upload)),
-            Call("/upload/image", form=upload(things.copied_upload, subfolder=things.folder, overwrite="true")),
+            Call(
+                "/upload/image",
+                form=upload(things.copied_upload, subfolder=things.folder, overwrite="true"),
+                said=things.folder,
+            ),
             Call("/upload/image", form=upload(things.copied_upload, type="output", overwrite="1")),
         ],
         (200, 200, 200),
@@ -209,6 +215,7 @@ ENTRIES: dict[str, Entry] = {
         lambda things: [Call("/v2/userdata"), Call("/v2/userdata?path=workflows"), Call("/v2/userdata?path=nothing")],
         (200, 200, 404),
         shows=lambda things: [things.userdata.rpartition("%2F")[2]],
+        varies=True,  # times of writing
     ),
     "GET /userdata/{file}": Entry(
         lambda things: [Call(f"/userdata/{_userdata(things)}")], shows=lambda things: ["of " + things.client_id]

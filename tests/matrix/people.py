@@ -40,7 +40,7 @@ class Tenant(Comfy):
 
     async def call(self, method: str, path: str, **options: Any) -> Answer:
         options["headers"] = {"Accept-Encoding": "identity", **options.get("headers", {})}
-        said = f"{path} {options.get('json')} {options.get('data')}".encode()
+        said = f"{path} {options.get('json')} {options.get('data')} {options.pop('said', '')}".encode()
         answer = await Comfy.call(self, method, path, **options)
         head = "\n".join(f"{name}: {value}" for name, value in answer.headers.items()).encode()
         self.inspect(head + b"\n" + answer.body, said, f"{method} {path}")

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from policy.routes import Route
 from policy.table import ROUTES
 from tests.contract.driver import Answer, Comfy, Graph, empty_image, node, slow
 from tests.matrix.entries import ENTRIES, Call, Entry
-from tests.matrix.people import Listener, seen
+from tests.matrix.people import Listener, Tenant, seen
 from tests.matrix.things import NOTHING, SECRET, Things, things_of
 from tests.matrix.world import World, open_world
 
@@ -54,7 +55,10 @@ class Settled:
 
 
 async def send(who: Comfy, method: str, prefix: str, call: Call) -> Answer:
-    return await who.call(method, prefix + call.path, headers=SAME_REQUEST, **call.options())
+    options = call.options()
+    if not isinstance(who, Tenant):
+        options.pop("said", None)
+    return await who.call(method, prefix + call.path, headers=SAME_REQUEST, **options)
 
 
 def rows() -> list[tuple[Route, Entry]]:
@@ -83,7 +87,7 @@ async def settle(folder: Path) -> AsyncIterator[Settled]:
         await look_around(settled)
         settled.ear = await world.alice.connect(alices.client_id)
         settled.alices = await settle_alice(settled)
-        words = [word for word in settled.alices.words() if "copied" not in word and word != settled.alices.userdata]
+        words = [word for word in settled.alices.words() if word != settled.alices.userdata]
         world.mallory.secrets |= {word.encode() for word in [*words, f"{SECRET}.json", NOTE]}
         yield settled
         for listener in (settled.ear, spy):
@@ -116,13 +120,13 @@ async def settle_alice(settled: Settled) -> Things:
         assert answer.status == 200, answer.text()
     await alice.post("/settings", json={things.copied_setting: f"of {things.client_id}"})
     workflow = {"id": f"{SECRET}-workflow", "note": NOTE}
-    fields = {"client_id": things.client_id, "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
-    assert await alice.queue(finished_graph(things), prompt_id=things.finished, **fields) == things.finished
+    sent: dict[str, Any] = {"client_id": things.client_id, "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
+    assert await alice.queue(finished_graph(things), prompt_id=things.finished, **sent) == things.finished
     await settled.ear.end_of(things.finished)
     outputs = (await alice.history(things.finished))["outputs"]
     assert outputs["2"]["images"][0]["filename"] == things.output
     things = replace(things, temp=outputs["3"]["images"][0]["filename"])
     for prompt_id in (things.running, things.pending):
-        assert await alice.queue(endless_graph(), prompt_id=prompt_id, **fields) == prompt_id
+        assert await alice.queue(endless_graph(), prompt_id=prompt_id, **sent) == prompt_id
     await settled.ear.event("progress", things.running)
     return things

@@ -119,6 +119,7 @@ async def test_two_hundred_equal_jobs_reach_their_owners_and_nobody_else(world: 
     people = (world.alice, world.mallory)
     for tenant in people:
         assert (await tenant.photo(name))["name"] == name
+        await tenant.post("/history", json={"clear": True})
     listeners = [await tenant.connect(sid) for tenant in people]
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:

@@ -35,12 +35,13 @@ class Things:
     copied_setting: str
     root: str = ""
 
-    def words(self) -> list[str]:
-        return [value for each in fields(self) if (value := getattr(self, each.name)) and each.name != "root"]
+    def words(self, *, with_copied: bool = False) -> list[str]:
+        names = [each.name for each in fields(self) if with_copied or not each.name.startswith("copied")]
+        return [getattr(self, name) for name in names if name != "root"]
 
-    def beside(self, other: Things) -> Iterator[tuple[bytes, bytes]]:
+    def beside(self, other: Things, *, with_copied: bool) -> Iterator[tuple[bytes, bytes]]:
         """Each name with the other's, the longest first: a folder may be part of a path."""
-        pairs = zip(self.words(), other.words(), strict=True)
+        pairs = zip(self.words(with_copied=with_copied), other.words(with_copied=with_copied), strict=True)
         yield from sorted(((a.encode(), b.encode()) for a, b in pairs), key=lambda pair: -len(pair[0]))
 
     def for_admin(self) -> Things:
@@ -65,5 +66,5 @@ def things_of(word: str) -> Things:
         asset=ids[3],
         copied_upload=f"{word}-copied.png",
         copied_userdata=f"{word}-copied.json",
-        copied_setting=f"Matrix.{word}.copied",
+        copied_setting=f"Copied.{word}",
     )

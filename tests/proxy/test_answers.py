@@ -87,8 +87,30 @@ def test_a_program_without_a_credential_is_told_so(method: str, headers: dict[st
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_a_browser_that_may_not_is_told_so() -> None:
-    assert refuse(request(**BROWSER), exchange(), Refusal(403, "admins-only", "No.")).status == 403
+def test_a_browser_that_may_not_is_told_so_in_words() -> None:
+    told = exchange()
+    answer = refuse(
+        request(**BROWSER), told, Refusal(429, "rate-limited", "Slow <down>.", "1/s", headers=(("Retry-After", "7"),))
+    )
+    assert answer.status == told.status == 429
+    assert told.reason == "rate-limited"
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert (answer.headers["Retry-After"], answer.headers["Vary"]) == ("7", "Accept")
+    assert isinstance(answer.body, bytes)
+    page = answer.body.decode()
+    for text in ("<h1>Too many requests</h1>", "Slow &lt;down&gt;.", "1/s", "abc123"):
+        assert text in page
+    other = refuse(request(**BROWSER), told, Refusal(500, "x", "No.")).body
+    assert isinstance(other, bytes)
+    assert b"<h1>This did not work</h1>" in other
+
+
+def test_a_manifest_is_fetched_without_cookies_and_is_a_name_alone_then() -> None:
+    asked = request(**{"Sec-Fetch-Dest": "manifest", "Sec-Fetch-Mode": "cors"})
+    answer = refuse(asked, exchange(), REFUSED)
+    assert (answer.status, answer.body) == (200, b'{"name":"ComfyUI"}')
+    assert "Set-Cookie" not in answer.headers
+    assert refuse(asked, exchange(), Refusal(403, "admins-only", "No.")).status == 403
 
 
 def test_old_browsers_navigate_without_saying_so() -> None:

@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from policy.principal import Principal, TenantId
 from proxy.errors import LimitExceeded, Unauthenticated
 from proxy.gatekeeper import MISSING, Gatekeeper
+from proxy.sessions import SessionRefused
 
 ALICE = Principal("a", TenantId("alice"))
 
@@ -66,6 +67,14 @@ async def test_no_credential_is_no_guess() -> None:
     with pytest.raises(Unauthenticated) as caught:
         await keeper(Authenticator(Unauthenticated()), logins).authenticate(CIMultiDict(), (), "192.0.2.1")
     assert caught.value.reason == MISSING
+    assert logins.failures == []
+
+
+async def test_an_ended_session_is_no_guess() -> None:
+    """A forgotten tab of the web UI connects again and again: its person must still come to the login."""
+    logins = Logins(LimitExceeded("slow down", limit="1", retry_after_s=1))
+    with pytest.raises(SessionRefused):
+        await keeper(Authenticator(SessionRefused(())), logins).authenticate(CIMultiDict(), (), "192.0.2.1")
     assert logins.failures == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policy.principal import Principal, TenantId
 from proxy.outbox import Outbox
-from proxy.sockets import CREDENTIAL_DEAD, GATE_STOPS, TAKEN_OVER, UPSTREAM_GONE, Sockets
+from proxy.sockets import CREDENTIAL_DEAD, GATE_STOPS, UPSTREAM_GONE, Sockets
 from proxy.websocket import sendable
 
 ALICE = Principal("a", TenantId("alice"))
@@ -52,6 +52,6 @@ async def test_closes_all_also_those_that_open_meanwhile() -> None:
 
 
 def test_close_codes_may_be_sent() -> None:
-    for close in (GATE_STOPS, UPSTREAM_GONE, CREDENTIAL_DEAD, TAKEN_OVER):
+    for close in (GATE_STOPS, UPSTREAM_GONE, CREDENTIAL_DEAD):
         assert sendable(close.code) == close.code
         assert len(close.reason.encode()) <= 123

@@ -124,7 +124,7 @@ def test_the_type_is_judged_by_name_and_content() -> None:
     refused(Reason.FILE_TYPE_REFUSED, begin().accept_file, "image", "x.m3u8", b"#EXTM3U")
     refused(Reason.FILE_TYPE_REFUSED, begin().accept_file, "image", "x.png", b"#EXTM3U")
     refused(Reason.FILE_TYPE_REFUSED, begin().accept_file, "image", "x.glb", b"glTF")
-    begin(upload_types=frozenset({"model3d"})).accept_file("image", "x.glb", b"glTF")
+    begin(upload_types=frozenset({"3d"})).accept_file("image", "x.glb", b"glTF")
     refused(Reason.FILE_TYPE_REFUSED, begin(upload_types=frozenset()).accept_file, "image", "x.png", PNG)
 
 

@@ -1,0 +1,194 @@
+"""The alerts and the dashboard against Prometheus's own programs, where they are installed: promtool reads the rules, and a real server asks a real gate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.deploy.files import DEPLOY, shipped
+from tests.deploy.plainyaml import read_yaml
+from tests.deploy.queries import RANGE, alert_queries, panel_queries
+from tests.harness import Running
+
+PROMTOOL = shutil.which("promtool")
+PROMETHEUS = shutil.which("prometheus")
+WORKFLOW = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "scraped"}},
+}
+# These need what one healthy gate does not show: uploads, logins, reloads, keys that end, jobs that fail.
+MAY_BE_EMPTY = (
+    "comfygate_uploads",
+    "comfygate_logins",
+    "comfygate_config_reloads",
+    "comfygate_key_expiry_days",
+    "comfygate_jobs_failed",
+)
+
+
+def test_the_gate_is_scraped_where_it_listens() -> None:
+    ops = shipped().ops
+    host = read_yaml(DEPLOY / "prometheus" / "prometheus.yml")
+    container = read_yaml(DEPLOY / "docker" / "prometheus.yml")
+
+    assert host["scrape_configs"][0]["static_configs"] == [{"targets": [f"{ops.host}:{ops.port}"]}]
+    assert container["scrape_configs"][0]["static_configs"] == [{"targets": [f"gate:{ops.port}"]}]
+    # The alerts ask for the job by this name.
+    assert {config["scrape_configs"][0]["job_name"] for config in (host, container)} == {"comfygate"}
+
+
+def test_every_alert_says_how_urgent_it_is_and_what_to_do() -> None:
+    words = (DEPLOY.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    rules = read_yaml(DEPLOY / "prometheus" / "rules.yml")["groups"][0]["rules"]
+
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["summary"].endswith(".")
+        assert f"| `{rule['alert']}` |" in words
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+@pytest.mark.parametrize("arguments", [("rules", "rules.yml"), ("config", "prometheus.yml")])
+def test_promtool_accepts(arguments: tuple[str, str]) -> None:
+    kind, file = arguments
+    said = subprocess.run(
+        [str(PROMTOOL), "check", kind, str(DEPLOY / "prometheus" / file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "SUCCESS" in said.stdout
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.yml"
+    cases.write_text(json.dumps(_alert_cases()), encoding="utf-8")  # JSON is YAML
+
+    said = subprocess.run(
+        [str(PROMTOOL), "test", "rules", str(cases)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def _summary(alert: str, labels: dict[str, str]) -> str:
+    """What the alert says, with its labels put in."""
+    rules = read_yaml(DEPLOY / "prometheus" / "rules.yml")["groups"][0]["rules"]
+    text = next(str(rule["annotations"]["summary"]) for rule in rules if rule["alert"] == alert)
+    for name, value in labels.items():
+        text = text.replace(f"{{{{ $labels.{name} }}}}", value)
+    return text
+
+
+def _alert_cases() -> dict[str, Any]:
+    def case(series: dict[str, str], at: str, alert: str, *fires: dict[str, str]) -> dict[str, Any]:
+        expected = [{"exp_labels": labels, "exp_annotations": {"summary": _summary(alert, labels)}} for labels in fires]
+        return {
+            "interval": "1m",
+            "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "alert_rule_test": [{"eval_time": at, "alertname": alert, "exp_alerts": expected}],
+        }
+
+    page, ticket = {"severity": "page"}, {"severity": "ticket"}
+    bad = 'comfygate_config_reloads_total{result="bad"}'
+    key = 'comfygate_key_expiry_days{key="7f3a9c21",tenant="acme"}'
+    failed = 'comfygate_jobs_ended_total{tenant="acme",outcome="failed"}'
+    done = 'comfygate_jobs_ended_total{tenant="acme",outcome="completed"}'
+    tests = [
+        case({"comfygate_upstream_up": "1 0 0 0 0"}, "2m", "ComfyUIDown"),
+        case({"comfygate_upstream_up": "1 0 0 0 0"}, "4m", "ComfyUIDown", page),
+        case({"comfygate_worker_stuck": "0 1 1 1"}, "3m", "ComfyUIWorkerStuck", page),
+        # A first mistake, of a counter that did not exist before.
+        case({bad: "_ _ 1 1 1"}, "3m", "ConfigurationRefused", ticket | {"result": "bad"}),
+        case({bad: "1x40"}, "30m", "ConfigurationRefused"),
+        case({key: "13"}, "0m", "KeyExpiresSoon", ticket | {"key": "7f3a9c21", "tenant": "acme"}),
+        case({key: "-1"}, "0m", "KeyExpiresSoon"),
+        case({failed: "0+1x40", done: "0x40"}, "40m", "JobsFailing", ticket | {"tenant": "acme"}),
+        case({failed: "0+1x40", done: "0+9x40"}, "40m", "JobsFailing"),
+    ]
+    return {"rule_files": [str(DEPLOY / "prometheus" / "rules.yml")], "evaluation_interval": "1m", "tests": tests}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def _prometheus(folder: Path, target: str) -> AsyncIterator[str]:
+    config = (DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+    file = folder / "prometheus.yml"
+    file.write_text(config.replace("127.0.0.1:9190", target).replace("15s", "1s"), encoding="utf-8")
+    shutil.copy(DEPLOY / "prometheus" / "rules.yml", folder / "rules.yml")
+    port = _free_port()
+    process = await asyncio.create_subprocess_exec(
+        str(PROMETHEUS),
+        f"--config.file={file}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _ask(session: aiohttp.ClientSession, server: str, expression: str) -> Any:
+    async with session.get(f"{server}/api/v1/query", params={"query": expression}) as response:
+        answer = await response.json()
+    assert answer["status"] == "success", answer
+    return answer["data"]["result"]
+
+
+async def _make_traffic(gate: Running) -> None:
+    async with gate.session.ws_connect(gate.address("/ws?clientId=scrape"), headers=gate.headers("alice")):
+        for _ in range(3):
+            await gate.json("POST", "/prompt", "alice", json={"prompt": WORKFLOW, "client_id": "scrape"})
+            assert await gate.status("GET", "/queue", None) == 401
+            assert await gate.status("GET", "/history", "mallory") == 200
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="Prometheus is not installed")
+async def test_a_real_prometheus_answers_every_query(gate: Running, tmp_path: Path) -> None:
+    target = gate.ops_url.removeprefix("http://")
+    async with _prometheus(tmp_path, target) as server, aiohttp.ClientSession() as session:
+        assert await gate.status("GET", "/queue", None, headers={"X-API-Key": "wrong"}) == 401
+        async with asyncio.timeout(60):
+            while True:  # a rate needs two scrapes with traffic between them
+                await _make_traffic(gate)
+                with contextlib.suppress(aiohttp.ClientError):
+                    seen = await _ask(
+                        session, server, 'sum(rate(comfygate_jobs_ended_total{outcome="completed"}[1m])) > 0'
+                    )
+                    scrapes = await _ask(session, server, 'count_over_time(up{job="comfygate"}[1m]) > 3')
+                    if seen and scrapes:
+                        break
+                await asyncio.sleep(0.2)
+        for name, expression in panel_queries():
+            asked = RANGE.sub("1m", expression).replace("$tenant", ".*")
+            found = await _ask(session, server, asked)
+            assert found or any(metric in asked for metric in MAY_BE_EMPTY), f"{name}: {asked}"
+        for _, expression in alert_queries():
+            await _ask(session, server, expression)
+        async with session.get(f"{server}/api/v1/rules") as response:
+            groups = (await response.json())["data"]["groups"]
+        assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}

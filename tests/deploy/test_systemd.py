@@ -1,0 +1,108 @@
+"""The units: what they start exists, with the paths, ports and times of the configuration; systemd itself reads them where it is installed."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from typer.testing import CliRunner
+
+from proxy.cli import app
+from proxy.commands.check import _about_comfyui
+from proxy.config.units import parse_duration
+from tests.deploy.files import DEPLOY, shipped
+from tests.deploy.plainyaml import read_yaml
+
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+README = (DEPLOY / "systemd" / "README.md").read_text(encoding="utf-8")
+
+
+def read(name: str) -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "systemd" / f"{name}.service", encoding="utf-8")
+    return unit
+
+
+def test_there_are_three() -> None:
+    assert [unit.stem for unit in UNITS] == ["cloudflared", "comfygate", "comfyui"]
+
+
+@pytest.mark.parametrize("unit", [unit.stem for unit in UNITS])
+def test_runs_hardened_as_a_user_of_its_own(unit: str) -> None:
+    service = read(unit)["Service"]
+
+    assert service["User"] == unit
+    assert service["NoNewPrivileges"] == "yes"
+    assert service["CapabilityBoundingSet"] == ""
+    assert service["ProtectSystem"] == "strict"
+    assert service["ProtectHome"] == "yes"
+    assert service["PrivateTmp"] == "yes"
+    assert read(unit)["Install"]["WantedBy"] == "multi-user.target"
+    assert f"useradd --system --home-dir {'/var/empty' if unit == 'cloudflared' else f'/var/lib/{unit}'}" in README
+
+
+def test_the_gate_is_started_with_a_command_that_exists() -> None:
+    program, command, option, file = read("comfygate")["Service"]["ExecStart"].split()
+
+    assert program.endswith("/.venv/bin/comfygate")
+    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+    assert option == "--config"
+    assert f"/opt/comfygate/config.toml {file}" in README
+    assert f"keys create --tenant acme --config {file}" in README
+
+
+def test_systemd_waits_for_the_gate_as_long_as_it_drains() -> None:
+    service = read("comfygate")["Service"]
+
+    assert service["Type"] == "notify"
+    assert float(service["WatchdogSec"]) >= 10
+    assert float(service["TimeoutStopSec"]) > shipped().server.shutdown_grace
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert f'state_dir = "/var/lib/{service["StateDirectory"]}"' in README
+
+
+def test_comfyui_listens_where_the_gate_looks_and_nowhere_else() -> None:
+    command = read("comfyui")["Service"]["ExecStart"].split()
+    upstream = urlsplit(shipped().upstream.url)
+
+    assert command[command.index("--listen") + 1] == upstream.hostname
+    assert command[command.index("--port") + 1] == str(upstream.port)
+    # What `comfygate check` would warn of.
+    assert _about_comfyui({"system": {"argv": command, "comfyui_version": "0.33.0"}}) == []
+    assert read("comfyui")["Service"]["IPAddressDeny"] == "any"
+    assert f'upstream.directory = "{command[command.index("--base-directory") + 1]}"' in README
+
+
+def test_the_tunnel_reads_the_configuration_beside_it() -> None:
+    service = read("cloudflared")["Service"]
+    tunnel = read_yaml(DEPLOY / "cloudflared" / "config.yml")
+    words = (DEPLOY / "cloudflared" / "README.md").read_text(encoding="utf-8")
+    file = service["ExecStart"].split()[service["ExecStart"].split().index("--config") + 1]
+
+    assert f"cp deploy/cloudflared/config.yml {file}" in words
+    assert float(service["TimeoutStopSec"]) > parse_duration(tunnel["grace-period"])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_understands_every_line(unit: Path, tmp_path: Path) -> None:
+    # The programs are not installed here; everything else of the unit is.
+    text = re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", unit.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    copy = tmp_path / unit.name
+    copy.write_text(text, encoding="utf-8")
+
+    said = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (said.returncode, said.stdout + said.stderr) == (0, "")
