@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,12 +62,18 @@ def program(*arguments: str, key: str = "", speaks_on_stderr: bool = False) -> I
     pipe = {"stderr" if speaks_on_stderr else "stdout": subprocess.PIPE}
     other = {"stdout" if speaks_on_stderr else "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, *arguments], cwd=_ROOT, text=True, **pipe, **other)  # type: ignore[call-overload]
+    stream = process.stderr if speaks_on_stderr else process.stdout
+    # A pipe that nobody reads fills up, and the program would wait for it.
+    rest = threading.Thread(target=deque, args=(stream, 0))
     with process:
         try:
-            stream = process.stderr if speaks_on_stderr else process.stdout
-            yield Program(_address_of(stream), psutil.Process(process.pid), key)
+            address = _address_of(stream)
+            rest.start()
+            yield Program(address, psutil.Process(process.pid), key)
         finally:
             process.kill()
+            if rest.ident is not None:
+                rest.join()
 
 
 def _address_of(stream: IO[str]) -> str:

@@ -19,6 +19,7 @@ from policy.violation import Reason, Violation
 
 ROOT: Final = "tenants"
 MAX_PATH_BYTES: Final = 1024
+MAX_SEGMENTS: Final = 32  # ComfyUI makes the folders of userdata that is only asked for
 MAX_SEGMENT_BYTES: Final = 200  # ComfyUI adds a counter and an extension; file systems end at 255
 MAX_CLIENT_ID_LENGTH: Final = 128
 
@@ -28,6 +29,11 @@ _DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SEPARATORS = frozenset("/\\:")
+_MAX_LEAD: Final = 302
+_PATH_STOP = re.compile(r"[\r\n\"'<>|*?:]")
+_LEADING_SLASH = re.compile(r"(?<![\w.-])[\\/]")
+_DRIVE = re.compile(r"(?<![\w.-])[A-Za-z]:")
+_WORD = re.compile(r"[\w.-]")
 _RANDOM_NAME = re.compile(
     r"(?:preview3d|preview3d_advanced|preview_splat|preview_pointcloud|bg)_[0-9a-f]{32}\.[a-z0-9]{1,8}"
 )
@@ -113,7 +119,7 @@ class Namespace:
         """Takes the tenant's root, and what stands before it in an absolute path, out of a message."""
         if ROOT not in text:
             return text
-        return _mentions_of(self.tenant).sub("", text)
+        return _without_mentions(text, self.tenant)
 
     def path_to_client(self, path: str) -> str | None:
         """The client's name for an upstream path; "" for the tenant's root, None for what is not the tenant's."""
@@ -146,9 +152,37 @@ class Namespace:
 
 @lru_cache(maxsize=1024)
 def _mentions_of(tenant: str) -> re.Pattern[str]:
-    # The length before the root is bounded, so that a long text of slashes costs linear time.
-    before = r"(?<![\w.-])(?:(?:[A-Za-z]:)?[\\/][^\r\n\"'<>|*?:]{0,300}?(?<=[\\/]))?"
-    return re.compile(before + rf"{ROOT}[\\/]+{re.escape(tenant)}(?:[\\/]+|(?![\w-]))")
+    return re.compile(rf"{ROOT}[\\/]+{re.escape(tenant)}(?:[\\/]+|(?![\w-]))")
+
+
+def _without_mentions(text: str, tenant: str) -> str:
+    """Cuts out `tenants/<tenant>/` with the absolute path that leads to it.
+
+    SECURITY: how far back a path may begin is bounded and looked at once for each mention: as one pattern this took seconds for
+    megabytes of slashes, and everybody waited (tests/security/test_slow_texts.py).
+    """
+    kept: list[str] = []
+    end = 0
+    for found in _mentions_of(tenant).finditer(text):
+        start = _start_of_path(text, max(end, found.start() - _MAX_LEAD), found.start())
+        if start is not None:
+            kept.append(text[end:start])
+            end = found.end()
+    return "".join((*kept, text[end:]))
+
+
+def _start_of_path(text: str, earliest: int, mention: int) -> int | None:
+    """Where the path begins that has its root's name at `mention`; None when that is the end of another word."""
+    if mention and text[mention - 1] in "\\/":
+        first = earliest
+        for stop in _PATH_STOP.finditer(text, earliest, mention):
+            first = stop.end()
+        slash = _LEADING_SLASH.search(text, first, mention)
+        if slash is not None:
+            drive = _DRIVE.match(text, slash.start() - 2) if slash.start() - 2 >= earliest else None
+            return slash.start() - 2 if drive else slash.start()
+        return mention
+    return None if mention and _WORD.match(text[mention - 1]) else mention
 
 
 def split_path(path: UpstreamPath) -> tuple[UpstreamPath, UpstreamPath]:
@@ -193,7 +227,10 @@ def check_path(path: str) -> None:
     """Accepts a relative path that POSIX, Windows and every normalisation read the same way. Raises Violation(name-refused) for others."""
     if len(path.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
         raise _refused(f"a path has at most {MAX_PATH_BYTES} bytes")
-    for segment in path.split("/"):
+    segments = path.split("/")
+    if len(segments) > MAX_SEGMENTS:
+        raise _refused(f"a path has at most {MAX_SEGMENTS} segments")
+    for segment in segments:
         _check_segment(segment)
 
 

@@ -142,6 +142,8 @@ class Route:
     """The call adds to what the tenant stores, so its quota is looked at."""
     needs_files: bool = False
     """The rule shows the tenant's own files."""
+    is_large: bool = False
+    """The answer is made of workflows, which may be megabytes each: few at a time per tenant."""
 
     @property
     def name(self) -> str:

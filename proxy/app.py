@@ -68,7 +68,9 @@ class Gate:
         except (OSError, ValueError) as error:
             raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
         ledger = Ledger()
-        self._desk = Desk(ledger, self._limits.slots, self._limits.budgets, _weights(config), self._queued)
+        self._desk = Desk(
+            ledger, self._limits.slots, self._limits.budgets, _weights(config), self._queued, self._is_taken
+        )
         catalogue = CatalogueSource(upstream)
         observer = Observer(
             upstream,
@@ -248,6 +250,9 @@ class Gate:
                 change = "added" if was is None else "removed" if now is None else "changed"
                 key = now or was
                 self.audit.write("key", key=key_id, change=change, tenant=key.tenant if key else None)
+
+    async def _is_taken(self, prompt_id: str) -> bool:
+        return await self.services.observer.has_job(prompt_id)
 
     def _queued(self, job: Job) -> None:
         # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.

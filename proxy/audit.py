@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -32,26 +33,23 @@ class AuditTrail:
         self._keep = keep
         self._handle: int | None = None
         self._size = 0
+        self._is_open = False
+        self._is_torn = False
         self._has_failed = False
 
     def open(self) -> None:
         """Raises OSError: an operator who asked for a trail is told at the start when there can be none."""
-        if self._file is None:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        self._size = os.fstat(self._handle).st_size
-        if self._size and not self._ends_whole():
-            self._size += os.write(self._handle, b"\n")  # the machine stopped in the middle of a line
+        if self._file is not None:
+            self._open_file(self._file)
+            self._is_open = True
 
     def close(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        self._is_open = False
+        self._close_file()
 
     def write(self, event: str, **fields: Any) -> None:
         """Appends one line, in one write, so that a killed process leaves whole lines."""
-        if self._handle is None:
+        if not self._is_open:
             return
         line = orjson.dumps(
             {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields},
@@ -59,10 +57,7 @@ class AuditTrail:
             default=str,
         )
         try:
-            if self._size and self._size + len(line) > self._max_bytes:
-                self._rotate()
-            os.write(self._handle, line)
-            self._size += len(line)
+            self._append(line)
             self._has_failed = False
         except OSError as error:
             if not self._has_failed:
@@ -71,7 +66,7 @@ class AuditTrail:
 
     def exchange(self, exchange: Exchange) -> None:
         """What of an exchange belongs in the trail: submissions, logins, refused routes."""
-        if self._handle is None:
+        if not self._is_open:
             return
         if exchange.route == SUBMISSION:
             is_refused = bool(exchange.reason) or exchange.status >= 400
@@ -95,20 +90,51 @@ class AuditTrail:
             **({"failing_class": job.failing_class} if job.failing_class else {}),
         )
 
-    def _ends_whole(self) -> bool:
-        assert self._handle is not None, "open() made it"
-        os.lseek(self._handle, -1, os.SEEK_END)
-        return os.read(self._handle, 1) == b"\n"
+    def _append(self, line: bytes) -> None:
+        failure: OSError | None = None
+        if self._size and self._size + len(line) > self._max_bytes:
+            try:
+                self._rotate()
+            except OSError as error:
+                failure = error  # a trail that cannot be rotated grows: that is better than a line that is not there
+        assert self._file is not None, "only an open trail is written"
+        handle = self._open_file(self._file) if self._handle is None else self._handle
+        if self._is_torn:
+            line = b"\n" + line
+        written = os.write(handle, line)
+        self._size += written
+        self._is_torn = written < len(line)  # the disk is full: write(2)
+        if self._is_torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if failure is not None:
+            raise failure
+
+    def _open_file(self, file: Path) -> int:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = self._handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._size = os.fstat(handle).st_size
+        # The machine may have stopped in the middle of a line.
+        self._is_torn = bool(self._size) and not _ends_whole(handle)
+        return handle
+
+    def _close_file(self) -> None:
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            os.close(handle)
 
     def _rotate(self) -> None:
         assert self._file is not None, "only an open trail is rotated"
-        self.close()
+        self._close_file()
         for number in range(self._keep - 1, 0, -1):
             older = _numbered(self._file, number)
             if older.exists():
                 older.replace(_numbered(self._file, number + 1))
         self._file.replace(_numbered(self._file, 1))
-        self.open()
+
+
+def _ends_whole(handle: int) -> bool:
+    os.lseek(handle, -1, os.SEEK_END)
+    return os.read(handle, 1) == b"\n"
 
 
 def read_trail(file: Path, keep: int) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The command line: `comfygate demo | serve | check | keys | policy | audit`. Parses, calls, prints; the work is elsewhere."""
+"""The command line: `comfygate demo | serve | check | keys | policy | audit | connect`. Parses, calls, prints; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.commands import audit, check, demo, keys, policy, serve
+from proxy.commands import audit, check, connect, demo, keys, policy, serve
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 
@@ -24,6 +24,7 @@ app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("audit")(audit.audit)
 app.command("demo")(demo.demo)
+app.command("connect")(connect.connect)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ What the observer sees of the jobs comes back here: slots are freed, GPU seconds
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from policy.call import ClaimedJob, ClaimJob, JobNews
 from policy.fairness import FairQueue, Listed
@@ -19,8 +19,12 @@ from proxy.tasks import Tasks
 _log = logging.getLogger("comfygate")
 
 
+async def _is_unknown(prompt_id: str) -> bool:
+    return False
+
+
 class Desk:
-    """on_queued is called for each job that ComfyUI took."""
+    """on_queued is called for each job that ComfyUI took. is_taken: whether it has a job of this id, whoever sent it."""
 
     def __init__(
         self,
@@ -29,12 +33,14 @@ class Desk:
         budgets: Budgets,
         weights: Mapping[str, float],
         on_queued: Callable[[Job], None] = lambda job: None,
+        is_taken: Callable[[str], Awaitable[bool]] = _is_unknown,
     ) -> None:
         self._ledger = ledger
         self._slots = slots
         self._budgets = budgets
         self._fair = FairQueue(weights)
         self._on_queued = on_queued
+        self._is_taken = is_taken
         self._tasks = Tasks()
 
     async def stop(self) -> None:
@@ -45,8 +51,11 @@ class Desk:
 
     async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
         """Raises LimitExceeded when the tenant has no slot or no budget left; then nothing is claimed."""
-        tenant = principal.tenant
-        job = self._ledger.claim(tenant, wish.prompt_id, subject=principal.subject, workflow=wish.workflow)
+        tenant, prompt_id = principal.tenant, wish.prompt_id
+        # SECURITY: with the id of a job beside the gate, a tenant would read and stop that job (tests/matrix/test_reuse.py).
+        if prompt_id is not None and await self._is_taken(prompt_id):
+            prompt_id = None
+        job = self._ledger.claim(tenant, prompt_id, subject=principal.subject, workflow=wish.workflow)
         try:
             await self._slots.claim_job(tenant, job.prompt_id)
             job.number = self._fair.claim(tenant, job.prompt_id, wish.workflow, wish.priority)
@@ -86,7 +95,7 @@ class Desk:
     def ended(self, job: Job) -> None:
         """However it ended: what it used is counted, what it held is free."""
         self._slots.free_job(job.prompt_id)
-        if job.started_at_s is None or job.outcome is Outcome.LOST:
+        if job.started_at_s is None or (job.outcome is Outcome.LOST and not job.gpu_s):
             self._fair.release(job.prompt_id)
         else:
             gpu_s = job.gpu_s if job.gpu_s > 0 else None

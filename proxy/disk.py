@@ -17,11 +17,13 @@ from typing import Final
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 
 from policy.call import UpstreamPath
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
 from proxy.answers import CONTENT_SECURITY_POLICY, SANDBOX
+from proxy.turns import Turns
 
 # What browsers show without running anything in it; all else is left to ComfyUI, which knows how to defuse active types.
 _PLAIN_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "audio/", "video/")
@@ -42,6 +44,7 @@ class Disk:
 
     directory: Path
     _usages: dict[TenantId, _Usage] = field(default_factory=dict)
+    _turns: Turns = field(default_factory=Turns)
 
     async def find(self, folder: Folder, path: UpstreamPath) -> Path | None:
         """The file, when it is a plain one that a browser only shows; None leaves the answer to ComfyUI."""
@@ -52,11 +55,13 @@ class Disk:
 
     async def usage_bytes(self, tenant: TenantId) -> int:
         """What the tenant's files take: uploads, outputs, saved workflows. Counted at most every few seconds; `add` keeps it true between."""
-        known = self._usages.get(tenant)
-        if known is None or time.monotonic() - known.read_at_s > _USAGE_FRESH_S:
-            used = await asyncio.to_thread(self._count, tenant)
-            known = self._usages[tenant] = _Usage(used, time.monotonic())
-        return known.used_bytes
+        # One count at a time: a tenant with many files would take all threads, and everybody's pictures wait for one.
+        async with self._turns.of(tenant):
+            known = self._usages.get(tenant)
+            if known is None or time.monotonic() - known.read_at_s > _USAGE_FRESH_S:
+                used = await asyncio.to_thread(self._count, tenant)
+                known = self._usages[tenant] = _Usage(used, time.monotonic())
+            return known.used_bytes
 
     def add(self, tenant: TenantId, amount_bytes: int) -> None:
         """Bytes that were just stored."""
@@ -99,9 +104,16 @@ class Disk:
         return deleted
 
 
+class _PreparedOnce(web.FileResponse):
+    """aiohttp prepares whatever a handler returns, and a FileResponse would be sent a second time (tests/matrix/test_disk.py)."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None if self.prepared else await super().prepare(request)
+
+
 def serve_file(file: Path, *, cache_control: str) -> web.FileResponse:
     """A response with Range, ETag and sendfile, headed as ComfyUI heads it."""
-    response = web.FileResponse(file, chunk_size=256 * 1024)
+    response = _PreparedOnce(file, chunk_size=256 * 1024)
     response.headers[hdrs.CONTENT_DISPOSITION] = _disposition(file.name)
     response.headers[hdrs.CACHE_CONTROL] = cache_control
     response.headers["X-Content-Type-Options"] = "nosniff"

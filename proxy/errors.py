@@ -48,6 +48,10 @@ class UpstreamUnavailable(Exception):
         self.status = status
 
 
+class ReplyTooLarge(UpstreamUnavailable):
+    """ComfyUI answers more than is read of one answer: 502."""
+
+
 class UpstreamTimeout(Exception):
     """ComfyUI took longer than the route's limit: 504."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from policy.caller import OwnFiles
 from policy.namespace import Folder, Namespace, is_path
 from policy.principal import TenantId
+from proxy.turns import Turns
 
 MAX_LISTED: Final = 10_000
 
@@ -21,11 +23,14 @@ class TenantFiles:
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
+        self._turns = Turns()
 
     async def listing(self, tenant: TenantId) -> OwnFiles:
         if self._directory is None:
             return self.unknown
-        return await asyncio.to_thread(self._list, tenant)
+        # One at a time: a tenant with many files would take all threads, and everybody's pictures wait for one.
+        async with self._turns.of(tenant):
+            return await asyncio.to_thread(self._list, tenant)
 
     def _list(self, tenant: TenantId) -> OwnFiles:
         return OwnFiles(
@@ -36,10 +41,13 @@ class TenantFiles:
         assert self._directory is not None, "asked only where the folder is known"
         root = self._directory / folder.value / Namespace(tenant).root
         found: list[tuple[float, str]] = []
-        for path, folders, files in os.walk(root):
+        for seen, (path, folders, files) in enumerate(os.walk(root)):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in files:
                 relative = (Path(path) / name).relative_to(root).as_posix()
                 if not name.startswith(".") and is_path(relative) and len(found) < MAX_LISTED:
-                    found.append(((Path(path) / name).lstat().st_mtime, relative))
+                    with suppress(FileNotFoundError):  # deleted meanwhile
+                        found.append(((Path(path) / name).lstat().st_mtime, relative))
+            if len(found) >= MAX_LISTED or seen >= MAX_LISTED:
+                break
         return tuple(name for _, name in sorted(found, reverse=True))

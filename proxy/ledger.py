@@ -52,6 +52,8 @@ class Job:
     temp_files: frozenset[str] = frozenset()
     is_over: bool = False
     """Its client was told that it ended; ComfyUI may not have been asked yet how."""
+    is_deleted: bool = False
+    """Its client deleted it before that."""
 
 
 @dataclass(slots=True)
@@ -70,7 +72,11 @@ class TenantJobs:
         return self._in(JobState.RUNNING)
 
     def finished(self) -> list[str]:
-        return [prompt_id for prompt_id, job in self.jobs.items() if job.state is JobState.ENDED or job.is_over]
+        return [
+            prompt_id
+            for prompt_id, job in self.jobs.items()
+            if (job.state is JobState.ENDED or job.is_over) and not job.is_deleted
+        ]
 
     def has_temp_file(self, name: str) -> bool:
         return any(name in job.temp_files for job in self.jobs.values())
@@ -182,14 +188,21 @@ class Ledger:
             name for job in jobs if job.ended_at_s is not None and job.ended_at_s < before_s for name in job.temp_files
         )
 
-    def end(self, job: Job, entry: Mapping[str, Any] | None) -> bool:
-        """Closes a job with its history entry, None when ComfyUI has none; says whether that is news."""
+    def end(self, job: Job, entry: Mapping[str, Any] | None, *, was_watched: bool = False) -> bool:
+        """Closes a job with its history entry, None when ComfyUI has none; says whether that is news.
+
+        was_watched: the gate was connected all the time, so that a job without an entry was deleted and not lost.
+        """
         if job.state is JobState.ENDED:
             return False
         job.state = JobState.ENDED
         job.ended_at_s = self._clock()
         told = job.temp_files
         read_history(job, entry)
+        if was_watched and job.outcome is Outcome.LOST and job.started_at_s is not None:
+            # SECURITY: who deletes a job from the history, or makes its entry unreadable, before the gate has read it, has used the GPU
+            # all the same (tests/security/test_unreadable.py).
+            job.gpu_s = max(0.0, job.ended_at_s - job.started_at_s)
         self._own_temp_files(job, job.temp_files - told)
         self._ended[job.prompt_id] = None
         while len(self._ended) > MAX_ENDED_JOBS:
@@ -202,6 +215,8 @@ class Ledger:
             job = self._jobs.get(prompt_id)
             if job is not None and job.state is JobState.ENDED:
                 self.release(prompt_id)
+            elif job is not None and job.is_over:
+                job.is_deleted = True
 
     def ended(self) -> list[str]:
         """Jobs whose end is known, oldest end first."""

@@ -75,6 +75,45 @@ class Listener:
 
 
 class _Connection(web.RequestHandler):
+    """Closed when a head that was begun is not whole in time; the first one counts as begun with the connection.
+
+    aiohttp would wait for either as long as for a connection that is idle between two requests.
+    """
+
+    __slots__ = ("_head_timer", "_header_timeout_s")
+
+    def __init__(self, manager: web.Server, *, header_timeout_s: float, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._header_timeout_s = header_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._head_timer = self._loop.call_later(self._header_timeout_s, self._give_up)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._stop_timer()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._header_timeout_s, self._give_up)
+        elif self._request_count:
+            self._stop_timer()
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -101,20 +140,17 @@ class _Connection(web.RequestHandler):
 
 
 class BoundedServer(web.Server):
-    """A server that takes so many connections and no more, and closes those that send no request in time.
-
-    aiohttp waits for the first request of a connection without end; later ones are under its keep-alive.
-    """
+    """A server that takes so many connections and no more, and closes those whose heads do not come in time."""
 
     def __init__(self, handler: Handler, *, take: Take, header_timeout_s: float, **options: Any) -> None:
         super().__init__(handler, **options)
         self._options = {name: value for name, value in options.items() if name != "handler_cancellation"}
         self._take = take
         self._header_timeout_s = header_timeout_s
-        self._held: dict[web.RequestHandler, tuple[AbstractContextManager[object], asyncio.TimerHandle]] = {}
+        self._held: dict[web.RequestHandler, AbstractContextManager[object]] = {}
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._options)
+        return _Connection(self, loop=self._loop, header_timeout_s=self._header_timeout_s, **self._options)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -123,20 +159,13 @@ class BoundedServer(web.Server):
             transport.abort()
             return
         place.__enter__()
-        loop = asyncio.get_running_loop()
-        self._held[handler] = (place, loop.call_later(self._header_timeout_s, self._check, handler, transport))
+        self._held[handler] = place
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        held = self._held.pop(handler, None)
-        if held is not None:
-            held[0].__exit__(None, None, None)
-            held[1].cancel()
-
-    def _check(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Closes a connection whose first request did not come whole."""
-        if not handler._request_count and handler._current_request is None:
-            transport.abort()
+        place = self._held.pop(handler, None)
+        if place is not None:
+            place.__exit__(None, None, None)
 
 
 def public_server(handler: Handler, settings: ServerSettings, take: Take) -> web.Server:

@@ -63,6 +63,7 @@ class Metrics:
         self.config_reloads = self._counter("config_reloads", "Changed configurations, by result.", "result")
         for result in ("good", "bad"):
             self.config_reloads.labels(result)
+            self.logins.labels(result)
         self.key_expiry_days = self._gauge("key_expiry_days", "Days until an API key expires.", "key", "tenant")
         self._bound: dict[tuple[str, str, int, str], Counter] = {}
         self._times: dict[str, tuple[Histogram, Histogram]] = {}
@@ -88,6 +89,8 @@ class Metrics:
             bodies[1].inc(exchange.sent_bytes)
         if exchange.route.startswith("POST /upload/") and exchange.status == 200:
             self.uploads.labels(tenant).inc()
+        if "login" in exchange.notes:
+            self.logins.labels(exchange.notes["login"]).inc()
         if exchange.reason:
             self.refusals.labels(exchange.reason).inc()
 

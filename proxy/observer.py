@@ -12,10 +12,10 @@ from typing import Any, Final
 from aiohttp import WSMsgType
 
 from policy.call import Opaque, UpstreamCall
-from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 from proxy.ledger import Job, JobState, Ledger, Outcome
 from proxy.tasks import Tasks
-from proxy.upstream import Upstream
+from proxy.upstream import MAX_REPLY_BYTES, Upstream
 
 SYNC_LIMIT_S: Final = 30.0
 _POLL_BUSY_S: Final = 5.0
@@ -25,6 +25,8 @@ _SETTLE_S: Final = 0.03  # ComfyUI announces a change several times within a few
 _CLAIM_LOST_S: Final = 120.0  # a submission whose answer never came: it is in the queue by then, or nowhere
 STUCK_AFTER_S: Final = 60.0
 _HISTORY_PAGE: Final = 100
+_PAGE_BYTES: Final = 32 * 1024**2
+_MAX_UNREADABLE: Final = 200
 
 _log = logging.getLogger("comfygate")
 
@@ -133,24 +135,51 @@ class Observer:
     async def rebuild(self) -> None:
         """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
         ended = self._ledger.ended()
-        listed: set[str] = set()
-        offset = 0
-        while True:
-            reply = await self._ask(_get("history", max_items=str(_HISTORY_PAGE), offset=str(offset)))
-            page = reply if isinstance(reply, dict) else {}
-            for prompt_id, entry in page.items():
-                self._adopt_ended(prompt_id, entry)
-            listed |= page.keys()
-            offset += len(page)
-            if len(page) < _HISTORY_PAGE:
-                break
-        if listed.isdisjoint(ended):
+        listed, is_whole = await self._read_history()
+        if is_whole and listed.isdisjoint(ended):
             # ComfyUI was restarted: its history is empty, and so is its temp folder, whose names it will use again.
             self._ledger.forget_history(ended)
-        await self.sync()
+        await self.sync(was_watched=False)
 
-    async def sync(self) -> None:
-        """Compares the ledger with ComfyUI's queue and closes what is no longer in it."""
+    async def _read_history(self) -> tuple[set[str], bool]:
+        """Takes up what ComfyUI's history lists, page by page; its ids, and whether all of it could be read.
+
+        SECURITY: a page that cannot be read, or is too large, is asked for in smaller ones: what one tenant's job has in it hides no
+        other job, and keeps no gate from its start (tests/security/test_unreadable.py).
+        """
+        listed: set[str] = set()
+        offset, size, unreadable = 0, _HISTORY_PAGE, 0
+        while unreadable < _MAX_UNREADABLE:
+            page = await self._history_page(offset, size)
+            if page is None and size > 1:
+                size = max(1, size // 8)
+            elif page is None:
+                unreadable += 1
+                offset += 1
+            else:
+                for prompt_id, entry in page.items():
+                    self._adopt_ended(prompt_id, entry)
+                listed |= page.keys()
+                offset += len(page)
+                if len(page) < size:
+                    break
+                size = min(_HISTORY_PAGE, size * 2)
+        if unreadable:
+            _log.warning("%d entries of ComfyUI's history cannot be read: their tenants do not see them", unreadable)
+        return listed, not unreadable
+
+    async def _history_page(self, offset: int, size: int) -> dict[str, Any] | None:
+        call = _get("history", max_items=str(size), offset=str(offset))
+        try:
+            reply = await self._upstream.ask(
+                call, time_limit_s=SYNC_LIMIT_S, max_bytes=_PAGE_BYTES if size > 1 else MAX_REPLY_BYTES
+            )
+        except ReplyTooLarge:
+            return None
+        return reply.value if reply.status == 200 and isinstance(reply.value, dict) else None
+
+    async def sync(self, *, was_watched: bool = True) -> None:
+        """Compares the ledger with ComfyUI's queue and closes what is no longer in it. was_watched: see `Ledger.end`."""
         known = {job.prompt_id for job in self._ledger.active() if job.state is not JobState.CLAIMED}
         stale_at_s = time.time() - _CLAIM_LOST_S
         known |= {job.prompt_id for job in self._ledger.active() if job.claimed_at_s < stale_at_s}
@@ -165,8 +194,16 @@ class Observer:
             if job is not None:
                 self._ledger.submitted(prompt_id, job.number)
         for prompt_id in known - running - pending:
-            await self._close(prompt_id)
+            await self._close(prompt_id, was_watched)
         self._on_synced()
+
+    async def has_job(self, prompt_id: str) -> bool:
+        """Whether ComfyUI has or had a job of this id, whoever sent it. Raises UpstreamUnavailable, UpstreamTimeout."""
+        if self._ledger.knows(prompt_id):
+            return True
+        ended = await self._ask(_get("history", prompt_id))
+        running, pending = await self._queue()
+        return bool(ended) or prompt_id in running | pending
 
     async def _queue(self) -> tuple[set[str], set[str]]:
         """Ids that run and that wait. /api/jobs is a short list; /queue carries every graph, so it is read only for unknown ids."""
@@ -202,13 +239,16 @@ class Observer:
                 self._ledger.submitted(prompt_id, _number_of(item))
         return found
 
-    async def _close(self, prompt_id: str) -> None:
+    async def _close(self, prompt_id: str, was_watched: bool) -> None:
         job = self._ledger.job(prompt_id)
         if job is None:
             return
-        reply = await self._ask(_get("history", prompt_id))
+        try:
+            reply = await self._ask(_get("history", prompt_id))
+        except ReplyTooLarge:
+            reply = None  # the others' jobs are still to be closed
         entry = reply.get(prompt_id) if isinstance(reply, dict) else None
-        if self._ledger.end(job, entry):
+        if self._ledger.end(job, entry, was_watched=was_watched):
             self._on_ended(job)
         if job.outcome is Outcome.LOST:
             self._ledger.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace

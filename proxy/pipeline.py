@@ -23,6 +23,7 @@ from policy.routes import (
     AdminsOnly,
     Asks,
     Body,
+    Budget,
     Describes,
     Match,
     Refused,
@@ -43,9 +44,12 @@ from proxy.errors import ClientGone, Refusal, refusal_for
 from proxy.exchange import Exchange
 from proxy.services import Services
 from proxy.tasks import Tasks
+from proxy.turns import Turns
 from proxy.upload import UploadStream
 from proxy.upstream import SMALL_BYTES
 
+LARGE_AT_ONCE: Final = 2
+"""Of one tenant: answers that are made of whole workflows."""
 MAX_AUDITED: Final = 50
 """Classes of one refused workflow in the audit trail."""
 
@@ -66,6 +70,7 @@ class Pipeline:
         self.is_draining = False
         self._running = 0
         self._tasks = Tasks(is_watched=True)
+        self._readers = Turns(LARGE_AT_ONCE)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -113,12 +118,31 @@ class Pipeline:
             exchange.route = match.route.name
         principal = exchange.principal = await services.gatekeeper.authenticate(request.headers, query, exchange.client)
         origins.check(request.method, is_upgrade(request), request.headers, principal)
+        # What is refused is counted too: a caller has no endless supply of refusals.
+        budget = match.route.budget if match is not None else Budget.READ
+        exchange.answer_headers += await services.limiter.acquire(principal, budget)
         if match is None:
             raise Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
-        rule = match.route.rule_for(principal)
-        exchange.answer_headers += await services.limiter.acquire(principal, match.route.budget)
+        match.route.rule_for(principal)
         call = ClientCall(request.method, match.segments, _without_credentials(query), match.parameters)
         incoming = await self._read(request, exchange, match.route, principal, call)
+        if not match.route.is_large:
+            return await self._answer(request, exchange, match, incoming)
+        # SECURITY: cheap calls with large answers, which their client reads slowly or not at all, would fill the gate's memory
+        # (tests/security/test_large_answers.py).
+        async with self._readers.of(principal.tenant):
+            answer = await self._answer(request, exchange, match, incoming)
+            if not exchange.has_started:
+                exchange.has_started = True
+                await answer.prepare(request)
+                await answer.write_eof()
+            return answer
+
+    async def _answer(
+        self, request: web.BaseRequest, exchange: Exchange, match: Match, incoming: Request
+    ) -> web.StreamResponse:
+        services, call, principal = self._services, incoming.call, incoming.caller.principal
+        rule = match.route.rule_for(principal)
         match rule:
             case Unchanged():
                 return await self._forward(
@@ -131,7 +155,10 @@ class Pipeline:
             case Asks(rule=ask, is_exclusive=is_exclusive):
                 talk = Conversation(services.upstream, services.desk, principal, exchange, match.route.time_limit_s)
                 turn = services.turns.of(principal.tenant) if is_exclusive else nullcontext()
-                return reply_with(exchange, await self._finish(talk.hold_in(turn, ask(incoming))))
+                held = talk.hold_in(turn, ask(incoming))
+                # What only reads ends with its client; else many that left would go on reading.
+                is_read = match.route.method == "GET"
+                return reply_with(exchange, await (held if is_read else self._finish(held)))
             case Describes(rule=describe):
                 kept = await services.shelf.get(match, incoming, describe)
                 return reply_with(exchange, kept.answer(request.headers))

@@ -1,4 +1,4 @@
-"""One at a time per tenant, for rules that read, change and write back."""
+"""One at a time per tenant, for rules that read, change and write back; or a few, where answers are large."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from policy.principal import TenantId
 
 
 class Turns:
-    """Locks that exist only while somebody holds or wants them."""
+    """Places that exist only while somebody holds or wants them. places: of each tenant."""
 
-    def __init__(self) -> None:
-        self._locks: dict[TenantId, asyncio.Lock] = {}
+    def __init__(self, places: int = 1) -> None:
+        self._places = places
+        self._locks: dict[TenantId, asyncio.Semaphore] = {}
         self._wanted: dict[TenantId, int] = {}
 
     @asynccontextmanager
     async def of(self, tenant: TenantId) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(tenant, asyncio.Lock())
+        lock = self._locks.setdefault(tenant, asyncio.Semaphore(self._places))
         self._wanted[tenant] = self._wanted.get(tenant, 0) + 1
         try:
             async with lock:

@@ -7,12 +7,13 @@ client sent after the file is judged before the upstream request is whole, and a
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from aiohttp import hdrs, web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, hdrs, web
 from aiohttp.multipart import content_disposition_filename, parse_content_disposition
 from multidict import CIMultiDict
 from python_multipart.exceptions import MultipartParseError
@@ -34,6 +35,10 @@ HEAD_BYTES: Final = 1024
 _SPEND_BYTES: Final = 1024 * 1024
 
 Spend = Callable[[Principal, int], Awaitable[None]]
+
+# What cannot be read is refused; aiohttp would also write it to standard error, and Python remembers each such text for ever.
+for _kind in (BadContentDispositionHeader, BadContentDispositionParam):
+    warnings.filterwarnings("ignore", category=_kind)
 
 
 @dataclass(slots=True)

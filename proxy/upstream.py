@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
-import orjson
 from aiohttp import ClientTimeout, hdrs
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from policy.call import UpstreamCall, UpstreamReply
-from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from policy.document import read_upstream_json
+from proxy.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 
 MAX_REPLY_BYTES: Final = 256 * 1024**2
 """Bound of an answer that a rule reads; a long history with large graphs is the largest."""
+
+MAX_EVENT_BYTES: Final = 64 * 1024**2
+"""Bound of one event; a client that reads at once could not be sent half of it (proxy/outbox.py). Nodes double texts without end."""
 
 SMALL_BYTES: Final = 64 * 1024
 PING_INTERVAL_S: Final = 30.0
@@ -55,18 +58,20 @@ class UpstreamStream:
             raise UpstreamUnavailable("ComfyUI broke off its answer.") from error
 
     async def body(self, max_bytes: int) -> bytes:
-        """The bounded body. Raises UpstreamUnavailable when it is larger."""
+        """The bounded body. Raises ReplyTooLarge when it is larger."""
         body = bytearray()
         async for chunk in self.chunks():
             body += chunk
             if len(body) > max_bytes:
-                raise UpstreamUnavailable("ComfyUI's answer is too large to be filtered.")
+                raise ReplyTooLarge("ComfyUI's answer is too large to be filtered.")
         return bytes(body)
 
     async def whole(self, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
         """The bounded answer, its JSON parsed when it is JSON."""
         body = await self.body(max_bytes)
-        return UpstreamReply(self.status, _json_of(body), body, self.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
+        return UpstreamReply(
+            self.status, read_upstream_json(body), body, self.headers.get(hdrs.CONTENT_TYPE, "text/plain")
+        )
 
 
 class Upstream:
@@ -155,13 +160,13 @@ class Upstream:
     async def connect(
         self, call: UpstreamCall, headers: Mapping[str, str] | None = None
     ) -> aiohttp.ClientWebSocketResponse:
-        """Opens a WebSocket. No compression: it costs fifteen times the CPU on previews. No bound: ComfyUI sends whole pictures."""
+        """Opens a WebSocket. No compression: it costs fifteen times the CPU on previews. ComfyUI sends whole pictures, so messages may be large."""
         assert self._session is not None, "start() comes first"
         try:
             async with asyncio.timeout(HANDSHAKE_LIMIT_S):
                 return await self._session.ws_connect(
                     self._address(call),
-                    max_msg_size=0,
+                    max_msg_size=MAX_EVENT_BYTES,
                     heartbeat=PING_INTERVAL_S,
                     compress=0,
                     headers=headers,
@@ -195,10 +200,3 @@ async def _timed(body: AsyncIterable[bytes], stall: asyncio.Timeout, time_limit_
 
 def _body_error(body: object) -> Exception | None:
     return getattr(body, "error", None)
-
-
-def _json_of(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None

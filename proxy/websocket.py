@@ -34,22 +34,28 @@ async def accept(request: web.BaseRequest) -> web.WebSocketResponse:
 
 
 async def serve_client(
-    request: web.BaseRequest, socket: web.WebSocketResponse, outbox: Outbox, from_client: FromClient
-) -> Close | None:
-    """Writes the outbox and reads the client until either ends. Returns the client's close, None when the gate closed."""
+    request: web.BaseRequest,
+    socket: web.WebSocketResponse,
+    outbox: Outbox,
+    from_client: FromClient,
+    on_close: Callable[[Close], None] = lambda close: None,
+) -> None:
+    """Writes the outbox and reads the client until either ends. on_close: told when the client closes.
+
+    It is no return value, since a client that has closed hangs up, and that cancels whoever waits here.
+    """
     loop = asyncio.get_running_loop()
     transport = request.transport
     writer = loop.create_task(_write(socket, outbox), name="websocket writer")
-    reader = loop.create_task(_read(socket, from_client), name="websocket reader")
+    reader = loop.create_task(_read(socket, from_client, on_close), name="websocket reader")
     giving_up = loop.create_task(outbox.gave_up.wait(), name="websocket end")
     try:
         await asyncio.wait((writer, reader, giving_up), return_when=asyncio.FIRST_COMPLETED)
-        close = reader.result() if reader.done() else None
-        if close is None or outbox.is_closed:
+        if reader.done():
+            reader.result()
+        if not reader.done() or outbox.is_closed:
             # The gate closes: the reader ends with the closing handshake, which the writer finishes.
             await asyncio.wait((writer,), timeout=_CLOSE_TIMEOUT_S + 1.0)
-            return None
-        return close
     finally:
         for task in (writer, reader, giving_up):
             task.cancel()
@@ -73,15 +79,15 @@ async def _write(socket: web.WebSocketResponse, outbox: Outbox) -> None:
             return  # the client is gone: the reader sees the same
 
 
-async def _read(socket: web.WebSocketResponse, from_client: FromClient) -> Close:
+async def _read(socket: web.WebSocketResponse, from_client: FromClient, on_close: Callable[[Close], None]) -> None:
     while True:
         message = await socket.receive()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             await from_client(message.data)
-        elif message.type is WSMsgType.CLOSE:
-            return Close(sendable(message.data), str(message.extra or ""))
         else:
-            return Close(sendable(socket.close_code), "")
+            is_said = message.type is WSMsgType.CLOSE
+            on_close(Close(sendable(socket.close_code), str(message.extra or "") if is_said else ""))
+            return
 
 
 async def drain(socket: UpstreamSocket, deliver: Callable[[Frame], None]) -> Close:
@@ -102,6 +108,11 @@ async def relay(
     request: web.BaseRequest, client: web.WebSocketResponse, upstream: UpstreamSocket, outbox: Outbox
 ) -> None:
     """Both directions unchanged, for an admin. Close codes and reasons are carried over."""
+    clients_close = Close(1000, "")
+
+    def closed(close: Close) -> None:
+        nonlocal clients_close
+        clients_close = close
 
     async def to_upstream(data: str | bytes) -> None:
         try:
@@ -117,13 +128,14 @@ async def relay(
 
     draining = asyncio.get_running_loop().create_task(from_upstream(), name="websocket drain")
     try:
-        close = await serve_client(request, client, outbox, to_upstream)
-        if close is not None:
-            await upstream.close(code=close.code, message=close.reason.encode())
+        await serve_client(request, client, outbox, to_upstream, closed)
     finally:
         draining.cancel()
-        await asyncio.gather(draining, return_exceptions=True)
-        await upstream.close()
+        try:
+            await asyncio.gather(draining, return_exceptions=True)
+        finally:
+            # Whatever else is cancelled: a socket that nobody drains would stall everybody's events. test_slow_readers.py
+            await upstream.close(code=clients_close.code, message=clients_close.reason.encode())
 
 
 def sendable(code: Any) -> int:

@@ -18,11 +18,13 @@ from proxy.app import Gate
 from proxy.config import load_config
 from proxy.record import RequestLog
 from proxy.standin import StandIn
+from tests.secrecy import watched
 
+AUDIT_FILE = "audit.jsonl"
 CONFIG = """\
 [server]
 port = 0
-shutdown_grace = "2s"
+shutdown_grace = "{shutdown_grace}"
 {server}
 [ops]
 port = 0
@@ -30,6 +32,9 @@ port = 0
 [upstream]
 url = "{upstream}"
 {upstream_more}
+[log]
+audit_file = "{audit_file}"
+
 [tenants.alice]
 [tenants.mallory]
 
@@ -86,27 +91,53 @@ class Running:
             return response.status
 
 
-@asynccontextmanager
-async def running_gate(
-    folder: Path, upstream: str, *, server: str = "", upstream_more: str = "", more: str = "", wait: bool = True
-) -> AsyncIterator[Running]:
-    """Starts a gate with two tenants and an admin; `more` is appended to its configuration file."""
+def write_config(
+    folder: Path,
+    upstream: str,
+    *,
+    server: str = "",
+    upstream_more: str = "",
+    more: str = "",
+    shutdown_grace: str = "2s",
+) -> tuple[Path, dict[str, str]]:
+    """A configuration file with two tenants, and a key for each of: alice, mallory, admin. more: appended to the file."""
     file = folder / "config.toml"
     file.write_text(
-        CONFIG.format(upstream=upstream, server=server, upstream_more=upstream_more, more=more), encoding="utf-8"
+        CONFIG.format(
+            upstream=upstream,
+            server=server,
+            upstream_more=upstream_more,
+            more=more,
+            shutdown_grace=shutdown_grace,
+            audit_file=AUDIT_FILE,
+        ),
+        encoding="utf-8",
     )
     keys = {
         "alice": keyfile.create_key(file, tenant="alice").text,
         "mallory": keyfile.create_key(file, tenant="mallory").text,
         "admin": keyfile.create_key(file, tenant="alice", role=Role.ADMIN).text,
     }
-    log = io.BytesIO()
-    gate = Gate(load_config(file, {}), RequestLog(log, "json"))
-    await gate.start()
-    try:
-        if wait:
-            await gate.services.observer.is_settled.wait()
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-            yield Running(gate, gate.public.url, gate.ops.url, keys, file, log, session)
-    finally:
-        await gate.stop()
+    return file, keys
+
+
+@asynccontextmanager
+async def running_gate(folder: Path, upstream: str, *, wait: bool = True, **options: str) -> AsyncIterator[Running]:
+    """Starts a gate with two tenants and an admin; options: of `write_config`.
+
+    When it has stopped, its log, its audit trail and everything that was logged meanwhile are searched for credentials.
+    """
+    with watched(folder / AUDIT_FILE) as secrecy:
+        file, keys = write_config(folder, upstream, **options)
+        log = io.BytesIO()
+        gate = Gate(load_config(file, {}), RequestLog(log, "json"))
+        await gate.start()
+        try:
+            if wait:
+                await gate.services.observer.is_settled.wait()
+            async with aiohttp.ClientSession(auto_decompress=False) as session:
+                yield Running(gate, gate.public.url, gate.ops.url, keys, file, log, session)
+        finally:
+            await gate.stop()
+        secrecy.places["the request log"] = log.getvalue()
+    secrecy.check()

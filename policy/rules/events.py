@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from policy.caller import OwnJobs
+from policy.document import read_upstream_json
 from policy.namespace import ROOT, Namespace
 from policy.rules.catalog import features_to_client
 from policy.rules.jobs import count_own
@@ -166,10 +167,7 @@ def _is_own_preview(frame: bytes, jobs: OwnJobs) -> bool:
 
 
 def _parse(frame: str) -> dict[str, Any] | None:
-    try:
-        message = orjson.loads(frame)
-    except orjson.JSONDecodeError:
-        return None
+    message = read_upstream_json(frame)
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         return None
     return message if isinstance(message.get("data"), dict) else None

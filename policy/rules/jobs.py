@@ -19,6 +19,8 @@ MAX_ENTRIES: Final = 1000
 """How many jobs one answer shows, the newest first to stay."""
 BATCH: Final = 16
 """How many calls of one dialogue are under way at a time."""
+MAX_READ_BYTES: Final = 64 * 1024**2
+"""How much of ComfyUI's answers one answer is made of: workflows may be megabytes each, and the gate holds them for everybody's time."""
 
 JSON_TYPE: Final = "application/json"
 EMPTY: Final = ClientReply(content_type="text/plain")
@@ -182,14 +184,21 @@ def history(request: Request) -> Dialogue:
     numbers = number_jobs(request.caller.jobs)
     entries: dict[str, Any] = {}
     news: list[JobNews] = []
-    for batch in in_batches(chosen[-MAX_ENTRIES:]):
+    read_bytes = 0
+    for batch in reversed([*in_batches(chosen[-MAX_ENTRIES:])]):
+        # SECURITY: a hundred submissions of the largest size would fill the gate's memory (tests/security/test_large_answers.py).
+        if read_bytes >= MAX_READ_BYTES:
+            break
         replies = yield tuple(_entry_call(prompt_id) for prompt_id in batch)
+        older: dict[str, Any] = {}
         for prompt_id, reply in zip(batch, replies, strict=True):
             if reply.status != 200:
                 return passed(reply)
             shown = _entries(reply.value, prompt_id, request, numbers)
-            entries |= shown
+            older |= shown
             news += _news(reply.value, shown)
+            read_bytes += len(reply.body)
+        entries = older | entries
     return ClientReply(body=entries, news=tuple(news))
 
 

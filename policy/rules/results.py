@@ -11,6 +11,8 @@ from policy.namespace import Folder, Namespace, is_path, is_unguessable
 from policy.workflow_files import SALT
 
 MAX_DEPTH: Final = 64
+MAX_MESSAGE_LENGTH: Final = 64 * 1024
+"""Of one text in an error: the inputs of a failed node may hold megabytes, each of which costs time."""
 
 UNNAMED_CLIENT: Final = "unnamed"
 """The client id of jobs whose client gave none: ComfyUI sends the events of jobs without an id to everybody."""
@@ -123,7 +125,8 @@ def temp_files(output: Any) -> list[str]:
         if item.get("type") == Folder.TEMP and isinstance(item.get("filename"), str)
     ]
     texts = [text.removeprefix("temp/") for text in _list(output.get("result")) if isinstance(text, str)]
-    return found + [text for text in texts if is_unguessable(text)]
+    # A path, since the gate deletes these files when they are old: what leads out of the folder names nothing there.
+    return [name for name in found if is_path(name)] + [text for text in texts if is_unguessable(text)]
 
 
 def news_of(prompt_id: str, outputs: Any, *, has_ended: bool) -> JobNews:
@@ -151,6 +154,8 @@ def scrub(value: Any, names: Namespace, depth: int = MAX_DEPTH) -> Any:
 
 def scrub_text(text: str, names: Namespace) -> str:
     """Absolute paths become their last part."""
+    if len(text) > MAX_MESSAGE_LENGTH:
+        text = f"{text[:MAX_MESSAGE_LENGTH]}…"
     if "/" not in text and "\\" not in text:
         return text
     text = names.clean_text(text)

@@ -64,7 +64,14 @@ class LimitsSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _lift_named(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "named" in value:
+        if not isinstance(value, dict):
+            return value
+        lifted = value.get("named")
+        if (
+            isinstance(lifted, dict)
+            and lifted
+            and all(isinstance(part, dict | LimitSettings) for part in lifted.values())
+        ):
             return value
         own = {name: value[name] for name in ("storage", "storage_file", "storage_timeout", "logins") if name in value}
         named = {name: part for name, part in value.items() if name not in own}

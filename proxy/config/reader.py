@@ -123,7 +123,7 @@ def check_config(
     try:
         config = Config.model_validate({**document, "file": file})
     except ValidationError as error:
-        mistakes += [_mistake(lines, _path_in_file(part["loc"]), _words(part)) for part in error.errors()]
+        mistakes += [_mistake(lines, _path_in_file(part["loc"], document), _words(part)) for part in error.errors()]
     mistakes += [_mistake(lines, path, message) for path, message in _cross_references(document)]
     if mistakes or config is None:
         raise ConfigError(file, mistakes)
@@ -185,14 +185,23 @@ def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _path_in_file(location: KeyPath) -> KeyPath:
+def _path_in_file(location: KeyPath, document: dict[str, Any]) -> KeyPath:
     """pydantic's path, without what is only in the models: the lifted `named` and the branches of unions."""
     path = list(location)
     if path[:2] == ["limits", "named"]:
         del path[1]
-    return tuple(
-        part for part in path if not (isinstance(part, str) and part.startswith(("function-", "tuple[", "str")))
-    )
+    kept: list[str | int] = []
+    here: Any = document
+    for part in path:
+        inner = here.get(part) if isinstance(here, dict) else None
+        if isinstance(here, list) and isinstance(part, int):
+            inner = here[part]
+        is_branch = isinstance(part, str) and part.startswith(("function-", "tuple[", "str", "[key]"))
+        if inner is None and is_branch:
+            continue
+        kept.append(part)
+        here = inner
+    return tuple(kept)
 
 
 def _words(part: Any) -> str:
@@ -219,6 +228,7 @@ def _lines_of(text: str) -> dict[KeyPath, int]:
         header = _HEADER.fullmatch(line)
         if header:
             table = _split_key(header[2])
+            lines.setdefault(table, number)
             if header[1] == "[[":
                 counts[table] = counts.get(table, -1) + 1
                 table = (*table, counts[table])
@@ -226,7 +236,9 @@ def _lines_of(text: str) -> dict[KeyPath, int]:
             continue
         assignment = _ASSIGNMENT.match(line)
         if assignment:
-            lines.setdefault((*table, *_split_key(assignment[1])), number)
+            key = _split_key(assignment[1])
+            for end in range(1, len(key) + 1):
+                lines.setdefault((*table, *key[:end]), number)
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
@@ -31,7 +31,13 @@ def parse_origin(text: Any) -> str:
         raise ValueError('write an origin such as "https://comfy.example.com"')
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
         raise ValueError("an origin has no path, query or user name")
+    check_port(parts)
     return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def check_port(parts: SplitResult) -> None:
+    """Raises ValueError for a port that is none: urlsplit looks at it only when it is asked."""
+    _ = parts.port
 
 
 class ServerSettings(Settings):
@@ -78,8 +84,10 @@ class UpstreamSettings(Settings):
     @classmethod
     def _is_http_origin(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
+        has_more = parts.path not in ("", "/") or parts.query or parts.fragment or parts.username
+        if parts.scheme != "http" or not parts.hostname or has_more:
             raise ValueError('write ComfyUI\'s address as "http://127.0.0.1:8188", without a path')
+        check_port(parts)
         return url.rstrip("/")
 
     @field_validator("directory", mode="before")

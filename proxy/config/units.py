@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Final
 
@@ -44,7 +45,7 @@ def parse_size(text: Any) -> int:
 
 def parse_duration(text: Any) -> float:
     """Seconds from "250ms", "30s", "5m", "24h", "90d", "1h30m" or a number. Raises ValueError."""
-    if isinstance(text, int | float) and not isinstance(text, bool) and text >= 0:
+    if isinstance(text, int | float) and not isinstance(text, bool) and 0 <= text < math.inf:
         return float(text)
     found = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if not found or not any(found.groups()):

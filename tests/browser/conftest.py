@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest_asyncio
 
 from proxy import keyfile
 from proxy.standin import StandIn
+from tests.clients.record import Measurement, record
 from tests.harness import Running, running_gate
 
 if TYPE_CHECKING:
@@ -103,10 +105,23 @@ class House:
         assert await self.gate.gate.reload(self.gate.config_file)
         return self.keys[name]
 
+    async def record(self, what: str, loads: Iterable[Measurement] = ()) -> None:
+        """Notes for docs/compatibility.md what has worked."""
+        stats = await self.gate.json("GET", "/system_stats")
+        versions = {each["name"]: each["installed"] for each in stats["system"].get("comfy_package_versions", ())}
+        upstream = f"ComfyUI {stats['system']['comfyui_version']}"
+        web_ui = versions.get("comfyui-frontend-package") or stats["system"].get("required_frontend_version")
+        if self.comfy is not None:
+            upstream, web_ui = "stand-in", importlib.metadata.version("comfyui-frontend-package")
+        client = f"web UI in Chromium {self.browser.version.partition('.')[0]}"
+        record(client=client, version=str(web_ui), upstream=upstream, what=what, loads=loads)
+
     @asynccontextmanager
     async def person(self, **options: Any) -> AsyncIterator[Page]:
         """A page in a browser profile of its own."""
-        context: BrowserContext = await self.browser.new_context(**{"viewport": {"width": 1400, "height": 900}} | options)
+        context: BrowserContext = await self.browser.new_context(
+            **{"viewport": {"width": 1400, "height": 900}} | options
+        )
         context.set_default_timeout(TIMEOUT_MS)
         page = await context.new_page()
         try:
@@ -116,7 +131,6 @@ class House:
             raise
         finally:
             await context.close()
-
 
     @asynccontextmanager
     async def profile(self, name: str) -> AsyncIterator[Page]:

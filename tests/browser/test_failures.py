@@ -44,6 +44,7 @@ async def test_over_the_limits(open_house: OpenHouse) -> None:
         await page.goto(f"{house.url}/nowhere")
         await expect(page.get_by_role("heading", name="Not found")).to_be_visible()
         await shots.take(page, "no-such-page")
+        await house.record("an upload too large, a rate limit, a page that is not there: each is told in a sentence")
 
 
 async def test_outages_and_an_ended_session(open_house: OpenHouse) -> None:
@@ -56,6 +57,8 @@ async def test_outages_and_an_ended_session(open_house: OpenHouse) -> None:
         gate = await _gate_goes_and_comes(ui, house, shots)
         try:
             await _session_ends(ui, gate, house, shots)
+            house.gate.url = gate.public.url
+            await house.record("ComfyUI goes and comes, the gate restarts, the session ends: told, and work goes on")
         finally:
             await gate.stop()
 

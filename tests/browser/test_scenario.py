@@ -27,11 +27,17 @@ async def test_a_tenant_works_in_the_web_ui(target: str, open_house: OpenHouse) 
         await _change_a_setting(ui, house, shots)
         await _meet_a_refusal(ui, shots)
         await _sign_out(ui, house, shots)
+        await house.record(
+            "sign in; run, progress, preview, picture; upload by widget and by drop; queue, history, cancel; save, reopen, rename and "
+            "delete a workflow; keep a setting; a refused node is marked; sign out"
+        )
 
 
 async def _sign_in(ui: WebUi, house: House, shots: Screenshots) -> None:
     await ui.sign_in("cg_00000000_" + "x" * 43)
-    await expect(ui.page.get_by_role("alert")).to_have_text("This key is not valid here. Paste all of it, or ask for a new one.")
+    await expect(ui.page.get_by_role("alert")).to_have_text(
+        "This key is not valid here. Paste all of it, or ask for a new one."
+    )
     await shots.take(ui.page, "wrong-key")
     await ui.sign_in(house.keys["amber"])
     await ui.wait_until_loaded()
@@ -99,7 +105,9 @@ async def _keep_workflows(ui: WebUi, shots: Screenshots) -> None:
     await ui.page.get_by_test_id("close-workflow-button").last.click()
     await expect(ui.page.get_by_test_id("topbar-workflow-tabs").get_by_text(name)).to_have_count(0)
     await ui.saved(name).first.click()
-    await ui.page.wait_for_function("() => app.graph._nodes.length === 3 && app.graph.getNodeById(3)?.type === 'SaveImage'")
+    await ui.page.wait_for_function(
+        "() => app.graph._nodes.length === 3 && app.graph.getNodeById(3)?.type === 'SaveImage'"
+    )
     await expect(ui.page.get_by_test_id("topbar-workflow-tabs").get_by_text(name)).to_be_visible()
     await ui.choose(name, "Rename")
     field = ui.saved("").get_by_role("textbox")

@@ -58,7 +58,9 @@ async def test_two_tenants_at_once_do_not_see_each_other(target: str, open_house
         await birch.run()
         await birch.wait_for_active(1)
         addresses = await asyncio.gather(amber.wait_for_image(3), birch.wait_for_image(3))
-        assert all("filename=same_00001_.png" in address for address in addresses)  # each has a first picture of that name
+        assert all(
+            "filename=same_00001_.png" in address for address in addresses
+        )  # each has a first picture of that name
         assert await amber.colour_of(3) == graphs.RED
         assert await birch.colour_of(3) == graphs.GREEN
         await shots.take(page_of_amber, "amber-done")
@@ -74,6 +76,7 @@ async def test_two_tenants_at_once_do_not_see_each_other(target: str, open_house
             await expect(ui.page.get_by_text("same_00001_", exact=True)).to_have_count(1)
         await shots.take(page_of_amber, "amber-side-bar")
         await shots.take(page_of_birch, "birch-side-bar")
+        await house.record("two tenants at once: neither sees jobs, events, pictures or workflows of the other")
 
     assert len(heard_by_amber.jobs()) == len(heard_by_birch.jobs()) == 1
     assert heard_by_amber.jobs().isdisjoint(heard_by_birch.jobs())

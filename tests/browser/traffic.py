@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import ConsoleMessage, Page
+from playwright.async_api import CDPSession, ConsoleMessage, Page
 
 QUIET_S = 1.0
 _VOLATILE = re.compile(r"&?(?:rand|t)=[0-9.]+")
@@ -29,7 +29,8 @@ class Traffic:
     _open: dict[str, str] = field(default_factory=dict)
     _last: float = 0.0
 
-    async def watch(self, page: Page) -> None:
+    async def watch(self, page: Page) -> CDPSession:
+        """Until the session that it returns is detached."""
         network = await page.context.new_cdp_session(page)
         network.on("Network.requestWillBeSent", self._sent)
         network.on("Network.requestServedFromCache", self._from_cache)
@@ -38,17 +39,13 @@ class Traffic:
         network.on("Network.loadingFailed", self._failed)
         await network.send("Network.enable")
         page.on("console", self._said)
+        return network
 
     async def settle(self) -> None:
         """Returns when nothing was on its way for a while: what a measurement of a whole load has to wait for."""
         loop = asyncio.get_running_loop()
         while self._open or loop.time() - self._last < QUIET_S:
             await asyncio.sleep(0.05)
-
-    def reset(self) -> None:
-        self.requests = self.cached = self.received_bytes = 0
-        self.failed.clear()
-        self.complaints.clear()
 
     def _sent(self, event: dict[str, Any]) -> None:
         url = event["request"]["url"]
@@ -93,7 +90,9 @@ class Traffic:
         text = _BUNDLE_LINE.sub("", _ADDRESS.sub("(address)", message.text))
         if text.startswith(("Failed to load resource", "Refused to apply style")):
             # One and the same missing style sheet: with X-Content-Type-Options Chromium words it otherwise.
-            text = "missing: " + (_path("GET", place) if text.startswith("Failed") else _path("GET", _url_in(message.text)))
+            text = "missing: " + (
+                _path("GET", place) if text.startswith("Failed") else _path("GET", _url_in(message.text))
+            )
         self.complaints.add(text)
 
     def _touch(self) -> None:

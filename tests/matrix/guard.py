@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FOLDERS = ("input", "output", "temp", "models", "custom_nodes", "user/default")
+
 
 def files_outside(base: Path, tenant: str) -> dict[str, str]:
     """Every file that is not the tenant's, with a hash of what is in it. Names in temp are drawn by ComfyUI, so only old ones count there."""
     found = {}
-    for path in base.rglob("*"):
+    for path in (path for folder in FOLDERS for path in (base / folder).rglob("*")):
         relative = path.relative_to(base).as_posix()
         if path.is_file() and f"/tenants/{tenant}/" not in f"/{relative}":
             found[relative] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -19,7 +21,11 @@ def files_outside(base: Path, tenant: str) -> dict[str, str]:
 
 
 @contextmanager
-def nothing_else_changes(base: Path, tenant: str) -> Iterator[None]:
+def nothing_else_changes(base: Path | None, tenant: str) -> Iterator[None]:
+    """base: None where ComfyUI's disk is not to be seen, and so not watched."""
+    if base is None:
+        yield
+        return
     before = files_outside(base, tenant)
     yield
     after = {name: value for name, value in files_outside(base, tenant).items() if not _is_new_preview(name, before)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import pytest
 from PIL import Image
 
 from tests.contract.driver import Answer, Comfy, Socket, unique
@@ -63,6 +64,11 @@ class Tenant(Comfy):
         assert isinstance(first, dict), "a socket begins with the status"
         listener.sid = first["data"]["sid"]
         return listener
+
+    async def needs(self, class_type: str) -> None:
+        """Skips the test where this ComfyUI has no such class: some come as files that an installation may lack."""
+        if not (await self.get(f"/object_info/{class_type}")).json():
+            pytest.skip(f"this ComfyUI has no {class_type}")
 
     async def photo(self, name: str, **fields: str) -> dict[str, str]:
         """Uploads a picture in the tenant's own colour."""

@@ -78,8 +78,8 @@ def endless_graph() -> Graph:
 
 
 @asynccontextmanager
-async def settle(folder: Path) -> AsyncIterator[Settled]:
-    async with open_world(folder, more=PATIENT) as world:
+async def settle(folder: Path, real_url: str) -> AsyncIterator[Settled]:
+    async with open_world(folder, real_url=real_url, more=PATIENT) as world:
         alices, nothing = things_of(SECRET), things_of(NOTHING)
         world.mallory.own_words.add(alices.client_id.encode())  # her socket is told its id
         spy = await world.mallory.connect(alices.client_id)
@@ -124,8 +124,9 @@ async def settle_alice(settled: Settled) -> Things:
     assert await alice.queue(finished_graph(things), prompt_id=things.finished, **sent) == things.finished
     await settled.ear.end_of(things.finished)
     outputs = (await alice.history(things.finished))["outputs"]
-    assert outputs["2"]["images"][0]["filename"] == things.output
-    things = replace(things, temp=outputs["3"]["images"][0]["filename"])
+    saved, shown = outputs["2"]["images"][0]["filename"], outputs["3"]["images"][0]["filename"]
+    assert (len(saved), len(shown)) == (len(things.output), len(things.temp)), "what is compared is equally long"
+    things = replace(things, output=saved, temp=shown)
     for prompt_id in (things.running, things.pending):
         assert await alice.queue(endless_graph(), prompt_id=prompt_id, **sent) == prompt_id
     await settled.ear.event("progress", things.running)

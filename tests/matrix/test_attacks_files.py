@@ -210,10 +210,10 @@ def prefixes(base: str) -> list[Any]:
     ]
 
 
-async def test_no_prefix_saves_outside_the_tenants_folder(standing: World, tmp_path: Path) -> None:
-    base = tmp_path / "comfyui"
-    listener = await settle_victim(standing)
-    standing.mallory.own_words.add(b"tenants/alice")  # a folder of her own may have this name
+async def test_no_prefix_saves_outside_the_tenants_folder(world: World) -> None:
+    base = world.base
+    listener = await settle_victim(world)
+    world.mallory.own_words.add(b"tenants/alice")  # a folder of her own may have this name
     for prefix in prefixes(str(base)):
         graph = {
             "text": node("PrimitiveString", value="tenants/alice/planted"),
@@ -223,25 +223,25 @@ async def test_no_prefix_saves_outside_the_tenants_folder(standing: World, tmp_p
             "3": node("SaveText", text="planted", filename_prefix=prefix, format="txt"),
         }
         with nothing_else_changes(base, "mallory"):
-            answer = await standing.mallory.submit(graph, client_id=listener.sid)
+            answer = await world.mallory.submit(graph, client_id=listener.sid)
             assert answer.status in (200, 400, 403), f"{prefix!r}: {told(answer)}"
             if answer.status != 200:
                 continue
             prompt_id = answer.json()["prompt_id"]
             await listener.end_of(prompt_id)
-        outputs = (await standing.mallory.history(prompt_id))["outputs"]
+        outputs = (await world.mallory.history(prompt_id))["outputs"]
         for item in [*outputs["2"]["images"], *outputs["3"]["files"]]:
             assert not {"..", "tenants"} & set(item["subfolder"].split("/")) or "tenants/alice" in prefix, item
-            assert (await standing.mallory.file(item)).status == 200
+            assert (await world.mallory.file(item)).status == 200
 
 
-async def test_save_classes_that_look_at_no_folder_are_not_for_tenants(standing: World, tmp_path: Path) -> None:
+async def test_save_classes_that_look_at_no_folder_are_not_for_tenants(world: World) -> None:
     for class_type in ("SaveImageDataSetToFolder", "SaveImageTextDataSetToFolder", "LoadImageDataSetFromFolder"):
         graph = {
             "1": empty_image(),
             "2": node(class_type, images=["1", 0], folder_name="x", filename_prefix="../../x", mode="overwrite"),
         }
-        answer = await standing.mallory.submit(graph)
+        answer = await world.mallory.submit(graph)
         assert answer.status == 403, told(answer)
         assert answer.json()["node_errors"]["2"]["errors"][0]["type"] == "class-not-permitted"
 
@@ -283,10 +283,10 @@ def userdata(word: str, base: str) -> list[str]:
     ]
 
 
-async def test_no_name_of_userdata_leaves_the_tenants_folder(standing: World, tmp_path: Path) -> None:
-    base = tmp_path / "comfyui"
-    await settle_victim(standing)
-    mallory = standing.mallory
+async def test_no_name_of_userdata_leaves_the_tenants_folder(world: World) -> None:
+    base = world.base
+    await settle_victim(world)
+    mallory = world.mallory
     assert (await mallory.post("/userdata/own.json", data=b"{}")).status == 200
     for foreign, absent in zip(userdata(WORD, str(base)), userdata(NO_WORD, str(base)), strict=True):
         with nothing_else_changes(base, "mallory"):
@@ -305,7 +305,7 @@ async def test_no_name_of_userdata_leaves_the_tenants_folder(standing: World, tm
                     shown.append(seen(answer))
                 assert shown[0][0] == shown[1][0] < 500, f"{method} {form.format(foreign)}: {shown}"
     for name in (f"{WORD}.json", f"workflows%2F{WORD}.json"):
-        assert (await standing.alice.get(f"/userdata/{name}")).text() == SECRET_TEXT
+        assert (await world.alice.get(f"/userdata/{name}")).text() == SECRET_TEXT
 
 
 async def test_no_list_of_userdata_names_a_foreign_file(world: World) -> None:

@@ -132,11 +132,11 @@ def _quoted(name: str) -> str:
 
 # aiohttp warns of what the gate refuses.
 @pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader", "ignore::aiohttp.BadContentDispositionParam")
-async def test_no_shape_of_an_upload_leaves_the_tenants_folders(standing: World, tmp_path: Path) -> None:
-    alice, mallory, base = standing.alice, standing.mallory, tmp_path / "comfyui"
+async def test_no_shape_of_an_upload_leaves_the_tenants_folders(world: World) -> None:
+    alice, mallory, base = world.alice, world.mallory, world.base
     for fields in ({}, {"type": "output"}, {"subfolder": "sub"}):
         await alice.photo(VICTIM, **fields)
-    for name, shape in forms(base).items():
+    for name, shape in forms(base or Path("/comfyui")).items():
         for route in ("/upload/image", "/api/upload/mask"):
             with nothing_else_changes(base, "mallory"):
                 answer = await mallory.post(route, data=shape, headers=CONTENT_TYPE, said=name)
@@ -194,20 +194,20 @@ def _ref(base: Path) -> dict[str, object]:
     }
 
 
-async def test_a_mask_is_put_on_no_foreign_picture(standing: World, tmp_path: Path) -> None:
+async def test_a_mask_is_put_on_no_foreign_picture(world: World) -> None:
     """ComfyUI copies the pixels and the texts of the picture that original_ref names."""
-    base = tmp_path / "comfyui"
-    await standing.alice.photo(VICTIM)
-    for name, reference in _ref(base).items():
+    base = world.base
+    await world.alice.photo(VICTIM)
+    for name, reference in _ref(base or Path("/comfyui")).items():
         for text in {json.dumps(reference), json.dumps(reference).replace("/", "\\/")}:
             form = body(field("type", "input"), field("original_ref", text), file(MINE, "mask.png"))
             with nothing_else_changes(base, "mallory"):
-                answer = await standing.mallory.post("/upload/mask", data=form, headers=CONTENT_TYPE, said=text)
+                answer = await world.mallory.post("/upload/mask", data=form, headers=CONTENT_TYPE, said=text)
             assert answer.status in (200, 400), f"{name}: {told(answer)}"
-            assert (await standing.mallory.view("mask.png", type="input")).status == 404, f"{name} made a picture"
+            assert (await world.mallory.view("mask.png", type="input")).status == 404, f"{name} made a picture"
     twice = '{"filename":"own.png","filename":"tenants/alice/victim.png","type":"input"}'
     form = body(field("original_ref", twice), file(MINE, "mask.png"))
-    assert (await standing.mallory.post("/upload/mask", data=form, headers=CONTENT_TYPE, said=twice)).status == 400
+    assert (await world.mallory.post("/upload/mask", data=form, headers=CONTENT_TYPE, said=twice)).status == 400
 
 
 async def test_a_mask_is_put_on_ones_own_picture(world: World) -> None:

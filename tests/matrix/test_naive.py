@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.contract.driver import Graph, images_of, node, opened, slow
+from tests.contract.driver import Graph, images_of, node, opened, previewing, slow
 from tests.matrix.people import COLORS, NUMBERS, Tenant, is_color, picture_in, seen, told, unique
 from tests.matrix.world import World
 
@@ -83,7 +83,9 @@ async def test_a_workflow_out_of_a_picture_runs_again(world: World) -> None:
         ui = {"id": "wf", "nodes": [], "note": "own"}
         where = f"{subfolder}/{name}".strip("/")
         graph = copying(where, "again/copy") | {
-            "4": node("SaveText", text="tenants/alice/x", filename_prefix="notes/a", format="txt")
+            "4": node("PrimitiveString", value="tenants/alice/x"),
+            "5": node("ImageBatch", image1=["1", 0], image2=["1", 0]),
+            "6": node("SaveImage", images=["5", 0], filename_prefix="notes/a"),
         }
         entry = await tenant.run(graph, extra_data={"extra_pnginfo": {"workflow": ui}})
         picture = opened((await tenant.file(images_of(entry, "2")[0])).body)
@@ -150,22 +152,19 @@ async def test_the_first_frame_is_the_status_with_the_sid(world: World) -> None:
     """Also for a client that gives none, whose id is drawn."""
     async with world.alice.socket("") as socket:
         assert socket.sid
-        prompt_id = await world.alice.queue(copying_nothing(), client_id=socket.sid)
+        prompt_id = await world.alice.queue(previewing(NUMBERS["alice"]), client_id=socket.sid)
         await socket.end_of(prompt_id)
         assert "executed" in socket.types(prompt_id)
 
 
-def copying_nothing() -> Graph:
-    return {
+async def test_pictures_come_by_the_socket_whole(world: World) -> None:
+    await world.alice.needs("SaveImageWebsocket")
+    graph = {
         "1": node("EmptyImage", width=16, height=16, batch_size=1, color=NUMBERS["alice"]),
         "2": node("SaveImageWebsocket", images=["1", 0]),
-        "3": node("PreviewImage", images=["1", 0]),
     }
-
-
-async def test_pictures_come_by_the_socket_whole(world: World) -> None:
     async with world.alice.socket() as socket:
-        prompt_id = await world.alice.queue(copying_nothing(), client_id=socket.sid)
+        prompt_id = await world.alice.queue(graph, client_id=socket.sid)
         await socket.end_of(prompt_id)
         (frame,) = socket.binary
     assert Image.open(io.BytesIO(frame[8:])).size == (16, 16)

@@ -212,6 +212,7 @@ async def deaf_client(world: World, sid: str) -> asyncio.StreamWriter:
 
 async def test_a_client_that_never_reads_delays_nobody(world: World) -> None:
     """Its pictures are more than all buffers hold; ComfyUI sends to each socket in turn, and waits for none of the gate's."""
+    await world.alice.needs("SaveImageWebsocket")
     sid, spy_sid = unique("deaf"), unique("sid")
     await world.alice.put("noise.png", noise(), overwrite="true")
     writer = await deaf_client(world, sid)

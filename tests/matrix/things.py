@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, replace
 
 # What no answer to a neighbour may hold. The second word is of the same length and names nothing.
 SECRET, NOTHING = "zq7canary", "zq7nobody"
-_SPACE = uuid.UUID("7f1c6f0e-6d0f-4f0a-9d0b-6a7a3c1b2d4e")
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Things:
 
 
 def things_of(word: str) -> Things:
-    """temp: the name that PreviewImage draws is known later only."""
-    ids = [str(uuid.uuid5(_SPACE, f"{word} {number}")) for number in range(4)]
+    """output and temp: the names that ComfyUI gives are known later only."""
+    ids = [str(uuid.uuid4()) for _ in range(4)]
     return Things(
         finished=ids[0],
         running=ids[1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from proxy.standin import StandIn
 from tests.contract.driver import Comfy
 from tests.harness import Running, running_gate
 from tests.matrix.people import COLORS, Tenant, version_of
+
+REAL_BASE = Path(os.environ["COMFYUI_DIRECTORY"]) if os.environ.get("COMFYUI_DIRECTORY") else None
 
 
 @dataclass
@@ -28,6 +31,8 @@ class World:
     admin: Comfy
     nobody: Comfy
     revoked: Comfy
+    base: Path | None = None
+    """ComfyUI's base folder, where it is known: of a real one when COMFYUI_DIRECTORY says so."""
 
     @property
     def standin(self) -> StandIn:
@@ -59,7 +64,17 @@ async def open_world(
         running.comfy = comfy
         world = await people_of(stack, running, url, comfy)
         world.keep_apart()
+        world.base = folder / "comfyui" if comfy else REAL_BASE
+        if real_url:
+            await tidy(world)
         yield world
+
+
+async def tidy(world: World) -> None:
+    """A real ComfyUI goes on from test to test: nothing may run or be told of that an earlier one left."""
+    for tenant in (world.alice, world.mallory):
+        for path, document in (("/queue", {"clear": True}), ("/interrupt", {}), ("/history", {"clear": True})):
+            await Comfy.call(tenant, "POST", path, json=document)
 
 
 async def people_of(stack: AsyncExitStack, running: Running, url: str, comfy: StandIn | None) -> World:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from bench import memory
 from tests.harness import Running, running_gate
-from tests.proxy.upstreams import GUARD_S, Answer, comfy_like, with_time_limit
+from tests.proxy.upstreams import GUARD_S, Answer, RawUpstream, comfy_like, with_time_limit
 from tests.wire.raw import connect, parse_answer, request
 
 MIB = 1024**2

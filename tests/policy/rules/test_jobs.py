@@ -177,7 +177,7 @@ def test_pages_are_whole_numbers(query: dict[str, str]) -> None:
 def test_a_long_history_is_read_in_batches_and_to_a_bound() -> None:
     ids = [uuid_of(number) for number in range(MAX_ENTRIES + 5)]
     caller = caller_of("alice", jobs=Jobs(ended=ids))
-    batches = [ids[5:][start : start + BATCH] for start in range(0, MAX_ENTRIES, BATCH)]
+    batches = [ids[5:][start : start + BATCH] for start in range(0, MAX_ENTRIES, BATCH)][::-1]
     answers = [[reply_of(entry(prompt_id)) for prompt_id in batch] for batch in batches]
     steps, reply = drive(rules.history(request_of(caller)), *answers)
     assert [[call.segments[1] for call in step] for step in steps] == batches

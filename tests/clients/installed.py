@@ -1,0 +1,71 @@
+"""The clients that people use, installed from their registries as people install them: once, into test output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / "test-output" / "clients"
+REQUIREMENTS = HERE / "requirements.txt"
+NODE_FILES = (HERE / "node" / "package.json", HERE / "node" / "package-lock.json")
+INSTALL_LIMIT_S = 300
+
+
+def python_folder() -> Path:
+    """A virtual environment with the Python clients."""
+
+    def install(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(folder))
+        pip = str(folder / "bin" / "python")
+        _run(pip, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS))
+
+    return _once("python", install, (REQUIREMENTS,), sys.version)
+
+
+def node_folder() -> Path:
+    """A folder whose node_modules holds the Node clients."""
+
+    def install(folder: Path) -> None:
+        for file in NODE_FILES:
+            shutil.copy(file, folder)
+        _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", cwd=folder)
+
+    return _once("node", install, NODE_FILES, "")
+
+
+def need(program: str) -> str:
+    """Where a program is. Without it the test is skipped, loudly, and fails in CI, where nothing is skipped."""
+    found = shutil.which(program)
+    if found is None:
+        message = f"NOT TESTED: {program} is not installed"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def _once(name: str, install: Callable[[Path], None], files: tuple[Path, ...], more: str) -> Path:
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files) + more.encode()).hexdigest()[:12]
+    folder = CACHE / f"{name}-{digest}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(CACHE / f"{name}.lock", timeout=INSTALL_LIMIT_S):
+        if not (folder / ".complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            install(folder)
+            (folder / ".complete").touch()
+    return folder
+
+
+def _run(*command: str, cwd: Path | None = None) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=INSTALL_LIMIT_S, check=False)
+    assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}"
