@@ -44,7 +44,8 @@ class Desk:
         self._tasks = Tasks()
 
     async def stop(self) -> None:
-        await self._tasks.stop()
+        """What ended jobs have used is counted first."""
+        await self._tasks.finish()
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         self._fair.set_weights(weights)

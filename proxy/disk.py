@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -70,7 +71,10 @@ class Disk:
             known.used_bytes += amount_bytes
 
     async def delete_older(self, tenant: TenantId, age_s: float) -> int:
-        """Deletes the tenant's inputs and outputs that were not changed for that long; says how many. Saved workflows stay."""
+        """Deletes the tenant's inputs and outputs that were not changed for that long; says how many. Saved workflows stay.
+
+        Raises OSError when one cannot be deleted, after the others.
+        """
         return await asyncio.to_thread(self._delete_older, tenant, time.time() - age_s)
 
     async def delete_temp(self, names: frozenset[str]) -> None:
@@ -90,17 +94,22 @@ class Disk:
 
     def _count(self, tenant: TenantId) -> int:
         roots = [*self._roots(tenant), self.directory / USERDATA / Namespace(tenant).root]
-        return sum(entry.stat(follow_symlinks=False).st_size for root in roots for entry in _files(root))
+        return sum(found.st_size for root in roots for _, found in _files(root))
 
     def _delete_older(self, tenant: TenantId, before_s: float) -> int:
-        deleted = 0
+        deleted, failure = 0, None
         for root in self._roots(tenant):
-            for entry in _files(root):
-                if entry.stat(follow_symlinks=False).st_mtime < before_s:
-                    Path(entry.path).unlink(missing_ok=True)
-                    deleted += 1
+            for path, found in _files(root):
+                if found.st_mtime < before_s:
+                    try:
+                        path.unlink(missing_ok=True)
+                        deleted += 1
+                    except OSError as error:
+                        failure = error
             _remove_empty(root)
         self._usages.pop(tenant, None)
+        if failure is not None:
+            raise failure
         return deleted
 
 
@@ -141,8 +150,8 @@ def _regular_file(root: Path, path: UpstreamPath) -> Path | None:
     return current if stat.S_ISREG(mode) else None
 
 
-def _files(root: Path) -> Iterator[os.DirEntry[str]]:
-    """Regular files below a folder. A folder that vanishes meanwhile is empty."""
+def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Regular files below a folder. A folder that vanishes meanwhile is empty, and a file that does is none."""
     waiting = [root]
     while waiting:
         try:
@@ -151,7 +160,9 @@ def _files(root: Path) -> Iterator[os.DirEntry[str]]:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(Path(entry.path))
                     elif entry.is_file(follow_symlinks=False):
-                        yield entry
+                        with suppress(FileNotFoundError):
+                            found = entry.stat(follow_symlinks=False)
+                            yield Path(entry.path), found
         except OSError:
             continue
 

@@ -61,9 +61,15 @@ class Storage:
         for tenant, limits in self._limits().items():
             if limits.retention is None:
                 continue
-            deleted = await self.disk.delete_older(tenant, limits.retention)
-            old = self._ledger.old_temp_files(tenant, limits.retention)
-            self._ledger.forget_temp_files(old)
-            await self.disk.delete_temp(old)
-            if deleted:
-                _log.info("retention: deleted %d old files of tenant %s", deleted, tenant)
+            try:
+                await self._sweep(self.disk, tenant, limits.retention)
+            except OSError as error:
+                _log.error("retention: old files of tenant %s cannot be deleted: %s", tenant, error)
+
+    async def _sweep(self, disk: Disk, tenant: TenantId, age_s: float) -> None:
+        old = self._ledger.old_temp_files(tenant, age_s)
+        self._ledger.forget_temp_files(old)
+        await disk.delete_temp(old)
+        deleted = await disk.delete_older(tenant, age_s)
+        if deleted:
+            _log.info("retention: deleted %d old files of tenant %s", deleted, tenant)

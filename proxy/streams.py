@@ -26,6 +26,7 @@ from proxy.exchange import Exchange
 from proxy.outbox import Frame, Outbox
 from proxy.sockets import UPSTREAM_GONE, Sockets
 from proxy.tasks import Tasks
+from proxy.turns import Turns
 from proxy.upstream import Upstream
 
 MAX_KEPT_EVENTS: Final = 2000
@@ -88,6 +89,9 @@ class EventStream:
         self._flags_reply: str | None = None
         self._is_greeted = False
         self.is_open = True
+        self.is_closing = False
+        """The gate closes it: a client that comes just now gets another one, when this one has ended."""
+        self.ended = asyncio.Event()
         self.left_at_s = 0.0
 
     @property
@@ -117,6 +121,8 @@ class EventStream:
             if self._outbox is not None:
                 self._outbox.close(UPSTREAM_GONE)
             await self._socket.close()
+            if not self.is_closing:
+                self.ended.set()
 
     async def from_client(self, data: str | bytes) -> None:
         """ComfyUI hears one thing from a client: its feature flags, once per upstream socket."""
@@ -133,7 +139,11 @@ class EventStream:
             return  # ComfyUI is gone: run() sees the same and closes the client
 
     async def close(self) -> None:
-        await self._socket.close()
+        self.is_closing = True
+        try:
+            await self._socket.close()
+        finally:
+            self.ended.set()
 
     def _deliver(self, frame: Frame) -> None:
         if isinstance(frame.data, bytes):
@@ -193,7 +203,7 @@ class EventStreams:
         self._hooks = hooks
         self._slot = slot
         self._streams: dict[tuple[TenantId, str], EventStream] = {}
-        self._opening: dict[tuple[TenantId, str], asyncio.Lock] = {}
+        self._opening = Turns()
         self._tasks = Tasks()
 
     async def stop(self) -> None:
@@ -247,22 +257,19 @@ class EventStreams:
         key = (caller.principal.tenant, client_id)
         upstream_id = caller.names.client_id_to_upstream(client_id)
         # Two upstream sockets of one id at a time would leave ComfyUI with neither (E.4).
-        lock = self._opening.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                stream = self._streams.get(key)
-                if stream is not None and stream.is_open:
-                    stream.attach(outbox, is_new=False)
-                    return stream
-                socket = await self._connect(exchange, upstream_id)
-                stream = EventStream(socket, caller.names, client_id, caller.jobs, self._hooks)
-                stream.attach(outbox, is_new=True)
-                self._streams[key] = stream
-                self._tasks.start(self._run(key, stream), "event stream")
+        async with self._opening.of(key):
+            stream = self._streams.get(key)
+            if stream is not None and stream.is_closing:
+                await stream.ended.wait()
+            elif stream is not None and stream.is_open:
+                stream.attach(outbox, is_new=False)
                 return stream
-        finally:
-            if not lock.locked():
-                self._opening.pop(key, None)
+            socket = await self._connect(exchange, upstream_id)
+            stream = EventStream(socket, caller.names, client_id, caller.jobs, self._hooks)
+            stream.attach(outbox, is_new=True)
+            self._streams[key] = stream
+            self._tasks.start(self._run(key, stream), "event stream")
+            return stream
 
     async def _run(self, key: tuple[TenantId, str], stream: EventStream) -> None:
         try:

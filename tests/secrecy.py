@@ -86,5 +86,5 @@ def watched(audit_file: Path) -> Iterator[Secrecy]:
         root.removeHandler(records)
         secrecy.places["the log"] = "\n".join(records.said).encode()
         secrecy.places["the audit trail"] = b"".join(
-            file.read_bytes() for file in audit_file.parent.glob(f"{audit_file.name}*")
+            file.read_bytes() for file in audit_file.parent.glob(f"{audit_file.name}*") if file.is_file()
         )

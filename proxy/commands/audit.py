@@ -23,9 +23,12 @@ def audit(
     """Print the lines of the audit trail, oldest first."""
     try:
         loaded = load_config(config)
-        from_s = cut_off(parse_duration(since)) if since is not None else None
-    except (ConfigError, ValueError) as error:
+    except ConfigError as error:
         fail(str(error))
+    try:
+        from_s = cut_off(parse_duration(since)) if since is not None else None
+    except ValueError as error:
+        fail(f"--since {since!r}: {error}")
     if loaded.log.audit_file is None:
         fail('There is no audit trail: set log.audit_file in the configuration, such as "state/audit.jsonl".')
     for entry in read_trail(loaded.resolve(loaded.log.audit_file), loaded.log.audit_keep):

@@ -91,9 +91,10 @@ def _about_comfyui(stats: Any) -> list[str]:
     listens = _listen_address(arguments)
     if listens is not None and not all(_is_loopback(part.strip()) for part in listens.split(",")):
         found.append(f"ComfyUI listens on {listens}: anybody there bypasses the gate. Start it with --listen 127.0.0.1")
-    if "--enable-manager" in arguments:
+    options = {argument.partition("=")[0] for argument in arguments}
+    if "--enable-manager" in options:
         found.append("ComfyUI runs with its Manager, which installs code. Start it without --enable-manager")
-    if "--enable-cors-header" in arguments:
+    if "--enable-cors-header" in options:
         found.append("ComfyUI runs with --enable-cors-header, which switches its origin check off. Start it without")
     version = str(system.get("comfyui_version", ""))
     numbers = tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -36,8 +36,12 @@ def connect(
         fail(str(error).replace("change --port in config.toml", "give another --port"), Exit.PORT_IN_USE)
 
 
-async def _connect(forwarder: Forwarder, url: str, port: int, stop: asyncio.Event | None = None) -> None:
-    stop = stop_event() if stop is None else stop
+async def _connect(forwarder: Forwarder, url: str, port: int) -> None:
+    await serve_until(forwarder, url, port, stop_event())
+
+
+async def serve_until(forwarder: Forwarder, url: str, port: int, stop: asyncio.Event) -> None:
+    """Listens until `stop` is set. Raises ListenError."""
     await forwarder.start()
     listener = Listener(web.Server(forwarder.handle, access_log=None), HOST, port, "--port")
     try:

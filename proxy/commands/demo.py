@@ -94,7 +94,8 @@ async def _demo(upstream: str | None, port: int) -> None:
             what = f"a stand-in ComfyUI at {upstream} (it truly runs small image workflows)"
         file = folder / "config.toml"
         file.write_text(
-            _CONFIG.format(port=_free(port), ops_port=_free(port + 1000), upstream=upstream), encoding="utf-8"
+            _CONFIG.format(port=_free(port), ops_port=_free(port + 1000) if port else 0, upstream=upstream),
+            encoding="utf-8",
         )
         keys = {tenant: keyfile.create_key(file, tenant=tenant, note="demo").text for tenant in _TENANTS}
         config = load_config(file, {})

@@ -55,19 +55,24 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 async def _serve(config: Config, file: Path, seen: bytes) -> None:
     stop = stop_event()
     gate = Gate(config, request_log(config.log.format))
-    await gate.start()
+    is_up = asyncio.Event()
     tasks = Tasks()
 
     async def reload() -> None:
+        await is_up.wait()
         await gate.reload(file)
 
+    # Before the gate says that it is ready: from then on it may be sent SIGHUP, which would end it where nobody listens.
     tasks.start(watch(file, reload, seen=seen), "config watch")
     try:
+        await gate.start()
+        is_up.set()
         await stop.wait()
         _log.info("stopping")
     finally:
         await tasks.stop()
-        await gate.stop()
+        if is_up.is_set():
+            await gate.stop()
 
 
 def stop_event() -> asyncio.Event:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,5 +27,5 @@ def record(*, client: str, version: str, upstream: str, what: str, loads: Iterab
     FOLDER.mkdir(parents=True, exist_ok=True)
     row = {"client": client, "version": version, "upstream": upstream, "what": what}
     row["loads"] = [asdict(load) for load in loads]  # type: ignore[assignment]
-    name = re.sub(r"[^a-z0-9.]+", "-", f"{client} {what} {upstream}".lower()).strip("-")[:150]
+    name = hashlib.sha256(f"{client}\n{upstream}\n{what}".encode()).hexdigest()[:16]
     (FOLDER / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")

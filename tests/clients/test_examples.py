@@ -136,6 +136,7 @@ async def upstream_of(gate: Running) -> str:
     return f"ComfyUI {(await gate.json('GET', '/system_stats'))['system']['comfyui_version']}"
 
 
+LABELS = {"ws": "ws with fetch, in Node", "websocket-client": "websocket-client with urllib"}
 PYTHON = [
     ("websockets_api.py", "websocket-client", PAINTS, "queues a workflow, follows its events, fetches the picture"),
     (
@@ -169,7 +170,7 @@ async def test_python_clients(
     await desk.run(str(installed / "bin" / "python"), name)
     assert desk.has_result()
     await check_that_it_was_alices(gate, before)
-    record(client=client, version=version_of(client), upstream=await upstream_of(gate), what=what)
+    record(client=LABELS.get(client, client), version=version_of(client), upstream=await upstream_of(gate), what=what)
 
 
 @pytest.mark.timeout(400)
@@ -184,7 +185,7 @@ async def test_node_clients(name: str, client: str, what: str, gate: Running, tm
     await desk.run(node, name)
     assert desk.has_result()
     await check_that_it_was_alices(gate, before)
-    record(client=client, version=version_of(client), upstream=await upstream_of(gate), what=what)
+    record(client=LABELS.get(client, client), version=version_of(client), upstream=await upstream_of(gate), what=what)
 
 
 async def test_curl(gate: Running, tmp_path: Path) -> None:

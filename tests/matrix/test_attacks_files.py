@@ -283,7 +283,8 @@ def userdata(word: str, base: str) -> list[str]:
     ]
 
 
-async def test_no_name_of_userdata_leaves_the_tenants_folder(world: World) -> None:
+async def test_no_name_of_userdata_leaves_the_tenants_folder(standing: World) -> None:
+    world = standing
     base = world.base
     await settle_victim(world)
     mallory = world.mallory

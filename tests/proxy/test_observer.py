@@ -237,6 +237,21 @@ async def test_foreign_jobs_are_looked_at_once() -> None:
         assert comfy.asked == ["/api/jobs", "/queue", "/api/jobs", "/api/jobs"]
 
 
+async def test_knows_whether_an_id_is_taken_whoever_has_it() -> None:
+    comfy = Comfy()
+    running, waiting, past = (str(uuid.uuid4()) for _ in range(3))
+    comfy.running, comfy.pending = [item(1, running, "somebody")], [item(2, waiting, "somebody")]
+    comfy.history = {past: ended(past, "somebody")}
+    async with watching(comfy) as watch:
+        own = watch.ledger.claim(ALICE, None).prompt_id
+        for prompt_id in (running, waiting, past, own):
+            assert await watch.observer.has_job(prompt_id)
+        assert not await watch.observer.has_job(str(uuid.uuid4()))
+        comfy.broken = {"/api/jobs", "/queue"}
+        with pytest.raises(UpstreamUnavailable):
+            await watch.observer.has_job(str(uuid.uuid4()))
+
+
 async def test_jobs_that_wait_while_none_runs_show_a_stuck_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer_module, "STUCK_AFTER_S", -1.0)
     async with watching() as watch:

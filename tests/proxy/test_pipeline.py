@@ -144,6 +144,19 @@ async def test_methods_that_a_row_does_not_name_are_unlisted(quiet: Running) -> 
     assert quiet.comfy.received == []
 
 
+async def test_a_preflight_is_answered_to_welcome_origins_alone(tmp_path: Path, comfy: StandIn) -> None:
+    asked = {"Access-Control-Request-Method": "POST"}
+    async with running_gate(tmp_path, comfy.url, server='cors_origins = ["https://app.example"]') as gate:
+        await gate.gate.services.observer.stop()
+        comfy.received.clear()
+        for origin, status in (("https://app.example", 204), ("https://evil.example", 401), ("null", 401)):
+            async with gate.call("OPTIONS", "/prompt", None, headers={**asked, "Origin": origin}) as response:
+                assert response.status == status
+                assert response.headers.get("Access-Control-Allow-Origin") == (origin if status == 204 else None)
+        assert await gate.status("OPTIONS", "/prompt", None, headers={"Origin": "https://app.example"}) == 401
+        assert comfy.received == []
+
+
 async def test_refused_rows_are_refused_to_everybody(quiet: Running) -> None:
     rows: list[Route] = [route for route in ROUTES if isinstance(route.admin, Refused)]
     assert rows

@@ -64,8 +64,9 @@ async def test_a_tenant_sees_its_own_job_from_start_to_end(gate: Running) -> Non
 
 
 async def test_the_count_of_jobs_is_the_tenants_own(gate: Running) -> None:
-    async with dial(gate, "mallory") as mallory:
+    async with dial(gate, "alice") as alice, dial(gate, "mallory") as mallory:
         waiting = await submit(gate, "alice", seconds=GUARD_S)
+        await read_until(alice, "execution_start")
         await submit(gate, "mallory")
         events = await read_until(mallory, "status") + await read_until(mallory, "status")
         counts = [event["data"]["status"]["exec_info"]["queue_remaining"] for event in events]

@@ -1,4 +1,4 @@
-"""One at a time per tenant; nothing is kept for those who want nothing."""
+"""Turns: one at a time per holder, others unhindered, and nothing is remembered of who has gone."""
 
 from __future__ import annotations
 
@@ -6,75 +6,61 @@ import asyncio
 
 import pytest
 
-from policy.principal import TenantId
 from proxy.turns import Turns
 
-ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
+
+async def until_waiting(turns: Turns, holder: str, wanted: int) -> None:
+    while turns._wanted.get(holder, 0) < wanted:
+        await asyncio.sleep(0)
 
 
-async def test_turns_of_one_tenant_follow_one_another_in_order() -> None:
-    turns, done = Turns(), []
+@pytest.mark.parametrize("places", [1, 3])
+async def test_as_many_as_there_are_places(places: int) -> None:
+    turns, inside, most, go_on = Turns(places), 0, 0, asyncio.Event()
 
-    async def change(number: int) -> None:
-        async with turns.of(ALICE):
-            done.append(("begins", number))
-            await asyncio.sleep(0)
-            done.append(("ends", number))
+    async def visit() -> None:
+        nonlocal inside, most
+        async with turns.of("alice"):
+            inside += 1
+            most = max(most, inside)
+            await go_on.wait()
+            inside -= 1
 
-    await asyncio.gather(*(change(number) for number in range(5)))
-    assert done == [(what, number) for number in range(5) for what in ("begins", "ends")]
-    assert is_empty(turns)
-
-
-async def test_a_neighbour_is_not_waited_for() -> None:
-    turns, held = Turns(), asyncio.Event()
-
-    async def hold() -> None:
-        async with turns.of(ALICE):
-            held.set()
-            await asyncio.get_running_loop().create_future()
-
-    holding = asyncio.ensure_future(hold())
-    await held.wait()
-    async with turns.of(MALLORY):
-        pass
-    assert not is_empty(turns)
-    holding.cancel()
-    await asyncio.gather(holding, return_exceptions=True)
-    assert is_empty(turns)
+    visits = [asyncio.ensure_future(visit()) for _ in range(10)]
+    await until_waiting(turns, "alice", 10)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert inside == places
+    async with turns.of("bob"):
+        assert inside == places, "bob waits for nobody"
+    go_on.set()
+    await asyncio.gather(*visits)
+    assert (most, inside) == (places, 0)
+    assert (turns._locks, turns._wanted) == ({}, {})
 
 
-async def test_who_fails_or_gives_up_hands_the_turn_on() -> None:
-    turns, held = Turns(), asyncio.Event()
-
-    async def fail() -> None:
-        async with turns.of(ALICE):
-            held.set()
-            await asyncio.sleep(0)
-            raise LookupError
-
-    async def wait() -> None:
-        async with turns.of(ALICE):
-            raise AssertionError("it was cancelled before its turn came")
-
-    failing = asyncio.ensure_future(fail())
-    await held.wait()
-    waiting = asyncio.ensure_future(wait())
-    last = asyncio.ensure_future(take(turns))
-    await asyncio.sleep(0)
-    waiting.cancel()
+async def test_a_failure_inside_gives_the_place_back() -> None:
+    turns = Turns()
     with pytest.raises(LookupError):
-        await failing
-    assert await last
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert is_empty(turns)
+        async with turns.of("alice"):
+            raise LookupError
+    async with turns.of("alice"):
+        assert set(turns._wanted) == {"alice"}
+    assert (turns._locks, turns._wanted) == ({}, {})
 
 
-async def take(turns: Turns) -> bool:
-    async with turns.of(ALICE):
-        return True
+async def test_who_gives_up_waiting_keeps_no_place() -> None:
+    turns = Turns()
 
+    async def visit() -> None:
+        async with turns.of("alice"):
+            raise AssertionError("it was cancelled before")
 
-def is_empty(turns: Turns) -> bool:
-    return not turns._locks and not turns._wanted
+    async with turns.of("alice"):
+        waiting = asyncio.ensure_future(visit())
+        await until_waiting(turns, "alice", 2)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert turns._wanted == {"alice": 1}
+    assert (turns._locks, turns._wanted) == ({}, {})

@@ -1,0 +1,68 @@
+"""`comfygate policy`: an allow-list from workflows, and a workflow judged against the classes of a running ComfyUI."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner, Result
+
+from proxy.cli import app
+from proxy.standin import StandIn
+from tests.contract.driver import node, saving
+from tests.harness import write_config
+
+
+async def run(*words: str) -> Result:
+    """In a thread: the command has an event loop of its own."""
+    return await asyncio.to_thread(CliRunner().invoke, app, ["policy", *words])
+
+
+def put(folder: Path, content: object) -> str:
+    file = folder / "workflow.json"
+    file.write_bytes(orjson.dumps(content))
+    return str(file)
+
+
+async def test_learn(tmp_path: Path) -> None:
+    result = await run("learn", put(tmp_path, saving("x")))
+    assert result.exit_code == 0, result.output
+    assert "EmptyImage" in result.stdout
+    assert "SaveImage" in result.stdout
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"nodes": [], "links": []}'])
+async def test_learn_from_what_is_no_workflow(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "w.json"
+    file.write_bytes(content)
+    result = await run("learn", str(file))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr
+    assert "cannot be read" in (await run("learn", str(tmp_path / "none.json"))).stderr
+
+
+@pytest.mark.parametrize("is_body", [False, True])
+async def test_a_workflow_is_judged(tmp_path: Path, comfy: StandIn, is_body: bool) -> None:
+    config, _ = write_config(tmp_path, comfy.url)
+    options = ("--tenant", "alice", "--config", str(config))
+    good = saving("x")
+    result = await run("test", put(tmp_path, {"prompt": good} if is_body else good), *options)
+    assert result.exit_code == 0, result.output
+    bad = good | {"3": node("LoadAudio", audio="a.wav")}
+    result = await run("test", put(tmp_path, {"prompt": bad} if is_body else bad), *options)
+    assert result.exit_code == 1
+    assert "LoadAudio" in result.stderr
+
+
+async def test_what_cannot_be_judged(tmp_path: Path, comfy: StandIn) -> None:
+    config, _ = write_config(tmp_path, comfy.url)
+    workflow = put(tmp_path, saving("x"))
+    result = await run("test", workflow, "--tenant", "ghost", "--config", str(config))
+    assert "There is no [tenants.ghost]" in result.stderr
+    assert "cannot be read" in (await run("test", workflow, "--tenant", "alice", "--config", "none.toml")).stderr
+    await comfy.stop()
+    result = await run("test", workflow, "--tenant", "alice", "--config", str(config))
+    assert result.exit_code == 1
+    assert "does not answer" in result.stderr
