@@ -32,7 +32,7 @@ from proxy.ops import Ops
 from proxy.pipeline import Pipeline
 from proxy.record import Recorder, RequestLog
 from proxy.rulebook import build_rulebook
-from proxy.services import Services
+from proxy.services import Rulebook, Services
 from proxy.shelf import Shelf
 from proxy.sockets import GATE_STOPS, Sockets
 from proxy.storage import Storage
@@ -132,7 +132,7 @@ class Gate:
             opened.push_async_callback(self.ops.stop)
             await self.public.start()
             opened.pop_all()
-        await self._start_verifiers()
+        await _start_verifiers(self.services.rulebook)
         self.services.observer.start()
         self._tasks.start(self._close_expired(), "expiry")
         self._tasks.start(self.services.storage.sweep_forever(), "retention")
@@ -154,7 +154,7 @@ class Gate:
         await self.services.observer.stop()
         await self.public.stop()
         await self.ops.stop()
-        await self._stop_verifiers()
+        await _stop_verifiers(self.services.rulebook)
         await self._desk.stop()
         await self._limits.stop()
         await self.services.upstream.stop()
@@ -173,13 +173,15 @@ class Gate:
             return self._reject(ConfigError(file, [Mistake("limits.storage_file", None, str(error))]))
         self._audit_keys(self.services.rulebook.config, config)
         self._desk.set_weights(_weights(config))
-        self.services.rulebook = rulebook
-        await self._start_verifiers()
+        replaced, self.services.rulebook = self.services.rulebook, rulebook
+        await _start_verifiers(rulebook)
         closed = self.services.sockets.close_dead(lambda who: rulebook.authenticator.is_alive(who, time.time()))
         self.metrics.set_keys(config.keys)
         self.metrics.config_reloads.labels("good").inc()
         self.audit.write("config", result="good")
         _log.info("configuration reloaded, %d sockets closed", closed)
+        # Else the issuers of every earlier configuration would be asked for their keys for ever.
+        await _stop_verifiers(replaced)
         return True
 
     def _reject(self, error: ConfigError) -> bool:
@@ -198,16 +200,6 @@ class Gate:
             await self._limits.start()
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(config.file, [Mistake("server.state_dir", None, f"cannot be used: {error}")]) from None
-
-    async def _start_verifiers(self) -> None:
-        for verifier in (self.services.rulebook.tokens, self.services.rulebook.access):
-            if verifier is not None:
-                await verifier.start()
-
-    async def _stop_verifiers(self) -> None:
-        for verifier in (self.services.rulebook.tokens, self.services.rulebook.access):
-            if verifier is not None:
-                await verifier.stop()
 
     async def _close_expired(self) -> None:
         while True:
@@ -278,3 +270,15 @@ class Gate:
 
 def _weights(config: Config) -> dict[str, float]:
     return {name: config.limits.named[tenant.limits].weight for name, tenant in config.tenants.items()}
+
+
+async def _start_verifiers(rulebook: Rulebook) -> None:
+    for verifier in (rulebook.tokens, rulebook.access):
+        if verifier is not None:
+            await verifier.start()
+
+
+async def _stop_verifiers(rulebook: Rulebook) -> None:
+    for verifier in (rulebook.tokens, rulebook.access):
+        if verifier is not None:
+            await verifier.stop()

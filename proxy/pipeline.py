@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -224,14 +224,17 @@ class Pipeline:
         route = match.route
         rule = route.rule_for(incoming.caller.principal)
         rewrites_reply = rule.reply if isinstance(rule, Rewrites) else None
-        sent, content = await self._body_of(request, route, outgoing, incoming)
+        sent, content, held = await self._body_of(request, route, outgoing, incoming)
         fields = headers.to_upstream(request.headers, with_body=isinstance(outgoing.body, StreamedBody))
         if rewrites_reply is not None:
             fields = CIMultiDict({"Accept-Encoding": "identity"})
         if isinstance(content, UploadStream):
             fields["Content-Type"] = content.content_type
         started_s = time.perf_counter()
-        async with self._services.upstream.send(outgoing, fields, content, time_limit_s=route.time_limit_s) as stream:
+        sending = self._services.upstream.send(outgoing, fields, content, time_limit_s=route.time_limit_s)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(held)
+            stream = await stack.enter_async_context(sending)
             exchange.upstream_s = time.perf_counter() - started_s
             if sent is not None:
                 exchange.received_bytes = sent.received_bytes
@@ -258,10 +261,11 @@ class Pipeline:
 
     async def _body_of(
         self, request: web.BaseRequest, route: Route, outgoing: UpstreamCall, incoming: Request
-    ) -> tuple[body.BodyStream | None, Any]:
-        """The client's stream, to be counted, and what is sent of it."""
+    ) -> tuple[body.BodyStream | None, Any, AbstractContextManager[None]]:
+        """The client's stream, to be counted, what is sent of it, and the room that it takes meanwhile."""
+        held: AbstractContextManager[None] = nullcontext()
         if isinstance(outgoing.body, bytes) or outgoing.body is None:
-            return None, outgoing.body
+            return None, outgoing.body, held
         services, principal = self._services, incoming.caller.principal
         is_document = route.body is not Body.STREAM
         limits, over = (services.rulebook.json_limits if is_document else services.rulebook.upload_limits), None
@@ -269,9 +273,13 @@ class Pipeline:
         if room is not None and room < limits.max_bytes:
             limits, over = limits.within(room), services.storage.full(principal.tenant)
         stream = body.BodyStream(request, limits, over)
+        if room is not None:
+            declared = request.content_length
+            held = services.storage.hold(principal.tenant, limits.max_bytes if declared is None else declared)
         if isinstance(outgoing.body, UploadBody):
-            return stream, UploadStream(request, stream, outgoing.body.plan, principal, services.limiter.spend_bytes)
-        return (stream, stream) if request.can_read_body else (None, None)
+            upload = UploadStream(request, stream, outgoing.body.plan, principal, services.limiter.spend_bytes)
+            return stream, upload, held
+        return (stream, stream, held) if request.can_read_body else (None, None, held)
 
     async def _relay(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse:
         if request.method != "GET" or not is_upgrade(request) or not web.WebSocketResponse().can_prepare(request):

@@ -66,15 +66,17 @@ class Shelf:
         if found is None:
             found = asyncio.ensure_future(asyncio.to_thread(_make, describe, request))  # noqa: TID251 - awaited here
             self._kept[key] = found
+            found.add_done_callback(lambda made: self._drop_failed(key, made))
             while len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
         else:
             self._kept.move_to_end(key)
-        try:
-            return await asyncio.shield(found)
-        except Exception:
-            self._kept.pop(key, None)
-            raise
+        return await asyncio.shield(found)
+
+    def _drop_failed(self, key: tuple[Any, ...], made: asyncio.Future[Kept]) -> None:
+        """Also when nobody waits any more: the next caller makes it anew."""
+        if (made.cancelled() or made.exception() is not None) and self._kept.get(key) is made:
+            del self._kept[key]
 
 
 @dataclass(frozen=True, slots=True)

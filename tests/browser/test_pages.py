@@ -56,6 +56,7 @@ async def test_login_account_and_refusal(screen: str, scheme: str, open_house: O
         await fits(page)
         await shots.take(page, "not-a-key")
         await page.goto(f"{house.url}/gate/login?next=/gate/me")
+        await expect(page.get_by_label("API key")).to_be_focused()
         await page.keyboard.type(house.keys["amber"])
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name=house.tenants["amber"])).to_be_visible()

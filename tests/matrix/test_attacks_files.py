@@ -377,3 +377,22 @@ async def test_lists_of_the_catalogue_name_no_foreign_file(world: World) -> None
     ):
         answer = await world.mallory.get(path)
         assert answer.status in (200, 403), told(answer)
+
+
+async def test_a_refused_choice_lists_no_foreign_folder(standing: World) -> None:
+    """ComfyUI names the choices that there are; those of a folder input are everybody's folders."""
+    file = standing.running.config_file
+    text = file.read_text().replace('allow = ["@core-image"', 'allow = ["LoadImageDataSetFromFolder", "@core-image"')
+    file.write_text(text)
+    assert await standing.running.gate.reload(file)
+    folder = unique("folder")
+    await standing.alice.photo("x.png", subfolder=folder)
+    await standing.running.gate.services.catalogue.renew()
+    standing.mallory.secrets.add(folder.encode())
+    assert folder in (await standing.direct.get("/object_info/LoadImageDataSetFromFolder")).text()
+    for name in ("absent", f"../alice/{folder}", "tenants/alice"):
+        graph = {"1": node("LoadImageDataSetFromFolder", folder=name), "2": node("PreviewImage", images=["1", 0])}
+        answer = await standing.mallory.submit(graph)
+        assert answer.status in (400, 403), told(answer)
+    shown = (await standing.mallory.get("/object_info/LoadImageDataSetFromFolder")).json()
+    assert shown["LoadImageDataSetFromFolder"]["input"]["required"]["folder"][1]["options"] == []

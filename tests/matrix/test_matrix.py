@@ -107,7 +107,9 @@ async def test_without_a_good_credential_every_answer_is_the_same(settled: Settl
             for things in (settled.alices, settled.nothing):
                 for call in entry.calls(things):
                     assert seen(await send(who, route.method, prefix, call)) == first, f"{prefix}{call.path}"
-    assert world.comfy is None or len(world.comfy.received) == sent, "ComfyUI is not asked"
+    asked = [call.raw_path for call in world.comfy.received[sent:]] if world.comfy else []
+    # What the gate asks for itself, now and then, to see what runs.
+    assert [path for path in asked if not path.startswith("/api/jobs?status=pending")] == [], "ComfyUI is not asked"
 
 
 @pytest.mark.parametrize("route", ROWS)

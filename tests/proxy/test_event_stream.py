@@ -1,0 +1,392 @@
+"""One upstream socket and whoever listens to it: what is handed on, kept, told to the ledger; and when the socket goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp import WSMessage, WSMsgType
+
+from policy.call import ClientCall
+from policy.caller import Caller, Request
+from policy.namespace import Namespace
+from policy.principal import Role, TenantId
+from proxy import streams, websocket
+from proxy.exchange import Exchange
+from proxy.ledger import Ledger
+from proxy.outbox import Close, Frame, Outbox
+from proxy.sockets import UPSTREAM_GONE, Sockets
+from proxy.streams import EventStream, EventStreams, JobHooks
+from tests.policy.tenants import caller_of
+from tests.proxy.upstreams import GUARD_S
+
+ALICE = TenantId("alice")
+FLAGS = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
+
+
+class FakeSocket:
+    """ComfyUI's end: gives what the test puts in, notes what it is sent. refuses: sending fails, as to a peer that has gone."""
+
+    def __init__(self) -> None:
+        self.frames: asyncio.Queue[WSMessage] = asyncio.Queue()
+        self.sent: list[str] = []
+        self.closed = asyncio.Event()
+        self.may_close = asyncio.Event()
+        self.may_close.set()
+        self.refuses: Exception | None = None
+
+    async def receive(self) -> WSMessage:
+        return await self.frames.get()
+
+    async def send_str(self, text: str) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.sent.append(text)
+
+    async def close(self, **_: Any) -> None:
+        await self.may_close.wait()
+        self.closed.set()
+        self.frames.put_nowait(WSMessage(WSMsgType.CLOSED, None, None))
+
+    def say(self, data: str | bytes) -> None:
+        kind = WSMsgType.TEXT if isinstance(data, str) else WSMsgType.BINARY
+        self.frames.put_nowait(WSMessage(kind, data, None))
+
+    def event(self, kind: str, **data: Any) -> None:
+        # As ComfyUI writes it, with blanks.
+        self.say(f'{{"type": "{kind}", "data": {orjson.dumps(data).decode().replace(":", ": ").replace(",", ", ")}}}')
+
+
+class FakeUpstream:
+    def __init__(self) -> None:
+        self.sockets: list[FakeSocket] = []
+
+    async def connect(self, call: Any) -> FakeSocket:
+        self.sockets.append(FakeSocket())
+        return self.sockets[-1]
+
+
+class Told(list[tuple[str, ...]]):
+    """What the streams tell of jobs."""
+
+    @property
+    def hooks(self) -> JobHooks:
+        return JobHooks(
+            lambda prompt_id: self.append(("started", prompt_id)),
+            lambda prompt_id: self.append(("ended", prompt_id)),
+            lambda prompt_id, names: self.append(("made", prompt_id, *names)),
+        )
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def comfy() -> FakeSocket:
+    return FakeSocket()
+
+
+@pytest.fixture
+async def stream(ledger: Ledger, told: Told, comfy: FakeSocket) -> AsyncIterator[EventStream]:
+    socket: Any = comfy
+    opened = EventStream(socket, Namespace(ALICE), "tab", ledger.of(ALICE), told.hooks)
+    running = asyncio.ensure_future(opened.run())
+    yield opened
+    await opened.close()
+    await running
+    assert not opened.is_open
+
+
+async def heard(outbox: Outbox) -> Any:
+    """The next frame: its JSON, or its bytes."""
+    item = await outbox.get()
+    assert isinstance(item, Frame)
+    return orjson.loads(item.data) if isinstance(item.data, str) else item.data
+
+
+async def kinds(outbox: Outbox, count: int) -> list[str]:
+    return [(await heard(outbox))["type"] for _ in range(count)]
+
+
+async def test_events_of_ones_own_job_are_handed_on_and_told(
+    stream: EventStream, ledger: Ledger, told: Told, comfy: FakeSocket
+) -> None:
+    outbox, own = Outbox(), ledger.claim(ALICE, None).prompt_id
+    foreign = ledger.claim(TenantId("mallory"), None).prompt_id
+    stream.attach(outbox, is_new=True)
+    comfy.event("status", status={"exec_info": {"queue_remaining": 7}}, sid="alice.tab")
+    comfy.event("status", status={"exec_info": {"queue_remaining": 7}})
+    comfy.event("execution_start", prompt_id=foreign)
+    comfy.event("execution_start", prompt_id=own)
+    comfy.event("executing", node="1", prompt_id=own)
+    comfy.say(b"\x00\x00\x00\x01\x00\x00\x00\x01preview")
+    comfy.say(b"\x00\x00\x00\x09unknown")
+    comfy.event("progress_text", nodeId="1", text="half")
+    output = {"images": [{"filename": "a.png", "subfolder": "", "type": "temp"}]}
+    comfy.event("executed", node="1", prompt_id=own, output=output)
+    comfy.event("execution_success", prompt_id=own)
+    first = await heard(outbox)
+    assert first["data"] == {"status": {"exec_info": {"queue_remaining": 1}}, "sid": "tab"}
+    assert await kinds(outbox, 2) == ["execution_start", "executing"]
+    assert (await heard(outbox)).endswith(b"preview")
+    assert await kinds(outbox, 3) == ["progress_text", "executed", "execution_success"]
+    assert told == [("started", own), ("made", own, "a.png"), ("ended", own)]
+    assert outbox.waiting_bytes == 0
+
+
+@pytest.mark.parametrize("kind", ["execution_success", "execution_error", "execution_interrupted"])
+async def test_each_end_is_an_end(
+    stream: EventStream, ledger: Ledger, told: Told, comfy: FakeSocket, kind: str
+) -> None:
+    outbox, own = Outbox(), ledger.claim(ALICE, None).prompt_id
+    stream.attach(outbox, is_new=True)
+    comfy.event(kind, prompt_id=own)
+    assert await kinds(outbox, 1) == [kind]
+    assert told == [("ended", own)]
+
+
+async def test_who_comes_back_gets_the_newest_of_each_and_all_the_rest(
+    stream: EventStream, ledger: Ledger, comfy: FakeSocket
+) -> None:
+    first, own = Outbox(), ledger.claim(ALICE, None).prompt_id
+    stream.attach(first, is_new=True)
+    attached = []
+    for outbox in (Outbox(), first):
+        stream.detach(outbox)
+        attached.append(stream.is_attached)
+    assert attached == [True, False], "only its own client leaves it"
+    stream.announce()
+    comfy.event("execution_start", prompt_id=own)
+    for value in range(5):
+        comfy.event("progress", value=value, max=5, prompt_id=own, node="1")
+    comfy.say(b"\x00\x00\x00\x01\x00\x00\x00\x01preview")
+    comfy.event("executing", node="2", prompt_id=own)
+    while not comfy.frames.empty():
+        await asyncio.sleep(0)
+    again = Outbox()
+    stream.attach(again, is_new=False)
+    assert await kinds(again, 4) == ["status", "execution_start", "progress", "executing"]
+    stream.announce()
+    assert await heard(again) == {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}}}
+    assert first.waiting_bytes == again.waiting_bytes == 0
+
+
+async def test_flags_are_said_once_and_their_answer_is_kept(stream: EventStream, comfy: FakeSocket) -> None:
+    outbox = Outbox()
+    stream.attach(outbox, is_new=True)
+    await stream.from_client(FLAGS)
+    comfy.event("feature_flags", supports_preview_metadata=True, max_upload_size=1)
+    answer = await heard(outbox)
+    assert answer["type"] == "feature_flags"
+    await stream.from_client(FLAGS)
+    assert await heard(outbox) == answer
+    stream.detach(outbox)
+    await stream.from_client(FLAGS)
+    assert outbox.waiting_bytes == 0
+    assert len(comfy.sent) == 1
+
+
+@pytest.mark.parametrize("said", [b"bytes", "no json", '{"type": "other", "data": {}}', '{"type": "feature_flags"}'])
+async def test_comfyui_hears_nothing_but_flags(stream: EventStream, comfy: FakeSocket, said: str | bytes) -> None:
+    await stream.from_client(said)
+    assert comfy.sent == []
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), aiohttp.ClientError(), RuntimeError("closing")])
+async def test_a_comfyui_that_has_gone_is_no_failure_of_the_client(
+    stream: EventStream, comfy: FakeSocket, error: Exception
+) -> None:
+    comfy.refuses = error
+    await stream.from_client(FLAGS)
+    assert comfy.sent == []
+
+
+async def test_a_comfyui_that_closes_closes_its_client(ledger: Ledger, told: Told, comfy: FakeSocket) -> None:
+    socket: Any = comfy
+    stream, outbox = EventStream(socket, Namespace(ALICE), "tab", ledger.of(ALICE), told.hooks), Outbox()
+    stream.attach(outbox, is_new=True)
+    comfy.frames.put_nowait(WSMessage(WSMsgType.CLOSE, 1001, "bye"))
+    await stream.run()
+    assert await outbox.get() == UPSTREAM_GONE
+    assert (stream.is_open, comfy.closed.is_set()) == (False, True)
+
+
+class Clients:
+    """EventStreams with clients that end when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ledger: Ledger, told: Told, grace_s: float = 0.0) -> None:
+        self.upstream, self.sockets, self.ledger = FakeUpstream(), Sockets(), ledger
+        self.grace_s = grace_s
+        upstream: Any = self.upstream
+        self.streams = EventStreams(upstream, self.sockets, reconnect_grace_s=lambda: self.grace_s, hooks=told.hooks)
+        self.serving: asyncio.Queue[Outbox] = asyncio.Queue()
+        self.accept_fails: Exception | None = None
+        monkeypatch.setattr(websocket, "accept", self._accept)
+        monkeypatch.setattr(websocket, "serve_client", self._serve)
+        monkeypatch.setattr(websocket, "relay", self._relay)
+
+    async def _accept(self, request: Any) -> Any:
+        if self.accept_fails is not None:
+            raise self.accept_fails
+        return object()
+
+    async def _serve(self, request: Any, socket: Any, outbox: Outbox, from_client: Any) -> None:
+        self.serving.put_nowait(outbox)
+        await outbox.gave_up.wait()
+
+    async def _relay(self, request: Any, client: Any, upstream: Any, outbox: Outbox) -> None:
+        await self._serve(request, client, outbox, None)
+
+    def open(self, client_id: str = "tab", role: Role = Role.USER) -> asyncio.Task[Any]:
+        caller: Caller = caller_of("alice", role, jobs=self.ledger.of(ALICE))
+        call = ClientCall("GET", ("ws",), (("clientId", client_id),))
+        exchange, request = Exchange("GET", "id", "192.0.2.1"), Any
+        return asyncio.ensure_future(self.streams.serve(request, exchange, Request(call, caller)))  # type: ignore[arg-type]
+
+    async def leave(self, task: asyncio.Task[Any], outbox: Outbox) -> None:
+        outbox.close(Close(1000, ""), at_once=True)
+        await task
+
+    @property
+    def open_sockets(self) -> int:
+        return sum(not socket.closed.is_set() for socket in self.upstream.sockets)
+
+
+Make = Callable[..., Clients]
+
+
+@pytest.fixture
+async def make(monkeypatch: pytest.MonkeyPatch, ledger: Ledger, told: Told) -> AsyncIterator[Make]:
+    made: list[Clients] = []
+
+    def make(**options: Any) -> Clients:
+        made.append(Clients(monkeypatch, ledger, told, **options))
+        return made[-1]
+
+    async with asyncio.timeout(GUARD_S):
+        yield make
+        for each in made:
+            await each.streams.stop()
+
+
+async def test_without_work_the_socket_goes_with_its_client(make: Make) -> None:
+    clients = make(grace_s=3600.0)
+    task = clients.open()
+    await clients.leave(task, await clients.serving.get())
+    await clients.upstream.sockets[0].closed.wait()
+    while clients.streams._streams:
+        await asyncio.sleep(0)
+
+
+async def test_with_work_it_waits_for_its_client(make: Make, ledger: Ledger) -> None:
+    clients = make(grace_s=3600.0)
+    ledger.claim(ALICE, None)
+    task = clients.open()
+    await clients.leave(task, await clients.serving.get())
+    again = clients.open()
+    outbox = await clients.serving.get()
+    assert len(clients.upstream.sockets) == clients.open_sockets == 1
+    clients.streams.announce(TenantId("mallory"))
+    assert await kinds(outbox, 1) == ["status"]
+    assert outbox.waiting_bytes == 0
+    clients.streams.announce(ALICE)
+    assert await kinds(outbox, 1) == ["status"]
+    await clients.leave(again, outbox)
+
+
+async def test_its_time_is_over_when_nobody_came(make: Make, ledger: Ledger) -> None:
+    clients = make(grace_s=0.0)
+    ledger.claim(ALICE, None)
+    task = clients.open()
+    await clients.leave(task, await clients.serving.get())
+    await clients.upstream.sockets[0].closed.wait()
+
+
+async def test_a_client_that_came_back_is_not_closed_for_having_been_away(make: Make, ledger: Ledger) -> None:
+    clients = make(grace_s=0.05)
+    ledger.claim(ALICE, None)
+    task = clients.open()
+    await clients.leave(task, await clients.serving.get())
+    again = clients.open()
+    outbox = await clients.serving.get()
+    while clients.streams._tasks._tasks - {
+        task for task in clients.streams._tasks._tasks if task.get_name() == "event stream"
+    }:
+        await asyncio.sleep(0.01)  # until the time of its absence is over
+    assert clients.open_sockets == 1
+    await clients.leave(again, outbox)
+
+
+async def test_not_too_many_wait(make: Make, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_WAITING_STREAMS", 2)
+    clients = make(grace_s=3600.0)
+    ledger.claim(ALICE, None)
+    for number in range(4):
+        task = clients.open(f"tab{number}")
+        await clients.leave(task, await clients.serving.get())
+    for socket in clients.upstream.sockets[2:]:
+        await socket.closed.wait()
+    assert clients.open_sockets == 2
+
+
+async def test_who_comes_while_it_closes_gets_another_after_it(make: Make) -> None:
+    """ComfyUI would lose the newer of two sockets of one id when the older one closes."""
+    clients = make()
+    task = clients.open()
+    outbox = await clients.serving.get()
+    old = clients.upstream.sockets[0]
+    old.may_close.clear()
+    await clients.leave(task, outbox)
+    while not clients.streams._streams[ALICE, "tab"].is_closing:
+        await asyncio.sleep(0)
+    again = clients.open()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(clients.upstream.sockets) == 1
+    old.may_close.set()
+    outbox = await clients.serving.get()
+    assert old.closed.is_set()
+    assert clients.open_sockets == 1
+    assert clients.streams._streams[ALICE, "tab"].is_attached
+    await clients.leave(again, outbox)
+
+
+async def test_two_that_come_at_once_share_one_socket(make: Make) -> None:
+    clients = make()
+    tasks = [clients.open() for _ in range(3)]
+    outboxes = [await clients.serving.get() for _ in tasks]
+    assert len(clients.upstream.sockets) == 1
+    for task, outbox in zip(tasks, outboxes, strict=True):
+        await clients.leave(task, outbox)
+    await clients.upstream.sockets[0].closed.wait()
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.ADMIN])
+async def test_a_client_that_left_before_its_upgrade_leaves_no_socket(make: Make, role: Role) -> None:
+    clients = make()
+    clients.accept_fails = ConnectionResetError("gone")
+    with pytest.raises(ConnectionResetError):
+        await clients.open(role=role)
+    await clients.upstream.sockets[0].closed.wait()
+    assert len(clients.sockets) == 0
+
+
+async def test_an_admin_has_a_socket_alone(make: Make) -> None:
+    clients = make()
+    tasks = [clients.open(role=Role.ADMIN) for _ in range(2)]
+    outboxes = [await clients.serving.get() for _ in tasks]
+    assert (len(clients.upstream.sockets), len(clients.sockets)) == (2, 2)
+    for task, outbox in zip(tasks, outboxes, strict=True):
+        await clients.leave(task, outbox)
+    assert len(clients.sockets) == 0

@@ -1,0 +1,52 @@
+"""Many uploads at once pass the storage quota no more than one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.standin import StandIn
+from tests.harness import Running, running_gate
+
+QUOTA = 3_000_000
+PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 1_000_000
+
+
+@pytest.fixture
+async def gate(tmp_path: Path, comfy: StandIn) -> AsyncIterator[Running]:
+    base = tmp_path / "comfyui"
+    more = f'directory = "{base.as_posix()}"'
+    async with running_gate(tmp_path, comfy.url, upstream_more=more, more=f"storage = {QUOTA}") as running:
+        running.extra["base"] = base
+        yield running
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 65536):
+        yield data[start : start + 65536]
+
+
+async def upload(gate: Running, number: int, *, is_chunked: bool) -> int:
+    head = f'--b\r\nContent-Disposition: form-data; name="image"; filename="{number}.png"\r\n\r\n'
+    data = head.encode() + PICTURE + b"\r\n--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    return await gate.status(
+        "POST", "/upload/image", "mallory", data=pieces(data) if is_chunked else data, headers=headers
+    )
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_uploads_at_once_share_the_room(gate: Running, is_chunked: bool) -> None:
+    told = await asyncio.gather(*(upload(gate, number, is_chunked=is_chunked) for number in range(10)))
+    assert set(told) == {200, 507}
+    files = (gate.extra["base"] / "input/tenants/mallory").iterdir()
+    assert sum(file.stat().st_size for file in files) <= QUOTA
+
+
+async def test_what_was_held_is_given_back(gate: Running) -> None:
+    for number in range(2):
+        assert await upload(gate, number, is_chunked=True) == 200
+    assert not +gate.gate.services.storage._held
