@@ -60,8 +60,8 @@ async def running_jobs(gate: Running, who: str) -> list[str]:
 async def test_exactly_as_many_prompts_pass_as_there_are_slots(gate: Running) -> None:
     await set_limit(gate, "queued_jobs = 1000", f"queued_jobs = {SLOTS}")
     async with crowd(gate, "alice") as session, asyncio.timeout(GUARD_S):
-        answers = await asyncio.gather(*(submit(gate, session, slow()) for _ in range(200)))
-        assert Counter(status for status, _ in answers) == {200: SLOTS, 429: 200 - SLOTS}
+        answers = await asyncio.gather(*(submit(gate, session, slow()) for _ in range(1000)))
+        assert Counter(status for status, _ in answers) == {200: SLOTS, 429: 1000 - SLOTS}
         accepted = {answer["prompt_id"] for status, answer in answers if status == 200}
         queue = await gate.json("GET", "/queue", "alice")
         assert {item[1] for part in queue.values() for item in part} == accepted
@@ -97,10 +97,10 @@ async def test_a_neighbour_runs_next_after_the_running_job(gate: Running, comfy:
         first = await prompt(gate, "alice", slow())
         while await running_jobs(gate, "alice") != [first]:
             pass
-        others = [await prompt(gate, "alice", slow(0.0, 1)) for _ in range(19)]
+        others = [await prompt(gate, "alice", slow(0.0, 1)) for _ in range(499)]
         neighbour = await prompt(gate, "mallory", slow(0.0, 1))
         assert await gate.status("POST", "/interrupt", "alice", json={"prompt_id": first}) == 200
-        while len(done := await executed(gate, comfy)) < 21:
+        while len(done := await executed(gate, comfy)) < 501:
             pass
     assert done[:2] == [first, neighbour]
     assert done[2:] == others, "a tenant's own jobs stay in their order"
