@@ -93,7 +93,8 @@ class Pipeline:
                 return refuse(request, exchange, _DRAINING)
             return await self._serve(request, exchange)
         except asyncio.CancelledError:
-            exchange.status = 499
+            if exchange.status != 101:  # a WebSocket ends when its client hangs up, and that is no failure
+                exchange.status = 499
             raise
         except Exception as error:
             return self._failed(request, exchange, error)
@@ -291,13 +292,15 @@ class Pipeline:
         if refusal is not None and refusal.node_errors:
             exchange.notes |= _faults(refusal.node_errors)
         if isinstance(error, ClientGone | ConnectionResetError):
-            exchange.status, exchange.reason = 499, "client-gone"
+            exchange.reason = "client-gone"
+            if exchange.status != 101:
+                exchange.status = 499
         elif exchange.has_started:
             # The head is out: an honest end is impossible, so the connection breaks and the client sees an error.
             exchange.reason = refusal.reason if refusal else "internal-error"
         elif refusal is not None:
             return refuse(request, exchange, refusal)
-        if refusal is None and exchange.status != 499:
+        if refusal is None and exchange.reason != "client-gone":
             _log.error("request %s failed", exchange.request_id, exc_info=error)
         if exchange.has_started or exchange.status == 499:
             if request.transport is not None:
