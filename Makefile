@@ -2,18 +2,39 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench lock clean
+# The locks name every package, so nothing is resolved (--no-deps): a newer release somewhere cannot change or stop an installation.
+ifeq ($(shell command -v uv 2>/dev/null),)
+MAKE_VENV = $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-deps
+else
+MAKE_VENV = uv venv --python $(PYTHON) $(VENV)
+INSTALL = uv pip install --python $(BIN)/python --no-deps
+endif
 
-$(READY): requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $(READY)
+.PHONY: demo install test check format bench lock clean
 
-demo: $(READY)
-	$(BIN)/comfygate demo $(DEMO_ARGS)
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comfygate needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	$(MAKE_VENV)
+
+$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing what comfygate runs on into $(VENV): about 40 packages"
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(READY): requirements-dev.lock $(RUNTIME)
+	@echo "Installing what the tests need besides: about 30 packages"
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+install: $(RUNTIME)
+
+demo: $(RUNTIME)
+	@$(BIN)/comfygate demo $(DEMO_ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
@@ -33,9 +54,11 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-# Renews requirements.lock from pyproject.toml; needs uv (https://docs.astral.sh/uv/).
-lock:
-	uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
+# Renews both locks from pyproject.toml. Extras are spelled out: a name with an extra makes some versions of pip look for newer releases.
+LOCK = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --strip-extras --no-emit-index-url --no-header --quiet
+lock: $(READY)
+	$(LOCK) --extra demo --group build --upgrade -o requirements.lock
+	$(LOCK) --all-extras --group build --group dev -c requirements.lock --upgrade -o requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage test-output
