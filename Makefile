@@ -8,9 +8,11 @@ READY := $(VENV)/.ready
 # The locks name every package, so nothing is resolved (--no-deps): a newer release somewhere cannot change or stop an installation.
 ifeq ($(shell command -v uv 2>/dev/null),)
 MAKE_VENV = $(PYTHON) -m venv $(VENV)
+NEED_PIP = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip  # a .venv that uv made has none
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 else
 MAKE_VENV = uv venv --python $(PYTHON) $(VENV)
+NEED_PIP = true
 INSTALL = uv pip install --python $(BIN)/python --no-deps
 endif
 
@@ -22,6 +24,7 @@ $(BIN)/python:
 
 $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "Installing what comfygate runs on into $(VENV): about 40 packages"
+	@$(NEED_PIP)
 	$(INSTALL) --require-hashes -r requirements.lock
 	$(INSTALL) --no-build-isolation --editable .
 	@touch $@

@@ -123,9 +123,3 @@ def anchors_of(file: Path) -> set[str]:
     """GitHub's anchors of a document's headings."""
     headings = re.findall(r"^#+\s+(.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_no_commit_names_a_registry_or_this_machine() -> None:
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert "://" not in lock
-    assert "--hash=sha256:" in lock
