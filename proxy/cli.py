@@ -1,4 +1,4 @@
-"""The command line: `comfygate demo | serve | check | keys | policy | audit | connect`. Parses, calls, prints; the work is elsewhere."""
+"""The command line: `comfygate init | demo | serve | check | keys | policy | audit | connect`. Parses, calls, prints; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.commands import audit, check, connect, demo, keys, policy, serve
+from proxy.commands import audit, check, connect, demo, init, keys, policy, serve
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(keys.app, name="keys", help="Make, list, revoke and rotate API keys in the configuration file.")
 app.add_typer(policy.app, name="policy", help="Derive and try policies.")
+app.command("init")(init.init)
 app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("audit")(audit.audit)
