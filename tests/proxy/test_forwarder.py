@@ -8,7 +8,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
 from typer.testing import CliRunner
 
 from proxy.cli import app
@@ -16,6 +15,7 @@ from proxy.commands import connect
 from proxy.commands.exits import Exit
 from proxy.forwarder import HOST, Forwarder, UnsafeGate
 from proxy.listeners import Listener, ListenError
+from proxy.localaccess import LocalAccess
 from tests.harness import Running
 
 WORKFLOW = {
@@ -25,11 +25,11 @@ WORKFLOW = {
 
 
 @asynccontextmanager
-async def forwarding(url: str, key: str) -> AsyncIterator[str]:
+async def forwarding(url: str, key: str, access: LocalAccess | None = None) -> AsyncIterator[str]:
     """Where a forwarder listens."""
-    forwarder = Forwarder(url, key)
+    forwarder = Forwarder(url, key, access)
     await forwarder.start()
-    listener = Listener(web.Server(forwarder.handle, access_log=None), HOST, 0, "--port")
+    listener = Listener(forwarder.server(), HOST, 0, "--port")
     await listener.start()
     try:
         yield listener.url
@@ -74,8 +74,13 @@ async def test_answers_come_as_they_are(gate: Running, here: str) -> None:
 
 
 async def test_what_a_client_sends_for_a_credential_is_left_out(gate: Running, here: str) -> None:
-    sent = {"Authorization": "Bearer bad", "X-API-Key": gate.keys["mallory"], "Cookie": "comfygate_session=bad"}
-    async with gate.session.get(f"{here}/gate/me", headers=sent) as answer:
+    sent = {
+        "Authorization": "Bearer bad",
+        "X-API-Key": gate.keys["mallory"],
+        "Cookie": "comfygate_session=bad",
+        "Cf-Access-Jwt-Assertion": "bad",
+    }
+    async with gate.session.get(f"{here}/gate/me?token=bad&%74oken=bad", headers=sent) as answer:
         assert (answer.status, (await answer.json())["tenant"]) == (200, "alice")
 
 
@@ -127,11 +132,17 @@ async def test_a_key_that_is_not_good_is_told(gate: Running) -> None:
         assert caught.value.status == 401
 
 
-@pytest.mark.parametrize("url", ["http://comfy.example.com", "ftp://x", "comfy.example.com"])
+@pytest.mark.parametrize("url", ["http://comfy.example.com", "ftp://x", "ftp://localhost", "comfy.example.com"])
 def test_the_key_never_travels_in_the_clear(url: str) -> None:
     with pytest.raises(UnsafeGate, match="https"):
         Forwarder(url, "cg_x")
     Forwarder("https://comfy.example.com/", "cg_x")
+
+
+@pytest.mark.parametrize("url", ["https://key:x@comfy.example.com", "https://comfy.example.com?a=b", "https://"])
+def test_the_address_is_a_gates_alone(url: str) -> None:
+    with pytest.raises(UnsafeGate, match="address alone"):
+        Forwarder(url, "cg_x")
 
 
 def test_the_command_wants_a_key_and_a_safe_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
