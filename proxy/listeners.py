@@ -181,7 +181,7 @@ def public_server(handler: Handler, settings: ServerSettings, take: Take) -> web
         access_log=None,
         keepalive_timeout=settings.keepalive_timeout,
         max_line_size=16 * 1024,
-        max_field_size=min(16 * 1024, settings.max_header_bytes),
+        max_field_size=settings.max_header_bytes,
         auto_decompress=False,
         lingering_time=_LINGERING_S,
         read_bufsize=_READ_BUFFER_BYTES,
