@@ -26,6 +26,16 @@ class OwnJobs(Protocol):
 
     def finished(self) -> Sequence[str]: ...
 
+    def count_finished(self) -> int: ...
+
+    def count_unfinished(self) -> int:
+        """How many wait or run."""
+        ...
+
+    def place_of(self, prompt_id: str) -> int:
+        """A job's place among the tenant's own, from 1: what ended, then what runs, then what waits. 0 for a job that is none of them."""
+        ...
+
     def has_temp_file(self, name: str) -> bool:
         """Whether one of the tenant's jobs made this file in ComfyUI's temp folder (`subfolder/name` or `name`)."""
         ...

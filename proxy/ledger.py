@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from policy.namespace import owner_of
 from policy.principal import TenantId, parse_tenant
-from policy.rules.results import temp_files
+from proxy.history import read_entry
+from proxy.jobindex import TenantJobs
+from proxy.tempfiles import Made, TempFiles, WrittenAt, end_of, unseen
 
 MAX_ENDED_JOBS: Final = 10_000
 """What ComfyUI itself keeps in its history, of all tenants together."""
@@ -49,66 +51,58 @@ class Job:
     outcome: Outcome | None = None
     failing_class: str = ""
     gpu_s: float = 0.0
-    temp_files: frozenset[str] = frozenset()
-    is_over: bool = False
-    """Its client was told that it ended; ComfyUI may not have been asked yet how."""
+    temp_files: set[str] = field(default_factory=set)
+    lost_files: set[str] = field(default_factory=set)
+    """Temp files of its own that were deleted or written anew by others: its outputs list them for ever, and they are not its any more."""
+    over_at_s: float | None = None
+    """When its client was told that it ended; ComfyUI may not have been asked yet how."""
     is_deleted: bool = False
     """Its client deleted it before that."""
+    sequence: int = 0
+    """Its place in the order in which the ledger came to know of jobs."""
 
+    @property
+    def is_over(self) -> bool:
+        return self.over_at_s is not None
 
-@dataclass(slots=True)
-class TenantJobs:
-    """One tenant's jobs, oldest first: what rules see of the ledger (policy.caller.OwnJobs)."""
-
-    jobs: dict[str, Job] = field(default_factory=dict)
-
-    def owns(self, prompt_id: str) -> bool:
-        return prompt_id in self.jobs
-
-    def pending(self) -> list[str]:
-        return self._in(JobState.CLAIMED, JobState.PENDING)
-
-    def running(self) -> list[str]:
-        return self._in(JobState.RUNNING)
-
-    def finished(self) -> list[str]:
-        return [
-            prompt_id
-            for prompt_id, job in self.jobs.items()
-            if (job.state is JobState.ENDED or job.is_over) and not job.is_deleted
-        ]
-
-    def has_temp_file(self, name: str) -> bool:
-        return any(name in job.temp_files for job in self.jobs.values())
-
-    def _in(self, *states: JobState) -> list[str]:
-        return [prompt_id for prompt_id, job in self.jobs.items() if job.state in states and not job.is_over]
+    @property
+    def wrote_until_s(self) -> float:
+        """Files that are newer (Unix seconds) are not its own; infinity while it runs."""
+        return end_of(self.ended_at_s if self.state is JobState.ENDED else None, self.over_at_s)
 
 
 class Ledger:
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    """written_at: when a file of ComfyUI's temp folder was written, where the gate sees the folder."""
+
+    def __init__(self, clock: Callable[[], float] = time.time, written_at: WrittenAt = unseen) -> None:
         self._clock = clock
         self._jobs: dict[str, Job] = {}
+        self._active: dict[str, Job] = {}
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._ended: dict[str, None] = {}
-        self._temp_files: dict[str, Job] = {}
+        self._files = TempFiles(written_at)
         self._foreign: dict[str, None] = {}
+        self._sequence = 0
 
     def of(self, tenant: TenantId) -> TenantJobs:
-        return self._tenants.setdefault(tenant, TenantJobs())
+        jobs = self._tenants.get(tenant)
+        if jobs is None:
+            jobs = self._tenants[tenant] = TenantJobs(tenant, self._files.has)
+        return jobs
 
     def job(self, prompt_id: str) -> Job | None:
         return self._jobs.get(prompt_id)
 
     def active(self) -> list[Job]:
         """Jobs that ComfyUI has or may have in its queue."""
-        return [job for job in self._jobs.values() if job.state is not JobState.ENDED]
+        return list(self._active.values())
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._active)
 
     def claim(self, tenant: TenantId, wish: str | None, *, subject: str = "", workflow: str = "") -> Job:
-        """Owns a job before it exists upstream. A wished id is kept when it is a canonical UUID that nobody has.
-
-        Whether a neighbour has it is not told: the client just gets another id.
-        """
+        """Owns a job before it exists upstream. A wished id is kept when it is a canonical UUID that nobody has."""
         is_free = wish is not None and is_uuid(wish) and wish not in self._jobs and wish not in self._foreign
         prompt_id = wish if wish and is_free else str(uuid.uuid4())
         job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock())
@@ -124,12 +118,13 @@ class Ledger:
                 job.state = JobState.PENDING
 
     def release(self, prompt_id: str) -> None:
-        """The job never came to be."""
+        """The job never came to be, or is gone from the history."""
         job = self._jobs.pop(prompt_id, None)
         if job is not None:
-            self.of(job.tenant).jobs.pop(prompt_id, None)
+            self.of(job.tenant).remove(prompt_id)
+            self._active.pop(prompt_id, None)
             self._ended.pop(prompt_id, None)
-            self.forget_temp_files(job.temp_files)
+            self._files.release(job)
 
     def adopt(self, prompt_id: str, client_id: object, state: JobState, number: float = 0.0) -> Job | None:
         """Takes up a job found upstream when its client id names a tenant; None for one that the gate did not send."""
@@ -159,34 +154,33 @@ class Ledger:
             return False
         job.state = JobState.RUNNING
         job.started_at_s = self._clock() if at_s is None else at_s
+        self._index(job)
         return True
 
     def mark_over(self, prompt_id: str) -> None:
         """Its client was told that it ended, and may ask for the list of what ended before the observer has."""
         job = self._jobs.get(prompt_id)
-        if job is not None:
-            job.is_over = True
+        if job is not None and job.over_at_s is None:
+            job.over_at_s = self._clock()
+            self._index(job)
 
-    def add_temp_files(self, prompt_id: str, names: Iterable[str]) -> None:
-        """Files that an event of the running job named: its client asks for them before the history tells."""
+    def add_temp_files(self, prompt_id: str, names: Iterable[str], made: Made = Made.UNKNOWN) -> None:
+        """Files that an event or an answer named before the end of the job was read: its client asks for them at once.
+
+        SECURITY: what a job that ended lists is no news: its names may be somebody else's by now (tests/matrix/test_reuse.py).
+        """
         job = self._jobs.get(prompt_id)
-        if job is not None:
-            self._own_temp_files(job, frozenset(names) - job.temp_files)
+        if job is not None and job.state is not JobState.ENDED:
+            for name in names:
+                self._files.claim(job, name, made)
 
     def forget_temp_files(self, names: Iterable[str]) -> None:
         """These are gone, or about to go: nobody may see what ComfyUI will write under the same names."""
-        for name in names:
-            job = self._temp_files.pop(name, None)
-            if job is not None:
-                job.temp_files -= {name}
+        self._files.forget(names)
 
-    def old_temp_files(self, tenant: TenantId, age_s: float) -> frozenset[str]:
-        """Preview files of the tenant's jobs that ended that long ago."""
-        before_s = self._clock() - age_s
-        jobs = self.of(tenant).jobs.values()
-        return frozenset(
-            name for job in jobs if job.ended_at_s is not None and job.ended_at_s < before_s for name in job.temp_files
-        )
+    def old_temp_files(self, tenant: TenantId, age_s: float) -> dict[str, float]:
+        """Preview files of the tenant's jobs that ended that long ago; a file newer than the time beside its name is another one."""
+        return self._files.older(tenant, self._clock() - age_s)
 
     def end(self, job: Job, entry: Mapping[str, Any] | None, *, was_watched: bool = False) -> bool:
         """Closes a job with its history entry, None when ComfyUI has none; says whether that is news.
@@ -197,13 +191,17 @@ class Ledger:
             return False
         job.state = JobState.ENDED
         job.ended_at_s = self._clock()
-        told = job.temp_files
-        read_history(job, entry)
+        files = read_history(job, entry)
         if was_watched and job.outcome is Outcome.LOST and job.started_at_s is not None:
             # SECURITY: who deletes a job from the history, or makes its entry unreadable, before the gate has read it, has used the GPU
             # all the same (tests/security/test_unreadable.py).
             job.gpu_s = max(0.0, job.ended_at_s - job.started_at_s)
-        self._own_temp_files(job, job.temp_files - told)
+        for name, made in files.items():
+            self._files.claim(job, name, made)
+        if job.is_deleted:
+            self._files.release(job)
+        self._active.pop(job.prompt_id, None)
+        self._index(job)
         self._ended[job.prompt_id] = None
         while len(self._ended) > MAX_ENDED_JOBS:
             self.release(next(iter(self._ended)))
@@ -217,21 +215,32 @@ class Ledger:
                 self.release(prompt_id)
             elif job is not None and job.is_over:
                 job.is_deleted = True
+                self._files.release(job)
+                self._index(job)
+
+    def forget_restarted(self, prompt_ids: Iterable[str]) -> None:
+        """ComfyUI was restarted: these are in its history no more, and its temp folder is empty, whose names it will use again."""
+        self.forget_history(prompt_ids)
+        self._files.forget_unheld()
 
     def ended(self) -> list[str]:
         """Jobs whose end is known, oldest end first."""
         return list(self._ended)
 
-    def _own_temp_files(self, job: Job, names: frozenset[str]) -> None:
-        # SECURITY: ComfyUI counts up from the files that lie there, so the name of a deleted one comes back, made by anybody: who made
-        # it last owns it alone (tests/matrix/test_reuse.py).
-        self.forget_temp_files(names)
-        self._temp_files |= dict.fromkeys(names, job)
-        job.temp_files |= names
-
     def _add(self, job: Job) -> None:
-        self._jobs[job.prompt_id] = job
-        self.of(job.tenant).jobs[job.prompt_id] = job
+        self._sequence += 1
+        job.sequence = self._sequence
+        self._jobs[job.prompt_id] = self._active[job.prompt_id] = job
+        self._index(job)
+
+    def _index(self, job: Job) -> None:
+        self.of(job.tenant).put(
+            job.prompt_id,
+            job.sequence,
+            is_running=job.state is JobState.RUNNING,
+            has_ended=job.state is JobState.ENDED or job.is_over,
+            is_deleted=job.is_deleted,
+        )
 
 
 def _tenant_of(client_id: object) -> TenantId | None:
@@ -250,40 +259,21 @@ def is_uuid(text: str) -> bool:
         return False
 
 
-def read_history(job: Job, entry: Mapping[str, Any] | None) -> None:
-    """Takes outcome, times and temp files out of a history entry; trusts its shape nowhere."""
-    if not isinstance(entry, dict):
+def read_history(job: Job, entry: Mapping[str, Any] | None) -> Mapping[str, Made]:
+    """Takes outcome and times out of a history entry; returns the temp files that it lists."""
+    told = read_entry(entry)
+    if told is None:
         job.outcome = Outcome.LOST
-        return
-    status = entry.get("status")
-    messages = status.get("messages") if isinstance(status, dict) else None
-    times: dict[str, float] = {}
-    for message in messages if isinstance(messages, list) else ():
-        if isinstance(message, list) and len(message) == 2 and isinstance(message[1], dict):
-            kind, data = message
-            if isinstance(data.get("timestamp"), int | float):
-                times[str(kind)] = data["timestamp"] / 1000
-            if kind == "execution_error":
-                job.failing_class = str(data.get("node_type", ""))[:100]
-    started = times.get("execution_start", job.started_at_s)
-    ended = max((at for kind, at in times.items() if kind != "execution_start"), default=None)
+        return {}
+    started = told.started_at_s if told.started_at_s is not None else job.started_at_s
+    ended = told.ended_at_s
     job.started_at_s = started
     job.ended_at_s = ended or job.ended_at_s
+    job.failing_class = told.failing_class
     if started is not None and ended is not None:
         job.gpu_s = max(0.0, ended - started)
-    job.outcome = _outcome_of(status, times)
-    job.temp_files |= temp_files_of(entry.get("outputs"))
-
-
-def _outcome_of(status: Any, times: Mapping[str, float]) -> Outcome:
-    if "execution_interrupted" in times:
-        return Outcome.CANCELLED
-    if "execution_error" in times or (isinstance(status, dict) and status.get("status_str") == "error"):
-        return Outcome.FAILED
-    return Outcome.COMPLETED
-
-
-def temp_files_of(outputs: Any) -> frozenset[str]:
-    """The files in ComfyUI's temp folder that a job's outputs list, of all its nodes."""
-    nodes = outputs.values() if isinstance(outputs, dict) else ()
-    return frozenset(name for output in nodes for name in temp_files(output))
+    if "execution_interrupted" in told.times:
+        job.outcome = Outcome.CANCELLED
+    else:
+        job.outcome = Outcome.FAILED if told.is_error else Outcome.COMPLETED
+    return told.files

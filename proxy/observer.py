@@ -117,7 +117,7 @@ class Observer:
 
     async def _sync_on_change(self) -> None:
         while True:
-            is_busy = any(True for _ in self._ledger.active())
+            is_busy = self._ledger.is_busy
             try:
                 async with asyncio.timeout(_POLL_BUSY_S if is_busy else _POLL_IDLE_S):
                     await self._changed.wait()
@@ -137,8 +137,7 @@ class Observer:
         ended = self._ledger.ended()
         listed, is_whole = await self._read_history()
         if is_whole and listed.isdisjoint(ended):
-            # ComfyUI was restarted: its history is empty, and so is its temp folder, whose names it will use again.
-            self._ledger.forget_history(ended)
+            self._ledger.forget_restarted(ended)
         await self.sync(was_watched=False)
 
     async def _read_history(self) -> tuple[set[str], bool]:
@@ -250,7 +249,7 @@ class Observer:
         entry = reply.get(prompt_id) if isinstance(reply, dict) else None
         if self._ledger.end(job, entry, was_watched=was_watched):
             self._on_ended(job)
-        if job.outcome is Outcome.LOST:
+        if job.outcome is Outcome.LOST or job.is_deleted:
             self._ledger.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
 
     def _adopt_ended(self, prompt_id: str, entry: Any) -> None:

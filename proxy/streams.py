@@ -4,7 +4,6 @@ is always drained, outlives its client for a while, and hands a client that come
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import time
 from collections import deque
@@ -20,13 +19,15 @@ from policy.call import Opaque, UpstreamCall, UpstreamText
 from policy.caller import Caller, OwnJobs, Request
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
-from policy.rules.events import EventRules, made_temp_files, status_frame, to_upstream
+from policy.rules.events import Event, EventRules, status_frame, to_upstream
+from policy.rules.results import temp_files
 from proxy import websocket
 from proxy.exchange import Exchange
-from proxy.messagerate import MessageRate
+from proxy.history import cached_nodes
 from proxy.outbox import Frame, Outbox
-from proxy.sockets import TOO_MANY_MESSAGES, UPSTREAM_GONE, Sockets
+from proxy.sockets import UPSTREAM_GONE, Sockets
 from proxy.tasks import Tasks
+from proxy.tempfiles import Made
 from proxy.turns import Turns
 from proxy.upstream import Upstream
 
@@ -37,8 +38,6 @@ MAX_WAITING_STREAMS: Final = 16
 
 _PROGRESS: Final = frozenset({"progress", "progress_state"})
 _ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
-_KIND = re.compile(r'\{"type": "([a-z_.]+)"')
-_PROMPT_ID = re.compile(r'"prompt_id": "([^"\\]*)"')
 
 Slot = Callable[[Principal], AbstractAsyncContextManager[None]]
 
@@ -71,7 +70,7 @@ class JobHooks:
 
     started: Callable[[str], None]
     ended: Callable[[str], None]
-    made_temp_files: Callable[[str, list[str]], None]
+    made_temp_files: Callable[[str, list[str], Made], None]
 
 
 class EventStream:
@@ -87,8 +86,8 @@ class EventStream:
         self._hooks = hooks
         self._outbox: Outbox | None = None
         self._kept = KeptEvents()
+        self._cached: tuple[str, frozenset[str]] | None = None
         self._flags_reply: str | None = None
-        self._rate = MessageRate()
         self._is_greeted = False
         self.is_open = True
         self.is_closing = False
@@ -103,7 +102,6 @@ class EventStream:
     def attach(self, outbox: Outbox, *, is_new: bool) -> None:
         """Sends events there from now on. A client that comes back gets what ComfyUI sends to new sockets alone, and what it missed."""
         self._outbox = outbox
-        self._rate = MessageRate()
         if not is_new:
             self._is_greeted = True
             outbox.put(Frame(status_frame(self._jobs, self._client_id)))
@@ -128,21 +126,13 @@ class EventStream:
                 self.ended.set()
 
     async def from_client(self, data: str | bytes) -> None:
-        """ComfyUI hears one thing from a client: its feature flags, once per upstream socket.
-
-        SECURITY: what a client sends costs time that everybody waits for; above a rate its socket is closed, and once the flags
-        are answered nothing is parsed (tests/security/test_client_messages.py).
-        """
-        if not self._rate.takes(len(data)):
-            if self._outbox is not None:
-                self._outbox.close(TOO_MANY_MESSAGES, at_once=True)
-            return
-        if self._flags_reply is not None:
-            if self._outbox is not None and isinstance(data, str) and '"feature_flags"' in data:
-                self._outbox.put(Frame(self._flags_reply))
-            return
+        """ComfyUI hears one thing from a client: its feature flags, once per upstream socket."""
         message = to_upstream(data) if isinstance(data, str) else None
         if message is None:
+            return
+        if self._flags_reply is not None:
+            if self._outbox is not None:
+                self._outbox.put(Frame(self._flags_reply))
             return
         try:
             await self._socket.send_str(message)
@@ -162,38 +152,43 @@ class EventStream:
             if data is not None and self._outbox is not None:
                 self._outbox.put(Frame(data, frame.is_preview))
             return
-        text = self._rules.text(frame.data, self._jobs)
-        if text is None:
+        event = self._rules.text(frame.data, self._jobs)
+        if event is None:
             return
-        kind = _kind_of(frame.data)
-        if kind == "feature_flags":
-            self._flags_reply = text
-        elif kind == "status":
-            if '"sid"' not in text:
+        if event.kind == "feature_flags":
+            self._flags_reply = event.text
+        elif event.kind == "status":
+            if "sid" not in event.data:
                 return  # a broadcast tells that somebody's queue changed: the gate announces the tenant's own changes
             self._is_greeted = True
         else:
-            self._tell(kind, frame.data)
-            self._kept.keep(kind, text)
+            self._tell(event)
+            self._kept.keep(event.kind, event.text)
         if self._outbox is not None:
-            self._outbox.put(Frame(text))
+            self._outbox.put(Frame(event.text))
 
     def announce(self) -> None:
         """The tenant's own count of jobs changed. A socket's first frame is the one with its id, as clients know it from ComfyUI."""
         if self._outbox is not None and self._is_greeted:
             self._outbox.put(Frame(status_frame(self._jobs)))
 
-    def _tell(self, kind: str, frame: str) -> None:
+    def _tell(self, event: Event) -> None:
         """Events come before the observer has asked: what the client does next must find the ledger up to date."""
-        prompt_id = _PROMPT_ID.search(frame)
-        if prompt_id is None:
+        if event.prompt_id is None:
             return
-        if kind == "execution_start":
-            self._hooks.started(prompt_id[1])
-        elif kind in _ENDS:
-            self._hooks.ended(prompt_id[1])
-        elif kind == "executed" and (names := made_temp_files(frame)):
-            self._hooks.made_temp_files(prompt_id[1], names)
+        if event.kind == "execution_start":
+            self._hooks.started(event.prompt_id)
+        elif event.kind == "execution_cached":
+            self._cached = (event.prompt_id, cached_nodes(event.data))
+        elif event.kind in _ENDS:
+            self._hooks.ended(event.prompt_id)
+        elif event.kind == "executed" and (names := temp_files(event.data.get("output"))):
+            self._hooks.made_temp_files(event.prompt_id, names, self._made(event))
+
+    def _made(self, event: Event) -> Made:
+        if self._cached is None or self._cached[0] != event.prompt_id:
+            return Made.UNKNOWN  # this socket was opened while the job ran
+        return Made.EARLIER if event.data.get("node") in self._cached[1] else Made.NOW
 
 
 class EventStreams:
@@ -310,8 +305,3 @@ class EventStreams:
         await asyncio.sleep(delay_s)
         if not stream.is_attached and time.monotonic() - stream.left_at_s >= delay_s - 0.01:
             await stream.close()
-
-
-def _kind_of(frame: str) -> str:
-    found = _KIND.match(frame)
-    return found[1] if found else ""

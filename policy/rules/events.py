@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -12,7 +14,7 @@ from policy.document import read_upstream_json
 from policy.namespace import ROOT, Namespace
 from policy.rules.catalog import features_to_client
 from policy.rules.jobs import count_own
-from policy.rules.results import output_to_client, scrub, temp_files
+from policy.rules.results import output_to_client, scrub
 
 # protocol.py, BinaryEventTypes; each frame begins with one, as four bytes, big-endian.
 PREVIEW: Final = (1).to_bytes(4, "big")
@@ -25,12 +27,25 @@ MAX_METADATA_BYTES: Final = 64 * 1024
 # These carry no names but node ids, so they pass as they are. A quote inside a value is escaped, so the pattern finds a key only, and
 # one before any brace is the event's own.
 _PLAIN = re.compile(
-    r'\{"type": "(progress_state|progress|executing|execution_start|execution_cached|execution_success|execution_interrupted)", '
+    r'\{"type": "(progress_state|progress|executing|execution_start|execution_success|execution_interrupted)", '
     r'"data": \{[^{}]*?"prompt_id": "([^"\\]*)"'
 )
 _ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 # What clients may tell ComfyUI of themselves; anything else in `data` is not sent.
 _CLIENT_FLAGS = ("supports_preview_metadata", "supports_manager_v4_ui", "supports_progress_text_metadata")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A frame that is the client's. text: as it is sent. The others are what ComfyUI said, from the one reading by which it was judged.
+
+    data: empty for kinds that carry no names.
+    """
+
+    text: str
+    kind: str
+    prompt_id: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 class EventRules:
@@ -45,19 +60,23 @@ class EventRules:
         self.client_id = client_id
         self.is_running = False
 
-    def text(self, frame: str, jobs: OwnJobs) -> str | None:
+    def text(self, frame: str, jobs: OwnJobs) -> Event | None:
         """The frame for the client, None when it is not for it."""
         plain = _PLAIN.match(frame)
         if plain:
             if not jobs.owns(plain[2]):
                 return None
             self._follow(plain[1], is_idle='"node": null' in frame)
-            return frame
+            return Event(frame, plain[1], plain[2])
         message = _parse(frame)
         if message is None:
             return None
-        shown = self._show(message["type"], message["data"], jobs)
-        return None if shown is None else _write(message["type"], shown)
+        kind, data = message["type"], message["data"]
+        shown = self._show(kind, data, jobs)
+        if shown is None:
+            return None
+        text = frame if kind == "execution_cached" else _write(kind, shown)  # node ids alone
+        return Event(text, kind, data.get("prompt_id"), data)
 
     def _show(self, kind: str, data: dict[str, Any], jobs: OwnJobs) -> dict[str, Any] | None:
         if kind == "status":
@@ -121,14 +140,6 @@ def status_frame(jobs: OwnJobs, sid: str | None = None) -> str:
 def is_preview(frame: bytes) -> bool:
     """Whether a binary frame may be left out for a client that does not keep up."""
     return frame[:4] in (PREVIEW, PREVIEW_WITH_METADATA)
-
-
-def made_temp_files(frame: str) -> list[str]:
-    """Temp files that an `executed` event of one's own job names: the client will ask for them at once."""
-    if not frame.startswith('{"type": "executed"'):
-        return []
-    message = _parse(frame)
-    return [] if message is None else temp_files(message["data"].get("output"))
 
 
 def to_upstream(frame: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from policy.call import ClientReply, Dialogue, JobNews, Opaque, UpstreamCall
 from policy.caller import OwnJobs, Request
 from policy.namespace import Namespace
-from policy.rules.jobs import MAX_ENTRIES, MAX_READ_BYTES, in_batches, json_call, number_jobs, own_or_absent, passed
+from policy.rules.jobs import MAX_ENTRIES, MAX_READ_BYTES, in_batches, json_call, own_or_absent, passed
 from policy.rules.results import (
     extra_data_to_client,
     graph_to_client,
@@ -117,14 +117,13 @@ def list_jobs(request: Request) -> Dialogue:
         candidates = _page(candidates, query)
     rows: list[dict[str, Any]] = []
     news: list[JobNews] = []
-    numbers = number_jobs(request.caller.jobs)
     asked = read_bytes = 0
     for batch in in_batches(candidates[:MAX_ENTRIES]):
         if read_bytes >= MAX_READ_BYTES:
             break  # what was not asked for still counts in `total`, so the client asks for the next page
         replies = yield tuple(_job_call(prompt_id) for prompt_id in batch)
         for prompt_id, reply in zip(batch, replies, strict=True):
-            row = row_to_client(reply.value, prompt_id, request.caller.names, numbers.get(prompt_id, 0))
+            row = row_to_client(reply.value, prompt_id, request.caller.names, request.caller.jobs.place_of(prompt_id))
             if row is not None and row["status"] in query.statuses:
                 rows.append(row)
                 news.append(_news(reply.value))
@@ -197,7 +196,7 @@ def job(request: Request) -> Dialogue:
     if reply.status != 200:
         return passed(reply)
     names = request.caller.names
-    row = row_to_client(reply.value, prompt_id, names, number_jobs(request.caller.jobs).get(prompt_id, 0))
+    row = row_to_client(reply.value, prompt_id, names, request.caller.jobs.place_of(prompt_id))
     if row is None:
         return ClientReply(404, {"error": "Job not found"})
     if "outputs" in reply.value:

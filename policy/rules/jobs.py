@@ -42,14 +42,6 @@ def own_or_absent(request: Request, prompt_id: str) -> Opaque:
     return Opaque(prompt_id if request.caller.jobs.owns(prompt_id) else ABSENT_JOB)
 
 
-def number_jobs(jobs: OwnJobs) -> dict[str, int]:
-    """A `number` for each of the tenant's jobs: its place among them, as if ComfyUI had no others."""
-    return {
-        prompt_id: index
-        for index, prompt_id in enumerate([*jobs.finished(), *jobs.running(), *jobs.pending()], start=1)
-    }
-
-
 def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
@@ -64,7 +56,7 @@ def show_own_count(value: Any, request: Request) -> Any:
 
 
 def count_own(jobs: OwnJobs) -> int:
-    return len(jobs.pending()) + len(jobs.running())
+    return jobs.count_unfinished()
 
 
 def queue(request: Request) -> UpstreamCall:
@@ -78,7 +70,7 @@ def keep_own_queue(value: Any, request: Request) -> Any:
     running = [item for item in _items(value, "queue_running") if is_own_item(item, names)]
     pending = [item for item in _items(value, "queue_pending") if is_own_item(item, names)]
     pending.sort(key=_order)
-    first = len(request.caller.jobs.finished()) + 1
+    first = request.caller.jobs.count_finished() + 1
     return {
         "queue_running": _number_items(running, first, request),
         "queue_pending": _number_items(pending, first + len(running), request),
@@ -160,7 +152,7 @@ def history_of(request: Request) -> Dialogue:
     reply = yield _entry_call(own_or_absent(request, prompt_id))
     if reply.status != 200:
         return passed(reply)
-    shown = _entries(reply.value, prompt_id, request, number_jobs(request.caller.jobs))
+    shown = _entries(reply.value, prompt_id, request)
     return ClientReply(body=shown, news=_news(reply.value, shown))
 
 
@@ -168,9 +160,9 @@ def _entry_call(prompt_id: str) -> UpstreamCall:
     return UpstreamCall("GET", (Opaque("history"), Opaque(prompt_id)))
 
 
-def _entries(value: Any, prompt_id: str, request: Request, numbers: dict[str, int]) -> dict[str, Any]:
+def _entries(value: Any, prompt_id: str, request: Request) -> dict[str, Any]:
     entry = value.get(prompt_id) if isinstance(value, dict) else None
-    shown = entry_to_client(entry, request.caller.names, numbers.get(prompt_id, 0))
+    shown = entry_to_client(entry, request.caller.names, request.caller.jobs.place_of(prompt_id))
     return {} if shown is None else {prompt_id: shown}
 
 
@@ -181,7 +173,6 @@ def _news(value: Any, shown: dict[str, Any]) -> tuple[JobNews, ...]:
 def history(request: Request) -> Dialogue:
     """GET /history: each of one's own entries is asked for by its id, so the cost is that of one's own jobs, not of everybody's."""
     chosen = _choose_entries(request.caller.jobs.finished(), _number(request, "max_items"), _number(request, "offset"))
-    numbers = number_jobs(request.caller.jobs)
     entries: dict[str, Any] = {}
     news: list[JobNews] = []
     read_bytes = 0
@@ -194,7 +185,7 @@ def history(request: Request) -> Dialogue:
         for prompt_id, reply in zip(batch, replies, strict=True):
             if reply.status != 200:
                 return passed(reply)
-            shown = _entries(reply.value, prompt_id, request, numbers)
+            shown = _entries(reply.value, prompt_id, request)
             older |= shown
             news += _news(reply.value, shown)
             read_bytes += len(reply.body)

@@ -12,7 +12,7 @@ from policy.caller import Caller, Request
 from policy.catalogue import NodeClass
 from policy.document import parse_json
 from policy.judge import OPEN, JudgedPrompt, judge, judge_document
-from policy.rules.jobs import json_call, number_jobs
+from policy.rules.jobs import json_call
 from policy.rules.results import UNNAMED_CLIENT, scrub
 from policy.violation import Reason, Violation
 from policy.workflow_files import file_inputs, rewrite_nodes
@@ -31,12 +31,11 @@ def submit(request: Request) -> Dialogue:
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
         return refusal_to_client(reply, caller, judged.nodes)
-    numbers = number_jobs(caller.jobs)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
     return ClientReply(
         body={
             "prompt_id": claimed.prompt_id,
-            "number": numbers.get(claimed.prompt_id, len(numbers) + 1),
+            "number": caller.jobs.place_of(claimed.prompt_id),
             "node_errors": node_errors_to_client(node_errors, caller, judged.nodes),
         }
     )

@@ -20,7 +20,7 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from proxy.app import Gate
 from proxy.config import load_config
-from proxy.ledger import TenantJobs
+from proxy.ledger import Ledger
 from proxy.outbox import Outbox
 from proxy.record import RequestLog
 from proxy.streams import EventStream, JobHooks
@@ -30,7 +30,7 @@ from tests.matrix.world import World
 
 
 @asynccontextmanager
-async def restarted_gate(world: World) -> AsyncIterator[None]:
+async def restarted_gate(world: World) -> AsyncIterator[Gate]:
     """Stops the gate and starts another one from the same file, at another port; clients go there."""
     await world.running.gate.stop()
     gate = Gate(load_config(world.running.config_file, {}), RequestLog(io.BytesIO(), "json"))
@@ -39,7 +39,7 @@ async def restarted_gate(world: World) -> AsyncIterator[None]:
     for person in (world.alice, world.mallory, world.admin, world.nobody):
         person.url = gate.public.url
     try:
-        yield
+        yield gate
     finally:
         await gate.stop()
 
@@ -174,9 +174,9 @@ async def test_a_second_socket_takes_over_and_outlives_the_first(world: World) -
 
 async def test_nothing_is_announced_before_the_greeting() -> None:
     """The first frame is ComfyUI's status with the sid, which clients wait for, also when the count changes while the socket opens."""
-    hooks = JobHooks(lambda prompt_id: None, lambda prompt_id: None, lambda prompt_id, names: None)
+    hooks = JobHooks(lambda prompt_id: None, lambda prompt_id: None, lambda prompt_id, names, made: None)
     socket: Any = None
-    stream = EventStream(socket, Namespace(TenantId("alice")), "sid", TenantJobs(), hooks)
+    stream = EventStream(socket, Namespace(TenantId("alice")), "sid", Ledger().of(TenantId("alice")), hooks)
     outbox = Outbox()
     stream.attach(outbox, is_new=True)
     stream.announce()

@@ -3,15 +3,149 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from policy.principal import TenantId
-from tests.contract.driver import images_of, previewing, saving, slow
-from tests.matrix.people import COLORS, NUMBERS, is_color, picture_in, told, unique
-from tests.matrix.world import World, open_world
+from proxy.tempfiles import CLOCK_SLACK_S
+from tests.contract.conftest import REAL_URL, TARGETS
+from tests.contract.driver import images_of, loading, previewing, saving, slow
+from tests.matrix.people import COLORS, NUMBERS, Tenant, is_color, picture_in, told, unique
+from tests.matrix.test_restarts import restarted_gate
+from tests.matrix.world import REAL_BASE, World, open_world
 
 DAY = '\n[limits.alices]\nrequests = "100000/minute"\nprompts = "100000/minute"\nretention = "1ms"\n'
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest) -> str:
+    if request.param == "real" and REAL_BASE is None:
+        pytest.skip("COMFYUI_DIRECTORY does not say where its files lie")
+    return REAL_URL if request.param == "real" else ""
+
+
+@asynccontextmanager
+async def seeing(folder: Path, target: str, *, more: str = "") -> AsyncIterator[World]:
+    """A gate that sees ComfyUI's folders."""
+    base = REAL_BASE if target else folder / "comfyui"
+    async with open_world(folder, real_url=target, upstream_more=f'directory = "{base}"', more=more) as world:
+        yield world
+
+
+async def with_one_name(world: World) -> tuple[dict[str, Any], dict[str, Any], dict[str, str], Path]:
+    """The history entries of alice's job and of mallory's later one, whose file got the name of hers, which is gone; the name, the file."""
+    alices = await world.alice.run(previewing(NUMBERS["alice"]))
+    name = images_of(alices)[0]
+    assert (await world.alice.file(name)).status == 200
+    assert world.base is not None
+    file = world.base / "temp" / name["filename"]
+    written_s = file.stat().st_mtime
+    file.unlink()
+    while time.time() < written_s + 4 * CLOCK_SLACK_S:
+        await world.alice.get("/queue")
+    mallorys = await world.mallory.run(previewing(NUMBERS["mallory"]))
+    assert images_of(mallorys)[0] == name, "else this test tries nothing"
+    return alices, mallorys, name, file
+
+
+async def read_everything(tenant: Tenant, prompt_id: str) -> None:
+    """Each way in which a client is told of a job that ended long ago."""
+    for path in (f"/history/{prompt_id}", "/history", f"/api/jobs/{prompt_id}", "/api/jobs", "/queue"):
+        await tenant.get(path)
+
+
+async def sees_nothing(tenant: Tenant, name: dict[str, str]) -> None:
+    absent = await tenant.view(f"absent-{name['filename']}", type="temp")
+    seen = await tenant.file(name)
+    assert (seen.status, seen.body) == (404, absent.body), told(seen)
+    assert (await tenant.view(name["filename"], type="temp", preview="webp;80")).status == 404
+    assert (await tenant.submit(loading(f"{name['filename']} [temp]"))).status != 200
+
+
+async def sees_its_own(tenant: Tenant, name: dict[str, str]) -> None:
+    picture = picture_in((await tenant.file(name)).body)
+    assert picture is not None
+    assert is_color(picture, COLORS[tenant.who])
+
+
+async def test_an_old_history_gives_no_name_back(tmp_path: Path, target: str) -> None:
+    """The former owner reads its history, by every way, after each step of the name's life."""
+    async with seeing(tmp_path, target) as world:
+        alice, mallory = world.alice, world.mallory
+        alices, mallorys, name, _ = await with_one_name(world)
+        await read_everything(alice, alices["prompt"][1])
+        await sees_nothing(alice, name)
+        await sees_its_own(mallory, name)
+        await mallory.post("/history", json={"delete": [mallorys["prompt"][1]]})
+        await read_everything(alice, alices["prompt"][1])
+        await sees_nothing(alice, name)
+        await sees_nothing(mallory, name)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_a_gate_that_was_started_anew_gives_no_name_back(tmp_path: Path, target: str, is_deleted: bool) -> None:
+    """It knows the histories alone, and not even both when the new owner deleted its job."""
+    async with seeing(tmp_path, target) as world:
+        alice, mallory = world.alice, world.mallory
+        alices, mallorys, name, _ = await with_one_name(world)
+        if is_deleted:
+            await mallory.post("/history", json={"delete": [mallorys["prompt"][1]]})
+        async with restarted_gate(world):
+            await sees_nothing(alice, name)
+            await read_everything(alice, alices["prompt"][1])
+            await sees_nothing(alice, name)
+            if not is_deleted:
+                await read_everything(mallory, mallorys["prompt"][1])
+
+
+@pytest.mark.parametrize("is_anew", [False, True])
+async def test_retention_deletes_no_neighbours_file(tmp_path: Path, target: str, is_anew: bool) -> None:
+    """alice's job is old, and so is the name; the file is not."""
+    async with seeing(tmp_path, target, more=DAY) as world:
+        config = world.running.config_file
+        config.write_text(config.read_text().replace("[tenants.alice]", '[tenants.alice]\nlimits = "alices"'))
+        assert await world.running.gate.reload(config)
+        alices, mallorys, _, file = await with_one_name(world)
+        await read_everything(world.alice, alices["prompt"][1])
+        await world.running.gate.services.storage.sweep()
+        assert file.exists()
+        await world.mallory.post("/history", json={"delete": [mallorys["prompt"][1]]})
+        await read_everything(world.alice, alices["prompt"][1])
+        await world.running.gate.services.storage.sweep()
+        assert file.exists()
+        if is_anew:
+            async with restarted_gate(world) as gate:
+                await gate.services.storage.sweep()
+                assert file.exists()
+
+
+async def test_a_job_that_the_cache_answers_gives_no_name_back(tmp_path: Path, target: str) -> None:
+    """ComfyUI announces the old name under the new job's id, if its cache still has the node (it does with --cache-lru)."""
+    async with seeing(tmp_path, target) as world:
+        _, _, name, _ = await with_one_name(world)
+        again = await world.alice.run(previewing(NUMBERS["alice"]))
+        if images_of(again)[0] == name:
+            await sees_nothing(world.alice, name)
+        else:
+            await sees_its_own(world.alice, images_of(again)[0])
+        await sees_its_own(world.mallory, name)
+
+
+async def test_a_job_that_the_cache_answers_shows_its_picture(tmp_path: Path, target: str) -> None:
+    """Also after its earlier run was deleted from the history."""
+    async with seeing(tmp_path, target) as world:
+        shade = uuid.uuid4().int & 0x070707  # else a real ComfyUI has it in its cache from a time before this gate
+        for _ in range(3):
+            entry = await world.alice.run(previewing(NUMBERS["alice"] ^ shade))
+            await sees_its_own(world.alice, images_of(entry)[0])
+            await world.alice.post("/history", json={"clear": True})
+            await sees_nothing(world.alice, images_of(entry)[0])
 
 
 async def test_a_temp_name_that_comes_back_is_its_makers(standing: World, tmp_path: Path) -> None:
@@ -36,7 +170,7 @@ async def test_a_name_is_nobodys_as_soon_as_the_gate_deletes_the_file(tmp_path: 
         while services.ledger.active():
             await asyncio.sleep(0)
         names = services.ledger.old_temp_files(TenantId("alice"), -1.0)
-        assert names == {old["filename"]}
+        assert names.keys() == {old["filename"]}
         services.ledger.forget_temp_files(names)
         assert (await world.alice.file(old)).status == 404, "before it is gone from the disk"
         assert (base / "temp" / old["filename"]).exists()

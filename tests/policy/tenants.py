@@ -42,6 +42,16 @@ class Jobs:
     def finished(self) -> Sequence[str]:
         return self.ended
 
+    def count_finished(self) -> int:
+        return len(self.ended)
+
+    def count_unfinished(self) -> int:
+        return len(self.waiting) + len(self.active)
+
+    def place_of(self, prompt_id: str) -> int:
+        every = [*self.ended, *self.active, *self.waiting]
+        return every.index(prompt_id) + 1 if prompt_id in every else 0
+
     def has_temp_file(self, name: str) -> bool:
         return name in self.temp
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from policy.call import UpstreamPath
 from policy.namespace import Folder
 from policy.principal import TenantId
 from proxy import disk as disk_module
-from proxy.body import BodyLimits
 from proxy.disk import Disk, serve_file
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -121,10 +121,18 @@ async def test_retention_never_removes_the_root(base: Path) -> None:
 async def test_temp_files_are_deleted_by_name(base: Path) -> None:
     file, other = put(base / "temp" / "a.png"), put(base / "temp" / "b.png")
     (base / "temp" / "link").symlink_to(base / "input", target_is_directory=True)
-    await Disk(base).delete_temp(frozenset({"a.png", "none.png", "link/tenants/alice/photo.png"}))
+    await Disk(base).delete_temp(dict.fromkeys(("a.png", "none.png", "link/tenants/alice/photo.png"), math.inf))
     assert not file.exists()
     assert other.exists()
     assert (own(base, "input") / "photo.png").exists()
+
+
+async def test_a_temp_file_that_was_written_anew_is_not_deleted(base: Path) -> None:
+    old, new = put(base / "temp" / "old.png"), put(base / "temp" / "new.png")
+    os.utime(old, (100.0, 100.0))
+    os.utime(new, (101.0, 101.0))
+    await Disk(base).delete_temp({"old.png": 100.0, "new.png": 100.0})
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +145,7 @@ async def test_temp_files_are_deleted_by_name(base: Path) -> None:
     ],
 )
 def test_a_file_is_headed_so_that_nothing_runs(tmp_path: Path, name: str, expected: str) -> None:
-    headers = serve_file(tmp_path / name, cache_control="private", limits=BodyLimits(1, 30.0, 1024)).headers
+    headers = serve_file(tmp_path / name, cache_control="private").headers
     assert headers["Content-Disposition"] == expected
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("private", "nosniff")
     assert "sandbox" in headers["Content-Security-Policy"]

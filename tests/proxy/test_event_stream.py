@@ -78,7 +78,7 @@ class Told(list[tuple[str, ...]]):
         return JobHooks(
             lambda prompt_id: self.append(("started", prompt_id)),
             lambda prompt_id: self.append(("ended", prompt_id)),
-            lambda prompt_id, names: self.append(("made", prompt_id, *names)),
+            lambda prompt_id, names, made: self.append(("made", prompt_id, made.value, *names)),
         )
 
 
@@ -141,7 +141,7 @@ async def test_events_of_ones_own_job_are_handed_on_and_told(
     assert await kinds(outbox, 2) == ["execution_start", "executing"]
     assert (await heard(outbox)).endswith(b"preview")
     assert await kinds(outbox, 3) == ["progress_text", "executed", "execution_success"]
-    assert told == [("started", own), ("made", own, "a.png"), ("ended", own)]
+    assert told == [("started", own), ("made", own, "unknown", "a.png"), ("ended", own)]
     assert outbox.waiting_bytes == 0
 
 

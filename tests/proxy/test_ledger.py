@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from policy.principal import TenantId
 from proxy import ledger as ledger_module
-from proxy.ledger import Job, JobState, Ledger, Outcome, is_uuid, read_history, temp_files_of
+from proxy.history import temp_files_of
+from proxy.ledger import Job, JobState, Ledger, Outcome, is_uuid, read_history
+from proxy.tempfiles import Made
 
 ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
 ID = "6f9619ff-8b86-4d11-b42d-00c04fc964ff"
@@ -144,10 +146,10 @@ def test_knows_temp_files_by_tenant() -> None:
     assert ledger.of(ALICE).has_temp_file("sub/b.png")
     assert not ledger.of(ALICE).has_temp_file("b.png")
     assert not ledger.of(MALLORY).has_temp_file("a.png")
-    assert ledger.old_temp_files(ALICE, -1.0) == frozenset()
+    assert ledger.old_temp_files(ALICE, -1.0) == {}
     ledger.end(job, None)
-    assert ledger.old_temp_files(ALICE, 0.0) == frozenset()
-    assert ledger.old_temp_files(ALICE, -1.0) == job.temp_files
+    assert ledger.old_temp_files(ALICE, 0.0) == {}
+    assert ledger.old_temp_files(ALICE, -1.0).keys() == job.temp_files
 
 
 def message(kind: str, at_s: float, **more: Any) -> list[Any]:
@@ -251,8 +253,9 @@ def test_temp_files_are_found_in_every_output() -> None:
         "3": {"gifs": [{"filename": "b.png", "subfolder": "s", "type": "temp"}]},
         "4": {"images": [{"filename": 7, "type": "temp"}]},
     }
-    assert temp_files_of(outputs) == {"a.png", "s/b.png"}
-    assert temp_files_of(None) == frozenset()
+    assert temp_files_of(outputs) == {"a.png": Made.NOW, "s/b.png": Made.NOW}
+    assert temp_files_of(outputs, frozenset({"3", "4"})) == {"a.png": Made.NOW, "s/b.png": Made.EARLIER}
+    assert temp_files_of(None) == {}
 
 
 @given(st.uuids())

@@ -14,7 +14,6 @@ from policy.rules.events import (
     MAX_METADATA_BYTES,
     EventRules,
     is_preview,
-    made_temp_files,
     status_frame,
     to_upstream,
 )
@@ -36,8 +35,8 @@ def rules(is_running: bool = False) -> EventRules:
 
 
 def shown(made: EventRules, kind: str, data: Any) -> Any:
-    frame = made.text(frame_of(kind, data), JOBS)
-    return None if frame is None else json.loads(frame)["data"]
+    event = made.text(frame_of(kind, data), JOBS)
+    return None if event is None else json.loads(event.text)["data"]
 
 
 def binary(kind: int, payload: bytes) -> bytes:
@@ -64,7 +63,10 @@ PLAIN = [
 @pytest.mark.parametrize(("kind", "data"), PLAIN)
 def test_events_without_names_pass_as_they_are(kind: str, data: Any) -> None:
     frame = frame_of(kind, data)
-    assert rules().text(frame, JOBS) is frame
+    event = rules().text(frame, JOBS)
+    assert event is not None
+    assert event.text is frame
+    assert (event.kind, event.prompt_id) == (kind, OWN)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,9 @@ def test_the_running_job_is_followed(kind: str, data: Any, before: bool, after: 
 def test_other_spellings_of_json_are_understood_too() -> None:
     made = rules()
     frame = json.dumps({"data": {"prompt_id": OWN, "node": "1"}, "type": "executing"}, separators=(",", ":"))
-    assert json.loads(made.text(frame, JOBS) or "")["data"] == {"prompt_id": OWN, "node": "1"}
+    event = made.text(frame, JOBS)
+    assert event is not None
+    assert json.loads(event.text)["data"] == {"prompt_id": OWN, "node": "1"}
     assert made.is_running
     foreign = json.dumps({"type": "executing", "data": {"prompt_id": FOREIGN, "node": "1"}}, separators=(",", ":"))
     assert made.text(foreign, JOBS) is None
@@ -216,12 +220,12 @@ def test_previews_may_be_left_out() -> None:
     assert not is_preview(binary(3, b"x"))
 
 
-def test_temp_files_of_an_event_are_found() -> None:
-    item = {"filename": "a.png", "subfolder": "", "type": "temp"}
-    assert made_temp_files(frame_of("executed", {"output": {"images": [item]}, "prompt_id": OWN})) == ["a.png"]
-    assert made_temp_files(frame_of("executed", {"output": None, "prompt_id": OWN})) == []
-    assert made_temp_files(frame_of("progress", {"output": {"images": [item]}})) == []
-    assert made_temp_files('{"type": "executed", "data": ') == []
+def test_an_event_says_once_what_it_is_of() -> None:
+    """Whatever stands before the job's own id: an output may hold what a client wrote."""
+    data = {"node": "9", "output": {"result": ["", {"prompt_id": FOREIGN}]}, "prompt_id": OWN}
+    event = rules().text(frame_of("executed", data), JOBS)
+    assert event is not None
+    assert (event.kind, event.prompt_id, event.data) == ("executed", OWN, data)
 
 
 def test_a_client_may_tell_its_features() -> None:

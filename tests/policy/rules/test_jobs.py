@@ -7,7 +7,7 @@ import pytest
 from policy.call import ClientReply, UpstreamReply
 from policy.caller import Request
 from policy.rules import jobs as rules
-from policy.rules.jobs import ABSENT_JOB, BATCH, EMPTY, MAX_ENTRIES, number_jobs
+from policy.rules.jobs import ABSENT_JOB, BATCH, EMPTY, MAX_ENTRIES
 from policy.violation import Reason
 from tests.policy.tenants import Jobs, caller_of, drive, is_refused, reply_of, request_of, sent, uuid_of
 
@@ -30,7 +30,9 @@ def ask(**more: Any) -> Request:
 
 
 def test_numbers_are_places_among_ones_own() -> None:
-    assert number_jobs(OWN) == {DONE: 1, DONE_LATER: 2, RUNNING: 3, WAITING: 4, WAITING_LATER: 5}
+    waiting = [item(WAITING), item(WAITING_LATER)]
+    shown = rules.keep_own_queue({"queue_running": [item(RUNNING)], "queue_pending": waiting}, ask())
+    assert [each[:2] for part in shown.values() for each in part] == [[3, RUNNING], [4, WAITING], [5, WAITING_LATER]]
 
 
 def test_the_count_is_ones_own() -> None:

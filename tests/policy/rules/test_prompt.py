@@ -14,9 +14,9 @@ from policy.violation import Reason
 from policy.workflow_files import SALT
 from tests.policy.tenants import Jobs, caller_of, drive, is_refused, refusal, reply_of, request_of, sent, uuid_of
 
-ALICE = caller_of("alice", jobs=Jobs(ended=[uuid_of(1), uuid_of(2)]))
-ADMIN = caller_of("ops", Role.ADMIN)
 ID = uuid_of(7)
+ALICE = caller_of("alice", jobs=Jobs(ended=[uuid_of(1), uuid_of(2)], waiting=[ID]))
+ADMIN = caller_of("ops", Role.ADMIN)
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out/x"}},

@@ -1,0 +1,100 @@
+"""One tenant's jobs, by state and in order, so that no request looks through all that a tenant ever ran."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from policy.principal import TenantId
+
+
+class Ordered:
+    """Ids in the order of their sequence numbers. Additions are at or near the end, so both lists hardly move."""
+
+    def __init__(self) -> None:
+        self._sequences: list[int] = []
+        self._ids: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, sequence: int, prompt_id: str) -> None:
+        at = bisect_left(self._sequences, sequence)
+        self._sequences.insert(at, sequence)
+        self._ids.insert(at, prompt_id)
+
+    def remove(self, sequence: int) -> None:
+        at = self.place(sequence)
+        if at is not None:
+            del self._sequences[at], self._ids[at]
+
+    def place(self, sequence: int) -> int | None:
+        """How many come before it, None when it is not here."""
+        at = bisect_left(self._sequences, sequence)
+        return at if at < len(self._sequences) and self._sequences[at] == sequence else None
+
+    def ids(self) -> list[str]:
+        return list(self._ids)
+
+
+class TenantJobs:
+    """What rules see of the ledger (policy.caller.OwnJobs). has_file: whether a file of ComfyUI's temp folder is the tenant's."""
+
+    def __init__(self, tenant: TenantId, has_file: Callable[[TenantId, str], bool]) -> None:
+        self._tenant = tenant
+        self._has_file = has_file
+        self._pending, self._running, self._finished = Ordered(), Ordered(), Ordered()
+        self._hidden = Ordered()
+        self._where: dict[str, tuple[int, Ordered]] = {}
+
+    def owns(self, prompt_id: str) -> bool:
+        return prompt_id in self._where
+
+    def pending(self) -> list[str]:
+        return self._pending.ids()
+
+    def running(self) -> list[str]:
+        return self._running.ids()
+
+    def finished(self) -> list[str]:
+        return self._finished.ids()
+
+    def count_finished(self) -> int:
+        return len(self._finished)
+
+    def count_unfinished(self) -> int:
+        return len(self._pending) + len(self._running)
+
+    def place_of(self, prompt_id: str) -> int:
+        """The job's place among the tenant's own, from 1: those that ended, then what runs, then what waits. 0 when it is none of them."""
+        before = 0
+        sequence, where = self._where.get(prompt_id, (0, None))
+        for each in (self._finished, self._running, self._pending):
+            if each is where:
+                place = each.place(sequence)
+                return 0 if place is None else before + place + 1
+            before += len(each)
+        return 0
+
+    def has_temp_file(self, name: str) -> bool:
+        return self._has_file(self._tenant, name)
+
+    def put(self, prompt_id: str, sequence: int, *, is_running: bool, has_ended: bool, is_deleted: bool) -> None:
+        """A job is new, or what is known of it has changed."""
+        where = self._pending
+        if has_ended:
+            where = self._hidden if is_deleted else self._finished
+        elif is_running:
+            where = self._running
+        known = self._where.get(prompt_id)
+        if known is not None:
+            if known[1] is where:
+                return
+            known[1].remove(known[0])
+        where.add(sequence, prompt_id)
+        self._where[prompt_id] = (sequence, where)
+
+    def remove(self, prompt_id: str) -> None:
+        known = self._where.pop(prompt_id, None)
+        if known is not None:
+            known[1].remove(known[0])

@@ -1,0 +1,184 @@
+"""Whose each file in ComfyUI's temp folder is. The folder is shared by all tenants, and ComfyUI counts names up from the files that lie
+there, so the name of a deleted file comes back, made by anybody: a name says nothing of its owner, only what is known of its making does."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol
+
+from policy.principal import TenantId
+
+MAX_UNHELD: Final = 10_000
+CLOCK_SLACK_S: Final = 0.05
+"""Between a file's time and the end of its job in ComfyUI's history, which is cut to milliseconds; both are of one machine's clock."""
+
+
+class Made(StrEnum):
+    NOW = "now"
+    """In the job's own run."""
+    EARLIER = "earlier"
+    """ComfyUI answered the node from its cache: the file, if it still lies there, is of an earlier run."""
+    UNKNOWN = "unknown"
+    """One of the two."""
+
+
+class Maker(Protocol):
+    """A job. lost_files: names that were its own, and were deleted or taken over: they never come back to it."""
+
+    @property
+    def tenant(self) -> TenantId: ...
+    @property
+    def temp_files(self) -> set[str]: ...
+    @property
+    def lost_files(self) -> set[str]: ...
+    @property
+    def wrote_until_s(self) -> float:
+        """Unix time; infinity while it runs."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Claim:
+    """One name. origin: the job whose run wrote the file. holders: jobs that list it. earlier: whose it is if `origin` only repeated it."""
+
+    origin: Maker
+    is_certain: bool
+    holders: list[Maker] = field(default_factory=list)
+    earlier: Maker | None = None
+
+
+WrittenAt = Callable[[str], float | None]
+
+
+def unseen(name: str) -> float | None:
+    """Where the gate does not see ComfyUI's folders."""
+    return None
+
+
+def written_at(folder: Path) -> WrittenAt:
+    """When a file of the folder was written (Unix seconds), None when there is none. One look at the disk of the same machine: microseconds."""
+
+    def look(name: str) -> float | None:
+        try:
+            found = os.lstat(folder / name)
+        except (OSError, ValueError):
+            return None
+        return found.st_mtime if stat.S_ISREG(found.st_mode) else None
+
+    return look
+
+
+class TempFiles:
+    """SECURITY: who wrote a name last owns it alone, and whoever lost it never gets it back (tests/matrix/test_reuse.py)."""
+
+    def __init__(self, look: WrittenAt = unseen) -> None:
+        self._look = look
+        self._claims: dict[str, _Claim] = {}
+        # Of jobs that were deleted: nobody sees these files, but ComfyUI's cache may show one again to the tenant that made it.
+        self._unheld: OrderedDict[str, _Claim] = OrderedDict()
+
+    def has(self, tenant: TenantId, name: str) -> bool:
+        claim = self._claims.get(name)
+        if claim is None or claim.origin.tenant != tenant:
+            return False
+        # A file that is newer than the end of the run that wrote this name is another one of that name.
+        at_s = self._look(name)
+        return at_s is None or at_s <= claim.origin.wrote_until_s + CLOCK_SLACK_S
+
+    def claim(self, job: Maker, name: str, made: Made) -> None:
+        """The job lists this file among its outputs."""
+        if name in job.lost_files:
+            return
+        last = self._claims.get(name) or self._unheld.get(name)
+        if last is not None and last.origin is job:
+            self._settle(last, name, made)
+            return
+        is_foreign = last is not None and last.origin.tenant != job.tenant
+        if made is Made.EARLIER:
+            if last is None or is_foreign:
+                job.lost_files.add(name)
+            else:
+                self._hold(name, last, job)
+        elif made is Made.UNKNOWN and is_foreign:
+            return
+        elif last is not None and last.is_certain and last.origin.wrote_until_s > job.wrote_until_s:
+            job.lost_files.add(name)
+        else:
+            self._write(name, last, job, made)
+
+    def release(self, job: Maker) -> None:
+        """The job is gone from the history: its files are nobody's to see."""
+        for name in job.temp_files:
+            claim = self._claims.get(name)
+            if claim is not None and job in claim.holders:
+                claim.holders.remove(job)
+                if not claim.holders:
+                    self._unheld[name] = self._claims.pop(name)
+        job.temp_files.clear()
+        while len(self._unheld) > MAX_UNHELD:
+            self._unheld.popitem(last=False)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These are gone from the disk, or about to go."""
+        for name in names:
+            self._unheld.pop(name, None)
+            claim = self._claims.pop(name, None)
+            if claim is not None:
+                _lose(name, claim)
+
+    def forget_unheld(self) -> None:
+        """ComfyUI was started anew: it has emptied the folder, and its cache is empty too."""
+        self._unheld.clear()
+
+    def older(self, tenant: TenantId, before_s: float) -> dict[str, float]:
+        """The tenant's files of runs that ended before that (Unix time), each with the time after which it is another file."""
+        return {
+            name: claim.origin.wrote_until_s + CLOCK_SLACK_S
+            for claims in (self._claims, self._unheld)
+            for name, claim in claims.items()
+            if claim.origin.tenant == tenant and claim.origin.wrote_until_s < before_s
+        }
+
+    def _settle(self, claim: _Claim, name: str, made: Made) -> None:
+        """More is known of a name that the job has already."""
+        if made is Made.NOW:
+            claim.is_certain = True
+        elif made is Made.EARLIER and not claim.is_certain:
+            if claim.earlier is None:
+                self.forget([name])
+            else:
+                claim.origin, claim.earlier, claim.is_certain = claim.earlier, None, True
+
+    def _hold(self, name: str, claim: _Claim, job: Maker) -> None:
+        self._unheld.pop(name, None)
+        self._claims[name] = claim
+        if job not in claim.holders:
+            claim.holders.append(job)
+            job.temp_files.add(name)
+
+    def _write(self, name: str, last: _Claim | None, job: Maker, made: Made) -> None:
+        claim = _Claim(job, made is Made.NOW)
+        if last is not None and made is Made.NOW:
+            _lose(name, last)
+        elif last is not None:
+            claim.holders, claim.earlier = last.holders, last.origin
+        self._hold(name, claim, job)
+
+
+def _lose(name: str, claim: _Claim) -> None:
+    for holder in claim.holders:
+        holder.temp_files.discard(name)
+        holder.lost_files.add(name)
+    claim.holders.clear()
+
+
+def end_of(ended_at_s: float | None, over_at_s: float | None) -> float:
+    """Until when a job may have written."""
+    return next((at_s for at_s in (ended_at_s, over_at_s) if at_s is not None), math.inf)
