@@ -12,7 +12,7 @@ from multidict import CIMultiDict, MultiMapping
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy import headers
-from proxy.errors import CHALLENGE_FOR_PAGES, Refusal
+from proxy.errors import Refusal
 from proxy.exchange import Exchange
 from proxy.pages.login import login_redirect
 from proxy.pages.refusal import refusal_page
@@ -22,6 +22,7 @@ CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
 SANDBOX: Final = "sandbox"
 """SECURITY: a picture or document that somebody uploaded runs no script on the origin of the session cookie, also where ComfyUI
 would show it inline (0.3.64 does so with SVG)."""
+MAX_REASON_CHARACTERS: Final = 200
 _NO_STORE: Final = "private, no-store"
 # Vite puts a hash of the content into the name: such a file never changes.
 _HASHED = re.compile(r".+-[A-Za-z0-9_-]{8,}\.[a-z0-9]{2,5}")
@@ -34,22 +35,34 @@ def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> we
     exchange.status, exchange.reason = refusal.status, refusal.reason
     if refusal.status == 401 and is_navigation(request):
         session_headers = tuple(pair for pair in refusal.headers if pair[0] == "Set-Cookie")
-        return reply_with(exchange, login_redirect(request.raw_path, session_headers))
+        return reply_with(exchange, login_redirect(request.raw_path, session_headers, exchange.root))
     if refusal.status == 401 and request.headers.get("Sec-Fetch-Dest") == "manifest":
         # Browsers fetch a page's manifest without cookies (HTML standard, 4.6.7.10). One with a name alone keeps the console clean.
         return reply_with(exchange, ClientReply(200, {"name": "ComfyUI"}, "application/manifest+json"))
     if is_navigation(request):
-        page = refusal_page(refusal.status, refusal.message, refusal.details, exchange.request_id, refusal.headers)
+        page = refusal_page(
+            refusal.status, refusal.message, refusal.details, exchange.request_id, refusal.headers, exchange.root
+        )
         return reply_with(exchange, page)
     response = web.Response(
-        status=refusal.status, body=refusal.body(exchange.request_id), content_type="application/json"
+        status=refusal.status,
+        reason=reason_phrase(refusal.message),
+        body=refusal.body(exchange.request_id),
+        content_type="application/json",
     )
     for name, value in refusal.headers:
         response.headers.add(name, value)
-    if hdrs.WWW_AUTHENTICATE in response.headers and _is_browser(request):
-        response.headers[hdrs.WWW_AUTHENTICATE] = CHALLENGE_FOR_PAGES
     response.headers[hdrs.CACHE_CONTROL] = _NO_STORE
     return finish(exchange, response)
+
+
+def reason_phrase(sentence: str) -> str:
+    """A sentence as it may stand in a status line (RFC 9112, 4): the web UI shows a failed upload's or save's reason phrase, and nothing else of it.
+
+    SECURITY: printable ASCII alone, so that no text of a client's ends the line. test_answers.py::test_the_reason_phrase
+    """
+    plain = "".join(each if " " <= each <= "~" else "?" for each in " ".join(sentence.split()))
+    return plain if len(plain) <= MAX_REASON_CHARACTERS else f"{plain[: MAX_REASON_CHARACTERS - 3]}..."
 
 
 def reply_with(exchange: Exchange, reply: ClientReply) -> web.Response:
@@ -108,11 +121,6 @@ def is_navigation(request: web.BaseRequest) -> bool:
     if request.method != "GET" or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         return False
     return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate" and not is_upgrade(request)
-
-
-def _is_browser(request: web.BaseRequest) -> bool:
-    """Sec-Fetch-Mode comes on secure origins alone, so the name that all browsers share counts too."""
-    return "Sec-Fetch-Mode" in request.headers or request.headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")
 
 
 def is_upgrade(request: web.BaseRequest) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from policy.keyform import KEY_FORM
 from policy.principal import Principal
 from proxy.config.identity import KeySettings, tenant_of
 from proxy.errors import Unauthenticated
@@ -18,17 +18,22 @@ from proxy.errors import Unauthenticated
 SECRET_BYTES: Final = 32
 _ID_BYTES: Final = 4
 _HASH_PREFIX: Final = "sha256:"
+_KEY = re.compile(r"cg_([0-9a-f]{8,32})_[A-Za-z0-9_-]{43}")
 # What an unknown id is compared with, so that it costs what a known one costs. No text has this digest that anybody knows.
 _NO_DIGEST: Final = secrets.token_bytes(hashlib.sha256().digest_size)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser session. Times are Unix times in seconds."""
+    """A browser session. Times are Unix times in seconds.
+
+    expires_s: beyond which it cannot be renewed; renewed_s: when the cookie that the caller brought was made.
+    """
 
     id: str
     issued_s: int
     expires_s: int
+    renewed_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def hash_key(text: str) -> str:
 
 def key_id_of(text: str) -> str | None:
     """The id that a key claims to have, None when the text is no key. For counting failures; it proves nothing."""
-    found = KEY_FORM.fullmatch(text)
+    found = _KEY.fullmatch(text)
     return found[1] if found else None
 
 

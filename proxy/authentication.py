@@ -34,7 +34,7 @@ class Authenticator:
         """
         credentials = read_credentials(headers, query, self.sessions.cookie_name)
         if not credentials:
-            raise Unauthenticated
+            raise self.sessions.missing(headers)
         principal = await self._verify(credentials[0])
         for credential in credentials[1:]:
             has_assertion = isinstance(credential, AccessAssertion) or isinstance(credentials[0], AccessAssertion)

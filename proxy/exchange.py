@@ -40,6 +40,8 @@ class Exchange:
     """What a rule adds for the audit trail."""
     answer_headers: list[tuple[str, str]] = field(default_factory=list)
     """What every answer carries beside its own fields: limits, CORS."""
+    root: str = "/"
+    """Leads from the request's path to the gate's front page, for a browser: below a prefix that the gate does not see it is relative."""
 
     @classmethod
     def begin(cls, request: web.BaseRequest, client: str) -> Exchange:

@@ -16,7 +16,7 @@ from proxy.answers import is_navigation, reply_with
 from proxy.apikeys import KeyPrincipal
 from proxy.errors import Unauthenticated
 from proxy.exchange import Exchange
-from proxy.pages.login import LoginPages, login_page, login_redirect
+from proxy.pages.login import LoginPages, login_page, login_redirect, storage_page
 from proxy.pages.me import MeView, me_json, me_page, wants_html
 from proxy.services import Services
 
@@ -24,6 +24,7 @@ Query = tuple[tuple[str, str], ...]
 _METHODS: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
     ("login",): ("GET", "HEAD", "POST"),
     ("logout",): ("POST",),
+    ("storage",): ("POST",),
     ("me",): ("GET", "HEAD"),
     ("health",): ("GET", "HEAD"),
 }
@@ -52,19 +53,43 @@ class GatePages:
             case "me":
                 return await self._me(request, exchange, query)
             case "logout":
-                return reply_with(exchange, await self._login_pages().logout(request.headers))
+                return reply_with(exchange, await self._login_pages(exchange).logout(request.headers))
+            case "storage":
+                return await self._cleared(request, exchange, query)
             case _:
                 return await self._login(request, exchange, query)
 
-    def _login_pages(self) -> LoginPages:
+    def before_web_ui(self, request: web.BaseRequest, exchange: Exchange, principal: Principal) -> ClientReply | None:
+        """What a person's browser gets in place of the web UI while it may keep another tenant's drafts; None when all is well.
+
+        SECURITY: the web UI opens what it finds in the browser's storage, and saves it as the caller's. tests/browser/test_sessions.py
+        """
+        # Programs have no storage. A browser tells that it opens a page, but for plain http, where the session cookie tells that it is one.
+        is_browser = principal.is_session or request.headers.get("Sec-Fetch-Dest") in ("document", "iframe")
+        sessions = self._get().rulebook.authenticator.sessions
+        if not is_browser or not is_navigation(request) or sessions.keeps_storage_of(principal.tenant, request.headers):
+            return None
+        return storage_page(request.raw_path, exchange.root)
+
+    def _login_pages(self, exchange: Exchange) -> LoginPages:
         rulebook = self._get().rulebook
-        return LoginPages(rulebook.authenticator, rulebook.origins, rulebook.config.sessions.max_form_bytes)
+        max_form_bytes = rulebook.config.sessions.max_form_bytes
+        return LoginPages(rulebook.authenticator, rulebook.origins, max_form_bytes, exchange.root)
+
+    async def _cleared(self, request: web.BaseRequest, exchange: Exchange, query: Query) -> web.StreamResponse:
+        try:
+            principal = await self._authenticate(request, exchange, query)
+        except Unauthenticated as error:
+            return reply_with(exchange, login_redirect("/", error.headers, exchange.root))
+        pages = self._login_pages(exchange)
+        form = await body.read_whole(request, self._get().rulebook.json_limits.within(pages.max_form_bytes))
+        return reply_with(exchange, pages.cleared(form, request.headers, principal.tenant))
 
     async def _login(self, request: web.BaseRequest, exchange: Exchange, query: Query) -> web.StreamResponse:
         if request.method != "POST":
             following = next((value for name, value in query if name == "next"), None)
             return reply_with(exchange, login_page(following))
-        pages = self._login_pages()
+        pages = self._login_pages(exchange)
         limits = self._get().rulebook.json_limits.within(pages.max_form_bytes)
         login = await pages.login(await body.read_whole(request, limits), request.headers)
         exchange.principal = login.principal
@@ -82,7 +107,7 @@ class GatePages:
         except Unauthenticated as error:
             if not is_navigation(request):
                 raise
-            return reply_with(exchange, login_redirect(request.raw_path, error.headers))
+            return reply_with(exchange, login_redirect(request.raw_path, error.headers, exchange.root))
         view = await self._view(principal)
         is_page = wants_html(request.headers.get("Accept", ""))
         return reply_with(exchange, me_page(view) if is_page else me_json(view))
@@ -90,6 +115,7 @@ class GatePages:
     async def _authenticate(self, request: web.BaseRequest, exchange: Exchange, query: Query) -> Principal:
         principal = await self._get().gatekeeper.authenticate(request.headers, query, exchange.client)
         exchange.principal = principal
+        exchange.answer_headers += self._get().rulebook.authenticator.sessions.renewed(principal)
         return principal
 
     async def _view(self, principal: Principal) -> MeView:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
 
+from policy.call import ClientReply
 from policy.caller import Caller, Request
 from policy.judge import OPEN, Policy
 from policy.namespace import Namespace
@@ -16,7 +17,6 @@ from policy.routes import Budget, Route
 from proxy.access import CloudflareAccess
 from proxy.authentication import Authenticator
 from proxy.body import BodyLimits
-from proxy.bodyroom import BodyRoom
 from proxy.catalogue import CatalogueSource
 from proxy.config import Config
 from proxy.exchange import Exchange
@@ -25,7 +25,6 @@ from proxy.gatekeeper import Gatekeeper
 from proxy.jobdesk import JobDesk
 from proxy.ledger import Ledger
 from proxy.limits.address import ClientAddresses
-from proxy.limits.underway import UnderWay
 from proxy.observer import Observer
 from proxy.origin import OriginRules
 from proxy.pages.me import LimitView
@@ -64,6 +63,10 @@ class Pages(Protocol):
         segments: tuple[str, ...],
         query: tuple[tuple[str, str], ...],
     ) -> web.StreamResponse: ...
+
+    def before_web_ui(
+        self, request: web.BaseRequest, exchange: Exchange, principal: Principal
+    ) -> ClientReply | None: ...
 
 
 class Streams(Protocol):
@@ -111,8 +114,6 @@ class Services:
     sockets: Sockets
     streams: Streams
     recorder: Recorder
-    under_way: UnderWay
-    bodies: BodyRoom = field(default_factory=BodyRoom)
 
     async def caller(self, principal: Principal, route: Route) -> Caller:
         """Everything a rule may know. Rows that judge or show classes wait for the catalogue, others take what there is."""

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
+from multidict import MultiMapping
 
+from policy.principal import Principal, TenantId
 from proxy.apikeys import KeyPrincipal, KeyRing, Session, in_session
 from proxy.atomicfile import replace_file
 from proxy.config.identity import SessionSettings
-from proxy.credentials import SessionCookie
+from proxy.credentials import TOMBSTONE, SessionCookie, session_cookie
 from proxy.errors import Unauthenticated
 
 COOKIE_NAME: Final = "comfygate_session"
@@ -26,7 +28,15 @@ MIN_SECRET_BYTES: Final = 32
 MAX_ENDED_PER_KEY: Final = 1024
 _SECRET_FILE = "session.secret"  # noqa: S105 - a file's name
 _ENDED_FILE = "sessions.ended"
-_COOKIE = re.compile(r"(1\.([0-9a-f]{32})\.([0-9a-f]{8,32})\.([0-9]{1,12})\.([0-9]{1,12}))\.([0-9a-f]{64})")
+COOKIE_AFTERLIFE_S: Final = 30 * 86400
+"""How long a browser keeps the cookie of an ended session: a request that still brings it is told what ended."""
+RENEW_AFTER: Final = 1 / 16
+"""Of the lifetime: a younger cookie is not renewed, so that not every answer carries one."""
+_COOKIE = re.compile(
+    r"(2\.([0-9a-f]{32})\.([0-9a-f]{8,32})\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9]{1,12}))\.([0-9a-f]{64})"
+)
+_STORAGE_COOKIE: Final = "comfygate_storage"
+_STORAGE_COOKIE_S: Final = 400 * 86400
 _ENDED_LINE = re.compile(r"(session|floor) ([0-9a-f]{8,32}) ([0-9a-f]{32}|[0-9]{1,12}) ([0-9]{1,12})")
 _NO_DIGEST: Final = secrets.token_bytes(32)
 
@@ -34,10 +44,13 @@ _log = logging.getLogger("comfygate")
 
 
 class SessionRefused(Unauthenticated):
-    """The session cookie is not, or no longer, good: 401. headers: for the answer, so that the browser forgets the cookie."""
+    """The session cookie is not, or no longer, good: 401. headers: for the answer, so that the browser forgets the session. login: the path of the page."""
 
-    def __init__(self, headers: tuple[tuple[str, str], ...]) -> None:
-        super().__init__("The session has ended. Log in again.", reason="session-ended")
+    def __init__(self, headers: tuple[tuple[str, str], ...], login: str = "/gate/login") -> None:
+        super().__init__(
+            f"The session has ended. Sign in at {login} in another tab, then go on here: nothing is lost.",
+            reason="session-ended",
+        )
         self.headers = headers
 
 
@@ -132,47 +145,88 @@ class Sessions:
         secret: bytes,
         *,
         lifetime_s: float,
+        max_lifetime_s: float | None = None,
         is_secure: bool,
+        public_path: str = "",
         ended: EndedSessions | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """is_secure: the gate is reached by https. Raises ValueError for a secret that is too short."""
+        """A session ends lifetime_s after it was last renewed, and max_lifetime_s (None: as long) after its login, whichever is first.
+
+        is_secure: the gate is reached by https. public_path: the prefix that browsers see before the gate's paths, "" or "/prefix".
+        Raises ValueError for a secret that is too short.
+        """
         if len(secret) < MIN_SECRET_BYTES:
             raise ValueError(f"a session secret has at least {MIN_SECRET_BYTES} bytes")
         self._secret = secret
         self._lifetime_s = lifetime_s
+        self._max_lifetime_s = lifetime_s if max_lifetime_s is None else max_lifetime_s
         self._now = now
         self.ended = ended or EndedSessions(now=now)
-        # RFC 6265bis, 4.1.3.2: with this prefix a browser takes the cookie only from this very host, never from a sibling of it.
-        self.cookie_name = f"__Host-{COOKIE_NAME}" if is_secure else COOKIE_NAME
-        self._attributes = "; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if is_secure else "")
+        self.public_path = public_path
+        self.login_path = f"{public_path}/gate/login"
+        # RFC 6265bis, 4.1.3: with these prefixes a browser takes the cookie only over https, and with __Host-, which goes with the path "/"
+        # alone, only from this very host, never from a sibling of it.
+        prefix = "" if not is_secure else "__Secure-" if public_path else "__Host-"
+        # The path is a part of the name: of two cookies with one name the gate could not tell which one counts.
+        self.cookie_name = f"{prefix}{COOKIE_NAME}{public_path.replace('/', '-')}"
+        self._storage_name = f"{prefix}{_STORAGE_COOKIE}{public_path.replace('/', '-')}"
+        self._attributes = f"; Path={public_path}/; HttpOnly; SameSite=Lax" + ("; Secure" if is_secure else "")
 
     def begin(self, key: KeyPrincipal) -> tuple[tuple[str, str], ...]:
         """Headers that start a session of a key that has just been proven. Always a new id, whatever cookie the client had."""
-        issued = int(self._now())
-        ends = issued + self._lifetime_s
-        expires = int(ends if key.expires_at_s is None else min(ends, key.expires_at_s))
-        payload = f"1.{secrets.token_hex(16)}.{key.subject}.{issued}.{expires}"
+        now = int(self._now())
+        return (self._cookie(key, Session(secrets.token_hex(16), now, int(now + self._max_lifetime_s)), now),)
+
+    def renewed(self, principal: Principal) -> tuple[tuple[str, str], ...]:
+        """Headers that renew the session which the caller came by; none while it is young, or already lasts as long as it may.
+
+        It stays the same session: ending it ends every cookie that was made of it.
+        """
+        if not isinstance(principal, KeyPrincipal) or principal.session is None or principal.expires_at_s is None:
+            return ()
+        now = int(self._now())
+        is_young = now - principal.session.renewed_s < self._lifetime_s * RENEW_AFTER
+        if is_young or self._good_until(principal.session, now) <= principal.expires_at_s:
+            return ()
+        return (self._cookie(principal, principal.session, now),)
+
+    def _cookie(self, key: KeyPrincipal, session: Session, now: int) -> tuple[str, str]:
+        good_until = self._good_until(session, now)
+        payload = f"2.{session.id}.{key.subject}.{session.issued_s}.{now}.{good_until}.{session.expires_s}"
         value = f"{payload}.{self._sign(payload, key.digest)}"
-        return (("Set-Cookie", f"{self.cookie_name}={value}; Max-Age={max(1, expires - issued)}{self._attributes}"),)
+        # The browser keeps it longer than it is good, so that the answer to it can say what ended. How long it is good stands inside it.
+        max_age = max(1, session.expires_s - now) + COOKIE_AFTERLIFE_S
+        return ("Set-Cookie", f"{self.cookie_name}={value}; Max-Age={max_age}{self._attributes}")
+
+    def _good_until(self, session: Session, renewed_s: int) -> int:
+        return int(min(renewed_s + self._lifetime_s, session.issued_s + self._max_lifetime_s, session.expires_s))
 
     def verify(self, cookie: SessionCookie, keys: KeyRing) -> KeyPrincipal:
         """Whose session this is. Raises SessionRefused."""
         found = _COOKIE.fullmatch(cookie.value) if cookie.value is not None else None
         if not found:
-            raise SessionRefused(self.expiring)
-        payload, session_id, key_id, issued, expires, signature = found.groups()
-        session = Session(session_id, int(issued), int(expires))
+            raise self._refused()
+        payload, session_id, key_id, issued, renewed, good_until, expires, signature = found.groups()
+        session = Session(session_id, int(issued), int(expires), int(renewed))
         key = keys.find(key_id)
         expected = self._sign(payload, key.digest if key is not None else _NO_DIGEST)
         is_signed = hmac.compare_digest(expected.encode("ascii"), signature.encode("ascii"))
         if key is None or not is_signed or self.ended.has(key_id, session):
-            raise SessionRefused(self.expiring)
+            raise self._refused()
         # A lifetime that was shortened since holds for sessions that are older.
-        principal = in_session(key, session, min(float(session.expires_s), session.issued_s + self._lifetime_s))
+        principal = in_session(key, session, float(min(int(good_until), self._good_until(session, session.renewed_s))))
         if principal.expires_at_s is None or principal.expires_at_s <= self._now():
-            raise SessionRefused(self.expiring)
+            raise self._refused()
         return principal
+
+    def missing(self, headers: MultiMapping[str]) -> Unauthenticated:
+        """What a request without a credential is told: that its session has ended, where the browser still knows of one."""
+        cookie = session_cookie(headers, self.cookie_name)
+        return self._refused(()) if cookie is not None and cookie.value == TOMBSTONE else Unauthenticated()
+
+    def _refused(self, headers: tuple[tuple[str, str], ...] | None = None) -> SessionRefused:
+        return SessionRefused(self.burying if headers is None else headers, self.login_path)
 
     def end(self, cookie: SessionCookie, keys: KeyRing) -> KeyPrincipal | None:
         """Ends the session of a cookie at once, and says whose it was: None when it was none. `save` makes it last."""
@@ -192,10 +246,37 @@ class Sessions:
         return principal.session is None or not self.ended.has(principal.subject, principal.session)
 
     @property
+    def burying(self) -> tuple[tuple[str, str], ...]:
+        """Headers that take an ended session from a browser, and leave word that there was one.
+
+        What a browser adds by itself to every request must not keep it from coming in with another credential.
+        """
+        return (("Set-Cookie", f"{self.cookie_name}={TOMBSTONE}; Max-Age={COOKIE_AFTERLIFE_S}{self._attributes}"),)
+
+    @property
     def expiring(self) -> tuple[tuple[str, str], ...]:
         """Headers that make a browser forget the cookie."""
         dead = f"{self.cookie_name}=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT{self._attributes}"
         return (("Set-Cookie", dead),)
+
+    def keeps_storage_of(self, tenant: TenantId, headers: MultiMapping[str]) -> bool:
+        """Whether what the browser keeps for pages of this address (drafts, settings) is this tenant's. A browser that says nothing may keep anybody's."""
+        cookie = session_cookie(headers, self._storage_name)
+        mark = self._storage_mark(tenant)
+        return cookie is not None and cookie.value is not None and hmac.compare_digest(cookie.value, mark)
+
+    def storage_is_of(self, tenant: TenantId) -> tuple[tuple[str, str], ...]:
+        """Headers that note whose the browser's storage is from now on. The mark proves nothing, and does not show the tenant's name."""
+        mark = f"{self._storage_name}={self._storage_mark(tenant)}"
+        return (("Set-Cookie", f"{mark}; Max-Age={_STORAGE_COOKIE_S}{self._attributes}"),)
+
+    @property
+    def storage_is_empty(self) -> tuple[tuple[str, str], ...]:
+        return (("Set-Cookie", f"{self._storage_name}=; Max-Age=0{self._attributes}"),)
+
+    def _storage_mark(self, tenant: TenantId) -> str:
+        message = b"comfygate storage\n" + tenant.encode("ascii")
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]
 
     def _sign(self, payload: str, digest: bytes) -> str:
         """The key's digest is signed and not sent: a key that was changed under its id takes its sessions with it."""
@@ -229,6 +310,7 @@ def open_sessions(
     state_dir: Path,
     now: Callable[[], float] = time.time,
     *,
+    public_path: str = "",
     previous: Sessions | None = None,
 ) -> Sessions:
     """Sessions as configured; secret_file and state_dir with their folders. Raises SessionStateError.
@@ -239,7 +321,15 @@ def open_sessions(
     is_secure = public_url is not None and public_url.startswith("https:")
     file = state_dir / _ENDED_FILE
     ended = previous.ended if previous and previous.ended.file == file else EndedSessions(file, now)
-    return Sessions(secret, lifetime_s=settings.lifetime, is_secure=is_secure, ended=ended, now=now)
+    return Sessions(
+        secret,
+        lifetime_s=settings.lifetime,
+        max_lifetime_s=settings.max_lifetime,
+        is_secure=is_secure,
+        public_path=public_path,
+        ended=ended,
+        now=now,
+    )
 
 
 def _read_secret(file: Path) -> bytes:

@@ -132,6 +132,7 @@ class SessionSettings(Settings):
     """Browser sessions. The signing secret comes from secret_file, or is made once in state_dir."""
 
     lifetime: Annotated[Duration, Field(gt=0)] = 7 * 86400.0
+    max_lifetime: Annotated[Duration, Field(gt=0)] = 30 * 86400.0
     secret_file: Path | None = None
     max_form_bytes: Size = 4096
 

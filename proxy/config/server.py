@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,8 @@ from proxy.config.units import Duration, Settings, Size
 
 Network = IPv4Network | IPv6Network
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+_PREFIX = re.compile(r"(?:/(?!\.)[A-Za-z0-9._-]+)*")
 
 UPLOAD_TYPES = ("image", "audio", "video", "mask", "3d", "text", "latent")
 UploadType = Literal["image", "audio", "video", "mask", "3d", "text", "latent"]
@@ -35,6 +38,13 @@ def parse_origin(text: Any) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
+def parse_prefix(text: Any) -> str:
+    """A path prefix as "/comfy", without the slash at its end; "" for none. Raises ValueError."""
+    if not isinstance(text, str) or not _PREFIX.fullmatch(text.rstrip("/")):
+        raise ValueError('write a path such as "/comfy", of letters, digits, "-", "_" and "."')
+    return text.rstrip("/")
+
+
 def check_port(parts: SplitResult) -> None:
     """Raises ValueError for a port that is none: urlsplit looks at it only when it is asked."""
     _ = parts.port
@@ -46,6 +56,7 @@ class ServerSettings(Settings):
     host: str = "127.0.0.1"
     port: Port = 8190
     public_url: Annotated[str, BeforeValidator(parse_origin)] | None = None
+    public_path: Annotated[str, BeforeValidator(parse_prefix)] = ""
     trusted_proxies: tuple[Annotated[Network, BeforeValidator(parse_network)], ...] = (
         IPv4Network("127.0.0.0/8"),
         IPv6Network("::1/128"),

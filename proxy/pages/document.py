@@ -29,7 +29,7 @@ PRIVATE_HEADERS: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
 )
-DOCUMENT_HEADERS: Final = (
+_HEADERS: Final = (
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
     # Tells other sites and other pages nothing but the origin, so no `?token=` of the address. Not `no-referrer`: with it browsers send
@@ -37,12 +37,12 @@ DOCUMENT_HEADERS: Final = (
     ("Referrer-Policy", "strict-origin"),
     ("X-Frame-Options", "DENY"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
-    (
-        "Content-Security-Policy",
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'",
-    ),
 )
+_CSP: Final = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+DOCUMENT_HEADERS: Final = (*_HEADERS, ("Content-Security-Policy", _CSP))
 
 
 def document(
@@ -51,13 +51,15 @@ def document(
     *,
     status: int = 200,
     is_wide: bool = False,
+    script_hash: str = "",
     headers: Iterable[tuple[str, str]] = (),
 ) -> ClientReply:
-    """A whole page. title: plain text; content: HTML in which everything foreign is escaped."""
+    """A whole page. title: plain text; content: HTML in which everything foreign is escaped; script_hash: SHA-256 in base64 of the one script in it."""
     text = _LAYOUT.substitute(
         title=escape(f"{title} - comfygate"), style=_STYLE, width="wide" if is_wide else "", content=content
     )
-    return ClientReply(status, text.encode("utf-8"), HTML, (*DOCUMENT_HEADERS, *headers))
+    csp = f"{_CSP}; script-src 'sha256-{script_hash}'" if script_hash else _CSP
+    return ClientReply(status, text.encode("utf-8"), HTML, (*_HEADERS, ("Content-Security-Policy", csp), *headers))
 
 
 def redirect(location: str, headers: Iterable[tuple[str, str]] = ()) -> ClientReply:

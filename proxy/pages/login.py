@@ -10,11 +10,13 @@ from urllib.parse import parse_qsl, quote
 from multidict import MultiMapping
 
 from policy.call import ClientReply
+from policy.principal import TenantId
 from proxy.apikeys import KeyPrincipal
 from proxy.authentication import Authenticator
 from proxy.credentials import session_cookie
 from proxy.errors import Unauthenticated
 from proxy.origin import OriginRules
+from proxy.pages.clearing import clearing_page
 from proxy.pages.document import document, redirect, template
 from proxy.pages.target import FRONT_PAGE, local_target
 
@@ -22,7 +24,7 @@ LOGIN_PATH: Final = "/gate/login"
 _MAX_FIELDS: Final = 8
 _FORM: Final = "application/x-www-form-urlencoded"
 _LOGIN: Final = template("login.html")
-_CLEAR: Final = ("Clear-Site-Data", '"cache", "storage"')
+CLEAR: Final = ("Clear-Site-Data", '"cache", "storage"')
 _SENTENCES: Final = {
     "key-malformed": "This is not an API key. A key begins with cg_ and is 55 characters long or longer: paste all of it.",
     "key-unknown": "This key is not valid here. Paste all of it, or ask for a new one.",
@@ -40,12 +42,15 @@ class Login:
 
 
 class LoginPages:
-    """The pages of one configuration. max_form_bytes: of a login form."""
+    """The pages of one configuration. max_form_bytes: of a login form; root: of the request's path."""
 
-    def __init__(self, authenticator: Authenticator, origins: OriginRules, max_form_bytes: int) -> None:
+    def __init__(
+        self, authenticator: Authenticator, origins: OriginRules, max_form_bytes: int, root: str = "/"
+    ) -> None:
         self._keys = authenticator.keys
         self._sessions = authenticator.sessions
         self._origins = origins
+        self._root = root
         self.max_form_bytes = max_form_bytes
 
     async def login(self, form: bytes, headers: MultiMapping[str]) -> Login:
@@ -64,13 +69,20 @@ class LoginPages:
             sentence = _SENTENCES.get(error.reason, error.message)
             return Login(login_page(target, sentence, 401), failure=error)
         await self._end_session(headers)
-        return Login(redirect(target, self._sessions.begin(principal)), principal)
+        return Login(redirect(self._root + target[1:], self._sessions.begin(principal)), principal)
 
     async def logout(self, headers: MultiMapping[str]) -> ClientReply:
         """Ends the browser's session, if it has one, and lets it forget what it kept. Raises Violation when a foreign page asks for it."""
         self._origins.check_form(headers)
         await self._end_session(headers)
-        return redirect(LOGIN_PATH, (*self._sessions.expiring, _CLEAR))
+        forgotten = (*self._sessions.expiring, *self._sessions.storage_is_empty, CLEAR)
+        return clearing_page("Signed out", f"{self._root}gate/login", None, forgotten)
+
+    def cleared(self, form: bytes, headers: MultiMapping[str], tenant: TenantId) -> ClientReply:
+        """Answers the form of the clearing page: the browser's storage is the tenant's from now on. Raises Violation when a foreign page sent it."""
+        self._origins.check_form(headers)
+        target = local_target(_fields_of(form, headers.get("Content-Type", "")).get("next"))
+        return redirect(self._root + target[1:], (*self._sessions.storage_is_of(tenant), CLEAR))
 
     async def _end_session(self, headers: MultiMapping[str]) -> None:
         cookie = session_cookie(headers, self._sessions.cookie_name)
@@ -89,10 +101,16 @@ def login_page(next: str | None = None, error: str | None = None, status: int = 
     return document("Error: sign in" if error else "Sign in", content, status=status)
 
 
-def login_redirect(target: str, headers: tuple[tuple[str, str], ...] = ()) -> ClientReply:
+def login_redirect(target: str, headers: tuple[tuple[str, str], ...] = (), root: str = "/") -> ClientReply:
     """Leads a person's browser to the login, and from there back. target: the request's raw path and query; headers: of a SessionRefused."""
     there = local_target(target)
-    return redirect(LOGIN_PATH if there == FRONT_PAGE else f"{LOGIN_PATH}?next={quote(there, safe='/')}", headers)
+    page = root + LOGIN_PATH[1:]
+    return redirect(page if there == FRONT_PAGE else f"{page}?next={quote(there, safe='/')}", headers)
+
+
+def storage_page(target: str, root: str) -> ClientReply:
+    """Empties what the browser keeps for this address, since somebody else may have left it, and goes on to the target."""
+    return clearing_page("One moment", f"{root}gate/storage", local_target(target), ())
 
 
 def _fields_of(form: bytes, content_type: str) -> dict[str, str]:

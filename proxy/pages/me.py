@@ -13,8 +13,10 @@ from proxy.pages.document import PRIVATE_HEADERS, document, template
 
 _ME: Final = template("me.html")
 _VARY: Final = ("Vary", "Accept")
-_LOGOUT: Final = (
-    '<form method="post" action="/gate/logout"><button class="second" type="submit">Sign out</button></form>'
+_LOGOUT: Final = '<form method="post" action="logout"><button class="second" type="submit">Sign out</button></form>'
+_SIGN_OUT_WARNING: Final = (
+    '<p class="quiet small">Signing out removes what this browser keeps of your work: save open workflows first. '
+    "What is saved stays on the server.</p>"
 )
 _WITH_TIME: Final = "%Y-%m-%d %H:%M UTC"
 
@@ -89,6 +91,7 @@ def me_page(view: MeView) -> ClientReply:
         policy="\n".join(f"<li>{escape(line)}</li>" for line in view.policy) or "<li>None: ask for a policy.</li>",
         limits=_limits_table(limits) if limits else '<p class="quiet">None.</p>',
         logout=_LOGOUT if view.session_ends_at_s else "",
+        warning=_SIGN_OUT_WARNING if view.session_ends_at_s else "",
     )
     return document(view.tenant, content, is_wide=True, headers=(_VARY,))
 

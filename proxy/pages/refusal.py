@@ -24,9 +24,14 @@ _VARY: Final = ("Vary", "Accept")
 
 
 def refusal_page(
-    status: int, message: str, details: str, request_id: str, headers: Iterable[tuple[str, str]] = ()
+    status: int,
+    message: str,
+    details: str,
+    request_id: str,
+    headers: Iterable[tuple[str, str]] = (),
+    root: str = "/",
 ) -> ClientReply:
-    """message: one or more sentences; details: what they are about, may be empty; headers: of the refusal."""
+    """message: one or more sentences; details: what they are about, may be empty; headers: of the refusal; root: leads to the front page."""
     title = _TITLES.get(status, _OTHER_TITLE)
     content = _PAGE.substitute(
         title=escape(title),
@@ -34,5 +39,6 @@ def refusal_page(
         details=f'<p class="quiet">{escape(details)}</p>' if details else "",
         status=status,
         request_id=escape(request_id),
+        root=escape(root),
     )
     return document(title, content, status=status, headers=(*headers, _VARY))

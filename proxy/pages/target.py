@@ -17,6 +17,16 @@ _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HIDDEN = re.compile(r"%(?:2f|5c|2e|[01][0-9a-f]|7f)", re.IGNORECASE)
 
 
+def root_of(raw_path: str, public_path: str = "") -> str:
+    """What leads from a request's path to the gate's front page: "/prefix/" where the prefix is known, else "../" as often as it takes.
+
+    A proxy in front may serve the gate below a prefix of its own (RFC 3986, 5.2.4: a browser goes no further up than to its host).
+    """
+    if public_path:
+        return f"{public_path}/"
+    return "../" * (raw_path.partition("?")[0].count("/") - 1) or "./"
+
+
 def local_target(text: str | None) -> str:
     """The path and query to go to: text when it can only mean a page of the gate, else the front page.
 

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from policy.settings import parse_size_bytes
 from proxy.config.identity import as_utc
 from proxy.config.limits import parse_byte_rates
-from proxy.config.server import parse_network, parse_origin
+from proxy.config.server import parse_network, parse_origin, parse_prefix
 from proxy.config.units import parse_duration, parse_rates, parse_size
 
 MUST: Final = "must be given"
@@ -31,6 +31,7 @@ _KINDS: Final[Mapping[Any, str]] = {
     parse_byte_rates: "rate of bytes",
     parse_network: "network",
     parse_origin: "origin",
+    parse_prefix: "path prefix",
     as_utc: "date and time",
 }
 _TYPES: Final[Mapping[Any, str]] = {

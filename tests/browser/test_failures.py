@@ -106,7 +106,9 @@ async def _session_ends(ui: WebUi, gate: Gate, house: House, shots: Screenshots)
     async with ui.page.expect_response(lambda reply: reply.url.endswith("/api/prompt")) as reply:
         await ui.run()
     assert (await reply.value).status == 401
-    await expect(ui.page.get_by_text("The session has ended. Log in again.").first).to_be_visible()
+    await expect(
+        ui.page.get_by_text("The session has ended. Sign in at /gate/login in another tab").first
+    ).to_be_visible()
     await shots.take(ui.page, "session-ended")
     await ui.page.reload()
     await expect(ui.page.get_by_role("heading", name="Sign in")).to_be_visible()

@@ -12,8 +12,8 @@ from multidict import CIMultiDict
 
 from policy.call import ClientReply
 from policy.routes import Caching
-from proxy.answers import cache_control, forwarded_headers, is_navigation, is_upgrade, refuse, reply_with
-from proxy.errors import CHALLENGE_FOR_PAGES, Refusal, Unauthenticated, refusal_for
+from proxy.answers import cache_control, forwarded_headers, is_navigation, is_upgrade, reason_phrase, refuse, reply_with
+from proxy.errors import Refusal
 from proxy.exchange import Exchange
 
 BROWSER = {"Accept": "text/html,*/*", "Sec-Fetch-Mode": "navigate"}
@@ -84,18 +84,7 @@ def test_a_program_without_a_credential_is_told_so(method: str, headers: dict[st
     assert not is_navigation(request(method, **headers))
     answer = refuse(request(method, **headers), exchange(), REFUSED)
     assert answer.status == 401
-    expected = CHALLENGE_FOR_PAGES if "Sec-Fetch-Mode" in headers else "Bearer"
-    assert answer.headers["WWW-Authenticate"] == expected
-
-
-def test_programs_may_choose_basic_and_browsers_may_not() -> None:
-    refusal = refusal_for(Unauthenticated())
-    assert refusal is not None
-    told = refuse(request(), exchange(), refusal).headers.getall("WWW-Authenticate")
-    assert told == ['Bearer realm="comfygate", Basic realm="comfygate"']
-    for mark in ({"Sec-Fetch-Mode": "cors"}, {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:150.0)"}):
-        told = refuse(request(**mark), exchange(), refusal).headers.getall("WWW-Authenticate")
-        assert told == ['Bearer realm="comfygate"']
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 def test_a_browser_that_may_not_is_told_so_in_words() -> None:
@@ -209,3 +198,22 @@ def test_an_error_is_never_public(status: int, expected: str) -> None:
     head = forwarded_headers(exchange(status), UPSTREAMS, Caching.PUBLIC, "index-a1b2c3d4.js")
     assert head["Cache-Control"].startswith(expected)
     assert ("Cookie" in head["Vary"]) is (expected == "private")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("This name is too long.", "This name is too long."),
+        ("one\r\nSet-Cookie: a=b", "one Set-Cookie: a=b"),
+        ("a\x00b\x7fc\u2028d\u00e9", "a?b?c d?"),
+        ("x" * 500, "x" * 197 + "..."),
+        ("", ""),
+    ],
+)
+def test_the_reason_phrase(sentence: str, expected: str) -> None:
+    assert reason_phrase(sentence) == expected
+
+
+def test_a_refusal_says_its_sentence_in_the_status_line() -> None:
+    answer = refuse(request(path="/api/upload/image"), exchange(), Refusal(403, "x", "The name ends\nin .exe."))
+    assert answer.reason == "The name ends in .exe."

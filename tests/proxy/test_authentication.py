@@ -129,6 +129,7 @@ BAD: list[tuple[str, Fields, str | None, str]] = [
     ("bad key beside a good session", [cookie(ALICE), bearer(generate_key()[1])], None, "key-unknown"),
     ("bad key beside a good one", [bearer(ALICE), ("X-API-Key", OLD)], None, "key-expired"),
     ("bad parameter beside a good key", [bearer(ALICE)], "cg_x", "key-malformed"),
+    ("empty parameter beside a good key", [bearer(ALICE)], "", "credential-malformed"),
     ("bad token beside a good key", [("X-API-Key", ALICE), bearer("forged")], None, "token-invalid"),
     ("bad assertion beside a good key", [bearer(ALICE), assertion("forged")], None, "token-invalid"),
     ("two tenants by key", [bearer(ALICE), ("X-API-Key", BOB)], None, "credentials-disagree"),
@@ -174,7 +175,7 @@ async def test_a_kind_that_is_not_configured_is_refused_beside_a_good_key(fields
 async def test_a_refused_session_brings_the_headers_that_end_it() -> None:
     with pytest.raises(SessionRefused) as caught:
         await call(gate(), [BAD_COOKIE, bearer(ALICE)])
-    assert caught.value.headers == SESSIONS.expiring
+    assert caught.value.headers == SESSIONS.burying
 
 
 async def test_a_refused_key_brings_the_id_it_claims() -> None:
@@ -186,7 +187,7 @@ async def test_a_refused_key_brings_the_id_it_claims() -> None:
 async def test_a_malformed_credential_reaches_no_verifier() -> None:
     tokens = Verifier()
     with pytest.raises(Unauthenticated):
-        await call(gate(tokens=tokens), [bearer(JWT), ("X-API-Key", "a b")])
+        await call(gate(tokens=tokens), [bearer(JWT), ("X-API-Key", "")])
     assert tokens.asked == []
 
 

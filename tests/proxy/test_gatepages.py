@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from policy.principal import Principal, TenantId
@@ -45,14 +47,14 @@ async def test_me_without_a_key(gate: Running) -> None:
     assert await gate.status("GET", "/gate/me", None) == 401
     async with gate.call("GET", "/gate/me", None, headers=HTML) as answer:
         assert answer.status in (302, 303)
-        assert answer.headers["Location"].startswith("/gate/login")
+        assert answer.headers["Location"] == "../gate/login?next=/gate/me"
 
 
 async def test_logout_ends_the_session(gate: Running) -> None:
     session = await session_of(gate)
     assert await gate.status("GET", "/queue", None, headers=session) == 200
     status = await gate.status("POST", "/gate/logout", None, headers={**session, "Origin": gate.url})
-    assert status == 303
+    assert status == 200
     assert await gate.status("GET", "/queue", None, headers=session) == 401
 
 
@@ -82,3 +84,64 @@ def test_a_policy_in_words() -> None:
         "At most 7 nodes in a workflow.",
     ]
     assert "KSampler.steps: max 30" in words[4]
+
+
+async def test_a_dead_cookie_is_taken_from_the_browser_with_the_first_refusal(gate: Running) -> None:
+    """What a browser adds by itself would else shut it out for as long as it keeps the cookie, whatever else it brings."""
+    session = await session_of(gate)
+    await gate.status("POST", "/gate/logout", None, headers={**session, "Origin": gate.url})
+    buried = ""
+    for more in ({}, HTML, gate.headers("alice")):
+        async with gate.call("GET", "/queue", None, headers={**session, **more}) as answer:
+            assert answer.status == (303 if more is HTML else 401)
+            buried = answer.cookies["comfygate_session"].value
+        gate.session.cookie_jar.clear()
+    left = {"Cookie": f"comfygate_session={buried}"}
+    assert await gate.status("GET", "/queue", None, headers={**left, **gate.headers("alice")}) == 200
+    async with gate.call("GET", "/queue", None, headers=left) as answer:
+        assert (answer.status, (await answer.json())["error"]["type"]) == (401, "session_ended")
+        assert "Set-Cookie" not in answer.headers
+
+
+async def test_use_renews_a_session(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = await session_of(gate)
+    sessions = gate.gate.services.rulebook.authenticator.sessions
+    async with gate.call("GET", "/queue", None, headers=session) as answer:
+        assert "Set-Cookie" not in answer.headers
+    now_s = time.time() + 86400
+    monkeypatch.setattr(sessions, "_now", lambda: now_s)
+    renewed = ""
+    for path in ("/queue", "/gate/me"):
+        async with gate.call("GET", path, None, headers=session) as answer:
+            assert answer.status == 200
+            renewed = answer.cookies["comfygate_session"].value
+        gate.session.cookie_jar.clear()
+    now_s += 6.5 * 86400
+    assert await gate.status("GET", "/queue", None, headers=session) == 401
+    assert await gate.status("GET", "/queue", None, headers={"Cookie": f"comfygate_session={renewed}"}) == 200
+
+
+async def test_a_browser_with_another_tenants_storage_empties_it_before_it_gets_the_web_ui(gate: Running) -> None:
+    form = {"next": "/?a=b"}
+    mark = "other=cookie"
+    for who, is_other in (("alice", True), ("alice", False), ("mallory", True)):
+        session = await session_of(gate, who)
+        headers = {"Cookie": f"{session['Cookie']}; {mark}", **HTML}
+        async with gate.call("GET", "/?a=b", None, headers=headers) as answer:
+            assert ("gate/storage" in await answer.text()) is is_other
+        async with gate.call(
+            "POST", "/gate/storage", None, headers={**headers, "Origin": gate.url}, data=form
+        ) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, "../?a=b")
+            mark = f"comfygate_storage={answer.cookies['comfygate_storage'].value}"
+        gate.session.cookie_jar.clear()
+    async with gate.call("GET", "/", "mallory", headers=HTML) as answer:
+        assert "gate/storage" not in await answer.text(), "a program has no storage"
+
+
+async def test_the_storage_is_not_marked_for_strangers_and_foreign_pages(gate: Running) -> None:
+    async with gate.call("POST", "/gate/storage", None, headers={"Origin": gate.url}) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "../gate/login")
+    session = await session_of(gate)
+    foreign = {**session, "Origin": "https://evil.example"}
+    assert await gate.status("POST", "/gate/storage", None, headers=foreign) == 403

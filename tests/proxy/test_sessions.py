@@ -49,9 +49,9 @@ def ring_of(clock: Clock, text: str = KEY, **more: Any) -> KeyRing:
 
 
 def make_sessions(
-    clock: Clock, *, secret: bytes = SECRET, is_secure: bool = True, lifetime_s: float = 1000
+    clock: Clock, *, secret: bytes = SECRET, is_secure: bool = True, lifetime_s: float = 1000, **more: Any
 ) -> Sessions:
-    return Sessions(secret, lifetime_s=lifetime_s, is_secure=is_secure, now=clock)
+    return Sessions(secret, lifetime_s=lifetime_s, is_secure=is_secure, now=clock, **more)
 
 
 def cookie_of(headers: tuple[tuple[str, str], ...]) -> SessionCookie:
@@ -64,7 +64,7 @@ def refused(sessions: Sessions, cookie: SessionCookie, ring: KeyRing) -> bool:
     try:
         sessions.verify(cookie, ring)
     except SessionRefused as error:
-        return (error.reason, error.headers) == ("session-ended", sessions.expiring)
+        return (error.reason, error.headers) == ("session-ended", sessions.burying)
     return False
 
 
@@ -82,8 +82,8 @@ def test_a_session_is_its_key_until_it_ends() -> None:
 @pytest.mark.parametrize(
     ("is_secure", "expected"),
     [
-        (True, r"__Host-comfygate_session=[0-9a-f.]+; Max-Age=1000; Path=/; HttpOnly; SameSite=Lax; Secure"),
-        (False, r"comfygate_session=[0-9a-f.]+; Max-Age=1000; Path=/; HttpOnly; SameSite=Lax"),
+        (True, r"__Host-comfygate_session=[0-9a-f.]+; Max-Age=2593000; Path=/; HttpOnly; SameSite=Lax; Secure"),
+        (False, r"comfygate_session=[0-9a-f.]+; Max-Age=2593000; Path=/; HttpOnly; SameSite=Lax"),
     ],
 )
 def test_the_cookie_has_all_its_flags(is_secure: bool, expected: str) -> None:
@@ -174,11 +174,14 @@ def test_a_shorter_lifetime_holds_for_old_sessions_and_a_longer_one_does_not() -
     assert refused(make_sessions(clock, lifetime_s=4000), cookie, ring)
 
 
-def test_the_browser_keeps_the_cookie_no_longer_than_the_key() -> None:
+def test_the_browser_keeps_the_cookie_longer_than_the_session_and_it_is_good_no_longer_than_the_key() -> None:
     clock = Clock()
-    ring = ring_of(clock, expires=datetime.fromtimestamp(NOW_S + 60, UTC))
-    ((_, value),) = make_sessions(clock).begin(ring.verify(KEY))
-    assert "; Max-Age=60;" in value
+    ring, sessions = ring_of(clock, expires=datetime.fromtimestamp(NOW_S + 60, UTC)), make_sessions(clock)
+    ((_, value),) = headers = sessions.begin(ring.verify(KEY))
+    assert f"; Max-Age={1000 + 30 * 86400};" in value
+    assert sessions.verify(cookie_of(headers), ring).expires_at_s == NOW_S + 60
+    clock.now_s += 60
+    assert refused(sessions, cookie_of(headers), ring)
 
 
 def test_a_session_that_was_ended_is_refused_and_others_go_on() -> None:
