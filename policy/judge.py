@@ -143,7 +143,7 @@ class _Judging:
             return
         inputs = node.get("inputs")
         if type(inputs) is not dict:
-            # SECURITY: ComfyUI's worker thread ends on a node without inputs (test_judge.py::test_what_kills_comfyui_is_refused).
+            # SECURITY: ComfyUI reads the inputs of every node of a graph (test_upstream_rule.py::test_what_breaks_the_rule_is_refused).
             fault = Fault(NodeReason.INPUTS_MISSING, inputs, "an object, {} when there are none")
             add(node_id, class_type[:200], None, "A node needs an object of inputs.", fault)
         if self.policy.plan_of(class_type, self.catalogue) is None:
@@ -208,8 +208,7 @@ class _Judging:
                 odd.append(name)
             elif kind is dict or kind not in kinds:
                 odd.append(name)
-        # SECURITY: ComfyUI follows links in undeclared inputs without a look, and its worker thread ends when there is no such node
-        # (test_judge.py::test_what_kills_comfyui_is_left_out).
+        # SECURITY: ComfyUI validates declared inputs alone, and follows the links of all (test_upstream_rule.py::test_what_passes_holds_the_rule).
         for name in undeclared:
             del inputs[name]
         for name in odd:

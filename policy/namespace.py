@@ -158,8 +158,8 @@ def _mentions_of(tenant: str) -> re.Pattern[str]:
 def _without_mentions(text: str, tenant: str) -> str:
     """Cuts out `tenants/<tenant>/` with the absolute path that leads to it.
 
-    SECURITY: how far back a path may begin is bounded and looked at once for each mention: as one pattern this took seconds for
-    megabytes of slashes, and everybody waited (tests/security/test_slow_texts.py).
+    SECURITY: how far back a path may begin is bounded and looked at once for each mention: a pattern for all of it would look back from
+    each slash of a long text (tests/security/test_long_texts.py).
     """
     kept: list[str] = []
     end = 0

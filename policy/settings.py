@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 DEFAULT_MAX_NODES: Final = 200
 DEFAULT_MAX_DEPTH: Final = 100
-# ComfyUI walks the graph by recursion when it signs cached results (comfy_execution/caching.py): deeper graphs end its worker thread.
+# ComfyUI walks a graph by recursion (comfy_execution/caching.py): what the policy permits stays far from where that ends.
 HARD_MAX_DEPTH: Final = 400
 HARD_MAX_NODES: Final = 5000
 

@@ -212,7 +212,7 @@ class Fields:
 def read_fields(body: dict[str, Any], nodes: Mapping[str, Any], findings: Findings) -> Fields:
     """Reads what is known and drops the rest: `number`, `front`, and whatever custom code might look for.
 
-    Another type is a finding: ComfyUI ends its process on a client id that is a list.
+    SECURITY: another type is a finding, since ComfyUI trusts these fields (test_upstream_rule.py::test_what_passes_holds_the_rule).
     """
     extra = body.get("extra_data")
     if extra is None:
@@ -259,7 +259,7 @@ def _read_targets(value: Any, nodes: Mapping[str, Any], findings: Findings) -> t
 def _read_extra_data(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """What ComfyUI's own web UI sends; anything else, or of another type, is left out.
 
-    A job with an `extra_pnginfo` that is no object makes ComfyUI's /api/jobs answer 500 to everybody (comfy_execution/jobs.py).
+    SECURITY: every later GET /api/jobs reads it, whoever asks (comfy_execution/jobs.py; test_upstream_rule.py::test_what_passes_holds_the_rule).
     """
     kept: dict[str, Any] = {}
     pnginfo = extra.get("extra_pnginfo")

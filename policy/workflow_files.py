@@ -100,7 +100,7 @@ def file_inputs(node_class: NodeClass, given: Mapping[str, Any] | None = None) -
         specs = expand_inputs(node_class, given)
     uses = {name: use for name, spec in specs.items() if (use := _use_of(node_class, spec)) is not None}
     if FileUse.FOLDER_TO_WRITE in uses.values():
-        # SECURITY: the prefix is joined to the folder without a look (nodes_dataset.py), so it may be a bare name only.
+        # SECURITY: with a folder of its own beside it the prefix is a bare name (test_names_that_mean_something_else_upstream_are_refused).
         uses = {name: FileUse.PREFIX_NAME if use is FileUse.PREFIX else use for name, use in uses.items()}
     return uses
 

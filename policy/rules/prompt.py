@@ -48,8 +48,8 @@ def submit_as_admin(request: Request) -> Dialogue:
     judged = judge_document(document, OPEN, request.caller.catalogue)
     prompt_id = _check_prompt_id(judged.prompt_id)
     if prompt_id is not None:
-        # SECURITY: ComfyUI's worker ends when two waiting jobs have the same number and the same id, so a client names one of the
-        # two at most (test_prompt.py::test_an_admin_cannot_queue_two_equal_places).
+        # SECURITY: a place in ComfyUI's queue belongs to one job: a client names the number or the id, never both
+        # (test_prompt.py::test_an_admin_cannot_queue_two_equal_places).
         place.pop("number", None)
         place["prompt_id"] = prompt_id
     sent = _document(judged, judged.nodes, judged.client_id) | place

@@ -13,7 +13,7 @@ from proxy.standin.server import StandIn
 
 
 async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
-    standin = StandIn(options.base_directory, frontend=options.frontend, fragile=options.fragile)
+    standin = StandIn(options.base_directory, frontend=options.frontend)
     await standin.start(options.host, options.port)
     print(
         f"This is a stand-in for ComfyUI, not ComfyUI: same API, small image workflows, no models.\n"
@@ -32,7 +32,6 @@ async def run(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8188, help="0 picks a free one")
     parser.add_argument("--base-directory", type=Path, required=True, help="input, output, temp, user and models")
     parser.add_argument("--no-frontend", dest="frontend", action="store_false", help="never serve ComfyUI's web UI")
-    parser.add_argument("--robust", dest="fragile", action="store_false", help="survive what kills ComfyUI")
     options = parser.parse_args(arguments)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,20 +24,16 @@ class Life:
 
 
 class Engine:
-    def __init__(
-        self, folders: Folders, frames_received: list[SocketFrame], on_death: Callable[[], None], *, is_fragile: bool
-    ) -> None:
+    def __init__(self, folders: Folders, frames_received: list[SocketFrame]) -> None:
         self.folders = folders
         self.frames_received = frames_received
-        self._on_death = on_death
-        self._is_fragile = is_fragile
         self._retired: list[Life] = []
         self.life = self._new_life()
 
     def _new_life(self) -> Life:
-        events = Events(lambda: queue.remaining(), self._on_death, self.frames_received)
+        events = Events(lambda: queue.remaining(), self.frames_received)
         queue = PromptQueue(events.announce_queue)
-        worker = Worker(self.folders, events, queue, self.log, is_fragile=self._is_fragile)
+        worker = Worker(self.folders, events, queue, self.log)
         return Life(events, LogBuffer(events), queue, worker)
 
     @property

@@ -1,7 +1,7 @@
 """The websocket side of ComfyUI: who is connected, and one publisher that awaits each socket in turn.
 
-Kept on purpose: a newer socket takes over an id and loses it again when the older one closes; a client that stops
-reading stalls everybody; an unhashable client id ends the publisher, and with it the whole process.
+Kept on purpose: a newer socket takes over an id and loses it again when the older one closes; each socket is written to before the
+next one, so the gate has to read what it is sent.
 """
 
 from __future__ import annotations
@@ -64,16 +64,13 @@ class SocketFrame:
 
 
 class Events:
-    def __init__(
-        self, queue_remaining: Callable[[], int], on_death: Callable[[], None], received: list[SocketFrame]
-    ) -> None:
+    def __init__(self, queue_remaining: Callable[[], int], received: list[SocketFrame]) -> None:
         self.sockets: dict[Any, web.WebSocketResponse] = {}
         self.features: dict[Any, Any] = {}
         self.received = received
         self.current_client: Any = None
         self.current_node: str | None = None
         self._queue_remaining = queue_remaining
-        self._on_death = on_death
         self._messages: asyncio.Queue[tuple[Any, Any, Any]] = asyncio.Queue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks = Tasks()
@@ -118,10 +115,9 @@ class Events:
         self.send("status", {"status": self.queue_info()})
 
     def wants_metadata(self, client_id: Any) -> bool:
-        """Whether that client announced supports_preview_metadata. Unhashable ids and odd flags raise, as upstream."""
-        if client_id not in self.features:
-            return False
-        return self.features[client_id].get("supports_preview_metadata", False) is True
+        """Whether that client announced supports_preview_metadata."""
+        flags = self.features.get(client_id)
+        return isinstance(flags, dict) and flags.get("supports_preview_metadata") is True
 
     def text(self, node_id: str, text: str) -> None:
         """Event 3: to everybody, always, and without a prompt id (send_progress_text without sid)."""
@@ -135,7 +131,6 @@ class Events:
                 await self._deliver(event, data, client_id)
             except Exception:
                 logger.exception("the publisher failed on event %r for client %r", event, client_id)
-                self._on_death()
 
     async def _deliver(self, event: Any, data: Any, client_id: Any) -> None:
         payload: str | bytes

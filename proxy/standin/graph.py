@@ -1,7 +1,4 @@
-"""Prompt graphs: links, the shared cache's keys, and the order of execution.
-
-Nothing is checked here: a graph that passed validation can still raise, and then takes the worker thread with it.
-"""
+"""Prompt graphs: links, the shared cache's keys, and the order of execution. Nothing is checked here: validation did that."""
 
 from __future__ import annotations
 

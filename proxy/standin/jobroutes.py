@@ -1,5 +1,5 @@
-"""Routes of execution: prompts, queue, history, jobs, interrupt. Bodies are trusted to have the right types; the wrong
-ones end as 500, or worse, as they do in ComfyUI."""
+"""Routes of execution: prompts, queue, history, jobs, interrupt. Bodies are trusted to have the right types; wrong ones are mostly
+answered with 500, as in ComfyUI."""
 
 from __future__ import annotations
 

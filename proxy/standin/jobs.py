@@ -1,7 +1,4 @@
-"""GET /api/jobs: queue items and history entries in one shape (comfy_execution/jobs.py of ComfyUI 0.33).
-
-One history entry whose extra_pnginfo is not what the UI sends raises here, and so takes the list from everybody.
-"""
+"""GET /api/jobs: queue items and history entries in one shape (comfy_execution/jobs.py of ComfyUI 0.33)."""
 
 from __future__ import annotations
 
@@ -128,7 +125,10 @@ def _history_status(status: Mapping[str, Any], messages: Mapping[str, Any]) -> s
 
 
 def _workflow_id(extra_data: Mapping[str, Any]) -> Any:
-    return extra_data.get("extra_pnginfo", {}).get("workflow", {}).get("id")
+    found: Any = extra_data
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _created(job: Mapping[str, Any]) -> Any:

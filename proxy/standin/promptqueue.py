@@ -1,7 +1,6 @@
 """The queue of prompts and the history: one heap of tuples and one dict, both in memory, both shared by everybody.
 
-Heap items are `(number, prompt_id, graph, extra_data, outputs, sensitive)`. Two with equal number and id make the heap
-compare the graphs, which raises TypeError wherever that happens: in put, in delete, or in the worker's take.
+Items are `(number, prompt_id, graph, extra_data, outputs, sensitive)`, ordered by number, then id, then as they came.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ class PromptQueue:
         self._on_change = on_change
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._pending: list[Item] = []
+        self._pending: list[tuple[Any, Any, int, Item]] = []
+        self._arrived = 0
         self._running: dict[int, Item] = {}
         self._taken = 0
         self._is_closed = False
@@ -30,7 +30,8 @@ class PromptQueue:
 
     def put(self, item: Item) -> None:
         with self._lock:
-            heapq.heappush(self._pending, item)
+            heapq.heappush(self._pending, (item[0], item[1], self._arrived, item))
+            self._arrived += 1
             self._on_change()
             self._changed.notify()
 
@@ -41,7 +42,7 @@ class PromptQueue:
                 self._changed.wait()
             if self._is_closed or not self._pending:
                 return None
-            item = heapq.heappop(self._pending)
+            item = heapq.heappop(self._pending)[-1]
             ticket = self._taken
             self._running[ticket] = copy.deepcopy(item)
             self._taken += 1
@@ -73,7 +74,7 @@ class PromptQueue:
     def snapshot(self) -> tuple[list[Item], list[Item]]:
         """Running and pending items without credentials; pending is the raw heap array, not sorted."""
         with self._lock:
-            return [item[:5] for item in self._running.values()], [item[:5] for item in self._pending]
+            return [item[:5] for item in self._running.values()], [entry[-1][:5] for entry in self._pending]
 
     def is_running(self, prompt_id: Any) -> bool:
         with self._lock:
@@ -87,8 +88,8 @@ class PromptQueue:
     def delete(self, prompt_id: Any) -> bool:
         """Removes the first pending item with that id, whoever sent it."""
         with self._lock:
-            for index, item in enumerate(self._pending):
-                if item[1] == prompt_id:
+            for index, entry in enumerate(self._pending):
+                if entry[1] == prompt_id:
                     if len(self._pending) == 1:
                         self.wipe()
                     else:

@@ -27,18 +27,14 @@ FILE_THREADS = 2
 
 
 class StandIn:
-    """`fragile` makes it die of the requests that kill ComfyUI; without it those are only logged.
+    """`received` and `sockets_received` hold what clients sent, oldest first."""
 
-    `received` and `sockets_received` hold what clients sent, oldest first.
-    """
-
-    def __init__(self, base_directory: Path, *, frontend: bool = True, fragile: bool = True) -> None:
+    def __init__(self, base_directory: Path, *, frontend: bool = True) -> None:
         self.host = "127.0.0.1"
         self.port = 0
         self.alive = False
         self.folders = Folders(base_directory)
         self._root = web_root(has_frontend=frontend)
-        self._is_fragile = fragile
         self._recorder = Recorder(MAX_BODY_BYTES)
         self._engine: Engine | None = None
         self._runner: web.AppRunner | None = None
@@ -63,14 +59,14 @@ class StandIn:
 
     @property
     def unpublished(self) -> int:
-        """Events that wait for the publisher, which waits for a client that does not read."""
+        """Events that the publisher has not sent yet."""
         return 0 if self._engine is None else self._engine.events.unpublished
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listens; port 0 picks a free one. OSError when the port is taken. May be called again after `stop`."""
         self._pool = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="standin-files")
         await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare_folders)
-        self._engine = Engine(self.folders, self._frames, self._die, is_fragile=self._is_fragile)
+        self._engine = Engine(self.folders, self._frames)
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
@@ -104,19 +100,6 @@ class StandIn:
         """Loses what a restart of ComfyUI loses: queue, history, counter, running job, websockets, temp files."""
         if self._engine is not None:
             self._engine.reset()
-
-    def _die(self) -> None:
-        """The process is gone: nothing listens, and every connection breaks."""
-        if not self._is_fragile or self._runner is None or self._runner.server is None:
-            return
-        self.alive = False
-        for site in list(self._runner.sites):
-            server = site._server
-            if server is not None:
-                server.close()
-        for connection in list(self._runner.server.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
 
     def _application(self) -> web.Application:
         assert self._engine is not None

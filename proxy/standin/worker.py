@@ -1,4 +1,4 @@
-"""The one thread that runs prompts. Whatever escapes the executor ends the thread; HTTP stays up and nothing runs."""
+"""The one thread that runs prompts, one after the other. A prompt that fails outside of a node ends as failed, and the next one is taken."""
 
 from __future__ import annotations
 
@@ -18,15 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    def __init__(
-        self, folders: Folders, events: Events, queue: PromptQueue, log: Callable[[str], None], *, is_fragile: bool
-    ) -> None:
+    def __init__(self, folders: Folders, events: Events, queue: PromptQueue, log: Callable[[str], None]) -> None:
         self.interrupt = Interrupt()
         self.is_alive = False
         self._queue = queue
         self._events = events
         self._log = log
-        self._is_fragile = is_fragile
         self._executor = Executor(folders, events, self.interrupt)
         self._thread: threading.Thread | None = None
         self._ended = asyncio.Event()
@@ -56,8 +53,6 @@ class Worker:
                     self._turn()
                 except Exception:
                     logger.exception("the prompt worker failed")
-                    if self._is_fragile:
-                        return
         finally:
             self.is_alive = False
             with contextlib.suppress(RuntimeError):
@@ -70,8 +65,7 @@ class Worker:
             try:
                 report = self._execute(item)
             except Exception:
-                if not self._is_fragile:
-                    self._queue.finish(ticket, {}, {"status_str": "error", "completed": False, "messages": []})
+                self._queue.finish(ticket, {}, {"status_str": "error", "completed": False, "messages": []})
                 raise
             if self._queue.is_closed:
                 return

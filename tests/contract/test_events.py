@@ -178,15 +178,6 @@ async def test_other_first_message_uses_up_the_place(comfy: Comfy) -> None:
     assert struct.unpack(">II", socket.binary[0][:8]) == (1, 1)
 
 
-async def test_flags_that_are_no_object_fail_that_clients_previewing_jobs(comfy: Comfy) -> None:
-    async with comfy.socket() as socket:
-        await _announce(socket, data=["x"])
-        prompt_id = await comfy.queue(_steps(), client_id=socket.sid)
-        error = await socket.event("execution_error", prompt_id)
-        await socket.end_of(prompt_id)
-    assert error["exception_type"] == "AttributeError"
-
-
 async def test_features_route_equals_the_flags(comfy: Comfy) -> None:
     async with comfy.socket() as socket:
         assert (await comfy.get("/features")).json() == await _announce(socket)

@@ -94,23 +94,6 @@ async def test_mask_node_reads_channels(comfy: Comfy) -> None:
     assert errors_of(await comfy.submit(graph), "1") == ["value_not_in_list"]
 
 
-async def test_switch_passes_a_linked_folder_that_a_plain_link_does_not(comfy: Comfy) -> None:
-    if not comfy.is_current:
-        pytest.skip("the switch is new in 0.33")
-    folder = await _folder(comfy)
-    graph: Graph = {
-        "1": node("PrimitiveString", value=folder),
-        "2": node("LoadImageDataSetFromFolder", folder=["1", 0]),
-        "3": node("PreviewImage", images=["2", 0]),
-    }
-    assert errors_of(await comfy.submit(graph), "2") == ["return_type_mismatch"]
-    graph["4"] = node("ComfySwitchNode", switch=True, on_false="x", on_true=["1", 0])
-    graph["2"]["inputs"]["folder"] = ["4", 0]
-    entry = await comfy.run(graph)
-    assert entry["status"]["completed"], entry["status"]
-    assert opened((await comfy.view(**images_of(entry, "3")[0])).body).getpixel((0, 0)) == RED
-
-
 async def test_folder_combo_lists_all_subfolders_of_input(comfy: Comfy) -> None:
     if not comfy.is_current:
         pytest.skip("named differently in 0.3.64")
@@ -176,7 +159,7 @@ async def test_counter_is_one_above_the_highest_and_shared(comfy: Comfy) -> None
     assert (first, second) == ("x_00042_.png", "x_00043_.png")
 
 
-async def test_prefix_that_is_only_a_folder_escapes_it(comfy: Comfy) -> None:
+async def test_prefix_that_is_only_a_folder_names_the_files(comfy: Comfy) -> None:
     folder = unique()
     image = images_of(await comfy.run(saving(f"{folder}/", 6)))[0]
     assert image == {"filename": f"{folder}_00001_.png", "subfolder": "", "type": "output"}
@@ -218,27 +201,6 @@ async def test_saved_png_embeds_prompt_and_workflow(comfy: Comfy) -> None:
     assert json.loads(info["prompt"]) == graph
     assert json.loads(info["workflow"]) == {"id": "w"}
     assert json.loads(info["more"]) == [1]
-
-
-async def test_unguarded_dataset_prefix_leaves_the_folder(comfy: Comfy) -> None:
-    if not comfy.is_current:
-        pytest.skip("new in 0.33")
-    folder, elsewhere = unique("a"), unique("b")
-    await comfy.run(saving(f"{elsewhere}/x", 11))
-    graph = {
-        "1": empty_image(12),
-        "2": node(
-            "SaveImageDataSetToFolder",
-            images=["1", 0],
-            folder_name=folder,
-            filename_prefix=f"../{elsewhere}/evil",
-            mode="overwrite",
-        ),
-    }
-    entry = await comfy.run(graph)
-    assert entry["status"]["completed"]
-    assert entry["outputs"] == {}
-    assert (await comfy.view("evil_00000.png", subfolder=elsewhere)).status == 200
 
 
 async def test_dataset_folder_itself_is_guarded(comfy: Comfy) -> None:

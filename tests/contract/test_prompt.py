@@ -232,14 +232,6 @@ async def test_error_of_an_inner_node_lands_on_that_node(comfy: Comfy) -> None:
     assert answer.json()["node_errors"]["1"]["dependent_outputs"] == ["2"]
 
 
-async def test_long_chain_is_refused_and_not_fatal(comfy: Comfy) -> None:
-    graph: Graph = {"0": empty_image()}
-    graph |= {str(number): node("ImageInvert", image=[str(number - 1), 0]) for number in range(1, 1500)}
-    graph["last"] = node("PreviewImage", images=["1499", 0])
-    assert (await comfy.submit(graph)).status == 400
-    assert (await comfy.submit(previewing(1))).status == 200
-
-
 @pytest.mark.parametrize(
     "prompt_id", ["", "abc", 5, "C8111192-B372-4439-943D-F62D358EF47C", "c8111192b3724439943df62d358ef47c"]
 )

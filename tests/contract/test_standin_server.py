@@ -291,7 +291,7 @@ async def test_command_line_prints_a_banner_and_serves(tmp_path: Path, monkeypat
     loop = asyncio.get_running_loop()
     monkeypatch.setattr("builtins.print", lambda text, **_: printed.put_nowait(text))
     monkeypatch.setattr(loop, "add_signal_handler", fake.add_signal_handler)
-    task = loop.create_task(run(["--port", "0", "--base-directory", str(tmp_path), "--no-frontend", "--robust"]))
+    task = loop.create_task(run(["--port", "0", "--base-directory", str(tmp_path), "--no-frontend"]))
     banner = await printed.get()
     assert "stand-in for ComfyUI, not ComfyUI" in banner
     url = next(word for word in banner.split() if word.startswith("http://"))

@@ -35,7 +35,7 @@ def test_numbers_are_compared_as_numbers_and_titles_not_at_all() -> None:
     prompt = make_prompt()
     prompt["3"]["inputs"]["denoise"] = 1.0
     prompt["9"]["_meta"] = {"title": "other"}
-    prompt["9"]["inputs"]["undeclared"] = ["nowhere", 0]
+    prompt["9"]["inputs"]["undeclared"] = ["8", 0]
     run(prompt, pinned_policy())
 
 

@@ -22,6 +22,14 @@ from policy.workflow import (
 )
 
 NODE = {"class_type": "X", "inputs": {}}
+OTHERS = (
+    st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=3)
+    | st.lists(st.integers(), max_size=2)
+    | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
+)
 
 
 def read(body: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -67,8 +75,8 @@ def test_all_fields_are_read() -> None:
             "client_id": "c",
             "prompt_id": "p",
             "priority": 2,
-            "number": [1],
-            "front": {"a": 1},
+            "number": "first",
+            "front": "no",
             "partial_execution_targets": ["2"],
             "extra_data": {
                 "client_id": "ignored",
@@ -105,8 +113,7 @@ def test_the_client_id_of_extra_data_counts_when_there_is_no_other() -> None:
     assert read({"extra_data": {"client_id": "e"}})[0].client_id == "e"
 
 
-@pytest.mark.parametrize("bad", [[], {}, ["x"], {"a": 1}, True, 1, 1.5])
-@pytest.mark.parametrize("name", ["client_id", "prompt_id"])
+@given(st.sampled_from(["client_id", "prompt_id"]), OTHERS.filter(lambda value: type(value) is not str))
 def test_ids_of_other_types_are_refused(name: str, bad: Any) -> None:
     assert read({name: bad})[1] == [f"field-malformed: `{name}` must be a string, or left out"]
 
@@ -114,7 +121,7 @@ def test_ids_of_other_types_are_refused(name: str, bad: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"extra_data": {"client_id": ["x"]}}, "client_id"),
+        ({"extra_data": {"client_id": 5}}, "client_id"),
         ({"extra_data": []}, "extra_data"),
         ({"extra_data": "x"}, "extra_data"),
         ({"priority": "1"}, "priority"),
@@ -133,10 +140,6 @@ def test_fields_of_other_types_are_refused(body: dict[str, Any], name: str) -> N
 @pytest.mark.parametrize(
     "extra",
     [
-        {"extra_pnginfo": "x"},
-        {"extra_pnginfo": None},
-        {"extra_pnginfo": {"workflow": None}},
-        {"extra_pnginfo": {"workflow": []}},
         {"extra_pnginfo": {}},
         {"preview_method": "evil"},
         {"preview_method": ["auto"]},
@@ -151,8 +154,14 @@ def test_extra_data_of_other_types_is_left_out(extra: dict[str, Any]) -> None:
     assert (fields.extra_data, fields.credentials, faults) == ({}, {}, [])
 
 
+@given(OTHERS.filter(lambda value: type(value) is not dict), st.booleans())
+def test_a_workflow_that_is_no_object_is_left_out(bad: Any, is_inside: bool) -> None:
+    fields, faults = read({"extra_data": {"extra_pnginfo": {"workflow": bad} if is_inside else bad}})
+    assert (fields.extra_data, faults) == ({}, [])
+
+
 def test_a_workflow_id_that_is_no_text_is_left_out() -> None:
-    fields, _ = read({"extra_data": {"extra_pnginfo": {"workflow": {"id": ["x"], "nodes": []}}}})
+    fields, _ = read({"extra_data": {"extra_pnginfo": {"workflow": {"id": 5, "nodes": []}}}})
     assert fields.extra_data == {"extra_pnginfo": {"workflow": {"nodes": []}}}
 
 

@@ -1,4 +1,4 @@
-"""Nodes that write files or show results. The dataset nodes do not check `filename_prefix`, as in ComfyUI 0.33."""
+"""Nodes that write files or show results."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class SaveText(Runner):
 
 
 class SaveImageDataSetToFolder(Runner):
-    """SECURITY: `filename_prefix` may be absolute or hold `..`; the gate has to keep such prompts out."""
+    """`filename_prefix` is a bare name."""
 
     def run(
         self,
@@ -100,6 +100,8 @@ class SaveImageDataSetToFolder(Runner):
         texts: list[str] | None = None,
     ) -> Outcome:
         folder = inside(self.folders.output, folder_name[0])
+        if os.path.basename(filename_prefix[0]) != filename_prefix[0]:
+            raise ValueError("filename_prefix must be a bare name")
         os.makedirs(folder, exist_ok=True)
         pictures: list[Image.Image] = [picture for batch in images for picture in batch]
         for index, picture in enumerate(pictures):
