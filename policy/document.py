@@ -13,17 +13,17 @@ from policy.violation import Reason, Violation
 # orjson writes at most this many levels. ComfyUI copies jobs by recursion, two frames a level, so this also keeps its stack safe.
 MAX_DEPTH: Final = 254
 # Commas, brackets and braces bound what parsing costs: 8 MiB of "[]," would take half a second.
-MAX_TOKENS: Final = 250_000
+MAX_PARTS: Final = 250_000
 
 
-def parse_json(body: bytes, max_depth: int = MAX_DEPTH) -> Any:
+def parse_json(body: bytes, max_depth: int = MAX_DEPTH, max_parts: int = MAX_PARTS) -> Any:
     """The value of a JSON document (RFC 8259), read strictly.
 
     Raises Violation(body-malformed) for duplicate keys, NaN and infinities, other encodings than UTF-8, a byte order mark,
-    lone surrogates, more than `max_depth` levels (arrays and objects) and documents of more than 250,000 parts.
+    lone surrogates, more than `max_depth` levels (arrays and objects) and documents of more than `max_parts` parts.
     """
-    if len(body) > MAX_TOKENS and body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_TOKENS:
-        raise _malformed("The JSON document has too many parts.", f"at most {MAX_TOKENS} values")
+    if len(body) > max_parts and body.count(b",") + body.count(b"[") + body.count(b"{") > max_parts:
+        raise _malformed("The JSON document has too many parts.", f"at most {max_parts} values")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

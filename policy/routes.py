@@ -114,6 +114,9 @@ TenantRule = Unchanged | AdminsOnly | Refused | Asks | Rewrites | Describes | Re
 UNCHANGED: Final = Unchanged()
 QUICK_S: Final = 30.0
 """ComfyUI answers a read within this, also while it blocks on /object_info or a large history."""
+SMALL_JSON_BYTES: Final = 1024**2
+"""Bound of documents that carry no workflow: ids, settings."""
+SMALL_JSON_PARTS: Final = 10_000
 PATIENT_S: Final = 90.0
 """For answers that take work; below the 100 s after which the edge gives up."""
 
@@ -142,6 +145,9 @@ class Route:
     """The call adds to what the tenant stores, so its quota is looked at."""
     needs_files: bool = False
     """The rule shows the tenant's own files."""
+    max_json_bytes: int = SMALL_JSON_BYTES
+    max_json_parts: int = SMALL_JSON_PARTS
+    """Of the client's JSON: reading it is work for the event loop, which everybody waits for."""
     is_large: bool = False
     """The answer is made of workflows, which may be megabytes each: few at a time per tenant."""
 

@@ -156,10 +156,10 @@ CATALOGUE = (
     _shared("/object_info", Describes(described.describe_all), needs_catalogue=True, needs_files=True),
     _shared("/object_info/{node_class}", Describes(described.describe_one), needs_catalogue=True, needs_files=True),
     _shared("/models", Rewrites(unchanged, catalog.model_folders)),
-    _shared("/models/{folder}", Rewrites(catalog.in_model_folder, None)),
+    _shared("/models/{folder}", Rewrites(catalog.models_in, None)),
     _shared("/embeddings"),
     _shared("/experiment/models", Rewrites(unchanged, catalog.described_model_folders)),
-    _shared("/experiment/models/{folder}", Rewrites(catalog.in_model_folder, catalog.described_models)),
+    _shared("/experiment/models/{folder}", Rewrites(catalog.models_in, catalog.described_models)),
     _shared(
         "/experiment/models/preview/{folder}/{path_index}/{filename}",
         Rewrites(catalog.in_model_folder, None),

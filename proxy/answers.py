@@ -12,7 +12,7 @@ from multidict import CIMultiDict, MultiMapping
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy import headers
-from proxy.errors import Refusal
+from proxy.errors import CHALLENGE_FOR_PAGES, Refusal
 from proxy.exchange import Exchange
 from proxy.pages.login import login_redirect
 from proxy.pages.refusal import refusal_page
@@ -52,6 +52,8 @@ def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> we
     )
     for name, value in refusal.headers:
         response.headers.add(name, value)
+    if hdrs.WWW_AUTHENTICATE in response.headers and _is_browser(request):
+        response.headers[hdrs.WWW_AUTHENTICATE] = CHALLENGE_FOR_PAGES
     response.headers[hdrs.CACHE_CONTROL] = _NO_STORE
     return finish(exchange, response)
 
@@ -121,6 +123,11 @@ def is_navigation(request: web.BaseRequest) -> bool:
     if request.method != "GET" or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         return False
     return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate" and not is_upgrade(request)
+
+
+def _is_browser(request: web.BaseRequest) -> bool:
+    """Sec-Fetch-Mode comes on secure origins alone, so the name that all browsers share counts too."""
+    return "Sec-Fetch-Mode" in request.headers or request.headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")
 
 
 def is_upgrade(request: web.BaseRequest) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from policy.keyform import KEY_FORM
 from policy.principal import Principal
 from proxy.config.identity import KeySettings, tenant_of
 from proxy.errors import Unauthenticated
@@ -18,7 +18,6 @@ from proxy.errors import Unauthenticated
 SECRET_BYTES: Final = 32
 _ID_BYTES: Final = 4
 _HASH_PREFIX: Final = "sha256:"
-_KEY = re.compile(r"cg_([0-9a-f]{8,32})_[A-Za-z0-9_-]{43}")
 # What an unknown id is compared with, so that it costs what a known one costs. No text has this digest that anybody knows.
 _NO_DIGEST: Final = secrets.token_bytes(hashlib.sha256().digest_size)
 
@@ -68,7 +67,7 @@ def hash_key(text: str) -> str:
 
 def key_id_of(text: str) -> str | None:
     """The id that a key claims to have, None when the text is no key. For counting failures; it proves nothing."""
-    found = _KEY.fullmatch(text)
+    found = KEY_FORM.fullmatch(text)
     return found[1] if found else None
 
 

@@ -26,6 +26,7 @@ from proxy.gatekeeper import Gatekeeper
 from proxy.gatepages import GatePages
 from proxy.ledger import Job, Ledger
 from proxy.limits.assembly import Limits
+from proxy.limits.underway import UnderWay
 from proxy.listeners import Listener, public_server
 from proxy.metrics import Metrics
 from proxy.observer import Observer
@@ -101,12 +102,15 @@ class Gate:
             shelf=Shelf(),
             turns=Turns(),
             files=TenantFiles(directory),
-            storage=Storage(Disk(directory) if directory is not None else None, ledger, self._limits_of_tenants),
+            storage=Storage(
+                Disk(directory) if directory is not None else None, ledger, self._limits_of, self._all_tenants
+            ),
             desk=self._desk,
             limiter=self._limits,
             sockets=sockets,
             streams=self._streams,
             recorder=Recorder(self.metrics, log, self.audit),
+            under_way=UnderWay(self._limits.allotment),
         )
         self.pipeline = Pipeline(self.services)
         self._ops = Ops(self.metrics, observer, self._refresh_gauges)
@@ -209,9 +213,12 @@ class Gate:
             authenticator = self.services.rulebook.authenticator
             self.services.sockets.close_dead(lambda who, check=authenticator: check.is_alive(who, time.time()))  # type: ignore[misc]
 
-    def _limits_of_tenants(self) -> dict[TenantId, LimitSettings]:
+    def _limits_of(self, tenant: TenantId) -> LimitSettings:
         config = self.services.rulebook.config
-        return {TenantId(name): config.limits.named[tenant.limits] for name, tenant in config.tenants.items()}
+        return config.limits.named[config.tenants[tenant].limits]
+
+    def _all_tenants(self) -> list[TenantId]:
+        return [TenantId(name) for name in self.services.rulebook.config.tenants]
 
     @asynccontextmanager
     async def _socket_slot(self, principal: Principal) -> AsyncIterator[None]:

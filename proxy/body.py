@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from policy.violation import Reason, Violation
+from proxy.bodyroom import BodyPlace
 from proxy.errors import BodyTimeout, ClientGone
+
+WHOLE_JSON_S: Final = 60.0
+"""How long a body that is held may take, however large: a stream takes no memory, and may last."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """max_bytes: of the whole body. timeout_s: how long no byte may come. min_bytes_per_second: below it the sender is cut off."""
+    """max_bytes: of the whole body. timeout_s: how long no byte may come. min_bytes_per_second: below it the sender is cut off.
+
+    whole_s: how long the whole body may take, however fast it comes.
+    """
 
     max_bytes: int
     timeout_s: float
     min_bytes_per_second: int
+    whole_s: float = math.inf
 
     def within(self, max_bytes: int) -> BodyLimits:
         """The same speed for a smaller body."""
@@ -27,7 +37,8 @@ class BodyLimits:
 
     def allowed_s(self, received_bytes: int) -> float:
         """How long a body of that many bytes may have taken."""
-        return self.timeout_s + (received_bytes / self.min_bytes_per_second if self.min_bytes_per_second else 1e9)
+        by_speed_s = received_bytes / self.min_bytes_per_second if self.min_bytes_per_second else 1e9
+        return min(self.whole_s, self.timeout_s + by_speed_s)
 
 
 class BodyStream:
@@ -76,16 +87,28 @@ class BodyStream:
             yield chunk
 
 
-async def read_whole(request: web.BaseRequest, limits: BodyLimits) -> bytes:
-    """A bounded body. Raises Violation(body-too-large | body-malformed), BodyTimeout, ClientGone."""
+async def read_whole(
+    request: web.BaseRequest, limits: BodyLimits, place: BodyPlace | None = None, over: Violation | None = None
+) -> bytes:
+    """A bounded body, in the room that `place` takes for it; over: what a larger one is refused with.
+
+    Raises Violation(body-too-large | body-malformed), BodyTimeout, ClientGone, LimitExceeded(bodies-full).
+    """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         # What is judged must be what is sent, and a decompressed body has no bound that its length tells.
         raise Violation(Reason.BODY_MALFORMED, "Send this body without Content-Encoding.", encoding[:40])
-    stream = BodyStream(request, limits)
+    stream = BodyStream(request, limits, over)
     if not request.can_read_body:
         return b""
-    return b"".join([chunk async for chunk in stream])
+    if place is None:
+        return b"".join([chunk async for chunk in stream])
+    await place.hold(request.content_length or 0)
+    chunks = []
+    async for chunk in stream:
+        await place.hold(stream.received_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 async def expect_continue(request: web.BaseRequest) -> None:
@@ -97,6 +120,13 @@ async def expect_continue(request: web.BaseRequest) -> None:
         raise Violation(Reason.HEADER_MALFORMED, "The only expectation known here is 100-continue.")
     if request.transport is not None and not request.content.is_eof():
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def too_large_here(max_bytes: int) -> Violation:
+    """For routes that take a small document only, whatever the configuration says."""
+    return Violation(
+        Reason.BODY_TOO_LARGE, "The body is too large.", f"At most {max_bytes} bytes are accepted on this route."
+    )
 
 
 def too_large(max_bytes: int) -> Violation:

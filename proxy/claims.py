@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 import jwt
 
-from proxy.errors import Unauthenticated
+from proxy.errors import IssuerUnavailable, Unauthenticated
 from proxy.jwks import KeySource, VerificationKey
 
 _log = logging.getLogger("comfygate")
@@ -27,7 +27,6 @@ _MALFORMED: Final = "This is not a signed JSON Web Token (three base64url parts 
 INVALID: Final = "This token is not valid here. Get a new one from its issuer."
 _EXPIRED: Final = "This token has expired. Get a new one from its issuer."
 _EARLY: Final = "This token is not valid yet. Check the clocks of its issuer and of the gate."
-_UNAVAILABLE: Final = "The keys of this token's issuer cannot be read at the moment. Try again in a minute."
 _AUDIENCE: Final = "This token is not meant for the gate. Ask its issuer for one with the gate's audience."
 
 # RFC 7515 7.1: three parts of base64url without padding. Five would be a JWE, an empty third one an unsigned token.
@@ -110,7 +109,7 @@ def _object_of(part: str) -> dict[str, Any]:
 async def prove(
     token: UnverifiedToken, keys: KeySource, expected: Expectation, clock: Callable[[], float]
 ) -> Mapping[str, Any]:
-    """The claims of a token that has proven all of `expected`. clock: Unix time in seconds. Raises Unauthenticated."""
+    """The claims of a token that has proven all of `expected`. clock: Unix time in seconds. Raises Unauthenticated, IssuerUnavailable."""
     header = token.header
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in expected.algorithms:
@@ -126,7 +125,8 @@ async def prove(
     # SECURITY: jku, jwk, x5u and x5c are never read: the keys are the issuer's, not the token's.
     candidates = [key for key in await keys.find(kid) if algorithm in key.algorithms]
     if not candidates and not keys.is_ready:
-        refuse(expected.name, "no-keys-yet", _UNAVAILABLE, reason="token-keys-unavailable")
+        _log.debug("token not judged: issuer %s: no keys yet", expected.name)
+        raise IssuerUnavailable
     claims = _verify(token, candidates, algorithm, expected)
     _check_times(claims, expected, clock())
     return claims

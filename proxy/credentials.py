@@ -11,6 +11,7 @@ from urllib.parse import unquote_plus
 
 from multidict import MultiMapping, istr
 
+from policy.keyform import KEY_FORM
 from proxy.errors import Unauthenticated
 
 AUTHORIZATION: Final = istr("Authorization")
@@ -32,6 +33,7 @@ _KEY_PREFIX = "cg_"
 # RFC 9110, 11.2: token68. A comma or a space would be a second credential in one field.
 _TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_KEY_AND_MORE = re.compile(KEY_FORM.pattern + "[/?]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +68,27 @@ Credential = ApiKey | Token | AccessAssertion | SessionCookie
 def read_credentials(
     headers: MultiMapping[str], query: tuple[tuple[str, str], ...], cookie_name: str
 ) -> tuple[Credential, ...]:
-    """All credentials of a request, the session cookie first, none left out.
+    """All credentials of a request, the session cookie first, none left out. An empty one is absent: clients send what nobody filled in.
 
     Raises Unauthenticated for one that is present and malformed, whatever stands beside it.
     """
     found: list[Credential] = []
     if COOKIE in headers and (cookie := session_cookie(headers, cookie_name)) and cookie.value != TOMBSTONE:
         found.append(cookie)
-    if AUTHORIZATION in headers:
-        found.append(_authorization(_only(headers, AUTHORIZATION)))
-    if API_KEY_HEADER in headers:
-        found.append(ApiKey(_plain(_only(headers, API_KEY_HEADER), API_KEY_HEADER)))
+    if AUTHORIZATION in headers and (proof := _authorization(_only(headers, AUTHORIZATION))):
+        found.append(proof)
+    if API_KEY_HEADER in headers and (key := _only(headers, API_KEY_HEADER)):
+        found.append(ApiKey(_plain(key, API_KEY_HEADER)))
     if ASSERTION_HEADER in headers:
         found.append(AccessAssertion(_plain(_only(headers, ASSERTION_HEADER), ASSERTION_HEADER)))
-    if query and (tokens := [value for name, value in query if name == TOKEN_PARAMETER]):
+    if query and (tokens := [value for name, value in query if name == TOKEN_PARAMETER and value]):
         if len(tokens) > 1:
             raise _malformed("The query field 'token' stands more than once. Send one.")
+        if _KEY_AND_MORE.match(tokens[0]):
+            raise _malformed(
+                "A path stands behind the key in the query field 'token': this client appends its paths to the address that it was given, which so "
+                "ends with them. Give it the address alone and run `comfygate connect`."
+            )
         found.append(_key_or_token(_plain(tokens[0], "token")))
     return tuple(found)
 
@@ -112,31 +119,42 @@ def without_tokens(query: str) -> str:
     )
 
 
-def _authorization(text: str) -> Credential:
+def _authorization(text: str) -> Credential | None:
     scheme, _, rest = text.partition(" ")
     rest = rest.strip(" ")
+    if not rest and scheme.lower() in ("", "bearer", "basic"):
+        return None
     match scheme.lower():
         case "bearer":
             if len(rest) > MAX_CREDENTIAL_BYTES or not _TOKEN68.fullmatch(rest):
                 raise _malformed("The Bearer token in Authorization is empty or malformed.")
             return _key_or_token(rest)
         case "basic":
-            return ApiKey(_basic_password(rest))
+            key = _basic_key(rest)
+            return ApiKey(key) if key is not None else None
         case _:
             raise _malformed("Send 'Authorization: Bearer <API key or token>' or Basic with the key as password.")
 
 
-def _basic_password(text: str) -> str:
-    """RFC 7617: base64 of `user:password`. The user's name is free, since the key says who calls."""
+def _basic_key(text: str) -> str | None:
+    """RFC 7617: base64 of `user:password`. The user's name is free, since the key says who calls; a key in its place counts where there is no password.
+
+    None when both are empty.
+    """
     if len(text) > MAX_CREDENTIAL_BYTES:
         raise _malformed("The Basic credentials are too long.")
     try:
         decoded = base64.b64decode(text.encode("ascii"), validate=True).decode("ascii")
     except (binascii.Error, UnicodeError):
         raise _malformed("The Basic credentials are not base64 of '<any name>:<API key>'.") from None
-    _, colon, password = decoded.partition(":")
+    user, colon, password = decoded.partition(":")
     if not colon:
         raise _malformed("The Basic credentials have no colon: send base64 of '<any name>:<API key>'.")
+    if not password:
+        if not user:
+            return None
+        if user.startswith(_KEY_PREFIX):
+            return _plain(user, "Basic user name")
     return _plain(password, "Basic password")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
@@ -24,6 +24,8 @@ from policy.call import UpstreamPath
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
 from proxy.answers import CONTENT_SECURITY_POLICY, SANDBOX
+from proxy.body import BodyLimits
+from proxy.errors import ClientGone
 from proxy.turns import Turns
 
 # What browsers show without running anything in it; all else is left to ComfyUI, which knows how to defuse active types.
@@ -31,6 +33,9 @@ _PLAIN_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif", "im
 _STORED: Final = (Folder.INPUT, Folder.OUTPUT)
 USERDATA: Final = "user/default"
 _USAGE_FRESH_S: Final = 10.0
+# A reader has for each piece the time that the first one may take at the slowest speed.
+_FIRST_PIECE_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -117,16 +122,42 @@ class Disk:
         return deleted
 
 
-class _PreparedOnce(web.FileResponse):
-    """aiohttp prepares whatever a handler returns, and a FileResponse would be sent a second time (tests/matrix/test_disk.py)."""
+class _TimedFile(web.FileResponse):
+    """Sent once, and in pieces, each of which its reader must take in time.
+
+    aiohttp prepares whatever a handler returns, and a FileResponse would be sent a second time (tests/matrix/test_disk.py).
+    """
+
+    def __init__(self, file: Path, limits: BodyLimits) -> None:
+        super().__init__(file)
+        self._allowed_s = limits.allowed_s(_FIRST_PIECE_BYTES)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         return None if self.prepared else await super().prepare(request)
 
+    async def _sendfile(self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int) -> AbstractStreamWriter:
+        writer = await web.StreamResponse.prepare(self, request)
+        assert writer is not None, "prepared once"
+        loop, piece = asyncio.get_running_loop(), _FIRST_PIECE_BYTES
+        while count > 0:
+            transport = request.transport
+            if transport is None:
+                raise ConnectionResetError("Connection lost")
+            try:
+                async with asyncio.timeout(self._allowed_s):
+                    sent = await loop.sendfile(transport, fobj, offset, min(piece, count))
+            except TimeoutError:
+                raise ClientGone("The client reads too slowly.") from None
+            if not sent:
+                raise ConnectionResetError("The file became shorter.")
+            offset, count, piece = offset + sent, count - sent, _PIECE_BYTES
+        await web.StreamResponse.write_eof(self)
+        return writer
 
-def serve_file(file: Path, *, cache_control: str) -> web.FileResponse:
-    """A response with Range, ETag and sendfile, headed as ComfyUI heads it."""
-    response = _PreparedOnce(file, chunk_size=256 * 1024)
+
+def serve_file(file: Path, *, cache_control: str, limits: BodyLimits) -> web.FileResponse:
+    """A response with Range, ETag and sendfile, headed as ComfyUI heads it. limits: the time that its reader has."""
+    response = _TimedFile(file, limits)
     response.headers[hdrs.CONTENT_DISPOSITION] = _disposition(file.name)
     response.headers[hdrs.CACHE_CONTROL] = cache_control
     response.headers["X-Content-Type-Options"] = "nosniff"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -24,6 +24,12 @@ class Unauthenticated(Exception):
         super().__init__(message)
         self.message = message
         self.reason = reason
+
+
+class IssuerUnavailable(Exception):
+    """The keys of a token's issuer could not be read yet: 503. The token may be good, so this is no failed login."""
+
+    message = "The keys of this token's issuer cannot be read at the moment. Try again in a minute."
 
 
 class LimitExceeded(Exception):
@@ -88,6 +94,12 @@ _STATUS: Mapping[Reason, int] = {
 }
 
 
+CHALLENGE: Final = 'Bearer realm="comfygate", Basic realm="comfygate"'
+"""RFC 9110, 11.6.1: in one line, for programs that choose by themselves. Chromium reads a line as one challenge, so as Bearer."""
+CHALLENGE_FOR_PAGES: Final = 'Bearer realm="comfygate"'
+"""Other browsers would ask for a user and a password in a window of their own, over a page whose session has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """One answer in ComfyUI's error shape, which its clients and its web UI already read."""
@@ -124,8 +136,9 @@ def refusal_for(error: Exception) -> Refusal | None:
         case Violation():
             return Refusal(_STATUS[error.reason], error.reason, error.message, error.details, error.node_errors)
         case Unauthenticated():
-            challenge = ("WWW-Authenticate", 'Bearer realm="comfygate"')
-            return Refusal(401, error.reason, error.message, headers=(challenge, *error.headers))
+            return Refusal(401, error.reason, error.message, headers=(("WWW-Authenticate", CHALLENGE), *error.headers))
+        case IssuerUnavailable():
+            return Refusal(503, "token-keys-unavailable", error.message, headers=(("Retry-After", "10"),))
         case LimitExceeded():
             retry = str(max(1, round(error.retry_after_s + 0.5)))
             return Refusal(

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -43,6 +44,7 @@ _MAX_NUMBER_LENGTH: Final = 1400
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 # RFC 7518 3.4 ties each ES algorithm to one curve.
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+_WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # of zlib: with 16 added it reads gzip's frame
 _READERS: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
     "RSA": RSAAlgorithm.from_jwk,
     "EC": ECAlgorithm.from_jwk,
@@ -315,7 +317,7 @@ class Jwks:
             _log.warning("keys at %s cannot be read: %s; %s", self._shown_url, why, consequence)
 
     async def _download(self) -> bytes:
-        """The body, at most MAX_BODY_BYTES. Raises ValueError for any answer but a plain 200 of that size."""
+        """The body, at most MAX_BODY_BYTES. Raises ValueError for any answer but a 200 of that size."""
         # A session for each fetch: there is one an hour. aiohttp rounds its own time limits up, so asyncio holds ours.
         async with (
             aiohttp.ClientSession(
@@ -342,4 +344,23 @@ class Jwks:
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise ValueError(f"the answer has more than {MAX_BODY_BYTES} bytes")
-            return bytes(body)
+            return _unpacked(bytes(body), response.headers.get("Content-Encoding", ""))
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """A body without its content coding (RFC 9110, 8.4.1): some servers compress whatever they are asked. Bounded. Raises ValueError."""
+    coding = encoding.strip().lower()
+    if coding in ("", "identity"):
+        return body
+    if coding not in _WINDOW_BITS:
+        raise ValueError("the answer has a Content-Encoding other than gzip or deflate")
+    unpacker = zlib.decompressobj(_WINDOW_BITS[coding])
+    try:
+        unpacked = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        raise ValueError("the answer is not what its Content-Encoding says") from None
+    if len(unpacked) > MAX_BODY_BYTES:
+        raise ValueError(f"the answer has more than {MAX_BODY_BYTES} bytes")
+    if not unpacker.eof:
+        raise ValueError("the answer ends too soon")
+    return unpacked

@@ -6,9 +6,11 @@ import asyncio
 import errno
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 
@@ -22,6 +24,11 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _LINGERING_S: Final = 5.0
 _READ_BUFFER_BYTES: Final = 256 * 1024
 _CUT_OFF_S: Final = 0.5
+_UNPROVEN_IDLE_S: Final = 10.0
+RESERVED: Final = 8
+"""Connections beyond `max_connections`, for /gate/health: an edge that hears nothing takes the gate for dead."""
+HEALTH_PATH: Final = "/gate/health"
+_LOOKED_AT: Final = 64
 _log = logging.getLogger("comfygate")
 
 
@@ -74,20 +81,50 @@ class Listener:
         await self._runner.cleanup()
 
 
-class _Connection(web.RequestHandler):
+@dataclass(frozen=True, slots=True)
+class ReaderLimits:
+    """How slowly a client may read. stall_s: how long it may take less than bytes_per_second. unproven_idle_s: without a credential."""
+
+    stall_s: float
+    bytes_per_second: int
+    unproven_idle_s: float = _UNPROVEN_IDLE_S
+
+    @property
+    def look_every_s(self) -> float:
+        return min(self.stall_s, self.unproven_idle_s) / 4
+
+    @property
+    def bytes_between_looks(self) -> int:
+        return max(1, int(self.bytes_per_second * self.look_every_s))
+
+
+class Connection(web.RequestHandler):
     """Closed when a head that was begun is not whole in time; the first one counts as begun with the connection.
 
-    aiohttp would wait for either as long as for a connection that is idle between two requests.
+    aiohttp would wait for either as long as for a connection that is idle between two requests, and for a client that does not
+    read for ever. is_reserved: beyond what the gate takes, for /gate/health alone. is_proven: a good credential came.
     """
 
-    __slots__ = ("_head_timer", "_header_timeout_s")
+    __slots__ = ("_head_timer", "_header_timeout_s", "_read_at_s", "_waited_bytes", "_wire", "is_proven", "is_reserved")
 
     def __init__(self, manager: web.Server, *, header_timeout_s: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._header_timeout_s = header_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
+        self._wire: asyncio.Transport | None = None
+        self._waited_bytes = 0
+        self._read_at_s = self._loop.time()
+        self.is_reserved = False
+        self.is_proven = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client has asked for nothing that is not answered."""
+        return self._waiter is not None and not self._waiter.done()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # aiohttp forgets its transport when it closes it, which waits for the client to read.
+        self._wire = cast(asyncio.Transport, transport)
         super().connection_made(transport)
         self._head_timer = self._loop.call_later(self._header_timeout_s, self._give_up)
 
@@ -104,10 +141,35 @@ class _Connection(web.RequestHandler):
         elif self._request_count:
             self._stop_timer()
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_at_s = self._loop.time()
+
+    def look(self, now_s: float, limits: ReaderLimits) -> None:
+        """Hangs up on a client that does not read, or that keeps a connection idle for which it has shown no credential.
+
+        A WebSocket has bounds of its own (proxy/outbox.py).
+        """
+        if self._wire is None or self._payload_parser is not None:
+            return
+        waiting = self._wire.get_write_buffer_size()
+        if not waiting or self._waited_bytes - waiting >= limits.bytes_between_looks:
+            self._read_at_s = now_s
+        self._waited_bytes = waiting
+        if waiting and now_s - self._read_at_s > limits.stall_s:
+            self.hang_up()
+        elif self.is_idle and not self.is_proven and self._request_count:
+            idle_since_s = self._next_keepalive_close_time - self._keepalive_timeout
+            if now_s - idle_since_s > limits.unproven_idle_s:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        if self._wire is not None:
+            self._wire.abort()
+
     def _give_up(self) -> None:
         self._head_timer = None
-        if self.transport is not None:
-            self.transport.abort()
+        self.hang_up()
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -140,32 +202,98 @@ class _Connection(web.RequestHandler):
 
 
 class BoundedServer(web.Server):
-    """A server that takes so many connections and no more, and closes those whose heads do not come in time."""
+    """A server that takes so many connections, and a few more for /gate/health; idle ones give way to new ones.
 
-    def __init__(self, handler: Handler, *, take: Take, header_timeout_s: float, **options: Any) -> None:
+    Looks at its connections from time to time and hangs up on clients that do not read.
+    """
+
+    def __init__(
+        self, handler: Handler, *, take: Take, header_timeout_s: float, readers: ReaderLimits, **options: Any
+    ) -> None:
         super().__init__(handler, **options)
         self._options = {name: value for name, value in options.items() if name != "handler_cancellation"}
         self._take = take
         self._header_timeout_s = header_timeout_s
-        self._held: dict[web.RequestHandler, AbstractContextManager[object]] = {}
+        self._readers = readers
+        self._held: OrderedDict[Connection, AbstractContextManager[object]] = OrderedDict()
+        self._open: set[Connection] = set()
+        self._reserved: dict[Connection, None] = {}
+        self._next_look: asyncio.TimerHandle | None = None
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, header_timeout_s=self._header_timeout_s, **self._options)
+        return Connection(self, loop=self._loop, header_timeout_s=self._header_timeout_s, **self._options)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        assert isinstance(handler, Connection), "__call__ makes no other"
+        self._open.add(handler)
+        if self._next_look is None:
+            self._next_look = self._loop.call_later(self._readers.look_every_s, self._look)
         place = self._take()
-        if place is None:
-            transport.abort()
-            return
-        place.__enter__()
-        self._held[handler] = place
+        if place is None and self._free_idle():
+            place = self._take()
+        if place is not None:
+            place.__enter__()
+            self._held[handler] = place
+        else:
+            self._reserve(handler)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
+        assert isinstance(handler, Connection), "__call__ makes no other"
+        self._open.discard(handler)
+        self._reserved.pop(handler, None)
+        self._release(handler)
+
+    def _release(self, handler: Connection) -> None:
         place = self._held.pop(handler, None)
         if place is not None:
             place.__exit__(None, None, None)
+
+    def _free_idle(self) -> bool:
+        """Hangs up on one idle connection, of those looked at least lately; says whether there was one.
+
+        SECURITY: else whoever opens connections and sends nothing shuts out everybody (tests/security/test_connections.py).
+        """
+        for _ in range(min(len(self._held), _LOOKED_AT)):
+            connection = next(iter(self._held))
+            if connection.is_idle:
+                self._release(connection)
+                connection.hang_up()
+                return True
+            self._held.move_to_end(connection)
+        return False
+
+    def _reserve(self, handler: Connection) -> None:
+        """A place for /gate/health; of those that have one, the oldest that has asked for nothing gives way."""
+        handler.is_reserved = True
+        if len(self._reserved) >= RESERVED:
+            idle = next((other for other in self._reserved if other.is_idle), None)
+            if idle is None:
+                handler.hang_up()
+                return
+            del self._reserved[idle]
+            idle.hang_up()
+        self._reserved[handler] = None
+
+    def _look(self) -> None:
+        self._next_look = None
+        now_s = self._loop.time()
+        for connection in list(self._open):
+            connection.look(now_s, self._readers)
+        if self._open:
+            self._next_look = self._loop.call_later(self._readers.look_every_s, self._look)
+
+
+def is_reserved(request: web.BaseRequest) -> bool:
+    """Whether the connection is one of those that are kept for /gate/health."""
+    return isinstance(request.protocol, Connection) and request.protocol.is_reserved
+
+
+def prove(request: web.BaseRequest) -> None:
+    """The connection brought a good credential: it may stay idle as long as the configuration says."""
+    if isinstance(request.protocol, Connection):
+        request.protocol.is_proven = True
 
 
 def public_server(handler: Handler, settings: ServerSettings, take: Take) -> web.Server:
@@ -177,11 +305,12 @@ def public_server(handler: Handler, settings: ServerSettings, take: Take) -> web
         handler,
         take=take,
         header_timeout_s=settings.header_timeout,
+        readers=ReaderLimits(settings.body_timeout, settings.min_body_bytes_per_second),
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=settings.keepalive_timeout,
         max_line_size=16 * 1024,
-        max_field_size=min(16 * 1024, settings.max_header_bytes),
+        max_field_size=settings.max_header_bytes,
         auto_decompress=False,
         lingering_time=_LINGERING_S,
         read_bufsize=_READ_BUFFER_BYTES,

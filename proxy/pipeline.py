@@ -38,11 +38,13 @@ from policy.table import TABLE
 from policy.violation import Reason, Violation
 from proxy import body, headers
 from proxy.answers import forwarded_headers, is_upgrade, refuse, reply_with, stamp
+from proxy.bodyroom import BodyPlace
 from proxy.conversation import Conversation
 from proxy.credentials import CREDENTIAL_PARAMETERS
 from proxy.disk import serve_file
 from proxy.errors import ClientGone, Refusal, refusal_for
 from proxy.exchange import Exchange
+from proxy.listeners import HEALTH_PATH, is_reserved, prove
 from proxy.pages.target import root_of
 from proxy.services import Services
 from proxy.tasks import Tasks
@@ -52,6 +54,7 @@ from proxy.upstream import SMALL_BYTES
 
 LARGE_AT_ONCE: Final = 2
 """Of one tenant: answers that are made of whole workflows."""
+PIECE_BYTES: Final = 256 * 1024
 MAX_AUDITED: Final = 50
 """Classes of one refused workflow in the audit trail."""
 
@@ -61,6 +64,12 @@ _log = logging.getLogger("comfygate")
 _BUG = Refusal(500, "internal-error", "The gate failed. The request id is in its log.")
 _DRAINING = Refusal(
     503, "gate-stopping", "The gate is stopping.", headers=(("Connection", "close"), ("Retry-After", "5"))
+)
+_NO_PLACE = Refusal(
+    503,
+    "no-connections-left",
+    "The gate has as many connections as it takes.",
+    headers=(("Connection", "close"), ("Retry-After", "5")),
 )
 
 
@@ -95,6 +104,8 @@ class Pipeline:
         try:
             if self.is_draining:
                 return refuse(request, exchange, _DRAINING)
+            if is_reserved(request):
+                return await self._serve_reserved(request, exchange)
             return await self._serve(request, exchange)
         except asyncio.CancelledError:
             if exchange.status != 101:  # a WebSocket ends when its client hangs up, and that is no failure
@@ -107,6 +118,13 @@ class Pipeline:
             if not self._running:
                 self._idle.set()
             self._services.recorder.record(exchange)
+
+    async def _serve_reserved(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        """On a connection beyond what the gate takes: its health, and an honest word for everybody else."""
+        is_health = request.path == HEALTH_PATH
+        answer = await self._serve(request, exchange) if is_health else refuse(request, exchange, _NO_PLACE)
+        answer.force_close()
+        return answer
 
     async def _serve(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         services = self._services
@@ -129,6 +147,7 @@ class Pipeline:
             exchange.answer_headers += services.rulebook.authenticator.sessions.renewed(principal)
         # What is refused is counted too: a caller has no endless supply of refusals.
         budget = match.route.budget if match is not None else Budget.READ
+        prove(request)
         exchange.answer_headers += await services.limiter.acquire(principal, budget)
         if match is None:
             raise Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
@@ -138,18 +157,18 @@ class Pipeline:
             if instead is not None:
                 return reply_with(exchange, instead)
         call = ClientCall(request.method, match.segments, _without_credentials(query), match.parameters)
-        incoming = await self._read(request, exchange, match.route, principal, call)
-        if not match.route.is_large:
-            return await self._answer(request, exchange, match, incoming)
-        # SECURITY: cheap calls with large answers, which their client reads slowly or not at all, would fill the gate's memory
-        # (tests/security/test_large_answers.py).
-        async with self._readers.of(principal.tenant):
-            answer = await self._answer(request, exchange, match, incoming)
-            if not exchange.has_started:
-                exchange.has_started = True
-                await answer.prepare(request)
-                await answer.write_eof()
-            return answer
+        if isinstance(match.route.rule_for(principal), Relays):
+            # A WebSocket has a slot of its own kind.
+            incoming = Request(call, await services.caller(principal, match.route))
+            return await self._relay(request, exchange, incoming)
+        # SECURITY: calls that their client sends slowly, or whose answers it does not read, would take all connections and all memory
+        # (tests/security/test_connections.py, test_bodies.py, test_large_answers.py).
+        async with services.under_way.of(principal.tenant):
+            with services.bodies.place(principal.tenant) as place:
+                incoming = await self._read(request, exchange, match.route, principal, call, place)
+                async with self._readers.of(principal.tenant) if match.route.is_large else nullcontext():
+                    answer = await self._answer(request, exchange, match, incoming)
+                    return await _send_large(request, exchange, answer, match.route.is_large)
 
     async def _answer(
         self, request: web.BaseRequest, exchange: Exchange, match: Match, incoming: Request
@@ -175,10 +194,8 @@ class Pipeline:
             case Describes(rule=describe):
                 kept = await services.shelf.get(match, incoming, describe)
                 return reply_with(exchange, kept.answer(request.headers))
-            case Relays():
-                return await self._relay(request, exchange, incoming)
-            case AdminsOnly() | Refused():
-                raise AssertionError("rule_for raises for these")
+            case Relays() | AdminsOnly() | Refused():
+                raise AssertionError("relayed already, or refused by rule_for")
         assert_never(rule)
 
     def _check_head(self, request: web.BaseRequest) -> None:
@@ -201,7 +218,7 @@ class Pipeline:
         self, request: web.BaseRequest, exchange: Exchange, route: Route, file: Path
     ) -> web.StreamResponse:
         """A picture without ComfyUI's event loop, also while that is busy."""
-        response = serve_file(file, cache_control=route.caching.value)
+        response = serve_file(file, cache_control=route.caching.value, limits=self._services.rulebook.upload_limits)
         stamp(exchange, response.headers)
         exchange.has_started = True
         await response.prepare(request)
@@ -210,7 +227,13 @@ class Pipeline:
         return response
 
     async def _read(
-        self, request: web.BaseRequest, exchange: Exchange, route: Route, principal: Principal, call: ClientCall
+        self,
+        request: web.BaseRequest,
+        exchange: Exchange,
+        route: Route,
+        principal: Principal,
+        call: ClientCall,
+        place: BodyPlace,
     ) -> Request:
         """The bounded document that the rule judges; bodies that stream stay where they are."""
         caller = await self._services.caller(principal, route)
@@ -218,11 +241,14 @@ class Pipeline:
             await self._services.storage.room_bytes(principal.tenant)
         if isinstance(route.rule_for(principal), Unchanged) or route.body in (Body.NONE, Body.STREAM):
             return Request(call, caller)
-        raw = await body.read_whole(request, self._services.rulebook.json_limits)
+        limits, over = self._services.rulebook.json_limits, None
+        if route.body is not Body.RAW and route.max_json_bytes < limits.max_bytes:
+            limits, over = limits.within(route.max_json_bytes), body.too_large_here(route.max_json_bytes)
+        raw = await body.read_whole(request, limits, place, over)
         exchange.received_bytes = len(raw)
         if route.body is Body.RAW:
             return Request(call, caller, raw=raw)
-        return Request(call, caller, document=_document(raw, route.body), raw=raw)
+        return Request(call, caller, document=_document(raw, route), raw=raw)
 
     async def _forward(
         self,
@@ -321,14 +347,35 @@ class Pipeline:
         return refuse(request, exchange, _BUG)
 
 
-def _document(raw: bytes, kind: Body) -> Any:
+async def _send_large(
+    request: web.BaseRequest, exchange: Exchange, answer: web.StreamResponse, is_large: bool
+) -> web.StreamResponse:
+    """Sends what is more than a buffer takes, while the request still holds its places. In pieces: a buffer that shrinks is copied."""
+    if exchange.has_started or not (is_large or (answer.content_length or 0) > SMALL_BYTES):
+        return answer
+    exchange.has_started = True
+    body = answer.body if isinstance(answer, web.Response) and request.method != "HEAD" else None
+    if not isinstance(body, bytes) or len(body) <= SMALL_BYTES:
+        await answer.prepare(request)
+        await answer.write_eof()
+        return answer
+    streamed = web.StreamResponse(status=answer.status, headers=answer.headers)
+    streamed.content_length = len(body)
+    await streamed.prepare(request)
+    for start in range(0, len(body), PIECE_BYTES):
+        await streamed.write(body[start : start + PIECE_BYTES])
+    await streamed.write_eof()
+    return streamed
+
+
+def _document(raw: bytes, route: Route) -> Any:
     """The JSON of a body; an empty body is null, as for ComfyUI's clients that send none."""
     if not raw:
         return None
     try:
-        return parse_json(raw)
+        return parse_json(raw, max_parts=route.max_json_parts)
     except Violation:
-        if kind is Body.LENIENT:
+        if route.body is Body.LENIENT:
             return None
         raise
 

@@ -15,7 +15,7 @@ from policy.settings import PolicySettings
 from proxy.access import CloudflareAccess
 from proxy.apikeys import KeyRing
 from proxy.authentication import Authenticator
-from proxy.body import BodyLimits
+from proxy.body import WHOLE_JSON_S, BodyLimits
 from proxy.config import Config, ConfigError, Mistake
 from proxy.limits.address import ClientAddresses
 from proxy.origin import OriginRules
@@ -56,7 +56,9 @@ def build_rulebook(config: Config, previous: Rulebook | None = None) -> Rulebook
         origins=OriginRules(server.public_url, server.cors_origins),
         addresses=ClientAddresses(server.trusted_proxies),
         policies=MappingProxyType({TenantId(name): policies[tenant.policy] for name, tenant in config.tenants.items()}),
-        json_limits=BodyLimits(server.max_prompt_bytes, server.body_timeout, server.min_body_bytes_per_second),
+        json_limits=BodyLimits(
+            server.max_prompt_bytes, server.body_timeout, server.min_body_bytes_per_second, WHOLE_JSON_S
+        ),
         upload_limits=BodyLimits(server.max_upload_bytes, server.body_timeout, server.min_body_bytes_per_second),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
@@ -17,6 +17,7 @@ from policy.routes import Budget, Route
 from proxy.access import CloudflareAccess
 from proxy.authentication import Authenticator
 from proxy.body import BodyLimits
+from proxy.bodyroom import BodyRoom
 from proxy.catalogue import CatalogueSource
 from proxy.config import Config
 from proxy.exchange import Exchange
@@ -25,6 +26,7 @@ from proxy.gatekeeper import Gatekeeper
 from proxy.jobdesk import JobDesk
 from proxy.ledger import Ledger
 from proxy.limits.address import ClientAddresses
+from proxy.limits.underway import UnderWay
 from proxy.observer import Observer
 from proxy.origin import OriginRules
 from proxy.pages.me import LimitView
@@ -114,6 +116,8 @@ class Services:
     sockets: Sockets
     streams: Streams
     recorder: Recorder
+    under_way: UnderWay
+    bodies: BodyRoom = field(default_factory=BodyRoom)
 
     async def caller(self, principal: Principal, route: Route) -> Caller:
         """Everything a rule may know. Rows that judge or show classes wait for the catalogue, others take what there is."""

@@ -11,6 +11,7 @@ from proxy.outbox import Close, Outbox
 
 GATE_STOPS = Close(1001, "the gate is stopping")
 UPSTREAM_GONE = Close(1012, "ComfyUI went away")
+TOO_MANY_MESSAGES = Close(1008, "too many messages")
 CREDENTIAL_DEAD = Close(4401, "the credential is no longer valid")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,19 +20,24 @@ _log = logging.getLogger("comfygate")
 
 
 class Storage:
-    """limits: of each tenant, as the configuration in force says. disk: None where the gate cannot see the folders."""
+    """limits_of: a tenant's, as the configuration in force says. tenants: all that it names. disk: None where the gate cannot see the folders."""
 
     def __init__(
-        self, disk: Disk | None, ledger: Ledger, limits: Callable[[], Mapping[TenantId, LimitSettings]]
+        self,
+        disk: Disk | None,
+        ledger: Ledger,
+        limits_of: Callable[[TenantId], LimitSettings],
+        tenants: Callable[[], Iterable[TenantId]],
     ) -> None:
         self.disk = disk
         self._ledger = ledger
-        self._limits = limits
+        self._limits_of = limits_of
+        self._tenants = tenants
         self._held: Counter[TenantId] = Counter()
 
     async def room_bytes(self, tenant: TenantId) -> int | None:
         """How much the tenant may still store, None without a quota. Raises Violation(storage-full) when that is nothing."""
-        quota = self._limits()[tenant].storage
+        quota = self._limits_of(tenant).storage
         if quota is None or self.disk is None:
             return None
         room = quota - await self.disk.usage_bytes(tenant) - self._held[tenant]
@@ -54,7 +59,7 @@ class Storage:
         return Violation(
             Reason.STORAGE_FULL,
             "Your storage is full: delete files you no longer need, or ask the operator for more.",
-            f"The quota is {self._limits()[tenant].storage} bytes.",
+            f"The quota is {self._limits_of(tenant).storage} bytes.",
         )
 
     def stored(self, tenant: TenantId, amount_bytes: int) -> None:
@@ -70,7 +75,8 @@ class Storage:
     async def sweep(self) -> None:
         if self.disk is None:
             return
-        for tenant, limits in self._limits().items():
+        for tenant in self._tenants():
+            limits = self._limits_of(tenant)
             if limits.retention is None:
                 continue
             try:

@@ -24,8 +24,9 @@ from policy.rules.results import temp_files
 from proxy import websocket
 from proxy.exchange import Exchange
 from proxy.history import cached_nodes
+from proxy.messagerate import MessageRate
 from proxy.outbox import Frame, Outbox
-from proxy.sockets import UPSTREAM_GONE, Sockets
+from proxy.sockets import TOO_MANY_MESSAGES, UPSTREAM_GONE, Sockets
 from proxy.tasks import Tasks
 from proxy.tempfiles import Made
 from proxy.turns import Turns
@@ -88,6 +89,7 @@ class EventStream:
         self._kept = KeptEvents()
         self._cached: tuple[str, frozenset[str]] | None = None
         self._flags_reply: str | None = None
+        self._rate = MessageRate()
         self._is_greeted = False
         self.is_open = True
         self.is_closing = False
@@ -102,6 +104,7 @@ class EventStream:
     def attach(self, outbox: Outbox, *, is_new: bool) -> None:
         """Sends events there from now on. A client that comes back gets what ComfyUI sends to new sockets alone, and what it missed."""
         self._outbox = outbox
+        self._rate = MessageRate()
         if not is_new:
             self._is_greeted = True
             outbox.put(Frame(status_frame(self._jobs, self._client_id)))
@@ -126,13 +129,21 @@ class EventStream:
                 self.ended.set()
 
     async def from_client(self, data: str | bytes) -> None:
-        """ComfyUI hears one thing from a client: its feature flags, once per upstream socket."""
-        message = to_upstream(data) if isinstance(data, str) else None
-        if message is None:
+        """ComfyUI hears one thing from a client: its feature flags, once per upstream socket.
+
+        SECURITY: what a client sends costs time that everybody waits for; above a rate its socket is closed, and once the flags
+        are answered nothing is parsed (tests/security/test_client_messages.py).
+        """
+        if not self._rate.takes(len(data)):
+            if self._outbox is not None:
+                self._outbox.close(TOO_MANY_MESSAGES, at_once=True)
             return
         if self._flags_reply is not None:
-            if self._outbox is not None:
+            if self._outbox is not None and isinstance(data, str) and '"feature_flags"' in data:
                 self._outbox.put(Frame(self._flags_reply))
+            return
+        message = to_upstream(data) if isinstance(data, str) else None
+        if message is None:
             return
         try:
             await self._socket.send_str(message)

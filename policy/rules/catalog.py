@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from policy.call import Opaque, UpstreamCall
+from policy.call import ClientReply, Opaque, UpstreamCall
 from policy.caller import Caller, Request
 from policy.catalogue import DYNAMIC_TYPES, NodeClass
 from policy.namespace import ROOT, check_path
@@ -208,6 +208,13 @@ def folder_paths(value: Any, request: Request) -> Any:
     return {
         name: [f"models/{name}"] for name in (value if isinstance(value, dict) else {}) if name not in HIDDEN_FOLDERS
     }
+
+
+def models_in(request: Request) -> UpstreamCall | ClientReply:
+    """GET /models/{folder}: a folder that ComfyUI lists and the gate hides is empty, since clients ask for all that they know."""
+    if request.call.parameters["folder"] in HIDDEN_FOLDERS:
+        return ClientReply(body=[])
+    return in_model_folder(request)
 
 
 def in_model_folder(request: Request) -> UpstreamCall:

@@ -36,6 +36,7 @@ class LimitSettings(Settings):
     upload_bytes: Annotated[str, BeforeValidator(parse_byte_rates)] | None = None
     queued_jobs: Annotated[int, Field(ge=0)] | None = 10
     running_jobs: Annotated[int, Field(ge=0)] | None = None
+    concurrent_requests: Annotated[int, Field(ge=1)] | None = 64
     websockets: Annotated[int, Field(ge=0)] | None = 8
     websockets_per_key: Annotated[int, Field(ge=0)] | None = None
     gpu_seconds: Rates | None = None

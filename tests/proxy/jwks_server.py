@@ -178,8 +178,10 @@ class JwksServer:
             self.sent_bytes += len(piece)
         return response
 
-    def say(self, body: bytes, status: int = 200, **headers: str) -> None:
-        """Answers every request with this."""
+    def say(self, body: bytes, status: int = 200, *, coding: str | None = None, **headers: str) -> None:
+        """Answers every request with this. coding: what Content-Encoding says of it."""
+        if coding is not None:
+            headers["Content-Encoding"] = coding
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             return web.Response(body=body, status=status, headers=headers)

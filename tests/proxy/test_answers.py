@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy.answers import cache_control, forwarded_headers, is_navigation, is_upgrade, reason_phrase, refuse, reply_with
-from proxy.errors import Refusal
+from proxy.errors import CHALLENGE_FOR_PAGES, Refusal, Unauthenticated, refusal_for
 from proxy.exchange import Exchange
 
 BROWSER = {"Accept": "text/html,*/*", "Sec-Fetch-Mode": "navigate"}
@@ -84,7 +84,18 @@ def test_a_program_without_a_credential_is_told_so(method: str, headers: dict[st
     assert not is_navigation(request(method, **headers))
     answer = refuse(request(method, **headers), exchange(), REFUSED)
     assert answer.status == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    expected = CHALLENGE_FOR_PAGES if "Sec-Fetch-Mode" in headers else "Bearer"
+    assert answer.headers["WWW-Authenticate"] == expected
+
+
+def test_programs_may_choose_basic_and_browsers_may_not() -> None:
+    refusal = refusal_for(Unauthenticated())
+    assert refusal is not None
+    told = refuse(request(), exchange(), refusal).headers.getall("WWW-Authenticate")
+    assert told == ['Bearer realm="comfygate", Basic realm="comfygate"']
+    for mark in ({"Sec-Fetch-Mode": "cors"}, {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:150.0)"}):
+        told = refuse(request(**mark), exchange(), refusal).headers.getall("WWW-Authenticate")
+        assert told == ['Bearer realm="comfygate"']
 
 
 def test_a_browser_that_may_not_is_told_so_in_words() -> None:

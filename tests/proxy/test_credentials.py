@@ -40,6 +40,8 @@ GOOD: list[tuple[str, Fields, Query, tuple[Credential, ...]]] = [
     ("nothing", [], (), ()),
     ("bearer key", [("Authorization", f"Bearer {KEY}")], (), (ApiKey(KEY),)),
     ("scheme in any case", [("authorization", f"bEARER {KEY}")], (), (ApiKey(KEY),)),
+    ("basic with the key as user", [("Authorization", basic(f"{KEY}:"))], (), (ApiKey(KEY),)),
+    ("basic with a key as user and a password", [("Authorization", basic(f"{KEY}:x"))], (), (ApiKey("x"),)),
     ("several spaces", [("Authorization", f"Bearer   {KEY}")], (), (ApiKey(KEY),)),
     ("bearer token", [("Authorization", f"Bearer {JWT}")], (), (Token(JWT),)),
     ("basic", [("Authorization", basic(f"me:{KEY}"))], (), (ApiKey(KEY),)),
@@ -68,13 +70,21 @@ GOOD: list[tuple[str, Fields, Query, tuple[Credential, ...]]] = [
     ),
 ]
 
+ABSENT: list[tuple[str, Fields, Query]] = [
+    ("empty field", [("Authorization", "")], ()),
+    ("scheme alone", [("Authorization", "Bearer")], ()),
+    ("empty bearer", [("Authorization", "Bearer ")], ()),
+    ("empty basic", [("Authorization", "Basic ")], ()),
+    ("basic of nobody", [("Authorization", basic(":"))], ()),
+    ("empty key header", [("X-API-Key", "")], ()),
+    ("empty token parameter", [], (("token", ""),)),
+    ("two empty token parameters", [], (("token", ""), ("token", ""))),
+]
+
 BAD: list[tuple[str, Fields, Query]] = [
     ("two Authorization fields", [("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {KEY}")], ()),
     ("two in one field", [("Authorization", f"Bearer {KEY}, Bearer {KEY}")], ()),
     ("two words", [("Authorization", f"Bearer {KEY} {KEY}")], ()),
-    ("empty field", [("Authorization", "")], ()),
-    ("scheme alone", [("Authorization", "Bearer")], ()),
-    ("empty token", [("Authorization", "Bearer ")], ()),
     ("no scheme", [("Authorization", KEY)], ()),
     ("unknown scheme", [("Authorization", f"Digest {KEY}")], ()),
     ("token scheme", [("Authorization", f"Token {KEY}")], ()),
@@ -87,7 +97,6 @@ BAD: list[tuple[str, Fields, Query]] = [
     ("over the size", [("Authorization", "Bearer " + "a" * (MAX_CREDENTIAL_BYTES + 1))], ()),
     ("basic without a colon", [("Authorization", basic(KEY))], ()),
     ("basic without a password", [("Authorization", basic("me:"))], ()),
-    ("basic that is empty", [("Authorization", "Basic ")], ()),
     ("basic that is no base64", [("Authorization", "Basic !!!!")], ()),
     ("basic with spaces inside", [("Authorization", "Basic YTpi YTpi")], ()),
     ("basic with wrong padding", [("Authorization", "Basic YTp")], ()),
@@ -95,17 +104,21 @@ BAD: list[tuple[str, Fields, Query]] = [
     ("basic that is not ASCII outside", [("Authorization", "Basic é")], ()),
     ("basic with a space in the password", [("Authorization", basic(":a b"))], ()),
     ("basic over the size", [("Authorization", basic(":" + "a" * MAX_CREDENTIAL_BYTES))], ()),
-    ("empty key header", [("X-API-Key", "")], ()),
     ("two key headers", [("X-API-Key", KEY), ("X-API-Key", KEY)], ()),
     ("non-ASCII key header", [("X-API-Key", "cg_é")], ()),
     ("huge key header", [("X-API-Key", "a" * (MAX_CREDENTIAL_BYTES + 1))], ()),
     ("empty assertion", [("Cf-Access-Jwt-Assertion", "")], ()),
     ("two assertions", [("Cf-Access-Jwt-Assertion", JWT), ("Cf-Access-Jwt-Assertion", JWT)], ()),
-    ("empty token parameter", [], (("token", ""),)),
     ("two token parameters", [], (("token", KEY), ("token", KEY))),
     ("non-ASCII token parameter", [], (("token", "é"),)),
     ("token parameter with a space", [], (("token", "a b"),)),
-    ("a bad one beside a good one", [("X-API-Key", KEY)], (("token", ""),)),
+    ("a bad one beside a good one", [("X-API-Key", KEY)], (("token", "a b"),)),
+    ("an empty field and a full one", [("Authorization", ""), ("Authorization", f"Bearer {KEY}")], ()),
+    ("unknown scheme alone", [("Authorization", "Negotiate")], ()),
+    ("basic with a user that is no key", [("Authorization", basic("alice:"))], ()),
+    ("basic with a key as user and a bad password", [("Authorization", basic(f"{KEY}:a b"))], ()),
+    ("a path behind the key", [], (("token", f"{KEY}/prompt"),)),
+    ("a path and a query behind the key", [], (("token", f"{KEY}/ws?clientId=x"),)),
     ("a bad field beside a good parameter", [("Authorization", "Negotiate abc")], (("token", KEY),)),
 ]
 
@@ -122,6 +135,19 @@ def test_refuses_what_is_malformed(fields: Fields, query: Query) -> None:
     assert caught.value.reason == "credential-malformed"
     for secret in (KEY, JWT, "é", "!!!!", "Negotiate"):
         assert secret not in caught.value.message
+
+
+@pytest.mark.parametrize(("fields", "query"), [case[1:] for case in ABSENT], ids=[case[0] for case in ABSENT])
+def test_empty_is_absent(fields: Fields, query: Query) -> None:
+    assert read_credentials(headers_of(fields), query, COOKIE) == ()
+    if fields != [("X-API-Key", "")]:
+        assert read_credentials(headers_of([*fields, ("X-API-Key", KEY)]), query, COOKIE) == (ApiKey(KEY),)
+    assert read_credentials(headers_of(fields), (*query, ("token", KEY)), COOKIE) == (ApiKey(KEY),)
+
+
+def test_a_path_behind_the_key_is_told_apart() -> None:
+    with pytest.raises(Unauthenticated, match="comfygate connect"):
+        read_credentials(headers_of([]), (("token", f"{KEY}/prompt"),), COOKIE)
 
 
 def test_credentials_do_not_show_in_logs() -> None:

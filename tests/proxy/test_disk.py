@@ -12,6 +12,7 @@ from policy.call import UpstreamPath
 from policy.namespace import Folder
 from policy.principal import TenantId
 from proxy import disk as disk_module
+from proxy.body import BodyLimits
 from proxy.disk import Disk, serve_file
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -145,7 +146,7 @@ async def test_a_temp_file_that_was_written_anew_is_not_deleted(base: Path) -> N
     ],
 )
 def test_a_file_is_headed_so_that_nothing_runs(tmp_path: Path, name: str, expected: str) -> None:
-    headers = serve_file(tmp_path / name, cache_control="private").headers
+    headers = serve_file(tmp_path / name, cache_control="private", limits=BodyLimits(1, 30.0, 1024)).headers
     assert headers["Content-Disposition"] == expected
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("private", "nosniff")
     assert "sandbox" in headers["Content-Security-Policy"]

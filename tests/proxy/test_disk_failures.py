@@ -89,7 +89,7 @@ async def test_a_sweep_that_fails_for_one_tenant_goes_on_and_comes_again(
 ) -> None:
     monkeypatch.setattr(module, "_SWEEP_INTERVAL_S", 0.0)
     undeletable(monkeypatch, "stays.png")
-    storage = Storage(Disk(tmp_path), Ledger(), lambda: {ALICE: RETENTION, MALLORY: RETENTION})
+    storage = Storage(Disk(tmp_path), Ledger(), lambda tenant: RETENTION, lambda: [ALICE, MALLORY])
     stays = put_old(tmp_path, "stays.png")
     sweeping = asyncio.ensure_future(storage.sweep_forever())
     async with asyncio.timeout(GUARD_S):

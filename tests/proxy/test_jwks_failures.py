@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable
 
 import orjson
 import pytest
@@ -91,7 +92,7 @@ NONSENSE: dict[str, tuple[bytes, int]] = {
     "a secret": (b'{"keys": [{"kty": "oct", "kid": "evil", "k": "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0", "alg": "HS256"}]}', 200),
     "too many keys": (orjson.dumps({"keys": [signer("evil", "ES256").jwk()] * 101}), 200),
     "one byte over the limit": (orjson.dumps({"keys": [signer("evil").jwk()]}).ljust(MAX_BODY_BYTES + 1), 200),
-    "gzip": (gzip.compress(orjson.dumps({"keys": [signer("evil").jwk()]})), 200),
+    "gzip that does not say so": (gzip.compress(orjson.dumps({"keys": [signer("evil").jwk()]})), 200),
 }  # fmt: skip
 
 
@@ -178,3 +179,33 @@ async def test_answer_that_is_not_http_is_no_answer(clock: Clock, caplog: pytest
         await jwks.stop()
     assert "cannot be read: " in caplog.text
     assert "swordfish" not in caplog.text
+
+
+EVIL = orjson.dumps({"keys": [signer("evil").jwk()]})
+PACKED: dict[str, tuple[bytes, str]] = {
+    "not gzip": (EVIL, "gzip"),
+    "half": (gzip.compress(EVIL)[:-12], "gzip"),
+    "unpacks to too much": (gzip.compress(EVIL.ljust(MAX_BODY_BYTES + 1)), "gzip"),
+    "another coding": (EVIL, "br"),
+    "two codings": (gzip.compress(EVIL), "gzip, gzip"),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+async def test_what_cannot_be_unpacked_changes_nothing(jwks: Jwks, issuer: JwksServer, name: str) -> None:
+    await jwks.find("one")
+    body, coding = PACKED[name]
+    issuer.say(body, coding=coding)
+    assert await jwks.find("evil") == ()
+    assert await jwks.find("one")
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [("gzip", gzip.compress), ("GZIP", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)],
+)
+async def test_a_compressed_key_set_is_read(
+    jwks: Jwks, issuer: JwksServer, coding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    issuer.say(pack(EVIL), coding=coding)
+    assert await jwks.find("evil")

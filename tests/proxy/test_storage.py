@@ -23,7 +23,7 @@ ALICE, BOB = TenantId("alice"), TenantId("bob")
 
 def storage_of(base: Path | None, alice: Mapping[str, object], ledger: Ledger | None = None) -> Storage:
     limits = {ALICE: LimitSettings.model_validate(alice), BOB: LimitSettings()}
-    return Storage(Disk(base) if base is not None else None, ledger or Ledger(), lambda: limits)
+    return Storage(Disk(base) if base is not None else None, ledger or Ledger(), limits.__getitem__, lambda: limits)
 
 
 def put(file: Path, size: int, *, is_old: bool = False) -> Path:

@@ -184,23 +184,37 @@ async def test_an_idle_connection_ends_after_its_time(tmp_path: Path, comfy: Sta
 
 async def test_no_more_connections_than_may_be(tmp_path: Path, comfy: StandIn) -> None:
     async with wires(tmp_path, comfy, "max_connections = 3") as wire:
+        gate = wire.gate
+        async with (
+            gate.session.ws_connect(gate.url + "/ws", headers=gate.headers("admin")) as first,
+            gate.session.ws_connect(gate.url + "/ws", headers=gate.headers("admin")),
+            gate.session.ws_connect(gate.url + "/ws", headers=gate.headers("admin")),
+        ):
+            for _ in range(12):
+                reader, _ = await wire.open(kept_alive(wire.key))
+                answer = await rest_of(reader)
+                assert (parse_answer(answer).status, b"no_connections_left" in answer) == (503, True)
+            reader, _ = await wire.open(request("/gate/health", None).replace(b"Connection: close\r\n", b""))
+            assert parse_answer(await rest_of(reader)).status == 200, "an edge that asks sees that the gate is there"
+            await first.close()
+            status = 0
+            while status != 200:  # until the gate has seen that one left
+                reader, _ = await wire.open(kept_alive(wire.key))
+                with suppress(asyncio.IncompleteReadError, ConnectionError):
+                    status = await answer_of(reader)
+            async with gate.session.get(gate.ops_url + "/healthz") as alive:
+                assert alive.status == 200, "the ops listener has its own"
+
+
+async def test_who_is_idle_gives_way_to_who_asks(tmp_path: Path, comfy: StandIn) -> None:
+    async with wires(tmp_path, comfy, "max_connections = 3") as wire:
         kept = [await wire.open() for _ in range(3)]
         for connection in kept:
             assert await wire.ask(*connection) == 200
         for _ in range(5):
-            reader, _ = await wire.open(kept_alive(wire.key))
+            assert await wire.ask(*await wire.open()) == 200
+        for reader, _ in kept:
             assert await rest_of(reader) == b""
-        for connection in kept:
-            assert await wire.ask(*connection) == 200, "those that are in stay in"
-        kept[0][1].close()
-        status = 0
-        while not status:  # until the gate has seen that one left
-            reader, _ = await wire.open(kept_alive(wire.key))
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
-                status = await answer_of(reader)
-        assert status == 200
-        async with wire.gate.session.get(wire.gate.ops_url + "/healthz") as alive:
-            assert alive.status == 200, "the ops listener has its own"
 
 
 async def test_a_head_that_is_too_large_is_refused(tmp_path: Path, comfy: StandIn) -> None:

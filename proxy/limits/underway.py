@@ -1,0 +1,100 @@
+"""How many requests of one tenant are under way at once: the others wait for a place, so many and so long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from policy.principal import TenantId
+from proxy.errors import LimitExceeded
+from proxy.limits.allotment import Allotment
+
+WAITING_PER_PLACE: Final = 4
+"""A page of the web UI asks for hundreds of files at once."""
+WAIT_S: Final = 30.0
+_RETRY_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Crowd:
+    running: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+
+class UnderWay:
+    """Counted by each gate for itself: what is bounded is its connections and its memory.
+
+    SECURITY: one tenant that does not read its answers would take all connections (tests/security/test_connections.py).
+    """
+
+    def __init__(self, allotment: Allotment) -> None:
+        self._allotment = allotment
+        self._crowds: dict[TenantId, _Crowd] = {}
+
+    def of(self, tenant: TenantId) -> _Place:
+        return _Place(self, tenant)
+
+    def running(self, tenant: TenantId) -> int:
+        crowd = self._crowds.get(tenant)
+        return crowd.running if crowd is not None else 0
+
+    async def enter(self, tenant: TenantId) -> None:
+        """Raises LimitExceeded(too-many-requests) when too many wait already, or no place came free in time."""
+        limit = self._allotment.of_tenant(tenant).concurrent_requests
+        crowd = self._crowds.setdefault(tenant, _Crowd())
+        if limit is None or crowd.running < limit:
+            crowd.running += 1
+            return
+        if len(crowd.waiting) >= WAITING_PER_PLACE * limit:
+            raise _too_many(limit)
+        turn = asyncio.get_running_loop().create_future()
+        crowd.waiting.append(turn)
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.leave(tenant)  # the place came in the moment in which nobody wanted it any more
+            elif turn in crowd.waiting:
+                crowd.waiting.remove(turn)
+            if isinstance(error, TimeoutError):
+                raise _too_many(limit) from None
+            raise
+
+    def leave(self, tenant: TenantId) -> None:
+        crowd = self._crowds[tenant]
+        limit = self._allotment.of_tenant(tenant).concurrent_requests
+        crowd.running -= 1
+        while crowd.waiting and (limit is None or crowd.running < limit):
+            turn = crowd.waiting.popleft()
+            if not turn.done():
+                crowd.running += 1
+                turn.set_result(None)
+        if not crowd.running and not crowd.waiting:
+            del self._crowds[tenant]
+
+
+class _Place:
+    __slots__ = ("_tenant", "_under_way")
+
+    def __init__(self, under_way: UnderWay, tenant: TenantId) -> None:
+        self._under_way = under_way
+        self._tenant = tenant
+
+    async def __aenter__(self) -> None:
+        await self._under_way.enter(self._tenant)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._under_way.leave(self._tenant)
+
+
+def _too_many(limit: int) -> LimitExceeded:
+    words = f"{limit} requests of the tenant"
+    return LimitExceeded(
+        f"{words} are under way already, and others wait. Read the answers, or send fewer at once.",
+        limit=words,
+        retry_after_s=_RETRY_S,
+        reason="too-many-requests",
+    )

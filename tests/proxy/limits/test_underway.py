@@ -1,0 +1,88 @@
+"""Requests under way: of one tenant so many, of the others as many; who waits gets a place or a word."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from policy.principal import TenantId
+from proxy.config.limits import LimitSettings, LimitsSettings
+from proxy.errors import LimitExceeded
+from proxy.limits import underway
+from proxy.limits.allotment import Allotment
+from proxy.limits.underway import WAITING_PER_PLACE, UnderWay
+
+ALICE, BOB = TenantId("alice"), TenantId("bob")
+
+
+def under_way(limit: int | None) -> UnderWay:
+    named = {"default": LimitSettings(concurrent_requests=limit)}
+    return UnderWay(Allotment(LimitsSettings(named=named), {"alice": "default", "bob": "default"}))
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_next_waits_until_one_ends_and_a_neighbour_does_not() -> None:
+    crowd = under_way(1)
+    await crowd.enter(ALICE)
+    waiting = asyncio.ensure_future(crowd.enter(ALICE))
+    await settled()
+    assert not waiting.done()
+    async with crowd.of(BOB):
+        assert crowd.running(BOB) == 1
+    crowd.leave(ALICE)
+    await waiting
+    assert crowd.running(ALICE) == 1
+    crowd.leave(ALICE)
+    assert crowd.running(ALICE) == 0
+
+
+async def test_only_so_many_wait() -> None:
+    crowd = under_way(1)
+    await crowd.enter(ALICE)
+    waiting = [asyncio.ensure_future(crowd.enter(ALICE)) for _ in range(WAITING_PER_PLACE)]
+    await settled()
+    with pytest.raises(LimitExceeded) as caught:
+        await crowd.enter(ALICE)
+    assert caught.value.reason == "too-many-requests"
+    for _ in range(WAITING_PER_PLACE + 1):
+        crowd.leave(ALICE)
+    await asyncio.gather(*waiting)
+
+
+async def test_who_waited_too_long_or_left_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(underway, "WAIT_S", 0.01)
+    crowd = under_way(1)
+    await crowd.enter(ALICE)
+    with pytest.raises(LimitExceeded):
+        await crowd.enter(ALICE)
+    left = asyncio.ensure_future(crowd.enter(ALICE))
+    await settled()
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    crowd.leave(ALICE)
+    assert crowd.running(ALICE) == 0
+
+
+async def test_a_place_that_comes_when_its_owner_has_left_goes_on() -> None:
+    crowd = under_way(1)
+    await crowd.enter(ALICE)
+    first, second = (asyncio.ensure_future(crowd.enter(ALICE)) for _ in range(2))
+    await settled()
+    crowd.leave(ALICE)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await second
+    crowd.leave(ALICE)
+    assert crowd.running(ALICE) == 0
+
+
+async def test_without_a_limit_nobody_waits() -> None:
+    crowd = under_way(None)
+    for _ in range(1000):
+        await crowd.enter(ALICE)
+    assert crowd.running(ALICE) == 1000

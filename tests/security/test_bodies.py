@@ -1,0 +1,54 @@
+"""Bodies that the gate holds: bounded in bytes, in parts and in time, so that nobody waits for another's."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy.bodyroom import MAX_TENANT_BYTES
+from proxy.standin import StandIn
+from tests.harness import Running, running_gate
+from tests.proxy.upstreams import GUARD_S
+from tests.wire.raw import connect
+
+IDS = b'{"delete": [' + b",".join([b'"x"'] * 10_001) + b"]}"
+SIZE = 8 * 1024**2
+
+
+def head(path: str, key: str, length: int) -> bytes:
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: gate.example\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+async def test_bodies_that_never_end_hold_so_much_and_no_more(tmp_path: Path, comfy: StandIn) -> None:
+    async with running_gate(tmp_path, comfy.url) as gate, asyncio.timeout(GUARD_S):
+        room = gate.gate.services.bodies
+        slow = []
+        for _ in range(2 * MAX_TENANT_BYTES // SIZE):
+            _, writer = await connect(gate.url)
+            writer.write(head("/prompt", gate.keys["mallory"], SIZE) + b" " * 1000)
+            slow.append(writer)
+        while room.held_bytes < MAX_TENANT_BYTES:
+            await asyncio.sleep(0)
+        body = {"prompt": {"1": {"class_type": "EmptyImage", "inputs": {}}}}
+        assert await gate.status("POST", "/prompt", "alice", json=body) in (200, 400)
+        assert room.held_bytes == MAX_TENANT_BYTES
+        for writer in slow:
+            writer.transport.abort()
+        while room.held_bytes:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("path", ["/queue", "/history", "/api/jobs/cancel", "/settings"])
+async def test_a_list_of_ids_has_its_own_bounds(gate: Running, path: str) -> None:
+    assert await gate.status("POST", path, "alice", data=IDS) == 400
+    async with gate.call("POST", path, "alice", data=io.BytesIO(b" " * (1024**2 + 1))) as response:
+        assert response.status == 413
+        assert "on this route" in orjson.loads(await response.read())["error"]["details"]
+    assert await gate.status("POST", "/interrupt", "alice", data=IDS) == 200, "what is no document means nothing there"

@@ -1,0 +1,73 @@
+"""Connections that one tenant, or a stranger, holds: nobody else waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import web
+
+from tests.harness import running_gate
+from tests.proxy.upstreams import GUARD_S, comfy_like
+from tests.wire.raw import connect, request
+
+LIMITED = '\n[tenants.carol]\nlimits = "few"\n[limits.few]\nconcurrent_requests = 4\nrequests = "100000/minute"\n'
+PICTURE = b"\x89PNG" + bytes(16 * 1024**2)
+
+
+async def test_a_tenant_that_reads_nothing_shuts_nobody_out(tmp_path: Path) -> None:
+    asked = asyncio.Queue[str]()
+
+    async def picture(request: web.BaseRequest) -> web.StreamResponse:
+        asked.put_nowait(request.path)
+        return web.Response(body=PICTURE, content_type="image/png")
+
+    async with (
+        comfy_like(picture) as url,
+        running_gate(tmp_path, url, server='max_connections = 12\nbody_timeout = "400ms"') as gate,
+        asyncio.timeout(GUARD_S),
+    ):
+        silent = []
+        for _ in range(12):
+            _, writer = await connect(gate.url)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(request("/view?filename=a.png", gate.keys["mallory"]))
+            await asked.get()
+            silent.append(writer)
+        async with gate.session.get(gate.url + "/gate/health") as health:
+            assert health.status == 200
+        while await gate.status("GET", "/users", "alice") != 200:
+            await asyncio.sleep(0.05)
+        for writer in silent:
+            writer.transport.abort()
+
+
+async def test_a_tenants_requests_wait_for_each_other_and_for_nobody_else(tmp_path: Path) -> None:
+    running, most, go_on = 0, 0, asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == 4:
+            full.set()
+        await go_on.wait()
+        running -= 1
+        return web.Response(body=b"x")
+
+    full = asyncio.Event()
+    more = "\n[limits.few]\nconcurrent_requests = 4\n"
+    async with comfy_like(slow) as url, running_gate(tmp_path, url, more=more) as gate, asyncio.timeout(GUARD_S):
+        text = gate.config_file.read_text(encoding="utf-8")
+        gate.config_file.write_text(
+            text.replace("[tenants.mallory]", '[tenants.mallory]\nlimits = "few"'), encoding="utf-8"
+        )
+        assert await gate.gate.reload(gate.config_file)
+        many = [asyncio.ensure_future(gate.status("GET", "/view?filename=a.png", "mallory")) for _ in range(20)]
+        await full.wait()
+        refused = await asyncio.gather(*(t for t in many if t.done()))
+        assert refused == []
+        assert await gate.status("GET", "/users", "alice") == 200
+        go_on.set()
+        statuses = await asyncio.gather(*many)
+        assert (set(statuses), most) == ({200}, 4)
