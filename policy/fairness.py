@@ -19,7 +19,8 @@ DEFAULT_COST_S: Final = 10.0
 MIN_COST_S: Final = 0.01
 MAX_COST_S: Final = 24 * 3600.0
 MAX_CORRECTION_S: Final = 600.0
-MAX_WORKFLOWS: Final = 4096
+MAX_WORKFLOWS: Final = 1024
+"""Of one tenant, whose costs are remembered."""
 MIN_WEIGHT: Final = 0.001
 MAX_WEIGHT: Final = 1000.0
 
@@ -35,33 +36,53 @@ _GAP_SHARE: Final = 1 / 16
 _TOLERANCE: Final = 1e-9
 
 
+class _Means:
+    """Of one tenant: exponentially weighted means of GPU seconds, by the workflow's hash; the longest unused forgotten first."""
+
+    def __init__(self) -> None:
+        self.by_workflow: OrderedDict[str, float] = OrderedDict()
+        self.of_all_s: float | None = None
+
+    def estimate(self, workflow: str) -> float | None:
+        mean = self.by_workflow.get(workflow)
+        if mean is None:
+            return self.of_all_s
+        self.by_workflow.move_to_end(workflow)
+        return mean
+
+    def measure(self, workflow: str, gpu_s: float, max_workflows: int) -> None:
+        self.by_workflow[workflow] = _moved(self.by_workflow.get(workflow), gpu_s)
+        self.by_workflow.move_to_end(workflow)
+        self.of_all_s = _moved(self.of_all_s, gpu_s)
+        if len(self.by_workflow) > max_workflows:
+            self.by_workflow.popitem(last=False)
+
+
 class Costs:
-    """GPU seconds of like workflows, by the workflow's hash: an exponentially weighted mean, the longest unused forgotten first."""
+    """GPU seconds of like workflows, by tenant: what a neighbour runs must neither refuse one's jobs nor be told by a refusal.
+
+    max_workflows: of each tenant.
+    """
 
     def __init__(self, default_s: float = DEFAULT_COST_S, max_workflows: int = MAX_WORKFLOWS) -> None:
         self._default_s = default_s
         self._max_workflows = max_workflows
-        self._means: OrderedDict[str, float] = OrderedDict()
+        self._tenants: dict[TenantId, _Means] = {}
         self._mean_of_all_s: float | None = None
 
-    def __len__(self) -> int:
-        return len(self._means)
-
-    def estimate(self, workflow: str) -> float:
-        """GPU seconds: of like workflows, before the first measurement of all workflows, before that the default."""
-        mean = self._means.get(workflow)
+    def estimate(self, tenant: TenantId, workflow: str) -> float:
+        """GPU seconds: of the tenant's like workflows, else of all its workflows; before its first measurement the default, or less where
+        everybody's jobs are shorter."""
+        means = self._tenants.get(tenant)
+        mean = None if means is None else means.estimate(workflow)
         if mean is not None:
-            self._means.move_to_end(workflow)
             return mean
-        return self._default_s if self._mean_of_all_s is None else self._mean_of_all_s
+        return self._default_s if self._mean_of_all_s is None else min(self._default_s, self._mean_of_all_s)
 
-    def measure(self, workflow: str, gpu_s: float) -> None:
+    def measure(self, tenant: TenantId, workflow: str, gpu_s: float) -> None:
         gpu_s = _bounded_cost(gpu_s)
-        self._means[workflow] = _moved(self._means.get(workflow), gpu_s)
-        self._means.move_to_end(workflow)
+        self._tenants.setdefault(tenant, _Means()).measure(workflow, gpu_s, self._max_workflows)
         self._mean_of_all_s = _moved(self._mean_of_all_s, gpu_s)
-        if len(self._means) > self._max_workflows:
-            self._means.popitem(last=False)
 
 
 class Listed(NamedTuple):
@@ -121,7 +142,7 @@ class FairQueue:
         known = self._jobs.get(prompt_id)
         if known is not None:
             return known.number
-        cost_s = self._costs.estimate(workflow)
+        cost_s = self._costs.estimate(tenant, workflow)
         span = cost_s / self._weight(tenant)
         start_tag = max(self._virtual_time, self._finish_tags.get(tenant, 0.0))
         number = self._place(tenant, start_tag)
@@ -137,14 +158,14 @@ class FairQueue:
         if known is not None:
             return known.number
         lowest = min(self._numbers, default=_ORIGIN)
-        job = _Job(tenant, min(lowest, _ORIGIN) - 1.0, self._costs.estimate(workflow), 0.0, workflow)
+        job = _Job(tenant, min(lowest, _ORIGIN) - 1.0, self._costs.estimate(tenant, workflow), 0.0, workflow)
         return self._insert(prompt_id, job)
 
     def adopt(self, item: Listed) -> None:
         """A job that stands in ComfyUI's queue and was not numbered here. Does nothing for a known one."""
         if item.prompt_id in self._jobs or not math.isfinite(item.number):
             return
-        cost_s = self._costs.estimate(item.workflow)
+        cost_s = self._costs.estimate(item.tenant, item.workflow)
         span = cost_s / self._weight(item.tenant)
         self._jobs[item.prompt_id] = _Job(item.tenant, item.number, cost_s, span, item.workflow)
         self._numbers.add(item.number)
@@ -188,7 +209,7 @@ class FairQueue:
             return
         if gpu_s is not None:
             if is_complete:
-                self._costs.measure(job.workflow, gpu_s)
+                self._costs.measure(job.tenant, job.workflow, gpu_s)
             if job.span and job.tenant in self._finish_tags:
                 # The job was charged by its estimate. The bound keeps one stray measurement from shutting a tenant out.
                 wrong_by_s = max(-MAX_CORRECTION_S, min(MAX_CORRECTION_S, _bounded_cost(gpu_s) - job.cost_s))

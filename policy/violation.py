@@ -25,6 +25,7 @@ class Reason(StrEnum):
     STORAGE_FULL = "storage-full"
     NOT_FOUND = "not-found"
     WORKFLOW_MALFORMED = "workflow-malformed"
+    PROMPT_ID_TAKEN = "prompt-id-taken"
     POLICY_VIOLATION = "policy-violation"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from policy.call import ClaimedJob, ClaimJob, JobNews
 from policy.fairness import FairQueue, Listed
 from policy.principal import Principal
+from policy.violation import Reason, Violation
 from proxy.ledger import Job, JobState, Ledger, Outcome
 from proxy.limits.budgets import Budgets
 from proxy.limits.slots import Slots
@@ -51,10 +52,17 @@ class Desk:
         self._fair.set_weights(weights)
 
     async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
-        """Raises LimitExceeded when the tenant has no slot or no budget left; then nothing is claimed."""
+        """Raises LimitExceeded when the tenant has no slot or no budget left, Violation when it has a job of this id; then nothing is claimed."""
         tenant, prompt_id = principal.tenant, wish.prompt_id
         # SECURITY: with the id of a job beside the gate, a tenant would read and stop that job (tests/matrix/test_reuse.py).
-        if prompt_id is not None and await self._is_taken(prompt_id):
+        is_taken = prompt_id is not None and await self._is_taken(prompt_id)
+        if prompt_id is not None and self._ledger.of(tenant).owns(prompt_id):
+            raise Violation(
+                Reason.PROMPT_ID_TAKEN,
+                "You have a job of this prompt_id: leave prompt_id out, or choose another.",
+                "prompt_id",
+            )
+        if is_taken:
             prompt_id = None
         job = self._ledger.claim(tenant, prompt_id, subject=principal.subject, workflow=wish.workflow)
         try:
@@ -102,7 +110,7 @@ class Desk:
             gpu_s = job.gpu_s if job.gpu_s > 0 else None
             self._fair.finish(job.prompt_id, gpu_s, is_complete=job.outcome is Outcome.COMPLETED)
         if job.gpu_s > 0:
-            self._tasks.start(self._budgets.add(job.tenant, job.prompt_id, job.gpu_s, job.ended_at_s), "gpu seconds")
+            self._tasks.start(self._budgets.add(job.tenant, job.run_id, job.gpu_s, job.ended_at_s), "gpu seconds")
 
     def synced(self) -> None:
         """The ledger is as ComfyUI's queue is: also what another replica, or this gate before a restart, has sent."""

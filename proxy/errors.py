@@ -88,6 +88,7 @@ _STATUS: Mapping[Reason, int] = {
     Reason.HEADER_MALFORMED: 400,
     Reason.BODY_MALFORMED: 400,
     Reason.WORKFLOW_MALFORMED: 400,
+    Reason.PROMPT_ID_TAKEN: 400,
     Reason.NAME_REFUSED: 400,
     Reason.BODY_TOO_LARGE: 413,
     Reason.STORAGE_FULL: 507,

@@ -62,6 +62,18 @@ class Job:
     """Its place in the order in which the ledger came to know of jobs."""
 
     @property
+    def run_id(self) -> str:
+        """Names this run of this job, whoever asks: another gate and a later start of this one name it alike.
+
+        SECURITY: a prompt_id alone may be its tenant's own choice, and come again when the job was deleted: what is counted once by it
+        would be counted once for all (tests/proxy/test_desk.py).
+        """
+        started_ms = (
+            "" if self.started_at_s is None or self.outcome is Outcome.LOST else round(self.started_at_s * 1000)
+        )
+        return f"{self.prompt_id}/{self.number!r}/{started_ms}"
+
+    @property
     def is_over(self) -> bool:
         return self.over_at_s is not None
 
@@ -82,6 +94,7 @@ class Ledger:
         self._ended: dict[str, None] = {}
         self._files = TempFiles(written_at)
         self._foreign: dict[str, None] = {}
+        self._retired: dict[str, TenantId] = {}
         self._sequence = 0
 
     def of(self, tenant: TenantId) -> TenantJobs:
@@ -102,8 +115,13 @@ class Ledger:
         return bool(self._active)
 
     def claim(self, tenant: TenantId, wish: str | None, *, subject: str = "", workflow: str = "") -> Job:
-        """Owns a job before it exists upstream. A wished id is kept when it is a canonical UUID that nobody has."""
-        is_free = wish is not None and is_uuid(wish) and wish not in self._jobs and wish not in self._foreign
+        """Owns a job before it exists upstream. A wished id is kept when it is a canonical UUID that nobody has, or lately had.
+
+        SECURITY: that another tenant's job is gone gives its id to nobody else: what still asks for it asks for its own (test_ledger.py).
+        """
+        is_free = (
+            wish is not None and is_uuid(wish) and not self.knows(wish) and self._retired.get(wish, tenant) == tenant
+        )
         prompt_id = wish if wish and is_free else str(uuid.uuid4())
         job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock())
         self._add(job)
@@ -125,6 +143,9 @@ class Ledger:
             self._active.pop(prompt_id, None)
             self._ended.pop(prompt_id, None)
             self._files.release(job)
+            self._retired[prompt_id] = job.tenant
+            while len(self._retired) > MAX_ENDED_JOBS:
+                del self._retired[next(iter(self._retired))]
 
     def adopt(self, prompt_id: str, client_id: object, state: JobState, number: float = 0.0) -> Job | None:
         """Takes up a job found upstream when its client id names a tenant; None for one that the gate did not send."""

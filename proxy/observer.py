@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import WSMsgType
 
 from policy.call import Opaque, UpstreamCall
+from policy.rules.jobs import ABSENT_JOB
 from proxy.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 from proxy.ledger import Job, JobState, Ledger, Outcome
 from proxy.tasks import Tasks
@@ -197,12 +198,14 @@ class Observer:
         self._on_synced()
 
     async def has_job(self, prompt_id: str) -> bool:
-        """Whether ComfyUI has or had a job of this id, whoever sent it. Raises UpstreamUnavailable, UpstreamTimeout."""
-        if self._ledger.knows(prompt_id):
-            return True
-        ended = await self._ask(_get("history", prompt_id))
+        """Whether ComfyUI has or had a job of this id, whoever sent it. Raises UpstreamUnavailable, UpstreamTimeout.
+
+        SECURITY: the same is asked whoever has it, and never for a neighbour's entry, whose size would show in the time.
+        """
+        is_known = self._ledger.knows(prompt_id)
+        ended = await self._ask(_get("history", ABSENT_JOB if is_known else prompt_id))
         running, pending = await self._queue()
-        return bool(ended) or prompt_id in running | pending
+        return is_known or bool(ended) or prompt_id in running | pending
 
     async def _queue(self) -> tuple[set[str], set[str]]:
         """Ids that run and that wait. /api/jobs is a short list; /queue carries every graph, so it is read only for unknown ids."""

@@ -88,7 +88,8 @@ class Budgets:
     async def check(self, tenant: TenantId, queued_s: float = 0.0) -> None:
         """Raises LimitExceeded when the tenant's budget is spent.
 
-        queued_s: what its unfinished jobs will probably cost: without it a full queue slips in before the first job is counted.
+        queued_s: what its unfinished jobs will probably cost: without it a full queue slips in before the first job is counted. It is not
+        told: where nothing of a tenant's own was measured yet, it comes from what everybody's jobs took.
         """
         spans = self._spans(tenant)
         if not spans:
@@ -99,7 +100,7 @@ class Budgets:
                 continue
             renews_in_s = span.ends_at_s - self._clock()
             limit = f"{span.amount_s} GPU seconds per {_words_of_window(span.window_s)} of the tenant"
-            spent = f"{used_s:.0f} s are used" + (f" and {queued_s:.0f} s are queued" if queued_s else "")
+            spent = f"{used_s:.0f} s are used" + (", and what waits or runs may take the rest" if queued_s else "")
             raise LimitExceeded(
                 f"The budget of {limit} is spent: {spent}. It renews in {words_of_time(renews_in_s)}.",
                 limit=limit,
@@ -107,21 +108,21 @@ class Budgets:
                 reason="budget-spent",
             )
 
-    async def add(self, tenant: TenantId, prompt_id: str, gpu_s: float, ended_at_s: float | None = None) -> None:
-        """Counts a finished job; a second time does nothing. ended_at_s: Unix time, None for now. Raises ValueError for no duration."""
+    async def add(self, tenant: TenantId, run_id: str, gpu_s: float, ended_at_s: float | None = None) -> None:
+        """Counts a finished job; a second time does nothing. run_id: `Job.run_id`. ended_at_s: Unix time, None for now. Raises ValueError for no duration."""
         if not math.isfinite(gpu_s) or gpu_s < 0:
             raise ValueError(f"{gpu_s} is no number of seconds")
         at_s = self._clock() if ended_at_s is None else ended_at_s
         spans = self._spans(tenant)
         await self._load(spans)
-        if not await self._write(prompt_id, tenant, at_s, gpu_s):
+        if not await self._write(run_id, tenant, at_s, gpu_s):
             return
         hit = [span for span in spans if span.starts_at_s <= at_s < span.ends_at_s]
         for span in hit:
             self._totals[span.key] = self._totals.get(span.key, 0.0) + gpu_s
         if self._store is not None and hit:
             lives = [_lifetime_ms(span) for span in hit]
-            keys = (f"comfygate:gpu:job:{prompt_id}", *(span.key for span in hit))
+            keys = (f"comfygate:gpu:job:{run_id}", *(span.key for span in hit))
             await self._tell(self._store, Call(CHARGE, keys, (repr(gpu_s), max(lives), *lives)))
 
     async def remaining(self, tenant: TenantId) -> list[Allowance]:
@@ -180,14 +181,14 @@ class Budgets:
         for key in [key for key in self._totals if _ends_at_s(key) <= now_s]:
             del self._totals[key]
 
-    async def _write(self, prompt_id: str, tenant: str, at_s: float, gpu_s: float) -> bool:
+    async def _write(self, run_id: str, tenant: str, at_s: float, gpu_s: float) -> bool:
         if self._file is None:
             return True
         try:
-            return await self._in_thread(self._file.add, prompt_id, tenant, at_s, gpu_s)
+            return await self._in_thread(self._file.add, run_id, tenant, at_s, gpu_s)
         except sqlite3.Error as error:
             # Counted in memory at least: a full disk gives nobody free GPU time.
-            _log.error("GPU seconds of job %s are not in %s: %s", prompt_id, self._path, error)
+            _log.error("GPU seconds of job %s are not in %s: %s", run_id, self._path, error)
             return True
 
     async def _tell(self, store: SharedStore, call: Call) -> None:

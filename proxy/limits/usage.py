@@ -9,7 +9,7 @@ from pathlib import Path
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
-    prompt_id TEXT PRIMARY KEY,
+    prompt_id TEXT PRIMARY KEY, -- names one run: Job.run_id
     tenant TEXT NOT NULL,
     ended_at_s REAL NOT NULL,
     gpu_s REAL NOT NULL
@@ -36,11 +36,11 @@ class UsageFile:
     def close(self) -> None:
         self._database.close()
 
-    def add(self, prompt_id: str, tenant: str, ended_at_s: float, gpu_s: float) -> bool:
+    def add(self, run_id: str, tenant: str, ended_at_s: float, gpu_s: float) -> bool:
         """False when the job was counted before."""
         with closing(
             self._database.execute(
-                "INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?)", (prompt_id, tenant, ended_at_s, gpu_s)
+                "INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?)", (run_id, tenant, ended_at_s, gpu_s)
             )
         ) as cursor:
             return cursor.rowcount == 1

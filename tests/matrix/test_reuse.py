@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from policy.principal import TenantId
+from proxy.app import Gate
 from proxy.tempfiles import CLOCK_SLACK_S
 from tests.contract.conftest import REAL_URL, TARGETS
 from tests.contract.driver import images_of, loading, previewing, saving, slow
 from tests.matrix.people import COLORS, NUMBERS, Tenant, is_color, picture_in, told, unique
 from tests.matrix.test_restarts import restarted_gate
 from tests.matrix.world import REAL_BASE, World, open_world
+from tests.proxy.upstreams import GUARD_S
 
 DAY = '\n[limits.alices]\nrequests = "100000/minute"\nprompts = "100000/minute"\nretention = "1ms"\n'
 
@@ -216,3 +218,25 @@ async def test_a_deleted_job_is_counted_no_more(world: World) -> None:
         assert list((await world.alice.get("/history?max_items=1")).json()) == [jobs[1]]
         await world.alice.post("/interrupt", json={})
         await socket.end_of(running)
+
+
+async def test_gpu_seconds_of_an_id_that_comes_again_are_counted_again(tmp_path: Path) -> None:
+    """alice runs, deletes the job, and submits under the same id; a gate that was started anew counts on."""
+    wish = str(uuid.uuid4())
+
+    async def run(gate: Gate, expected_s: float) -> None:
+        assert (await world.alice.run(slow(0.2, 2), prompt_id=wish))["prompt"][1] == wish
+        while gate.services.ledger.active():
+            await asyncio.sleep(0)
+        await world.alice.post("/history", json={"delete": [wish]})
+        used_s = 0.0
+        while used_s < expected_s:
+            await asyncio.sleep(0)
+            (left,) = await gate._limits.budgets.remaining(TenantId("alice"))
+            used_s = left.total - left.remaining
+
+    async with open_world(tmp_path, more='gpu_seconds = "1000/day"') as world, asyncio.timeout(GUARD_S):
+        for runs in (1, 2, 3, 4):
+            await run(world.running.gate, 0.15 * runs)
+        async with restarted_gate(world) as gate:
+            await run(gate, 0.6 + 0.15)

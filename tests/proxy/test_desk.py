@@ -12,6 +12,7 @@ import pytest
 
 from policy.call import ClaimedJob, ClaimJob, JobNews
 from policy.principal import Principal, TenantId
+from policy.violation import Reason, Violation
 from proxy.desk import Desk
 from proxy.errors import LimitExceeded, UpstreamUnavailable
 from proxy.ledger import Job, JobState, Ledger, Outcome
@@ -160,11 +161,28 @@ async def test_an_id_that_nobody_can_ask_about_is_not_claimed(make: Make) -> Non
     assert desks.held == (0, 0, 0)
 
 
-async def test_without_anybody_to_ask_the_ledger_decides(make: Make) -> None:
+async def test_ones_own_taken_id_is_refused_and_a_neighbours_is_replaced(make: Make) -> None:
     desks = await make()
     wish = ClaimJob(WISHED, "workflow")
     assert (await desks.claim(wish=wish)).prompt_id == WISHED
+    with pytest.raises(Violation) as refused:
+        await desks.claim(wish=wish)
+    assert refused.value.reason is Reason.PROMPT_ID_TAKEN
     assert (await desks.claim(caller("bob"), wish)).prompt_id != WISHED
+    assert desks.held == (2, 2, 2)
+
+
+async def test_of_two_submissions_of_one_id_at_once_one_is_refused(make: Make) -> None:
+    both = asyncio.Barrier(2)
+
+    async def answer(prompt_id: str) -> bool:
+        await both.wait()
+        return False
+
+    desks = await make(is_taken=answer)
+    claims = (desks.claim(wish=ClaimJob(WISHED, "workflow")) for _ in range(2))
+    outcomes = await asyncio.gather(*claims, return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Job", "Violation"]
 
 
 async def test_a_job_that_never_came_to_be_is_released(make: Make) -> None:
@@ -184,6 +202,23 @@ async def test_what_a_job_used_is_counted_once_it_ended(make: Make) -> None:
     await desks.desk.stop()
     assert await desks.used_s() == 7.0, "also when the gate stops at that moment"
     assert await desks.used_s(BOB) == 0.0
+
+
+@pytest.mark.parametrize("is_seen", [True, False], ids=["in the history", "deleted before the gate looked"])
+async def test_an_id_that_comes_again_is_counted_again(make: Make, is_seen: bool) -> None:
+    """A tenant runs, deletes the job, and submits under the same id: each run takes GPU time."""
+    desks = await make()
+    for run in range(3):
+        job = await desks.claim(wish=ClaimJob(WISHED, "workflow"))
+        assert job.prompt_id == WISHED
+        desks.desk.submitted(ClaimedJob(job.prompt_id, job.number))
+        desks.ledger.start(job, 100.0 * run if is_seen else None)
+        desks.desk.started(job)
+        desks.end(job, Outcome.COMPLETED if is_seen else Outcome.LOST, gpu_s=7.0)
+        desks.desk.ended(job)
+        desks.ledger.release(WISHED)
+    await desks.desk.stop()
+    assert await desks.used_s() == 21.0, "and each once, however often its end is told"
 
 
 async def test_the_next_job_of_the_same_workflow_is_expected_to_take_as_long(make: Make) -> None:

@@ -98,7 +98,32 @@ def test_a_released_job_is_nobodys() -> None:
     ledger.add_temp_files(ID, ["x.png"])
     assert ledger.job(ID) is None
     assert not ledger.of(ALICE).owns(ID)
+    assert ledger.claim(MALLORY, ID).prompt_id != ID, "its id goes to no other tenant"
+    assert ledger.claim(ALICE, ID).prompt_id == ID
+
+
+def test_retired_ids_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_ENDED_JOBS", 2)
+    ledger = Ledger()
+    for number in range(4):
+        ledger.release(ledger.claim(ALICE, ID if number == 0 else None).prompt_id)
     assert ledger.claim(MALLORY, ID).prompt_id == ID
+
+
+def test_a_run_is_named_alike_by_every_gate() -> None:
+    """By what ComfyUI's queue and history tell of it; where its entry is gone, by its place in the queue alone."""
+    entry = {"status": {"messages": [message("execution_start", 10), message("execution_success", 12)]}}
+    names = set()
+    for clock_s in (10.5, 99.0):
+        ledger = Ledger(lambda now_s=clock_s: now_s)  # type: ignore[misc]
+        for told in (entry, None):
+            job = ledger.adopt(ID, "alice.tab", JobState.PENDING, 1.25)
+            assert job is not None
+            ledger.start(job)
+            ledger.end(job, told, was_watched=True)
+            names.add(job.run_id)
+            ledger.release(ID)
+    assert names == {f"{ID}/1.25/10000", f"{ID}/1.25/"}
 
 
 def test_adopts_by_the_owner_that_comfyui_keeps() -> None:

@@ -252,6 +252,18 @@ async def test_knows_whether_an_id_is_taken_whoever_has_it() -> None:
             await watch.observer.has_job(str(uuid.uuid4()))
 
 
+async def test_the_same_is_asked_whoever_has_an_id() -> None:
+    """A known id leads to no entry, whose size would show in the time of the answer."""
+    async with watching() as watch:
+        neighbours, free = watch.ledger.claim(TenantId("mallory"), None).prompt_id, str(uuid.uuid4())
+        asked = []
+        for prompt_id in (neighbours, free):
+            watch.comfy.asked.clear()
+            await watch.observer.has_job(prompt_id)
+            asked.append([path.replace(free, "absent") for path in watch.comfy.asked])
+        assert asked[0] == asked[1] == ["/history/absent", "/api/jobs"]
+
+
 async def test_jobs_that_wait_while_none_runs_show_a_stuck_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer_module, "STUCK_AFTER_S", -1.0)
     async with watching() as watch:

@@ -73,7 +73,7 @@ async def test_what_is_queued_counts_before_it_has_run(file: Path, noon: Clock) 
     async with budgets_of(allotment({"gpu_seconds": "100/day"}), file, noon) as budgets:
         await budgets.add(ALICE, "1", 60.0)
         assert not await is_refused(budgets, ALICE, 39.0)
-        with pytest.raises(LimitExceeded, match="60 s are used and 40 s are queued"):
+        with pytest.raises(LimitExceeded, match="60 s are used, and what waits or runs may take the rest"):
             await budgets.check(ALICE, 40.0)
 
 

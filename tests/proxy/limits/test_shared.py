@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from policy.routes import Budget
 from proxy.config.limits import LimitsSettings
 from proxy.errors import LimitExceeded
+from proxy.ledger import Job
 from proxy.limits.rates import Limiter
 from proxy.limits.slots import LEASE_S, Slots
 from proxy.limits.store import SharedStore
@@ -186,6 +187,14 @@ async def test_gpu_seconds_are_counted_together_and_once(redis: RedisServer, tmp
         await one.budgets.add(ALICE, "seen by one", 40.0)
         with pytest.raises(LimitExceeded, match="100 GPU seconds per day"):
             await two.budgets.check(ALICE)
+
+
+async def test_runs_of_one_prompt_id_are_counted_each(redis: RedisServer, tmp_path: Path) -> None:
+    async with gates(redis, tmp_path, gpu_seconds="100/day") as (one, two):
+        for number in (1.0, 2.0):
+            for gate in (one, two):
+                await gate.budgets.add(ALICE, Job("the same", ALICE, number=number, started_at_s=number).run_id, 30.0)
+        assert [(await gate.budgets.remaining(ALICE))[0].remaining for gate in (one, two)] == [40.0, 40.0]
 
 
 async def test_rates_known_to_be_full_cost_no_round_trip(redis: RedisServer, tmp_path: Path) -> None:
