@@ -34,11 +34,15 @@ class Body(Enum):
 
 
 class Budget(StrEnum):
-    """Which allowance a call draws on, beside the one for all requests."""
+    """Which allowance a call draws on. Submissions and uploads also draw on the one for requests; polls and the web UI's files do not."""
 
     READ = "requests"
     SUBMIT = "prompts"
     UPLOAD = "uploads"
+    POLL = "polls"
+    """Asking again and again after one's own jobs, and sockets that come back: what clients and pages do by themselves while a person waits."""
+    WEB_UI = "web_ui_files"
+    """The web UI's files: hundreds for one load of the page."""
 
 
 class Prefix(Enum):
@@ -51,11 +55,19 @@ class Prefix(Enum):
 
 
 class Caching(Enum):
-    """PRIVATE: never kept by an edge or another user's browser. PUBLIC: the web UI's own files, equal for all."""
+    """PRIVATE: kept nowhere. REVALIDATE: kept by the caller's browser. WEB_UI: files of the web UI and its extensions, equal for all callers.
+
+    HASHED: those of them whose name holds a hash of their content, where it does.
+    """
 
     PRIVATE = "private, no-store"
     REVALIDATE = "private, no-cache"
-    PUBLIC = "public"
+    WEB_UI = "web-ui"
+    HASHED = "web-ui-hashed"
+
+    @property
+    def is_web_ui(self) -> bool:
+        return self in (Caching.WEB_UI, Caching.HASHED)
 
 
 @dataclass(frozen=True, slots=True)

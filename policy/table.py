@@ -43,9 +43,14 @@ def _shared(path: str, tenant: TenantRule = UNCHANGED, **more: Any) -> Route:
     return _row("GET", path, CATALOG, tenant, **{"caching": Caching.REVALIDATE, **more})
 
 
-def _web(path: str) -> Route:
+def _poll(path: str, tenant: TenantRule, **more: Any) -> Route:
+    """What clients ask while they wait for their own jobs."""
+    return _row("GET", path, READ_JOBS, tenant, budget=Budget.POLL, **more)
+
+
+def _web(path: str, caching: Caching = Caching.WEB_UI) -> Route:
     """A file of the web UI."""
-    return _shared(path, prefix=Prefix.BARE, caching=Caching.PUBLIC)
+    return _shared(path, prefix=Prefix.BARE, caching=caching, budget=Budget.WEB_UI)
 
 
 def _asset(method: str, path: str) -> Route:
@@ -55,7 +60,7 @@ def _asset(method: str, path: str) -> Route:
 
 
 EXECUTION = (
-    _row("GET", "/prompt", READ_JOBS, Rewrites(jobs.count, jobs.show_own_count)),
+    _poll("/prompt", Rewrites(jobs.count, jobs.show_own_count)),
     _row(
         "POST",
         "/prompt",
@@ -68,18 +73,18 @@ EXECUTION = (
         time_limit_s=PATIENT_S,
         needs_catalogue=True,
     ),
-    _row("GET", "/queue", READ_JOBS, Rewrites(jobs.queue, jobs.keep_own_queue), is_large=True),
+    _poll("/queue", Rewrites(jobs.queue, jobs.keep_own_queue), is_large=True),
     _row("POST", "/queue", SUBMIT, Asks(jobs.edit_queue), body=Body.JSON),
     _row("POST", "/interrupt", SUBMIT, Asks(jobs.interrupt), body=Body.LENIENT),
     _row("POST", "/free", SUBMIT, AdminsOnly("it unloads models for every tenant"), body=Body.JSON),
-    _row("GET", "/history", READ_JOBS, Asks(jobs.history), time_limit_s=PATIENT_S, is_large=True),
-    _row("GET", "/history/{prompt_id}", READ_JOBS, Asks(jobs.history_of), is_large=True),
+    _poll("/history", Asks(jobs.history), time_limit_s=PATIENT_S, is_large=True),
+    _poll("/history/{prompt_id}", Asks(jobs.history_of), is_large=True),
     _row("POST", "/history", SUBMIT, Asks(jobs.edit_history), body=Body.JSON),
-    _row("GET", "/jobs", READ_JOBS, Asks(joblist.list_jobs), prefix=Prefix.JOBS, time_limit_s=PATIENT_S, is_large=True),
-    _row("GET", "/jobs/{job_id}", READ_JOBS, Asks(joblist.job), prefix=Prefix.JOBS, is_large=True),
+    _poll("/jobs", Asks(joblist.list_jobs), prefix=Prefix.JOBS, time_limit_s=PATIENT_S, is_large=True),
+    _poll("/jobs/{job_id}", Asks(joblist.job), prefix=Prefix.JOBS, is_large=True),
     _row("POST", "/jobs/cancel", SUBMIT, Asks(joblist.cancel_many), prefix=Prefix.JOBS, body=Body.JSON),
     _row("POST", "/jobs/{job_id}/cancel", SUBMIT, Rewrites(joblist.cancel, joblist.cancelled), prefix=Prefix.JOBS),
-    _row("GET", "/ws", READ_JOBS, Relays(), admin=Relays()),
+    _poll("/ws", Relays(), admin=Relays()),
 )
 
 FILES = (
@@ -212,7 +217,7 @@ WEB = (
     _web("/favicon.ico"),
     _web("/materialdesignicons.min.css"),
     _web("/user.css"),
-    _web("/assets/{file...}"),
+    _web("/assets/{file...}", Caching.HASHED),
     _web("/cursor/{file...}"),
     _web("/fonts/{file...}"),
     _web("/scripts/{file...}"),

@@ -24,8 +24,8 @@ SANDBOX: Final = "sandbox"
 would show it inline (0.3.64 does so with SVG)."""
 MAX_REASON_CHARACTERS: Final = 200
 _NO_STORE: Final = "private, no-store"
-# Vite puts a hash of the content into the name: such a file never changes.
-_HASHED = re.compile(r".+-[A-Za-z0-9_-]{8,}\.[a-z0-9]{2,5}")
+# Vite puts a hash of the content into the name (`-` and 8 of base64url): such a file never changes. Other files may look like it.
+_HASHED = re.compile(r".+-[A-Za-z0-9_-]{8}(?:\.[a-z0-9]{2,5}){1,2}")
 _KEPT: Final = frozenset({200, 206, 304})
 _YEAR_S: Final = 31_536_000
 
@@ -40,8 +40,16 @@ def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> we
         # Browsers fetch a page's manifest without cookies (HTML standard, 4.6.7.10). One with a name alone keeps the console clean.
         return reply_with(exchange, ClientReply(200, {"name": "ComfyUI"}, "application/manifest+json"))
     if is_navigation(request):
+        again = tuple(
+            ("Refresh", value) for name, value in refusal.headers if refusal.status == 429 and name == "Retry-After"
+        )
         page = refusal_page(
-            refusal.status, refusal.message, refusal.details, exchange.request_id, refusal.headers, exchange.root
+            refusal.status,
+            f"{refusal.message} This page tries again by itself." if again else refusal.message,
+            refusal.details,
+            exchange.request_id,
+            (*refusal.headers, *again),
+            exchange.root,
         )
         return reply_with(exchange, page)
     response = web.Response(
@@ -96,14 +104,14 @@ def stamp(exchange: Exchange, fields: CIMultiDict[str]) -> None:
 
 
 def forwarded_headers(
-    exchange: Exchange, fields: MultiMapping[str], caching: Caching, last_segment: str
+    exchange: Exchange, fields: MultiMapping[str], caching: Caching, last_segment: str, *, is_shared: bool = False
 ) -> CIMultiDict[str]:
     """The head of an answer that ComfyUI gave with exchange.status: its end-to-end fields, with the gate's own word on caching."""
     kept = headers.to_client(fields)
     if exchange.status not in _KEPT:
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
-    kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment)
-    if caching is not Caching.PUBLIC:
+    kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment, is_shared=is_shared)
+    if not caching.is_web_ui:
         headers.merge_vary(kept, ("Authorization", "Cookie", "X-API-Key"))
         kept[CONTENT_SECURITY_POLICY] = SANDBOX
     kept["X-Content-Type-Options"] = "nosniff"
@@ -111,11 +119,16 @@ def forwarded_headers(
     return kept
 
 
-def cache_control(caching: Caching, last_segment: str) -> str:
-    """An edge keeps pictures and scripts by their extension unless it is told not to; only hashed names are safe to keep."""
-    if caching is not Caching.PUBLIC:
+def cache_control(caching: Caching, last_segment: str, *, is_shared: bool = False) -> str:
+    """An edge keeps pictures and scripts by their extension unless it is told not to; only hashed names are safe to keep.
+
+    is_shared: the operator lets an edge give the web UI's hashed files to everybody, without asking the gate who it is.
+    """
+    if not caching.is_web_ui:
         return str(caching.value)
-    return f"public, max-age={_YEAR_S}, immutable" if _HASHED.fullmatch(last_segment) else "private, no-cache"
+    if caching is not Caching.HASHED or not _HASHED.fullmatch(last_segment):
+        return Caching.REVALIDATE.value
+    return f"{'public' if is_shared else 'private'}, max-age={_YEAR_S}, immutable"
 
 
 def is_navigation(request: web.BaseRequest) -> bool:

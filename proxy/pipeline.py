@@ -24,7 +24,6 @@ from policy.routes import (
     Asks,
     Body,
     Budget,
-    Caching,
     Describes,
     Match,
     Refused,
@@ -141,9 +140,8 @@ class Pipeline:
             exchange.route = match.route.name
         principal = exchange.principal = await services.gatekeeper.authenticate(request.headers, query, exchange.client)
         origins.check(request.method, is_upgrade(request), request.headers, principal)
-        if (
-            match is None or match.route.caching is not Caching.PUBLIC
-        ):  # what others may be given carries nobody's cookie
+        # What an edge may give to others carries nobody's cookie.
+        if match is None or not match.route.caching.is_web_ui:
             exchange.answer_headers += services.rulebook.authenticator.sessions.renewed(principal)
         # What is refused is counted too: a caller has no endless supply of refusals.
         budget = match.route.budget if match is not None else Budget.READ
@@ -152,7 +150,7 @@ class Pipeline:
         if match is None:
             raise Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
         match.route.rule_for(principal)
-        if match.route.caching is Caching.PUBLIC:
+        if match.route.caching.is_web_ui:
             instead = services.pages.before_web_ui(request, exchange, principal)
             if instead is not None:
                 return reply_with(exchange, instead)
@@ -283,7 +281,8 @@ class Pipeline:
                 return reply_with(exchange, ClientReply(stream.status, orjson.dumps(rewrites_reply(value, incoming))))
             exchange.status = stream.status
             last = match.segments[-1] if match.segments else ""
-            head = forwarded_headers(exchange, stream.headers, route.caching, last)
+            is_shared = self._services.rulebook.config.server.share_web_ui
+            head = forwarded_headers(exchange, stream.headers, route.caching, last, is_shared=is_shared)
             if stream.is_small:
                 # Head and body leave in one write: half the cost of a small answer is its system calls.
                 small = await stream.body(SMALL_BYTES)

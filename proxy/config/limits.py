@@ -33,6 +33,8 @@ class LimitSettings(Settings):
     requests: Rates | None = "600/minute"
     prompts: Rates | None = "30/minute"
     uploads: Rates | None = "60/minute"
+    polls: Rates | None = "1800/minute"
+    web_ui_files: Rates | None = "6000/minute"
     upload_bytes: Annotated[str, BeforeValidator(parse_byte_rates)] | None = None
     queued_jobs: Annotated[int, Field(ge=0)] | None = 10
     running_jobs: Annotated[int, Field(ge=0)] | None = None

@@ -61,6 +61,7 @@ class ServerSettings(Settings):
         IPv4Network("127.0.0.0/8"),
         IPv6Network("::1/128"),
     )
+    share_web_ui: bool = False
     cors_origins: tuple[Annotated[str, BeforeValidator(parse_origin)], ...] = ()
     max_prompt_bytes: Size = 8 * 1024**2
     max_upload_bytes: Size = 100 * 1024**2

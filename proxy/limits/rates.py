@@ -64,7 +64,7 @@ class Limiter:
             store.on_return(self._counted_here)
 
     async def acquire(self, principal: Principal, budget: Budget) -> RateHeaders:
-        """Spends one call of the budget, and a request; the headers for its answer. Raises RateExceeded, having spent nothing."""
+        """Spends one call of the budget, and of `requests` where it draws on them; the headers for its answer. Raises RateExceeded, having spent nothing."""
         plan = self._plan(principal, budget)
         refused = await self._spend(plan, 1)
         headers = self._headers(plan, self._clock())
@@ -84,7 +84,7 @@ class Limiter:
     async def remaining(self, principal: Principal) -> list[Allowance]:
         """What is left of every rate, for the caller to see. Spends nothing."""
         found: list[Allowance] = []
-        for kind in ("requests", "only-prompts", "only-uploads", "upload-bytes"):
+        for kind in ("requests", "only-prompts", "only-uploads", Budget.POLL, Budget.WEB_UI, "upload-bytes"):
             plan = self._plan(principal, kind)
             await self._spend(plan, 0)
             now_s = self._clock()
@@ -216,6 +216,10 @@ def _quotas_for(settings: LimitSettings, kind: str, scope: str, owner: str) -> t
             return requests + quotas(settings.prompts, "prompts", scope, owner)
         case Budget.UPLOAD:
             return requests + quotas(settings.uploads, "uploads", scope, owner)
+        case Budget.POLL:
+            return quotas(settings.polls, "polls", scope, owner)
+        case Budget.WEB_UI:
+            return quotas(settings.web_ui_files, "web-ui-files", scope, owner)
         case "only-prompts":
             return quotas(settings.prompts, "prompts", scope, owner)
         case "only-uploads":

@@ -34,7 +34,13 @@ _AREAS: Final = (
     ("Never", FORBIDDEN),
     ("The web UI", WEB),
 )
-_BUDGETS: Final = {Budget.READ: "", Budget.SUBMIT: "`prompts`", Budget.UPLOAD: "`uploads`"}
+_BUDGETS: Final = {
+    Budget.READ: "",
+    Budget.SUBMIT: "`prompts`",
+    Budget.UPLOAD: "`uploads`",
+    Budget.POLL: "`polls`",
+    Budget.WEB_UI: "`web_ui_files`",
+}
 _SHARED: Final = "the same for everybody, read-only"
 _RELAYED: Final = "a WebSocket that carries one's own events only"
 # What each rule does for a tenant, in an operator's words; a rule that is not here speaks by its docstring.

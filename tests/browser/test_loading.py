@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from playwright.async_api import Page
 
@@ -53,6 +55,42 @@ async def test_nothing_fails_that_works_directly_and_less_is_sent(target: str, o
             assert through_gate.received_bytes < without.received_bytes
         what = "loads with no failed request and no console error that a direct connection does not have"
         await house.record(what, [*measured_directly, *measured])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_two_people_of_a_tenant_load_at_once_within_one_minutes_requests(
+    target: str, open_house: OpenHouse
+) -> None:
+    async with open_house(target, more='[limits.small]\nrequests = "200/minute"\n') as house:
+        key = await house.admit("small", limits="small")
+        refused: list[str] = []
+        async with house.person() as one, house.person() as other:
+            for page in (one, other):
+                page.on("response", lambda reply: refused.append(reply.url) if reply.status == 429 else None)
+            await asyncio.gather(*(WebUi(page, house.url).start(key) for page in (one, other)))
+            await one.reload()
+            await WebUi(one, house.url).wait_until_loaded()
+        assert refused == []
+
+
+async def test_a_page_over_a_limit_waits_and_comes_by_itself(open_house: OpenHouse) -> None:
+    shots = Screenshots(OUTPUT / "loading-limited")
+    async with open_house(more='[limits.tiny]\nweb_ui_files = "1/second"\n') as house, house.person() as page:
+        await page.goto(f"{house.url}/gate/login?next=/gate/me")
+        await page.get_by_label("API key").fill(await house.admit("tiny", limits="tiny"))
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("link", name="Open ComfyUI").wait_for()
+        answers: list[int] = []
+        page.on(
+            "response", lambda reply: answers.append(reply.status) if reply.request.is_navigation_request() else None
+        )
+        headers = {"Authorization": f"Bearer {house.keys['tiny']}"}
+        assert await house.gate.status("GET", "/user.css", None, headers=headers) != 429
+        await page.goto(f"{house.url}/user.css")
+        await page.get_by_role("heading", name="Too many requests").wait_for()
+        await shots.take(page, "waits")
+        await page.get_by_role("heading", name="Too many requests").wait_for(state="detached")
+        assert answers[0] == 429
 
 
 def _upstream(house: House) -> str:

@@ -188,13 +188,16 @@ def test_a_forwarded_head_says_the_gates_word_on_caching() -> None:
     [
         (Caching.PRIVATE, "index-a1b2c3d4.js", "private, no-store"),
         (Caching.REVALIDATE, "index-a1b2c3d4.js", "private, no-cache"),
-        (Caching.PUBLIC, "index-a1b2c3d4.js", "public, max-age=31536000, immutable"),
-        (Caching.PUBLIC, "vendor-three-BxQ_9z-k.js", "public, max-age=31536000, immutable"),
-        (Caching.PUBLIC, "index.html", "private, no-cache"),
-        (Caching.PUBLIC, "user.css", "private, no-cache"),
-        (Caching.PUBLIC, "a-b.js", "private, no-cache"),
-        (Caching.PUBLIC, "-a1b2c3d4.js", "private, no-cache"),
-        (Caching.PUBLIC, "", "private, no-cache"),
+        (Caching.HASHED, "index-a1b2c3d4.js", "private, max-age=31536000, immutable"),
+        (Caching.HASHED, "vendor-three-BxQ_9z-k.js", "private, max-age=31536000, immutable"),
+        (Caching.HASHED, "vendor-three-BxQ_9z-k.js.map", "private, max-age=31536000, immutable"),
+        (Caching.HASHED, "custom-nodes-manager.js", "private, no-cache"),
+        (Caching.WEB_UI, "index-a1b2c3d4.js", "private, no-cache"),
+        (Caching.WEB_UI, "index.html", "private, no-cache"),
+        (Caching.HASHED, "user.css", "private, no-cache"),
+        (Caching.HASHED, "a-b.js", "private, no-cache"),
+        (Caching.HASHED, "-a1b2c3d4.js", "private, no-cache"),
+        (Caching.HASHED, "", "private, no-cache"),
     ],
 )
 def test_only_hashed_names_are_kept_for_long(caching: Caching, name: str, expected: str) -> None:
@@ -206,7 +209,7 @@ def test_only_hashed_names_are_kept_for_long(caching: Caching, name: str, expect
     [(200, "public"), (206, "public"), (304, "public"), (301, "private"), (404, "private"), (500, "private")],
 )
 def test_an_error_is_never_public(status: int, expected: str) -> None:
-    head = forwarded_headers(exchange(status), UPSTREAMS, Caching.PUBLIC, "index-a1b2c3d4.js")
+    head = forwarded_headers(exchange(status), UPSTREAMS, Caching.HASHED, "index-a1b2c3d4.js", is_shared=True)
     assert head["Cache-Control"].startswith(expected)
     assert ("Cookie" in head["Vary"]) is (expected == "private")
 
@@ -228,3 +231,16 @@ def test_the_reason_phrase(sentence: str, expected: str) -> None:
 def test_a_refusal_says_its_sentence_in_the_status_line() -> None:
     answer = refuse(request(path="/api/upload/image"), exchange(), Refusal(403, "x", "The name ends\nin .exe."))
     assert answer.reason == "The name ends in .exe."
+
+
+def test_an_edge_keeps_hashed_files_alone_and_only_where_the_operator_says_so() -> None:
+    assert cache_control(Caching.HASHED, "index-a1b2c3d4.js", is_shared=True).startswith("public, ")
+    assert cache_control(Caching.HASHED, "CREDIT.txt", is_shared=True) == "private, no-cache"
+    assert cache_control(Caching.WEB_UI, "index-a1b2c3d4.js", is_shared=True) == "private, no-cache"
+
+
+def test_a_person_over_a_limit_gets_a_page_that_waits_and_tries_again() -> None:
+    refusal = Refusal(429, "rate-limited", "The limit is reached.", headers=(("Retry-After", "7"),))
+    page = refuse(request(path="/", **BROWSER), exchange(), refusal)
+    assert (page.status, page.headers["Refresh"], page.headers["Retry-After"]) == (429, "7", "7")
+    assert "Refresh" not in refuse(request(path="/queue"), exchange(), refusal).headers

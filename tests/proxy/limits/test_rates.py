@@ -139,14 +139,25 @@ async def test_a_reload_changes_limits_and_keeps_counts(clock: Clock) -> None:
 
 
 async def test_what_is_left_is_told_without_spending(clock: Clock) -> None:
-    limiter = Limiter(allotment({"requests": "600/minute", "prompts": "30/minute", "uploads": None}), clock=clock)
+    quiet = {"uploads": None, "polls": "5/minute", "web_ui_files": None}
+    limiter = Limiter(allotment({"requests": "600/minute", "prompts": "30/minute", **quiet}), clock=clock)
     await limiter.acquire(caller(), Budget.SUBMIT)
+    await limiter.acquire(caller(), Budget.POLL)
     await limiter.remaining(caller())
     left = {item.name: (item.size, item.total, item.remaining) for item in await limiter.remaining(caller())}
     assert left == {
         "requests-per-minute": ("600/minute", 600, 599),
         "prompts-per-minute": ("30/minute", 30, 29),
+        "polls-per-minute": ("5/minute", 5, 4),
     }
+
+
+async def test_polls_and_the_web_uis_files_draw_on_budgets_of_their_own(clock: Clock) -> None:
+    limits = allotment({"requests": "1/minute", "polls": "2/minute", "web_ui_files": "3/minute"})
+    limiter = Limiter(limits, clock=clock)
+    assert await granted(limiter, Budget.POLL, 9) == 2
+    assert await granted(limiter, Budget.WEB_UI, 9) == 3
+    assert await granted(limiter, Budget.READ, 9) == 1
 
 
 async def test_memory_is_bounded_however_many_callers_come(clock: Clock) -> None:
