@@ -76,3 +76,5 @@ class Request:
     document: Any = None
     raw: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    """Fields of the document that the gate has taken out, and tells of in its answer."""

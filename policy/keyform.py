@@ -1,9 +1,104 @@
-"""What an API key of a gate looks like. Pure: it knows no key."""
+"""What a credential of the gate looks like where it has no business: in a document, a name, a query field. Pure: it knows no key.
+
+A client with one field for a key sends it twice, as its credential and as the key of some other service. What the gate sends on goes to ComfyUI and,
+with a workflow that calls other services, to hosts of strangers.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from policy.document import parse_json
+from policy.violation import Reason, Violation
 
 KEY_FORM: Final = re.compile(r"cg_([0-9a-f]{8,32})_[A-Za-z0-9_-]{43}")
 """Group 1 is the id, which is not secret."""
+MIN_SECRET_LENGTH: Final = 16
+"""Shorter texts stand in documents by chance."""
+
+_PREFIX: Final = "cg_"
+# What clients fill with the key that they were given for ComfyUI (comfy_api_nodes read them as Comfy.org's).
+_OTHER_SERVICES: Final = ("api_key_comfy_org", "auth_token_comfy_org")
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a request proved itself with. texts: as they were sent; never shown."""
+
+    texts: frozenset[str] = field(default=frozenset(), repr=False)
+
+    def stands_in(self, text: str) -> bool:
+        """Whether the text holds one of these credentials, or anything that has the form of a key of a gate."""
+        if _PREFIX in text and KEY_FORM.search(text):
+            return True
+        return any(secret in text for secret in self.texts)
+
+    def may_stand_in(self, body: bytes) -> bool:
+        """Whether it is worth to read a document for it: fast, and never wrong when it says no. ASCII can be escaped in JSON (RFC 8259, 7)."""
+        return _PREFIX.encode() in body or b"\\u00" in body or any(secret.encode() in body for secret in self.texts)
+
+
+NOTHING_PRESENTED: Final = Presented()
+
+
+def presented(texts: Iterable[str]) -> Presented:
+    return Presented(frozenset(text for text in texts if len(text) >= MIN_SECRET_LENGTH))
+
+
+def check_names(credentials: Presented, texts: Iterable[str], place: str) -> None:
+    """Raises Violation(credential-misplaced) when one of the texts holds a credential. place: in words, for the answer."""
+    if credentials.stands_in("\n".join(texts)):
+        raise _misplaced(place)
+
+
+def check_document(credentials: Presented, raw: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """A JSON document without credentials, and the fields that were left out for it.
+
+    Left out is a key of the gate that a client gives as the key of another service, since clients with one field for a key cannot do otherwise;
+    anywhere else it is a mistake that the client's user must know of. Raises Violation(credential-misplaced), and body-malformed as parse_json.
+    """
+    if not credentials.may_stand_in(raw):
+        return raw, ()
+    document = parse_json(raw)
+    left_out: list[str] = []
+    extra = document.get("extra_data") if isinstance(document, dict) else None
+    if isinstance(extra, dict):
+        for name in _OTHER_SERVICES:
+            if isinstance(value := extra.get(name), str) and credentials.stands_in(value):
+                del extra[name]
+                left_out.append(f"extra_data.{name}")
+    place = find_place(credentials, document)
+    if place is not None:
+        raise _misplaced(f"at {place}" if place else "in the document")
+    return (orjson.dumps(document) if left_out else raw), tuple(left_out)
+
+
+def find_place(credentials: Presented, document: Any) -> str | None:
+    """Where in a document a credential stands, as "prompt.6.inputs.text"; None when it does nowhere, empty for the document itself."""
+    stack: list[tuple[str, Any]] = [("", document)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, str):
+            if credentials.stands_in(value):
+                return path
+        elif isinstance(value, dict):
+            if any(credentials.stands_in(name) for name in value):
+                return path  # the name itself must not be told
+            stack += [(f"{path}.{name}" if path else name, item) for name, item in value.items()]
+        elif isinstance(value, list):
+            stack += [(f"{path}.{index}" if path else str(index), item) for index, item in enumerate(value)]
+    return None
+
+
+def _misplaced(place: str) -> Violation:
+    return Violation(
+        Reason.CREDENTIAL_MISPLACED,
+        "A key of the gate stands where it is no credential, and whoever sees it there could use it. Take it out, and send it as "
+        "Authorization or X-API-Key alone.",
+        f"found {place}"[:300],
+    )

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     BODY_MALFORMED = "body-malformed"
     BODY_TOO_LARGE = "body-too-large"
     NAME_REFUSED = "name-refused"
+    CREDENTIAL_MISPLACED = "credential-misplaced"
     FILE_TYPE_REFUSED = "file-type-refused"
     STORAGE_FULL = "storage-full"
     NOT_FOUND = "not-found"

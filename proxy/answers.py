@@ -16,6 +16,7 @@ from proxy.errors import CHALLENGE_FOR_PAGES, Refusal
 from proxy.exchange import Exchange
 from proxy.pages.login import login_redirect
 from proxy.pages.refusal import refusal_page
+from proxy.upstream import SMALL_BYTES
 
 SERVER: Final = "comfygate"
 CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
@@ -23,6 +24,7 @@ SANDBOX: Final = "sandbox"
 """SECURITY: a picture or document that somebody uploaded runs no script on the origin of the session cookie, also where ComfyUI
 would show it inline (0.3.64 does so with SVG)."""
 MAX_REASON_CHARACTERS: Final = 200
+PIECE_BYTES: Final = 256 * 1024
 _NO_STORE: Final = "private, no-store"
 # Vite puts a hash of the content into the name (`-` and 8 of base64url): such a file never changes. Other files may look like it.
 _HASHED = re.compile(r".+-[A-Za-z0-9_-]{8}(?:\.[a-z0-9]{2,5}){1,2}")
@@ -129,6 +131,27 @@ def cache_control(caching: Caching, last_segment: str, *, is_shared: bool = Fals
     if caching is not Caching.HASHED or not _HASHED.fullmatch(last_segment):
         return Caching.REVALIDATE.value
     return f"{'public' if is_shared else 'private'}, max-age={_YEAR_S}, immutable"
+
+
+async def send_large(
+    request: web.BaseRequest, exchange: Exchange, answer: web.StreamResponse, is_large: bool
+) -> web.StreamResponse:
+    """Sends what is more than a buffer takes, while the request still holds its places. In pieces: a buffer that shrinks is copied."""
+    if exchange.has_started or not (is_large or (answer.content_length or 0) > SMALL_BYTES):
+        return answer
+    exchange.has_started = True
+    body = answer.body if isinstance(answer, web.Response) and request.method != "HEAD" else None
+    if not isinstance(body, bytes) or len(body) <= SMALL_BYTES:
+        await answer.prepare(request)
+        await answer.write_eof()
+        return answer
+    streamed = web.StreamResponse(status=answer.status, headers=answer.headers)
+    streamed.content_length = len(body)
+    await streamed.prepare(request)
+    for start in range(0, len(body), PIECE_BYTES):
+        await streamed.write(body[start : start + PIECE_BYTES])
+    await streamed.write_eof()
+    return streamed
 
 
 def is_navigation(request: web.BaseRequest) -> bool:

@@ -112,6 +112,17 @@ def session_cookie(headers: MultiMapping[str], cookie_name: str) -> SessionCooki
     return SessionCookie(value if is_readable else None)
 
 
+def presented_texts(headers: MultiMapping[str], query: tuple[tuple[str, str], ...], cookie_name: str) -> list[str]:
+    """The credentials of a request that was let in, as they were sent: what must not stand anywhere else in it."""
+    found = [text.rpartition(" ")[2] for text in headers.getall(AUTHORIZATION, ())]
+    found += [text for name in (API_KEY_HEADER, ASSERTION_HEADER) for text in headers.getall(name, ())]
+    found += [value for name, value in query if name == TOKEN_PARAMETER]
+    cookie = session_cookie(headers, cookie_name) if COOKIE in headers else None
+    if cookie is not None and cookie.value is not None:
+        found.append(cookie.value)
+    return found
+
+
 def without_tokens(query: str) -> str:
     """A raw query string without its credentials, for what is shown or sent back. Other fields stay byte for byte."""
     return "&".join(

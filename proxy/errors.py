@@ -90,6 +90,7 @@ _STATUS: Mapping[Reason, int] = {
     Reason.WORKFLOW_MALFORMED: 400,
     Reason.PROMPT_ID_TAKEN: 400,
     Reason.NAME_REFUSED: 400,
+    Reason.CREDENTIAL_MISPLACED: 400,
     Reason.BODY_TOO_LARGE: 413,
     Reason.STORAGE_FULL: 507,
 }

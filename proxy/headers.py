@@ -79,6 +79,11 @@ def to_upstream(headers: MultiMapping[str], *, with_body: bool) -> CIMultiDict[s
     return kept
 
 
+def forwarded_values(headers: MultiMapping[str]) -> list[str]:
+    """The values of all fields that may go to ComfyUI."""
+    return [value for name in _TO_UPSTREAM.values() for value in headers.getall(name, ())]
+
+
 def to_client(headers: MultiMapping[str]) -> CIMultiDict[str]:
     """The end-to-end fields of an answer, without what names the upstream or would act on the gate's origin."""
     dropped = connection_named(headers)

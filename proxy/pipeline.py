@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from policy.call import ClientCall, ClientReply, StreamedBody, UploadBody, UpstreamCall, UpstreamPath, parse_target
 from policy.caller import Request
 from policy.document import parse_json
+from policy.keyform import Presented, check_document
 from policy.namespace import Folder
 from policy.principal import Principal
 from policy.routes import (
@@ -36,7 +37,7 @@ from policy.routes import (
 from policy.table import TABLE
 from policy.violation import Reason, Violation
 from proxy import body, headers
-from proxy.answers import forwarded_headers, is_upgrade, refuse, reply_with, stamp
+from proxy.answers import forwarded_headers, is_upgrade, refuse, reply_with, send_large, stamp
 from proxy.bodyroom import BodyPlace
 from proxy.conversation import Conversation
 from proxy.credentials import CREDENTIAL_PARAMETERS
@@ -44,6 +45,7 @@ from proxy.disk import serve_file
 from proxy.errors import ClientGone, Refusal, refusal_for
 from proxy.exchange import Exchange
 from proxy.listeners import HEALTH_PATH, is_reserved, prove
+from proxy.misplaced import search_head, told
 from proxy.pages.target import root_of
 from proxy.services import Services
 from proxy.tasks import Tasks
@@ -53,7 +55,6 @@ from proxy.upstream import SMALL_BYTES
 
 LARGE_AT_ONCE: Final = 2
 """Of one tenant: answers that are made of whole workflows."""
-PIECE_BYTES: Final = 256 * 1024
 MAX_AUDITED: Final = 50
 """Classes of one refused workflow in the audit trail."""
 
@@ -155,6 +156,7 @@ class Pipeline:
             if instead is not None:
                 return reply_with(exchange, instead)
         call = ClientCall(request.method, match.segments, _without_credentials(query), match.parameters)
+        credentials = search_head(request, query, call, services.rulebook.authenticator.sessions.cookie_name)
         if isinstance(match.route.rule_for(principal), Relays):
             # A WebSocket has a slot of its own kind.
             incoming = Request(call, await services.caller(principal, match.route))
@@ -163,10 +165,10 @@ class Pipeline:
         # (tests/security/test_connections.py, test_bodies.py, test_large_answers.py).
         async with services.under_way.of(principal.tenant):
             with services.bodies.place(principal.tenant) as place:
-                incoming = await self._read(request, exchange, match.route, principal, call, place)
+                incoming = await self._read(request, exchange, match.route, principal, call, place, credentials)
                 async with self._readers.of(principal.tenant) if match.route.is_large else nullcontext():
                     answer = await self._answer(request, exchange, match, incoming)
-                    return await _send_large(request, exchange, answer, match.route.is_large)
+                    return await send_large(request, exchange, answer, match.route.is_large)
 
     async def _answer(
         self, request: web.BaseRequest, exchange: Exchange, match: Match, incoming: Request
@@ -188,7 +190,7 @@ class Pipeline:
                 held = talk.hold_in(turn, ask(incoming))
                 # What only reads ends with its client; else many that left would go on reading.
                 is_read = match.route.method == "GET"
-                return reply_with(exchange, await (held if is_read else self._finish(held)))
+                return reply_with(exchange, told(await (held if is_read else self._finish(held)), incoming.left_out))
             case Describes(rule=describe):
                 kept = await services.shelf.get(match, incoming, describe)
                 return reply_with(exchange, kept.answer(request.headers))
@@ -232,6 +234,7 @@ class Pipeline:
         principal: Principal,
         call: ClientCall,
         place: BodyPlace,
+        credentials: Presented,
     ) -> Request:
         """The bounded document that the rule judges; bodies that stream stay where they are."""
         caller = await self._services.caller(principal, route)
@@ -244,9 +247,12 @@ class Pipeline:
             limits, over = limits.within(route.max_json_bytes), body.too_large_here(route.max_json_bytes)
         raw = await body.read_whole(request, limits, place, over)
         exchange.received_bytes = len(raw)
+        # SECURITY: what goes on to ComfyUI may go on from there, to other services and into files
+        # (tests/security/test_misplaced_keys.py).
+        raw, left_out = check_document(credentials, raw)
         if route.body is Body.RAW:
-            return Request(call, caller, raw=raw)
-        return Request(call, caller, document=_document(raw, route), raw=raw)
+            return Request(call, caller, raw=raw, left_out=left_out)
+        return Request(call, caller, document=_document(raw, route), raw=raw, left_out=left_out)
 
     async def _forward(
         self,
@@ -344,27 +350,6 @@ class Pipeline:
                 request.transport.abort()
             return web.Response(status=499)
         return refuse(request, exchange, _BUG)
-
-
-async def _send_large(
-    request: web.BaseRequest, exchange: Exchange, answer: web.StreamResponse, is_large: bool
-) -> web.StreamResponse:
-    """Sends what is more than a buffer takes, while the request still holds its places. In pieces: a buffer that shrinks is copied."""
-    if exchange.has_started or not (is_large or (answer.content_length or 0) > SMALL_BYTES):
-        return answer
-    exchange.has_started = True
-    body = answer.body if isinstance(answer, web.Response) and request.method != "HEAD" else None
-    if not isinstance(body, bytes) or len(body) <= SMALL_BYTES:
-        await answer.prepare(request)
-        await answer.write_eof()
-        return answer
-    streamed = web.StreamResponse(status=answer.status, headers=answer.headers)
-    streamed.content_length = len(body)
-    await streamed.prepare(request)
-    for start in range(0, len(body), PIECE_BYTES):
-        await streamed.write(body[start : start + PIECE_BYTES])
-    await streamed.write_eof()
-    return streamed
 
 
 def _document(raw: bytes, route: Route) -> Any:

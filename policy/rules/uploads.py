@@ -14,6 +14,7 @@ from typing import Any, Final
 from policy.call import Opaque, UploadBody, UpstreamCall
 from policy.caller import OwnJobs, Request
 from policy.document import parse_json
+from policy.keyform import NOTHING_PRESENTED, check_names
 from policy.namespace import (
     Folder,
     Namespace,
@@ -76,6 +77,7 @@ class UploadSession:
             raise _malformed(f"A field has at most {MAX_FIELD_BYTES} bytes.")
         if name not in _FIELDS:
             return
+        check_names(NOTHING_PRESENTED, (value,), f"in the field `{name}`")
         if name in self._values:
             raise _malformed(f"Send the field `{name}` once.")
         self._values[name] = value
@@ -90,6 +92,7 @@ class UploadSession:
         self._count_part()
         if name != FILE_FIELD or self._filename is not None:
             raise _malformed("Send one file, in the field `image`.")
+        check_names(NOTHING_PRESENTED, (filename,), "in the file's name")
         check_file_name(filename)
         types = self.plan.upload_types
         check_media(filename, head, types & {"mask"} if self.plan.kind is UploadKind.MASK else types)
