@@ -34,7 +34,7 @@ class Violation(Exception):
     """A call that policy refuses.
 
     message: one sentence for the client that says what to do. details: what was found. Neither may name another tenant.
-    node_errors: ComfyUI's shape, so that the web UI marks the nodes.
+    node_errors: ComfyUI's shape, so that the web UI marks the nodes. general: (code, sentence) of what concerns a workflow as a whole.
     """
 
     def __init__(
@@ -44,9 +44,11 @@ class Violation(Exception):
         details: str = "",
         *,
         node_errors: Mapping[str, Any] | None = None,
+        general: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(reason, message, details)
         self.reason = reason
         self.message = message
         self.details = details
         self.node_errors: Mapping[str, Any] = node_errors or {}
+        self.general = general

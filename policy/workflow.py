@@ -143,13 +143,20 @@ class Findings:
             reason, message = Reason.WORKFLOW_MALFORMED, "The workflow is malformed: correct what is named."
         else:
             reason, message = Reason.POLICY_VIOLATION, "The policy does not permit this workflow: see what is named."
-        raise Violation(reason, message, "; ".join(parts[:MAX_NAMED]) + more, node_errors=self.node_errors)
+        raise Violation(
+            reason,
+            message,
+            "; ".join(parts[:MAX_NAMED]) + more,
+            node_errors=self.node_errors,
+            general=tuple((code, words) for code, _, words in (text.partition(": ") for text in self.general)),
+        )
 
 
 def refuse(code: NodeReason, message: str, details: str = "") -> NoReturn:
     """Raises Violation for what concerns the workflow as a whole. The code stands first in `details`."""
     reason = Reason.WORKFLOW_MALFORMED if code in MALFORMED else Reason.POLICY_VIOLATION
-    raise Violation(reason, message, f"{code.value}: {details}" if details else code.value)
+    found = f"{code.value}: {details}" if details else code.value
+    raise Violation(reason, message, found, general=((code.value, message),))
 
 
 def shorten(value: Any) -> str:

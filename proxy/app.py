@@ -57,11 +57,7 @@ class Gate:
         rulebook = build_rulebook(config)
         self.metrics = Metrics()
         self.metrics.set_keys(config.keys)
-        self.audit = AuditTrail(
-            config.resolve(config.log.audit_file) if config.log.audit_file is not None else None,
-            config.log.audit_max_bytes,
-            config.log.audit_keep,
-        )
+        self.audit = AuditTrail(config.audit_file, config.log.audit_max_bytes, config.log.audit_keep)
         self._service_manager = ServiceManager()
         self._tasks = Tasks()
         directory = config.resolve(config.upstream.directory) if config.upstream.directory is not None else None

@@ -18,9 +18,22 @@ from proxy.exchange import Exchange
 from proxy.ledger import Job
 
 SUBMISSION: Final = "POST /prompt"
-_REFUSED_ROUTES: Final = frozenset(
-    {Reason.ROUTE_REFUSED, Reason.ADMINS_ONLY, Reason.SCOPE_MISSING, Reason.ORIGIN_FOREIGN, Reason.ROUTE_UNLISTED}
+REFUSED: Final = frozenset(
+    {
+        Reason.ROUTE_REFUSED,
+        Reason.ADMINS_ONLY,
+        Reason.SCOPE_MISSING,
+        Reason.ORIGIN_FOREIGN,
+        Reason.ROUTE_UNLISTED,
+        Reason.FILE_TYPE_REFUSED,
+        Reason.NAME_REFUSED,
+        Reason.STORAGE_FULL,
+        Reason.BODY_TOO_LARGE,
+    }
 )
+"""Of other calls than submissions. Rates are not among them: a client that polls would fill the trail."""
+MAX_OF_NOBODY: Final = 60
+"""Lines a minute of callers that nobody knows."""
 _log = logging.getLogger("comfygate")
 
 
@@ -36,6 +49,8 @@ class AuditTrail:
         self._is_open = False
         self._is_torn = False
         self._has_failed = False
+        self._minute = 0
+        self._of_nobody = 0
 
     def open(self) -> None:
         """Raises OSError: an operator who asked for a trail is told at the start when there can be none."""
@@ -69,14 +84,16 @@ class AuditTrail:
         if not self._is_open:
             return
         if exchange.route == SUBMISSION:
+            if exchange.principal is None and not self._has_room_for_nobody():
+                return
             is_refused = bool(exchange.reason) or exchange.status >= 400
             self.write(
                 "submission", decision="refused" if is_refused else "accepted", **_who(exchange), **exchange.notes
             )
         elif "login" in exchange.notes:
             self.write("login", **_who(exchange), **exchange.notes)
-        elif exchange.reason in _REFUSED_ROUTES:
-            self.write("refused", **_who(exchange))
+        elif exchange.reason in REFUSED:
+            self.write("refused", **_who(exchange), **exchange.notes)
 
     def job_ended(self, job: Job) -> None:
         self.write(
@@ -89,6 +106,15 @@ class AuditTrail:
             gpu_seconds=round(job.gpu_s, 3),
             **({"failing_class": job.failing_class} if job.failing_class else {}),
         )
+
+    def _has_room_for_nobody(self) -> bool:
+        # SECURITY: rotation keeps a bounded number of bytes, so a stranger who submits without a key, again and again, would push out what
+        # the tenants did (test_audit.py::test_a_stranger_cannot_fill_the_trail). The log and the metrics have every one of them.
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._of_nobody = minute, 0
+        self._of_nobody += 1
+        return self._of_nobody <= MAX_OF_NOBODY
 
     def _append(self, line: bytes) -> None:
         failure: OSError | None = None
@@ -110,7 +136,7 @@ class AuditTrail:
             raise failure
 
     def _open_file(self, file: Path) -> int:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = self._handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         self._size = os.fstat(handle).st_size
         # The machine may have stopped in the middle of a line.

@@ -1,4 +1,4 @@
-"""The command line: `comfygate init | demo | serve | check | keys | policy | audit | connect`. Parses, calls, prints; the work is elsewhere."""
+"""The command line: `comfygate init | demo | serve | check | keys | policy | audit | why | connect`. Parses, calls, prints; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ app.command("init")(init.init)
 app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("audit")(audit.audit)
+app.command("why")(audit.why)
 app.command("demo")(demo.demo)
 app.command("connect")(connect.connect)
 

@@ -112,6 +112,8 @@ class Refusal:
     details: str = ""
     node_errors: Mapping[str, Any] = field(default_factory=dict)
     headers: tuple[tuple[str, str], ...] = ()
+    general: tuple[tuple[str, str], ...] = ()
+    """(code, sentence) of what concerns a workflow as a whole; for the record, the answer has it in `details`."""
 
     @property
     def type(self) -> str:
@@ -136,7 +138,14 @@ def refusal_for(error: Exception) -> Refusal | None:
     """The answer for one of the gate's own errors, None for a bug."""
     match error:
         case Violation():
-            return Refusal(_STATUS[error.reason], error.reason, error.message, error.details, error.node_errors)
+            return Refusal(
+                _STATUS[error.reason],
+                error.reason,
+                error.message,
+                error.details,
+                error.node_errors,
+                general=error.general,
+            )
         case Unauthenticated():
             return Refusal(401, error.reason, error.message, headers=(("WWW-Authenticate", CHALLENGE), *error.headers))
         case IssuerUnavailable():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Final, assert_never
@@ -38,6 +38,7 @@ from policy.table import TABLE
 from policy.violation import Reason, Violation
 from proxy import body, headers
 from proxy.answers import forwarded_headers, is_upgrade, refuse, reply_with, send_large, stamp
+from proxy.audit import SUBMISSION
 from proxy.bodyroom import BodyPlace
 from proxy.conversation import Conversation
 from proxy.credentials import CREDENTIAL_PARAMETERS
@@ -47,6 +48,7 @@ from proxy.exchange import Exchange
 from proxy.listeners import HEALTH_PATH, is_reserved, prove
 from proxy.misplaced import search_head, told
 from proxy.pages.target import root_of
+from proxy.refusals import describe, describe_comfyuis
 from proxy.services import Services
 from proxy.tasks import Tasks
 from proxy.turns import Turns
@@ -55,8 +57,6 @@ from proxy.upstream import SMALL_BYTES
 
 LARGE_AT_ONCE: Final = 2
 """Of one tenant: answers that are made of whole workflows."""
-MAX_AUDITED: Final = 50
-"""Classes of one refused workflow in the audit trail."""
 
 Locate = Callable[[Request], tuple[Folder, UpstreamPath] | None]
 
@@ -190,7 +190,10 @@ class Pipeline:
                 held = talk.hold_in(turn, ask(incoming))
                 # What only reads ends with its client; else many that left would go on reading.
                 is_read = match.route.method == "GET"
-                return reply_with(exchange, told(await (held if is_read else self._finish(held)), incoming.left_out))
+                reply = await (held if is_read else self._finish(held))
+                if exchange.route == SUBMISSION:
+                    exchange.notes |= describe_comfyuis(reply)
+                return reply_with(exchange, told(reply, incoming.left_out))
             case Describes(rule=describe):
                 kept = await services.shelf.get(match, incoming, describe)
                 return reply_with(exchange, kept.answer(request.headers))
@@ -332,8 +335,8 @@ class Pipeline:
 
     def _failed(self, request: web.BaseRequest, exchange: Exchange, error: Exception) -> web.StreamResponse:
         refusal = refusal_for(error)
-        if refusal is not None and refusal.node_errors:
-            exchange.notes |= _faults(refusal.node_errors)
+        if refusal is not None:
+            exchange.notes |= describe(refusal)
         if isinstance(error, ClientGone | ConnectionResetError):
             exchange.reason = "client-gone"
             if exchange.status != 101:
@@ -362,15 +365,6 @@ def _document(raw: bytes, route: Route) -> Any:
         if route.body is Body.LENIENT:
             return None
         raise
-
-
-def _faults(node_errors: Mapping[str, Any]) -> dict[str, Any]:
-    """Classes and reasons of a refused workflow, for the audit trail; no values of inputs."""
-    errors = [error for entry in node_errors.values() for error in entry["errors"]]
-    return {
-        "classes": sorted({str(entry["class_type"]) for entry in node_errors.values()})[:MAX_AUDITED],
-        "reasons": sorted({str(error["type"]) for error in errors}),
-    }
 
 
 def _without_credentials(query: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

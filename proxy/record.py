@@ -13,6 +13,7 @@ from proxy.audit import AuditTrail
 from proxy.config.server import LogSettings
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
+from proxy.refusals import RecentRefusals
 
 
 class RequestLog:
@@ -47,6 +48,7 @@ class Recorder:
     """What happens once per exchange, whatever became of it."""
 
     def __init__(self, metrics: Metrics, log: RequestLog, audit: AuditTrail) -> None:
+        self.refusals = RecentRefusals()
         self._metrics = metrics
         self._log = log
         self._audit = audit
@@ -55,6 +57,7 @@ class Recorder:
         self._metrics.count(exchange)
         self._log.write(exchange)
         self._audit.exchange(exchange)
+        self.refusals.add(exchange)
 
 
 def request_log(style: Literal["auto", "json", "text"]) -> RequestLog:

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "COMFYGATE_UPSTREAM_URL": ("upstream", "url"),
     "COMFYGATE_LIMITS_STORAGE": ("limits", "storage"),
 }
+AUDIT_FILE: Final = "audit.jsonl"
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
 _ASSIGNMENT = re.compile(
     r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
@@ -87,6 +88,13 @@ class Config(Settings):
         if self.server.port and self.server.port == self.ops.port and self.server.host == self.ops.host:
             raise ValueError("ops.port must differ from server.port: health and metrics are never tunnelled")
         return self
+
+    @property
+    def audit_file(self) -> Path | None:
+        """Where the audit trail is, absolute or as the configuration file's own path; None: there is none."""
+        if "audit_file" not in self.log.model_fields_set:
+            return self.resolve(self.server.state_dir) / AUDIT_FILE
+        return self.resolve(self.log.audit_file) if self.log.audit_file is not None else None
 
     def resolve(self, path: Path) -> Path:
         """A path of the configuration, relative to the configuration file's folder."""

@@ -83,8 +83,8 @@ def test_the_gates_configuration_is_sound() -> None:
     assert compile_policies(GATE)
     assert urlsplit(GATE.upstream.url).hostname in SERVICES
     assert urlsplit(GATE.limits.storage).hostname in SERVICES
-    assert GATE.log.audit_file is not None
-    assert GATE.log.audit_file.is_relative_to(GATE.server.state_dir)
+    assert GATE.audit_file is not None
+    assert GATE.audit_file.is_relative_to(GATE.server.state_dir)
 
 
 def test_only_the_gate_reaches_comfyui() -> None:

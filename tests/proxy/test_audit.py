@@ -16,7 +16,7 @@ import pytest
 
 from policy.principal import Principal, TenantId
 from policy.violation import Reason
-from proxy.audit import AuditTrail, cut_off, is_since, read_trail
+from proxy.audit import MAX_OF_NOBODY, AuditTrail, cut_off, is_since, read_trail
 from proxy.exchange import Exchange
 from proxy.ledger import Job, Outcome
 
@@ -232,6 +232,10 @@ REFUSED_ROUTES = (
     Reason.SCOPE_MISSING,
     Reason.ORIGIN_FOREIGN,
     Reason.ROUTE_UNLISTED,
+    Reason.FILE_TYPE_REFUSED,
+    Reason.NAME_REFUSED,
+    Reason.STORAGE_FULL,
+    Reason.BODY_TOO_LARGE,
 )
 
 
@@ -241,14 +245,14 @@ REFUSED_ROUTES = (
         (exchange("POST /prompt"), {"event": "submission", "decision": "accepted", "status": 200}),
         (exchange("POST /prompt", 400), {"event": "submission", "decision": "refused", "status": 400}),
         (
-            exchange("POST /prompt", 400, "class-refused", notes={"classes": ["A"], "reasons": ["b"]}),
+            exchange("POST /prompt", 400, "class-refused", notes={"by": "gate", "violations": []}),
             {
                 "event": "submission",
                 "decision": "refused",
                 "status": 400,
                 "reason": "class-refused",
-                "classes": ["A"],
-                "reasons": ["b"],
+                "by": "gate",
+                "violations": [],
             },
         ),
         (exchange("POST /prompt", 499, "client-gone"), {"event": "submission", "decision": "refused", "status": 499,
@@ -280,6 +284,21 @@ def test_what_of_an_exchange_does_not(file: Path, seen: Exchange) -> None:
     with open_trail(file) as trail:
         trail.exchange(seen)
     assert file.read_bytes() == b""
+
+
+def test_a_stranger_cannot_fill_the_trail(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody with a key is kept out of it meanwhile, and after a minute there is room again."""
+    now = 600.0
+    monkeypatch.setattr("proxy.audit.time.monotonic", lambda: now)
+    with open_trail(file) as trail:
+        for _ in range(MAX_OF_NOBODY + 50):
+            trail.exchange(exchange("POST /prompt", 401, "credential-missing"))
+        assert len(entries(file)) == MAX_OF_NOBODY
+        trail.exchange(exchange("POST /prompt", principal=Principal("7f3a9c21", ALICE)))
+        assert entries(file)[-1]["tenant"] == "alice"
+        now = 660.0
+        trail.exchange(exchange("POST /prompt", 401, "credential-missing"))
+    assert len(entries(file)) == MAX_OF_NOBODY + 2
 
 
 def test_who_it_was(file: Path) -> None:

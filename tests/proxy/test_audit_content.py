@@ -73,18 +73,51 @@ async def test_an_accepted_submission_and_its_end(gate: Running) -> None:
     assert "duchess" not in gate.log.getvalue().decode()
 
 
-async def test_a_refused_submission_tells_classes_and_reasons_and_no_text(gate: Running) -> None:
+async def test_a_refused_submission_tells_each_violation_and_no_text(gate: Running) -> None:
     graph = telling() | {"4": node("LoadAudio", audio=SECRET_TEXT)}
     assert await gate.status("POST", "/prompt", "mallory", json={"prompt": graph}) in (400, 403)
     assert await gate.status("POST", "/prompt", "mallory", data=SECRET_TEXT) == 400
     assert await gate.status("POST", "/prompt", None, json={"prompt": graph}) == 401
     refused, malformed, nobodys = entries(gate, "submission")
     assert {entry["decision"] for entry in (refused, malformed, nobodys)} == {"refused"}
-    assert refused["classes"] == ["LoadAudio"]
-    assert refused["reasons"]
+    assert refused["by"] == "gate"
+    assert refused["violations"] == [
+        {
+            "node": "4",
+            "class": "LoadAudio",
+            "input": None,
+            "reason": "class-not-permitted",
+            "message": "This class is not permitted.",
+            "allowed": "the classes that /object_info lists",
+        }
+    ]
+    assert malformed["violations"][0]["reason"] == "body-malformed"
     assert all(entry["reason"] for entry in (refused, malformed, nobodys))
     assert [entry["tenant"] for entry in (refused, malformed, nobodys)] == ["mallory", "mallory", None]
     assert "duchess" not in str(entries(gate))
+
+
+async def test_what_comfyui_itself_refuses_has_its_reasons(gate: Running) -> None:
+    graph = telling()
+    graph["1"]["inputs"]["width"] = -5
+    del graph["3"]["inputs"]["value"]
+    for who in ("alice", "admin"):
+        assert await gate.status("POST", "/prompt", who, json={"prompt": graph}) == 400
+    for refused in entries(gate, "submission"):
+        assert (refused["decision"], refused["by"], refused["status"]) == ("refused", "comfyui", 400)
+        assert refused["reason"] == "prompt_outputs_failed_validation"
+        (small,) = [item for item in refused["violations"] if item["reason"] == "value_smaller_than_min"]
+        assert (small["node"], small["class"], small["input"]) == ("1", "EmptyImage", "width")
+        assert (small["found"], small["allowed"]) == ("-5", "at least 1")
+
+
+async def test_refused_uploads(gate: Running) -> None:
+    form = aiohttp.FormData()
+    form.add_field("image", b"plain words", filename="words.txt")
+    assert await gate.status("POST", "/upload/image", "alice", data=form) == 403
+    (refused,) = entries(gate, "refused")
+    assert (refused["route"], refused["reason"], refused["by"]) == ("POST /upload/image", "file-type-refused", "gate")
+    assert refused["violations"][0]["message"]
 
 
 async def test_logins(gate: Running) -> None:
