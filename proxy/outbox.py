@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 MAX_BYTES: Final = 32 * 1024**2
-"""Of all frames that wait; a whole picture (SaveImageWebsocket) must fit."""
-MAX_PREVIEW_BYTES: Final = 2 * 1024**2
-"""Of previews that wait: the newest ones are worth keeping."""
+"""Of all frames that wait behind the newest: a client that reads gets every frame, however large. More waits for PATIENCE_S only."""
+PATIENCE_S: Final = 60.0
+"""How long the oldest frame may wait while more than MAX_BYTES do: a series of large results takes a while on a slow line."""
+MOST_BYTES: Final = 4 * MAX_BYTES
+"""However short they wait."""
+MAX_PREVIEW_BYTES: Final = 4 * 1024**2
+"""Of previews that wait behind the newest."""
+LARGEST_PREVIEW_BYTES: Final = 512 * 1024
+"""A larger picture is no preview (ComfyUI's are 512 pixels wide unless its operator says otherwise) but a result (ETN_SendImageWebSocket)."""
 FRAME_OVERHEAD_BYTES: Final = 200
 
 _PREVIEW_JPEG: Final = b"\x00\x00\x00\x01\x00\x00\x00\x01"
@@ -35,6 +43,8 @@ class Close:
 
 def is_preview(data: bytes) -> bool:
     """Whether a binary event may be lost: a JPEG preview is shown for a moment, a PNG may be the result of SaveImageWebsocket."""
+    if len(data) > LARGEST_PREVIEW_BYTES:
+        return False
     if data.startswith(_PREVIEW_JPEG):
         return True
     return data.startswith(_PREVIEW_WITH_METADATA) and b"image/jpeg" in data[8:1024]
@@ -43,8 +53,21 @@ def is_preview(data: bytes) -> bool:
 class Outbox:
     """Frames in order; `put` never waits. dropped_previews and sent_frames are for the metrics."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES, max_preview_bytes: int = MAX_PREVIEW_BYTES) -> None:
+    def __init__(
+        self,
+        max_bytes: int = MAX_BYTES,
+        max_preview_bytes: int = MAX_PREVIEW_BYTES,
+        *,
+        patience_s: float = PATIENCE_S,
+        most_bytes: int = MOST_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._frames: deque[Frame] = deque()
+        self._since_s = 0.0
+        """When the client last took a frame, or began to owe one."""
+        self._patience_s = patience_s
+        self._most_bytes = most_bytes
+        self._clock = clock
         self._max_bytes = max_bytes
         self._max_preview_bytes = max_preview_bytes
         self._bytes = 0
@@ -66,17 +89,25 @@ class Outbox:
         return self._close is not None
 
     def put(self, frame: Frame) -> None:
-        """Adds a frame. When previews wait in excess the oldest are dropped; when all else is too much, the client is given up."""
+        """Adds a frame. When previews wait in excess the oldest are dropped; when all else is too much, the client is given up.
+
+        What counts is what waits behind the frame that is added: its size is not the client's doing.
+        """
         if self._close is not None:
+            return
+        if not self._frames:
+            self._since_s = self._clock()
+        elif self._preview_bytes > self._max_preview_bytes or self._bytes > self._max_bytes:
+            self._drop_previews()
+        waited_s = self._clock() - self._since_s
+        if self._bytes > self._most_bytes or (self._bytes > self._max_bytes and waited_s >= self._patience_s):
+            told = f"the client reads too slowly: {self._bytes / 1024**2:.1f} MiB wait, nothing was taken for {waited_s:.0f} s"
+            self.close(Close(1008, told), at_once=True)
             return
         self._frames.append(frame)
         self._bytes += frame.cost_bytes
         if frame.is_preview:
             self._preview_bytes += frame.cost_bytes
-        if self._preview_bytes > self._max_preview_bytes or self._bytes > self._max_bytes:
-            self._drop_previews()
-        if self._bytes > self._max_bytes:
-            self.close(Close(1008, "the client reads too slowly"), at_once=True)
         self._ready.set()
 
     def close(self, close: Close, *, at_once: bool = False) -> None:
@@ -94,6 +125,7 @@ class Outbox:
         while True:
             if self._frames:
                 frame = self._frames.popleft()
+                self._since_s = self._clock()
                 self._forget(frame)
                 self.sent_frames += 1
                 self.sent_bytes += len(frame.data)

@@ -118,12 +118,13 @@ class EventStream:
 
     async def run(self) -> None:
         """Drains ComfyUI until it closes."""
+        close = UPSTREAM_GONE
         try:
-            await websocket.drain(self._socket, self._deliver)
+            close = await websocket.drain(self._socket, self._deliver)
         finally:
             self.is_open = False
             if self._outbox is not None:
-                self._outbox.close(UPSTREAM_GONE)
+                self._outbox.close(close if close.code == websocket.TOO_BIG else UPSTREAM_GONE)
             await self._socket.close()
             if not self.is_closing:
                 self.ended.set()

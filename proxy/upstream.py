@@ -21,7 +21,7 @@ MAX_REPLY_BYTES: Final = 256 * 1024**2
 """Bound of an answer that a rule reads; a long history with large graphs is the largest."""
 
 MAX_EVENT_BYTES: Final = 64 * 1024**2
-"""Bound of one event; a client that reads at once could not be sent half of it (proxy/outbox.py). Nodes double texts without end."""
+"""Bound of one event: a picture of 16 megapixels without compression. Nodes double texts without end."""
 
 SMALL_BYTES: Final = 64 * 1024
 PING_INTERVAL_S: Final = 30.0

@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import aiohttp
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from proxy.outbox import Close, Frame, Outbox, is_preview
 from proxy.sockets import UPSTREAM_GONE
-from proxy.upstream import PING_INTERVAL_S
+from proxy.upstream import MAX_EVENT_BYTES, PING_INTERVAL_S
 
 MAX_CLIENT_MESSAGE_BYTES: Final = 4 * 1024**2
 """What ComfyUI itself takes from a client (comfyui-api E.5)."""
 
+TOO_BIG: Final = int(WSCloseCode.MESSAGE_TOO_BIG)
 _CLOSE_TIMEOUT_S: Final = 2.0
 FromClient = Callable[[str | bytes], Awaitable[None]]
 UpstreamSocket = aiohttp.ClientWebSocketResponse
@@ -100,6 +101,8 @@ async def drain(socket: UpstreamSocket, deliver: Callable[[Frame], None]) -> Clo
             deliver(Frame(message.data, is_preview(message.data)))
         elif message.type is WSMsgType.CLOSE:
             return Close(sendable(message.data), str(message.extra or ""))
+        elif socket.close_code == TOO_BIG:
+            return Close(TOO_BIG, f"ComfyUI sent an event of more than {MAX_EVENT_BYTES // 1024**2} MiB")
         else:
             return UPSTREAM_GONE
 

@@ -31,6 +31,8 @@ FLAGS = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
 class FakeSocket:
     """ComfyUI's end: gives what the test puts in, notes what it is sent. refuses: sending fails, as to a peer that has gone."""
 
+    close_code: int | None = None
+
     def __init__(self) -> None:
         self.frames: asyncio.Queue[WSMessage] = asyncio.Queue()
         self.sent: list[str] = []

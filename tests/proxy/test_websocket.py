@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType, web
 
+from proxy.outbox import MAX_BYTES
 from proxy.sockets import GATE_STOPS
 from proxy.websocket import MAX_CLIENT_MESSAGE_BYTES, sendable
 from tests.harness import Running, running_gate
@@ -37,7 +38,9 @@ async def before(folder: Path, talk: Talk) -> AsyncIterator[Running]:
 
 
 def dial(gate: Running, target: str = "/ws?clientId=tab", **more: Any) -> Any:
-    return gate.session.ws_connect(gate.address(target), headers=gate.headers("admin"), **{"max_msg_size": 0, **more})
+    return gate.session.ws_connect(
+        gate.address(target), **{"headers": gate.headers("admin"), "max_msg_size": 0, **more}
+    )
 
 
 async def echo(socket: web.WebSocketResponse, request: web.BaseRequest) -> None:
@@ -286,3 +289,32 @@ async def test_a_revoked_key_closes_its_sockets(gate: Running) -> None:
                 pass
         assert (message.type, message.data) == (WSMsgType.CLOSE, 4401)
         assert not other.closed
+
+
+async def test_a_client_that_reads_gets_what_is_larger_than_all_that_may_wait(tmp_path: Path) -> None:
+    large = b"\x00\x00\x00\x01\x00\x00\x00\x02" + b"x" * (MAX_BYTES + MIB)
+
+    async def send(socket: web.WebSocketResponse, request: web.BaseRequest) -> None:
+        await socket.send_bytes(large)
+        await socket.send_str("the next")
+        await socket.receive()
+
+    async with before(tmp_path, send) as gate, dial(gate) as socket:
+        assert (await socket.receive()).data == large
+        assert (await socket.receive()).data == "the next"
+
+
+@pytest.mark.parametrize("who", ["admin", "alice"])
+async def test_an_event_that_is_too_large_is_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    monkeypatch.setattr("proxy.upstream.MAX_EVENT_BYTES", 1000)
+
+    async def send(socket: web.WebSocketResponse, request: web.BaseRequest) -> None:
+        await socket.send_bytes(b"x" * 1001)
+        await socket.receive()
+
+    async with before(tmp_path, send) as gate, dial(gate, headers=gate.headers(who)) as socket:
+        told = await socket.receive()
+        assert (told.type, told.data) == (WSMsgType.CLOSE, 1009)
+        assert told.extra == "ComfyUI sent an event of more than 64 MiB"
