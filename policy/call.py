@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NewType
 from urllib.parse import quote, unquote_to_bytes
 
+from policy.documents import Document
 from policy.violation import Reason, Violation
 
 UpstreamPath = NewType("UpstreamPath", str)
@@ -98,6 +99,8 @@ class JobNews:
     temp_files: tuple[str, ...] = ()
     has_ended: bool = False
     is_deleted: bool = False
+    documents: tuple[Document, ...] = ()
+    """To be shown again without asking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,11 @@ class ClaimJob:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
+    """created_ms: Unix time."""
+
     prompt_id: str
     number: float
+    created_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,18 @@ class ReleaseJob:
     prompt_id: str
 
 
-Step = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | ReleaseJob
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Asks for the result of a pure function of so many bytes: beside the event loop when they are many, since everybody waits for that.
+
+    The function reads nothing that changes.
+    """
+
+    function: Callable[[], Any]
+    size: int
+
+
+Step = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | ReleaseJob | Work
 Dialogue = Generator[Step, Any, ClientReply]
 """A rule that needs several answers: it yields a step, is sent the answer (an UpstreamReply, a list of them, a ClaimedJob, None), and returns the reply.
 

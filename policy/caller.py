@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from policy.call import ClientCall
 from policy.catalogue import Catalogue
+from policy.documents import NoDocuments, OwnDocuments
 from policy.namespace import Namespace
 from policy.principal import Principal
 
@@ -65,6 +66,7 @@ class Caller:
     files: OwnFiles = field(default_factory=OwnFiles)
     shared_inputs: tuple[str, ...] = ()
     upload_types: frozenset[str] = frozenset({"image", "audio", "video", "mask"})
+    documents: OwnDocuments = field(default_factory=NoDocuments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class Budget(StrEnum):
     """Asking again and again after one's own jobs, and sockets that come back: what clients and pages do by themselves while a person waits."""
     WEB_UI = "web_ui_files"
     """The web UI's files: hundreds for one load of the page."""
+    PREVIEW = "previews"
+    """Pictures that ComfyUI makes for a call, on its event loop."""
 
 
 class Prefix(Enum):

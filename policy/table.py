@@ -73,7 +73,7 @@ EXECUTION = (
         time_limit_s=PATIENT_S,
         needs_catalogue=True,
     ),
-    _poll("/queue", Rewrites(jobs.queue, jobs.keep_own_queue), is_large=True),
+    _poll("/queue", Asks(jobs.queue), is_large=True),
     _row("POST", "/queue", SUBMIT, Asks(jobs.edit_queue), body=Body.JSON),
     _row("POST", "/interrupt", SUBMIT, Asks(jobs.interrupt), body=Body.LENIENT),
     _row("POST", "/free", SUBMIT, AdminsOnly("it unloads models for every tenant"), body=Body.JSON),

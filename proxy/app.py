@@ -24,6 +24,7 @@ from proxy.disk import Disk
 from proxy.files import TenantFiles
 from proxy.gatekeeper import Gatekeeper
 from proxy.gatepages import GatePages
+from proxy.keptjobs import Keeper, KeptJobs
 from proxy.ledger import Job, Ledger
 from proxy.limits.assembly import Limits
 from proxy.limits.underway import UnderWay
@@ -67,8 +68,10 @@ class Gate:
         except (OSError, ValueError) as error:
             raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
         ledger = Ledger(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
+        kept = KeptJobs()
+        self._keeper = Keeper(kept, ledger)
         self._desk = Desk(
-            ledger, self._limits.slots, self._limits.budgets, _weights(config), self._queued, self._is_taken
+            ledger, self._limits.slots, self._limits.budgets, _weights(config), self._queued, self._is_taken, kept
         )
         catalogue = CatalogueSource(upstream)
         observer = Observer(
@@ -78,6 +81,8 @@ class Gate:
             on_ended=self._ended,
             on_synced=self._desk.synced,
             on_connected=self._connected,
+            on_item=self._keeper.item,
+            on_entry=self._keeper.entry,
         )
         sockets = Sockets()
         self._streams = EventStreams(
@@ -107,6 +112,7 @@ class Gate:
             streams=self._streams,
             recorder=Recorder(self.metrics, log, self.audit),
             under_way=UnderWay(self._limits.allotment),
+            kept=kept,
         )
         self.pipeline = Pipeline(self.services)
         self._ops = Ops(self.metrics, observer, self._refresh_gauges)
@@ -154,6 +160,7 @@ class Gate:
         await self._tasks.stop()
         await self._streams.stop()
         await self.services.observer.stop()
+        await self._keeper.stop()
         await self.public.stop()
         await self.ops.stop()
         await _stop_verifiers(self.services.rulebook)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 
-from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, ReleaseJob, Step, UpstreamCall, UpstreamReply
+from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, ReleaseJob, Step, UpstreamCall, UpstreamReply, Work
 from policy.principal import Principal
 from proxy.exchange import Exchange
 from proxy.jobdesk import JobDesk
 from proxy.upstream import Upstream
+
+WORK_BYTES: Final = 32 * 1024
+"""What is more work than that is done in a thread."""
 
 
 class Conversation:
@@ -71,6 +74,10 @@ class Conversation:
                 self._desk.release(step.prompt_id)
                 self._claimed = None
                 return None
+            case Work():
+                if step.size <= WORK_BYTES:
+                    return step.function()
+                return await asyncio.to_thread(step.function)
             case _:
                 try:
                     async with asyncio.TaskGroup() as group:

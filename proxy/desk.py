@@ -9,9 +9,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from policy.call import ClaimedJob, ClaimJob, JobNews
+from policy.documents import Kind
 from policy.fairness import FairQueue, Listed
 from policy.principal import Principal
 from policy.violation import Reason, Violation
+from proxy.keptjobs import KeptJobs
 from proxy.ledger import Job, JobState, Ledger, Outcome
 from proxy.limits.budgets import Budgets
 from proxy.limits.slots import Slots
@@ -35,6 +37,7 @@ class Desk:
         weights: Mapping[str, float],
         on_queued: Callable[[Job], None] = lambda job: None,
         is_taken: Callable[[str], Awaitable[bool]] = _is_unknown,
+        kept: KeptJobs | None = None,
     ) -> None:
         self._ledger = ledger
         self._slots = slots
@@ -42,6 +45,7 @@ class Desk:
         self._fair = FairQueue(weights)
         self._on_queued = on_queued
         self._is_taken = is_taken
+        self._kept = KeptJobs() if kept is None else kept
         self._tasks = Tasks()
 
     async def stop(self) -> None:
@@ -74,7 +78,8 @@ class Desk:
         except BaseException:
             self.release(job.prompt_id)
             raise
-        return ClaimedJob(job.prompt_id, job.number)
+        self._kept.forget(tenant, job.prompt_id)  # of an earlier job of the same id
+        return ClaimedJob(job.prompt_id, job.number, int(job.claimed_at_s * 1000))
 
     def submitted(self, job: ClaimedJob) -> None:
         """ComfyUI took the job."""
@@ -85,9 +90,16 @@ class Desk:
 
     def learned(self, news: JobNews) -> None:
         """What an answer to its tenant tells of a job, while the observer has still to ask."""
+        job = self._ledger.job(news.prompt_id)
+        if job is None:
+            return
         if news.is_deleted:
+            self._kept.forget(job.tenant, news.prompt_id)
             self._ledger.forget_history([news.prompt_id])
             return
+        for document in news.documents:
+            if document.kind is not Kind.ITEM or job.state is not JobState.ENDED:
+                self._kept.put(job.tenant, news.prompt_id, document)
         self._ledger.add_temp_files(news.prompt_id, news.temp_files)
         if news.has_ended:
             self._ledger.mark_over(news.prompt_id)
@@ -103,6 +115,7 @@ class Desk:
 
     def ended(self, job: Job) -> None:
         """However it ended: what it used is counted, what it held is free."""
+        self._kept.forget(job.tenant, job.prompt_id, Kind.ITEM)
         self._slots.free_job(job.prompt_id)
         if job.started_at_s is None or (job.outcome is Outcome.LOST and not job.gpu_s):
             self._fair.release(job.prompt_id)

@@ -39,7 +39,8 @@ def _get(*segments: str, **query: str) -> UpstreamCall:
 
 
 class Observer:
-    """on_started and on_ended are called once per job, on_synced after each comparison with the queue, on_connected after each
+    """on_started and on_ended are called once per job, on_synced after each comparison with the queue, on_item and
+    on_entry with what ComfyUI's queue and history say of a job, on_connected after each
     (re)connection, when the ledger was rebuilt."""
 
     def __init__(
@@ -50,6 +51,8 @@ class Observer:
         on_started: Callable[[Job], None] = lambda job: None,
         on_ended: Callable[[Job], None] = lambda job: None,
         on_synced: Callable[[], None] = lambda: None,
+        on_item: Callable[[Job, list[Any]], None] = lambda job, item: None,
+        on_entry: Callable[[Job, Any], None] = lambda job, value: None,
         on_connected: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._upstream = upstream
@@ -57,6 +60,8 @@ class Observer:
         self._on_started = on_started
         self._on_ended = on_ended
         self._on_synced = on_synced
+        self._on_item = on_item
+        self._on_entry = on_entry
         self._on_connected = on_connected
         self._tasks = Tasks()
         self._changed = asyncio.Event()
@@ -239,6 +244,7 @@ class Observer:
                 self._ledger.note_foreign(prompt_id)
             else:
                 self._ledger.submitted(prompt_id, _number_of(item))
+                self._on_item(job, item)
         return found
 
     async def _close(self, prompt_id: str, was_watched: bool) -> None:
@@ -252,6 +258,8 @@ class Observer:
         entry = reply.get(prompt_id) if isinstance(reply, dict) else None
         if self._ledger.end(job, entry, was_watched=was_watched):
             self._on_ended(job)
+        if entry is not None and not job.is_deleted:
+            self._on_entry(job, reply)
         if job.outcome is Outcome.LOST or job.is_deleted:
             self._ledger.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
 

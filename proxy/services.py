@@ -24,6 +24,7 @@ from proxy.exchange import Exchange
 from proxy.files import TenantFiles
 from proxy.gatekeeper import Gatekeeper
 from proxy.jobdesk import JobDesk
+from proxy.keptjobs import KeptJobs
 from proxy.ledger import Ledger
 from proxy.limits.address import ClientAddresses
 from proxy.limits.underway import UnderWay
@@ -117,6 +118,7 @@ class Services:
     streams: Streams
     recorder: Recorder
     under_way: UnderWay
+    kept: KeptJobs
     bodies: BodyRoom = field(default_factory=BodyRoom)
 
     async def caller(self, principal: Principal, route: Route) -> Caller:
@@ -131,4 +133,5 @@ class Services:
             files=await self.files.listing(principal.tenant) if route.needs_files else self.files.unknown,
             shared_inputs=self.rulebook.config.upstream.shared_inputs,
             upload_types=frozenset(self.rulebook.config.upstream.upload_types),
+            documents=self.kept.of(principal.tenant),
         )

@@ -24,6 +24,8 @@ MAX_EVENT_BYTES: Final = 64 * 1024**2
 """Bound of one event: a picture of 16 megapixels without compression. Nodes double texts without end."""
 
 SMALL_BYTES: Final = 64 * 1024
+LARGE_BYTES: Final = 256 * 1024
+"""JSON of more than that is read in a thread."""
 PING_INTERVAL_S: Final = 30.0
 HANDSHAKE_LIMIT_S: Final = 30.0
 """How long ComfyUI may take to accept a WebSocket, also while it blocks on /object_info."""
@@ -69,9 +71,9 @@ class UpstreamStream:
     async def whole(self, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
         """The bounded answer, its JSON parsed when it is JSON."""
         body = await self.body(max_bytes)
-        return UpstreamReply(
-            self.status, read_upstream_json(body), body, self.headers.get(hdrs.CONTENT_TYPE, "text/plain")
-        )
+        is_large = len(body) > LARGE_BYTES
+        value = await asyncio.to_thread(read_upstream_json, body) if is_large else read_upstream_json(body)
+        return UpstreamReply(self.status, value, body, self.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
 
 
 class Upstream:

@@ -45,6 +45,8 @@ allow = ["@core-image", "SlowProgress", "PrimitiveString", "StringConcatenate"]
 requests = "100000/minute"
 prompts = "100000/minute"
 uploads = "100000/minute"
+polls = "1000000/minute"
+previews = "100000/minute"
 queued_jobs = 1000
 websockets = 100
 {more}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
-from policy.call import ClientReply, Dialogue, JobNews, Opaque, UpstreamCall
+import orjson
+
+from policy.call import ClientReply, Dialogue, JobNews, Opaque, UpstreamCall, Work
 from policy.caller import OwnJobs, Request
+from policy.documents import Document, Kind, keep
 from policy.namespace import Namespace
-from policy.rules.jobs import MAX_ENTRIES, MAX_READ_BYTES, in_batches, json_call, own_or_absent, passed
+from policy.rules.jobs import MAX_ENTRIES, MAX_READ_BYTES, in_batches, job_call, json_call, own_or_absent, passed
 from policy.rules.results import (
     extra_data_to_client,
     graph_to_client,
@@ -118,15 +122,24 @@ def list_jobs(request: Request) -> Dialogue:
     rows: list[dict[str, Any]] = []
     news: list[JobNews] = []
     asked = read_bytes = 0
+    caller = request.caller
     for batch in in_batches(candidates[:MAX_ENTRIES]):
         if read_bytes >= MAX_READ_BYTES:
             break  # what was not asked for still counts in `total`, so the client asks for the next page
-        replies = yield tuple(_job_call(prompt_id) for prompt_id in batch)
-        for prompt_id, reply in zip(batch, replies, strict=True):
-            row = row_to_client(reply.value, prompt_id, request.caller.names, request.caller.jobs.place_of(prompt_id))
+        kept = {prompt_id: caller.documents.get(Kind.ROW, prompt_id) for prompt_id in batch}
+        missing = [prompt_id for prompt_id, document in kept.items() if document is None]
+        replies = (yield tuple(job_call(prompt_id) for prompt_id in missing)) if missing else ()
+        answers = dict(zip(missing, replies, strict=True))
+        for prompt_id, document in kept.items():
+            if document is not None:
+                row = orjson.loads(document.numbered(caller.jobs.place_of(prompt_id)))
+            else:
+                value = answers[prompt_id].value
+                row = row_to_client(value, prompt_id, caller.names, caller.jobs.place_of(prompt_id))
+                if row is not None:
+                    news.append(_news(value, row))
             if row is not None and row["status"] in query.statuses:
                 rows.append(row)
-                news.append(_news(reply.value))
         asked += len(batch)
         read_bytes += sum(len(reply.body) for reply in replies)
     if query.is_by_place:
@@ -141,8 +154,10 @@ def list_jobs(request: Request) -> Dialogue:
     return ClientReply(body={"jobs": rows, "pagination": pagination}, news=tuple(news))
 
 
-def _news(value: dict[str, Any]) -> JobNews:
-    return news_of(value["id"], value.get("outputs"), has_ended=value["status"] in _ENDED)
+def _news(value: dict[str, Any], row: dict[str, Any]) -> JobNews:
+    has_ended = value["status"] in _ENDED
+    told = news_of(value["id"], value.get("outputs"), has_ended=has_ended)
+    return replace(told, documents=(keep(Kind.ROW, row | {"priority": 0}),)) if has_ended else told
 
 
 def _list_candidates(jobs: OwnJobs, query: ListQuery) -> list[str]:
@@ -171,16 +186,11 @@ def _duration(row: dict[str, Any]) -> float:
     return end - start if isinstance(start, int | float) and isinstance(end, int | float) else 0
 
 
-def _job_call(prompt_id: str) -> UpstreamCall:
-    return UpstreamCall("GET", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id)))
-
-
 def row_to_client(value: Any, prompt_id: str, names: Namespace, number: int) -> dict[str, Any] | None:
     """A row of the list, None when ComfyUI knows no such job."""
     if not isinstance(value, dict) or value.get("id") != prompt_id or value.get("status") not in STATUSES:
         return None
-    row = {key: value[key] for key in _ROW_KEYS if key in value}
-    row["priority"] = number
+    row = {"priority": number} | {key: value[key] for key in _ROW_KEYS if key in value}
     if isinstance(value.get("execution_error"), dict):
         row["execution_error"] = scrub(value["execution_error"], names)
     preview = output_to_client(value.get("preview_output"), names)
@@ -191,24 +201,39 @@ def row_to_client(value: Any, prompt_id: str, names: Namespace, number: int) -> 
 
 def job(request: Request) -> Dialogue:
     """GET /api/jobs/{job_id}."""
-    prompt_id = request.call.parameters["job_id"]
-    reply = yield _job_call(own_or_absent(request, prompt_id))
+    prompt_id, caller = request.call.parameters["job_id"], request.caller
+    number = caller.jobs.place_of(prompt_id)
+    kept = caller.documents.get(Kind.JOB, prompt_id) if caller.jobs.owns(prompt_id) else None
+    if kept is not None:
+        body = yield Work(partial(kept.numbered, number), kept.size)
+        return ClientReply(body=body)
+    reply = yield job_call(own_or_absent(request, prompt_id))
     if reply.status != 200:
         return passed(reply)
-    names = request.caller.names
-    row = row_to_client(reply.value, prompt_id, names, request.caller.jobs.place_of(prompt_id))
-    if row is None:
+    shown = yield Work(partial(keep_job, reply.value, prompt_id, caller.names), len(reply.body))
+    if shown is None:
         return ClientReply(404, {"error": "Job not found"})
-    if "outputs" in reply.value:
-        row["outputs"] = outputs_to_client(reply.value["outputs"], names)
-        row["execution_status"] = status_to_client(reply.value.get("execution_status"), names)
-        workflow = reply.value.get("workflow")
+    body = yield Work(partial(shown.numbered, number), shown.size)
+    row = row_to_client(reply.value, prompt_id, caller.names, 0) or {}
+    news = _news(reply.value, row)
+    return ClientReply(body=body, news=(replace(news, documents=(*news.documents, shown)) if news.has_ended else news,))
+
+
+def keep_job(value: Any, prompt_id: str, names: Namespace) -> Document | None:
+    """The answer of `GET /api/jobs/{id}`, to be shown again; None when ComfyUI knows no such job."""
+    row = row_to_client(value, prompt_id, names, 0)
+    if row is None:
+        return None
+    if "outputs" in value:
+        row["outputs"] = outputs_to_client(value["outputs"], names)
+        row["execution_status"] = status_to_client(value.get("execution_status"), names)
+        workflow = value.get("workflow")
         workflow = workflow if isinstance(workflow, dict) else {}
         row["workflow"] = {
             "prompt": graph_to_client(workflow.get("prompt"), names),
             "extra_data": extra_data_to_client(workflow.get("extra_data"), names),
         }
-    return ClientReply(body=row, news=(_news(reply.value),))
+    return keep(Kind.JOB, row)
 
 
 def cancel(request: Request) -> UpstreamCall:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-from policy.call import ClientReply, Dialogue, JobNews, Opaque, UpstreamCall, UpstreamReply
-from policy.caller import OwnJobs, Request
-from policy.rules.results import entry_to_client, is_own_item, item_to_client, news_of
+from policy.call import ClientReply, Dialogue, JobNews, Opaque, Step, UpstreamCall, UpstreamReply, Work
+from policy.caller import Caller, OwnJobs, Request
+from policy.documents import Document, Kind, joined, keep, named
+from policy.namespace import Namespace
+from policy.rules.results import entry_to_client, item_to_client, news_of
 from policy.violation import Reason, Violation
 
 ABSENT_JOB: Final = "absent"
@@ -17,10 +20,12 @@ ABSENT_JOB: Final = "absent"
 
 MAX_ENTRIES: Final = 1000
 """How many jobs one answer shows, the newest first to stay."""
-BATCH: Final = 16
+BATCH: Final = 8
 """How many calls of one dialogue are under way at a time."""
-MAX_READ_BYTES: Final = 64 * 1024**2
-"""How much of ComfyUI's answers one answer is made of: workflows may be megabytes each, and the gate holds them for everybody's time."""
+MAX_READ_BYTES: Final = 8 * 1024**2
+"""How much of ComfyUI's answers is read for one answer: workflows may be megabytes each, and reading them takes everybody's time."""
+MAX_ANSWER_BYTES: Final = 16 * 1024**2
+"""Of one answer: what is kept costs little, and has to be sent."""
 
 JSON_TYPE: Final = "application/json"
 EMPTY: Final = ClientReply(content_type="text/plain")
@@ -59,37 +64,75 @@ def count_own(jobs: OwnJobs) -> int:
     return jobs.count_unfinished()
 
 
-def queue(request: Request) -> UpstreamCall:
-    """GET /queue."""
-    return UpstreamCall("GET", (Opaque("queue"),))
+def job_call(prompt_id: str) -> UpstreamCall:
+    return UpstreamCall("GET", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id)))
 
 
-def keep_own_queue(value: Any, request: Request) -> Any:
-    """Own items only. ComfyUI lists what waits as a heap: here it is in the order in which it runs."""
-    names = request.caller.names
-    running = [item for item in _items(value, "queue_running") if is_own_item(item, names)]
-    pending = [item for item in _items(value, "queue_pending") if is_own_item(item, names)]
-    pending.sort(key=_order)
-    first = request.caller.jobs.count_finished() + 1
-    return {
-        "queue_running": _number_items(running, first, request),
-        "queue_pending": _number_items(pending, first + len(running), request),
+def queue(request: Request) -> Dialogue:
+    """GET /queue: one's own items, in the order in which they run.
+
+    SECURITY: ComfyUI's own list holds everybody's workflows, so it is not read: what waits is kept since its submission, and what is
+    not is asked for by its id (tests/security/test_neighbours_cost.py).
+    """
+    jobs, documents = request.caller.jobs, request.caller.documents
+    first, running = jobs.count_finished() + 1, list(jobs.running())
+    waiting = list(jobs.pending())
+    items = {
+        prompt_id: document
+        for prompt_id in [*running, *waiting]
+        if (document := documents.get(Kind.ITEM, prompt_id)) is not None
     }
+    missing = [prompt_id for prompt_id in [*running, *waiting] if prompt_id not in items][:MAX_ENTRIES]
+    news: list[JobNews] = []
+    for batch in in_batches(missing):
+        replies = yield tuple(job_call(prompt_id) for prompt_id in batch)
+        for prompt_id, reply in zip(batch, replies, strict=True):
+            read = partial(read_item, reply.value, prompt_id, request.caller.names)
+            document = yield Work(read, len(reply.body))
+            if document is not None:
+                items[prompt_id] = document
+                news.append(JobNews(prompt_id, documents=(document,)))
+    parts = [
+        sorted((items[prompt_id] for prompt_id in ids if prompt_id in items), key=lambda item: item.order)
+        for ids in (running, waiting)
+    ]
+    body = yield Work(partial(_write_queue, parts[0], parts[1], first), sum(item.size for item in items.values()))
+    return ClientReply(body=body, news=tuple(news))
 
 
-def _items(value: Any, key: str) -> list[Any]:
-    items = value.get(key) if isinstance(value, dict) else None
-    return items if isinstance(items, list) else []
+def _write_queue(running: Sequence[Document], pending: Sequence[Document], first: int) -> bytes:
+    """Both lists, numbered on. What goes beyond the bound is listed without its workflow: that a job waits is always told."""
+    shown: list[list[tuple[int, Document]]] = [[], []]
+    total = 0
+    for index, item in enumerate([*running, *pending]):
+        total += item.size
+        kept = item if total <= MAX_ANSWER_BYTES else item.without_workflow()
+        shown[index >= len(running)].append((first + index, kept))
+    return b'{"queue_running":' + joined(shown[0]) + b',"queue_pending":' + joined(shown[1]) + b"}"
 
 
-def _order(item: list[Any]) -> tuple[float, str]:
+def keep_item(item: Any, names: Namespace) -> Document | None:
+    """An item of ComfyUI's queue, as it lists it, to be shown again; None when it is not the tenant's."""
+    shown = item_to_client(item, names, 0)
+    return None if shown is None else keep(Kind.ITEM, shown, shown[1], _order(item))
+
+
+def read_item(value: Any, prompt_id: str, names: Namespace) -> Document | None:
+    """The same of a waiting job that was asked for by its id; None when ComfyUI knows none. It does not tell which nodes are outputs."""
+    if (
+        not isinstance(value, dict)
+        or value.get("id") != prompt_id
+        or value.get("status") not in ("pending", "in_progress")
+    ):
+        return None
+    workflow = value.get("workflow")
+    workflow = workflow if isinstance(workflow, dict) else {}
+    return keep_item([value.get("priority"), prompt_id, workflow.get("prompt"), workflow.get("extra_data"), []], names)
+
+
+def _order(item: list[Any]) -> float:
     number = item[0]
-    return (float(number) if isinstance(number, int | float) else 0.0, item[1])
-
-
-def _number_items(items: Iterable[Any], first: int, request: Request) -> list[list[Any]]:
-    shown = (item_to_client(item, request.caller.names, first + index) for index, item in enumerate(items))
-    return [item for item in shown if item is not None]
+    return float(number) if isinstance(number, int | float) else 0.0
 
 
 def edit_queue(request: Request) -> Dialogue:
@@ -133,11 +176,7 @@ def interrupt(request: Request) -> Dialogue:
             raise Violation(Reason.BODY_MALFORMED, "`prompt_id` must be a string.")
         targets = [own_or_absent(request, prompt_id)]
     else:
-        reply = yield queue(request)
-        if reply.status != 200:
-            return passed(reply)
-        running = _items(reply.value, "queue_running")
-        targets = [Opaque(item[1]) for item in running if is_own_item(item, request.caller.names)]
+        targets = yield from _running(request)
     # Always with an id: without one ComfyUI stops whatever runs by the time that it reads the call.
     for target in targets:
         reply = yield json_call("POST", ("interrupt",), {"prompt_id": target})
@@ -146,51 +185,96 @@ def interrupt(request: Request) -> Dialogue:
     return EMPTY
 
 
+def _running(request: Request) -> Generator[Step, Any, list[Opaque]]:
+    """One's own running job. While some wait the first may have just begun: ComfyUI lists what runs, without workflows."""
+    jobs = request.caller.jobs
+    running = list(jobs.running())
+    if not running and jobs.pending():
+        reply = yield UpstreamCall("GET", (Opaque("api"), Opaque("jobs")), (("status", Opaque("in_progress")),))
+        rows = reply.value.get("jobs") if reply.status == 200 and isinstance(reply.value, dict) else None
+        listed = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        # Before 0.33 nothing lists it; an interrupt of a job that does not run is passed over.
+        running = [prompt_id for prompt_id in listed if isinstance(prompt_id, str) and jobs.owns(prompt_id)]
+        running = running if isinstance(rows, list) else list(jobs.pending()[:1])
+    return [Opaque(prompt_id) for prompt_id in running]
+
+
 def history_of(request: Request) -> Dialogue:
     """GET /history/{prompt_id}: `{}` for what is unknown."""
-    prompt_id = request.call.parameters["prompt_id"]
-    reply = yield _entry_call(own_or_absent(request, prompt_id))
-    if reply.status != 200:
-        return passed(reply)
-    shown = _entries(reply.value, prompt_id, request)
-    return ClientReply(body=shown, news=_news(reply.value, shown))
+    prompt_id, caller = request.call.parameters["prompt_id"], request.caller
+    number = caller.jobs.place_of(prompt_id)
+    news: tuple[JobNews, ...] = ()
+    entry = _kept(caller, Kind.ENTRY, prompt_id)
+    if entry is None:
+        reply = yield _entry_call(own_or_absent(request, prompt_id))
+        if reply.status != 200:
+            return passed(reply)
+        entry = yield Work(partial(keep_entry, reply.value, prompt_id, caller.names), len(reply.body))
+        if entry is None:
+            return ClientReply(body={})
+        news = (_news(reply.value, prompt_id, entry),)
+    body = yield Work(partial(named, [(prompt_id, number, entry)]), entry.size)
+    return ClientReply(body=body, news=news)
+
+
+def _kept(caller: Caller, kind: Kind, prompt_id: str) -> Document | None:
+    return caller.documents.get(kind, prompt_id) if caller.jobs.owns(prompt_id) else None
 
 
 def _entry_call(prompt_id: str) -> UpstreamCall:
     return UpstreamCall("GET", (Opaque("history"), Opaque(prompt_id)))
 
 
-def _entries(value: Any, prompt_id: str, request: Request) -> dict[str, Any]:
+def keep_entry(value: Any, prompt_id: str, names: Namespace) -> Document | None:
+    """An entry of the answer of `GET /history/{id}`, to be shown again: it never changes. None when there is none of the tenant's."""
     entry = value.get(prompt_id) if isinstance(value, dict) else None
-    shown = entry_to_client(entry, request.caller.names, request.caller.jobs.place_of(prompt_id))
-    return {} if shown is None else {prompt_id: shown}
+    shown = entry_to_client(entry, names, 0)
+    return None if shown is None else keep(Kind.ENTRY, shown)
 
 
-def _news(value: Any, shown: dict[str, Any]) -> tuple[JobNews, ...]:
-    return tuple(news_of(prompt_id, value[prompt_id].get("outputs"), has_ended=True) for prompt_id in shown)
+def _news(value: Any, prompt_id: str, entry: Document) -> JobNews:
+    told = news_of(prompt_id, value[prompt_id].get("outputs"), has_ended=True)
+    return replace(told, documents=(entry,))
 
 
 def history(request: Request) -> Dialogue:
-    """GET /history: each of one's own entries is asked for by its id, so the cost is that of one's own jobs, not of everybody's."""
-    chosen = _choose_entries(request.caller.jobs.finished(), _number(request, "max_items"), _number(request, "offset"))
-    entries: dict[str, Any] = {}
+    """GET /history: what is kept, the newest first to stay; other entries of one's own are asked for by their ids.
+
+    SECURITY: a hundred submissions of the largest size would fill the gate's memory, and keep its event loop busy
+    (tests/security/test_large_answers.py).
+    """
+    caller = request.caller
+    chosen = _choose_entries(caller.jobs.finished(), _number(request, "max_items"), _number(request, "offset"))
+    shown: list[tuple[str, int, Document]] = []
     news: list[JobNews] = []
-    read_bytes = 0
+    asked_bytes = total = 0
     for batch in reversed([*in_batches(chosen[-MAX_ENTRIES:])]):
-        # SECURITY: a hundred submissions of the largest size would fill the gate's memory (tests/security/test_large_answers.py).
-        if read_bytes >= MAX_READ_BYTES:
-            break
-        replies = yield tuple(_entry_call(prompt_id) for prompt_id in batch)
-        older: dict[str, Any] = {}
-        for prompt_id, reply in zip(batch, replies, strict=True):
+        entries = {prompt_id: caller.documents.get(Kind.ENTRY, prompt_id) for prompt_id in batch}
+        missing = [prompt_id for prompt_id, entry in entries.items() if entry is None]
+        replies = (yield tuple(_entry_call(prompt_id) for prompt_id in missing)) if missing else ()
+        for prompt_id, reply in zip(missing, replies, strict=True):
             if reply.status != 200:
                 return passed(reply)
-            shown = _entries(reply.value, prompt_id, request)
-            older |= shown
-            news += _news(reply.value, shown)
-            read_bytes += len(reply.body)
-        entries = older | entries
-    return ClientReply(body=entries, news=tuple(news))
+            asked_bytes += len(reply.body)
+            entry = entries[prompt_id] = yield Work(
+                partial(keep_entry, reply.value, prompt_id, caller.names), len(reply.body)
+            )
+            if entry is not None:
+                news.append(_news(reply.value, prompt_id, entry))
+        found = [
+            (prompt_id, caller.jobs.place_of(prompt_id), entry)
+            for prompt_id, entry in entries.items()
+            if entry is not None
+        ]
+        for item in reversed(found):
+            total += item[2].size
+            if shown and total > MAX_ANSWER_BYTES:
+                break
+            shown.append(item)
+        if asked_bytes >= MAX_READ_BYTES or total > MAX_ANSWER_BYTES:
+            break
+    body = yield Work(partial(named, shown[::-1]), total)
+    return ClientReply(body=body, news=tuple(news))
 
 
 def _number(request: Request, name: str) -> int | None:

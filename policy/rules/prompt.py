@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from policy.call import ClaimJob, ClientReply, Dialogue, ReleaseJob, UpstreamReply
+from policy.call import ClaimJob, ClientReply, Dialogue, JobNews, ReleaseJob, UpstreamReply, Work
 from policy.caller import Caller, Request
 from policy.catalogue import NodeClass
 from policy.document import parse_json
 from policy.judge import OPEN, JudgedPrompt, judge, judge_document
-from policy.rules.jobs import json_call
+from policy.rules.jobs import json_call, keep_item
 from policy.rules.results import UNNAMED_CLIENT, scrub
 from policy.violation import Reason, Violation
 from policy.workflow_files import file_inputs, rewrite_nodes
@@ -32,13 +33,34 @@ def submit(request: Request) -> Dialogue:
         yield ReleaseJob(claimed.prompt_id)
         return refusal_to_client(reply, caller, judged.nodes)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
+    outputs = _outputs(judged, nodes, node_errors, caller)
+    extra = document["extra_data"] | {"create_time": claimed.created_ms}
+    item = [claimed.number, claimed.prompt_id, nodes, extra, outputs]
+    # SECURITY: what `GET /queue` shows of it is kept, since ComfyUI's own list holds everybody's (policy/rules/jobs.py, queue).
+    shown = yield Work(partial(keep_item, item, caller.names), len(request.raw))
     return ClientReply(
         body={
             "prompt_id": claimed.prompt_id,
             "number": caller.jobs.place_of(claimed.prompt_id),
             "node_errors": node_errors_to_client(node_errors, caller, judged.nodes),
-        }
+        },
+        news=(JobNews(claimed.prompt_id, documents=(shown,)),),
     )
+
+
+def _outputs(judged: JudgedPrompt, nodes: Mapping[str, Any], node_errors: Any, caller: Caller) -> list[str]:
+    """The nodes that ComfyUI will run a workflow for: its outputs, those that the client chose, without those that are wrong."""
+    wrong = node_errors if isinstance(node_errors, Mapping) else {}
+    chosen = judged.partial_execution_targets
+    classes = {node_id: caller.catalogue.get(node["class_type"]) for node_id, node in nodes.items()}
+    return [
+        node_id
+        for node_id, node_class in classes.items()
+        if node_class is not None
+        and node_class.is_output_node
+        and node_id not in wrong
+        and (chosen is None or node_id in chosen)
+    ]
 
 
 def submit_as_admin(request: Request) -> Dialogue:

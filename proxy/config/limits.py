@@ -35,6 +35,7 @@ class LimitSettings(Settings):
     uploads: Rates | None = "60/minute"
     polls: Rates | None = "1800/minute"
     web_ui_files: Rates | None = "6000/minute"
+    previews: Rates | None = "300/minute"
     upload_bytes: Annotated[str, BeforeValidator(parse_byte_rates)] | None = None
     queued_jobs: Annotated[int, Field(ge=0)] | None = 10
     running_jobs: Annotated[int, Field(ge=0)] | None = None

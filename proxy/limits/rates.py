@@ -84,7 +84,15 @@ class Limiter:
     async def remaining(self, principal: Principal) -> list[Allowance]:
         """What is left of every rate, for the caller to see. Spends nothing."""
         found: list[Allowance] = []
-        for kind in ("requests", "only-prompts", "only-uploads", Budget.POLL, Budget.WEB_UI, "upload-bytes"):
+        for kind in (
+            "requests",
+            "only-prompts",
+            "only-uploads",
+            Budget.POLL,
+            Budget.WEB_UI,
+            "only-previews",
+            "upload-bytes",
+        ):
             plan = self._plan(principal, kind)
             await self._spend(plan, 0)
             now_s = self._clock()
@@ -212,6 +220,8 @@ def _quotas_for(settings: LimitSettings, kind: str, scope: str, owner: str) -> t
     match kind:
         case Budget.READ:
             return requests
+        case Budget.PREVIEW:
+            return requests + quotas(settings.previews, "previews", scope, owner)
         case Budget.SUBMIT:
             return requests + quotas(settings.prompts, "prompts", scope, owner)
         case Budget.UPLOAD:
@@ -222,6 +232,8 @@ def _quotas_for(settings: LimitSettings, kind: str, scope: str, owner: str) -> t
             return quotas(settings.web_ui_files, "web-ui-files", scope, owner)
         case "only-prompts":
             return quotas(settings.prompts, "prompts", scope, owner)
+        case "only-previews":
+            return quotas(settings.previews, "previews", scope, owner)
         case "only-uploads":
             return quotas(settings.uploads, "uploads", scope, owner)
         case _:

@@ -40,6 +40,7 @@ _BUDGETS: Final = {
     Budget.UPLOAD: "`uploads`",
     Budget.POLL: "`polls`",
     Budget.WEB_UI: "`web_ui_files`",
+    Budget.PREVIEW: "`previews`",
 }
 _SHARED: Final = "the same for everybody, read-only"
 _RELAYED: Final = "a WebSocket that carries one's own events only"
@@ -62,7 +63,7 @@ _WORDS: Final = {
     "jobs.history": "one's own jobs that ended",
     "jobs.history_of": "one job of one's own, `{}` for any other",
     "jobs.interrupt": "stops the named job when it is one's own; without an id, one's own running job",
-    "jobs.keep_own_queue": "one's own waiting and running jobs",
+    "jobs.queue": "one's own waiting and running jobs",
     "jobs.show_own_count": "how many of one's own jobs wait and run",
     "joblist.cancel": "cancels a job of one's own",
     "joblist.cancel_many": "cancels one's own jobs, passes over others",

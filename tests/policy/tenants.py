@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from policy.call import ClientCall, ClientReply, Dialogue, UpstreamCall, UpstreamReply
+from policy.call import ClientCall, ClientReply, Dialogue, UpstreamCall, UpstreamReply, Work
 from policy.caller import Caller, OwnFiles, Request
 from policy.catalogue import Catalogue, read_catalogue
 from policy.classes import compile_names
@@ -175,17 +175,27 @@ def reply_of(value: Any, status: int = 200) -> UpstreamReply:
 
 
 def drive(dialogue: Dialogue, *answers: Any) -> tuple[list[Any], ClientReply]:
-    """Runs a dialogue with these answers, which must be all that it asks for; returns its steps and its reply."""
+    """Runs a dialogue with these answers, which must be all that it asks for, and does its work.
+
+    Returns its other steps and its reply; JSON that it wrote itself as its value.
+    """
     steps: list[Any] = []
     waiting = list(answers)
+    worked: Any = None
     try:
         steps.append(next(dialogue))
         while True:
-            steps.append(dialogue.send(waiting.pop(0)))
+            if isinstance(steps[-1], Work):
+                worked = steps.pop().function()
+                steps.append(dialogue.send(worked))
+            else:
+                steps.append(dialogue.send(waiting.pop(0)))
     except StopIteration as end:
         assert not waiting, f"answers that nothing asked for: {waiting}"
         reply = end.value
         assert isinstance(reply, ClientReply)
+        if isinstance(worked, bytes) and reply.body is worked:
+            reply = replace(reply, body=json.loads(reply.body))
         return steps, reply
 
 

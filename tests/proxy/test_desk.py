@@ -80,7 +80,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
         ledger, slots, queued = Ledger(), Slots(allowed), list[Job]()
         budgets = Budgets(allowed, tmp_path / "usage.sqlite3")
         await budgets.start()
-        more = {} if is_taken is None else {"is_taken": is_taken}
+        more: dict[str, Any] = {} if is_taken is None else {"is_taken": is_taken}
         desk = Desk(ledger, slots, budgets, {"alice": 1.0, "bob": 1.0}, queued.append, **more)
         made.append(Desks(desk, ledger, slots, budgets, queued))
         return made[-1]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from policy.call import ClientReply, UpstreamReply
 from policy.caller import Request
+from policy.documents import Document, Kind
 from policy.rules import joblist as rules
 from policy.rules.jobs import ABSENT_JOB
 from tests.policy.tenants import Jobs, caller_of, drive, reply_of, request_of, sent, uuid_of
@@ -169,6 +171,51 @@ def test_a_job_is_shown_whole() -> None:
         "extra_data": {"client_id": "tab"},
     }
     assert reply.body["priority"] == 1
+
+
+class Kept(dict[tuple[Kind, str], Document]):
+    """What is kept of a tenant's jobs."""
+
+    def get(self, kind: Kind, prompt_id: str) -> Document | None:  # type: ignore[override]
+        return super().get((kind, prompt_id))
+
+    def learn(self, reply: ClientReply) -> None:
+        for news in reply.news:
+            for document in news.documents:
+                self[document.kind, news.prompt_id] = document
+
+
+def test_jobs_that_ended_are_asked_for_once() -> None:
+    kept = Kept()
+    caller = replace(ALICE, documents=kept)
+    answers = [[reply_of(KNOWN[each]) for each in (WAITING, RUNNING, LAST, FAILED, DONE)]]
+    first = drive(rules.list_jobs(request_of(caller)), reply_of(EMPTY_LIST), *answers)[1]
+    kept.learn(first)
+    assert {each for _, each in kept} == {LAST, FAILED, DONE}
+    _, again = drive(
+        rules.list_jobs(request_of(caller)), reply_of(EMPTY_LIST), [reply_of(KNOWN[WAITING]), reply_of(KNOWN[RUNNING])]
+    )
+    assert again.body == first.body
+    kept_pages = drive(
+        rules.list_jobs(request_of(caller, query={"status": "completed,failed,cancelled"})), reply_of(EMPTY_LIST)
+    )
+    assert len(kept_pages[0]) == 1
+
+
+@pytest.mark.parametrize(("prompt_id", "is_kept"), [(DONE, True), (WAITING, False)])
+def test_a_job_that_ended_is_shown_again_without_asking(prompt_id: str, is_kept: bool) -> None:
+    kept = Kept()
+    caller = replace(ALICE, documents=kept)
+    ask_again = request_of(caller, parameters={"job_id": prompt_id})
+    first = drive(rules.job(ask_again), reply_of(KNOWN[prompt_id]))[1]
+    kept.learn(first)
+    assert ((Kind.JOB, prompt_id) in kept) is is_kept
+    if is_kept:
+        assert drive(rules.job(ask_again)) == ([], replace(first, news=()))
+        steps, _ = drive(
+            rules.job(request_of(replace(caller, jobs=Jobs()), parameters={"job_id": prompt_id})), reply_of({}, 404)
+        )
+        assert steps[0].target == f"/api/jobs/{ABSENT_JOB}", "what is not one's own any more is not shown"
 
 
 def test_a_waiting_job_has_no_outputs() -> None:

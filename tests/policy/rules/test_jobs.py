@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from policy.call import ClientReply, UpstreamReply
 from policy.caller import Request
+from policy.documents import Document, Kind
 from policy.rules import jobs as rules
 from policy.rules.jobs import ABSENT_JOB, BATCH, EMPTY, MAX_ENTRIES
 from policy.violation import Reason
@@ -29,12 +31,6 @@ def ask(**more: Any) -> Request:
     return request_of(ALICE, **more)
 
 
-def test_numbers_are_places_among_ones_own() -> None:
-    waiting = [item(WAITING), item(WAITING_LATER)]
-    shown = rules.keep_own_queue({"queue_running": [item(RUNNING)], "queue_pending": waiting}, ask())
-    assert [each[:2] for part in shown.values() for each in part] == [[3, RUNNING], [4, WAITING], [5, WAITING_LATER]]
-
-
 def test_the_count_is_ones_own() -> None:
     assert rules.count(ask()).target == "/prompt"
     values: list[Any] = [{"exec_info": {"queue_remaining": 99}}, None, []]
@@ -42,29 +38,74 @@ def test_the_count_is_ones_own() -> None:
         assert rules.show_own_count(value, ask()) == {"exec_info": {"queue_remaining": 3}}
 
 
-def test_the_queue_shows_ones_own_in_the_order_of_running() -> None:
-    assert rules.queue(ask()).target == "/queue"
-    value: dict[str, Any] = {
-        "queue_running": [item(FOREIGN, tenant="bob"), item(RUNNING, 7.5)],
-        "queue_pending": [item(WAITING_LATER, 9), item(FOREIGN, 1, "bob"), item(WAITING, 8), "nonsense"],
-    }
-    assert rules.keep_own_queue(value, ask()) == {
+class Kept(dict[tuple[Kind, str], Document]):
+    """What is kept of a tenant's jobs."""
+
+    def get(self, kind: Kind, prompt_id: str) -> Document | None:  # type: ignore[override]
+        return super().get((kind, prompt_id))
+
+
+def keeping(*documents: Document | None) -> Kept:
+    """Items of the queue."""
+    return Kept({(each.kind, each.prompt_id): each for each in documents if each is not None})
+
+
+def job_of(prompt_id: str, status: str, number: float = 1, tenant: str = "alice") -> dict[str, Any]:
+    """As ComfyUI answers `GET /api/jobs/{id}`."""
+    workflow = {"prompt": {}, "extra_data": {"client_id": f"{tenant}.tab"}}
+    return {"id": prompt_id, "status": status, "priority": number, "workflow": workflow}
+
+
+def test_the_queue_shows_ones_own_in_the_order_of_running_and_asks_for_nothing() -> None:
+    waiting = [rules.keep_item(item(WAITING_LATER, 9), ALICE.names), rules.keep_item(item(WAITING, 8), ALICE.names)]
+    caller = replace(ALICE, documents=keeping(*waiting, rules.keep_item(item(RUNNING, 7.5), ALICE.names)))
+    steps, reply = drive(rules.queue(request_of(caller)))
+    assert steps == []
+    assert reply.body == {
         "queue_running": [[3, RUNNING, {}, {"client_id": "tab"}, []]],
         "queue_pending": [[4, WAITING, {}, {"client_id": "tab"}, []], [5, WAITING_LATER, {}, {"client_id": "tab"}, []]],
     }
 
 
+def test_what_is_not_kept_is_asked_for_by_its_id_and_kept() -> None:
+    answers = [
+        reply_of(job_of(RUNNING, "in_progress")),
+        reply_of(job_of(WAITING, "completed")),
+        reply_of(job_of(WAITING_LATER, "pending", 5)),
+    ]
+    steps, reply = drive(rules.queue(ask()), answers)
+    assert [call.target for call in steps[0]] == [f"/api/jobs/{each}" for each in (RUNNING, WAITING, WAITING_LATER)]
+    assert [shown[1] for shown in reply.body["queue_running"]] == [RUNNING]
+    assert [shown[:2] for shown in reply.body["queue_pending"]] == [[4, WAITING_LATER]]
+    assert [(news.prompt_id, len(news.documents)) for news in reply.news] == [(RUNNING, 1), (WAITING_LATER, 1)]
+
+
 @pytest.mark.parametrize(
-    "value", [None, [], {}, {"queue_running": None, "queue_pending": "x"}, {"queue_running": [[1, RUNNING]]}]
-)
-def test_a_queue_that_is_not_understood_is_empty(value: Any) -> None:
-    assert rules.keep_own_queue(value, ask()) == {"queue_running": [], "queue_pending": []}
+    "value",
+    [None, [], {}, {"id": RUNNING}, job_of(FOREIGN, "pending"), job_of(RUNNING, "pending", tenant="bob"),
+     {"id": RUNNING, "status": "pending", "workflow": 5}],
+)  # fmt: skip
+def test_an_answer_that_is_not_understood_is_no_item(value: Any) -> None:
+    assert rules.read_item(value, RUNNING, ALICE.names) is None
 
 
-def test_items_without_five_parts_or_with_odd_numbers_break_nothing() -> None:
-    value = {"queue_pending": [item(WAITING)[:4], ["x", *item(WAITING_LATER)[1:]]]}
-    shown = rules.keep_own_queue(value, ask())
-    assert [shown_item[1] for shown_item in shown["queue_pending"]] == [WAITING_LATER]
+def test_items_with_odd_numbers_come_first() -> None:
+    odd = rules.keep_item(["x", *item(WAITING)[1:]], ALICE.names)
+    assert odd is not None
+    assert odd.order == 0.0
+    assert rules.keep_item(item(WAITING)[:4], ALICE.names) is None
+
+
+def test_beyond_the_bound_a_job_is_listed_without_its_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = item(WAITING, 1)
+    large[2] = {"1": {"class_type": "A", "inputs": {"text": "x" * 5000}}}
+    later = [*large[:1], WAITING_LATER, *large[2:]]
+    kept = keeping(rules.keep_item(large, ALICE.names), rules.keep_item(later, ALICE.names))
+    caller = replace(ALICE, jobs=Jobs(waiting=[WAITING, WAITING_LATER]), documents=kept)
+    monkeypatch.setattr(rules, "MAX_ANSWER_BYTES", 6000)
+    shown = drive(rules.queue(request_of(caller)))[1].body["queue_pending"]
+    assert shown[0][2] == large[2]
+    assert shown[1] == [2, WAITING_LATER, {}, {}, []]
 
 
 @pytest.mark.parametrize(
@@ -109,18 +150,27 @@ def test_an_interrupt_names_a_job_of_ones_own_or_none(prompt_id: str, asked: str
 
 @pytest.mark.parametrize("document", [None, {}, {"prompt_id": None}, {"prompt_id": ""}, [], "x"])
 def test_an_interrupt_without_an_id_means_ones_own_running_job(document: Any) -> None:
-    queue = {"queue_running": [item(FOREIGN, tenant="bob"), item(RUNNING)], "queue_pending": [item(WAITING)]}
-    steps, reply = drive(rules.interrupt(ask(document=document)), reply_of(queue), reply_of(None))
-    assert [step.target for step in steps] == ["/queue", "/interrupt"]
-    assert sent(steps[1]) == {"prompt_id": RUNNING}
+    steps, reply = drive(rules.interrupt(ask(document=document)), reply_of(None))
+    assert [(step.target, sent(step)) for step in steps] == [("/interrupt", {"prompt_id": RUNNING})]
     assert reply == EMPTY
 
 
-def test_an_interrupt_stops_nothing_while_a_neighbours_job_runs() -> None:
-    queue = {"queue_running": [item(FOREIGN, tenant="bob")], "queue_pending": [item(WAITING)]}
-    steps, reply = drive(rules.interrupt(ask()), reply_of(queue))
-    assert [step.target for step in steps] == ["/queue"]
+@pytest.mark.parametrize(
+    ("rows", "stopped"),
+    [([{"id": FOREIGN}], []), ([{"id": WAITING}], [WAITING]), ([5, {"id": 5}], []), (None, [WAITING])],
+)
+def test_an_interrupt_stops_nothing_while_a_neighbours_job_runs(rows: Any, stopped: list[str]) -> None:
+    """While one's own wait, the first may have just begun. Before 0.33 ComfyUI lists nothing: an interrupt of what does not run is passed over."""
+    caller = caller_of("alice", jobs=Jobs(waiting=[WAITING, WAITING_LATER]))
+    answer = reply_of({"jobs": rows}) if rows is not None else UpstreamReply(404, None, b"404", "text/plain")
+    steps, reply = drive(rules.interrupt(request_of(caller)), answer, *[reply_of(None)] * len(stopped))
+    assert steps[0].target == "/api/jobs?status=in_progress"
+    assert [sent(step)["prompt_id"] for step in steps[1:]] == stopped
     assert reply == EMPTY
+
+
+def test_an_interrupt_without_jobs_asks_for_nothing() -> None:
+    assert drive(rules.interrupt(request_of(caller_of("alice")))) == ([], EMPTY)
 
 
 def test_an_id_of_another_type_is_refused() -> None:
@@ -184,6 +234,34 @@ def test_a_long_history_is_read_in_batches_and_to_a_bound() -> None:
     steps, reply = drive(rules.history(request_of(caller)), *answers)
     assert [[call.segments[1] for call in step] for step in steps] == batches
     assert list(reply.body) == ids[5:]
+
+
+def kept_entries(*ids: str) -> Kept:
+    documents = {each: rules.keep_entry(entry(each), each, ALICE.names) for each in ids}
+    return Kept({(Kind.ENTRY, each): document for each, document in documents.items() if document is not None})
+
+
+def test_what_is_kept_is_shown_and_not_asked_for() -> None:
+    caller = replace(ALICE, documents=kept_entries(DONE_LATER))
+    steps, reply = drive(rules.history(request_of(caller)), [reply_of(entry(DONE))])
+    assert [call.target for step in steps for call in step] == [f"/history/{DONE}"]
+    assert [(each, shown["prompt"][0]) for each, shown in reply.body.items()] == [(DONE, 1), (DONE_LATER, 2)]
+    assert [(news.prompt_id, len(news.documents)) for news in reply.news] == [(DONE, 1)]
+    steps, reply = drive(rules.history_of(request_of(caller, parameters={"prompt_id": DONE_LATER})))
+    assert (steps, list(reply.body), reply.news) == ([], [DONE_LATER], ())
+
+
+def test_what_is_kept_of_a_job_that_is_not_ones_own_is_not_shown() -> None:
+    caller = replace(ALICE, jobs=Jobs(), documents=kept_entries(DONE))
+    steps, reply = drive(rules.history_of(request_of(caller, parameters={"prompt_id": DONE})), reply_of({}))
+    assert [step.target for step in steps] == [f"/history/{ABSENT_JOB}"]
+    assert reply.body == {}
+
+
+def test_an_answer_has_so_many_bytes_and_one_entry_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = replace(ALICE, documents=kept_entries(DONE, DONE_LATER))
+    monkeypatch.setattr(rules, "MAX_ANSWER_BYTES", 1)
+    assert list(drive(rules.history(request_of(caller)))[1].body) == [DONE_LATER]
 
 
 def test_entries_that_comfyui_forgot_are_left_out() -> None:

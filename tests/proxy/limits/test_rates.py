@@ -139,7 +139,7 @@ async def test_a_reload_changes_limits_and_keeps_counts(clock: Clock) -> None:
 
 
 async def test_what_is_left_is_told_without_spending(clock: Clock) -> None:
-    quiet = {"uploads": None, "polls": "5/minute", "web_ui_files": None}
+    quiet = {"uploads": None, "polls": "5/minute", "web_ui_files": None, "previews": None}
     limiter = Limiter(allotment({"requests": "600/minute", "prompts": "30/minute", **quiet}), clock=clock)
     await limiter.acquire(caller(), Budget.SUBMIT)
     await limiter.acquire(caller(), Budget.POLL)
