@@ -48,6 +48,7 @@ from proxy.upstream import Upstream
 
 _log = logging.getLogger("comfygate")
 _EXPIRY_CHECK_S: Final = 0.5
+DIALOGUES_END_S: Final = 5.0
 
 
 class Gate:
@@ -155,8 +156,9 @@ class Gate:
         await self.public.stop_accepting()
         self.services.sockets.close_all(GATE_STOPS)
         grace_s = self.services.rulebook.config.server.shutdown_grace
-        if not await self.pipeline.wait_until_idle(grace_s):
+        if not await self.pipeline.running.wait_until_idle(grace_s):
             _log.warning("requests still ran after %.0f s: they are cut off", grace_s)
+        await self.pipeline.running.stop(DIALOGUES_END_S)
         await self._tasks.stop()
         await self._streams.stop()
         await self.services.observer.stop()
@@ -185,6 +187,7 @@ class Gate:
         replaced, self.services.rulebook = self.services.rulebook, rulebook
         await _start_verifiers(rulebook)
         closed = self.services.sockets.close_dead(lambda who: rulebook.authenticator.is_alive(who, time.time()))
+        self.pipeline.running.cut_dead()
         self.metrics.set_keys(config.keys)
         self.metrics.config_reloads.labels("good").inc()
         self.audit.write("config", result="good")
@@ -215,6 +218,7 @@ class Gate:
             await asyncio.sleep(_EXPIRY_CHECK_S)
             authenticator = self.services.rulebook.authenticator
             self.services.sockets.close_dead(lambda who, check=authenticator: check.is_alive(who, time.time()))  # type: ignore[misc]
+            self.pipeline.running.cut_dead()
 
     def _limits_of(self, tenant: TenantId) -> LimitSettings:
         config = self.services.rulebook.config

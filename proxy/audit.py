@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from policy.violation import Reason
-from proxy.exchange import Exchange
+from proxy.exchange import Decision, Exchange
 from proxy.ledger import Job
 
 SUBMISSION: Final = "POST /prompt"
@@ -84,12 +84,9 @@ class AuditTrail:
         if not self._is_open:
             return
         if exchange.route == SUBMISSION:
-            if exchange.principal is None and not self._has_room_for_nobody():
+            if exchange.decision is Decision.OPEN or (exchange.principal is None and not self._has_room_for_nobody()):
                 return
-            is_refused = bool(exchange.reason) or exchange.status >= 400
-            self.write(
-                "submission", decision="refused" if is_refused else "accepted", **_who(exchange), **exchange.notes
-            )
+            self.write("submission", decision=_decision(exchange), **_who(exchange), **exchange.notes)
         elif "login" in exchange.notes:
             self.write("login", **_who(exchange), **exchange.notes)
         elif exchange.reason in REFUSED:
@@ -188,6 +185,12 @@ def is_since(entry: dict[str, Any], since_s: float) -> bool:
 def cut_off(age_s: float) -> float:
     """Unix time that long ago."""
     return time.time() - age_s
+
+
+def _decision(exchange: Exchange) -> Decision:
+    if exchange.decision is not None:
+        return exchange.decision
+    return Decision.REFUSED if exchange.reason or exchange.status >= 400 else Decision.ACCEPTED
 
 
 def _numbered(file: Path, number: int) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from policy.violation import Reason, Violation
 from proxy.bodyroom import BodyPlace
-from proxy.errors import BodyTimeout, ClientGone
+from proxy.errors import BodyTimeout, ClientGone, CredentialEnded
 
 WHOLE_JSON_S: Final = 60.0
 """How long a body that is held may take, however large: a stream takes no memory, and may last."""
@@ -44,8 +44,18 @@ class BodyLimits:
 class BodyStream:
     """The client's body as it comes, at most once. `error` holds why it broke off: the upstream client hides it in its own exception."""
 
-    def __init__(self, request: web.BaseRequest, limits: BodyLimits, over: Violation | None = None) -> None:
-        """over: what a body beyond the limit is refused with. Raises it at once when the declared length is."""
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        limits: BodyLimits,
+        over: Violation | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """over: what a body beyond the limit is refused with. Raises it at once when the declared length is.
+
+        check: raises CredentialEnded; asked before each piece is handed on, and before the end.
+        """
+        self._check = check
         self._request = request
         self._limits = limits
         self._over = over or too_large(limits.max_bytes)
@@ -60,7 +70,7 @@ class BodyStream:
             await expect_continue(self._request)
             async for chunk in self._chunks():
                 yield chunk
-        except (Violation, BodyTimeout, ClientGone) as error:
+        except (Violation, BodyTimeout, ClientGone, CredentialEnded) as error:
             self.error = error
             raise
 
@@ -78,6 +88,7 @@ class BodyStream:
                 raise BodyTimeout from None
             except (ConnectionError, HttpProcessingError, web.RequestPayloadError) as error:
                 raise ClientGone(str(error)) from error
+            self._check()
             if not chunk:
                 return
             waited_s += clock() - began_s

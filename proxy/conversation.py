@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, ReleaseJob, Step, UpstreamCall, UpstreamReply, Work
 from policy.principal import Principal
-from proxy.exchange import Exchange
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.exchange import Decision, Exchange
 from proxy.jobdesk import JobDesk
 from proxy.upstream import Upstream
 
@@ -21,8 +23,16 @@ class Conversation:
     """One dialogue. A claimed job that did not come to be is released, whatever went wrong."""
 
     def __init__(
-        self, upstream: Upstream, desk: JobDesk, principal: Principal, exchange: Exchange, time_limit_s: float
+        self,
+        upstream: Upstream,
+        desk: JobDesk,
+        principal: Principal,
+        exchange: Exchange,
+        time_limit_s: float,
+        check: Callable[[Principal], None] = lambda principal: None,
     ) -> None:
+        """check: raises when the caller may not go on; asked before ComfyUI is asked first."""
+        self._check: Callable[[Principal], None] | None = check
         self._upstream = upstream
         self._desk = desk
         self._principal = principal
@@ -48,7 +58,11 @@ class Conversation:
             for news in reply.news:
                 self._desk.learned(news)
             return reply
-        except BaseException:
+        except BaseException as error:
+            if self._exchange.is_submitted and isinstance(
+                error, UpstreamTimeout | UpstreamUnavailable | asyncio.CancelledError
+            ):
+                self._exchange.decision = Decision.UNKNOWN
             # Where ComfyUI took the job all the same, the observer finds it in the queue, with its owner.
             if self._claimed is not None:
                 self._desk.release(self._claimed.prompt_id)
@@ -62,8 +76,12 @@ class Conversation:
             return await self.hold(dialogue)
 
     async def _perform(self, step: Step) -> Any:
+        if self._check is not None and not isinstance(step, ClaimJob | ReleaseJob):
+            check, self._check = self._check, None
+            check(self._principal)
         match step:
             case UpstreamCall():
+                self._exchange.is_submitted |= self._claimed is not None
                 return await self._ask(step)
             case ClaimJob():
                 self._exchange.notes |= {"workflow": step.workflow, "classes": step.classes}
@@ -73,6 +91,7 @@ class Conversation:
             case ReleaseJob():
                 self._desk.release(step.prompt_id)
                 self._claimed = None
+                self._exchange.is_submitted = False
                 return None
             case Work():
                 if step.size <= WORK_BYTES:

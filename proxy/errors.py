@@ -32,6 +32,17 @@ class IssuerUnavailable(Exception):
     message = "The keys of this token's issuer cannot be read at the moment. Try again in a minute."
 
 
+class CredentialEnded(Unauthenticated):
+    """The credential was good when the request began, and is no more."""
+
+    reason = "credential-ended"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The credential was revoked or ran out while the request was under way.", reason="credential-ended"
+        )
+
+
 class LimitExceeded(Exception):
     """Over a limit: 429. retry_after_s: when it is worth asking again. limit: its name and size in words. headers: for the answer."""
 

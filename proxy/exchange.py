@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +17,17 @@ from policy.principal import Principal
 _REQUEST_ID = re.compile(r"(?!cg_)[A-Za-z0-9._-]{1,64}")
 _RAY = re.compile(r"[0-9a-f]{16}(-[A-Z]{3})?")
 UNLISTED = "unlisted"
+
+
+class Decision(StrEnum):
+    """What became of a submission."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    """ComfyUI was asked, and no answer came: the job may run."""
+    OPEN = "open"
+    """Its client has left, and it goes on: it is recorded when it ends."""
 
 
 @dataclass(slots=True)
@@ -34,6 +46,10 @@ class Exchange:
     sent_bytes: int = 0
     upstream_s: float = 0.0
     started_s: float = field(default_factory=time.perf_counter)
+    is_submitted: bool = False
+    """ComfyUI was sent the job."""
+    decision: Decision | None = None
+    """None: as the status says."""
     has_started: bool = False
     """The head of the answer is out: an error can only break the connection now."""
     notes: dict[str, Any] = field(default_factory=dict)

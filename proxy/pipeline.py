@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Final, assert_never
@@ -49,8 +49,8 @@ from proxy.listeners import HEALTH_PATH, is_reserved, prove
 from proxy.misplaced import search_head, told
 from proxy.pages.target import root_of
 from proxy.refusals import describe, describe_comfyuis
+from proxy.running import RunningRequests
 from proxy.services import Services
-from proxy.tasks import Tasks
 from proxy.turns import Turns
 from proxy.upload import UploadStream
 from proxy.upstream import SMALL_BYTES
@@ -79,28 +79,18 @@ class Pipeline:
     def __init__(self, services: Services) -> None:
         self._services = services
         self.is_draining = False
-        self._running = 0
-        self._tasks = Tasks(is_watched=True)
+        self.running = RunningRequests(self._is_alive, services.recorder.record_late)
         self._readers = Turns(LARGE_AT_ONCE)
-        self._idle = asyncio.Event()
-        self._idle.set()
 
-    async def wait_until_idle(self, limit_s: float) -> bool:
-        """Waits for the requests that run, at most that long; says whether all ended."""
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+    def _is_alive(self, principal: Principal) -> bool:
+        return self._services.rulebook.authenticator.is_alive(principal, time.time())
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request; every exception becomes an answer or a broken connection, and always a record."""
         rulebook = self._services.rulebook
         exchange = Exchange.begin(request, rulebook.client_address(request))
         exchange.root = root_of(request.raw_path, rulebook.config.server.public_path)
-        self._running += 1
-        self._idle.clear()
+        self.running.begin(request, exchange)
         try:
             if self.is_draining:
                 return refuse(request, exchange, _DRAINING)
@@ -114,9 +104,7 @@ class Pipeline:
         except Exception as error:
             return self._failed(request, exchange, error)
         finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
+            self.running.end(exchange)
             self._services.recorder.record(exchange)
 
     async def _serve_reserved(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
@@ -166,6 +154,7 @@ class Pipeline:
         async with services.under_way.of(principal.tenant):
             with services.bodies.place(principal.tenant) as place:
                 incoming = await self._read(request, exchange, match.route, principal, call, place, credentials)
+                self.running.check(principal)
                 async with self._readers.of(principal.tenant) if match.route.is_large else nullcontext():
                     answer = await self._answer(request, exchange, match, incoming)
                     return await send_large(request, exchange, answer, match.route.is_large)
@@ -185,12 +174,13 @@ class Pipeline:
             case Rewrites(request=rewrite):
                 return await self._forward(request, exchange, match, incoming, rewrite(incoming))
             case Asks(rule=ask, is_exclusive=is_exclusive):
-                talk = Conversation(services.upstream, services.desk, principal, exchange, match.route.time_limit_s)
+                limit_s, check = match.route.time_limit_s, self.running.check
+                talk = Conversation(services.upstream, services.desk, principal, exchange, limit_s, check)
                 turn = services.turns.of(principal.tenant) if is_exclusive else nullcontext()
                 held = talk.hold_in(turn, ask(incoming))
                 # What only reads ends with its client; else many that left would go on reading.
                 is_read = match.route.method == "GET"
-                reply = await (held if is_read else self._finish(held))
+                reply = await (held if is_read else self.running.finish(held, exchange))
                 if exchange.route == SUBMISSION:
                     exchange.notes |= describe_comfyuis(reply)
                 return reply_with(exchange, told(reply, incoming.left_out))
@@ -207,10 +197,6 @@ class Pipeline:
             raise Violation(
                 Reason.HEADER_MALFORMED, "The head of the request is too large.", f"at most {max_bytes} bytes"
             )
-
-    async def _finish(self, talk: Coroutine[Any, Any, ClientReply]) -> ClientReply:
-        """A dialogue that was begun is ended, also when its client has gone: half a dialogue is a job without an owner."""
-        return await asyncio.shield(self._tasks.start(talk, "dialogue"))
 
     async def _find(self, locate: Locate | None, incoming: Request) -> Path | None:
         disk = self._services.storage.disk
@@ -319,7 +305,7 @@ class Pipeline:
         room = await services.storage.room_bytes(principal.tenant) if route.stores and not principal.is_admin else None
         if room is not None and room < limits.max_bytes:
             limits, over = limits.within(room), services.storage.full(principal.tenant)
-        stream = body.BodyStream(request, limits, over)
+        stream = body.BodyStream(request, limits, over, lambda: self.running.check(principal))
         if room is not None:
             declared = request.content_length
             held = services.storage.hold(principal.tenant, limits.max_bytes if declared is None else declared)
@@ -338,7 +324,7 @@ class Pipeline:
         if refusal is not None:
             exchange.notes |= describe(refusal)
         if isinstance(error, ClientGone | ConnectionResetError):
-            exchange.reason = "client-gone"
+            exchange.reason = exchange.reason or "client-gone"
             if exchange.status != 101:
                 exchange.status = 499
         elif exchange.has_started:
@@ -346,7 +332,7 @@ class Pipeline:
             exchange.reason = refusal.reason if refusal else "internal-error"
         elif refusal is not None:
             return refuse(request, exchange, refusal)
-        if refusal is None and exchange.reason != "client-gone":
+        if refusal is None and not isinstance(error, ClientGone | ConnectionResetError):
             _log.error("request %s failed", exchange.request_id, exc_info=error)
         if exchange.has_started or exchange.status == 499:
             if request.transport is not None:

@@ -59,6 +59,10 @@ class Recorder:
         self._audit.exchange(exchange)
         self.refusals.add(exchange)
 
+    def record_late(self, exchange: Exchange) -> None:
+        """A submission whose client had left has ended: the trail alone had to wait for that."""
+        self._audit.exchange(exchange)
+
 
 def request_log(style: Literal["auto", "json", "text"]) -> RequestLog:
     """The log on standard error; `auto` is text on a terminal and JSON elsewhere."""

@@ -22,7 +22,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from policy.principal import Principal
 from policy.violation import Reason, Violation
 from proxy.body import BodyStream
-from proxy.errors import BodyTimeout, ClientGone, LimitExceeded
+from proxy.errors import BodyTimeout, ClientGone, CredentialEnded, LimitExceeded
 
 if TYPE_CHECKING:
     from policy.rules.uploads import UploadPlan, UploadSession
@@ -96,7 +96,7 @@ class UploadStream:
                     self._out.clear()
             await self._pay()
             yield self._last()
-        except (Violation, LimitExceeded, BodyTimeout, ClientGone) as error:
+        except (Violation, LimitExceeded, BodyTimeout, ClientGone, CredentialEnded) as error:
             self.error = error
             raise
 

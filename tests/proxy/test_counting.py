@@ -124,7 +124,7 @@ async def test_a_websocket_that_ends_is_no_failure_and_no_slow_request(gate: Run
             transport = socket._conn.transport if socket._conn else None
             assert transport is not None
             transport.abort()
-    assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+    assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
     found = {name: value for name, value in (await series(gate)).items() if "GET /ws" in name}
     assert found.pop('comfygate_requests_total{method="GET",route="GET /ws",status="101",tenant="alice"}') == 4
     assert not [name for name in found if not name.startswith("comfygate_requests_created")]

@@ -63,7 +63,7 @@ async def test_a_client_that_leaves_ends_the_call_upstream(tmp_path: Path, point
         await upstream.reached.wait()
         writer.close()
         await upstream.left.wait()
-        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
         assert [line["status"] for line in records(gate)] == [499]
 
 
@@ -143,7 +143,7 @@ async def test_an_answer_that_breaks_off_is_broken_for_the_client(tmp_path: Path
             assert response.status == 200
             with pytest.raises(aiohttp.ClientError):
                 await response.read()
-        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
         assert records(gate)[-1]["reason"] == "upstream-unavailable"
 
 
@@ -159,7 +159,7 @@ async def test_an_answer_that_stalls_is_broken_for_the_client(tmp_path: Path, mo
         async with gate.call("GET", "/models") as response:
             with pytest.raises(aiohttp.ClientError):
                 await response.read()
-        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
         assert records(gate)[-1]["reason"] == "upstream-timeout"
 
 
@@ -234,7 +234,7 @@ async def test_a_body_that_ends_early_is_never_whole(tmp_path: Path) -> None:
             writer.close()
             await writer.wait_closed()
         assert await gate.status("POST", "/userdata/y", data=b"whole") == 200
-        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
     assert sink.whole == [5]
 
 

@@ -217,7 +217,7 @@ async def test_a_bug_after_the_head_breaks_the_answer(tmp_path: Path, monkeypatc
             assert response.status == 200
             with pytest.raises(aiohttp.ClientError):
                 await response.read()
-        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
         assert b'"reason":"internal-error"' in gate.log.getvalue()
 
 
@@ -254,7 +254,7 @@ async def test_the_server_answers_while_it_drains_and_takes_nothing_new(gate: Ru
 
 
 async def test_an_idle_gate_is_idle_at_once(gate: Running) -> None:
-    assert await gate.gate.pipeline.wait_until_idle(30.0)
+    assert await gate.gate.pipeline.running.wait_until_idle(30.0)
 
 
 async def test_a_gate_at_work_is_not_idle(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ async def test_a_gate_at_work_is_not_idle(tmp_path: Path) -> None:
     async with comfy_like(answer) as url, running_gate(tmp_path, url) as gate:
         asking = asyncio.ensure_future(gate.status("GET", "/models"))
         await begun.wait()
-        assert not await gate.gate.pipeline.wait_until_idle(0.01)
+        assert not await gate.gate.pipeline.running.wait_until_idle(0.01)
         go_on.set()
         assert await asking == 200
-        assert await gate.gate.pipeline.wait_until_idle(30.0)
+        assert await gate.gate.pipeline.running.wait_until_idle(30.0)

@@ -118,7 +118,7 @@ async def test_one_that_never_reads_again_is_cut_off(tmp_path: Path, monkeypatch
         # Upstream too: a socket that stayed open and undrained would hold ComfyUI's one writer for ever.
         with pytest.raises(ConnectionError):
             await pump()
-        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
         assert len(gate.gate.services.sockets) == 0
         stuck._response.close()
 

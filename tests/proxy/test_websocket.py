@@ -136,7 +136,7 @@ async def test_a_client_that_vanishes_is_closed_upstream(tmp_path: Path) -> None
             socket._response.connection.transport.abort()
             message = await ends.get()
         assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR)
-        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
         assert len(gate.gate.services.sockets) == 0
 
 
@@ -211,7 +211,7 @@ async def test_frames_that_are_none_end_the_socket(tmp_path: Path, frame: bytes,
         assert answer[:1] in (b"\x88", b""), answer
         if answer:
             assert struct.unpack(">H", answer[2:4])[0] == code
-        assert await gate.gate.pipeline.wait_until_idle(GUARD_S)
+        assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
     assert WSMsgType.TEXT not in received
     assert WSMsgType.BINARY not in received
 

@@ -1,0 +1,126 @@
+"""A credential that dies while its request is under way: nothing that it began gets through, and nothing of it stays open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from yarl import URL
+
+from proxy import keyfile
+from tests.contract.driver import png, saving
+from tests.harness import Running
+from tests.proxy.upstreams import GUARD_S
+
+BODY = orjson.dumps({"prompt": saving("late", 1)})
+
+
+@asynccontextmanager
+async def half_sent(gate: Running, path: str, body: bytes, kind: str) -> AsyncIterator[tuple[Any, Any, bytes]]:
+    """A request of alice's with all but the last bytes of its body on the way; the streams, and those bytes."""
+    url = URL(gate.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\nAuthorization: Bearer {gate.keys['alice']}\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body[:-8]
+    )
+    while not gate.gate.pipeline.running._requests:
+        await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(GUARD_S):
+            yield reader, writer, body[-8:]
+    finally:
+        writer.transport.abort()
+
+
+def revoke(gate: Running) -> None:
+    keyfile.revoke_key(gate.config_file, gate.keys["alice"].split("_")[1])
+
+
+def multipart(name: str) -> tuple[bytes, str]:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="' + name.encode() + b'"\r\n'
+        b"Content-Type: image/png\r\n\r\n" + png() + b"\r\n--b--\r\n"
+    )
+    return body, "multipart/form-data; boundary=b"
+
+
+async def has_run_nothing(gate: Running) -> bool:
+    assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
+    queue, history = [await gate.json("GET", path, "admin") for path in ("/queue", "/history")]
+    return bool(queue == {"queue_running": [], "queue_pending": []} and history == {})
+
+
+async def answer_or_end(reader: asyncio.StreamReader) -> bytes:
+    with suppress(ConnectionResetError):
+        return await reader.read()
+    return b""
+
+
+async def test_a_submission_that_was_held_back_does_not_run(gate: Running) -> None:
+    async with half_sent(gate, "/prompt", BODY, "application/json") as (reader, writer, rest):
+        revoke(gate)
+        assert await gate.gate.reload(gate.config_file)
+        with suppress(ConnectionResetError):
+            writer.write(rest)
+            await writer.drain()
+        assert b" 200 " not in await answer_or_end(reader)
+    assert await has_run_nothing(gate)
+
+
+async def test_an_upload_that_was_held_back_is_not_stored(gate: Running, tmp_path: Path) -> None:
+    body, kind = multipart("late.png")
+    async with half_sent(gate, "/upload/image", body, kind) as (reader, writer, rest):
+        revoke(gate)
+        assert await gate.gate.reload(gate.config_file)
+        with suppress(ConnectionResetError):
+            writer.write(rest)
+            await writer.drain()
+        assert b" 200 " not in await answer_or_end(reader)
+    assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
+    assert not list((tmp_path / "comfyui").rglob("late*.png"))
+
+
+@pytest.mark.parametrize("what", ["/prompt", "/upload/image"])
+async def test_what_waits_is_looked_at_again_before_comfyui_is_asked(
+    gate: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Between two looks at all requests: the last bytes come in the same moment in which the key dies."""
+    monkeypatch.setattr(gate.gate.pipeline.running, "cut_dead", lambda: 0)
+    body, kind = (BODY, "application/json") if what == "/prompt" else multipart("late.png")
+    async with half_sent(gate, what, body, kind) as (reader, writer, rest):
+        revoke(gate)
+        assert await gate.gate.reload(gate.config_file)
+        writer.write(rest)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 401")
+        assert b"credential_ended" in await reader.readuntil(b"}")
+    assert await has_run_nothing(gate)
+    assert not list((tmp_path / "comfyui").rglob("late*.png"))
+
+
+async def test_a_download_is_cut_off(gate: Running, tmp_path: Path) -> None:
+    large = tmp_path / "comfyui" / "output" / "tenants" / "alice" / "large.bin"
+    large.parent.mkdir(parents=True)
+    large.write_bytes(bytes(64 * 1024**2))
+    timeout = aiohttp.ClientTimeout(total=GUARD_S)
+    url = gate.address("/view?filename=large.bin&type=output")
+    async with (
+        aiohttp.ClientSession(read_bufsize=1024, timeout=timeout) as session,
+        session.get(url, headers=gate.headers("alice")) as reply,
+    ):
+        assert reply.status == 200
+        await reply.content.read(1024)
+        revoke(gate)
+        assert await gate.gate.reload(gate.config_file)
+        with pytest.raises(aiohttp.ClientError):
+            await reply.read()
+    assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
+    assert any(orjson.loads(line).get("reason") == "credential-ended" for line in gate.log.getvalue().splitlines())
