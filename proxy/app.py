@@ -189,7 +189,7 @@ class Gate:
         closed = self.services.sockets.close_dead(lambda who: rulebook.authenticator.is_alive(who, time.time()))
         self.pipeline.running.cut_dead()
         self.metrics.set_keys(config.keys)
-        self.metrics.config_reloads.labels("good").inc()
+        self.metrics.reloaded(is_good=True)
         self.audit.write("config", result="good")
         _log.info("configuration reloaded, %d sockets closed", closed)
         # Else the issuers of every earlier configuration would be asked for their keys for ever.
@@ -197,7 +197,7 @@ class Gate:
         return True
 
     def _reject(self, error: ConfigError) -> bool:
-        self.metrics.config_reloads.labels("bad").inc()
+        self.metrics.reloaded(is_good=False)
         self.audit.write("config", result="bad", mistakes=[str(mistake) for mistake in error.mistakes])
         _log.error("the changed configuration is not used, the old one stays in force:\n%s", error)
         return False

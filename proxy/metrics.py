@@ -26,6 +26,7 @@ OTHER: Final = "other"
 MAX_NODE_CLASSES: Final = 200
 """Of failing nodes, as label values: custom nodes may be many, so the rest are counted together."""
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
+_SOCKET_SECONDS: Final = (1, 10, 60, 300, 1800, 3600, 14400, 43200, 86400)
 _JOB_SECONDS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _DAY_S: Final = 86400.0
 
@@ -51,6 +52,9 @@ class Metrics:
         )
         self.gpu_seconds = self._counter("gpu_seconds", "Time ComfyUI ran jobs.", "tenant")
         self.websockets = self._gauge("websockets", "Open WebSockets of clients.")
+        self.websocket_seconds = self._histogram(
+            "websocket_seconds", "How long a WebSocket was open, counted when it ends.", buckets=_SOCKET_SECONDS
+        )
         self.frames = self._gauge("websocket_frames_sent", "Frames sent to clients since the start.")
         self.frame_bytes = self._gauge("websocket_bytes_sent", "Bytes of frames sent to clients since the start.")
         self.dropped_previews = self._gauge(
@@ -64,7 +68,15 @@ class Metrics:
         for result in ("good", "bad"):
             self.config_reloads.labels(result)
             self.logins.labels(result)
+        self.config_is_good = self._gauge(
+            "config_last_reload_successful", "1 while the configuration file is in force, 0 while it is refused."
+        )
+        self.config_is_good.set(1)
+        self.key_expiry = self._gauge(
+            "key_expiry_timestamp_seconds", "When an API key expires, in Unix time.", "key", "tenant"
+        )
         self.key_expiry_days = self._gauge("key_expiry_days", "Days until an API key expires.", "key", "tenant")
+        self._keys: list[tuple[str, str, float]] = []
         self._bound: dict[tuple[str, str, int, str], Counter] = {}
         self._times: dict[str, tuple[Histogram, Histogram]] = {}
         self._bodies: dict[str, tuple[Counter, Counter]] = {}
@@ -78,7 +90,9 @@ class Metrics:
         if counter is None:
             counter = self._bound[key] = self.requests.labels(key[0], key[1], str(key[2]), key[3])
         counter.inc()
-        if exchange.status != 101:  # a WebSocket lasts as long as its client likes
+        if exchange.status == 101:  # lasts as long as its client likes: that is no latency
+            self.websocket_seconds.observe(exchange.elapsed_s)
+        else:
             self._count_times(exchange)
         if exchange.received_bytes or exchange.sent_bytes:
             bodies = self._bodies.get(tenant)
@@ -105,6 +119,8 @@ class Metrics:
 
     def refresh(self, sockets: Sockets, jobs: Iterable[Job], tenants: Iterable[str]) -> None:
         """Gauges, just before a scrape."""
+        for key_id, tenant, expires_s in self._keys:
+            self.key_expiry_days.labels(key_id, tenant).set((expires_s - time.time()) / _DAY_S)
         self.websockets.set(len(sockets))
         traffic = sockets.traffic()
         self.frames.set(traffic.sent_frames)
@@ -121,10 +137,16 @@ class Metrics:
 
     def set_keys(self, keys: Iterable[KeySettings]) -> None:
         """The keys of the configuration in force that expire."""
+        self.key_expiry.clear()
         self.key_expiry_days.clear()
-        for key in keys:
-            if key.expires is not None:
-                self.key_expiry_days.labels(key.id, key.tenant).set((key.expires.timestamp() - time.time()) / _DAY_S)
+        self._keys = [(key.id, key.tenant, key.expires.timestamp()) for key in keys if key.expires is not None]
+        for key_id, tenant, expires_s in self._keys:
+            self.key_expiry.labels(key_id, tenant).set(expires_s)
+
+    def reloaded(self, is_good: bool) -> None:
+        """A changed configuration was taken up, or refused."""
+        self.config_reloads.labels("good" if is_good else "bad").inc()
+        self.config_is_good.set(is_good)
 
     def render(self) -> bytes:
         """The text format; slow with many series, so it is run in a thread."""

@@ -128,4 +128,5 @@ async def test_a_websocket_that_ends_is_no_failure_and_no_slow_request(gate: Run
     found = {name: value for name, value in (await series(gate)).items() if "GET /ws" in name}
     assert found.pop('comfygate_requests_total{method="GET",route="GET /ws",status="101",tenant="alice"}') == 4
     assert not [name for name in found if not name.startswith("comfygate_requests_created")]
+    assert (await series(gate))["comfygate_websocket_seconds_count"] == 4
     assert gate.log.getvalue().count(b'"status":101') == 4

@@ -84,12 +84,40 @@ async def test_a_tenant_that_is_new_works_and_one_that_is_gone_does_not(gate: Ru
     assert 'tenant="mallory"' not in "".join(line for line in text.splitlines() if line.startswith("comfygate_jobs{"))
 
 
+async def test_the_days_of_a_key_count_down_though_nothing_is_reloaded(
+    gate: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = datetime.now(UTC) + timedelta(days=20)
+    new = keyfile.create_key(gate.config_file, tenant="alice", expires=ends)
+    assert await gate.gate.reload(gate.config_file)
+    monkeypatch.setattr("proxy.metrics.time.time", lambda: (ends - timedelta(days=5)).timestamp())
+    async with gate.session.get(f"{gate.ops_url}/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    (days,) = [line.split()[1] for line in lines if line.startswith(f'comfygate_key_expiry_days{{key="{new.id}"')]
+    (moment,) = [line.split()[1] for line in lines if line.startswith("comfygate_key_expiry_timestamp_seconds{")]
+    assert float(days) == pytest.approx(5, abs=0.01)
+    assert float(moment) == pytest.approx(ends.timestamp(), abs=1)
+
+
+async def test_whether_the_file_is_in_force_is_told(gate: Running) -> None:
+    read = gate.gate.metrics.registry.get_sample_value
+    good = gate.config_file.read_text()
+    assert read("comfygate_config_last_reload_successful") == 1
+    gate.config_file.write_text(good + "\n[sessions]\nno_such = 1\n")
+    assert not await gate.gate.reload(gate.config_file)
+    assert read("comfygate_config_last_reload_successful") == 0
+    gate.config_file.write_text(good)
+    assert await gate.gate.reload(gate.config_file)
+    assert read("comfygate_config_last_reload_successful") == 1
+
+
 async def test_the_end_of_keys_is_told_in_days(gate: Running) -> None:
     new = keyfile.create_key(gate.config_file, tenant="alice", expires=datetime.now(UTC) + timedelta(days=10))
     assert await gate.gate.reload(gate.config_file)
     labels = {"key": new.id, "tenant": "alice"}
     read = gate.gate.metrics.registry.get_sample_value
-    assert read("comfygate_key_expiry_days", labels) == pytest.approx(10, abs=0.1)
+    async with gate.session.get(f"{gate.ops_url}/metrics"):
+        assert read("comfygate_key_expiry_days", labels) == pytest.approx(10, abs=0.1)
     keyfile.revoke_key(gate.config_file, new.id)
     assert await gate.gate.reload(gate.config_file)
     assert read("comfygate_key_expiry_days", labels) is None

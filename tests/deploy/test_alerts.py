@@ -1,0 +1,167 @@
+"""What the alerts say in hours of a gate's life: each fires in the situation that it is for, and in no other one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.deploy.files import DEPLOY
+from tests.deploy.plainyaml import read_yaml
+from tests.deploy.test_prometheus import PROMTOOL, needs_promtool
+
+RULES: Final = DEPLOY / "prometheus" / "rules.yml"
+TIMES: Final = ("1m", "5m", "16m", "1h", "3h", "6h")
+LAST: Final = 360
+DAY_S: Final = 86400
+Series = dict[str, str]
+
+
+def counter(per_minute: float, begins_at: int = 0) -> str:
+    return ("_ " * begins_at) + f"0+{per_minute}x{LAST - begins_at}"
+
+
+def flat(value: float, begins_at: int = 0) -> str:
+    return ("_ " * begins_at) + f"{value}x{LAST - begins_at}"
+
+
+def histogram(name: str, labels: str, per_minute: float, seconds: float, bounds: tuple[float, ...]) -> Series:
+    """That many observations a minute, all of that length."""
+    found = {}
+    for bound in (*bounds, float("inf")):
+        text = "+Inf" if bound == float("inf") else f"{bound:g}"
+        inner = ",".join(part for part in (labels, f'le="{text}"') if part)
+        found[f"{name}_bucket{{{inner}}}"] = counter(per_minute if seconds <= bound else 0)
+    return found
+
+
+def healthy(begins_at: int = 0) -> Series:
+    """A gate that is up, with a good configuration, an open socket or two, and some calls; it may be new to Prometheus."""
+    return {
+        'up{job="comfygate"}': flat(1, begins_at),
+        "comfygate_upstream_up": flat(1, begins_at),
+        "comfygate_worker_stuck": flat(0, begins_at),
+        "comfygate_limit_store_up": flat(1, begins_at),
+        "comfygate_config_last_reload_successful": flat(1, begins_at),
+        'comfygate_config_reloads_total{result="bad"}': flat(0, begins_at),
+        'comfygate_config_reloads_total{result="good"}': flat(0, begins_at),
+        'comfygate_requests_total{route="GET /queue",method="GET",status="200",tenant="acme"}': counter(60, begins_at),
+        'comfygate_jobs_ended_total{tenant="acme",outcome="completed"}': counter(2, begins_at),
+        'process_open_fds{job="comfygate"}': flat(60, begins_at),
+        'process_max_fds{job="comfygate"}': flat(65536, begins_at),
+        **histogram("comfygate_gate_seconds", 'route="GET /queue"', 60, 0.004, (0.005, 0.5, 1, 90)),
+        **histogram("comfygate_job_wait_seconds", 'tenant="acme"', 2, 20, (10, 30, 600, 3600)),
+    }
+
+
+def key_ending(days: float) -> Series:
+    # Time in promtool's tests begins at 0.
+    return {'comfygate_key_expiry_timestamp_seconds{key="7f3a9c21",tenant="acme"}': flat(days * DAY_S)}
+
+
+PAGE, TICKET = {"severity": "page"}, {"severity": "ticket"}
+KEY = {**TICKET, "key": "7f3a9c21", "tenant": "acme"}
+SOCKETS = {
+    **histogram("comfygate_websocket_seconds", "", 5, 7200, (1, 60, 3600, 14400)),
+    'comfygate_requests_total{route="GET /ws",method="GET",status="101",tenant="acme"}': counter(5),
+    "comfygate_websockets": flat(600),
+}
+SITUATIONS: dict[str, tuple[Series, dict[str, tuple[dict[str, str], tuple[str, ...]]]]] = {
+    "a gate that runs": ({}, {}),
+    "a gate that begins after five minutes": (healthy(begins_at=4), {}),
+    "a busy gate with open sockets": (SOCKETS, {}),
+    "an old mistake, long corrected": ({'comfygate_config_reloads_total{result="bad"}': flat(7)}, {}),
+    "a mistake after an hour, corrected after three": (
+        {
+            "comfygate_config_last_reload_successful": "1x58 0x120 1x180",
+            'comfygate_config_reloads_total{result="bad"}': "0x58 1x301",
+        },
+        {"ConfigurationRefused": (TICKET, ("1h", "2h"))},
+    ),
+    "a first mistake of a new gate": (
+        healthy(begins_at=4) | {"comfygate_config_last_reload_successful": "_ _ _ _ 1 1 0x352"},
+        {"ConfigurationRefused": (TICKET, ("16m", "1h", "2h", "3h", "6h"))},
+    ),
+    "a key that ends in 14 days and two hours": (
+        key_ending(14 + 2 / 24),
+        {"KeyExpiresSoon": (KEY, ("3h", "6h"))},
+    ),
+    "a key that ends after three hours and a half": (
+        key_ending(3.5 / 24),
+        {"KeyExpiresSoon": (KEY, ("1m", "5m", "16m", "1h", "2h", "3h"))},
+    ),
+    "a key that ends next year": (key_ending(365), {}),
+    "a worker that is stuck from the second hour on": (
+        {"comfygate_worker_stuck": "0x115 1x244"},
+        {"ComfyUIWorkerStuck": (PAGE, ("2h", "3h", "6h"))},
+    ),
+    "ComfyUI away for two minutes": ({"comfygate_upstream_up": "1x57 0 0 1x300"}, {}),
+    "ComfyUI away for an hour": (
+        {"comfygate_upstream_up": "1x56 0x60 1x242"},
+        {"ComfyUIDown": (PAGE, ("1h",))},
+    ),
+    "a gate that is slow itself": (
+        histogram("comfygate_gate_seconds", 'route="GET /queue"', 60, 2, (0.005, 0.5, 1, 90)),
+        {"GateSlow": (TICKET, ("16m", "1h", "2h", "3h", "6h"))},
+    ),
+    "one answer in ten is an error": (
+        {'comfygate_requests_total{route="GET /queue",method="GET",status="502",tenant="acme"}': counter(7)},
+        {"GateErrors": (PAGE, ("16m", "1h", "2h", "3h", "6h"))},
+    ),
+    "guesses": (
+        {'comfygate_refusals_total{reason="key-unknown"}': counter(60)},
+        {"LoginsFailing": (TICKET, ("16m", "1h", "2h", "3h", "6h"))},
+    ),
+    "Redis away": (
+        {"comfygate_limit_store_up": "1x100 0x259"},
+        {"LimitStoreDown": (TICKET, ("2h", "3h", "6h"))},
+    ),
+}
+
+
+def summary(alert: str, labels: Mapping[str, str]) -> str:
+    rules = read_yaml(RULES)["groups"][0]["rules"]
+    text = next(str(rule["annotations"]["summary"]) for rule in rules if rule["alert"] == alert)
+    for name, value in labels.items():
+        text = text.replace(f"{{{{ $labels.{name} }}}}", value)
+    return text
+
+
+def case_of(series: Series, fires: Mapping[str, tuple[dict[str, str], tuple[str, ...]]]) -> dict[str, Any]:
+    """Every alert is asked for at every time: what is not expected must not fire."""
+    asked = []
+    for alert in (rule["alert"] for rule in read_yaml(RULES)["groups"][0]["rules"]):
+        labels, times = fires.get(alert, ({}, ()))
+        told = [{"exp_labels": labels, "exp_annotations": {"summary": summary(alert, labels)}}]
+        for time in (*TIMES, "2h"):
+            asked.append({"eval_time": time, "alertname": alert, "exp_alerts": told if time in times else []})
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in (healthy() | series).items()],
+        "alert_rule_test": asked,
+    }
+
+
+@needs_promtool
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_right_alerts_fire_and_no_others(tmp_path: Path, name: str) -> None:
+    cases = tmp_path / "cases.yml"
+    tests = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [case_of(*SITUATIONS[name])]}
+    cases.write_text(json.dumps(tests), encoding="utf-8")  # JSON is YAML
+
+    said = subprocess.run(
+        [str(PROMTOOL), "test", "rules", str(cases)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_every_situation_that_an_alert_is_for_is_tried() -> None:
+    tried = {alert for _, fires in SITUATIONS.values() for alert in fires}
+    elsewhere = {"GateDown", "JobsFailing", "QueueWaits", "FilesRunOut"}
+
+    assert tried | elsewhere == {rule["alert"] for rule in read_yaml(RULES)["groups"][0]["rules"]}
