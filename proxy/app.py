@@ -163,6 +163,7 @@ class Gate:
         await self._streams.stop()
         await self.services.observer.stop()
         await self._keeper.stop()
+        await self.services.catalogue.stop()
         await self.public.stop()
         await self.ops.stop()
         await _stop_verifiers(self.services.rulebook)

@@ -1,4 +1,4 @@
-"""ComfyUI's /object_info, kept: read when the gate connects, and again when it may have changed."""
+"""ComfyUI's /object_info, kept: read when the gate connects, and again when somebody wants to see it and it may have changed (a new model)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from typing import Any, Final
 from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
 from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.tasks import Tasks
 from proxy.upstream import Upstream
 
 TIME_LIMIT_S: Final = 60.0
 FRESH_S: Final = 10.0
-"""How long a copy is shown without asking again: ComfyUI serves nothing else for 200 ms while it builds one."""
+"""How long a copy is shown without asking again: ComfyUI serves nothing else for 200 ms while it builds one, so many callers share a read."""
+
+PATIENCE_S: Final = 5.0
+"""How long a caller waits for a newer copy where there is an older one: a busy ComfyUI answers late."""
 
 _log = logging.getLogger("comfygate")
 _CALL = UpstreamCall("GET", (Opaque("object_info"),))
@@ -42,12 +46,18 @@ class CatalogueSource:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._lock = asyncio.Lock()
+        self._tasks = Tasks()
+        self._renewal: asyncio.Task[None] | None = None
         self.snapshot = Snapshot()
 
     async def fresh(self) -> Snapshot:
-        """A snapshot at most FRESH_S old; the older one when ComfyUI does not answer. Raises when there never was one."""
-        if time.monotonic() - self.snapshot.read_at_s > FRESH_S:
+        """A snapshot at most FRESH_S old; the older one when ComfyUI does not answer soon. Raises when there never was one."""
+        if not self.snapshot.is_known:
             await self._renew()
+        elif time.monotonic() - self.snapshot.read_at_s > FRESH_S:
+            if self._renewal is None or self._renewal.done():
+                self._renewal = self._tasks.start(self._renew(), "catalogue")
+            await asyncio.wait((self._renewal,), timeout=PATIENCE_S)
         return self.snapshot
 
     async def known(self) -> Snapshot:
@@ -55,6 +65,9 @@ class CatalogueSource:
         if not self.snapshot.is_known:
             await self._renew()
         return self.snapshot
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
 
     async def renew(self) -> None:
         """Reads again now; for a ComfyUI that was restarted."""
@@ -82,6 +95,7 @@ class CatalogueSource:
             if version == self.snapshot.version:
                 catalogue, document = self.snapshot.catalogue, self.snapshot.document
             else:
-                catalogue, document = read_catalogue(reply.value), reply.value
+                catalogue = await asyncio.to_thread(read_catalogue, reply.value)
+                document = reply.value
                 _log.info("read %d node classes from ComfyUI", len(catalogue.classes))
             self.snapshot = Snapshot(catalogue, document, version, time.monotonic())

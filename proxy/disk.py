@@ -6,14 +6,13 @@ Every path comes from the namespace. Nothing outside a tenant's own folders is r
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 from urllib.parse import quote
 
@@ -28,8 +27,37 @@ from proxy.body import BodyLimits
 from proxy.errors import ClientGone
 from proxy.turns import Turns
 
-# What browsers show without running anything in it; all else is left to ComfyUI, which knows how to defuse active types.
-_PLAIN_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "audio/", "video/")
+# What browsers show without running anything in it, by the type that ComfyUI gives it (server.py, view_image; utils/mime_types.py); all else
+# is left to ComfyUI, which knows how to defuse active types. Not the machine's table: a page reads the workflow out of a `image/webp`, and a
+# new tab downloads what has no type.
+PLAIN_TYPES: Final = {
+    ".png": "image/png",
+    ".apng": "image/apng",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".jpe": "image/jpeg",
+    ".jfif": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".avif": "image/avif",
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/x-wav",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".avi": "video/x-msvideo",
+    ".ogv": "video/ogg",
+    ".mpg": "video/mpeg",
+    ".mpeg": "video/mpeg",
+}
 _STORED: Final = (Folder.INPUT, Folder.OUTPUT)
 USERDATA: Final = "user/default"
 _USAGE_FRESH_S: Final = 10.0
@@ -54,8 +82,7 @@ class Disk:
 
     async def find(self, folder: Folder, path: UpstreamPath) -> Path | None:
         """The file, when it is a plain one that a browser only shows; None leaves the answer to ComfyUI."""
-        kind = mimetypes.guess_type(path)[0] or ""
-        if not kind.startswith(_PLAIN_TYPES):
+        if content_type_of(path) is None:
             return None
         return await asyncio.to_thread(_regular_file, self.directory / folder.value, path)
 
@@ -158,11 +185,17 @@ class _TimedFile(web.FileResponse):
 def serve_file(file: Path, *, cache_control: str, limits: BodyLimits) -> web.FileResponse:
     """A response with Range, ETag and sendfile, headed as ComfyUI heads it. limits: the time that its reader has."""
     response = _TimedFile(file, limits)
+    response.headers[hdrs.CONTENT_TYPE] = content_type_of(file.name) or "application/octet-stream"
     response.headers[hdrs.CONTENT_DISPOSITION] = _disposition(file.name)
     response.headers[hdrs.CACHE_CONTROL] = cache_control
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers[CONTENT_SECURITY_POLICY] = SANDBOX
     return response
+
+
+def content_type_of(name: str) -> str | None:
+    """The type of a plain file, None for what is left to ComfyUI."""
+    return PLAIN_TYPES.get(PurePosixPath(name).suffix.lower())
 
 
 def _disposition(name: str) -> str:

@@ -13,7 +13,7 @@ from policy.caller import Caller, Request
 from policy.judge import OPEN, Policy
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
-from policy.routes import Budget, Route
+from policy.routes import Budget, Describes, Route
 from proxy.access import CloudflareAccess
 from proxy.authentication import Authenticator
 from proxy.body import BodyLimits
@@ -122,8 +122,12 @@ class Services:
     bodies: BodyRoom = field(default_factory=BodyRoom)
 
     async def caller(self, principal: Principal, route: Route) -> Caller:
-        """Everything a rule may know. Rows that judge or show classes wait for the catalogue, others take what there is."""
-        snapshot = await self.catalogue.known() if route.needs_catalogue else self.catalogue.snapshot
+        """Everything a rule may know. Rows that judge classes wait for a catalogue, rows that show it for a fresh one, others take what there is."""
+        snapshot = self.catalogue.snapshot
+        if isinstance(route.rule_for(principal), Describes):
+            snapshot = await self.catalogue.fresh()
+        elif route.needs_catalogue:
+            snapshot = await self.catalogue.known()
         return Caller(
             principal=principal,
             names=Namespace(principal.tenant),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import struct
 
 import pytest
+
+from proxy.disk import PLAIN_TYPES
 
 from .driver import Comfy, opened, png, unique
 
@@ -185,3 +188,12 @@ async def test_metadata_of_a_model_header(comfy: Comfy) -> None:
     for query in (f"?filename={bare}", f"?filename={huge}", f"?filename={bare}.txt", "?filename=none.safetensors", ""):
         assert (await comfy.get(f"/view_metadata/loras{query}")).status == 404
     assert (await comfy.get(f"/view_metadata/nokind?filename={name}")).status == 404
+
+
+@pytest.mark.parametrize("suffix", sorted(PLAIN_TYPES))
+async def test_the_type_of_a_plain_file(comfy: Comfy, suffix: str) -> None:
+    """What the gate says of a file that it serves from disk is what ComfyUI says, where the machine's own table knows as much."""
+    folder = await _stored(comfy, name=f"s{suffix}")
+    answer = await comfy.view(f"s{suffix}", subfolder=folder, type="input")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] in {PLAIN_TYPES[suffix], mimetypes.guess_type(f"s{suffix}")[0]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,6 +13,8 @@ from policy.call import UpstreamCall, UpstreamReply
 from proxy import catalogue as catalogue_module
 from proxy.catalogue import CatalogueSource
 from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.standin import StandIn
+from tests.harness import Running
 
 ENTRY = {"input": {"required": {"a": ["INT", {}]}}, "output": ["IMAGE"]}
 
@@ -114,3 +117,43 @@ async def test_without_an_old_one_the_failure_is_told_and_the_next_call_asks_aga
     assert getattr(caught.value, "status", None) == status
     assert (await kept.known()).is_known
     assert upstream.asked == 2
+
+
+async def test_a_slow_comfyui_delays_nobody_who_has_an_older_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, upstream = source(ONE)
+    first = await kept.fresh()
+    monkeypatch.setattr(catalogue_module, "FRESH_S", -1.0)
+    monkeypatch.setattr(catalogue_module, "PATIENCE_S", 0.01)
+    go_on = asyncio.Event()
+
+    async def late(call: UpstreamCall, *, time_limit_s: float) -> UpstreamReply:
+        await go_on.wait()
+        return UpstreamReply(*TWO, orjson.dumps(TWO[1]))
+
+    monkeypatch.setattr(upstream, "ask", late)
+    assert await asyncio.gather(*(kept.fresh() for _ in range(3))) == [first] * 3
+    go_on.set()
+    monkeypatch.setattr(catalogue_module, "PATIENCE_S", 60)
+    assert set((await kept.fresh()).catalogue.classes) == {"A", "B"}
+    await kept.stop()
+
+
+async def test_a_new_model_shows_while_comfyui_stays_up(
+    gate: Running, comfy: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue_module, "FRESH_S", 0.0)
+
+    async def shown(validator: str = "") -> tuple[int, str, bool]:
+        headers = {"If-None-Match": validator, "Accept-Encoding": "identity"}
+        async with gate.call("GET", "/object_info", "alice", headers=headers) as answer:
+            return answer.status, answer.headers["ETag"], b"brand-new.safetensors" in await answer.read()
+
+    status, tag, is_there = await shown()
+    assert (status, is_there) == (200, False)
+    assert await shown(tag) == (304, tag, False)
+    folder = Path(comfy.folders.base, "models", "checkpoints")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "brand-new.safetensors").write_bytes(b"x")
+    status, newer, is_there = await shown(tag)
+    assert (status, is_there) == (200, True)
+    assert newer != tag

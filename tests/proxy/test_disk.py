@@ -13,7 +13,7 @@ from policy.namespace import Folder
 from policy.principal import TenantId
 from proxy import disk as disk_module
 from proxy.body import BodyLimits
-from proxy.disk import Disk, serve_file
+from proxy.disk import Disk, content_type_of, serve_file
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 DAY_S = 86400.0
@@ -150,3 +150,20 @@ def test_a_file_is_headed_so_that_nothing_runs(tmp_path: Path, name: str, expect
     assert headers["Content-Disposition"] == expected
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("private", "nosniff")
     assert "sandbox" in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.WEBP", "image/webp"), ("a.flac", "audio/flac"), ("a.mkv", "video/x-matroska"), ("a.opus", "audio/ogg")],
+)
+def test_types_are_comfyuis_whatever_the_machine_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
+) -> None:
+    monkeypatch.setattr("mimetypes.guess_type", lambda *_, **__: (None, None))
+    headers = serve_file(tmp_path / name, cache_control="private", limits=BodyLimits(1, 30.0, 1024)).headers
+    assert headers["Content-Type"] == content_type_of(name) == expected
+
+
+@pytest.mark.parametrize("name", ["a.svg", "a.html", "a.png.gz", "a", "a.xml", ".png", "a.pdf"])
+def test_what_a_browser_might_run_is_left_to_comfyui(name: str) -> None:
+    assert content_type_of(name) is None
