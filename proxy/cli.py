@@ -1,4 +1,4 @@
-"""The command line: `comfygate init | demo | serve | check | keys | policy | audit | why | connect`. Parses, calls, prints; the work is elsewhere."""
+"""The command line: `comfygate init | demo | serve | check | keys | policy | audit | why | backup | connect`. Parses, calls, prints; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.commands import audit, check, connect, demo, init, keys, policy, serve
+from proxy.commands import audit, backup, check, connect, demo, init, keys, policy, serve
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 
@@ -25,6 +25,7 @@ app.command("serve")(serve.serve)
 app.command("check")(check.check)
 app.command("audit")(audit.audit)
 app.command("why")(audit.why)
+app.command("backup")(backup.backup)
 app.command("demo")(demo.demo)
 app.command("connect")(connect.connect)
 

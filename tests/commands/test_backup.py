@@ -1,0 +1,126 @@
+"""`comfygate backup`, and the way back: what SQLite still has in its write-ahead log is in the copy."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from proxy import keyfile
+from proxy.cli import app
+from proxy.config import load_config
+from proxy.limits.assembly import USAGE_FILE
+from proxy.limits.usage import UsageFile
+from proxy.sessions import load_secret
+
+CONFIG = """\
+[tenants.alice]
+[policies.default]
+workflows = [{ file = "flows/portrait.json" }]
+[sessions]
+secret_file = "session.secret"
+[limits]
+storage_file = "REDIS"
+"""
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, ["backup", *map(str, words)])
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """The folder of a gate, with files that its configuration names inside and outside of it."""
+    house = tmp_path / "gate"
+    (house / "flows").mkdir(parents=True)
+    (house / "state" / "more").mkdir(parents=True)
+    (tmp_path / "redis-url").write_text("redis://127.0.0.1:6379/0")
+    (house / "config.toml").write_text(CONFIG.replace("REDIS", (tmp_path / "redis-url").as_posix()), encoding="utf-8")
+    (house / "flows" / "portrait.json").write_text("{}")
+    (house / "session.secret").write_text("s" * 64)
+    (house / "notes.txt").write_text("not the gate's")
+    keyfile.create_key(house / "config.toml", tenant="alice")
+    return house
+
+
+def test_a_running_gates_database_is_whole_in_the_copy(house: Path, tmp_path: Path) -> None:
+    usage = UsageFile(house / "state" / USAGE_FILE)
+    usage.add("a-run", "alice", 100.0, 7.5)
+    # A plain copy of the file lacks it: it is in the write-ahead log.
+    shutil.copy(house / "state" / USAGE_FILE, tmp_path / "plain.sqlite3")
+
+    result = run(tmp_path / "backup", "--config", house / "config.toml")
+    usage.close()
+
+    assert result.exit_code == 0, result.output
+    assert not list((tmp_path / "backup" / "state").glob("*-wal"))
+    restored, plain = UsageFile(tmp_path / "backup" / "state" / USAGE_FILE), UsageFile(tmp_path / "plain.sqlite3")
+    assert restored.total_s("alice", 0.0) == 7.5
+    assert plain.total_s("alice", 0.0) == 0.0
+    restored.close()
+    plain.close()
+
+
+def test_what_is_copied_back_is_the_same_gate(house: Path, tmp_path: Path) -> None:
+    secret = load_secret(None, house / "state")
+    (house / "state" / "more" / "ended.json").write_text("[]")
+    before = load_config(house / "config.toml", {})
+
+    assert run(tmp_path / "backup", "--config", house / "config.toml").exit_code == 0
+    shutil.rmtree(house)
+    shutil.copytree(tmp_path / "backup", house)
+
+    after = load_config(house / "config.toml", {})
+    assert after == before
+    assert load_secret(None, house / "state") == secret
+    assert (house / "flows" / "portrait.json").read_text() == "{}"
+    assert (house / "session.secret").read_text() == "s" * 64
+    assert (house / "state" / "more" / "ended.json").exists()
+
+
+def test_says_what_it_leaves_and_takes_nothing_that_is_not_the_gates(house: Path, tmp_path: Path) -> None:
+    result = run(tmp_path / "backup", "--config", house / "config.toml")
+
+    assert f"Not in it, since it lies elsewhere: {tmp_path / 'redis-url'}" in result.stderr
+    assert {file.name for file in (tmp_path / "backup").iterdir()} == {
+        "config.toml",
+        "flows",
+        "session.secret",
+        "state",
+    }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes and links")
+def test_is_its_owners_alone_and_follows_no_link(house: Path, tmp_path: Path) -> None:
+    (house / "state" / "link").symlink_to(tmp_path / "redis-url")
+
+    assert run(tmp_path / "backup", "--config", house / "config.toml").exit_code == 0
+
+    assert stat.S_IMODE((tmp_path / "backup").stat().st_mode) == 0o700
+    assert not (tmp_path / "backup" / "state" / "link").exists()
+
+
+def test_never_writes_into_what_is_there(house: Path, tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+
+    result = run(tmp_path / "backup", "--config", house / "config.toml")
+
+    assert (result.exit_code, list((tmp_path / "backup").iterdir())) == (1, [])
+    assert "is there already: name a new folder" in result.stderr
+
+
+def test_without_a_configuration_nothing_is_made(tmp_path: Path) -> None:
+    assert run(tmp_path / "backup", "--config", tmp_path / "none.toml").exit_code == 1
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_damaged_database_is_told(house: Path, tmp_path: Path) -> None:
+    (house / "state" / USAGE_FILE).write_bytes(b"SQLite format 3\0" + b"x" * 100)
+
+    result = run(tmp_path / "backup", "--config", house / "config.toml")
+
+    assert (result.exit_code, "file is not a database" in result.stderr) == (1, True)
