@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from proxy.config.units import parse_duration
 from tests.deploy.files import DEPLOY, shipped
 from tests.deploy.plainyaml import read_yaml
+from tests.harness import Running
 
 TUNNEL: dict[str, Any] = read_yaml(DEPLOY / "cloudflared" / "config.yml")
 TEXT = (DEPLOY / "cloudflared" / "config.yml").read_text(encoding="utf-8")
@@ -67,3 +68,21 @@ def test_the_words_name_the_ports_of_the_configuration() -> None:
     assert f"cloudflared tunnel --url http://{config.server.host}:{config.server.port}\n" in WORDS
     assert f"({config.ops.port})" in WORDS
     assert f"({urlsplit(config.upstream.url).port})" in WORDS
+
+
+def test_the_last_check_asks_what_anybody_may_and_what_nobody_may() -> None:
+    """Through the public address: the two paths, with what the gate answers to them without a key."""
+    check = WORDS.partition("## The last check\n")[2].partition("\n## ")[0]
+
+    assert re.findall(r"https://comfy\.example\.com(/\S+)\n", check) == ["/gate/health", "/queue"]
+    assert "The first says 200" in check
+    assert "The second says 401" in check
+
+
+async def test_the_gate_answers_the_last_check_so(gate: Running) -> None:
+    assert [await gate.status("GET", path, None) for path in ("/gate/health", "/queue")] == [200, 401]
+
+
+def test_no_command_puts_a_token_where_other_users_see_it() -> None:
+    assert not re.search(r"--token(?!-file)\b", WORDS)
+    assert not re.search(r"service install [A-Za-z0-9]", WORDS)

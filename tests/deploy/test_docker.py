@@ -23,6 +23,7 @@ COMPOSE: dict[str, Any] = read_yaml(DOCKER / "compose.yml")
 SERVICES: dict[str, Any] = COMPOSE["services"]
 GATE = load_config(DOCKER / "config.toml", {})
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+README = (DOCKER / "README.md").read_text(encoding="utf-8")
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -51,10 +52,19 @@ def test_what_is_taken_out_of_the_image_is_nothing_that_the_gate_needs() -> None
     removed = set(re.search(r"uninstall --yes (.*)", DOCKERFILE)[1].split())  # type: ignore[index]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     needed = {re.split(r"[<>=\[; ]", item)[0] for item in project["project"]["dependencies"]}
-    development = {re.split(r"[<>=\[; ]", item)[0] for item in project["dependency-groups"]["dev"]}
+    build = {re.split(r"[<>=\[; ]", item)[0] for item in project["dependency-groups"]["build"]}
 
     assert not removed & needed
-    assert removed - {"pip", "pytest-asyncio"} <= development
+    assert removed == build | {"pip"}
+
+
+def test_no_tool_of_the_tests_is_in_the_image() -> None:
+    locked = set(re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(encoding="utf-8")))
+    installs = re.findall(r"pip install (.*)", DOCKERFILE)
+
+    assert not {"pytest", "mypy", "ruff", "hypothesis", "coverage", "playwright", "uv"} & locked
+    assert all("--no-deps" in arguments for arguments in installs)
+    assert "requirements-dev.lock" not in DOCKERFILE
 
 
 def test_the_image_is_alive_where_the_gate_says_so() -> None:
@@ -131,8 +141,9 @@ def test_networks_volumes_and_files_are_there() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
-            if source == "./gate":
-                continue  # made by the operator, as README.md says
+            if source in ("./gate", "./state"):
+                assert "mkdir -p gate state" in README
+                continue
             exists = (DOCKER / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
             assert exists, volume
 
@@ -142,4 +153,17 @@ def test_secrets_come_from_outside() -> None:
 
     assert environment["TUNNEL_TOKEN"].startswith("${TUNNEL_TOKEN:?")
     assert environment["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")
-    assert (DOCKER / ".gitignore").read_text(encoding="utf-8").split() == [".env", "gate/"]
+    assert (DOCKER / ".gitignore").read_text(encoding="utf-8").split() == [".env", "gate/", "state/"]
+    assert all(f"{name}=" in README for name in ("COMFYUI_IMAGE", "TUNNEL_TOKEN", "GRAFANA_PASSWORD", "GATE_USER"))
+    assert "chmod 600 .env" in README
+
+
+def test_the_gate_runs_as_the_owner_of_its_folders() -> None:
+    assert SERVICES["gate"]["user"].startswith("${GATE_USER:?")
+    assert {volume.split(":")[0] for volume in SERVICES["gate"]["volumes"]} == {"./gate", "./state"}
+
+
+def test_no_log_grows_without_end() -> None:
+    for name, service in SERVICES.items():
+        assert service["logging"]["driver"] == "local", name
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name

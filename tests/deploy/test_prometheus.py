@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -52,6 +53,34 @@ def test_the_gate_is_scraped_where_it_listens() -> None:
     assert container["scrape_configs"][0]["static_configs"] == [{"targets": [f"gate:{ops.port}"]}]
     # The alerts ask for the job by this name.
     assert {config["scrape_configs"][0]["job_name"] for config in (host, container)} == {"comfygate"}
+
+
+def test_an_operators_own_file_stays() -> None:
+    words = (DEPLOY / "prometheus" / "README.md").read_text(encoding="utf-8")
+    host = read_yaml(DEPLOY / "prometheus" / "prometheus.yml")
+
+    assert not re.search(r"(?m)^ *cp (?!-n)\S+ \S*/prometheus\.yml", words)
+    for piece in ("  - job_name: comfygate\n", '      - targets: ["127.0.0.1:9190"]\n'):
+        assert piece in words, "what is to be added is what prometheus.yml has"
+    assert host["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["127.0.0.1:9093"]}]}]
+
+
+@needs_promtool
+def test_the_pieces_fit_into_another_prometheus(tmp_path: Path) -> None:
+    words = (DEPLOY / "prometheus" / "README.md").read_text(encoding="utf-8")
+    pieces = re.findall(r"```yaml\n(rule_files.*?)```", words, re.DOTALL)[0]
+    shutil.copy(DEPLOY / "prometheus" / "rules.yml", tmp_path / "comfygate-rules.yml")
+    (tmp_path / "prometheus.yml").write_text(f"global:\n  scrape_interval: 30s\n{pieces}", encoding="utf-8")
+
+    said = subprocess.run(
+        [str(PROMTOOL), "check", "config", str(tmp_path / "prometheus.yml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (said.returncode, "12 rules found" in said.stdout) == (0, True), said.stdout + said.stderr
 
 
 def test_every_alert_says_how_urgent_it_is_and_what_to_do() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tests.deploy.files import DEPLOY, shipped
 from tests.deploy.plainyaml import read_yaml
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+USER_UNIT = DEPLOY / "systemd" / "user" / "comfygate.service"
 README = (DEPLOY / "systemd" / "README.md").read_text(encoding="utf-8")
 
 
@@ -53,7 +55,8 @@ def test_the_gate_is_started_with_a_command_that_exists() -> None:
     assert program.endswith("/.venv/bin/comfygate")
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
     assert option == "--config"
-    assert f"/opt/comfygate/config.toml {file}" in README
+    assert f"comfygate init {Path(file).parent}\n" in README
+    assert README.index(f"comfygate check --config {file}") < README.index("systemctl enable --now comfygate")
     assert f"keys create --tenant acme --config {file}" in README
 
 
@@ -85,12 +88,31 @@ def test_the_tunnel_reads_the_configuration_beside_it() -> None:
     words = (DEPLOY / "cloudflared" / "README.md").read_text(encoding="utf-8")
     file = service["ExecStart"].split()[service["ExecStart"].split().index("--config") + 1]
 
-    assert f"cp deploy/cloudflared/config.yml {file}" in words
+    assert f"cp -n deploy/cloudflared/config.yml {file}" in words
     assert float(service["TimeoutStopSec"]) > parse_duration(tunnel["grace-period"])
 
 
+def test_a_users_unit_runs_what_the_readme_makes() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(USER_UNIT, encoding="utf-8")
+    service = unit["Service"]
+
+    assert (
+        service["ExecStart"]
+        == (
+            "%h/comfygate/.venv/bin/comfygate serve --config %h/comfygate/gate/config.toml"  # `comfygate init gate` in the clone
+        )
+    )
+    assert "User" not in service
+    assert service["Type"] == "notify"
+    assert float(service["TimeoutStopSec"]) > shipped().server.shutdown_grace
+    assert unit["Install"]["WantedBy"] == "default.target"
+    assert f"cp {USER_UNIT.relative_to(DEPLOY.parent)} ~/.config/systemd/user/\n" in README
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+@pytest.mark.parametrize("unit", [*UNITS, USER_UNIT], ids=lambda unit: f"{unit.parent.name}-{unit.stem}")
 def test_systemd_understands_every_line(unit: Path, tmp_path: Path) -> None:
     # The programs are not installed here; everything else of the unit is.
     text = re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", unit.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -98,7 +120,15 @@ def test_systemd_understands_every_line(unit: Path, tmp_path: Path) -> None:
     copy.write_text(text, encoding="utf-8")
 
     said = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(copy)],
+        [
+            "systemd-analyze",
+            *(["--user"] if unit == USER_UNIT else []),
+            "verify",
+            "--man=no",
+            "--recursive-errors=no",
+            str(copy),
+        ],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},  # where a user's manager would live
         capture_output=True,
         text=True,
         timeout=60,
