@@ -16,7 +16,7 @@ NEED_PIP = true
 INSTALL = uv pip install --python $(BIN)/python --no-deps
 endif
 
-.PHONY: demo install test check format bench soak lock clean
+.PHONY: demo install test check format bench soak pictures lock clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comfygate needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -59,6 +59,10 @@ bench: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m bench.soak $(SOAK_MINUTES)
+
+# The pictures of the documentation, from Chromium: look at them before they are committed.
+pictures: $(READY)
+	PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/browser/test_pictures.py
 
 # Renews both locks from pyproject.toml. Extras are spelled out: a name with an extra makes some versions of pip look for newer releases.
 LOCK = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --strip-extras --no-emit-index-url --no-header --quiet

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 SLOW_KINDS = ("EmptyImage", "SlowProgress", "SaveImage")
+INVERTED_KINDS = ("EmptyImage", "ImageInvert", "SaveImage")
 UPLOAD_KINDS = ("LoadImage", "SaveImage")
 RED, GREEN, BLUE = (220, 30, 30), (30, 160, 60), (51, 102, 153)
 
@@ -37,6 +38,15 @@ def slow_picture(
         _node(1, "EmptyImage", 40, [], ["IMAGE"], [width, 256, 1, number]),
         _node(2, "SlowProgress", 360, ["image"], ["IMAGE"], [seconds, steps]),
         _node(3, "SaveImage", 640, ["images"], [], [prefix]),
+    )
+
+
+def inverted_picture(prefix: str, *, width: int) -> bytes:
+    """EmptyImage (node 1), ImageInvert (2), SaveImage (3)."""
+    return _workflow(
+        _node(1, "EmptyImage", 40, [], ["IMAGE"], [width, 512, 1, 0x336699]),
+        _node(2, "ImageInvert", 360, ["image"], ["IMAGE"], []),
+        _node(3, "SaveImage", 680, ["images"], [], [prefix]),
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands of the documentation, pasted into a shell as a newcomer would: against the stand-in, with free ports in the place of the usual ones."""
+"""The commands of the documentation, pasted as a newcomer would: into a shell of its own for each terminal, against the stand-in, on free ports."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from proxy.apikeys import hash_key
 from proxy.standin import StandIn
 from tests.docs.refusals import ROOT
+from tests.docs.terminals import TIME_LIMIT_S, Block, answers, blocks_of, follow, terminal
 
-TIME_LIMIT_S = 90.0
 PNG = b"\x89PNG\r\n\x1a\n"
-_BLOCK = re.compile(r"<!-- tested(?:: (background))? -->\n```sh\n(.*?)```", re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or not shutil.which("curl") or not shutil.which("bash"), reason="needs bash and curl"
 )
@@ -34,23 +37,6 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
-
-
-def script_of(page: str, ops_port: int) -> str:
-    """The tested blocks of a page as one script. A background block is started, and the rest waits until the gate is ready."""
-    blocks = _BLOCK.findall(page)
-    assert blocks, "no block is marked as tested"
-    lines = ["set -euo pipefail", "trap 'kill $(jobs -p); wait' EXIT"]
-    for background, commands in blocks:
-        if background:
-            ready = f"http://127.0.0.1:{ops_port}/readyz"
-            lines += [
-                f"( exec {commands.strip()} ) 2> serve.log &",
-                f"curl -sf --retry 60 --retry-delay 1 --retry-all-errors {ready}",
-            ]
-        else:
-            lines.append(commands)
-    return "\n".join(lines) + "\n"
 
 
 @asynccontextmanager
@@ -84,45 +70,118 @@ async def run(folder: Path, script: str) -> str:
     return text
 
 
+@dataclass
+class Clone:
+    """What `git clone` and `make install` leave, with the ports that the commands get in the place of the usual ones."""
+
+    folder: Path
+    ports: dict[str, str]
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "gate" / "config.toml"
+
+    @property
+    def ready(self) -> str:
+        return f"http://127.0.0.1:{self.ports['9190']}/readyz"
+
+    def replaced(self, text: str) -> str:
+        return re.sub(r"\b(8190|9190|8188)\b", lambda found: self.ports[found[1]], text)
+
+    async def follow(self, page: str) -> str:
+        return await follow(
+            self.replaced((ROOT / page).read_text(encoding="utf-8")), self.folder, self.ready, self._after
+        )
+
+    async def _after(self, block: Block) -> None:
+        if "comfygate init" in block.commands:  # who has other ports edits the file here, as the page says
+            self.config.write_text(self.replaced(self.config.read_text(encoding="utf-8")), encoding="utf-8")
+        if "tee bea.key" in block.commands:  # the gate knows it "within a second", says the page
+            key = (self.folder / "gate" / "bea.key").read_text(encoding="utf-8").splitlines()[-1]
+            await answers(f"http://127.0.0.1:{self.ports['8190']}/gate/me", {"Authorization": f"Bearer {key}"})
+
+
 @pytest.fixture
-async def clone(tmp_path: Path, comfy: StandIn) -> tuple[Path, dict[str, str]]:
-    """A folder with the shipped configuration, and what to put in the place of its ports."""
+def clone(tmp_path: Path, comfy: StandIn) -> Clone:
     public, ops = free_ports(2)
-    ports = {"8190": str(public), "9190": str(ops), "8188": comfy.url.rpartition(":")[2]}
-    text = replaced((ROOT / "config.toml").read_text(encoding="utf-8"), ports)
-    folder = tmp_path / "clone"
-    folder.mkdir()
-    (folder / "config.toml").write_text(text, encoding="utf-8")
-    return folder, ports
+    folder = tmp_path / "comfygate"
+    (folder / ".venv").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    (folder / ".venv" / "bin").symlink_to(Path(sys.prefix) / "bin")
+    (folder / ".venv" / ".runtime").touch()  # installed, as tests/setup tries it
+    return Clone(folder, {"8190": str(public), "9190": str(ops), "8188": comfy.url.rpartition(":")[2]})
 
 
-def replaced(text: str, ports: dict[str, str]) -> str:
-    return re.sub(r"\b(8190|9190|8188)\b", lambda found: ports[found[1]], text)
+async def test_the_readme_and_then_the_quick_start_work(clone: Clone) -> None:
+    """In terminals that are closed between the two pages: the second page stands on its own."""
+    said = await clone.follow("README.md")
 
+    assert "bob's key" in said
+    assert "is good: 1 tenant, 1 key" in said
+    assert said.count("\ncg_") == 1, "the key is shown"
+    assert '"argv":[]' in said
+    assert stat.S_IMODE((clone.folder / "gate").stat().st_mode) == 0o700
 
-async def test_the_quick_start_works(clone: tuple[Path, dict[str, str]]) -> None:
-    folder, ports = clone
-    page = replaced((ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8"), ports)
-
-    said = await run(folder, script_of(page, int(ports["9190"])))
+    said = await clone.follow("docs/quickstart.md")
 
     assert "credential_missing" in said
     assert '"queue_running":[]' in said
     assert '"tenant":"acme"' in said
+    assert "my laptop" in said
+    assert (clone.folder / "gate" / "hello.png").read_bytes().startswith(PNG)
     assert "class-not-permitted" in said
-    assert "allow = [" in said
-    assert (folder / "gate" / "hello.png").read_bytes().startswith(PNG)
+    assert "is good: 3 tenants, 1 key" in said
+    friend, history = said.splitlines()[-2:]
+    assert json.loads(friend)["tenant"] == "ann"
+    assert json.loads(history) == {}
+    assert said.count("\ncg_") == 2
+
+
+async def test_a_backup_is_restored_and_an_upgrade_checked(clone: Clone) -> None:
+    await clone.follow("README.md")
+    key = (clone.folder / "gate" / "acme.key").read_text(encoding="utf-8").splitlines()[-1]
+    async with terminal(clone.folder) as upstream:  # `git pull` finds nothing new
+        await upstream.enter(
+            "git init -q --bare ../origin.git && git init -q -b main && git remote add origin ../origin.git"
+        )
+        await upstream.enter(
+            "git -c user.name=a -c user.email=a@example.com commit -q --allow-empty -m first && git push -q -u origin main"
+        )
+
+    said = await clone.follow("docs/operations.md")
+    assert "is good: 1 tenant, 1 key" in said
+    assert hash_key(key) in clone.config.read_text(encoding="utf-8")
+    assert (clone.folder / "gate-before" / "config.toml").read_text(encoding="utf-8") == clone.config.read_text(
+        encoding="utf-8"
+    )
+
+    said = await clone.follow("docs/upgrading.md")
     assert "is good: 1 tenant, 1 key" in said
 
 
-async def test_the_readme_works(clone: tuple[Path, dict[str, str]]) -> None:
-    folder, ports = clone
-    page = replaced((ROOT / "README.md").read_text(encoding="utf-8"), ports)
+async def test_the_readme_followed_twice_keeps_keys_and_tenants(clone: Clone) -> None:
+    await clone.follow("README.md")
+    first = clone.config.read_text(encoding="utf-8")
+    pasted = [
+        block for block in blocks_of((ROOT / "README.md").read_text(encoding="utf-8")) if "init" in block.commands
+    ]
 
-    said = await run(folder, script_of(page, int(ports["9190"])))
+    async with terminal(clone.folder) as again:
+        with pytest.raises(AssertionError, match="is there already and stays as it is"):
+            await again.enter(pasted[0].commands)
 
-    assert "comfyui_version" in said
-    assert '"argv":[]' in said
+    assert clone.config.read_text(encoding="utf-8") == first
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_block_can_be_pasted_wrong(page: Path) -> None:
+    """An unquoted `<words>` makes a shell read a file or write one; a failed curl with -s and -f alone shows nothing."""
+    for commands in re.findall(r"```(?:sh|powershell|bash)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        bare = re.sub(r"""'[^']*'|"[^"]*"|<<'?END'?""", "", commands)
+        assert not re.search(r"<[A-Za-z]", bare), commands
+        assert not re.search(r"curl (?:-sf|-fs) ", commands), commands
+        assert not re.search(r"(?m)^ *(?:sudo )?cp (?!-n|-a)[^\n]*config\.toml", commands), commands
 
 
 async def test_commands_named_in_the_documentation_exist() -> None:
