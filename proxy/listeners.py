@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11, RawRequestMessage
 
 from proxy.answers import SERVER
 from proxy.config.server import ServerSettings
@@ -29,6 +31,8 @@ RESERVED: Final = 8
 """Connections beyond `max_connections`, for /gate/health: an edge that hears nothing takes the gate for dead."""
 HEALTH_PATH: Final = "/gate/health"
 _LOOKED_AT: Final = 64
+_HALF_CLOSED_LOOK_S: Final = 0.25
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("comfygate")
 
 
@@ -105,12 +109,22 @@ class Connection(web.RequestHandler):
     read for ever. is_reserved: beyond what the gate takes, for /gate/health alone. is_proven: a good credential came.
     """
 
-    __slots__ = ("_head_timer", "_header_timeout_s", "_read_at_s", "_waited_bytes", "_wire", "is_proven", "is_reserved")
+    __slots__ = (
+        "_half_closed_timer",
+        "_head_timer",
+        "_header_timeout_s",
+        "_read_at_s",
+        "_waited_bytes",
+        "_wire",
+        "is_proven",
+        "is_reserved",
+    )
 
     def __init__(self, manager: web.Server, *, header_timeout_s: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._header_timeout_s = header_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
+        self._half_closed_timer: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None
         self._waited_bytes = 0
         self._read_at_s = self._loop.time()
@@ -131,6 +145,37 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self._stop_timer()
+        if self._half_closed_timer is not None:
+            self._half_closed_timer.cancel()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols say whether the connection stays open
+        """The client sends no more. It may wait for its answer (RFC 9112, 9.6), or be gone: that is told apart by what is written to it."""
+        request = self._current_request
+        bodies = [payload for _, payload in self._messages] + ([request.content] if request is not None else [])
+        if self.is_idle or not all(body.is_eof() for body in bodies) or self._payload_parser is not None:
+            return False
+        self._half_closed_timer = self._loop.call_soon(self._look_at_half_closed)  # type: ignore[assignment]
+        return True
+
+    @property
+    def has_ended_sending(self) -> bool:
+        """Whether no request can follow those that have come."""
+        return self._half_closed_timer is not None and not self._messages
+
+    def _look_at_half_closed(self) -> None:
+        """An interim answer, which every client passes over (RFC 9110, 15.2): the network tells the gate when nobody is there to take it."""
+        request = self._current_request
+        if self._wire is None:
+            return
+        if self.is_idle:
+            self._wire.close()
+            return
+        if request is not None and not request.content.is_eof():
+            self.hang_up()  # its body can never be whole
+            return
+        if request is not None and request.version >= HttpVersion11 and not request.writer.output_size:
+            self._wire.write(_CONTINUE)
+        self._half_closed_timer = self._loop.call_later(_HALF_CLOSED_LOOK_S, self._look_at_half_closed)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -201,6 +246,17 @@ class Connection(web.RequestHandler):
         return response
 
 
+class ClientRequest(web.BaseRequest):
+    """A request after which its connection is closed where the next one could be another than its client sent."""
+
+    @property
+    def keep_alive(self) -> bool:
+        # SECURITY: where a chunked body ends is the parser's reading alone: nothing after it is read as a request (tests/wire/test_reuse.py).
+        is_chunked = hdrs.TRANSFER_ENCODING in self.headers
+        is_last = isinstance(self.protocol, Connection) and self.protocol.has_ended_sending
+        return super().keep_alive and not is_chunked and not is_last
+
+
 class BoundedServer(web.Server):
     """A server that takes so many connections, and a few more for /gate/health; idle ones give way to new ones.
 
@@ -210,7 +266,7 @@ class BoundedServer(web.Server):
     def __init__(
         self, handler: Handler, *, take: Take, header_timeout_s: float, readers: ReaderLimits, **options: Any
     ) -> None:
-        super().__init__(handler, **options)
+        super().__init__(handler, request_factory=self._request, **options)
         self._options = {name: value for name, value in options.items() if name != "handler_cancellation"}
         self._take = take
         self._header_timeout_s = header_timeout_s
@@ -219,6 +275,16 @@ class BoundedServer(web.Server):
         self._open: set[Connection] = set()
         self._reserved: dict[Connection, None] = {}
         self._next_look: asyncio.TimerHandle | None = None
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return ClientRequest(message, payload, protocol, writer, task, self._loop)
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, header_timeout_s=self._header_timeout_s, **self._options)

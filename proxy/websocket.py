@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from proxy.liveness import Life
 from proxy.outbox import Close, Frame, Outbox, is_preview
 from proxy.sockets import UPSTREAM_GONE
-from proxy.upstream import MAX_EVENT_BYTES, PING_INTERVAL_S
+from proxy.upstream import MAX_EVENT_BYTES
 
 MAX_CLIENT_MESSAGE_BYTES: Final = 4 * 1024**2
 """What ComfyUI itself takes from a client (comfyui-api E.5)."""
@@ -26,7 +28,7 @@ async def accept(request: web.BaseRequest) -> web.WebSocketResponse:
     """Answers the upgrade. Never compressed (permessage-deflate costs fifteen times the CPU on previews)."""
     socket = web.WebSocketResponse(
         timeout=_CLOSE_TIMEOUT_S,
-        heartbeat=PING_INTERVAL_S,
+        autoping=False,
         compress=False,
         max_msg_size=MAX_CLIENT_MESSAGE_BYTES,
     )
@@ -47,20 +49,24 @@ async def serve_client(
     """
     loop = asyncio.get_running_loop()
     transport = request.transport
+    life = Life(transport)
     writer = loop.create_task(_write(socket, outbox), name="websocket writer")
-    reader = loop.create_task(_read(socket, from_client, on_close), name="websocket reader")
+    reader = loop.create_task(_read(socket, from_client, on_close, life), name="websocket reader")
     giving_up = loop.create_task(outbox.gave_up.wait(), name="websocket end")
+    pinger = loop.create_task(life.watch(socket), name="websocket pings")
     try:
-        await asyncio.wait((writer, reader, giving_up), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((writer, reader, giving_up, pinger), return_when=asyncio.FIRST_COMPLETED)
+        if pinger.done() and not writer.done() and not reader.done():
+            return  # nobody is there to close with
         if reader.done():
             reader.result()
         if not reader.done() or outbox.is_closed:
             # The gate closes: the reader ends with the closing handshake, which the writer finishes.
             await asyncio.wait((writer,), timeout=_CLOSE_TIMEOUT_S + 1.0)
     finally:
-        for task in (writer, reader, giving_up):
+        for task in (writer, reader, giving_up, pinger):
             task.cancel()
-        await asyncio.gather(writer, reader, giving_up, return_exceptions=True)
+        await asyncio.gather(writer, reader, giving_up, pinger, return_exceptions=True)
         if not socket.closed and transport is not None:
             transport.abort()
 
@@ -80,11 +86,19 @@ async def _write(socket: web.WebSocketResponse, outbox: Outbox) -> None:
             return  # the client is gone: the reader sees the same
 
 
-async def _read(socket: web.WebSocketResponse, from_client: FromClient, on_close: Callable[[Close], None]) -> None:
+async def _read(
+    socket: web.WebSocketResponse, from_client: FromClient, on_close: Callable[[Close], None], life: Life
+) -> None:
     while True:
         message = await socket.receive()
+        life.heard()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             await from_client(message.data)
+        elif message.type is WSMsgType.PING:
+            with suppress(ConnectionError, aiohttp.ClientError, RuntimeError):  # gone: the next receive() tells
+                await socket.pong(message.data)
+        elif message.type is WSMsgType.PONG:
+            continue
         else:
             is_said = message.type is WSMsgType.CLOSE
             on_close(Close(sendable(socket.close_code), str(message.extra or "") if is_said else ""))

@@ -232,7 +232,7 @@ async def test_pings_are_answered_on_both_sides(tmp_path: Path) -> None:
 
 
 async def test_the_gate_pings_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.websocket.PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr("proxy.liveness.PING_INTERVAL_S", 0.05)
     monkeypatch.setattr("proxy.upstream.PING_INTERVAL_S", 0.05)
     pinged: asyncio.Queue[Any] = asyncio.Queue()
 
