@@ -66,6 +66,7 @@ class Caller:
     files: OwnFiles = field(default_factory=OwnFiles)
     shared_inputs: tuple[str, ...] = ()
     upload_types: frozenset[str] = frozenset({"image", "audio", "video", "mask"})
+    max_picture_pixels: int = 100_000_000
     documents: OwnDocuments = field(default_factory=NoDocuments)
 
 

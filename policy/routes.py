@@ -103,12 +103,14 @@ class Asks:
 class Rewrites:
     """A rule that makes one call of the client's. reply: None streams ComfyUI's answer as it is.
 
-    on_disk: which file the answer is, for a gate that sees ComfyUI's folders; None when only ComfyUI can make it.
+    on_disk: which file the answer is, for a gate that sees ComfyUI's folders; None when only ComfyUI can make it. source: which
+    picture it is made of, whose size is looked at first.
     """
 
     request: RequestRule
     reply: ReplyRule | None
     on_disk: Callable[[Request], tuple[Folder, UpstreamPath] | None] | None = None
+    source: Callable[[Request], tuple[Folder, UpstreamPath] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,14 @@ SMALL_JSON_BYTES: Final = 1024**2
 SMALL_JSON_PARTS: Final = 10_000
 PATIENT_S: Final = 90.0
 """For answers that take work; below the 100 s after which the edge gives up."""
+
+
+def never(call: ClientCall) -> bool:
+    return False
+
+
+def always(call: ClientCall) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +172,8 @@ class Route:
     max_json_bytes: int = SMALL_JSON_BYTES
     max_json_parts: int = SMALL_JSON_PARTS
     """Of the client's JSON: reading it is work for the event loop, which everybody waits for."""
+    makes_picture: Callable[[ClientCall], bool] = never
+    """ComfyUI makes a picture for the call, on its event loop: one at a time."""
     is_large: bool = False
     """The answer is made of workflows, which may be megabytes each: few at a time per tenant."""
 
@@ -173,6 +185,10 @@ class Route:
     @property
     def template(self) -> tuple[str, ...]:
         return tuple(self.path.strip("/").split("/")) if self.path != "/" else ()
+
+    def budget_for(self, call: ClientCall) -> Budget:
+        """What this call draws on."""
+        return Budget.PREVIEW if self.budget is Budget.READ and self.makes_picture(call) else self.budget
 
     def rule_for(self, principal: Principal) -> TenantRule:
         """The rule that judges this caller. Raises Violation when the caller may not use the route at all."""

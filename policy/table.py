@@ -21,6 +21,7 @@ from policy.routes import (
     Route,
     RouteTable,
     TenantRule,
+    always,
     unchanged,
 )
 from policy.rules import catalog, described, files, joblist, jobs, prompt, settings, uploads, userdata
@@ -103,6 +104,7 @@ FILES = (
         "/upload/mask",
         WRITE_FILES,
         Rewrites(uploads.upload_mask, uploads.uploaded),
+        makes_picture=always,
         body=Body.STREAM,
         budget=Budget.UPLOAD,
         stores=True,
@@ -112,7 +114,8 @@ FILES = (
         "GET",
         "/view",
         READ_FILES,
-        Rewrites(files.view, None, files.find_plain),
+        Rewrites(files.view, None, files.find_plain, files.find_source),
+        makes_picture=files.makes_picture,
         caching=Caching.REVALIDATE,
         time_limit_s=PATIENT_S,
     ),

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     NAME_REFUSED = "name-refused"
     CREDENTIAL_MISPLACED = "credential-misplaced"
     FILE_TYPE_REFUSED = "file-type-refused"
+    PICTURE_TOO_LARGE = "picture-too-large"
     STORAGE_FULL = "storage-full"
     NOT_FOUND = "not-found"
     WORKFLOW_MALFORMED = "workflow-malformed"

@@ -86,6 +86,21 @@ class Disk:
             return None
         return await asyncio.to_thread(_regular_file, self.directory / folder.value, path)
 
+    async def head(self, folder: Folder, path: UpstreamPath, size: int) -> bytes:
+        """The first bytes of a file, none when it is not there."""
+
+        def read() -> bytes:
+            file = _regular_file(self.directory / folder.value, path)
+            if file is None:
+                return b""
+            with file.open("rb") as opened:
+                return opened.read(size)
+
+        try:
+            return await asyncio.to_thread(read)
+        except OSError:
+            return b""
+
     async def usage_bytes(self, tenant: TenantId) -> int:
         """What the tenant's files take: uploads, outputs, saved workflows. Counted at most every few seconds; `add` keeps it true between."""
         # One count at a time: a tenant with many files would take all threads, and everybody's pictures wait for one.

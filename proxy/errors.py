@@ -103,6 +103,7 @@ _STATUS: Mapping[Reason, int] = {
     Reason.NAME_REFUSED: 400,
     Reason.CREDENTIAL_MISPLACED: 400,
     Reason.BODY_TOO_LARGE: 413,
+    Reason.PICTURE_TOO_LARGE: 413,
     Reason.STORAGE_FULL: 507,
 }
 

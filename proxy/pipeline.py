@@ -19,6 +19,7 @@ from policy.caller import Request
 from policy.document import parse_json
 from policy.keyform import Presented, check_document
 from policy.namespace import Folder
+from policy.pictures import HEAD_BYTES, check_pixels
 from policy.principal import Principal
 from policy.routes import (
     AdminsOnly,
@@ -31,6 +32,7 @@ from policy.routes import (
     Relays,
     Rewrites,
     Route,
+    TenantRule,
     Unchanged,
     as_it_is,
 )
@@ -48,6 +50,7 @@ from proxy.exchange import Exchange
 from proxy.listeners import HEALTH_PATH, is_reserved, prove
 from proxy.misplaced import search_head, told
 from proxy.pages.target import root_of
+from proxy.picturelane import wait_for
 from proxy.refusals import describe, describe_comfyuis
 from proxy.running import RunningRequests
 from proxy.services import Services
@@ -133,7 +136,10 @@ class Pipeline:
         if match is None or not match.route.caching.is_web_ui:
             exchange.answer_headers += services.rulebook.authenticator.sessions.renewed(principal)
         # What is refused is counted too: a caller has no endless supply of refusals.
-        budget = match.route.budget if match is not None else Budget.READ
+        target = match.segments if match is not None else segments
+        parameters = match.parameters if match is not None else {}
+        call = ClientCall(request.method, target, _without_credentials(query), parameters)
+        budget = match.route.budget_for(call) if match is not None else Budget.READ
         prove(request)
         exchange.answer_headers += await services.limiter.acquire(principal, budget)
         if match is None:
@@ -143,7 +149,6 @@ class Pipeline:
             instead = services.pages.before_web_ui(request, exchange, principal)
             if instead is not None:
                 return reply_with(exchange, instead)
-        call = ClientCall(request.method, match.segments, _without_credentials(query), match.parameters)
         credentials = search_head(request, query, call, services.rulebook.authenticator.sessions.cookie_name)
         if isinstance(match.route.rule_for(principal), Relays):
             # A WebSocket has a slot of its own kind.
@@ -266,7 +271,12 @@ class Pipeline:
         sending = self._services.upstream.send(outgoing, fields, content, time_limit_s=route.time_limit_s)
         async with AsyncExitStack() as stack:
             stack.enter_context(held)
+            turn = stack.enter_context(self._services.pictures.turn(incoming.caller.principal.tenant))
+            if route.makes_picture(incoming.call):
+                await self._check_source(rule, incoming)
+                await wait_for(turn, content)
             stream = await stack.enter_async_context(sending)
+            turn.release()  # ComfyUI has made the picture before it answers
             exchange.upstream_s = time.perf_counter() - started_s
             if sent is not None:
                 exchange.received_bytes = sent.received_bytes
@@ -291,6 +301,13 @@ class Pipeline:
                 await response.write(chunk)
             await response.write_eof()
             return response
+
+    async def _check_source(self, rule: TenantRule, incoming: Request) -> None:
+        """Raises Violation(picture-too-large), where the gate sees ComfyUI's folders."""
+        disk, locate = self._services.storage.disk, rule.source if isinstance(rule, Rewrites) else None
+        where = locate(incoming) if locate is not None and disk is not None else None
+        if where is not None and disk is not None:
+            check_pixels(await disk.head(*where, HEAD_BYTES), incoming.caller.max_picture_pixels)
 
     async def _body_of(
         self, request: web.BaseRequest, route: Route, outgoing: UpstreamCall, incoming: Request

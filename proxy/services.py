@@ -31,6 +31,7 @@ from proxy.limits.underway import UnderWay
 from proxy.observer import Observer
 from proxy.origin import OriginRules
 from proxy.pages.me import LimitView
+from proxy.picturelane import PictureLane
 from proxy.record import Recorder
 from proxy.shelf import Shelf
 from proxy.sockets import Sockets
@@ -119,6 +120,7 @@ class Services:
     recorder: Recorder
     under_way: UnderWay
     kept: KeptJobs
+    pictures: PictureLane = field(default_factory=PictureLane)
     bodies: BodyRoom = field(default_factory=BodyRoom)
 
     async def caller(self, principal: Principal, route: Route) -> Caller:
@@ -137,5 +139,6 @@ class Services:
             files=await self.files.listing(principal.tenant) if route.needs_files else self.files.unknown,
             shared_inputs=self.rulebook.config.upstream.shared_inputs,
             upload_types=frozenset(self.rulebook.config.upstream.upload_types),
+            max_picture_pixels=self.rulebook.config.server.max_picture_pixels,
             documents=self.kept.of(principal.tenant),
         )

@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from policy import pictures
 from policy.principal import Principal
 from policy.violation import Reason, Violation
 from proxy.body import BodyStream
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 MAX_PARTS: Final = 16
 MAX_FIELD_BYTES: Final = 64 * 1024
 MAX_PART_HEADER_BYTES: Final = 8 * 1024
-HEAD_BYTES: Final = 1024
+HEAD_BYTES: Final = pictures.HEAD_BYTES
 """What the judge of a file's type gets to see of it."""
 _SPEND_BYTES: Final = 1024 * 1024
 
@@ -59,10 +60,12 @@ class UploadStream:
     def __init__(
         self, request: web.BaseRequest, source: BodyStream, plan: UploadPlan, principal: Principal, spend: Spend
     ) -> None:
+        """spend: pays for what came. before_end: awaited when all of the client's came, before ComfyUI gets the end of it."""
         self._source = source
         self._session: UploadSession = plan.begin()
         self._principal = principal
         self._spend = spend
+        self.before_end: Callable[[], Awaitable[None]] | None = None
         self._boundary = f"comfygate-{secrets.token_hex(16)}"
         self._out: list[bytes] = []
         self._part = _Part()
@@ -95,7 +98,10 @@ class UploadStream:
                     yield b"".join(self._out)
                     self._out.clear()
             await self._pay()
-            yield self._last()
+            last = self._last()
+            if self.before_end is not None:
+                await self.before_end()
+            yield last
         except (Violation, LimitExceeded, BodyTimeout, ClientGone, CredentialEnded) as error:
             self.error = error
             raise

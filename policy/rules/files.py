@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from policy.call import Opaque, UpstreamCall, UpstreamPath, UpstreamText
+from policy.call import ClientCall, Opaque, UpstreamCall, UpstreamPath, UpstreamText
 from policy.caller import Request
 from policy.namespace import Folder, check_file_name, parse_folder, split_annotation, split_path
 from policy.violation import Reason, Violation
@@ -48,9 +48,19 @@ def view(request: Request) -> UpstreamCall:
     return UpstreamCall(request.call.method, (Opaque("view"),), tuple(query))
 
 
+def makes_picture(call: ClientCall) -> bool:
+    """Whether ComfyUI makes the answer: a preview, or a channel taken out."""
+    return call.first("preview") is not None or call.first("channel") in ("rgb", "a")
+
+
+def find_source(request: Request) -> tuple[Folder, UpstreamPath] | None:
+    """The picture that another is made of."""
+    return find_file(request) if makes_picture(request.call) else None
+
+
 def find_plain(request: Request) -> tuple[Folder, UpstreamPath] | None:
     """Where the bytes on the disk are the answer: no preview, and no channel taken out."""
-    if request.call.first("preview") is not None or request.call.first("channel") in ("rgb", "a"):
+    if makes_picture(request.call):
         return None
     return find_file(request)
 

@@ -25,6 +25,7 @@ from policy.namespace import (
     split_annotation,
     split_path,
 )
+from policy.pictures import check_pixels
 from policy.rules.media import DEFAULT_UPLOAD_TYPES, check_media
 from policy.violation import Reason, Violation
 
@@ -54,6 +55,7 @@ class UploadPlan:
     jobs: OwnJobs
     shared_inputs: tuple[str, ...]
     upload_types: frozenset[str] = DEFAULT_UPLOAD_TYPES
+    max_picture_pixels: int = 100_000_000
 
     def begin(self) -> UploadSession:
         return UploadSession(self)
@@ -96,6 +98,7 @@ class UploadSession:
         check_file_name(filename)
         types = self.plan.upload_types
         check_media(filename, head, types & {"mask"} if self.plan.kind is UploadKind.MASK else types)
+        check_pixels(head, self.plan.max_picture_pixels)
         self._filename = filename
         self._check_fields()
         return filename
@@ -168,7 +171,9 @@ def upload_mask(request: Request) -> UpstreamCall:
 
 def _upload(request: Request, kind: UploadKind) -> UpstreamCall:
     caller = request.caller
-    plan = UploadPlan(kind, caller.names, caller.jobs, caller.shared_inputs, caller.upload_types)
+    plan = UploadPlan(
+        kind, caller.names, caller.jobs, caller.shared_inputs, caller.upload_types, caller.max_picture_pixels
+    )
     return UpstreamCall("POST", (Opaque("upload"), Opaque(kind.value)), body=UploadBody(plan))
 
 

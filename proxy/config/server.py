@@ -65,6 +65,7 @@ class ServerSettings(Settings):
     cors_origins: tuple[Annotated[str, BeforeValidator(parse_origin)], ...] = ()
     max_prompt_bytes: Size = 8 * 1024**2
     max_upload_bytes: Size = 100 * 1024**2
+    max_picture_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     max_header_bytes: Annotated[Size, Field(ge=1024, le=64 * 1024)] = 32 * 1024
     header_timeout: Annotated[Duration, Field(gt=0)] = 15.0
     body_timeout: Annotated[Duration, Field(gt=0)] = 30.0
