@@ -30,6 +30,7 @@ class Policy:
         max_nodes: int,
         max_depth: int,
         max_prompt_bytes: int | None = None,
+        keeps_undeclared: bool = True,
     ) -> None:
         self.name = name
         self.allow = allow
@@ -40,6 +41,7 @@ class Policy:
         self.max_nodes = max_nodes
         self.max_depth = max_depth
         self.max_prompt_bytes = max_prompt_bytes
+        self.keeps_undeclared = keeps_undeclared
         self._verdicts: dict[str, bool] = {}
         self._plans: tuple[Catalogue | None, dict[str, ClassPlan | None]] = (None, {})
 
@@ -108,6 +110,7 @@ def compile_policy(
             max_nodes=_first_given(chain, "max_nodes"),
             max_depth=_first_given(chain, "max_depth"),
             max_prompt_bytes=_first_given(chain, "max_prompt_bytes"),
+            keeps_undeclared=_first_given(chain, "undeclared") == "keep",
         )
     except ValueError as error:
         raise ValueError(f"policies.{name}: {error}") from None

@@ -152,6 +152,9 @@ class Constraints:
     exact: Mapping[str, Constraint]
     globs: tuple[tuple[Names, Constraint], ...]
 
+    def __bool__(self) -> bool:
+        return bool(self.exact or self.globs)
+
     def of(self, class_type: str, input_name: str) -> tuple[Constraint, ...]:
         """Every line that binds this input; all of them hold."""
         name = f"{class_type}.{input_name}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 
-def measure_depth(sources: Mapping[str, Sequence[str]]) -> tuple[int, list[str]]:
-    """The number of nodes on the longest chain, and the nodes of one cycle (empty when there is none).
+def measure_depth(sources: Mapping[str, Sequence[str]]) -> tuple[int, frozenset[str]]:
+    """The number of nodes on the longest chain, and the tangled nodes: those in cycles, and those that need one of them.
 
     sources: for each node the nodes it links to; links to nodes that are not there are skipped. Takes linear time.
     """
@@ -30,12 +30,12 @@ def measure_depth(sources: Mapping[str, Sequence[str]]) -> tuple[int, list[str]]
                 deepest = max(deepest, depths[user])
                 ready.append(user)
     if len(ready) == len(sources):
-        return deepest, []
-    return deepest, _find_cycle(sources, {node for node, count in waiting.items() if count})
+        return deepest, frozenset()
+    return deepest, frozenset(node for node, count in waiting.items() if count)
 
 
-def _find_cycle(sources: Mapping[str, Sequence[str]], tangled: set[str]) -> list[str]:
-    """Every tangled node links to another one, so a walk among them comes back to a node it has seen."""
+def find_cycle(sources: Mapping[str, Iterable[str]], tangled: Set[str]) -> list[str]:
+    """The nodes of one cycle. Every tangled node links to another one, so a walk among them comes back to a node it has seen."""
     node = next(node for node in sources if node in tangled)
     path: dict[str, None] = {}
     while node not in path:

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policy.catalogue import Catalogue, InputSpec
+from policy.bound_checks import BoundChecks
+from policy.catalogue import Catalogue
 from policy.compiled import OPEN, Policy, compile_policy
-from policy.constraints import BoundBudget, check_type
 from policy.document import parse_json
 from policy.graph import measure_depth
-from policy.literals import WRAPPER, find_literal_fault, unwrap
+from policy.literals import WRAPPER, find_literal_fault, find_undeclared_fault, unwrap
+from policy.outputs import BrokenLink, Runnable, find_runnable
 from policy.pinned import find_differences
-from policy.plan import BoundInput, ClassPlan, InputPlan
+from policy.plan import ClassPlan, InputPlan
+from policy.undeclared import bind_budgets, bind_fields, bind_input, describe
+from policy.violation import Reason, Violation
 from policy.workflow import (
     Fault,
     Fields,
     Findings,
     NodeReason,
+    Notice,
     find_bad_ids,
     hash_shape,
     read_fields,
     read_prompt,
     refuse,
-    shorten,
 )
 
 __all__ = ["OPEN", "JudgedPrompt", "Policy", "compile_policy", "judge", "judge_document"]
 
-MAX_FOLLOWED: Final = 100
+MAX_LISTED: Final = 20
 _ANY_OUTPUT: Final = 1 << 62
-_ABSENT: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedPrompt:
-    """A workflow that may run, rebuilt: declared inputs only, no wrappers but for lists, every link to an output that exists.
+    """A workflow that may run, rebuilt: no wrappers but for lists, every link to an output that exists, no cycles.
 
     nodes: by id, each with class_type, inputs and, where the client gave one, _meta with its title. Owned by whoever gets it.
-    extra_data: known keys of the right type; credentials of paid services only when a node asks for them.
+    extra_data: of the right types; credentials of paid services only when a node asks for them.
     priority: within the tenant's own jobs, 0 when not given. targets of None mean all outputs.
+    node_errors: outputs that cannot run, in ComfyUI's shape; their nodes are not among `nodes`.
+    notices: what was left out, for the client.
     followed: (node, input, value) of constrained inputs that are linked to a constant.
     workflow_hash: by which like workflows are known: classes, links and what decides the cost, no seeds and no text.
     """
@@ -51,6 +55,8 @@ class JudgedPrompt:
     extra_data: dict[str, Any]
     partial_execution_targets: tuple[str, ...] | None
     priority: float
+    node_errors: Mapping[str, dict[str, Any]]
+    notices: tuple[Notice, ...]
     followed: tuple[tuple[str, str, Any], ...]
     workflow_hash: str
 
@@ -83,10 +89,10 @@ def judge_document(document: Any, policy: Policy, catalogue: Catalogue) -> Judge
     judging = _Judging(policy, catalogue, prompt, Findings())
     judging.read_nodes()
     judging.judge_inputs()
-    fields = read_fields(document, prompt, judging.findings)
-    judging.findings.raise_if_any()
+    fields = read_fields(document, judging.findings)
+    judging.raise_if_any()
     if policy.pinned:
-        find_differences(judging.nodes, policy.pinned, judging.specs_of, judging.findings)
+        find_differences(judging.nodes, policy.pinned, judging.findings)
         judging.findings.raise_if_any()
     return judging.finish(fields)
 
@@ -102,15 +108,21 @@ class _Judging:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.plans: dict[str, ClassPlan] = {}
         self.output_counts: dict[str, int] = {}
+        self.sources: dict[str, list[str]] = {}
+        self.broken: dict[str, list[BrokenLink]] = {}
+        self.broken_faults: list[tuple[str, str, Fault]] = []
+        self.tangled: frozenset[str] = frozenset()
+        self.not_installed: str | None = None
+        self.stripped: list[str] = []
         self.shape: list[Any] = []
-        self.followed: list[tuple[str, str, Any]] = []
+        self.checks = BoundChecks(self.nodes, self.plans, findings)
 
     def read_nodes(self) -> None:
         """Shape and classes."""
         bad_ids = frozenset(find_bad_ids(self.prompt))
         for node_id in bad_ids:
-            fault = Fault(NodeReason.NODE_ID_REFUSED, node_id, "1 to 64 of letters, digits, space and _.:#-")
-            self.findings.add(node_id[:64], "", None, "This node id is not accepted.", fault)
+            fault = Fault(NodeReason.NODE_ID_REFUSED, node_id, "1 to 128 characters, no control characters")
+            self.findings.add(node_id[:128], "", None, "This node id is not accepted.", fault)
         known, plans, counts, nodes = self.policy.plans_for(self.catalogue), self.plans, self.output_counts, self.nodes
         for node_id, node in self.prompt.items():
             if node_id in bad_ids:
@@ -124,7 +136,9 @@ class _Judging:
                 if plan is not None:
                     plans[node_id] = plan
                     counts[node_id] = plan.output_count
-                    nodes[node_id] = _rebuild_node(node, class_type, inputs)
+                    nodes[node_id] = rebuilt = _rebuild_node(node, class_type, inputs)
+                    if rebuilt is not node:
+                        self.stripped.append(node_id)
                     continue
             # Nothing is known of the outputs of a node that is refused: links to it are not judged, so no answer tells what exists.
             counts[node_id] = _ANY_OUTPUT
@@ -147,12 +161,13 @@ class _Judging:
             fault = Fault(NodeReason.INPUTS_MISSING, inputs, "an object, {} when there are none")
             add(node_id, class_type[:200], None, "A node needs an object of inputs.", fault)
         if self.policy.plan_of(class_type, self.catalogue) is None:
+            if self.policy.permits(class_type):
+                self.not_installed = self.not_installed or node_id
             fault = Fault(NodeReason.CLASS_NOT_PERMITTED, class_type, "the classes that /object_info lists")
             add(node_id, class_type[:200], None, "This class is not permitted.", fault)
 
     def judge_inputs(self) -> None:
         """Links, literals, constraints and budgets of every permitted node; then depth and cycles."""
-        sources: dict[str, list[str]] = {}
         depths: dict[str, int] = {}
         is_ordered = True
         bound: list[tuple[str, InputPlan]] = []
@@ -166,8 +181,8 @@ class _Judging:
                         inputs[name] = unwrap(choice, False)
                 input_plan = plan.inputs_for(inputs)
             self.shape.append(node["class_type"])
-            targets = self._judge_values(node_id, node, input_plan)
-            sources[node_id] = targets
+            targets = self._judge_values(node_id, inputs, input_plan)
+            self.sources[node_id] = targets
             depth = 1
             for target in targets:
                 below = depths.get(target, 0)
@@ -179,155 +194,150 @@ class _Judging:
             if input_plan.bound or input_plan.budgets:
                 bound.append((node_id, input_plan))
         # Where every node comes after those that it links to, as the web UI writes them, the depths are known by now.
-        self._judge_depth(max(depths.values(), default=0) if is_ordered else None, sources)
+        self._judge_depth(max(depths.values(), default=0) if is_ordered else None)
         for node_id, input_plan in bound:
             for item in input_plan.bound:
-                self._judge_bound(node_id, item)
+                self.checks.check_input(node_id, item)
             for budget in input_plan.budgets:
-                self._judge_budget(node_id, budget, input_plan)
+                self.checks.check_budget(node_id, budget, input_plan.specs)
 
-    def _judge_values(self, node_id: str, node: dict[str, Any], plan: InputPlan) -> list[str]:
-        """Keeps the declared inputs of a node and returns the nodes that it links to."""
-        inputs: dict[str, Any] = node["inputs"]
-        accepts, counts, shape = plan.accepts, self.output_counts, self.shape
+    def _judge_values(self, node_id: str, inputs: dict[str, Any], plan: InputPlan) -> list[str]:
+        """Judges the inputs of a node and returns the nodes that it links to."""
+        specs, made, counts, shape = plan.specs, plan.made, self.output_counts, self.shape
         targets: list[str] = []
-        odd: list[str] = []
+        compound: list[str] = []
         undeclared: list[str] = []
         for name, value in inputs.items():
-            kinds = accepts.get(name)
             kind = type(value)
-            if kinds is None:
+            if name not in specs:
                 undeclared.append(name)
-            elif kind is list:
+            if kind is list:
                 if len(value) == 2:
                     target, index = value
                     if type(target) is str and type(index) is int and 0 <= index < counts.get(target, 0):
                         targets.append(target)
                         shape.append(value)
                         continue
-                odd.append(name)
-            elif kind is dict or kind not in kinds:
-                odd.append(name)
-        # SECURITY: ComfyUI validates declared inputs alone, and follows the links of all (test_upstream_rule.py::test_what_passes_holds_the_rule).
-        for name in undeclared:
-            del inputs[name]
-        for name in odd:
-            self._judge_odd(node_id, name, inputs, plan)
+                compound.append(name)
+            elif kind is dict or (kind is str and name in made):
+                compound.append(name)
+        for name in compound:
+            self._judge_compound(node_id, name, inputs, plan)
+        if undeclared:
+            self._judge_undeclared(node_id, undeclared, inputs, plan)
         for name in plan.cost:
             value = inputs.get(name)
             if type(value) is not list:
                 shape.append(value)
         return targets
 
-    def _judge_odd(self, node_id: str, name: str, inputs: dict[str, Any], plan: InputPlan) -> None:
-        """What is no link to an output that exists and no literal of the declared kind."""
+    def _judge_compound(self, node_id: str, name: str, inputs: dict[str, Any], plan: InputPlan) -> None:
+        """A list or an object that is no link to an output that exists, or a text where only a link makes sense."""
         value = inputs[name]
-        if type(value) is list:
-            self._add(node_id, name, "This link leads nowhere.", self._find_link_fault(value))
+        if type(value) is list and len(value) == 2 and type(value[0]) is str and type(value[1]) in (int, float, bool):
+            self._keep_broken(node_id, name, value)
+            return
+        fault: Fault | None = None
+        if name in plan.made:
+            fault = Fault(NodeReason.LITERAL_FOR_LINK, value, "a link to the output of a node")
+        elif name not in plan.specs:
+            fault = find_undeclared_fault(value)
         else:
             if type(value) is dict and WRAPPER in value:
-                value = unwrap(value, name in plan.lists)
-                inputs[name] = value
-            fault = find_literal_fault(value, plan.accepts[name], name in plan.lists)
-            if fault is not None:
-                self._add(node_id, name, "This value is not accepted here.", fault)
+                inputs[name] = value = unwrap(value, name in plan.lists)
+            if type(value) is dict or type(value) is list:
+                fault = find_literal_fault(value, name in plan.lists)
+        if fault is not None:
+            self._add(node_id, name, "This value is not accepted here.", fault)
 
-    def _find_link_fault(self, value: list[Any]) -> Fault:
-        if not _is_link(value):
-            return Fault(
-                NodeReason.LINK_MALFORMED, value, '["node id", output number]; a list as a value is {"__value__": […]}'
-            )
-        if value[0] not in self.output_counts:
-            return Fault(NodeReason.LINK_NODE_MISSING, value[0], "the id of a node of this workflow")
-        count = self.output_counts[value[0]]
-        return Fault(
-            NodeReason.LINK_OUTPUT_MISSING, value[1], f"0 to {count - 1}" if count else "none: it has no outputs"
-        )
+    def _keep_broken(self, node_id: str, name: str, value: list[Any]) -> None:
+        """SECURITY: ComfyUI follows the links of all inputs (test_upstream_rule.py::test_what_passes_holds_the_rule)."""
+        if type(value[1]) is not int:
+            allowed = '["node id", output number]; a list as a value is {"__value__": […]}'
+            fault = Fault(NodeReason.LINK_MALFORMED, value, allowed)
+            words = "the second part of a link is the number of an output"
+        elif value[0] not in self.output_counts:
+            fault = Fault(NodeReason.LINK_NODE_MISSING, value[0], "the id of a node of this workflow")
+            words = f"this link leads to node {value[0][:80]!r}, which is not in the workflow"
+        else:
+            count = self.output_counts[value[0]]
+            allowed = f"0 to {count - 1}" if count else "none: it has no outputs"
+            fault = Fault(NodeReason.LINK_OUTPUT_MISSING, value[1], allowed)
+            words = f"this link leads to output {value[1]} of node {value[0][:80]!r}, which has {count or 'none'}"
+        self.broken.setdefault(node_id, []).append(BrokenLink(name, value, words))
+        self.broken_faults.append((node_id, name, fault))
 
-    def _judge_depth(self, deepest: int | None, sources: dict[str, list[str]]) -> None:
+    def _judge_undeclared(self, node_id: str, names: list[str], inputs: dict[str, Any], plan: InputPlan) -> None:
+        if not self.policy.keeps_undeclared:
+            for name in names:
+                fault = Fault(NodeReason.INPUT_UNDECLARED, name, "the inputs that /object_info declares")
+                self._add(node_id, name, "The policy takes declared inputs only (undeclared).", fault)
+            return
+        class_plan = self.plans[node_id]
+        if class_plan.constraints:
+            for name in names:
+                item = bind_input(class_plan, name)
+                if item is not None:
+                    self.checks.check_input(node_id, item)
+                for field, value in bind_fields(class_plan, name, inputs[name]):
+                    self.checks.check_value(node_id, field, value)
+        if class_plan.budgets:
+            specs = {**plan.specs, **describe(names)}
+            for budget in bind_budgets(class_plan, plan.specs, names):
+                self.checks.check_budget(node_id, budget, specs)
+
+    def _judge_depth(self, deepest: int | None) -> None:
         """Longest chain and cycles; deepest: the former when it is known, and then there are none of the latter."""
-        cycle: list[str] = []
         if deepest is None:
-            deepest, cycle = measure_depth(sources)
+            deepest, self.tangled = measure_depth(self.sources)
         if deepest > self.policy.max_depth:
             text = f"found a chain of {deepest} nodes, allowed are {self.policy.max_depth}"
             self.findings.add_general(NodeReason.GRAPH_TOO_DEEP, text)
-        for index, node_id in enumerate(cycle):
-            target = cycle[(index + 1) % len(cycle)]
-            inputs = self.nodes[node_id]["inputs"]
-            name = next(name for name, value in inputs.items() if type(value) is list and value[:1] == [target])
-            fault = Fault(NodeReason.LINK_CYCLE, " -> ".join(cycle[:10]), "a graph without cycles")
-            self._add(node_id, name, "This link closes a cycle.", fault)
-
-    def _judge_bound(self, node_id: str, item: BoundInput) -> None:
-        spec = item.spec
-        name = spec.name
-        value = self.nodes[node_id]["inputs"].get(name, _ABSENT)
-        if type(value) is list:
-            value = self._follow(node_id, name, value)
-        if value is _ABSENT:
-            if not spec.is_required:  # ComfyUI asks for the required ones itself
-                fault = Fault(
-                    NodeReason.INPUT_MISSING, None, "a value: the policy binds this input and its default is not known"
-                )
-                self._add(node_id, name, "This input must be given.", fault)
-            return
-        for constraint in item.constraints:
-            fault_found = _find_link(value) if type(value) is list else constraint.find_fault(value, spec.type)
-            if fault_found is not None:
-                self._add(
-                    node_id, name, f"The policy does not permit this value (inputs.{constraint.key}).", fault_found
-                )
-
-    def _judge_budget(self, node_id: str, budget: BoundBudget, plan: InputPlan) -> None:
-        values = []
-        inputs = self.nodes[node_id]["inputs"]
-        for name in budget.names:
-            value = inputs.get(name, _ABSENT)
-            if type(value) is list:
-                value = self._follow(node_id, name, value)
-            fault: Fault | None
-            if type(value) is list:
-                fault = _find_link(value)
-            elif value is _ABSENT:
-                if plan.specs[name].is_required:
-                    return
-                fault = Fault(NodeReason.INPUT_MISSING, None, f"a value: the budget {budget.key} counts it")
-            else:
-                fault = check_type(value, "FLOAT") or check_type(value, plan.specs[name].type)
-            if fault is not None:
-                self._add(node_id, name, f"The policy has a budget on this input (budgets.{budget.key}).", fault)
-                return
-            values.append(value)
-        over = budget.find_fault(values)
-        if over is not None:
-            self._add(node_id, budget.names[0], f"This node is over a budget (budgets.{budget.key}).", over)
-
-    def _follow(self, node_id: str, name: str, value: list[Any]) -> Any:
-        """The value of the constant that a link leads to; a link that leads to anything else stays a link."""
-        found = value
-        for _ in range(MAX_FOLLOWED):
-            plan = self.plans.get(found[0]) if _is_link(found) else None
-            if plan is None or not plan.is_constant or plan.fixed is None:
-                return value
-            constant = self.nodes[found[0]]["inputs"].get("value")
-            if type(constant) is not list:
-                if check_type(constant, plan.fixed.specs["value"].type) is not None:
-                    return value
-                self.followed.append((node_id, name, constant))
-                return constant
-            found = constant
-        return value
 
     def _add(self, node_id: str, name: str, message: str, fault: Fault) -> None:
         self.findings.add(node_id, self.nodes[node_id]["class_type"], name, message, fault)
 
-    def specs_of(self, node_id: str) -> Mapping[str, InputSpec]:
-        return self.plans[node_id].inputs_for(self.nodes[node_id]["inputs"]).specs
+    def raise_if_any(self) -> None:
+        """Raises Violation for what the policy does not permit, and for what has no meaning."""
+        if not self.findings.reasons:
+            return
+        if self.not_installed is not None and {*self.findings.reasons} == {NodeReason.CLASS_NOT_PERMITTED}:
+            self._raise_not_installed(self.not_installed)
+        for node_id, name, fault in self.broken_faults:
+            self._add(node_id, name, "This link leads nowhere.", fault)
+        self.findings.raise_if_any()
+
+    def _raise_not_installed(self, node_id: str) -> None:
+        """In ComfyUI's words, unless another class is one that the policy refuses."""
+        if any(
+            node_id not in self.nodes and not self.policy.permits(node["class_type"])
+            for node_id, node in self.prompt.items()
+        ):
+            return
+        node = self.prompt[node_id]
+        meta = node.get("_meta")
+        title = meta.get("title") if type(meta) is dict else None
+        title = title if type(title) is str else node["class_type"]
+        raise Violation(
+            Reason.WORKFLOW_MALFORMED,
+            f"Node '{title[:200]}' not found. The custom node may not be installed.",
+            f"Node ID '#{node_id}'",
+            error_type="missing_node_type",
+            extra_info={"node_id": node_id, "class_type": node["class_type"][:200], "node_title": title[:200]},
+        )
 
     def finish(self, fields: Fields) -> JudgedPrompt:
+        runnable = self._find_runnable(fields.targets)
+        notices = [*fields.notices]
+        if self.stripped:
+            text = f"Of these nodes only class_type, inputs and _meta were kept: {_list_ids(self.stripped)}."
+            notices.append(Notice("node-keys-left-out", text))
+        if runnable.left_out:
+            self.nodes = {node_id: node for node_id, node in self.nodes.items() if node_id not in runnable.left_out}
+            text = f"Nodes that cannot run, or need one that cannot, were left out: {_list_ids(runnable.left_out)}."
+            notices.append(Notice("nodes-left-out", text))
         extra = fields.extra_data
-        if fields.credentials and any(plan.node_class.is_api_node for plan in self.plans.values()):
+        if fields.credentials and any(self.plans[node_id].node_class.is_api_node for node_id in self.nodes):
             extra = extra | fields.credentials
         return JudgedPrompt(
             nodes=self.nodes,
@@ -336,24 +346,47 @@ class _Judging:
             extra_data=extra,
             partial_execution_targets=fields.targets,
             priority=fields.priority,
-            followed=tuple(self.followed),
+            node_errors=runnable.node_errors,
+            notices=tuple(notices),
+            followed=tuple(self.checks.followed),
             workflow_hash=hash_shape(self.shape),
         )
 
+    def _find_runnable(self, targets: tuple[str, ...] | None) -> Runnable:
+        """Raises Violation when outputs were asked for and none can run, as ComfyUI tells it."""
+        if not self.broken and not self.tangled:
+            return Runnable()
+        outputs = [
+            node_id
+            for node_id, plan in self.plans.items()
+            if plan.node_class.is_output_node and (targets is None or node_id in targets)
+        ]
+        classes = {node_id: node["class_type"] for node_id, node in self.nodes.items()}
+        runnable = find_runnable(self.sources, outputs, self.broken, self.tangled, classes)
+        if outputs and not runnable.has_outputs:
+            errors = [error for entry in runnable.node_errors.values() for error in entry["errors"]]
+            raise Violation(
+                Reason.WORKFLOW_MALFORMED,
+                "Prompt outputs failed validation",
+                "\n".join(f"{error['message']}: {error['details']}" for error in errors[:20]),
+                node_errors=runnable.node_errors,
+                error_type="prompt_outputs_failed_validation",
+            )
+        return runnable
+
+
+def _list_ids(node_ids: Iterable[str]) -> str:
+    ids = sorted(node_ids)
+    named = ", ".join(node_id[:40] for node_id in ids[:MAX_LISTED])
+    return named if len(ids) <= MAX_LISTED else f"{named} and {len(ids) - MAX_LISTED} more"
+
 
 def _rebuild_node(node: dict[str, Any], class_type: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The node itself where it has nothing else. SECURITY: ComfyUI believes some other keys, as what its cache says of the node
+    (execution.py, IsChangedCache; test_judge.py::test_other_keys_of_a_node_are_left_out)."""
     meta = node.get("_meta")
-    if type(meta) is not dict or type(meta.get("title")) is not str:
-        return {"class_type": class_type, "inputs": inputs}
-    if len(node) == 3 and len(meta) == 1:
+    is_titled = type(meta) is dict and type(meta.get("title", "")) is str
+    if len(node) == 2 + is_titled:
         return node
-    return {"class_type": class_type, "inputs": inputs, "_meta": {"title": meta["title"]}}
-
-
-def _is_link(value: list[Any]) -> bool:
-    return len(value) == 2 and type(value[0]) is str and type(value[1]) is int
-
-
-def _find_link(value: list[Any]) -> Fault:
-    found = f"a link, {shorten(value[0])}" if value else value
-    return Fault(NodeReason.INPUT_LINKED, found, "a literal, or a link to a Primitive node")
+    rebuilt = {"class_type": class_type, "inputs": inputs}
+    return rebuilt | {"_meta": meta} if is_titled else rebuilt

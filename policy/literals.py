@@ -27,16 +27,19 @@ def unwrap(wrapper: dict[str, Any], is_list_taken: bool) -> Any:
     return value
 
 
-def find_literal_fault(value: Any, kinds: frozenset[type], is_list_taken: bool) -> Fault | None:
+def find_literal_fault(value: dict[str, Any] | list[Any], is_list_taken: bool) -> Fault | None:
+    """What is wrong with an object or a list as a literal. ComfyUI itself says when an input takes no such value."""
     if type(value) is dict and WRAPPER in value:
         return _find_list_fault(value[WRAPPER]) if is_list_taken and len(value) == 1 else _refuse_wrapper(value)
-    if type(value) not in kinds:
-        if dict in kinds or str in kinds:
-            return Fault(NodeReason.LITERAL_MALFORMED, value, "text, a number, true, false or null")
-        return Fault(NodeReason.LITERAL_FOR_LINK, value, "a link to the output of a node")
-    if type(value) is dict:
-        return _find_nested_fault(value)
-    return None
+    return _find_nested_fault(value)
+
+
+def find_undeclared_fault(value: dict[str, Any] | list[Any]) -> Fault | None:
+    """The same for an input that no class declares: ComfyUI takes nothing out of its wrapper there."""
+    if type(value) is dict and WRAPPER in value:
+        inner = value[WRAPPER]
+        return _find_list_fault(inner) if type(inner) is list else _find_nested_fault(inner)
+    return _find_nested_fault(value)
 
 
 def _find_list_fault(value: Any) -> Fault | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,22 +56,16 @@ def _split(name: str) -> tuple[str, str]:
 def find_differences(
     nodes: Mapping[str, Mapping[str, Any]],
     pinned: tuple[PinnedWorkflow, ...],
-    specs_of: Callable[[str], Mapping[str, Any]],
     findings: Findings,
 ) -> None:
-    """Adds nothing when the judged graph equals a pinned one but for its free inputs, else how it differs from the nearest.
-
-    specs_of: the declared inputs of a judged node. Undeclared ones never reach ComfyUI, so they do not count on either side.
-    """
-    nearest = min((_compare(nodes, pin, specs_of) for pin in pinned), key=lambda compared: len(compared.reasons))
+    """Adds nothing when the judged graph equals a pinned one but for its free inputs, else how it differs from the nearest."""
+    nearest = min((_compare(nodes, pin) for pin in pinned), key=lambda compared: len(compared.reasons))
     findings.reasons.extend(nearest.reasons)
     findings.general.extend(nearest.general)
     findings.node_errors.update(nearest.node_errors)
 
 
-def _compare(
-    nodes: Mapping[str, Mapping[str, Any]], pin: PinnedWorkflow, specs_of: Callable[[str], Mapping[str, Any]]
-) -> Findings:
+def _compare(nodes: Mapping[str, Mapping[str, Any]], pin: PinnedWorkflow) -> Findings:
     found = Findings()
     missing = [node_id for node_id in pin.nodes if node_id not in nodes]
     if missing:
@@ -85,7 +79,7 @@ def _compare(
             fault = Fault(NodeReason.WORKFLOW_NOT_PINNED, class_type, f"{allowed}, as in {pin.file}")
             found.add(node_id, class_type, None, "This node is not in the workflow that may run.", fault)
             continue
-        for name in specs_of(node_id):
+        for name in dict.fromkeys([*node["inputs"], *other["inputs"]]):
             value = node["inputs"].get(name, _ABSENT)
             wanted = other["inputs"].get(name, _ABSENT)
             if is_same(value, wanted) or ((node_id, name) in pin.free and _is_literal(value)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import NoneType
 from typing import Any, Final
 
 from policy.catalogue import (
@@ -20,12 +19,9 @@ from policy.catalogue import (
 from policy.constraints import BoundBudget, Constraint, Constraints, bind_budget
 from policy.settings import Budget
 
-PLAIN: Final[frozenset[type]] = frozenset({str, int, float, bool, NoneType})
-ANY_LITERAL: Final[frozenset[type]] = PLAIN | {dict}
-NO_LITERAL: Final[frozenset[type]] = frozenset({NoneType})
-
 _PLAIN_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO})
-# ComfyUI does not check literals of these types; a node that is given text for an image fails at best.
+# What only nodes make. ComfyUI does not look at a literal here; a node that is given text for an image fails at best, and opens it
+# as a path at worst.
 _LINK_WORDS = (
     "AUDIO AUDIO_ENCODER AUDIO_ENCODER_OUTPUT CLIP CLIP_VISION CLIP_VISION_OUTPUT CONDITIONING CONTROL_NET FILE_3D "
     "FILE_3D_FBX FILE_3D_GLB FILE_3D_GLTF FILE_3D_KSPLAT FILE_3D_OBJ FILE_3D_PLY FILE_3D_POINT_CLOUD_ANY FILE_3D_SPLAT "
@@ -58,19 +54,22 @@ class BoundInput:
 
 @dataclass(frozen=True, slots=True)
 class InputPlan:
-    """What the inputs of a node may be. accepts: the Python types of literals, by input name. multiselect: inputs that take lists."""
+    """What the declared inputs of a node are. lists: those that take one as `{"__value__": […]}`.
 
-    accepts: Mapping[str, frozenset[type]]
+    made: those whose values only nodes make. cost: those that the time depends on.
+    """
+
+    specs: Mapping[str, InputSpec]
     lists: frozenset[str]
+    made: frozenset[str]
     bound: tuple[BoundInput, ...]
     budgets: tuple[BoundBudget, ...]
-    specs: Mapping[str, InputSpec]
     cost: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassPlan:
-    """Everything that judging needs to know of a permitted class."""
+    """Everything that judging needs to know of a permitted class. undeclared: what binds inputs that it does not declare, as far as known."""
 
     node_class: NodeClass
     constraints: Constraints
@@ -80,6 +79,7 @@ class ClassPlan:
     fixed: InputPlan | None
     choosers: tuple[tuple[str, frozenset[str]], ...]
     variants: dict[tuple[Any, ...], InputPlan] = field(default_factory=dict)
+    undeclared: dict[str, BoundInput | None] = field(default_factory=dict)
 
     def inputs_for(self, given: Mapping[str, Any]) -> InputPlan:
         """The plan for a node with these inputs: they matter only where a class has dynamic ones."""
@@ -144,26 +144,22 @@ def plan_inputs(
         if lines:
             bound.append(BoundInput(spec, lines))
     return InputPlan(
-        accepts={name: literals_of(spec) for name, spec in specs.items()},
+        specs=specs,
         lists=frozenset(name for name, spec in specs.items() if takes_lists(spec)),
+        made=frozenset(name for name, spec in specs.items() if is_made_by_nodes(spec)),
         bound=tuple(bound),
         budgets=tuple(item for key, budget in budgets.items() for item in bind_budget(key, budget, specs)),
-        specs=specs,
         cost=tuple(sorted(name for name in specs if name.rpartition(".")[2] in _COST_INPUTS)),
     )
-
-
-def literals_of(spec: InputSpec) -> frozenset[type]:
-    """The Python types that a literal in this input may have, once parsed from JSON."""
-    if spec.type in _PLAIN_TYPES:
-        return PLAIN
-    if all(kind in _LINK_TYPES for kind in spec.type.split(",")):
-        return NO_LITERAL
-    return ANY_LITERAL
 
 
 def takes_lists(spec: InputSpec) -> bool:
     """Whether the web UI may write a list here, as `{"__value__": […]}`."""
     if spec.type == "COMBO":
         return bool(spec.options.get("multiselect") or spec.options.get("multi_select"))
-    return literals_of(spec) is ANY_LITERAL
+    return spec.type not in _PLAIN_TYPES and not is_made_by_nodes(spec)
+
+
+def is_made_by_nodes(spec: InputSpec) -> bool:
+    """Whether a text makes no sense here: images, models and so on come from other nodes."""
+    return all(kind in _LINK_TYPES for kind in spec.type.split(","))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -152,6 +152,7 @@ class PolicySettings(_Settings):
     inputs: dict[str, InputConstraint] = Field(default_factory=dict)
     budgets: dict[str, Budget] = Field(default_factory=dict)
     workflows: tuple[PinnedFile, ...] = ()
+    undeclared: Literal["keep", "refuse"] = "keep"
 
     @field_validator("inputs")
     @classmethod

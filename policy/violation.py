@@ -36,6 +36,7 @@ class Violation(Exception):
 
     message: one sentence for the client that says what to do. details: what was found. Neither may name another tenant.
     node_errors: ComfyUI's shape, so that the web UI marks the nodes. general: (code, sentence) of what concerns a workflow as a whole.
+    error_type: ComfyUI's own word, where the refusal is one that ComfyUI would have given in the same way; extra_info: what goes with it.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Violation(Exception):
         *,
         node_errors: Mapping[str, Any] | None = None,
         general: tuple[tuple[str, str], ...] = (),
+        error_type: str | None = None,
+        extra_info: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(reason, message, details)
         self.reason = reason
@@ -53,3 +56,5 @@ class Violation(Exception):
         self.details = details
         self.node_errors: Mapping[str, Any] = node_errors or {}
         self.general = general
+        self.error_type = error_type
+        self.extra_info: Mapping[str, Any] = extra_info or {}

@@ -7,23 +7,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
+from types import NoneType
 from typing import Any, Final, NoReturn
 
 import orjson
 
 from policy.violation import Reason, Violation
 
-MAX_NODE_ID_LENGTH: Final = 64
+MAX_NODE_ID_LENGTH: Final = 128
 MAX_ERRORS: Final = 500
 MAX_SHOWN_LENGTH: Final = 80
 MAX_NAMED: Final = 5
 
-# Ids of subgraph nodes read "12:3", ids of expanded ones "5.0.0.1"; scripts write "load image" or "#3".
-_NODE_IDS = re.compile(r"(?:[A-Za-z0-9_.:# -]{1,64}\n)*")
-_PREVIEW_METHODS = frozenset({"none", "auto", "latent2rgb", "taesd", "default"})
+# ComfyUI takes any text. Ids of subgraph nodes read "12:3", ids of expanded ones "5.0.0.1"; people and scripts write what they like.
+_NODE_ID = rf"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{{1,{MAX_NODE_ID_LENGTH}}}\n"
+_NODE_IDS = re.compile(rf"(?:{_NODE_ID})*")
 _CREDENTIALS = ("auth_token_comfy_org", "api_key_comfy_org")
 _MAX_CREDENTIAL_LENGTH = 8192
-_MAX_USAGE_SOURCE_LENGTH = 100
+# ComfyUI sets the time itself, the gate the client id.
+_GATES_OWN = frozenset({"client_id", "create_time"})
+_MAX_KEPT = 32
+_MAX_KEPT_LENGTH = 1000
+# PNG, 11.3.4.2: 1 to 79 printable Latin-1 characters. Other names would fail the node that saves.
+_PNG_KEYWORD = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_. -]{0,77}")
 
 
 class NodeReason(StrEnum):
@@ -39,18 +45,19 @@ class NodeReason(StrEnum):
     NODE_MALFORMED = "node-malformed"
     CLASS_TYPE_MALFORMED = "class-type-malformed"
     INPUTS_MISSING = "inputs-missing"
+    LITERAL_MALFORMED = "literal-malformed"
+    LITERAL_FOR_LINK = "literal-for-link"
+    # Links to nowhere spoil the outputs that need them; named here beside what the policy does not permit.
     LINK_MALFORMED = "link-malformed"
     LINK_NODE_MISSING = "link-node-missing"
     LINK_OUTPUT_MISSING = "link-output-missing"
-    LINK_CYCLE = "link-cycle"
-    LITERAL_MALFORMED = "literal-malformed"
-    LITERAL_FOR_LINK = "literal-for-link"
     # The policy does not permit it: 403.
     CATALOGUE_UNKNOWN = "catalogue-unknown"
     PROMPT_TOO_LARGE = "prompt-too-large"
     TOO_MANY_NODES = "too-many-nodes"
     GRAPH_TOO_DEEP = "graph-too-deep"
     CLASS_NOT_PERMITTED = "class-not-permitted"
+    INPUT_UNDECLARED = "input-undeclared"
     INPUT_LINKED = "input-linked"
     INPUT_MISSING = "input-missing"
     VALUE_OF_OTHER_TYPE = "value-of-other-type"
@@ -75,10 +82,6 @@ MALFORMED: Final = frozenset(
         NodeReason.NODE_MALFORMED,
         NodeReason.CLASS_TYPE_MALFORMED,
         NodeReason.INPUTS_MISSING,
-        NodeReason.LINK_MALFORMED,
-        NodeReason.LINK_NODE_MISSING,
-        NodeReason.LINK_OUTPUT_MISSING,
-        NodeReason.LINK_CYCLE,
         NodeReason.LITERAL_MALFORMED,
         NodeReason.LITERAL_FOR_LINK,
     }
@@ -97,6 +100,14 @@ class Fault:
     reason: NodeReason
     found: Any
     allowed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something of a workflow that ComfyUI does not get, told to the client beside the answer. code: kebab; message: one sentence."""
+
+    code: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -171,8 +182,12 @@ def shorten(value: Any) -> str:
     return str(value)[:MAX_SHOWN_LENGTH]
 
 
+def is_link(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and type(value[0]) is str and type(value[1]) is int
+
+
 def find_bad_ids(nodes: Mapping[str, Any]) -> list[str]:
-    """Node ids that are empty, too long, or hold other characters than letters, digits, space and _.:#-"""
+    """Node ids that are empty, longer than 128 characters, or hold control characters."""
     # One match over all ids costs a tenth of one for each.
     text = "\n".join(nodes) + "\n"
     if text.count("\n") == len(nodes) and _NODE_IDS.fullmatch(text):
@@ -206,7 +221,7 @@ def is_ui_format(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The body's other fields, each of the right type."""
+    """The body's other fields, each of the right type. notices: what was left out of them."""
 
     client_id: str | None
     prompt_id: str | None
@@ -214,10 +229,11 @@ class Fields:
     targets: tuple[str, ...] | None
     extra_data: dict[str, Any]
     credentials: dict[str, str]
+    notices: tuple[Notice, ...]
 
 
-def read_fields(body: dict[str, Any], nodes: Mapping[str, Any], findings: Findings) -> Fields:
-    """Reads what is known and drops the rest: `number`, `front`, and whatever custom code might look for.
+def read_fields(body: dict[str, Any], findings: Findings) -> Fields:
+    """Reads what is known. `number` and `front` are the gate's own, and ComfyUI reads nothing else.
 
     SECURITY: another type is a finding, since ComfyUI trusts these fields (test_upstream_rule.py::test_what_passes_holds_the_rule).
     """
@@ -234,14 +250,21 @@ def read_fields(body: dict[str, Any], nodes: Mapping[str, Any], findings: Findin
     if priority is not None and type(priority) is not int and type(priority) is not float:
         findings.add_field("priority", "a number")
         priority = None
-    extra_data, credentials = _read_extra_data(extra)
+    extra_data, credentials, left_out = _read_extra_data(extra)
+    notices = []
+    if left_out:
+        named = ", ".join(name[:MAX_SHOWN_LENGTH] for name in left_out[:MAX_NAMED])
+        notices.append(
+            Notice("extra-data-left-out", f"Left out of extra_data, since ComfyUI has no use for it: {named}.")
+        )
     return Fields(
         client_id=client_id,
         prompt_id=_read_text(body, "prompt_id", findings),
         priority=float(priority or 0),
-        targets=_read_targets(body.get("partial_execution_targets"), nodes, findings),
+        targets=_read_targets(body.get("partial_execution_targets"), findings),
         extra_data=extra_data,
         credentials=credentials,
+        notices=tuple(notices),
     )
 
 
@@ -253,40 +276,55 @@ def _read_text(container: dict[str, Any], name: str, findings: Findings) -> str 
     return None
 
 
-def _read_targets(value: Any, nodes: Mapping[str, Any], findings: Findings) -> tuple[str, ...] | None:
+def _read_targets(value: Any, findings: Findings) -> tuple[str, ...] | None:
     if value is None:
         return None
     # ComfyUI takes a string too, and then runs every node whose id is part of it.
-    if type(value) is not list or not all(type(target) is str and target in nodes for target in value):
+    if type(value) is not list or not all(type(target) is str for target in value):
         findings.add_field("partial_execution_targets", "a list of ids of nodes of this workflow")
         return None
     return tuple(value)
 
 
-def _read_extra_data(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What ComfyUI's own web UI sends; anything else, or of another type, is left out.
+def _read_extra_data(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """What is kept, credentials of paid services, and the names of what is left out.
 
-    SECURITY: every later GET /api/jobs reads it, whoever asks (comfy_execution/jobs.py; test_upstream_rule.py::test_what_passes_holds_the_rule).
+    ComfyUI's job list takes it for granted that `extra_pnginfo` is an object, its `workflow` too, and the id of that a text
+    (comfy_execution/jobs.py). What else lies in `extra_pnginfo` is written into pictures. Unknown texts and numbers are kept:
+    clients name their jobs in them.
     """
     kept: dict[str, Any] = {}
-    pnginfo = extra.get("extra_pnginfo")
-    workflow = pnginfo.get("workflow") if type(pnginfo) is dict else None
-    if type(workflow) is dict:
-        if type(workflow.get("id")) is not str:
-            workflow.pop("id", None)
-        kept["extra_pnginfo"] = {"workflow": workflow}
-    method = extra.get("preview_method")
-    if type(method) is str and method in _PREVIEW_METHODS:
-        kept["preview_method"] = method
-    source = extra.get("comfy_usage_source")
-    if type(source) is str and len(source) <= _MAX_USAGE_SOURCE_LENGTH:
-        kept["comfy_usage_source"] = source
-    credentials = {
-        name: value
-        for name in _CREDENTIALS
-        if type(value := extra.get(name)) is str and len(value) <= _MAX_CREDENTIAL_LENGTH
-    }
-    return kept, credentials
+    left_out: list[str] = []
+    credentials: dict[str, str] = {}
+    for name, value in extra.items():
+        if name in _CREDENTIALS:
+            if type(value) is str and len(value) <= _MAX_CREDENTIAL_LENGTH:
+                credentials[name] = value
+        elif name == "extra_pnginfo":
+            kept |= {} if value is None else _read_pnginfo(value, left_out)
+        elif name not in _GATES_OWN:
+            if (
+                type(value) in (str, int, float, bool)
+                and len(kept) < _MAX_KEPT
+                and len(f"{name}{value}") <= _MAX_KEPT_LENGTH
+            ):
+                kept[name] = value
+            elif value is not None:
+                left_out.append(name)
+    return kept, credentials, left_out
+
+
+def _read_pnginfo(value: Any, left_out: list[str]) -> dict[str, Any]:
+    if type(value) is not dict or ("workflow" in value and type(value["workflow"]) not in (dict, NoneType)):
+        left_out.append("extra_pnginfo")
+        return {}
+    kept = {name: item for name, item in value.items() if item is not None and _PNG_KEYWORD.fullmatch(name)}
+    left_out.extend(f"extra_pnginfo.{name}" for name in value if name not in kept and value[name] is not None)
+    workflow = kept.get("workflow")
+    if workflow is not None and type(workflow.get("id", "")) is not str:
+        kept["workflow"] = {name: item for name, item in workflow.items() if name != "id"}
+        left_out.append("extra_pnginfo.workflow.id")
+    return {"extra_pnginfo": kept} if kept else {}
 
 
 def hash_shape(shape: list[Any]) -> str:

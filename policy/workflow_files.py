@@ -13,10 +13,10 @@ from typing import Any, Final
 from policy.caller import Caller
 from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
 from policy.namespace import ROOT, Folder, check_file_name, check_path, is_shared, split_annotation
+from policy.path_texts import rewrite_texts
+from policy.salt import is_core, needs_salt, salt_nodes
 from policy.violation import Reason, Violation
-
-SALT: Final = "comfygate_tenant"
-"""An input that no class declares. ComfyUI puts it into the key of its execution cache and never gives it to a node."""
+from policy.workflow import is_link
 
 
 class FileUse(Enum):
@@ -58,51 +58,26 @@ _MEDIA = re.compile(
 # Names that classes from outside ComfyUI give to texts with a path.
 _PATH_NAME = re.compile(r"(?:.*_)?(?:path|file|filename|filepath|dir|directory|folder|subfolder|foldername)")
 _FOLDER_NAME = re.compile(r"(?:.*_)?(?:path|dir|directory|folder|subfolder|foldername|folder_name)")
-_CORE_MODULES = frozenset({"nodes", "comfy_extras", "comfy_api_nodes"})
 _NO_FILE = frozenset({"none", "None"})
 # The server puts digits for these before it looks at the path (folder_paths.get_save_image_path).
 _TOKEN = re.compile(r"%(?:year|month|day|hour|minute|second|width|height|batch_num)%")
-# What loaders make: results that hold nothing of a tenant's, and that make the GPU fast when they are shared.
-_MODEL_TYPES = frozenset(
-    {
-        "MODEL",
-        "CLIP",
-        "VAE",
-        "CLIP_VISION",
-        "CONTROL_NET",
-        "STYLE_MODEL",
-        "GLIGEN",
-        "UPSCALE_MODEL",
-        "LATENT_UPSCALE_MODEL",
-        "MODEL_PATCH",
-        "PHOTOMAKER",
-        "AUDIO_ENCODER",
-        "INTERP_MODEL",
-        "OPTICAL_FLOW",
-        "BACKGROUND_REMOVAL",
-        "MOGE_MODEL",
-        "DA3_MODEL",
-        "FACE_DETECTION_MODEL",
-    }
-)
-# It is given every input, declared or not (nodes_logic.py, accept_all_inputs); it makes no files.
-_TAKES_ALL_INPUTS = frozenset({"CustomCombo"})
-
-
-def is_core(node_class: NodeClass) -> bool:
-    return node_class.python_module.partition(".")[0] in _CORE_MODULES
 
 
 def file_inputs(node_class: NodeClass, given: Mapping[str, Any] | None = None) -> dict[str, FileUse]:
     """The inputs of a class that name files. given: a node's inputs, which decide what dynamic ones there are."""
-    specs: Mapping[str, InputSpec] = node_class.inputs
-    if given is not None and any(spec.type in DYNAMIC_TYPES for spec in specs.values()):
-        specs = expand_inputs(node_class, given)
+    specs = node_class.inputs if given is None else declared_inputs(node_class, given)
     uses = {name: use for name, spec in specs.items() if (use := _use_of(node_class, spec)) is not None}
     if FileUse.FOLDER_TO_WRITE in uses.values():
         # SECURITY: with a folder of its own beside it the prefix is a bare name (test_names_that_mean_something_else_upstream_are_refused).
         uses = {name: FileUse.PREFIX_NAME if use is FileUse.PREFIX else use for name, use in uses.items()}
     return uses
+
+
+def declared_inputs(node_class: NodeClass, given: Mapping[str, Any]) -> Mapping[str, InputSpec]:
+    """The inputs that a node with these ones declares."""
+    if any(spec.type in DYNAMIC_TYPES for spec in node_class.inputs.values()):
+        return expand_inputs(node_class, given)
+    return node_class.inputs
 
 
 def _use_of(node_class: NodeClass, spec: InputSpec) -> FileUse | None:
@@ -152,18 +127,6 @@ def _use_of_choices(choices: tuple[Any, ...]) -> FileUse | None:
     return None
 
 
-def needs_salt(node_class: NodeClass, uses: Mapping[str, FileUse]) -> bool:
-    """Whether a node's result must never be another tenant's: all but loaders of models, and nodes that could take the salt for a value.
-
-    ComfyUI's own nodes are all salted, so that what a node from outside makes of them is the tenant's too.
-    """
-    if uses or node_class.is_output_node or node_class.document.get("has_intermediate_output") is True:
-        return True
-    if not is_core(node_class) or node_class.name in _TAKES_ALL_INPUTS:
-        return False
-    return not node_class.outputs or not _MODEL_TYPES.issuperset(map(str, node_class.outputs))
-
-
 def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dict[str, dict[str, Any]]:
     """The workflow as ComfyUI gets it: every file in the tenant's namespace, every node that needs it salted.
 
@@ -171,29 +134,62 @@ def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dic
     """
     rewritten: dict[str, dict[str, Any]] = {}
     node_errors: dict[str, Any] = {}
+    classes: dict[str, NodeClass] = {}
+    needing: list[str] = []
+    own: list[str] = []
     for node_id, node in nodes.items():
         node_class = caller.catalogue.get(node["class_type"])
         if node_class is None:  # judged before, with the same catalogue
             raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", node["class_type"])
-        inputs = dict(node["inputs"])
-        uses = file_inputs(node_class, inputs)
-        errors = []
-        for name, use in uses.items():
-            if name in inputs:
-                try:
-                    inputs[name] = _rewrite(inputs[name], use, _spec_choices(node_class, name), caller)
-                except _FileRefused as refused:
-                    errors.append(refused.describe(name))
-        if needs_salt(node_class, uses):
-            inputs[SALT] = caller.names.tenant
+        uses = file_inputs(node_class, node["inputs"])
+        inputs, errors = _rewrite_inputs(node_class, node["inputs"], uses, caller)
         if errors:
             node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": node_class.name}
+        classes[node_id] = node_class
         rewritten[node_id] = {**node, "inputs": inputs}
+        if needs_salt(node_class, bool(uses)):
+            needing.append(node_id)
+        if inputs != node["inputs"]:
+            own.append(node_id)
     if node_errors:
         named = ", ".join(f"node {node_id}: {entry['errors'][0]['details']}" for node_id, entry in node_errors.items())
         message = "The workflow names files in a way that is not accepted: see the nodes."
         raise Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
+    salt_nodes(rewritten, needing, own, classes.__getitem__, caller.names.tenant)
     return rewritten
+
+
+def _rewrite_inputs(
+    node_class: NodeClass, given: Mapping[str, Any], uses: Mapping[str, FileUse], caller: Caller
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The inputs with names of files in the tenant's namespace, and what is wrong with them."""
+    inputs = dict(given)
+    errors = []
+    declared = declared_inputs(node_class, given)
+    for name, value in given.items():
+        try:
+            use = uses.get(name) if name in declared else _use_of_undeclared(node_class, name, value)
+            if use is not None:
+                inputs[name] = _rewrite(value, use, _spec_choices(node_class, name), caller)
+            elif name not in declared and not is_link(value):
+                inputs[name] = _rewrite_undeclared(value, caller)
+        except _FileRefused as refused:
+            errors.append(refused.describe(name))
+    return inputs, errors
+
+
+def _use_of_undeclared(node_class: NodeClass, name: str, value: Any) -> FileUse | None:
+    """What an undeclared text names, by the name of its input; a link is refused there as in a declared one."""
+    if type(value) is str or is_link(value):
+        return _use_of_text(node_class, name.rpartition(".")[2])
+    return None
+
+
+def _rewrite_undeclared(value: Any, caller: Caller) -> Any:
+    try:
+        return rewrite_texts(value, caller.names, lambda name: _name_to_upstream(name, caller))
+    except Violation as violation:
+        raise _FileRefused("file-input-refused", violation.message) from None
 
 
 def _spec_choices(node_class: NodeClass, name: str) -> tuple[Any, ...]:

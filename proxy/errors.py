@@ -126,11 +126,13 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
     general: tuple[tuple[str, str], ...] = ()
     """(code, sentence) of what concerns a workflow as a whole; for the record, the answer has it in `details`."""
+    error_type: str | None = None
+    extra_info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def type(self) -> str:
         """ComfyUI writes error types with underscores."""
-        return self.reason.replace("-", "_")
+        return self.error_type or self.reason.replace("-", "_")
 
     def body(self, request_id: str) -> bytes:
         return orjson.dumps(
@@ -139,7 +141,7 @@ class Refusal:
                     "type": self.type,
                     "message": self.message,
                     "details": self.details,
-                    "extra_info": {"request_id": request_id},
+                    "extra_info": {**self.extra_info, "request_id": request_id},
                 },
                 "node_errors": dict(self.node_errors),
             }
@@ -157,6 +159,8 @@ def refusal_for(error: Exception) -> Refusal | None:
                 error.details,
                 error.node_errors,
                 general=error.general,
+                error_type=error.error_type,
+                extra_info=error.extra_info,
             )
         case Unauthenticated():
             return Refusal(401, error.reason, error.message, headers=(("WWW-Authenticate", CHALLENGE), *error.headers))

@@ -10,8 +10,9 @@ from policy.call import ClientReply, Opaque, UpstreamCall
 from policy.caller import Caller, Request
 from policy.catalogue import DYNAMIC_TYPES, NodeClass
 from policy.namespace import ROOT, check_path
+from policy.salt import is_core
 from policy.violation import Reason, Violation
-from policy.workflow_files import FileUse, file_inputs, is_core
+from policy.workflow_files import FileUse, file_inputs
 
 # Not models: source files of the server, its configuration, and data sets that tenants saved.
 HIDDEN_FOLDERS: Final = frozenset({"custom_nodes", "datasets", "configs"})

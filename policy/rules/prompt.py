@@ -31,26 +31,36 @@ def submit(request: Request) -> Dialogue:
     reply = yield json_call("POST", ("prompt",), document)
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
-        return refusal_to_client(reply, caller, judged.nodes)
+        return refusal_to_client(reply, caller, judged)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
     outputs = _outputs(judged, nodes, node_errors, caller)
     extra = document["extra_data"] | {"create_time": claimed.created_ms}
     item = [claimed.number, claimed.prompt_id, nodes, extra, outputs]
     # SECURITY: what `GET /queue` shows of it is kept, since ComfyUI's own list holds everybody's (policy/rules/jobs.py, queue).
     shown = yield Work(partial(keep_item, item, caller.names), len(request.raw))
+    body = {
+        "prompt_id": claimed.prompt_id,
+        "number": caller.jobs.place_of(claimed.prompt_id),
+        "node_errors": node_errors_to_client(node_errors, caller, judged),
+    }
     return ClientReply(
-        body={
-            "prompt_id": claimed.prompt_id,
-            "number": caller.jobs.place_of(claimed.prompt_id),
-            "node_errors": node_errors_to_client(node_errors, caller, judged.nodes),
-        },
+        body=body | notices_to_client(judged),
         news=(JobNews(claimed.prompt_id, documents=(shown,)),),
     )
 
 
+def notices_to_client(judged: JudgedPrompt) -> dict[str, Any]:
+    """What was left out of a workflow, beside ComfyUI's own fields; nothing when nothing was."""
+    if not judged.notices:
+        return {}
+    return {"notices": [{"type": notice.code, "message": notice.message} for notice in judged.notices]}
+
+
 def _outputs(judged: JudgedPrompt, nodes: Mapping[str, Any], node_errors: Any, caller: Caller) -> list[str]:
     """The nodes that ComfyUI will run a workflow for: its outputs, those that the client chose, without those that are wrong."""
-    wrong = node_errors if isinstance(node_errors, Mapping) else {}
+    entries = node_errors.values() if isinstance(node_errors, Mapping) else ()
+    listed = [entry.get("dependent_outputs") for entry in entries if isinstance(entry, Mapping)]
+    wrong = {output for outputs in listed if isinstance(outputs, list) for output in outputs if isinstance(output, str)}
     chosen = judged.partial_execution_targets
     classes = {node_id: caller.catalogue.get(node["class_type"]) for node_id, node in nodes.items()}
     return [
@@ -76,6 +86,10 @@ def submit_as_admin(request: Request) -> Dialogue:
         place["prompt_id"] = prompt_id
     sent = _document(judged, judged.nodes, judged.client_id) | place
     reply = yield json_call("POST", ("prompt",), sent)
+    if judged.notices and isinstance(reply.value, dict):
+        node_errors = reply.value.get("node_errors")
+        everything = {**judged.node_errors, **(node_errors if isinstance(node_errors, dict) else {})}
+        return ClientReply(reply.status, reply.value | {"node_errors": everything} | notices_to_client(judged))
     return ClientReply(reply.status, reply.body, reply.content_type)
 
 
@@ -118,7 +132,7 @@ def _document(judged: JudgedPrompt, nodes: Mapping[str, Any], client_id: str | N
     return document
 
 
-def refusal_to_client(reply: UpstreamReply, caller: Caller, nodes: Mapping[str, Any]) -> ClientReply:
+def refusal_to_client(reply: UpstreamReply, caller: Caller, judged: JudgedPrompt) -> ClientReply:
     """ComfyUI's refusal of a workflow, in its shape and the client's names."""
     value = reply.value if isinstance(reply.value, dict) else {}
     error = value.get("error")
@@ -131,14 +145,16 @@ def refusal_to_client(reply: UpstreamReply, caller: Caller, nodes: Mapping[str, 
         }
     body = {
         "error": scrub(error, caller.names),
-        "node_errors": node_errors_to_client(value.get("node_errors"), caller, nodes),
+        "node_errors": node_errors_to_client(value.get("node_errors"), caller, judged),
     }
-    return ClientReply(reply.status, body)
+    return ClientReply(reply.status, body | notices_to_client(judged))
 
 
-def node_errors_to_client(node_errors: Any, caller: Caller, nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """`{node id: {errors, dependent_outputs, class_type}}` without server paths, and without lists of everybody's files."""
-    shown: dict[str, Any] = {}
+def node_errors_to_client(node_errors: Any, caller: Caller, judged: JudgedPrompt) -> dict[str, Any]:
+    """`{node id: {errors, dependent_outputs, class_type}}` without server paths, and without lists of everybody's files; with what the
+    gate found itself."""
+    nodes = judged.nodes
+    shown: dict[str, Any] = dict(judged.node_errors)
     for node_id, entry in (node_errors if isinstance(node_errors, dict) else {}).items():
         if not isinstance(entry, dict):
             continue

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from policy.call import JobNews
 from policy.namespace import Folder, Namespace, is_path, is_unguessable
-from policy.workflow_files import SALT
+from policy.salt import SALT
 
 MAX_DEPTH: Final = 64
 MAX_MESSAGE_LENGTH: Final = 64 * 1024

@@ -47,7 +47,7 @@ ROWS: list[tuple[str, Any, dict[str, Any], set[tuple[str, str | None, str]] | st
     ("prompt null", None, {}, "prompt-missing"),
     ("no nodes", {}, {}, "prompt-empty"),
     ("saved by the web UI", {"nodes": [], "links": []}, {}, "ui-format"),
-    ("id of other characters", with_node(SAVE, "<b>"), {}, {("<b>", None, "node-id-refused")}),
+    ("id with a control character", with_node(SAVE, "a\x07"), {}, {("a\x07", None, "node-id-refused")}),
     ("node a list", with_node([]), {}, {("20", None, "node-malformed")}),
     ("node null", with_node(None), {}, {("20", None, "node-malformed")}),
     ("no class", with_node({"inputs": {}}), {}, {("20", None, "class-type-malformed")}),
@@ -60,20 +60,21 @@ ROWS: list[tuple[str, Any, dict[str, Any], set[tuple[str, str | None, str]] | st
     ("class an object", with_node({"class_type": {}, "inputs": {}}), {}, {("20", None, "class-type-malformed")}),
     ("no inputs", with_node({"class_type": "SaveImage"}), {}, {("20", None, "inputs-missing")}),
     ("inputs a list", with_node({"class_type": "SaveImage", "inputs": []}), {}, {("20", None, "inputs-missing")}),
-    ("link of one part", with_input("9", "images", ["8"]), {}, {("9", "images", "link-malformed")}),
-    ("empty link", with_input("9", "images", []), {}, {("9", "images", "link-malformed")}),
-    ("link with a text", with_input("9", "images", ["8", "0"]), {}, {("9", "images", "link-malformed")}),
-    ("link with a boolean", with_input("9", "images", ["8", False]), {}, {("9", "images", "link-malformed")}),
-    ("link with a fraction", with_input("9", "images", ["8", 0.0]), {}, {("9", "images", "link-malformed")}),
-    ("link to a number", with_input("9", "images", [8, 0]), {}, {("9", "images", "link-malformed")}),
-    ("link to a list", with_input("9", "images", [["8"], 0]), {}, {("9", "images", "link-malformed")}),
-    ("link to nowhere", with_input("9", "images", ["55", 0]), {}, {("9", "images", "link-node-missing")}),
-    ("no such output", with_input("9", "images", ["8", 1]), {}, {("9", "images", "link-output-missing")}),
-    ("output below 0", with_input("9", "images", ["8", -1]), {}, {("9", "images", "link-output-missing")}),
-    ("no outputs at all", with_input("8", "vae", ["9", 0]), {}, {("8", "vae", "link-output-missing")}),
-    ("link to itself", with_input("3", "latent_image", ["3", 0]), {}, {("3", "latent_image", "link-cycle")}),
-    ("object for a number", with_input("3", "steps", {"a": 1}), {}, {("3", "steps", "literal-malformed")}),
     ("path for a picture", with_input("9", "images", "/etc/passwd"), {}, {("9", "images", "literal-for-link")}),
+    ("object for a picture", with_input("9", "images", {"a": 1}), {}, {("9", "images", "literal-for-link")}),
+    ("list for a picture", with_input("9", "images", [8, 0]), {}, {("9", "images", "literal-for-link")}),
+    (
+        "wrapper in an object",
+        with_input("3", "steps", {"a": {"__value__": 1}}),
+        {},
+        {("3", "steps", "literal-malformed")},
+    ),
+    (
+        "undeclared",
+        with_input("9", "zzz", 1),
+        {"undeclared": "refuse"},
+        {("9", "zzz", "input-undeclared")},
+    ),
     ("too large", make_prompt(), {"max_prompt_bytes": 100}, "prompt-too-large"),
     ("too many", make_prompt(), {"max_nodes": 6}, "too-many-nodes"),
     ("too deep", chain(6), {"max_depth": 5}, "graph-too-deep"),
@@ -142,7 +143,7 @@ def test_every_fault_is_named(
 
 def test_every_code_has_a_row_and_a_line_in_the_documentation() -> None:
     rows = {row[3] if isinstance(row[3], str) else next(iter(row[3]))[2] for row in ROWS}
-    elsewhere = {"body-not-object", "field-malformed", "catalogue-unknown"}
+    elsewhere = {"body-not-object", "field-malformed", "catalogue-unknown", *(code for _, _, code in BROKEN)}
     assert rows | elsewhere == set(NodeReason)
     text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE))
@@ -180,6 +181,89 @@ def test_all_faults_are_found_at_once() -> None:
     assert "client_id" in violation.details
 
 
+# A link to nowhere in the one output of the workflow, and what it is called beside what the policy refuses.
+BROKEN: list[tuple[str, Any, str]] = [
+    ("a text for the output", ["8", True], "link-malformed"),
+    ("a fraction for the output", ["8", 0.0], "link-malformed"),
+    ("no such node", ["55", 0], "link-node-missing"),
+    ("no such output", ["8", 1], "link-output-missing"),
+    ("an output below 0", ["8", -1], "link-output-missing"),
+    ("no outputs at all", ["9", 0], "link-output-missing"),
+]
+
+
+@pytest.mark.parametrize(("value", "code"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_a_workflow_whose_only_output_has_a_broken_link_is_refused_as_comfyui_does(value: Any, code: str) -> None:
+    violation = refused(with_input("9", "images", value), OPEN)
+    assert (violation.reason, violation.error_type) == (
+        Reason.WORKFLOW_MALFORMED,
+        "prompt_outputs_failed_validation",
+    )
+    assert codes(violation) == {("9", "images", "exception_during_validation")}
+    assert violation.node_errors["9"]["dependent_outputs"] == ["9"]
+    beside = refused(with_input("9", "images", value), make_policy(inputs={"*.steps": {"max": 19}}))
+    assert codes(beside) == {("9", "images", code), ("3", "steps", "value-too-large")}
+    assert (beside.reason, beside.error_type) == (Reason.POLICY_VIOLATION, None)
+
+
+def test_outputs_that_can_run_do() -> None:
+    other = {"30": node("LoadImage", image="b.png"), "31": node("SaveImage", images=["30", 0], filename_prefix="y")}
+    judged = run(with_input("9", "images", ["55", 0]) | other)
+    assert set(judged.nodes) == {*make_prompt(), "30", "31"} - {"9"}
+    assert judged.node_errors["9"]["errors"][0]["type"] == "exception_during_validation"
+    assert "'55'" in judged.node_errors["9"]["errors"][0]["details"]
+    assert [notice.code for notice in judged.notices] == ["nodes-left-out"]
+    assert judged.notices[0].message.endswith("left out: 9.")
+
+
+def test_what_needs_a_broken_node_is_left_out_with_it() -> None:
+    other = {"30": node("LoadImage", image="b.png"), "31": node("SaveImage", images=["30", 0], filename_prefix="y")}
+    judged = run(with_input("8", "vae", ["4", 7]) | other)
+    assert set(judged.nodes) == {*make_prompt(), "30", "31"} - {"8", "9"}
+    assert judged.node_errors.keys() == {"8"}
+    assert judged.node_errors["8"]["dependent_outputs"] == ["9"]
+
+
+def test_a_broken_node_that_no_output_needs_is_left_out_and_told() -> None:
+    judged = run(with_node(node("ImageBlur", image=["gone", 0], enabled=True)))
+    assert judged.nodes == make_prompt()
+    assert judged.node_errors == {}
+    assert judged.notices[0].message.endswith("left out: 20.")
+
+
+def test_outputs_that_were_not_asked_for_are_not_named() -> None:
+    prompt = with_input("9", "images", ["55", 0]) | {
+        "30": node("LoadImage", image="b.png"),
+        "31": node("SaveImage", images=["30", 0], filename_prefix="y"),
+    }
+    judged = run(copy.deepcopy(prompt), partial_execution_targets=["31"])
+    assert judged.node_errors == {}
+    violation = refused(copy.deepcopy(prompt), partial_execution_targets=["9"])
+    assert violation.error_type == "prompt_outputs_failed_validation"
+
+
+def test_without_outputs_comfyui_says_so_itself() -> None:
+    judged = run({"1": node("LoadImage", image=["gone", 0])})
+    assert judged.nodes == {}
+
+
+def test_a_class_that_is_permitted_and_not_installed_is_told_in_comfyuis_words() -> None:
+    prompt = with_node(node("Ghost", text="x"))
+    prompt["20"]["_meta"] = {"title": "My Ghost"}
+    violation = refused(prompt, OPEN)
+    assert (violation.error_type, violation.message) == (
+        "missing_node_type",
+        "Node 'My Ghost' not found. The custom node may not be installed.",
+    )
+    assert violation.extra_info == {"node_id": "20", "class_type": "Ghost", "node_title": "My Ghost"}
+    untitled = refused(with_node(node("Ghost", text="x")), OPEN)
+    assert untitled.message.startswith("Node 'Ghost' not found")
+    policy = make_policy(allow=["Ghost", "KSampler"])
+    assert refused(with_node(node("Ghost", text="x")), policy).error_type is None, (
+        "what the policy refuses is told first"
+    )
+
+
 def test_nobody_can_tell_an_unknown_class_from_a_refused_one() -> None:
     """Nor by links to it: its outputs are not looked at."""
     answers = []
@@ -192,7 +276,7 @@ def test_nobody_can_tell_an_unknown_class_from_a_refused_one() -> None:
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_spellings_are_other_names(spelling: str) -> None:
-    assert codes(refused(with_node(node(spelling, text="x")), OPEN)) == {("20", None, "class-not-permitted")}
+    assert refused(with_node(node(spelling, text="x")), OPEN).error_type == "missing_node_type"
 
 
 @pytest.mark.parametrize(
@@ -211,25 +295,28 @@ def test_spellings_are_other_names(spelling: str) -> None:
         (with_input("3", "latent_image", ["3", 0]), {}),
     ],
 )
-def test_wrong_types_are_refused(prompt: Any, body: dict[str, Any]) -> None:
-    """Also for admins: OPEN opens classes and values, nothing else."""
+def test_what_comfyui_takes_for_granted_is_asked_of_admins_too(prompt: Any, body: dict[str, Any]) -> None:
+    """OPEN opens classes and values, nothing else."""
     assert refused(copy.deepcopy(prompt), OPEN, **body).reason is Reason.WORKFLOW_MALFORMED
 
 
-def test_what_comfyui_does_not_need_is_left_out() -> None:
-    prompt = with_input("9", "zzz", ["8", 0])
+def test_other_keys_of_a_node_are_left_out() -> None:
+    prompt = make_prompt()
     prompt["9"]["is_changed"] = "forged"
     prompt["9"]["_meta"] = {"title": "t", "other": 1}
     prompt["8"]["_meta"] = "x"
-    judged = run(prompt, OPEN, number="first", front=True, extra_data={"preview_method": "x", "create_time": 5})
-    assert judged.nodes["9"] == {
-        "class_type": "SaveImage",
-        "inputs": make_prompt()["9"]["inputs"],
-        "_meta": {"title": "t"},
-    }
+    judged = run(prompt, OPEN, number="first", front=True, extra_data={"mine": {"a": 1}, "create_time": 5})
+    assert judged.nodes["9"] == make_prompt()["9"] | {"_meta": {"title": "t", "other": 1}}
     assert "_meta" not in judged.nodes["8"]
     assert judged.extra_data == {}
     assert judged.priority == 0
+    assert [notice.code for notice in judged.notices] == ["extra-data-left-out", "node-keys-left-out"]
+    assert judged.notices[1].message.endswith("were kept: 8, 9.")
+
+
+def test_many_ids_are_told_short() -> None:
+    prompt = make_prompt() | {f"x{n}": node("ImageBlur", image=["gone", 0], enabled=True) for n in range(30)}
+    assert run(prompt).notices[0].message.endswith("x26 and 10 more.")
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999"])
@@ -249,9 +336,10 @@ def test_a_class_hidden_behind_a_duplicate_key_is_refused() -> None:
 def test_longer_cycles_are_named_in_full() -> None:
     prompt = chain(4)
     prompt["1"]["inputs"]["image"] = ["3", 0]
-    violation = refused(prompt)
-    assert codes(violation) == {(key, "image", "link-cycle") for key in "123"}
-    assert "1 -> 3 -> 2" in violation.details
+    violation = refused(prompt | {"9": node("SaveImage", images=["3", 0], filename_prefix="x")})
+    assert codes(violation) == {(key, None, "dependency_cycle") for key in "123"}
+    assert "1 (ImageBlur) -> 3 (ImageBlur) -> 2 (ImageBlur) -> 1 (ImageBlur)" in violation.details
+    assert violation.node_errors["1"]["dependent_outputs"] == ["9"]
 
 
 def test_depth_does_not_depend_on_the_order_of_nodes() -> None:
@@ -290,7 +378,11 @@ def test_widgets_pass(name: str, value: Any, kept: Any) -> None:
     ],
 )
 def test_wrappers_hide_nothing(value: Any) -> None:
-    for prompt in (with_node(node("Curve", curve=value)), with_node(node("LoadImage", image=value))):
+    undeclared = with_node(node("Curve", zzz=value))
+    if "extra" in value:  # ComfyUI takes nothing out of a wrapper in an undeclared input
+        assert run(undeclared, OPEN).nodes["20"]["inputs"] == {"zzz": value}
+        undeclared = with_node(node("Curve", curve=value))
+    for prompt in (undeclared, with_node(node("Curve", curve=value)), with_node(node("LoadImage", image=value))):
         assert {found[2] for found in codes(refused(prompt, OPEN))} == {"literal-malformed"}
 
 
@@ -309,15 +401,17 @@ def test_wrapped_scalars_are_judged_like_plain_ones() -> None:
 
 def test_dynamic_inputs_are_those_of_the_choice() -> None:
     resize = node("Resize", image=["8", 0], resize_type="by size", width=9)
-    resize["inputs"] |= {"resize_type.width": 64, "resize_type.height": 64, "resize_type.multiplier": ["8", 0]}
-    assert set(run(with_node(resize)).nodes["20"]["inputs"]) == {
-        "image",
-        "resize_type",
-        "resize_type.width",
-        "resize_type.height",
+    resize["inputs"] |= {"resize_type.width": 64, "resize_type.height": 64, "resize_type.multiplier": 1}
+    strict = make_policy(undeclared="refuse")
+    assert codes(refused(with_node(resize), strict)) == {
+        ("20", "width", "input-undeclared"),
+        ("20", "resize_type.multiplier", "input-undeclared"),
     }
     batch = {"images.image0": ["8", 0], "images.image2": ["8", 0], "images.image3": ["8", 0], "images": 1}
-    assert set(run(with_node(node("Batch", **batch))).nodes["20"]["inputs"]) == {"images.image0", "images.image2"}
+    assert codes(refused(with_node(node("Batch", **batch)), strict)) == {
+        ("20", "images.image3", "input-undeclared"),
+        ("20", "images", "input-undeclared"),
+    }
 
 
 @pytest.mark.parametrize("choice", ["by size", {"__value__": "by size"}])

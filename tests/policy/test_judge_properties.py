@@ -39,6 +39,9 @@ INPUT_NAMES = sorted(
     {name for entry in OBJECT_INFO.values() for section in entry["input"].values() for name in section}
     | {"resize_type.width", "images.image0", "images.image9", "zzz"}
 )
+DECLARED = {
+    name: {key for section in entry["input"].values() for key in section} for name, entry in OBJECT_INFO.items()
+}
 CLASSES = st.sampled_from([*OBJECT_INFO, "Ghost", *SPELLINGS]) | st.text(max_size=4)
 NODES = st.fixed_dictionaries(
     {"class_type": CLASSES, "inputs": st.dictionaries(st.sampled_from(INPUT_NAMES), VALUES, max_size=6)},
@@ -90,13 +93,18 @@ def test_everything_that_passes_was_judged(graph: dict[str, Any], fields: dict[s
         assert found["class_type"] in ALL_BUT_SECRET
         assert found["class_type"] == graph[node_id]["class_type"]
         assert set(found) <= {"class_type", "inputs", "_meta"}
-        for value in found["inputs"].values():
-            if isinstance(value, list):
+        for name, value in found["inputs"].items():
+            if (
+                isinstance(value, list)
+                and len(value) == 2
+                and isinstance(value[0], str)
+                and isinstance(value[1], int | float)
+            ):
                 target, index = value
                 assert type(index) is int
                 assert 0 <= index < len(OBJECT_INFO[judged.nodes[target]["class_type"]]["output"])
-            elif isinstance(value, dict) and "__value__" in value:
-                assert isinstance(value["__value__"], list)
+            elif isinstance(value, dict) and "__value__" in value and name != "zzz":
+                assert isinstance(value["__value__"], list) or name not in DECLARED[found["class_type"]]
         steps = found["inputs"].get("steps")
         if found["class_type"] == "KSampler" and steps is not None and not isinstance(steps, list):
             assert 1 <= steps <= 50
@@ -112,11 +120,12 @@ def test_one_change_does_not_carry_the_rest(node_id: str, name: str, value: Any,
     prompt = with_input(node_id, name, value) | {"20": node(class_type, **{name: value})}
     judged = judge_or_none(orjson.dumps({"prompt": prompt}), STRICT)
     if judged is not None:
-        assert {key: found["class_type"] for key, found in judged.nodes.items()} == {
-            key: found["class_type"] for key, found in prompt.items()
-        }
+        kept = {key: found["class_type"] for key, found in judged.nodes.items()}
+        assert kept.items() <= {key: found["class_type"] for key, found in prompt.items()}.items()
+        assert (kept.keys() == prompt.keys()) is (not judged.notices)
         for key, found in judged.nodes.items():
-            for name_kept, kept in found["inputs"].items():
+            assert found["inputs"].keys() == prompt[key]["inputs"].keys()
+            for name_kept, value_kept in found["inputs"].items():
                 given_value = prompt[key]["inputs"][name_kept]
                 wrapped = given_value.get("__value__") if isinstance(given_value, dict) else None
-                assert kept in (given_value, wrapped, {"__value__": wrapped})
+                assert value_kept in (given_value, wrapped, {"__value__": wrapped})

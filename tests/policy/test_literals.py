@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from policy.literals import MAX_LITERAL_DEPTH, find_literal_fault, unwrap
-from policy.plan import ANY_LITERAL, NO_LITERAL, PLAIN
+from policy.literals import MAX_LITERAL_DEPTH, find_literal_fault, find_undeclared_fault, unwrap
 from policy.workflow import NodeReason
 
 
@@ -33,12 +32,6 @@ def test_scalars_come_out_of_their_wrapper(wrapper: dict[str, Any], is_list_take
     assert unwrap(wrapper, is_list_taken) == value
 
 
-@pytest.mark.parametrize("value", ["a", 1, 1.5, True, None])
-def test_plain_literals_are_accepted(value: Any) -> None:
-    assert find_literal_fault(value, PLAIN, False) is None
-    assert find_literal_fault(value, ANY_LITERAL, True) is None
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -53,7 +46,7 @@ def test_plain_literals_are_accepted(value: Any) -> None:
     ],
 )
 def test_widgets_take_objects_and_wrapped_lists(value: Any) -> None:
-    assert find_literal_fault(value, ANY_LITERAL, True) is None
+    assert find_literal_fault(value, True) is None
 
 
 @pytest.mark.parametrize(
@@ -72,20 +65,37 @@ def test_widgets_take_objects_and_wrapped_lists(value: Any) -> None:
     ],
 )
 def test_what_could_be_read_otherwise_is_refused(value: Any) -> None:
-    fault = find_literal_fault(value, ANY_LITERAL, True)
+    fault = find_literal_fault(value, True)
     assert fault is not None
     assert fault.reason is NodeReason.LITERAL_MALFORMED
 
 
-@pytest.mark.parametrize("value", [{"a": 1}, {"__value__": [1]}])
-def test_plain_inputs_take_no_objects(value: Any) -> None:
-    fault = find_literal_fault(value, PLAIN, False)
+def test_objects_and_lists_without_a_wrapper_are_left_to_comfyui() -> None:
+    assert find_literal_fault({"a": 1}, False) is None
+    assert find_literal_fault([1, 2, 3], False) is None
+    fault = find_literal_fault({"__value__": [1]}, False)
     assert fault is not None
     assert fault.reason is NodeReason.LITERAL_MALFORMED
 
 
-def test_inputs_for_links_take_null_only() -> None:
-    assert find_literal_fault(None, NO_LITERAL, False) is None
-    fault = find_literal_fault("/etc/passwd", NO_LITERAL, False)
+@pytest.mark.parametrize(
+    "value", [{"on": True, "lora": "style.safetensors"}, ["a", "b"], {"__value__": 5}, {"__value__": [1, 2]}]
+)
+def test_undeclared_values_stay_as_they_came(value: Any) -> None:
+    assert find_undeclared_fault(value) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"__value__": ["4", 0]},
+        {"__value__": {"__value__": ["4", 0]}},
+        {"a": {"__value__": 1}},
+        nest(MAX_LITERAL_DEPTH + 1),
+        [nest(MAX_LITERAL_DEPTH)],
+    ],
+)
+def test_undeclared_values_that_could_be_read_otherwise_are_refused(value: Any) -> None:
+    fault = find_undeclared_fault(value)
     assert fault is not None
-    assert fault.reason is NodeReason.LITERAL_FOR_LINK
+    assert fault.reason is NodeReason.LITERAL_MALFORMED

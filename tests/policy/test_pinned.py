@@ -35,7 +35,6 @@ def test_numbers_are_compared_as_numbers_and_titles_not_at_all() -> None:
     prompt = make_prompt()
     prompt["3"]["inputs"]["denoise"] = 1.0
     prompt["9"]["_meta"] = {"title": "other"}
-    prompt["9"]["inputs"]["undeclared"] = ["8", 0]
     run(prompt, pinned_policy())
 
 
@@ -52,6 +51,7 @@ WRONG = "workflow-not-pinned"
         ("3", "latent_image", ["3", 0]),
         ("3", "positive", ["7", 0]),
         ("6", "text", ["7", 0]),
+        ("9", "undeclared", 1),
     ],
 )
 def test_anything_else_is_refused(node: str, name: str, value: Any) -> None:

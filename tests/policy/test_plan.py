@@ -6,7 +6,7 @@ import pytest
 
 from policy.catalogue import InputSpec, NodeClass, read_catalogue
 from policy.constraints import Constraints, compile_constraints
-from policy.plan import ANY_LITERAL, MAX_VARIANTS, NO_LITERAL, PLAIN, literals_of, plan_class, takes_lists
+from policy.plan import MAX_VARIANTS, is_made_by_nodes, plan_class, takes_lists
 from policy.settings import Budget, InputConstraint
 from tests.policy.graphs import CATALOGUE, OBJECT_INFO
 
@@ -26,20 +26,20 @@ def read_class(**inputs: Any) -> NodeClass:
 
 
 @pytest.mark.parametrize(
-    ("kind", "accepted"),
+    ("kind", "is_made"),
     [
-        ("INT", PLAIN),
-        ("COMBO", PLAIN),
-        ("COMFY_DYNAMICCOMBO_V3", PLAIN),
-        ("IMAGE", NO_LITERAL),
-        ("MESH,FILE_3D_GLB", NO_LITERAL),
-        ("STRING,FILE_3D", ANY_LITERAL),
-        ("CURVE", ANY_LITERAL),
-        ("*", ANY_LITERAL),
+        ("INT", False),
+        ("COMBO", False),
+        ("COMFY_DYNAMICCOMBO_V3", False),
+        ("IMAGE", True),
+        ("MESH,FILE_3D_GLB", True),
+        ("STRING,FILE_3D", False),
+        ("CURVE", False),
+        ("*", False),
     ],
 )
-def test_literals_follow_the_declared_type(kind: str, accepted: frozenset[type]) -> None:
-    assert literals_of(spec(kind)) is accepted
+def test_what_only_nodes_make_follows_the_declared_type(kind: str, is_made: bool) -> None:
+    assert is_made_by_nodes(spec(kind)) is is_made
 
 
 def test_lists_are_taken_by_widgets_only() -> None:
@@ -66,15 +66,15 @@ def test_a_dynamic_class_has_a_plan_for_each_choice() -> None:
     lines = compile_constraints({"*.width": InputConstraint(max=4)})
     plan = plan_class(node_class("Resize"), lines, {})
     by_size = plan.inputs_for({"resize_type": "by size"})
-    assert set(by_size.accepts) == {"image", "resize_type", "resize_type.width", "resize_type.height"}
+    assert set(by_size.specs) == {"image", "resize_type", "resize_type.width", "resize_type.height"}
     assert [item.spec.name for item in by_size.bound] == ["resize_type.width"]
-    assert set(plan.inputs_for({"resize_type": "by factor"}).accepts) == {
+    assert set(plan.inputs_for({"resize_type": "by factor"}).specs) == {
         "image",
         "resize_type",
         "resize_type.multiplier",
     }
     for odd in ("nope", 5, None, ["1", 0], {"a": 1}):
-        assert set(plan.inputs_for({"resize_type": odd}).accepts) == {"image", "resize_type"}
+        assert set(plan.inputs_for({"resize_type": odd}).specs) == {"image", "resize_type"}
     assert plan.inputs_for({"resize_type": "by size", "other": 1}) is by_size
 
 
@@ -83,14 +83,14 @@ def test_slots_and_nested_choices_are_choosers() -> None:
     slot = ["COMFY_DYNAMICSLOT_V3", {"slotType": "IMAGE", "inputs": {"required": {"mode": inner}}}]
     plan = plan_class(read_class(slot=slot), NOTHING, {})
     assert dict(plan.choosers) == {"slot": frozenset(), "slot.mode": frozenset({"k"})}
-    assert set(plan.inputs_for({}).accepts) == {"slot"}
-    assert set(plan.inputs_for({"slot": ["1", 0]}).accepts) == {"slot", "slot.mode"}
-    assert set(plan.inputs_for({"slot": ["1", 0], "slot.mode": "k"}).accepts) == {"slot", "slot.mode", "slot.mode.deep"}
+    assert set(plan.inputs_for({}).specs) == {"slot"}
+    assert set(plan.inputs_for({"slot": ["1", 0]}).specs) == {"slot", "slot.mode"}
+    assert set(plan.inputs_for({"slot": ["1", 0], "slot.mode": "k"}).specs) == {"slot", "slot.mode", "slot.mode.deep"}
 
 
 def test_slots_without_inputs_have_none() -> None:
     plan = plan_class(read_class(slot=["COMFY_DYNAMICSLOT_V3", {}]), NOTHING, {})
-    assert set(plan.inputs_for({"slot": 1}).accepts) == {"slot"}
+    assert set(plan.inputs_for({"slot": 1}).specs) == {"slot"}
 
 
 def test_what_is_remembered_is_bounded() -> None:

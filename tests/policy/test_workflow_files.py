@@ -6,8 +6,9 @@ import pytest
 
 from policy.caller import Caller
 from policy.catalogue import NodeClass, read_catalogue
+from policy.salt import SALT, needs_salt
 from policy.violation import Reason, Violation
-from policy.workflow_files import SALT, FileUse, file_inputs, needs_salt, rewrite_nodes
+from policy.workflow_files import FileUse, file_inputs, rewrite_nodes
 from tests.policy.names import HOSTILE
 from tests.policy.tenants import CATALOGUE, Jobs, caller_of, node, refusal
 
@@ -283,7 +284,6 @@ def test_the_given_workflow_is_not_changed() -> None:
         ("Painter", True),
         ("LoadImage", True),
         ("LoadImageDataSetFromFolder", True),
-        ("PackLoadVideo", True),
         ("CLIPTextEncode", True),
         ("EmptyImage", True),
         ("CheckpointLoaderSimple", False),
@@ -292,7 +292,7 @@ def test_the_given_workflow_is_not_changed() -> None:
 )
 def test_only_models_are_shared(class_type: str, is_salted: bool) -> None:
     node_class = class_of(class_type)
-    assert needs_salt(node_class, file_inputs(node_class)) is is_salted
+    assert needs_salt(node_class, bool(file_inputs(node_class))) is is_salted
     inputs = rewrite_nodes({"1": {"class_type": class_type, "inputs": {}}}, ALICE)["1"]["inputs"]
     assert inputs == ({SALT: "alice"} if is_salted else {})
 
@@ -304,8 +304,44 @@ def test_classes_from_outside_are_salted_when_they_show_or_read_files() -> None:
         "NoOutputs": node({"x": ["INT"]}, []),
     }
     classes = read_catalogue(document).classes
-    assert [needs_salt(classes[name], {}) for name in ("Quiet", "Shows", "NoOutputs")] == [False, True, True]
+    assert [needs_salt(classes[name], False) for name in ("Quiet", "Shows", "NoOutputs")] == [False, True, True]
 
 
 def test_no_class_of_the_catalogue_declares_the_salt() -> None:
     assert not any(SALT in node_class.inputs for node_class in CATALOGUE.classes.values())
+
+
+def test_undeclared_texts_are_judged_by_their_names_and_by_what_they_say() -> None:
+    inputs = {
+        "lora_1": {"on": True, "lora": "style.safetensors", "preview": "a.png"},
+        "video_path": "clips/any",
+        "pix_fmt": "yuv420p",
+        "filename_prefix": "out/x",
+        "any_01": ["3", 0],
+    }
+    assert rewrite("PackLoadVideo", inputs) == inputs | {
+        "lora_1": {"on": True, "lora": "style.safetensors", "preview": "tenants/alice/a.png"},
+        "video_path": "tenants/alice/clips/any",
+        "filename_prefix": "tenants/alice/out/x",
+    }
+    assert rewrite("PackLoadVideo", {"frame": f"{TEMP} [temp]"}) == {"frame": f"{TEMP} [temp]"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("video_path", ["3", 0], "file-input-linked"),
+        ("video_path", "../x", "file-input-refused"),
+        ("any", "tenants/bob/x.png", "file-input-refused"),
+        ("any", {"deep": ["/srv/x"]}, "file-input-refused"),
+        ("filename_prefix", "/srv/x", "file-input-refused"),
+        ("filename_prefix", ["3", 0], "file-input-linked"),
+    ],
+)
+def test_undeclared_texts_that_lead_elsewhere_are_refused(name: str, value: Any, code: str) -> None:
+    assert refused("PackLoadVideo", {name: value}) == [(name, code)]
+
+
+def test_what_a_dynamic_input_does_not_bring_is_undeclared() -> None:
+    given = {"mode": "none", "mode.picture": "a.png"}
+    assert rewrite("Batch", given) == given | {"mode.picture": "tenants/alice/a.png"}

@@ -7,11 +7,12 @@ import pytest
 
 from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply
 from policy.caller import Caller
+from policy.judge import JudgedPrompt
 from policy.principal import Role
 from policy.rules.prompt import node_errors_to_client, submit, submit_as_admin
 from policy.rules.results import UNNAMED_CLIENT
+from policy.salt import SALT
 from policy.violation import Reason
-from policy.workflow_files import SALT
 from tests.policy.tenants import Jobs, caller_of, drive, is_refused, refusal, reply_of, request_of, sent, uuid_of
 
 ID = uuid_of(7)
@@ -89,6 +90,23 @@ def test_what_the_client_says_of_its_place_is_dropped() -> None:
     assert not {"front", "priority", "hook"} & document.keys()
 
 
+def test_what_was_left_out_is_told_beside_the_answer() -> None:
+    graph = GRAPH | {"3": {"class_type": "LoadImage", "inputs": {"image": ["gone", 0]}}}
+    steps, reply = submitted(body_of(graph))
+    assert sent(steps[1])["prompt"] == UPSTREAM_GRAPH
+    assert [notice["type"] for notice in reply.body["notices"]] == ["nodes-left-out"]
+    assert submitted(body_of(graph), reply_of({"error": {}}, 400))[1].body["notices"] == reply.body["notices"]
+
+
+def test_outputs_that_cannot_run_are_named_beside_what_comfyui_finds() -> None:
+    graph = GRAPH | {"3": {"class_type": "SaveImage", "inputs": {"images": ["gone", 0], "filename_prefix": "x"}}}
+    error = node_error("required_input_missing", "images", input_name="images")
+    errors = {"2": {"errors": [error], "dependent_outputs": ["2"], "class_type": "SaveImage"}}
+    reply = submitted(body_of(graph), reply_of({"prompt_id": ID, "number": 1, "node_errors": errors}))[1]
+    assert set(reply.body["node_errors"]) == {"2", "3"}
+    assert reply.body["node_errors"]["3"]["errors"][0]["type"] == "exception_during_validation"
+
+
 def test_extra_data_is_kept_as_judged() -> None:
     raw = body_of(extra_data={"extra_pnginfo": {"workflow": {"id": "w"}}, "create_time": 5})
     assert sent(submitted(raw)[0][1])["extra_data"] == {
@@ -112,6 +130,10 @@ def test_a_refused_workflow_is_never_claimed() -> None:
     assert violation.reason is Reason.POLICY_VIOLATION
     assert violation.node_errors.keys() == {"1"}
     assert is_refused(submit, request_of(ALICE, raw=body_of(client_id="a b")), reason=Reason.NAME_REFUSED)
+
+
+def judged(nodes: dict[str, Any]) -> JudgedPrompt:
+    return JudgedPrompt(nodes, None, None, {}, None, 0.0, {}, (), (), "")
 
 
 def node_error(kind: str, details: str, **extra: Any) -> dict[str, Any]:
@@ -180,8 +202,10 @@ def test_lists_of_files_are_not_told(class_type: str, name: str | None, is_told:
     error = node_error(
         "value_not_in_list", details, input_name=name, input_config=[["bob-secret.png"], {}], received_value="x"
     )
-    graph = {"1": {"class_type": class_type, "inputs": {}}}
-    shown = node_errors_to_client({"1": {"errors": [error], "class_type": class_type}}, ALICE, graph)["1"]["errors"][0]
+    told = {"1": {"errors": [error], "class_type": class_type}}
+    shown = node_errors_to_client(told, ALICE, judged({"1": {"class_type": class_type, "inputs": {}}}))["1"]["errors"][
+        0
+    ]
     assert ("bob-secret" in str(shown)) is is_told
     assert shown["details"] == (details if is_told else f"{name}: 'x' is not in the list")
 
@@ -197,12 +221,12 @@ def test_lists_of_files_are_not_told(class_type: str, name: str | None, is_told:
     ],
 )  # fmt: skip
 def test_node_errors_that_are_not_understood_are_left_out(value: Any, shown: Any) -> None:
-    assert node_errors_to_client(value, ALICE, GRAPH) == shown
+    assert node_errors_to_client(value, ALICE, judged(GRAPH)) == shown
 
 
 def test_tracebacks_of_a_validation_are_scrubbed() -> None:
     error = node_error("exception_during_validation", "x", traceback=['  File "/opt/comfy/execution.py", line 1'])
-    shown = node_errors_to_client({"1": {"errors": [error]}}, ALICE, GRAPH)
+    shown = node_errors_to_client({"1": {"errors": [error]}}, ALICE, judged(GRAPH))
     assert shown["1"]["errors"][0]["extra_info"] == {"traceback": ['  File "execution.py", line 1']}
 
 
@@ -217,7 +241,7 @@ def test_an_admins_workflow_keeps_its_names() -> None:
     assert document == {
         "prompt": GRAPH,
         "client_id": "tab",
-        "extra_data": {"client_id": "tab"},
+        "extra_data": {"x": 1, "client_id": "tab"},
         "number": -3.5,
         "front": True,
     }
@@ -229,6 +253,15 @@ def test_an_admins_workflow_keeps_its_names() -> None:
 )
 def test_odd_places_are_dropped(more: dict[str, Any]) -> None:
     assert submitted_by_admin(body_of(**more))[0] == {"prompt": GRAPH, "extra_data": {}}
+
+
+def test_an_admin_is_told_what_was_left_out() -> None:
+    graph = GRAPH | {"3": {"class_type": "SaveImage", "inputs": {"images": ["gone", 0]}}}
+    document, reply = submitted_by_admin(body_of(graph))
+    assert document["prompt"] == GRAPH
+    assert reply.body["prompt_id"] == ID
+    assert reply.body["node_errors"].keys() == {"3"}
+    assert [notice["type"] for notice in reply.body["notices"]] == ["nodes-left-out"]
 
 
 def test_an_admin_cannot_queue_two_equal_places() -> None:

@@ -23,7 +23,7 @@ from policy.rules.results import (
     status_to_client,
     temp_files,
 )
-from policy.workflow_files import SALT
+from policy.salt import SALT
 
 ALICE = Namespace(TenantId("alice"))
 JSON = st.recursive(

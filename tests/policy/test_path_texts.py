@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.namespace import ROOT, Namespace
+from policy.path_texts import MAX_NAME_LENGTH, rewrite_texts
+from policy.principal import TenantId
+from policy.violation import Reason, Violation
+
+ALICE = Namespace(TenantId("alice"))
+
+
+def rewrite(value: Any) -> Any:
+    return rewrite_texts(value, ALICE, lambda name: f"<{name}>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a cat",
+        "style.safetensors",
+        "sdxl/style.safetensors",
+        "video/h264-mp4",
+        "yuv420p",
+        "a cat / a dog, 1/2 of each",
+        "the tenants/owners of a house",
+        "https://example.com/a.png",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "1.5",
+        "v1.0.2",
+        "x" * MAX_NAME_LENGTH + "/a.png",
+        "a\nb.png",
+    ],
+)
+def test_ordinary_texts_stay_as_they_came(text: str) -> None:
+    assert rewrite(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a.png", "a.png"),
+        ("sub/A.PNG", "sub/A.PNG"),
+        ("a.png [output]", "a.png [output]"),
+        ("clip.mp4", "clip.mp4"),
+        ("mesh.glb", "mesh.glb"),
+        ("tenants/alice/a.png", "a.png"),
+        ("tenants/alice/any", "any"),
+    ],
+)
+def test_texts_that_name_a_media_file_are_files_of_the_tenant(text: str, name: str) -> None:
+    assert rewrite(text) == f"<{name}>"
+
+
+def test_the_tenants_own_root_is_itself() -> None:
+    assert rewrite("tenants/alice") == "tenants/alice"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/var/lib/x",
+        "\\server\\share",
+        "C:\\x",
+        "c:/x.png",
+        "~/x",
+        "~bob/x",
+        "$HOME/x",
+        "${HOME}/x",
+        "%TEMP%\\x",
+        "file:x.png",
+        "a/../b",
+        "..\\b.png",
+        "tenants/bob/a.png",
+        "output/tenants/bob",
+        "Tenants\\bob\\a.png",
+        " tenants /bob",
+        "tenants",
+    ],
+)
+def test_texts_that_lead_elsewhere_are_refused(text: str) -> None:
+    with pytest.raises(Violation) as caught:
+        rewrite({"deep": [1, {"here": text}]})
+    assert caught.value.reason is Reason.NAME_REFUSED
+
+
+def test_texts_are_found_wherever_they_are() -> None:
+    value = {"on": True, "lora": "a.safetensors", "preview": ["a.png", 1, None], "more": {"x": 1.5, "y": "b.jpg"}}
+    assert rewrite(value) == {
+        "on": True,
+        "lora": "a.safetensors",
+        "preview": ["<a.png>", 1, None],
+        "more": {"x": 1.5, "y": "<b.jpg>"},
+    }
+
+
+PIECES = st.lists(
+    st.sampled_from([ROOT, "TENANTS", "bob", "alice", "..", ".", "/", "\\", "a.png", " ", "C:", "~", "output"]),
+    max_size=8,
+)
+
+
+@given(PIECES.map("".join))
+def test_no_text_names_a_neighbours_folder(text: str) -> None:
+    try:
+        found = rewrite_texts(text, ALICE, lambda name: ALICE.path_to_upstream(name.replace("\\", "/")))
+    except Violation:
+        return
+    segments = [part.strip().casefold() for part in found.replace("\\", "/").split("/")]
+    assert ".." not in segments
+    if ROOT in segments:
+        assert found == ALICE.root or found.startswith(f"{ALICE.root}/")
+        assert segments.count(ROOT) == 1 or found.startswith(f"{ALICE.root}/")
