@@ -15,6 +15,7 @@ from policy.literals import WRAPPER, find_literal_fault, find_undeclared_fault, 
 from policy.outputs import BrokenLink, Runnable, find_runnable
 from policy.pinned import find_differences
 from policy.plan import ClassPlan, InputPlan
+from policy.salt import SALT
 from policy.undeclared import bind_budgets, bind_fields, bind_input, describe
 from policy.violation import Reason, Violation
 from policy.workflow import (
@@ -204,6 +205,8 @@ class _Judging:
     def _judge_values(self, node_id: str, inputs: dict[str, Any], plan: InputPlan) -> list[str]:
         """Judges the inputs of a node and returns the nodes that it links to."""
         specs, made, counts, shape = plan.specs, plan.made, self.output_counts, self.shape
+        # A workflow out of a saved picture has it; the gate gives it anew.
+        inputs.pop(SALT, None)
         targets: list[str] = []
         compound: list[str] = []
         undeclared: list[str] = []
@@ -334,6 +337,8 @@ class _Judging:
             notices.append(Notice("node-keys-left-out", text))
         if runnable.left_out:
             self.nodes = {node_id: node for node_id, node in self.nodes.items() if node_id not in runnable.left_out}
+            if not self.nodes:
+                raise Violation(Reason.WORKFLOW_MALFORMED, "Prompt has no outputs", error_type="prompt_no_outputs")
             text = f"Nodes that cannot run, or need one that cannot, were left out: {_list_ids(runnable.left_out)}."
             notices.append(Notice("nodes-left-out", text))
         extra = fields.extra_data

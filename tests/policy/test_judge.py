@@ -243,8 +243,13 @@ def test_outputs_that_were_not_asked_for_are_not_named() -> None:
 
 
 def test_without_outputs_comfyui_says_so_itself() -> None:
-    judged = run({"1": node("LoadImage", image=["gone", 0])})
-    assert judged.nodes == {}
+    assert run({"1": node("LoadImage", image="a.png")}).nodes.keys() == {"1"}
+    assert refused({"1": node("ImageBlur", image=["gone", 0], enabled=True)}).error_type == "prompt_no_outputs"
+
+
+def test_the_salt_of_a_saved_workflow_is_taken_out() -> None:
+    strict = make_policy(undeclared="refuse")
+    assert run(with_input("9", "comfygate_tenant", "bob"), strict).nodes == make_prompt()
 
 
 def test_a_class_that_is_permitted_and_not_installed_is_told_in_comfyuis_words() -> None:

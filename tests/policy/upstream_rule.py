@@ -16,12 +16,12 @@ KEYS: Final = frozenset(
     {"prompt", "client_id", "extra_data", "prompt_id", "number", "front", "partial_execution_targets"}
 )
 NODE_KEYS: Final = frozenset({"class_type", "inputs", "_meta"})
-TEXTS: Final = frozenset({"client_id", "comfy_usage_source", "auth_token_comfy_org", "api_key_comfy_org"})
-PREVIEWS: Final = frozenset({"none", "auto", "latent2rgb", "taesd", "default"})
+TEXTS: Final = frozenset({"client_id", "auth_token_comfy_org", "api_key_comfy_org"})
+CORE: Final = ("nodes", "comfy_extras", "comfy_api_nodes")
 SALT: Final = "comfygate_tenant"
 MAX_DEPTH: Final = 400
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_NODE_ID = re.compile(r"[A-Za-z0-9_.:# -]{1,64}")
+_NODE_ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,128}")
 _ANNOTATED = re.compile(r"(.*) \[(?:input|output|temp)\]", re.DOTALL)
 
 # (class, input) that name files, by what they name: a file to read, a folder, a path that new files begin with, or a bare name.
@@ -67,7 +67,7 @@ def find_breaches(
     shapes = [breach for node_id, node in nodes.items() for breach in _node(node_id, node, object_info)]
     if shapes:
         return [*breaches, *shapes]
-    breaches += _targets(document, nodes)
+    breaches += _targets(document)
     breaches += _links(nodes, object_info)
     if tenant is not None:
         breaches += _files(nodes, tenant, shared)
@@ -123,22 +123,23 @@ def _extra_data(document: dict[str, Any], tenant: str | None) -> Iterator[str]:
     if not isinstance(extra, dict):
         yield "extra_data is no object"
         return
-    yield from _unknown("extra_data", extra, TEXTS | {"extra_pnginfo", "preview_method"})
+    others = extra.keys() - TEXTS - {"extra_pnginfo"}
+    yield from (f"{key} is no text and no number" for key in others if not isinstance(extra[key], str | int | float))
+    if "create_time" in others or len(others) > 32:
+        yield "extra_data has more than it may"
     yield from (f"{key} is no text" for key in TEXTS & extra.keys() if not isinstance(extra[key], str))
     client_id = document.get("client_id")
     if client_id != extra.get("client_id") or ("client_id" in document and not isinstance(client_id, str)):
         yield "client_id is not one text"
     if tenant is not None and not str(client_id).startswith(f"{tenant}."):
         yield "client_id does not name its tenant"
-    if "preview_method" in extra and extra["preview_method"] not in sorted(PREVIEWS):
-        yield "preview_method is unknown"
     if "extra_pnginfo" in extra:
         pnginfo = extra["extra_pnginfo"]
-        if not isinstance(pnginfo, dict) or pnginfo.keys() - {"workflow"}:
-            yield "extra_pnginfo is no object of a workflow"
-        elif not isinstance(pnginfo.get("workflow"), dict):
+        if not isinstance(pnginfo, dict) or any(not 1 <= len(key) <= 79 or not key.isascii() for key in pnginfo):
+            yield "extra_pnginfo is no object of what a picture can hold"
+        elif not isinstance(pnginfo.get("workflow", {}), dict):
             yield "the workflow is no object"
-        elif not isinstance(pnginfo["workflow"].get("id", ""), str):
+        elif not isinstance(pnginfo.get("workflow", {}).get("id", ""), str):
             yield "the workflow's id is no text"
 
 
@@ -155,10 +156,10 @@ def _node(node_id: str, node: Any, object_info: dict[str, Any]) -> Iterator[str]
         yield f"node {node_id} has no inputs"
 
 
-def _targets(document: dict[str, Any], nodes: dict[str, Any]) -> Iterator[str]:
+def _targets(document: dict[str, Any]) -> Iterator[str]:
     targets = document.get("partial_execution_targets", [])
-    if not isinstance(targets, list) or any(not isinstance(each, str) or each not in nodes for each in targets):
-        yield "the targets are no nodes"
+    if not isinstance(targets, list) or any(not isinstance(each, str) for each in targets):
+        yield "the targets are no texts"
 
 
 def is_link(value: Any) -> TypeGuard[list[Any]]:
@@ -219,8 +220,33 @@ def _is_own(value: str, kind: str, tenant: str, shared: tuple[str, ...]) -> bool
 
 
 def _salts(nodes: dict[str, Any], object_info: dict[str, Any], tenant: str) -> Iterator[str]:
+    """ComfyUI's own output nodes carry the tenant; others must not, so what they show is made from something that is the tenant's."""
     for node_id, node in nodes.items():
+        entry = object_info[node["class_type"]]
         found = node["inputs"].get(SALT)
-        must_be = object_info[node["class_type"]].get("output_node") is True
-        if found != tenant and (must_be or found is not None):
-            yield f"node {node_id} is not salted with its tenant"
+        is_core = entry["python_module"].split(".")[0] in CORE
+        if found is not None and (found != tenant or not is_core):
+            yield f"node {node_id} is salted wrongly"
+        if entry.get("output_node") is True:
+            if is_core and found is None:
+                yield f"node {node_id} is not salted with its tenant"
+            family = _family(node_id, nodes)
+            has_core = any(object_info[nodes[each]["class_type"]]["python_module"].split(".")[0] in CORE for each in family)
+            if has_core and not any(_is_apart(nodes[each], tenant) for each in family):
+                yield f"node {node_id} shares its result with other tenants"
+
+
+def _family(node_id: str, nodes: dict[str, Any]) -> set[str]:
+    """A node and what it is made from."""
+    found: set[str] = set()
+    waiting = [node_id]
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found.add(each)
+            waiting += [target for target, _ in links_of(nodes[each]) if target in nodes]
+    return found
+
+
+def _is_apart(node: dict[str, Any], tenant: str) -> bool:
+    return SALT in node["inputs"] or f'"tenants/{tenant}' in json.dumps(node["inputs"])
