@@ -28,6 +28,7 @@ from policy.workflow import (
     hash_shape,
     read_fields,
     read_prompt,
+    rebuild_node,
     refuse,
 )
 
@@ -137,7 +138,7 @@ class _Judging:
                 if plan is not None:
                     plans[node_id] = plan
                     counts[node_id] = plan.output_count
-                    nodes[node_id] = rebuilt = _rebuild_node(node, class_type, inputs)
+                    nodes[node_id] = rebuilt = rebuild_node(node, class_type, inputs)
                     if rebuilt is not node:
                         self.stripped.append(node_id)
                     continue
@@ -349,7 +350,7 @@ class _Judging:
             client_id=fields.client_id,
             prompt_id=fields.prompt_id,
             extra_data=extra,
-            partial_execution_targets=fields.targets,
+            partial_execution_targets=_keep_known(fields.targets, self.nodes),
             priority=fields.priority,
             node_errors=runnable.node_errors,
             notices=tuple(notices),
@@ -380,18 +381,12 @@ class _Judging:
         return runnable
 
 
+def _keep_known(targets: tuple[str, ...] | None, nodes: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Those of the targets that are nodes: ComfyUI runs nothing for the others."""
+    return None if targets is None else tuple(target for target in targets if target in nodes)
+
+
 def _list_ids(node_ids: Iterable[str]) -> str:
     ids = sorted(node_ids)
     named = ", ".join(node_id[:40] for node_id in ids[:MAX_LISTED])
     return named if len(ids) <= MAX_LISTED else f"{named} and {len(ids) - MAX_LISTED} more"
-
-
-def _rebuild_node(node: dict[str, Any], class_type: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The node itself where it has nothing else. SECURITY: ComfyUI believes some other keys, as what its cache says of the node
-    (execution.py, IsChangedCache; test_judge.py::test_other_keys_of_a_node_are_left_out)."""
-    meta = node.get("_meta")
-    is_titled = type(meta) is dict and type(meta.get("title", "")) is str
-    if len(node) == 2 + is_titled:
-        return node
-    rebuilt = {"class_type": class_type, "inputs": inputs}
-    return rebuilt | {"_meta": meta} if is_titled else rebuilt

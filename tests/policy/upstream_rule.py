@@ -67,7 +67,7 @@ def find_breaches(
     shapes = [breach for node_id, node in nodes.items() for breach in _node(node_id, node, object_info)]
     if shapes:
         return [*breaches, *shapes]
-    breaches += _targets(document)
+    breaches += _targets(document, nodes)
     breaches += _links(nodes, object_info)
     if tenant is not None:
         breaches += _files(nodes, tenant, shared)
@@ -156,10 +156,10 @@ def _node(node_id: str, node: Any, object_info: dict[str, Any]) -> Iterator[str]
         yield f"node {node_id} has no inputs"
 
 
-def _targets(document: dict[str, Any]) -> Iterator[str]:
+def _targets(document: dict[str, Any], nodes: dict[str, Any]) -> Iterator[str]:
     targets = document.get("partial_execution_targets", [])
-    if not isinstance(targets, list) or any(not isinstance(each, str) for each in targets):
-        yield "the targets are no texts"
+    if not isinstance(targets, list) or any(not isinstance(each, str) or each not in nodes for each in targets):
+        yield "the targets are no nodes"
 
 
 def is_link(value: Any) -> TypeGuard[list[Any]]:
@@ -231,7 +231,9 @@ def _salts(nodes: dict[str, Any], object_info: dict[str, Any], tenant: str) -> I
             if is_core and found is None:
                 yield f"node {node_id} is not salted with its tenant"
             family = _family(node_id, nodes)
-            has_core = any(object_info[nodes[each]["class_type"]]["python_module"].split(".")[0] in CORE for each in family)
+            has_core = any(
+                object_info[nodes[each]["class_type"]]["python_module"].split(".")[0] in CORE for each in family
+            )
             if has_core and not any(_is_apart(nodes[each], tenant) for each in family):
                 yield f"node {node_id} shares its result with other tenants"
 
