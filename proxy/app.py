@@ -41,7 +41,7 @@ from proxy.sockets import GATE_STOPS, Sockets
 from proxy.storage import Storage
 from proxy.streams import EventStreams, JobHooks
 from proxy.systemd import ServiceManager
-from proxy.tasks import Tasks
+from proxy.tasks import Tasks, on_failure
 from proxy.tempfiles import unseen, written_at
 from proxy.turns import Turns
 from proxy.upstream import Upstream
@@ -142,10 +142,11 @@ class Gate:
             await self.public.start()
             opened.pop_all()
         await _start_verifiers(self.services.rulebook)
+        on_failure.append(self.metrics.task_failed)
         self.services.observer.start()
-        self._tasks.start(self._close_expired(), "expiry")
-        self._tasks.start(self.services.storage.sweep_forever(), "retention")
-        self._tasks.start(self._service_manager.keep_alive(), "watchdog")
+        self._tasks.supervise(self._close_expired, "expiry")
+        self._tasks.supervise(self.services.storage.sweep_forever, "retention")
+        self._tasks.supervise(self._service_manager.keep_alive, "watchdog")
         self._service_manager.notify("READY=1")
         _log.info("gate on %s, ops on %s, ComfyUI at %s", self.public.url, self.ops.url, config.upstream.url)
 
@@ -160,6 +161,8 @@ class Gate:
             _log.warning("requests still ran after %.0f s: they are cut off", grace_s)
         await self.pipeline.running.stop(DIALOGUES_END_S)
         await self._tasks.stop()
+        if self.metrics.task_failed in on_failure:
+            on_failure.remove(self.metrics.task_failed)
         await self._streams.stop()
         await self.services.observer.stop()
         await self._keeper.stop()
@@ -281,6 +284,7 @@ class Gate:
         observer = self.services.observer
         self.metrics.upstream_up.set(observer.is_connected)
         self.metrics.worker_stuck.set(observer.is_worker_stuck)
+        self.metrics.observer_last_sync_age_seconds.set(observer.last_sync_age_s)
         config = self.services.rulebook.config
         self.metrics.refresh(self.services.sockets, self.services.ledger.active(), config.tenants)
 

@@ -229,7 +229,7 @@ class Jwks:
     async def start(self) -> None:
         """Begins to fetch the keys and to renew them before they are old. Returns at once, whatever the issuer does."""
         self._is_stopped = False
-        self._tasks.start(self._renew(), "jwks-renewal")
+        self._tasks.supervise(self._renew, "jwks renewal")
 
     async def stop(self) -> None:
         """Ends all fetching. Known keys can still be found, so that running requests finish."""

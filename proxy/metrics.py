@@ -62,6 +62,12 @@ class Metrics:
         )
         self.upstream_up = self._gauge("upstream_up", "1 while the gate is connected to ComfyUI.")
         self.worker_stuck = self._gauge("worker_stuck", "1 while ComfyUI has jobs waiting and runs none.")
+        self.observer_last_sync_age_seconds = self._gauge(
+            "observer_last_sync_age_seconds", "Time since the gate last compared its jobs with ComfyUI's queue."
+        )
+        self.task_failures = self._counter(
+            "task_failures", "Background tasks that failed and were started again.", "task"
+        )
         self.limit_store_up = self._gauge("limit_store_up", "1 while limits are counted where the configuration says.")
         self.limit_store_up.set(1)
         self.config_reloads = self._counter("config_reloads", "Changed configurations, by result.", "result")
@@ -107,6 +113,9 @@ class Metrics:
             self.logins.labels(exchange.notes["login"]).inc()
         if exchange.reason:
             self.refusals.labels(exchange.reason).inc()
+
+    def task_failed(self, name: str) -> None:
+        self.task_failures.labels(name).inc()
 
     def job_ended(self, job: Job) -> None:
         outcome = job.outcome or Outcome.LOST

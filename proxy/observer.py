@@ -25,6 +25,11 @@ _RECONNECT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 _SETTLE_S: Final = 0.03  # ComfyUI announces a change several times within a few milliseconds
 _CLAIM_LOST_S: Final = 120.0  # a submission whose answer never came: it is in the queue by then, or nowhere
 STUCK_AFTER_S: Final = 60.0
+STALE_AFTER_S: Final = 120.0
+ENTRY_LIMIT_S: Final = 10.0
+MAX_TRIES: Final = 3
+"""Of reading the history entry of one job. SECURITY: an entry that cannot be read keeps neither its own slot nor the others from
+being freed (tests/security/test_unreadable.py)."""
 _HISTORY_PAGE: Final = 100
 _PAGE_BYTES: Final = 32 * 1024**2
 _MAX_UNREADABLE: Final = 200
@@ -67,13 +72,17 @@ class Observer:
         self._changed = asyncio.Event()
         self._waiting_since_s: float | None = None
         self._has_jobs_route = True
+        self._synced_at_s = time.monotonic()
+        self._is_failing = False
+        self._unread: dict[str, int] = {}
         self.is_connected = False
         self.is_settled = asyncio.Event()
         """Set while connected and after the ledger was rebuilt."""
 
     def start(self) -> None:
-        self._tasks.start(self._watch(), "observer")
-        self._tasks.start(self._sync_on_change(), "observer sync")
+        self._synced_at_s = time.monotonic()
+        self._tasks.supervise(self._watch, "observer")
+        self._tasks.supervise(self._sync_on_change, "observer sync")
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -81,6 +90,16 @@ class Observer:
     def poke(self) -> None:
         """Something may have changed."""
         self._changed.set()
+
+    @property
+    def last_sync_age_s(self) -> float:
+        """Since the ledger was last compared with ComfyUI's queue; until the first time since the start."""
+        return time.monotonic() - self._synced_at_s
+
+    @property
+    def is_stale(self) -> bool:
+        """Connected, but what runs and what ended is not known: slots and budgets stand still."""
+        return self.is_connected and self.last_sync_age_s > STALE_AFTER_S
 
     @property
     def is_worker_stuck(self) -> bool:
@@ -108,6 +127,7 @@ class Observer:
     async def _follow(self) -> None:
         # A fresh id each time: when an older socket of the same id closes, ComfyUI takes the newer one off its list (E.4).
         socket = await self._upstream.connect(_get("ws", clientId=f"comfygate-observer-{secrets.token_hex(8)}"))
+        self._has_jobs_route = True  # it may be another version than before
         try:
             await self.rebuild()
             if self._on_connected is not None:
@@ -135,8 +155,11 @@ class Observer:
                 continue
             try:
                 await self.sync()
-            except (UpstreamUnavailable, UpstreamTimeout):
-                continue  # _watch sees it too, and says so once
+            except (UpstreamUnavailable, UpstreamTimeout) as error:
+                # The watching socket may be well all the same.
+                if not self._is_failing:
+                    _log.warning("ComfyUI's queue cannot be read (%s): what ends is not seen; trying on", error)
+                self._is_failing = True
 
     async def rebuild(self) -> None:
         """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
@@ -200,6 +223,10 @@ class Observer:
                 self._ledger.submitted(prompt_id, job.number)
         for prompt_id in known - running - pending:
             await self._close(prompt_id, was_watched)
+        if self._is_failing:
+            _log.info("ComfyUI's queue can be read again")
+        self._is_failing = False
+        self._synced_at_s = time.monotonic()
         self._on_synced()
 
     async def has_job(self, prompt_id: str) -> bool:
@@ -215,20 +242,22 @@ class Observer:
     async def _queue(self) -> tuple[set[str], set[str]]:
         """Ids that run and that wait. /api/jobs is a short list; /queue carries every graph, so it is read only for unknown ids."""
         if self._has_jobs_route:
-            reply = await self._ask(_get("api", "jobs", status="pending,in_progress"))
-            rows = reply.get("jobs") if isinstance(reply, dict) else None
+            reply = await self._upstream.ask(
+                _get("api", "jobs", status="pending,in_progress"), time_limit_s=SYNC_LIMIT_S
+            )
+            rows = reply.value.get("jobs") if reply.status == 200 and isinstance(reply.value, dict) else None
             if isinstance(rows, list):
                 states = {str(row.get("id")): row.get("status") for row in rows if isinstance(row, dict)}
                 if all(self._ledger.knows(prompt_id) for prompt_id in states):
                     running = {prompt_id for prompt_id, state in states.items() if state == "in_progress"}
                     return running, set(states) - running
             else:
-                self._has_jobs_route = False  # before 0.33, or a history entry that breaks the route for everybody
-        reply = await self._ask(_get("queue"))
-        if not isinstance(reply, dict):
+                # No such route before 0.33. A history entry can break it for everybody too, but that one goes again.
+                self._has_jobs_route = reply.status not in (404, 405)
+        queue = await self._ask(_get("queue"))
+        if not isinstance(queue, dict):
             # Not knowing is not an empty queue: else every job would be taken for lost.
             raise UpstreamUnavailable("ComfyUI does not tell its queue.")
-        queue = reply
         running = self._read_items(queue.get("queue_running"), JobState.RUNNING)
         return running, self._read_items(queue.get("queue_pending"), JobState.PENDING)
 
@@ -251,17 +280,33 @@ class Observer:
         job = self._ledger.job(prompt_id)
         if job is None:
             return
-        try:
-            reply = await self._ask(_get("history", prompt_id))
-        except ReplyTooLarge:
-            reply = None  # the others' jobs are still to be closed
-        entry = reply.get(prompt_id) if isinstance(reply, dict) else None
+        is_read, entry = await self._entry(prompt_id)
+        tries = self._unread.pop(prompt_id, 0) + 1
+        if not is_read and tries < MAX_TRIES:
+            self._unread[prompt_id] = tries  # the others' jobs are still to be closed
+            return
         if self._ledger.end(job, entry, was_watched=was_watched):
             self._on_ended(job)
         if entry is not None and not job.is_deleted:
-            self._on_entry(job, reply)
+            self._on_entry(job, {prompt_id: entry})
         if job.outcome is Outcome.LOST or job.is_deleted:
             self._ledger.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
+
+    async def _entry(self, prompt_id: str) -> tuple[bool, Any]:
+        """Whether the history could be asked, and the job's entry, None when it has none or one that is too large."""
+        try:
+            reply = await self._upstream.ask(_get("history", prompt_id), time_limit_s=ENTRY_LIMIT_S)
+        except ReplyTooLarge:
+            return True, None
+        except (UpstreamTimeout, UpstreamUnavailable) as error:
+            problem = str(error) or type(error).__name__
+        else:
+            if reply.status == 200 and isinstance(reply.value, dict):
+                return True, reply.value.get(prompt_id)
+            problem = f"status {reply.status}"
+        if prompt_id not in self._unread:
+            _log.warning("the end of job %s cannot be read from ComfyUI's history (%s)", prompt_id, problem)
+        return False, None
 
     def _adopt_ended(self, prompt_id: str, entry: Any) -> None:
         prompt = entry.get("prompt") if isinstance(entry, dict) else None

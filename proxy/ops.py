@@ -46,12 +46,22 @@ class Ops:
             return _json(
                 503, {"status": "upstream-down", "what_to_do": "Start ComfyUI, or correct upstream.url in config.toml."}
             )
+        if self.observer.is_stale:
+            return _json(
+                503,
+                {
+                    "status": "queue-unread",
+                    "what_to_do": "ComfyUI answers, but not what its queue is: jobs are not seen to end. The log says why.",
+                    "last_sync_age_seconds": round(self.observer.last_sync_age_s, 1),
+                },
+            )
         if self.observer.is_worker_stuck:
             return _json(
                 503,
                 {"status": "worker-stuck", "what_to_do": "ComfyUI has jobs waiting and runs none: restart ComfyUI."},
             )
-        return _json(200, {"status": "ready"})
+        age_s = round(self.observer.last_sync_age_s, 1)
+        return _json(200, {"status": "ready", "last_sync_age_seconds": age_s})
 
 
 def _json(status: int, value: object) -> web.Response:

@@ -63,7 +63,7 @@ async def _serve(config: Config, file: Path, seen: bytes) -> None:
         await gate.reload(file)
 
     # Before the gate says that it is ready: from then on it may be sent SIGHUP, which would end it where nobody listens.
-    tasks.start(watch(file, reload, seen=seen), "config watch")
+    tasks.supervise(lambda: watch(file, reload, seen=seen), "config watch")
     try:
         await gate.start()
         is_up.set()

@@ -130,7 +130,8 @@ class Slots:
 
     async def start(self) -> None:
         if self._store is not None:
-            self._tasks.start(self._keep_leases(self._store), "slot leases")
+            store = self._store
+            self._tasks.supervise(lambda: self._keep_leases(store), "slot leases")
 
     async def stop(self) -> None:
         await self._tasks.stop()

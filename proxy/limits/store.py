@@ -95,7 +95,7 @@ class SharedStore:
             await self._greet()
         except _FAILURES as error:
             self._report_gone(error)
-        self._tasks.start(self._work(), "limits store")
+        self._tasks.supervise(self._work, "limits store")
 
     async def stop(self) -> None:
         # redis-py can lose a cancellation that comes while it looks for stale data: the flag ends what that would keep alive.

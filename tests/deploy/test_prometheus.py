@@ -140,12 +140,17 @@ def _alert_cases() -> dict[str, Any]:
         }
 
     page, ticket = {"severity": "page"}, {"severity": "ticket"}
+    age = "comfygate_observer_last_sync_age_seconds"
+    task = 'comfygate_task_failures_total{task="observer"}'
     failed = 'comfygate_jobs_ended_total{tenant="acme",outcome="failed"}'
     done = 'comfygate_jobs_ended_total{tenant="acme",outcome="completed"}'
     tests = [
         case({"comfygate_upstream_up": "1 0 0 0 0"}, "2m", "ComfyUIDown"),
         case({"comfygate_upstream_up": "1 0 0 0 0"}, "4m", "ComfyUIDown", page),
         case({"comfygate_worker_stuck": "0 1 1 1"}, "3m", "ComfyUIWorkerStuck", page),
+        case({age: "10 200 200 200", "comfygate_upstream_up": "1x3"}, "3m", "QueueUnread", page),
+        case({age: "10 200 200 200", "comfygate_upstream_up": "0x3"}, "3m", "QueueUnread"),
+        case({task: "0 0 1 1"}, "3m", "BackgroundTaskFailed", ticket | {"task": "observer"}),
         case({failed: "0+1x40", done: "0x40"}, "40m", "JobsFailing", ticket | {"tenant": "acme"}),
         case({failed: "0+1x40", done: "0+9x40"}, "40m", "JobsFailing"),
     ]

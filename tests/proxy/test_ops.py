@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxy import observer
 from proxy.metrics import Metrics
 from proxy.observer import Observer
 from proxy.ops import Ops
@@ -21,7 +22,9 @@ async def ask(gate: Running, path: str, method: str = "GET") -> tuple[int, Any]:
 
 async def test_alive_and_ready(gate: Running) -> None:
     assert await ask(gate, "/healthz") == (200, {"status": "alive"})
-    assert await ask(gate, "/readyz") == (200, {"status": "ready"})
+    code, body = await ask(gate, "/readyz")
+    assert (code, body["status"]) == (200, "ready")
+    assert 0 <= body["last_sync_age_seconds"] < 60
     assert await ask(gate, "/readyz", "HEAD") == (200, "")
 
 
@@ -45,6 +48,13 @@ async def test_what_is_not_ready_says_what_to_do(
     assert (code, body["status"]) == (503, status)
     assert body["what_to_do"].endswith(".")
     assert await ask(gate, "/healthz") == (200, {"status": "alive"}), "it lives all the same"
+
+
+async def test_a_gate_that_does_not_see_jobs_end_is_not_ready(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "STALE_AFTER_S", -1.0)
+    code, body = await ask(gate, "/readyz")
+    assert (code, body["status"]) == (503, "queue-unread")
+    assert "comfygate_observer_last_sync_age_seconds" in (await ask(gate, "/metrics"))[1]
 
 
 async def test_metrics_are_fresh(gate: Running) -> None:
