@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -265,6 +266,8 @@ class Pipeline:
         fields = headers.to_upstream(request.headers, with_body=isinstance(outgoing.body, StreamedBody))
         if rewrites_reply is not None:
             fields = CIMultiDict({"Accept-Encoding": "identity"})
+            if outgoing.method == "HEAD":  # its length is that of the rewritten answer (RFC 9110, 9.3.2)
+                outgoing = replace(outgoing, method="GET")
         if isinstance(content, UploadStream):
             fields["Content-Type"] = content.content_type
         started_s = time.perf_counter()
