@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Page
 
+from tests.browser import graphs
 from tests.browser.conftest import OUTPUT, REAL_URL, TARGETS, House, OpenHouse
 from tests.browser.traffic import Traffic
 from tests.browser.webui import Screenshots, WebUi
 from tests.clients.record import Measurement
+from tests.deploy.nginx import below_a_prefix
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -91,6 +95,26 @@ async def test_a_page_over_a_limit_waits_and_comes_by_itself(open_house: OpenHou
         await shots.take(page, "waits")
         await page.get_by_role("heading", name="Too many requests").wait_for(state="detached")
         assert answers[0] == 429
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="NOT TESTED: nginx is not installed")
+async def test_the_web_ui_works_below_a_path_prefix(open_house: OpenHouse, tmp_path: Path) -> None:
+    shots = Screenshots(OUTPUT / "loading-prefix")
+    async with (
+        open_house(server='public_path = "/comfy"\n') as house,
+        below_a_prefix(tmp_path, house.url, "/comfy") as base,
+        house.person() as page,
+    ):
+        ui = WebUi(page, base)
+        await ui.start(house.keys["amber"])
+        await ui.open_workflow("quick", graphs.slow_picture("quick", seconds=0.1), graphs.SLOW_KINDS)
+        await ui.run()
+        assert (await ui.wait_for_image(3)).startswith(f"{base}/api/view?")
+        await shots.take(page, "picture")
+        await page.goto(f"{base}/gate/me")
+        await page.get_by_role("button", name="Sign out").click()
+        await page.get_by_role("heading", name="Sign in").wait_for()
+        assert page.url.startswith(f"{base}/gate/login")
 
 
 def _upstream(house: House) -> str:

@@ -1,0 +1,69 @@
+"""A real nginx that serves a gate below a path prefix."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+CONFIG = """\
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 128; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  client_max_body_size 0;
+  server {{
+    listen 127.0.0.1:{port};
+    location {prefix}/ {{
+      proxy_pass {gate}/;
+      proxy_http_version 1.1;
+      proxy_set_header Host $http_host;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $http_connection;
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+@asynccontextmanager
+async def below_a_prefix(folder: Path, gate: str, prefix: str) -> AsyncIterator[str]:
+    """The address of an nginx that serves the gate below the prefix, which it takes off."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    user = "user root;" if os.geteuid() == 0 else ""
+    file = folder / "nginx.conf"
+    file.write_text(CONFIG.format(folder=folder, port=port, gate=gate, prefix=prefix, user=user), encoding="utf-8")
+    nginx = await asyncio.create_subprocess_exec("nginx", "-p", str(folder), "-c", str(file))
+    try:
+        async with asyncio.timeout(30):
+            while not await _listens(port):
+                assert nginx.returncode is None, "nginx has ended"
+        yield f"http://127.0.0.1:{port}{prefix}"
+    finally:
+        nginx.terminate()
+        await nginx.wait()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        await asyncio.sleep(0.02)
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
