@@ -10,7 +10,7 @@ import orjson
 
 from policy.violation import Reason, Violation
 
-# orjson writes at most this many levels. ComfyUI copies jobs by recursion, two frames a level, so this also keeps its stack safe.
+# orjson writes at most this many levels, and what ComfyUI does with a document stays shallow.
 MAX_DEPTH: Final = 254
 # Commas, brackets and braces bound what parsing costs: 8 MiB of "[]," would take half a second.
 MAX_PARTS: Final = 250_000
