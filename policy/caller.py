@@ -37,6 +37,10 @@ class OwnJobs(Protocol):
         """A job's place among the tenant's own, from 1: what ended, then what runs, then what waits. 0 for a job that is none of them."""
         ...
 
+    def stopped_after_s(self, prompt_id: str) -> int | None:
+        """How long the job might run, when the gate stopped it for running longer; None for any other."""
+        ...
+
     def has_temp_file(self, name: str) -> bool:
         """Whether one of the tenant's jobs made this file in ComfyUI's temp folder (`subfolder/name` or `name`)."""
         ...

@@ -24,6 +24,7 @@ from proxy.disk import Disk
 from proxy.files import TenantFiles
 from proxy.gatekeeper import Gatekeeper
 from proxy.gatepages import GatePages
+from proxy.jobtime import JobTimes
 from proxy.keptjobs import Keeper, KeptJobs
 from proxy.ledger import Job, Ledger
 from proxy.limits.assembly import Limits
@@ -115,6 +116,9 @@ class Gate:
             under_way=UnderWay(self._limits.allotment),
             kept=kept,
         )
+        self._job_times = JobTimes(
+            upstream, ledger, lambda tenant: self._limits.allotment.of_tenant(tenant).job_seconds
+        )
         self.pipeline = Pipeline(self.services)
         self._ops = Ops(self.metrics, observer, self._refresh_gauges)
         self.public: Listener
@@ -145,6 +149,7 @@ class Gate:
         on_failure.append(self.metrics.task_failed)
         self.services.observer.start()
         self._tasks.supervise(self._close_expired, "expiry")
+        self._tasks.supervise(self._job_times.watch, "job times")
         self._tasks.supervise(self.services.storage.sweep_forever, "retention")
         self._tasks.supervise(self._service_manager.keep_alive, "watchdog")
         self._service_manager.notify("READY=1")

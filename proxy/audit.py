@@ -15,7 +15,7 @@ import orjson
 
 from policy.violation import Reason
 from proxy.exchange import Decision, Exchange
-from proxy.ledger import Job
+from proxy.ledger import Job, Outcome
 
 SUBMISSION: Final = "POST /prompt"
 REFUSED: Final = frozenset(
@@ -102,6 +102,7 @@ class AuditTrail:
             outcome=job.outcome,
             gpu_seconds=round(job.gpu_s, 3),
             **({"failing_class": job.failing_class} if job.failing_class else {}),
+            **({"reason": "job-seconds"} if job.stopped_after_s is not None and job.outcome is Outcome.FAILED else {}),
         )
 
     def _has_room_for_nobody(self) -> bool:

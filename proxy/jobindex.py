@@ -40,9 +40,15 @@ class Ordered:
 class TenantJobs:
     """What rules see of the ledger (policy.caller.OwnJobs). has_file: whether a file of ComfyUI's temp folder is the tenant's."""
 
-    def __init__(self, tenant: TenantId, has_file: Callable[[TenantId, str], bool]) -> None:
+    def __init__(
+        self,
+        tenant: TenantId,
+        has_file: Callable[[TenantId, str], bool],
+        stopped_after_s: Callable[[str], int | None] = lambda prompt_id: None,
+    ) -> None:
         self._tenant = tenant
         self._has_file = has_file
+        self._stopped_after_s = stopped_after_s
         self._pending, self._running, self._finished = Ordered(), Ordered(), Ordered()
         self._hidden = Ordered()
         self._where: dict[str, tuple[int, Ordered]] = {}
@@ -75,6 +81,9 @@ class TenantJobs:
                 return 0 if place is None else before + place + 1
             before += len(each)
         return 0
+
+    def stopped_after_s(self, prompt_id: str) -> int | None:
+        return self._stopped_after_s(prompt_id) if self.owns(prompt_id) else None
 
     def has_temp_file(self, name: str) -> bool:
         return self._has_file(self._tenant, name)

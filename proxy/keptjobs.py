@@ -16,6 +16,7 @@ from policy.documents import Document, Kind
 from policy.namespace import Namespace
 from policy.principal import TenantId
 from policy.rules.jobs import keep_entry, keep_item
+from policy.rules.overtime import mark_entry
 from proxy.ledger import Job, JobState, Ledger
 from proxy.tasks import Tasks
 
@@ -109,7 +110,8 @@ class Keeper:
 
     def entry(self, job: Job, value: Any) -> None:
         """The answer of `GET /history/{id}` at a job's end: it never changes, and its tenant asks for it next."""
-        self._start(job, partial(keep_entry, value, job.prompt_id, Namespace(job.tenant)))
+        marked = mark_entry(value, job.prompt_id, self._ledger.of(job.tenant))
+        self._start(job, partial(keep_entry, marked, job.prompt_id, Namespace(job.tenant)))
 
     def _start(self, job: Job, make: Callable[[], Document | None]) -> None:
         self._tasks.start(self._keep(job, make), "keep a job's document")

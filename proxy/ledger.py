@@ -56,6 +56,9 @@ class Job:
     """Temp files of its own that were deleted or written anew by others: its outputs list them for ever, and they are not its any more."""
     over_at_s: float | None = None
     """When its client was told that it ended; ComfyUI may not have been asked yet how."""
+    stopped_at_s: float | None = None
+    """When the gate last asked ComfyUI to stop it, because it had run for `stopped_after_s`."""
+    stopped_after_s: int | None = None
     is_deleted: bool = False
     """Its client deleted it before that."""
     sequence: int = 0
@@ -100,7 +103,7 @@ class Ledger:
     def of(self, tenant: TenantId) -> TenantJobs:
         jobs = self._tenants.get(tenant)
         if jobs is None:
-            jobs = self._tenants[tenant] = TenantJobs(tenant, self._files.has)
+            jobs = self._tenants[tenant] = TenantJobs(tenant, self._files.has, self._stopped_after_s)
         return jobs
 
     def job(self, prompt_id: str) -> Job | None:
@@ -248,6 +251,10 @@ class Ledger:
         """Jobs whose end is known, oldest end first."""
         return list(self._ended)
 
+    def _stopped_after_s(self, prompt_id: str) -> int | None:
+        job = self._jobs.get(prompt_id)
+        return None if job is None else job.stopped_after_s
+
     def _add(self, job: Job) -> None:
         self._sequence += 1
         job.sequence = self._sequence
@@ -294,7 +301,7 @@ def read_history(job: Job, entry: Mapping[str, Any] | None) -> Mapping[str, Made
     if started is not None and ended is not None:
         job.gpu_s = max(0.0, ended - started)
     if "execution_interrupted" in told.times:
-        job.outcome = Outcome.CANCELLED
+        job.outcome = Outcome.CANCELLED if job.stopped_after_s is None else Outcome.FAILED
     else:
         job.outcome = Outcome.FAILED if told.is_error else Outcome.COMPLETED
     return told.files

@@ -12,6 +12,7 @@ import orjson
 from policy.caller import OwnJobs
 from policy.document import read_upstream_json
 from policy.namespace import ROOT, Namespace
+from policy.rules import overtime
 from policy.rules.catalog import features_to_client
 from policy.rules.jobs import count_own
 from policy.rules.results import output_to_client, scrub
@@ -67,7 +68,8 @@ class EventRules:
             if not jobs.owns(plain[2]):
                 return None
             self._follow(plain[1], is_idle='"node": null' in frame)
-            return Event(frame, plain[1], plain[2])
+            if plain[1] != "execution_interrupted" or jobs.stopped_after_s(plain[2]) is None:
+                return Event(frame, plain[1], plain[2])
         message = _parse(frame)
         if message is None:
             return None
@@ -75,6 +77,8 @@ class EventRules:
         shown = self._show(kind, data, jobs)
         if shown is None:
             return None
+        if kind == "execution_interrupted" and (limit_s := jobs.stopped_after_s(data["prompt_id"])) is not None:
+            kind, shown = "execution_error", overtime.describe(shown, limit_s)
         text = frame if kind == "execution_cached" else _write(kind, shown)  # node ids alone
         return Event(text, kind, data.get("prompt_id"), data)
 

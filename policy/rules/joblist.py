@@ -15,6 +15,7 @@ from policy.caller import OwnJobs, Request
 from policy.documents import Document, Kind, keep
 from policy.namespace import Namespace
 from policy.rules.jobs import MAX_ENTRIES, MAX_READ_BYTES, in_batches, job_call, json_call, own_or_absent, passed
+from policy.rules.overtime import mark_row
 from policy.rules.results import (
     extra_data_to_client,
     graph_to_client,
@@ -134,7 +135,7 @@ def list_jobs(request: Request) -> Dialogue:
             if document is not None:
                 row = orjson.loads(document.numbered(caller.jobs.place_of(prompt_id)))
             else:
-                value = answers[prompt_id].value
+                value = mark_row(answers[prompt_id].value, prompt_id, caller.jobs)
                 row = row_to_client(value, prompt_id, caller.names, caller.jobs.place_of(prompt_id))
                 if row is not None:
                     news.append(_news(value, row))
@@ -210,12 +211,13 @@ def job(request: Request) -> Dialogue:
     reply = yield job_call(own_or_absent(request, prompt_id))
     if reply.status != 200:
         return passed(reply)
-    shown = yield Work(partial(keep_job, reply.value, prompt_id, caller.names), len(reply.body))
+    value = mark_row(reply.value, prompt_id, caller.jobs)
+    shown = yield Work(partial(keep_job, value, prompt_id, caller.names), len(reply.body))
     if shown is None:
         return ClientReply(404, {"error": "Job not found"})
     body = yield Work(partial(shown.numbered, number), shown.size)
-    row = row_to_client(reply.value, prompt_id, caller.names, 0) or {}
-    news = _news(reply.value, row)
+    row = row_to_client(value, prompt_id, caller.names, 0) or {}
+    news = _news(value, row)
     return ClientReply(body=body, news=(replace(news, documents=(*news.documents, shown)) if news.has_ended else news,))
 
 

@@ -12,6 +12,7 @@ from policy.call import ClientReply, Dialogue, JobNews, Opaque, Step, UpstreamCa
 from policy.caller import Caller, OwnJobs, Request
 from policy.documents import Document, Kind, joined, keep, named
 from policy.namespace import Namespace
+from policy.rules.overtime import mark_entry
 from policy.rules.results import entry_to_client, item_to_client, news_of
 from policy.violation import Reason, Violation
 
@@ -209,7 +210,10 @@ def history_of(request: Request) -> Dialogue:
         reply = yield _entry_call(own_or_absent(request, prompt_id))
         if reply.status != 200:
             return passed(reply)
-        entry = yield Work(partial(keep_entry, reply.value, prompt_id, caller.names), len(reply.body))
+        entry = yield Work(
+            partial(keep_entry, mark_entry(reply.value, prompt_id, caller.jobs), prompt_id, caller.names),
+            len(reply.body),
+        )
         if entry is None:
             return ClientReply(body={})
         news = (_news(reply.value, prompt_id, entry),)
@@ -257,7 +261,8 @@ def history(request: Request) -> Dialogue:
                 return passed(reply)
             asked_bytes += len(reply.body)
             entry = entries[prompt_id] = yield Work(
-                partial(keep_entry, reply.value, prompt_id, caller.names), len(reply.body)
+                partial(keep_entry, mark_entry(reply.value, prompt_id, caller.jobs), prompt_id, caller.names),
+                len(reply.body),
             )
             if entry is not None:
                 news.append(_news(reply.value, prompt_id, entry))

@@ -38,6 +38,7 @@ class LimitSettings(Settings):
     previews: Rates | None = "300/minute"
     upload_bytes: Annotated[str, BeforeValidator(parse_byte_rates)] | None = None
     queued_jobs: Annotated[int, Field(ge=0)] | None = 10
+    job_seconds: Annotated[int, Field(ge=1)] | None = None
     running_jobs: Annotated[int, Field(ge=0)] | None = None
     concurrent_requests: Annotated[int, Field(ge=1)] | None = 64
     websockets: Annotated[int, Field(ge=0)] | None = 8

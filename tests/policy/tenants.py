@@ -29,6 +29,7 @@ class Jobs:
     active: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     temp: set[str] = field(default_factory=set)
+    stopped: dict[str, int] = field(default_factory=dict)
 
     def owns(self, prompt_id: str) -> bool:
         return prompt_id in [*self.waiting, *self.active, *self.ended]
@@ -51,6 +52,9 @@ class Jobs:
     def place_of(self, prompt_id: str) -> int:
         every = [*self.ended, *self.active, *self.waiting]
         return every.index(prompt_id) + 1 if prompt_id in every else 0
+
+    def stopped_after_s(self, prompt_id: str) -> int | None:
+        return self.stopped.get(prompt_id)
 
     def has_temp_file(self, name: str) -> bool:
         return name in self.temp
