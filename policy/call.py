@@ -126,6 +126,8 @@ class ClaimJob:
     priority: float = 0.0
     classes: tuple[str, ...] = ()
     """Of the workflow's nodes, for the audit trail."""
+    client_id: str = ""
+    """Which of the tenant's WebSockets waits for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class Gate:
             sockets,
             reconnect_grace_s=lambda: self.services.rulebook.config.server.reconnect_grace,
             slot=self._socket_slot,
+            working=ledger.working_clients,
             hooks=JobHooks(self._seen_running, self._seen_ended, ledger.add_temp_files),
         )
         self.services = Services(

@@ -69,6 +69,7 @@ class Desk:
         if is_taken:
             prompt_id = None
         job = self._ledger.claim(tenant, prompt_id, subject=principal.subject, workflow=wish.workflow)
+        job.client_id = wish.client_id
         try:
             await self._slots.claim_job(tenant, job.prompt_id)
             job.number = self._fair.claim(tenant, job.prompt_id, wish.workflow, wish.priority)

@@ -48,6 +48,9 @@ class LimitExceeded(Exception):
 
     headers: tuple[tuple[str, str], ...] = ()
 
+    is_of_key = False
+    """The key's own limit, and not its tenant's."""
+
     def __init__(self, message: str, *, limit: str, retry_after_s: float, reason: str = "rate-limited") -> None:
         super().__init__(message)
         self.message = message

@@ -43,6 +43,7 @@ class Job:
     tenant: TenantId
     subject: str = ""
     workflow: str = ""
+    client_id: str = ""
     number: float = 0.0
     state: JobState = JobState.CLAIMED
     claimed_at_s: float = 0.0
@@ -112,6 +113,10 @@ class Ledger:
     def active(self) -> list[Job]:
         """Jobs that ComfyUI has or may have in its queue."""
         return list(self._active.values())
+
+    def working_clients(self, tenant: TenantId) -> frozenset[str]:
+        """Whose jobs wait or run."""
+        return frozenset(job.client_id for job in self._active.values() if job.tenant == tenant and job.client_id)
 
     @property
     def is_busy(self) -> bool:

@@ -74,6 +74,8 @@ class Outbox:
         self._preview_bytes = 0
         self._ready = asyncio.Event()
         self._close: Close | None = None
+        self.used_at_s = clock()
+        """When it was opened, or an event of its client's jobs last came."""
         self.dropped_previews = 0
         self.sent_frames = 0
         self.sent_bytes = 0

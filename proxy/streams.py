@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,7 @@ from aiohttp import web
 from policy.call import Opaque, UpstreamCall, UpstreamText
 from policy.caller import Caller, OwnJobs, Request
 from policy.namespace import Namespace
-from policy.principal import Principal, TenantId
+from policy.principal import TenantId
 from policy.rules.events import Event, EventRules, status_frame, to_upstream
 from policy.rules.results import temp_files
 from proxy import websocket
@@ -26,6 +26,7 @@ from proxy.exchange import Exchange
 from proxy.history import cached_nodes
 from proxy.messagerate import MessageRate
 from proxy.outbox import Frame, Outbox
+from proxy.places import Places, Slot
 from proxy.sockets import TOO_MANY_MESSAGES, UPSTREAM_GONE, Sockets
 from proxy.tasks import Tasks
 from proxy.tempfiles import Made
@@ -39,8 +40,6 @@ MAX_WAITING_STREAMS: Final = 16
 
 _PROGRESS: Final = frozenset({"progress", "progress_state"})
 _ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
-
-Slot = Callable[[Principal], AbstractAsyncContextManager[None]]
 
 
 class KeptEvents:
@@ -176,6 +175,8 @@ class EventStream:
         else:
             self._tell(event)
             self._kept.keep(event.kind, event.text)
+            if self._outbox is not None:
+                self._outbox.used_at_s = time.monotonic()
         if self._outbox is not None:
             self._outbox.put(Frame(event.text))
 
@@ -204,7 +205,7 @@ class EventStream:
 
 
 class EventStreams:
-    """slot: claims a place for one more socket of the principal, or raises LimitExceeded."""
+    """slot, working: of `Places`."""
 
     def __init__(
         self,
@@ -214,12 +215,13 @@ class EventStreams:
         reconnect_grace_s: Callable[[], float],
         hooks: JobHooks,
         slot: Slot = lambda principal: nullcontext(),
+        working: Callable[[TenantId], frozenset[str]] = lambda tenant: frozenset(),
     ) -> None:
         self._upstream = upstream
         self._sockets = sockets
         self._reconnect_grace_s = reconnect_grace_s
         self._hooks = hooks
-        self._slot = slot
+        self._places = Places(slot, working)
         self._streams: dict[tuple[TenantId, str], EventStream] = {}
         self._opening = Turns()
         self._tasks = Tasks()
@@ -235,12 +237,16 @@ class EventStreams:
 
     async def serve(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse:
         """Upgrades and serves until either side closes. ComfyUI is asked first: when it is down the client gets an honest 502."""
-        async with self._slot(incoming.caller.principal):
-            if incoming.caller.principal.is_admin:
-                return await self._relay(request, exchange, incoming)
-            return await self._serve_tenant(request, exchange, incoming)
+        principal, outbox = incoming.caller.principal, Outbox()
+        client_id = incoming.call.first("clientId") or secrets.token_hex(16)
+        async with self._places.take(principal, client_id, outbox):
+            if principal.is_admin:
+                return await self._relay(request, exchange, incoming, outbox)
+            return await self._serve_tenant(request, exchange, incoming, client_id, outbox)
 
-    async def _relay(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse:
+    async def _relay(
+        self, request: web.BaseRequest, exchange: Exchange, incoming: Request, outbox: Outbox
+    ) -> web.StreamResponse:
         client_id = incoming.call.first("clientId")
         upstream = await self._connect(exchange, None if client_id is None else Opaque(client_id))
         try:
@@ -249,17 +255,14 @@ class EventStreams:
             await upstream.close()
             raise
         exchange.status, exchange.has_started = 101, True
-        outbox = Outbox()
         with self._sockets.register(incoming.caller.principal, outbox):
             await websocket.relay(request, client, upstream, outbox)
         return client
 
     async def _serve_tenant(
-        self, request: web.BaseRequest, exchange: Exchange, incoming: Request
+        self, request: web.BaseRequest, exchange: Exchange, incoming: Request, client_id: str, outbox: Outbox
     ) -> web.StreamResponse:
         caller = incoming.caller
-        client_id = incoming.call.first("clientId") or secrets.token_hex(16)
-        outbox = Outbox()
         stream = await self._attach(exchange, caller, client_id, outbox)
         try:
             client = await websocket.accept(request)

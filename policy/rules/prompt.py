@@ -26,7 +26,8 @@ def submit(request: Request) -> Dialogue:
     nodes = rewrite_nodes(judged.nodes, caller)
     client_id = caller.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
     classes = tuple(sorted({node["class_type"] for node in nodes.values()}))
-    claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority, classes)
+    waits = judged.client_id or ""
+    claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority, classes, waits)
     document = _document(judged, nodes, client_id) | {"prompt_id": claimed.prompt_id, "number": claimed.number}
     reply = yield json_call("POST", ("prompt",), document)
     if reply.status != 200:

@@ -41,7 +41,7 @@ class LimitSettings(Settings):
     job_seconds: Annotated[int, Field(ge=1)] | None = None
     running_jobs: Annotated[int, Field(ge=0)] | None = None
     concurrent_requests: Annotated[int, Field(ge=1)] | None = 64
-    websockets: Annotated[int, Field(ge=0)] | None = 8
+    websockets: Annotated[int, Field(ge=0)] | None = 16
     websockets_per_key: Annotated[int, Field(ge=0)] | None = None
     gpu_seconds: Rates | None = None
     weight: Annotated[float, Field(ge=0.001, le=1000)] = 1.0

@@ -199,7 +199,9 @@ class Slots:
         token = secrets.token_hex(8)
         full = await self._claim(tuple(pools), token)
         if full is not None:
-            raise _full(f"{full.words} are open already. Close one.", full.words, "too-many-websockets")
+            error = _full(f"{full.words} are open already. Close one.", full.words, "too-many-websockets")
+            error.is_of_key = full.words.endswith("of the key")
+            raise error
         keys = tuple(pool.key for pool in pools)
         return SocketSlot(lambda: self._free(keys, token))
 

@@ -146,6 +146,22 @@ async def test_a_sign_out_says_what_goes_and_leaves_nothing(open_house: OpenHous
         assert await page.evaluate("localStorage.length + sessionStorage.length") == 0
 
 
+async def test_one_tab_too_many_works_and_so_does_the_one_before_when_it_is_used(open_house: OpenHouse) -> None:
+    shots = Screenshots(OUTPUT / "sessions-tabs")
+    async with open_house(more="[limits.one]\nwebsockets = 1\n") as house, house.person() as page:
+        key = await house.admit("one", limits="one")
+        tabs = [WebUi(page, house.url), WebUi(await page.context.new_page(), house.url)]
+        await tabs[0].start(key)
+        await tabs[1].page.goto(f"{house.url}/")
+        await tabs[1].wait_until_loaded()
+        for name, ui in (("second", tabs[1]), ("first", tabs[0]), ("second-again", tabs[1])):
+            await ui.page.bring_to_front()
+            await ui.open_workflow(name, graphs.slow_picture(name, seconds=0.5), graphs.SLOW_KINDS)
+            await ui.run()
+            assert f"filename={name}_00001_.png" in await ui.wait_for_image(3)
+            await shots.take(ui.page, name)
+
+
 async def _without_clear_site_data(route: Route) -> None:
     answer = await route.fetch()
     headers = {name: value for name, value in answer.headers.items() if name != "clear-site-data"}

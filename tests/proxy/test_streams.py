@@ -183,7 +183,9 @@ async def test_an_idle_tenants_socket_goes_with_its_client(tmp_path: Path) -> No
         assert upstream is not second
 
 
-async def test_too_many_sockets_are_a_429(tmp_path: Path, comfy: StandIn) -> None:
+async def test_of_too_many_sockets_the_idle_one_gives_way_and_comes_back_as_a_429(
+    tmp_path: Path, comfy: StandIn
+) -> None:
     more = '[tenants.few]\nlimits = "few"\n[limits.few]\nwebsockets = 1\n'
     async with running_gate(tmp_path, comfy.url, more=more) as gate:
         headers = {"X-API-Key": keyfile.create_key(gate.config_file, tenant="few").text}
@@ -194,8 +196,13 @@ async def test_too_many_sockets_are_a_429(tmp_path: Path, comfy: StandIn) -> Non
             "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Key": "A" * 22 + "==",
         }
-        async with gate.session.ws_connect(gate.address("/ws?clientId=a"), headers=headers):
-            assert await gate.status("GET", "/ws?clientId=b", None, headers={**headers, **upgrade}) == 429
+        async with gate.session.ws_connect(gate.address("/ws?clientId=a"), headers=headers) as first:
+            assert (await first.receive_json())["type"] == "status"
+            async with gate.session.ws_connect(gate.address("/ws?clientId=b"), headers=headers) as second:
+                told = await first.receive()
+                assert (told.type, told.data) == (WSMsgType.CLOSE, 4429)
+                assert await gate.status("GET", "/ws?clientId=a", None, headers={**headers, **upgrade}) == 429
+                assert (await second.receive_json())["type"] == "status"
 
 
 def test_kept_events_are_bounded_and_begin_with_the_job() -> None:
