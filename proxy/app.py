@@ -184,8 +184,9 @@ class Gate:
     async def reload(self, file: Path) -> bool:
         """Puts a changed file into force, or leaves everything as it is and says why. Returns whether it was taken."""
         try:
-            config = load_config(file)
-            rulebook = build_rulebook(config, self.services.rulebook)
+            # In a thread: thousands of keys take long to read, and another process may hold the lock of the session secret.
+            config = await asyncio.to_thread(load_config, file)
+            rulebook = await asyncio.to_thread(build_rulebook, config, self.services.rulebook)
         except ConfigError as error:
             return self._reject(error)
         try:

@@ -16,6 +16,7 @@ import orjson
 from policy.violation import Reason
 from proxy.exchange import Decision, Exchange
 from proxy.ledger import Job, Outcome
+from proxy.queuedwriter import QueuedWriter
 
 SUBMISSION: Final = "POST /prompt"
 REFUSED: Final = frozenset(
@@ -49,6 +50,7 @@ class AuditTrail:
         self._is_open = False
         self._is_torn = False
         self._has_failed = False
+        self._lines: QueuedWriter | None = None
         self._minute = 0
         self._of_nobody = 0
 
@@ -58,8 +60,16 @@ class AuditTrail:
             self._open_file(self._file)
             self._is_open = True
 
+    def use_thread(self) -> None:
+        """From now on a thread of its own writes, so that no request waits for the disk."""
+        if self._file is not None:
+            self._lines = QueuedWriter(self._write)
+
     def close(self) -> None:
         self._is_open = False
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
         self._close_file()
 
     def write(self, event: str, **fields: Any) -> None:
@@ -71,6 +81,12 @@ class AuditTrail:
             option=orjson.OPT_APPEND_NEWLINE,
             default=str,
         )
+        if self._lines is None:
+            self._write(line)
+        else:
+            self._lines.put(line)
+
+    def _write(self, line: bytes) -> None:
         try:
             self._append(line)
             self._has_failed = False

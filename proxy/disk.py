@@ -188,6 +188,10 @@ class _TimedFile(web.FileResponse):
             try:
                 async with asyncio.timeout(self._allowed_s):
                     sent = await loop.sendfile(transport, fobj, offset, min(piece, count))
+            except (
+                NotImplementedError
+            ):  # uvloop has none; the listener watches what a buffer holds (proxy/listeners.py)
+                return await self._sendfile_fallback(writer, fobj, offset, count)
             except TimeoutError:
                 raise ClientGone("The client reads too slowly.") from None
             if not sent:

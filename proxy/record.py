@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 import time
@@ -13,23 +14,29 @@ from proxy.audit import AuditTrail
 from proxy.config.server import LogSettings
 from proxy.exchange import Exchange
 from proxy.metrics import Metrics
+from proxy.queuedwriter import QueuedWriter
 from proxy.refusals import RecentRefusals
 
 
 class RequestLog:
     """Writes one line per request: JSON, or words for a terminal."""
 
-    def __init__(self, stream: BinaryIO, style: Literal["json", "text"]) -> None:
+    def __init__(self, stream: BinaryIO, style: Literal["json", "text"], lines: QueuedWriter | None = None) -> None:
+        """lines: what writes to the stream in the place of the caller, who would wait for its reader."""
         self._stream = stream
         self._style = style
+        self._put = self._write if lines is None else lines.put
 
     def write(self, exchange: Exchange) -> None:
         line = self._json(exchange) if self._style == "json" else self._text(exchange)
         try:
-            self._stream.write(line)
-            self._stream.flush()
+            self._put(line)
         except (OSError, ValueError):
             return  # a closed log must not take the gate down
+
+    def _write(self, line: bytes) -> None:
+        self._stream.write(line)
+        self._stream.flush()
 
     def _json(self, exchange: Exchange) -> bytes:
         return orjson.dumps(_fields(exchange), option=orjson.OPT_APPEND_NEWLINE)
@@ -64,11 +71,23 @@ class Recorder:
         self._audit.exchange(exchange)
 
 
-def request_log(style: Literal["auto", "json", "text"]) -> RequestLog:
-    """The log on standard error; `auto` is text on a terminal and JSON elsewhere."""
+def request_log(style: Literal["auto", "json", "text"], lines: QueuedWriter | None = None) -> RequestLog:
+    """The log on standard error, which `lines` writes; `auto` is text on a terminal and JSON elsewhere."""
     if style == "auto":
         style = "text" if sys.stderr.isatty() else "json"
-    return RequestLog(sys.stderr.buffer, style)
+    return RequestLog(sys.stderr.buffer, style, lines)
+
+
+def standard_error() -> QueuedWriter:
+    """One writer for the request log and the gate's own words, so that they stand in their order."""
+
+    def write(line: bytes) -> None:
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+
+    writer = QueuedWriter(write)
+    atexit.register(writer.close)
+    return writer
 
 
 def _fields(exchange: Exchange) -> dict[str, Any]:
@@ -95,15 +114,29 @@ def _fields(exchange: Exchange) -> dict[str, Any]:
     return fields
 
 
-def set_up_logging(settings: LogSettings) -> None:
+def set_up_logging(settings: LogSettings, lines: QueuedWriter | None = None) -> None:
     """The gate's own words go to standard error, in the style of the request log."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if lines is None else _Queued(lines)
     is_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
     handler.setFormatter(_JsonLines() if is_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("comfygate")
     logger.handlers[:] = [handler]
     logger.setLevel(settings.level.upper())
     logger.propagate = False
+
+
+class _Queued(logging.Handler):
+    """SECURITY: a log whose reader is stuck would stop the gate for everybody (tests/security/test_stuck_log.py)."""
+
+    def __init__(self, lines: QueuedWriter) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put(self.format(record).encode(errors="replace") + b"\n")
+        except Exception:
+            self.handleError(record)
 
 
 class _JsonLines(logging.Formatter):

@@ -16,7 +16,8 @@ from proxy.app import Gate
 from proxy.commands.exits import Exit, fail
 from proxy.config import Config, ConfigError, load_config
 from proxy.listeners import ListenError
-from proxy.record import request_log, set_up_logging
+from proxy.queuedwriter import QueuedWriter
+from proxy.record import request_log, set_up_logging, standard_error
 from proxy.tasks import Tasks
 from proxy.watch import fingerprint, watch
 
@@ -30,8 +31,9 @@ def serve(
     try:
         seen = fingerprint(config)  # before it is read: a change in between is not missed
         loaded = load_config(config)
-        set_up_logging(loaded.log)
-        run(lambda: _serve(loaded, config, seen))
+        lines = standard_error()
+        set_up_logging(loaded.log, lines)
+        run(lambda: _serve(loaded, config, seen, lines))
     except ConfigError as error:
         fail(f"{error}\nThe gate does not start. `comfygate check` tells more.")
     except ListenError as error:
@@ -52,9 +54,9 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         runner.run(work())
 
 
-async def _serve(config: Config, file: Path, seen: bytes) -> None:
+async def _serve(config: Config, file: Path, seen: bytes, lines: QueuedWriter) -> None:
     stop = stop_event()
-    gate = Gate(config, request_log(config.log.format))
+    gate = Gate(config, request_log(config.log.format, lines))
     is_up = asyncio.Event()
     tasks = Tasks()
 
@@ -66,6 +68,7 @@ async def _serve(config: Config, file: Path, seen: bytes) -> None:
     tasks.supervise(lambda: watch(file, reload, seen=seen), "config watch")
     try:
         await gate.start()
+        gate.audit.use_thread()
         is_up.set()
         await stop.wait()
         _log.info("stopping")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from policy.call import UpstreamPath
 from policy.namespace import Folder
@@ -14,6 +17,7 @@ from policy.principal import TenantId
 from proxy import disk as disk_module
 from proxy.body import BodyLimits
 from proxy.disk import Disk, content_type_of, serve_file
+from tests.proxy.upstreams import serving
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 DAY_S = 86400.0
@@ -167,3 +171,20 @@ def test_types_are_comfyuis_whatever_the_machine_knows(
 @pytest.mark.parametrize("name", ["a.svg", "a.html", "a.png.gz", "a", "a.xml", ".png", "a.pdf"])
 def test_what_a_browser_might_run_is_left_to_comfyui(name: str) -> None:
     assert content_type_of(name) is None
+
+
+async def test_a_file_is_sent_where_the_loop_has_no_sendfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(range(256)) * 4096
+    (tmp_path / "a.png").write_bytes(content)
+
+    async def none(*_: object, **__: object) -> int:
+        raise NotImplementedError
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return serve_file(tmp_path / "a.png", cache_control="private", limits=BodyLimits(1, 30.0, 1024))
+
+    for has_sendfile in (True, False):
+        if not has_sendfile:
+            monkeypatch.setattr(type(asyncio.get_running_loop()), "sendfile", none)
+        async with serving(answer) as url, aiohttp.ClientSession() as session, session.get(url) as response:
+            assert await response.read() == content

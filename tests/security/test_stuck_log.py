@@ -1,0 +1,74 @@
+"""A log that nobody reads stops no request: lines wait, then are dropped, and the number is told."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from proxy.audit import AuditTrail, read_trail
+from proxy.exchange import Exchange
+from proxy.queuedwriter import QueuedWriter
+from proxy.record import RequestLog
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "comfygate")
+    logging.getLogger("comfygate").propagate = True
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb", buffering=0) as stream:
+        lines = QueuedWriter(stream.write, max_lines=100)
+        log = RequestLog(stream, "json", lines)
+        number = 0
+        while not lines.dropped:  # the pipe is full, then the queue: this thread would wait for ever
+            log.write(Exchange("GET", f"id-{number}", "127.0.0.1"))
+            number += 1
+        dropped = lines.dropped
+        closing = threading.Thread(target=lines.close, args=(30.0,))
+        closing.start()
+        read = 0
+        while read < number - dropped:
+            read += os.read(reader.fileno(), 65536).count(b"\n")
+        closing.join(30.0)
+    assert read == number - dropped
+    assert f"{dropped} lines were not written" in caplog.text
+
+
+def test_a_reader_that_is_stuck_does_not_hold_up_the_end() -> None:
+    go_on = threading.Event()
+    lines = QueuedWriter(lambda line: go_on.wait(60), max_lines=1)
+    lines.put(b"1")
+    for _ in range(3):
+        lines.put(b"2")
+    lines.close(0.01)
+    go_on.set()
+
+
+def test_lines_stand_in_their_order_and_a_closed_stream_takes_nothing_down() -> None:
+    stream = io.BytesIO()
+    lines = QueuedWriter(stream.write)
+    for number in range(1000):
+        lines.put(b"%d\n" % number)
+    lines.close()
+    assert stream.getvalue() == b"".join(b"%d\n" % number for number in range(1000))
+    stream.close()
+    late = QueuedWriter(stream.write)
+    late.put(b"late")
+    late.close()
+    assert late.dropped == 0
+
+
+def test_the_trail_is_written_by_a_thread_and_whole_when_it_is_closed(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    trail = AuditTrail(file, max_bytes=2000, keep=20)
+    trail.open()
+    trail.use_thread()
+    for number in range(200):
+        trail.write("config", number=number)
+    trail.close()
+    trail.write("config", number=200)
+    assert [entry["number"] for entry in read_trail(file, 20)] == list(range(200))
