@@ -24,6 +24,8 @@ from proxy.standin import StandIn
 from tests.docs.refusals import ROOT
 from tests.docs.terminals import TIME_LIMIT_S, Block, answers, blocks_of, follow, terminal
 
+# Dozens of commands, each a process of its own.
+WALK_LIMIT_S = 600
 PNG = b"\x89PNG\r\n\x1a\n"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
 pytestmark = pytest.mark.skipif(
@@ -113,6 +115,7 @@ def clone(tmp_path: Path, comfy: StandIn) -> Clone:
     return Clone(folder, {"8190": str(public), "9190": str(ops), "8188": comfy.url.rpartition(":")[2]})
 
 
+@pytest.mark.timeout(WALK_LIMIT_S)
 async def test_the_readme_and_then_the_quick_start_work(clone: Clone) -> None:
     """In terminals that are closed between the two pages: the second page stands on its own."""
     said = await clone.follow("README.md")
@@ -138,6 +141,7 @@ async def test_the_readme_and_then_the_quick_start_work(clone: Clone) -> None:
     assert said.count("\ncg_") == 2
 
 
+@pytest.mark.timeout(WALK_LIMIT_S)
 async def test_a_backup_is_restored_and_an_upgrade_checked(clone: Clone) -> None:
     await clone.follow("README.md")
     key = (clone.folder / "gate" / "acme.key").read_text(encoding="utf-8").splitlines()[-1]
@@ -160,6 +164,7 @@ async def test_a_backup_is_restored_and_an_upgrade_checked(clone: Clone) -> None
     assert "is good: 1 tenant, 1 key" in said
 
 
+@pytest.mark.timeout(WALK_LIMIT_S)
 async def test_the_readme_followed_twice_keeps_keys_and_tenants(clone: Clone) -> None:
     await clone.follow("README.md")
     first = clone.config.read_text(encoding="utf-8")
