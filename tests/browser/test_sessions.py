@@ -81,6 +81,29 @@ async def test_a_tenant_works_through_an_ended_session(target: str, open_house: 
 
 
 @pytest.mark.parametrize("target", TARGETS)
+async def test_a_workflow_that_was_never_saved_is_saved_after_the_login(target: str, open_house: OpenHouse) -> None:
+    """The page loads parts of itself when they are first used, here the dialog for the name: also after they were refused once."""
+    shots = Screenshots(OUTPUT / f"sessions-unsaved-{target}")
+    async with open_house(target) as house, house.person() as page:
+        ui = WebUi(page, house.url)
+        await ui.start(house.keys["amber"])
+        await ui.open_workflow("work", graphs.saved_upload("work"), graphs.UPLOAD_KINDS)
+        await end_session(house, page)
+        await page.evaluate(ADD_NODE)
+        async with page.expect_response(lambda reply: reply.status == 401):
+            await ui.run()
+        await page.keyboard.press("Control+s")
+        await shots.take(page, "not-saved")
+        await page.keyboard.press("Escape")
+        await sign_in_elsewhere(house, page, house.keys["amber"])
+        await page.bring_to_front()
+        await ui.wait_until_loaded()
+        await ui.save_as("kept")
+        await shots.take(page, "saved")
+        assert await saved_kinds(house, "kept") == [*graphs.UPLOAD_KINDS, "PreviewImage"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 async def test_a_reload_after_the_end_of_a_session_finds_what_was_not_saved(target: str, open_house: OpenHouse) -> None:
     shots = Screenshots(OUTPUT / f"sessions-reload-{target}")
     async with open_house(target) as house, house.person() as page:
