@@ -56,6 +56,9 @@ class Prefix(Enum):
     JOBS = ("/api", "/api/api")
 
 
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
 class Caching(Enum):
     """PRIVATE: kept nowhere. REVALIDATE: kept by the caller's browser. WEB_UI: files of the web UI and its extensions, equal for all callers.
 
@@ -237,6 +240,15 @@ class RouteTable:
                 skip = len(pattern) - len(route.template)
                 return Match(route, home + segments[skip:], parameters)
         return None
+
+    def methods(self, segments: tuple[str, ...]) -> tuple[str, ...]:
+        """The methods of a path that has rows of its own, for `Allow`; empty for a path that is only a page's file."""
+        found = [
+            method
+            for method in _METHODS
+            if (match := self.match(method, segments)) and not match.route.caching.is_web_ui
+        ]
+        return ("GET", "HEAD", *found[1:]) if found[:1] == ["GET"] else tuple(found)
 
 
 def unchanged(request: Request) -> UpstreamCall:

@@ -142,11 +142,12 @@ class Gate:
             opened.push_async_callback(self._limits.stop)
             await self.services.upstream.start()
             opened.push_async_callback(self.services.upstream.stop)
+            opened.push_async_callback(_stop_verifiers, self.services.rulebook)
+            await _start_verifiers(self.services.rulebook)
             await self.ops.start()
             opened.push_async_callback(self.ops.stop)
             await self.public.start()
             opened.pop_all()
-        await _start_verifiers(self.services.rulebook)
         on_failure.append(self.metrics.task_failed)
         self.services.observer.start()
         self._tasks.supervise(self._close_expired, "expiry")
@@ -186,12 +187,13 @@ class Gate:
         try:
             # In a thread: thousands of keys take long to read, and another process may hold the lock of the session secret.
             config = await asyncio.to_thread(load_config, file)
+            _check_not_emptied(self.services.rulebook.config, config)
             rulebook = await asyncio.to_thread(build_rulebook, config, self.services.rulebook)
         except ConfigError as error:
             return self._reject(error)
         try:
             self._limits.apply(config)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return self._reject(ConfigError(file, [Mistake("limits.storage_file", None, str(error))]))
         self._audit_keys(self.services.rulebook.config, config)
         self._desk.set_weights(_weights(config))
@@ -294,6 +296,15 @@ class Gate:
         self.metrics.observer_last_sync_age_seconds.set(observer.last_sync_age_s)
         config = self.services.rulebook.config
         self.metrics.refresh(self.services.sockets, self.services.ledger.active(), config.tenants)
+
+
+def _check_not_emptied(old: Config, new: Config) -> None:
+    """Raises ConfigError for a file that somebody is about to write: emptied first, as `program > config.toml` does."""
+    if (old.tenants or old.keys) and not (new.tenants or new.keys):
+        words = (
+            "has no tenant and no key any more, as a file that is just being written. To let nobody in, stop the gate"
+        )
+        raise ConfigError(new.file, [Mistake("", None, words)])
 
 
 def _weights(config: Config) -> dict[str, float]:

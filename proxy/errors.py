@@ -43,6 +43,16 @@ class CredentialEnded(Unauthenticated):
         )
 
 
+class MethodNotAllowed(Exception):
+    """The path is known, by other methods: 405 with `Allow` (RFC 9110, 15.5.6)."""
+
+    message = "This path takes other methods: Allow names them."
+
+    def __init__(self, methods: tuple[str, ...]) -> None:
+        super().__init__(methods)
+        self.methods = methods
+
+
 class LimitExceeded(Exception):
     """Over a limit: 429. retry_after_s: when it is worth asking again. limit: its name and size in words. headers: for the answer."""
 
@@ -167,6 +177,8 @@ def refusal_for(error: Exception) -> Refusal | None:
             )
         case Unauthenticated():
             return Refusal(401, error.reason, error.message, headers=(("WWW-Authenticate", CHALLENGE), *error.headers))
+        case MethodNotAllowed():
+            return Refusal(405, "method-not-allowed", error.message, headers=(("Allow", ", ".join(error.methods)),))
         case IssuerUnavailable():
             return Refusal(503, "token-keys-unavailable", error.message, headers=(("Retry-After", "10"),))
         case LimitExceeded():

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from policy.call import ClientReply
 from policy.principal import Principal
+from policy.routes import Budget
 from policy.settings import PolicySettings
 from policy.violation import Reason, Violation
 from proxy import body
@@ -116,6 +117,8 @@ class GatePages:
         principal = await self._get().gatekeeper.authenticate(request.headers, query, exchange.client)
         exchange.principal = principal
         exchange.answer_headers += self._get().rulebook.authenticator.sessions.renewed(principal)
+        # These pages ask the store of limits several times each: they cost what other calls cost.
+        exchange.answer_headers += await self._get().limiter.acquire(principal, Budget.READ)
         return principal
 
     async def _view(self, principal: Principal) -> MeView:

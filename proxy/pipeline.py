@@ -46,7 +46,7 @@ from proxy.bodyroom import BodyPlace
 from proxy.conversation import Conversation
 from proxy.credentials import CREDENTIAL_PARAMETERS
 from proxy.disk import serve_file
-from proxy.errors import ClientGone, Refusal, refusal_for
+from proxy.errors import ClientGone, MethodNotAllowed, Refusal, refusal_for
 from proxy.exchange import Exchange
 from proxy.listeners import HEALTH_PATH, is_reserved, prove
 from proxy.misplaced import search_head, told
@@ -144,7 +144,7 @@ class Pipeline:
         prove(request)
         exchange.answer_headers += await services.limiter.acquire(principal, budget)
         if match is None:
-            raise Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
+            raise _unlisted(segments)
         match.route.rule_for(principal)
         if match.route.caching.is_web_ui:
             instead = services.pages.before_web_ui(request, exchange, principal)
@@ -273,6 +273,8 @@ class Pipeline:
         started_s = time.perf_counter()
         sending = self._services.upstream.send(outgoing, fields, content, time_limit_s=route.time_limit_s)
         async with AsyncExitStack() as stack:
+            if sent is not None:
+                stack.callback(_count_received, exchange, sent)  # also of what is refused or breaks off
             stack.enter_context(held)
             turn = stack.enter_context(self._services.pictures.turn(incoming.caller.principal.tenant))
             if route.makes_picture(incoming.call):
@@ -281,8 +283,7 @@ class Pipeline:
             stream = await stack.enter_async_context(sending)
             turn.release()  # ComfyUI has made the picture before it answers
             exchange.upstream_s = time.perf_counter() - started_s
-            if sent is not None:
-                exchange.received_bytes = sent.received_bytes
+            if sent is not None and stream.status < 400:
                 self._services.storage.stored(incoming.caller.principal.tenant, sent.received_bytes)
             if rewrites_reply is not None and stream.status < 400:
                 value = (await stream.whole()).value
@@ -371,6 +372,18 @@ def _document(raw: bytes, route: Route) -> Any:
         if route.body is Body.LENIENT:
             return None
         raise
+
+
+def _unlisted(segments: tuple[str, ...]) -> Exception:
+    """Why there is no row for a call: no such path, or another method."""
+    methods = TABLE.methods(segments)
+    if methods:
+        return MethodNotAllowed(methods)
+    return Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
+
+
+def _count_received(exchange: Exchange, sent: body.BodyStream) -> None:
+    exchange.received_bytes = sent.received_bytes
 
 
 def _without_credentials(query: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from policy.lint import lint
 from proxy.commands.exits import fail
 from proxy.config import Config, ConfigError, load_config
 from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.limits.assembly import try_storage
 from proxy.presets import load_presets
 from proxy.rulebook import build_rulebook
 from proxy.upstream import Upstream
@@ -37,6 +38,7 @@ def check(
     except ConfigError as error:
         fail(str(error))
     warnings = _warnings_of(loaded)
+    warnings += asyncio.run(_ask_store(loaded))
     warnings += asyncio.run(_ask_upstream(loaded))
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -54,6 +56,15 @@ def _warnings_of(config: Config) -> list[str]:
             f"server.host {config.server.host} is not loopback: without TLS in front, keys cross that network in clear"
         )
     return found
+
+
+async def _ask_store(config: Config) -> list[str]:
+    """Whether Redis answers, where it is to hold the limits. Ends the command for an address that cannot be read."""
+    try:
+        fault = await try_storage(config)
+    except (OSError, ValueError) as error:
+        fail(f"{config.file}: limits.storage_file: {error}")
+    return [] if fault is None else [fault]
 
 
 async def _ask_upstream(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from proxy.config.units import Duration, Rates, Settings, Size, parse_size
+from proxy.limits.redisurl import check_redis_url
 
 _STORAGE = re.compile(r"memory|rediss?://.+")
 _BYTES_RATE = re.compile(r"(.+?)\s*/\s*(second|minute|hour|day)s?")
@@ -87,7 +88,7 @@ class LimitsSettings(Settings):
     def _is_storage(cls, text: str) -> str:
         if not _STORAGE.fullmatch(text):
             raise ValueError('write "memory" or "redis://host:6379/0"')
-        return text
+        return text if text == "memory" else check_redis_url(text)
 
     @model_validator(mode="after")
     def _has_one_storage(self) -> Self:

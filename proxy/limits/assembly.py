@@ -13,6 +13,7 @@ from proxy.limits.allotment import Allotment, Allowance
 from proxy.limits.budgets import Budgets
 from proxy.limits.logins import Logins
 from proxy.limits.rates import Limiter, RateHeaders
+from proxy.limits.redisurl import check_redis_url, try_redis
 from proxy.limits.slots import Slots
 from proxy.limits.store import SharedStore
 from proxy.pages.me import LimitView
@@ -84,10 +85,19 @@ class Limits:
         return _view(min(left, key=lambda allowance: allowance.remaining)) if left else None
 
 
+async def try_storage(config: Config) -> str | None:
+    """Why the store of limits cannot be used, in words; None when it can. Raises OSError, ValueError for an address that cannot be read."""
+    storage = _storage_of(config)
+    return None if storage == "memory" else await try_redis(storage, config.limits.storage_timeout)
+
+
 def _storage_of(config: Config) -> str:
     """SECURITY: Redis's URL may hold a password, so it may come from a file of its own; it is never logged."""
     file = config.limits.storage_file
-    return config.limits.storage if file is None else config.resolve(file).read_text(encoding="utf-8").strip()
+    if file is None:
+        return config.limits.storage
+    text = config.resolve(file).read_text(encoding="utf-8").strip()
+    return text if text == "memory" else check_redis_url(text)
 
 
 def _names(config: Config) -> tuple[dict[str, str], dict[tuple[str, str], str]]:

@@ -188,21 +188,30 @@ class Slots:
         limits = self._allotment.of_tenant(principal.tenant)
         of_key = self._allotment.of_key(principal)
         pools: list[_Pool] = []
+        unbounded: list[str] = []
+        of_tenant, of_caller = f"comfygate:sockets:{principal.tenant}", f"comfygate:sockets:{digest_of(principal)}"
         if limits.websockets is not None:
             words = f"{limits.websockets} WebSockets of the tenant"
-            pools.append(_Pool(f"comfygate:sockets:{principal.tenant}", limits.websockets, words))
+            pools.append(_Pool(of_tenant, limits.websockets, words))
+        else:
+            unbounded.append(of_tenant)
         sizes = (limits.websockets_per_key, None if of_key is None else of_key.websockets)
         per_key = [size for size in sizes if size is not None]
         if per_key:
             words = f"{min(per_key)} WebSockets of the key"
-            pools.append(_Pool(f"comfygate:sockets:{digest_of(principal)}", min(per_key), words))
+            pools.append(_Pool(of_caller, min(per_key), words))
+        else:
+            unbounded.append(of_caller)
         token = secrets.token_hex(8)
         full = await self._claim(tuple(pools), token)
         if full is not None:
             error = _full(f"{full.words} are open already. Close one.", full.words, "too-many-websockets")
             error.is_of_key = full.words.endswith("of the key")
             raise error
-        keys = tuple(pool.key for pool in pools)
+        # Also without a limit: a reload may set one, and then what is open counts.
+        for key in unbounded:
+            self._hold_shared(key, token)
+        keys = (*(pool.key for pool in pools), *unbounded)
         return SocketSlot(lambda: self._free(keys, token))
 
     def claim_connection(self) -> SocketSlot | None:

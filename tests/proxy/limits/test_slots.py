@@ -123,6 +123,19 @@ async def test_websockets_are_counted_by_tenant_and_by_key(clock: Clock) -> None
     await slots.claim_socket(caller("bob", "other"))
 
 
+async def test_a_limit_set_by_a_reload_counts_sockets_that_were_open_before(clock: Clock) -> None:
+    for name, size in (("websockets", 3), ("websockets_per_key", 2)):
+        none = {"websockets": None, "websockets_per_key": None}
+        limits = allotment(none)
+        slots = Slots(limits, clock=clock)
+        open_ones = [await slots.claim_socket(caller()) for _ in range(size)]
+        limits.apply(LimitsSettings.model_validate({"default": {"websockets": 100, name: size}}), {"alice": "default"})
+        with pytest.raises(LimitExceeded, match=f"{size} WebSockets"):
+            await slots.claim_socket(caller())
+        open_ones[0].release()
+        await slots.claim_socket(caller())
+
+
 async def test_websockets_without_a_limit_are_not_counted(clock: Clock) -> None:
     slots = Slots(allotment({"websockets": None, "queued_jobs": None}), clock=clock)
     for _ in range(100):
