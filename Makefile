@@ -16,7 +16,7 @@ NEED_PIP = true
 INSTALL = uv pip install --python $(BIN)/python --no-deps
 endif
 
-.PHONY: demo install test check format bench soak pictures lock clean
+.PHONY: demo install test check format bench soak storm pictures lock clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comfygate needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -56,6 +56,10 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# Two minutes of one tenant with everything that its limits permit, and what a neighbour notices.
+storm: $(READY)
+	$(BIN)/python -m bench.storm $(STORM_SECONDS)
 
 soak: $(READY)
 	$(BIN)/python -m bench.soak $(SOAK_MINUTES)

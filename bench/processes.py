@@ -34,7 +34,7 @@ format = "json"
 requests = "1000000/second"
 uploads = "1000000/second"
 """
-_LISTENING = re.compile(r"(?:listening|gate) on (http://[0-9.]+:\d+)")
+_LISTENING = re.compile(r"(?:listens|listening|gate) on (http://[0-9.]+:\d+)")
 _ROOT = Path(__file__).resolve().parent.parent
 
 

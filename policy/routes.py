@@ -5,7 +5,7 @@ A row must say everything: that a call passes unchanged is written, and why a ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Final
@@ -123,9 +123,13 @@ class Relays:
 
 @dataclass(frozen=True, slots=True)
 class Describes:
-    """A document made of the catalogue, the policy and the tenant's files alone, so that it can be kept until one of them changes."""
+    """A document made of the catalogue, the policy and the tenant's files alone, so that it can be kept until one of them changes.
 
-    rule: Callable[[Request], Any]
+    picks: the parameter that names the one member of it that is asked for, `{}` when there is none.
+    """
+
+    rule: Callable[[Request], Mapping[str, Any]]
+    picks: str | None = None
 
 
 TenantRule = Unchanged | AdminsOnly | Refused | Asks | Rewrites | Describes | Relays

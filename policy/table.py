@@ -162,7 +162,12 @@ USERS = (
 
 CATALOGUE = (
     _shared("/object_info", Describes(described.describe_all), needs_catalogue=True, needs_files=True),
-    _shared("/object_info/{node_class}", Describes(described.describe_one), needs_catalogue=True, needs_files=True),
+    _shared(
+        "/object_info/{node_class}",
+        Describes(described.describe_one, picks="node_class"),
+        needs_catalogue=True,
+        needs_files=True,
+    ),
     _shared("/models", Rewrites(unchanged, catalog.model_folders)),
     _shared("/models/{folder}", Rewrites(catalog.models_in, None)),
     _shared("/embeddings"),

@@ -190,8 +190,8 @@ class Pipeline:
                 if exchange.route == SUBMISSION:
                     exchange.notes |= describe_comfyuis(reply)
                 return reply_with(exchange, told(reply, incoming.left_out))
-            case Describes(rule=describe):
-                kept = await services.shelf.get(match, incoming, describe)
+            case Describes(rule=describe, picks=picks):
+                kept = await services.shelf.get(incoming, describe, match.parameters[picks] if picks else None)
                 return reply_with(exchange, kept.answer(request.headers))
             case Relays() | AdminsOnly() | Refused():
                 raise AssertionError("relayed already, or refused by rule_for")

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from multidict import MultiMapping
 
 from policy.call import ClientReply
 from policy.caller import Request
-from policy.routes import Match
+from policy.principal import TenantId
+from proxy.turns import Turns
 
 MAX_KEPT: Final = 64
 _GZIP_LEVEL: Final = 6
@@ -29,9 +30,18 @@ _COMMON: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Kept:
+    """places: where each member stands in the body."""
+
     body: bytes
     gzipped: bytes | None
     etag: str
+    places: Mapping[str, tuple[int, int]]
+
+    def member(self, name: str) -> Kept:
+        """A document of that member alone, empty when there is none."""
+        start, end = self.places.get(name, (0, 0))
+        body = b"{" + self.body[start:end] + b"}"
+        return Kept(body, None, _tag(body), {})
 
     def answer(self, headers: MultiMapping[str]) -> ClientReply:
         """304 when the client has it (RFC 9110, 13.1.2), else the document, compressed when the client takes that."""
@@ -44,39 +54,42 @@ class Kept:
 
 
 class Shelf:
-    """Bounded: the least recently used goes. Two that want the same document at once make it once."""
+    """One whole document of each tenant; the least recently used tenant's goes. Two that want the same at once make it once.
+
+    SECURITY: nobody has two places, so whoever asks for many classes, or changes its files again and again, takes nobody's
+    (tests/proxy/test_shelf.py).
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], asyncio.Future[Kept]] = OrderedDict()
+        self._kept: OrderedDict[TenantId, tuple[tuple[Any, ...], asyncio.Future[Kept]]] = OrderedDict()
+        self._makers = Turns()
 
-    async def get(self, match: Match, request: Request, describe: Callable[[Request], Any]) -> Kept:
-        """The document for this caller."""
+    async def get(
+        self, request: Request, describe: Callable[[Request], Mapping[str, Any]], name: str | None = None
+    ) -> Kept:
+        """The document for this caller; with a name that member of it alone."""
+        whole = await self._whole(request, describe)
+        return whole if name is None else whole.member(name)
+
+    async def _whole(self, request: Request, describe: Callable[[Request], Mapping[str, Any]]) -> Kept:
         caller = request.caller
+        tenant = caller.principal.tenant
         # The values themselves are in the key, so that none of them can be freed and its identity used again.
-        key = (
-            match.route.name,
-            match.segments,
-            caller.principal.tenant,
-            _Same(caller.catalogue),
-            _Same(caller.policy),
-            caller.files,
-            caller.shared_inputs,
-        )
-        found = self._kept.get(key)
-        if found is None:
-            found = asyncio.ensure_future(asyncio.to_thread(_make, describe, request))  # noqa: TID251 - awaited here
-            self._kept[key] = found
-            found.add_done_callback(lambda made: self._drop_failed(key, made))
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(key)
-        return await asyncio.shield(found)
-
-    def _drop_failed(self, key: tuple[Any, ...], made: asyncio.Future[Kept]) -> None:
-        """Also when nobody waits any more: the next caller makes it anew."""
-        if (made.cancelled() or made.exception() is not None) and self._kept.get(key) is made:
-            del self._kept[key]
+        key = (_Same(caller.catalogue), _Same(caller.policy), caller.files.input, caller.shared_inputs)
+        async with self._makers.of(tenant):
+            found_key, found = self._kept.get(tenant, (None, None))
+            if found is None or found_key != key:
+                found = asyncio.ensure_future(asyncio.to_thread(_make, describe, request))  # noqa: TID251 - awaited here
+                self._kept[tenant] = (key, found)
+                while len(self._kept) > MAX_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(tenant)
+            try:
+                return await asyncio.shield(found)
+            except Exception:
+                if self._kept.get(tenant, (None, None))[1] is found:
+                    del self._kept[tenant]  # the next caller makes it anew
+                raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +105,21 @@ class _Same:
         return id(self.value)
 
 
-def _make(describe: Callable[[Request], Any], request: Request) -> Kept:
-    body = orjson.dumps(describe(request), default=_plain)
+def _make(describe: Callable[[Request], Mapping[str, Any]], request: Request) -> Kept:
+    places: dict[str, tuple[int, int]] = {}
+    members: list[bytes] = []
+    place = 1
+    for name, value in describe(request).items():
+        members.append(orjson.dumps(name) + b":" + orjson.dumps(value, default=_plain))
+        places[name] = (place, place + len(members[-1]))
+        place += len(members[-1]) + 1
+    body = b"{" + b",".join(members) + b"}"
     gzipped = gzip.compress(body, _GZIP_LEVEL, mtime=0) if len(body) >= _MIN_COMPRESSED_BYTES else None
-    return Kept(body, gzipped, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return Kept(body, gzipped, _tag(body), places)
+
+
+def _tag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def _plain(value: Any) -> Any:

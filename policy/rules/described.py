@@ -23,12 +23,8 @@ def describe_all(request: Request) -> dict[str, Any]:
 
 
 def describe_one(request: Request) -> dict[str, Any]:
-    """GET /object_info/{node_class}: `{}` for a class that is not permitted, as ComfyUI answers for one that it does not have."""
-    name = request.call.parameters["node_class"]
-    node_class = request.caller.catalogue.get(name)
-    if node_class is None or not request.caller.policy.permits(name):
-        return {}
-    return {name: _describe(node_class, request.caller)}
+    """GET /object_info/{node_class}: the same, of which one class is picked; `{}` for a class that is not permitted, as for one that is not there."""
+    return describe_all(request)
 
 
 def _describe(node_class: NodeClass, caller: Caller) -> Mapping[str, Any]:

@@ -22,14 +22,15 @@ from policy.workflow_files import file_inputs, rewrite_nodes
 def submit(request: Request) -> Dialogue:
     """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run."""
     caller = request.caller
-    judged = judge(request.raw, caller.policy, caller.catalogue)
+    judged = yield Work(partial(judge, request.raw, caller.policy, caller.catalogue), len(request.raw))
     nodes = rewrite_nodes(judged.nodes, caller)
     client_id = caller.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
     classes = tuple(sorted({node["class_type"] for node in nodes.values()}))
     waits = judged.client_id or ""
     claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority, classes, waits)
     document = _document(judged, nodes, client_id) | {"prompt_id": claimed.prompt_id, "number": claimed.number}
-    reply = yield json_call("POST", ("prompt",), document)
+    call = yield Work(partial(json_call, "POST", ("prompt",), document), len(request.raw))
+    reply = yield call
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
         return refusal_to_client(reply, caller, judged)

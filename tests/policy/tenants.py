@@ -214,7 +214,9 @@ def refusal(function: Any, *arguments: Any) -> Violation:
     try:
         result = function(*arguments)
         if hasattr(result, "send"):
-            next(result)
+            step = next(result)
+            while isinstance(step, Work):
+                step = result.send(step.function())
     except Violation as violation:
         return violation
     raise AssertionError(f"accepted: {result}")

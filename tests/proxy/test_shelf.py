@@ -19,8 +19,6 @@ from policy.catalogue import Catalogue
 from policy.judge import OPEN
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
-from policy.routes import Match, RouteTable
-from policy.table import ROUTES
 from proxy.ledger import Ledger
 from proxy.shelf import MAX_KEPT, Kept, Shelf, _make
 
@@ -32,12 +30,6 @@ def request(tenant: str = "alice", files: OwnFiles | None = None, catalogue: Cat
     name = TenantId(tenant)
     caller = Caller(Principal("k", name), Namespace(name), Ledger().of(name), OPEN, catalogue, files or OwnFiles())
     return Request(ClientCall("GET", ("object_info",)), caller)
-
-
-def match(path: str = "object_info") -> Match:
-    found = RouteTable(ROUTES).match("GET", tuple(path.split("/")))
-    assert found is not None
-    return found
 
 
 class Maker:
@@ -100,36 +92,66 @@ def test_the_validator_is_of_the_content() -> None:
 async def test_two_at_once_make_it_once() -> None:
     shelf, maker = Shelf(), Maker()
     maker.go_on.clear()
-    asking = [asyncio.ensure_future(shelf.get(match(), request(), maker)) for _ in range(5)]
+    asking = [asyncio.ensure_future(shelf.get(request(), maker)) for _ in range(5)]
     while not shelf._kept:
         await asyncio.sleep(0)
     maker.go_on.set()
     documents = await asyncio.gather(*asking)
     assert maker.made == 1
     assert len({id(document) for document in documents}) == 1
-    assert await shelf.get(match(), request(), maker) is documents[0]
+    assert await shelf.get(request(), maker) is documents[0]
 
 
 async def test_made_anew_for_whom_it_differs() -> None:
     shelf, maker = Shelf(), Maker()
     requests = [request(), request("bob"), request(files=OwnFiles(("a.png",))), request(catalogue=Catalogue({}))]
     for each in requests:
-        await shelf.get(match(), each, maker)
-    await shelf.get(match("object_info/A"), requests[0], maker)
-    assert maker.made == 5
+        await shelf.get(each, maker)
+    assert maker.made == 4
+
+
+async def test_one_member_comes_from_the_whole_document() -> None:
+    shelf, made = Shelf(), list[str]()
+
+    def describe(request: Request) -> Any:
+        made.append("once")
+        return {"A": {"text": "é,:"}, 'B"': MappingProxyType({"b": 1}), "C": [1]}
+
+    for name, expected in (("A", {"A": {"text": "é,:"}}), ('B"', {'B"': {"b": 1}}), ("C", {"C": [1]}), ("D", {})):
+        document = await shelf.get(request(), describe, name)
+        assert orjson.loads(document.body) == expected
+        assert document.answer(CIMultiDict({"If-None-Match": document.etag})).status == 304
+    assert (made, len(shelf._kept)) == (["once"], 1)
+
+
+async def test_a_tenant_has_one_place_however_many_documents_it_asks_for() -> None:
+    shelf, maker = Shelf(), Maker()
+    await shelf.get(request("neighbour"), maker)
+    for number in range(2 * MAX_KEPT):
+        await shelf.get(request("wild", OwnFiles((f"{number}.png",))), maker, f"class-{number}")
+    made = maker.made
+    await shelf.get(request("neighbour"), maker)
+    assert (maker.made, len(shelf._kept)) == (made, 2)
+
+
+async def test_a_finished_picture_changes_no_document() -> None:
+    shelf, maker = Shelf(), Maker()
+    await shelf.get(request(files=OwnFiles(("a.png",), ("1.png",))), maker)
+    await shelf.get(request(files=OwnFiles(("a.png",), ("1.png", "2.png"))), maker)
+    assert maker.made == 1
 
 
 async def test_a_failing_maker_is_tried_again() -> None:
     shelf, maker = Shelf(), Maker(failures=1)
     with pytest.raises(LookupError):
-        await shelf.get(match(), request(), maker)
-    assert (await shelf.get(match(), request(), maker)).body == b'{"number":2}'
+        await shelf.get(request(), maker)
+    assert (await shelf.get(request(), maker)).body == b'{"number":2}'
 
 
 async def test_who_leaves_takes_nothing_from_others() -> None:
     shelf, maker = Shelf(), Maker()
     maker.go_on.clear()
-    first, second = (asyncio.ensure_future(shelf.get(match(), request(), maker)) for _ in range(2))
+    first, second = (asyncio.ensure_future(shelf.get(request(), maker)) for _ in range(2))
     while not shelf._kept:
         await asyncio.sleep(0)
     first.cancel()
@@ -141,12 +163,12 @@ async def test_who_leaves_takes_nothing_from_others() -> None:
 async def test_the_least_recently_used_goes() -> None:
     shelf, maker = Shelf(), Maker()
     for number in range(MAX_KEPT):
-        await shelf.get(match(), request(f"t{number}"), maker)
-    await shelf.get(match(), request("t0"), maker)
+        await shelf.get(request(f"t{number}"), maker)
+    await shelf.get(request("t0"), maker)
     assert maker.made == MAX_KEPT
-    await shelf.get(match(), request("one-more"), maker)
+    await shelf.get(request("one-more"), maker)
     assert len(shelf._kept) == MAX_KEPT
-    await shelf.get(match(), request("t0"), maker)
+    await shelf.get(request("t0"), maker)
     assert maker.made == MAX_KEPT + 1
-    await shelf.get(match(), request("t1"), maker)
+    await shelf.get(request("t1"), maker)
     assert maker.made == MAX_KEPT + 2

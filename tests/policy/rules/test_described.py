@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
+from policy.routes import Describes
 from policy.rules.described import describe_all, describe_one
+from policy.table import TABLE
 from tests.policy.tenants import CATALOGUE, caller_of, request_of
 
 ALICE = caller_of("alice")
@@ -15,8 +15,12 @@ def test_all_permitted_classes_are_described() -> None:
     assert set(shown) == set(CATALOGUE.classes) - {"AddTextPrefix"}
 
 
-@pytest.mark.parametrize("name", [*sorted(CATALOGUE.classes), "Gone"])
-def test_one_class_is_described_as_among_all(name: str) -> None:
-    shown = describe_one(request_of(ALICE, parameters={"node_class": name}))
-    together = describe_all(request_of(ALICE))
-    assert shown == ({name: together[name]} if name in together else {})
+def test_one_class_is_picked_from_all() -> None:
+    one, whole = (TABLE.match("GET", ("object_info", *more)) for more in (("Gone",), ()))
+    assert one is not None
+    assert whole is not None
+    assert isinstance(one.route.tenant, Describes)
+    assert one.route.tenant.picks in one.parameters
+    assert isinstance(whole.route.tenant, Describes)
+    assert whole.route.tenant.picks is None
+    assert describe_one(request_of(ALICE)) == describe_all(request_of(ALICE))
