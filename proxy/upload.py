@@ -24,11 +24,13 @@ from policy.principal import Principal
 from policy.violation import Reason, Violation
 from proxy.body import BodyStream
 from proxy.errors import BodyTimeout, ClientGone, CredentialEnded, LimitExceeded
+from proxy.multipartlines import LineTidier
 
 if TYPE_CHECKING:
     from policy.rules.uploads import UploadPlan, UploadSession
 
 MAX_PARTS: Final = 16
+MAX_PART_HEADERS: Final = 32
 MAX_FIELD_BYTES: Final = 64 * 1024
 MAX_PART_HEADER_BYTES: Final = 8 * 1024
 HEAD_BYTES: Final = pictures.HEAD_BYTES
@@ -74,7 +76,9 @@ class UploadStream:
         self._is_ended = False
         self._unspent = 0
         self.error: Exception | None = None
-        self._parser = MultipartParser(_boundary_of(request), self._callbacks())
+        boundary = _boundary_of(request)
+        self._lines = LineTidier(boundary)
+        self._parser = MultipartParser(boundary, self._callbacks(), max_header_count=MAX_PART_HEADERS)
 
     @property
     def content_type(self) -> str:
@@ -90,21 +94,26 @@ class UploadStream:
                 self._unspent += len(chunk)
                 if self._unspent >= _SPEND_BYTES:
                     await self._pay()
-                try:
-                    self._parser.write(chunk)
-                except MultipartParseError as error:
-                    raise _malformed(str(error)) from None
+                self._parse(chunk)
                 if self._out:
                     yield b"".join(self._out)
                     self._out.clear()
+            self._parse(None)
             await self._pay()
-            last = self._last()
+            last = b"".join(self._out) + self._last()
             if self.before_end is not None:
                 await self.before_end()
             yield last
         except (Violation, LimitExceeded, BodyTimeout, ClientGone, CredentialEnded) as error:
             self.error = error
             raise
+
+    def _parse(self, chunk: bytes | None) -> None:
+        """chunk: None at the end of the body."""
+        try:
+            self._parser.write(self._lines.finish() if chunk is None else self._lines.feed(chunk))
+        except (MultipartParseError, ValueError) as error:
+            raise _malformed(str(error)) from None
 
     async def _pay(self) -> None:
         amount, self._unspent = self._unspent, 0
