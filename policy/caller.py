@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from policy.call import ClientCall
@@ -59,7 +60,7 @@ class OwnFiles:
 class Caller:
     """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/".
 
-    upload_types: kinds of files that may be uploaded, as the configuration names them.
+    upload_types: kinds of files that may be uploaded, as the configuration names them. now: the local time, for dates in names.
     """
 
     principal: Principal
@@ -67,6 +68,7 @@ class Caller:
     jobs: OwnJobs
     policy: Policy
     catalogue: Catalogue
+    now: datetime
     files: OwnFiles = field(default_factory=OwnFiles)
     shared_inputs: tuple[str, ...] = ()
     upload_types: frozenset[str] = frozenset({"image", "audio", "video", "mask"})

@@ -254,9 +254,9 @@ def read_fields(body: dict[str, Any], findings: Findings) -> Fields:
     elif type(extra) is not dict:
         findings.add_field("extra_data", "an object")
         extra = {}
-    client_id = _read_text(body, "client_id", findings)
+    client_id = _read_client_id(body, findings)
     if client_id is None:
-        client_id = _read_text(extra, "client_id", findings)
+        client_id = _read_client_id(extra, findings)
     priority = body.get("priority")
     if priority is not None and type(priority) is not int and type(priority) is not float:
         findings.add_field("priority", "a number")
@@ -277,6 +277,14 @@ def read_fields(body: dict[str, Any], findings: Findings) -> Fields:
         credentials=credentials,
         notices=tuple(notices),
     )
+
+
+def _read_client_id(container: dict[str, Any], findings: Findings) -> str | None:
+    """A text, or a number as its text: sockets have texts for ids, so a number would be nobody's."""
+    value = container.get("client_id")
+    if type(value) is int or type(value) is float:
+        return str(value)
+    return _read_text(container, "client_id", findings)
 
 
 def _read_text(container: dict[str, Any], name: str, findings: Findings) -> str | None:

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from policy.caller import Caller
 from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
-from policy.namespace import ROOT, Folder, check_file_name, check_path, is_shared, split_annotation
+from policy.namespace import ROOT, Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
 from policy.path_texts import rewrite_texts
 from policy.salt import is_core, needs_salt, salt_nodes
+from policy.texts import fill_dates, follow_text
 from policy.violation import Reason, Violation
 from policy.workflow import is_link
 
@@ -59,8 +60,6 @@ _MEDIA = re.compile(
 _PATH_NAME = re.compile(r"(?:.*_)?(?:path|file|filename|filepath|dir|directory|folder|subfolder|foldername)")
 _FOLDER_NAME = re.compile(r"(?:.*_)?(?:path|dir|directory|folder|subfolder|foldername|folder_name)")
 _NO_FILE = frozenset({"none", "None"})
-# The server puts digits for these before it looks at the path (folder_paths.get_save_image_path).
-_TOKEN = re.compile(r"%(?:year|month|day|hour|minute|second|width|height|batch_num)%")
 
 
 def file_inputs(node_class: NodeClass, given: Mapping[str, Any] | None = None) -> dict[str, FileUse]:
@@ -142,7 +141,7 @@ def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dic
         if node_class is None:  # judged before, with the same catalogue
             raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", node["class_type"])
         uses = file_inputs(node_class, node["inputs"])
-        inputs, errors = _rewrite_inputs(node_class, node["inputs"], uses, caller)
+        inputs, errors = _rewrite_inputs(node_class, node["inputs"], uses, nodes, caller)
         if errors:
             node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": node_class.name}
         classes[node_id] = node_class
@@ -160,7 +159,11 @@ def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dic
 
 
 def _rewrite_inputs(
-    node_class: NodeClass, given: Mapping[str, Any], uses: Mapping[str, FileUse], caller: Caller
+    node_class: NodeClass,
+    given: Mapping[str, Any],
+    uses: Mapping[str, FileUse],
+    nodes: Mapping[str, Mapping[str, Any]],
+    caller: Caller,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The inputs with names of files in the tenant's namespace, and what is wrong with them."""
     inputs = dict(given)
@@ -170,7 +173,8 @@ def _rewrite_inputs(
         try:
             use = uses.get(name) if name in declared else _use_of_undeclared(node_class, name, value)
             if use is not None:
-                inputs[name] = _rewrite(value, use, _spec_choices(node_class, name), caller)
+                text = _follow(value, use, nodes, caller)
+                inputs[name] = _rewrite(text, use, node_class.inputs.get(name), caller)
             elif name not in declared and not is_link(value):
                 inputs[name] = _rewrite_undeclared(value, caller)
         except _FileRefused as refused:
@@ -192,9 +196,12 @@ def _rewrite_undeclared(value: Any, caller: Caller) -> Any:
         raise _FileRefused("file-input-refused", violation.message) from None
 
 
-def _spec_choices(node_class: NodeClass, name: str) -> tuple[Any, ...]:
-    spec = node_class.inputs.get(name)
-    return (spec.choices if spec else None) or ()
+def _follow(value: Any, use: FileUse, nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> Any:
+    """The text that a link to constants brings, so that it can be judged; any other value as it is."""
+    if not isinstance(value, list) or use is FileUse.ECHO:
+        return value
+    text = follow_text(value, nodes, caller.catalogue)
+    return value if text is None else text
 
 
 class _FileRefused(Exception):
@@ -212,19 +219,20 @@ class _FileRefused(Exception):
         }
 
 
-def _rewrite(value: Any, use: FileUse, choices: tuple[Any, ...], caller: Caller) -> Any:
+def _rewrite(value: Any, use: FileUse, spec: InputSpec | None, caller: Caller) -> Any:
     if isinstance(value, list):
         if use is FileUse.ECHO:
             return value
         raise _FileRefused(
-            "file-input-linked", "A file must be named here by a literal, not by a link to another node."
+            "file-input-linked",
+            "A file must be named here by a literal, or by a link to constants and their concatenation.",
         )
     if use is FileUse.BUNDLE and isinstance(value, dict) and "__value__" not in value:
         return {key: _rewrite_bundled(item, caller) for key, item in value.items()}
     if not isinstance(value, str):
         raise _FileRefused("file-input-malformed", "A file must be named here by a text.")
     try:
-        return _rewrite_text(value, use, choices, caller)
+        return _rewrite_text(value, use, spec, caller)
     except Violation as violation:
         raise _FileRefused("file-input-refused", violation.message) from None
 
@@ -233,23 +241,25 @@ def _rewrite_bundled(item: Any, caller: Caller) -> Any:
     """Objects, lists and numbers in a bundle describe cameras and models; every text names a file."""
     if not isinstance(item, str):
         return item
-    return _rewrite(item, FileUse.READ, (), caller)
+    return _rewrite(item, FileUse.READ, None, caller)
 
 
-def _rewrite_text(value: str, use: FileUse, choices: tuple[Any, ...], caller: Caller) -> str:
+def _rewrite_text(value: str, use: FileUse, spec: InputSpec | None, caller: Caller) -> str:
     names = caller.names
     if use in (FileUse.PREFIX, FileUse.PREFIX_NAME):
-        prefix = names.without_root(value)
-        # The tokens are digits by the time that ComfyUI looks: what they leave must be a name too.
-        check_path(_TOKEN.sub("0", prefix))
-        if use is FileUse.PREFIX_NAME:
-            check_file_name(prefix)
-            return prefix
-        return names.path_to_upstream(prefix)
+        prefix = fill_dates(value, caller.now)
+        if not names.read(prefix):
+            prefix = _default_prefix(spec)
+        if use is FileUse.PREFIX:
+            return names.prefix_to_upstream(prefix)
+        check_file_name(prefix)
+        return split_path(names.prefix_to_upstream(prefix))[1]
     if use in (FileUse.FOLDER, FileUse.FOLDER_TO_WRITE):
-        folder = names.folder_to_upstream(names.without_root(value))
-        is_shared_folder = use is FileUse.FOLDER and is_shared(f"{value}/", caller.shared_inputs)
-        return value if is_shared_folder else folder
+        folder = names.folder_to_upstream(value)
+        raw = "/".join(read_path(value))
+        is_shared_folder = use is FileUse.FOLDER and is_shared(f"{raw}/", caller.shared_inputs)
+        return raw if is_shared_folder and is_path(raw) else folder
+    choices = (spec.choices if spec else None) or ()
     if value == "" or (value in _NO_FILE and (value in choices or not choices)):
         return value
     rewritten = _name_to_upstream(value, caller)
@@ -261,10 +271,16 @@ def _rewrite_text(value: str, use: FileUse, choices: tuple[Any, ...], caller: Ca
     return rewritten
 
 
+def _default_prefix(spec: InputSpec | None) -> str:
+    """What the class itself says, for a prefix that names nothing."""
+    default = spec.options.get("default") if spec else None
+    return default if isinstance(default, str) and default else "ComfyUI"
+
+
 def _name_to_upstream(value: str, caller: Caller) -> str:
     """`name`, `folder/name` or `name [output]`; also as the workflow in a saved picture has it, with the tenant's own root."""
     bare, folder = split_annotation(value)
     path = caller.names.readable_to_upstream(
-        caller.names.without_root(bare), folder or Folder.INPUT, caller.shared_inputs, caller.jobs.has_temp_file
+        bare, folder or Folder.INPUT, caller.shared_inputs, caller.jobs.has_temp_file
     )
     return f"{path} [{folder}]" if folder else path

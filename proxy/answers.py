@@ -110,6 +110,7 @@ def forwarded_headers(
 ) -> CIMultiDict[str]:
     """The head of an answer that ComfyUI gave with exchange.status: its end-to-end fields, with the gate's own word on caching."""
     kept = headers.to_client(fields)
+    headers.respell_disposition(kept)
     if exchange.status not in _KEPT:
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
     kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment, is_shared=is_shared)

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
-from urllib.parse import quote
 
 from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
@@ -22,6 +21,7 @@ from aiohttp.abc import AbstractStreamWriter
 from policy.call import UpstreamPath
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
+from proxy import headers
 from proxy.answers import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.body import BodyLimits
 from proxy.errors import ClientGone
@@ -205,7 +205,7 @@ def serve_file(file: Path, *, cache_control: str, limits: BodyLimits) -> web.Fil
     """A response with Range, ETag and sendfile, headed as ComfyUI heads it. limits: the time that its reader has."""
     response = _TimedFile(file, limits)
     response.headers[hdrs.CONTENT_TYPE] = content_type_of(file.name) or "application/octet-stream"
-    response.headers[hdrs.CONTENT_DISPOSITION] = _disposition(file.name)
+    response.headers[hdrs.CONTENT_DISPOSITION] = headers.disposition(file.name)
     response.headers[hdrs.CACHE_CONTROL] = cache_control
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers[CONTENT_SECURITY_POLICY] = SANDBOX
@@ -215,12 +215,6 @@ def serve_file(file: Path, *, cache_control: str, limits: BodyLimits) -> web.Fil
 def content_type_of(name: str) -> str | None:
     """The type of a plain file, None for what is left to ComfyUI."""
     return PLAIN_TYPES.get(PurePosixPath(name).suffix.lower())
-
-
-def _disposition(name: str) -> str:
-    if name.isascii() and not set(name) & set('"\\;'):
-        return f'filename="{name}"'
-    return f"filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _regular_file(root: Path, path: UpstreamPath) -> Path | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from policy.caller import OwnFiles
-from policy.namespace import Folder, Namespace, is_path
+from policy.namespace import Folder, Namespace, path_to_client
 from policy.principal import TenantId
 from proxy.turns import Turns
 
@@ -44,10 +44,10 @@ class TenantFiles:
         for seen, (path, folders, files) in enumerate(os.walk(root)):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in files:
-                relative = (Path(path) / name).relative_to(root).as_posix()
-                if not name.startswith(".") and is_path(relative) and len(found) < MAX_LISTED:
+                shown = path_to_client((Path(path) / name).relative_to(root).as_posix())
+                if not name.startswith(".") and shown is not None and len(found) < MAX_LISTED:
                     with suppress(FileNotFoundError):  # deleted meanwhile
-                        found.append(((Path(path) / name).lstat().st_mtime, relative))
+                        found.append(((Path(path) / name).lstat().st_mtime, shown))
             if len(found) >= MAX_LISTED or seen >= MAX_LISTED:
                 break
         return tuple(name for _, name in sorted(found, reverse=True))

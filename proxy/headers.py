@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import quote
 
 from multidict import CIMultiDict, MultiMapping, istr
 
+from policy.spelling import unspell
+
+_SPELLED_FILENAME = re.compile(r'filename="(~=[^"]*)"')
 # RFC 9110, 7.6.1, and what older programs use.
 HOP_BY_HOP: Final = frozenset(
     {
@@ -94,6 +99,21 @@ def to_client(headers: MultiMapping[str]) -> CIMultiDict[str]:
             continue
         kept.add(name, value)
     return kept
+
+
+def disposition(name: str) -> str:
+    """`Content-Disposition` of a file with this upstream name, in the client's spelling."""
+    name = unspell(name)
+    if name.isascii() and name.isprintable() and not set(name) & set('"\\;'):
+        return f'filename="{name}"'
+    return f"filename*=UTF-8''{quote(name, safe='')}"
+
+
+def respell_disposition(headers: CIMultiDict[str]) -> None:
+    """ComfyUI names the file as it lies on its disk (server.py, view_image)."""
+    found = _SPELLED_FILENAME.fullmatch(headers.get("Content-Disposition", ""))
+    if found:
+        headers["Content-Disposition"] = disposition(found[1])
 
 
 def merge_vary(headers: CIMultiDict[str], names: Iterable[str]) -> None:

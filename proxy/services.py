@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from aiohttp import web
@@ -136,6 +137,7 @@ class Services:
             jobs=self.ledger.of(principal.tenant),
             policy=self.rulebook.policy_of(principal),
             catalogue=snapshot.catalogue,
+            now=datetime.now(),
             files=await self.files.listing(principal.tenant) if route.needs_files else self.files.unknown,
             shared_inputs=self.rulebook.config.upstream.shared_inputs,
             upload_types=frozenset(self.rulebook.config.upstream.upload_types),

@@ -21,6 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from policy import pictures
 from policy.principal import Principal
+from policy.rules.uploads import FIELDS
 from policy.violation import Reason, Violation
 from proxy.body import BodyStream
 from proxy.errors import BodyTimeout, ClientGone, CredentialEnded, LimitExceeded
@@ -36,6 +37,7 @@ MAX_PART_HEADER_BYTES: Final = 8 * 1024
 HEAD_BYTES: Final = pictures.HEAD_BYTES
 """What the judge of a file's type gets to see of it."""
 _SPEND_BYTES: Final = 1024 * 1024
+_NO_ENCODINGS: Final = frozenset({"binary", "8bit", "7bit"})
 
 Spend = Callable[[Principal, int], Awaitable[None]]
 
@@ -171,7 +173,9 @@ class UploadStream:
 
     def _on_headers_finished(self) -> None:
         part = self._part
-        if hdrs.CONTENT_TRANSFER_ENCODING in part.headers or hdrs.CONTENT_ENCODING in part.headers:
+        # RFC 2045, 6.2: these three change nothing, and RFC 7578, 4.7 has them left out. ComfyUI's parser would decode the others.
+        encodings = {text.strip().lower() for text in part.headers.popall(hdrs.CONTENT_TRANSFER_ENCODING, ())}
+        if encodings - _NO_ENCODINGS or hdrs.CONTENT_ENCODING in part.headers:
             raise _malformed("parts must not be encoded")
         if len(part.headers.getall(hdrs.CONTENT_DISPOSITION, ())) != 1:
             raise _malformed("each part needs one Content-Disposition")
@@ -181,7 +185,9 @@ class UploadStream:
             raise _malformed("each part needs a name")
         part.name = str(parameters["name"])
         part.filename = content_disposition_filename(parameters, "filename")
-        if part.filename is None and any(key.startswith("filename") for key in parameters):
+        if part.filename is not None and part.name in FIELDS:
+            part.filename = None  # clients that send every field as a file mean its text
+        elif part.filename is None and any(key.startswith("filename") for key in parameters):
             raise _malformed("the file's name cannot be read")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:

@@ -1,8 +1,12 @@
-"""Which files may be uploaded: by the extension and by the first bytes, which must agree. Everything else is refused."""
+"""Which files may be uploaded: by the first bytes, which must be of the family (image, audio, video) that the extension names.
+
+A name without an extension is judged by the bytes alone. Everything else is refused.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 from policy.violation import Reason, Violation
@@ -16,6 +20,7 @@ _IMAGES: Final = {
     "png": rb"\x89PNG\r\n\x1a\n",
     "jpg": rb"\xff\xd8\xff",
     "jpeg": rb"\xff\xd8\xff",
+    "jfif": rb"\xff\xd8\xff",
     "webp": rb"RIFF....WEBP",
     "gif": rb"GIF8[79]a",
     "bmp": rb"BM.{12}",
@@ -60,9 +65,21 @@ _TYPES: Final = {
     },
     "text": {"pdf": rb"%PDF-", "txt": rb"[^\0<]*\Z"},
     "latent": {"latent": rb".{8}\{"},
+    "heic": dict.fromkeys(("heic", "heif"), rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)"),
+    "jxl": {"jxl": rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"},
+    "avif": {"avif": _IMAGES["avif"]},
+    "exr": {"exr": rb"v/1\x01"},
+    "psd": {"psd": rb"8BPS"},
 }
 UPLOAD_TYPES: Final = frozenset(_TYPES)
-"""What `upload_types` may list. 3d, text and latent are for those who need them."""
+"""What `upload_types` may list. What is not among the default ones is for those who need it."""
+
+_FAMILIES: Final = {kind: kind for kind in ("image", "audio", "video")} | dict.fromkeys(
+    ("mask", "heic", "jxl", "avif", "exr", "psd"), "image"
+)
+"""Kinds whose content may stand under any extension of the same family: programs read these by content. Others are read by extension."""
+
+_EXTENSION = re.compile(r"(?=[0-9]*[a-z])[a-z0-9]{1,12}")
 
 _SIGNATURES = {
     kind: {extension: re.compile(pattern, re.DOTALL) for extension, pattern in extensions.items()}
@@ -74,23 +91,38 @@ _ACTIVE = re.compile(rb"(?i)#EXTM3U|ffconcat version|<MPD|<smil|<asx|<html|<!doc
 
 
 def check_media(filename: str, head: bytes, upload_types: frozenset[str]) -> None:
-    """Raises Violation(file-type-refused) unless the extension is of a permitted type and the first bytes are what it says.
+    """Raises Violation(file-type-refused) unless the extension is of a permitted type and the first bytes are of the same family.
 
     head: the first `HEAD_BYTES` of the file, or all of a shorter one.
     """
-    _, dot, extension = filename.rpartition(".")
-    extension = extension.lower() if dot else ""
-    signatures = [
-        signature
-        for kind in sorted(upload_types)
-        if (signature := _SIGNATURES.get(kind, {}).get(extension)) is not None
-    ]
-    if not signatures:
-        allowed = sorted({name for kind in upload_types for name in _SIGNATURES.get(kind, {})})
-        raise _refused("Files of this type are not accepted.", f"allowed: {', '.join(allowed)}")
     head = head[:HEAD_BYTES]
-    if _ACTIVE.search(head) or not any(signature.match(head) for signature in signatures):
-        raise _refused("The content is not what the file's name says.", f"expected: {extension}")
+    extensions = _extensions_of(filename)
+    wanted: list[str | None] = [*extensions] or [None]
+    for extension in wanted:
+        signatures = _signatures_for(extension, upload_types)
+        if not signatures:
+            allowed = sorted({name for kind in upload_types for name in _SIGNATURES.get(kind, {})})
+            raise _refused("Files of this type are not accepted.", f"allowed: {', '.join(allowed)}")
+        if _ACTIVE.search(head) or not any(signature.match(head) for signature in signatures):
+            expected = f"{extension}, or another type of its family" if extension else "a picture, a sound or a video"
+            raise _refused("The content is not what the file's name says.", f"expected: {expected}")
+
+
+def _extensions_of(filename: str) -> list[str]:
+    """The extensions that programs see in a name. Windows drops dots and spaces at the end, and takes what follows a ":" for a stream."""
+    visible = "".join(character for character in filename if unicodedata.category(character) != "Cf")
+    parts = unicodedata.normalize("NFKC", visible).lower().split(":")
+    found = (part.rstrip(". ").rpartition(".")[2] for part in parts if "." in part.rstrip(". "))
+    return [extension for extension in found if _EXTENSION.fullmatch(extension)]
+
+
+def _signatures_for(extension: str | None, upload_types: frozenset[str]) -> list[re.Pattern[bytes]]:
+    kinds = [kind for kind in sorted(upload_types) if kind in _SIGNATURES]
+    named = {kind for kind, signatures in _SIGNATURES.items() if extension in signatures}
+    families = {_FAMILIES.get(kind) for kind in named} if extension else {*_FAMILIES.values()}
+    found = [list(_SIGNATURES[kind].values()) for kind in kinds if _FAMILIES.get(kind) in families - {None}]
+    found += [[_SIGNATURES[kind][extension]] for kind in kinds if extension and kind in named and kind not in _FAMILIES]
+    return [signature for signatures in found for signature in signatures]
 
 
 def _refused(message: str, details: str) -> Violation:

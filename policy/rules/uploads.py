@@ -19,9 +19,10 @@ from policy.namespace import (
     Folder,
     Namespace,
     check_file_name,
-    check_path,
     is_shared,
     parse_folder,
+    read_path,
+    spell_name,
     split_annotation,
     split_path,
 )
@@ -35,7 +36,9 @@ FILE_FIELD: Final = "image"
 MAX_FIELD_BYTES: Final = 8 * 1024
 MAX_PARTS: Final = 32
 
-_FIELDS = ("type", "subfolder", "overwrite", "original_ref")
+FIELDS: Final = ("type", "subfolder", "overwrite", "original_ref")
+"""What ComfyUI reads besides the file. Some clients send these as files too, and ComfyUI's word for a type must be a text."""
+
 _YES = frozenset({"true", "1"})
 
 
@@ -71,16 +74,16 @@ class UploadSession:
     _part_count: int = 0
 
     def accept_field(self, name: str, value: str) -> None:
-        """A part without a file name. Fields that ComfyUI does not read are passed over; of two equal ones it would take the first."""
+        """A part without a file name, or with one where a field is meant. Fields that ComfyUI does not read are passed over."""
         self._count_part()
         if name == FILE_FIELD:
             raise _malformed("The field `image` must be a file.")
         if len(value.encode("utf-8", "surrogatepass")) > MAX_FIELD_BYTES:
             raise _malformed(f"A field has at most {MAX_FIELD_BYTES} bytes.")
-        if name not in _FIELDS:
+        if name not in FIELDS:
             return
         check_names(NOTHING_PRESENTED, (value,), f"in the field `{name}`")
-        if name in self._values:
+        if self._values.get(name, value) != value:
             raise _malformed(f"Send the field `{name}` once.")
         self._values[name] = value
         # What is wrong with a field is told at once, and not after a long file.
@@ -101,7 +104,7 @@ class UploadSession:
         check_pixels(head, self.plan.max_picture_pixels)
         self._filename = filename
         self._check_fields()
-        return filename
+        return spell_name(filename)
 
     def fields_to_send(self) -> tuple[tuple[str, str], ...]:
         """The fields that end the body, when all of the client's parts were read."""
@@ -131,9 +134,9 @@ class UploadSession:
         self.plan.names.folder_to_upstream(subfolder)
         if self._filename is not None:
             path = f"{subfolder}/{self._filename}" if subfolder else self._filename
-            check_path(path)
+            self.plan.names.path_to_upstream(path)
             is_input = folder is Folder.INPUT and (is_last or "type" in self._values)
-            if is_input and is_shared(path, self.plan.shared_inputs):
+            if is_input and is_shared("/".join(read_path(path)), self.plan.shared_inputs):
                 raise Violation(Reason.NAME_REFUSED, "This name belongs to a shared input: choose another name.")
         if "original_ref" in self._values:
             self._original_to_upstream()
@@ -182,10 +185,13 @@ def uploaded(value: Any, request: Request) -> Any:
     if not isinstance(value, dict) or value.get("type") not in tuple(Folder):
         return {}
     name, subfolder = value.get("name"), value.get("subfolder")
-    shown = request.caller.names.path_to_client(subfolder) if isinstance(subfolder, str) else None
-    if shown is None or not isinstance(name, str) or "/" in name:
+    if not isinstance(name, str) or not isinstance(subfolder, str) or "/" in name:
         return {}
-    return {"name": name, "subfolder": shown, "type": value["type"]}
+    shown = request.caller.names.path_to_client(f"{subfolder}/{name}")
+    if not shown:
+        return {}
+    folder, _, shown_name = shown.rpartition("/")
+    return {"name": shown_name, "subfolder": folder, "type": value["type"]}
 
 
 def _malformed(message: str) -> Violation:

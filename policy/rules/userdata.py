@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from policy.call import ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall, UpstreamPath, UpstreamText
 from policy.caller import Request
-from policy.namespace import is_path
+from policy.namespace import path_to_client
 from policy.rules.jobs import passed
 from policy.violation import Reason, Violation
 
@@ -31,16 +31,18 @@ def refuse_users(request: Request) -> ClientReply:
 
 
 def _path_of(request: Request, parameter: str) -> UpstreamPath:
+    names = request.caller.names
     path = request.call.parameters[parameter]
-    upstream = request.caller.names.userdata_to_upstream(path)
-    if _is_settings(path):
+    upstream = names.userdata_to_upstream(path)
+    if _is_settings("/".join(names.read(path))):
         raise Violation(Reason.NAME_REFUSED, "Settings are read and written by /settings.")
     return upstream
 
 
 def _is_settings(path: str) -> bool:
-    """Some file systems take other spellings for the same name."""
-    return unicodedata.normalize("NFKC", path).casefold() == SETTINGS_FILE
+    """Some file systems take other spellings for the same name: without invisible characters, dots at the end or the name of a stream."""
+    visible = "".join(character for character in path if unicodedata.category(character) != "Cf")
+    return unicodedata.normalize("NFKC", visible).casefold().partition(":")[0].rstrip(". ") == SETTINGS_FILE
 
 
 def _file_query(request: Request) -> tuple[tuple[str, UpstreamText], ...]:
@@ -101,10 +103,9 @@ def list_directory(request: Request) -> Dialogue:
         # ComfyUI refuses this itself, in its words.
         reply = yield UpstreamCall("GET", (Opaque("userdata"),))
         return passed(reply) if reply.status != 200 else ClientReply(body=[])
-    is_root = directory in (".", "./")
     names = request.caller.names
-    # Web UIs of 2025 ask for `subgraphs/`, and do not start when that is refused; ComfyUI normalises the slash away.
-    path = names.root if is_root else names.userdata_to_upstream(directory.removesuffix("/"))
+    path = names.userdata_folder_to_upstream(directory)
+    is_root = path == names.root
     query: list[tuple[str, UpstreamText]] = [("dir", path)]
     query += [(flag, Opaque("true")) for flag in _FLAGS if (request.call.first(flag) or "").lower() == "true"]
     reply = yield UpstreamCall("GET", (Opaque("userdata"),), tuple(query))
@@ -121,19 +122,22 @@ def _entry(entry: Any, is_root: bool) -> Any:
     """A path, `[path, part, part, …]` or an object with a path."""
     path = entry
     if isinstance(entry, list):
-        path = entry[0] if entry and all(isinstance(part, str) for part in entry) else None
+        path = entry[0] if entry else None
     elif isinstance(entry, dict):
         path = entry.get("path")
-    if not isinstance(path, str) or not is_path(path) or (is_root and _is_settings(path)):
+    shown = path_to_client(path) if isinstance(path, str) else None
+    if shown is None or (is_root and _is_settings(shown)):
         return None
-    return _info(entry, path) if isinstance(entry, dict) else entry
+    if isinstance(entry, list):
+        return [shown, *shown.split("/")] if len(entry) > 1 else [shown]
+    return _info(entry, shown) if isinstance(entry, dict) else shown
 
 
 def list_tree(request: Request) -> Dialogue:
     """GET /v2/userdata?path=…: everything below, with paths from the user's root."""
     path = request.call.first("path") or ""
     names = request.caller.names
-    upstream = names.userdata_to_upstream(path) if path else names.root
+    upstream = names.userdata_folder_to_upstream(path)
     reply = yield UpstreamCall("GET", (Opaque("v2"), Opaque("userdata")), (("path", upstream),))
     if reply.status == 404 and not path:
         return ClientReply(body=[])

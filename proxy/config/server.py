@@ -18,7 +18,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 _PREFIX = re.compile(r"(?:/(?!\.)[A-Za-z0-9._-]+)*")
 
 UPLOAD_TYPES = ("image", "audio", "video", "mask", "3d", "text", "latent")
-UploadType = Literal["image", "audio", "video", "mask", "3d", "text", "latent"]
+UploadType = Literal["image", "audio", "video", "mask", "heic", "jxl", "avif", "exr", "psd", "3d", "text", "latent"]
 
 
 def parse_network(text: Any) -> Network:

@@ -91,7 +91,7 @@ class Socket:
     binary: list[bytes] = field(default_factory=list)
 
     async def read(self) -> dict[str, Any] | bytes:
-        message = await self.connection.receive(timeout=TIMEOUT_S)
+        message = await self._receive()
         if message.type is aiohttp.WSMsgType.BINARY:
             self.binary.append(message.data)
             return bytes(message.data)
@@ -99,6 +99,12 @@ class Socket:
         content: dict[str, Any] = message.json()
         self.seen.append(content)
         return content
+
+    async def _receive(self) -> aiohttp.WSMessage:
+        """The next message. Who serves a slow machine asks meanwhile whether the client lives."""
+        while (message := await self.connection.receive(timeout=TIMEOUT_S)).type is aiohttp.WSMsgType.PING:
+            await self.connection.pong(message.data)
+        return message
 
     async def until(self, is_wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         while True:
@@ -121,7 +127,7 @@ class Socket:
     async def is_silent(self) -> bool:
         """Whether nothing came before the answer to a ping: what was published earlier would have."""
         await self.connection.ping()
-        return (await self.connection.receive(timeout=TIMEOUT_S)).type is aiohttp.WSMsgType.PONG
+        return (await self._receive()).type is aiohttp.WSMsgType.PONG
 
     def types(self, prompt_id: str) -> list[str]:
         return [each["type"] for each in self.seen if each["data"].get("prompt_id") == prompt_id]

@@ -256,7 +256,9 @@ async def test_no_temp_name_of_a_neighbour_can_be_guessed(world: World) -> None:
         name = f"{stem}_{count:05}_.png"
         for query in ({}, {"subfolder": "."}, {"subfolder": "../temp"}, {"subfolder": "x/.."}):
             answer = await world.mallory.view(name, type="temp", **query)
-            assert (answer.status == 200) == (name == names["mallory"] and not query), f"{name} {query}"
+            assert (answer.status == 200) == (name == names["mallory"] and query in ({}, {"subfolder": "."})), (
+                f"{name} {query}"
+            )
         for value in (f"{name} [temp]", f"../temp/{name} [temp]"):
             graph = {"1": node("LoadImage", image=value), "2": node("PreviewImage", images=["1", 0])}
             answer = await world.mallory.submit(graph)

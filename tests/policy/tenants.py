@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from policy.call import ClientCall, ClientReply, Dialogue, UpstreamCall, UpstreamReply, Work
@@ -66,6 +67,8 @@ def node(required: dict[str, Any], outputs: Sequence[str] = (), **more: Any) -> 
 
 
 IN_CUSTOM = {"python_module": "custom_nodes.pack"}
+PRIMITIVES = {"python_module": "comfy_extras.nodes_primitive"}
+STRINGS = {"python_module": "comfy_extras.nodes_string"}
 
 OBJECT_INFO: dict[str, Any] = {
     "LoadImage": node({"image": [["bob.png", "tenants"], {"image_upload": True}]}, ["IMAGE", "MASK"]),
@@ -94,6 +97,15 @@ OBJECT_INFO: dict[str, Any] = {
     "GeminiInputFiles": node({"file": ["COMBO", {"options": ["shared.pdf", "bob.pdf"]}]}, ["GEMINI_INPUT_FILES"]),
     "LoadImageDataSetFromFolder": node({"folder": ["COMBO", {"options": ["3d", "tenants/bob/cats"]}]}, ["IMAGE"]),
     "SaveImage": node({"images": ["IMAGE"], "filename_prefix": ["STRING", {}]}, output_node=True),
+    "SaveAudio": node({"filename_prefix": ["STRING", {"default": "audio/ComfyUI"}]}, output_node=True),
+    "PrimitiveString": node({"value": ["STRING", {}]}, ["STRING"], **PRIMITIVES),
+    "PrimitiveStringMultiline": node({"value": ["STRING", {}]}, ["STRING"], **PRIMITIVES),
+    "StringConcatenate": node(
+        {"string_a": ["STRING"], "string_b": ["STRING"], "delimiter": ["STRING"]}, ["STRING"], **STRINGS
+    ),
+    "StringTrim": node({"string": ["STRING"], "mode": [["Both", "Left", "Right"]]}, ["STRING"], **STRINGS),
+    "StringReplace": node({"string": ["STRING"], "find": ["STRING"], "replace": ["STRING"]}, ["STRING"], **STRINGS),
+    "PackText": node({"value": ["STRING", {}]}, ["STRING"], **IN_CUSTOM),
     "SaveLoRA": node({"lora": ["LORA_MODEL"], "prefix": ["STRING", {}]}, output_node=True),
     "SaveImageDataSetToFolder": node(
         {"images": ["IMAGE"], "folder_name": ["STRING", {}], "filename_prefix": ["STRING", {}]}, output_node=True
@@ -141,6 +153,7 @@ OBJECT_INFO: dict[str, Any] = {
     ),
 }
 CATALOGUE: Catalogue = read_catalogue(OBJECT_INFO)
+NOW = datetime(2026, 3, 4, 5, 6, 7)
 EVERYTHING = Policy(
     "everything", allow=compile_names(["*"]), deny=compile_names(["AddTextPrefix"]), max_nodes=100, max_depth=100
 )
@@ -154,6 +167,7 @@ def caller_of(tenant: str = "alice", role: Role = Role.USER, **more: Any) -> Cal
         jobs=Jobs(),
         policy=EVERYTHING,
         catalogue=CATALOGUE,
+        now=NOW,
         files=OwnFiles(),
         shared_inputs=("shared.pdf", "example.png", "shared/"),
     )

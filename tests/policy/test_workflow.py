@@ -115,15 +115,21 @@ def test_the_client_id_of_extra_data_counts_when_there_is_no_other() -> None:
     assert read({"extra_data": {"client_id": "e"}})[0].client_id == "e"
 
 
-@given(st.sampled_from(["client_id", "prompt_id"]), OTHERS.filter(lambda value: type(value) is not str))
+@given(st.sampled_from(["client_id", "prompt_id"]), OTHERS.filter(lambda value: type(value) not in (str, int, float)))
 def test_ids_of_other_types_are_refused(name: str, bad: Any) -> None:
     assert read({name: bad})[1] == [f"field-malformed: `{name}` must be a string, or left out"]
+
+
+@pytest.mark.parametrize("number", [1, 1.5, -7])
+def test_a_number_for_a_client_id_is_read_as_its_text(number: float) -> None:
+    assert read({"client_id": number})[0].client_id == str(number)
+    assert read({"prompt_id": number})[1] == ["field-malformed: `prompt_id` must be a string, or left out"]
 
 
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"extra_data": {"client_id": 5}}, "client_id"),
+        ({"extra_data": {"client_id": ["x"]}}, "client_id"),
         ({"extra_data": []}, "extra_data"),
         ({"extra_data": "x"}, "extra_data"),
         ({"priority": "1"}, "priority"),

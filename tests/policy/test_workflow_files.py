@@ -121,6 +121,23 @@ def test_inputs_of_a_chosen_option_name_files_too() -> None:
         ("SaveImage", "filename_prefix", "a/%year%-%width%/x", "tenants/alice/a/%year%-%width%/x"),
         ("SaveImage", "filename_prefix", "checkpoints/x", "tenants/alice/checkpoints/x"),
         ("SaveImage", "filename_prefix", "shared/x", "tenants/alice/shared/x"),
+        ("SaveImage", "filename_prefix", "", "tenants/alice/ComfyUI"),
+        ("SaveImage", "filename_prefix", "./", "tenants/alice/ComfyUI"),
+        ("SaveImage", "filename_prefix", "tenants/alice/", "tenants/alice/ComfyUI"),
+        ("SaveImage", "filename_prefix", "proj/", "tenants/alice/proj"),
+        ("SaveImage", "filename_prefix", "./proj", "tenants/alice/proj"),
+        ("SaveImage", "filename_prefix", "proj\\x", "tenants/alice/proj/x"),
+        ("SaveImage", "filename_prefix", "run 10:22", "tenants/alice/run 10:22"),
+        ("SaveImage", "filename_prefix", "%date:yyyy-MM-dd%/x", "tenants/alice/2026-03-04/x"),
+        ("SaveImage", "filename_prefix", "%date:yy_M_d hh:mm:ss yyy%", "tenants/alice/26_3_4 05:06:07 yyy"),
+        ("SaveImage", "filename_prefix", "com%width%", "tenants/alice/~=com%width%"),
+        ("SaveImage", "filename_prefix", "%width%%2e", "tenants/alice/~=%width%=252e"),
+        ("SaveImage", "filename_prefix", "con", "tenants/alice/~=con"),
+        ("SaveAudio", "filename_prefix", "", "tenants/alice/audio/ComfyUI"),
+        ("SaveImageDataSetToFolder", "filename_prefix", "", "ComfyUI"),
+        ("LoadImage", "image", "blake3:00", "tenants/alice/~=blake3=3A00"),
+        ("LoadImage", "image", "./sub\\photo.png", "tenants/alice/sub/photo.png"),
+        ("LoadImageDataSetFromFolder", "folder", "./shared/", "shared"),
         ("SaveLoRA", "prefix", "loras/mine", "tenants/alice/loras/mine"),
         ("SaveImageDataSetToFolder", "folder_name", "cats", "tenants/alice/cats"),
         ("SaveImageDataSetToFolder", "folder_name", "shared", "tenants/alice/shared"),
@@ -178,6 +195,57 @@ def test_links_are_refused_where_a_file_is_named(class_type: str, name: str, val
     assert refused(class_type, {name: value}) == [(name, "file-input-linked")]
 
 
+CHAIN = {
+    "1": {"class_type": "PrimitiveString", "inputs": {"value": " proj"}},
+    "2": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "x-y"}},
+    "3": {"class_type": "StringTrim", "inputs": {"string": ["1", 0], "mode": "Both"}},
+    "4": {"class_type": "StringReplace", "inputs": {"string": ["2", 0], "find": "-", "replace": "+"}},
+    "5": {"class_type": "StringConcatenate", "inputs": {"string_a": ["3", 0], "string_b": ["4", 0], "delimiter": "/"}},
+    "6": {"class_type": "PrimitiveString", "inputs": {"value": "../bob/x"}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "x"}},
+    "8": {"class_type": "StringTrim", "inputs": {"string": ["1", 0], "mode": "Middle"}},
+    "9": {"class_type": "StringTrim", "inputs": {"string": "x" * 1025, "mode": "Left"}},
+    "10": {"class_type": "StringReplace", "inputs": {"string": "a" * 99, "find": "a", "replace": "b" * 99}},
+    "11": {"class_type": "PackText", "inputs": {"value": "x"}},
+    "12": {"class_type": "Gone", "inputs": {}},
+    "13": {"class_type": "StringConcatenate", "inputs": {"string_a": "x", "string_b": ["7", 0], "delimiter": ""}},
+}
+
+
+def linked(source: str) -> dict[str, Any]:
+    nodes = {node_id: node for node_id, node in CHAIN.items() if node_id != "12"}
+    return nodes | {"s": {"class_type": "SaveImage", "inputs": {"filename_prefix": [source, 0]}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "upstream"),
+    [("1", "tenants/alice/ proj"), ("3", "tenants/alice/proj"), ("5", "tenants/alice/proj/x+y")],
+)
+def test_a_link_to_constants_is_followed(source: str, upstream: str) -> None:
+    assert rewrite_nodes(linked(source), ALICE)["s"]["inputs"]["filename_prefix"] == upstream
+
+
+@pytest.mark.parametrize("source", ["7", "8", "9", "10", "11", "12", "13"])
+def test_a_link_to_what_only_the_job_knows_is_refused(source: str) -> None:
+    violation = refusal(rewrite_nodes, linked(source), ALICE)
+    assert [error["type"] for error in violation.node_errors["s"]["errors"]] == ["file-input-linked"]
+
+
+def test_a_followed_text_is_judged_like_a_literal() -> None:
+    violation = refusal(rewrite_nodes, linked("6"), ALICE)
+    assert [error["type"] for error in violation.node_errors["s"]["errors"]] == ["file-input-refused"]
+
+
+def test_following_takes_no_more_than_so_many_steps() -> None:
+    nodes: dict[str, Any] = {"0": {"class_type": "PrimitiveString", "inputs": {"value": ""}}}
+    for number in range(1, 40):
+        below = [str(number - 1), 0]
+        inputs = {"string_a": below, "string_b": below, "delimiter": ""}
+        nodes[str(number)] = {"class_type": "StringConcatenate", "inputs": inputs}
+    nodes["s"] = {"class_type": "SaveImage", "inputs": {"filename_prefix": ["39", 0]}}
+    assert refusal(rewrite_nodes, nodes, ALICE).node_errors.keys() == {"s"}
+
+
 def test_a_link_may_lead_where_a_path_is_only_shown() -> None:
     assert rewrite("Preview3D", {"model_file": ["1", 2]}) == {"model_file": ["1", 2]}
 
@@ -213,15 +281,12 @@ def test_hostile_names_are_refused(class_type: str, input_name: str, name: str) 
     ("class_type", "name", "value"),
     [
         ("LoadImage", "image", "bob.pngZ[output]"),
-        ("LoadImage", "image", "blake3:" + "0" * 64),
-        ("SaveImage", "filename_prefix", ""),
-        ("SaveImage", "filename_prefix", "alice/"),
-        ("SaveImage", "filename_prefix", "tenants/alice"),
-        ("SaveImage", "filename_prefix", "tenants/alice/"),
         ("SaveImage", "filename_prefix", "%width%/../x"),
-        ("SaveImage", "filename_prefix", "com%width%"),
+        ("SaveImage", "filename_prefix", "%date:../%x"),
+        ("SaveImage", "filename_prefix", "x" * 231),
+        ("SaveImage", "filename_prefix", "%width%" + "x" * 249),
         ("SaveImageDataSetToFolder", "filename_prefix", "a/b"),
-        ("SaveImageDataSetToFolder", "filename_prefix", ""),
+        ("LoadImage", "image", "."),
         ("GeminiInputFiles", "file", "bob.pdf"),
         ("GeminiInputFiles", "file", "mine.pdf"),
         ("GeminiInputFiles", "file", "shared/other.pdf"),

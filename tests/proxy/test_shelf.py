@@ -21,6 +21,7 @@ from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
 from proxy.ledger import Ledger
 from proxy.shelf import MAX_KEPT, Kept, Shelf, _make
+from tests.policy.tenants import NOW
 
 Describe = Callable[[Request], Any]
 CATALOGUE = Catalogue({})
@@ -28,7 +29,7 @@ CATALOGUE = Catalogue({})
 
 def request(tenant: str = "alice", files: OwnFiles | None = None, catalogue: Catalogue = CATALOGUE) -> Request:
     name = TenantId(tenant)
-    caller = Caller(Principal("k", name), Namespace(name), Ledger().of(name), OPEN, catalogue, files or OwnFiles())
+    caller = Caller(Principal("k", name), Namespace(name), Ledger().of(name), OPEN, catalogue, NOW, files or OwnFiles())
     return Request(ClientCall("GET", ("object_info",)), caller)
 
 

@@ -129,7 +129,7 @@ def test_a_refused_workflow_is_never_claimed() -> None:
     violation = refusal(submit, request_of(ALICE, raw=body_of(graph)))
     assert violation.reason is Reason.POLICY_VIOLATION
     assert violation.node_errors.keys() == {"1"}
-    assert is_refused(submit, request_of(ALICE, raw=body_of(client_id="a b")), reason=Reason.NAME_REFUSED)
+    assert is_refused(submit, request_of(ALICE, raw=body_of(client_id="a" * 129)), reason=Reason.NAME_REFUSED)
 
 
 def judged(nodes: dict[str, Any]) -> JudgedPrompt:

@@ -19,10 +19,18 @@ from policy.rules.uploads import (
     uploaded,
 )
 from policy.violation import Reason
-from tests.policy.names import HOSTILE
+from tests.policy.names import HOSTILE, ODD
 from tests.policy.tenants import Jobs, caller_of, refusal, request_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
+SPELLINGS = [
+    ("foo/", "/foo"),
+    ("./foo", "/foo"),
+    (".", ""),
+    ("foo\\bar", "/foo/bar"),
+    ("foo//bar", "/foo/bar"),
+    ("con", "/~=con"),
+]
 ALICE = caller_of("alice", jobs=Jobs(temp={"made.png"}))
 
 
@@ -79,15 +87,27 @@ def test_hostile_names_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../bob/x.png", "a/x.png", "x.png [output]", "x.png[temp]", "", "tenants/alice/x.png"]
+    "name", ["../bob/x.png", "a/x.png", "x.png [output]", "x.png[temp]", "", ".", "a\\x.png", "tenants/alice/x.png"]
 )
 def test_file_names_are_one_segment(name: str) -> None:
     refused(Reason.NAME_REFUSED, begin().accept_file, "image", name, PNG)
 
 
-@pytest.mark.parametrize("subfolder", ["tenants/alice", "tenants/alice/a"])
-def test_a_folder_cannot_look_like_the_root(subfolder: str) -> None:
-    refused(Reason.NAME_REFUSED, begin().accept_field, "subfolder", subfolder)
+@pytest.mark.parametrize(("subfolder", "sent"), [("tenants/alice", ""), ("tenants/alice/a", "/a"), *SPELLINGS])
+def test_folders_are_read_as_comfyui_reads_them(subfolder: str, sent: str) -> None:
+    assert fields_of(subfolder=subfolder)["subfolder"] == f"tenants/alice{sent}"
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if "/" not in name])
+def test_odd_names_come_back_as_they_were_sent(name: str) -> None:
+    sent = begin().accept_file("image", f"{name}.png", PNG)
+    answer = {"name": sent, "subfolder": "tenants/alice", "type": "input"}
+    assert uploaded(answer, request_of(ALICE)) == {"name": f"{name}.png", "subfolder": "", "type": "input"}
+
+
+def test_a_name_is_as_long_as_a_disk_takes() -> None:
+    assert begin().accept_file("image", "x" * 251 + ".png", PNG) == "x" * 251 + ".png"
+    refused(Reason.NAME_REFUSED, begin().accept_file, "image", "x" * 252 + ".png", PNG)
 
 
 @pytest.mark.parametrize("kind", ["", "Input", "models", "checkpoints"])
@@ -99,7 +119,8 @@ def test_other_folders_are_refused(kind: str) -> None:
 def test_a_field_comes_once(name: str) -> None:
     session = begin()
     session.accept_field(name, "temp")
-    refused(Reason.BODY_MALFORMED, session.accept_field, name, "temp")
+    session.accept_field(name, "temp")
+    refused(Reason.BODY_MALFORMED, session.accept_field, name, "input")
 
 
 def test_one_file_comes_in_its_field() -> None:
@@ -220,6 +241,7 @@ def test_the_rules_make_plans() -> None:
             {"name": "photo (1).png", "subfolder": "", "type": "input"},
         ),
         ({"name": "x.png", "subfolder": "tenants/alice/a", "type": "temp"}, {"name": "x.png", "subfolder": "a", "type": "temp"}),
+        ({"name": "~=con", "subfolder": "tenants/alice/~==2E", "type": "input"}, {"name": "con", "subfolder": "~==2E", "type": "input"}),
         ({"name": "x.png", "subfolder": "tenants/bob", "type": "input"}, {}),
         ({"name": "x.png", "subfolder": "", "type": "input"}, {}),
         ({"name": "../x.png", "subfolder": "tenants/alice", "type": "input"}, {}),

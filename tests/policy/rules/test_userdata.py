@@ -36,6 +36,10 @@ def test_there_is_one_user() -> None:
         ("tenants/bob/x.json", "/userdata/tenants%2Falice%2Ftenants%2Fbob%2Fx.json"),
         (f"workflows/{SETTINGS_FILE}", f"/userdata/tenants%2Falice%2Fworkflows%2F{SETTINGS_FILE}"),
         ("user.css", "/userdata/tenants%2Falice%2Fuser.css"),
+        ("50% denoise.json", "/userdata/tenants%2Falice%2F50%2525%20denoise.json"),
+        ("SD 3.5 - 16:9.json", "/userdata/tenants%2Falice%2FSD%203.5%20-%2016:9.json"),
+        ("%2e%2e/x", "/userdata/tenants%2Falice%2F~=%3D252e=252e%2Fx".replace("~=%3D252e=252e", "~==252e=252e")),
+        ("tenants/alice/x", "/userdata/tenants%2Falice%2Fx"),
     ],
 )
 def test_files_lie_in_the_tenants_folder(file: str, target: str) -> None:
@@ -50,13 +54,18 @@ def test_files_lie_in_the_tenants_folder(file: str, target: str) -> None:
     "name",
     [
         *HOSTILE,
-        *("", "%2e%2e", "a%b", "%252e%252e%252fbob", "tenants/alice", "tenants/alice/x"),
+        *("", ".", "tenants/alice"),
         *(
             SETTINGS_FILE,
             "Comfy.Settings.json",
             "COMFY.SETTINGS.JSON",
             "comfy\uff0esettings.json",
             "comfy.\u017fettings.json",
+            f"./{SETTINGS_FILE}",
+            f"tenants/alice/{SETTINGS_FILE}",
+            f"{SETTINGS_FILE}. ",
+            f"{SETTINGS_FILE}::$DATA",
+            "comfy.\u200bsettings.json",
         ),
     ],
 )
@@ -118,6 +127,8 @@ def test_what_was_saved_is_told_in_the_tenants_names(value: Any, shown: Any) -> 
         ({"dir": "./"}, "/userdata?dir=tenants/alice"),
         ({"dir": "subgraphs/"}, "/userdata?dir=tenants/alice/subgraphs"),
         ({"dir": "tenants/bob"}, "/userdata?dir=tenants/alice/tenants/bob"),
+        ({"dir": "tenants/alice/a"}, "/userdata?dir=tenants/alice/a"),
+        ({"dir": "50% off"}, "/userdata?dir=tenants/alice/50%2525%20off"),
     ],
 )
 def test_a_directory_is_listed_from_the_tenants_folder(query: dict[str, str], target: str) -> None:
@@ -133,6 +144,8 @@ def test_a_directory_is_listed_from_the_tenants_folder(query: dict[str, str], ta
         (".", [[SETTINGS_FILE, SETTINGS_FILE], ["w/b.json", "w", "b.json"]], [["w/b.json", "w", "b.json"]]),
         (".", [{"path": SETTINGS_FILE, "size": 1}, {"path": "a.json", "size": 2, "x": 3}], [{"path": "a.json", "size": 2}]),
         ("w", [SETTINGS_FILE], [SETTINGS_FILE]),
+        ("w", ["~=con", "a:b", "con", "a\uff0fb"], ["con", "a:b", "con", "a\uff0fb"]),
+        ("w", [["d/~=con", "d", "~=con"]], [["d/con", "d", "con"]]),
         ("w", ["../bob/x", "/etc/passwd", 5, None, [], [5], {"path": 5}, {}], []),
         ("w", None, []),
         ("w", {"a": 1}, []),
@@ -160,10 +173,9 @@ def test_a_listing_without_a_directory_is_refused_by_comfyui() -> None:
     assert drive(rules.list_directory(ask()), reply_of(["everybody's"]))[1] == ClientReply(body=[])
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "a%b", "%2e%2e", "a//", "../", "tenants/alice", "tenants/alice/"])
+@pytest.mark.parametrize("name", [*HOSTILE, "../"])
 def test_hostile_directories_are_refused(name: str) -> None:
-    if name not in (".", "a/"):
-        assert is_refused(rules.list_directory, ask({"dir": name}), reason=Reason.NAME_REFUSED)
+    assert is_refused(rules.list_directory, ask({"dir": name}), reason=Reason.NAME_REFUSED)
     assert is_refused(rules.list_tree, ask({"path": name}), reason=Reason.NAME_REFUSED)
 
 
