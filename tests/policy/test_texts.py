@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from policy.texts import fill_dates
+from policy.workflow_files import rewrite_nodes
+from tests.policy.tenants import caller_of, refusal
+
+ALICE = caller_of("alice")
+
+
+CHAIN = {
+    "1": {"class_type": "PrimitiveString", "inputs": {"value": " proj"}},
+    "2": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "x-y"}},
+    "3": {"class_type": "StringTrim", "inputs": {"string": ["1", 0], "mode": "Both"}},
+    "4": {"class_type": "StringReplace", "inputs": {"string": ["2", 0], "find": "-", "replace": "+"}},
+    "5": {"class_type": "StringConcatenate", "inputs": {"string_a": ["3", 0], "string_b": ["4", 0], "delimiter": "/"}},
+    "6": {"class_type": "PrimitiveString", "inputs": {"value": "../bob/x"}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "x"}},
+    "8": {"class_type": "StringTrim", "inputs": {"string": ["1", 0], "mode": "Middle"}},
+    "9": {"class_type": "StringTrim", "inputs": {"string": "x" * 1025, "mode": "Left"}},
+    "10": {"class_type": "StringReplace", "inputs": {"string": "a" * 99, "find": "a", "replace": "b" * 99}},
+    "11": {"class_type": "PackText", "inputs": {"value": "x"}},
+    "12": {"class_type": "Gone", "inputs": {}},
+    "13": {"class_type": "StringConcatenate", "inputs": {"string_a": "x", "string_b": ["7", 0], "delimiter": ""}},
+}
+
+
+def linked(source: str) -> dict[str, Any]:
+    nodes = {node_id: node for node_id, node in CHAIN.items() if node_id != "12"}
+    return nodes | {"s": {"class_type": "SaveImage", "inputs": {"filename_prefix": [source, 0]}}}
+
+
+@pytest.mark.parametrize(
+    ("source", "upstream"),
+    [("1", "tenants/alice/ proj"), ("3", "tenants/alice/proj"), ("5", "tenants/alice/proj/x+y")],
+)
+def test_a_link_to_constants_is_followed(source: str, upstream: str) -> None:
+    assert rewrite_nodes(linked(source), ALICE)["s"]["inputs"]["filename_prefix"] == upstream
+
+
+@pytest.mark.parametrize("source", ["7", "8", "9", "10", "11", "12", "13"])
+def test_a_link_to_what_only_the_job_knows_is_refused(source: str) -> None:
+    violation = refusal(rewrite_nodes, linked(source), ALICE)
+    assert [error["type"] for error in violation.node_errors["s"]["errors"]] == ["file-input-linked"]
+
+
+def test_a_followed_text_is_judged_like_a_literal() -> None:
+    violation = refusal(rewrite_nodes, linked("6"), ALICE)
+    assert [error["type"] for error in violation.node_errors["s"]["errors"]] == ["file-input-refused"]
+
+
+def test_following_takes_no_more_than_so_many_steps() -> None:
+    nodes: dict[str, Any] = {"0": {"class_type": "PrimitiveString", "inputs": {"value": ""}}}
+    for number in range(1, 40):
+        below = [str(number - 1), 0]
+        inputs = {"string_a": below, "string_b": below, "delimiter": ""}
+        nodes[str(number)] = {"class_type": "StringConcatenate", "inputs": inputs}
+    nodes["s"] = {"class_type": "SaveImage", "inputs": {"filename_prefix": ["39", 0]}}
+    assert refusal(rewrite_nodes, nodes, ALICE).node_errors.keys() == {"s"}
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ("%date:yyyy-MM-dd%", "2026-03-04"),
+        ("%date:yy.M.d%_%date:hhmmss%", "26.3.4_050607"),
+        ("%date:yyy%", "yyy"),
+        ("%date:%x", "x"),
+        ("%date%", "%date%"),
+        ("%year%", "%year%"),
+    ],
+)
+def test_dates_are_filled_in_as_by_the_web_ui(text: str, filled: str) -> None:
+    assert fill_dates(text, datetime(2026, 3, 4, 5, 6, 7)) == filled
