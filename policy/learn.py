@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from policy.judge import JudgedPrompt
@@ -14,9 +14,10 @@ from policy.workflow import is_ui_format
 _ORDINARY = re.compile(r"[^\x00-\x1f\x7f\"\\]*")
 
 
-def learn(documents: Iterable[Any]) -> str:
+def learn(documents: Iterable[Any], permits: Callable[[str], bool] = lambda name: False) -> str:
     """An allow-list in TOML for these workflows in the API format, each as it is or under `prompt`.
 
+    permits: which classes are permitted already; they stand in a comment.
     Raises ValueError for what is no such workflow.
     """
     count = 0
@@ -28,7 +29,9 @@ def learn(documents: Iterable[Any]) -> str:
         largest = max(largest, len(nodes))
         uses.update({node["class_type"] for node in nodes.values()})
     lines = [f"# {len(uses)} classes of {count} workflows, the largest of {largest} nodes", "allow = ["]
-    lines += [f"    {_quote(name)}," for name in sorted(uses)]
+    known = [name for name in sorted(uses) if permits(name)]
+    lines += [f"    {_quote(name)}," for name in sorted(uses) if name not in known]
+    lines += [f"    # permitted already: {_quote(name)}" for name in known]
     lines.append("]")
     return "\n".join(lines) + "\n"
 

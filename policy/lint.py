@@ -23,6 +23,7 @@ RISKY_INPUTS: Final = {
     ),
 }
 _MAX_NAMED = 5
+_MAX_SINGLE = 2
 
 
 class Code(StrEnum):
@@ -47,11 +48,12 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """key: where in the configuration, as `policies.default.allow`."""
+    """key: where in the configuration, as `policies.default.allow`. subject: the class that it is about, "" where it is about no single one."""
 
     code: Code
     key: str
     message: str
+    subject: str = ""
 
 
 def lint(
@@ -131,9 +133,9 @@ class _Linting:
             if not self.policy.permits(name):
                 continue
             if name in excluded:
-                yield Finding(Code.CLASS_EXCLUDED, key, f"{name!r} stands in no preset: {excluded[name]}.")
+                yield Finding(Code.CLASS_EXCLUDED, key, f"{name!r} stands in no preset: {excluded[name]}.", name)
             if node_class.is_api_node:
-                yield Finding(Code.CALLS_PAID_SERVICE, key, f"{name!r} calls a paid service over the network.")
+                yield Finding(Code.CALLS_PAID_SERVICE, key, f"{name!r} calls a paid service over the network.", name)
             if name not in known:
                 yield from _check_texts(key, node_class)
 
@@ -174,6 +176,30 @@ class _Linting:
                 yield Finding(Code.PINNED_CLASS_DENIED, f"{self.key}.workflows", text)
 
 
+_OF_MANY: Final[Mapping[Code, str]] = {
+    Code.CLASS_EXCLUDED: "{count} permitted classes stand in no preset, each for a reason (docs/presets.md): {names}.",
+    Code.CALLS_PAID_SERVICE: "{count} permitted classes call paid services over the network: {names}.",
+    Code.TAKES_PATH: "{count} permitted classes take a path as free text: {names}. Constrain the inputs or deny the classes.",
+    Code.TAKES_URL: "{count} permitted classes take a URL as free text: {names}. Constrain the inputs or deny the classes.",
+    Code.TAKES_CODE: "{count} permitted classes take code as free text: {names}. Constrain the inputs or deny the classes.",
+}
+
+
+def summarize(findings: list[Finding]) -> list[str]:
+    """The findings as sentences, each with its place; what is said of many classes is said once, with some of their names."""
+    groups: dict[tuple[str, Code], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.key, finding.code), []).append(finding)
+    lines = []
+    for (key, code), group in groups.items():
+        names = sorted({finding.subject for finding in group})
+        if code in _OF_MANY and len(names) > _MAX_SINGLE:
+            lines.append(f"{key}: {_OF_MANY[code].format(count=len(names), names=_name_some(names))}")
+        else:
+            lines += [f"{key}: {finding.message}" for finding in group]
+    return lines
+
+
 def list_every_input(node_class: NodeClass) -> dict[str, InputSpec]:
     """All inputs that a class can have, whatever is chosen in its dynamic ones."""
     found: dict[str, InputSpec] = {}
@@ -199,7 +225,7 @@ def _check_texts(key: str, node_class: NodeClass) -> Iterator[Finding]:
             if words in risky:
                 kind = code.value.removeprefix("takes-")
                 text = f"{node_class.name!r} takes a {kind} as free text in {name!r}: constrain it or deny the class."
-                yield Finding(code, key, text)
+                yield Finding(code, key, text, node_class.name)
 
 
 def _read_replacement(entry: Any) -> str:

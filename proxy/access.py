@@ -76,6 +76,11 @@ class CloudflareAccess:
         if previous is not None and previous._jwks.url == self._jwks.url:
             self._jwks.adopt(previous._jwks)
 
+    @property
+    def key_sets(self) -> tuple[Jwks, ...]:
+        """What is fetched from the team's domain."""
+        return (self._jwks,)
+
     async def start(self) -> None:
         """Begins to fetch the team's keys. Returns at once, also when the team domain does not answer."""
         await self._jwks.start()

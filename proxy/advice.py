@@ -11,6 +11,7 @@ from proxy.config import Config
 _CORRECT: Final = "No setting permits this: the client has to send something else."
 _POLICY_ADVICE: Final[Mapping[str, str]] = {
     "class-not-permitted": 'To permit it, add "{class}" to policies.{policy}.allow, and see that no line of `deny` names it.',
+    "input-undeclared": 'policies.{policy}.undeclared is "refuse": "keep" lets through what ComfyUI does not declare.',
     "input-linked": "A bounded input needs a literal: the client writes the value, or remove the line of policies.{policy}.inputs.",
     "input-missing": "The client gives this input a value, or remove the line of policies.{policy} that bounds it.",
     "value-of-other-type": "The client sends a value of the right type; the bound stands in policies.{policy}.inputs.",
@@ -37,6 +38,7 @@ _CALL_ADVICE: Final[Mapping[str, str]] = {
     "scope-missing": "The key or token has a narrower scope than the route needs: `scopes` of its [[keys]], or the token's.",
     "origin-foreign": "A page of another site used a browser's session: is server.public_url what browsers show?",
     "file-type-refused": "What may be uploaded is set by upstream.upload_types.",
+    "picture-too-large": "The picture has more pixels than the gate lets ComfyUI open: the client sends a smaller one.",
     "name-refused": "The client chooses another name.",
     "storage-full": "The bound is `storage` of limits.{limits}; the tenant can delete files.",
     "body-too-large": "The bounds are server.max_prompt_bytes and server.max_upload_bytes.",

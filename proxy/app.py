@@ -19,6 +19,7 @@ from proxy.audit import AuditTrail
 from proxy.catalogue import CatalogueSource
 from proxy.config import Config, ConfigError, Mistake, load_config
 from proxy.config.limits import LimitSettings
+from proxy.config.restart import need_restart
 from proxy.desk import Desk
 from proxy.disk import Disk
 from proxy.files import TenantFiles
@@ -205,6 +206,8 @@ class Gate:
         self.metrics.reloaded(is_good=True)
         self.audit.write("config", result="good")
         _log.info("configuration reloaded, %d sockets closed", closed)
+        if waiting := need_restart(replaced.config, config):
+            _log.warning("not taken up until the gate is restarted: %s", ", ".join(waiting))
         # Else the issuers of every earlier configuration would be asked for their keys for ever.
         await _stop_verifiers(replaced)
         return True

@@ -9,7 +9,9 @@ import base64
 import hashlib
 import json
 import logging
+import math
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -19,6 +21,9 @@ import jwt
 from proxy.errors import IssuerUnavailable, Unauthenticated
 from proxy.jwks import KeySource, VerificationKey
 
+TELL_AGAIN_S: Final = 60.0
+_told_at_s: dict[tuple[str, str], float] = {}
+"""By issuer and reason, which are words of the configuration and of the gate: bounded."""
 _log = logging.getLogger("comfygate")
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
@@ -59,8 +64,15 @@ class Expectation:
 
 
 def refuse(name: str, why: str, message: str = INVALID, *, reason: str = "token-invalid") -> NoReturn:
-    """Raises Unauthenticated. why: for the operator's debug log, from the gate's own words, never from the token."""
+    """Raises Unauthenticated. why: for the operator's log, from the gate's own words, never from the token.
+
+    name: of the issuer's table, "?" where it is not known. Told at most once a minute for each of both, but at debug level, since anybody can send a bad token.
+    """
     _log.debug("token refused: issuer %s: %s", name, why)
+    now_s = time.monotonic()
+    if now_s >= _told_at_s.get((name, why), -math.inf) + TELL_AGAIN_S:
+        _told_at_s[name, why] = now_s
+        _log.warning("a token was refused: issuer %s: %s", name, why)
     raise Unauthenticated(message, reason=reason) from None
 
 

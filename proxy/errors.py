@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -86,6 +87,22 @@ class UpstreamTimeout(Exception):
     """ComfyUI took longer than the route's limit: 504."""
 
     message = "ComfyUI took too long to answer."
+
+
+def unreachable(url: str, error: Exception) -> str:
+    """For the operator: what is at upstream.url, and what to change. url: of ComfyUI."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(error, UpstreamTimeout):
+        why = "it is connected and says nothing"
+    else:
+        number = getattr(cause, "errno", None)
+        why = os.strerror(number).lower() if isinstance(number, int) and number > 0 else type(cause).__name__
+    return (
+        f"ComfyUI does not answer at {url} ({why}). Start ComfyUI there, or set upstream.url in config.toml to where it is: "
+        "it prints its address when it starts."
+    )
 
 
 class ClientGone(Exception):

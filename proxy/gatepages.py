@@ -10,17 +10,27 @@ from aiohttp import web
 from policy.call import ClientReply
 from policy.principal import Principal
 from policy.routes import Budget
-from policy.settings import PolicySettings
 from policy.violation import Reason, Violation
 from proxy import body
 from proxy.answers import is_navigation, reply_with
 from proxy.apikeys import KeyPrincipal
 from proxy.errors import Unauthenticated
 from proxy.exchange import Exchange
+from proxy.pages.document import redirect
 from proxy.pages.login import LoginPages, login_page, login_redirect, storage_page
 from proxy.pages.me import MeView, me_json, me_page, wants_html
+from proxy.pages.words import policy_in_words
+from proxy.presets import describe_presets
 from proxy.services import Services
 
+_SHORTCUTS: Final = {
+    "/gate": "me",
+    "/gate/": "me",
+    "/gate/me/": "me",
+    "/gate/login/": "login",
+    "/login": "login",
+    "/login/": "login",
+}
 Query = tuple[tuple[str, str], ...]
 _METHODS: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
     ("login",): ("GET", "HEAD", "POST"),
@@ -59,6 +69,17 @@ class GatePages:
                 return await self._cleared(request, exchange, query)
             case _:
                 return await self._login(request, exchange, query)
+
+    def shortcut(self, request: web.BaseRequest, exchange: Exchange) -> ClientReply | None:
+        """Where somebody is led who writes the address of a page of the gate as it comes to mind; None for every other address.
+
+        Tells nobody anything, and takes no query along: a key could stand in it.
+        """
+        page = _SHORTCUTS.get(request.raw_path.partition("?")[0])
+        if page is None or request.method not in ("GET", "HEAD"):
+            return None
+        exchange.route = "GET /gate"
+        return redirect(f"{exchange.root}gate/{page}")
 
     def before_web_ui(self, request: web.BaseRequest, exchange: Exchange, principal: Principal) -> ClientReply | None:
         """What a person's browser gets in place of the web UI while it may keep another tenant's drafts; None when all is well.
@@ -110,7 +131,7 @@ class GatePages:
                 raise
             return reply_with(exchange, login_redirect(request.raw_path, error.headers, exchange.root))
         view = await self._view(principal)
-        is_page = wants_html(request.headers.get("Accept", ""))
+        is_page = ("format", "json") not in query and wants_html(request.headers.get("Accept", ""))
         return reply_with(exchange, me_page(view) if is_page else me_json(view))
 
     async def _authenticate(self, request: web.BaseRequest, exchange: Exchange, query: Query) -> Principal:
@@ -126,6 +147,7 @@ class GatePages:
         jobs = services.ledger.of(principal.tenant)
         config = services.rulebook.config
         session = principal.session if isinstance(principal, KeyPrincipal) else None
+        is_key = isinstance(principal, KeyPrincipal)
         key_ends_s = principal.expires_at_s
         if session is not None and isinstance(principal, KeyPrincipal):
             key = services.rulebook.authenticator.keys.find(principal.subject)
@@ -135,31 +157,15 @@ class GatePages:
             subject=principal.subject,
             role=principal.role.value,
             scopes=tuple(sorted(principal.scopes)),
-            policy=_in_words(config.policies[config.tenants[principal.tenant].policy], principal),
+            policy=policy_in_words(
+                config.policies[config.tenants[principal.tenant].policy], principal, describe_presets()
+            ),
             limits=tuple(await services.limiter.remaining(principal)),
             jobs_pending=len(jobs.pending()),
             jobs_running=len(jobs.running()),
             gpu=await services.limiter.gpu_budget(principal),
             key_expires_at_s=key_ends_s,
             session_ends_at_s=principal.expires_at_s if session is not None else None,
+            note=next((key.note for key in config.keys if key.id == principal.subject), "") if is_key else "",
+            refusals=tuple(services.recorder.refusals.of(principal)),
         )
-
-
-def _in_words(policy: PolicySettings, principal: Principal) -> list[str]:
-    if principal.is_admin:
-        return ["An admin may run every workflow and use every route of ComfyUI."]
-    words = []
-    if policy.extend:
-        words.append(f"Everything that the policy {policy.extend} says, and:")
-    words.append(f"May run: {', '.join(policy.allow) or 'nothing'}.")
-    if policy.deny:
-        words.append(f"Never: {', '.join(policy.deny)}.")
-    words.append(f"At most {policy.max_nodes} nodes in a workflow.")
-    for name, constraint in policy.inputs.items():
-        rules = constraint.model_dump(exclude_defaults=True)
-        words.append(f"{name}: {', '.join(f'{rule} {_plain(value)}' for rule, value in rules.items())}.")
-    return words
-
-
-def _plain(value: object) -> str:
-    return ", ".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)

@@ -208,9 +208,15 @@ class Jwks:
         self._tried_at_s = -math.inf
         self._asked_at_s = -math.inf
         self._failures = 0
+        self._why = ""
         self._fetch: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._tasks = Tasks()
+
+    @property
+    def shown_url(self) -> str:
+        """Without query and user, which may be secret."""
+        return self._shown_url
 
     @property
     def generation(self) -> int:
@@ -230,6 +236,11 @@ class Jwks:
         """Begins to fetch the keys and to renew them before they are old. Returns at once, whatever the issuer does."""
         self._is_stopped = False
         self._tasks.supervise(self._renew, "jwks renewal")
+
+    async def try_once(self) -> str | None:
+        """One fetch. Why the keys cannot be read, None when they can."""
+        await asyncio.wait({self._start_fetch()})
+        return self._why if self._failures else None
 
     async def stop(self) -> None:
         """Ends all fetching. Known keys can still be found, so that running requests finish."""
@@ -309,6 +320,7 @@ class Jwks:
 
     def _fail(self, why: str) -> None:
         self._failures += 1
+        self._why = why
         self._tried_at_s = self._monotonic()
         if self._failures == 1:
             consequence = (

@@ -13,7 +13,7 @@ from aiohttp import WSMsgType
 
 from policy.call import Opaque, UpstreamCall
 from policy.rules.jobs import ABSENT_JOB
-from proxy.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.ledger import Job, JobState, Ledger, Outcome
 from proxy.tasks import Tasks
 from proxy.upstream import MAX_REPLY_BYTES, Upstream
@@ -115,7 +115,7 @@ class Observer:
                 failures = 0
             except (UpstreamUnavailable, UpstreamTimeout) as error:
                 if failures == 0:
-                    _log.warning("ComfyUI at %s does not answer (%s); trying on", self._upstream.url, error)
+                    _log.warning("%s The gate tries on.", unreachable(str(self._upstream.url).rstrip("/"), error))
                 failures += 1
             finally:
                 if self.is_connected:

@@ -121,6 +121,8 @@ class Pipeline:
     async def _serve(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
         services = self._services
         self._check_head(request)
+        if (elsewhere := services.pages.shortcut(request, exchange)) is not None:
+            return reply_with(exchange, elsewhere)
         segments, query = parse_target(request.raw_path)
         if services.pages.has(segments):
             return await services.pages.serve(request, exchange, segments, query)

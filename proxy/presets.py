@@ -17,6 +17,12 @@ def load_presets() -> dict[str, frozenset[str]]:
 
 
 @cache
+def describe_presets() -> dict[str, str]:
+    """What each preset is, in a few words: the first sentence of its file."""
+    return {name: read_text(name).removeprefix("# ").partition(".")[0] for name in NAMES}
+
+
+@cache
 def load_excluded() -> dict[str, str]:
     """Classes that stand in no preset on purpose, each with the reason."""
     return {name: reason for group in read_file("excluded").values() for name, reason in group.items()}

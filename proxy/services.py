@@ -61,6 +61,8 @@ class Pages(Protocol):
 
     def has(self, segments: tuple[str, ...]) -> bool: ...
 
+    def shortcut(self, request: web.BaseRequest, exchange: Exchange) -> ClientReply | None: ...
+
     async def serve(
         self,
         request: web.BaseRequest,

@@ -131,6 +131,11 @@ class Tokens:
             if jwks.url in fetched:
                 jwks.adopt(fetched[jwks.url])
 
+    @property
+    def key_sets(self) -> tuple[Jwks, ...]:
+        """What is fetched from issuers."""
+        return tuple(self._jwks)
+
     async def start(self) -> None:
         """Begins to fetch keys. Returns at once, also when no issuer answers."""
         for jwks in self._jwks:
@@ -148,7 +153,7 @@ class Tokens:
         name = unverified.claims.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
         if issuer is None:
-            refuse("?", "issuer-unknown")
+            refuse("?", self._unknown(name))
         claims = await prove(unverified, issuer.keys, issuer.expected, self._clock)
         principal = self._principal(issuer, claims)
         self._seen.keep(digest, principal, issuer.keys)
@@ -159,6 +164,13 @@ class Tokens:
         kind, _, rest = principal.subject.partition(":")
         names = {issuer.expected.name for issuer in self._issuers.values()}
         return kind == "jwt" and rest.partition(":")[0] in names and principal.tenant in self._known_tenants
+
+    def _unknown(self, name: object) -> str:
+        """What is wrong with an `iss`, in the gate's own words. The most usual mistake is a slash."""
+        for known, issuer in self._issuers.items():
+            if isinstance(name, str) and name.rstrip("/") == known.rstrip("/"):
+                return f"issuer-unknown: the token's iss and jwt.{issuer.expected.name}.issuer differ by a slash at the end"
+        return "issuer-unknown: the token's iss is that of no [jwt.*]"
 
     def _add(
         self, name: str, settings: JwtSettings, resolve: Callable[[Path], Path], monotonic: Callable[[], float]
@@ -208,7 +220,11 @@ class Tokens:
         if tenant is not None and table:
             tenant = table.get(tenant)
         if tenant is None or tenant not in self._known_tenants:
-            refuse(issuer.expected.name, "no-tenant", _NO_TENANT, reason="token-tenant-unknown")
+            claim = issuer.settings.tenant_claim
+            why = "is no text" if not isinstance(value, str) else "has a value that leads to no tenant"
+            refuse(
+                issuer.expected.name, f"no-tenant: the claim {claim!r} {why}", _NO_TENANT, reason="token-tenant-unknown"
+            )
         return TenantId(tenant)
 
 

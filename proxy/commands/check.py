@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,13 +13,14 @@ import typer
 
 from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
-from policy.lint import lint
+from policy.lint import Finding, lint, summarize
 from proxy.commands.exits import fail
 from proxy.config import Config, ConfigError, load_config
-from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.limits.assembly import try_storage
-from proxy.presets import load_presets
+from proxy.presets import load_excluded, load_presets
 from proxy.rulebook import build_rulebook
+from proxy.services import Rulebook
 from proxy.upstream import Upstream
 
 TESTED_FROM = (0, 3, 64)
@@ -27,6 +29,7 @@ _TIME_LIMIT_S = 60.0
 
 def check(
     config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = Path("config.toml"),
+    is_whole: Annotated[bool, typer.Option("--all", help="Name every class, also where many are alike.")] = False,
 ) -> None:
     """Validate the configuration file. Exit 0 when the gate would run with it, 1 when not."""
     try:
@@ -34,12 +37,13 @@ def check(
         with tempfile.TemporaryDirectory() as scratch:
             # Nothing is made in the real state folder by a mere check.
             server = loaded.server.model_copy(update={"state_dir": Path(scratch)})
-            build_rulebook(loaded.model_copy(update={"server": server}))
+            rulebook = build_rulebook(loaded.model_copy(update={"server": server}))
     except ConfigError as error:
         fail(str(error))
     warnings = _warnings_of(loaded)
     warnings += asyncio.run(_ask_store(loaded))
-    warnings += asyncio.run(_ask_upstream(loaded))
+    warnings += asyncio.run(_ask_upstream(loaded, is_whole))
+    warnings += asyncio.run(_ask_issuers(rulebook))
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{config} is good: {_count(len(loaded.tenants), 'tenant')}, {_count(len(loaded.keys), 'key')}.")
@@ -67,29 +71,42 @@ async def _ask_store(config: Config) -> list[str]:
     return [] if fault is None else [fault]
 
 
-async def _ask_upstream(config: Config) -> list[str]:
+async def _ask_issuers(rulebook: Rulebook) -> list[str]:
+    """Fetches the keys of every issuer, as the gate would at its start: what it cannot read it refuses every token of."""
+    logging.getLogger("comfygate").addHandler(logging.NullHandler())  # the warning below says it once
+    key_sets = [jwks for verifier in (rulebook.tokens, rulebook.access) if verifier for jwks in verifier.key_sets]
+    failures = await asyncio.gather(*(jwks.try_once() for jwks in key_sets))
+    for jwks in key_sets:
+        await jwks.stop()
+    return [
+        f"the issuer's keys at {jwks.shown_url} cannot be read ({failure}): every token of this issuer is refused until they can"
+        for jwks, failure in zip(key_sets, failures, strict=True)
+        if failure is not None
+    ]
+
+
+async def _ask_upstream(config: Config, is_whole: bool) -> list[str]:
     upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
     await upstream.start()
     try:
         stats = await upstream.ask(UpstreamCall("GET", (Opaque("system_stats"),)), time_limit_s=_TIME_LIMIT_S)
         info = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
         swaps = await upstream.ask(UpstreamCall("GET", (Opaque("node_replacements"),)), time_limit_s=_TIME_LIMIT_S)
-    except (UpstreamUnavailable, UpstreamTimeout):
-        return [f"ComfyUI at {config.upstream.url} does not answer: policies were not compared with its nodes"]
+    except (UpstreamUnavailable, UpstreamTimeout) as error:
+        return [f"{unreachable(config.upstream.url, error)} Policies were not compared with its nodes"]
     finally:
         await upstream.stop()
     found = _about_comfyui(stats.value)
     catalogue = read_catalogue(info.value)
-    return found + _lint(config, catalogue, swaps.value)
+    return found + _lint(config, catalogue, swaps.value, is_whole=is_whole)
 
 
-def _lint(config: Config, catalogue: Catalogue, replacements: Any) -> list[str]:
+def _lint(config: Config, catalogue: Catalogue, replacements: Any, *, is_whole: bool) -> list[str]:
     presets = load_presets()
-    return [
-        f"policies.{name}: {finding}"
-        for name in sorted({tenant.policy for tenant in config.tenants.values()})
-        for finding in lint(name, config.policies, presets, catalogue, replacements)
-    ]
+    found: list[Finding] = []
+    for name in sorted({tenant.policy for tenant in config.tenants.values()}):
+        found += lint(name, config.policies, presets, catalogue, replacements, excluded=load_excluded())
+    return [f"{finding.key}: {finding.message}" for finding in found] if is_whole else summarize(found)
 
 
 def _about_comfyui(stats: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import tempfile
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ from proxy.commands.exits import Exit, fail
 from proxy.commands.serve import run, stop_event
 from proxy.config import load_config
 from proxy.listeners import ListenError
-from proxy.record import request_log, set_up_logging
+from proxy.record import RequestLog, request_log, set_up_logging
 
 _PORT = 8190
 _TENANTS = ("alice", "bob")
@@ -64,6 +65,7 @@ Try it, in another terminal:
   # a class that the policy does not permit: 403, and the node is named
   curl -s {url}/prompt -H 'Authorization: Bearer {alice}' -d '{{"prompt":{{"1":{{"class_type":"RunShellCommand","inputs":{{}}}}}}}}'
 
+`comfygate demo --verbose` prints a line for each request. Why something was refused: {url}/gate/me, or `comfygate why` for a gate of your own.
 Press Ctrl+C to end it.
 """
 _WORKFLOW = (
@@ -77,15 +79,16 @@ def demo(
     port: Annotated[
         int, typer.Option(help="Where the gate listens; another free port when this one is taken.")
     ] = _PORT,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each request.")] = False,
 ) -> None:
     """Start a stand-in ComfyUI and the gate in front of it, and print keys and commands to paste."""
     try:
-        run(lambda: _demo(upstream, port))
+        run(lambda: _demo(upstream, port, verbose))
     except ListenError as error:
         fail(str(error), Exit.PORT_IN_USE)
 
 
-async def _demo(upstream: str | None, port: int) -> None:
+async def _demo(upstream: str | None, port: int, is_verbose: bool) -> None:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfygate-demo-")))
         what = f"ComfyUI at {upstream}"
@@ -101,12 +104,19 @@ async def _demo(upstream: str | None, port: int) -> None:
         config = load_config(file, {})
         set_up_logging(config.log)
         logging.getLogger("comfygate").setLevel(logging.WARNING)
-        gate = Gate(config, request_log("auto"))
+        gate = Gate(config, _request_log(stack, is_verbose))
         stop = stop_event()
         await gate.start()
         stack.push_async_callback(gate.stop)
         typer.echo(_WORDS.format(what=what, url=gate.public.url, ops=gate.ops.url, workflow=_WORKFLOW, **keys))
         await stop.wait()
+
+
+def _request_log(stack: AsyncExitStack, is_verbose: bool) -> RequestLog:
+    """The keys that were printed are what a person needs next: without being asked for, no request lines push them out of sight."""
+    if is_verbose:
+        return request_log("auto")
+    return RequestLog(stack.enter_context(Path(os.devnull).open("wb")), "text")
 
 
 async def _start_stand_in(stack: AsyncExitStack, folder: Path) -> str:

@@ -53,11 +53,15 @@ def list_(config: ConfigFile = _DEFAULT) -> None:
     if not keys:
         typer.echo("There is no key: nobody gets in. Make one with `comfygate keys create --tenant NAME`.", err=True)
     now = datetime.now(UTC)
+    rows = [("ID", "TENANT", "ROLE", "EXPIRES", "NOTE")] if keys else []
     for key in keys:
-        end = "never expires" if key.expires is None else f"expires {key.expires.isoformat()}"
+        end = "never" if key.expires is None else key.expires.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         if key.expires is not None and key.expires <= now:
-            end = f"EXPIRED {key.expires.isoformat()}"
-        typer.echo("  ".join(part for part in (key.id, key.tenant, key.role, end, key.note) if part))
+            end = f"EXPIRED {end}"
+        rows.append((key.id, key.tenant, key.role, end, key.note))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)] if rows else []
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command()
@@ -87,4 +91,9 @@ def rotate(
 
 
 def _moment(expires: str | None) -> datetime | None:
-    return None if expires is None else keyfile.expiry_after(parse_duration(expires))
+    if expires is None:
+        return None
+    try:
+        return keyfile.expiry_after(parse_duration(expires))
+    except ValueError as error:
+        raise ValueError(f"--expires {expires}: {error}") from None

@@ -11,6 +11,7 @@ import typer
 
 from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
+from policy.compiled import Policy
 from policy.judge import judge
 from policy.learn import explain
 from policy.learn import learn as derive
@@ -18,7 +19,7 @@ from policy.principal import TenantId
 from policy.violation import Violation
 from proxy.commands.exits import fail
 from proxy.config import Config, ConfigError, load_config
-from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.rulebook import compile_policies
 from proxy.upstream import Upstream
 
@@ -27,10 +28,21 @@ _TIME_LIMIT_S = 60.0
 
 
 @app.command()
-def learn(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Workflows in API format.")]) -> None:
-    """Print an allow-list for the workflows given (export them with "Export (API)")."""
+def learn(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Workflows in API format.")],
+    tenant: Annotated[
+        str | None, typer.Option(help="Only what its policy does not permit yet; the rest as comments.")
+    ] = None,
+    config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")] = Path("config.toml"),
+) -> None:
+    """Print an allow-list for the workflows given (export them with "Export (API)").
+
+    What the policy permits already stands there as comments: that of --tenant, or of the only tenant of the configuration.
+    """
+    policy = _policy_of(config, tenant)
     try:
-        typer.echo(derive([_read(file) for file in files]))
+        documents = [_read(file) for file in files]
+        typer.echo(derive(documents) if policy is None else derive(documents, policy.permits))
     except (ValueError, Violation) as error:
         fail(error.message if isinstance(error, Violation) else str(error))
 
@@ -59,6 +71,23 @@ def try_out(
     typer.echo(explain(judged))
 
 
+def _policy_of(config: Path, tenant: str | None) -> Policy | None:
+    """None where no policy is meant: nobody is named, and there is no configuration or more than one tenant."""
+    if tenant is None and not config.exists():
+        return None
+    try:
+        loaded = load_config(config)
+        policies = compile_policies(loaded)
+    except ConfigError as error:
+        fail(str(error))
+    if tenant is None and len(loaded.tenants) != 1:
+        return None
+    name = tenant or next(iter(loaded.tenants))
+    if name not in loaded.tenants:
+        fail(f"There is no [tenants.{name}] in {config}.")
+    return policies[loaded.tenants[TenantId(name)].policy]
+
+
 def _read(file: Path) -> Any:
     try:
         return orjson.loads(file.read_bytes())
@@ -73,8 +102,8 @@ async def _catalogue(config: Config) -> Catalogue:
     await upstream.start()
     try:
         reply = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
-    except (UpstreamUnavailable, UpstreamTimeout):
-        fail(f"ComfyUI at {config.upstream.url} does not answer; its node classes are needed to judge a workflow.")
+    except (UpstreamUnavailable, UpstreamTimeout) as error:
+        fail(f"{unreachable(config.upstream.url, error)} Its node classes are needed to judge a workflow.")
     finally:
         await upstream.stop()
     return read_catalogue(reply.value)

@@ -35,7 +35,12 @@ def serve(
         set_up_logging(loaded.log, lines)
         run(lambda: _serve(loaded, config, seen, lines))
     except ConfigError as error:
-        fail(f"{error}\nThe gate does not start. `comfygate check` tells more.")
+        if not config.exists():
+            fail(
+                f"There is no {config}. `comfygate init` writes one here with every setting explained; "
+                "`comfygate serve --config FILE` takes another."
+            )
+        fail(f"{error}\nThe gate does not start. Correct what is named; `comfygate check` tries it without starting.")
     except ListenError as error:
         fail(str(error), Exit.PORT_IN_USE)
 

@@ -165,7 +165,21 @@ def _cross_references(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
                 found.append((("keys", index, "id"), f"the id {identifier} is used twice"))
             seen.add(identifier)
     found += _tenant_maps(document, tenants)
+    found += _need_directory(document)
     return found
+
+
+def _need_directory(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
+    """What the gate does to files it can do only where it sees them."""
+    if _table(document, "upstream").get("directory"):
+        return []
+    return [
+        (("limits", name, setting), "needs upstream.directory: without it the gate does not see the tenant's files")
+        for name, part in _table(document, "limits").items()
+        if isinstance(part, dict)
+        for setting in ("storage", "retention")
+        if part.get(setting) is not None
+    ]
 
 
 def _tenant_maps(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:

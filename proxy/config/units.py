@@ -49,10 +49,15 @@ def parse_duration(text: Any) -> float:
         return float(text)
     found = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if not found or not any(found.groups()):
-        raise ValueError('write a duration such as "30s", "5m", "24h", "90d" or a number of seconds')
+        raise ValueError(f"write a duration such as 30s, 5m, 24h or 90d{_hint(text)}")
     return sum(
         float(amount) * factor for amount, factor in zip(found.groups(), _DURATION_FACTORS, strict=True) if amount
     )
+
+
+def _hint(text: Any) -> str:
+    is_number = isinstance(text, str) and text.strip().isdecimal()
+    return f': "{text.strip()}" may mean {text.strip()}d or {text.strip()}s' if is_number else ""
 
 
 def parse_rates(text: Any) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
 from policy.call import ClientReply
+from proxy.advice import moment, sentence
 from proxy.pages.document import PRIVATE_HEADERS, document, template
+from proxy.pages.words import limit_in_words, scopes_in_words, size_in_words
 
 _ME: Final = template("me.html")
 _VARY: Final = ("Vary", "Accept")
@@ -18,6 +20,8 @@ _SIGN_OUT_WARNING: Final = (
     '<p class="quiet small">Signing out removes what this browser keeps of your work: save open workflows first. '
     "What is saved stays on the server.</p>"
 )
+MAX_SHOWN: Final = 5
+"""Violations of one refusal on the page; programs get all that are kept."""
 _WITH_TIME: Final = "%Y-%m-%d %H:%M UTC"
 
 
@@ -35,6 +39,7 @@ class LimitView:
 class MeView:
     """What `/gate/me` shows. subject: the key's id, or the token's subject; times are Unix times in seconds, None for never.
 
+    note: of the key, what people call it; refusals: the tenant's last ones, newest first, as proxy/refusals.py keeps them.
     policy: sentences; gpu: the budget of GPU seconds, None without one; session_ends_at_s: None for a caller without a browser session.
     """
 
@@ -49,6 +54,8 @@ class MeView:
     gpu: LimitView | None = None
     key_expires_at_s: float | None = None
     session_ends_at_s: float | None = None
+    note: str = ""
+    refusals: tuple[Mapping[str, Any], ...] = ()
 
 
 def wants_html(accept: str) -> bool:
@@ -65,6 +72,7 @@ def me_json(view: MeView) -> ClientReply:
     value: dict[str, Any] = {
         "tenant": view.tenant,
         "subject": view.subject,
+        "note": view.note,
         "role": view.role,
         "scopes": list(view.scopes),
         "policy": list(view.policy),
@@ -73,6 +81,7 @@ def me_json(view: MeView) -> ClientReply:
         "jobs": {"pending": view.jobs_pending, "running": view.jobs_running},
         "key_expires": _iso(view.key_expires_at_s),
         "session_ends": _iso(view.session_ends_at_s),
+        "refusals": list(view.refusals),
     }
     return ClientReply(200, value, headers=(*PRIVATE_HEADERS, _VARY))
 
@@ -82,18 +91,43 @@ def me_page(view: MeView) -> ClientReply:
     limits = (*view.limits, view.gpu) if view.gpu else view.limits
     content = _ME.substitute(
         tenant=escape(view.tenant),
-        subject=escape(view.subject),
+        subject=_who(view),
         role=escape(view.role),
-        scopes=escape(", ".join(view.scopes)) or "nothing",
+        scopes=escape(scopes_in_words(view.scopes)) or "nothing",
         expires=_moment(view.key_expires_at_s),
         session=session,
         jobs=f"{view.jobs_pending} waiting, {view.jobs_running} running",
         policy="\n".join(f"<li>{escape(line)}</li>" for line in view.policy) or "<li>None: ask for a policy.</li>",
         limits=_limits_table(limits) if limits else '<p class="quiet">None.</p>',
+        refusals=_refusals_list(view.refusals)
+        if view.refusals
+        else '<p class="quiet">None since the gate was started.</p>',
         logout=_LOGOUT if view.session_ends_at_s else "",
         warning=_SIGN_OUT_WARNING if view.session_ends_at_s else "",
     )
     return document(view.tenant, content, is_wide=True, headers=(_VARY,))
+
+
+def _who(view: MeView) -> str:
+    """The key's note, where it has one: people do not know keys by their ids."""
+    if view.note:
+        return f'{escape(view.note)} <span class="quiet">(key <code>{escape(view.subject)}</code>)</span>'
+    return f"<code>{escape(view.subject)}</code>"
+
+
+def _refusals_list(refusals: Iterable[Mapping[str, Any]]) -> str:
+    return f'<ul class="plain">{"".join(_refusal(entry) for entry in refusals)}</ul>'
+
+
+def _refusal(entry: Mapping[str, Any]) -> str:
+    by = "ComfyUI" if entry["by"] == "comfyui" else "The gate"
+    times = f", {entry['count']} times" if entry["count"] > 1 else ""
+    shown = [f"<li>{escape(sentence(violation))}</li>" for violation in entry["violations"][:MAX_SHOWN]]
+    more = len(entry["violations"]) - len(shown) + entry["more_violations"]
+    shown += [f"<li>And {more} more.</li>"] if more else []
+    head = f"{escape(moment(entry['time']))}{times}: {by} refused {escape(entry['route'])} with {entry['status']}."
+    request = f'<span class="quiet">Request <code>{escape(entry["request_id"])}</code></span>'
+    return f"<li>{head} {request}<ul>{''.join(shown)}</ul></li>"
 
 
 def _limits_table(limits: Iterable[LimitView]) -> str:
@@ -103,7 +137,7 @@ def _limits_table(limits: Iterable[LimitView]) -> str:
 
 
 def _row(limit: LimitView) -> str:
-    name, size = escape(limit.name), escape(limit.size)
+    name, size = escape(limit_in_words(limit.name)), escape(size_in_words(limit.size))
     left = "not counted" if limit.remaining is None else f"{limit.remaining:,.0f}"
     if limit.remaining is not None and limit.total:
         left += f' <meter min="0" max="{limit.total:g}" value="{limit.remaining:g}" aria-label="{name} left"></meter>'

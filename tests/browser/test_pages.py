@@ -10,7 +10,11 @@ from tests.browser.webui import Screenshots
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-SCREENS = {"wide": {"width": 1280, "height": 800}, "phone": {"width": 320, "height": 640}}
+SCREENS = {
+    "wide": {"width": 1280, "height": 800},
+    "phone": {"width": 320, "height": 640},
+    "tall": {"width": 360, "height": 780},
+}
 CONTRAST = """() => {
   const luminance = text => {
     const [r, g, b] = text.match(/[0-9.]+/g).slice(0, 3).map(each => Number(each) / 255)
@@ -27,6 +31,22 @@ CONTRAST = """() => {
   };
   const shown = [...document.querySelectorAll('h1, h2, p, label, dt, dd, li, th, td, button, a')];
   return Math.min(...shown.filter(each => each.offsetParent && each.innerText.trim()).map(contrast));
+}"""
+
+
+# Words of the table that stand on two lines: a word as wide as its line would be cut in two.
+CUT_WORDS = """() => {
+  const cut = [];
+  for (const cell of document.querySelectorAll('th, td')) {
+    const text = [...cell.childNodes].find(each => each.nodeType === Node.TEXT_NODE);
+    for (const word of text ? text.data.matchAll(/\\S+/g) : []) {
+      const range = document.createRange();
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map(each => Math.round(each.top))).size > 1) cut.push(word[0]);
+    }
+  }
+  return cut;
 }"""
 
 
@@ -62,6 +82,7 @@ async def test_login_account_and_refusal(screen: str, scheme: str, open_house: O
         await expect(page.get_by_role("heading", name=house.tenants["amber"])).to_be_visible()
         await fits(page)
         await shots.take(page, "me")
+        assert await page.evaluate(CUT_WORDS) == []
         await page.screenshot(path=OUTPUT / f"pages-{screen}-{scheme}" / "me-whole.png", full_page=True)
         await page.goto(f"{house.url}/gate/nowhere")
         await expect(page.get_by_role("heading", name="Not found")).to_be_visible()

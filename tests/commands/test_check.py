@@ -72,3 +72,43 @@ def test_addresses() -> None:
         False
     ] * 2
     assert _listen_address([]) is None
+
+
+async def test_a_policy_that_permits_everything_is_a_few_sentences(tmp_path: Path, comfy: StandIn) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'[upstream]\nurl = "{comfy.url}"\n[tenants.a]\n[policies.default]\nallow = ["*"]\n')
+    result = await run(file)
+    warnings = result.stderr.splitlines()
+    assert 1 < len(warnings) < 12, result.stderr
+    assert "Finding(" not in result.stderr
+    assert "Code." not in result.stderr
+    assert all(line.startswith("warning: ") for line in warnings)
+
+
+async def test_a_comfyui_elsewhere_names_the_address_and_what_to_change(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('[upstream]\nurl = "http://127.0.0.1:1"\n[tenants.a]\n')
+    said = (await run(file)).stderr
+    assert "does not answer at http://127.0.0.1:1 (connection refused)" in said
+    assert "upstream.url" in said
+
+
+async def test_what_needs_comfyuis_folder_is_a_mistake_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('[limits.default]\nstorage = "1GiB"\n[limits.big]\nretention = "30d"\n')
+    result = await run(file)
+    assert result.exit_code == 1
+    assert "line 2: limits.default.storage: needs upstream.directory" in result.stderr
+    assert "line 4: limits.big.retention: needs upstream.directory" in result.stderr
+    file.write_text('[upstream]\ndirectory = "."\n[limits.default]\nstorage = "1GiB"\n')
+    assert (await run(file)).exit_code == 0
+
+
+async def test_the_issuers_keys_are_fetched(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    issuer = '[jwt.main]\nissuer = "https://login.example.com/"\naudience = "gate"\nalgorithms = ["RS256"]\n'
+    file.write_text(f'{issuer}jwks_url = "http://127.0.0.1:1/keys?secret=1"\n[tenants.a]\n')
+    result = await run(file)
+    assert result.exit_code == 0
+    assert "the issuer's keys at http://127.0.0.1:1/keys cannot be read" in result.stderr
+    assert "secret=1" not in result.stderr

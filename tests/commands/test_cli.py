@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from proxy.cli import app
 from proxy.commands.exits import Exit
 from tests.commands.cli import comfygate
 
@@ -31,6 +34,24 @@ def test_every_command_explains_itself(name: str) -> None:
 def test_no_command_is_help() -> None:
     said = comfygate()
     assert "Usage" in said.out + said.err
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("-V",)])
+def test_the_version(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, list(arguments))
+    assert (result.exit_code, result.stdout) == (0, f"comfygate {version('comfygate')}\n")
+
+
+def test_help_is_asked_for_as_people_do() -> None:
+    for arguments in (["-h"], ["keys", "-h"], ["why", "-h"]):
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, "Usage" in result.stdout) == (0, True)
+
+
+def test_serve_without_a_file_says_how_to_get_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["serve", "--config", str(tmp_path / "none.toml")])
+    assert result.exit_code == 1
+    assert "comfygate init" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("serve", "--nonsense"), ("serve", "extra"), ("policy", "learn")])

@@ -33,7 +33,7 @@ def test_a_key_is_shown_once(file: Path) -> None:
     assert hash_key(key) in content
     assert key not in content
     listed = run(file, "list").stdout
-    assert [word in listed for word in (key.split("_")[1], "alice", "user", "expires", "laptop")] == [True] * 5
+    assert [word in listed for word in (key.split("_")[1], "alice", "user", "EXPIRES", "laptop")] == [True] * 5
     assert key not in listed
 
 
@@ -43,7 +43,7 @@ def test_rotate_and_revoke(file: Path) -> None:
     assert hash_key(old) not in file.read_text()
     assert hash_key(new) in file.read_text()
     assert "admin" in run(file, "list").stdout
-    assert "never expires" in run(file, "list").stdout
+    assert "  never" in run(file, "list").stdout
     result = run(file, "revoke", new.split("_")[1])
     assert (result.exit_code, "is revoked" in result.stdout) == (0, True)
     assert "nobody gets in" in run(file, "list").stderr
@@ -52,7 +52,9 @@ def test_rotate_and_revoke(file: Path) -> None:
 def test_an_expired_key_is_listed_as_one(file: Path) -> None:
     key = made(run(file, "create", "--tenant", "alice"))
     file.write_text(file.read_text().rstrip() + "\nexpires = 2020-01-01T00:00:00Z\n")
-    assert f"{key.split('_')[1]}  alice  user  EXPIRED 2020-01-01" in run(file, "list").stdout
+    head, row = run(file, "list").stdout.splitlines()
+    assert head.split() == ["ID", "TENANT", "ROLE", "EXPIRES", "NOTE"]
+    assert row == f"{key.split('_')[1]}  alice   user  EXPIRED 2020-01-01 00:00:00 UTC"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,10 @@ def test_an_expired_key_is_listed_as_one(file: Path) -> None:
     [
         (("create", "--tenant", "ghost"), "no tenant 'ghost'"),
         (("create", "--tenant", "alice", "--expires", "soon"), "write a duration"),
+        (
+            ("create", "--tenant", "alice", "--expires", "30"),
+            '--expires 30: write a duration such as 30s, 5m, 24h or 90d: "30" may mean 30d or 30s',
+        ),
         (("revoke", "0123abcd"), "0123abcd"),
         (("rotate", "0123abcd"), "0123abcd"),
         (("rotate", "0123abcd", "--grace", "soon"), "write a duration"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tomllib
 from pathlib import Path
 
 import orjson
@@ -31,6 +32,25 @@ async def test_learn(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "EmptyImage" in result.stdout
     assert "SaveImage" in result.stdout
+
+
+async def test_learn_prints_what_is_not_permitted_yet(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[tenants.a]\n[tenants.b]\npolicy = "p"\n[policies.p]\nallow = ["SaveImage"]\n')
+    file = put(tmp_path, saving("x"))
+    for tenant, permitted in (("a", []), ("b", ["SaveImage"])):
+        said = (await run("learn", file, "--tenant", tenant, "--config", str(config))).stdout
+        assert sorted([*tomllib.loads(said)["allow"], *permitted]) == ["EmptyImage", "SaveImage"]
+        assert ('# permitted already: "SaveImage"' in said) is bool(permitted)
+    both = (await run("learn", file, "--config", str(config))).stdout
+    assert tomllib.loads(both)["allow"] == ["EmptyImage", "SaveImage"]
+    config.write_text('[tenants.b]\npolicy = "p"\n[policies.p]\nallow = ["SaveImage"]\n')
+    only = (await run("learn", file, "--config", str(config))).stdout
+    assert tomllib.loads(only)["allow"] == ["EmptyImage"]
+    unknown = await run("learn", file, "--tenant", "ghost", "--config", str(config))
+    assert (unknown.exit_code, "There is no [tenants.ghost]" in unknown.stderr) == (1, True)
+    bad = await run("learn", file, "--tenant", "b", "--config", str(tmp_path / "none.toml"))
+    assert (bad.exit_code, "cannot be read" in bad.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"nodes": [], "links": []}'])

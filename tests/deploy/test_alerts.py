@@ -46,6 +46,8 @@ def healthy(begins_at: int = 0) -> Series:
         "comfygate_upstream_up": flat(1, begins_at),
         "comfygate_worker_stuck": flat(0, begins_at),
         "comfygate_limit_store_up": flat(1, begins_at),
+        "comfygate_observer_last_sync_age_seconds": flat(3, begins_at),
+        'comfygate_task_failures_total{task="expiry"}': flat(0, begins_at),
         "comfygate_config_last_reload_successful": flat(1, begins_at),
         'comfygate_config_reloads_total{result="bad"}': flat(0, begins_at),
         'comfygate_config_reloads_total{result="good"}': flat(0, begins_at),
@@ -115,6 +117,14 @@ SITUATIONS: dict[str, tuple[Series, dict[str, tuple[dict[str, str], tuple[str, .
     "guesses": (
         {'comfygate_refusals_total{reason="key-unknown"}': counter(60)},
         {"LoginsFailing": (TICKET, ("16m", "1h", "2h", "3h", "6h"))},
+    ),
+    "a queue that cannot be read from the second hour on": (
+        {"comfygate_observer_last_sync_age_seconds": "3x110 4+60x248"},
+        {"QueueUnread": (PAGE, ("2h", "3h", "6h"))},
+    ),
+    "a background task that failed after 55 minutes": (
+        {'comfygate_task_failures_total{task="expiry"}': "0x55 1x304"},
+        {"BackgroundTaskFailed": ({**TICKET, "task": "expiry"}, ("1h",))},
     ),
     "Redis away": (
         {"comfygate_limit_store_up": "1x100 0x259"},

@@ -17,7 +17,7 @@ TEXT = (ROOT / "config.toml").read_text(encoding="utf-8")
 COMMENTS = read_comments(TEXT)
 SETTINGS = [setting for section in sections_of(Config) for setting in section.settings]
 # What a tenant may run has no default: nothing. The example has something, so that it shows how.
-EXAMPLES = {("policies", "allow"), ("policies", "inputs"), ("policies", "deny")}
+EXAMPLES = {("policies", "allow"), ("policies", "inputs"), ("policies", "deny"), ("policies", "budgets")}
 
 
 def name_of(setting: Setting) -> str:

@@ -27,6 +27,12 @@ def test_the_classes_of_all_workflows_are_listed() -> None:
     assert text.startswith("# 7 classes of 2 workflows, the largest of 7 nodes\n")
 
 
+def test_what_is_permitted_already_stands_in_a_comment() -> None:
+    text = learn([{"1": {"class_type": "Old"}, "2": {"class_type": "New"}}], lambda name: name == "Old")
+    assert tomllib.loads(text)["allow"] == ["New"]
+    assert '# permitted already: "Old"' in text
+
+
 def test_what_was_learnt_permits_what_it_was_learnt_from() -> None:
     policy = make_policy(allow=tomllib.loads(learn([make_prompt()]))["allow"])
     judge_document({"prompt": make_prompt()}, policy, CATALOGUE)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from policy.catalogue import read_catalogue
-from policy.lint import Code, lint, list_every_input
+from policy.lint import Code, Finding, lint, list_every_input, summarize
 from policy.settings import PolicySettings
 from tests.policy.graphs import CATALOGUE, OBJECT_INFO, make_prompt
 
@@ -105,3 +105,21 @@ def test_every_code_has_a_row_and_a_line_in_the_documentation() -> None:
 def test_what_cannot_be_compiled_is_an_error() -> None:
     with pytest.raises(ValueError, match="no preset @nope"):
         found({"allow": ["@nope"]})
+
+
+def test_many_classes_of_one_kind_are_one_sentence() -> None:
+    paths = [
+        Finding(Code.TAKES_PATH, "policies.p.allow", f"'N{number}' takes a path.", f"N{number}") for number in range(9)
+    ]
+    lines = summarize([*paths, Finding(Code.TAKES_URL, "policies.p.allow", "'U' takes a URL.", "U")])
+    assert lines == [
+        "policies.p.allow: 9 permitted classes take a path as free text: N0, N1, N2, N3, N4 and 4 more. "
+        "Constrain the inputs or deny the classes.",
+        "policies.p.allow: 'U' takes a URL.",
+    ]
+    assert summarize([]) == []
+
+
+def test_what_is_about_no_class_is_never_joined() -> None:
+    found = [Finding(Code.CLASS_UNKNOWN, "policies.p.allow", f"no class {number}") for number in range(5)]
+    assert len(summarize(found)) == 5

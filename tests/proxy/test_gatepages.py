@@ -8,7 +8,9 @@ import pytest
 
 from policy.principal import Principal, TenantId
 from policy.settings import PolicySettings
-from proxy.gatepages import _in_words
+from proxy import keyfile
+from proxy.pages.words import limit_in_words, policy_in_words, scopes_in_words, size_in_words
+from proxy.presets import NAMES, describe_presets
 from tests.harness import Running
 
 HTML = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
@@ -67,23 +69,102 @@ async def test_other_methods(gate: Running, method: str, path: str, allow: str) 
         assert (answer.status, answer.headers["Allow"]) == (405, allow)
 
 
-@pytest.mark.parametrize("path", ["/gate", "/gate/none", "/gate/me/x", "/gate/login/x"])
+@pytest.mark.parametrize("path", ["/gate/none", "/gate/me/x", "/gate/login/x"])
 async def test_what_is_unlisted_is_told_to_nobody_without_a_key(gate: Running, path: str) -> None:
     assert [await gate.status("GET", path, who) for who in (None, "alice", "admin")] == [401, 404, 404]
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/gate", "./gate/me"),
+        ("/gate/", "../gate/me"),
+        ("/gate/?token=cg_00000000_x", "../gate/me"),
+        ("/gate/me/", "../../gate/me"),
+        ("/login", "./gate/login"),
+        ("/login/", "../gate/login"),
+    ],
+)
+async def test_addresses_as_they_come_to_mind_lead_to_the_pages(gate: Running, path: str, expected: str) -> None:
+    for who in (None, "alice"):
+        async with gate.call("GET", path, who) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, expected)
+    assert await gate.status("POST", path, None) in (400, 401)
+
+
+async def test_me_as_json_for_a_browser_that_asks_for_it(gate: Running) -> None:
+    async with gate.call("GET", "/gate/me?format=json", "alice", headers=HTML) as answer:
+        assert answer.content_type == "application/json"
+
+
+async def test_me_shows_what_was_refused_and_to_its_own_tenant_alone(gate: Running) -> None:
+    graph = {"7": {"class_type": "LoadAudio", "inputs": {}}}
+    async with gate.call("POST", "/prompt", "alice", json={"prompt": graph}) as answer:
+        assert answer.status == 403
+        request_id = answer.headers["X-Request-Id"]
+    (refusal,) = (await gate.json("GET", "/gate/me", "alice"))["refusals"]
+    assert (refusal["request_id"], refusal["route"], refusal["status"]) == (request_id, "POST /prompt", 403)
+    assert [(item["node"], item["class"], item["reason"]) for item in refusal["violations"]] == [
+        ("7", "LoadAudio", "class-not-permitted")
+    ]
+    assert (await gate.json("GET", "/gate/me", "mallory"))["refusals"] == []
+    async with gate.call("GET", "/gate/me", None, headers={**await session_of(gate), **HTML}) as answer:
+        text = await answer.text()
+    assert "Node 7 LoadAudio: allowed: the classes that /object_info lists." in text
+    assert request_id in text
+
+
+async def test_me_names_a_key_by_its_note(gate: Running) -> None:
+    key = keyfile.create_key(gate.config_file, tenant="alice", note="Ann's <laptop>").text
+    assert await gate.gate.reload(gate.config_file)
+    headers = {"X-API-Key": key}
+    assert (await gate.json("GET", "/gate/me", None, headers=headers))["note"] == "Ann's <laptop>"
+    async with gate.call("GET", "/gate/me", None, headers={**headers, **HTML}) as answer:
+        assert "Ann&#x27;s &lt;laptop&gt;" in await answer.text()
+
+
 def test_a_policy_in_words() -> None:
     policy = PolicySettings.model_validate(
-        {"extend": "default", "deny": ["LoadImage"], "max_nodes": 7, "inputs": {"KSampler.steps": {"max": 30}}}
+        {
+            "extend": "default",
+            "allow": ["@core-image", "MyNode"],
+            "deny": ["LoadImage", "@api-nodes"],
+            "max_nodes": 7,
+            "inputs": {"KSampler.steps": {"max": 30}, "*.ckpt_name": {"allow": ["a*", "b"]}},
+            "budgets": {"pixels": {"of": "width*height*batch_size?", "max": 16777216}},
+            "workflows": [{"file": "portrait.json"}],
+        }
     )
-    words = _in_words(policy, Principal("k", TenantId("alice")))
-    assert words[:4] == [
+    assert policy_in_words(policy, Principal("k", TenantId("alice")), {"core-image": "Pictures"}) == [
         "Everything that the policy default says, and:",
-        "May run: nothing.",
-        "Never: LoadImage.",
+        "May run Pictures (@core-image).",
+        "May run: MyNode.",
+        "Never: LoadImage, @api-nodes.",
         "At most 7 nodes in a workflow.",
+        "steps of KSampler: at most 30.",
+        "ckpt_name of every node: one of a*, b.",
+        "width by height by batch_size of a node: at most 16,777,216.",
+        "Only these workflows: portrait.json.",
     ]
-    assert "KSampler.steps: max 30" in words[4]
+    nothing = policy_in_words(PolicySettings(), Principal("k", TenantId("alice")), {})
+    assert nothing[0] == "May run: nothing."
+
+
+def test_every_preset_is_described() -> None:
+    described = describe_presets()
+    assert set(described) == set(NAMES)
+    assert described["core-image"] == "ComfyUI's own nodes for making and saving pictures"
+    assert all(20 < len(text) < 120 and "\n" not in text for text in described.values())
+
+
+def test_limits_and_scopes_in_words() -> None:
+    assert size_in_words("30/minute; 500/day") == "30 a minute; 500 a day"
+    assert size_in_words("10 per 5 minute") == "10 per 5 minute"
+    assert limit_in_words("queued-jobs") == "jobs waiting or running"
+    assert limit_in_words("prompts-per-minute") == "workflows submitted"
+    assert limit_in_words("GPU seconds") == "GPU seconds"
+    assert limit_in_words("new-limit") == "new limit"
+    assert scopes_in_words(("jobs:read", "new:scope")) == "see jobs, new:scope"
 
 
 async def test_a_dead_cookie_is_taken_from_the_browser_with_the_first_refusal(gate: Running) -> None:

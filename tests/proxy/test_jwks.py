@@ -260,7 +260,7 @@ async def test_stop_ends_every_task_and_keeps_the_keys(issuer: JwksServer, clock
     clock.advance(LIFETIME_S)
     assert await jwks.find("one")
     assert await jwks.find("unknown") == ()
-    assert {task.get_name() for task in asyncio.all_tasks() - before} & {"jwks-renewal", "jwks-fetch"} == set()
+    assert {task.get_name() for task in asyncio.all_tasks() - before} & {"jwks renewal", "jwks-fetch"} == set()
     assert len(issuer.paths) == 2
 
 

@@ -320,6 +320,7 @@ def test_me_for_programs() -> None:
     assert orjson.loads(orjson.dumps(reply.body)) == {
         "tenant": "acme",
         "subject": KEY_ID,
+        "note": "",
         "role": "user",
         "scopes": ["files:read", "jobs:read"],
         "policy": ["You may use 12 nodes.", "<b>No</b> more than 50 steps."],
@@ -331,6 +332,7 @@ def test_me_for_programs() -> None:
         "jobs": {"pending": 2, "running": 1},
         "key_expires": "2027-01-15T08:00:00Z",
         "session_ends": "2027-01-15T07:59:59Z",
+        "refusals": [],
     }
     assert ("Vary", "Accept") in reply.headers
     assert ("Cache-Control", "no-store") in reply.headers
@@ -343,7 +345,7 @@ def test_me_for_people() -> None:
         KEY_ID,
         "You may use 12 nodes.",
         "<b>No</b> more than 50 steps.",
-        "30/minute",
+        "30 a minute",
         "not counted",
         "1,800",
         "2 waiting, 1 running",
@@ -352,7 +354,7 @@ def test_me_for_people() -> None:
     ):
         assert words in page.text
     assert page.all("form") == [{"method": "post", "action": "logout"}]
-    assert [meter["aria-label"] for meter in page.all("meter")] == ["prompts left", "GPU seconds left"]
+    assert [meter["aria-label"] for meter in page.all("meter")] == ["workflows submitted left", "GPU seconds left"]
     assert [head["scope"] for head in page.all("th")] == ["col"] * 3 + ["row"] * 3
 
 

@@ -15,7 +15,8 @@ from aiohttp import WSMsgType
 
 from policy.principal import TenantId
 from proxy import app, keyfile
-from proxy.config import ConfigError
+from proxy.config import Config, ConfigError
+from proxy.config.restart import AT_START
 from proxy.standin import StandIn
 from tests.contract.driver import saving, slow
 from tests.harness import Running, running_gate
@@ -183,7 +184,7 @@ async def issuer() -> AsyncIterator[JwksServer]:
 
 def renewals() -> int:
     """Background tasks that ask an issuer for its keys."""
-    return sum(task.get_name() == "jwks-renewal" for task in asyncio.all_tasks())
+    return sum(task.get_name() == "jwks renewal" for task in asyncio.all_tasks())
 
 
 async def test_issuers_of_earlier_configurations_are_asked_no_more(
@@ -212,3 +213,17 @@ async def test_issuers_of_earlier_configurations_are_asked_no_more(
             pass
         assert (message.type, message.data) == (WSMsgType.CLOSE, 4401)
         assert await gate.status("GET", "/queue", None, headers=token) == 401
+
+
+async def test_a_change_that_needs_a_restart_is_named(gate: Running, caplog: pytest.LogCaptureFixture) -> None:
+    change(gate, ("[ops]", '[ops]\nhost = "127.0.0.2"'), ('audit_file = "audit.jsonl"', 'level = "debug"'))
+    assert await gate.gate.reload(gate.config_file)
+    told = [record.getMessage() for record in caplog.records if "restarted" in record.getMessage()]
+    assert told == ["not taken up until the gate is restarted: ops.host, log.audit_file, log.level"]
+    assert await gate.gate.reload(gate.config_file)
+    assert len([record for record in caplog.records if "restarted" in record.getMessage()]) == 1
+
+
+def test_settings_that_need_a_restart_exist() -> None:
+    for section, names in AT_START.items():
+        assert names <= set(type(getattr(Config(), section)).model_fields), section

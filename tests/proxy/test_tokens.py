@@ -57,6 +57,28 @@ async def test_bad_token_is_refused_and_not_logged(
     assert "token refused: " in caplog.text
 
 
+async def test_the_log_says_which_check_failed_once_a_minute(
+    tokens: Tokens, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the usual level, and in words of the gate: no claim's value of the token's."""
+    monkeypatch.setattr("proxy.claims._told_at_s", {})
+    caplog.set_level(logging.INFO)
+    good = claims()
+    no_slash = good["iss"].rstrip("/") if good["iss"].endswith("/") else good["iss"] + "/"
+    for changed in ({"iss": no_slash}, {"iss": no_slash}, {"iss": "https://elsewhere.example"}):
+        await refused(tokens, RSA.sign(claims(**changed)))
+    await refused(tokens, RSA.sign(claims(tenant="nobodys-tenant")))
+    await refused(tokens, RSA.sign(claims(tenant=5)))
+    told = [record.getMessage() for record in caplog.records if "a token was refused" in record.getMessage()]
+    assert len(told) == 4
+    assert told[0].endswith("differ by a slash at the end")
+    assert told[1].endswith("is that of no [jwt.*]")
+    assert "has a value that leads to no tenant" in told[2]
+    assert "is no text" in told[3]
+    assert "nobodys-tenant" not in str(told)
+    assert "elsewhere" not in str(told)
+
+
 def test_table_of_bad_tokens_is_long_enough() -> None:
     assert len(BAD) >= 60
 
