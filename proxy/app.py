@@ -35,6 +35,7 @@ from proxy.metrics import Metrics
 from proxy.observer import Observer
 from proxy.ops import Ops
 from proxy.pipeline import Pipeline
+from proxy.quotakeeper import QuotaKeeper
 from proxy.record import Recorder, RequestLog
 from proxy.rulebook import build_rulebook
 from proxy.services import Rulebook, Services
@@ -73,6 +74,7 @@ class Gate:
         ledger = Ledger(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
         kept = KeptJobs()
         self._keeper = Keeper(kept, ledger)
+        self._quotas = QuotaKeeper(upstream, ledger, self.audit)
         self._desk = Desk(
             ledger, self._limits.slots, self._limits.budgets, _weights(config), self._queued, self._is_taken, kept
         )
@@ -174,6 +176,7 @@ class Gate:
         await self._streams.stop()
         await self.services.observer.stop()
         await self._keeper.stop()
+        await self._quotas.stop()
         await self.services.catalogue.stop()
         await self.public.stop()
         await self.ops.stop()
@@ -290,6 +293,7 @@ class Gate:
         self._desk.ended(job)
         self.metrics.job_ended(job)
         self.audit.job_ended(job)
+        self._quotas.ended(self.services.storage, job.tenant)
         self._streams.announce(job.tenant)
 
     def _refresh_gauges(self) -> None:

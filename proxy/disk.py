@@ -9,7 +9,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -101,13 +101,16 @@ class Disk:
         except OSError:
             return b""
 
-    async def usage_bytes(self, tenant: TenantId) -> int:
-        """What the tenant's files take: uploads, outputs, saved workflows. Counted at most every few seconds; `add` keeps it true between."""
+    async def usage_bytes(self, tenant: TenantId, temp_files: Iterable[str] = (), *, is_fresh: bool = False) -> int:
+        """What the tenant's files take: uploads, outputs, saved workflows, and these of the temp folder.
+
+        Counted at most every few seconds, or now; `add` keeps it true between.
+        """
         # One count at a time: a tenant with many files would take all threads, and everybody's pictures wait for one.
         async with self._turns.of(tenant):
             known = self._usages.get(tenant)
-            if known is None or time.monotonic() - known.read_at_s > _USAGE_FRESH_S:
-                used = await asyncio.to_thread(self._count, tenant)
+            if is_fresh or known is None or time.monotonic() - known.read_at_s > _USAGE_FRESH_S:
+                used = await asyncio.to_thread(self._count, tenant, tuple(temp_files))
                 known = self._usages[tenant] = _Usage(used, time.monotonic())
             return known.used_bytes
 
@@ -143,9 +146,12 @@ class Disk:
     def _roots(self, tenant: TenantId) -> list[Path]:
         return [self.directory / folder.value / Namespace(tenant).root for folder in _STORED]
 
-    def _count(self, tenant: TenantId) -> int:
+    def _count(self, tenant: TenantId, temp_files: Iterable[str] = ()) -> int:
+        temp = self.directory / Folder.TEMP.value
+        previews = (_regular_file(temp, UpstreamPath(name)) for name in temp_files)
         roots = [*self._roots(tenant), self.directory / USERDATA / Namespace(tenant).root]
-        return sum(found.st_size for root in roots for _, found in _files(root))
+        stored = sum(found.st_size for root in roots for _, found in _files(root))
+        return stored + sum(_size_of(file) for file in previews if file is not None)
 
     def _delete_older(self, tenant: TenantId, before_s: float) -> int:
         deleted, failure = 0, None
@@ -229,6 +235,13 @@ def _regular_file(root: Path, path: UpstreamPath) -> Path | None:
     except (OSError, ValueError):
         return None
     return current if stat.S_ISREG(mode) else None
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except OSError:
+        return 0  # deleted meanwhile
 
 
 def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -16,6 +16,7 @@ from proxy.disk import Disk
 from proxy.ledger import Ledger
 
 _SWEEP_INTERVAL_S: Final = 3600.0
+_EVERY_AGE_S: Final = 1e9
 _log = logging.getLogger("comfygate")
 
 
@@ -40,10 +41,23 @@ class Storage:
         quota = self._limits_of(tenant).storage
         if quota is None or self.disk is None:
             return None
-        room = quota - await self.disk.usage_bytes(tenant) - self._held[tenant]
+        room = quota - await self._used_bytes(self.disk, tenant) - self._held[tenant]
         if room <= 0:
             raise self.full(tenant)
         return room
+
+    async def is_full(self, tenant: TenantId) -> bool:
+        """Whether the tenant has no room left, counted now: what waits of its jobs would store more."""
+        quota = self._limits_of(tenant).storage
+        return (
+            quota is not None
+            and self.disk is not None
+            and await self._used_bytes(self.disk, tenant, is_fresh=True) >= quota
+        )
+
+    async def _used_bytes(self, disk: Disk, tenant: TenantId, *, is_fresh: bool = False) -> int:
+        previews = self._ledger.old_temp_files(tenant, -_EVERY_AGE_S)
+        return await disk.usage_bytes(tenant, previews, is_fresh=is_fresh)
 
     @contextmanager
     def hold(self, tenant: TenantId, amount_bytes: int) -> Iterator[None]:

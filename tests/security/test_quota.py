@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxy.standin import StandIn
-from tests.harness import Running, running_gate
+from tests.contract.driver import slow
+from tests.harness import AUDIT_FILE, Running, running_gate
 
 QUOTA = 3_000_000
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 1_000_000
@@ -50,3 +51,28 @@ async def test_what_was_held_is_given_back(gate: Running) -> None:
     for number in range(2):
         assert await upload(gate, number, is_chunked=True) == 200
     assert not +gate.gate.services.storage._held
+
+
+async def set_quota(gate: Running, size: int) -> None:
+    text = gate.config_file.read_text(encoding="utf-8")
+    gate.config_file.write_text(text.replace(f"storage = {QUOTA}", f"storage = {size}"), encoding="utf-8")
+    assert await gate.gate.reload(gate.config_file)
+
+
+async def test_previews_count_and_what_waits_is_cancelled_when_the_tenant_is_full(gate: Running) -> None:
+    await set_quota(gate, 10)
+    first = await gate.json("POST", "/prompt", "mallory", json={"prompt": slow(seconds=1.0, steps=2)})
+    for number in range(3):
+        assert await gate.status("POST", "/prompt", "mallory", json={"prompt": slow(60.0 + number)}) == 200
+    own = await gate.json("POST", "/prompt", "alice", json={"prompt": slow(70.0)})
+    async with asyncio.timeout(60.0):
+        while b'"reason":"storage-full"' not in (gate.config_file.parent / AUDIT_FILE).read_bytes():
+            await asyncio.sleep(0.05)
+        # Whose job is next is the fair queue's to say: one of hers may run, none waits.
+        while (await gate.json("GET", "/queue", "mallory"))["queue_pending"]:
+            await asyncio.sleep(0.05)
+    assert list(await gate.json("GET", "/history", "mallory")) == [first["prompt_id"]]
+    assert await gate.status("POST", "/prompt", "mallory", json={"prompt": slow()}) == 507
+    queue = await gate.json("GET", "/queue", "alice")
+    theirs = [item[1] for part in queue.values() for item in part]
+    assert theirs == [own["prompt_id"]], "a neighbour's jobs stay"
