@@ -13,8 +13,8 @@ MAX_BYTES: Final = 32 * 1024**2
 """Of all frames that wait behind the newest: a client that reads gets every frame, however large. More waits for PATIENCE_S only."""
 PATIENCE_S: Final = 60.0
 """How long the oldest frame may wait while more than MAX_BYTES do: a series of large results takes a while on a slow line."""
-MOST_BYTES: Final = 4 * MAX_BYTES
-"""However short they wait."""
+MOST_BYTES: Final = 2 * MAX_BYTES
+"""However short they wait: a tenant has several sockets, and all that waits is in the gate's memory."""
 MAX_PREVIEW_BYTES: Final = 4 * 1024**2
 """Of previews that wait behind the newest."""
 LARGEST_PREVIEW_BYTES: Final = 512 * 1024

@@ -9,6 +9,8 @@ from proxy.credentials import without_tokens
 
 FRONT_PAGE: Final = "/"
 MAX_TARGET_CHARACTERS: Final = 2048
+_MAX_DEPTH: Final = 64
+"""No path of the gate is deeper, and what leads back from one stands in a header."""
 
 # RFC 3986: what stands raw in a path and a query; so no backslash, quote, space, control or non-ASCII character.
 _TARGET = re.compile(r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@/%\[\]]*)(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@/%\[\]?]*))?")
@@ -24,7 +26,8 @@ def root_of(raw_path: str, public_path: str = "") -> str:
     """
     if public_path:
         return f"{public_path}/"
-    return "../" * (raw_path.partition("?")[0].count("/") - 1) or "./"
+    depth = raw_path.partition("?")[0].count("/") - 1
+    return "../" * min(depth, _MAX_DEPTH) or "./"
 
 
 def local_target(text: str | None) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.pages import local_target
+from proxy.pages.target import root_of
 
 TARGETS: list[tuple[str | None, str]] = [
     (None, "/"),
@@ -93,3 +94,21 @@ def test_no_text_leads_elsewhere(text: str) -> None:
     assert target.isprintable()
     assert target.isascii()
     assert local_target(target) == target
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [
+        ("/", "./"),
+        ("/?a=/b/c", "./"),
+        ("/queue", "./"),
+        ("/gate/me", "../"),
+        ("/a/b/c?x=/", "../../"),
+        ("/a/", "../"),
+        ("*", "./"),
+        ("/" * 5000, "../" * 64),
+    ],
+)
+def test_what_leads_back_to_the_front_page(path: str, root: str) -> None:
+    assert root_of(path) == root
+    assert root_of(path, "/comfy") == "/comfy/"
