@@ -22,6 +22,7 @@ from proxy.config.limits import LimitSettings
 from proxy.config.restart import need_restart
 from proxy.desk import Desk
 from proxy.disk import Disk
+from proxy.eventstream import JobHooks
 from proxy.files import TenantFiles
 from proxy.gatekeeper import Gatekeeper
 from proxy.gatepages import GatePages
@@ -42,7 +43,7 @@ from proxy.services import Rulebook, Services
 from proxy.shelf import Shelf
 from proxy.sockets import GATE_STOPS, Sockets
 from proxy.storage import Storage
-from proxy.streams import EventStreams, JobHooks
+from proxy.streams import EventStreams
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks, on_failure
 from proxy.tempfiles import unseen, written_at
@@ -96,8 +97,10 @@ class Gate:
             reconnect_grace_s=lambda: self.services.rulebook.config.server.reconnect_grace,
             slot=self._socket_slot,
             working=ledger.working_clients,
+            jobs=ledger,
             hooks=JobHooks(self._seen_running, self._seen_ended, ledger.add_temp_files),
         )
+        self._desk.on_unnamed = lambda tenant: self._streams.listen(tenant, ledger.of(tenant))
         self.services = Services(
             rulebook=rulebook,
             upstream=upstream,
@@ -291,6 +294,7 @@ class Gate:
 
     def _ended(self, job: Job) -> None:
         self._desk.ended(job)
+        self._streams.job_ended(job)
         self.metrics.job_ended(job)
         self.audit.job_ended(job)
         self._quotas.ended(self.services.storage, job.tenant)

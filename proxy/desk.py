@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from policy.call import ClaimedJob, ClaimJob, JobNews
 from policy.documents import Kind
 from policy.fairness import FairQueue, Listed
-from policy.principal import Principal
+from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
 from proxy.keptjobs import KeptJobs
 from proxy.ledger import Job, JobState, Ledger, Outcome
@@ -24,6 +24,10 @@ _log = logging.getLogger("comfygate")
 
 async def _is_unknown(prompt_id: str) -> bool:
     return False
+
+
+async def _nobody_listens(tenant: TenantId) -> None:
+    return
 
 
 class Desk:
@@ -47,6 +51,8 @@ class Desk:
         self._is_taken = is_taken
         self._kept = KeptJobs() if kept is None else kept
         self._tasks = Tasks()
+        self.on_unnamed: Callable[[TenantId], Awaitable[None]] = _nobody_listens
+        """Called before a job without a client id goes to ComfyUI: its events are everybody's of the tenant."""
 
     async def stop(self) -> None:
         """What ended jobs have used is counted first."""
@@ -80,6 +86,8 @@ class Desk:
             self.release(job.prompt_id)
             raise
         self._kept.forget(tenant, job.prompt_id)  # of an earlier job of the same id
+        if not wish.client_id:
+            await self.on_unnamed(tenant)
         return ClaimedJob(job.prompt_id, job.number, int(job.claimed_at_s * 1000))
 
     def submitted(self, job: ClaimedJob) -> None:

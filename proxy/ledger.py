@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from policy.namespace import owner_of
+from policy.namespace import Namespace, owner_of
 from policy.principal import TenantId, parse_tenant
+from policy.rules.results import UNNAMED_CLIENT
 from proxy.history import read_entry
 from proxy.jobindex import TenantJobs
 from proxy.tempfiles import Made, TempFiles, WrittenAt, end_of, unseen
 
+MAX_LOOKED_BACK: Final = 50
 MAX_ENDED_JOBS: Final = 10_000
 """What ComfyUI itself keeps in its history, of all tenants together."""
 
@@ -118,11 +120,22 @@ class Ledger:
         """Whose jobs wait or run."""
         return frozenset(job.client_id for job in self._active.values() if job.tenant == tenant and job.client_id)
 
+    def has_unnamed(self, tenant: TenantId) -> bool:
+        """Whether an unfinished job of the tenant's came without a client id."""
+        return any(job.tenant == tenant and not job.client_id for job in self._active.values())
+
+    def last_of(self, tenant: TenantId, client_id: str) -> Job | None:
+        """The job of this client that ended last, when it is among the tenant's newest."""
+        newest = (self._jobs[prompt_id] for prompt_id in reversed(self.of(tenant).finished()[-MAX_LOOKED_BACK:]))
+        return next((job for job in newest if job.client_id == client_id), None)
+
     @property
     def is_busy(self) -> bool:
         return bool(self._active)
 
-    def claim(self, tenant: TenantId, wish: str | None, *, subject: str = "", workflow: str = "") -> Job:
+    def claim(
+        self, tenant: TenantId, wish: str | None, *, subject: str = "", workflow: str = "", client_id: str = ""
+    ) -> Job:
         """Owns a job before it exists upstream. A wished id is kept when it is a canonical UUID that nobody has, or lately had.
 
         SECURITY: that another tenant's job is gone gives its id to nobody else: what still asks for it asks for its own (test_ledger.py).
@@ -131,7 +144,7 @@ class Ledger:
             wish is not None and is_uuid(wish) and not self.knows(wish) and self._retired.get(wish, tenant) == tenant
         )
         prompt_id = wish if wish and is_free else str(uuid.uuid4())
-        job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock())
+        job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock(), client_id=client_id)
         self._add(job)
         return job
 
@@ -163,7 +176,9 @@ class Ledger:
         tenant = _tenant_of(client_id)
         if tenant is None:
             return None
-        job = Job(prompt_id, tenant, number=number, state=state, claimed_at_s=self._clock())
+        own_id = Namespace(tenant).client_id_to_client(client_id) or ""
+        own_id = "" if own_id == UNNAMED_CLIENT else own_id
+        job = Job(prompt_id, tenant, number=number, state=state, claimed_at_s=self._clock(), client_id=own_id)
         self._add(job)
         return job
 

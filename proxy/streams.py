@@ -4,204 +4,41 @@ is always drained, outlives its client for a while, and hands a client that come
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-import aiohttp
 from aiohttp import web
 
 from policy.call import Opaque, UpstreamCall, UpstreamText
 from policy.caller import Caller, OwnJobs, Request
 from policy.namespace import Namespace
 from policy.principal import TenantId
-from policy.rules.events import Event, EventRules, status_frame, to_upstream
-from policy.rules.results import temp_files
+from policy.rules.recall import events_of
+from policy.rules.results import UNNAMED_CLIENT
 from proxy import websocket
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.eventstream import MAX_KEPT_BYTES, EventStream, JobHooks
 from proxy.exchange import Exchange
-from proxy.history import cached_nodes
-from proxy.messagerate import MessageRate
+from proxy.ledger import Job, Ledger
 from proxy.outbox import Frame, Outbox
 from proxy.places import Places, Slot
-from proxy.sockets import TOO_MANY_MESSAGES, UPSTREAM_GONE, Sockets
+from proxy.sockets import Sockets
 from proxy.tasks import Tasks
-from proxy.tempfiles import Made
 from proxy.turns import Turns
 from proxy.upstream import Upstream
 
-MAX_KEPT_EVENTS: Final = 2000
-MAX_KEPT_BYTES: Final = 4 * 1024**2
 MAX_WAITING_STREAMS: Final = 16
 """Of one tenant: streams whose client is gone and may come back."""
 
-_PROGRESS: Final = frozenset({"progress", "progress_state"})
-_ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
+RECALL_LIMIT_S: Final = 10.0
 
-
-class KeptEvents:
-    """The text events of the job that runs, or ran last: what a client that lost its connection may have missed. Bounded."""
-
-    def __init__(self) -> None:
-        self._events: deque[tuple[str, str]] = deque()
-        self._bytes = 0
-
-    def keep(self, kind: str, text: str) -> None:
-        if kind == "execution_start":
-            self._events.clear()
-            self._bytes = 0
-        elif kind in _PROGRESS and self._events and self._events[-1][0] == kind:
-            self._bytes -= len(self._events.pop()[1])  # each tells the whole state: the newest is enough
-        self._events.append((kind, text))
-        self._bytes += len(text)
-        while len(self._events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
-            self._bytes -= len(self._events.popleft()[1])
-
-    def texts(self) -> list[str]:
-        return [text for _, text in self._events]
-
-
-@dataclass(frozen=True, slots=True)
-class JobHooks:
-    """What the streams tell of their tenants' jobs, in the order in which ComfyUI's events say so."""
-
-    started: Callable[[str], None]
-    ended: Callable[[str], None]
-    made_temp_files: Callable[[str, list[str], Made], None]
-
-
-class EventStream:
-    """One upstream socket. At most one client is attached: a second one with the same id takes over, as in ComfyUI."""
-
-    def __init__(
-        self, socket: websocket.UpstreamSocket, names: Namespace, client_id: str, jobs: OwnJobs, hooks: JobHooks
-    ) -> None:
-        self._socket = socket
-        self._rules = EventRules(names, client_id)
-        self._client_id = client_id
-        self._jobs = jobs
-        self._hooks = hooks
-        self._outbox: Outbox | None = None
-        self._kept = KeptEvents()
-        self._cached: tuple[str, frozenset[str]] | None = None
-        self._flags_reply: str | None = None
-        self._rate = MessageRate()
-        self._is_greeted = False
-        self.is_open = True
-        self.is_closing = False
-        """The gate closes it: a client that comes just now gets another one, when this one has ended."""
-        self.ended = asyncio.Event()
-        self.left_at_s = 0.0
-
-    @property
-    def is_attached(self) -> bool:
-        return self._outbox is not None
-
-    def attach(self, outbox: Outbox, *, is_new: bool) -> None:
-        """Sends events there from now on. A client that comes back gets what ComfyUI sends to new sockets alone, and what it missed."""
-        self._outbox = outbox
-        self._rate = MessageRate()
-        if not is_new:
-            self._is_greeted = True
-            outbox.put(Frame(status_frame(self._jobs, self._client_id)))
-            for text in self._kept.texts():
-                outbox.put(Frame(text))
-
-    def detach(self, outbox: Outbox) -> None:
-        if self._outbox is outbox:
-            self._outbox = None
-            self.left_at_s = time.monotonic()
-
-    async def run(self) -> None:
-        """Drains ComfyUI until it closes."""
-        close = UPSTREAM_GONE
-        try:
-            close = await websocket.drain(self._socket, self._deliver)
-        finally:
-            self.is_open = False
-            if self._outbox is not None:
-                self._outbox.close(close if close.code == websocket.TOO_BIG else UPSTREAM_GONE)
-            await self._socket.close()
-            if not self.is_closing:
-                self.ended.set()
-
-    async def from_client(self, data: str | bytes) -> None:
-        """ComfyUI hears one thing from a client: its feature flags, once per upstream socket.
-
-        SECURITY: what a client sends costs time that everybody waits for; above a rate its socket is closed, and once the flags
-        are answered nothing is parsed (tests/security/test_client_messages.py).
-        """
-        if not self._rate.takes(len(data)):
-            if self._outbox is not None:
-                self._outbox.close(TOO_MANY_MESSAGES, at_once=True)
-            return
-        if self._flags_reply is not None:
-            if self._outbox is not None and isinstance(data, str) and '"feature_flags"' in data:
-                self._outbox.put(Frame(self._flags_reply))
-            return
-        message = to_upstream(data) if isinstance(data, str) else None
-        if message is None:
-            return
-        try:
-            await self._socket.send_str(message)
-        except (ConnectionError, aiohttp.ClientError, RuntimeError):
-            return  # ComfyUI is gone: run() sees the same and closes the client
-
-    async def close(self) -> None:
-        self.is_closing = True
-        try:
-            await self._socket.close()
-        finally:
-            self.ended.set()
-
-    def _deliver(self, frame: Frame) -> None:
-        if isinstance(frame.data, bytes):
-            data = self._rules.binary(frame.data, self._jobs)
-            if data is not None and self._outbox is not None:
-                self._outbox.put(Frame(data, frame.is_preview))
-            return
-        event = self._rules.text(frame.data, self._jobs)
-        if event is None:
-            return
-        if event.kind == "feature_flags":
-            self._flags_reply = event.text
-        elif event.kind == "status":
-            if "sid" not in event.data:
-                return  # a broadcast tells that somebody's queue changed: the gate announces the tenant's own changes
-            self._is_greeted = True
-        else:
-            self._tell(event)
-            self._kept.keep(event.kind, event.text)
-            if self._outbox is not None:
-                self._outbox.used_at_s = time.monotonic()
-        if self._outbox is not None:
-            self._outbox.put(Frame(event.text))
-
-    def announce(self) -> None:
-        """The tenant's own count of jobs changed. A socket's first frame is the one with its id, as clients know it from ComfyUI."""
-        if self._outbox is not None and self._is_greeted:
-            self._outbox.put(Frame(status_frame(self._jobs)))
-
-    def _tell(self, event: Event) -> None:
-        """Events come before the observer has asked: what the client does next must find the ledger up to date."""
-        if event.prompt_id is None:
-            return
-        if event.kind == "execution_start":
-            self._hooks.started(event.prompt_id)
-        elif event.kind == "execution_cached":
-            self._cached = (event.prompt_id, cached_nodes(event.data))
-        elif event.kind in _ENDS:
-            self._hooks.ended(event.prompt_id)
-        elif event.kind == "executed" and (names := temp_files(event.data.get("output"))):
-            self._hooks.made_temp_files(event.prompt_id, names, self._made(event))
-
-    def _made(self, event: Event) -> Made:
-        if self._cached is None or self._cached[0] != event.prompt_id:
-            return Made.UNKNOWN  # this socket was opened while the job ran
-        return Made.EARLIER if event.data.get("node") in self._cached[1] else Made.NOW
+_log = logging.getLogger("comfygate")
 
 
 class EventStreams:
@@ -216,8 +53,10 @@ class EventStreams:
         hooks: JobHooks,
         slot: Slot = lambda principal: nullcontext(),
         working: Callable[[TenantId], frozenset[str]] = lambda tenant: frozenset(),
+        jobs: Ledger,
     ) -> None:
         self._upstream = upstream
+        self._jobs = jobs
         self._sockets = sockets
         self._reconnect_grace_s = reconnect_grace_s
         self._hooks = hooks
@@ -248,7 +87,7 @@ class EventStreams:
         self, request: web.BaseRequest, exchange: Exchange, incoming: Request, outbox: Outbox
     ) -> web.StreamResponse:
         client_id = incoming.call.first("clientId")
-        upstream = await self._connect(exchange, None if client_id is None else Opaque(client_id))
+        upstream = await self._connect(None if client_id is None else Opaque(client_id))
         try:
             client = await websocket.accept(request)
         except BaseException:
@@ -265,6 +104,7 @@ class EventStreams:
         caller = incoming.caller
         stream = await self._attach(exchange, caller, client_id, outbox)
         try:
+            await self._catch_up(caller, client_id, stream)
             client = await websocket.accept(request)
             exchange.status, exchange.has_started = 101, True
             with self._sockets.register(caller.principal, outbox):
@@ -273,6 +113,16 @@ class EventStreams:
         finally:
             stream.detach(outbox)
             self._leave(caller, client_id, stream)
+
+    async def _catch_up(self, caller: Caller, client_id: str, stream: EventStream) -> None:
+        """What was submitted before this socket came."""
+        tenant = caller.principal.tenant
+        if self._jobs.has_unnamed(tenant):
+            await self.listen(tenant, caller.jobs)
+        last = self._jobs.last_of(tenant, client_id)
+        ended_s = math.inf if last is None or last.ended_at_s is None else time.time() - last.ended_at_s
+        if last is not None and ended_s < self._reconnect_grace_s():
+            self.job_ended(last)
 
     async def _attach(self, exchange: Exchange, caller: Caller, client_id: str, outbox: Outbox) -> EventStream:
         key = (caller.principal.tenant, client_id)
@@ -285,12 +135,69 @@ class EventStreams:
             elif stream is not None and stream.is_open:
                 stream.attach(outbox, is_new=False)
                 return stream
-            socket = await self._connect(exchange, upstream_id)
-            stream = EventStream(socket, caller.names, client_id, caller.jobs, self._hooks)
+            stream = await self._open(key, upstream_id, caller.names, caller.jobs, exchange)
             stream.attach(outbox, is_new=True)
-            self._streams[key] = stream
-            self._tasks.start(self._run(key, stream), "event stream")
             return stream
+
+    async def _open(
+        self,
+        key: tuple[TenantId, str],
+        upstream_id: UpstreamText,
+        names: Namespace,
+        jobs: OwnJobs,
+        exchange: Exchange | None = None,
+    ) -> EventStream:
+        started_s = time.perf_counter()
+        socket = await self._connect(upstream_id)
+        if exchange is not None:
+            exchange.upstream_s = time.perf_counter() - started_s
+        share = partial(self._share, key[0]) if key[1] == UNNAMED_CLIENT else None
+        stream = self._streams[key] = EventStream(socket, names, key[1], jobs, self._hooks, share)
+        self._tasks.start(self._run(key, stream), "event stream")
+        return stream
+
+    async def listen(self, tenant: TenantId, jobs: OwnJobs) -> None:
+        """Hears the events of the tenant's jobs without a client id, for all its sockets; nothing to do while it has none."""
+        key, names = (tenant, UNNAMED_CLIENT), Namespace(tenant)
+        if not self._named(tenant):
+            return
+        async with self._opening.of(key):
+            stream = self._streams.get(key)
+            if stream is not None and stream.is_closing:
+                await stream.ended.wait()
+            elif stream is not None and stream.is_open:
+                return
+            try:
+                await self._open(key, names.client_id_to_upstream(UNNAMED_CLIENT), names, jobs)
+            except (UpstreamUnavailable, UpstreamTimeout) as error:
+                _log.info("events of jobs without a client id are not heard: %s", error)
+
+    def _named(self, tenant: TenantId) -> list[EventStream]:
+        return [
+            stream
+            for (owner, client_id), stream in self._streams.items()
+            if owner == tenant and client_id != UNNAMED_CLIENT and stream.is_open
+        ]
+
+    def _share(self, tenant: TenantId, kind: str, frame: Frame) -> None:
+        # SECURITY: to the streams of the same tenant alone (tests/matrix/test_unnamed.py).
+        for stream in self._named(tenant):
+            stream.overhear(kind, frame)
+
+    def job_ended(self, job: Job) -> None:
+        """A client that submitted first and opened its socket then is told what it missed."""
+        stream = self._streams.get((job.tenant, job.client_id))
+        if stream is not None and stream.is_open and stream.opened_at_s > job.claimed_at_s:
+            self._tasks.start(self._recall(stream, job), "recall")
+
+    async def _recall(self, stream: EventStream, job: Job) -> None:
+        call = UpstreamCall("GET", (Opaque("history"), Opaque(job.prompt_id)))
+        try:
+            reply = await self._upstream.ask(call, time_limit_s=RECALL_LIMIT_S, max_bytes=MAX_KEPT_BYTES)
+        except (UpstreamUnavailable, UpstreamTimeout):
+            return  # what it missed it finds in its history
+        entry = reply.value.get(job.prompt_id) if isinstance(reply.value, dict) else None
+        stream.recall(job.prompt_id, events_of(entry, job.prompt_id))
 
     async def _run(self, key: tuple[TenantId, str], stream: EventStream) -> None:
         try:
@@ -298,20 +205,21 @@ class EventStreams:
         finally:
             if self._streams.get(key) is stream:
                 del self._streams[key]
+            unnamed = self._streams.get((key[0], UNNAMED_CLIENT))
+            if unnamed is not None and not unnamed.is_attached and not self._named(key[0]):
+                await unnamed.close()
 
-    async def _connect(self, exchange: Exchange, client_id: UpstreamText | None) -> websocket.UpstreamSocket:
+    async def _connect(self, client_id: UpstreamText | None) -> websocket.UpstreamSocket:
         query = () if client_id is None else (("clientId", client_id),)
-        started_s = time.perf_counter()
-        socket = await self._upstream.connect(UpstreamCall("GET", (Opaque("ws"),), query))
-        exchange.upstream_s = time.perf_counter() - started_s
-        return socket
+        return await self._upstream.connect(UpstreamCall("GET", (Opaque("ws"),), query))
 
     def _leave(self, caller: Caller, client_id: str, stream: EventStream) -> None:
         """Keeps the upstream socket for a client that may come back: while a job of its tenant waits or runs, and not for too many."""
-        if stream.is_attached or not stream.is_open:
-            return
         tenant = caller.principal.tenant
-        waiting = [other for (owner, _), other in self._streams.items() if owner == tenant and not other.is_attached]
+        is_shared = client_id == UNNAMED_CLIENT and bool(self._named(tenant))
+        if stream.is_attached or not stream.is_open or is_shared:
+            return
+        waiting = [other for other in self._named(tenant) if not other.is_attached]
         has_work = bool(caller.jobs.pending() or caller.jobs.running())
         delay_s = self._reconnect_grace_s() if has_work and len(waiting) <= MAX_WAITING_STREAMS else 0.0
         self._tasks.start(self._close_later(stream, delay_s), "event stream grace")

@@ -20,10 +20,10 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from proxy.app import Gate
 from proxy.config import load_config
+from proxy.eventstream import EventStream, JobHooks
 from proxy.ledger import Ledger
 from proxy.outbox import Outbox
 from proxy.record import RequestLog
-from proxy.streams import EventStream, JobHooks
 from tests.contract.driver import Socket, images_of, node, previewing, saving, slow
 from tests.matrix.people import NUMBERS, Listener, Tenant, told, unique
 from tests.matrix.world import World

@@ -16,11 +16,12 @@ from policy.caller import Caller, Request
 from policy.namespace import Namespace
 from policy.principal import Role, TenantId
 from proxy import streams, websocket
+from proxy.eventstream import EventStream, JobHooks
 from proxy.exchange import Exchange
 from proxy.ledger import Ledger
 from proxy.outbox import Close, Frame, Outbox
 from proxy.sockets import UPSTREAM_GONE, Sockets
-from proxy.streams import EventStream, EventStreams, JobHooks
+from proxy.streams import EventStreams
 from tests.policy.tenants import caller_of
 from tests.proxy.upstreams import GUARD_S
 
@@ -231,7 +232,9 @@ class Clients:
         self.upstream, self.sockets, self.ledger = FakeUpstream(), Sockets(), ledger
         self.grace_s = grace_s
         upstream: Any = self.upstream
-        self.streams = EventStreams(upstream, self.sockets, reconnect_grace_s=lambda: self.grace_s, hooks=told.hooks)
+        self.streams = EventStreams(
+            upstream, self.sockets, reconnect_grace_s=lambda: self.grace_s, hooks=told.hooks, jobs=ledger
+        )
         self.serving: asyncio.Queue[Outbox] = asyncio.Queue()
         self.accept_fails: Exception | None = None
         monkeypatch.setattr(websocket, "accept", self._accept)
@@ -293,7 +296,7 @@ async def test_without_work_the_socket_goes_with_its_client(make: Make) -> None:
 
 async def test_with_work_it_waits_for_its_client(make: Make, ledger: Ledger) -> None:
     clients = make(grace_s=3600.0)
-    ledger.claim(ALICE, None)
+    ledger.claim(ALICE, None, client_id="other")
     task = clients.open()
     await clients.leave(task, await clients.serving.get())
     again = clients.open()
@@ -309,7 +312,7 @@ async def test_with_work_it_waits_for_its_client(make: Make, ledger: Ledger) -> 
 
 async def test_its_time_is_over_when_nobody_came(make: Make, ledger: Ledger) -> None:
     clients = make(grace_s=0.0)
-    ledger.claim(ALICE, None)
+    ledger.claim(ALICE, None, client_id="other")
     task = clients.open()
     await clients.leave(task, await clients.serving.get())
     await clients.upstream.sockets[0].closed.wait()
@@ -317,7 +320,7 @@ async def test_its_time_is_over_when_nobody_came(make: Make, ledger: Ledger) -> 
 
 async def test_a_client_that_came_back_is_not_closed_for_having_been_away(make: Make, ledger: Ledger) -> None:
     clients = make(grace_s=0.05)
-    ledger.claim(ALICE, None)
+    ledger.claim(ALICE, None, client_id="other")
     task = clients.open()
     await clients.leave(task, await clients.serving.get())
     again = clients.open()
@@ -333,7 +336,7 @@ async def test_a_client_that_came_back_is_not_closed_for_having_been_away(make: 
 async def test_not_too_many_wait(make: Make, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "MAX_WAITING_STREAMS", 2)
     clients = make(grace_s=3600.0)
-    ledger.claim(ALICE, None)
+    ledger.claim(ALICE, None, client_id="other")
     for number in range(4):
         task = clients.open(f"tab{number}")
         await clients.leave(task, await clients.serving.get())

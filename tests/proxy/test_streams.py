@@ -13,8 +13,8 @@ import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, web
 
 from proxy import keyfile
+from proxy.eventstream import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, KeptEvents
 from proxy.standin import StandIn
-from proxy.streams import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, KeptEvents
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like
 
