@@ -1,0 +1,47 @@
+"""The storm of `make storm`, for a moment: shapes and refusals, no times. What it does to a neighbour's times is measured there."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bench import storm
+from policy.principal import TenantId
+from proxy.bodyroom import MAX_TENANT_BYTES
+from proxy.standin import StandIn
+from tests.harness import running_gate
+from tests.policy.test_pictures import picture
+
+MOMENT_S = 2.0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_a_neighbour_is_refused_nothing_while_one_tenant_does_all_that_it_may(
+    tmp_path: Path, comfy: StandIn
+) -> None:
+    base = tmp_path / "comfyui"
+    large = base / "input" / "tenants" / "mallory" / "large.png"
+    large.parent.mkdir(parents=True, exist_ok=True)
+    large.write_bytes(picture("PNG", 1000, 1000))
+    limits = "\n[limits.wild]\nqueued_jobs = 10\n"
+    async with running_gate(tmp_path, comfy.url, upstream_more=f'directory = "{base}"', more=limits) as gate:
+        text = gate.config_file.read_text(encoding="utf-8")
+        gate.config_file.write_text(
+            text.replace("[tenants.mallory]", '[tenants.mallory]\nlimits = "wild"'), encoding="utf-8"
+        )
+        assert await gate.gate.reload(gate.config_file)
+        async with (
+            storm.tenant(gate.url, gate.keys["alice"]) as calm,
+            storm.tenant(gate.url, gate.keys["mallory"]) as wild,
+        ):
+            await asyncio.gather(storm.calm(calm, MOMENT_S), storm.storm(wild, MOMENT_S))
+        services = gate.gate.services
+        assert (set(calm.seen.statuses), dict(calm.seen.failures)) == ({200}, {})
+        assert set(calm.seen.times) == {"GET /queue", "POST /prompt", "socket"}
+        assert set(wild.seen.statuses) <= {200, 400, 408, 413, 429}
+        assert not [kind for kind in wild.seen.failures if kind.startswith("storm")]
+        assert services.kept.held_bytes <= 8 * 1024**2
+        assert services.bodies.held_bytes <= MAX_TENANT_BYTES + 8 * 1024**2
+        assert services.under_way.running(TenantId("mallory")) <= 64
