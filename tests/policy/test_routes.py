@@ -109,6 +109,20 @@ def test_head_is_its_get() -> None:
     assert TABLE.match("HEAD", ("upload", "image")) is None
 
 
+@pytest.mark.parametrize(
+    ("segments", "methods"),
+    [
+        (("queue",), ("GET", "HEAD", "POST")),
+        (("history", "x"), ("GET", "HEAD")),
+        (("interrupt",), ("POST",)),
+        (("assets", "index-abc.js"), ()),
+        (("nowhere", "at-all"), ()),
+    ],
+)
+def test_the_methods_of_a_path(segments: tuple[str, ...], methods: tuple[str, ...]) -> None:
+    assert TABLE.methods(segments) == methods
+
+
 def test_slashes_only_where_the_row_says_so() -> None:
     found = TABLE.match("GET", ("userdata", "workflows/a.json"))
     assert found is not None
