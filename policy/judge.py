@@ -279,16 +279,16 @@ class _Judging:
             return
         class_plan = self.plans[node_id]
         if class_plan.constraints:
+            known = class_plan.undeclared
             for name in names:
-                item = bind_input(class_plan, name)
+                item = known[name] if name in known else bind_input(class_plan, name)
                 if item is not None:
                     self.checks.check_input(node_id, item)
-                for field, value in bind_fields(class_plan, name, inputs[name]):
-                    self.checks.check_value(node_id, field, value)
-        if class_plan.budgets:
-            specs = {**plan.specs, **describe(names)}
-            for budget in bind_budgets(class_plan, plan.specs, names):
-                self.checks.check_budget(node_id, budget, specs)
+                if type(value := inputs[name]) is dict:
+                    for field, found in bind_fields(class_plan, name, value):
+                        self.checks.check_value(node_id, field, found)
+        for budget in bind_budgets(class_plan, plan.specs, names):
+            self.checks.check_budget(node_id, budget, {**plan.specs, **describe(names)})
 
     def _judge_depth(self, deepest: int | None) -> None:
         """Longest chain and cycles; deepest: the former when it is known, and then there are none of the latter."""

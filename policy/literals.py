@@ -36,6 +36,9 @@ def find_literal_fault(value: dict[str, Any] | list[Any], is_list_taken: bool) -
 
 def find_undeclared_fault(value: dict[str, Any] | list[Any]) -> Fault | None:
     """The same for an input that no class declares: ComfyUI takes nothing out of its wrapper there."""
+    items = value.values() if type(value) is dict else value
+    if WRAPPER not in value and not any(type(item) is dict or type(item) is list for item in items):
+        return None
     if type(value) is dict and WRAPPER in value:
         inner = value[WRAPPER]
         return _find_list_fault(inner) if type(inner) is list else _find_nested_fault(inner)

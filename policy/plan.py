@@ -69,7 +69,10 @@ class InputPlan:
 
 @dataclass(frozen=True, slots=True)
 class ClassPlan:
-    """Everything that judging needs to know of a permitted class. undeclared: what binds inputs that it does not declare, as far as known."""
+    """Everything that judging needs to know of a permitted class. undeclared: what binds inputs that it does not declare, as far as known.
+
+    factors: names of inputs that some budget counts.
+    """
 
     node_class: NodeClass
     constraints: Constraints
@@ -80,6 +83,7 @@ class ClassPlan:
     choosers: tuple[tuple[str, frozenset[str]], ...]
     variants: dict[tuple[Any, ...], InputPlan] = field(default_factory=dict)
     undeclared: dict[str, BoundInput | None] = field(default_factory=dict)
+    factors: frozenset[str] = frozenset()
 
     def inputs_for(self, given: Mapping[str, Any]) -> InputPlan:
         """The plan for a node with these inputs: they matter only where a class has dynamic ones."""
@@ -116,6 +120,7 @@ def plan_class(node_class: NodeClass, constraints: Constraints, budgets: Mapping
         ),
         fixed=fixed,
         choosers=tuple(choosers.items()),
+        factors=frozenset(name.rpartition(".")[2] for budget in budgets.values() for name, _ in budget.factors),
     )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from policy.catalogue import Catalogue
+from policy.workflow import is_link
 
 MAX_STEPS: Final = 256
 MAX_TEXT_LENGTH: Final = 1024
@@ -60,7 +61,7 @@ class _Following:
             return None
         if isinstance(value, str):
             return value if len(value) <= MAX_TEXT_LENGTH else None
-        node = self._nodes.get(value[0]) if isinstance(value, list) and len(value) == 2 else None
+        node = self._nodes.get(value[0]) if is_link(value) else None
         return None if node is None else self._result_of(node)
 
     def _result_of(self, node: Mapping[str, Any]) -> str | None:

@@ -15,10 +15,8 @@ MAX_REMEMBERED: Final = 1000
 
 
 def bind_input(plan: ClassPlan, name: str) -> BoundInput | None:
-    """An undeclared input with the lines that bind it by its name, None when there are none."""
+    """An undeclared input with the lines that bind it by its name, None when there are none. Remembered in `plan.undeclared`."""
     known = plan.undeclared
-    if name in known:
-        return known[name]
     lines = plan.constraints.of(plan.node_class.name, name)
     bound = BoundInput(InputSpec(name, "*", None, {}, False), lines) if lines else None
     if len(known) < MAX_REMEMBERED:
@@ -26,22 +24,26 @@ def bind_input(plan: ClassPlan, name: str) -> BoundInput | None:
     return bound
 
 
-def bind_fields(plan: ClassPlan, name: str, value: Any) -> list[tuple[BoundInput, Any]]:
+def bind_fields(plan: ClassPlan, name: str, value: Mapping[str, Any]) -> list[tuple[BoundInput, Any]]:
     """The fields of an object that lines bind, as `*.lora` binds `lora_1: {"lora": …}`, each with its value."""
     found = []
-    for key, item in value.items() if type(value) is dict else ():
-        bound = bind_input(plan, f"{name}.{key}")
+    known = plan.undeclared
+    for key, item in value.items():
+        path = f"{name}.{key}"
+        bound = known[path] if path in known else bind_input(plan, path)
         if bound is not None:
             found.append((bound, item))
         if type(item) is dict:
-            found += bind_fields(plan, f"{name}.{key}", item)
+            found += bind_fields(plan, path, item)
     return found
 
 
 def bind_budgets(plan: ClassPlan, declared: Iterable[str], undeclared: Iterable[str]) -> list[BoundBudget]:
     """The budgets that count an undeclared input of a node."""
-    names = set(undeclared)
-    everything = {*declared, *names}
+    names = {name for name in undeclared if name.rpartition(".")[2] in plan.factors}
+    if not names:
+        return []
+    everything = {*declared, *undeclared}
     return [
         bound
         for key, budget in plan.budgets.items()

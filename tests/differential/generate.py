@@ -57,8 +57,10 @@ class Workflow:
 class Generator:
     """Draws from the classes of one `/object_info`."""
 
-    def __init__(self, object_info: dict[str, Any], seed: int) -> None:
+    def __init__(self, object_info: dict[str, Any], seed: int, folder: str) -> None:
+        """folder: where results go, one that is not there yet."""
         self.info = object_info
+        self.folder = folder
         self.random = random.Random(seed)
         self.sources = sorted(
             name for name in CHEAP - set(OUTPUTS) if name in object_info and object_info[name]["output"]
@@ -117,7 +119,7 @@ class Generator:
             return round(self.random.uniform(max(options.get("min", 0.0), -2.0), min(options.get("max", 2.0), 2.0)), 2)
         if kind == "STRING":
             return (
-                f"d/{self.random.getrandbits(48):x}"
+                f"{self.folder}/{self.random.getrandbits(48):x}"
                 if key == "filename_prefix"
                 else self.random.choice(["", "a cat", "Ω", "x\ny"])
             )
@@ -229,11 +231,13 @@ def a_link_to_nowhere(draw: Generator, prompt: dict[str, Any]) -> None:
 
 
 def a_cycle(draw: Generator, prompt: dict[str, Any]) -> None:
-    for node_id, node in prompt.items():
-        for key, value in node["inputs"].items():
-            if isinstance(value, list) and len(value) == 2 and draw.info[node["class_type"]]["output"]:
-                node["inputs"][key] = [node_id, 0]
-                return
+    """Through inputs that want what the node makes: else the types are what ComfyUI finds first."""
+    for node_id, key in draw._declared(prompt, frozenset({"IMAGE", "MASK", "LATENT"})):
+        entry = draw.info[prompt[node_id]["class_type"]]
+        spec = (entry["input"].get("required") or {}).get(key) or (entry["input"].get("optional") or {})[key]
+        if entry["output"] and entry["output"][0] == spec[0]:
+            prompt[node_id]["inputs"][key] = [node_id, 0]
+            return
 
 
 def a_node_that_nothing_needs(draw: Generator, prompt: dict[str, Any]) -> None:

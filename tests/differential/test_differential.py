@@ -40,7 +40,7 @@ async def permit_everything(world: World) -> None:
 async def test_the_gate_changes_nothing(target: str, tmp_path: Path) -> None:
     async with open_world(tmp_path, real_url=REAL_URL if target == "real" else "") as world:
         await permit_everything(world)
-        draw = Generator((await world.direct.get("/object_info")).json(), SEED)
+        draw = Generator((await world.direct.get("/object_info")).json(), SEED, unique("d"))
         kinds: collections.Counter[str] = collections.Counter()
         differences: list[tuple[int, Workflow, Seen, Seen]] = []
         async with world.direct.socket(unique("sid")) as past, world.alice.socket(unique("sid")) as through:

@@ -158,7 +158,7 @@ def test_codes_of_the_body_and_of_the_gate() -> None:
     with pytest.raises(Violation, match="Try again") as caught:
         run(make_prompt(), catalogue=Catalogue())
     assert caught.value.details == "catalogue-unknown"
-    violation = refused(make_prompt(), client_id=5)
+    violation = refused(make_prompt(), client_id=True)
     assert violation.details.startswith("field-malformed")
     assert violation.reason is Reason.WORKFLOW_MALFORMED
 
@@ -171,7 +171,7 @@ def test_all_faults_are_found_at_once() -> None:
     prompt["9"]["inputs"]["images"] = ["nowhere", 0]
     prompt["6"] = []
     policy = make_policy(inputs={"*.steps": {"max": 50}, "*.batch_size": {"max": 4}})
-    violation = refused(prompt, policy, client_id=5)
+    violation = refused(prompt, policy, client_id=True)
     assert codes(violation) == {
         ("4", None, "class-not-permitted"),
         ("6", None, "node-malformed"),
@@ -217,10 +217,9 @@ def test_spellings_are_other_names(spelling: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "body"),
     [
-        (make_prompt(), {"client_id": 5}),
         (make_prompt(), {"client_id": True}),
-        (make_prompt(), {"extra_data": {"client_id": 5}}),
-        (make_prompt(), {"extra_data": {"client_id": 5}, "client_id": None}),
+        (make_prompt(), {"extra_data": {"client_id": True}}),
+        (make_prompt(), {"extra_data": {"client_id": True}, "client_id": None}),
         (make_prompt(), {"extra_data": "x", "client_id": "c"}),
         (with_node({"class_type": "SaveImage"}), {}),
         (with_node({"class_type": "SaveImage", "inputs": None}), {}),

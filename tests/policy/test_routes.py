@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from policy.principal import Principal, Role, Scope, TenantId
-from policy.routes import AdminsOnly, Body, Prefix, Refused, Route, RouteTable, Unchanged, examples
+from policy.routes import AdminsOnly, Body, Budget, Prefix, Refused, Route, RouteTable, Unchanged, examples
 from policy.table import ROUTES, TABLE
 from policy.violation import Reason, Violation
+from tests.policy.tenants import caller_of, request_of
 
 LISTS = sorted((Path(__file__).parent.parent / "data").glob("routes-*.txt"))
 
@@ -183,3 +184,26 @@ def test_posts_that_carry_a_body_say_so() -> None:
 
 def test_examples_cover_every_prefix() -> None:
     assert list(examples(row(path="/a/{b}/{c...}"))) == ["/a/example/some/file.js", "/api/a/example/some/file.js"]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "budget"),
+    [
+        ("/view", {"filename": "x.png"}, Budget.READ),
+        ("/view", {"filename": "x.png", "preview": "webp"}, Budget.PREVIEW),
+        ("/upload/mask", {}, Budget.UPLOAD),
+        ("/queue", {}, Budget.POLL),
+    ],
+)
+def test_pictures_that_comfyui_makes_have_a_budget_of_their_own(
+    path: str, query: dict[str, str], budget: Budget
+) -> None:
+    method = "POST" if path == "/upload/mask" else "GET"
+    found = TABLE.match(method, tuple(path.strip("/").split("/")))
+    assert found is not None
+    route = found.route
+    assert isinstance(route, Route)
+    assert route.budget_for(request_of(caller_of("alice"), method=method, query=query).call) is budget
+    assert route.makes_picture(request_of(caller_of("alice"), query=query).call) is (
+        budget in (Budget.PREVIEW, Budget.UPLOAD)
+    )

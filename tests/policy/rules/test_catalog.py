@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from policy.call import ClientReply, UpstreamCall
 from policy.caller import Caller, OwnFiles, Request
 from policy.catalogue import read_catalogue
 from policy.rules import catalog as rules
@@ -206,3 +207,17 @@ def test_a_header_of_a_model_is_asked_for() -> None:
     assert rules.view_metadata(request).target == "/view_metadata/loras?filename=a%20b.safetensors"
     nameless = request_of(ALICE, parameters={"folder_name": "loras"})
     assert is_refused(rules.view_metadata, nameless, reason=Reason.NOT_FOUND)
+
+
+@pytest.mark.parametrize("folder", sorted(HIDDEN_FOLDERS))
+def test_a_folder_that_the_gate_hides_is_empty(folder: str) -> None:
+    """Clients ask for all folders that they know, and stop at the first 404."""
+    reply = rules.models_in(model_request(folder))
+    assert isinstance(reply, ClientReply)
+    assert (reply.status, reply.body) == (200, [])
+
+
+def test_a_folder_of_models_is_listed_by_comfyui() -> None:
+    call = rules.models_in(model_request("loras"))
+    assert isinstance(call, UpstreamCall)
+    assert call.target == "/models/loras"

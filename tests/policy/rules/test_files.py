@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from policy.namespace import Folder
-from policy.rules.files import find_file, find_plain, view
+from policy.rules.files import find_file, find_plain, find_source, view
 from policy.violation import Reason
 from tests.policy.names import HOSTILE
 from tests.policy.tenants import Jobs, caller_of, is_refused, request_of
@@ -116,5 +116,7 @@ def test_the_file_is_told_for_reading_it_from_disk() -> None:
     ],
 )
 def test_only_plain_views_are_the_bytes_on_disk(query: dict[str, str], is_plain: bool) -> None:
-    found = find_plain(request_of(ALICE, query={"filename": "x.png"} | query))
-    assert found == ((Folder.OUTPUT, "tenants/alice/x.png") if is_plain else None)
+    request = request_of(ALICE, query={"filename": "x.png"} | query)
+    file = (Folder.OUTPUT, "tenants/alice/x.png")
+    assert find_plain(request) == (file if is_plain else None)
+    assert find_source(request) == (None if is_plain else file)
