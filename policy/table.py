@@ -84,7 +84,7 @@ EXECUTION = (
     _poll("/jobs", Asks(joblist.list_jobs), prefix=Prefix.JOBS, time_limit_s=PATIENT_S, is_large=True),
     _poll("/jobs/{job_id}", Asks(joblist.job), prefix=Prefix.JOBS, is_large=True),
     _row("POST", "/jobs/cancel", SUBMIT, Asks(joblist.cancel_many), prefix=Prefix.JOBS, body=Body.JSON),
-    _row("POST", "/jobs/{job_id}/cancel", SUBMIT, Rewrites(joblist.cancel, joblist.cancelled), prefix=Prefix.JOBS),
+    _row("POST", "/jobs/{job_id}/cancel", SUBMIT, Asks(joblist.cancel), prefix=Prefix.JOBS),
     _poll("/ws", Relays(), admin=Relays()),
 )
 

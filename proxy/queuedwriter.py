@@ -46,6 +46,11 @@ class QueuedWriter:
                 self._write(line)
             except (OSError, ValueError):
                 continue  # a closed log must not take the gate down
-            if self.dropped > self._told and self._lines.empty():
-                self._told, lost = self.dropped, self.dropped - self._told
-                _log.warning("%d lines were not written: what takes them was too slow", lost)
+            if self._lines.empty():
+                self._tell_dropped()
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        if self.dropped > self._told:
+            self._told, lost = self.dropped, self.dropped - self._told
+            _log.warning("%d lines were not written: what takes them was too slow", lost)

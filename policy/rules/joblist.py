@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from policy.call import ClientReply, Dialogue, JobNews, Opaque, UpstreamCall, Work
+from policy.call import ClientReply, Dialogue, JobNews, Opaque, Step, UpstreamCall, Work
 from policy.caller import OwnJobs, Request
 from policy.documents import Document, Kind, keep
 from policy.namespace import Namespace
-from policy.rules.jobs import MAX_ENTRIES, MAX_READ_BYTES, in_batches, job_call, json_call, own_or_absent, passed
+from policy.rules.jobs import (
+    MAX_ENTRIES,
+    MAX_READ_BYTES,
+    find_gone,
+    in_batches,
+    job_call,
+    json_call,
+    own_or_absent,
+    passed,
+)
 from policy.rules.overtime import mark_row
 from policy.rules.results import (
     extra_data_to_client,
@@ -238,14 +247,21 @@ def keep_job(value: Any, prompt_id: str, names: Namespace) -> Document | None:
     return keep(Kind.JOB, row)
 
 
-def cancel(request: Request) -> UpstreamCall:
+def cancel(request: Request) -> Dialogue:
     """POST /api/jobs/{job_id}/cancel."""
     prompt_id = own_or_absent(request, request.call.parameters["job_id"])
-    return UpstreamCall("POST", (Opaque("api"), Opaque("jobs"), prompt_id, Opaque("cancel")))
+    reply = yield UpstreamCall("POST", (Opaque("api"), Opaque("jobs"), prompt_id, Opaque("cancel")))
+    if reply.status != 200:
+        return passed(reply)
+    return (yield from _cancelled(reply.value, [prompt_id], request))
 
 
-def cancelled(value: Any, request: Request) -> Any:
-    return {"cancelled": isinstance(value, dict) and value.get("cancelled") is True}
+def _cancelled(value: Any, own: Sequence[str], request: Request) -> Generator[Step, Any, ClientReply]:
+    waited = [prompt_id for prompt_id in request.caller.jobs.pending() if prompt_id in own]
+    gone = yield from find_gone(waited)
+    is_cancelled = isinstance(value, dict) and value.get("cancelled") is True
+    news = tuple(JobNews(prompt_id, has_ended=True) for prompt_id in gone)
+    return ClientReply(body={"cancelled": is_cancelled}, news=news)
 
 
 def cancel_many(request: Request) -> Dialogue:
@@ -264,7 +280,7 @@ def cancel_many(request: Request) -> Dialogue:
         return _bad("job_ids must be a list")
     if invalid:
         return ClientReply(400, {"error": "job_ids contains invalid id(s)", "invalid_ids": invalid})
-    return ClientReply(body=cancelled(reply.value, request))
+    return (yield from _cancelled(reply.value, own, request))
 
 
 def _is_uuid(value: Any) -> bool:

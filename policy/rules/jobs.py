@@ -163,9 +163,22 @@ def _delete(request: Request, route: str, own: Sequence[str]) -> Dialogue:
     reply = yield json_call("POST", (route,), {"delete": chosen})
     if reply.status != 200:
         return passed(reply)
-    # What waits is taken out of the queue while it is read; what ended is gone from the history without a word.
-    gone = chosen if route == "history" else ()
-    return replace(EMPTY, news=tuple(JobNews(prompt_id, is_deleted=True) for prompt_id in gone))
+    if route == "history":
+        return replace(EMPTY, news=tuple(JobNews(prompt_id, is_deleted=True) for prompt_id in chosen))
+    gone = yield from find_gone(chosen)
+    return replace(EMPTY, news=tuple(JobNews(prompt_id, has_ended=True) for prompt_id in gone))
+
+
+def find_gone(prompt_ids: Sequence[str]) -> Generator[Step, Any, list[str]]:
+    """Of jobs that waited, those that ComfyUI has no more: one that began to run meanwhile was not taken out.
+
+    Asked before the answer, so that a client which then lists its queue does not find what it has just deleted.
+    """
+    gone: list[str] = []
+    for batch in in_batches(prompt_ids):
+        replies = yield tuple(job_call(prompt_id) for prompt_id in batch)
+        gone += [prompt_id for prompt_id, reply in zip(batch, replies, strict=True) if reply.status == 404]
+    return gone
 
 
 def interrupt(request: Request) -> Dialogue:

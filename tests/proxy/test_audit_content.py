@@ -159,16 +159,18 @@ async def test_keys_and_reloads(gate: Running) -> None:
 
 
 async def test_refused_routes(gate: Running) -> None:
-    calls = [("POST", "/internal/folder_paths", 404), ("GET", "/system_stats", None), ("POST", "/free", 403)]
+    calls = [("POST", "/internal/folder_paths", 405), ("GET", "/system_stats", None), ("POST", "/free", 403)]
     for method, path, expected in calls:
         status = await gate.status(method, path, "mallory")
         assert expected is None or status == expected, path
     assert await gate.status("GET", "/queue", "mallory") == 200
     foreign = {"Origin": "https://evil.example"}
-    assert await gate.status("GET", "/free", "mallory") == 404
+    assert await gate.status("GET", "/free", "mallory") == 405
     assert await gate.status("POST", "/queue", "mallory", json={}, headers=foreign) in (200, 403)
     refused = entries(gate, "refused")
     assert {(entry["tenant"], entry["subject"]) for entry in refused} == {("mallory", key_id(gate, "mallory"))}
     assert ("POST /free", "admins-only") in {(entry["route"], entry["reason"]) for entry in refused}
+    assert await gate.status("GET", "/no/such", "mallory") == 404
+    refused = entries(gate, "refused")
     assert ("unlisted", "route-unlisted") in {(entry["route"], entry["reason"]) for entry in refused}
     assert "GET /queue" not in {entry["route"] for entry in refused}

@@ -315,7 +315,7 @@ async def test_says_once_that_comfyui_is_down(
     assert not observer.is_connected
     await observer.stop()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "127.0.0.1:9 does not answer" in caplog.text
+    assert "does not answer at http://127.0.0.1:9" in caplog.text
 
 
 async def test_looks_now_and_then_without_being_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,6 @@ UNLISTED = (
     "/api/api/prompt",
     "/assets",
     "/ws/x",
-    "/gate",
     "/gate/",
     "/gate/me/x",
     "/gate/metrics",

@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from proxy import messagerate, streams
+from proxy import eventstream, messagerate
 from proxy.messagerate import BYTES, BYTES_PER_S, MESSAGES, MESSAGES_PER_S, MessageRate
 from tests.harness import Running
 from tests.proxy.upstreams import GUARD_S
@@ -46,7 +46,7 @@ async def test_nothing_is_parsed_once_the_flags_are_answered(gate: Running, monk
         await socket.receive()
         await socket.send_str(FLAGS)
         first = (await socket.receive()).data
-        monkeypatch.setattr(streams, "to_upstream", lambda frame: pytest.fail("parsed"))
+        monkeypatch.setattr(eventstream, "to_upstream", lambda frame: pytest.fail("parsed"))
         await socket.send_str("[" * 1000)
         await socket.send_str(FLAGS)
         assert (await socket.receive()).data == first

@@ -61,7 +61,7 @@ async def test_one_tenant_takes_one_thread(tmp_path: Path, monkeypatch: pytest.M
     lock = threading.Lock()
     entered = threading.Semaphore(0)
 
-    def work(self: Any, tenant: TenantId) -> Any:
+    def work(self: Any, tenant: TenantId, *more: Any) -> Any:
         nonlocal running, most
         with lock:
             running += 1

@@ -40,7 +40,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What of a clone takes part in an installation."""
-    for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE", "requirements.lock", "requirements-dev.lock"):
+    for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE", "config.toml", RUNTIME.name, EVERYTHING.name):
         shutil.copy(ROOT / name, tmp_path)
     for package in ("proxy", "policy"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

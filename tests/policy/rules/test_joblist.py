@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClientReply, UpstreamReply
+from policy.call import ClientReply, JobNews, UpstreamReply
 from policy.caller import Request
 from policy.documents import Document, Kind
 from policy.rules import joblist as rules
@@ -233,7 +233,10 @@ def test_a_neighbours_job_is_asked_for_as_one_that_is_not_there(prompt_id: str) 
     steps, reply = drive(rules.job(ask(parameters={"job_id": prompt_id})), reply_of({"error": "Job not found"}, 404))
     assert [step.target for step in steps] == [f"/api/jobs/{ABSENT_JOB}"]
     assert reply == ClientReply(404, b'{"error": "Job not found"}')
-    assert rules.cancel(ask(parameters={"job_id": prompt_id})).target == f"/api/jobs/{ABSENT_JOB}/cancel"
+    told = {"cancelled": False}
+    steps, reply = drive(rules.cancel(ask(parameters={"job_id": prompt_id})), reply_of(told))
+    assert [step.target for step in steps] == [f"/api/jobs/{ABSENT_JOB}/cancel"]
+    assert reply == ClientReply(body=told)
 
 
 def test_an_answer_about_another_job_is_none() -> None:
@@ -242,20 +245,29 @@ def test_an_answer_about_another_job_is_none() -> None:
 
 
 def test_ones_own_job_is_cancelled() -> None:
-    call = rules.cancel(ask(parameters={"job_id": RUNNING}))
-    assert (call.method, call.target) == ("POST", f"/api/jobs/{RUNNING}/cancel")
-    assert [rules.cancelled(value, ask()) for value in ({"cancelled": True}, {"cancelled": 1}, None)] == [
-        {"cancelled": True},
-        {"cancelled": False},
-        {"cancelled": False},
-    ]
+    for value, is_cancelled in (({"cancelled": True}, True), ({"cancelled": 1}, False), (None, False)):
+        steps, reply = drive(rules.cancel(ask(parameters={"job_id": RUNNING})), reply_of(value))
+        assert [(step.method, step.target) for step in steps] == [("POST", f"/api/jobs/{RUNNING}/cancel")]
+        assert reply == ClientReply(body={"cancelled": is_cancelled})
+    broken = drive(rules.cancel(ask(parameters={"job_id": RUNNING})), reply_of(None, 500))[1]
+    assert broken.status == 500
+
+
+@pytest.mark.parametrize(("status", "is_gone"), [(404, True), (200, False)])
+def test_a_waiting_job_that_is_cancelled_is_in_no_list_afterwards(status: int, is_gone: bool) -> None:
+    """One that began to run meanwhile is not taken out."""
+    answers = [reply_of({"cancelled": True}), [reply_of({}, status)]]
+    steps, reply = drive(rules.cancel(ask(parameters={"job_id": WAITING})), *answers)
+    assert [call.target for call in steps[1]] == [f"/api/jobs/{WAITING}"]
+    assert reply.news == ((JobNews(WAITING, has_ended=True),) if is_gone else ())
 
 
 @pytest.mark.parametrize(
     ("job_ids", "own"), [([RUNNING, FOREIGN, uuid_of(99)], [RUNNING]), ([FOREIGN], []), ([], []), ([WAITING, WAITING], [WAITING, WAITING])]
 )  # fmt: skip
 def test_a_batch_cancels_ones_own(job_ids: list[str], own: list[str]) -> None:
-    steps, reply = drive(rules.cancel_many(ask(document={"job_ids": job_ids})), reply_of({"cancelled": bool(own)}))
+    answers = [reply_of({"cancelled": bool(own)}), *[[reply_of({}, 404)] for _ in {*own} & {WAITING}]]
+    steps, reply = drive(rules.cancel_many(ask(document={"job_ids": job_ids})), *answers)
     assert steps[0].target == "/api/jobs/cancel"
     assert sent(steps[0]) == {"job_ids": own}
     assert reply == ClientReply(body={"cancelled": bool(own)})

@@ -121,10 +121,20 @@ def test_beyond_the_bound_a_job_is_listed_without_its_workflow(monkeypatch: pyte
     ],
 )
 def test_only_ones_own_jobs_are_deleted(rule: Any, route: str, document: Any, chosen: list[str]) -> None:
-    steps, reply = drive(rule(ask(document=document)), reply_of(None))
-    assert [step.target for step in steps] == [route]
+    asked = [[reply_of({}, 404) for _ in chosen]] if chosen and route == "/queue" else []
+    steps, reply = drive(rule(ask(document=document)), reply_of(None), *asked)
+    assert steps[0].target == route
     assert sent(steps[0]) == {"delete": chosen}
+    assert [call.target for batch in steps[1:] for call in batch] == [f"/api/jobs/{job}" for job in chosen if asked]
     assert reply == EMPTY
+    assert {news.prompt_id for news in reply.news} == set(chosen)
+    assert all(news.has_ended is (route == "/queue") for news in reply.news)
+
+
+def test_a_job_that_began_to_run_meanwhile_is_not_taken_out() -> None:
+    replies = [reply_of({}, 404), reply_of({"status": "in_progress"})]
+    reply = drive(rules.edit_queue(ask(document={"clear": True})), reply_of(None), replies)[1]
+    assert [news.prompt_id for news in reply.news] == [WAITING]
 
 
 @pytest.mark.parametrize("document", [None, [], "x", {"delete": "abc"}, {"delete": {"a": 1}}])
