@@ -24,13 +24,12 @@ from policy.routes import (
     always,
     unchanged,
 )
-from policy.rules import catalog, described, files, joblist, jobs, prompt, settings, uploads, userdata
+from policy.rules import catalog, described, files, joblist, jobs, logs, prompt, settings, uploads, userdata
 
 SUBMIT, READ_JOBS = Scope.JOBS_SUBMIT, Scope.JOBS_READ
 READ_FILES, WRITE_FILES = Scope.FILES_READ, Scope.FILES_WRITE
 CATALOG = Scope.CATALOG_READ
 
-_LOGS = AdminsOnly("the log shows every tenant's work")
 _ASSETS = AdminsOnly("ComfyUI's asset store cannot be kept apart between tenants")
 _NAMED_FILE = frozenset({"file"})
 
@@ -190,9 +189,16 @@ CATALOGUE = (
 )
 
 INSIDE = (
-    _row("GET", "/internal/logs", READ_JOBS, _LOGS, prefix=Prefix.BARE),
-    _row("GET", "/internal/logs/raw", READ_JOBS, _LOGS, prefix=Prefix.BARE),
-    _row("PATCH", "/internal/logs/subscribe", READ_JOBS, _LOGS, prefix=Prefix.BARE, body=Body.JSON),
+    _row("GET", "/internal/logs", READ_JOBS, Rewrites(logs.text, None), prefix=Prefix.BARE),
+    _row("GET", "/internal/logs/raw", READ_JOBS, Rewrites(logs.entries, None), prefix=Prefix.BARE),
+    _row(
+        "PATCH",
+        "/internal/logs/subscribe",
+        READ_JOBS,
+        Rewrites(logs.subscribe, None),
+        prefix=Prefix.BARE,
+        body=Body.JSON,
+    ),
     _shared("/internal/folder_paths", Rewrites(unchanged, catalog.folder_paths), prefix=Prefix.BARE),
 )
 
