@@ -11,7 +11,7 @@ from pathlib import Path
 def names() -> list[str]:
     """The modules beside this one that have a `main`."""
     # The soak lasts an hour, the storm minutes: `make soak` and `make storm` run them.
-    left_out = {"__main__", "soak", "storm"}
+    left_out = {"__main__", "probed", "soak", "storm"}
     found = [
         module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name not in left_out
     ]

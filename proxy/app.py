@@ -301,6 +301,7 @@ class Gate:
         self._streams.announce(job.tenant)
 
     def _refresh_gauges(self) -> None:
+        self.services.recorder.count_dropped()
         observer = self.services.observer
         self.metrics.upstream_up.set(observer.is_connected)
         self.metrics.worker_stuck.set(observer.is_worker_stuck)

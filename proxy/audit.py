@@ -65,6 +65,11 @@ class AuditTrail:
         if self._file is not None:
             self._lines = QueuedWriter(self._write)
 
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written since the start, as the disk was too slow."""
+        return 0 if self._lines is None else self._lines.dropped
+
     def close(self) -> None:
         self._is_open = False
         if self._lines is not None:

@@ -68,6 +68,12 @@ class Metrics:
         self.task_failures = self._counter(
             "task_failures", "Background tasks that failed and were started again.", "task"
         )
+        self.log_lines_dropped = self._counter(
+            "log_lines_dropped", "Lines that were not written, since what takes them was too slow.", "sink"
+        )
+        self._dropped = {"log": 0, "audit": 0}
+        for sink in self._dropped:
+            self.log_lines_dropped.labels(sink)
         self.limit_store_up = self._gauge("limit_store_up", "1 while limits are counted where the configuration says.")
         self.limit_store_up.set(1)
         self.config_reloads = self._counter("config_reloads", "Changed configurations, by result.", "result")
@@ -143,6 +149,12 @@ class Metrics:
         self.jobs.clear()
         for (tenant, state), number in counts.items():
             self.jobs.labels(tenant, state).set(number)
+
+    def lines_dropped(self, **totals: int) -> None:
+        """Lines lost since the start, by sink: `log` or `audit`."""
+        for sink, total in totals.items():
+            self.log_lines_dropped.labels(sink).inc(total - self._dropped[sink])
+            self._dropped[sink] = total
 
     def set_keys(self, keys: Iterable[KeySettings]) -> None:
         """The keys of the configuration in force that expire."""

@@ -16,6 +16,7 @@ from proxy.exchange import Exchange
 from proxy.metrics import Metrics
 from proxy.queuedwriter import QueuedWriter
 from proxy.refusals import RecentRefusals
+from proxy.sampling import Sampler
 
 
 class RequestLog:
@@ -25,10 +26,20 @@ class RequestLog:
         """lines: what writes to the stream in the place of the caller, who would wait for its reader."""
         self._stream = stream
         self._style = style
+        self._lines = lines
+        self._sampler = Sampler()
         self._put = self._write if lines is None else lines.put
 
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written since the start."""
+        return 0 if self._lines is None else self._lines.dropped
+
     def write(self, exchange: Exchange) -> None:
-        line = self._json(exchange) if self._style == "json" else self._text(exchange)
+        left_out = self._sampler.left_out(exchange)
+        if left_out is None:
+            return
+        line = self._json(exchange, left_out) if self._style == "json" else self._text(exchange, left_out)
         try:
             self._put(line)
         except (OSError, ValueError):
@@ -38,13 +49,15 @@ class RequestLog:
         self._stream.write(line)
         self._stream.flush()
 
-    def _json(self, exchange: Exchange) -> bytes:
-        return orjson.dumps(_fields(exchange), option=orjson.OPT_APPEND_NEWLINE)
+    def _json(self, exchange: Exchange, left_out: int) -> bytes:
+        more = {"left_out": left_out} if left_out else {}
+        return orjson.dumps(_fields(exchange) | more, option=orjson.OPT_APPEND_NEWLINE)
 
-    def _text(self, exchange: Exchange) -> bytes:
+    def _text(self, exchange: Exchange, left_out: int) -> bytes:
         who = f"{exchange.principal.tenant}/{exchange.principal.subject}" if exchange.principal else "-"
         colour = "32" if exchange.status < 400 else "33" if exchange.status < 500 else "31"
         why = f" {exchange.reason}" if exchange.reason else ""
+        why += f" (and {left_out} more before)" if left_out else ""
         return (
             f"{time.strftime('%H:%M:%S')} \x1b[{colour}m{exchange.status}\x1b[0m {exchange.route} {who} "
             f"{exchange.elapsed_s * 1000:.1f} ms{why} [{exchange.request_id}]\n"
@@ -65,6 +78,10 @@ class Recorder:
         self._log.write(exchange)
         self._audit.exchange(exchange)
         self.refusals.add(exchange)
+
+    def count_dropped(self) -> None:
+        """Just before a scrape."""
+        self._metrics.lines_dropped(log=self._log.dropped, audit=self._audit.dropped)
 
     def record_late(self, exchange: Exchange) -> None:
         """A submission whose client had left has ended: the trail alone had to wait for that."""

@@ -10,9 +10,10 @@ from policy.principal import Principal
 from policy.routes import Budget
 from proxy.config import Config
 from proxy.limits.allotment import Allotment, Allowance
+from proxy.limits.brake import Brake
 from proxy.limits.budgets import Budgets
 from proxy.limits.logins import Logins
-from proxy.limits.rates import Limiter, RateHeaders
+from proxy.limits.rates import Limiter, RateExceeded, RateHeaders
 from proxy.limits.redisurl import check_redis_url, try_redis
 from proxy.limits.slots import Slots
 from proxy.limits.store import SharedStore
@@ -41,6 +42,7 @@ class Limits:
         )
         self.allotment = Allotment(settings, *_names(config))
         self.limiter = Limiter(self.allotment, self.store)
+        self.brake = Brake()
         self.logins = Logins(settings.logins, self.store)
         self.slots = Slots(self.allotment, self.store, max_connections=config.server.max_connections)
         self.budgets = Budgets(self.allotment, config.resolve(config.server.state_dir) / USAGE_FILE, self.store)
@@ -67,7 +69,11 @@ class Limits:
         self.slots.max_connections = config.server.max_connections
 
     async def acquire(self, principal: Principal, budget: Budget) -> RateHeaders:
-        return await self.limiter.acquire(principal, budget)
+        try:
+            return await self.limiter.acquire(principal, budget)
+        except RateExceeded:
+            await self.brake.refused(principal)
+            raise
 
     async def spend_bytes(self, principal: Principal, amount: int) -> None:
         await self.limiter.spend_bytes(principal, amount)

@@ -162,3 +162,12 @@ async def test_parts_as_clients_send_them(world: World) -> None:
         assert (await world.alice.post("/upload/image", data=body(coded), headers=CONTENT_TYPE)).status == 400
     differing = body(field("type", "input"), part('name="type"; filename="t"', b"output"), parts[-1])
     assert (await world.alice.post("/upload/image", data=differing, headers=CONTENT_TYPE)).status == 400
+
+
+async def test_a_folder_that_is_none_of_models_is_empty_whatever_lies_in_it(world: World) -> None:
+    """Clients ask for all folders that they know, and stop at the first 404; nothing but the status and the list may differ from an empty one."""
+    for folder in ("custom_nodes", "configs"):
+        for prefix in ("", "/api"):
+            answer = await world.mallory.get(f"{prefix}/models/{folder}")
+            assert (answer.status, answer.json()) == (200, [])
+        assert (await world.mallory.get(f"/experiment/models/{folder}")).json() == []

@@ -12,8 +12,9 @@ import pytest
 
 from proxy.audit import AuditTrail, read_trail
 from proxy.exchange import Exchange
+from proxy.metrics import Metrics
 from proxy.queuedwriter import QueuedWriter
-from proxy.record import RequestLog
+from proxy.record import Recorder, RequestLog
 
 
 def test_a_pipe_that_nobody_reads_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -36,6 +37,22 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody(caplog: pytest.LogCaptureFixtu
         closing.join(30.0)
     assert read == number - dropped
     assert f"{dropped} lines were not written" in caplog.text
+
+
+def test_lost_lines_are_counted_by_their_sink(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb", buffering=0) as stream:
+        lines = QueuedWriter(stream.write, max_lines=10)
+        log, metrics = RequestLog(stream, "json", lines), Metrics()
+        recorder = Recorder(metrics, log, AuditTrail(tmp_path / "audit.jsonl", max_bytes=2000, keep=1))
+        recorder.count_dropped()
+        assert b'comfygate_log_lines_dropped_total{sink="log"} 0.0' in metrics.render()
+        while lines.dropped < 3:
+            log.write(Exchange("GET", "id", "127.0.0.1"))
+        recorder.count_dropped()
+        recorder.count_dropped()
+        assert b'comfygate_log_lines_dropped_total{sink="log"} 3.0' in metrics.render()
+        assert b'comfygate_log_lines_dropped_total{sink="audit"} 0.0' in metrics.render()
 
 
 def test_a_reader_that_is_stuck_does_not_hold_up_the_end() -> None:
