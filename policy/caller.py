@@ -60,7 +60,8 @@ class OwnFiles:
 class Caller:
     """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/".
 
-    upload_types: kinds of files that may be uploaded, as the configuration names them. now: the local time, for dates in names.
+    upload_types: kinds of files that may be uploaded, as the configuration names them. now: the local time, for dates in names. has_account_menu: the web UI
+    gets the gate's own extension.
     """
 
     principal: Principal
@@ -73,6 +74,7 @@ class Caller:
     shared_inputs: tuple[str, ...] = ()
     upload_types: frozenset[str] = frozenset({"image", "audio", "video", "mask"})
     max_picture_pixels: int = 100_000_000
+    has_account_menu: bool = True
     documents: OwnDocuments = field(default_factory=NoDocuments)
 
 

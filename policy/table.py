@@ -159,6 +159,8 @@ USERS = (
     ),
 )
 
+_EXTENSIONS = Rewrites(unchanged, catalog.extensions)
+
 CATALOGUE = (
     _shared("/object_info", Describes(described.describe_all), needs_catalogue=True, needs_files=True),
     _shared(
@@ -183,7 +185,7 @@ CATALOGUE = (
     _shared("/workflow_templates"),
     _shared("/workflow_templates/{pack}/{file...}", prefix=Prefix.API),
     _shared("/i18n"),
-    _shared("/extensions"),
+    _shared("/extensions", _EXTENSIONS, admin=_EXTENSIONS),
     _shared("/features", Rewrites(unchanged, catalog.features)),
     _shared("/system_stats", Rewrites(unchanged, catalog.system_stats), caching=Caching.PRIVATE),
 )

@@ -1,4 +1,7 @@
-"""The gate's own paths, under /gate/: login, logout, who am I, alive. The only paths of the public listener that need no credential."""
+"""The gate's own paths, under /gate/: login, logout, who am I, alive, a script for the web UI.
+
+Only here a path of the public listener needs no credential.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from proxy.answers import is_navigation, reply_with
 from proxy.apikeys import KeyPrincipal
 from proxy.errors import Unauthenticated
 from proxy.exchange import Exchange
+from proxy.pages.account import account_script
 from proxy.pages.document import redirect
 from proxy.pages.login import LoginPages, login_page, login_redirect, storage_page
 from proxy.pages.me import MeView, me_json, me_page, wants_html
@@ -36,6 +40,7 @@ _METHODS: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
     ("login",): ("GET", "HEAD", "POST"),
     ("logout",): ("POST",),
     ("storage",): ("POST",),
+    ("account.js",): ("GET", "HEAD"),
     ("me",): ("GET", "HEAD"),
     ("health",): ("GET", "HEAD"),
 }
@@ -52,7 +57,8 @@ class GatePages:
         self, request: web.BaseRequest, exchange: Exchange, segments: tuple[str, ...], query: Query
     ) -> web.StreamResponse:
         methods = _METHODS.get(segments[1:])
-        if methods is None:
+        is_off = segments[1:] == ("account.js",) and not self._get().rulebook.config.server.account_menu
+        if methods is None or is_off:
             await self._authenticate(request, exchange, query)
             raise Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
         exchange.route = f"{'GET' if request.method == 'HEAD' else exchange.method} /gate/{segments[1]}"
@@ -61,6 +67,8 @@ class GatePages:
         match segments[1]:
             case "health":
                 return reply_with(exchange, ClientReply(200, {"status": "ok"}))
+            case "account.js":
+                return reply_with(exchange, account_script())
             case "me":
                 return await self._me(request, exchange, query)
             case "logout":

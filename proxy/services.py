@@ -144,5 +144,6 @@ class Services:
             shared_inputs=self.rulebook.config.upstream.shared_inputs,
             upload_types=frozenset(self.rulebook.config.upstream.upload_types),
             max_picture_pixels=self.rulebook.config.server.max_picture_pixels,
+            has_account_menu=self.rulebook.config.server.account_menu,
             documents=self.kept.of(principal.tenant),
         )

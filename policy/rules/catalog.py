@@ -17,6 +17,8 @@ from policy.workflow_files import FileUse, file_inputs
 # Not models: source files of the server, its configuration, and data sets that tenants saved.
 HIDDEN_FOLDERS: Final = frozenset({"custom_nodes", "datasets", "configs"})
 
+ACCOUNT_SCRIPT: Final = "/gate/account.js"
+
 _SYSTEM_KEYS = (
     "os",
     "ram_total",
@@ -179,6 +181,15 @@ def features_to_client(value: Any) -> dict[str, Any]:
         return {}
     kept = {key: item for key, item in value.items() if key != "extension"}
     return kept | {"assets": False} if "assets" in kept else kept
+
+
+def extensions(value: Any, request: Request) -> Any:
+    """GET /extensions: the scripts that the web UI loads, and the gate's own where it is wanted.
+
+    It lies under /gate/, which never leads to ComfyUI: no pack can stand in its place.
+    """
+    listed = [path for path in (value if isinstance(value, list) else []) if path != ACCOUNT_SCRIPT]
+    return [*listed, ACCOUNT_SCRIPT] if request.caller.has_account_menu else listed
 
 
 def model_folders(value: Any, request: Request) -> Any:

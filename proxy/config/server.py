@@ -62,6 +62,7 @@ class ServerSettings(Settings):
         IPv6Network("::1/128"),
     )
     share_web_ui: bool = False
+    account_menu: bool = True
     cors_origins: tuple[Annotated[str, BeforeValidator(parse_origin)], ...] = ()
     max_prompt_bytes: Size = 8 * 1024**2
     max_upload_bytes: Size = 100 * 1024**2

@@ -20,6 +20,7 @@ _SIGN_OUT_WARNING: Final = (
     '<p class="quiet small">Signing out removes what this browser keeps of your work: save open workflows first. '
     "What is saved stays on the server.</p>"
 )
+_NO_SESSION: Final = '<p class="quiet small">You came with a key or by another login, not by the sign-in page: there is nothing to sign out of here.</p>'
 MAX_SHOWN: Final = 5
 """Violations of one refusal on the page; programs get all that are kept."""
 _WITH_TIME: Final = "%Y-%m-%d %H:%M UTC"
@@ -103,7 +104,7 @@ def me_page(view: MeView) -> ClientReply:
         if view.refusals
         else '<p class="quiet">None since the gate was started.</p>',
         logout=_LOGOUT if view.session_ends_at_s else "",
-        warning=_SIGN_OUT_WARNING if view.session_ends_at_s else "",
+        warning=_SIGN_OUT_WARNING if view.session_ends_at_s else _NO_SESSION,
     )
     return document(view.tenant, content, is_wide=True, headers=(_VARY,))
 

@@ -48,6 +48,7 @@ _RELAYED: Final = "a WebSocket that carries one's own events only"
 _WORDS: Final = {
     "catalog.described_model_folders": "model folders without the server's paths",
     "catalog.described_models": "models of a folder, without the server's paths",
+    "catalog.extensions": "scripts of the web UI and its extensions, and the gate's own one for its menu",
     "catalog.folder_paths": "names of model folders, not where they lie",
     "catalog.features": "the server's features, without the Manager and the asset store",
     "catalog.in_model_folder": "models are shared; folders that hold no models answer 404",

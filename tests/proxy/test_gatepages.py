@@ -226,3 +226,10 @@ async def test_the_storage_is_not_marked_for_strangers_and_foreign_pages(gate: R
     session = await session_of(gate)
     foreign = {**session, "Origin": "https://evil.example"}
     assert await gate.status("POST", "/gate/storage", None, headers=foreign) == 403
+
+
+async def test_who_came_without_a_session_is_told_why_there_is_no_signing_out(gate: Running) -> None:
+    async with gate.call("GET", "/gate/me", "alice", headers={"Accept": "text/html"} | gate.headers("alice")) as answer:
+        text = await answer.text()
+    assert "there is nothing to sign out of here" in text
+    assert "Sign out" not in text
