@@ -52,12 +52,12 @@ directory = "{directory}"
 allow = ["@core-image", "SlowProgress"]
 [limits.default]
 """
-_NUMBERS: Final = ",".join(["0"] * 100_000)
+_NUMBERS: Final = ",".join(["0"] * 99_000)
 # Lawful, heavy, and quick to run: a note of the client's beside a small picture.
 _HEAVY: Final = (
     '{"prompt":{"1":{"class_type":"EmptyImage","inputs":{"width":64,"height":64,"batch_size":1,"color":%d}},'
     '"2":{"class_type":"PreviewImage","inputs":{"images":["1",0]}}},'
-    '"extra_data":{"extra_pnginfo":{"workflow":[' + _NUMBERS + "]}}}"
+    '"extra_data":{"extra_pnginfo":{"note":"\\u00e4","workflow":[' + _NUMBERS + "]}}}"
 )
 
 

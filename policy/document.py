@@ -22,8 +22,7 @@ def parse_json(body: bytes, max_depth: int = MAX_DEPTH, max_parts: int = MAX_PAR
     Raises Violation(body-malformed) for duplicate keys, NaN and infinities, other encodings than UTF-8, a byte order mark,
     lone surrogates, more than `max_depth` levels (arrays and objects) and documents of more than `max_parts` parts.
     """
-    if len(body) > max_parts and body.count(b",") + body.count(b"[") + body.count(b"{") > max_parts:
-        raise _malformed("The JSON document has too many parts.", f"at most {max_parts} values")
+    check_parts(body, max_parts)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -39,6 +38,12 @@ def parse_json(body: bytes, max_depth: int = MAX_DEPTH, max_parts: int = MAX_PAR
     if written.count(b":") != body.count(b":") + _count_escaped_colons(body):
         raise _malformed("The JSON document has an object with duplicate keys.", "name each key once")
     return value
+
+
+def check_parts(body: bytes, max_parts: int) -> None:
+    """Raises Violation(body-malformed) for a document of more than `max_parts` parts; it is not read for that."""
+    if len(body) > max_parts and body.count(b",") + body.count(b"[") + body.count(b"{") > max_parts:
+        raise _malformed("The JSON document has too many parts.", f"at most {max_parts} values")
 
 
 def read_upstream_json(text: bytes | str) -> Any:

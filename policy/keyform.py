@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from policy.document import parse_json
+from policy.document import MAX_PARTS, parse_json
 from policy.violation import Reason, Violation
 
 KEY_FORM: Final = re.compile(r"cg_([0-9a-f]{8,32})_[A-Za-z0-9_-]{43}")
@@ -21,6 +21,7 @@ KEY_FORM: Final = re.compile(r"cg_([0-9a-f]{8,32})_[A-Za-z0-9_-]{43}")
 MIN_SECRET_LENGTH: Final = 16
 """Shorter texts stand in documents by chance."""
 
+_KEY_FORM_BYTES: Final = re.compile(KEY_FORM.pattern.encode())
 _PREFIX: Final = "cg_"
 # What clients fill with the key that they were given for ComfyUI (comfy_api_nodes read them as Comfy.org's).
 _OTHER_SERVICES: Final = ("api_key_comfy_org", "auth_token_comfy_org")
@@ -42,6 +43,12 @@ class Presented:
         """Whether it is worth to read a document for it: fast, and never wrong when it says no. ASCII can be escaped in JSON (RFC 8259, 7)."""
         return _PREFIX.encode() in body or b"\\u00" in body or any(secret.encode() in body for secret in self.texts)
 
+    def stands_in_json(self, written: bytes) -> bool:
+        """Whether a document that orjson wrote may hold one of them: never wrong when it says no, since JSON spells a text character by character."""
+        if _PREFIX.encode() in written and _KEY_FORM_BYTES.search(written):
+            return True
+        return any(orjson.dumps(secret)[1:-1] in written for secret in self.texts)
+
 
 NOTHING_PRESENTED: Final = Presented()
 
@@ -56,7 +63,7 @@ def check_names(credentials: Presented, texts: Iterable[str], place: str) -> Non
         raise _misplaced(place)
 
 
-def check_document(credentials: Presented, raw: bytes) -> tuple[bytes, tuple[str, ...]]:
+def check_document(credentials: Presented, raw: bytes, max_parts: int = MAX_PARTS) -> tuple[bytes, tuple[str, ...]]:
     """A JSON document without credentials, and the fields that were left out for it.
 
     Left out is a key of the gate that a client gives as the key of another service, since clients with one field for a key cannot do otherwise;
@@ -64,7 +71,10 @@ def check_document(credentials: Presented, raw: bytes) -> tuple[bytes, tuple[str
     """
     if not credentials.may_stand_in(raw):
         return raw, ()
-    document = parse_json(raw)
+    document = parse_json(raw, max_parts=max_parts)
+    # Written anew, a text has one spelling: most documents with an escape hold no credential, and are not walked through.
+    if not credentials.stands_in_json(orjson.dumps(document)):
+        return raw, ()
     left_out: list[str] = []
     extra = document.get("extra_data") if isinstance(document, dict) else None
     if isinstance(extra, dict):

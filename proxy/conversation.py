@@ -6,17 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Any
 
 from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, ReleaseJob, Step, UpstreamCall, UpstreamReply, Work
 from policy.principal import Principal
 from proxy.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.exchange import Decision, Exchange
+from proxy.heavy import HeavyWork
 from proxy.jobdesk import JobDesk
 from proxy.upstream import Upstream
-
-WORK_BYTES: Final = 32 * 1024
-"""What is more work than that is done in a thread."""
 
 
 class Conversation:
@@ -30,8 +28,10 @@ class Conversation:
         exchange: Exchange,
         time_limit_s: float,
         check: Callable[[Principal], None] = lambda principal: None,
+        heavy: HeavyWork | None = None,
     ) -> None:
-        """check: raises when the caller may not go on; asked before ComfyUI is asked first."""
+        """check: raises when the caller may not go on; asked before ComfyUI is asked first. heavy: where large work takes its turn."""
+        self._heavy = heavy or HeavyWork()
         self._check: Callable[[Principal], None] | None = check
         self._upstream = upstream
         self._desk = desk
@@ -94,9 +94,7 @@ class Conversation:
                 self._exchange.is_submitted = False
                 return None
             case Work():
-                if step.size <= WORK_BYTES:
-                    return step.function()
-                return await asyncio.to_thread(step.function)
+                return await self._heavy.run(self._principal.tenant, step.function, step.size)
             case _:
                 try:
                     async with asyncio.TaskGroup() as group:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -17,8 +18,7 @@ from multidict import CIMultiDict
 
 from policy.call import ClientCall, ClientReply, StreamedBody, UploadBody, UpstreamCall, UpstreamPath, parse_target
 from policy.caller import Request
-from policy.document import parse_json
-from policy.keyform import Presented, check_document
+from policy.keyform import Presented
 from policy.namespace import Folder
 from policy.pictures import HEAD_BYTES, check_pixels
 from policy.principal import Principal
@@ -49,7 +49,7 @@ from proxy.disk import serve_file
 from proxy.errors import ClientGone, MethodNotAllowed, Refusal, refusal_for
 from proxy.exchange import Exchange
 from proxy.listeners import HEALTH_PATH, is_reserved, prove
-from proxy.misplaced import search_head, told
+from proxy.misplaced import read_document, search_head, told
 from proxy.pages.target import root_of
 from proxy.picturelane import wait_for
 from proxy.refusals import describe, describe_comfyuis
@@ -183,7 +183,9 @@ class Pipeline:
                 return await self._forward(request, exchange, match, incoming, rewrite(incoming))
             case Asks(rule=ask, is_exclusive=is_exclusive):
                 limit_s, check = match.route.time_limit_s, self.running.check
-                talk = Conversation(services.upstream, services.desk, principal, exchange, limit_s, check)
+                talk = Conversation(
+                    services.upstream, services.desk, principal, exchange, limit_s, check, services.heavy
+                )
                 turn = services.turns.of(principal.tenant) if is_exclusive else nullcontext()
                 held = talk.hold_in(turn, ask(incoming))
                 # What only reads ends with its client; else many that left would go on reading.
@@ -244,12 +246,13 @@ class Pipeline:
             limits, over = limits.within(route.max_json_bytes), body.too_large_here(route.max_json_bytes)
         raw = await body.read_whole(request, limits, place, over)
         exchange.received_bytes = len(raw)
-        # SECURITY: what goes on to ComfyUI may go on from there, to other services and into files
-        # (tests/security/test_misplaced_keys.py).
-        raw, left_out = check_document(credentials, raw)
+        heavy, tenant, max_parts = self._services.heavy, principal.tenant, route.max_json_parts
         if route.body is Body.RAW:
-            return Request(call, caller, raw=raw, left_out=left_out)
-        return Request(call, caller, document=_document(raw, route), raw=raw, left_out=left_out)
+            await heavy.space(tenant, len(raw))
+            max_parts = self._services.rulebook.config.server.max_prompt_parts
+        read = partial(read_document, credentials, raw, route.body, max_parts)
+        document, raw, left_out = await heavy.run(tenant, read, len(raw))
+        return Request(call, caller, document=document, raw=raw, left_out=left_out)
 
     async def _forward(
         self,
@@ -362,18 +365,6 @@ class Pipeline:
                 request.transport.abort()
             return web.Response(status=499)
         return refuse(request, exchange, _BUG)
-
-
-def _document(raw: bytes, route: Route) -> Any:
-    """The JSON of a body; an empty body is null, as for ComfyUI's clients that send none."""
-    if not raw:
-        return None
-    try:
-        return parse_json(raw, max_parts=route.max_json_parts)
-    except Violation:
-        if route.body is Body.LENIENT:
-            return None
-        raise
 
 
 def _unlisted(segments: tuple[str, ...]) -> Exception:

@@ -24,6 +24,7 @@ from proxy.config import Config
 from proxy.exchange import Exchange
 from proxy.files import TenantFiles
 from proxy.gatekeeper import Gatekeeper
+from proxy.heavy import HeavyWork
 from proxy.jobdesk import JobDesk
 from proxy.keptjobs import KeptJobs
 from proxy.ledger import Ledger
@@ -125,6 +126,7 @@ class Services:
     kept: KeptJobs
     pictures: PictureLane = field(default_factory=PictureLane)
     bodies: BodyRoom = field(default_factory=BodyRoom)
+    heavy: HeavyWork = field(default_factory=HeavyWork)
 
     async def caller(self, principal: Principal, route: Route) -> Caller:
         """Everything a rule may know. Rows that judge classes wait for a catalogue, rows that show it for a fresh one, others take what there is."""

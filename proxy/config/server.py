@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from policy.document import MAX_PARTS
 from proxy.config.units import Duration, Settings, Size
 
 Network = IPv4Network | IPv6Network
@@ -65,6 +66,7 @@ class ServerSettings(Settings):
     account_menu: bool = True
     cors_origins: tuple[Annotated[str, BeforeValidator(parse_origin)], ...] = ()
     max_prompt_bytes: Size = 8 * 1024**2
+    max_prompt_parts: Annotated[int, Field(strict=True, ge=1000, le=MAX_PARTS)] = 100_000
     max_upload_bytes: Size = 100 * 1024**2
     max_picture_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     max_header_bytes: Annotated[Size, Field(ge=1024, le=64 * 1024)] = 32 * 1024

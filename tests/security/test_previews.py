@@ -10,7 +10,6 @@ import pytest
 from aiohttp import web
 
 from policy.principal import TenantId
-from proxy import picturelane
 from proxy.errors import LimitExceeded
 from proxy.picturelane import MAX_WAITING, PictureLane
 from proxy.standin import StandIn
@@ -125,7 +124,7 @@ async def test_so_many_wait_and_who_leaves_takes_no_turn(monkeypatch: pytest.Mon
         await turn
     lane.release()
     await lane.take(BOB)
-    monkeypatch.setattr(picturelane, "WAIT_S", 0.01)
+    monkeypatch.setattr(PictureLane, "wait_s", 0.01)
     with pytest.raises(LimitExceeded):
         await lane.take(ALICE)
     late = asyncio.ensure_future(lane.take(ALICE))

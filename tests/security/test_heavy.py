@@ -1,0 +1,157 @@
+"""Large documents: beside the event loop, one at a time, tenants in turn, of bounded parts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import orjson
+import pytest
+
+from policy.keyform import check_document
+from policy.principal import TenantId
+from proxy import misplaced
+from proxy.errors import LimitExceeded
+from proxy.heavy import BYTES_PER_S, WAIT_S, WORK_BYTES, HeavyWork
+from proxy.standin import StandIn
+from tests.harness import Running, running_gate
+from tests.proxy.limits.conftest import Clock
+from tests.proxy.upstreams import GUARD_S
+
+ALICE, BOB = TenantId("alice"), TenantId("bob")
+LARGE = WORK_BYTES + 1
+
+
+class Bench:
+    """Work in threads, that ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.running = self.most = 0
+        self.go_on = threading.Semaphore(0)
+        self._lock = threading.Lock()
+
+    def work(self, name: str) -> str:
+        with self._lock:
+            self.begun.append(name)
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self.go_on.acquire(timeout=GUARD_S)
+        with self._lock:
+            self.running -= 1
+        return name
+
+    async def has_begun(self, count: int) -> None:
+        while len(self.begun) < count:
+            await asyncio.sleep(0)
+
+
+async def test_one_large_document_at_a_time_and_a_neighbour_waits_for_one() -> None:
+    heavy, bench = HeavyWork(), Bench()
+    async with asyncio.timeout(GUARD_S):
+        many = [asyncio.ensure_future(heavy.run(ALICE, lambda: bench.work("alice"), LARGE)) for _ in range(4)]
+        await bench.has_begun(1)
+        own = asyncio.ensure_future(heavy.run(BOB, lambda: bench.work("bob"), LARGE))
+        await asyncio.sleep(0)
+        bench.go_on.release(5)
+        assert await own == "bob"
+        assert await asyncio.gather(*many) == ["alice"] * 4
+    assert bench.begun.index("bob") <= 2
+    assert bench.most == 1
+
+
+async def test_small_work_waits_for_nobody() -> None:
+    heavy, bench = HeavyWork(), Bench()
+    async with asyncio.timeout(GUARD_S):
+        large = asyncio.ensure_future(heavy.run(ALICE, lambda: bench.work("alice"), LARGE))
+        await bench.has_begun(1)
+        assert await heavy.run(BOB, threading.get_ident, WORK_BYTES) == threading.get_ident()
+        bench.go_on.release()
+        await large
+
+
+async def test_a_turn_lasts_as_long_as_its_thread_also_when_its_client_has_left() -> None:
+    heavy, bench = HeavyWork(), Bench()
+    async with asyncio.timeout(GUARD_S):
+        left = asyncio.ensure_future(heavy.run(ALICE, lambda: bench.work("left"), LARGE))
+        await bench.has_begun(1)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        later = asyncio.ensure_future(heavy.run(BOB, lambda: bench.work("later"), LARGE))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert bench.begun == ["left"]
+        bench.go_on.release(2)
+        assert await later == "later"
+    assert bench.most == 1
+
+
+async def test_what_goes_wrong_is_told_and_ends_the_turn() -> None:
+    heavy = HeavyWork()
+    with pytest.raises(ZeroDivisionError):
+        await heavy.run(ALICE, lambda: 1 // 0, LARGE)
+    assert await heavy.run(BOB, lambda: 1, LARGE) == 1
+
+
+async def test_large_workflows_of_one_tenant_come_one_after_the_other() -> None:
+    clock, slept = Clock(0.0), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    heavy = HeavyWork(clock=clock, sleep=sleep)
+    for _ in range(3):
+        await heavy.space(ALICE, BYTES_PER_S)
+    assert slept == [1.0, 2.0]
+    await heavy.space(BOB, BYTES_PER_S)
+    await heavy.space(ALICE, WORK_BYTES)
+    assert slept == [1.0, 2.0]
+    clock.now_s = 3.0
+    await heavy.space(ALICE, BYTES_PER_S)
+    assert slept == [1.0, 2.0]
+    await heavy.space(ALICE, int(BYTES_PER_S * (WAIT_S + 1)))
+    with pytest.raises(LimitExceeded, match="one after the other"):
+        await heavy.space(ALICE, BYTES_PER_S)
+
+
+def workflow(parts: int) -> bytes:
+    return orjson.dumps(
+        {
+            "prompt": {
+                "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 1}},
+                "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+            },
+            "extra_data": {"extra_pnginfo": {"workflow": [0] * parts}},
+        }
+    )
+
+
+async def submit(gate: Running, body: bytes) -> tuple[int, bytes]:
+    async with gate.call("POST", "/prompt", "alice", data=body) as response:
+        return response.status, await response.read()
+
+
+async def test_a_workflow_of_too_many_parts_is_refused(tmp_path: Path, comfy: StandIn) -> None:
+    async with running_gate(tmp_path, comfy.url) as gate:
+        text = gate.config_file.read_text(encoding="utf-8")
+        gate.config_file.write_text(text.replace("[server]", "[server]\nmax_prompt_parts = 1000"), encoding="utf-8")
+        assert await gate.gate.reload(gate.config_file)
+        status, answer = await submit(gate, workflow(1000))
+        assert (status, b"at most 1000 values" in answer) == (400, True)
+        assert (await submit(gate, workflow(900)))[0] == 200
+
+
+async def test_a_workflow_is_read_beside_the_event_loop(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an escape, so that it is searched for credentials: a client's `json.dumps` writes one for each letter beyond ASCII."""
+    threads: list[int] = []
+
+    def check(*arguments: object) -> tuple[bytes, tuple[str, ...]]:
+        threads.append(threading.get_ident())
+        return check_document(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(misplaced, "check_document", check)
+    body = workflow(50_000).replace(b'"extra_pnginfo":{', b'"extra_pnginfo":{"note":"\\u00e4",')
+    assert (await submit(gate, body))[0] == 200
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
