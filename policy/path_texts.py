@@ -1,4 +1,4 @@
-"""Texts of which no description says what they name: in undeclared inputs, and where only nodes make what an input wants.
+"""Texts of which no description says what they name: in undeclared inputs, and in declared ones of a type that ComfyUI does not know.
 
 A text that names a media file is a file of the tenant's; one that leads out of ComfyUI's folders, or into the folder of the tenants,
 is refused; a model's name is shared; anything else is a text.
@@ -7,6 +7,7 @@ is refused; a model's name is shared; anything else is a text.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,22 +17,38 @@ from policy.violation import Reason, Violation
 MAX_NAME_LENGTH: Final = 1024
 _MEDIA = re.compile(
     r"(?i)[^\r\n]*\.(?:png|jpe?g|webp|gif|bmp|tiff?|avif|apng|jfif|heic|jxl|exr|psd|svg|mp4|webm|mov|mkv|avi|m4v|wav|mp3|flac|ogg|opus|m4a|aac"
-    r"|txt|json|csv|yaml|pdf|latent|glb|gltf|obj|fbx|stl|ply|usdz|splat|ksplat|spz)(?:\s*\[(?:input|output|temp)\]\s*)?"
+    r"|txt|json|csv|ya?ml|pdf|log|db|sqlite3?|latent|glb|gltf|obj|fbx|stl|ply|usdz|splat|ksplat|spz)\s*(?:\[(?:input|output|temp)\]\s*)?"
 )
 _ADDRESS = re.compile(r"(?i)(?:https?|data|blob|ftp|s3)://?[^\r\n]*|data:[^\r\n]*")
-_OUTSIDE = re.compile(r"(?i)[\\/]|[a-z]:[\\/]|~[^\s\\/]*[\\/]|\$\w+[\\/]|\$\{|%\w+%[\\/]|file:")
-_SEPARATOR = re.compile(r"[\\/]")
+# Of each line, since a class may read a list of paths; many take off quotes and spaces before one. Comments are no paths.
+# Whatever repeats here is bounded or begins at a line or a separator: these run over texts of any length.
+_BLANK = r"[^\S\n]"
+_LEAD = r"(?:[^\S\n]|[\"'`])*"
+_OUTSIDE = re.compile(
+    rf"(?m)^{_LEAD}(?!//\s|/\*\s|(?:https?|blob|ftp|s3)://?)"
+    r"(?:[\\/]|[a-z][a-z0-9+.-]{0,30}:[\\/]|~[^\s\\/]*[\\/]|\$\w+[\\/]|\$\{|%\w+%[\\/]|file:)"
+)
+_STEP_UP = re.compile(rf"(?m)(?:^|[\\/]){_LEAD}\.\.{_LEAD}(?:[\\/]|$)")
+# Windows passes over dots and spaces at the end of a folder's name, and takes what follows a ":" for a stream of it.
+_TENANTS = re.compile(
+    rf"(?m)(?:^|[\\/,;:|=(\[{{<\"'`]){_BLANK}*{ROOT}[ .]*(?::[^\\/\n]{{0,80}})?[\\/]"
+    rf"|[\\/]{_BLANK}*{ROOT}(?:{_BLANK}|\.)*$|\A{_LEAD}{ROOT}(?:{_LEAD}|\.)\Z"
+)
+_NOTHING = re.compile(r"(?:(?<![^\\/])\.?[\\/])+")
 
 
 def rewrite_texts(value: Any, names: Namespace, to_upstream: Callable[[str], str]) -> Any:
-    """A value with every text in it judged, and every file of the tenant's under its upstream name. to_upstream: of such a name.
+    """A value with every text in it judged, keys of objects too, and every file of the tenant's under its upstream name. to_upstream: of such a name.
 
     Raises Violation(name-refused).
     """
     if type(value) is str:
         return _rewrite_text(value, names, to_upstream)
     if type(value) is dict:
-        return {key: rewrite_texts(item, names, to_upstream) for key, item in value.items()}
+        return {
+            _rewrite_text(key, names, to_upstream): rewrite_texts(item, names, to_upstream)
+            for key, item in value.items()
+        }
     if type(value) is list:
         return [rewrite_texts(item, names, to_upstream) for item in value]
     return value
@@ -41,20 +58,26 @@ def _rewrite_text(text: str, names: Namespace, to_upstream: Callable[[str], str]
     own = names.without_root(text)
     if own != text:
         return to_upstream(own) if own else text
-    if text.strip().casefold() == ROOT:
-        raise _refused(f"the name of the folder {ROOT}/")
-    if len(text) > MAX_NAME_LENGTH or ("/" not in text and "\\" not in text and "." not in text):
-        return text
-    if _OUTSIDE.match(text):
-        raise _refused("a text that reads like a path outside of ComfyUI's folders")
     if _ADDRESS.fullmatch(text):
         return text
-    segments = [segment.strip().casefold() for segment in _SEPARATOR.split(text)]
-    if ".." in segments:
-        raise _refused("a text that reads like a path with '..'")
-    if ROOT in segments:
+    # SECURITY: judged however long it is: "././…" makes a short path long (test_path_texts.py::test_no_length_hides_a_path).
+    folded = _fold(text)
+    if _TENANTS.search(folded):
         raise _refused(f"a text that reads like a path into {ROOT}/")
-    return to_upstream(text) if _MEDIA.fullmatch(text) else text
+    if _OUTSIDE.search(folded):
+        raise _refused("a text that reads like a path outside of ComfyUI's folders")
+    if _STEP_UP.search(folded):
+        raise _refused("a text that reads like a path with '..'")
+    is_name = len(text) <= MAX_NAME_LENGTH or len(_NOTHING.sub("", text)) <= MAX_NAME_LENGTH
+    return to_upstream(text) if is_name and _MEDIA.fullmatch(text) else text
+
+
+def _fold(text: str) -> str:
+    """As disks compare names that ignore case, normalisation and invisible characters; with one kind of line end."""
+    if not text.isascii():
+        text = "".join(character for character in text if unicodedata.category(character) != "Cf")
+        text = unicodedata.normalize("NFKC", text)
+    return "\n".join(text.splitlines()).casefold()
 
 
 def _refused(what: str) -> Violation:

@@ -162,6 +162,11 @@ def takes_lists(spec: InputSpec) -> bool:
     """Whether the web UI may write a list here, as `{"__value__": […]}`."""
     if spec.type == "COMBO":
         return bool(spec.options.get("multiselect") or spec.options.get("multi_select"))
+    return takes_any_literal(spec)
+
+
+def takes_any_literal(spec: InputSpec) -> bool:
+    """Whether the type is one of which nothing is known: neither a plain one nor one that only nodes make."""
     return spec.type not in _PLAIN_TYPES and not is_made_by_nodes(spec)
 
 

@@ -3,7 +3,7 @@ ancestors (comfy_execution/caching.py). Trusts ComfyUI's description of its clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, Final
 
 from policy.catalogue import NodeClass
@@ -68,27 +68,35 @@ def salt_nodes(
             waiting.append(node_id)
     if not waiting:
         return
+    # SECURITY: a link that stands a thousand times in a node counts once (test_salt.py::test_many_links_and_long_chains_take_little_time).
+    sources = {
+        node_id: tuple({value[0]: None for value in node["inputs"].values() if is_link(value)})
+        for node_id, node in nodes.items()
+    }
     users: dict[str, list[str]] = {}
-    for node_id, node in nodes.items():
-        for value in node["inputs"].values():
-            if is_link(value):
-                users.setdefault(value[0], []).append(node_id)
+    for node_id, targets in sources.items():
+        for target in targets:
+            users.setdefault(target, []).append(node_id)
     apart = reach(apart, users)
+    barren: set[str] = set()
     for node_id in waiting:
-        if node_id not in apart:
-            for ancestor in list_ancestors(nodes, node_id):
-                if takes_salt(class_of(ancestor)):
-                    nodes[ancestor]["inputs"][SALT] = tenant
-                    apart |= reach([ancestor], users)
-                    break
+        if node_id in apart:
+            continue
+        ancestors = list_ancestors(sources, node_id, barren)
+        nearest = next((ancestor for ancestor in ancestors if takes_salt(class_of(ancestor))), None)
+        if nearest is None:
+            barren.update(ancestors)
+        else:
+            nodes[nearest]["inputs"][SALT] = tenant
+            apart |= reach([nearest], users)
 
 
-def list_ancestors(nodes: Mapping[str, dict[str, Any]], node_id: str) -> list[str]:
-    """The nodes that a node needs, nearest first."""
+def list_ancestors(sources: Mapping[str, Iterable[str]], node_id: str, barren: Set[str]) -> list[str]:
+    """The nodes that a node needs, nearest first, without `barren` ones: those of which, and of whose ancestors, none takes the salt."""
     found: dict[str, None] = {node_id: None}
     for waiting in (order := [node_id]):
-        for value in nodes[waiting]["inputs"].values():
-            if is_link(value) and value[0] not in found:
-                found[value[0]] = None
-                order.append(value[0])
+        for source in sources[waiting]:
+            if source not in found and source not in barren:
+                found[source] = None
+                order.append(source)
     return order[1:]

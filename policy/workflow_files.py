@@ -14,8 +14,9 @@ from policy.caller import Caller
 from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
 from policy.namespace import ROOT, Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
 from policy.path_texts import rewrite_texts
+from policy.plan import takes_any_literal
 from policy.salt import is_core, needs_salt, salt_nodes
-from policy.texts import fill_dates, follow_text
+from policy.texts import Texts, fill_dates
 from policy.violation import Reason, Violation
 from policy.workflow import is_link
 
@@ -136,12 +137,13 @@ def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dic
     classes: dict[str, NodeClass] = {}
     needing: list[str] = []
     own: list[str] = []
+    texts = Texts(nodes, caller.catalogue)
     for node_id, node in nodes.items():
         node_class = caller.catalogue.get(node["class_type"])
         if node_class is None:  # judged before, with the same catalogue
             raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", node["class_type"])
         uses = file_inputs(node_class, node["inputs"])
-        inputs, errors = _rewrite_inputs(node_class, node["inputs"], uses, nodes, caller)
+        inputs, errors = _rewrite_inputs(node_class, node["inputs"], uses, texts, caller)
         if errors:
             node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": node_class.name}
         classes[node_id] = node_class
@@ -162,7 +164,7 @@ def _rewrite_inputs(
     node_class: NodeClass,
     given: Mapping[str, Any],
     uses: Mapping[str, FileUse],
-    nodes: Mapping[str, Mapping[str, Any]],
+    texts: Texts,
     caller: Caller,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The inputs with names of files in the tenant's namespace, and what is wrong with them."""
@@ -173,10 +175,10 @@ def _rewrite_inputs(
         try:
             use = uses.get(name) if name in declared else _use_of_undeclared(node_class, name, value)
             if use is not None:
-                text = _follow(value, use, nodes, caller)
+                text = _follow(value, use, texts)
                 inputs[name] = _rewrite(text, use, node_class.inputs.get(name), caller)
-            elif name not in declared and not is_link(value):
-                inputs[name] = _rewrite_undeclared(value, caller)
+            elif name not in declared or _is_untold(node_class, declared[name]):
+                inputs[name] = _rewrite_untold(value, texts, caller)
         except _FileRefused as refused:
             errors.append(refused.describe(name))
     return inputs, errors
@@ -189,18 +191,30 @@ def _use_of_undeclared(node_class: NodeClass, name: str, value: Any) -> FileUse 
     return None
 
 
-def _rewrite_undeclared(value: Any, caller: Caller) -> Any:
+def _is_untold(node_class: NodeClass, spec: InputSpec) -> bool:
+    """Whether a class from outside declares this input and does not say what it is: ComfyUI hands it any literal."""
+    return not is_core(node_class) and takes_any_literal(spec)
+
+
+def _rewrite_untold(value: Any, texts: Texts, caller: Caller) -> Any:
+    """SECURITY: a text is judged whether it stands here or comes by a link to constants
+    (test_texts.py::test_a_text_that_comes_by_a_link_into_an_undeclared_input_is_judged)."""
+    text = texts.follow(value) if is_link(value) else None
+    given = value if text is None else text
+    if is_link(given):
+        return value
     try:
-        return rewrite_texts(value, caller.names, lambda name: _name_to_upstream(name, caller))
+        judged = rewrite_texts(given, caller.names, lambda name: _name_to_upstream(name, caller))
     except Violation as violation:
         raise _FileRefused("file-input-refused", violation.message) from None
+    return value if judged == given else judged
 
 
-def _follow(value: Any, use: FileUse, nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> Any:
+def _follow(value: Any, use: FileUse, texts: Texts) -> Any:
     """The text that a link to constants brings, so that it can be judged; any other value as it is."""
-    if not isinstance(value, list) or use is FileUse.ECHO:
+    if not is_link(value) or use is FileUse.ECHO:
         return value
-    text = follow_text(value, nodes, caller.catalogue)
+    text = texts.follow(value)
     return value if text is None else text
 
 

@@ -135,6 +135,7 @@ OBJECT_INFO: dict[str, Any] = {
         ["IMAGE"],
     ),
     "PackLoadVideo": node({"video": [["clip.mp4"]], "mode": [["fast", "slow"]]}, ["IMAGE"], **IN_CUSTOM),
+    "PackAny": node({"anything": ["*", {}]}, ["IMAGE"], **IN_CUSTOM),
     "PackLoadEmpty": node({"video": [[]]}, ["IMAGE"], **IN_CUSTOM),
     "PackLoadFolder": node({"directory": [["3d", "tenants"]]}, ["IMAGE"], **IN_CUSTOM),
     "PackLoadListed": node({"file": [["tenants/bob/x.png"]]}, ["IMAGE"], **IN_CUSTOM),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import Any
 
 import pytest
@@ -35,6 +37,10 @@ def rewrite(value: Any) -> Any:
         "v1.0.2",
         "x" * MAX_NAME_LENGTH + "/a.png",
         "a\nb.png",
+        "// a comment\nfloat x;\n/* more */",
+        "a cat, the tenants/owners",
+        "ratio 16:9 / 4:3",
+        ".",
     ],
 )
 def test_ordinary_texts_stay_as_they_came(text: str) -> None:
@@ -81,12 +87,66 @@ def test_the_tenants_own_root_is_itself() -> None:
         "Tenants\\bob\\a.png",
         " tenants /bob",
         "tenants",
+        " /var/lib/x",
+        '"/var/lib/x"',
+        "\u200b/var/lib/x",
+        "a.png\n/var/lib/x",
+        "a.png\r\n'C:\\x'",
+        "other+scheme:/var/lib/x",
+        "a.png\ntenants/bob/a.png",
+        "a.png,tenants/bob/a.png",
+        "x=tenants/bob/a.bin",
+        '"tenants/bob/a.png"',
+        "tenants./bob/a.bin",
+        "tenants::$INDEX_ALLOCATION/bob/a.bin",
+        "ten\u200bants/bob/a.bin",
+        "\uff34enants/bob/a.bin",
+        "a/ '..'/b",
     ],
 )
 def test_texts_that_lead_elsewhere_are_refused(text: str) -> None:
     with pytest.raises(Violation) as caught:
         rewrite({"deep": [1, {"here": text}]})
     assert caught.value.reason is Reason.NAME_REFUSED
+
+
+@pytest.mark.parametrize("path", ["/var/lib/x", "tenants/bob/a.png", "a/../b"])
+@pytest.mark.parametrize("padding", ["./", "/", ".//"])
+def test_no_length_hides_a_path(path: str, padding: str) -> None:
+    text = path.replace("/", "/" + padding * MAX_NAME_LENGTH, 1)
+    with pytest.raises(Violation):
+        rewrite(text)
+
+
+@pytest.mark.parametrize("path", ["tenants/bob/a.png", "../b"])
+def test_what_stands_before_a_path_does_not_hide_it(path: str) -> None:
+    with pytest.raises(Violation):
+        rewrite("./" * MAX_NAME_LENGTH + path)
+
+
+def test_a_media_file_with_a_long_path_is_a_file_still() -> None:
+    text = "./" * MAX_NAME_LENGTH + "a.png"
+    assert rewrite(text) == f"<{text}>"
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "/", "./", ",tenants:", "tenants.", "~", '"', "$", "\n a+", ". ", "[temp]"]
+)
+def test_texts_are_judged_in_time_that_grows_with_them(piece: str) -> None:
+    took = []
+    for count in (20_000, 200_000):
+        before = time.process_time()
+        with contextlib.suppress(Violation):
+            rewrite("x" + piece * count)
+        took.append(time.process_time() - before)
+    assert took[1] < 30 * took[0] + 0.2
+
+
+@pytest.mark.parametrize("key", ["/var/lib/x", "tenants/bob/a.png", "a/../b"])
+def test_keys_of_objects_are_texts_too(key: str) -> None:
+    with pytest.raises(Violation):
+        rewrite({"deep": [{key: True}]})
+    assert rewrite({"deep": {"a.png": 1, "on": True}}) == {"deep": {"<a.png>": 1, "on": True}}
 
 
 def test_texts_are_found_wherever_they_are() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from policy.catalogue import read_catalogue
+from policy.catalogue import NodeClass, read_catalogue
 from policy.salt import SALT, list_ancestors, needs_salt, salt_nodes
 from tests.policy.tenants import node
 
@@ -60,9 +60,21 @@ def test_one_salted_ancestor_keeps_two_apart() -> None:
 
 
 def test_ancestors_are_found_nearest_first_and_once() -> None:
-    nodes: dict[str, dict[str, Any]] = {
-        "1": {"inputs": {}},
-        "2": {"inputs": {"a": ["1", 0], "b": 5}},
-        "3": {"inputs": {"a": ["2", 0], "b": ["1", 0], "c": ["2", 1]}},
-    }
-    assert list_ancestors(nodes, "3") == ["2", "1"]
+    sources = {"0": (), "1": ("0",), "2": ("1",), "3": ("2", "1")}
+    assert list_ancestors(sources, "3", frozenset()) == ["2", "1", "0"]
+    assert list_ancestors(sources, "3", {"1"}) == ["2"]
+
+
+def test_many_links_and_long_chains_take_little_time() -> None:
+    asked = 0
+
+    def class_of(node_id: str) -> NodeClass:
+        nonlocal asked
+        asked += 1
+        return CLASSES["Show"]
+
+    nodes: dict[str, dict[str, Any]] = {"0": {"inputs": {}}}
+    for number in range(1, 200):
+        nodes[str(number)] = {"inputs": {f"x{index}": [str(number - 1), 0] for index in range(3)}}
+    salt_nodes(nodes, list(nodes), (), class_of, "alice")
+    assert asked < 3 * len(nodes), "each ancestor is looked at once"

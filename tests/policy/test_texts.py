@@ -53,14 +53,41 @@ def test_a_followed_text_is_judged_like_a_literal() -> None:
     assert [error["type"] for error in violation.node_errors["s"]["errors"]] == ["file-input-refused"]
 
 
-def test_following_takes_no_more_than_so_many_steps() -> None:
+@pytest.mark.parametrize(
+    ("source", "value"), [("2", ["2", 0]), ("4", ["4", 0]), ("7", ["7", 0]), ("14", "tenants/alice/a.png")]
+)
+@pytest.mark.parametrize("name", ["any", "anything"])
+def test_a_text_that_comes_by_a_link_into_an_undeclared_input_is_judged(source: str, value: Any, name: str) -> None:
+    nodes = linked("1") | {
+        "14": {"class_type": "PrimitiveString", "inputs": {"value": "a.png"}},
+        "p": {"class_type": "PackAny", "inputs": {name: [source, 0]}},
+    }
+    assert rewrite_nodes(nodes, ALICE)["p"]["inputs"][name] == value
+
+
+@pytest.mark.parametrize("text", ["tenants/bob/a.png", "/var/lib/x", "a/../b"])
+@pytest.mark.parametrize("name", ["any", "anything"])
+def test_a_linked_text_that_leads_elsewhere_is_refused_in_an_undeclared_input(text: str, name: str) -> None:
+    for given in (text, ["1", 0], [text], {text: 1}):
+        nodes = {
+            "1": {"class_type": "PrimitiveString", "inputs": {"value": text}},
+            "p": {"class_type": "PackAny", "inputs": {name: given}},
+        }
+        violation = refusal(rewrite_nodes, nodes, ALICE)
+        assert [error["type"] for error in violation.node_errors["p"]["errors"]] == ["file-input-refused"]
+
+
+def test_a_node_that_many_need_is_followed_once() -> None:
     nodes: dict[str, Any] = {"0": {"class_type": "PrimitiveString", "inputs": {"value": ""}}}
-    for number in range(1, 40):
+    for number in range(1, 400):
         below = [str(number - 1), 0]
         inputs = {"string_a": below, "string_b": below, "delimiter": ""}
         nodes[str(number)] = {"class_type": "StringConcatenate", "inputs": inputs}
-    nodes["s"] = {"class_type": "SaveImage", "inputs": {"filename_prefix": ["39", 0]}}
-    assert refusal(rewrite_nodes, nodes, ALICE).node_errors.keys() == {"s"}
+    nodes["s"] = {"class_type": "SaveImage", "inputs": {"filename_prefix": ["399", 0]}}
+    nodes["t"] = {"class_type": "EmptyImage", "inputs": {f"{n}.filename_prefix": ["399", 0] for n in range(20_000)}}
+    rewritten = rewrite_nodes(nodes, ALICE)
+    assert rewritten["s"]["inputs"]["filename_prefix"] == "tenants/alice/ComfyUI"
+    assert rewritten["t"]["inputs"]["7.filename_prefix"] == "tenants/alice/ComfyUI"
 
 
 @pytest.mark.parametrize(
