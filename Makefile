@@ -16,7 +16,7 @@ NEED_PIP = true
 INSTALL = uv pip install --python $(BIN)/python --no-deps
 endif
 
-.PHONY: demo install test check format bench soak storm pictures lock clean
+.PHONY: demo install test fuzz check format bench soak storm pictures lock clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comfygate needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -43,6 +43,16 @@ test: $(READY)
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 	$(BIN)/python -m coverage report --include='policy/*' --fail-under=100
 	$(BIN)/python -m coverage report --fail-under=95
+
+# Properties with new random examples, round after round until the time is up; the seed of a round makes it again: make fuzz FUZZ_SEED=1
+FUZZ_SECONDS ?= 300
+FUZZ_TESTS ?= tests/policy tests/proxy
+fuzz: $(READY)
+	@end=$$(( $$(date +%s) + $(FUZZ_SECONDS) )); while [ "$$(date +%s)" -lt "$$end" ]; do \
+	  seed=$${FUZZ_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "make fuzz FUZZ_SEED=$$seed"; \
+	  $(BIN)/python -m pytest -q --no-header -x -m hypothesis --timeout 600 --hypothesis-profile=fuzz --hypothesis-seed="$$seed" $(FUZZ_TESTS) || exit 1; \
+	  [ -z "$${FUZZ_SEED:-}" ] || break; \
+	done
 
 check: $(READY)
 	$(BIN)/ruff format --check .

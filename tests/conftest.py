@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from proxy.standin import StandIn
 from tests.harness import Running, running_gate
+
+# A busy machine is no mistake of what is tested: no example has a deadline. A failure prints how it is made again. CI tries the same
+# examples each time, so that only a change can break it; `make fuzz` looks for others.
+settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("ci", settings.get_profile("usual"), derandomize=True, database=None)
+settings.register_profile("fuzz", settings.get_profile("usual"), derandomize=False, max_examples=200)
+settings.load_profile("ci" if os.environ.get("CI") else "usual")
 
 
 @pytest.fixture

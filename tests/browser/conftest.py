@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from proxy import keyfile
 from proxy.standin import StandIn
+from tests.browser.webui import WebUi
 from tests.clients.record import Measurement, record
 from tests.harness import Running, running_gate
 
@@ -92,6 +93,19 @@ class House:
         self.keys[name] = keyfile.create_key(self.gate.config_file, tenant=tenant).text
         assert await self.gate.gate.reload(self.gate.config_file)
         return self.keys[name]
+
+    async def start(self, page: Page, who: str) -> None:
+        """Signs in as "tenant" (amber) or as "admin", to an empty desk.
+
+        An admin's settings are ComfyUI's own and outlive a test, so whether it was welcomed before is made certain.
+        """
+        ui = WebUi(page, self.url)
+        if who == "tenant":
+            await ui.start(self.keys["amber"])
+            return
+        assert await self.gate.status("POST", "/settings/Comfy.TutorialCompleted", "admin", json=True) == 200
+        await ui.sign_in(self.gate.keys["admin"])
+        await ui.wait_until_loaded()
 
     async def record(self, what: str, loads: Iterable[Measurement] = ()) -> None:
         """Notes for docs/compatibility.md what has worked."""

@@ -32,8 +32,7 @@ async def choose(page: Page, name: str, shots: Screenshots | None = None) -> Non
 async def test_the_menu_leads_to_the_account_and_to_signing_out(target: str, who: str, open_house: OpenHouse) -> None:
     shots = Screenshots(OUTPUT / f"account-menu-{who}-{target}")
     async with open_house(target) as house, house.person() as page:
-        ui = WebUi(page, house.url)
-        await ui.start(house.keys["amber"] if who == "tenant" else house.gate.keys["admin"])
+        await house.start(page, who)
         async with page.context.expect_page() as opened:
             await choose(page, "My access", shots)
         access = await opened.value

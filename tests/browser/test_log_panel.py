@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from policy.rules.logs import LINE
 from tests.browser.conftest import OUTPUT, TARGETS, OpenHouse
-from tests.browser.webui import Screenshots, WebUi
+from tests.browser.webui import Screenshots
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -19,10 +19,9 @@ SHOW = "app.extensionManager.command.execute('Workspace.ToggleBottomPanelTab.log
 async def test_the_log_panel_of_a_tenant_and_of_an_admin(target: str, open_house: OpenHouse) -> None:
     shots = Screenshots(OUTPUT / f"log-panel-{target}")
     async with open_house(target) as house:
-        for who, key in (("tenant", house.keys["amber"]), ("admin", house.gate.keys["admin"])):
+        for who in ("tenant", "admin"):
             async with house.person() as page:
-                ui = WebUi(page, house.url)
-                await ui.start(key)
+                await house.start(page, who)
                 async with page.expect_response(lambda reply: reply.url.endswith("/internal/logs/subscribe")) as asked:
                     await page.evaluate(SHOW)
                 assert (await asked.value).status == 200

@@ -37,6 +37,7 @@ def test_row_names_tests_that_are_there(row: list[str]) -> None:
     assert len(threat) > 20
     assert len(stopped_by) > 10
     assert named or "no test yet" in shown_by
+    assert [f"{file}::{test}" for file, test in named] == re.findall(r"`([^`]+)`", shown_by)
     for file, test in named:
         assert (ROOT / "tests" / file).is_file(), file
         assert test in functions_of(file), f"{file}::{test}"

@@ -70,14 +70,14 @@ prioritised = st.lists(
 shares = st.fixed_dictionaries({tenant: st.sampled_from((1.0, 2.0, 3.0)) for tenant in TENANTS})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(arrivals, shares)
 def test_backlogged_tenants_differ_by_one_job_of_each_at_most(coming: list[Arrival], weights: dict[str, float]) -> None:
     runs = Worker(FairQueue(weights, measured(*COSTS_S))).run(coming)
     assert worst_unfairness(runs, weights) <= 1 + 1e-9
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(prioritised, shares)
 def test_priorities_cost_neighbours_one_job_more_at_most(coming: list[Arrival], weights: dict[str, float]) -> None:
     runs = Worker(FairQueue(weights, measured(*COSTS_S))).run(coming)
@@ -85,7 +85,7 @@ def test_priorities_cost_neighbours_one_job_more_at_most(coming: list[Arrival], 
     assert worst_unfairness(runs, weights) <= 2 + 1e-9
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(arrivals, shares)
 def test_nobody_waits_longer_than_a_fair_share_plus_one_job_of_each_neighbour(
     coming: list[Arrival], weights: dict[str, float]

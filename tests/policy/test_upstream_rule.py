@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.call import ClaimedJob, UpstreamReply
@@ -22,7 +22,6 @@ from tests.policy.tenants import OBJECT_INFO, caller_of, drive, reply_of, reques
 from tests.policy.upstream_rule import FILES, find_breaches, is_link
 
 # A loaded machine draws slowly, and that is no fault of the rule.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ALICE, ADMIN = caller_of("alice"), caller_of("ops", Role.ADMIN)
 CALLERS = st.sampled_from([ALICE, ADMIN])
 SHARED = ("example.png", "shared.pdf")
@@ -150,7 +149,6 @@ def written(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-@settings(PATIENT)
 @given(documents(), CALLERS)
 def test_good_documents_pass_and_hold_the_rule(document: dict[str, Any], caller: Caller) -> None:
     body = send(written(document), caller)
@@ -188,7 +186,7 @@ def odd_documents(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
-@settings(PATIENT, max_examples=600)
+@settings(max_examples=600)
 @given(odd_documents(), CALLERS)
 def test_what_passes_holds_the_rule(document: dict[str, Any], caller: Caller) -> None:
     body = send(written(document), caller)
@@ -308,7 +306,7 @@ SPOILS_SOME = [no_such_node, no_such_output, a_cycle, no_such_target]
 
 
 @pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
-@settings(PATIENT, max_examples=60)
+@settings(max_examples=60)
 @given(document=documents(), caller=CALLERS, data=st.data())
 def test_what_breaks_the_rule_is_refused(
     breaks: Break, document: dict[str, Any], caller: Caller, data: st.DataObject
@@ -320,7 +318,7 @@ def test_what_breaks_the_rule_is_refused(
 
 
 @pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
-@settings(PATIENT, max_examples=60)
+@settings(max_examples=60)
 @given(document=documents(), caller=CALLERS, data=st.data())
 def test_the_checker_sees_what_breaks_the_rule(
     breaks: Break, document: dict[str, Any], caller: Caller, data: st.DataObject
@@ -333,7 +331,7 @@ def test_the_checker_sees_what_breaks_the_rule(
         assert breaches_of(written(upstream), caller) != []
 
 
-@settings(PATIENT, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.sampled_from(sorted(name for name in FILES if name[0] in OBJECT_INFO)),
     st.sampled_from(HOSTILE) | st.lists(st.sampled_from(PIECES), max_size=5).map("".join) | JSON,

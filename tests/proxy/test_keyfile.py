@@ -279,7 +279,7 @@ COMMENT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]),
 NOTE = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(COMMENT, min_size=4, max_size=4),
     st.lists(st.tuples(NOTE, st.booleans()), max_size=4),

@@ -106,7 +106,7 @@ async def test_longer_hashes_work_where_they_are_allowed(issuers: Issuers, algor
     await tokens.stop()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_no_character_of_a_seen_token_may_change(tmp_path: Path, data: st.DataObject) -> None:
     (tmp_path / "key.pem").write_bytes(EC.pem())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -255,7 +255,6 @@ def is_decided(document: dict[str, Any], text: str, environ: dict[str, str]) -> 
         return bool(error.mistakes)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no mistake of the reader's
 @given(SECTIONS, st.booleans())
 def test_a_document_of_any_shape_is_taken_or_refused(document: dict[str, Any], has_environ: bool) -> None:
     environ = {"COMFYGATE_UPSTREAM_URL": "http://x", "COMFYGATE_LIMITS_STORAGE": "memory"} if has_environ else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
@@ -60,7 +60,6 @@ def test_the_window_slides() -> None:
     assert windows.read(wanted[0], 1000.0).used == 0
 
 
-@settings(deadline=None)
 @given(
     previous=st.integers(0, 40),
     current=st.integers(0, 40),
@@ -84,7 +83,6 @@ def test_the_wait_is_long_enough_and_not_too_long(
     assert wait_s < 0.01 or not fits(wait_s - 0.01)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 4)), max_size=60))
 def test_no_fixed_window_ever_holds_more_than_the_amount(steps: list[tuple[float, int]]) -> None:
     windows = Windows()
