@@ -37,20 +37,34 @@ class KeptEvents:
     def __init__(self) -> None:
         self._events: deque[tuple[str, str]] = deque()
         self._bytes = 0
+        self._is_over = self._is_dropped = False
 
     def keep(self, kind: str, text: str) -> None:
         if kind == "execution_start":
-            self._events.clear()
-            self._bytes = 0
+            self._clear()
+            self._is_over = self._is_dropped = False
+        elif self._is_dropped:
+            return
         elif kind in _PROGRESS and self._events and self._events[-1][0] == kind:
             self._bytes -= len(self._events.pop()[1])  # each tells the whole state: the newest is enough
         self._events.append((kind, text))
         self._bytes += len(text)
+        self._is_over = self._is_over or kind in _ENDS
         while len(self._events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
             self._bytes -= len(self._events.popleft()[1])
 
+    def drop_what_ended(self) -> None:
+        """Nothing of a job that has ended is kept any more, nor what still comes of it."""
+        if self._is_over:
+            self._clear()
+            self._is_dropped = True
+
     def texts(self) -> list[str]:
         return [text for _, text in self._events]
+
+    def _clear(self) -> None:
+        self._events.clear()
+        self._bytes = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,7 @@ class EventStream:
         self._cached: tuple[str, frozenset[str]] | None = None
         self._share = share
         self._heard: deque[str] = deque(maxlen=MAX_HEARD)
+        self._ends_told: deque[str] = deque(maxlen=MAX_HEARD)
         self.opened_at_s = time.time()
         self._flags_reply: str | None = None
         self._rate = MessageRate()
@@ -113,6 +128,14 @@ class EventStream:
         if self._outbox is outbox:
             self._outbox = None
             self.left_at_s = time.monotonic()
+
+    def said_goodbye(self) -> tuple[str, ...]:
+        """The client closed in order. → the jobs of whose end it has heard: the next socket of its id is not told of them again.
+
+        Clients with one id for all their jobs take the first end that comes for the end of the job that they have just sent.
+        """
+        self._kept.drop_what_ended()
+        return tuple(self._ends_told)
 
     async def run(self) -> None:
         """Drains ComfyUI until it closes."""
@@ -215,6 +238,8 @@ class EventStream:
             self._cached = (event.prompt_id, cached_nodes(event.data))
         elif event.kind in _ENDS:
             self._hooks.ended(event.prompt_id)
+            if self._outbox is not None:
+                self._ends_told.append(event.prompt_id)
         elif event.kind == "executed" and (names := temp_files(event.data.get("output"))):
             self._hooks.made_temp_files(event.prompt_id, names, self._made(event))
 

@@ -57,6 +57,8 @@ class Job:
     temp_files: set[str] = field(default_factory=set)
     lost_files: set[str] = field(default_factory=set)
     """Temp files of its own that were deleted or written anew by others: its outputs list them for ever, and they are not its any more."""
+    was_heard: bool = False
+    """A socket of its client was told that it ended, and closed in order after that: the next one has nothing to catch up with."""
     over_at_s: float | None = None
     """When its client was told that it ended; ComfyUI may not have been asked yet how."""
     stopped_at_s: float | None = None
@@ -207,6 +209,12 @@ class Ledger:
         if job is not None and job.over_at_s is None:
             job.over_at_s = self._clock()
             self._index(job)
+
+    def mark_heard(self, prompt_ids: Iterable[str]) -> None:
+        """Their client was told that they ended."""
+        for prompt_id in prompt_ids:
+            if (job := self.job(prompt_id)) is not None:
+                job.was_heard = True
 
     def add_temp_files(self, prompt_id: str, names: Iterable[str], made: Made = Made.UNKNOWN) -> None:
         """Files that an event or an answer named before the end of the job was read: its client asks for them at once.

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from policy.call import Opaque, UpstreamCall, UpstreamText
 from policy.caller import Caller, OwnJobs, Request
@@ -26,7 +26,7 @@ from proxy.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.eventstream import MAX_KEPT_BYTES, EventStream, JobHooks
 from proxy.exchange import Exchange
 from proxy.ledger import Job, Ledger
-from proxy.outbox import Frame, Outbox
+from proxy.outbox import Close, Frame, Outbox
 from proxy.places import Places, Slot
 from proxy.sockets import Sockets
 from proxy.tasks import Tasks
@@ -108,11 +108,17 @@ class EventStreams:
             client = await websocket.accept(request)
             exchange.status, exchange.has_started = 101, True
             with self._sockets.register(caller.principal, outbox):
-                await websocket.serve_client(request, client, outbox, stream.from_client)
+                left = partial(self._left, client, stream)
+                await websocket.serve_client(request, client, outbox, stream.from_client, left)
             return client
         finally:
             stream.detach(outbox)
             self._leave(caller, client_id, stream)
+
+    def _left(self, client: web.WebSocketResponse, stream: EventStream, close: Close) -> None:
+        """A connection that broke may have lost events on its way: only a client that says goodbye has heard what it was sent."""
+        if client.close_code not in (None, WSCloseCode.ABNORMAL_CLOSURE):
+            self._jobs.mark_heard(stream.said_goodbye())
 
     async def _catch_up(self, caller: Caller, client_id: str, stream: EventStream) -> None:
         """What was submitted before this socket came."""
@@ -121,7 +127,7 @@ class EventStreams:
             await self.listen(tenant, caller.jobs)
         last = self._jobs.last_of(tenant, client_id)
         ended_s = math.inf if last is None or last.ended_at_s is None else time.time() - last.ended_at_s
-        if last is not None and ended_s < self._reconnect_grace_s():
+        if last is not None and not last.was_heard and ended_s < self._reconnect_grace_s():
             self.job_ended(last)
 
     async def _attach(self, exchange: Exchange, caller: Caller, client_id: str, outbox: Outbox) -> EventStream:

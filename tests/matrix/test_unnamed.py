@@ -9,6 +9,7 @@ import pytest
 
 from tests.contract.driver import TIMEOUT_S, images_of, previewing, saving, slow
 from tests.matrix.people import NUMBERS, Listener, told, unique
+from tests.matrix.test_restarts import drop
 from tests.matrix.world import World
 
 
@@ -96,3 +97,30 @@ async def test_a_job_that_was_heard_is_told_once(world: World) -> None:
         await heard(socket)
         assert socket.types(prompt_id).count("execution_success") == 1
     await socket.close()
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "while another job waits"])
+@pytest.mark.parametrize("is_orderly", [True, False], ids=["closed", "broken"])
+async def test_a_socket_that_is_opened_again_is_not_told_what_the_one_before_heard(
+    world: World, is_orderly: bool, is_busy: bool
+) -> None:
+    """Clients with one id for all their jobs take the first end that comes for the end of the job that they have just sent."""
+    alice, sid = world.alice, unique("again")
+    first = await alice.connect(sid)
+    ended = await alice.queue(saving("again", 3), client_id=sid)
+    await first.end_of(ended)
+    while world.running.gate.services.ledger.active():
+        await asyncio.sleep(0)
+    other = await alice.connect(unique("other"))
+    running = await alice.queue(slow(60.0, 6000), client_id=other.sid) if is_busy else None
+    if running is not None:
+        await other.event("progress", running)
+    await first.close() if is_orderly else drop(first)
+    second = await alice.connect(sid)
+    sent = await alice.queue(saving("again", 4), client_id=sid)
+    if running is not None:
+        await alice.post("/interrupt", json={"prompt_id": running})
+    await second.end_of(sent)
+    assert (ended in await heard(second)) is not is_orderly, "a broken connection may have lost the end on its way"
+    for socket in (second, other):
+        await socket.close()
