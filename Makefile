@@ -16,7 +16,7 @@ NEED_PIP = true
 INSTALL = uv pip install --python $(BIN)/python --no-deps
 endif
 
-.PHONY: demo install test fuzz check format bench soak storm pictures lock clean
+.PHONY: demo install test fuzz check format bench soak storm clients pictures lock clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comfygate needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -73,6 +73,11 @@ storm: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m bench.soak $(SOAK_MINUTES)
+
+# The clients of docs/clients.md, installed from their registries into test-output/ and run against the gate; with COMFYUI_URL in front of a real
+# ComfyUI too. Writes what docs/compatibility.md is made of: python -m tests.clients.report.
+clients: $(READY)
+	$(BIN)/python -m pytest -q -o python_files="test_*.py run_*.py" tests/clients $(PYTEST_ARGS)
 
 # The pictures of the documentation, from Chromium: look at them before they are committed.
 pictures: $(READY)

@@ -31,6 +31,19 @@ def python_folder() -> Path:
     return _once("python", install, (REQUIREMENTS,), sys.version)
 
 
+def client_folder(*requirements: str) -> Path:
+    """A virtual environment of one Python client: what two of them need does not always go together."""
+
+    def install(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(folder))
+        pip = str(folder / "bin" / "python")
+        # Wheels alone: nothing of a package runs while it is installed.
+        options = ("--quiet", "--disable-pip-version-check", "--only-binary=:all:")
+        _run(pip, "-m", "pip", "install", *options, *requirements)
+
+    return _once(requirements[0].partition("==")[0], install, (), f"{sys.version} {requirements}")
+
+
 def node_folder() -> Path:
     """A folder whose node_modules holds the Node clients."""
 
@@ -40,6 +53,17 @@ def node_folder() -> Path:
         _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", cwd=folder)
 
     return _once("node", install, NODE_FILES, "")
+
+
+def node_client_folder(name: str, version: str) -> Path:
+    """A folder whose node_modules holds one Node client. Nothing of a package runs while it is installed."""
+
+    def install(folder: Path) -> None:
+        (folder / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")
+        options = ("--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund", "--loglevel=error")
+        _run("npm", "install", *options, f"{name}@{version}", cwd=folder)
+
+    return _once(name, install, (), version)
 
 
 def need(program: str) -> str:
