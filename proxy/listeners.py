@@ -118,6 +118,7 @@ class Connection(web.RequestHandler):
         "_wire",
         "is_proven",
         "is_reserved",
+        "last_body",
     )
 
     def __init__(self, manager: web.Server, *, header_timeout_s: float, **options: Any) -> None:
@@ -130,11 +131,19 @@ class Connection(web.RequestHandler):
         self._read_at_s = self._loop.time()
         self.is_reserved = False
         self.is_proven = False
+        self.last_body: StreamReader | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether the client has asked for nothing that is not answered."""
         return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether a new connection may have its place: it is idle, or it has shown no credential and holds its body back."""
+        # Also when its request is answered: what was not read of a body is waited for, for a while.
+        is_held_back = self.last_body is not None and not self.last_body.is_eof()
+        return self.is_idle or (is_held_back and not self.is_proven)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # aiohttp forgets its transport when it closes it, which waits for the client to read.
@@ -284,6 +293,8 @@ class BoundedServer(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        if isinstance(protocol, Connection):
+            protocol.last_body = payload
         return ClientRequest(message, payload, protocol, writer, task, self._loop)
 
     def __call__(self) -> web.RequestHandler:
@@ -296,7 +307,7 @@ class BoundedServer(web.Server):
         if self._next_look is None:
             self._next_look = self._loop.call_later(self._readers.look_every_s, self._look)
         place = self._take()
-        if place is None and self._free_idle():
+        if place is None and self._make_room():
             place = self._take()
         if place is not None:
             place.__enter__()
@@ -316,14 +327,14 @@ class BoundedServer(web.Server):
         if place is not None:
             place.__exit__(None, None, None)
 
-    def _free_idle(self) -> bool:
-        """Hangs up on one idle connection, of those looked at least lately; says whether there was one.
+    def _make_room(self) -> bool:
+        """Hangs up on one connection that gives way, of those looked at least lately; says whether there was one.
 
-        SECURITY: else whoever opens connections and sends nothing shuts out everybody (tests/security/test_connections.py).
+        SECURITY: else whoever opens connections and sends nothing, or half a body, shuts out everybody (tests/security/test_connections.py).
         """
         for _ in range(min(len(self._held), _LOOKED_AT)):
             connection = next(iter(self._held))
-            if connection.is_idle:
+            if connection.gives_way:
                 self._release(connection)
                 connection.hang_up()
                 return True
@@ -331,10 +342,10 @@ class BoundedServer(web.Server):
         return False
 
     def _reserve(self, handler: Connection) -> None:
-        """A place for /gate/health; of those that have one, the oldest that has asked for nothing gives way."""
+        """A place for /gate/health; of those that have one, the oldest that gives way does."""
         handler.is_reserved = True
         if len(self._reserved) >= RESERVED:
-            idle = next((other for other in self._reserved if other.is_idle), None)
+            idle = next((other for other in self._reserved if other.gives_way), None)
             if idle is None:
                 handler.hang_up()
                 return

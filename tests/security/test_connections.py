@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests.harness import running_gate
@@ -71,3 +72,28 @@ async def test_a_tenants_requests_wait_for_each_other_and_for_nobody_else(tmp_pa
         go_on.set()
         statuses = await asyncio.gather(*many)
         assert (set(statuses), most) == ({200}, 4)
+
+
+async def nothing(request: web.BaseRequest) -> web.StreamResponse:
+    return web.json_response({})
+
+
+@pytest.mark.parametrize("path", ["/gate/login", "/prompt"])
+async def test_a_stranger_that_holds_its_bodies_back_shuts_nobody_out(path: str, tmp_path: Path) -> None:
+    async with (
+        comfy_like(nothing) as url,
+        running_gate(tmp_path, url, server="max_connections = 12") as gate,
+        asyncio.timeout(GUARD_S),
+    ):
+        held = []
+        for _ in range(12):
+            reader, writer = await connect(gate.url)
+            head = f"POST {path} HTTP/1.1\r\nHost: gate\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n"
+            writer.write(head.encode())
+            answer = await reader.readuntil(b"\r\n")
+            assert answer.split()[1] == (b"100" if path == "/gate/login" else b"401")
+            writer.write(b"k")
+            held.append(writer)
+        assert await gate.status("GET", "/users", "alice") == 200
+        for writer in held:
+            writer.transport.abort()
