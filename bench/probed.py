@@ -1,6 +1,7 @@
 """A gate or a stand-in that measures its own event loop: `python -m bench.probed gate|standin FILE ...`; SIGUSR1 writes what was seen to FILE and starts over.
 
-Three figures that hold on a loaded machine, where wall-clock times of answers are noise: how late the loop comes back to a timer; how long one
+Three figures that hold on a loaded machine, where wall-clock times of answers are noise: how late the loop comes back to a timer, without what
+the machine made it wait for a processor; how long one
 step of a task keeps it, on the wall and in CPU time of its thread (the difference is waiting for the interpreter's lock or for the machine); and of
 which kind of request that step was.
 """
@@ -13,6 +14,7 @@ import contextvars
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Coroutine, Generator
 from pathlib import Path
@@ -38,6 +40,7 @@ class Probe:
 
     def start_over(self) -> None:
         self._lags: list[float] = []
+        self._own_lags: list[float] = []
         self._kinds: dict[str, list[float]] = {}  # kind: steps, CPU, longest on the wall, longest in CPU
         self._began = (time.perf_counter(), time.process_time(), time.thread_time())
 
@@ -49,13 +52,16 @@ class Probe:
         kind[3] = max(kind[3], cpu_s)
 
     async def tick(self) -> None:
+        machine = _RunQueue()
         while True:
             began_s = time.perf_counter()
             await asyncio.sleep(TICK_S)
-            self._lags.append(max(0.0, time.perf_counter() - began_s - TICK_S))
+            late_s = max(0.0, time.perf_counter() - began_s - TICK_S)
+            self._lags.append(late_s)
+            self._own_lags.append(max(0.0, late_s - machine.waited_s()))
 
     def write(self) -> None:
-        lags = sorted(self._lags) or [0.0]
+        lags, own_lags = sorted(self._lags) or [0.0], sorted(self._own_lags) or [0.0]
         wall_s, process_s, loop_s = self._began
         in_all_s = time.process_time() - process_s
         of_loop_s = time.thread_time() - loop_s
@@ -64,6 +70,8 @@ class Probe:
                 "seconds": time.perf_counter() - wall_s,
                 "lag_p99_s": lags[int(len(lags) * 0.99)],
                 "lag_longest_s": lags[-1],
+                "own_lag_p99_s": own_lags[int(len(own_lags) * 0.99)],
+                "own_lag_longest_s": own_lags[-1],
                 "loop_cpu_s": of_loop_s,
                 "threads_cpu_s": in_all_s - of_loop_s,
                 "kinds": self._kinds,
@@ -73,6 +81,25 @@ class Probe:
         whole.write_text(text, encoding="utf-8")
         whole.replace(self._file)
         self.start_over()
+
+
+class _RunQueue:
+    """How long this thread was ready and had no processor: /proc/PID/task/TID/schedstat, the second number, in ns. Elsewhere than on Linux: never."""
+
+    def __init__(self) -> None:
+        self._file = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        self._last_s = self._total_s()
+
+    def _total_s(self) -> float:
+        try:
+            return int(self._file.read_text(encoding="ascii").split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
+
+    def waited_s(self) -> float:
+        """Since it was last asked."""
+        last_s, self._last_s = self._last_s, self._total_s()
+        return self._last_s - last_s
 
 
 class _Stepped(Coroutine[Any, Any, Any]):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import storm
+from bench import loops, storm
 from policy.principal import TenantId
 from proxy.bodyroom import MAX_TENANT_BYTES
 from proxy.standin import StandIn
@@ -45,3 +45,33 @@ async def test_a_neighbour_is_refused_nothing_while_one_tenant_does_all_that_it_
         assert services.kept.held_bytes <= 8 * 1024**2
         assert services.bodies.held_bytes <= MAX_TENANT_BYTES + 8 * 1024**2
         assert services.under_way.running(TenantId("mallory")) <= 64
+
+
+def seen(*times_s: float) -> storm.Seen:
+    return storm.Seen(times={"GET /queue": list(times_s)})
+
+
+def test_a_neighbour_is_judged_by_quiet_and_by_what_the_machine_took() -> None:
+    quiet = seen(0.001, 0.001, 0.001)
+    assert storm.broken_times(quiet, seen(0.005), quiet, 0.0) == []
+    assert len(storm.broken_times(quiet, seen(0.006), quiet, 0.0)) == 1
+    assert storm.broken_times(quiet, seen(0.006), quiet, 2.0) == []
+    assert storm.broken_times(quiet, seen(0.006), seen(0.007), 0.0) == []
+
+
+def test_a_loop_is_judged_by_its_own_lateness_and_its_longest_step() -> None:
+    good = {
+        "seconds": 1.0,
+        "lag_p99_s": 0.3,
+        "lag_longest_s": 0.5,
+        "own_lag_p99_s": 0.001,
+        "own_lag_longest_s": 0.002,
+        "loop_cpu_s": 0.1,
+        "threads_cpu_s": 0.1,
+        "kinds": {"GET /queue": [10, 0.1, 0.4, 0.001]},
+    }
+    assert loops.tell("the gate", good, promises=True) == []
+    assert round(loops.machine_s(good), 3) == 0.299
+    for worse in ({"own_lag_p99_s": 0.011}, {"own_lag_longest_s": 0.051}, {"kinds": {"x": [1, 0.1, 0.1, 0.031]}}):
+        assert len(loops.tell("the gate", good | worse, promises=True)) == 1
+        assert loops.tell("the stand-in", good | worse, promises=False) == []
