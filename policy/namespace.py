@@ -144,6 +144,8 @@ class Namespace:
         last = path.rpartition("/")[2]
         bare, annotation = (found[1], found[2]) if found and last != found[2] and unspell(last) == last else (path, "")
         shown = self.path_to_client(bare)
+        if shown is None:  # nothing is left without the suffix, which so belongs to the name
+            shown, annotation = self.path_to_client(path), ""
         return path.removeprefix(f"{self.root}/") if shown is None else shown + annotation
 
     def clean_text(self, text: str) -> str:

@@ -90,6 +90,7 @@ def test_a_tenant_stays_among_its_own_names(pieces: list[str]) -> None:
 @settings(max_examples=3_000)
 @given(st.text(min_size=1, max_size=12))
 @example("%252e%252e/x")
+@example("%2e/.. [temp]")
 @example("%2e%2e/%2e%2e/bob/x")
 @example("tenants/alice/x")
 def test_any_text_stays_among_its_own_names(path: str) -> None:
