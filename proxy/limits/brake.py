@@ -16,8 +16,10 @@ FREE: Final = 20
 PER_S: Final = 1.0
 """So many of them are forgiven in a second. Retry-After is one second at least, so whoever heeds it stays below."""
 WAIT_S: Final = 1.0
-MAX_WAITING: Final = 64
-"""Of one tenant: each holds a connection. The others are answered at once."""
+"""The least that a refusal waits; with many connections it waits longer, so that a tenant has some thirty of them in a second, however many it opens."""
+WAITING_PER_S: Final = 32
+MAX_WAITING: Final = 512
+"""Of one tenant: each holds a connection, and idle ones are closed where places run out. The others are answered at once."""
 MAX_CALLERS: Final = 4096
 
 
@@ -28,7 +30,7 @@ class _Refused:
 
 
 class Brake:
-    """A refused flood gets its next answer a second later, so that each of its connections asks once a second.
+    """A refused flood gets its next answer a second later, or later still, so that no number of connections makes it a burden.
 
     SECURITY: thousands of refusals a second would keep the event loop from the neighbours (tests/security/test_floods.py).
     """
@@ -55,7 +57,7 @@ class Brake:
             return
         self._waiting[tenant] = self.waiting(tenant) + 1
         try:
-            await self._sleep(WAIT_S)
+            await self._sleep(max(WAIT_S, self._waiting[tenant] / WAITING_PER_S))
         finally:
             self._waiting[tenant] -= 1
             if not self._waiting[tenant]:

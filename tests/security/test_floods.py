@@ -11,7 +11,7 @@ import pytest
 
 from policy.principal import TenantId
 from proxy.exchange import Exchange
-from proxy.limits.brake import FREE, MAX_CALLERS, MAX_WAITING, Brake
+from proxy.limits.brake import FREE, MAX_CALLERS, MAX_WAITING, WAITING_PER_S, Brake
 from proxy.record import RequestLog
 from proxy.sampling import LINES, WINDOW_S, Sampler
 from proxy.sampling import MAX_CALLERS as MAX_SAMPLED
@@ -33,10 +33,12 @@ class Waits:
 
     def __init__(self) -> None:
         self.begun = 0
+        self.longest_s = 0.0
         self.go_on = asyncio.Event()
 
     async def __call__(self, seconds: float) -> None:
         self.begun += 1
+        self.longest_s = max(self.longest_s, seconds)
         await self.go_on.wait()
 
 
@@ -67,6 +69,7 @@ async def test_so_many_are_held_back_and_the_others_answered(clock: Clock) -> No
     brake = Brake(clock=clock, sleep=waits)
     flood = await begun(refuse(brake, 3 * MAX_WAITING))
     assert len(flood) == MAX_WAITING
+    assert waits.longest_s == MAX_WAITING / WAITING_PER_S  # each connection more makes all of them slower
     flood[0].cancel()
     await asyncio.gather(flood[0], return_exceptions=True)
     assert brake.waiting(ALICE) == MAX_WAITING - 1  # a client that left gives its place back
