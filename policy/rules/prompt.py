@@ -23,7 +23,8 @@ def submit(request: Request) -> Dialogue:
     """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run."""
     caller = request.caller
     judged = yield Work(partial(judge, request.raw, caller.policy, caller.catalogue), len(request.raw))
-    nodes = rewrite_nodes(judged.nodes, caller)
+    # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_names_are_written_beside_the_event_loop).
+    nodes = yield Work(partial(rewrite_nodes, judged.nodes, caller), len(request.raw))
     client_id = caller.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
     classes = tuple(sorted({node["class_type"] for node in nodes.values()}))
     waits = judged.client_id or ""

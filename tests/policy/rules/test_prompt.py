@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply
+from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply, Work
 from policy.caller import Caller
 from policy.judge import JudgedPrompt
 from policy.principal import Role
@@ -57,6 +57,17 @@ def test_a_workflow_goes_on_in_the_tenants_names() -> None:
         "number": 512.25,
     }
     assert reply == ClientReply(body={"prompt_id": ID, "number": 3, "node_errors": {}})
+
+
+def test_names_are_written_beside_the_event_loop() -> None:
+    raw = body_of()
+    dialogue = submit(request_of(ALICE, method="POST", raw=raw))
+    judging = next(dialogue)
+    assert isinstance(judging, Work)
+    rewriting = dialogue.send(judging.function())
+    assert isinstance(rewriting, Work)
+    assert rewriting.size == len(raw)
+    assert rewriting.function() == UPSTREAM_GRAPH
 
 
 def test_the_place_is_that_of_the_job_when_the_ledger_knows_it() -> None:
