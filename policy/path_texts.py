@@ -82,5 +82,5 @@ def _fold(text: str) -> str:
 
 def _refused(what: str) -> Violation:
     return Violation(
-        Reason.NAME_REFUSED, f"This input is not one that the class declares, and {what} is not accepted in it."
+        Reason.NAME_REFUSED, f"The class does not say what this input is, and {what} is not accepted in it."
     )
