@@ -11,7 +11,6 @@ from typing import Any
 
 Known = Mapping[str, Any]
 JSON_TYPE = "application/json"
-FORM_TYPE = "application/x-www-form-urlencoded"  # Python's urllib names it for every body whose type nobody gave
 TEXT_TYPE = "text/plain;charset=UTF-8"  # fetch names it for a body that is a text
 
 
@@ -36,6 +35,7 @@ class Ask:
     path: str
     body: Any = None
     media_type: str | None = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
     status: int = 200
     learn: Mapping[str, str] = field(default_factory=dict)
@@ -88,13 +88,17 @@ def lacks_number(answer: Any, known: Known) -> bool:
     return not holds_number(answer, known)
 
 
+def has_left(answer: Any, known: Known) -> bool:
+    return all(row[1] != known["prompt_id"] for row in (*answer["queue_running"], *answer["queue_pending"]))
+
+
 FILE = {"filename": "<prompt_id>.outputs.3.images.0.filename"}
 PROMPT_ID = {"prompt_id": "prompt_id"}
 CLIENT_ID = "<client_id>"
 
 
-def clients(graph: Any, slow: Any, loads: Callable[[str], Any], png: bytes, jpeg: bytes) -> tuple[Client, ...]:
-    """graph, slow and loads(name): API-format workflows whose node 3 saves one picture; slow: runs for a second; loads: starts with LoadImage."""
+def clients(graph: Any, loads: Callable[[str, float], Any], png: bytes, jpeg: bytes) -> tuple[Client, ...]:
+    """graph and loads(name, seconds): API-format workflows whose node 3 saves one picture; the second begins with LoadImage."""
     return (
         Client(
             "Open WebUI, image edit",
@@ -114,8 +118,8 @@ def clients(graph: Any, slow: Any, loads: Callable[[str], Any], png: bytes, jpeg
                 Ask(
                     "POST",
                     "/prompt",
-                    {"prompt": loads("<uploaded>"), "client_id": CLIENT_ID},
-                    media_type=FORM_TYPE,
+                    {"prompt": loads("<uploaded>", 0.5), "client_id": CLIENT_ID},
+                    headers={"User-Agent": "Mozilla/5.0"},
                     learn=PROMPT_ID,
                 ),
                 HearTheEnd(),
@@ -130,6 +134,7 @@ def clients(graph: Any, slow: Any, loads: Callable[[str], Any], png: bytes, jpeg
             (
                 Ask("GET", "/system_stats"),
                 Ask("GET", "/models/checkpoints"),
+                Ask("GET", "/object_info/KSampler"),
                 Ask(
                     "POST",
                     "/upload/image",
@@ -140,13 +145,18 @@ def clients(graph: Any, slow: Any, loads: Callable[[str], Any], png: bytes, jpeg
                 Ask(
                     "POST",
                     "/prompt",
-                    {"client_id": CLIENT_ID, "prompt": loads("<uploaded>"), "extra_data": {"api_key_comfy_org": ""}},
+                    {
+                        "client_id": CLIENT_ID,
+                        "prompt": loads("<uploaded>", 0.5),
+                        "extra_data": {"api_key_comfy_org": ""},
+                    },
+                    media_type=None,
                     learn=PROMPT_ID,
                 ),
                 HearTheEnd(),
-                Ask("GET", "/history?prompt_id=<prompt_id>", until=is_there, learn=FILE),
-                Picture("/view?filename=<filename>&subfolder=&type=output"),
                 Close(),
+                Ask("GET", "/history?prompt_id=<prompt_id>", learn=FILE),
+                Picture("/view?filename=<filename>&subfolder=&type=output"),
             ),
         ),
         Client(
@@ -158,7 +168,8 @@ def clients(graph: Any, slow: Any, loads: Callable[[str], Any], png: bytes, jpeg
                 Ask("POST", "/prompt", {"prompt": graph}, media_type=TEXT_TYPE, learn=PROMPT_ID),
                 Ask("GET", "/history", until=is_there, learn=FILE),
                 Picture("/view?filename=<filename>&subfolder=&type=output"),
-                Ask("POST", "/interrupt", media_type=None),
+                # Sent when its page goes away. This one request carries a field of its own, which the gate's key takes the place of.
+                Ask("POST", "/interrupt", media_type=None, headers={"Authorization": "Basic dW5kZWZpbmVk"}),
             ),
         ),
         Client(
@@ -167,8 +178,9 @@ def clients(graph: Any, slow: Any, loads: Callable[[str], Any], png: bytes, jpeg
             (
                 Ask("GET", "/system_stats"),
                 Ask("POST", "/prompt", {"prompt": graph}, learn=PROMPT_ID),
-                Ask("GET", "/queue"),
-                Ask("GET", "/history/<prompt_id>", until=is_there, pace_s=0.2, learn=FILE),
+                # A job that is in neither list for a moment counts as lost: it is asked for without a pause here.
+                Ask("GET", "/queue", until=has_left, pace_s=0),
+                Ask("GET", "/history/<prompt_id>", learn=FILE),
                 Picture("/view?filename=<filename>&subfolder=&type=output"),
                 Ask("GET", "/view?filename=<filename>&subfolder=&type=", status=400),
             ),
@@ -200,7 +212,23 @@ def clients(graph: Any, slow: Any, loads: Callable[[str], Any], png: bytes, jpeg
             (
                 Ask("GET", "/models/checkpoints"),
                 Ask("GET", "/models/configs"),
-                Ask("POST", "/prompt", {"prompt": slow}, learn=PROMPT_ID | {"number": "number"}),
+                Ask(
+                    "POST",
+                    "/upload/image",
+                    parts=(
+                        Part("type", "input"),
+                        Part("subfolder", "IntraPaint"),
+                        Part("overwrite", "1"),
+                        Part("image", png, "src_image.png", "image/png"),
+                    ),
+                    learn={"uploaded": "name"},
+                ),
+                Ask(
+                    "POST",
+                    "/prompt",
+                    {"prompt": loads("IntraPaint/<uploaded>", 1.5), "client_id": CLIENT_ID},
+                    learn=PROMPT_ID | {"number": "number"},
+                ),
                 Ask("GET", "/queue", until=holds_number),
                 Ask("GET", "/queue", until=lacks_number),
                 Ask("GET", "/history/<prompt_id>", until=is_there, learn=FILE),

@@ -33,13 +33,16 @@ from tests.harness import Running
 from tests.proxy.test_forwarder import forwarding
 
 LIMIT_S = 60
-VERY_SLOW = exported("SlowProgress", "Slow", {"image": ["1", 0], "seconds": 1.5, "steps": 3})
 PAINTS = {"1": exported("EmptyImage", "EmptyImage", EMPTY), "2": SLOW, "3": SAVE}
-WAITS = PAINTS | {"2": VERY_SLOW}
 
 
-def loads(name: str) -> dict[str, Any]:
-    return PAINTS | {"1": exported("LoadImage", "Load Image", {"image": name})}
+def loads(name: str, seconds: float) -> dict[str, Any]:
+    """Starts with a picture, and takes that long."""
+    return {
+        "1": exported("LoadImage", "Load Image", {"image": name}),
+        "2": exported("SlowProgress", "Slow", {"image": ["1", 0], "seconds": seconds, "steps": 5}),
+        "3": SAVE,
+    }
 
 
 def picture(kind: str) -> bytes:
@@ -48,7 +51,7 @@ def picture(kind: str) -> bytes:
     return target.getvalue()
 
 
-CLIENTS = clients(PAINTS, WAITS, loads, picture("PNG"), picture("JPEG"))
+CLIENTS = clients(PAINTS, loads, picture("PNG"), picture("JPEG"))
 
 
 @pytest.fixture(params=TARGETS)
@@ -60,8 +63,10 @@ async def gate(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 class Talk:
     """One client's run: what it has learnt, and its socket."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, query: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, bare: aiohttp.ClientSession, url: str, query: str) -> None:
+        """bare: without header fields. A phone's WebSocket has no others than its own, so the key stands in its address."""
         self.session = session
+        self.sockets = bare if query else session
         self.url = url
         self.query = query
         self.known: dict[str, Any] = {"own_id": str(uuid.uuid4()), "client_id": str(uuid.uuid4())}
@@ -79,12 +84,15 @@ class Talk:
         return URL(self.url + path, encoded=True)
 
     async def ask(self, step: Ask) -> None:
-        headers = (
-            {} if step.media_type is None or step.parts or step.body is None else {"Content-Type": step.media_type}
-        )
+        """A body of no named type goes without one, as from httpx."""
+        is_named = step.media_type is not None and step.body is not None
+        headers = {**step.headers, **({"Content-Type": str(step.media_type)} if is_named else {})}
+        unnamed = () if is_named or step.parts else ("Content-Type",)
         while True:
             data = form(step.parts) if step.parts else step.body and self.filled(json.dumps(step.body)).encode()
-            async with self.session.request(step.method, self.address(step.path), data=data, headers=headers) as answer:
+            async with self.session.request(
+                step.method, self.address(step.path), data=data, headers=headers, skip_auto_headers=unnamed
+            ) as answer:
                 text = await answer.text()
             assert answer.status == step.status, f"{step.method} {step.path}: {answer.status} {text}"
             value = json.loads(text) if text.startswith(("{", "[")) else None
@@ -118,7 +126,7 @@ class Talk:
                 case Ask():
                     await self.ask(step)
                 case Open():
-                    self.socket = await self.session.ws_connect(self.address(step.path))
+                    self.socket = await self.sockets.ws_connect(self.address(step.path))
                 case Close():
                     assert self.socket is not None
                     await self.socket.close()
@@ -155,9 +163,13 @@ async def door(client: Client, gate: Running) -> AsyncIterator[tuple[str, Mappin
 @pytest.mark.parametrize("client", CLIENTS, ids=[client.name for client in CLIENTS])
 async def test_a_client_as_it_speaks(client: Client, gate: Running) -> None:
     before = len(await gate.json("GET", "/history", "alice"))
-    async with door(client, gate) as (url, headers, query), aiohttp.ClientSession(headers=headers) as session:
-        async with asyncio.timeout(LIMIT_S):
-            await Talk(session, url, query).run(client)
+    async with (
+        door(client, gate) as (url, headers, query),
+        aiohttp.ClientSession(headers=headers) as session,
+        aiohttp.ClientSession() as bare,
+        asyncio.timeout(LIMIT_S),
+    ):
+        await Talk(session, bare, url, query).run(client)
     await check_that_it_was_alices(gate, before)
     what = "request by request as it sends them: a workflow goes through, its picture comes back"
     record(client=client.name, version="as written down", upstream=await upstream_of(gate), what=what)
