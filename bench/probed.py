@@ -23,7 +23,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from proxy.app import Gate
-from proxy.commands.serve import run, stop_event
+from proxy.commands.serve import run, spare_collections, stop_event
 from proxy.config import load_config
 from proxy.pipeline import Pipeline
 from proxy.record import request_log, set_up_logging, standard_error
@@ -159,6 +159,7 @@ async def _gate(file: Path) -> None:
     gate = Gate(config, request_log("json", lines))
     gate.pipeline = KnownPipeline(gate.services)
     await gate.start()
+    spare_collections()
     gate.audit.use_thread()
     await stop.wait()
     await gate.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -73,6 +74,7 @@ async def _serve(config: Config, file: Path, seen: bytes, lines: QueuedWriter) -
     tasks.supervise(lambda: watch(file, reload, seen=seen), "config watch")
     try:
         await gate.start()
+        spare_collections()
         gate.audit.use_thread()
         is_up.set()
         await stop.wait()
@@ -81,6 +83,12 @@ async def _serve(config: Config, file: Path, seen: bytes, lines: QueuedWriter) -
         await tasks.stop()
         if is_up.is_set():
             await gate.stop()
+
+
+def spare_collections() -> None:
+    """Code, models and tables of the start stay as long as the gate: each full collection would look through them all, and hold the event loop."""
+    gc.collect()
+    gc.freeze()
 
 
 def stop_event() -> asyncio.Event:
