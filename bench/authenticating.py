@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from policy.principal import Principal
-from proxy.apikeys import KeyRing, generate_key, hash_key
-from proxy.authentication import Authenticator
+from proxy.auth.api_keys import KeyRing, generate_key, hash_key
+from proxy.auth.authenticator import Authenticator
+from proxy.auth.jwt_issuers import Tokens
+from proxy.auth.sessions import Sessions
 from proxy.config.identity import JwtSettings, KeySettings
-from proxy.sessions import Sessions
-from proxy.tokens import Tokens
 
 ROUNDS = 7
 CALLS = 3000

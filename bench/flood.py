@@ -21,7 +21,7 @@ import aiohttp
 
 from bench import processes
 from bench.processes import Program
-from proxy.apikeys import generate_key
+from proxy.auth.api_keys import generate_key
 
 KEYS: Final = 50_000
 ADDRESSES: Final = 10_000

@@ -22,12 +22,12 @@ from policy.fairness import FairQueue
 from policy.principal import Principal, parse_tenant
 from policy.routes import Budget
 from proxy.config.limits import LimitsSettings, LoginLimitSettings
-from proxy.errors import LimitExceeded
-from proxy.limits.allotment import Allotment
-from proxy.limits.logins import Logins
-from proxy.limits.rates import Limiter
-from proxy.limits.slots import Slots
-from proxy.limits.store import SharedStore
+from proxy.http.errors import LimitExceeded
+from proxy.limits.concurrency import Slots
+from proxy.limits.effective_limits import Allotment
+from proxy.limits.failed_logins import Logins
+from proxy.limits.rate_limiter import Limiter
+from proxy.limits.redis_store import SharedStore
 
 ROUNDS: Final = 5
 TARGET_US: Final = 10.0

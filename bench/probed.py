@@ -25,9 +25,9 @@ from aiohttp import web
 from proxy.app import Gate
 from proxy.commands.serve import run, spare_collections, stop_event
 from proxy.config import load_config
+from proxy.observability.access_log import request_log, set_up_logging, standard_error
 from proxy.pipeline import Pipeline
-from proxy.record import request_log, set_up_logging, standard_error
-from proxy.standin import __main__ as standin
+from standin import __main__ as standin
 
 TICK_S: Final = 0.005
 _KIND: contextvars.ContextVar[str] = contextvars.ContextVar("kind", default="other")

@@ -17,7 +17,7 @@ from typing import IO
 import psutil
 
 from policy.principal import Role
-from proxy import keyfile
+from proxy.auth import key_file
 
 _CONFIG = """\
 [server]
@@ -97,7 +97,7 @@ def gate(upstream: str) -> Iterator[Program]:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.toml"
         config.write_text(_CONFIG.format(upstream=upstream), encoding="utf-8")
-        key = keyfile.create_key(config, tenant="bench", role=Role.ADMIN).text
-        command = ("-c", "from proxy.cli import main; main()", "serve", "--config", str(config))
+        key = key_file.create_key(config, tenant="bench", role=Role.ADMIN).text
+        command = ("-c", "from proxy.commands.main import main; main()", "serve", "--config", str(config))
         with program(*command, key=key, speaks_on_stderr=True) as started:
             yield started

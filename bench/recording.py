@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from policy.principal import Principal, parse_tenant
-from proxy.audit import SUBMISSION, AuditTrail
-from proxy.exchange import Exchange
-from proxy.metrics import Metrics
-from proxy.record import Recorder, RequestLog
+from proxy.http.request_record import Exchange
+from proxy.observability.access_log import Recorder, RequestLog
+from proxy.observability.audit_log import SUBMISSION, AuditTrail
+from proxy.observability.metrics import Metrics
 
 ROUNDS: Final = 5
 CALLS: Final = 10_000

@@ -24,7 +24,7 @@ import aiohttp
 import psutil
 
 from bench.soakload import Client, Outages, Tally
-from proxy import keyfile
+from proxy.auth import key_file
 
 MAX_GROWTH: Final = 0.05
 _ROOT: Final = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ class House:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[House]:
         self.config.write_text(_CONFIG.format(upstream=f"http://127.0.0.1:{self._port}"), encoding="utf-8")
-        self.keys = {name: keyfile.create_key(self.config, tenant=name).text for name in ("alice", "bob")}
+        self.keys = {name: key_file.create_key(self.config, tenant=name).text for name in ("alice", "bob")}
         await self._start_comfy()
         self._gate = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bench.soakgate", str(self.config),
@@ -171,7 +171,7 @@ class House:
 
     async def _start_comfy(self) -> None:
         self._comfy = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "proxy.standin", "--no-frontend", "--port", str(self._port),
+            sys.executable, "-m", "standin", "--no-frontend", "--port", str(self._port),
             "--base-directory", str(self._folder / "comfyui"),
             cwd=_ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip

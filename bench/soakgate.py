@@ -14,8 +14,8 @@ from pathlib import Path
 from proxy.app import Gate
 from proxy.commands.serve import run, stop_event
 from proxy.config import load_config
-from proxy.record import request_log, set_up_logging
-from proxy.watch import watch
+from proxy.config_watcher import watch
+from proxy.observability.access_log import request_log, set_up_logging
 
 
 async def _serve(file: Path) -> None:

@@ -28,7 +28,7 @@ import aiohttp
 
 from bench.loops import figures, machine_s, tell
 from bench.processes import Program, program
-from proxy import keyfile
+from proxy.auth import key_file
 
 SECONDS: Final = 120.0
 QUIET_SECONDS: Final = 20.0
@@ -328,7 +328,7 @@ def main(seconds: float = SECONDS, quiet_seconds: float = QUIET_SECONDS) -> None
         with program(*probed, "standin", str(files["standin"]), *options) as comfy:
             config = folder / "config.toml"
             config.write_text(_CONFIG.format(upstream=comfy.url, directory=folder / "comfyui"), encoding="utf-8")
-            keys = [keyfile.create_key(config, tenant=name).text for name in ("calm", "wild")]
+            keys = [key_file.create_key(config, tenant=name).text for name in ("calm", "wild")]
             with program(*probed, "gate", str(files["gate"]), str(config), speaks_on_stderr=True) as gate:
 
                 async def loops() -> dict[str, dict[str, Any]]:

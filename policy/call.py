@@ -56,7 +56,7 @@ class StreamedBody:
 
 @dataclass(frozen=True, slots=True)
 class UploadBody:
-    """The client's multipart body goes on rewritten as it streams (proxy/upload.py)."""
+    """The client's multipart body goes on rewritten as it streams (proxy/http/multipart_upload.py)."""
 
     plan: Any
 

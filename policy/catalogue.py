@@ -1,4 +1,4 @@
-"""What ComfyUI can run, read from its /object_info: classes, their inputs and outputs. A value; proxy/catalogue.py keeps it fresh."""
+"""What ComfyUI can run, read from its /object_info: classes, their inputs and outputs. A value; proxy/upstream/node_catalogue.py keeps it fresh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals as typed values: a reason for logs and metrics, words for the client. Which status a reason gets is proxy/errors.py's."""
+"""Refusals as typed values: a reason for logs and metrics, words for the client. Which status a reason gets is proxy/http/errors.py's."""
 
 from __future__ import annotations
 

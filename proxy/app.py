@@ -15,40 +15,40 @@ from aiohttp import web
 
 from policy.namespace import Folder
 from policy.principal import Principal, TenantId
-from proxy.audit import AuditTrail
-from proxy.catalogue import CatalogueSource
+from proxy.auth.login_throttle import Gatekeeper
+from proxy.compiled_config import build_rulebook
 from proxy.config import Config, ConfigError, Mistake, load_config
 from proxy.config.limits import LimitSettings
 from proxy.config.restart import need_restart
-from proxy.desk import Desk
-from proxy.disk import Disk
-from proxy.eventstream import JobHooks
-from proxy.files import TenantFiles
-from proxy.gatekeeper import Gatekeeper
-from proxy.gatepages import GatePages
-from proxy.jobtime import JobTimes
-from proxy.keptjobs import Keeper, KeptJobs
-from proxy.ledger import Job, Ledger
-from proxy.limits.assembly import Limits
+from proxy.dependencies import Rulebook, Services
+from proxy.files.comfyui_folders import Disk
+from proxy.files.listing import TenantFiles
+from proxy.files.quota import Storage
+from proxy.files.quota_keeper import QuotaKeeper
+from proxy.http.listeners import Listener, public_server
+from proxy.jobs.admission import Desk
+from proxy.jobs.kept_documents import Keeper, KeptJobs
+from proxy.jobs.queue_watcher import Observer
+from proxy.jobs.registry import Job, Ledger
+from proxy.jobs.temp_files import unseen, written_at
+from proxy.jobs.time_limit import JobTimes
+from proxy.keyed_semaphore import Turns
+from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
-from proxy.listeners import Listener, public_server
-from proxy.metrics import Metrics
-from proxy.observer import Observer
-from proxy.ops import Ops
+from proxy.observability.access_log import Recorder, RequestLog
+from proxy.observability.audit_log import AuditTrail
+from proxy.observability.metrics import Metrics
+from proxy.observability.ops_server import Ops
+from proxy.pages.routes import GatePages
 from proxy.pipeline import Pipeline
-from proxy.quotakeeper import QuotaKeeper
-from proxy.record import Recorder, RequestLog
-from proxy.rulebook import build_rulebook
-from proxy.services import Rulebook, Services
-from proxy.shelf import Shelf
-from proxy.sockets import GATE_STOPS, Sockets
-from proxy.storage import Storage
-from proxy.streams import EventStreams
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks, on_failure
-from proxy.tempfiles import unseen, written_at
-from proxy.turns import Turns
-from proxy.upstream import Upstream
+from proxy.upstream.client import Upstream
+from proxy.upstream.document_cache import Shelf
+from proxy.upstream.node_catalogue import CatalogueSource
+from proxy.websocket.connections import GATE_STOPS, Sockets
+from proxy.websocket.event_session import JobHooks
+from proxy.websocket.event_sessions import EventStreams
 
 _log = logging.getLogger("comfygate")
 _EXPIRY_CHECK_S: Final = 0.5

@@ -39,25 +39,25 @@ from policy.routes import (
 )
 from policy.table import TABLE
 from policy.violation import Reason, Violation
-from proxy import body, headers
-from proxy.answers import forwarded_headers, is_upgrade, refuse, reply_with, send_large, stamp
-from proxy.audit import SUBMISSION
-from proxy.bodyroom import BodyPlace
-from proxy.conversation import Conversation
-from proxy.credentials import CREDENTIAL_PARAMETERS
-from proxy.disk import serve_file
-from proxy.errors import ClientGone, MethodNotAllowed, Refusal, refusal_for
-from proxy.exchange import Exchange
-from proxy.listeners import HEALTH_PATH, is_reserved, prove
-from proxy.misplaced import read_document, search_head, told
+from proxy.auth.credentials import CREDENTIAL_PARAMETERS
+from proxy.auth.misplaced_credentials import read_document, search_head, told
+from proxy.dependencies import Services
+from proxy.files.comfyui_folders import serve_file
+from proxy.http import headers, request_body
+from proxy.http.body_memory import BodyPlace
+from proxy.http.errors import ClientGone, MethodNotAllowed, Refusal, refusal_for
+from proxy.http.listeners import HEALTH_PATH, is_reserved, prove
+from proxy.http.multipart_upload import UploadStream
+from proxy.http.request_record import Exchange
+from proxy.http.responses import forwarded_headers, is_upgrade, refuse, reply_with, send_large, stamp
+from proxy.jobs.rule_runner import Conversation
+from proxy.keyed_semaphore import Turns
+from proxy.observability.audit_log import SUBMISSION
+from proxy.observability.recent_refusals import describe, describe_comfyuis
 from proxy.pages.target import root_of
-from proxy.picturelane import wait_for
-from proxy.refusals import describe, describe_comfyuis
-from proxy.running import RunningRequests
-from proxy.services import Services
-from proxy.turns import Turns
-from proxy.upload import UploadStream
-from proxy.upstream import SMALL_BYTES
+from proxy.running_requests import RunningRequests
+from proxy.upstream.client import SMALL_BYTES
+from proxy.upstream.preview_queue import wait_for
 
 LARGE_AT_ONCE: Final = 2
 """Of one tenant: answers that are made of whole workflows."""
@@ -243,8 +243,8 @@ class Pipeline:
             return Request(call, caller)
         limits, over = self._services.rulebook.json_limits, None
         if route.body is not Body.RAW and route.max_json_bytes < limits.max_bytes:
-            limits, over = limits.within(route.max_json_bytes), body.too_large_here(route.max_json_bytes)
-        raw = await body.read_whole(request, limits, place, over)
+            limits, over = limits.within(route.max_json_bytes), request_body.too_large_here(route.max_json_bytes)
+        raw = await request_body.read_whole(request, limits, place, over)
         exchange.received_bytes = len(raw)
         heavy, tenant, max_parts = self._services.heavy, principal.tenant, route.max_json_parts
         if route.body is Body.RAW:
@@ -320,7 +320,7 @@ class Pipeline:
 
     async def _body_of(
         self, request: web.BaseRequest, route: Route, outgoing: UpstreamCall, incoming: Request
-    ) -> tuple[body.BodyStream | None, Any, AbstractContextManager[None]]:
+    ) -> tuple[request_body.BodyStream | None, Any, AbstractContextManager[None]]:
         """The client's stream, to be counted, what is sent of it, and the room that it takes meanwhile."""
         held: AbstractContextManager[None] = nullcontext()
         if isinstance(outgoing.body, bytes) or outgoing.body is None:
@@ -331,7 +331,7 @@ class Pipeline:
         room = await services.storage.room_bytes(principal.tenant) if route.stores and not principal.is_admin else None
         if room is not None and room < limits.max_bytes:
             limits, over = limits.within(room), services.storage.full(principal.tenant)
-        stream = body.BodyStream(request, limits, over, lambda: self.running.check(principal))
+        stream = request_body.BodyStream(request, limits, over, lambda: self.running.check(principal))
         if room is not None:
             declared = request.content_length
             held = services.storage.hold(principal.tenant, limits.max_bytes if declared is None else declared)
@@ -375,7 +375,7 @@ def _unlisted(segments: tuple[str, ...]) -> Exception:
     return Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")
 
 
-def _count_received(exchange: Exchange, sent: body.BodyStream) -> None:
+def _count_received(exchange: Exchange, sent: request_body.BodyStream) -> None:
     exchange.received_bytes = sent.received_bytes
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.harness import Running, running_gate
 
 # A busy machine is no mistake of what is tested: no example has a deadline. A failure prints how it is made again. CI tries the same

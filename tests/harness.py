@@ -13,11 +13,11 @@ import aiohttp
 from yarl import URL
 
 from policy.principal import Role
-from proxy import keyfile
 from proxy.app import Gate
+from proxy.auth import key_file
 from proxy.config import load_config
-from proxy.record import RequestLog
-from proxy.standin import StandIn
+from proxy.observability.access_log import RequestLog
+from standin import StandIn
 from tests.secrecy import watched
 
 AUDIT_FILE = "audit.jsonl"
@@ -116,9 +116,9 @@ def write_config(
         encoding="utf-8",
     )
     keys = {
-        "alice": keyfile.create_key(file, tenant="alice").text,
-        "mallory": keyfile.create_key(file, tenant="mallory").text,
-        "admin": keyfile.create_key(file, tenant="alice", role=Role.ADMIN).text,
+        "alice": key_file.create_key(file, tenant="alice").text,
+        "mallory": key_file.create_key(file, tenant="mallory").text,
+        "admin": key_file.create_key(file, tenant="alice", role=Role.ADMIN).text,
     }
     return file, keys
 

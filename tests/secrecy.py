@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from proxy import keyfile
-from proxy.apikeys import KeyPrincipal
-from proxy.sessions import Sessions
+from proxy.auth import key_file
+from proxy.auth.api_keys import KeyPrincipal
+from proxy.auth.sessions import Sessions
 
 # Also keys and tokens that the test made up itself.
 _SHAPES = re.compile(rb"cg_[0-9a-f]{8}_[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")
@@ -61,7 +61,7 @@ def watched(audit_file: Path) -> Iterator[Secrecy]:
     """Learns of every key and every session that is made meanwhile, and of what is logged. The caller adds its request log, and checks."""
     secrecy, records = Secrecy(), _Records()
     # What is there may be the watch of another gate of the same test, which learns of it too.
-    generate, begin = vars(keyfile)["generate_key"], Sessions.begin
+    generate, begin = vars(key_file)["generate_key"], Sessions.begin
 
     def generate_key() -> tuple[str, str]:
         key_id, text = generate()
@@ -78,7 +78,7 @@ def watched(audit_file: Path) -> Iterator[Secrecy]:
     root.addHandler(records)
     try:
         with (
-            mock.patch.object(keyfile, "generate_key", generate_key),
+            mock.patch.object(key_file, "generate_key", generate_key),
             mock.patch.object(Sessions, "begin", begin_session),
         ):
             yield secrecy

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import keyfile
-from proxy.standin import StandIn
+from proxy.auth import key_file
+from standin import StandIn
 from tests.harness import AUDIT_FILE, Running, running_gate
 from tests.secrecy import CredentialWritten, watched
 
@@ -54,7 +54,7 @@ async def credential(gate: Running, what: str) -> str:
         case "secret":
             return f"x{secret_of(gate.keys['admin'])}y"
         case "new key":
-            return secret_of(keyfile.create_key(gate.config_file, tenant="alice").text)
+            return secret_of(key_file.create_key(gate.config_file, tenant="alice").text)
         case "session":
             return await log_in(gate)
         case "unknown key":
@@ -88,7 +88,7 @@ async def test_two_gates_of_one_test_are_both_watched(tmp_path: Path, comfy: Sta
 def test_rotated_trails_are_searched(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[tenants.alice]\n", encoding="utf-8")
     with watched(tmp_path / AUDIT_FILE) as secrecy:
-        key = keyfile.create_key(tmp_path / "config.toml", tenant="alice")
+        key = key_file.create_key(tmp_path / "config.toml", tenant="alice")
         (tmp_path / f"{AUDIT_FILE}.3").write_text(secret_of(key.text), encoding="utf-8")
     with pytest.raises(CredentialWritten, match="the audit trail"):
         secrecy.check()

@@ -1,4 +1,4 @@
-"""Uploads: the plan for a multipart body that is rewritten as it streams. proxy/upload.py moves the bytes, and every decision is made here.
+"""Uploads: the plan for a multipart body that is rewritten as it streams. proxy/http/multipart_upload.py moves the bytes, and every decision is made here.
 
 ComfyUI takes the fields in any order, so the file goes first, under a checked name, and the gate's own fields go last, when all of the
 client's were read. A refusal in between ends the call upstream before its end, and nothing is stored.

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from proxy.advice import explain_refusal, is_refusal, moment, sentence
-from proxy.audit import cut_off, is_since, read_trail
 from proxy.commands.exits import fail
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.units import parse_duration
+from proxy.observability.audit_log import cut_off, is_since, read_trail
+from proxy.observability.refusal_advice import explain_refusal, is_refusal, moment, sentence
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 _DEFAULT: Final = Path("config.toml")

@@ -15,13 +15,13 @@ from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
 from policy.lint import Finding, lint, summarize
 from proxy.commands.exits import fail
+from proxy.compiled_config import build_rulebook
 from proxy.config import Config, ConfigError, load_config
-from proxy.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
-from proxy.limits.assembly import try_storage
-from proxy.presets import load_excluded, load_presets
-from proxy.rulebook import build_rulebook
-from proxy.services import Rulebook
-from proxy.upstream import Upstream
+from proxy.config.presets import load_excluded, load_presets
+from proxy.dependencies import Rulebook
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
+from proxy.limits.limits import try_storage
+from proxy.upstream.client import Upstream
 
 TESTED_FROM = (0, 3, 64)
 _TIME_LIMIT_S = 60.0

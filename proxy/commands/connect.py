@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
+from proxy.commands.connect_access import LOOPBACK, LocalAccess
+from proxy.commands.connect_proxy import HOST, Forwarder, UnsafeGate
 from proxy.commands.exits import Exit, fail
 from proxy.commands.serve import run, stop_event
 from proxy.config.server import parse_origin
-from proxy.forwarder import HOST, Forwarder, UnsafeGate
-from proxy.listeners import Listener, ListenError
-from proxy.localaccess import LOOPBACK, LocalAccess
+from proxy.http.listeners import Listener, ListenError
 
 _PORT = 8188
 

@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
-from proxy import keyfile
 from proxy.app import Gate
+from proxy.auth import key_file
 from proxy.commands.exits import Exit, fail
 from proxy.commands.serve import run, stop_event
 from proxy.config import load_config
-from proxy.listeners import ListenError
-from proxy.record import RequestLog, request_log, set_up_logging
+from proxy.http.listeners import ListenError
+from proxy.observability.access_log import RequestLog, request_log, set_up_logging
 
 _PORT = 8190
 _TENANTS = ("alice", "bob")
@@ -100,7 +100,7 @@ async def _demo(upstream: str | None, port: int, is_verbose: bool) -> None:
             _CONFIG.format(port=_free(port), ops_port=_free(port + 1000) if port else 0, upstream=upstream),
             encoding="utf-8",
         )
-        keys = {tenant: keyfile.create_key(file, tenant=tenant, note="demo").text for tenant in _TENANTS}
+        keys = {tenant: key_file.create_key(file, tenant=tenant, note="demo").text for tenant in _TENANTS}
         config = load_config(file, {})
         set_up_logging(config.log)
         logging.getLogger("comfygate").setLevel(logging.WARNING)
@@ -121,7 +121,7 @@ def _request_log(stack: AsyncExitStack, is_verbose: bool) -> RequestLog:
 
 async def _start_stand_in(stack: AsyncExitStack, folder: Path) -> str:
     try:
-        from proxy.standin import StandIn
+        from standin import StandIn
     except ImportError:
         fail('The stand-in needs Pillow: pip install "comfygate[demo]", or give --upstream URL.')
     stand_in = StandIn(folder)

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 import proxy
-from proxy.atomicfile import PRIVATE_MODE
+from proxy.auth.atomic_file import PRIVATE_MODE
 from proxy.commands.exits import fail
 
 _NAME: Final = "config.toml"

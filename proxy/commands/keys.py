@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from policy.principal import ALL_SCOPES, Role, Scope
-from proxy import keyfile
+from proxy.auth import key_file
 from proxy.commands.exits import fail
 from proxy.config.units import parse_duration
 
@@ -29,7 +29,7 @@ def create(
 ) -> None:
     """Make a key. The LAST line of the output is the key; it is shown once and stored nowhere."""
     try:
-        made = keyfile.create_key(
+        made = key_file.create_key(
             config,
             tenant=tenant,
             role=role,
@@ -37,7 +37,7 @@ def create(
             expires=_moment(expires),
             note=note,
         )
-    except (keyfile.KeyFileError, ValueError) as error:
+    except (key_file.KeyFileError, ValueError) as error:
         fail(str(error))
     typer.echo(f"Key {made.id} of tenant {tenant} is in {config}. Keep the next line, it is shown once:")
     typer.echo(made.text)
@@ -47,8 +47,8 @@ def create(
 def list_(config: ConfigFile = _DEFAULT) -> None:
     """List the keys of the file."""
     try:
-        keys = keyfile.list_keys(config)
-    except keyfile.KeyFileError as error:
+        keys = key_file.list_keys(config)
+    except key_file.KeyFileError as error:
         fail(str(error))
     if not keys:
         typer.echo("There is no key: nobody gets in. Make one with `comfygate keys create --tenant NAME`.", err=True)
@@ -68,8 +68,8 @@ def list_(config: ConfigFile = _DEFAULT) -> None:
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigFile = _DEFAULT) -> None:
     """Remove a key. A running gate notices within a second."""
     try:
-        gone = keyfile.revoke_key(config, key_id)
-    except keyfile.KeyFileError as error:
+        gone = key_file.revoke_key(config, key_id)
+    except key_file.KeyFileError as error:
         fail(str(error))
     typer.echo(f"Key {gone.id} of tenant {gone.tenant} is revoked.")
 
@@ -83,8 +83,8 @@ def rotate(
 ) -> None:
     """Replace a key by a new one with the same rights. The LAST line of the output is the new key."""
     try:
-        made = keyfile.rotate_key(config, key_id, grace_s=parse_duration(grace), expires=_moment(expires))
-    except (keyfile.KeyFileError, ValueError) as error:
+        made = key_file.rotate_key(config, key_id, grace_s=parse_duration(grace), expires=_moment(expires))
+    except (key_file.KeyFileError, ValueError) as error:
         fail(str(error))
     typer.echo(f"Key {made.id} replaces {key_id}. Keep the next line, it is shown once:")
     typer.echo(made.text)
@@ -94,6 +94,6 @@ def _moment(expires: str | None) -> datetime | None:
     if expires is None:
         return None
     try:
-        return keyfile.expiry_after(parse_duration(expires))
+        return key_file.expiry_after(parse_duration(expires))
     except ValueError as error:
         raise ValueError(f"--expires {expires}: {error}") from None

@@ -18,10 +18,10 @@ from policy.learn import learn as derive
 from policy.principal import TenantId
 from policy.violation import Violation
 from proxy.commands.exits import fail
+from proxy.compiled_config import compile_policies
 from proxy.config import Config, ConfigError, load_config
-from proxy.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
-from proxy.rulebook import compile_policies
-from proxy.upstream import Upstream
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
+from proxy.upstream.client import Upstream
 
 app = typer.Typer(no_args_is_help=True)
 _TIME_LIMIT_S = 60.0

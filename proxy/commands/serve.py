@@ -16,11 +16,11 @@ import typer
 from proxy.app import Gate
 from proxy.commands.exits import Exit, fail
 from proxy.config import Config, ConfigError, load_config
-from proxy.listeners import ListenError
-from proxy.queuedwriter import QueuedWriter
-from proxy.record import request_log, set_up_logging, standard_error
+from proxy.config_watcher import fingerprint, watch
+from proxy.http.listeners import ListenError
+from proxy.observability.access_log import request_log, set_up_logging, standard_error
+from proxy.observability.queued_writer import QueuedWriter
 from proxy.tasks import Tasks
-from proxy.watch import fingerprint, watch
 
 _log = logging.getLogger("comfygate")
 

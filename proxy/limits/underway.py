@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from policy.principal import TenantId
-from proxy.errors import LimitExceeded
-from proxy.limits.allotment import Allotment
+from proxy.http.errors import LimitExceeded
+from proxy.limits.effective_limits import Allotment
 
 WAITING_PER_PLACE: Final = 4
 """A page of the web UI asks for hundreds of files at once."""

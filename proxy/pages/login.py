@@ -11,11 +11,11 @@ from multidict import MultiMapping
 
 from policy.call import ClientReply
 from policy.principal import TenantId
-from proxy.apikeys import KeyPrincipal
-from proxy.authentication import Authenticator
-from proxy.credentials import session_cookie
-from proxy.errors import Unauthenticated
-from proxy.origin import OriginRules
+from proxy.auth.api_keys import KeyPrincipal
+from proxy.auth.authenticator import Authenticator
+from proxy.auth.credentials import session_cookie
+from proxy.auth.csrf_cors import OriginRules
+from proxy.http.errors import Unauthenticated
 from proxy.pages.clearing import clearing_page
 from proxy.pages.document import document, redirect, template
 from proxy.pages.target import FRONT_PAGE, local_target

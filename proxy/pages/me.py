@@ -9,7 +9,7 @@ from html import escape
 from typing import Any, Final
 
 from policy.call import ClientReply
-from proxy.advice import moment, sentence
+from proxy.observability.refusal_advice import moment, sentence
 from proxy.pages.document import PRIVATE_HEADERS, document, template
 from proxy.pages.words import limit_in_words, scopes_in_words, size_in_words
 
@@ -40,7 +40,7 @@ class LimitView:
 class MeView:
     """What `/gate/me` shows. subject: the key's id, or the token's subject; times are Unix times in seconds, None for never.
 
-    note: of the key, what people call it; refusals: the tenant's last ones, newest first, as proxy/refusals.py keeps them.
+    note: of the key, what people call it; refusals: the tenant's last ones, newest first, as proxy/observability/recent_refusals.py keeps them.
     policy: sentences; gpu: the budget of GPU seconds, None without one; session_ends_at_s: None for a caller without a browser session.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from proxy.credentials import without_tokens
+from proxy.auth.credentials import without_tokens
 
 FRONT_PAGE: Final = "/"
 MAX_TARGET_CHARACTERS: Final = 2048

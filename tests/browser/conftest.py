@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from proxy import keyfile
-from proxy.standin import StandIn
+from proxy.auth import key_file
+from standin import StandIn
 from tests.browser.webui import WebUi
 from tests.clients.record import Measurement, record
 from tests.harness import Running, running_gate
@@ -90,7 +90,7 @@ class House:
         line = f'[tenants.{tenant}]\nlimits = "{limits}"\n'
         self.gate.config_file.write_text(text.replace("[tenants.alice]", f"{line}[tenants.alice]", 1), encoding="utf-8")
         self.tenants[name] = tenant
-        self.keys[name] = keyfile.create_key(self.gate.config_file, tenant=tenant).text
+        self.keys[name] = key_file.create_key(self.gate.config_file, tenant=tenant).text
         assert await self.gate.gate.reload(self.gate.config_file)
         return self.keys[name]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.errors import CHALLENGE
+from proxy.http.errors import CHALLENGE
 from tests.browser.conftest import OpenHouse
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

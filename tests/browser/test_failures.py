@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from playwright.async_api import Locator, Page, expect
 
-from proxy import keyfile
 from proxy.app import Gate
+from proxy.auth import key_file
 from proxy.config import load_config
-from proxy.record import RequestLog
+from proxy.observability.access_log import RequestLog
 from tests.browser import graphs
 from tests.browser.conftest import OUTPUT, House, OpenHouse
 from tests.browser.webui import Screenshots, WebUi
@@ -100,7 +100,7 @@ async def _gate_goes_and_comes(ui: WebUi, house: House, shots: Screenshots) -> G
 async def _session_ends(ui: WebUi, gate: Gate, house: House, shots: Screenshots) -> None:
     """The key is revoked while its page is open."""
     file = house.gate.config_file
-    keyfile.revoke_key(file, house.keys["amber"].split("_")[1])
+    key_file.revoke_key(file, house.keys["amber"].split("_")[1])
     assert await gate.reload(file)
     await expect(_toast(ui.page, "Reconnecting")).to_be_visible()
     async with ui.page.expect_response(lambda reply: reply.url.endswith("/api/prompt")) as reply:

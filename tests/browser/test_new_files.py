@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from proxy import catalogue
+from proxy.upstream import node_catalogue
 from tests.browser import graphs
 from tests.browser.conftest import OUTPUT, OpenHouse
 from tests.browser.webui import Screenshots, WebUi
@@ -31,7 +31,7 @@ TYPE = """async name => {
 async def test_a_new_model_shows_when_the_page_asks_for_it(
     open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "FRESH_S", 0.0)
+    monkeypatch.setattr(node_catalogue, "FRESH_S", 0.0)
     shots = Screenshots(OUTPUT / "new-model")
     async with open_house() as house, house.person() as page:
         assert house.comfy is not None

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from proxy.credentials import SessionCookie
+from proxy.auth.credentials import SessionCookie
 from tests.browser import graphs
 from tests.browser.conftest import OUTPUT, TARGETS, House, OpenHouse
 from tests.browser.webui import Screenshots, WebUi

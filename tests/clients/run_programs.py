@@ -15,7 +15,7 @@ from tests.clients.record import record
 from tests.clients.rows import NODE, PROGRAMS, PYTHON, Row
 from tests.clients.runs import LOADS, PAINTS, TARGETS, Desk, check_that_it_was_alices, gate_before, upstream_of
 from tests.harness import Running
-from tests.proxy.test_forwarder import forwarding
+from tests.proxy.commands.test_connect_proxy import forwarding
 
 
 @pytest.fixture(params=TARGETS)

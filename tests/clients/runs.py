@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.harness import Running, running_gate
 
 LIMIT_S = 60

@@ -30,7 +30,7 @@ from tests.clients.runs import (
     upstream_of,
 )
 from tests.harness import Running
-from tests.proxy.test_forwarder import forwarding
+from tests.proxy.commands.test_connect_proxy import forwarding
 
 LIMIT_S = 60
 PAINTS = {"1": exported("EmptyImage", "EmptyImage", EMPTY), "2": SLOW, "3": SAVE}

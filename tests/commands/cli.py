@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from typer.testing import CliRunner
 
-from proxy.cli import app
+from proxy.commands.main import app
 
 
 @dataclass(frozen=True)

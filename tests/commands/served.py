@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from proxy.cli import main
+from proxy.commands.main import main
 
 GUARD_S = 60.0
 """Ends a test that would hang; nothing is measured with it."""

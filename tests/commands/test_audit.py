@@ -10,7 +10,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.cli import app
+from proxy.commands.main import app
 
 REFUSED: dict[str, Any] = {
     "event": "submission",

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy import keyfile
-from proxy.cli import app
+from proxy.auth import key_file
+from proxy.auth.sessions import load_secret
+from proxy.commands.main import app
 from proxy.config import load_config
-from proxy.limits.assembly import USAGE_FILE
-from proxy.limits.usage import UsageFile
-from proxy.sessions import load_secret
+from proxy.limits.gpu_usage_db import UsageFile
+from proxy.limits.limits import USAGE_FILE
 
 CONFIG = """\
 [tenants.alice]
@@ -43,7 +43,7 @@ def house(tmp_path: Path) -> Path:
     (house / "flows" / "portrait.json").write_text("{}")
     (house / "session.secret").write_text("s" * 64)
     (house / "notes.txt").write_text("not the gate's")
-    keyfile.create_key(house / "config.toml", tenant="alice")
+    key_file.create_key(house / "config.toml", tenant="alice")
     return house
 
 

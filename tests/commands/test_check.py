@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.cli import app
 from proxy.commands.check import _about_comfyui, _is_loopback, _listen_address
-from proxy.standin import StandIn
+from proxy.commands.main import app
+from standin import StandIn
 from tests.harness import write_config
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from proxy.cli import app
 from proxy.commands.exits import Exit
+from proxy.commands.main import app
 from tests.commands.cli import comfygate
 
 COMMANDS = ("serve", "check", "demo", "keys", "policy", "audit", "connect")
@@ -69,7 +69,7 @@ def test_a_mistake_ends_the_process_with_words_and_no_stack(tmp_path: Path) -> N
     command = (
         sys.executable,
         "-c",
-        "from proxy.cli import main; main()",
+        "from proxy.commands.main import main; main()",
         "check",
         "-c",
         str(tmp_path / "missing.toml"),

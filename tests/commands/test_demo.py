@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 from proxy.commands.exits import Exit
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.commands.served import GUARD_S
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without asking them")
@@ -45,7 +45,7 @@ class Demo:
 
 @asynccontextmanager
 async def demo(folder: Path, *arguments: str) -> AsyncIterator[Demo]:
-    command = (sys.executable, "-c", "from proxy.cli import main; main()", "demo", *arguments)
+    command = (sys.executable, "-c", "from proxy.commands.main import main; main()", "demo", *arguments)
     pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.DEVNULL}
     process = await asyncio.create_subprocess_exec(*command, **pipes, env={"TMPDIR": str(folder), "PATH": ""})  # type: ignore[arg-type]
     try:

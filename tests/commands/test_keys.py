@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.apikeys import hash_key
-from proxy.cli import app
+from proxy.auth.api_keys import hash_key
+from proxy.commands.main import app
 
 
 @pytest.fixture

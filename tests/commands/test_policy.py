@@ -10,8 +10,8 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.cli import app
-from proxy.standin import StandIn
+from proxy.commands.main import app
+from standin import StandIn
 from tests.contract.driver import node, saving
 from tests.harness import write_config
 

@@ -15,10 +15,10 @@ import orjson
 import pytest
 from aiohttp import WSMsgType
 
-from proxy.audit import read_trail
 from proxy.commands.exits import Exit
 from proxy.commands.serve import spare_collections
-from proxy.standin import StandIn
+from proxy.observability.audit_log import read_trail
+from standin import StandIn
 from tests.commands.served import Served, served, started
 from tests.contract.driver import saving, slow
 from tests.harness import AUDIT_FILE, write_config

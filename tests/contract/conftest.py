@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.standin import StandIn
+from standin import StandIn
 
 from .driver import Comfy
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from proxy.standin import StandIn
-from proxy.standin.catalogue import CATALOGUE, describe_all
-from proxy.standin.folders import Folders
+from standin import StandIn
+from standin.catalogue import CATALOGUE, describe_all
+from standin.folders import Folders
 
 from .driver import Comfy, empty_image, node, png, unique
 

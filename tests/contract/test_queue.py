@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.standin import StandIn
+from standin import StandIn
 
 from .driver import Comfy, empty_image, node, previewing, slow, unique
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.standin.jobs import from_history, list_jobs
+from standin.jobs import from_history, list_jobs
 
 JOB_ID = "c8111192-b372-4439-943d-f62d358ef47c"
 

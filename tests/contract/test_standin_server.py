@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.standin import Received, SocketFrame, StandIn
-from proxy.standin.__main__ import run
+from standin import Received, SocketFrame, StandIn
+from standin.__main__ import run
 
 from .driver import Comfy, Graph, images_of, loading, node, opened, png, previewing, slow
 
@@ -45,7 +45,7 @@ async def test_received_websocket_and_its_frames_are_kept(local: Comfy, standin:
 
 
 async def test_record_is_bounded(local: Comfy, standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.standin.middleware.MAX_KEPT_REQUESTS", 10)
+    monkeypatch.setattr("standin.middleware.MAX_KEPT_REQUESTS", 10)
     for _ in range(25):
         await local.get("/prompt")
     assert len(standin.received) <= 10
@@ -272,13 +272,13 @@ async def test_saved_json_text_is_indented_when_it_is_json(local: Comfy) -> None
 
 
 async def test_old_results_are_dropped_beyond_the_limit(local: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.standin.execution.MAX_CACHED", 2)
+    monkeypatch.setattr("standin.execution.MAX_CACHED", 2)
     entries = [await local.run(previewing(color)) for color in (1, 2, 3, 1)]
     assert dict(entries[-1]["status"]["messages"])["execution_cached"]["nodes"] == []
 
 
 async def test_history_is_bounded(local: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.standin.promptqueue.MAX_HISTORY", 2)
+    monkeypatch.setattr("standin.promptqueue.MAX_HISTORY", 2)
     for color in range(5):
         await local.run(previewing(color))
     assert len((await local.get("/history")).json()) == 3

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from proxy.disk import PLAIN_TYPES
+from proxy.files.comfyui_folders import PLAIN_TYPES
 
 from .driver import Comfy, opened, png, unique
 

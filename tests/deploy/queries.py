@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from proxy.metrics import Metrics
+from proxy.observability.metrics import Metrics
 from tests.deploy.files import DEPLOY
 from tests.deploy.plainyaml import read_yaml
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from typer.testing import CliRunner
 
-from proxy.cli import app
+from proxy.commands.main import app
+from proxy.compiled_config import compile_policies
 from proxy.config import load_config
 from proxy.config.units import parse_duration
-from proxy.rulebook import compile_policies
 from tests.deploy.files import DEPLOY, ROOT, shipped
 from tests.deploy.plainyaml import read_yaml
 
@@ -45,7 +45,7 @@ def test_the_image_copies_what_is_there() -> None:
             *sources, _ = rest.split()
             assert all((ROOT / source).exists() for source in sources), rest
     ignored = (DOCKER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
-    assert not {"policy", "proxy", "requirements.lock", "pyproject.toml"} & set(ignored)
+    assert not {"policy", "proxy", "standin", "requirements.lock", "pyproject.toml"} & set(ignored)
 
 
 def test_what_is_taken_out_of_the_image_is_nothing_that_the_gate_needs() -> None:

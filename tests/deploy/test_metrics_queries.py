@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from proxy.metrics import Metrics
+from proxy.observability.metrics import Metrics
 from tests.deploy.files import DEPLOY
 from tests.deploy.queries import alert_queries, grouping_labels, known_samples, names_in, panel_queries
 from tests.docs.refusals import reasons_in_code

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.deploy.nginx import below_a_prefix
 from tests.harness import running_gate
 

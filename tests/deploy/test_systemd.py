@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from proxy.cli import app
 from proxy.commands.check import _about_comfyui
+from proxy.commands.main import app
 from proxy.config.units import parse_duration
 from tests.deploy.files import DEPLOY, shipped
 from tests.deploy.plainyaml import read_yaml

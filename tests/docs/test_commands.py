@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.apikeys import hash_key
-from proxy.standin import StandIn
+from proxy.auth.api_keys import hash_key
+from standin import StandIn
 from tests.docs.refusals import ROOT
 from tests.docs.terminals import TIME_LIMIT_S, Block, answers, blocks_of, follow, terminal
 
@@ -192,7 +192,7 @@ def test_no_block_can_be_pasted_wrong(page: Path) -> None:
 async def test_commands_named_in_the_documentation_exist() -> None:
     from typer.testing import CliRunner
 
-    from proxy.cli import app
+    from proxy.commands.main import app
 
     texts = [file.read_text(encoding="utf-8") for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]]
     named = {found for text in texts for found in re.findall(r"comfygate ((?:keys |policy )?[a-z]+)", text)}

@@ -10,8 +10,8 @@ import pytest
 from proxy.config import Config, load_config
 from proxy.config.reader import ENVIRONMENT
 from proxy.config.units import parse_duration, parse_size
-from proxy.tools.docs import ROOT, configuration_page
-from proxy.tools.settings import ANY, MUST, Setting, read_comments, sections_of
+from tools.docs import ROOT, configuration_page
+from tools.settings import ANY, MUST, Setting, read_comments, sections_of
 
 TEXT = (ROOT / "config.toml").read_text(encoding="utf-8")
 COMMENTS = read_comments(TEXT)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from policy.table import ROUTES
-from proxy.metrics import Metrics
-from proxy.tools.docs import ROOT, main, metrics_page, pages, routes_page
+from proxy.observability.metrics import Metrics
+from tools.docs import ROOT, main, metrics_page, pages, routes_page
 
 
 @pytest.mark.parametrize("file", pages(), ids=lambda file: file.name)
 def test_page_is_up_to_date(file: Path) -> None:
-    # When this fails, run `python -m proxy.tools.docs`.
+    # When this fails, run `python -m tools.docs`.
     assert file.read_text(encoding="utf-8") == pages()[file]
 
 

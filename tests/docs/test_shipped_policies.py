@@ -9,8 +9,8 @@ import pytest
 
 from policy.catalogue import Catalogue, read_catalogue
 from policy.violation import Violation
+from proxy.compiled_config import compile_policies
 from proxy.config import load_config
-from proxy.rulebook import compile_policies
 from tests.docs.refusals import ROOT
 from tests.policy.graphs import run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policy.principal import TenantId
-from proxy.disk import Disk
+from proxy.files.comfyui_folders import Disk
 from tests.contract.driver import images_of, loading, previewing, saving
 from tests.matrix.guard import files_outside, nothing_else_changes
 from tests.matrix.people import BLUE, COLORS, GREEN, NUMBERS, RED, is_color, picture_in, png, seen, told

@@ -20,10 +20,10 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from proxy.app import Gate
 from proxy.config import load_config
-from proxy.eventstream import EventStream, JobHooks
-from proxy.ledger import Ledger
-from proxy.outbox import Outbox
-from proxy.record import RequestLog
+from proxy.jobs.registry import Ledger
+from proxy.observability.access_log import RequestLog
+from proxy.websocket.event_session import EventStream, JobHooks
+from proxy.websocket.send_queue import Outbox
 from tests.contract.driver import Socket, images_of, node, previewing, saving, slow
 from tests.matrix.people import NUMBERS, Listener, Tenant, told, unique
 from tests.matrix.world import World
@@ -235,7 +235,7 @@ async def test_a_client_that_never_reads_delays_nobody(world: World) -> None:
 
 @pytest.mark.parametrize("who", ["alice", "mallory"])
 async def test_a_revoked_key_loses_its_socket(standing: World, who: str) -> None:
-    from proxy import keyfile
+    from proxy.auth import key_file
 
     running = standing.running
     tenant = standing.alice if who == "alice" else standing.mallory
@@ -243,7 +243,7 @@ async def test_a_revoked_key_loses_its_socket(standing: World, who: str) -> None
     other = standing.mallory if who == "alice" else standing.alice
     stays = await other.connect(unique("sid"))
     key_id = running.keys[who].split("_")[1]
-    keyfile.revoke_key(running.config_file, key_id)
+    key_file.revoke_key(running.config_file, key_id)
     assert await running.gate.reload(running.config_file)
     assert await until_closed(listener) == 4401
     assert (await tenant.get("/queue")).status == 401, told(await tenant.get("/queue"))

@@ -14,7 +14,7 @@ import pytest
 
 from policy.principal import TenantId
 from proxy.app import Gate
-from proxy.tempfiles import CLOCK_SLACK_S
+from proxy.jobs.temp_files import CLOCK_SLACK_S
 from tests.contract.conftest import REAL_URL, TARGETS
 from tests.contract.driver import images_of, loading, previewing, saving, slow
 from tests.matrix.people import COLORS, NUMBERS, Tenant, is_color, picture_in, told, unique

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import aiohttp
 
-from proxy import keyfile
-from proxy.standin import StandIn
+from proxy.auth import key_file
+from standin import StandIn
 from tests.contract.driver import Comfy
 from tests.harness import Running, running_gate
 from tests.matrix.people import COLORS, Tenant, version_of
@@ -80,7 +80,7 @@ async def tidy(world: World) -> None:
 async def people_of(stack: AsyncExitStack, running: Running, url: str, comfy: StandIn | None) -> World:
     plain = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
     version = await version_of(url, plain)
-    dead = keyfile.create_key(running.config_file, tenant="alice")
+    dead = key_file.create_key(running.config_file, tenant="alice")
     assert await running.gate.reload(running.config_file), "the key is put into force"
 
     async def session(key: str) -> aiohttp.ClientSession:
@@ -90,7 +90,7 @@ async def people_of(stack: AsyncExitStack, running: Running, url: str, comfy: St
     sessions = {who: await session(key) for who, key in {**running.keys, "revoked": dead.text}.items()}
     revoked = Comfy(running.url, sessions["revoked"], version, is_real=comfy is None)
     assert (await revoked.get("/queue")).status == 200, "the key was good before it was revoked"
-    keyfile.revoke_key(running.config_file, dead.id)
+    key_file.revoke_key(running.config_file, dead.id)
     assert await running.gate.reload(running.config_file)
     is_real = comfy is None
     return World(

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from policy.catalogue import read_catalogue
-from proxy.presets import (
+from proxy.config.presets import (
     NAMES,
     load_excluded,
     load_groups,
@@ -21,7 +21,7 @@ from proxy.presets import (
     load_unclassified,
     read_text,
 )
-from proxy.tools.presets import describe, file_new, find_gone, find_new, main
+from tools.presets import describe, file_new, find_gone, find_new, main
 
 DATA = Path(__file__).parents[1] / "data" / "object_info_names.json"
 MODULES: dict[str, list[str]] = orjson.loads(DATA.read_bytes())

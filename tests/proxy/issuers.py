@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from proxy.auth.jwt_issuers import Tokens
 from proxy.config.identity import JwtSettings
-from proxy.errors import Unauthenticated
-from proxy.tokens import Tokens
+from proxy.http.errors import Unauthenticated
 from tests.proxy.jwks_server import Clock, JwksServer
 from tests.proxy.token_tables import FILE_KEY, IDP, NOW, PEM, SECRET, SHARED, TENANTS
 

@@ -13,7 +13,7 @@ import pytest
 from policy.principal import Role
 from policy.rules.catalog import ACCOUNT_SCRIPT, extensions
 from proxy import pages
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.policy.tenants import caller_of, request_of
 

@@ -14,12 +14,12 @@ import orjson
 import pytest
 from aiohttp import WSMsgType, web
 
-from proxy import keyfile
 from proxy.app import Gate
+from proxy.auth import key_file
 from proxy.config import ConfigError, load_config
-from proxy.listeners import ListenError
-from proxy.record import RequestLog
-from proxy.standin import StandIn
+from proxy.http.listeners import ListenError
+from proxy.observability.access_log import RequestLog
+from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like, serving
 
@@ -117,12 +117,12 @@ async def test_what_outlasts_the_grace_is_cut_off(tmp_path: Path, caplog: pytest
 
 
 async def test_a_new_key_works_and_a_revoked_one_does_not(gate: Running) -> None:
-    key = keyfile.create_key(gate.config_file, tenant="alice").text
+    key = key_file.create_key(gate.config_file, tenant="alice").text
     headers = {"X-API-Key": key}
     assert await gate.status("GET", "/features", None, headers=headers) == 401
     assert await gate.gate.reload(gate.config_file)
     assert await gate.status("GET", "/features", None, headers=headers) == 200
-    keyfile.revoke_key(gate.config_file, key.split("_")[1])
+    key_file.revoke_key(gate.config_file, key.split("_")[1])
     assert await gate.gate.reload(gate.config_file)
     assert await gate.status("GET", "/features", None, headers=headers) == 401
     assert await gate.status("GET", "/features", "alice") == 200

@@ -15,13 +15,13 @@ from policy.call import ClientCall
 from policy.caller import Caller, Request
 from policy.namespace import Namespace
 from policy.principal import Role, TenantId
-from proxy import streams, websocket
-from proxy.eventstream import EventStream, JobHooks
-from proxy.exchange import Exchange
-from proxy.ledger import Ledger
-from proxy.outbox import Close, Frame, Outbox
-from proxy.sockets import UPSTREAM_GONE, Sockets
-from proxy.streams import EventStreams
+from proxy.http.request_record import Exchange
+from proxy.jobs.registry import Ledger
+from proxy.websocket import event_sessions, relay
+from proxy.websocket.connections import UPSTREAM_GONE, Sockets
+from proxy.websocket.event_session import EventStream, JobHooks
+from proxy.websocket.event_sessions import EventStreams
+from proxy.websocket.send_queue import Close, Frame, Outbox
 from tests.policy.tenants import caller_of
 from tests.proxy.upstreams import GUARD_S
 
@@ -237,9 +237,9 @@ class Clients:
         )
         self.serving: asyncio.Queue[Outbox] = asyncio.Queue()
         self.accept_fails: Exception | None = None
-        monkeypatch.setattr(websocket, "accept", self._accept)
-        monkeypatch.setattr(websocket, "serve_client", self._serve)
-        monkeypatch.setattr(websocket, "relay", self._relay)
+        monkeypatch.setattr(relay, "accept", self._accept)
+        monkeypatch.setattr(relay, "serve_client", self._serve)
+        monkeypatch.setattr(relay, "relay", self._relay)
 
     async def _accept(self, request: Any) -> Any:
         if self.accept_fails is not None:
@@ -334,7 +334,7 @@ async def test_a_client_that_came_back_is_not_closed_for_having_been_away(make: 
 
 
 async def test_not_too_many_wait(make: Make, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "MAX_WAITING_STREAMS", 2)
+    monkeypatch.setattr(event_sessions, "MAX_WAITING_STREAMS", 2)
     clients = make(grace_s=3600.0)
     ledger.claim(ALICE, None, client_id="other")
     for number in range(4):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.harness import running_gate
 from tests.proxy.jwks_server import signer
 from tests.proxy.token_tables import claims

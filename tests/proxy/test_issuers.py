@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from policy.principal import Principal, TenantId
-from proxy.access import CloudflareAccess
+from proxy.auth.cloudflare_access import CloudflareAccess
+from proxy.auth.jwt_issuers import Tokens
 from proxy.config import load_config
 from proxy.config.identity import CloudflareAccessSettings, JwtSettings
-from proxy.errors import IssuerUnavailable
-from proxy.tokens import Tokens
+from proxy.http.errors import IssuerUnavailable
 from tests.proxy.issuers import Issuers, refused
 from tests.proxy.jwks_server import Clock, JwksServer, signer
 from tests.proxy.token_tables import (

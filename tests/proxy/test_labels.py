@@ -14,10 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from policy.principal import parse_tenant
 from policy.table import ROUTES
-from proxy.exchange import UNLISTED
-from proxy.ledger import Job, Outcome
-from proxy.metrics import MAX_NODE_CLASSES, Metrics
-from proxy.standin import StandIn
+from proxy.http.request_record import UNLISTED
+from proxy.jobs.registry import Job, Outcome
+from proxy.observability.metrics import MAX_NODE_CLASSES, Metrics
+from standin import StandIn
 from tests.contract.driver import node, saving
 from tests.harness import Running, running_gate
 from tests.wire.raw import request, send

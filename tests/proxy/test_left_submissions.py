@@ -12,7 +12,7 @@ import pytest
 
 from policy.call import UpstreamCall
 from proxy import app
-from proxy.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from tests.contract.driver import saving
 from tests.harness import AUDIT_FILE, Running
 from tests.proxy.upstreams import GUARD_S

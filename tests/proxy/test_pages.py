@@ -15,11 +15,12 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from policy.call import ClientReply
 from policy.violation import Violation
-from proxy.apikeys import KeyRing, generate_key, hash_key
-from proxy.authentication import Authenticator
+from proxy.auth.api_keys import KeyRing, generate_key, hash_key
+from proxy.auth.authenticator import Authenticator
+from proxy.auth.credentials import SessionCookie
+from proxy.auth.csrf_cors import OriginRules
+from proxy.auth.sessions import Sessions
 from proxy.config.identity import KeySettings
-from proxy.credentials import SessionCookie
-from proxy.origin import OriginRules
 from proxy.pages import (
     LimitView,
     LoginPages,
@@ -32,7 +33,6 @@ from proxy.pages import (
     storage_page,
     wants_html,
 )
-from proxy.sessions import Sessions
 from tests.proxy.test_targets import TARGETS
 
 PUBLIC = "https://gate.example"

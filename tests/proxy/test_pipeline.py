@@ -13,8 +13,8 @@ from aiohttp import web
 
 from policy.routes import Refused, Route, RouteTable, examples
 from policy.table import ROUTES
-from proxy.standin import StandIn
-from proxy.upstream import UpstreamStream
+from proxy.upstream.client import UpstreamStream
+from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like
 

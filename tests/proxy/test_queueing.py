@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 
 from policy.principal import parse_tenant
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.contract.driver import saving, slow
 from tests.harness import Running, running_gate
 

@@ -14,8 +14,8 @@ import orjson
 import pytest
 from aiohttp import WSMsgType
 
-from proxy import keyfile
-from proxy.standin import StandIn
+from proxy.auth import key_file
+from standin import StandIn
 from tests.commands.served import Served, served
 from tests.contract.driver import saving
 from tests.harness import AUDIT_FILE, Running, write_config
@@ -66,10 +66,10 @@ def change(file: Path, old: str, new: str) -> None:
 async def test_a_new_key_works_and_a_revoked_one_stops(gate: Running) -> None:
     session = await session_of(gate, gate.keys["alice"])
     assert await gate.status("GET", "/queue", None, headers=session) == 200
-    new = keyfile.create_key(gate.config_file, tenant="alice").text
+    new = key_file.create_key(gate.config_file, tenant="alice").text
     bearer = {"Authorization": f"Bearer {new}"}
     assert await gate.status("GET", "/queue", None, headers=bearer) == 401
-    keyfile.revoke_key(gate.config_file, key_id(gate.keys["alice"]))
+    key_file.revoke_key(gate.config_file, key_id(gate.keys["alice"]))
     assert await gate.gate.reload(gate.config_file)
     assert await gate.status("GET", "/queue", None, headers=bearer) == 200
     assert await gate.status("GET", "/queue", "alice") == 401
@@ -84,7 +84,7 @@ async def test_a_new_key_works_and_a_revoked_one_stops(gate: Running) -> None:
 @pytest.mark.parametrize("mistake", BROKEN.values(), ids=BROKEN)
 async def test_a_broken_file_changes_nothing(gate: Running, mistake: str, caplog: pytest.LogCaptureFixture) -> None:
     before = gate.gate.services.rulebook
-    keyfile.revoke_key(gate.config_file, key_id(gate.keys["alice"]))
+    key_file.revoke_key(gate.config_file, key_id(gate.keys["alice"]))
     good = gate.config_file.read_text(encoding="utf-8")
     gate.config_file.write_text(good + mistake, encoding="utf-8")
     with caplog.at_level(logging.ERROR, "comfygate"):
@@ -121,7 +121,7 @@ async def test_the_watched_file(tmp_path: Path, comfy: StandIn) -> None:
     async with served(config, keys) as gate, asyncio.timeout(GUARD_S):
         session = await session_of(gate, keys["alice"])
         assert (await gate.ask("GET", "/queue", None, headers=session))[0] == 200
-        gate.keys["new"] = keyfile.create_key(config, tenant="alice").text
+        gate.keys["new"] = key_file.create_key(config, tenant="alice").text
         await gate.process.said("configuration reloaded")
         assert (await gate.ask("GET", "/queue", "new"))[0] == 200
         async with (
@@ -129,7 +129,7 @@ async def test_the_watched_file(tmp_path: Path, comfy: StandIn) -> None:
             gate.session.ws_connect(gate.address("/ws"), headers=session | {"Origin": gate.url}) as browser,
             gate.session.ws_connect(gate.address("/ws"), headers=gate.bearer("new")) as other,
         ):
-            keyfile.revoke_key(config, key_id(keys["alice"]))
+            key_file.revoke_key(config, key_id(keys["alice"]))
             assert await close_code(events) == 4401
             assert await close_code(browser) == 4401
             assert (await gate.ask("GET", "/queue", "alice"))[0] == 401

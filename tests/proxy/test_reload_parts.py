@@ -14,10 +14,11 @@ import pytest
 from aiohttp import WSMsgType
 
 from policy.principal import TenantId
-from proxy import app, keyfile
+from proxy import app
+from proxy.auth import key_file
 from proxy.config import Config, ConfigError
 from proxy.config.restart import AT_START
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.contract.driver import saving, slow
 from tests.harness import Running, running_gate
 from tests.proxy.jwks_server import JwksServer, signer
@@ -89,9 +90,9 @@ async def test_the_days_of_a_key_count_down_though_nothing_is_reloaded(
     gate: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = datetime.now(UTC) + timedelta(days=20)
-    new = keyfile.create_key(gate.config_file, tenant="alice", expires=ends)
+    new = key_file.create_key(gate.config_file, tenant="alice", expires=ends)
     assert await gate.gate.reload(gate.config_file)
-    monkeypatch.setattr("proxy.metrics.time.time", lambda: (ends - timedelta(days=5)).timestamp())
+    monkeypatch.setattr("proxy.observability.metrics.time.time", lambda: (ends - timedelta(days=5)).timestamp())
     async with gate.session.get(f"{gate.ops_url}/metrics") as answer:
         lines = (await answer.text()).splitlines()
     (days,) = [line.split()[1] for line in lines if line.startswith(f'comfygate_key_expiry_days{{key="{new.id}"')]
@@ -113,20 +114,20 @@ async def test_whether_the_file_is_in_force_is_told(gate: Running) -> None:
 
 
 async def test_the_end_of_keys_is_told_in_days(gate: Running) -> None:
-    new = keyfile.create_key(gate.config_file, tenant="alice", expires=datetime.now(UTC) + timedelta(days=10))
+    new = key_file.create_key(gate.config_file, tenant="alice", expires=datetime.now(UTC) + timedelta(days=10))
     assert await gate.gate.reload(gate.config_file)
     labels = {"key": new.id, "tenant": "alice"}
     read = gate.gate.metrics.registry.get_sample_value
     async with gate.session.get(f"{gate.ops_url}/metrics"):
         assert read("comfygate_key_expiry_days", labels) == pytest.approx(10, abs=0.1)
-    keyfile.revoke_key(gate.config_file, new.id)
+    key_file.revoke_key(gate.config_file, new.id)
     assert await gate.gate.reload(gate.config_file)
     assert read("comfygate_key_expiry_days", labels) is None
 
 
 async def test_a_socket_dies_with_its_keys_time(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a reload: the key's own end."""
-    new = keyfile.create_key(gate.config_file, tenant="alice", expires=datetime.now(UTC) + timedelta(days=1))
+    new = key_file.create_key(gate.config_file, tenant="alice", expires=datetime.now(UTC) + timedelta(days=1))
     assert await gate.gate.reload(gate.config_file)
     headers = {"X-API-Key": new.text}
     async with (
@@ -145,7 +146,7 @@ async def test_a_socket_dies_with_its_keys_time(gate: Running, monkeypatch: pyte
 async def test_sockets_are_closed_by_the_reload_itself(gate: Running, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "comfygate")
     async with gate.session.ws_connect(gate.address("/ws"), headers=gate.headers("alice")):
-        keyfile.revoke_key(gate.config_file, gate.keys["alice"].split("_")[1])
+        key_file.revoke_key(gate.config_file, gate.keys["alice"].split("_")[1])
         assert await gate.gate.reload(gate.config_file)
         assert "configuration reloaded, 1 sockets closed" in caplog.text
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from multidict import CIMultiDict
 
 from policy.principal import TenantId
-from proxy.credentials import read_credentials
-from tests.proxy.test_sessions import KEY, NOW_S, OTHER, Clock, cookie_of, make_sessions, refused, ring_of
+from proxy.auth.credentials import read_credentials
+from tests.proxy.auth.test_sessions import KEY, NOW_S, OTHER, Clock, cookie_of, make_sessions, refused, ring_of
 
 
 def test_a_session_in_use_renews_until_its_login_is_too_old() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, web
 
-from proxy import outbox
+from proxy.websocket import send_queue
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like
 
@@ -42,13 +42,13 @@ class Talker:
         return self.sockets[client_id]
 
 
-KEYWORDS = dict(outbox.Outbox.__init__.__kwdefaults__ or {})
+KEYWORDS = dict(send_queue.Outbox.__init__.__kwdefaults__ or {})
 
 
 @asynccontextmanager
 async def running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Running, Talker]]:
-    monkeypatch.setattr(outbox.Outbox.__init__, "__defaults__", (BOUND, BOUND // 4))
-    monkeypatch.setattr(outbox.Outbox.__init__, "__kwdefaults__", KEYWORDS | {"patience_s": 0.0})
+    monkeypatch.setattr(send_queue.Outbox.__init__, "__defaults__", (BOUND, BOUND // 4))
+    monkeypatch.setattr(send_queue.Outbox.__init__, "__kwdefaults__", KEYWORDS | {"patience_s": 0.0})
     talker = Talker()
     async with comfy_like(talker) as url, running_gate(folder, url) as gate, asyncio.timeout(2 * GUARD_S):
         yield gate, talker
@@ -73,7 +73,7 @@ def go_on_reading(socket: ClientWebSocketResponse) -> None:
     connection.transport.resume_reading()
 
 
-def waiting(gate: Running) -> list[outbox.Outbox]:
+def waiting(gate: Running) -> list[send_queue.Outbox]:
     return [socket.outbox for socket in gate.gate.services.sockets._open]
 
 
@@ -105,7 +105,7 @@ async def test_one_that_reads_nothing_is_closed_1008_and_the_others_see_nothing_
 
 
 async def test_one_that_never_reads_again_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.websocket._CLOSE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("proxy.websocket.relay._CLOSE_TIMEOUT_S", 0.05)
     async with running(tmp_path, monkeypatch) as (gate, talker):
         stuck = await dial(gate, "stuck")
         stop_reading(stuck)

@@ -9,12 +9,12 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy import keyfile
 from proxy.app import Gate
+from proxy.auth import key_file
+from proxy.auth.jwks import Jwks
 from proxy.config import load_config
-from proxy.jwks import Jwks
-from proxy.record import RequestLog
-from proxy.standin import StandIn
+from proxy.observability.access_log import RequestLog
+from standin import StandIn
 from tests.harness import Running, running_gate, write_config
 
 
@@ -54,7 +54,7 @@ async def test_a_path_that_nobody_knows_is_404(gate: Running) -> None:
 async def test_the_gates_own_pages_cost_what_calls_cost(tmp_path: Path, comfy: StandIn) -> None:
     more = '[limits.three]\nrequests = "3/minute"\n[tenants.narrow]\nlimits = "three"\n'
     async with running_gate(tmp_path, comfy.url, more=more) as gate:
-        key = keyfile.create_key(gate.config_file, tenant="narrow").text
+        key = key_file.create_key(gate.config_file, tenant="narrow").text
         assert await gate.gate.reload(gate.config_file)
         headers = {"X-API-Key": key}
         statuses = [

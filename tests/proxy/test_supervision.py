@@ -12,13 +12,13 @@ import pytest
 
 from proxy import tasks
 from proxy.app import Gate
-from proxy.limits.slots import Slots
-from proxy.limits.store import SharedStore
-from proxy.observer import Observer
-from proxy.standin import StandIn
-from proxy.storage import Storage
+from proxy.files.quota import Storage
+from proxy.jobs.queue_watcher import Observer
+from proxy.limits.concurrency import Slots
+from proxy.limits.redis_store import SharedStore
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks
+from standin import StandIn
 from tests.harness import running_gate
 from tests.proxy.limits.conftest import allotment
 from tests.proxy.upstreams import GUARD_S

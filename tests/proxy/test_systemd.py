@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.standin import StandIn
 from proxy.systemd import ServiceManager
+from standin import StandIn
 from tests.harness import running_gate
 
 GUARD_S = 60.0

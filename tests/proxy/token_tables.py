@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 import pytest
 
-from proxy.claims import MAX_TOKEN_BYTES
+from proxy.auth.jwt_verification import MAX_TOKEN_BYTES
 from tests.proxy.jwks_server import as_json, b64, signer
 
 NOW = 1_800_000_000

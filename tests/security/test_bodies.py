@@ -9,8 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from proxy.bodyroom import MAX_TENANT_BYTES
-from proxy.standin import StandIn
+from proxy.http.body_memory import MAX_TENANT_BYTES
+from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S
 from tests.wire.raw import connect

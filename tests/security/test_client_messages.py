@@ -7,8 +7,8 @@ import asyncio
 import aiohttp
 import pytest
 
-from proxy import eventstream, messagerate
-from proxy.messagerate import BYTES, BYTES_PER_S, MESSAGES, MESSAGES_PER_S, MessageRate
+from proxy.websocket import event_session, message_rate
+from proxy.websocket.message_rate import BYTES, BYTES_PER_S, MESSAGES, MESSAGES_PER_S, MessageRate
 from tests.harness import Running
 from tests.proxy.upstreams import GUARD_S
 
@@ -46,7 +46,7 @@ async def test_nothing_is_parsed_once_the_flags_are_answered(gate: Running, monk
         await socket.receive()
         await socket.send_str(FLAGS)
         first = (await socket.receive()).data
-        monkeypatch.setattr(eventstream, "to_upstream", lambda frame: pytest.fail("parsed"))
+        monkeypatch.setattr(event_session, "to_upstream", lambda frame: pytest.fail("parsed"))
         await socket.send_str("[" * 1000)
         await socket.send_str(FLAGS)
         assert (await socket.receive()).data == first
@@ -60,5 +60,5 @@ def test_the_rate_counts_messages_and_bytes_and_refills(size: int, at_once: floa
     rate = MessageRate(lambda: now_s)
     assert [rate.takes(size) for _ in range(int(at_once))] == [True] * int(at_once)
     assert not rate.takes(size)
-    now_s += 2 * (messagerate.MESSAGES / per_s + 1)
+    now_s += 2 * (message_rate.MESSAGES / per_s + 1)
     assert rate.takes(size)

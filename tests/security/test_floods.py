@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from policy.principal import TenantId
-from proxy.exchange import Exchange
+from proxy.http.request_record import Exchange
 from proxy.limits.brake import FREE, MAX_CALLERS, MAX_WAITING, WAITING_PER_S, Brake
-from proxy.record import RequestLog
-from proxy.sampling import LINES, WINDOW_S, Sampler
-from proxy.sampling import MAX_CALLERS as MAX_SAMPLED
-from proxy.standin import StandIn
+from proxy.observability.access_log import RequestLog
+from proxy.observability.sampling import LINES, WINDOW_S, Sampler
+from proxy.observability.sampling import MAX_CALLERS as MAX_SAMPLED
+from standin import StandIn
 from tests.harness import running_gate
 from tests.proxy.limits.conftest import Clock, caller
 from tests.proxy.upstreams import GUARD_S

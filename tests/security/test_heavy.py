@@ -11,10 +11,10 @@ import pytest
 
 from policy.keyform import check_document
 from policy.principal import TenantId
-from proxy import misplaced
-from proxy.errors import LimitExceeded
-from proxy.heavy import BYTES_PER_S, WAIT_S, WORK_BYTES, HeavyWork
-from proxy.standin import StandIn
+from proxy.auth import misplaced_credentials
+from proxy.http.errors import LimitExceeded
+from proxy.limits.heavy_work import BYTES_PER_S, WAIT_S, WORK_BYTES, HeavyWork
+from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.limits.conftest import Clock
 from tests.proxy.upstreams import GUARD_S
@@ -150,7 +150,7 @@ async def test_a_workflow_is_read_beside_the_event_loop(gate: Running, monkeypat
         threads.append(threading.get_ident())
         return check_document(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(misplaced, "check_document", check)
+    monkeypatch.setattr(misplaced_credentials, "check_document", check)
     body = workflow(50_000).replace(b'"extra_pnginfo":{', b'"extra_pnginfo":{"note":"\\u00e4",')
     assert (await submit(gate, body))[0] == 200
     assert len(threads) == 1

@@ -13,9 +13,9 @@ import pytest
 from policy.namespace import MAX_SEGMENTS, Namespace
 from policy.principal import TenantId
 from policy.violation import Violation
-from proxy import files as files_module
-from proxy.disk import Disk
-from proxy.files import TenantFiles
+from proxy.files import listing as files_module
+from proxy.files.comfyui_folders import Disk
+from proxy.files.listing import TenantFiles
 
 MAL = TenantId("mal")
 
@@ -77,7 +77,7 @@ async def test_one_tenant_takes_one_thread(tmp_path: Path, monkeypatch: pytest.M
         ask = TenantFiles(tmp_path).listing
     else:
         monkeypatch.setattr(Disk, "_count", work)
-        monkeypatch.setattr("proxy.disk._USAGE_FRESH_S", -1.0)
+        monkeypatch.setattr("proxy.files.comfyui_folders._USAGE_FRESH_S", -1.0)
         ask = Disk(tmp_path).usage_bytes  # type: ignore[assignment]
     await asyncio.gather(*(ask(MAL) for _ in range(4)))
     assert most == 1

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from policy.call import UpstreamCall
 from policy.rules import jobs
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.contract.driver import slow
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like

@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 
 from policy.principal import TenantId
-from proxy.errors import LimitExceeded
-from proxy.picturelane import MAX_WAITING, PictureLane
-from proxy.standin import StandIn
+from proxy.http.errors import LimitExceeded
+from proxy.upstream.preview_queue import MAX_WAITING, PictureLane
+from standin import StandIn
 from tests.harness import running_gate
 from tests.policy.test_pictures import picture
 from tests.proxy.upstreams import GUARD_S, comfy_like

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.contract.driver import slow
 from tests.harness import AUDIT_FILE, Running, running_gate
 

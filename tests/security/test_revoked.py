@@ -13,7 +13,7 @@ import orjson
 import pytest
 from yarl import URL
 
-from proxy import keyfile
+from proxy.auth import key_file
 from tests.contract.driver import png, saving
 from tests.harness import Running
 from tests.proxy.upstreams import GUARD_S
@@ -41,7 +41,7 @@ async def half_sent(gate: Running, path: str, body: bytes, kind: str) -> AsyncIt
 
 
 def revoke(gate: Running) -> None:
-    keyfile.revoke_key(gate.config_file, gate.keys["alice"].split("_")[1])
+    key_file.revoke_key(gate.config_file, gate.keys["alice"].split("_")[1])
 
 
 def multipart(name: str) -> tuple[bytes, str]:

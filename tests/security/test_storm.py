@@ -9,8 +9,8 @@ import pytest
 
 from bench import loops, storm
 from policy.principal import TenantId
-from proxy.bodyroom import MAX_TENANT_BYTES
-from proxy.standin import StandIn
+from proxy.http.body_memory import MAX_TENANT_BYTES
+from standin import StandIn
 from tests.harness import running_gate
 from tests.policy.test_pictures import picture
 

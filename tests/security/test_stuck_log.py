@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.audit import AuditTrail, read_trail
-from proxy.exchange import Exchange
-from proxy.metrics import Metrics
-from proxy.queuedwriter import QueuedWriter
-from proxy.record import Recorder, RequestLog
+from proxy.http.request_record import Exchange
+from proxy.observability.access_log import Recorder, RequestLog
+from proxy.observability.audit_log import AuditTrail, read_trail
+from proxy.observability.metrics import Metrics
+from proxy.observability.queued_writer import QueuedWriter
 
 
 def test_a_pipe_that_nobody_reads_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,13 +12,13 @@ from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
 from policy.fairness import FairQueue
 from policy.principal import TenantId
-from proxy import observer as observer_module
-from proxy.desk import Desk
-from proxy.errors import ReplyTooLarge
-from proxy.ledger import JobState, Ledger, Outcome
-from proxy.observer import Observer
-from proxy.standin import StandIn
-from proxy.upstream import MAX_REPLY_BYTES, Upstream
+from proxy.http.errors import ReplyTooLarge
+from proxy.jobs import queue_watcher as observer_module
+from proxy.jobs.admission import Desk
+from proxy.jobs.queue_watcher import Observer
+from proxy.jobs.registry import JobState, Ledger, Outcome
+from proxy.upstream.client import MAX_REPLY_BYTES, Upstream
+from standin import StandIn
 from tests.harness import Running
 
 ALICE, MALLORY = TenantId("alice"), TenantId("mallory")

@@ -42,7 +42,7 @@ def checkout(tmp_path: Path) -> Path:
     """What of a clone takes part in an installation."""
     for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE", "config.toml", RUNTIME.name, EVERYTHING.name):
         shutil.copy(ROOT / name, tmp_path)
-    for package in ("proxy", "policy"):
+    for package in ("proxy", "policy", "standin"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.standin import StandIn
-from proxy.standin.middleware import Received
+from standin import StandIn
+from standin.middleware import Received
 from tests.harness import Running, running_gate
 from tests.wire.raw import RawAnswer, request, send
 

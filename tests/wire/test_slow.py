@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import listeners
-from proxy.standin import StandIn
+from proxy.http import listeners
+from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.wire.raw import GUARD_S, connect, parse_answer, request
 

@@ -13,8 +13,8 @@ import pytest
 
 from policy.principal import Principal, Role, parse_tenant
 from proxy.config.limits import LimitsSettings
-from proxy.limits.allotment import Allotment
-from proxy.limits.store import SharedStore
+from proxy.limits.effective_limits import Allotment
+from proxy.limits.redis_store import SharedStore
 
 # Slow machines must not look like a sick Redis where that is not the question.
 PATIENCE_S = 20.0

@@ -13,13 +13,13 @@ import pytest
 from policy.principal import TenantId
 from policy.routes import Budget
 from proxy.config.limits import LoginLimitSettings
-from proxy.errors import LimitExceeded
-from proxy.limits.budgets import Budgets
-from proxy.limits.logins import Logins
-from proxy.limits.rates import Limiter
-from proxy.limits.scripts import TOTALS, Call
-from proxy.limits.slots import Slots
-from proxy.limits.store import SharedStore, StoreUnavailable
+from proxy.http.errors import LimitExceeded
+from proxy.limits.concurrency import Slots
+from proxy.limits.failed_logins import Logins
+from proxy.limits.gpu_budget import Budgets
+from proxy.limits.rate_limiter import Limiter
+from proxy.limits.redis_scripts import TOTALS, Call
+from proxy.limits.redis_store import SharedStore, StoreUnavailable
 from tests.proxy.limits.conftest import PATIENCE_S, RedisServer, allotment, caller
 
 ALICE = TenantId("alice")

@@ -10,9 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from policy.principal import TenantId
-from proxy.errors import LimitExceeded
-from proxy.limits.slots import Slots
-from proxy.limits.store import SharedStore
+from proxy.http.errors import LimitExceeded
+from proxy.limits.concurrency import Slots
+from proxy.limits.redis_store import SharedStore
 from tests.proxy.limits.conftest import PATIENCE_S, RedisServer, allotment, caller
 from tests.proxy.limits.gates import ALICE, Gate, die, gates, revive
 

@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 
 from policy.routes import Budget
 from proxy.config.limits import LimitsSettings
-from proxy.errors import LimitExceeded
-from proxy.ledger import Job
-from proxy.limits.rates import Limiter
-from proxy.limits.slots import LEASE_S, Slots
-from proxy.limits.store import SharedStore
-from proxy.limits.windows import quotas, tightest
+from proxy.http.errors import LimitExceeded
+from proxy.jobs.registry import Job
+from proxy.limits.concurrency import LEASE_S, Slots
+from proxy.limits.rate_limiter import Limiter
+from proxy.limits.redis_store import SharedStore
+from proxy.limits.sliding_window import quotas, tightest
 from tests.proxy.limits.conftest import PATIENCE_S, Clock, RedisServer, allotment, caller
 from tests.proxy.limits.gates import ALICE, gates, passed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.standin import StandIn
+from standin import StandIn
 from tests.contract.driver import saving
 from tests.harness import Running, running_gate
 from tests.proxy.limits.conftest import PATIENCE_S, RedisServer

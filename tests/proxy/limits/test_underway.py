@@ -8,9 +8,9 @@ import pytest
 
 from policy.principal import TenantId
 from proxy.config.limits import LimitSettings, LimitsSettings
-from proxy.errors import LimitExceeded
+from proxy.http.errors import LimitExceeded
 from proxy.limits import underway
-from proxy.limits.allotment import Allotment
+from proxy.limits.effective_limits import Allotment
 from proxy.limits.underway import WAITING_PER_PLACE, UnderWay
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")

@@ -1,0 +1,95 @@
+"""From what a request presents to a principal, or to a refusal. All that is presented is verified; nothing configured means nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from multidict import MultiMapping
+
+from policy.principal import Principal, Role
+from proxy.auth.api_keys import KeyPrincipal, KeyRing
+from proxy.auth.credentials import AccessAssertion, ApiKey, Credential, SessionCookie, Token, read_credentials
+from proxy.auth.jwt_issuers import TokenVerifier
+from proxy.auth.sessions import Sessions
+from proxy.http.errors import Unauthenticated
+
+
+class Authenticator:
+    """One configuration's answer to who calls. tokens, access: None where the configuration has no issuer of that kind."""
+
+    def __init__(
+        self, keys: KeyRing, sessions: Sessions, tokens: TokenVerifier | None, access: TokenVerifier | None
+    ) -> None:
+        self.keys = keys
+        self.sessions = sessions
+        self._tokens = tokens
+        self._access = access
+
+    async def authenticate(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Principal:
+        """The proven caller.
+
+        Raises Unauthenticated when there is no credential, when one of them is not good, whatever stands beside it, and when they name different callers;
+        SessionRefused, which carries headers for the answer, when it was the cookie; KeyRefused, with the claimed id, when it was a key.
+        """
+        credentials = read_credentials(headers, query, self.sessions.cookie_name)
+        if not credentials:
+            raise self.sessions.missing(headers)
+        principal = await self._verify(credentials[0])
+        for credential in credentials[1:]:
+            has_assertion = isinstance(credential, AccessAssertion) or isinstance(credentials[0], AccessAssertion)
+            principal = _agreed(principal, await self._verify(credential), is_same_subject=not has_assertion)
+        return principal
+
+    def is_alive(self, principal: Principal, now: float) -> bool:
+        """Whether this configuration would still let the caller in. now: Unix time in seconds. For sockets, which outlive their request."""
+        if principal.expires_at_s is not None and principal.expires_at_s <= now:
+            return False
+        if isinstance(principal, KeyPrincipal):
+            return self.keys.is_alive(principal, now) and self.sessions.is_alive(principal)
+        verifiers = (verifier for verifier in (self._tokens, self._access) if verifier is not None)
+        return any(verifier.still_knows(principal) for verifier in verifiers)
+
+    async def _verify(self, credential: Credential) -> Principal:
+        match credential:
+            case ApiKey():
+                return self.keys.verify(credential.text)
+            case SessionCookie():
+                return self.sessions.verify(credential, self.keys)
+            case Token():
+                if self._tokens is None:
+                    raise Unauthenticated(
+                        "The credential is not an API key, and this gate accepts no tokens.", reason="token-unwanted"
+                    )
+                return await self._tokens.verify(credential.text)
+            case AccessAssertion():
+                if self._access is None:
+                    raise Unauthenticated(
+                        "This gate is not set up for Cloudflare Access: its operator has to add [cloudflare_access].",
+                        reason="assertion-unwanted",
+                    )
+                return await self._access.verify(credential.text)
+        assert_never(credential)
+
+
+def _agreed(one: Principal, other: Principal, *, is_same_subject: bool) -> Principal:
+    """One caller from two proofs, with what both of them permit.
+
+    is_same_subject: False beside an assertion, which the edge adds to whatever the client sends: it names a person, the key a key, and the tenant must be one.
+    """
+    if one.tenant != other.tenant or (is_same_subject and one.subject != other.subject):
+        raise Unauthenticated(
+            "The credentials of this request name different callers. Send one.", reason="credentials-disagree"
+        )
+    # A key's principal stays one, whichever came first: it can be revoked before its time.
+    kept, narrowing = (
+        (other, one) if isinstance(other, KeyPrincipal) and not isinstance(one, KeyPrincipal) else (one, other)
+    )
+    ends = [moment for moment in (one.expires_at_s, other.expires_at_s) if moment is not None]
+    return replace(
+        kept,
+        role=Role.ADMIN if one.is_admin and other.is_admin else Role.USER,
+        scopes=kept.scopes & narrowing.scopes,
+        expires_at_s=min(ends, default=None),
+        is_session=one.is_session or other.is_session,
+    )

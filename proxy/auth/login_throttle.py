@@ -1,0 +1,49 @@
+"""Lets a request in, or counts its failure: authentication, the origin of browsers, and the slowing down of those who guess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from multidict import MultiMapping
+
+from policy.principal import Principal
+from proxy.auth.authenticator import Authenticator
+from proxy.http.errors import Unauthenticated
+
+MISSING: Final = "credential-missing"
+UNCOUNTED: Final = frozenset({MISSING, "session-ended"})
+"""No guesses. The web UI in a forgotten tab comes back with its ended session several times a second, which must not keep whoever sits there
+from the login; and nobody guesses a signature of 256 bits."""
+
+
+class LoginCounter(Protocol):
+    async def failed(self, address: str, key_id: str | None) -> None:
+        """Counts a failed login: returns after a delay that grows, or raises LimitExceeded."""
+        ...
+
+
+class Gatekeeper:
+    """authenticator: the one of the configuration in force."""
+
+    def __init__(self, authenticator: Callable[[], Authenticator], logins: LoginCounter) -> None:
+        self._authenticator = authenticator
+        self._logins = logins
+
+    async def authenticate(
+        self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...], address: str
+    ) -> Principal:
+        """The proven caller. Raises Unauthenticated; LimitExceeded for an address that failed too often.
+
+        A good credential is never slowed: an office or a tunnel shares one address with whoever guesses beside it.
+        """
+        try:
+            return await self._authenticator().authenticate(headers, query)
+        except Unauthenticated as error:
+            await self.failed(address, error)
+            raise
+
+    async def failed(self, address: str, error: Unauthenticated) -> None:
+        """Counts a failure that may be a guess. Raises LimitExceeded."""
+        if error.reason not in UNCOUNTED:
+            await self._logins.failed(address, error.key_id)

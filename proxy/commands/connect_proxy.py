@@ -1,0 +1,194 @@
+"""A stand-in for a remote gate on the user's own machine, for clients that can send no credential: adds the key, changes nothing else.
+
+Whoever reaches its port acts with the key, so it listens on loopback and believes no browser page but its own, unless its user says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from proxy.auth.credentials import without_tokens
+from proxy.commands.connect_access import LOOPBACK, LocalAccess
+from proxy.http import headers, request_body
+from proxy.http.errors import Refusal
+from proxy.http.responses import is_upgrade
+from proxy.websocket import relay
+from proxy.websocket.send_queue import Outbox
+
+HOST: Final = "127.0.0.1"
+_NOT_FORWARDED: Final = headers.HOP_BY_HOP | {
+    "host",
+    "authorization",
+    "x-api-key",
+    "cf-access-jwt-assertion",
+    "cookie",
+    "origin",
+    "referer",
+    "expect",
+}
+_NOT_ADDED: Final = frozenset({hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.USER_AGENT, hdrs.CONTENT_TYPE})
+# RFC 9112, 3.2.2: a server reads the absolute form too. 3.2.1: the origin form.
+_ABSOLUTE: Final = re.compile(r"http://([^/?#@\\]+)(.*)", re.IGNORECASE)
+_ORIGIN_FORM: Final = re.compile(r"/[\x21\x22\x24-\x7e]*")
+_TARGET: Final = Refusal(
+    400,
+    "target-malformed",
+    "Send a path such as /queue as the request's target: this address forwards to one gate alone.",
+)
+_EXPECTATION: Final = Refusal(417, "expectation-unknown", "The only expectation known here is 100-continue.")
+_FOREIGN: Final = Refusal(
+    403,
+    "origin-foreign",
+    "This address serves programs on this machine alone. Open the gate's own address in a browser, or start comfygate connect with --allow-host or "
+    "--allow-origin.",
+)
+_UNREACHABLE: Final = Refusal(
+    502,
+    "gate-unreachable",
+    "The gate does not answer. Check its address and the network.",
+    headers=(("Retry-After", "5"),),
+)
+_CONNECT_LIMIT_S: Final = 10.0
+
+
+class UnsafeGate(ValueError):
+    """The key would travel in the clear, or the address is not a gate's alone. The text says what to do."""
+
+
+class _Redirected(Exception):
+    """The gate answered a WebSocket with another address, which must not get the key."""
+
+
+class Forwarder:
+    """gate: the remote gate's address; key: an API key or a token of it; access: who may use this one. Raises UnsafeGate."""
+
+    def __init__(self, gate: str, key: str, access: LocalAccess | None = None) -> None:
+        self._gate = URL(gate.rstrip("/"))
+        if self._gate.scheme != "https" and not (self._gate.scheme == "http" and self._gate.host in LOOPBACK):
+            raise UnsafeGate(f"{gate} is not https, so anybody on the way could read the key. Give the https address.")
+        if not self._gate.host or self._gate.user or self._gate.query_string or self._gate.fragment:
+            raise UnsafeGate("Give the gate's address alone, as in https://comfy.example.com: no key, no query.")
+        self._access = access or LocalAccess()
+        self._credential = {"Authorization": f"Bearer {key}"}
+        self._session: aiohttp.ClientSession | None = None  # noqa: TID251 - it speaks to gates, never to ComfyUI
+
+    async def start(self) -> None:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(_refuse_redirect)
+        self._session = aiohttp.ClientSession(  # noqa: TID251
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_LIMIT_S),
+            skip_auto_headers=_NOT_ADDED,
+            trace_configs=[trace],
+        )
+
+    async def stop(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def server(self) -> web.Server:
+        """What listens for the clients: no body is decompressed, since it goes on under the client's own Content-Encoding."""
+        return web.Server(self.handle, access_log=None, auto_decompress=False, handler_cancellation=True)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Forwards one request or WebSocket."""
+        authority, target = _target_of(request)
+        if target is None:
+            return _told(_TARGET)
+        if not self._access.admits(authority, request.headers):
+            return _told(_FOREIGN)
+        if (answer := self._access.preflight(request.method, request.headers)) is not None:
+            return web.Response(status=204, headers=answer)
+        readable = self._access.answer_headers(request.headers)
+        if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
+            return _told(_EXPECTATION, readable)
+        try:
+            address = self._address(target)
+            if is_upgrade(request):
+                return await self._relay(request, address)
+            return await self._forward(request, address, readable)
+        except (aiohttp.ClientConnectionError, TimeoutError, _Redirected):
+            return _told(_UNREACHABLE, readable)
+
+    async def _forward(self, request: web.BaseRequest, address: URL, readable: CIMultiDict[str]) -> web.StreamResponse:
+        assert self._session is not None, "start() comes first"
+        # At once: the client's body is read as fast as the gate takes it, and a refusal of the gate ends it.
+        await request_body.expect_continue(request)
+        async with self._session.request(
+            request.method,
+            address,
+            headers=self._fields(request),
+            data=request.content if request.can_read_body else None,
+            allow_redirects=False,
+        ) as answer:
+            head = headers.to_client(answer.headers)
+            headers.merge_vary(head, readable.popall(hdrs.VARY, ()))
+            head.update(readable)
+            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=head)
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+
+    async def _relay(self, request: web.BaseRequest, address: URL) -> web.StreamResponse:
+        assert self._session is not None, "start() comes first"
+        try:
+            upstream = await self._session.ws_connect(address, headers=self._credential, max_msg_size=0, compress=0)
+        except aiohttp.WSServerHandshakeError as error:
+            return web.Response(status=error.status, text=f"The gate refused the WebSocket: {error.status}.\n")
+        client = await relay.accept(request)
+        await relay.relay(request, client, upstream, Outbox())
+        return client
+
+    def _fields(self, request: web.BaseRequest) -> CIMultiDict[str]:
+        dropped = _NOT_FORWARDED | headers.connection_named(request.headers)
+        kept = CIMultiDict((name, value) for name, value in request.headers.items() if name.lower() not in dropped)
+        kept.update(self._credential)
+        return kept
+
+    def _address(self, target: str) -> URL:
+        """The gate's address with this path and query: a client's own token is left out, as its other credentials are.
+
+        SECURITY: whatever a client sends as a target, scheme, host and port are the gate's, since the key goes there
+        (test_forwarder_wire.py::test_the_key_goes_to_the_gate_alone).
+        """
+        path, mark, query = target.partition("?")
+        query = without_tokens(query)
+        address = URL(
+            f"{self._gate.origin()}{self._gate.raw_path.rstrip('/')}{path}{mark if query else ''}{query}", encoded=True
+        )
+        if address.origin() != self._gate.origin() or address.user or address.password:
+            raise AssertionError("a forwarded request must go to the gate")
+        return address
+
+
+async def _refuse_redirect(*_: object) -> None:
+    raise _Redirected
+
+
+def _target_of(request: web.BaseRequest) -> tuple[str, str | None]:
+    """Host and port as the client names them, and path with query; None for a target that is neither origin nor absolute form."""
+    target, authority = request.raw_path, request.headers.get(hdrs.HOST, "")
+    if request.method == hdrs.METH_CONNECT:
+        return authority, None
+    if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+        # RFC 9112, 3.2.2: the target's authority counts, and Host is ignored.
+        authority, target = absolute[1], absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
+    return authority, target if _ORIGIN_FORM.fullmatch(target) else None
+
+
+def _told(refusal: Refusal, readable: CIMultiDict[str] | None = None) -> web.Response:
+    response = web.Response(
+        status=refusal.status, body=refusal.body(""), content_type="application/json", headers=dict(refusal.headers)
+    )
+    response.headers.update(readable or {})
+    response.force_close()  # a body, or a socket's frames, may follow that nobody reads
+    return response

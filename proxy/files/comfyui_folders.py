@@ -1,0 +1,271 @@
+"""ComfyUI's folders as the gate sees them on its own machine (`upstream.directory`): pictures straight from disk, what a tenant stores, what is old.
+
+Every path comes from the namespace. Nothing outside a tenant's own folders is read or deleted, and no symbolic link is followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Final
+
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+
+from policy.call import UpstreamPath
+from policy.namespace import Folder, Namespace
+from policy.principal import TenantId
+from proxy.http import headers
+from proxy.http.errors import ClientGone
+from proxy.http.request_body import BodyLimits
+from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
+from proxy.keyed_semaphore import Turns
+
+# What browsers show without running anything in it, by the type that ComfyUI gives it (server.py, view_image; utils/mime_types.py); all else
+# is left to ComfyUI, which knows how to defuse active types. Not the machine's table: a page reads the workflow out of a `image/webp`, and a
+# new tab downloads what has no type.
+PLAIN_TYPES: Final = {
+    ".png": "image/png",
+    ".apng": "image/apng",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".jpe": "image/jpeg",
+    ".jfif": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".avif": "image/avif",
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/x-wav",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".avi": "video/x-msvideo",
+    ".ogv": "video/ogg",
+    ".mpg": "video/mpeg",
+    ".mpeg": "video/mpeg",
+}
+_STORED: Final = (Folder.INPUT, Folder.OUTPUT)
+USERDATA: Final = "user/default"
+_USAGE_FRESH_S: Final = 10.0
+# A reader has for each piece the time that the first one may take at the slowest speed.
+_FIRST_PIECE_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 256 * 1024
+
+
+@dataclass(slots=True)
+class _Usage:
+    used_bytes: int
+    read_at_s: float
+
+
+@dataclass(slots=True)
+class Disk:
+    """directory: ComfyUI's base folder."""
+
+    directory: Path
+    _usages: dict[TenantId, _Usage] = field(default_factory=dict)
+    _turns: Turns = field(default_factory=Turns)
+
+    async def find(self, folder: Folder, path: UpstreamPath) -> Path | None:
+        """The file, when it is a plain one that a browser only shows; None leaves the answer to ComfyUI."""
+        if content_type_of(path) is None:
+            return None
+        return await asyncio.to_thread(_regular_file, self.directory / folder.value, path)
+
+    async def head(self, folder: Folder, path: UpstreamPath, size: int) -> bytes:
+        """The first bytes of a file, none when it is not there."""
+
+        def read() -> bytes:
+            file = _regular_file(self.directory / folder.value, path)
+            if file is None:
+                return b""
+            with file.open("rb") as opened:
+                return opened.read(size)
+
+        try:
+            return await asyncio.to_thread(read)
+        except OSError:
+            return b""
+
+    async def usage_bytes(self, tenant: TenantId, temp_files: Iterable[str] = (), *, is_fresh: bool = False) -> int:
+        """What the tenant's files take: uploads, outputs, saved workflows, and these of the temp folder.
+
+        Counted at most every few seconds, or now; `add` keeps it true between.
+        """
+        # One count at a time: a tenant with many files would take all threads, and everybody's pictures wait for one.
+        async with self._turns.of(tenant):
+            known = self._usages.get(tenant)
+            if is_fresh or known is None or time.monotonic() - known.read_at_s > _USAGE_FRESH_S:
+                used = await asyncio.to_thread(self._count, tenant, tuple(temp_files))
+                known = self._usages[tenant] = _Usage(used, time.monotonic())
+            return known.used_bytes
+
+    def add(self, tenant: TenantId, amount_bytes: int) -> None:
+        """Bytes that were just stored."""
+        known = self._usages.get(tenant)
+        if known is not None:
+            known.used_bytes += amount_bytes
+
+    async def delete_older(self, tenant: TenantId, age_s: float) -> int:
+        """Deletes the tenant's inputs and outputs that were not changed for that long; says how many. Saved workflows stay.
+
+        Raises OSError when one cannot be deleted, after the others.
+        """
+        return await asyncio.to_thread(self._delete_older, tenant, time.time() - age_s)
+
+    async def delete_temp(self, names: Mapping[str, float]) -> None:
+        """Deletes preview files, by the names that the ledger knows. A file newer than the time beside its name (Unix seconds) stays.
+
+        SECURITY: it is another one of that name, perhaps a neighbour's (tests/matrix/test_reuse.py).
+        """
+        root = self.directory / Folder.TEMP.value
+
+        def delete() -> None:
+            for name, not_after_s in names.items():
+                file = _regular_file(root, UpstreamPath(name))
+                with suppress(FileNotFoundError):
+                    if file is not None and file.lstat().st_mtime <= not_after_s:
+                        file.unlink()
+
+        await asyncio.to_thread(delete)
+
+    def _roots(self, tenant: TenantId) -> list[Path]:
+        return [self.directory / folder.value / Namespace(tenant).root for folder in _STORED]
+
+    def _count(self, tenant: TenantId, temp_files: Iterable[str] = ()) -> int:
+        temp = self.directory / Folder.TEMP.value
+        previews = (_regular_file(temp, UpstreamPath(name)) for name in temp_files)
+        roots = [*self._roots(tenant), self.directory / USERDATA / Namespace(tenant).root]
+        stored = sum(found.st_size for root in roots for _, found in _files(root))
+        return stored + sum(_size_of(file) for file in previews if file is not None)
+
+    def _delete_older(self, tenant: TenantId, before_s: float) -> int:
+        deleted, failure = 0, None
+        for root in self._roots(tenant):
+            for path, found in _files(root):
+                if found.st_mtime < before_s:
+                    try:
+                        path.unlink(missing_ok=True)
+                        deleted += 1
+                    except OSError as error:
+                        failure = error
+            _remove_empty(root)
+        self._usages.pop(tenant, None)
+        if failure is not None:
+            raise failure
+        return deleted
+
+
+class _TimedFile(web.FileResponse):
+    """Sent once, and in pieces, each of which its reader must take in time.
+
+    aiohttp prepares whatever a handler returns, and a FileResponse would be sent a second time (tests/matrix/test_disk.py).
+    """
+
+    def __init__(self, file: Path, limits: BodyLimits) -> None:
+        super().__init__(file)
+        self._allowed_s = limits.allowed_s(_FIRST_PIECE_BYTES)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None if self.prepared else await super().prepare(request)
+
+    async def _sendfile(self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int) -> AbstractStreamWriter:
+        writer = await web.StreamResponse.prepare(self, request)
+        assert writer is not None, "prepared once"
+        loop, piece = asyncio.get_running_loop(), _FIRST_PIECE_BYTES
+        while count > 0:
+            transport = request.transport
+            if transport is None:
+                raise ConnectionResetError("Connection lost")
+            try:
+                async with asyncio.timeout(self._allowed_s):
+                    sent = await loop.sendfile(transport, fobj, offset, min(piece, count))
+            except (
+                NotImplementedError
+            ):  # uvloop has none; the listener watches what a buffer holds (proxy/http/listeners.py)
+                return await self._sendfile_fallback(writer, fobj, offset, count)
+            except TimeoutError:
+                raise ClientGone("The client reads too slowly.") from None
+            if not sent:
+                raise ConnectionResetError("The file became shorter.")
+            offset, count, piece = offset + sent, count - sent, _PIECE_BYTES
+        await web.StreamResponse.write_eof(self)
+        return writer
+
+
+def serve_file(file: Path, *, cache_control: str, limits: BodyLimits) -> web.FileResponse:
+    """A response with Range, ETag and sendfile, headed as ComfyUI heads it. limits: the time that its reader has."""
+    response = _TimedFile(file, limits)
+    response.headers[hdrs.CONTENT_TYPE] = content_type_of(file.name) or "application/octet-stream"
+    response.headers[hdrs.CONTENT_DISPOSITION] = headers.disposition(file.name)
+    response.headers[hdrs.CACHE_CONTROL] = cache_control
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers[CONTENT_SECURITY_POLICY] = SANDBOX
+    return response
+
+
+def content_type_of(name: str) -> str | None:
+    """The type of a plain file, None for what is left to ComfyUI."""
+    return PLAIN_TYPES.get(PurePosixPath(name).suffix.lower())
+
+
+def _regular_file(root: Path, path: UpstreamPath) -> Path | None:
+    """The file below the root, None when it is absent, special, or reached through a link (which an operator may have made)."""
+    current, mode = root, 0
+    try:
+        for part in path.split("/"):
+            current = current / part
+            mode = current.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                return None
+    except (OSError, ValueError):
+        return None
+    return current if stat.S_ISREG(mode) else None
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except OSError:
+        return 0  # deleted meanwhile
+
+
+def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Regular files below a folder. A folder that vanishes meanwhile is empty, and a file that does is none."""
+    waiting = [root]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    elif entry.is_file(follow_symlinks=False):
+                        with suppress(FileNotFoundError):
+                            found = entry.stat(follow_symlinks=False)
+                            yield Path(entry.path), found
+        except OSError:
+            continue
+
+
+def _remove_empty(root: Path) -> None:
+    """Removes empty folders below the root, deepest first; never the root."""
+    for path, _, _ in os.walk(root, topdown=False, followlinks=False):
+        if Path(path) != root:
+            try:
+                Path(path).rmdir()
+            except OSError:
+                continue  # not empty, or somebody writes there

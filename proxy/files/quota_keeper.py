@@ -1,0 +1,48 @@
+"""Takes a tenant's waiting jobs out of the queue when its storage is full: each of them was let in by what lay there when it was submitted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from policy.principal import TenantId
+from policy.rules.jobs import json_call
+from proxy.files.quota import Storage
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.jobs.registry import Ledger
+from proxy.observability.audit_log import AuditTrail
+from proxy.tasks import Tasks
+from proxy.upstream.client import Upstream
+
+_LIMIT_S: Final = 10.0
+_log = logging.getLogger("comfygate")
+
+
+class QuotaKeeper:
+    def __init__(self, upstream: Upstream, ledger: Ledger, audit: AuditTrail) -> None:
+        self._upstream = upstream
+        self._ledger = ledger
+        self._audit = audit
+        self._tasks = Tasks()
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    def ended(self, storage: Storage, tenant: TenantId) -> None:
+        """A job of the tenant has ended, and has written what it writes."""
+        if self._ledger.of(tenant).pending():
+            self._tasks.start(self._look(storage, tenant), "storage quota")
+
+    async def _look(self, storage: Storage, tenant: TenantId) -> None:
+        if not await storage.is_full(tenant):
+            return
+        waiting = list(self._ledger.of(tenant).pending())
+        if not waiting:
+            return
+        try:
+            await self._upstream.ask(json_call("POST", ("queue",), {"delete": waiting}), time_limit_s=_LIMIT_S)
+        except (UpstreamTimeout, UpstreamUnavailable) as error:
+            _log.warning("ComfyUI does not take jobs of tenant %s out of its queue (%s)", tenant, error)
+            return
+        _log.warning("the storage of tenant %s is full: %d waiting jobs are cancelled", tenant, len(waiting))
+        self._audit.write("cancelled", tenant=tenant, reason="storage-full", prompt_ids=waiting)

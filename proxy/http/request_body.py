@@ -1,0 +1,148 @@
+"""Reading request bodies: bounded JSON, or a stream that is counted, timed and never held."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from policy.violation import Reason, Violation
+from proxy.http.body_memory import BodyPlace
+from proxy.http.errors import BodyTimeout, ClientGone, CredentialEnded
+
+WHOLE_JSON_S: Final = 60.0
+"""How long a body that is held may take, however large: a stream takes no memory, and may last."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """max_bytes: of the whole body. timeout_s: how long no byte may come. min_bytes_per_second: below it the sender is cut off.
+
+    whole_s: how long the whole body may take, however fast it comes.
+    """
+
+    max_bytes: int
+    timeout_s: float
+    min_bytes_per_second: int
+    whole_s: float = math.inf
+
+    def within(self, max_bytes: int) -> BodyLimits:
+        """The same speed for a smaller body."""
+        return replace(self, max_bytes=min(max_bytes, self.max_bytes))
+
+    def allowed_s(self, received_bytes: int) -> float:
+        """How long a body of that many bytes may have taken."""
+        by_speed_s = received_bytes / self.min_bytes_per_second if self.min_bytes_per_second else 1e9
+        return min(self.whole_s, self.timeout_s + by_speed_s)
+
+
+class BodyStream:
+    """The client's body as it comes, at most once. `error` holds why it broke off: the upstream client hides it in its own exception."""
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        limits: BodyLimits,
+        over: Violation | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """over: what a body beyond the limit is refused with. Raises it at once when the declared length is.
+
+        check: raises CredentialEnded; asked before each piece is handed on, and before the end.
+        """
+        self._check = check
+        self._request = request
+        self._limits = limits
+        self._over = over or too_large(limits.max_bytes)
+        self.received_bytes = 0
+        self.error: Exception | None = None
+        declared = request.content_length
+        if declared is not None and declared > limits.max_bytes:
+            raise self._over
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            await expect_continue(self._request)
+            async for chunk in self._chunks():
+                yield chunk
+        except (Violation, BodyTimeout, ClientGone, CredentialEnded) as error:
+            self.error = error
+            raise
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        content = self._request.content
+        clock = asyncio.get_running_loop().time
+        waited_s = 0.0  # for the client alone: while ComfyUI takes its time the client cannot send
+        while True:
+            left_s = min(self._limits.timeout_s, self._limits.allowed_s(self.received_bytes) - waited_s)
+            began_s = clock()
+            try:
+                async with asyncio.timeout(max(left_s, 0)):
+                    chunk = await content.readany()
+            except TimeoutError:
+                raise BodyTimeout from None
+            except (ConnectionError, HttpProcessingError, web.RequestPayloadError) as error:
+                raise ClientGone(str(error)) from error
+            self._check()
+            if not chunk:
+                return
+            waited_s += clock() - began_s
+            self.received_bytes += len(chunk)
+            if self.received_bytes > self._limits.max_bytes:
+                raise self._over
+            yield chunk
+
+
+async def read_whole(
+    request: web.BaseRequest, limits: BodyLimits, place: BodyPlace | None = None, over: Violation | None = None
+) -> bytes:
+    """A bounded body, in the room that `place` takes for it; over: what a larger one is refused with.
+
+    Raises Violation(body-too-large | body-malformed), BodyTimeout, ClientGone, LimitExceeded(bodies-full).
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        # What is judged must be what is sent, and a decompressed body has no bound that its length tells.
+        raise Violation(Reason.BODY_MALFORMED, "Send this body without Content-Encoding.", encoding[:40])
+    stream = BodyStream(request, limits, over)
+    if not request.can_read_body:
+        return b""
+    if place is None:
+        return b"".join([chunk async for chunk in stream])
+    await place.hold(request.content_length or 0)
+    chunks = []
+    async for chunk in stream:
+        await place.hold(stream.received_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def expect_continue(request: web.BaseRequest) -> None:
+    """Answers `Expect: 100-continue` (RFC 9110, 10.1.1), only once the call is permitted: a refused client never sends its body."""
+    expect = request.headers.get("Expect")
+    if expect is None:
+        return
+    if expect.lower() != "100-continue":
+        raise Violation(Reason.HEADER_MALFORMED, "The only expectation known here is 100-continue.")
+    if request.transport is not None and not request.content.is_eof():
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def too_large_here(max_bytes: int) -> Violation:
+    """For routes that take a small document only, whatever the configuration says."""
+    return Violation(
+        Reason.BODY_TOO_LARGE, "The body is too large.", f"At most {max_bytes} bytes are accepted on this route."
+    )
+
+
+def too_large(max_bytes: int) -> Violation:
+    return Violation(
+        Reason.BODY_TOO_LARGE,
+        "The body is too large.",
+        f"At most {max_bytes} bytes are accepted here; the operator sets max_upload_bytes and max_prompt_bytes in config.toml.",
+    )

@@ -1,0 +1,171 @@
+"""Answers as aiohttp sends them: refusals, replies the gate makes, the head of what it forwards."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import orjson
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, MultiMapping
+
+from policy.call import ClientReply
+from policy.routes import Caching
+from proxy.http import headers
+from proxy.http.errors import CHALLENGE_FOR_PAGES, Refusal
+from proxy.http.request_record import Exchange
+from proxy.pages.login import login_redirect
+from proxy.pages.refusal import refusal_page
+from proxy.upstream.client import SMALL_BYTES
+
+SERVER: Final = "comfygate"
+CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
+SANDBOX: Final = "sandbox"
+"""SECURITY: a picture or document that somebody uploaded runs no script on the origin of the session cookie, also where ComfyUI
+would show it inline (0.3.64 does so with SVG)."""
+MAX_REASON_CHARACTERS: Final = 200
+PIECE_BYTES: Final = 256 * 1024
+_NO_STORE: Final = "private, no-store"
+# Vite puts a hash of the content into the name (`-` and 8 of base64url): such a file never changes. Other files may look like it.
+_HASHED = re.compile(r".+-[A-Za-z0-9_-]{8}(?:\.[a-z0-9]{2,5}){1,2}")
+_KEPT: Final = frozenset({200, 206, 304})
+_YEAR_S: Final = 31_536_000
+
+
+def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
+    """The answer for a refusal; a person who opens a page is led to the login, or told in words."""
+    exchange.status, exchange.reason = refusal.status, refusal.reason
+    if refusal.status == 401 and is_navigation(request):
+        session_headers = tuple(pair for pair in refusal.headers if pair[0] == "Set-Cookie")
+        return reply_with(exchange, login_redirect(request.raw_path, session_headers, exchange.root))
+    if refusal.status == 401 and request.headers.get("Sec-Fetch-Dest") == "manifest":
+        # Browsers fetch a page's manifest without cookies (HTML standard, 4.6.7.10). One with a name alone keeps the console clean.
+        return reply_with(exchange, ClientReply(200, {"name": "ComfyUI"}, "application/manifest+json"))
+    if is_navigation(request):
+        again = tuple(
+            ("Refresh", value) for name, value in refusal.headers if refusal.status == 429 and name == "Retry-After"
+        )
+        page = refusal_page(
+            refusal.status,
+            f"{refusal.message} This page tries again by itself." if again else refusal.message,
+            refusal.details,
+            exchange.request_id,
+            (*refusal.headers, *again),
+            exchange.root,
+        )
+        return reply_with(exchange, page)
+    response = web.Response(
+        status=refusal.status,
+        reason=reason_phrase(refusal.message),
+        body=refusal.body(exchange.request_id),
+        content_type="application/json",
+    )
+    for name, value in refusal.headers:
+        response.headers.add(name, value)
+    if hdrs.WWW_AUTHENTICATE in response.headers and _is_browser(request):
+        response.headers[hdrs.WWW_AUTHENTICATE] = CHALLENGE_FOR_PAGES
+    response.headers[hdrs.CACHE_CONTROL] = _NO_STORE
+    return finish(exchange, response)
+
+
+def reason_phrase(sentence: str) -> str:
+    """A sentence as it may stand in a status line (RFC 9112, 4): the web UI shows a failed upload's or save's reason phrase, and nothing else of it.
+
+    SECURITY: printable ASCII alone, so that no text of a client's ends the line. test_answers.py::test_the_reason_phrase
+    """
+    plain = "".join(each if " " <= each <= "~" else "?" for each in " ".join(sentence.split()))
+    return plain if len(plain) <= MAX_REASON_CHARACTERS else f"{plain[: MAX_REASON_CHARACTERS - 3]}..."
+
+
+def reply_with(exchange: Exchange, reply: ClientReply) -> web.Response:
+    """An answer of the gate's own: bytes as they are, any other value as JSON."""
+    body = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
+    response = web.Response(status=reply.status, body=body)
+    response.headers[hdrs.CONTENT_TYPE] = reply.content_type
+    for name, value in reply.headers:
+        response.headers.add(name, value)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, _NO_STORE)
+    exchange.status, exchange.sent_bytes = reply.status, len(body)
+    return finish(exchange, response)
+
+
+def finish(exchange: Exchange, response: web.Response) -> web.Response:
+    stamp(exchange, response.headers)
+    return response
+
+
+def stamp(exchange: Exchange, fields: CIMultiDict[str]) -> None:
+    """What every answer carries."""
+    fields[hdrs.SERVER] = SERVER
+    fields["X-Request-Id"] = exchange.request_id
+    for name, value in exchange.answer_headers:
+        if name == hdrs.VARY:
+            headers.merge_vary(fields, (value,))
+        else:
+            fields[name] = value
+
+
+def forwarded_headers(
+    exchange: Exchange, fields: MultiMapping[str], caching: Caching, last_segment: str, *, is_shared: bool = False
+) -> CIMultiDict[str]:
+    """The head of an answer that ComfyUI gave with exchange.status: its end-to-end fields, with the gate's own word on caching."""
+    kept = headers.to_client(fields)
+    headers.respell_disposition(kept)
+    if exchange.status not in _KEPT:
+        caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
+    kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment, is_shared=is_shared)
+    if not caching.is_web_ui:
+        headers.merge_vary(kept, ("Authorization", "Cookie", "X-API-Key"))
+        kept[CONTENT_SECURITY_POLICY] = SANDBOX
+    kept["X-Content-Type-Options"] = "nosniff"
+    stamp(exchange, kept)
+    return kept
+
+
+def cache_control(caching: Caching, last_segment: str, *, is_shared: bool = False) -> str:
+    """An edge keeps pictures and scripts by their extension unless it is told not to; only hashed names are safe to keep.
+
+    is_shared: the operator lets an edge give the web UI's hashed files to everybody, without asking the gate who it is.
+    """
+    if not caching.is_web_ui:
+        return str(caching.value)
+    if caching is not Caching.HASHED or not _HASHED.fullmatch(last_segment):
+        return Caching.REVALIDATE.value
+    return f"{'public' if is_shared else 'private'}, max-age={_YEAR_S}, immutable"
+
+
+async def send_large(
+    request: web.BaseRequest, exchange: Exchange, answer: web.StreamResponse, is_large: bool
+) -> web.StreamResponse:
+    """Sends what is more than a buffer takes, while the request still holds its places. In pieces: a buffer that shrinks is copied."""
+    if exchange.has_started or not (is_large or (answer.content_length or 0) > SMALL_BYTES):
+        return answer
+    exchange.has_started = True
+    body = answer.body if isinstance(answer, web.Response) and request.method != "HEAD" else None
+    if not isinstance(body, bytes) or len(body) <= SMALL_BYTES:
+        await answer.prepare(request)
+        await answer.write_eof()
+        return answer
+    streamed = web.StreamResponse(status=answer.status, headers=answer.headers)
+    streamed.content_length = len(body)
+    await streamed.prepare(request)
+    for start in range(0, len(body), PIECE_BYTES):
+        await streamed.write(body[start : start + PIECE_BYTES])
+    await streamed.write_eof()
+    return streamed
+
+
+def is_navigation(request: web.BaseRequest) -> bool:
+    """Whether a person's browser opens a page, as against a script that wants an answer."""
+    if request.method != "GET" or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
+        return False
+    return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate" and not is_upgrade(request)
+
+
+def _is_browser(request: web.BaseRequest) -> bool:
+    """Sec-Fetch-Mode comes on secure origins alone, so the name that all browsers share counts too."""
+    return "Sec-Fetch-Mode" in request.headers or request.headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")
+
+
+def is_upgrade(request: web.BaseRequest) -> bool:
+    return request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"

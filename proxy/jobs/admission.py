@@ -1,0 +1,153 @@
+"""Where a job is claimed before it exists upstream: ownership, a slot, the budget and a place in the queue, or none of them.
+
+What the observer sees of the jobs comes back here: slots are freed, GPU seconds counted, the fair queue goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from policy.call import ClaimedJob, ClaimJob, JobNews
+from policy.documents import Kind
+from policy.fairness import FairQueue, Listed
+from policy.principal import Principal, TenantId
+from policy.violation import Reason, Violation
+from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.registry import Job, JobState, Ledger, Outcome
+from proxy.limits.concurrency import Slots
+from proxy.limits.gpu_budget import Budgets
+from proxy.tasks import Tasks
+
+_log = logging.getLogger("comfygate")
+
+
+async def _is_unknown(prompt_id: str) -> bool:
+    return False
+
+
+async def _nobody_listens(tenant: TenantId) -> None:
+    return
+
+
+class Desk:
+    """on_queued is called for each job that ComfyUI took. is_taken: whether it has a job of this id, whoever sent it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        slots: Slots,
+        budgets: Budgets,
+        weights: Mapping[str, float],
+        on_queued: Callable[[Job], None] = lambda job: None,
+        is_taken: Callable[[str], Awaitable[bool]] = _is_unknown,
+        kept: KeptJobs | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._slots = slots
+        self._budgets = budgets
+        self._fair = FairQueue(weights)
+        self._on_queued = on_queued
+        self._is_taken = is_taken
+        self._kept = KeptJobs() if kept is None else kept
+        self._tasks = Tasks()
+        self.on_unnamed: Callable[[TenantId], Awaitable[None]] = _nobody_listens
+        """Called before a job without a client id goes to ComfyUI: its events are everybody's of the tenant."""
+
+    async def stop(self) -> None:
+        """What ended jobs have used is counted first."""
+        await self._tasks.finish()
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        self._fair.set_weights(weights)
+
+    async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
+        """Raises LimitExceeded when the tenant has no slot or no budget left, Violation when it has a job of this id; then nothing is claimed."""
+        tenant, prompt_id = principal.tenant, wish.prompt_id
+        # SECURITY: with the id of a job beside the gate, a tenant would read and stop that job (tests/matrix/test_reuse.py).
+        is_taken = prompt_id is not None and await self._is_taken(prompt_id)
+        if prompt_id is not None and self._ledger.of(tenant).owns(prompt_id):
+            raise Violation(
+                Reason.PROMPT_ID_TAKEN,
+                "You have a job of this prompt_id: leave prompt_id out, or choose another.",
+                "prompt_id",
+            )
+        if is_taken:
+            prompt_id = None
+        job = self._ledger.claim(tenant, prompt_id, subject=principal.subject, workflow=wish.workflow)
+        job.client_id = wish.client_id
+        try:
+            await self._slots.claim_job(tenant, job.prompt_id)
+            job.number = self._fair.claim(tenant, job.prompt_id, wish.workflow, wish.priority)
+            # Last, with what else waits: else many could pass together before the first one counts.
+            others_s = self._fair.pending_cost_s(tenant) - self._fair.cost_s(job.prompt_id)
+            await self._budgets.check(tenant, others_s)
+        except BaseException:
+            self.release(job.prompt_id)
+            raise
+        self._kept.forget(tenant, job.prompt_id)  # of an earlier job of the same id
+        if not wish.client_id:
+            await self.on_unnamed(tenant)
+        return ClaimedJob(job.prompt_id, job.number, int(job.claimed_at_s * 1000))
+
+    def submitted(self, job: ClaimedJob) -> None:
+        """ComfyUI took the job."""
+        self._ledger.submitted(job.prompt_id, job.number)
+        queued = self._ledger.job(job.prompt_id)
+        if queued is not None:
+            self._on_queued(queued)
+
+    def learned(self, news: JobNews) -> None:
+        """What an answer to its tenant tells of a job, while the observer has still to ask."""
+        job = self._ledger.job(news.prompt_id)
+        if job is None:
+            return
+        if news.is_deleted:
+            self._kept.forget(job.tenant, news.prompt_id)
+            self._ledger.forget_history([news.prompt_id])
+            return
+        for document in news.documents:
+            if document.kind is not Kind.ITEM or job.state is not JobState.ENDED:
+                self._kept.put(job.tenant, news.prompt_id, document)
+        self._ledger.add_temp_files(news.prompt_id, news.temp_files)
+        if news.has_ended:
+            self._ledger.mark_over(news.prompt_id)
+
+    def release(self, prompt_id: str) -> None:
+        """The job never came to be."""
+        self._ledger.release(prompt_id)
+        self._slots.free_job(prompt_id)
+        self._fair.release(prompt_id)
+
+    def started(self, job: Job) -> None:
+        self._fair.start(job.prompt_id)
+
+    def ended(self, job: Job) -> None:
+        """However it ended: what it used is counted, what it held is free."""
+        self._kept.forget(job.tenant, job.prompt_id, Kind.ITEM)
+        self._slots.free_job(job.prompt_id)
+        if job.started_at_s is None or (job.outcome is Outcome.LOST and not job.gpu_s):
+            self._fair.release(job.prompt_id)
+        else:
+            gpu_s = job.gpu_s if job.gpu_s > 0 else None
+            self._fair.finish(job.prompt_id, gpu_s, is_complete=job.outcome is Outcome.COMPLETED)
+        if job.gpu_s > 0:
+            self._tasks.start(self._budgets.add(job.tenant, job.run_id, job.gpu_s, job.ended_at_s), "gpu seconds")
+
+    def synced(self) -> None:
+        """The ledger is as ComfyUI's queue is: also what another replica, or this gate before a restart, has sent."""
+        active = [job for job in self._ledger.active() if job.state is not JobState.CLAIMED]
+        for job in active:
+            self._fair.adopt(Listed(job.number, job.tenant, job.prompt_id, job.workflow))
+            if job.state is JobState.RUNNING:
+                self._fair.start(job.prompt_id)
+        self._slots.reconcile({job.prompt_id: job.tenant for job in active})
+
+    def rebuilt(self) -> None:
+        """After a (re)connection: the queue is read anew."""
+        active = [job for job in self._ledger.active() if job.state is not JobState.CLAIMED]
+        self._fair.rebuild(
+            (Listed(job.number, job.tenant, job.prompt_id, job.workflow) for job in active),
+            [job.prompt_id for job in active if job.state is JobState.RUNNING],
+        )
+        self.synced()

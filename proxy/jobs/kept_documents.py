@@ -1,0 +1,128 @@
+"""Documents of the tenants' jobs, kept in memory: so that nobody's queue or history is read through everybody's workflows.
+
+Bounded in bytes by tenant and in all. What is not kept is asked for by its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from policy.documents import Document, Kind
+from policy.namespace import Namespace
+from policy.principal import TenantId
+from policy.rules.jobs import keep_entry, keep_item
+from policy.rules.overtime import mark_entry
+from proxy.jobs.registry import Job, JobState, Ledger
+from proxy.tasks import Tasks
+
+MAX_TENANT_BYTES: Final = 8 * 1024**2
+MAX_BYTES: Final = 48 * 1024**2
+_OVERHEAD_BYTES: Final = 300
+"""Of one document, beside its bytes."""
+
+
+@dataclass(slots=True)
+class _Shelf:
+    documents: OrderedDict[tuple[Kind, str], Document] = field(default_factory=OrderedDict)
+    held_bytes: int = 0
+
+
+class KeptJobs:
+    """The oldest of a tenant's own give way; when all are too many, those of the tenant that has most."""
+
+    def __init__(self, max_tenant_bytes: int = MAX_TENANT_BYTES, max_bytes: int = MAX_BYTES) -> None:
+        self._max_tenant_bytes = max_tenant_bytes
+        self._max_bytes = max_bytes
+        self._shelves: dict[TenantId, _Shelf] = {}
+        self.held_bytes = 0
+
+    def of(self, tenant: TenantId) -> KeptOfTenant:
+        return KeptOfTenant(self, tenant)
+
+    def get(self, tenant: TenantId, kind: Kind, prompt_id: str) -> Document | None:
+        shelf = self._shelves.get(tenant)
+        return None if shelf is None else shelf.documents.get((kind, prompt_id))
+
+    def put(self, tenant: TenantId, prompt_id: str, document: Document) -> None:
+        """Keeps it in the place of an older one. What alone is more than the tenant's share is not kept."""
+        self._drop(tenant, (document.kind, prompt_id))
+        cost = _cost(document)
+        if cost > self._max_tenant_bytes:
+            return
+        shelf = self._shelves.setdefault(tenant, _Shelf())
+        shelf.documents[document.kind, prompt_id] = document
+        shelf.held_bytes += cost
+        self.held_bytes += cost
+        while shelf.held_bytes > self._max_tenant_bytes:
+            self._drop_oldest(tenant)
+        while self.held_bytes > self._max_bytes:
+            self._drop_oldest(max(self._shelves, key=lambda owner: self._shelves[owner].held_bytes))
+
+    def forget(self, tenant: TenantId, prompt_id: str, *kinds: Kind) -> None:
+        """kinds: all without any."""
+        for kind in kinds or Kind:
+            self._drop(tenant, (kind, prompt_id))
+
+    def _drop_oldest(self, tenant: TenantId) -> None:
+        self._drop(tenant, next(iter(self._shelves[tenant].documents)))
+
+    def _drop(self, tenant: TenantId, key: tuple[Kind, str]) -> None:
+        shelf = self._shelves.get(tenant)
+        document = shelf.documents.pop(key, None) if shelf is not None else None
+        if shelf is not None and document is not None:
+            shelf.held_bytes -= _cost(document)
+            self.held_bytes -= _cost(document)
+            if not shelf.documents:
+                del self._shelves[tenant]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOfTenant:
+    """One tenant's: what rules see (policy.documents.OwnDocuments)."""
+
+    kept: KeptJobs
+    tenant: TenantId
+
+    def get(self, kind: Kind, prompt_id: str) -> Document | None:
+        return self.kept.get(self.tenant, kind, prompt_id)
+
+
+class Keeper:
+    """Keeps what the observer reads of jobs: made beside the event loop, since workflows may be megabytes."""
+
+    def __init__(self, kept: KeptJobs, ledger: Ledger) -> None:
+        self._kept = kept
+        self._ledger = ledger
+        self._tasks = Tasks()
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    def item(self, job: Job, item: list[Any]) -> None:
+        """An item of ComfyUI's queue that this gate has not submitted itself."""
+        if self._kept.get(job.tenant, Kind.ITEM, job.prompt_id) is None:
+            self._start(job, partial(keep_item, item, Namespace(job.tenant)))
+
+    def entry(self, job: Job, value: Any) -> None:
+        """The answer of `GET /history/{id}` at a job's end: it never changes, and its tenant asks for it next."""
+        marked = mark_entry(value, job.prompt_id, self._ledger.of(job.tenant))
+        self._start(job, partial(keep_entry, marked, job.prompt_id, Namespace(job.tenant)))
+
+    def _start(self, job: Job, make: Callable[[], Document | None]) -> None:
+        self._tasks.start(self._keep(job, make), "keep a job's document")
+
+    async def _keep(self, job: Job, make: Callable[[], Document | None]) -> None:
+        document = await asyncio.to_thread(make)
+        is_late = job.is_deleted or self._ledger.job(job.prompt_id) is not job
+        if document is None or is_late or (document.kind is Kind.ITEM and job.state is JobState.ENDED):
+            return
+        self._kept.put(job.tenant, job.prompt_id, document)
+
+
+def _cost(document: Document) -> int:
+    return document.held_bytes + _OVERHEAD_BYTES

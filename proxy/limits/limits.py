@@ -1,0 +1,115 @@
+"""All limits of one gate, built from its configuration; started, reloaded and stopped together. What the pipeline and the gatekeeper ask."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from policy.principal import Principal
+from policy.routes import Budget
+from proxy.config import Config
+from proxy.config.redis_url import check_redis_url, try_redis
+from proxy.limits.brake import Brake
+from proxy.limits.concurrency import Slots
+from proxy.limits.effective_limits import Allotment, Allowance
+from proxy.limits.failed_logins import Logins
+from proxy.limits.gpu_budget import Budgets
+from proxy.limits.rate_limiter import Limiter, RateExceeded, RateHeaders
+from proxy.limits.redis_store import SharedStore
+from proxy.pages.me import LimitView
+
+USAGE_FILE: Final = "usage.sqlite3"
+
+_log = logging.getLogger("comfygate.limits")
+
+
+def _ignore(is_up: bool) -> None:
+    pass
+
+
+class Limits:
+    """The parts are `allotment`, `limiter`, `logins`, `slots`, `budgets`, and `store`, which is None without Redis."""
+
+    def __init__(self, config: Config, on_store_change: Callable[[bool], None] = _ignore) -> None:
+        """on_store_change: told whether Redis is relied on. Raises OSError for a missing storage_file, ValueError for a bad URL."""
+        settings = config.limits
+        self._storage = _storage_of(config)
+        self.store = (
+            None
+            if self._storage == "memory"
+            else SharedStore(self._storage, timeout_s=settings.storage_timeout, on_change=on_store_change)
+        )
+        self.allotment = Allotment(settings, *_names(config))
+        self.limiter = Limiter(self.allotment, self.store)
+        self.brake = Brake()
+        self.logins = Logins(settings.logins, self.store)
+        self.slots = Slots(self.allotment, self.store, max_connections=config.server.max_connections)
+        self.budgets = Budgets(self.allotment, config.resolve(config.server.state_dir) / USAGE_FILE, self.store)
+
+    async def start(self) -> None:
+        """Budgets first: Redis is told what they know before anybody relies on it. Raises OSError or sqlite3.Error when their file cannot be used."""
+        await self.budgets.start()
+        if self.store is not None:
+            await self.store.start()
+        await self.slots.start()
+
+    async def stop(self) -> None:
+        await self.slots.stop()
+        if self.store is not None:
+            await self.store.stop()
+        await self.budgets.stop()
+
+    def apply(self, config: Config) -> None:
+        """A reload: limits change, counts stay. Another storage needs a restart. Raises OSError for a missing storage_file."""
+        if _storage_of(config) != self._storage:
+            _log.warning("the storage of limits has changed: restart the gate to use it")
+        self.allotment.apply(config.limits, *_names(config))
+        self.logins.apply(config.limits.logins)
+        self.slots.max_connections = config.server.max_connections
+
+    async def acquire(self, principal: Principal, budget: Budget) -> RateHeaders:
+        try:
+            return await self.limiter.acquire(principal, budget)
+        except RateExceeded:
+            await self.brake.refused(principal)
+            raise
+
+    async def spend_bytes(self, principal: Principal, amount: int) -> None:
+        await self.limiter.spend_bytes(principal, amount)
+
+    async def failed(self, address: str, key_id: str | None) -> None:
+        await self.logins.failed(address, key_id)
+
+    async def remaining(self, principal: Principal) -> list[LimitView]:
+        rates = await self.limiter.remaining(principal)
+        return [_view(allowance) for allowance in (*rates, *self.slots.remaining(principal))]
+
+    async def gpu_budget(self, principal: Principal) -> LimitView | None:
+        """The window of the tenant's budget that has the least left, None without a budget."""
+        left = await self.budgets.remaining(principal.tenant)
+        return _view(min(left, key=lambda allowance: allowance.remaining)) if left else None
+
+
+async def try_storage(config: Config) -> str | None:
+    """Why the store of limits cannot be used, in words; None when it can. Raises OSError, ValueError for an address that cannot be read."""
+    storage = _storage_of(config)
+    return None if storage == "memory" else await try_redis(storage, config.limits.storage_timeout)
+
+
+def _storage_of(config: Config) -> str:
+    """SECURITY: Redis's URL may hold a password, so it may come from a file of its own; it is never logged."""
+    file = config.limits.storage_file
+    if file is None:
+        return config.limits.storage
+    text = config.resolve(file).read_text(encoding="utf-8").strip()
+    return text if text == "memory" else check_redis_url(text)
+
+
+def _names(config: Config) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
+    tenants = {tenant: settings.limits for tenant, settings in config.tenants.items()}
+    return tenants, {(key.tenant, key.id): key.limits for key in config.keys if key.limits is not None}
+
+
+def _view(allowance: Allowance) -> LimitView:
+    return LimitView(allowance.name, allowance.size, allowance.remaining, allowance.total)

@@ -1,0 +1,169 @@
+"""One log line and the metrics of each exchange. Never a path, a query, a credential or a prompt's text: names of rows and ids only."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import time
+from typing import Any, BinaryIO, Literal
+
+import orjson
+
+from proxy.config.server import LogSettings
+from proxy.http.request_record import Exchange
+from proxy.observability.audit_log import AuditTrail
+from proxy.observability.metrics import Metrics
+from proxy.observability.queued_writer import QueuedWriter
+from proxy.observability.recent_refusals import RecentRefusals
+from proxy.observability.sampling import Sampler
+
+
+class RequestLog:
+    """Writes one line per request: JSON, or words for a terminal."""
+
+    def __init__(self, stream: BinaryIO, style: Literal["json", "text"], lines: QueuedWriter | None = None) -> None:
+        """lines: what writes to the stream in the place of the caller, who would wait for its reader."""
+        self._stream = stream
+        self._style = style
+        self._lines = lines
+        self._sampler = Sampler()
+        self._put = self._write if lines is None else lines.put
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written since the start."""
+        return 0 if self._lines is None else self._lines.dropped
+
+    def write(self, exchange: Exchange) -> None:
+        left_out = self._sampler.left_out(exchange)
+        if left_out is None:
+            return
+        line = self._json(exchange, left_out) if self._style == "json" else self._text(exchange, left_out)
+        try:
+            self._put(line)
+        except (OSError, ValueError):
+            return  # a closed log must not take the gate down
+
+    def _write(self, line: bytes) -> None:
+        self._stream.write(line)
+        self._stream.flush()
+
+    def _json(self, exchange: Exchange, left_out: int) -> bytes:
+        more = {"left_out": left_out} if left_out else {}
+        return orjson.dumps(_fields(exchange) | more, option=orjson.OPT_APPEND_NEWLINE)
+
+    def _text(self, exchange: Exchange, left_out: int) -> bytes:
+        who = f"{exchange.principal.tenant}/{exchange.principal.subject}" if exchange.principal else "-"
+        colour = "32" if exchange.status < 400 else "33" if exchange.status < 500 else "31"
+        why = f" {exchange.reason}" if exchange.reason else ""
+        why += f" (and {left_out} more before)" if left_out else ""
+        return (
+            f"{time.strftime('%H:%M:%S')} \x1b[{colour}m{exchange.status}\x1b[0m {exchange.route} {who} "
+            f"{exchange.elapsed_s * 1000:.1f} ms{why} [{exchange.request_id}]\n"
+        ).encode()
+
+
+class Recorder:
+    """What happens once per exchange, whatever became of it."""
+
+    def __init__(self, metrics: Metrics, log: RequestLog, audit: AuditTrail) -> None:
+        self.refusals = RecentRefusals()
+        self._metrics = metrics
+        self._log = log
+        self._audit = audit
+
+    def record(self, exchange: Exchange) -> None:
+        self._metrics.count(exchange)
+        self._log.write(exchange)
+        self._audit.exchange(exchange)
+        self.refusals.add(exchange)
+
+    def count_dropped(self) -> None:
+        """Just before a scrape."""
+        self._metrics.lines_dropped(log=self._log.dropped, audit=self._audit.dropped)
+
+    def record_late(self, exchange: Exchange) -> None:
+        """A submission whose client had left has ended: the trail alone had to wait for that."""
+        self._audit.exchange(exchange)
+
+
+def request_log(style: Literal["auto", "json", "text"], lines: QueuedWriter | None = None) -> RequestLog:
+    """The log on standard error, which `lines` writes; `auto` is text on a terminal and JSON elsewhere."""
+    if style == "auto":
+        style = "text" if sys.stderr.isatty() else "json"
+    return RequestLog(sys.stderr.buffer, style, lines)
+
+
+def standard_error() -> QueuedWriter:
+    """One writer for the request log and the gate's own words, so that they stand in their order."""
+
+    def write(line: bytes) -> None:
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+
+    writer = QueuedWriter(write)
+    atexit.register(writer.close)
+    return writer
+
+
+def _fields(exchange: Exchange) -> dict[str, Any]:
+    principal = exchange.principal
+    fields: dict[str, Any] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "event": "request",
+        "request_id": exchange.request_id,
+        "client": exchange.client,
+        "method": exchange.method,
+        "route": exchange.route,
+        "status": exchange.status,
+        "tenant": principal.tenant if principal else None,
+        "subject": principal.subject if principal else None,
+        "received_bytes": exchange.received_bytes,
+        "sent_bytes": exchange.sent_bytes,
+        "gate_ms": round(max(0.0, exchange.elapsed_s - exchange.upstream_s) * 1000, 3),
+        "upstream_ms": round(exchange.upstream_s * 1000, 3),
+    }
+    if exchange.reason:
+        fields["reason"] = exchange.reason
+    if exchange.cf_ray:
+        fields["cf_ray"] = exchange.cf_ray
+    return fields
+
+
+def set_up_logging(settings: LogSettings, lines: QueuedWriter | None = None) -> None:
+    """The gate's own words go to standard error, in the style of the request log."""
+    handler = logging.StreamHandler(sys.stderr) if lines is None else _Queued(lines)
+    is_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    handler.setFormatter(_JsonLines() if is_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("comfygate")
+    logger.handlers[:] = [handler]
+    logger.setLevel(settings.level.upper())
+    logger.propagate = False
+
+
+class _Queued(logging.Handler):
+    """SECURITY: a log whose reader is stuck would stop the gate for everybody (tests/security/test_stuck_log.py)."""
+
+    def __init__(self, lines: QueuedWriter) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put(self.format(record).encode(errors="replace") + b"\n")
+        except Exception:
+            self.handleError(record)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "event": "log",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()

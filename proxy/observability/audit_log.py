@@ -1,0 +1,234 @@
+"""The audit trail: JSON lines, appended whole, rotated by size. Who submitted what and what became of it; never a credential or a prompt's text."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from policy.violation import Reason
+from proxy.http.request_record import Decision, Exchange
+from proxy.jobs.registry import Job, Outcome
+from proxy.observability.queued_writer import QueuedWriter
+
+SUBMISSION: Final = "POST /prompt"
+REFUSED: Final = frozenset(
+    {
+        Reason.ROUTE_REFUSED,
+        Reason.ADMINS_ONLY,
+        Reason.SCOPE_MISSING,
+        Reason.ORIGIN_FOREIGN,
+        Reason.ROUTE_UNLISTED,
+        Reason.FILE_TYPE_REFUSED,
+        Reason.NAME_REFUSED,
+        Reason.STORAGE_FULL,
+        Reason.BODY_TOO_LARGE,
+    }
+)
+"""Of other calls than submissions. Rates are not among them: a client that polls would fill the trail."""
+MAX_OF_NOBODY: Final = 60
+"""Lines a minute of callers that nobody knows."""
+_log = logging.getLogger("comfygate")
+
+
+class AuditTrail:
+    """file: None keeps no trail. A trail that cannot be written is said in the log, once, and does not stop the gate."""
+
+    def __init__(self, file: Path | None, max_bytes: int, keep: int) -> None:
+        self._file = file
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._handle: int | None = None
+        self._size = 0
+        self._is_open = False
+        self._is_torn = False
+        self._has_failed = False
+        self._lines: QueuedWriter | None = None
+        self._minute = 0
+        self._of_nobody = 0
+
+    def open(self) -> None:
+        """Raises OSError: an operator who asked for a trail is told at the start when there can be none."""
+        if self._file is not None:
+            self._open_file(self._file)
+            self._is_open = True
+
+    def use_thread(self) -> None:
+        """From now on a thread of its own writes, so that no request waits for the disk."""
+        if self._file is not None:
+            self._lines = QueuedWriter(self._write)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written since the start, as the disk was too slow."""
+        return 0 if self._lines is None else self._lines.dropped
+
+    def close(self) -> None:
+        self._is_open = False
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
+        self._close_file()
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Appends one line, in one write, so that a killed process leaves whole lines."""
+        if not self._is_open:
+            return
+        line = orjson.dumps(
+            {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields},
+            option=orjson.OPT_APPEND_NEWLINE,
+            default=str,
+        )
+        if self._lines is None:
+            self._write(line)
+        else:
+            self._lines.put(line)
+
+    def _write(self, line: bytes) -> None:
+        try:
+            self._append(line)
+            self._has_failed = False
+        except OSError as error:
+            if not self._has_failed:
+                _log.error("the audit trail %s cannot be written: %s", self._file, error)
+            self._has_failed = True
+
+    def exchange(self, exchange: Exchange) -> None:
+        """What of an exchange belongs in the trail: submissions, logins, refused routes."""
+        if not self._is_open:
+            return
+        if exchange.route == SUBMISSION:
+            if exchange.decision is Decision.OPEN or (exchange.principal is None and not self._has_room_for_nobody()):
+                return
+            self.write("submission", decision=_decision(exchange), **_who(exchange), **exchange.notes)
+        elif "login" in exchange.notes:
+            self.write("login", **_who(exchange), **exchange.notes)
+        elif exchange.reason in REFUSED:
+            self.write("refused", **_who(exchange), **exchange.notes)
+
+    def job_ended(self, job: Job) -> None:
+        self.write(
+            "job",
+            prompt_id=job.prompt_id,
+            tenant=job.tenant,
+            subject=job.subject,
+            workflow=job.workflow,
+            outcome=job.outcome,
+            gpu_seconds=round(job.gpu_s, 3),
+            **({"failing_class": job.failing_class} if job.failing_class else {}),
+            **({"reason": "job-seconds"} if job.stopped_after_s is not None and job.outcome is Outcome.FAILED else {}),
+        )
+
+    def _has_room_for_nobody(self) -> bool:
+        # SECURITY: rotation keeps a bounded number of bytes, so a stranger who submits without a key, again and again, would push out what
+        # the tenants did (test_audit.py::test_a_stranger_cannot_fill_the_trail). The log and the metrics have every one of them.
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._of_nobody = minute, 0
+        self._of_nobody += 1
+        return self._of_nobody <= MAX_OF_NOBODY
+
+    def _append(self, line: bytes) -> None:
+        failure: OSError | None = None
+        if self._size and self._size + len(line) > self._max_bytes:
+            try:
+                self._rotate()
+            except OSError as error:
+                failure = error  # a trail that cannot be rotated grows: that is better than a line that is not there
+        assert self._file is not None, "only an open trail is written"
+        handle = self._open_file(self._file) if self._handle is None else self._handle
+        if self._is_torn:
+            line = b"\n" + line
+        written = os.write(handle, line)
+        self._size += written
+        self._is_torn = written < len(line)  # the disk is full: write(2)
+        if self._is_torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if failure is not None:
+            raise failure
+
+    def _open_file(self, file: Path) -> int:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = self._handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._size = os.fstat(handle).st_size
+        # The machine may have stopped in the middle of a line.
+        self._is_torn = bool(self._size) and not _ends_whole(handle)
+        return handle
+
+    def _close_file(self) -> None:
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            os.close(handle)
+
+    def _rotate(self) -> None:
+        assert self._file is not None, "only an open trail is rotated"
+        self._close_file()
+        for number in range(self._keep - 1, 0, -1):
+            older = _numbered(self._file, number)
+            if older.exists():
+                older.replace(_numbered(self._file, number + 1))
+        self._file.replace(_numbered(self._file, 1))
+
+
+def _ends_whole(handle: int) -> bool:
+    os.lseek(handle, -1, os.SEEK_END)
+    return os.read(handle, 1) == b"\n"
+
+
+def read_trail(file: Path, keep: int) -> Iterator[dict[str, Any]]:
+    """Lines of the trail, oldest first, rotated files included. A line that is not whole is passed over."""
+    for path in [*(_numbered(file, number) for number in range(keep, 0, -1)), file]:
+        if not path.exists():
+            continue
+        with path.open("rb") as lines:
+            for line in lines:
+                try:
+                    entry = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    continue
+                if isinstance(entry, dict):
+                    yield entry
+
+
+def is_since(entry: dict[str, Any], since_s: float) -> bool:
+    try:
+        return datetime.fromisoformat(str(entry.get("time"))).timestamp() >= since_s
+    except ValueError:
+        return False
+
+
+def cut_off(age_s: float) -> float:
+    """Unix time that long ago."""
+    return time.time() - age_s
+
+
+def _decision(exchange: Exchange) -> Decision:
+    if exchange.decision is not None:
+        return exchange.decision
+    return Decision.REFUSED if exchange.reason or exchange.status >= 400 else Decision.ACCEPTED
+
+
+def _numbered(file: Path, number: int) -> Path:
+    return file.with_name(f"{file.name}.{number}")
+
+
+def _who(exchange: Exchange) -> dict[str, Any]:
+    principal = exchange.principal
+    fields: dict[str, Any] = {
+        "request_id": exchange.request_id,
+        "client": exchange.client,
+        "tenant": principal.tenant if principal else None,
+        "subject": principal.subject if principal else None,
+        "route": exchange.route,
+        "status": exchange.status,
+    }
+    if exchange.reason:
+        fields["reason"] = exchange.reason
+    return fields

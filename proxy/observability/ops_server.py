@@ -1,0 +1,68 @@
+"""The ops listener: health, readiness and metrics. On an address of its own, so that no path of the public one skips authentication."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from proxy.jobs.queue_watcher import Observer
+from proxy.observability.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Ops:
+    """refresh: brings gauges up to date before a scrape."""
+
+    metrics: Metrics
+    observer: Observer
+    refresh: Callable[[], None] = lambda: None
+    is_draining: bool = False
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """GET /healthz: the process lives. GET /readyz: it can serve. GET /metrics."""
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, headers={"Allow": "GET, HEAD"})
+        match request.path:
+            case "/healthz":
+                return _json(200, {"status": "alive"})
+            case "/readyz":
+                return self._ready()
+            case "/metrics":
+                self.refresh()
+                body = await asyncio.to_thread(self.metrics.render)
+                return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+            case _:
+                return web.Response(status=404)
+
+    def _ready(self) -> web.Response:
+        if self.is_draining:
+            return _json(503, {"status": "stopping", "what_to_do": "The gate is shutting down."})
+        if not self.observer.is_connected:
+            return _json(
+                503, {"status": "upstream-down", "what_to_do": "Start ComfyUI, or correct upstream.url in config.toml."}
+            )
+        if self.observer.is_stale:
+            return _json(
+                503,
+                {
+                    "status": "queue-unread",
+                    "what_to_do": "ComfyUI answers, but not what its queue is: jobs are not seen to end. The log says why.",
+                    "last_sync_age_seconds": round(self.observer.last_sync_age_s, 1),
+                },
+            )
+        if self.observer.is_worker_stuck:
+            return _json(
+                503,
+                {"status": "worker-stuck", "what_to_do": "ComfyUI has jobs waiting and runs none: restart ComfyUI."},
+            )
+        age_s = round(self.observer.last_sync_age_s, 1)
+        return _json(200, {"status": "ready", "last_sync_age_seconds": age_s})
+
+
+def _json(status: int, value: object) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(value), content_type="application/json")

@@ -1,0 +1,106 @@
+"""The requests that run: how many, whose, and the dialogues that go on when their client has left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from policy.call import ClientReply
+from policy.principal import Principal
+from proxy.http.errors import CredentialEnded, refusal_for
+from proxy.http.request_record import Decision, Exchange
+from proxy.observability.recent_refusals import describe, describe_comfyuis
+from proxy.tasks import Tasks
+
+_log = logging.getLogger("comfygate")
+
+
+class RunningRequests:
+    """is_alive: whether the configuration in force still lets a caller in. on_late_end: a dialogue whose client has left has ended."""
+
+    def __init__(self, is_alive: Callable[[Principal], bool], on_late_end: Callable[[Exchange], None]) -> None:
+        self._is_alive = is_alive
+        self._on_late_end = on_late_end
+        self._requests: dict[int, tuple[web.BaseRequest, Exchange]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._dialogues = Tasks(is_watched=True)
+
+    def begin(self, request: web.BaseRequest, exchange: Exchange) -> None:
+        self._requests[id(exchange)] = (request, exchange)
+        self._idle.clear()
+
+    def end(self, exchange: Exchange) -> None:
+        self._requests.pop(id(exchange), None)
+        if not self._requests:
+            self._idle.set()
+
+    def check(self, principal: Principal) -> None:
+        """Raises CredentialEnded. SECURITY: what waits (for its body, its turn, a limit) may outlive its key (tests/security/test_revoked.py)."""
+        if not self._is_alive(principal):
+            raise CredentialEnded
+
+    def cut_dead(self) -> int:
+        """Cuts off the requests of callers whose credential was revoked or ran out; WebSockets are closed elsewhere, with a word."""
+        dead = [
+            (request, exchange)
+            for request, exchange in self._requests.values()
+            if exchange.principal is not None and exchange.status != 101 and not self._is_alive(exchange.principal)
+        ]
+        for request, exchange in dead:
+            exchange.reason = CredentialEnded.reason
+            if request.transport is not None:
+                request.transport.abort()
+        return len(dead)
+
+    async def wait_until_idle(self, limit_s: float) -> bool:
+        """Waits for the requests that run, at most that long; says whether all ended."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, limit_s: float) -> None:
+        """Waits for dialogues whose clients have left, at most that long."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._dialogues.finish()
+        except TimeoutError:
+            _log.warning("jobs were being submitted for %.0f s after the last request: that is broken off", limit_s)
+        await self._dialogues.stop()
+
+    async def finish(self, talk: Coroutine[Any, Any, ClientReply], exchange: Exchange) -> ClientReply:
+        """A dialogue that was begun is ended, also when its client has gone: half a dialogue is a job without an owner."""
+        task = self._dialogues.start(talk, "dialogue")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                exchange.decision = Decision.OPEN
+                task.add_done_callback(lambda ended: self._ended_late(ended, exchange))
+            raise
+
+    def _ended_late(self, task: asyncio.Task[ClientReply], exchange: Exchange) -> None:
+        """Nobody waits for it: what became of it is recorded here, and a bug in it is logged here or nowhere."""
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            exchange.decision = Decision.UNKNOWN
+        elif error is None:
+            exchange.decision = Decision.ACCEPTED if task.result().status < 400 else Decision.REFUSED
+            exchange.notes |= describe_comfyuis(task.result())
+        else:
+            refusal = refusal_for(error) if isinstance(error, Exception) else None
+            if refusal is None:
+                _log.error("request %s failed after its client had left", exchange.request_id, exc_info=error)
+            else:
+                exchange.reason = refusal.reason
+                exchange.notes |= describe(refusal)
+            is_unknown = refusal is None or exchange.is_submitted
+            exchange.decision = Decision.UNKNOWN if is_unknown else Decision.REFUSED
+        self._on_late_end(exchange)

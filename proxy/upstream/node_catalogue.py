@@ -1,0 +1,101 @@
+"""ComfyUI's /object_info, kept: read when the gate connects, and again when somebody wants to see it and it may have changed (a new model)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from policy.call import Opaque, UpstreamCall
+from policy.catalogue import Catalogue, read_catalogue
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.tasks import Tasks
+from proxy.upstream.client import Upstream
+
+TIME_LIMIT_S: Final = 60.0
+FRESH_S: Final = 10.0
+"""How long a copy is shown without asking again: ComfyUI serves nothing else for 200 ms while it builds one, so many callers share a read."""
+
+PATIENCE_S: Final = 5.0
+"""How long a caller waits for a newer copy where there is an older one: a busy ComfyUI answers late."""
+
+_log = logging.getLogger("comfygate")
+_CALL = UpstreamCall("GET", (Opaque("object_info"),))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """document: as ComfyUI gave it; version: changes exactly when it does."""
+
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    document: dict[str, Any] = field(default_factory=dict)
+    version: str = ""
+    read_at_s: float = float("-inf")
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.version)
+
+
+class CatalogueSource:
+    """The newest snapshot. Many requests that want a fresh one wait for one read."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._lock = asyncio.Lock()
+        self._tasks = Tasks()
+        self._renewal: asyncio.Task[None] | None = None
+        self.snapshot = Snapshot()
+
+    async def fresh(self) -> Snapshot:
+        """A snapshot at most FRESH_S old; the older one when ComfyUI does not answer soon. Raises when there never was one."""
+        if not self.snapshot.is_known:
+            await self._renew()
+        elif time.monotonic() - self.snapshot.read_at_s > FRESH_S:
+            if self._renewal is None or self._renewal.done():
+                self._renewal = self._tasks.start(self._renew(), "catalogue")
+            await asyncio.wait((self._renewal,), timeout=PATIENCE_S)
+        return self.snapshot
+
+    async def known(self) -> Snapshot:
+        """Any snapshot: the first read is waited for. Raises UpstreamUnavailable or UpstreamTimeout when there is none."""
+        if not self.snapshot.is_known:
+            await self._renew()
+        return self.snapshot
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    async def renew(self) -> None:
+        """Reads again now; for a ComfyUI that was restarted."""
+        self.snapshot = Snapshot(
+            self.snapshot.catalogue, self.snapshot.document, self.snapshot.version, read_at_s=float("-inf")
+        )
+        await self._renew()
+
+    async def _renew(self) -> None:
+        wanted_s = time.monotonic() - FRESH_S
+        async with self._lock:
+            if self.snapshot.read_at_s > wanted_s:
+                return  # somebody else read it while this call waited
+            try:
+                reply = await self._upstream.ask(_CALL, time_limit_s=TIME_LIMIT_S)
+            except (UpstreamUnavailable, UpstreamTimeout):
+                if not self.snapshot.is_known:
+                    raise
+                return
+            if reply.status != 200 or not isinstance(reply.value, dict):
+                if not self.snapshot.is_known:
+                    raise UpstreamUnavailable("ComfyUI does not describe its nodes yet.", status=503)
+                return
+            version = hashlib.sha256(reply.body).hexdigest()[:32]
+            if version == self.snapshot.version:
+                catalogue, document = self.snapshot.catalogue, self.snapshot.document
+            else:
+                catalogue = await asyncio.to_thread(read_catalogue, reply.value)
+                document = reply.value
+                _log.info("read %d node classes from ComfyUI", len(catalogue.classes))
+            self.snapshot = Snapshot(catalogue, document, version, time.monotonic())

@@ -1,0 +1,76 @@
+"""The open WebSockets of clients: counted, and closed when the gate stops or a credential dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from policy.principal import Principal
+from proxy.websocket.send_queue import Close, Outbox
+
+GATE_STOPS = Close(1001, "the gate is stopping")
+UPSTREAM_GONE = Close(1012, "ComfyUI went away")
+TOO_MANY_MESSAGES = Close(1008, "too many messages")
+CREDENTIAL_DEAD = Close(4401, "the credential is no longer valid")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Socket:
+    principal: Principal
+    outbox: Outbox
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Of all sockets since the start. Texts are counted in characters, which for ComfyUI's events are bytes."""
+
+    sent_frames: int = 0
+    sent_bytes: int = 0
+    dropped_previews: int = 0
+
+    def add(self, outbox: Outbox) -> None:
+        self.sent_frames += outbox.sent_frames
+        self.sent_bytes += outbox.sent_bytes
+        self.dropped_previews += outbox.dropped_previews
+
+
+class Sockets:
+    def __init__(self) -> None:
+        self._ended = Traffic()
+        self._open: set[Socket] = set()
+        self._end: Close | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def register(self, principal: Principal, outbox: Outbox) -> Iterator[Socket]:
+        socket = Socket(principal, outbox)
+        self._open.add(socket)
+        if self._end is not None:
+            outbox.close(self._end, at_once=True)
+        try:
+            yield socket
+        finally:
+            self._open.discard(socket)
+            self._ended.add(outbox)
+
+    def traffic(self) -> Traffic:
+        total = replace(self._ended)
+        for socket in self._open:
+            total.add(socket.outbox)
+        return total
+
+    def close_all(self, close: Close) -> None:
+        """Closes those that are open, and those that are just being opened as soon as they are."""
+        self._end = close
+        for socket in self._open:
+            socket.outbox.close(close, at_once=True)
+
+    def close_dead(self, is_alive: Callable[[Principal], bool]) -> int:
+        """Closes the sockets whose credential was revoked or ran out; says how many."""
+        dead = [socket for socket in self._open if not is_alive(socket.principal)]
+        for socket in dead:
+            socket.outbox.close(CREDENTIAL_DEAD, at_once=True)
+        return len(dead)

@@ -1,0 +1,87 @@
+"""Who may hold a WebSocket when all places are taken: the one that was unused for longest gives way, so that a person can open one more tab."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from policy.principal import Principal, TenantId
+from proxy.http.errors import LimitExceeded
+from proxy.websocket.send_queue import Close, Outbox
+
+GAVE_WAY: Final = Close(4429, "too many WebSockets are open: the one that was unused for longest gave way")
+MAX_GAVE_WAY: Final = 1024
+"""Clients that are remembered. One that is forgotten may take a place from another once more."""
+LEAVES_WITHIN_S: Final = 10.0
+"""A socket whose client does not answer its close is cut off well before that."""
+
+Slot = Callable[[Principal], AbstractAsyncContextManager[None]]
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    principal: Principal
+    client_id: str
+    outbox: Outbox
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Places:
+    """slot: claims one more socket of the principal, or raises LimitExceeded. working: the tenant's client ids that have unfinished jobs."""
+
+    def __init__(self, slot: Slot, working: Callable[[TenantId], frozenset[str]]) -> None:
+        self._slot = slot
+        self._working = working
+        self._taken: set[Place] = set()
+        self._gave_way: dict[tuple[TenantId, str], None] = {}
+
+    @asynccontextmanager
+    async def take(self, principal: Principal, client_id: str, outbox: Outbox) -> AsyncIterator[None]:
+        """A place for as long as it is held. Raises LimitExceeded when all are taken by clients that work, or that came after this one gave way."""
+        place = Place(principal, client_id, outbox)
+        try:
+            async with AsyncExitStack() as held:
+                try:
+                    await held.enter_async_context(self._slot(principal))
+                except LimitExceeded as full:
+                    await self._make_room(place, full)
+                    await held.enter_async_context(self._slot(principal))
+                self._gave_way.pop((principal.tenant, client_id), None)
+                self._taken.add(place)
+                yield
+        finally:
+            self._taken.discard(place)
+            place.left.set()
+
+    async def _make_room(self, place: Place, full: LimitExceeded) -> None:
+        tenant, working = place.principal.tenant, self._working(place.principal.tenant)
+        key = (tenant, place.client_id)
+        idle = [
+            other
+            for other in self._taken
+            if other.principal.tenant == tenant
+            and not other.outbox.is_closed
+            # The same client anew: its network died, and the gate has not noticed yet.
+            and (other.client_id == place.client_id or other.client_id not in working)
+        ]
+        own = [other for other in idle if other.principal.subject == place.principal.subject]
+        candidates = own or ([] if full.is_of_key else idle)
+        same = [other for other in own if other.client_id == place.client_id]
+        # A page whose socket gave way comes back several times a second. It waits for a free place, or until it has a job:
+        # else two tabs would take one place from each other for ever.
+        if not candidates or (not same and key in self._gave_way and place.client_id not in working):
+            raise full
+        leaving = min(same or candidates, key=lambda other: other.outbox.used_at_s)
+        if not same:
+            self._gave_way[tenant, leaving.client_id] = None
+            if len(self._gave_way) > MAX_GAVE_WAY:
+                del self._gave_way[next(iter(self._gave_way))]
+        leaving.outbox.close(GAVE_WAY, at_once=True)
+        try:
+            async with asyncio.timeout(LEAVES_WITHIN_S):
+                await leaving.left.wait()
+        except TimeoutError:
+            raise full from None

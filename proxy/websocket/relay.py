@@ -1,0 +1,166 @@
+"""Relays WebSocket frames: one task drains ComfyUI, one writes to the client, one reads the client. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from proxy.upstream.client import MAX_EVENT_BYTES
+from proxy.websocket.connections import UPSTREAM_GONE
+from proxy.websocket.liveness import Life
+from proxy.websocket.send_queue import Close, Frame, Outbox, is_preview
+
+MAX_CLIENT_MESSAGE_BYTES: Final = 4 * 1024**2
+"""What ComfyUI itself takes from a client (comfyui-api E.5)."""
+
+TOO_BIG: Final = int(WSCloseCode.MESSAGE_TOO_BIG)
+_CLOSE_TIMEOUT_S: Final = 2.0
+FromClient = Callable[[str | bytes], Awaitable[None]]
+UpstreamSocket = aiohttp.ClientWebSocketResponse
+
+
+async def accept(request: web.BaseRequest) -> web.WebSocketResponse:
+    """Answers the upgrade. Never compressed (permessage-deflate costs fifteen times the CPU on previews)."""
+    socket = web.WebSocketResponse(
+        timeout=_CLOSE_TIMEOUT_S,
+        autoping=False,
+        compress=False,
+        max_msg_size=MAX_CLIENT_MESSAGE_BYTES,
+    )
+    await socket.prepare(request)
+    return socket
+
+
+async def serve_client(
+    request: web.BaseRequest,
+    socket: web.WebSocketResponse,
+    outbox: Outbox,
+    from_client: FromClient,
+    on_close: Callable[[Close], None] = lambda close: None,
+) -> None:
+    """Writes the outbox and reads the client until either ends. on_close: told when the client closes.
+
+    It is no return value, since a client that has closed hangs up, and that cancels whoever waits here.
+    """
+    loop = asyncio.get_running_loop()
+    transport = request.transport
+    life = Life(transport)
+    writer = loop.create_task(_write(socket, outbox), name="websocket writer")
+    reader = loop.create_task(_read(socket, from_client, on_close, life), name="websocket reader")
+    giving_up = loop.create_task(outbox.gave_up.wait(), name="websocket end")
+    pinger = loop.create_task(life.watch(socket), name="websocket pings")
+    try:
+        await asyncio.wait((writer, reader, giving_up, pinger), return_when=asyncio.FIRST_COMPLETED)
+        if pinger.done() and not writer.done() and not reader.done():
+            return  # nobody is there to close with
+        if reader.done():
+            reader.result()
+        if not reader.done() or outbox.is_closed:
+            # The gate closes: the reader ends with the closing handshake, which the writer finishes.
+            await asyncio.wait((writer,), timeout=_CLOSE_TIMEOUT_S + 1.0)
+    finally:
+        for task in (writer, reader, giving_up, pinger):
+            task.cancel()
+        await asyncio.gather(writer, reader, giving_up, pinger, return_exceptions=True)
+        if not socket.closed and transport is not None:
+            transport.abort()
+
+
+async def _write(socket: web.WebSocketResponse, outbox: Outbox) -> None:
+    while True:
+        item = await outbox.get()
+        if isinstance(item, Close):
+            await socket.close(code=item.code, message=item.reason.encode())
+            return
+        try:
+            if isinstance(item.data, str):
+                await socket.send_str(item.data)
+            else:
+                await socket.send_bytes(item.data)
+        except (ConnectionError, aiohttp.ClientError, RuntimeError):
+            return  # the client is gone: the reader sees the same
+
+
+async def _read(
+    socket: web.WebSocketResponse, from_client: FromClient, on_close: Callable[[Close], None], life: Life
+) -> None:
+    while True:
+        message = await socket.receive()
+        life.heard()
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            await from_client(message.data)
+        elif message.type is WSMsgType.PING:
+            with suppress(ConnectionError, aiohttp.ClientError, RuntimeError):  # gone: the next receive() tells
+                await socket.pong(message.data)
+        elif message.type is WSMsgType.PONG:
+            continue
+        else:
+            is_said = message.type is WSMsgType.CLOSE
+            on_close(Close(sendable(socket.close_code), str(message.extra or "") if is_said else ""))
+            return
+
+
+async def drain(socket: UpstreamSocket, deliver: Callable[[Frame], None]) -> Close:
+    """Reads ComfyUI until it closes. Never waits for a client: one that does not read would stall everybody's events."""
+    while True:
+        message = await socket.receive()
+        if message.type is WSMsgType.TEXT:
+            deliver(Frame(message.data))
+        elif message.type is WSMsgType.BINARY:
+            deliver(Frame(message.data, is_preview(message.data)))
+        elif message.type is WSMsgType.CLOSE:
+            return Close(sendable(message.data), str(message.extra or ""))
+        elif socket.close_code == TOO_BIG:
+            return Close(TOO_BIG, f"ComfyUI sent an event of more than {MAX_EVENT_BYTES // 1024**2} MiB")
+        else:
+            return UPSTREAM_GONE
+
+
+async def relay(
+    request: web.BaseRequest, client: web.WebSocketResponse, upstream: UpstreamSocket, outbox: Outbox
+) -> None:
+    """Both directions unchanged, for an admin. Close codes and reasons are carried over."""
+    clients_close = Close(1000, "")
+
+    def closed(close: Close) -> None:
+        nonlocal clients_close
+        clients_close = close
+
+    async def to_upstream(data: str | bytes) -> None:
+        try:
+            if isinstance(data, str):
+                await upstream.send_str(data)
+            else:
+                await upstream.send_bytes(data)
+        except (ConnectionError, aiohttp.ClientError, RuntimeError):
+            return  # ComfyUI is gone: the drain sees the same and closes the client
+
+    async def from_upstream() -> None:
+        outbox.close(await drain(upstream, outbox.put))
+
+    draining = asyncio.get_running_loop().create_task(from_upstream(), name="websocket drain")
+    try:
+        await serve_client(request, client, outbox, to_upstream, closed)
+    finally:
+        draining.cancel()
+        try:
+            await asyncio.gather(draining, return_exceptions=True)
+        finally:
+            # Whatever else is cancelled: a socket that nobody drains would stall everybody's events. test_slow_readers.py
+            await upstream.close(code=clients_close.code, message=clients_close.reason.encode())
+
+
+def sendable(code: Any) -> int:
+    """RFC 6455, 7.4.1: some codes only describe what happened and are never sent."""
+    if (
+        not isinstance(code, int)
+        or code in (1004, 1005, 1006, 1015)
+        or not (1000 <= code <= 1014 or 3000 <= code <= 4999)
+    ):
+        return 1000
+    return code

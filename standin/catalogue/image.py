@@ -1,0 +1,115 @@
+"""Node specs of ComfyUI 0.33: images in and out."""
+
+from standin.catalogue.listings import input_images
+from standin.specs import NodeSpec, choice, typed
+
+IMAGE_NODES = (
+    NodeSpec(
+        name="EmptyImage",
+        title="Empty Image",
+        category="image",
+        module="nodes",
+        required={
+            "width": typed("INT", default=512, min=1, max=16384, step=1),
+            "height": typed("INT", default=512, min=1, max=16384, step=1),
+            "batch_size": typed("INT", default=1, min=1, max=4096),
+            "color": typed("INT", default=0, min=0, max=16777215, step=1, display="color"),
+        },
+        outputs=("IMAGE",),
+    ),
+    NodeSpec(
+        name="LoadImage",
+        title="Load Image",
+        category="image",
+        module="nodes",
+        required={"image": choice(input_images, image_upload=True)},
+        outputs=("IMAGE", "MASK"),
+        essentials="Basics",
+    ),
+    NodeSpec(
+        name="LoadImageMask",
+        title="Load Image (as Mask)",
+        category="image",
+        module="nodes",
+        required={
+            "image": choice(input_images, image_upload=True),
+            "channel": choice(["alpha", "red", "green", "blue"]),
+        },
+        outputs=("MASK",),
+        essentials="Image Tools",
+    ),
+    NodeSpec(
+        name="LoadImageOutput",
+        title="Load Image (from Outputs)",
+        category="image",
+        module="nodes",
+        required={
+            "image": typed(
+                "COMBO",
+                image_upload=True,
+                image_folder="output",
+                remote={"route": "/internal/files/output", "refresh_button": True, "control_after_refresh": "first"},
+            )
+        },
+        outputs=("IMAGE", "MASK"),
+        is_experimental=True,
+        essentials="Basics",
+    ),
+    NodeSpec(
+        name="ImageInvert",
+        title="Invert Image Colors",
+        category="image/color",
+        module="nodes",
+        required={"image": typed("IMAGE")},
+        outputs=("IMAGE",),
+        essentials="Image Tools",
+    ),
+    NodeSpec(
+        name="ImageScale",
+        title="Upscale Image",
+        category="image/upscaling",
+        module="nodes",
+        required={
+            "image": typed("IMAGE"),
+            "upscale_method": choice(["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]),
+            "width": typed("INT", default=512, min=0, max=16384, step=1),
+            "height": typed("INT", default=512, min=0, max=16384, step=1),
+            "crop": choice(["disabled", "center"]),
+        },
+        outputs=("IMAGE",),
+        essentials="Image Tools",
+    ),
+    NodeSpec(
+        name="ImageBatch",
+        title="Batch Images (DEPRECATED)",
+        category="image/batch",
+        module="nodes",
+        required={"image1": typed("IMAGE"), "image2": typed("IMAGE")},
+        outputs=("IMAGE",),
+        is_deprecated=True,
+    ),
+    NodeSpec(
+        name="SaveImage",
+        title="Save Image",
+        category="image",
+        module="nodes",
+        required={"images": typed("IMAGE"), "filename_prefix": typed("STRING", default="ComfyUI")},
+        hidden=("prompt", "extra_pnginfo"),
+        outputs=("IMAGE",),
+        output_names=("images",),
+        is_output=True,
+        essentials="Basics",
+    ),
+    NodeSpec(
+        name="PreviewImage",
+        title="Preview Image",
+        category="image",
+        module="nodes",
+        required={"images": typed("IMAGE")},
+        hidden=("prompt", "extra_pnginfo"),
+        outputs=("IMAGE",),
+        output_names=("images",),
+        is_output=True,
+        essentials="Basics",
+    ),
+)

@@ -1,0 +1,329 @@
+"""Sockets to listen on: what cannot be listened on is said, how many connections there are is bounded, and silence is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from proxy.config.server import ServerSettings
+from proxy.http import listeners
+from proxy.http.listeners import Listener, ListenError, ReaderLimits, is_reserved, prove, public_server
+from tests.proxy.upstreams import GUARD_S
+from tests.wire.raw import connect, request, send
+
+
+async def hello(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text="hello")
+
+
+@asynccontextmanager
+async def listening(take: Any = nullcontext, handler: Any = hello, **settings: Any) -> AsyncIterator[Listener]:
+    server = public_server(handler, ServerSettings.model_validate(settings), take)
+    listener = Listener(server, "127.0.0.1", 0, "server.port")
+    await listener.start()
+    try:
+        async with asyncio.timeout(GUARD_S):
+            yield listener
+    finally:
+        await listener.stop()
+
+
+async def test_says_where_it_listens() -> None:
+    async with listening() as listener:
+        assert listener.port > 0
+        assert listener.url == f"http://127.0.0.1:{listener.port}"
+        assert (await send(listener.url, request("/", None))).body == b"hello"
+
+
+def test_an_address_of_ipv6_is_written_in_brackets() -> None:
+    async def built() -> Listener:
+        return Listener(web.Server(hello), "::1", 8190, "server.port")
+
+    assert asyncio.run(built()).url == "http://[::1]:8190"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield int(other.getsockname()[1])
+
+
+async def test_a_port_in_use_says_what_to_do(taken: int) -> None:
+    listener = Listener(web.Server(hello), "127.0.0.1", taken, "ops.port")
+    with pytest.raises(ListenError, match=rf"127.0.0.1:{taken} is already in use: .*change ops.port in config.toml"):
+        await listener.start()
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "no.such.host.invalid"])
+async def test_an_address_that_is_not_here_says_so(host: str) -> None:
+    with pytest.raises(ListenError, match=rf"cannot listen on {host}:0 \(server.port\): ."):
+        await Listener(web.Server(hello), host, 0, "server.port").start()
+
+
+async def test_an_address_that_is_not_permitted_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: web.TCPSite) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(web.TCPSite, "start", refuse)
+    with pytest.raises(ListenError, match=r"cannot listen on 127.0.0.1:80 .*Permission denied"):
+        await Listener(web.Server(hello), "127.0.0.1", 80, "server.port").start()
+
+
+async def test_stops_accepting_and_goes_on_serving() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        begun.set()
+        await go_on.wait()
+        return web.Response(text="done")
+
+    async with listening(handler=slow) as listener:
+        url = listener.url
+        asking = asyncio.ensure_future(send(url, request("/", None)))
+        await begun.wait()
+        await listener.stop_accepting()
+        await listener.stop_accepting()
+        with pytest.raises(ConnectionError):
+            await connect(url)
+        go_on.set()
+        assert (await asking).body == b"done"
+
+
+async def test_what_still_runs_is_cut_off() -> None:
+    """Whoever stops a listener has waited for its requests already: aiohttp alone would wait two minutes more."""
+    begun, cut = asyncio.Event(), asyncio.Event()
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cut.set()
+        raise AssertionError("not reached")
+
+    async with listening(handler=endless) as listener:
+        _, writer = await connect(listener.url)
+        writer.write(request("/", None))
+        await begun.wait()
+        await listener.stop()
+        await cut.wait()
+        writer.close()
+
+
+class Places:
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self.given_back = asyncio.Event()
+
+    def take(self) -> Places | None:
+        return self if self.free else None
+
+    def __enter__(self) -> None:
+        self.free -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self.free += 1
+        self.given_back.set()
+
+
+KEPT = request("/", None).replace(b"Connection: close\r\n", b"")
+
+
+class Gatherer:
+    """A handler that answers when it is told to, and says of each request whether its connection is a reserved one."""
+
+    def __init__(self) -> None:
+        self.come = asyncio.Queue[bool]()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.come.put_nowait(is_reserved(request))
+        await self.go_on.wait()
+        return web.Response(text="hello")
+
+
+async def is_cut_off(reader: asyncio.StreamReader) -> bool:
+    try:
+        return not await reader.read(1)
+    except ConnectionError:
+        return True
+
+
+async def test_beyond_the_bound_so_many_are_reserved_and_no_more() -> None:
+    places, handler = Places(1), Gatherer()
+    async with listening(places.take, handler) as listener:
+        opened = []
+        for number in range(1 + listeners.RESERVED):
+            opened.append(await connect(listener.url))
+            opened[-1][1].write(KEPT)
+            assert await handler.come.get() is (number > 0)
+        beyond, writer = await connect(listener.url)
+        assert await is_cut_off(beyond)
+        writer.close()
+        handler.go_on.set()
+        for reader, writer in opened:
+            await reader.readuntil(b"hello")
+            writer.close()
+        await places.given_back.wait()
+        assert (await send(listener.url, request("/", None))).body == b"hello"
+    assert places.free == 1
+
+
+async def test_an_idle_connection_gives_way_to_a_new_one() -> None:
+    places, handler = Places(2), Gatherer()
+    async with listening(places.take, handler) as listener:
+        busy = await connect(listener.url)
+        busy[1].write(KEPT)
+        await handler.come.get()
+        silent = await connect(listener.url)
+        while places.free:
+            await asyncio.sleep(0)
+        new = await connect(listener.url)
+        new[1].write(KEPT)
+        assert await handler.come.get() is False
+        assert await is_cut_off(silent[0])
+        handler.go_on.set()
+        await busy[0].readuntil(b"hello")
+        await new[0].readuntil(b"hello")
+        for _, writer in (busy, silent, new):
+            writer.close()
+
+
+async def test_the_oldest_silent_one_of_the_reserved_gives_way() -> None:
+    handler = Gatherer()
+    handler.go_on.set()
+    async with listening(Places(0).take, handler) as listener:
+        silent = [await connect(listener.url) for _ in range(listeners.RESERVED)]
+        assert (await send(listener.url, request("/", None))).body == b"hello"
+        assert await is_cut_off(silent[0][0])
+        for _, writer in silent:
+            writer.close()
+
+
+LARGE = b"x" * 32 * 1024**2
+
+
+async def large(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(body=LARGE)
+
+
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
+    places = Places(1)
+    async with listening(places.take, large, body_timeout="200ms") as listener:
+        _, writer = await connect(listener.url)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(request("/", None))
+        await places.given_back.wait()
+        writer.transport.abort()
+
+
+class Wire:
+    """A transport whose client takes what the test says. waiting: bytes that it has not taken."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+@pytest.mark.parametrize(
+    ("waiting", "expected"),
+    [
+        ([1000, 990, 980, 970, 960, 950, 940], False),
+        ([1000, 999, 998, 997, 996, 995, 994], True),
+        ([1000, 1000, 1000, 0, 1000, 1000, 1000], False),
+        ([10, 1000, 2000, 3000, 4000, 5000, 6000], True),
+    ],
+)
+async def test_a_reader_must_take_so_much_in_the_time(waiting: list[int], expected: bool) -> None:
+    limits = ReaderLimits(stall_s=4.0, bytes_per_second=10)
+    server = public_server(hello, ServerSettings(), nullcontext)
+    connection, wire = server(), Wire()
+    assert isinstance(connection, listeners.Connection)
+    connection._wire = wire  # type: ignore[assignment]
+    connection.look(100.0, limits)
+    for number, size in enumerate(waiting, start=1):
+        wire.waiting = size
+        connection.look(100.0 + number, limits)
+    assert wire.is_aborted is expected
+    connection._paused = True
+    connection.resume_writing()
+    assert connection._read_at_s <= asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_only_who_showed_a_credential_may_stay_idle(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if is_known:
+            prove(request)
+        return web.Response(text="hello")
+
+    looked = asyncio.Queue[bool]()
+    monkeypatch.setattr(listeners, "_UNPROVEN_IDLE_S", 0.05)
+    original = listeners.Connection.look
+
+    def look(self: listeners.Connection, now_s: float, limits: Any) -> None:
+        original(self, now_s, replace(limits, unproven_idle_s=0.05))
+        looked.put_nowait(True)
+
+    monkeypatch.setattr(listeners.Connection, "look", look)
+    async with listening(handler=answer, body_timeout="40ms") as listener:
+        reader, writer = await connect(listener.url)
+        writer.write(KEPT)
+        await reader.readuntil(b"hello")
+        if is_known:
+            for _ in range(12):
+                await looked.get()
+            writer.write(KEPT)
+            await reader.readuntil(b"hello")
+        else:
+            assert await is_cut_off(reader)
+        writer.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
+async def test_a_head_that_does_not_come_whole_is_cut_off(said: bytes) -> None:
+    async with listening(header_timeout="50ms") as listener:
+        reader, writer = await connect(listener.url)
+        writer.write(said)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        writer.close()
+
+
+async def test_a_request_may_last_longer_than_its_head_might() -> None:
+    checked = asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        asyncio.get_running_loop().call_later(0.1, checked.set)
+        await checked.wait()
+        return web.Response(text="hello")
+
+    async with listening(handler=slow, header_timeout="20ms") as listener:
+        assert (await send(listener.url, request("/", None))).body == b"hello"
+
+
+async def test_an_answer_that_has_begun_is_not_followed_by_another(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"begun")
+        raise LookupError("a bug of a handler")
+
+    async with listening(handler=broken) as listener:
+        answer = await send(listener.url, request("/", None))
+    assert answer.raw.count(b"HTTP/1.1 ") == 1
+    assert b"0\r\n\r\n" not in answer.body

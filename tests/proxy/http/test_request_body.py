@@ -1,0 +1,186 @@
+"""Request bodies: bounded, timed, counted, and never asked for before they are wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from unittest import mock
+
+import pytest
+from aiohttp import StreamReader, web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import TransferEncodingError
+from aiohttp.test_utils import make_mocked_request
+
+from policy.violation import Reason, Violation
+from proxy.http.errors import BodyTimeout, ClientGone
+from proxy.http.request_body import BodyLimits, BodyStream, expect_continue, read_whole
+
+LIMITS = BodyLimits(max_bytes=100, timeout_s=30.0, min_bytes_per_second=1024)
+IMPATIENT = BodyLimits(max_bytes=100, timeout_s=0.02, min_bytes_per_second=1024)
+TRICKLE = BodyLimits(max_bytes=100, timeout_s=0.02, min_bytes_per_second=10**9)
+
+
+class Sender:
+    """A request whose body the test feeds. written: what the gate sent back so far."""
+
+    def __init__(self, **headers: str) -> None:
+        loop = asyncio.get_running_loop()
+        transport = mock.Mock()
+        protocol = BaseProtocol(loop)
+        protocol.connection_made(transport)
+        self.payload = StreamReader(protocol, 2**16, loop=loop)
+        self.written: list[bytes] = []
+        transport.write.side_effect = self.written.append
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.request: web.BaseRequest = make_mocked_request(
+            "POST", "/x", headers=names, payload=self.payload, transport=transport
+        )
+
+    def feed(self, *chunks: bytes, eof: bool = True) -> Sender:
+        for chunk in chunks:
+            self.payload.feed_data(chunk)
+        if eof:
+            self.payload.feed_eof()
+        return self
+
+
+async def collect(stream: AsyncIterator[bytes] | BodyStream) -> bytes:
+    return b"".join([chunk async for chunk in stream])
+
+
+async def test_stream_gives_the_bytes_and_counts_them() -> None:
+    stream = BodyStream(Sender().feed(b"ab", b"cd").request, LIMITS)
+    assert await collect(stream) == b"abcd"
+    assert (stream.received_bytes, stream.error) == (4, None)
+
+
+async def test_declared_length_over_the_limit_is_refused_before_a_byte_is_read() -> None:
+    sender = Sender(Content_Length="101", Expect="100-continue")
+    with pytest.raises(Violation) as caught:
+        BodyStream(sender.request, LIMITS)
+    assert caught.value.reason is Reason.BODY_TOO_LARGE
+    assert "100 bytes" in caught.value.details
+    assert "max_upload_bytes" in caught.value.details
+    assert sender.written == []
+
+
+async def test_declared_length_at_the_limit_is_taken() -> None:
+    sender = Sender(Content_Length="100").feed(b"x" * 100)
+    assert len(await collect(BodyStream(sender.request, LIMITS))) == 100
+
+
+async def test_undeclared_length_over_the_limit_breaks_off() -> None:
+    stream = BodyStream(Sender().feed(b"x" * 60, eof=False).request, LIMITS)
+    chunks = aiter(stream)
+    assert await anext(chunks) == b"x" * 60
+    stream._request.content.feed_data(b"x" * 41)
+    with pytest.raises(Violation) as caught:
+        await anext(chunks)
+    assert caught.value.reason is Reason.BODY_TOO_LARGE
+    assert stream.error is caught.value
+
+
+async def test_silence_ends_the_body() -> None:
+    stream = BodyStream(Sender().feed(b"x", eof=False).request, IMPATIENT)
+    with pytest.raises(BodyTimeout) as caught:
+        await collect(stream)
+    assert stream.error is caught.value
+
+
+async def test_a_trickle_ends_the_body_though_it_never_falls_silent() -> None:
+    """Each byte comes in time, but all of them together are too slow for min_bytes_per_second."""
+    sender = Sender()
+    stream = BodyStream(sender.request, TRICKLE)
+    loop = asyncio.get_running_loop()
+    fed = 0
+
+    def feed() -> None:
+        nonlocal fed
+        if stream.error is None:
+            sender.payload.feed_data(b"x")
+            fed += 1
+            loop.call_later(0.005, feed)
+
+    feed()
+    with pytest.raises(BodyTimeout):
+        await collect(stream)
+    assert fed > 1
+
+
+async def test_time_that_the_upstream_takes_is_not_the_clients() -> None:
+    sender = Sender().feed(b"x", eof=False)
+    chunks = aiter(BodyStream(sender.request, IMPATIENT))
+    assert await anext(chunks) == b"x"
+    slow_upstream = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(3 * IMPATIENT.timeout_s, slow_upstream.set_result, None)
+    await slow_upstream
+    waiting = asyncio.ensure_future(anext(chunks))
+    await asyncio.wait((waiting,), timeout=0)
+    sender.payload.feed_data(b"y")
+    assert await waiting == b"y"
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError("gone"), TransferEncodingError("bad chunk"), web.RequestPayloadError("bad")]
+)
+async def test_a_broken_body_is_a_client_that_went(error: Exception) -> None:
+    sender = Sender()
+    sender.payload.set_exception(error)
+    stream = BodyStream(sender.request, LIMITS)
+    with pytest.raises(ClientGone) as caught:
+        await collect(stream)
+    assert stream.error is caught.value
+
+
+def test_limits_allow_time_by_bytes() -> None:
+    assert LIMITS.allowed_s(2048) == 32.0
+    assert BodyLimits(1, 2.0, 0).allowed_s(0) > 1e8
+    assert LIMITS.within(10) == BodyLimits(10, 30.0, 1024)
+    assert LIMITS.within(1000) == LIMITS
+
+
+async def test_whole_body_is_read() -> None:
+    assert await read_whole(Sender().feed(b"{", b"}").request, LIMITS) == b"{}"
+    assert await read_whole(Sender(Content_Encoding=" Identity ").feed(b"x").request, LIMITS) == b"x"
+    assert await read_whole(Sender(Expect="100-continue").feed().request, LIMITS) == b""
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "zstd" * 100])
+async def test_whole_body_must_not_be_encoded(encoding: str) -> None:
+    with pytest.raises(Violation) as caught:
+        await read_whole(Sender(Content_Encoding=encoding).feed(b"x").request, LIMITS)
+    assert caught.value.reason is Reason.BODY_MALFORMED
+    assert len(caught.value.details) <= 40
+
+
+async def test_continue_is_sent_when_the_body_is_wanted() -> None:
+    sender = Sender(Expect="100-Continue")
+    stream = BodyStream(sender.request, LIMITS)
+    assert sender.written == []
+    reading = asyncio.ensure_future(collect(stream))
+    await asyncio.wait((reading,), timeout=0)
+    sender.feed(b"x")
+    assert await reading == b"x"
+    assert sender.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+
+
+async def test_continue_is_not_sent_for_a_body_that_is_there() -> None:
+    sender = Sender(Expect="100-continue").feed()
+    await expect_continue(sender.request)
+    await expect_continue(Sender().request)
+    assert sender.written == []
+
+
+async def test_other_expectations_are_refused() -> None:
+    with pytest.raises(Violation) as caught:
+        await collect(BodyStream(Sender(Expect="tea").request, LIMITS))
+    assert caught.value.reason is Reason.HEADER_MALFORMED
+
+
+async def test_continue_needs_a_client_that_is_there(monkeypatch: Any) -> None:
+    sender = Sender(Expect="100-continue")
+    monkeypatch.setattr(type(sender.request), "transport", None)
+    await expect_continue(sender.request)
+    assert sender.written == []

@@ -1,0 +1,317 @@
+"""A job is claimed as a whole or not at all, and what it held is free when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from policy.call import ClaimedJob, ClaimJob, JobNews
+from policy.principal import Principal, TenantId
+from policy.violation import Reason, Violation
+from proxy.http.errors import LimitExceeded, UpstreamUnavailable
+from proxy.jobs.admission import Desk
+from proxy.jobs.registry import Job, JobState, Ledger, Outcome
+from proxy.limits.concurrency import Slots
+from proxy.limits.gpu_budget import Budgets
+from tests.proxy.limits.conftest import allotment, caller
+from tests.proxy.upstreams import GUARD_S
+
+ALICE, BOB = TenantId("alice"), TenantId("bob")
+WISH = ClaimJob(None, "workflow")
+WISHED = "6f1c1f4e-58c8-4f4b-9d9b-0d7c6f4c9a10"
+Answer = Callable[[str], Any]
+
+
+@dataclass
+class Desks:
+    """A desk with everything real behind it, and what it told."""
+
+    desk: Desk
+    ledger: Ledger
+    slots: Slots
+    budgets: Budgets
+    queued: list[Job]
+
+    async def claim(self, who: Principal | None = None, wish: ClaimJob = WISH) -> Job:
+        claimed = await self.desk.claim(who or caller(), wish)
+        job = self.ledger.job(claimed.prompt_id)
+        assert job is not None
+        assert claimed == ClaimedJob(job.prompt_id, job.number)
+        return job
+
+    async def submit(self, who: Principal | None = None) -> Job:
+        job = await self.claim(who)
+        self.desk.submitted(ClaimedJob(job.prompt_id, job.number))
+        return job
+
+    def start(self, job: Job) -> None:
+        self.ledger.start(job)
+        self.desk.started(job)
+
+    def end(self, job: Job, outcome: Outcome = Outcome.COMPLETED, gpu_s: float = 0.0) -> None:
+        self.ledger.end(job, None)
+        job.outcome, job.gpu_s = outcome, gpu_s
+        self.desk.ended(job)
+
+    @property
+    def held(self) -> tuple[int, int, int]:
+        """Slots, jobs of the ledger and places in the fair queue."""
+        return self.slots.jobs_of(ALICE) + self.slots.jobs_of(BOB), len(self.ledger.active()), len(self.desk._fair)
+
+    async def used_s(self, tenant: TenantId = ALICE) -> float:
+        (left,) = await self.budgets.remaining(tenant)
+        return left.total - left.remaining
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[Desks] = []
+
+    async def make(limits: Mapping[str, Any] | None = None, is_taken: Answer | None = None) -> Desks:
+        allowed = allotment({"gpu_seconds": "1000/day", **(limits or {})})
+        ledger, slots, queued = Ledger(), Slots(allowed), list[Job]()
+        budgets = Budgets(allowed, tmp_path / "usage.sqlite3")
+        await budgets.start()
+        more: dict[str, Any] = {} if is_taken is None else {"is_taken": is_taken}
+        desk = Desk(ledger, slots, budgets, {"alice": 1.0, "bob": 1.0}, queued.append, **more)
+        made.append(Desks(desk, ledger, slots, budgets, queued))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.desk.stop()
+        await each.budgets.stop()
+
+
+async def test_a_claimed_job_has_an_owner_a_slot_and_a_place(make: Make) -> None:
+    desks = await make()
+    job = await desks.claim()
+    assert (job.tenant, job.subject, job.workflow, job.state) == (ALICE, "7f3a9c21", "workflow", JobState.CLAIMED)
+    assert desks.held == (1, 1, 1)
+    assert desks.queued == []
+    desks.desk.submitted(ClaimedJob(job.prompt_id, job.number))
+    assert (job.state, desks.queued) == (JobState.PENDING, [job])
+    desks.desk.submitted(ClaimedJob("gone meanwhile", 1.0))
+    assert desks.queued == [job]
+
+
+async def test_without_a_free_slot_nothing_is_claimed(make: Make) -> None:
+    desks = await make({"queued_jobs": 2})
+    claims = await asyncio.gather(*(desks.claim() for _ in range(20)), return_exceptions=True)
+    refused = [claim for claim in claims if isinstance(claim, LimitExceeded)]
+    assert len(refused) == 18
+    assert {error.reason for error in refused} == {"queue-full"}
+    assert desks.held == (2, 2, 2)
+
+
+async def test_without_a_budget_nothing_is_claimed(make: Make) -> None:
+    desks = await make({"gpu_seconds": "30/day"})
+    claims = await asyncio.gather(*(desks.claim() for _ in range(20)), return_exceptions=True)
+    refused = [claim for claim in claims if isinstance(claim, LimitExceeded)]
+    assert len(refused) == 17, "each of 10 s, as long as nothing was measured: three fit in"
+    assert {error.reason for error in refused} == {"budget-spent"}
+    assert desks.held == (3, 3, 3)
+
+
+async def test_a_claim_that_is_cancelled_leaves_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client went away while Redis was asked."""
+    desks, asked = await make(), asyncio.Event()
+
+    async def hang(tenant: TenantId, queued_s: float) -> None:
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(desks.budgets, "check", hang)
+    claiming = asyncio.ensure_future(desks.claim())
+    await asked.wait()
+    assert desks.held == (1, 1, 1)
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    assert desks.held == (0, 0, 0)
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+async def test_a_wished_id_is_kept_when_nobody_has_it(make: Make, is_taken: bool) -> None:
+    async def answer(prompt_id: str) -> bool:
+        assert prompt_id == WISHED
+        return is_taken
+
+    desks = await make(is_taken=answer)
+    job = await desks.claim(wish=ClaimJob(WISHED, "workflow"))
+    assert (job.prompt_id == WISHED) is not is_taken
+    assert (await desks.claim()).prompt_id not in (WISHED, job.prompt_id)
+
+
+async def test_an_id_that_nobody_can_ask_about_is_not_claimed(make: Make) -> None:
+    async def answer(prompt_id: str) -> bool:
+        raise UpstreamUnavailable
+
+    desks = await make(is_taken=answer)
+    with pytest.raises(UpstreamUnavailable):
+        await desks.claim(wish=ClaimJob(WISHED, "workflow"))
+    assert desks.held == (0, 0, 0)
+
+
+async def test_ones_own_taken_id_is_refused_and_a_neighbours_is_replaced(make: Make) -> None:
+    desks = await make()
+    wish = ClaimJob(WISHED, "workflow")
+    assert (await desks.claim(wish=wish)).prompt_id == WISHED
+    with pytest.raises(Violation) as refused:
+        await desks.claim(wish=wish)
+    assert refused.value.reason is Reason.PROMPT_ID_TAKEN
+    assert (await desks.claim(caller("bob"), wish)).prompt_id != WISHED
+    assert desks.held == (2, 2, 2)
+
+
+async def test_of_two_submissions_of_one_id_at_once_one_is_refused(make: Make) -> None:
+    both = asyncio.Barrier(2)
+
+    async def answer(prompt_id: str) -> bool:
+        await both.wait()
+        return False
+
+    desks = await make(is_taken=answer)
+    claims = (desks.claim(wish=ClaimJob(WISHED, "workflow")) for _ in range(2))
+    outcomes = await asyncio.gather(*claims, return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Job", "Violation"]
+
+
+async def test_a_job_that_never_came_to_be_is_released(make: Make) -> None:
+    desks = await make()
+    job = await desks.claim()
+    desks.desk.release(job.prompt_id)
+    desks.desk.release(job.prompt_id)
+    assert desks.held == (0, 0, 0)
+
+
+async def test_what_a_job_used_is_counted_once_it_ended(make: Make) -> None:
+    desks = await make()
+    job = await desks.submit()
+    desks.start(job)
+    desks.end(job, gpu_s=7.0)
+    assert desks.held == (0, 0, 0)
+    await desks.desk.stop()
+    assert await desks.used_s() == 7.0, "also when the gate stops at that moment"
+    assert await desks.used_s(BOB) == 0.0
+
+
+@pytest.mark.parametrize("is_seen", [True, False], ids=["in the history", "deleted before the gate looked"])
+async def test_an_id_that_comes_again_is_counted_again(make: Make, is_seen: bool) -> None:
+    """A tenant runs, deletes the job, and submits under the same id: each run takes GPU time."""
+    desks = await make()
+    for run in range(3):
+        job = await desks.claim(wish=ClaimJob(WISHED, "workflow"))
+        assert job.prompt_id == WISHED
+        desks.desk.submitted(ClaimedJob(job.prompt_id, job.number))
+        desks.ledger.start(job, 100.0 * run if is_seen else None)
+        desks.desk.started(job)
+        desks.end(job, Outcome.COMPLETED if is_seen else Outcome.LOST, gpu_s=7.0)
+        desks.desk.ended(job)
+        desks.ledger.release(WISHED)
+    await desks.desk.stop()
+    assert await desks.used_s() == 21.0, "and each once, however often its end is told"
+
+
+async def test_the_next_job_of_the_same_workflow_is_expected_to_take_as_long(make: Make) -> None:
+    desks = await make()
+    for outcome, gpu_s in ((Outcome.COMPLETED, 4.0), (Outcome.FAILED, 0.5), (Outcome.CANCELLED, 0.0)):
+        job = await desks.submit()
+        desks.start(job)
+        desks.end(job, outcome, gpu_s)
+        following = await desks.claim()
+        assert desks.desk._fair.cost_s(following.prompt_id) == 4.0, outcome
+        desks.desk.release(following.prompt_id)
+
+
+@pytest.mark.parametrize(
+    ("has_started", "outcome", "gpu_s"),
+    [(False, Outcome.CANCELLED, 0.0), (False, Outcome.LOST, 0.0), (True, Outcome.LOST, 0.0), (True, Outcome.LOST, 3.0)],
+)
+async def test_jobs_that_left_no_trace_hold_nothing(
+    make: Make, has_started: bool, outcome: Outcome, gpu_s: float
+) -> None:
+    desks = await make()
+    job = await desks.submit()
+    if has_started:
+        desks.start(job)
+    desks.end(job, outcome, gpu_s)
+    assert desks.held == (0, 0, 0)
+    await desks.desk.stop()
+    assert await desks.used_s() == gpu_s
+
+
+async def test_what_an_answer_tells_is_known_before_the_observer_asks(make: Make) -> None:
+    desks = await make()
+    job = await desks.submit()
+    own = desks.ledger.of(ALICE)
+    desks.desk.learned(JobNews(job.prompt_id, ("a.png",)))
+    assert own.has_temp_file("a.png")
+    assert own.finished() == []
+    desks.desk.learned(JobNews(job.prompt_id, has_ended=True))
+    assert (own.pending(), own.finished()) == ([], [job.prompt_id])
+    desks.desk.learned(JobNews(job.prompt_id, is_deleted=True))
+    assert own.finished() == []
+
+
+def listed(ledger: Ledger, tenant: str, number: float, state: JobState) -> Job:
+    """A job that another gate has sent, or this one before it was restarted."""
+    prompt_id = f"00000000-0000-4000-8000-{int(number * 10):012d}"
+    job = ledger.adopt(prompt_id, f"{tenant}.client", JobState.PENDING, number)
+    assert job is not None
+    if state is JobState.RUNNING:
+        ledger.start(job)
+    return job
+
+
+@pytest.mark.parametrize("step", ["rebuilt", "synced"])
+async def test_jobs_of_another_gate_take_slots_and_places(make: Make, step: str) -> None:
+    desks = await make({"queued_jobs": 3})
+    listed(desks.ledger, "alice", 5.0, JobState.RUNNING)
+    waiting = listed(desks.ledger, "alice", 15.0, JobState.PENDING)
+    on_its_way = await desks.claim()
+    getattr(desks.desk, step)()
+    assert desks.slots.jobs_of(ALICE) == 3, "what is on its way keeps its slot"
+    with pytest.raises(LimitExceeded):
+        await desks.claim()
+    bobs = await desks.claim(caller("bob"))
+    assert 5.0 <= bobs.number < waiting.number, "a neighbour runs next after the running job"
+    desks.desk.release(on_its_way.prompt_id)
+    desks.ledger.release(waiting.prompt_id)
+    desks.desk.synced()
+    assert desks.slots.jobs_of(ALICE) == 1, "what has gone from the queue is free"
+    assert (await desks.claim()).tenant == ALICE
+
+
+async def test_weights_change_for_the_jobs_from_now_on(make: Make) -> None:
+    desks = await make()
+    assert (await desks.submit()).number < (second := await desks.submit()).number
+    desks.desk.set_weights({"alice": 10.0})
+    third, fourth = await desks.submit(), await desks.submit()
+    assert third.number - second.number == pytest.approx(10.0)
+    assert fourth.number - third.number == pytest.approx(1.0)
+
+
+async def test_a_store_that_fails_does_not_hold_the_stop(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    desks = await make()
+
+    async def fail(*_: Any) -> None:
+        raise OSError("the disk is gone")
+
+    job = await desks.submit()
+    desks.start(job)
+    monkeypatch.setattr(desks.budgets, "add", fail)
+    desks.end(job, gpu_s=1.0)
+    async with asyncio.timeout(GUARD_S):
+        await desks.desk.stop()
+    assert "gpu seconds failed" in caplog.text

@@ -1,0 +1,76 @@
+"""Kept documents of jobs: bounded by tenant and in all, and of their tenant alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policy.documents import Document, Kind
+from policy.principal import TenantId
+from proxy.jobs.kept_documents import Keeper, KeptJobs
+from proxy.jobs.registry import JobState, Ledger
+
+ALICE, BOB, CAROL = TenantId("alice"), TenantId("bob"), TenantId("carol")
+ITEM: list[Any] = [1, "id", {}, {"client_id": "alice.tab"}, []]
+
+
+def entry(size: int) -> Document:
+    return Document(Kind.ENTRY, b"x" * size, size)
+
+
+def test_each_tenant_has_its_own() -> None:
+    kept = KeptJobs()
+    kept.put(ALICE, "1", entry(10))
+    assert kept.of(ALICE).get(Kind.ENTRY, "1") is not None
+    assert kept.of(BOB).get(Kind.ENTRY, "1") is None
+    assert kept.of(ALICE).get(Kind.ROW, "1") is None
+    kept.forget(BOB, "1")
+    kept.forget(ALICE, "1", Kind.ROW)
+    assert kept.of(ALICE).get(Kind.ENTRY, "1") is not None
+    kept.forget(ALICE, "1")
+    assert kept.held_bytes == 0
+
+
+def test_the_oldest_of_a_tenant_gives_way_to_its_newest() -> None:
+    kept = KeptJobs(max_tenant_bytes=3000, max_bytes=10_000)
+    kept.put(BOB, "0", entry(2000))
+    for number in range(5):
+        kept.put(ALICE, str(number), entry(1000))
+    assert [number for number in range(5) if kept.get(ALICE, Kind.ENTRY, str(number))] == [3, 4]
+    kept.put(ALICE, "3", entry(1))
+    kept.put(ALICE, "huge", entry(3000))
+    assert kept.get(ALICE, Kind.ENTRY, "huge") is None
+    assert kept.get(ALICE, Kind.ENTRY, "4") is not None
+    assert kept.get(BOB, Kind.ENTRY, "0") is not None
+
+
+def test_when_all_is_too_much_who_has_most_gives_way() -> None:
+    kept = KeptJobs(max_tenant_bytes=5000, max_bytes=6000)
+    for number in range(3):
+        kept.put(ALICE, str(number), entry(1000))
+    kept.put(BOB, "0", entry(500))
+    kept.put(CAROL, "0", entry(1500))
+    assert kept.get(ALICE, Kind.ENTRY, "0") is None
+    assert None not in (kept.get(BOB, Kind.ENTRY, "0"), kept.get(CAROL, Kind.ENTRY, "0"))
+    assert kept.held_bytes <= 6000
+
+
+async def test_what_the_observer_reads_is_kept_unless_its_job_is_gone_meanwhile() -> None:
+    kept, ledger = KeptJobs(), Ledger()
+    keeper = Keeper(kept, ledger)
+    there = ledger.adopt("id", "alice.tab", JobState.PENDING)
+    gone = ledger.adopt("gone", "alice.tab", JobState.PENDING)
+    assert there is not None
+    assert gone is not None
+    keeper.item(there, ITEM)
+    keeper.item(gone, [1, "gone", *ITEM[2:]])
+    keeper.entry(there, {"id": {"prompt": ITEM, "outputs": {}, "status": None}})
+    keeper.entry(there, {})
+    ledger.release("gone")
+    await keeper._tasks.finish()
+    assert kept.get(ALICE, Kind.ITEM, "id") is not None
+    assert kept.get(ALICE, Kind.ENTRY, "id") is not None
+    assert kept.get(ALICE, Kind.ITEM, "gone") is None
+    known = kept.held_bytes
+    keeper.item(there, ITEM)
+    await keeper.stop()
+    assert kept.held_bytes == known

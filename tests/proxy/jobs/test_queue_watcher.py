@@ -1,0 +1,332 @@
+"""What the gate learns by watching ComfyUI: jobs that run, end or get lost, restarts, and a worker that is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from policy.principal import TenantId
+from proxy.http.errors import UpstreamUnavailable
+from proxy.jobs import queue_watcher as observer_module
+from proxy.jobs.queue_watcher import Observer
+from proxy.jobs.registry import Job, JobState, Ledger, Outcome
+from proxy.upstream.client import Upstream
+from tests.proxy.upstreams import GUARD_S, serving
+
+ALICE = TenantId("alice")
+STATUS = '{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}}}'
+
+
+def item(number: Any, prompt_id: str, client_id: Any = "alice.tab") -> list[Any]:
+    return [number, prompt_id, {}, {"client_id": client_id}, []]
+
+
+def ended(prompt_id: str, client_id: Any = "alice.tab", kind: str = "execution_success") -> dict[str, Any]:
+    messages = [["execution_start", {"timestamp": 1000}], [kind, {"timestamp": 3000}]]
+    return {"prompt": item(1, prompt_id, client_id), "outputs": {}, "status": {"messages": messages}}
+
+
+class Comfy:
+    """An upstream whose queue and history the test writes down. broken: paths that answer 500."""
+
+    def __init__(self) -> None:
+        self.running: list[Any] = []
+        self.pending: list[Any] = []
+        self.history: dict[str, Any] = {}
+        self.broken: set[str] = set()
+        self.refused = asyncio.Event()
+        self.has_jobs = True
+        self.asked: list[str] = []
+        self.sockets: list[web.WebSocketResponse] = []
+        self.ids: list[str] = []
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/ws":
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            self.ids.append(request.query["clientId"])
+            self.sockets.append(socket)
+            await socket.receive()
+            return socket
+        self.asked.append(request.path)
+        if request.path in self.broken:
+            self.refused.set()
+            return web.Response(status=500)
+        if request.path == "/queue":
+            return web.json_response({"queue_running": self.running, "queue_pending": self.pending})
+        if request.path == "/api/jobs" and self.has_jobs:
+            rows = [{"id": each[1], "status": "in_progress"} for each in self.running]
+            rows += [{"id": each[1], "status": "pending"} for each in self.pending]
+            return web.json_response({"jobs": rows})
+        if request.path == "/history":
+            begin, count = int(request.query["offset"]), int(request.query["max_items"])
+            return web.json_response(dict(list(self.history.items())[begin : begin + count]))
+        if request.path.startswith("/history/"):
+            prompt_id = request.path.rsplit("/", 1)[1]
+            return web.json_response({key: entry for key, entry in self.history.items() if key == prompt_id})
+        return web.Response(status=404)
+
+
+class Watch:
+    """An observer, what it tells, and what it watches."""
+
+    def __init__(self, upstream: Upstream, comfy: Comfy) -> None:
+        self.comfy, self.ledger = comfy, Ledger()
+        self.told: list[tuple[str, str]] = []
+        self.synced = asyncio.Event()
+        self.connections = asyncio.Semaphore(0)
+        self.observer = Observer(
+            upstream,
+            self.ledger,
+            on_started=lambda job: self.told.append(("started", job.prompt_id)),
+            on_ended=lambda job: self.told.append(("ended", job.prompt_id)),
+            on_synced=self.synced.set,
+            on_connected=self._connected,
+        )
+
+    async def _connected(self) -> None:
+        self.connections.release()
+
+    def job(self, prompt_id: str) -> Job:
+        job = self.ledger.job(prompt_id)
+        assert job is not None
+        return job
+
+    async def announced(self) -> None:
+        """ComfyUI says that something changed; waits until the observer has looked."""
+        self.synced.clear()
+        await self.comfy.sockets[-1].send_str(STATUS)
+        await self.synced.wait()
+
+
+@asynccontextmanager
+async def watching(comfy: Comfy | None = None, *, is_started: bool = False) -> AsyncIterator[Watch]:
+    comfy = comfy or Comfy()
+    async with serving(comfy) as url:
+        upstream = Upstream(url, GUARD_S)
+        await upstream.start()
+        watch = Watch(upstream, comfy)
+        try:
+            async with asyncio.timeout(GUARD_S):
+                if is_started:
+                    watch.observer.start()
+                    await watch.observer.is_settled.wait()
+                yield watch
+        finally:
+            await watch.observer.stop()
+            await upstream.stop()
+
+
+@pytest.mark.parametrize("has_jobs", [True, False])
+async def test_a_job_is_seen_from_claim_to_end(has_jobs: bool) -> None:
+    async with watching(is_started=True) as watch:
+        comfy = watch.comfy
+        comfy.has_jobs = has_jobs
+        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
+        watch.ledger.submitted(prompt_id, 1.0)
+        comfy.pending = [item(1, prompt_id)]
+        await watch.announced()
+        assert watch.told == []
+        comfy.running, comfy.pending = comfy.pending, []
+        await watch.announced()
+        assert watch.told == [("started", prompt_id)]
+        comfy.running, comfy.history = [], {prompt_id: ended(prompt_id)}
+        await watch.announced()
+        await watch.announced()
+        assert watch.told == [("started", prompt_id), ("ended", prompt_id)]
+        job = watch.job(prompt_id)
+        assert (job.outcome, job.gpu_s) == (Outcome.COMPLETED, 2.0)
+
+
+async def test_a_poke_is_as_good_as_an_event() -> None:
+    async with watching(is_started=True) as watch:
+        watch.synced.clear()
+        watch.observer.poke()
+        await watch.synced.wait()
+
+
+async def test_other_events_are_not_asked_about() -> None:
+    async with watching(is_started=True) as watch:
+        asked = len(watch.comfy.asked)
+        for text in ('{"type": "progress", "data": {}}', "nonsense", "[]"):
+            await watch.comfy.sockets[-1].send_str(text)
+        await watch.comfy.sockets[-1].send_bytes(b"\x00\x00\x00\x01")
+        await watch.announced()
+        assert watch.comfy.asked[asked:] == ["/api/jobs"]
+
+
+async def test_takes_up_what_the_gate_did_not_know() -> None:
+    comfy = Comfy()
+    ids = [str(uuid.uuid4()) for _ in range(4)]
+    comfy.running, comfy.pending = (
+        [item(5, ids[0])],
+        [item(7, ids[1]), item("odd", ids[2], "not from here"), [1], "x", [{}, 1, 2, 3]],
+    )
+    comfy.history = {ids[3]: ended(ids[3], "mallory.tab", "execution_error"), "broken": {"prompt": "x"}, "none": None}
+    async with watching(comfy) as watch:
+        await watch.observer.rebuild()
+        assert (watch.job(ids[0]).state, watch.job(ids[0]).number) == (JobState.RUNNING, 5.0)
+        assert (watch.job(ids[1]).state, watch.job(ids[1]).number) == (JobState.PENDING, 7.0)
+        assert (watch.job(ids[3]).tenant, watch.job(ids[3]).outcome) == ("mallory", Outcome.FAILED)
+        assert watch.ledger.job(ids[2]) is watch.ledger.job("broken") is None
+        # What ended before the gate looked is history, not news.
+        assert watch.told == [("started", ids[0])]
+
+
+async def test_reads_all_of_a_long_history() -> None:
+    comfy = Comfy()
+    ids = [str(uuid.uuid4()) for _ in range(250)]
+    comfy.history = {prompt_id: ended(prompt_id) for prompt_id in ids}
+    async with watching(comfy) as watch:
+        await watch.observer.rebuild()
+        assert watch.ledger.of(ALICE).finished() == ids
+        assert comfy.asked.count("/history") == 3
+
+
+async def test_a_job_that_left_no_trace_is_lost() -> None:
+    async with watching() as watch:
+        job = watch.ledger.claim(ALICE, None)
+        watch.ledger.submitted(job.prompt_id, 1.0)
+        await watch.observer.sync()
+        assert (watch.told, job.outcome) == ([("ended", job.prompt_id)], Outcome.LOST)
+
+
+async def test_a_claim_is_given_time_before_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its submission is on the way: not in the queue yet is not gone."""
+    async with watching() as watch:
+        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
+        await watch.observer.sync()
+        assert watch.told == []
+        monkeypatch.setattr(observer_module, "_CLAIM_LOST_S", -1.0)
+        await watch.observer.sync()
+        assert watch.told == [("ended", prompt_id)]
+
+
+async def test_a_claim_whose_answer_never_came_is_found_in_the_queue() -> None:
+    async with watching() as watch:
+        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
+        watch.comfy.pending = [item(3, prompt_id)]
+        await watch.observer.sync()
+        assert watch.job(prompt_id).state is JobState.PENDING
+
+
+async def test_not_knowing_the_queue_loses_no_job() -> None:
+    async with watching() as watch:
+        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
+        watch.ledger.submitted(prompt_id, 1.0)
+        watch.comfy.broken = {"/api/jobs", "/queue"}
+        with pytest.raises(UpstreamUnavailable):
+            await watch.observer.sync()
+        assert watch.told == []
+        assert watch.job(prompt_id).state is JobState.PENDING
+
+
+async def test_foreign_jobs_are_looked_at_once() -> None:
+    """/queue carries every graph: it is read again only for ids that nobody has seen."""
+    comfy = Comfy()
+    comfy.pending = [item(1, str(uuid.uuid4()), "somebody")]
+    async with watching(comfy) as watch:
+        for _ in range(3):
+            await watch.observer.sync()
+        assert comfy.asked == ["/api/jobs", "/queue", "/api/jobs", "/api/jobs"]
+
+
+async def test_knows_whether_an_id_is_taken_whoever_has_it() -> None:
+    comfy = Comfy()
+    running, waiting, past = (str(uuid.uuid4()) for _ in range(3))
+    comfy.running, comfy.pending = [item(1, running, "somebody")], [item(2, waiting, "somebody")]
+    comfy.history = {past: ended(past, "somebody")}
+    async with watching(comfy) as watch:
+        own = watch.ledger.claim(ALICE, None).prompt_id
+        for prompt_id in (running, waiting, past, own):
+            assert await watch.observer.has_job(prompt_id)
+        assert not await watch.observer.has_job(str(uuid.uuid4()))
+        comfy.broken = {"/api/jobs", "/queue"}
+        with pytest.raises(UpstreamUnavailable):
+            await watch.observer.has_job(str(uuid.uuid4()))
+
+
+async def test_the_same_is_asked_whoever_has_an_id() -> None:
+    """A known id leads to no entry, whose size would show in the time of the answer."""
+    async with watching() as watch:
+        neighbours, free = watch.ledger.claim(TenantId("mallory"), None).prompt_id, str(uuid.uuid4())
+        asked = []
+        for prompt_id in (neighbours, free):
+            watch.comfy.asked.clear()
+            await watch.observer.has_job(prompt_id)
+            asked.append([path.replace(free, "absent") for path in watch.comfy.asked])
+        assert asked[0] == asked[1] == ["/history/absent", "/api/jobs"]
+
+
+async def test_jobs_that_wait_while_none_runs_show_a_stuck_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer_module, "STUCK_AFTER_S", -1.0)
+    async with watching() as watch:
+        is_stuck = [watch.observer.is_worker_stuck]
+        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
+        watch.comfy.pending = [item(1, prompt_id)]
+        await watch.observer.sync()
+        is_stuck.append(watch.observer.is_worker_stuck)
+        watch.comfy.running, watch.comfy.pending = watch.comfy.pending, []
+        await watch.observer.sync()
+        assert [*is_stuck, watch.observer.is_worker_stuck] == [False, True, False]
+
+
+async def test_connects_again_with_a_new_id_and_rebuilds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(observer_module, "_RECONNECT_S", (0.0,))
+    async with watching(is_started=True) as watch:
+        await watch.connections.acquire()
+        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
+        watch.ledger.submitted(prompt_id, 1.0)
+        await watch.comfy.sockets[0].close()
+        await watch.connections.acquire()
+        await watch.observer.is_settled.wait()
+        assert watch.observer.is_connected
+        assert watch.told == [("ended", prompt_id)]
+        first, second = watch.comfy.ids
+        assert first != second
+    assert caplog.text.count("the connection to ComfyUI ended") == 2
+
+
+async def test_says_once_that_comfyui_is_down(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(observer_module, "_RECONNECT_S", (0.0,))
+    enough, tries = asyncio.Event(), 0
+
+    class Down(Upstream):
+        async def connect(self, *_: Any, **__: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries > 5:
+                enough.set()
+            raise UpstreamUnavailable
+
+    observer = Observer(Down("http://127.0.0.1:9", 1.0), Ledger())
+    observer.start()
+    await enough.wait()
+    assert not observer.is_connected
+    await observer.stop()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "does not answer at http://127.0.0.1:9" in caplog.text
+
+
+async def test_looks_now_and_then_without_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer_module, "_POLL_IDLE_S", 0.01)
+    monkeypatch.setattr(observer_module, "_POLL_BUSY_S", 0.01)
+    async with watching(is_started=True) as watch:
+        for _ in range(2):
+            watch.synced.clear()
+            await watch.synced.wait()
+        watch.comfy.broken = {"/api/jobs", "/queue"}
+        await watch.comfy.refused.wait()
+        watch.comfy.broken = set()
+        watch.synced.clear()
+        await watch.synced.wait()

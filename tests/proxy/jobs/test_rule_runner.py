@@ -1,0 +1,210 @@
+"""Dialogues are carried out step by step; a claimed job that did not come to be is released."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, Opaque, ReleaseJob, UpstreamCall, UpstreamReply
+from policy.principal import Principal, TenantId
+from policy.violation import Reason, Violation
+from proxy.http.errors import LimitExceeded, UpstreamTimeout, UpstreamUnavailable
+from proxy.http.request_record import Exchange
+from proxy.jobs.rule_runner import Conversation
+
+ALICE = Principal("a", TenantId("alice"))
+CLAIM = ClaimJob("wish", "hash")
+
+
+def call(name: str) -> UpstreamCall:
+    return UpstreamCall("GET", (Opaque(name),))
+
+
+class Upstream:
+    """Answers each call with its path, or raises what stands under it."""
+
+    def __init__(self, **errors: Exception) -> None:
+        self.errors = errors
+        self.asked: list[str] = []
+        self.limits: set[float] = set()
+
+    async def ask(self, call: UpstreamCall, *, time_limit_s: float) -> UpstreamReply:
+        self.asked.append(str(call.segments[0]))
+        self.limits.add(time_limit_s)
+        await asyncio.sleep(0)
+        if self.asked[-1] in self.errors:
+            raise self.errors[self.asked[-1]]
+        return UpstreamReply(200, call.target)
+
+
+class Desk:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.said: list[tuple[str, str]] = []
+
+    async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
+        if self.error is not None:
+            raise self.error
+        self.said.append(("claimed", principal.tenant))
+        return ClaimedJob("job", 1.0)
+
+    def submitted(self, job: ClaimedJob) -> None:
+        self.said.append(("submitted", job.prompt_id))
+
+    def release(self, prompt_id: str) -> None:
+        self.said.append(("released", prompt_id))
+
+
+def conversation(upstream: Upstream, desk: Desk) -> Conversation:
+    exchange = Exchange("GET", "id", "127.0.0.1")
+    return Conversation(upstream, desk, ALICE, exchange, 7.0)  # type: ignore[arg-type]
+
+
+async def test_answers_are_sent_into_the_dialogue() -> None:
+    def talk() -> Dialogue:
+        first = yield call("one")
+        both = yield (call("two"), call("three"))
+        return ClientReply(200, [first.value, *(reply.value for reply in both)])
+
+    upstream, desk = Upstream(), Desk()
+    talking = conversation(upstream, desk)
+    reply = await talking.hold(talk())
+    assert reply.body == ["/one", "/two", "/three"]
+    assert upstream.limits == {7.0}
+    assert desk.said == []
+    assert talking._exchange.upstream_s > 0
+
+
+async def test_a_claimed_job_that_came_to_be_is_submitted() -> None:
+    def talk() -> Dialogue:
+        job = yield CLAIM
+        assert job == ClaimedJob("job", 1.0)
+        yield call("prompt")
+        return ClientReply(200)
+
+    desk = Desk()
+    await conversation(Upstream(), desk).hold(talk())
+    assert desk.said == [("claimed", "alice"), ("submitted", "job")]
+
+
+async def test_a_job_that_comfyui_refused_is_released_once() -> None:
+    def talk() -> Dialogue:
+        job = yield CLAIM
+        yield ReleaseJob(job.prompt_id)
+        return ClientReply(400)
+
+    desk = Desk()
+    reply = await conversation(Upstream(), desk).hold(talk())
+    assert reply.status == 400
+    assert desk.said == [("claimed", "alice"), ("released", "job")]
+
+
+@pytest.mark.parametrize("error", [UpstreamUnavailable(), UpstreamTimeout(), LookupError("a bug")])
+async def test_a_claimed_job_is_released_whatever_went_wrong(error: Exception) -> None:
+    def talk() -> Dialogue:
+        yield CLAIM
+        yield call("prompt")
+        raise AssertionError("not reached")
+
+    desk = Desk()
+    with pytest.raises(type(error)) as caught:
+        await conversation(Upstream(prompt=error), desk).hold(talk())
+    assert caught.value is error
+    assert desk.said[-1] == ("released", "job")
+
+
+async def test_a_violation_after_the_claim_releases_too() -> None:
+    def talk() -> Dialogue:
+        yield CLAIM
+        raise Violation(Reason.POLICY_VIOLATION, "no")
+
+    desk = Desk()
+    with pytest.raises(Violation):
+        await conversation(Upstream(), desk).hold(talk())
+    assert desk.said[-1] == ("released", "job")
+
+
+async def test_cancelling_releases_and_ends_the_dialogue() -> None:
+    ended: list[str] = []
+
+    def talk() -> Dialogue:
+        try:
+            yield CLAIM
+            yield call("never")
+        finally:
+            ended.append("closed")
+        raise AssertionError("not reached")
+
+    class Silent(Upstream):
+        async def ask(self, call: UpstreamCall, *, time_limit_s: float) -> UpstreamReply:
+            waiting.set()
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError("not reached")
+
+    waiting, desk = asyncio.Event(), Desk()
+    holding = asyncio.ensure_future(conversation(Silent(), desk).hold(talk()))
+    await waiting.wait()
+    holding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+    assert desk.said[-1] == ("released", "job")
+    assert ended == ["closed"]
+
+
+async def test_no_slot_means_no_job() -> None:
+    def talk() -> Dialogue:
+        yield CLAIM
+        raise AssertionError("not reached")
+
+    desk = Desk(LimitExceeded("full", limit="1", retry_after_s=1))
+    with pytest.raises(LimitExceeded):
+        await conversation(Upstream(), desk).hold(talk())
+    assert desk.said == []
+
+
+async def test_a_dialogue_may_recover() -> None:
+    def talk() -> Dialogue:
+        try:
+            yield call("down")
+        except UpstreamUnavailable:
+            reply = yield call("other")
+            return ClientReply(200, reply.value)
+        raise AssertionError("not reached")
+
+    reply = await conversation(Upstream(down=UpstreamUnavailable()), Desk()).hold(talk())
+    assert reply.body == "/other"
+
+
+async def test_of_several_calls_the_first_failure_is_raised_as_itself() -> None:
+    """Not as a group, which no refusal is known for: the client would get 500 where 502 is the truth."""
+
+    def talk() -> Dialogue:
+        yield (call("fine"), call("down"))
+        raise AssertionError("not reached")
+
+    error = UpstreamUnavailable()
+    with pytest.raises(UpstreamUnavailable) as caught:
+        await conversation(Upstream(down=error), Desk()).hold(talk())
+    assert caught.value is error
+
+
+async def test_waits_for_its_turn() -> None:
+    order: list[Any] = []
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[None]:
+        order.append("begins")
+        yield
+        order.append("ends")
+
+    def talk() -> Dialogue:
+        order.append("talks")
+        yield call("one")
+        return ClientReply(200)
+
+    await conversation(Upstream(), Desk()).hold_in(turn(), talk())
+    assert order == ["begins", "talks", "ends"]
