@@ -32,10 +32,10 @@ from proxy.jobs.kept_documents import KeptJobs
 from proxy.jobs.queue_watcher import Observer
 from proxy.jobs.registry import Ledger
 from proxy.keyed_semaphore import Turns
+from proxy.limits.effective_limits import Allowance
 from proxy.limits.heavy_work import HeavyWork
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
-from proxy.pages.me import LimitView
 from proxy.upstream.client import Upstream
 from proxy.upstream.document_cache import Shelf
 from proxy.upstream.node_catalogue import CatalogueSource
@@ -52,9 +52,9 @@ class Limiter(Protocol):
 
     async def spend_bytes(self, principal: Principal, amount: int) -> None: ...
 
-    async def remaining(self, principal: Principal) -> list[LimitView]: ...
+    async def remaining(self, principal: Principal) -> list[Allowance]: ...
 
-    async def gpu_budget(self, principal: Principal) -> LimitView | None: ...
+    async def gpu_budget(self, principal: Principal) -> Allowance | None: ...
 
 
 class Pages(Protocol):

@@ -49,14 +49,14 @@ from proxy.http.errors import ClientGone, MethodNotAllowed, Refusal, refusal_for
 from proxy.http.listeners import HEALTH_PATH, is_reserved, prove
 from proxy.http.multipart_upload import UploadStream
 from proxy.http.request_record import Exchange
-from proxy.http.responses import forwarded_headers, is_upgrade, refuse, reply_with, send_large, stamp
+from proxy.http.responses import SMALL_BYTES, forwarded_headers, is_upgrade, reply_with, send_large, stamp
 from proxy.jobs.rule_runner import Conversation
 from proxy.keyed_semaphore import Turns
 from proxy.observability.audit_log import SUBMISSION
 from proxy.observability.recent_refusals import describe, describe_comfyuis
+from proxy.pages.refusals import refuse
 from proxy.pages.target import root_of
 from proxy.running_requests import RunningRequests
-from proxy.upstream.client import SMALL_BYTES
 from proxy.upstream.preview_queue import wait_for
 
 LARGE_AT_ONCE: Final = 2

@@ -46,6 +46,71 @@ def imports_of(file: Path) -> set[str]:
 GRAPH = {module_of(file): imports_of(file) for file in sources("policy", "proxy")}
 
 
+# The rooms of proxy/, each with what it answers in CONTRIBUTING.md: one imports only what stands above it.
+LAYERS = (
+    "config",
+    "tasks",
+    "keyed_semaphore",
+    "http",
+    "limits",
+    "upstream",
+    "auth",
+    "jobs",
+    "websocket",
+    "observability",
+    "running_requests",
+    "files",
+    "dependencies",
+    "compiled_config",
+    "pages",
+    "pipeline",
+    "systemd",
+    "config_watcher",
+    "app",
+    "commands",
+)
+MAX_FILES_AT_THE_DOOR = 12
+
+
+def layers_of(file: Path) -> set[str]:
+    """Parts of proxy/ that a file imports anywhere, in functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "proxy":
+            found |= {f"proxy.{name.name}" for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return {name.split(".")[1] for name in found if name.startswith("proxy.")}
+
+
+def test_every_part_of_proxy_has_its_layer() -> None:
+    parts = {
+        path.stem for path in (ROOT / "proxy").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert parts - {"__init__", "__main__"} == set(LAYERS)
+    assert len(list((ROOT / "proxy").glob("*.py"))) <= MAX_FILES_AT_THE_DOOR
+
+
+@pytest.mark.parametrize("file", list(sources("proxy")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_layer_imports_only_what_stands_above_it(file: Path) -> None:
+    own = file.relative_to(ROOT / "proxy").parts[0].removesuffix(".py")
+    if own not in ("__init__", "__main__"):
+        above = LAYERS[: LAYERS.index(own) + 1]
+        assert layers_of(file) <= set(above), f"{own} may import {', '.join(above)}"
+
+
+def test_the_stand_in_and_the_tools_are_no_part_of_the_gate() -> None:
+    """The demo alone starts the stand-in."""
+    wrong = {
+        module
+        for module, names in GRAPH.items()
+        if any(name.split(".")[0] in ("standin", "tools", "tests") for name in names)
+    }
+    assert wrong <= {"proxy.commands.demo"}
+
+
 def test_policy_never_imports_proxy() -> None:
     wrong = {
         (module, name)

@@ -1,4 +1,4 @@
-"""Answers as aiohttp sends them: refusals, replies the gate makes, the head of what it forwards."""
+"""Answers as aiohttp sends them: replies the gate makes, the head of what it forwards."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from multidict import CIMultiDict, MultiMapping
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy.http import headers
-from proxy.http.errors import CHALLENGE_FOR_PAGES, Refusal
 from proxy.http.request_record import Exchange
-from proxy.pages.login import login_redirect
-from proxy.pages.refusal import refusal_page
-from proxy.upstream.client import SMALL_BYTES
 
 SERVER: Final = "comfygate"
 CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
@@ -24,48 +20,14 @@ SANDBOX: Final = "sandbox"
 """SECURITY: a picture or document that somebody uploaded runs no script on the origin of the session cookie, also where ComfyUI
 would show it inline (0.3.64 does so with SVG)."""
 MAX_REASON_CHARACTERS: Final = 200
+SMALL_BYTES: Final = 64 * 1024
+"""An answer of a known size up to this is read and written at once."""
 PIECE_BYTES: Final = 256 * 1024
-_NO_STORE: Final = "private, no-store"
+NO_STORE: Final = "private, no-store"
 # Vite puts a hash of the content into the name (`-` and 8 of base64url): such a file never changes. Other files may look like it.
 _HASHED = re.compile(r".+-[A-Za-z0-9_-]{8}(?:\.[a-z0-9]{2,5}){1,2}")
 _KEPT: Final = frozenset({200, 206, 304})
 _YEAR_S: Final = 31_536_000
-
-
-def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
-    """The answer for a refusal; a person who opens a page is led to the login, or told in words."""
-    exchange.status, exchange.reason = refusal.status, refusal.reason
-    if refusal.status == 401 and is_navigation(request):
-        session_headers = tuple(pair for pair in refusal.headers if pair[0] == "Set-Cookie")
-        return reply_with(exchange, login_redirect(request.raw_path, session_headers, exchange.root))
-    if refusal.status == 401 and request.headers.get("Sec-Fetch-Dest") == "manifest":
-        # Browsers fetch a page's manifest without cookies (HTML standard, 4.6.7.10). One with a name alone keeps the console clean.
-        return reply_with(exchange, ClientReply(200, {"name": "ComfyUI"}, "application/manifest+json"))
-    if is_navigation(request):
-        again = tuple(
-            ("Refresh", value) for name, value in refusal.headers if refusal.status == 429 and name == "Retry-After"
-        )
-        page = refusal_page(
-            refusal.status,
-            f"{refusal.message} This page tries again by itself." if again else refusal.message,
-            refusal.details,
-            exchange.request_id,
-            (*refusal.headers, *again),
-            exchange.root,
-        )
-        return reply_with(exchange, page)
-    response = web.Response(
-        status=refusal.status,
-        reason=reason_phrase(refusal.message),
-        body=refusal.body(exchange.request_id),
-        content_type="application/json",
-    )
-    for name, value in refusal.headers:
-        response.headers.add(name, value)
-    if hdrs.WWW_AUTHENTICATE in response.headers and _is_browser(request):
-        response.headers[hdrs.WWW_AUTHENTICATE] = CHALLENGE_FOR_PAGES
-    response.headers[hdrs.CACHE_CONTROL] = _NO_STORE
-    return finish(exchange, response)
 
 
 def reason_phrase(sentence: str) -> str:
@@ -84,7 +46,7 @@ def reply_with(exchange: Exchange, reply: ClientReply) -> web.Response:
     response.headers[hdrs.CONTENT_TYPE] = reply.content_type
     for name, value in reply.headers:
         response.headers.add(name, value)
-    response.headers.setdefault(hdrs.CACHE_CONTROL, _NO_STORE)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
     exchange.status, exchange.sent_bytes = reply.status, len(body)
     return finish(exchange, response)
 
@@ -162,7 +124,7 @@ def is_navigation(request: web.BaseRequest) -> bool:
     return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate" and not is_upgrade(request)
 
 
-def _is_browser(request: web.BaseRequest) -> bool:
+def is_browser(request: web.BaseRequest) -> bool:
     """Sec-Fetch-Mode comes on secure origins alone, so the name that all browsers share counts too."""
     return "Sec-Fetch-Mode" in request.headers or request.headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")
 

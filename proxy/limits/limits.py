@@ -17,7 +17,6 @@ from proxy.limits.failed_logins import Logins
 from proxy.limits.gpu_budget import Budgets
 from proxy.limits.rate_limiter import Limiter, RateExceeded, RateHeaders
 from proxy.limits.redis_store import SharedStore
-from proxy.pages.me import LimitView
 
 USAGE_FILE: Final = "usage.sqlite3"
 
@@ -81,14 +80,14 @@ class Limits:
     async def failed(self, address: str, key_id: str | None) -> None:
         await self.logins.failed(address, key_id)
 
-    async def remaining(self, principal: Principal) -> list[LimitView]:
+    async def remaining(self, principal: Principal) -> list[Allowance]:
         rates = await self.limiter.remaining(principal)
-        return [_view(allowance) for allowance in (*rates, *self.slots.remaining(principal))]
+        return [*rates, *self.slots.remaining(principal)]
 
-    async def gpu_budget(self, principal: Principal) -> LimitView | None:
+    async def gpu_budget(self, principal: Principal) -> Allowance | None:
         """The window of the tenant's budget that has the least left, None without a budget."""
         left = await self.budgets.remaining(principal.tenant)
-        return _view(min(left, key=lambda allowance: allowance.remaining)) if left else None
+        return min(left, key=lambda allowance: allowance.remaining) if left else None
 
 
 async def try_storage(config: Config) -> str | None:
@@ -109,7 +108,3 @@ def _storage_of(config: Config) -> str:
 def _names(config: Config) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
     tenants = {tenant: settings.limits for tenant, settings in config.tenants.items()}
     return tenants, {(key.tenant, key.id): key.limits for key in config.keys if key.limits is not None}
-
-
-def _view(allowance: Allowance) -> LimitView:
-    return LimitView(allowance.name, allowance.size, allowance.remaining, allowance.total)

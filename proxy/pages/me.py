@@ -9,6 +9,7 @@ from html import escape
 from typing import Any, Final
 
 from policy.call import ClientReply
+from proxy.limits.effective_limits import Allowance
 from proxy.observability.refusal_advice import moment, sentence
 from proxy.pages.document import PRIVATE_HEADERS, document, template
 from proxy.pages.words import limit_in_words, scopes_in_words, size_in_words
@@ -27,16 +28,6 @@ _WITH_TIME: Final = "%Y-%m-%d %H:%M UTC"
 
 
 @dataclass(frozen=True, slots=True)
-class LimitView:
-    """One limit. size: in words, "30/minute"; remaining and total: as numbers, None where nobody counts."""
-
-    name: str
-    size: str
-    remaining: float | None = None
-    total: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class MeView:
     """What `/gate/me` shows. subject: the key's id, or the token's subject; times are Unix times in seconds, None for never.
 
@@ -49,10 +40,10 @@ class MeView:
     role: str
     scopes: tuple[str, ...]
     policy: list[str]
-    limits: tuple[LimitView, ...]
+    limits: tuple[Allowance, ...]
     jobs_pending: int
     jobs_running: int
-    gpu: LimitView | None = None
+    gpu: Allowance | None = None
     key_expires_at_s: float | None = None
     session_ends_at_s: float | None = None
     note: str = ""
@@ -131,21 +122,21 @@ def _refusal(entry: Mapping[str, Any]) -> str:
     return f"<li>{head} {request}<ul>{''.join(shown)}</ul></li>"
 
 
-def _limits_table(limits: Iterable[LimitView]) -> str:
+def _limits_table(limits: Iterable[Allowance]) -> str:
     rows = "\n".join(_row(limit) for limit in limits)
     head = '<tr><th scope="col">What</th><th scope="col">Limit</th><th scope="col">Left</th></tr>'
     return f"<table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table>"
 
 
-def _row(limit: LimitView) -> str:
+def _row(limit: Allowance) -> str:
     name, size = escape(limit_in_words(limit.name)), escape(size_in_words(limit.size))
-    left = "not counted" if limit.remaining is None else f"{limit.remaining:,.0f}"
-    if limit.remaining is not None and limit.total:
+    left = f"{limit.remaining:,.0f}"
+    if limit.total:
         left += f' <meter min="0" max="{limit.total:g}" value="{limit.remaining:g}" aria-label="{name} left"></meter>'
     return f'<tr><th scope="row">{name}</th><td>{size}</td><td>{left}</td></tr>'
 
 
-def _limit_value(limit: LimitView) -> dict[str, Any]:
+def _limit_value(limit: Allowance) -> dict[str, Any]:
     return {"name": limit.name, "size": limit.size, "remaining": limit.remaining, "total": limit.total}
 
 

@@ -16,6 +16,7 @@ from yarl import URL
 from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.http.responses import SMALL_BYTES
 
 MAX_REPLY_BYTES: Final = 256 * 1024**2
 """Bound of an answer that a rule reads; a long history with large graphs is the largest."""
@@ -23,7 +24,6 @@ MAX_REPLY_BYTES: Final = 256 * 1024**2
 MAX_EVENT_BYTES: Final = 64 * 1024**2
 """Bound of one event: a picture of 16 megapixels without compression. Nodes double texts without end."""
 
-SMALL_BYTES: Final = 64 * 1024
 LARGE_BYTES: Final = 256 * 1024
 """JSON of more than that is read in a thread."""
 PING_INTERVAL_S: Final = 30.0

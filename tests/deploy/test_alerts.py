@@ -126,6 +126,10 @@ SITUATIONS: dict[str, tuple[Series, dict[str, tuple[dict[str, str], tuple[str, .
         {'comfygate_task_failures_total{task="expiry"}': "0x55 1x304"},
         {"BackgroundTaskFailed": ({**TICKET, "task": "expiry"}, ("1h",))},
     ),
+    "a log that loses lines for an hour": (
+        {'comfygate_log_lines_dropped_total{sink="audit"}': "0x110 1+5x40 206x207"},
+        {"LogLinesDropped": ({**TICKET, "sink": "audit"}, ("2h",))},
+    ),
     "Redis away": (
         {"comfygate_limit_store_up": "1x100 0x259"},
         {"LimitStoreDown": (TICKET, ("2h", "3h", "6h"))},

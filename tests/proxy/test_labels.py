@@ -98,7 +98,7 @@ async def test_random_requests_make_no_new_labels(tmp_path: Path, comfy: StandIn
         elif name in ALLOWED:
             assert value in ALLOWED[name], name
         else:
-            assert name in {"state", "outcome", "key", "node_class"}
+            assert name in {"state", "outcome", "key", "node_class", "sink"}
 
 
 async def test_more_of_the_same_makes_no_more_series(tmp_path: Path, comfy: StandIn) -> None:

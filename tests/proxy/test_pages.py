@@ -21,8 +21,8 @@ from proxy.auth.credentials import SessionCookie
 from proxy.auth.csrf_cors import OriginRules
 from proxy.auth.sessions import Sessions
 from proxy.config.identity import KeySettings
+from proxy.limits.effective_limits import Allowance
 from proxy.pages import (
-    LimitView,
     LoginPages,
     MeView,
     local_target,
@@ -78,10 +78,10 @@ VIEW = MeView(
     role="user",
     scopes=("files:read", "jobs:read"),
     policy=["You may use 12 nodes.", "<b>No</b> more than 50 steps."],
-    limits=(LimitView("prompts", "30/minute", 12, 30), LimitView("websockets", "8")),
+    limits=(Allowance("prompts", "30/minute", 30, 12), Allowance("websockets", "8", 8, 8)),
     jobs_pending=2,
     jobs_running=1,
-    gpu=LimitView("GPU seconds", "3600/day", 1800.4, 3600),
+    gpu=Allowance("GPU seconds", "3600/day", 3600, 1800.4),
     key_expires_at_s=1_800_000_000,
     session_ends_at_s=1_799_999_999,
 )
@@ -326,7 +326,7 @@ def test_me_for_programs() -> None:
         "policy": ["You may use 12 nodes.", "<b>No</b> more than 50 steps."],
         "limits": [
             {"name": "prompts", "size": "30/minute", "remaining": 12, "total": 30},
-            {"name": "websockets", "size": "8", "remaining": None, "total": None},
+            {"name": "websockets", "size": "8", "remaining": 8, "total": 8},
         ],
         "gpu": {"name": "GPU seconds", "size": "3600/day", "remaining": 1800.4, "total": 3600},
         "jobs": {"pending": 2, "running": 1},
@@ -346,7 +346,7 @@ def test_me_for_people() -> None:
         "You may use 12 nodes.",
         "<b>No</b> more than 50 steps.",
         "30 a minute",
-        "not counted",
+        "8",
         "1,800",
         "2 waiting, 1 running",
         "2027-01-15 08:00 UTC",
@@ -354,7 +354,11 @@ def test_me_for_people() -> None:
     ):
         assert words in page.text
     assert page.all("form") == [{"method": "post", "action": "logout"}]
-    assert [meter["aria-label"] for meter in page.all("meter")] == ["workflows submitted left", "GPU seconds left"]
+    assert [meter["aria-label"] for meter in page.all("meter")] == [
+        "workflows submitted left",
+        "live connections left",
+        "GPU seconds left",
+    ]
     assert [head["scope"] for head in page.all("th")] == ["col"] * 3 + ["row"] * 3
 
 

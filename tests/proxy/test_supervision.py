@@ -20,7 +20,7 @@ from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks
 from standin import StandIn
 from tests.harness import running_gate
-from tests.proxy.limits.conftest import allotment
+from tests.proxy.conftest import allotment
 from tests.proxy.upstreams import GUARD_S
 
 

@@ -17,7 +17,7 @@ from proxy.observability.sampling import LINES, WINDOW_S, Sampler
 from proxy.observability.sampling import MAX_CALLERS as MAX_SAMPLED
 from standin import StandIn
 from tests.harness import running_gate
-from tests.proxy.limits.conftest import Clock, caller
+from tests.proxy.conftest import Clock, caller
 from tests.proxy.upstreams import GUARD_S
 
 ALICE = TenantId("alice")

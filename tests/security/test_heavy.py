@@ -16,7 +16,7 @@ from proxy.http.errors import LimitExceeded
 from proxy.limits.heavy_work import BYTES_PER_S, WAIT_S, WORK_BYTES, HeavyWork
 from standin import StandIn
 from tests.harness import Running, running_gate
-from tests.proxy.limits.conftest import Clock
+from tests.proxy.conftest import Clock
 from tests.proxy.upstreams import GUARD_S
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")

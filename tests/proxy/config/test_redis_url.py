@@ -8,7 +8,7 @@ import pytest
 
 from proxy.config.limits import LimitsSettings
 from proxy.config.redis_url import check_redis_url, try_redis
-from tests.proxy.limits.conftest import RedisServer
+from tests.proxy.conftest import RedisServer
 
 GOOD = [
     "redis://127.0.0.1:6379/0",

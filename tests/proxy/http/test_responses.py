@@ -20,9 +20,9 @@ from proxy.http.responses import (
     is_navigation,
     is_upgrade,
     reason_phrase,
-    refuse,
     reply_with,
 )
+from proxy.pages.refusals import refuse
 
 BROWSER = {"Accept": "text/html,*/*", "Sec-Fetch-Mode": "navigate"}
 REFUSED = Refusal(

@@ -18,7 +18,7 @@ from proxy.jobs.admission import Desk
 from proxy.jobs.registry import Job, JobState, Ledger, Outcome
 from proxy.limits.concurrency import Slots
 from proxy.limits.gpu_budget import Budgets
-from tests.proxy.limits.conftest import allotment, caller
+from tests.proxy.conftest import allotment, caller
 from tests.proxy.upstreams import GUARD_S
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")

@@ -20,7 +20,7 @@ from proxy.limits.gpu_budget import Budgets
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_scripts import TOTALS, Call
 from proxy.limits.redis_store import SharedStore, StoreUnavailable
-from tests.proxy.limits.conftest import PATIENCE_S, RedisServer, allotment, caller
+from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, caller
 
 ALICE = TenantId("alice")
 

@@ -10,7 +10,7 @@ from policy.principal import TenantId
 from proxy.config.limits import LimitsSettings
 from proxy.http.errors import LimitExceeded
 from proxy.limits.concurrency import CLAIM_GRACE_S, Slots, SocketSlot
-from tests.proxy.limits.conftest import Clock, allotment, caller
+from tests.proxy.conftest import Clock, allotment, caller
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 

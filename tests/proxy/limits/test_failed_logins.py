@@ -10,7 +10,7 @@ import pytest
 from proxy.config.limits import LoginLimitSettings
 from proxy.http.errors import LimitExceeded
 from proxy.limits.failed_logins import MAX_ADDRESSES, MAX_KEY_IDS, Logins
-from tests.proxy.limits.conftest import Clock
+from tests.proxy.conftest import Clock
 
 SETTINGS = LoginLimitSettings(failures="6/minute", delay=0.5, max_delay=4.0)
 

@@ -19,7 +19,7 @@ from proxy.http.errors import LimitExceeded
 from proxy.limits.effective_limits import Allotment
 from proxy.limits.gpu_budget import Budgets
 from proxy.limits.gpu_usage_db import UsageFile
-from tests.proxy.limits.conftest import Clock, allotment
+from tests.proxy.conftest import Clock, allotment
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 NOON_S = 20_000 * 86_400 + 43_200.0

@@ -16,7 +16,7 @@ from proxy.config import Config
 from proxy.config.reader import check_config
 from proxy.http.errors import LimitExceeded
 from proxy.limits.limits import USAGE_FILE, Limits
-from tests.proxy.limits.conftest import PATIENCE_S, RedisServer, caller
+from tests.proxy.conftest import PATIENCE_S, RedisServer, caller
 
 ALICE = TenantId("alice")
 

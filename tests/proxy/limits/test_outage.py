@@ -13,7 +13,7 @@ from policy.principal import TenantId
 from proxy.http.errors import LimitExceeded
 from proxy.limits.concurrency import Slots
 from proxy.limits.redis_store import SharedStore
-from tests.proxy.limits.conftest import PATIENCE_S, RedisServer, allotment, caller
+from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, caller
 from tests.proxy.limits.gates import ALICE, Gate, die, gates, revive
 
 

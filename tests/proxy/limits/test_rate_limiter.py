@@ -10,7 +10,7 @@ from policy.routes import Budget
 from proxy.config.limits import LimitsSettings
 from proxy.http.errors import LimitExceeded, refusal_for
 from proxy.limits.rate_limiter import Limiter, RateExceeded, words_of_time
-from tests.proxy.limits.conftest import Clock, allotment, caller
+from tests.proxy.conftest import Clock, allotment, caller
 
 
 async def granted(limiter: Limiter, budget: Budget, attempts: int, **who: str) -> int:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from proxy.limits.redis_scripts import CLAIM, SPEND, TOTALS, Call
 from proxy.limits.redis_store import MAX_PROBE_S, SharedStore, StoreUnavailable
-from tests.proxy.limits.conftest import PATIENCE_S, RedisServer
+from tests.proxy.conftest import PATIENCE_S, RedisServer
 
 CALL = Call(TOTALS, ("nothing",), ())
 

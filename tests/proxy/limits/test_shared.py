@@ -18,7 +18,7 @@ from proxy.limits.concurrency import LEASE_S, Slots
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_store import SharedStore
 from proxy.limits.sliding_window import quotas, tightest
-from tests.proxy.limits.conftest import PATIENCE_S, Clock, RedisServer, allotment, caller
+from tests.proxy.conftest import PATIENCE_S, Clock, RedisServer, allotment, caller
 from tests.proxy.limits.gates import ALICE, gates, passed
 
 

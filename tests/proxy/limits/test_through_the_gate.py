@@ -11,7 +11,7 @@ import pytest
 from standin import StandIn
 from tests.contract.driver import saving
 from tests.harness import Running, running_gate
-from tests.proxy.limits.conftest import PATIENCE_S, RedisServer
+from tests.proxy.conftest import PATIENCE_S, RedisServer
 
 
 async def prompt(gate: Running) -> int:
