@@ -121,6 +121,20 @@ async def test_a_key_in_the_address(gate: Running, tmp_path: Path) -> None:
         assert gate.keys["alice"] not in repr(gate.comfy.received)
 
 
+@pytest.mark.parametrize("call", ["GET /queue", "POST /prompt", "GET /ws?clientId=x"])
+async def test_a_client_that_appends_its_paths_to_an_address_with_a_token_is_told_of_connect(
+    call: str, gate: Running
+) -> None:
+    method, path = call.split()
+    address = f"/?token={gate.keys['alice']}"
+    async with gate.call(method, address + path, None) as answer:
+        told = await answer.json()
+        assert answer.status == 401
+    assert "`comfygate connect`" in told["error"]["message"]
+    assert gate.keys["alice"] not in str(told)
+    assert gate.keys["alice"] not in gate.log.getvalue().decode()
+
+
 @pytest.mark.timeout(400)
 async def test_comfy_cli(gate: Running, tmp_path: Path, free_port: int) -> None:
     """Through `comfygate connect`, since it can send no credential."""
