@@ -243,8 +243,10 @@ class Gate:
             self.pipeline.running.cut_dead()
 
     def _limits_of(self, tenant: TenantId) -> LimitSettings:
+        """The default ones for a tenant that was taken out while something of it is under way."""
         config = self.services.rulebook.config
-        return config.limits.named[config.tenants[tenant].limits]
+        settings = config.tenants.get(tenant)
+        return config.limits.named[settings.limits if settings is not None else "default"]
 
     def _all_tenants(self) -> list[TenantId]:
         return [TenantId(name) for name in self.services.rulebook.config.tenants]

@@ -25,6 +25,7 @@ from proxy.files.listing import TenantFiles
 from proxy.files.quota import Storage
 from proxy.http.body_memory import BodyRoom
 from proxy.http.client_address import ClientAddresses
+from proxy.http.errors import CredentialEnded
 from proxy.http.request_body import BodyLimits
 from proxy.http.request_record import Exchange
 from proxy.jobs.admission_protocol import JobDesk
@@ -100,8 +101,13 @@ class Rulebook:
         return self.addresses.of(request.remote, request.headers)
 
     def policy_of(self, principal: Principal) -> Policy:
-        """An admin sees ComfyUI as it is; a tenant without a policy may run nothing (KeyError is a bug: the config was checked)."""
-        return OPEN if principal.is_admin else self.policies[principal.tenant]
+        """An admin sees ComfyUI as it is. Raises CredentialEnded for a tenant that was taken out while its request waited."""
+        if principal.is_admin:
+            return OPEN
+        policy = self.policies.get(principal.tenant)
+        if policy is None:
+            raise CredentialEnded
+        return policy
 
 
 @dataclass(slots=True)

@@ -124,3 +124,31 @@ async def test_a_download_is_cut_off(gate: Running, tmp_path: Path) -> None:
             await reply.read()
     assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
     assert any(orjson.loads(line).get("reason") == "credential-ended" for line in gate.log.getvalue().splitlines())
+
+
+async def test_a_tenant_that_is_taken_out_while_its_requests_wait_is_answered(
+    gate: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No bug of the gate's own, wherever they wait: its credential has ended."""
+    limiter = gate.gate.services.limiter
+    acquire, waiting, go_on = limiter.acquire, asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        waiting.release()
+        await go_on.wait()
+        return await acquire(*arguments)
+
+    monkeypatch.setattr(limiter, "acquire", slow)
+    monkeypatch.setattr(gate.gate.pipeline.running, "cut_dead", lambda: None)  # it would answer none of them
+    calls = [("GET", "/queue", {}), ("POST", "/prompt", {"data": BODY}), ("GET", "/view?filename=a.png", {})]
+    async with asyncio.timeout(GUARD_S):
+        asked = [asyncio.ensure_future(gate.status(method, path, "mallory", **more)) for method, path, more in calls]
+        for _ in calls:
+            await waiting.acquire()
+        key_file.revoke_key(gate.config_file, gate.keys["mallory"].split("_")[1])
+        text = gate.config_file.read_text(encoding="utf-8").replace("[tenants.mallory]\n", "")
+        gate.config_file.write_text(text, encoding="utf-8")
+        assert await gate.gate.reload(gate.config_file)
+        go_on.set()
+        assert await asyncio.gather(*asked) == [401, 401, 401]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
