@@ -54,6 +54,19 @@ def rewrite_texts(value: Any, names: Namespace, to_upstream: Callable[[str], str
     return value
 
 
+def check_text(text: str, names: Namespace) -> None:
+    """What a text may be that a class from outside declares under a name which is no path's: anything but a way into others' folders.
+
+    Raises Violation(name-refused).
+    """
+    if text.isascii() and ROOT not in text.lower():
+        return
+    folded = _fold(text)
+    has_folders = "/" in folded or "\\" in folded
+    if has_folders and names.without_root(text) == text and _TENANTS.search(folded):
+        raise _refused(f"a text that reads like a path into {ROOT}/")
+
+
 def _rewrite_text(text: str, names: Namespace, to_upstream: Callable[[str], str]) -> str:
     own = names.without_root(text)
     if own != text:

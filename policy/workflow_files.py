@@ -13,7 +13,7 @@ from typing import Any, Final
 from policy.caller import Caller
 from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
 from policy.namespace import ROOT, Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
-from policy.path_texts import rewrite_texts
+from policy.path_texts import check_text, rewrite_texts
 from policy.plan import takes_any_literal
 from policy.salt import is_core, needs_salt, salt_nodes
 from policy.texts import Texts, fill_dates
@@ -179,6 +179,8 @@ def _rewrite_inputs(
                 inputs[name] = _rewrite(text, use, node_class.inputs.get(name), caller)
             elif name not in declared or _is_untold(node_class, declared[name]):
                 inputs[name] = _rewrite_untold(value, texts, caller)
+            elif not is_core(node_class):
+                _check_told(value, texts, caller)
         except _FileRefused as refused:
             errors.append(refused.describe(name))
     return inputs, errors
@@ -208,6 +210,16 @@ def _rewrite_untold(value: Any, texts: Texts, caller: Caller) -> Any:
     except Violation as violation:
         raise _FileRefused("file-input-refused", violation.message) from None
     return value if judged == given else judged
+
+
+def _check_told(value: Any, texts: Texts, caller: Caller) -> None:
+    """A text of a class from outside, or one that a link to constants brings it."""
+    text = texts.follow(value) if is_link(value) else value
+    if type(text) is str:
+        try:
+            check_text(text, caller.names)
+        except Violation as violation:
+            raise _FileRefused("file-input-refused", violation.message) from None
 
 
 def _follow(value: Any, use: FileUse, texts: Texts) -> Any:

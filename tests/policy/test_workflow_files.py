@@ -359,3 +359,21 @@ def test_undeclared_texts_that_lead_elsewhere_are_refused(name: str, value: Any,
 def test_what_a_dynamic_input_does_not_bring_is_undeclared() -> None:
     given = {"mode": "none", "mode.picture": "a.png"}
     assert rewrite("Batch", given) == given | {"mode.picture": "tenants/alice/a.png"}
+
+
+@pytest.mark.parametrize("text", ["a cat", "tenants", "out/x.png", "tenants/alice/x.png", "\uff54enants", 5, ["1", 0]])
+def test_other_texts_of_classes_from_outside_stay_as_they_came(text: Any) -> None:
+    assert rewrite("PackText", {"value": text}) == {"value": text}
+
+
+@pytest.mark.parametrize("text", ["tenants/bob/x.png", "output/Tenants\\bob", "\uff54enants/bob", "a\ntenants/bob/x"])
+def test_other_texts_of_classes_from_outside_lead_into_no_neighbours_folder(text: str) -> None:
+    assert refused("PackText", {"value": text}) == [("value", "file-input-refused")]
+    nodes = {
+        "1": {
+            "class_type": "PrimitiveString",
+            "inputs": {"value": text},
+        },
+        "7": {"class_type": "PackText", "inputs": {"value": ["1", 0]}},
+    }
+    assert refusal(rewrite_nodes, nodes, ALICE).node_errors.keys() == {"7"}
