@@ -46,6 +46,7 @@ from proxy.tasks import Tasks, on_failure
 from proxy.upstream.client import Upstream
 from proxy.upstream.document_cache import Shelf
 from proxy.upstream.node_catalogue import CatalogueSource
+from proxy.upstream.preview_queue import PictureLane
 from proxy.websocket.connections import GATE_STOPS, Sockets
 from proxy.websocket.event_session import JobHooks
 from proxy.websocket.event_sessions import EventStreams
@@ -101,6 +102,7 @@ class Gate:
             hooks=JobHooks(self._seen_running, self._seen_ended, ledger.add_temp_files),
         )
         self._desk.on_unnamed = lambda tenant: self._streams.listen(tenant, ledger.of(tenant))
+        under_way = UnderWay(self._limits.allotment)
         self.services = Services(
             rulebook=rulebook,
             upstream=upstream,
@@ -120,7 +122,8 @@ class Gate:
             sockets=sockets,
             streams=self._streams,
             recorder=Recorder(self.metrics, log, self.audit),
-            under_way=UnderWay(self._limits.allotment),
+            under_way=under_way,
+            pictures=PictureLane(under_way.has_neighbours),
             kept=kept,
         )
         self._job_times = JobTimes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +15,8 @@ from proxy.limits.effective_limits import Allotment
 WAITING_PER_PLACE: Final = 4
 """A page of the web UI asks for hundreds of files at once."""
 WAIT_S: Final = 30.0
+ACTIVE_S: Final = 30.0
+"""Who asked for something so lately is there."""
 _RETRY_S: Final = 2.0
 
 
@@ -32,6 +35,12 @@ class UnderWay:
     def __init__(self, allotment: Allotment) -> None:
         self._allotment = allotment
         self._crowds: dict[TenantId, _Crowd] = {}
+        self._asked_at_s: dict[TenantId, float] = {}
+
+    def has_neighbours(self, tenant: TenantId) -> bool:
+        """Whether another tenant is there."""
+        now_s = time.monotonic()
+        return any(other != tenant and now_s - asked_s < ACTIVE_S for other, asked_s in self._asked_at_s.items())
 
     def of(self, tenant: TenantId) -> _Place:
         return _Place(self, tenant)
@@ -42,6 +51,7 @@ class UnderWay:
 
     async def enter(self, tenant: TenantId) -> None:
         """Raises LimitExceeded(too-many-requests) when too many wait already, or no place came free in time."""
+        self._asked_at_s[tenant] = time.monotonic()
         limit = self._allotment.of_tenant(tenant).concurrent_requests
         crowd = self._crowds.setdefault(tenant, _Crowd())
         if limit is None or crowd.running < limit:

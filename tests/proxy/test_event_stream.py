@@ -246,7 +246,7 @@ class Clients:
             raise self.accept_fails
         return object()
 
-    async def _serve(self, request: Any, socket: Any, outbox: Outbox, from_client: Any) -> None:
+    async def _serve(self, request: Any, socket: Any, outbox: Outbox, from_client: Any, on_close: Any = None) -> None:
         self.serving.put_nowait(outbox)
         await outbox.gave_up.wait()
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from policy.principal import TenantId
 from proxy.http.errors import LimitExceeded
-from proxy.upstream.preview_queue import MAX_WAITING, PictureLane
+from proxy.upstream.preview_queue import HEAVY_S, MAX_REST_S, MAX_WAITING, REST, PictureLane
 from standin import StandIn
 from tests.harness import running_gate
 from tests.policy.test_pictures import picture
@@ -133,3 +133,69 @@ async def test_so_many_wait_and_who_leaves_takes_no_turn(monkeypatch: pytest.Mon
     late.cancel()
     await asyncio.gather(late, return_exceptions=True)
     await lane.take(BOB)
+
+
+async def test_a_tenant_of_heavy_pictures_leaves_comfyui_to_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture holds up everybody: after a heavy one its tenant rests, as long as there are neighbours to be held up."""
+    now_s, neighbours, rests = 0.0, {ALICE}, list[float]()
+
+    async def sleep(rest_s: float) -> None:
+        nonlocal now_s
+        rests.append(rest_s)
+        now_s += rest_s
+
+    monkeypatch.setattr("proxy.upstream.preview_queue.asyncio.sleep", sleep)
+    lane = PictureLane(lambda tenant: tenant in neighbours, lambda: now_s)
+
+    async def make(tenant: TenantId, took_s: float) -> None:
+        nonlocal now_s
+        await lane.take(tenant)
+        now_s += took_s
+        lane.release()
+
+    await make(ALICE, HEAVY_S)
+    await make(ALICE, 0.2)
+    assert rests == [], "a light picture asks for no rest"
+    await make(BOB, 0.2)
+    await make(ALICE, 0.01)
+    assert rests == [pytest.approx(REST * 0.2 - 0.2)], (
+        "it counts from the end of the heavy one, whoever's turn it was meanwhile"
+    )
+    await make(ALICE, 60.0)
+    neighbours.clear()
+    await make(ALICE, 0.01)
+    assert len(rests) == 1, "nobody is there to be held up"
+    neighbours.add(ALICE)
+    await make(ALICE, 60.0)
+    await make(ALICE, 0.01)
+    assert rests[1:] == [pytest.approx(MAX_REST_S)]
+
+
+async def test_so_many_rest_and_not_for_longer_than_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    lane = PictureLane(lambda tenant: True, lambda: now_s)
+    await lane.take(ALICE)
+    now_s += 0.2
+    lane.release()
+    resting = [asyncio.ensure_future(lane.take(ALICE)) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(LimitExceeded) as caught:
+        await lane.take(ALICE)
+    assert caught.value.retry_after_s == pytest.approx(REST * 0.2)
+    await lane.take(BOB)
+    lane.release()
+    for task in resting:
+        task.cancel()
+    await asyncio.gather(*resting, return_exceptions=True)
+    monkeypatch.setattr(PictureLane, "wait_s", 1.0)
+    with pytest.raises(LimitExceeded):
+        await lane.take(ALICE)
+
+
+async def test_who_asked_lately_is_a_neighbour(tmp_path: Path, comfy: StandIn) -> None:
+    async with running_gate(tmp_path, comfy.url) as gate:
+        under_way = gate.gate.services.under_way
+        assert not under_way.has_neighbours(ALICE)
+        assert await gate.status("GET", "/queue", "alice") == 200
+        assert not under_way.has_neighbours(ALICE)
+        assert under_way.has_neighbours(BOB)
