@@ -260,7 +260,8 @@ async def test_no_temp_name_of_a_neighbour_can_be_guessed(world: World) -> None:
                 f"{name} {query}"
             )
         for value in (f"{name} [temp]", f"../temp/{name} [temp]"):
-            graph = {"1": node("LoadImage", image=value), "2": node("PreviewImage", images=["1", 0])}
+            # Another id than above, so that what this one shows has another stem.
+            graph = {"1": node("LoadImage", image=value), "9": node("PreviewImage", images=["1", 0])}
             answer = await world.mallory.submit(graph)
             assert (answer.status == 200) == (value == f"{names['mallory']} [temp]"), value
     picture = picture_in((await world.mallory.view(names["mallory"], type="temp")).body)
