@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from playwright.async_api import Page, expect
 from tests.browser.conftest import OUTPUT, TARGETS, OpenHouse
 from tests.browser.webui import Screenshots, WebUi
 from tests.deploy.nginx import below_a_prefix
+from tests.programs import needs
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -48,7 +48,7 @@ async def test_the_menu_leads_to_the_account_and_to_signing_out(target: str, who
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="NOT TESTED: nginx is not installed")
+@needs("nginx")
 async def test_the_menu_works_below_a_path_prefix(open_house: OpenHouse, tmp_path: Path) -> None:
     async with (
         open_house(server='public_path = "/comfy"\n') as house,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.browser.traffic import Traffic
 from tests.browser.webui import Screenshots, WebUi
 from tests.clients.record import Measurement
 from tests.deploy.nginx import below_a_prefix
+from tests.programs import needs
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -97,7 +97,7 @@ async def test_a_page_over_a_limit_waits_and_comes_by_itself(open_house: OpenHou
         assert answers[0] == 429
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="NOT TESTED: nginx is not installed")
+@needs("nginx")
 async def test_the_web_ui_works_below_a_path_prefix(open_house: OpenHouse, tmp_path: Path) -> None:
     shots = Screenshots(OUTPUT / "loading-prefix")
     async with (

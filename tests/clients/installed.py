@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from filelock import FileLock
 
 HERE = Path(__file__).parent
@@ -64,17 +62,6 @@ def node_client_folder(name: str, version: str) -> Path:
         _run("npm", "install", *options, f"{name}@{version}", cwd=folder)
 
     return _once(name, install, (), version)
-
-
-def need(program: str) -> str:
-    """Where a program is. Without it the test is skipped, loudly, and fails in CI, where nothing is skipped."""
-    found = shutil.which(program)
-    if found is None:
-        message = f"NOT TESTED: {program} is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 def _once(name: str, install: Callable[[Path], None], files: tuple[Path, ...], more: str) -> Path:

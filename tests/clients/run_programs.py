@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.installed import client_folder, need, node_client_folder
+from tests.clients.installed import client_folder, node_client_folder
 from tests.clients.record import record
 from tests.clients.rows import NODE, PROGRAMS, PYTHON, Row
 from tests.clients.runs import LOADS, PAINTS, TARGETS, Desk, check_that_it_was_alices, gate_before, upstream_of
 from tests.harness import Running
+from tests.programs import path_of
 from tests.proxy.commands.test_connect_proxy import forwarding
 
 
@@ -63,7 +64,7 @@ async def test_python_program(row: Row, gate: Running, tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("row", NODE, ids=[row.name for row in NODE])
 async def test_node_program(row: Row, gate: Running, tmp_path: Path) -> None:
-    node, _ = need("node"), need("npm")
+    node, _ = path_of("node"), path_of("npm")
     version = subprocess.run((node, "--version"), capture_output=True, text=True, check=True).stdout
     if int(version.removeprefix("v").partition(".")[0]) < row.node:
         pytest.skip(f"NOT TESTED: {row.name} needs Node {row.node}, here is {version}")

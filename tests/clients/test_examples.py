@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.clients.examples import read_examples
-from tests.clients.installed import NODE_FILES, REQUIREMENTS, need, node_folder, python_folder
+from tests.clients.installed import NODE_FILES, REQUIREMENTS, node_folder, python_folder
 from tests.clients.record import record
 from tests.clients.runs import (
     COLOUR,
@@ -29,6 +29,7 @@ from tests.clients.runs import (
     upstream_of,
 )
 from tests.harness import Running
+from tests.programs import path_of
 
 EXAMPLES = read_examples()
 
@@ -87,7 +88,7 @@ async def test_python_clients(
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("name", "client", "what"), NODE, ids=[row[0] for row in NODE])
 async def test_node_clients(name: str, client: str, what: str, gate: Running, tmp_path: Path) -> None:
-    node, _ = need("node"), need("npm")
+    node, _ = path_of("node"), path_of("npm")
     installed = await asyncio.to_thread(node_folder)
     desk = Desk(tmp_path / "desk", gate, PAINTS)
     (desk.folder / name).write_text(EXAMPLES[name], encoding="utf-8")
@@ -100,7 +101,7 @@ async def test_node_clients(name: str, client: str, what: str, gate: Running, tm
 
 
 async def test_curl(gate: Running, tmp_path: Path) -> None:
-    curl = need("curl")
+    curl = path_of("curl")
     desk = Desk(tmp_path / "desk", gate, PAINTS)
     before = len(await gate.json("GET", "/history", "alice"))
     await desk.run("sh", "-ec", EXAMPLES["curl.sh"])
@@ -112,7 +113,7 @@ async def test_curl(gate: Running, tmp_path: Path) -> None:
 
 
 async def test_a_key_in_the_address(gate: Running, tmp_path: Path) -> None:
-    need("curl")
+    path_of("curl")
     desk = Desk(tmp_path / "desk", gate, PAINTS)
     answers = await desk.run("sh", "-ec", EXAMPLES["address.sh"])
     assert answers.count("queue_running") == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ import pytest
 from proxy.commands.exits import Exit
 from standin import StandIn
 from tests.commands.served import GUARD_S
+from tests.programs import needs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without asking them")
 
@@ -68,7 +68,7 @@ async def paste(command: str, folder: Path) -> bytes:
     return out
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@needs("curl")
 async def test_its_commands_work_when_pasted(tmp_path: Path) -> None:
     async with demo(tmp_path, "--port", "0") as shown, aiohttp.ClientSession() as session:
         nobody, runs, alices, bobs, picture, refused = shown.commands

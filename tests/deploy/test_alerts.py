@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.files import DEPLOY
 from tests.deploy.plainyaml import read_yaml
-from tests.deploy.test_prometheus import PROMTOOL, needs_promtool
+from tests.programs import needs
 
 RULES: Final = DEPLOY / "prometheus" / "rules.yml"
 TIMES: Final = ("1m", "5m", "16m", "1h", "3h", "6h")
@@ -160,7 +160,7 @@ def case_of(series: Series, fires: Mapping[str, tuple[dict[str, str], tuple[str,
     }
 
 
-@needs_promtool
+@needs("promtool")
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_the_right_alerts_fire_and_no_others(tmp_path: Path, name: str) -> None:
     cases = tmp_path / "cases.yml"
@@ -168,7 +168,7 @@ def test_the_right_alerts_fire_and_no_others(tmp_path: Path, name: str) -> None:
     cases.write_text(json.dumps(tests), encoding="utf-8")  # JSON is YAML
 
     said = subprocess.run(
-        [str(PROMTOOL), "test", "rules", str(cases)], capture_output=True, text=True, timeout=60, check=False
+        ["promtool", "test", "rules", str(cases)], capture_output=True, text=True, timeout=60, check=False
     )
 
     assert said.returncode == 0, said.stdout + said.stderr

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import aiohttp
@@ -14,10 +12,9 @@ from yarl import URL
 from standin import StandIn
 from tests.deploy.nginx import below_a_prefix
 from tests.harness import running_gate
+from tests.programs import needs
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("nginx") is None and not os.environ.get("CI"), reason="NOT TESTED: nginx is not installed"
-)
+pytestmark = needs("nginx")
 
 HTML = {"Accept": "text/html"}
 

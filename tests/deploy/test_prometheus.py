@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import shutil
 import socket
@@ -22,14 +21,8 @@ from tests.deploy.files import DEPLOY, shipped
 from tests.deploy.plainyaml import read_yaml
 from tests.deploy.queries import RANGE, alert_queries, panel_queries
 from tests.harness import Running
+from tests.programs import needs
 
-PROMTOOL = shutil.which("promtool")
-PROMETHEUS = shutil.which("prometheus")
-# In CI a program that is missing is a failure.
-IS_CI = bool(os.environ.get("CI"))
-NOT_TESTED = "is not installed (apt-get install prometheus): alerts and dashboard are NOT TESTED"
-needs_promtool = pytest.mark.skipif(PROMTOOL is None and not IS_CI, reason=f"promtool {NOT_TESTED}")
-needs_prometheus = pytest.mark.skipif(PROMETHEUS is None and not IS_CI, reason=f"Prometheus {NOT_TESTED}")
 WORKFLOW = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "scraped"}},
@@ -65,7 +58,7 @@ def test_an_operators_own_file_stays() -> None:
     assert host["alerting"]["alertmanagers"] == [{"static_configs": [{"targets": ["127.0.0.1:9093"]}]}]
 
 
-@needs_promtool
+@needs("promtool")
 def test_the_pieces_fit_into_another_prometheus(tmp_path: Path) -> None:
     words = (DEPLOY / "prometheus" / "README.md").read_text(encoding="utf-8")
     pieces = re.findall(r"```yaml\n(rule_files.*?)```", words, re.DOTALL)[0]
@@ -73,7 +66,7 @@ def test_the_pieces_fit_into_another_prometheus(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(f"global:\n  scrape_interval: 30s\n{pieces}", encoding="utf-8")
 
     said = subprocess.run(
-        [str(PROMTOOL), "check", "config", str(tmp_path / "prometheus.yml")],
+        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")],
         capture_output=True,
         text=True,
         timeout=60,
@@ -93,12 +86,12 @@ def test_every_alert_says_how_urgent_it_is_and_what_to_do() -> None:
         assert f"| `{rule['alert']}` |" in words
 
 
-@needs_promtool
+@needs("promtool")
 @pytest.mark.parametrize("arguments", [("rules", "rules.yml"), ("config", "prometheus.yml")])
 def test_promtool_accepts(arguments: tuple[str, str]) -> None:
     kind, file = arguments
     said = subprocess.run(
-        [str(PROMTOOL), "check", kind, str(DEPLOY / "prometheus" / file)],
+        ["promtool", "check", kind, str(DEPLOY / "prometheus" / file)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -109,13 +102,13 @@ def test_promtool_accepts(arguments: tuple[str, str]) -> None:
     assert "SUCCESS" in said.stdout
 
 
-@needs_promtool
+@needs("promtool")
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     cases = tmp_path / "cases.yml"
     cases.write_text(json.dumps(_alert_cases()), encoding="utf-8")  # JSON is YAML
 
     said = subprocess.run(
-        [str(PROMTOOL), "test", "rules", str(cases)], capture_output=True, text=True, timeout=60, check=False
+        ["promtool", "test", "rules", str(cases)], capture_output=True, text=True, timeout=60, check=False
     )
 
     assert said.returncode == 0, said.stdout + said.stderr
@@ -171,7 +164,7 @@ async def _prometheus(folder: Path, target: str) -> AsyncIterator[str]:
     shutil.copy(DEPLOY / "prometheus" / "rules.yml", folder / "rules.yml")
     port = _free_port()
     process = await asyncio.create_subprocess_exec(
-        str(PROMETHEUS),
+        "prometheus",
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -200,7 +193,7 @@ async def _make_traffic(gate: Running) -> None:
             assert await gate.status("GET", "/history", "mallory") == 200
 
 
-@needs_prometheus
+@needs("prometheus")
 async def test_a_real_prometheus_answers_every_query(gate: Running, tmp_path: Path) -> None:
     target = gate.ops_url.removeprefix("http://")
     async with _prometheus(tmp_path, target) as server, aiohttp.ClientSession() as session:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from proxy.commands.main import app
 from proxy.config.units import parse_duration
 from tests.deploy.files import DEPLOY, shipped
 from tests.deploy.plainyaml import read_yaml
+from tests.programs import needs
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 USER_UNIT = DEPLOY / "systemd" / "user" / "comfygate.service"
@@ -111,7 +111,7 @@ def test_a_users_unit_runs_what_the_readme_makes() -> None:
     assert f"cp {USER_UNIT.relative_to(DEPLOY.parent)} ~/.config/systemd/user/\n" in README
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@needs("systemd-analyze")
 @pytest.mark.parametrize("unit", [*UNITS, USER_UNIT], ids=lambda unit: f"{unit.parent.name}-{unit.stem}")
 def test_systemd_understands_every_line(unit: Path, tmp_path: Path) -> None:
     # The programs are not installed here; everything else of the unit is.

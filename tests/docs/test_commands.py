@@ -23,14 +23,13 @@ from proxy.auth.api_keys import hash_key
 from standin import StandIn
 from tests.docs.refusals import ROOT
 from tests.docs.terminals import TIME_LIMIT_S, Block, answers, blocks_of, follow, terminal
+from tests.programs import needs
 
 # Dozens of commands, each a process of its own.
 WALK_LIMIT_S = 600
 PNG = b"\x89PNG\r\n\x1a\n"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32" or not shutil.which("curl") or not shutil.which("bash"), reason="needs bash and curl"
-)
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="commands of bash"), needs("bash", "curl")]
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -15,6 +14,7 @@ from policy.principal import Principal, Role, parse_tenant
 from proxy.config.limits import LimitsSettings
 from proxy.limits.effective_limits import Allotment
 from proxy.limits.redis_store import SharedStore
+from tests.programs import path_of
 
 # Slow machines must not look like a sick Redis where that is not the question.
 PATIENCE_S = 20.0
@@ -74,10 +74,7 @@ class RedisServer:
 
 @pytest.fixture
 async def redis() -> AsyncIterator[RedisServer]:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed (apt-get install redis-server): sharing limits is NOT TESTED")
-    server = RedisServer(program)
+    server = RedisServer(path_of("redis-server"))
     await server.start()
     yield server
     await server.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ from proxy import pages
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.policy.tenants import caller_of, request_of
+from tests.programs import needs
 
 CORE = "/extensions/core/noop.js"
 NAMESAKE = "/extensions/comfygate/account.js"
@@ -67,7 +67,7 @@ def test_all_that_the_script_leads_to_is_relative_to_itself() -> None:
     assert not re.search(r"https?://", script)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="NOT TESTED: node is not installed")
+@needs("node")
 def test_the_script_is_a_module(tmp_path: Path) -> None:
     module = tmp_path / "account.mjs"
     module.write_bytes(files(pages).joinpath("account.js").read_bytes())

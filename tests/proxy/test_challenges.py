@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import urllib.request
 
-import pytest
-
 from tests.harness import Running
+from tests.programs import needs
 
 
 async def test_curl_chooses_basic_when_it_is_asked(gate: Running) -> None:
@@ -20,7 +18,7 @@ async def test_curl_chooses_basic_when_it_is_asked(gate: Running) -> None:
     assert said.endswith(b" 200"), said
 
 
-@pytest.mark.skipif(shutil.which("wget") is None, reason="NOT TESTED: wget is not installed")
+@needs("wget")
 async def test_wget_answers_when_it_is_asked(gate: Running) -> None:
     process = await asyncio.create_subprocess_exec(
         "wget", "-q", "-O", "-", "--user=key", f"--password={gate.keys['alice']}", f"{gate.url}/queue",
