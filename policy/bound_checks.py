@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from policy.catalogue import InputSpec
+from policy.class_plan import BoundInput, ClassPlan
 from policy.constraints import BoundBudget, check_type
-from policy.plan import BoundInput, ClassPlan
 from policy.workflow import Fault, Findings, NodeReason, is_link, shorten
 
 MAX_FOLLOWED: Final = 100

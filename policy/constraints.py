@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policy.classes import Names, compile_names, is_glob
+from policy.name_patterns import Names, compile_names, is_glob
 from policy.settings import Budget, InputConstraint
 from policy.workflow import Fault, NodeReason, shorten
 

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from policy.bound_checks import BoundChecks
 from policy.catalogue import Catalogue
-from policy.compiled import OPEN, Policy, compile_policy
+from policy.class_plan import ClassPlan, InputPlan
+from policy.compiled_policy import OPEN, Policy, compile_policy
 from policy.document import parse_json
 from policy.graph import measure_depth
 from policy.literals import WRAPPER, find_literal_fault, find_undeclared_fault, unwrap
 from policy.outputs import BrokenLink, Runnable, find_runnable
 from policy.pinned import find_differences
-from policy.plan import ClassPlan, InputPlan
 from policy.salt import SALT
 from policy.undeclared import bind_budgets, bind_fields, bind_input, describe
 from policy.violation import Reason, Violation

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 from policy.catalogue import Catalogue, InputSpec, NodeClass, expand_inputs, list_options
-from policy.classes import compile_names, is_glob
-from policy.compiled import Policy, compile_policy, list_chain
+from policy.compiled_policy import Policy, compile_policy, list_chain
 from policy.constraints import bind_budget
+from policy.name_patterns import compile_names, is_glob
 from policy.settings import PolicySettings
 
 RISKY_INPUTS: Final = {

@@ -11,9 +11,9 @@ from enum import Enum, StrEnum
 from typing import Any, Final
 
 from policy.call import ClientCall, ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall, UpstreamPath
-from policy.caller import Request
 from policy.namespace import Folder
 from policy.principal import Principal, Scope
+from policy.rule_context import Request
 from policy.violation import Reason, Violation
 
 RequestRule = Callable[[Request], UpstreamCall | ClientReply]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from policy.catalogue import InputSpec
+from policy.class_plan import BoundInput, ClassPlan
 from policy.constraints import BoundBudget, bind_budget
-from policy.plan import BoundInput, ClassPlan
 
 MAX_REMEMBERED: Final = 1000
 """Names by class: they are the client's own."""

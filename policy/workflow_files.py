@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
-from policy.caller import Caller
 from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
+from policy.class_plan import takes_any_literal
 from policy.namespace import ROOT, Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
 from policy.path_texts import check_text, rewrite_texts
-from policy.plan import takes_any_literal
+from policy.rule_context import Caller
 from policy.salt import is_core, needs_salt, salt_nodes
 from policy.texts import Texts, fill_dates
 from policy.violation import Reason, Violation

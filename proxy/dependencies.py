@@ -10,11 +10,11 @@ from typing import Protocol
 from aiohttp import web
 
 from policy.call import ClientReply
-from policy.caller import Caller, Request
 from policy.judge import OPEN, Policy
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
 from policy.routes import Budget, Describes, Route
+from policy.rule_context import Caller, Request
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.cloudflare_access import CloudflareAccess
 from proxy.auth.csrf_cors import OriginRules

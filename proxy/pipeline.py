@@ -17,7 +17,6 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from policy.call import ClientCall, ClientReply, StreamedBody, UploadBody, UpstreamCall, UpstreamPath, parse_target
-from policy.caller import Request
 from policy.keyform import Presented
 from policy.namespace import Folder
 from policy.pictures import HEAD_BYTES, check_pixels
@@ -37,6 +36,7 @@ from policy.routes import (
     Unchanged,
     as_it_is,
 )
+from policy.rule_context import Request
 from policy.table import TABLE
 from policy.violation import Reason, Violation
 from proxy.auth.credentials import CREDENTIAL_PARAMETERS

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from policy.call import ClientReply, Opaque, UpstreamCall
-from policy.caller import Caller, Request
 from policy.catalogue import DYNAMIC_TYPES, NodeClass
 from policy.namespace import ROOT, check_path
+from policy.rule_context import Caller, Request
 from policy.salt import is_core
 from policy.violation import Reason, Violation
 from policy.workflow_files import FileUse, file_inputs

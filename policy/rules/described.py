@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from policy.caller import Caller, Request
 from policy.catalogue import NodeClass
-from policy.object_info import narrow_class
+from policy.narrowing import narrow_class
+from policy.rule_context import Caller, Request
 from policy.rules.catalog import describe_class
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import orjson
 
-from policy.caller import OwnJobs
 from policy.document import read_upstream_json
 from policy.namespace import ROOT, Namespace
+from policy.rule_context import OwnJobs
 from policy.rules import overtime
 from policy.rules.catalog import features_to_client
 from policy.rules.jobs import count_own

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from policy.call import ClientCall, Opaque, UpstreamCall, UpstreamPath, UpstreamText
-from policy.caller import Request
 from policy.namespace import Folder, check_file_name, parse_folder, split_annotation, split_path
+from policy.rule_context import Request
 from policy.violation import Reason, Violation
 
 _PREVIEW = re.compile(r"([a-z]{0,16})(?:;([0-9]{1,3}))?")

@@ -11,9 +11,9 @@ from typing import Any, Final
 import orjson
 
 from policy.call import ClientReply, Dialogue, JobNews, Opaque, Step, UpstreamCall, Work
-from policy.caller import OwnJobs, Request
 from policy.documents import Document, Kind, keep
 from policy.namespace import Namespace
+from policy.rule_context import OwnJobs, Request
 from policy.rules.jobs import (
     MAX_ENTRIES,
     MAX_READ_BYTES,

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, Final
 
 from policy.call import ClientReply, Dialogue, JobNews, Opaque, Step, UpstreamCall, UpstreamReply, Work
-from policy.caller import Caller, OwnJobs, Request
 from policy.documents import Document, Kind, joined, keep, named
 from policy.namespace import Namespace
+from policy.rule_context import Caller, OwnJobs, Request
 from policy.rules.overtime import mark_entry
 from policy.rules.results import entry_to_client, item_to_client, news_of
 from policy.violation import Reason, Violation

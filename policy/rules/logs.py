@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from policy.call import ClientReply
-from policy.caller import Request
+from policy.rule_context import Request
 from policy.rules.jobs import EMPTY
 
 LINE: Final = "The log of ComfyUI is shown to admins of the gate."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policy.caller import OwnJobs
+from policy.rule_context import OwnJobs
 
 KIND: Final = "JobTimeLimit"
 """The `exception_type` of such a job."""

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from policy.call import ClaimJob, ClientReply, Dialogue, JobNews, ReleaseJob, UpstreamReply, Work
-from policy.caller import Caller, Request
 from policy.catalogue import NodeClass
 from policy.document import parse_json
 from policy.judge import OPEN, JudgedPrompt, judge, judge_document
+from policy.rule_context import Caller, Request
 from policy.rules.jobs import json_call, keep_item
 from policy.rules.results import UNNAMED_CLIENT, scrub
 from policy.violation import Reason, Violation

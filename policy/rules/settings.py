@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from policy.call import ClientReply, Dialogue, Opaque, UpstreamCall, UpstreamReply
-from policy.caller import Request
+from policy.rule_context import Request
 from policy.rules.jobs import EMPTY, JSON_TYPE, passed
 from policy.rules.userdata import SETTINGS_FILE
 from policy.violation import Reason, Violation

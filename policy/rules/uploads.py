@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Any, Final
 
 from policy.call import Opaque, UploadBody, UpstreamCall
-from policy.caller import OwnJobs, Request
 from policy.document import parse_json
 from policy.keyform import NOTHING_PRESENTED, check_names
 from policy.namespace import (
@@ -27,6 +26,7 @@ from policy.namespace import (
     split_path,
 )
 from policy.pictures import check_pixels
+from policy.rule_context import OwnJobs, Request
 from policy.rules.media import DEFAULT_UPLOAD_TYPES, check_media
 from policy.violation import Reason, Violation
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from policy.call import ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall, UpstreamPath, UpstreamText
-from policy.caller import Request
 from policy.namespace import path_to_client
+from policy.rule_context import Request
 from policy.rules.jobs import passed
 from policy.violation import Reason, Violation
 

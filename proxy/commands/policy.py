@@ -11,7 +11,7 @@ import typer
 
 from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
-from policy.compiled import Policy
+from policy.compiled_policy import Policy
 from policy.judge import judge
 from policy.learn import explain
 from policy.learn import learn as derive

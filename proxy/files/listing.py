@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from policy.caller import OwnFiles
 from policy.namespace import Folder, Namespace, path_to_client
 from policy.principal import TenantId
+from policy.rule_context import OwnFiles
 from proxy.keyed_semaphore import Turns
 
 MAX_LISTED: Final = 10_000

@@ -14,8 +14,8 @@ import orjson
 from multidict import MultiMapping
 
 from policy.call import ClientReply
-from policy.caller import Request
 from policy.principal import TenantId
+from policy.rule_context import Request
 from proxy.keyed_semaphore import Turns
 
 MAX_KEPT: Final = 64

@@ -12,8 +12,8 @@ from typing import Final
 
 import aiohttp
 
-from policy.caller import OwnJobs
 from policy.namespace import Namespace
+from policy.rule_context import OwnJobs
 from policy.rules.events import Event, EventRules, status_frame, to_upstream
 from policy.rules.results import temp_files
 from proxy.jobs.history import cached_nodes

@@ -16,9 +16,9 @@ from typing import Final
 from aiohttp import WSCloseCode, web
 
 from policy.call import Opaque, UpstreamCall, UpstreamText
-from policy.caller import Caller, OwnJobs, Request
 from policy.namespace import Namespace
 from policy.principal import TenantId
+from policy.rule_context import Caller, OwnJobs, Request
 from policy.rules.recall import events_of
 from policy.rules.results import UNNAMED_CLIENT
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from policy.call import ClientCall, ClientReply, Dialogue, UpstreamCall, UpstreamReply, Work
-from policy.caller import Caller, OwnFiles, Request
 from policy.catalogue import Catalogue, read_catalogue
-from policy.classes import compile_names
 from policy.judge import Policy
+from policy.name_patterns import compile_names
 from policy.namespace import Namespace
 from policy.principal import Principal, Role, TenantId
+from policy.rule_context import Caller, OwnFiles, Request
 from policy.violation import Reason, Violation
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.call import ClaimedJob, UpstreamReply
-from policy.caller import Caller
 from policy.principal import Role
+from policy.rule_context import Caller
 from policy.rules.prompt import submit, submit_as_admin
 from policy.violation import Violation
 from tests.policy.names import HOSTILE, PIECES

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from policy.caller import Caller
 from policy.catalogue import NodeClass, read_catalogue
+from policy.rule_context import Caller
 from policy.salt import SALT, needs_salt
 from policy.violation import Reason, Violation
 from policy.workflow_files import FileUse, file_inputs, rewrite_nodes

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import WSMessage, WSMsgType
 
 from policy.call import ClientCall
-from policy.caller import Caller, Request
 from policy.namespace import Namespace
 from policy.principal import Role, TenantId
+from policy.rule_context import Caller, Request
 from proxy.http.request_record import Exchange
 from proxy.jobs.registry import Ledger
 from proxy.websocket import event_sessions, relay

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from policy.call import ClientReply, UpstreamCall
-from policy.caller import Caller, OwnFiles, Request
 from policy.catalogue import read_catalogue
+from policy.rule_context import Caller, OwnFiles, Request
 from policy.rules import catalog as rules
 from policy.rules.catalog import HIDDEN_FOLDERS
 from policy.violation import Reason

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from policy.call import ClientReply, JobNews, UpstreamReply
-from policy.caller import Request
 from policy.documents import Document, Kind
+from policy.rule_context import Request
 from policy.rules import joblist as rules
 from policy.rules.jobs import ABSENT_JOB
 from tests.policy.tenants import Jobs, caller_of, drive, reply_of, request_of, sent, uuid_of

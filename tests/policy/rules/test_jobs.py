@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from policy.call import ClientReply, UpstreamReply
-from policy.caller import Request
 from policy.documents import Document, Kind
+from policy.rule_context import Request
 from policy.rules import jobs as rules
 from policy.rules.jobs import ABSENT_JOB, BATCH, EMPTY, MAX_ENTRIES
 from policy.violation import Reason

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply, Work
-from policy.caller import Caller
 from policy.judge import JudgedPrompt
 from policy.principal import Role
+from policy.rule_context import Caller
 from policy.rules.prompt import node_errors_to_client, submit, submit_as_admin
 from policy.rules.results import UNNAMED_CLIENT
 from policy.salt import SALT

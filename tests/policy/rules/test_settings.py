@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from policy.call import ClientReply, UpstreamReply
-from policy.caller import Request
+from policy.rule_context import Request
 from policy.rules import settings as rules
 from policy.rules.jobs import EMPTY
 from policy.rules.settings import MAX_SETTINGS_BYTES

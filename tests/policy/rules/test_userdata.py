@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from policy.call import ClientReply, StreamedBody, UpstreamReply
-from policy.caller import Request
+from policy.rule_context import Request
 from policy.rules import userdata as rules
 from policy.rules.userdata import SETTINGS_FILE
 from policy.violation import Reason

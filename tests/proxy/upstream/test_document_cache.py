@@ -14,11 +14,11 @@ import pytest
 from multidict import CIMultiDict
 
 from policy.call import ClientCall
-from policy.caller import Caller, OwnFiles, Request
 from policy.catalogue import Catalogue
 from policy.judge import OPEN
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
+from policy.rule_context import Caller, OwnFiles, Request
 from proxy.jobs.registry import Ledger
 from proxy.upstream.document_cache import MAX_KEPT, Kept, Shelf, _make
 from tests.policy.tenants import NOW

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from policy.catalogue import Catalogue
-from policy.classes import Names, compile_names
+from policy.class_plan import ClassPlan, plan_class
 from policy.constraints import Constraints, compile_constraints
+from policy.name_patterns import Names, compile_names
 from policy.pinned import PinnedWorkflow, read_pinned
-from policy.plan import ClassPlan, plan_class
 from policy.settings import HARD_MAX_DEPTH, HARD_MAX_NODES, Budget, InputConstraint, PolicySettings
 
 MAX_REMEMBERED: Final = 10_000

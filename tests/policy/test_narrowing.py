@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from policy.catalogue import NodeClass, read_catalogue
-from policy.object_info import narrow_class, narrow_object_info
+from policy.narrowing import narrow_class, narrow_object_info
 from tests.policy.graphs import CATALOGUE, OBJECT_INFO, make_policy
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from policy.catalogue import read_catalogue
-from policy.classes import compile_names
-from policy.compiled import MAX_REMEMBERED, OPEN, Policy, compile_policy, list_chain
+from policy.compiled_policy import MAX_REMEMBERED, OPEN, Policy, compile_policy, list_chain
+from policy.name_patterns import compile_names
 from policy.settings import PolicySettings
 from tests.policy.graphs import CATALOGUE, OBJECT_INFO, PRESETS, make_prompt
 

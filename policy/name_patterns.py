@@ -54,7 +54,7 @@ def _translate(glob: str) -> str:
     """A regular expression that takes linear time.
 
     SECURITY: values of inputs are matched too, and they come from clients. Atomic groups never look back
-    (test_classes.py::test_globs_never_look_back).
+    (test_name_patterns.py::test_globs_never_look_back).
     """
     first, *rest = [
         "".join("." if character == "?" else re.escape(character) for character in part)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from policy.catalogue import AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT, Catalogue, NodeClass, expand_inputs
-from policy.compiled import Policy
+from policy.compiled_policy import Policy
 from policy.constraints import Constraint
 
 _SECTIONS = ("required", "optional")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.classes import Names, compile_names, is_glob
+from policy.name_patterns import Names, compile_names, is_glob
 
 PRESETS = {"core": frozenset({"KSampler", "VAEDecode"})}
 

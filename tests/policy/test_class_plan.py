@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from policy.catalogue import InputSpec, NodeClass, read_catalogue
+from policy.class_plan import MAX_VARIANTS, is_made_by_nodes, plan_class, takes_lists
 from policy.constraints import Constraints, compile_constraints
-from policy.plan import MAX_VARIANTS, is_made_by_nodes, plan_class, takes_lists
 from policy.settings import Budget, InputConstraint
 from tests.policy.graphs import CATALOGUE, OBJECT_INFO
 
