@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from policy.principal import Principal
-from proxy.auth.api_keys import KeyRing, generate_key, hash_key
+from proxy.auth.api_keys import ApiKeyStore, generate_key, hash_key
 from proxy.auth.authenticator import Authenticator
-from proxy.auth.jwt_issuers import Tokens
+from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.auth.sessions import Sessions
 from proxy.config.identity import JwtSettings, KeySettings
 
@@ -61,7 +61,9 @@ async def _run() -> None:
             await _report_tokens(algorithm, private, Path(folder), ring, sessions)
 
 
-async def _report_tokens(algorithm: str, private: PrivateKey, folder: Path, ring: KeyRing, sessions: Sessions) -> None:
+async def _report_tokens(
+    algorithm: str, private: PrivateKey, folder: Path, ring: ApiKeyStore, sessions: Sessions
+) -> None:
     public = private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -70,7 +72,7 @@ async def _report_tokens(algorithm: str, private: PrivateKey, folder: Path, ring
     settings = JwtSettings.model_validate(
         {"issuer": ISSUER, "audience": "comfygate", "algorithms": [algorithm], "public_key_file": file}
     )
-    tokens = Tokens({"bench": settings}, known_tenants=frozenset({"acme"}), resolve=lambda path: path)
+    tokens = JwtIssuers({"bench": settings}, known_tenants=frozenset({"acme"}), resolve=lambda path: path)
     authenticator = Authenticator(ring, sessions, tokens, None)
     await _report(f"{algorithm} token seen before", authenticator, _bearer(private, algorithm, 0))
     fresh = iter([_bearer(private, algorithm, number + 1) for number in range(ROUNDS * NEW_TOKENS)])
@@ -100,9 +102,9 @@ async def _time(name: str, call: Callable[[], Awaitable[Principal | None]], call
     print(f"{name:28} {statistics.median(rounds):8.1f} µs")
 
 
-def _many_keys(count: int) -> tuple[KeyRing, list[tuple[str, str]]]:
+def _many_keys(count: int) -> tuple[ApiKeyStore, list[tuple[str, str]]]:
     keys = [generate_key() for _ in range(count)]
-    return KeyRing(
+    return ApiKeyStore(
         KeySettings.model_validate({"id": key_id, "hash": hash_key(text), "tenant": "acme"}) for key_id, text in keys
     ), keys
 

@@ -23,9 +23,9 @@ from policy.principal import Principal, parse_tenant
 from policy.routes import Budget
 from proxy.config.limits import LimitsSettings, LoginLimitSettings
 from proxy.http.errors import LimitExceeded
-from proxy.limits.concurrency import Slots
-from proxy.limits.effective_limits import Allotment
-from proxy.limits.failed_logins import Logins
+from proxy.limits.concurrency import ConcurrencyLimits
+from proxy.limits.effective_limits import EffectiveLimits
+from proxy.limits.failed_logins import FailedLogins
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_store import SharedStore
 
@@ -36,7 +36,7 @@ _HUGE: Final = "1000000000/minute"
 Work = Callable[[], Awaitable[Any]]
 
 
-def _allotment(tenants: int = 1) -> Allotment:
+def _allotment(tenants: int = 1) -> EffectiveLimits:
     settings = LimitsSettings.model_validate(
         {
             "default": {"requests": _HUGE, "prompts": f"{_HUGE}; 2000000000/day", "queued_jobs": 1_000_000},
@@ -44,7 +44,7 @@ def _allotment(tenants: int = 1) -> Allotment:
         }
     )
     names = {f"t{index}": "default" for index in range(tenants)}
-    return Allotment(settings, names, {("t0", "with-limits"): "key"})
+    return EffectiveLimits(settings, names, {("t0", "with-limits"): "key"})
 
 
 async def measure(work: Work, count: int) -> tuple[float, float]:
@@ -93,7 +93,7 @@ async def bench_rates(store: SharedStore | None, count: int, title: str) -> None
 
 
 async def bench_slots(store: SharedStore | None, count: int, title: str) -> None:
-    slots = Slots(_allotment(), store)
+    slots = ConcurrencyLimits(_allotment(), store)
     tenant = parse_tenant("t0")
 
     async def claim_and_free() -> None:
@@ -131,7 +131,7 @@ async def bench_fairness(pending: int) -> None:
 
 async def bench_flood() -> None:
     """50,000 bad keys from 10,000 addresses, and a good caller among them."""
-    logins, limiter = Logins(LoginLimitSettings()), Limiter(_allotment())
+    logins, limiter = FailedLogins(LoginLimitSettings()), Limiter(_allotment())
     good = Principal("plain", parse_tenant("t0"))
     waits_ms: list[float] = []
     is_over = False

@@ -157,7 +157,7 @@ async def _gate(file: Path) -> None:
     lines = standard_error()
     set_up_logging(config.log, lines)
     gate = Gate(config, request_log("json", lines))
-    gate.pipeline = KnownPipeline(gate.services)
+    gate.pipeline = KnownPipeline(gate.dependencies)
     await gate.start()
     spare_collections()
     gate.audit.use_thread()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from policy.principal import Principal, parse_tenant
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import SUBMISSION, AuditTrail
 from proxy.observability.metrics import Metrics
@@ -21,44 +21,44 @@ TARGET_US: Final = 40.0
 _MIB: Final = 1024**2
 _ALICE: Final = Principal("0123abcd", parse_tenant("alice"))
 
-Make = Callable[[], Exchange]
+Make = Callable[[], RequestRecord]
 
 
-def _read() -> Exchange:
-    return _exchange("GET", "GET /view", 200)
+def _read() -> RequestRecord:
+    return _record("GET", "GET /view", 200)
 
 
-def _refused() -> Exchange:
-    exchange = _exchange("GET", "unlisted", 404)
-    exchange.reason = "route-unlisted"
-    return exchange
+def _refused() -> RequestRecord:
+    record = _record("GET", "unlisted", 404)
+    record.reason = "route-unlisted"
+    return record
 
 
-def _submission() -> Exchange:
-    exchange = _exchange("POST", SUBMISSION, 200)
+def _submission() -> RequestRecord:
+    record = _record("POST", SUBMISSION, 200)
     classes = ["CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage", "KSampler", "SaveImage", "VAEDecode"]
-    exchange.notes = {
+    record.notes = {
         "prompt_id": "11111111-2222-3333-4444-555555555555",
         "workflow": "5" * 16,
         "classes": classes,
     }
-    return exchange
+    return record
 
 
-def _exchange(method: str, route: str, status: int) -> Exchange:
-    exchange = Exchange(method, "0123456789abcdef", "203.0.113.7", "0123456789abcdef-FRA", route, _ALICE, status)
-    exchange.received_bytes, exchange.sent_bytes, exchange.upstream_s = 2000, 400_000, 0.002
-    return exchange
+def _record(method: str, route: str, status: int) -> RequestRecord:
+    record = RequestRecord(method, "0123456789abcdef", "203.0.113.7", "0123456789abcdef-FRA", route, _ALICE, status)
+    record.received_bytes, record.sent_bytes, record.upstream_s = 2000, 400_000, 0.002
+    return record
 
 
 def cpu_us(recorder: Recorder, make: Make, calls: int) -> float:
-    """Of one exchange written down: user and system time of this process, without making the exchange; the least of several rounds."""
+    """Of one request written down: user and system time of this process, without making the record; the least of several rounds."""
     rounds = []
     for _ in range(ROUNDS):
-        exchanges = [make() for _ in range(calls)]
+        records = [make() for _ in range(calls)]
         began_s = time.process_time()
-        for exchange in exchanges:
-            recorder.record(exchange)
+        for record in records:
+            recorder.record(record)
         rounds.append((time.process_time() - began_s) / calls * 1e6)
     return min(rounds)
 

@@ -92,8 +92,8 @@ class UpstreamReply:
 
 
 @dataclass(frozen=True, slots=True)
-class JobNews:
-    """What an answer tells of a job of the tenant's: the ledger must know it before the client can act on it."""
+class JobUpdate:
+    """What an answer tells of a job of the tenant's: the registry must know it before the client can act on it."""
 
     prompt_id: str
     temp_files: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class ClientReply:
     body: Any = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
-    news: tuple[JobNews, ...] = field(default=(), compare=False)
+    updates: tuple[JobUpdate, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +157,8 @@ class Work:
     size: int
 
 
-Step = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | ReleaseJob | Work
-Dialogue = Generator[Step, Any, ClientReply]
+Effect = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | ReleaseJob | Work
+RuleGenerator = Generator[Effect, Any, ClientReply]
 """A rule that needs several answers: it yields a step, is sent the answer (an UpstreamReply, a list of them, a ClaimedJob, None), and returns the reply.
 
 Several calls in a tuple are sent at once. So a rule stays pure, and its test has no event loop.

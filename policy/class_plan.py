@@ -80,7 +80,7 @@ class ClassPlan:
     output_count: int
     is_constant: bool
     fixed: InputPlan | None
-    choosers: tuple[tuple[str, frozenset[str]], ...]
+    dynamic_inputs: tuple[tuple[str, frozenset[str]], ...]
     variants: dict[tuple[Any, ...], InputPlan] = field(default_factory=dict)
     undeclared: dict[str, BoundInput | None] = field(default_factory=dict)
     factors: frozenset[str] = frozenset()
@@ -91,7 +91,7 @@ class ClassPlan:
             return self.fixed
         choice = tuple(
             (value if type(value := given.get(name)) is str and value in keys else None) if keys else name in given
-            for name, keys in self.choosers
+            for name, keys in self.dynamic_inputs
         )
         plan = self.variants.get(choice)
         if plan is None:
@@ -103,9 +103,9 @@ class ClassPlan:
 
 def plan_class(node_class: NodeClass, constraints: Constraints, budgets: Mapping[str, Budget]) -> ClassPlan:
     is_dynamic = any(spec.type in DYNAMIC_TYPES for spec in node_class.inputs.values())
-    choosers: dict[str, frozenset[str]] = {}
+    dynamic_inputs: dict[str, frozenset[str]] = {}
     for name, spec in node_class.inputs.items():
-        _collect_choosers(choosers, name, spec)
+        _collect_choosers(dynamic_inputs, name, spec)
     fixed = None if is_dynamic else plan_inputs(node_class, node_class.inputs, constraints, budgets)
     return ClassPlan(
         node_class=node_class,
@@ -119,25 +119,25 @@ def plan_class(node_class: NodeClass, constraints: Constraints, budgets: Mapping
             and "value" in fixed.specs
         ),
         fixed=fixed,
-        choosers=tuple(choosers.items()),
+        dynamic_inputs=tuple(dynamic_inputs.items()),
         factors=frozenset(name.rpartition(".")[2] for budget in budgets.values() for name, _ in budget.factors),
     )
 
 
-def _collect_choosers(choosers: dict[str, frozenset[str]], name: str, spec: InputSpec) -> None:
+def _collect_choosers(dynamic_inputs: dict[str, frozenset[str]], name: str, spec: InputSpec) -> None:
     """Inputs whose value decides what other inputs there are: choices with their keys, and slots with none."""
     if spec.type == DYNAMIC_COMBO:
         options = list_options(spec)
-        choosers[name] = choosers.get(name, frozenset()) | {option["key"] for option in options}
+        dynamic_inputs[name] = dynamic_inputs.get(name, frozenset()) | {option["key"] for option in options}
         sections = [option.get("inputs") for option in options]
     elif spec.type == DYNAMIC_SLOT:
-        choosers[name] = frozenset()
+        dynamic_inputs[name] = frozenset()
         sections = [spec.options.get("inputs")]
     else:
         return
     for section in sections:
         for inner in read_inputs(section) or ():
-            _collect_choosers(choosers, f"{name}.{inner.name}", inner)
+            _collect_choosers(dynamic_inputs, f"{name}.{inner.name}", inner)
 
 
 def plan_inputs(

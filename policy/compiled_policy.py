@@ -8,7 +8,7 @@ from typing import Any, Final
 from policy.catalogue import Catalogue
 from policy.class_plan import ClassPlan, plan_class
 from policy.constraints import Constraints, compile_constraints
-from policy.name_patterns import Names, compile_names
+from policy.name_patterns import NamePatterns, compile_patterns
 from policy.pinned import PinnedWorkflow, read_pinned
 from policy.settings import HARD_MAX_DEPTH, HARD_MAX_NODES, Budget, InputConstraint, PolicySettings
 
@@ -22,8 +22,8 @@ class Policy:
         self,
         name: str,
         *,
-        allow: Names,
-        deny: Names | None = None,
+        allow: NamePatterns,
+        deny: NamePatterns | None = None,
         constraints: Constraints | None = None,
         budgets: Mapping[str, Budget] | None = None,
         pinned: tuple[PinnedWorkflow, ...] = (),
@@ -34,7 +34,7 @@ class Policy:
     ) -> None:
         self.name = name
         self.allow = allow
-        self.deny = deny or Names(frozenset())
+        self.deny = deny or NamePatterns(frozenset())
         self.constraints = constraints or Constraints({}, ())
         self.budgets: Mapping[str, Budget] = budgets or {}
         self.pinned = pinned
@@ -75,7 +75,7 @@ class Policy:
         return plan
 
 
-OPEN: Final = Policy("open", allow=compile_names(["*"]), max_nodes=HARD_MAX_NODES, max_depth=HARD_MAX_DEPTH)
+ADMIN_POLICY: Final = Policy("open", allow=compile_patterns(["*"]), max_nodes=HARD_MAX_NODES, max_depth=HARD_MAX_DEPTH)
 """For admins: every class and value, and every check that protects ComfyUI itself."""
 
 
@@ -98,12 +98,12 @@ def compile_policy(
     try:
         pinned = tuple(read_pinned(pin, pinned_documents) for link in chain for pin in link.workflows)
         listed = [*(entry for link in chain for entry in link.allow)]
-        allow = compile_names(listed, presets)
-        allow = Names(allow.exact.union(*(pin.classes for pin in pinned)), allow.pattern)
+        allow = compile_patterns(listed, presets)
+        allow = NamePatterns(allow.exact.union(*(pin.classes for pin in pinned)), allow.pattern)
         return Policy(
             name,
             allow=allow,
-            deny=compile_names([entry for link in chain for entry in link.deny], presets),
+            deny=compile_patterns([entry for link in chain for entry in link.deny], presets),
             constraints=compile_constraints(inputs),
             budgets=budgets,
             pinned=pinned,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from policy.name_patterns import Names, compile_names, is_glob
+from policy.name_patterns import NamePatterns, compile_patterns, is_glob
 from policy.settings import Budget, InputConstraint
 from policy.workflow import Fault, NodeReason, shorten
 
@@ -21,7 +21,7 @@ _TYPE_WORDS = {"INT": "a whole number", "FLOAT": "a number", "STRING": "text", "
 class Values:
     """A compiled `allow` or `deny` of an input. Text, numbers and booleans never equal one another: `true` is not 1."""
 
-    texts: Names
+    texts: NamePatterns
     numbers: frozenset[int | float]
     booleans: frozenset[bool]
     words: str
@@ -46,17 +46,17 @@ def compile_values(values: Iterable[Any]) -> Values:
     listed = tuple(values)
     texts = [value for value in listed if isinstance(value, str)]
     return Values(
-        texts=compile_names(texts) if "" not in texts else _with_empty(texts),
+        texts=compile_patterns(texts) if "" not in texts else _with_empty(texts),
         numbers=frozenset(value for value in listed if type(value) in (int, float)),
         booleans=frozenset(value for value in listed if type(value) is bool),
         words=_list_words(listed),
     )
 
 
-def _with_empty(texts: list[str]) -> Names:
+def _with_empty(texts: list[str]) -> NamePatterns:
     """An empty text is a value like others, other than an empty name."""
-    names = compile_names(text for text in texts if text)
-    return Names(names.exact | {""}, names.pattern)
+    names = compile_patterns(text for text in texts if text)
+    return NamePatterns(names.exact | {""}, names.pattern)
 
 
 def _list_words(listed: tuple[Any, ...]) -> str:
@@ -118,7 +118,7 @@ def compile_constraint(key: str, settings: InputConstraint) -> Constraint:
 
 def _exactly(value: Any) -> Values:
     if isinstance(value, str):  # a constant is no glob
-        return Values(Names(frozenset({value})), frozenset(), frozenset(), shorten(value))
+        return Values(NamePatterns(frozenset({value})), frozenset(), frozenset(), shorten(value))
     return compile_values((value,))
 
 
@@ -150,7 +150,7 @@ class Constraints:
     """All lines of one policy: by exact `Class.input`, and globs over it, as `*.steps`."""
 
     exact: Mapping[str, Constraint]
-    globs: tuple[tuple[Names, Constraint], ...]
+    globs: tuple[tuple[NamePatterns, Constraint], ...]
 
     def __bool__(self) -> bool:
         return bool(self.exact or self.globs)
@@ -165,7 +165,7 @@ class Constraints:
 
 def compile_constraints(settings: Mapping[str, InputConstraint]) -> Constraints:
     exact = {key: compile_constraint(key, line) for key, line in settings.items()}
-    globs = tuple((compile_names([key]), line) for key, line in exact.items() if is_glob(key))
+    globs = tuple((compile_patterns([key]), line) for key, line in exact.items() if is_glob(key))
     return Constraints(exact, globs)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from policy.bound_checks import BoundChecks
 from policy.catalogue import Catalogue
 from policy.class_plan import ClassPlan, InputPlan
-from policy.compiled_policy import OPEN, Policy, compile_policy
+from policy.compiled_policy import ADMIN_POLICY, Policy, compile_policy
 from policy.document import parse_json
 from policy.graph import measure_depth
 from policy.literals import WRAPPER, find_literal_fault, find_undeclared_fault, unwrap
@@ -32,7 +32,7 @@ from policy.workflow import (
     refuse,
 )
 
-__all__ = ["OPEN", "JudgedPrompt", "Policy", "compile_policy", "judge", "judge_document"]
+__all__ = ["ADMIN_POLICY", "JudgedPrompt", "Policy", "compile_policy", "judge", "judge_document"]
 
 MAX_LISTED: Final = 20
 _ANY_OUTPUT: Final = 1 << 62
@@ -178,7 +178,7 @@ class _Judging:
             inputs = node["inputs"]
             input_plan = plan.fixed
             if input_plan is None:
-                for name, _ in plan.choosers:
+                for name, _ in plan.dynamic_inputs:
                     if type(choice := inputs.get(name)) is dict and WRAPPER in choice:
                         inputs[name] = unwrap(choice, False)
                 input_plan = plan.inputs_for(inputs)

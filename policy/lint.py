@@ -10,7 +10,7 @@ from typing import Any, Final
 from policy.catalogue import Catalogue, InputSpec, NodeClass, expand_inputs, list_options
 from policy.compiled_policy import Policy, compile_policy, list_chain
 from policy.constraints import bind_budget
-from policy.name_patterns import compile_names, is_glob
+from policy.name_patterns import compile_patterns, is_glob
 from policy.settings import PolicySettings
 
 RISKY_INPUTS: Final = {
@@ -102,7 +102,7 @@ class _Linting:
             if entry.startswith("@") or entry in self.catalogue.classes:
                 continue
             if is_glob(entry):
-                if not any(compile_names([entry]).has(name) for name in self.catalogue.classes):
+                if not any(compile_patterns([entry]).has(name) for name in self.catalogue.classes):
                     yield Finding(Code.GLOB_MATCHES_NOTHING, key, f"{entry!r} matches no class that ComfyUI has.")
             elif entry in replacements:
                 new = _read_replacement(replacements[entry])
@@ -116,7 +116,7 @@ class _Linting:
         key = f"{self.key}.deny"
         for entry in (entry for link in self.chain for entry in link.deny):
             if not entry.startswith("@") and not any(
-                compile_names([entry]).has(name) for name in self.catalogue.classes
+                compile_patterns([entry]).has(name) for name in self.catalogue.classes
             ):
                 yield Finding(Code.DENY_MATCHES_NOTHING, key, f"{entry!r} matches no class that ComfyUI has.")
         for entry in (entry for link in self.chain for entry in link.allow):
@@ -149,7 +149,7 @@ class _Linting:
             for item in list_every_input(node_class)
         }
         for line in self.policy.constraints.exact:
-            pattern = compile_names([line])
+            pattern = compile_patterns([line])
             if any(pattern.has(name) for name in every):
                 continue
             key = f'{self.key}.inputs."{line}"'

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class NamePatterns:
     """A compiled list. In a glob `*` stands for any characters and `?` for one; brackets are ordinary, since class names have them."""
 
     exact: frozenset[str]
@@ -22,7 +22,7 @@ def is_glob(text: str) -> bool:
     return "*" in text or "?" in text
 
 
-def compile_names(entries: Iterable[str], presets: Mapping[str, frozenset[str]] | None = None) -> Names:
+def compile_patterns(entries: Iterable[str], presets: Mapping[str, frozenset[str]] | None = None) -> NamePatterns:
     """Compiles exact names, globs and, where `presets` are given, `@preset`s.
 
     Raises ValueError for an empty entry, for spaces around one, and for an unknown preset.
@@ -39,7 +39,7 @@ def compile_names(entries: Iterable[str], presets: Mapping[str, frozenset[str]] 
         if is_glob(entry):
             globs.append(_translate(entry))
     pattern = re.compile("|".join(globs), re.DOTALL) if globs else None
-    return Names(frozenset(exact), pattern)
+    return NamePatterns(frozenset(exact), pattern)
 
 
 def _read_preset(entry: str, presets: Mapping[str, frozenset[str]]) -> frozenset[str]:

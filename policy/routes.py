@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Final
 
-from policy.call import ClientCall, ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall, UpstreamPath
+from policy.call import ClientCall, ClientReply, Opaque, RuleGenerator, StreamedBody, UpstreamCall, UpstreamPath
 from policy.namespace import Folder
 from policy.principal import Principal, Scope
-from policy.rule_context import Request
+from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
 
-RequestRule = Callable[[Request], UpstreamCall | ClientReply]
-ReplyRule = Callable[[Any, Request], Any]
-DialogueRule = Callable[[Request], Dialogue]
+RequestRule = Callable[[RuleInput], UpstreamCall | ClientReply]
+ReplyRule = Callable[[Any, RuleInput], Any]
+DialogueRule = Callable[[RuleInput], RuleGenerator]
 
 
 class Body(Enum):
@@ -26,7 +26,7 @@ class Body(Enum):
 
     NONE = "none"
     JSON = "json"
-    LENIENT = "lenient"
+    OPTIONAL_JSON = "lenient"
     """JSON, or anything else, which means nothing: so ComfyUI reads an interrupt."""
     RAW = "raw"
     """Bounded bytes, for the rule that judges their very spelling."""
@@ -76,26 +76,26 @@ class Caching(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
+class PassThrough:
     """The call goes on as it is: for what is shared and read-only."""
 
 
 @dataclass(frozen=True, slots=True)
-class AdminsOnly:
+class AdminOnly:
     """Refused to tenants; an admin's call goes on as it is."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Deny:
     """Refused to everybody."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Asks:
+class MultiCall:
     """A rule that talks with ComfyUI before it answers. is_exclusive: it reads, changes and writes, so one at a time per tenant."""
 
     rule: DialogueRule
@@ -103,7 +103,7 @@ class Asks:
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrites:
+class Rewrite:
     """A rule that makes one call of the client's. reply: None streams ComfyUI's answer as it is.
 
     on_disk: which file the answer is, for a gate that sees ComfyUI's folders; None when only ComfyUI can make it. source: which
@@ -112,29 +112,29 @@ class Rewrites:
 
     request: RequestRule
     reply: ReplyRule | None
-    on_disk: Callable[[Request], tuple[Folder, UpstreamPath] | None] | None = None
-    source: Callable[[Request], tuple[Folder, UpstreamPath] | None] | None = None
+    on_disk: Callable[[RuleInput], tuple[Folder, UpstreamPath] | None] | None = None
+    source: Callable[[RuleInput], tuple[Folder, UpstreamPath] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Relays:
+class RelayWebSocket:
     """The upgrade of a WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
-class Describes:
+class CachedReply:
     """A document made of the catalogue, the policy and the tenant's files alone, so that it can be kept until one of them changes.
 
     picks: the parameter that names the one member of it that is asked for, `{}` when there is none.
     """
 
-    rule: Callable[[Request], Mapping[str, Any]]
+    rule: Callable[[RuleInput], Mapping[str, Any]]
     picks: str | None = None
 
 
-TenantRule = Unchanged | AdminsOnly | Refused | Asks | Rewrites | Describes | Relays
+TenantRule = PassThrough | AdminOnly | Deny | MultiCall | Rewrite | CachedReply | RelayWebSocket
 
-UNCHANGED: Final = Unchanged()
+UNCHANGED: Final = PassThrough()
 QUICK_S: Final = 30.0
 """ComfyUI answers a read within this, also while it blocks on /object_info or a large history."""
 SMALL_JSON_BYTES: Final = 1024**2
@@ -169,7 +169,7 @@ class Route:
     budget: Budget = Budget.READ
     caching: Caching = Caching.PRIVATE
     time_limit_s: float = QUICK_S
-    slashed: frozenset[str] = frozenset()
+    may_contain_slash: frozenset[str] = frozenset()
     needs_catalogue: bool = False
     """The rule judges or shows node classes, so it waits until ComfyUI has described them."""
     stores: bool = False
@@ -202,9 +202,9 @@ class Route:
         rule = self.admin if principal.is_admin else self.tenant
         if self.needs not in principal.scopes:
             raise Violation(Reason.SCOPE_MISSING, f"This credential lacks the scope {self.needs}.", self.needs)
-        if isinstance(rule, Refused):
+        if isinstance(rule, Deny):
             raise Violation(Reason.ROUTE_REFUSED, f"This route is refused: {rule.why}.")
-        if isinstance(rule, AdminsOnly):
+        if isinstance(rule, AdminOnly):
             raise Violation(Reason.ADMINS_ONLY, f"This route is for admins: {rule.why}.")
         return rule
 
@@ -239,7 +239,7 @@ class RouteTable:
         if found is not None or not segments:
             return found
         for pattern, home, route in self._patterns.get((method, segments[0]), ()):
-            parameters = _bind(pattern, segments, route.slashed)
+            parameters = _bind(pattern, segments, route.may_contain_slash)
             if parameters is not None:
                 skip = len(pattern) - len(route.template)
                 return Match(route, home + segments[skip:], parameters)
@@ -255,12 +255,12 @@ class RouteTable:
         return ("GET", "HEAD", *found[1:]) if found[:1] == ["GET"] else tuple(found)
 
 
-def unchanged(request: Request) -> UpstreamCall:
+def unchanged(request: RuleInput) -> UpstreamCall:
     """The same path and query, minus credentials, which the pipeline took out: what UNCHANGED means."""
-    return as_it_is(request.call, has_body=False)
+    return forward_call(request.call, has_body=False)
 
 
-def as_it_is(call: ClientCall, *, has_body: bool) -> UpstreamCall:
+def forward_call(call: ClientCall, *, has_body: bool) -> UpstreamCall:
     return UpstreamCall(
         call.method,
         tuple(Opaque(segment) for segment in call.segments),
@@ -273,7 +273,9 @@ def _prefix_segments(prefix: str) -> tuple[str, ...]:
     return tuple(part for part in prefix.split("/") if part)
 
 
-def _bind(pattern: tuple[str, ...], segments: tuple[str, ...], slashed: frozenset[str]) -> dict[str, str] | None:
+def _bind(
+    pattern: tuple[str, ...], segments: tuple[str, ...], may_contain_slash: frozenset[str]
+) -> dict[str, str] | None:
     parameters: dict[str, str] = {}
     for index, part in enumerate(pattern):
         if part.endswith("...}"):
@@ -286,7 +288,7 @@ def _bind(pattern: tuple[str, ...], segments: tuple[str, ...], slashed: frozense
             return None
         if part.startswith("{"):
             name = part[1:-1]
-            if "/" in segments[index] and name not in slashed:
+            if "/" in segments[index] and name not in may_contain_slash:
                 return None
             parameters[name] = segments[index]
         elif part != segments[index]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OwnJobs(Protocol):
-    """The tenant's own jobs, as the ledger knows them. Ids are in the order in which ComfyUI got them, oldest first."""
+    """The tenant's own jobs, as the registry knows them. Ids are in the order in which ComfyUI got them, oldest first."""
 
     def owns(self, prompt_id: str) -> bool: ...
 
@@ -57,7 +57,7 @@ class OwnFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class RuleContext:
     """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/".
 
     upload_types: kinds of files that may be uploaded, as the configuration names them. now: the local time, for dates in names. has_account_menu: the web UI
@@ -79,11 +79,11 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RuleInput:
     """What a rule judges: the call, its JSON document where the row reads one (raw too, for rules that judge the spelling), and who sent it."""
 
     call: ClientCall
-    caller: Caller
+    context: RuleContext
     document: Any = None
     raw: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -8,16 +8,16 @@ from policy.principal import Scope
 from policy.routes import (
     PATIENT_S,
     UNCHANGED,
-    AdminsOnly,
-    Asks,
+    AdminOnly,
     Body,
     Budget,
+    CachedReply,
     Caching,
-    Describes,
+    Deny,
+    MultiCall,
     Prefix,
-    Refused,
-    Relays,
-    Rewrites,
+    RelayWebSocket,
+    Rewrite,
     Route,
     RouteTable,
     TenantRule,
@@ -30,7 +30,7 @@ SUBMIT, READ_JOBS = Scope.JOBS_SUBMIT, Scope.JOBS_READ
 READ_FILES, WRITE_FILES = Scope.FILES_READ, Scope.FILES_WRITE
 CATALOG = Scope.CATALOG_READ
 
-_ASSETS = AdminsOnly("ComfyUI's asset store cannot be kept apart between tenants")
+_ASSETS = AdminOnly("ComfyUI's asset store cannot be kept apart between tenants")
 _NAMED_FILE = frozenset({"file"})
 
 
@@ -60,31 +60,31 @@ def _asset(method: str, path: str) -> Route:
 
 
 EXECUTION = (
-    _poll("/prompt", Rewrites(jobs.count, jobs.show_own_count)),
+    _poll("/prompt", Rewrite(jobs.count, jobs.show_own_count)),
     _row(
         "POST",
         "/prompt",
         SUBMIT,
-        Asks(prompt.submit),
-        admin=Asks(prompt.submit_as_admin),
+        MultiCall(prompt.submit),
+        admin=MultiCall(prompt.submit_as_admin),
         body=Body.RAW,
         budget=Budget.SUBMIT,
         stores=True,
         time_limit_s=PATIENT_S,
         needs_catalogue=True,
     ),
-    _poll("/queue", Asks(jobs.queue), is_large=True),
-    _row("POST", "/queue", SUBMIT, Asks(jobs.edit_queue), body=Body.JSON),
-    _row("POST", "/interrupt", SUBMIT, Asks(jobs.interrupt), body=Body.LENIENT),
-    _row("POST", "/free", SUBMIT, AdminsOnly("it unloads models for every tenant"), body=Body.JSON),
-    _poll("/history", Asks(jobs.history), time_limit_s=PATIENT_S, is_large=True),
-    _poll("/history/{prompt_id}", Asks(jobs.history_of), is_large=True),
-    _row("POST", "/history", SUBMIT, Asks(jobs.edit_history), body=Body.JSON),
-    _poll("/jobs", Asks(joblist.list_jobs), prefix=Prefix.JOBS, time_limit_s=PATIENT_S, is_large=True),
-    _poll("/jobs/{job_id}", Asks(joblist.job), prefix=Prefix.JOBS, is_large=True),
-    _row("POST", "/jobs/cancel", SUBMIT, Asks(joblist.cancel_many), prefix=Prefix.JOBS, body=Body.JSON),
-    _row("POST", "/jobs/{job_id}/cancel", SUBMIT, Asks(joblist.cancel), prefix=Prefix.JOBS),
-    _poll("/ws", Relays(), admin=Relays()),
+    _poll("/queue", MultiCall(jobs.queue), is_large=True),
+    _row("POST", "/queue", SUBMIT, MultiCall(jobs.edit_queue), body=Body.JSON),
+    _row("POST", "/interrupt", SUBMIT, MultiCall(jobs.interrupt), body=Body.OPTIONAL_JSON),
+    _row("POST", "/free", SUBMIT, AdminOnly("it unloads models for every tenant"), body=Body.JSON),
+    _poll("/history", MultiCall(jobs.history), time_limit_s=PATIENT_S, is_large=True),
+    _poll("/history/{prompt_id}", MultiCall(jobs.history_of), is_large=True),
+    _row("POST", "/history", SUBMIT, MultiCall(jobs.edit_history), body=Body.JSON),
+    _poll("/jobs", MultiCall(joblist.list_jobs), prefix=Prefix.JOBS, time_limit_s=PATIENT_S, is_large=True),
+    _poll("/jobs/{job_id}", MultiCall(joblist.job), prefix=Prefix.JOBS, is_large=True),
+    _row("POST", "/jobs/cancel", SUBMIT, MultiCall(joblist.cancel_many), prefix=Prefix.JOBS, body=Body.JSON),
+    _row("POST", "/jobs/{job_id}/cancel", SUBMIT, MultiCall(joblist.cancel), prefix=Prefix.JOBS),
+    _poll("/ws", RelayWebSocket(), admin=RelayWebSocket()),
 )
 
 FILES = (
@@ -92,7 +92,7 @@ FILES = (
         "POST",
         "/upload/image",
         WRITE_FILES,
-        Rewrites(uploads.upload_image, uploads.uploaded),
+        Rewrite(uploads.upload_image, uploads.uploaded),
         body=Body.STREAM,
         budget=Budget.UPLOAD,
         stores=True,
@@ -102,7 +102,7 @@ FILES = (
         "POST",
         "/upload/mask",
         WRITE_FILES,
-        Rewrites(uploads.upload_mask, uploads.uploaded),
+        Rewrite(uploads.upload_mask, uploads.uploaded),
         makes_picture=always,
         body=Body.STREAM,
         budget=Budget.UPLOAD,
@@ -113,71 +113,71 @@ FILES = (
         "GET",
         "/view",
         READ_FILES,
-        Rewrites(files.view, None, files.find_plain, files.find_source),
+        Rewrite(files.view, None, files.find_plain, files.find_source),
         makes_picture=files.makes_picture,
         caching=Caching.REVALIDATE,
         time_limit_s=PATIENT_S,
     ),
-    _shared("/view_metadata/{folder_name}", Rewrites(catalog.view_metadata, None)),
+    _shared("/view_metadata/{folder_name}", Rewrite(catalog.view_metadata, None)),
     _row(
         "GET",
         "/internal/files/{directory_type}",
         READ_FILES,
-        Rewrites(catalog.files_of, catalog.list_files),
+        Rewrite(catalog.files_of, catalog.list_files),
         prefix=Prefix.BARE,
         needs_files=True,
     ),
 )
 
 USERS = (
-    _row("GET", "/users", READ_FILES, Rewrites(userdata.users, None)),
-    _row("POST", "/users", WRITE_FILES, AdminsOnly("tenants are made in config.toml"), body=Body.JSON),
-    _row("GET", "/settings", READ_FILES, Asks(settings.get_all)),
-    _row("GET", "/settings/{id}", READ_FILES, Asks(settings.get_one)),
-    _row("POST", "/settings", WRITE_FILES, Asks(settings.set_all, is_exclusive=True), body=Body.JSON),
-    _row("POST", "/settings/{id}", WRITE_FILES, Asks(settings.set_one, is_exclusive=True), body=Body.JSON),
-    _row("GET", "/userdata", READ_FILES, Asks(userdata.list_directory)),
-    _row("GET", "/v2/userdata", READ_FILES, Asks(userdata.list_tree)),
-    _row("GET", "/userdata/{file}", READ_FILES, Rewrites(userdata.read, None), slashed=_NAMED_FILE),
+    _row("GET", "/users", READ_FILES, Rewrite(userdata.users, None)),
+    _row("POST", "/users", WRITE_FILES, AdminOnly("tenants are made in config.toml"), body=Body.JSON),
+    _row("GET", "/settings", READ_FILES, MultiCall(settings.get_all)),
+    _row("GET", "/settings/{id}", READ_FILES, MultiCall(settings.get_one)),
+    _row("POST", "/settings", WRITE_FILES, MultiCall(settings.set_all, is_exclusive=True), body=Body.JSON),
+    _row("POST", "/settings/{id}", WRITE_FILES, MultiCall(settings.set_one, is_exclusive=True), body=Body.JSON),
+    _row("GET", "/userdata", READ_FILES, MultiCall(userdata.list_directory)),
+    _row("GET", "/v2/userdata", READ_FILES, MultiCall(userdata.list_tree)),
+    _row("GET", "/userdata/{file}", READ_FILES, Rewrite(userdata.read, None), may_contain_slash=_NAMED_FILE),
     _row(
         "POST",
         "/userdata/{file}",
         WRITE_FILES,
-        Rewrites(userdata.write, userdata.saved),
+        Rewrite(userdata.write, userdata.saved),
         body=Body.STREAM,
         budget=Budget.UPLOAD,
         stores=True,
-        slashed=_NAMED_FILE,
+        may_contain_slash=_NAMED_FILE,
     ),
-    _row("DELETE", "/userdata/{file}", WRITE_FILES, Rewrites(userdata.delete, None), slashed=_NAMED_FILE),
+    _row("DELETE", "/userdata/{file}", WRITE_FILES, Rewrite(userdata.delete, None), may_contain_slash=_NAMED_FILE),
     _row(
         "POST",
         "/userdata/{file}/move/{dest}",
         WRITE_FILES,
-        Rewrites(userdata.move, userdata.saved),
-        slashed=frozenset({"file", "dest"}),
+        Rewrite(userdata.move, userdata.saved),
+        may_contain_slash=frozenset({"file", "dest"}),
     ),
 )
 
-_EXTENSIONS = Rewrites(unchanged, catalog.extensions)
+_EXTENSIONS = Rewrite(unchanged, catalog.extensions)
 
 CATALOGUE = (
-    _shared("/object_info", Describes(described.describe_all), needs_catalogue=True, needs_files=True),
+    _shared("/object_info", CachedReply(described.describe_all), needs_catalogue=True, needs_files=True),
     _shared(
         "/object_info/{node_class}",
-        Describes(described.describe_one, picks="node_class"),
+        CachedReply(described.describe_one, picks="node_class"),
         needs_catalogue=True,
         needs_files=True,
     ),
-    _shared("/models", Rewrites(unchanged, catalog.model_folders)),
-    _shared("/models/{folder}", Rewrites(catalog.models_in, None)),
+    _shared("/models", Rewrite(unchanged, catalog.model_folders)),
+    _shared("/models/{folder}", Rewrite(catalog.models_in, None)),
     _shared("/embeddings"),
-    _shared("/experiment/models", Rewrites(unchanged, catalog.described_model_folders)),
-    _shared("/experiment/models/{folder}", Rewrites(catalog.models_in, catalog.described_models)),
+    _shared("/experiment/models", Rewrite(unchanged, catalog.described_model_folders)),
+    _shared("/experiment/models/{folder}", Rewrite(catalog.models_in, catalog.described_models)),
     _shared(
         "/experiment/models/preview/{folder}/{path_index}/{filename}",
-        Rewrites(catalog.in_model_folder, None),
-        slashed=frozenset({"filename"}),
+        Rewrite(catalog.in_model_folder, None),
+        may_contain_slash=frozenset({"filename"}),
     ),
     _shared("/global_subgraphs"),
     _shared("/global_subgraphs/{id}"),
@@ -186,22 +186,22 @@ CATALOGUE = (
     _shared("/workflow_templates/{pack}/{file...}", prefix=Prefix.API),
     _shared("/i18n"),
     _shared("/extensions", _EXTENSIONS, admin=_EXTENSIONS),
-    _shared("/features", Rewrites(unchanged, catalog.features)),
-    _shared("/system_stats", Rewrites(unchanged, catalog.system_stats), caching=Caching.PRIVATE),
+    _shared("/features", Rewrite(unchanged, catalog.features)),
+    _shared("/system_stats", Rewrite(unchanged, catalog.system_stats), caching=Caching.PRIVATE),
 )
 
 INSIDE = (
-    _row("GET", "/internal/logs", READ_JOBS, Rewrites(logs.text, None), prefix=Prefix.BARE),
-    _row("GET", "/internal/logs/raw", READ_JOBS, Rewrites(logs.entries, None), prefix=Prefix.BARE),
+    _row("GET", "/internal/logs", READ_JOBS, Rewrite(logs.text, None), prefix=Prefix.BARE),
+    _row("GET", "/internal/logs/raw", READ_JOBS, Rewrite(logs.entries, None), prefix=Prefix.BARE),
     _row(
         "PATCH",
         "/internal/logs/subscribe",
         READ_JOBS,
-        Rewrites(logs.subscribe, None),
+        Rewrite(logs.subscribe, None),
         prefix=Prefix.BARE,
         body=Body.JSON,
     ),
-    _shared("/internal/folder_paths", Rewrites(unchanged, catalog.folder_paths), prefix=Prefix.BARE),
+    _shared("/internal/folder_paths", Rewrite(unchanged, catalog.folder_paths), prefix=Prefix.BARE),
 )
 
 ASSETS = (
@@ -224,7 +224,7 @@ ASSETS = (
 )
 
 # Of later versions of ComfyUI: its server would fetch an address of the client's choice. Refused before it can be there.
-_FETCHES = Refused("ComfyUI would fetch any address")
+_FETCHES = Deny("ComfyUI would fetch any address")
 FORBIDDEN = (_row("POST", "/assets/download", WRITE_FILES, _FETCHES, admin=_FETCHES, prefix=Prefix.API),)
 
 WEB = (

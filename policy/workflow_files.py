@@ -14,7 +14,7 @@ from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
 from policy.class_plan import takes_any_literal
 from policy.namespace import ROOT, Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
 from policy.path_texts import check_text, rewrite_texts
-from policy.rule_context import Caller
+from policy.rule_context import RuleContext
 from policy.salt import is_core, needs_salt, salt_nodes
 from policy.texts import Texts, fill_dates
 from policy.violation import Reason, Violation
@@ -27,8 +27,8 @@ class FileUse(Enum):
     READ = "reads a file"
     LISTED = "reads a file of ComfyUI's own list"
     FOLDER = "reads a folder"
-    BUNDLE = "an object whose texts name files"
-    ECHO = "hands a path to the web UI and reads nothing"
+    OBJECT_OF_PATHS = "an object whose texts name files"
+    DISPLAY_ONLY = "hands a path to the web UI and reads nothing"
     PREFIX = "writes files that begin with this"
     PREFIX_NAME = "writes files that begin with this, in a folder of another input"
     FOLDER_TO_WRITE = "writes files into this folder"
@@ -39,8 +39,8 @@ _KNOWN: Final[Mapping[tuple[str, str], FileUse]] = {
     ("Load3D", "model_file"): FileUse.READ,
     ("Load3DAdvanced", "model_file"): FileUse.READ,
     ("Load3DAnimation", "model_file"): FileUse.READ,
-    ("Preview3D", "model_file"): FileUse.ECHO,
-    ("Preview3DAnimation", "model_file"): FileUse.ECHO,
+    ("Preview3D", "model_file"): FileUse.DISPLAY_ONLY,
+    ("Preview3DAnimation", "model_file"): FileUse.DISPLAY_ONLY,
     ("GeminiInputFiles", "file"): FileUse.LISTED,
     ("OpenAIInputFiles", "file"): FileUse.LISTED,
     ("LoadImageDataSetFromFolder", "folder"): FileUse.FOLDER,
@@ -87,7 +87,7 @@ def _use_of(node_class: NodeClass, spec: InputSpec) -> FileUse | None:
         return known
     if spec.type in _BUNDLE_TYPES:
         # The viewport of ComfyUI's own previews is a camera; no file in it is read (nodes_load_3d.py).
-        return None if is_core(node_class) and name == "viewport_state" else FileUse.BUNDLE
+        return None if is_core(node_class) and name == "viewport_state" else FileUse.OBJECT_OF_PATHS
     if spec.type in _FILE_TYPES or any(spec.options.get(mark) for mark in _UPLOAD_MARKS) or _asks_for_files(spec):
         return FileUse.READ
     if "STRING" in spec.type.split(","):
@@ -127,7 +127,7 @@ def _use_of_choices(choices: tuple[Any, ...]) -> FileUse | None:
     return None
 
 
-def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dict[str, dict[str, Any]]:
+def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], context: RuleContext) -> dict[str, dict[str, Any]]:
     """The workflow as ComfyUI gets it: every file in the tenant's namespace, every node that needs it salted.
 
     Raises Violation(policy-violation) with all offending nodes.
@@ -137,13 +137,13 @@ def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dic
     classes: dict[str, NodeClass] = {}
     needing: list[str] = []
     own: list[str] = []
-    texts = Texts(nodes, caller.catalogue)
+    texts = Texts(nodes, context.catalogue)
     for node_id, node in nodes.items():
-        node_class = caller.catalogue.get(node["class_type"])
+        node_class = context.catalogue.get(node["class_type"])
         if node_class is None:  # judged before, with the same catalogue
             raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", node["class_type"])
         uses = file_inputs(node_class, node["inputs"])
-        inputs, errors = _rewrite_inputs(node_class, node["inputs"], uses, texts, caller)
+        inputs, errors = _rewrite_inputs(node_class, node["inputs"], uses, texts, context)
         if errors:
             node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": node_class.name}
         classes[node_id] = node_class
@@ -156,7 +156,7 @@ def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], caller: Caller) -> dic
         named = ", ".join(f"node {node_id}: {entry['errors'][0]['details']}" for node_id, entry in node_errors.items())
         message = "The workflow names files in a way that is not accepted: see the nodes."
         raise Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
-    salt_nodes(rewritten, needing, own, classes.__getitem__, caller.names.tenant)
+    salt_nodes(rewritten, needing, own, classes.__getitem__, context.names.tenant)
     return rewritten
 
 
@@ -165,7 +165,7 @@ def _rewrite_inputs(
     given: Mapping[str, Any],
     uses: Mapping[str, FileUse],
     texts: Texts,
-    caller: Caller,
+    context: RuleContext,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The inputs with names of files in the tenant's namespace, and what is wrong with them."""
     inputs = dict(given)
@@ -176,11 +176,11 @@ def _rewrite_inputs(
             use = uses.get(name) if name in declared else _use_of_undeclared(node_class, name, value)
             if use is not None:
                 text = _follow(value, use, texts)
-                inputs[name] = _rewrite(text, use, node_class.inputs.get(name), caller)
+                inputs[name] = _rewrite(text, use, node_class.inputs.get(name), context)
             elif name not in declared or _is_untold(node_class, declared[name]):
-                inputs[name] = _rewrite_untold(value, texts, caller)
+                inputs[name] = _rewrite_untold(value, texts, context)
             elif not is_core(node_class):
-                _check_told(value, texts, caller)
+                _check_told(value, texts, context)
         except _FileRefused as refused:
             errors.append(refused.describe(name))
     return inputs, errors
@@ -198,7 +198,7 @@ def _is_untold(node_class: NodeClass, spec: InputSpec) -> bool:
     return not is_core(node_class) and takes_any_literal(spec)
 
 
-def _rewrite_untold(value: Any, texts: Texts, caller: Caller) -> Any:
+def _rewrite_untold(value: Any, texts: Texts, context: RuleContext) -> Any:
     """SECURITY: a text is judged whether it stands here or comes by a link to constants
     (test_texts.py::test_a_text_that_comes_by_a_link_into_an_undeclared_input_is_judged)."""
     text = texts.follow(value) if is_link(value) else None
@@ -206,25 +206,25 @@ def _rewrite_untold(value: Any, texts: Texts, caller: Caller) -> Any:
     if is_link(given):
         return value
     try:
-        judged = rewrite_texts(given, caller.names, lambda name: _name_to_upstream(name, caller))
+        judged = rewrite_texts(given, context.names, lambda name: _name_to_upstream(name, context))
     except Violation as violation:
         raise _FileRefused("file-input-refused", violation.message) from None
     return value if judged == given else judged
 
 
-def _check_told(value: Any, texts: Texts, caller: Caller) -> None:
+def _check_told(value: Any, texts: Texts, context: RuleContext) -> None:
     """A text of a class from outside, or one that a link to constants brings it."""
     text = texts.follow(value) if is_link(value) else value
     if type(text) is str:
         try:
-            check_text(text, caller.names)
+            check_text(text, context.names)
         except Violation as violation:
             raise _FileRefused("file-input-refused", violation.message) from None
 
 
 def _follow(value: Any, use: FileUse, texts: Texts) -> Any:
     """The text that a link to constants brings, so that it can be judged; any other value as it is."""
-    if not is_link(value) or use is FileUse.ECHO:
+    if not is_link(value) or use is FileUse.DISPLAY_ONLY:
         return value
     text = texts.follow(value)
     return value if text is None else text
@@ -245,35 +245,35 @@ class _FileRefused(Exception):
         }
 
 
-def _rewrite(value: Any, use: FileUse, spec: InputSpec | None, caller: Caller) -> Any:
+def _rewrite(value: Any, use: FileUse, spec: InputSpec | None, context: RuleContext) -> Any:
     if isinstance(value, list):
-        if use is FileUse.ECHO:
+        if use is FileUse.DISPLAY_ONLY:
             return value
         raise _FileRefused(
             "file-input-linked",
             "A file must be named here by a literal, or by a link to constants and their concatenation.",
         )
-    if use is FileUse.BUNDLE and isinstance(value, dict) and "__value__" not in value:
-        return {key: _rewrite_bundled(item, caller) for key, item in value.items()}
+    if use is FileUse.OBJECT_OF_PATHS and isinstance(value, dict) and "__value__" not in value:
+        return {key: _rewrite_bundled(item, context) for key, item in value.items()}
     if not isinstance(value, str):
         raise _FileRefused("file-input-malformed", "A file must be named here by a text.")
     try:
-        return _rewrite_text(value, use, spec, caller)
+        return _rewrite_text(value, use, spec, context)
     except Violation as violation:
         raise _FileRefused("file-input-refused", violation.message) from None
 
 
-def _rewrite_bundled(item: Any, caller: Caller) -> Any:
+def _rewrite_bundled(item: Any, context: RuleContext) -> Any:
     """Objects, lists and numbers in a bundle describe cameras and models; every text names a file."""
     if not isinstance(item, str):
         return item
-    return _rewrite(item, FileUse.READ, None, caller)
+    return _rewrite(item, FileUse.READ, None, context)
 
 
-def _rewrite_text(value: str, use: FileUse, spec: InputSpec | None, caller: Caller) -> str:
-    names = caller.names
+def _rewrite_text(value: str, use: FileUse, spec: InputSpec | None, context: RuleContext) -> str:
+    names = context.names
     if use in (FileUse.PREFIX, FileUse.PREFIX_NAME):
-        prefix = fill_dates(value, caller.now)
+        prefix = fill_dates(value, context.now)
         if not names.read(prefix):
             prefix = _default_prefix(spec)
         if use is FileUse.PREFIX:
@@ -283,12 +283,12 @@ def _rewrite_text(value: str, use: FileUse, spec: InputSpec | None, caller: Call
     if use in (FileUse.FOLDER, FileUse.FOLDER_TO_WRITE):
         folder = names.folder_to_upstream(value)
         raw = "/".join(read_path(value))
-        is_shared_folder = use is FileUse.FOLDER and is_shared(f"{raw}/", caller.shared_inputs)
+        is_shared_folder = use is FileUse.FOLDER and is_shared(f"{raw}/", context.shared_inputs)
         return raw if is_shared_folder and is_path(raw) else folder
     choices = (spec.choices if spec else None) or ()
     if value == "" or (value in _NO_FILE and (value in choices or not choices)):
         return value
-    rewritten = _name_to_upstream(value, caller)
+    rewritten = _name_to_upstream(value, context)
     if use is FileUse.LISTED and rewritten not in choices:
         raise Violation(
             Reason.NAME_REFUSED,
@@ -303,10 +303,10 @@ def _default_prefix(spec: InputSpec | None) -> str:
     return default if isinstance(default, str) and default else "ComfyUI"
 
 
-def _name_to_upstream(value: str, caller: Caller) -> str:
+def _name_to_upstream(value: str, context: RuleContext) -> str:
     """`name`, `folder/name` or `name [output]`; also as the workflow in a saved picture has it, with the tenant's own root."""
     bare, folder = split_annotation(value)
-    path = caller.names.readable_to_upstream(
-        bare, folder or Folder.INPUT, caller.shared_inputs, caller.jobs.has_temp_file
+    path = context.names.readable_to_upstream(
+        bare, folder or Folder.INPUT, context.shared_inputs, context.jobs.has_temp_file
     )
     return f"{path} [{folder}]" if folder else path

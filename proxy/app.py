@@ -15,24 +15,25 @@ from aiohttp import web
 
 from policy.namespace import Folder
 from policy.principal import Principal, TenantId
-from proxy.auth.login_throttle import Gatekeeper
-from proxy.compiled_config import build_rulebook
+from proxy.auth.login_throttle import LoginThrottle
+from proxy.compiled_config import compile_config
 from proxy.config import Config, ConfigError, Mistake, load_config
 from proxy.config.limits import LimitSettings
 from proxy.config.restart import need_restart
-from proxy.dependencies import Rulebook, Services
-from proxy.files.comfyui_folders import Disk
-from proxy.files.listing import TenantFiles
-from proxy.files.quota import Storage
+from proxy.dependencies import CompiledConfig, Dependencies
+from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.listing import FileListing
+from proxy.files.quota import StorageQuota
 from proxy.files.quota_keeper import QuotaKeeper
-from proxy.http.listeners import Listener, public_server
-from proxy.jobs.admission import Desk
+from proxy.http.listener import Listener
+from proxy.http.server import public_server
+from proxy.jobs.admission import JobAdmission
 from proxy.jobs.kept_documents import Keeper, KeptJobs
-from proxy.jobs.queue_watcher import Observer
-from proxy.jobs.registry import Job, Ledger
+from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.registry import Job, JobRegistry
 from proxy.jobs.temp_files import unseen, written_at
 from proxy.jobs.time_limit import JobTimes
-from proxy.keyed_semaphore import Turns
+from proxy.keyed_semaphore import KeyedSemaphore
 from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder, RequestLog
@@ -44,12 +45,12 @@ from proxy.pipeline import Pipeline
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks, on_failure
 from proxy.upstream.client import Upstream
-from proxy.upstream.document_cache import Shelf
+from proxy.upstream.document_cache import DocumentCache
 from proxy.upstream.node_catalogue import CatalogueSource
-from proxy.upstream.preview_queue import PictureLane
-from proxy.websocket.connections import GATE_STOPS, Sockets
+from proxy.upstream.preview_queue import PreviewQueue
+from proxy.websocket.connections import GATE_STOPS, ConnectionRegistry
 from proxy.websocket.event_session import JobHooks
-from proxy.websocket.event_sessions import EventStreams
+from proxy.websocket.event_sessions import EventSessions
 
 _log = logging.getLogger("comfygate")
 _EXPIRY_CHECK_S: Final = 0.5
@@ -57,11 +58,11 @@ DIALOGUES_END_S: Final = 5.0
 
 
 class Gate:
-    """One running gate. `services.rulebook` is what a reload replaces; everything else lives until stop()."""
+    """One running gate. `dependencies.compiled` is what a reload replaces; everything else lives until stop()."""
 
     def __init__(self, config: Config, log: RequestLog) -> None:
         """Raises ConfigError."""
-        rulebook = build_rulebook(config)
+        compiled = compile_config(config)
         self.metrics = Metrics()
         self.metrics.set_keys(config.keys)
         self.audit = AuditTrail(config.audit_file, config.log.audit_max_bytes, config.log.audit_keep)
@@ -73,70 +74,73 @@ class Gate:
             self._limits = Limits(config, self._store_changed)
         except (OSError, ValueError) as error:
             raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
-        ledger = Ledger(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
+        registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
         kept = KeptJobs()
-        self._keeper = Keeper(kept, ledger)
-        self._quotas = QuotaKeeper(upstream, ledger, self.audit)
-        self._desk = Desk(
-            ledger, self._limits.slots, self._limits.budgets, _weights(config), self._queued, self._is_taken, kept
+        self._keeper = Keeper(kept, registry)
+        self._quotas = QuotaKeeper(upstream, registry, self.audit)
+        self._admission = JobAdmission(
+            registry, self._limits.slots, self._limits.budgets, _weights(config), self._queued, self._is_taken, kept
         )
         catalogue = CatalogueSource(upstream)
-        observer = Observer(
+        queue_watcher = QueueWatcher(
             upstream,
-            ledger,
+            registry,
             on_started=self._started,
             on_ended=self._ended,
-            on_synced=self._desk.synced,
+            on_synced=self._admission.synced,
             on_connected=self._connected,
             on_item=self._keeper.item,
             on_entry=self._keeper.entry,
         )
-        sockets = Sockets()
-        self._streams = EventStreams(
+        sockets = ConnectionRegistry()
+        self._streams = EventSessions(
             upstream,
             sockets,
-            reconnect_grace_s=lambda: self.services.rulebook.config.server.reconnect_grace,
+            reconnect_grace_s=lambda: self.dependencies.compiled.config.server.reconnect_grace,
             slot=self._socket_slot,
-            working=ledger.working_clients,
-            jobs=ledger,
-            hooks=JobHooks(self._seen_running, self._seen_ended, ledger.add_temp_files),
+            working=registry.working_clients,
+            jobs=registry,
+            hooks=JobHooks(self._seen_running, self._seen_ended, registry.add_temp_files),
         )
-        self._desk.on_unnamed = lambda tenant: self._streams.listen(tenant, ledger.of(tenant))
+        self._admission.on_unnamed = lambda tenant: self._streams.listen(tenant, registry.of(tenant))
         under_way = UnderWay(self._limits.allotment)
-        self.services = Services(
-            rulebook=rulebook,
+        self.dependencies = Dependencies(
+            compiled=compiled,
             upstream=upstream,
-            gatekeeper=Gatekeeper(lambda: self.services.rulebook.authenticator, self._limits),
-            pages=GatePages(lambda: self.services),
-            ledger=ledger,
-            observer=observer,
+            login_throttle=LoginThrottle(lambda: self.dependencies.compiled.authenticator, self._limits),
+            pages=GatePages(lambda: self.dependencies),
+            registry=registry,
+            queue_watcher=queue_watcher,
             catalogue=catalogue,
-            shelf=Shelf(),
-            turns=Turns(),
-            files=TenantFiles(directory),
-            storage=Storage(
-                Disk(directory) if directory is not None else None, ledger, self._limits_of, self._all_tenants
+            document_cache=DocumentCache(),
+            exclusive_runs=KeyedSemaphore(),
+            files=FileListing(directory),
+            storage=StorageQuota(
+                ComfyUIFolders(directory) if directory is not None else None,
+                registry,
+                self._limits_of,
+                self._all_tenants,
             ),
-            desk=self._desk,
+            admission=self._admission,
             limiter=self._limits,
             sockets=sockets,
             streams=self._streams,
             recorder=Recorder(self.metrics, log, self.audit),
             under_way=under_way,
-            pictures=PictureLane(under_way.has_neighbours),
+            pictures=PreviewQueue(under_way.has_neighbours),
             kept=kept,
         )
         self._job_times = JobTimes(
-            upstream, ledger, lambda tenant: self._limits.allotment.of_tenant(tenant).job_seconds
+            upstream, registry, lambda tenant: self._limits.allotment.of_tenant(tenant).job_seconds
         )
-        self.pipeline = Pipeline(self.services)
-        self._ops = Ops(self.metrics, observer, self._refresh_gauges)
+        self.pipeline = Pipeline(self.dependencies)
+        self._ops = Ops(self.metrics, queue_watcher, self._refresh_gauges)
         self.public: Listener
         self.ops: Listener
 
     async def start(self) -> None:
         """Listens. Raises ListenError. ComfyUI may be down: the gate starts, and /readyz says so."""
-        config = self.services.rulebook.config
+        config = self.dependencies.compiled.config
         self.public = Listener(
             public_server(self.pipeline.handle, config.server, self._limits.slots.claim_connection),
             config.server.host,
@@ -149,19 +153,19 @@ class Gate:
             await self._open_state(config)
             opened.callback(self.audit.close)
             opened.push_async_callback(self._limits.stop)
-            await self.services.upstream.start()
-            opened.push_async_callback(self.services.upstream.stop)
-            opened.push_async_callback(_stop_verifiers, self.services.rulebook)
-            await _start_verifiers(self.services.rulebook)
+            await self.dependencies.upstream.start()
+            opened.push_async_callback(self.dependencies.upstream.stop)
+            opened.push_async_callback(_stop_verifiers, self.dependencies.compiled)
+            await _start_verifiers(self.dependencies.compiled)
             await self.ops.start()
             opened.push_async_callback(self.ops.stop)
             await self.public.start()
             opened.pop_all()
         on_failure.append(self.metrics.task_failed)
-        self.services.observer.start()
+        self.dependencies.queue_watcher.start()
         self._tasks.supervise(self._close_expired, "expiry")
         self._tasks.supervise(self._job_times.watch, "job times")
-        self._tasks.supervise(self.services.storage.sweep_forever, "retention")
+        self._tasks.supervise(self.dependencies.storage.sweep_forever, "retention")
         self._tasks.supervise(self._service_manager.keep_alive, "watchdog")
         self._service_manager.notify("READY=1")
         _log.info("gate on %s, ops on %s, ComfyUI at %s", self.public.url, self.ops.url, config.upstream.url)
@@ -171,8 +175,8 @@ class Gate:
         self._service_manager.notify("STOPPING=1")
         self.pipeline.is_draining = self._ops.is_draining = True
         await self.public.stop_accepting()
-        self.services.sockets.close_all(GATE_STOPS)
-        grace_s = self.services.rulebook.config.server.shutdown_grace
+        self.dependencies.sockets.close_all(GATE_STOPS)
+        grace_s = self.dependencies.compiled.config.server.shutdown_grace
         if not await self.pipeline.running.wait_until_idle(grace_s):
             _log.warning("requests still ran after %.0f s: they are cut off", grace_s)
         await self.pipeline.running.stop(DIALOGUES_END_S)
@@ -180,16 +184,16 @@ class Gate:
         if self.metrics.task_failed in on_failure:
             on_failure.remove(self.metrics.task_failed)
         await self._streams.stop()
-        await self.services.observer.stop()
+        await self.dependencies.queue_watcher.stop()
         await self._keeper.stop()
         await self._quotas.stop()
-        await self.services.catalogue.stop()
+        await self.dependencies.catalogue.stop()
         await self.public.stop()
         await self.ops.stop()
-        await _stop_verifiers(self.services.rulebook)
-        await self._desk.stop()
+        await _stop_verifiers(self.dependencies.compiled)
+        await self._admission.stop()
         await self._limits.stop()
-        await self.services.upstream.stop()
+        await self.dependencies.upstream.stop()
         self.audit.close()
 
     async def reload(self, file: Path) -> bool:
@@ -197,19 +201,19 @@ class Gate:
         try:
             # In a thread: thousands of keys take long to read, and another process may hold the lock of the session secret.
             config = await asyncio.to_thread(load_config, file)
-            _check_not_emptied(self.services.rulebook.config, config)
-            rulebook = await asyncio.to_thread(build_rulebook, config, self.services.rulebook)
+            _check_not_emptied(self.dependencies.compiled.config, config)
+            compiled = await asyncio.to_thread(compile_config, config, self.dependencies.compiled)
         except ConfigError as error:
             return self._reject(error)
         try:
             self._limits.apply(config)
         except (OSError, ValueError) as error:
             return self._reject(ConfigError(file, [Mistake("limits.storage_file", None, str(error))]))
-        self._audit_keys(self.services.rulebook.config, config)
-        self._desk.set_weights(_weights(config))
-        replaced, self.services.rulebook = self.services.rulebook, rulebook
-        await _start_verifiers(rulebook)
-        closed = self.services.sockets.close_dead(lambda who: rulebook.authenticator.is_alive(who, time.time()))
+        self._audit_keys(self.dependencies.compiled.config, config)
+        self._admission.set_weights(_weights(config))
+        replaced, self.dependencies.compiled = self.dependencies.compiled, compiled
+        await _start_verifiers(compiled)
+        closed = self.dependencies.sockets.close_revoked(lambda who: compiled.authenticator.is_alive(who, time.time()))
         self.pipeline.running.cut_dead()
         self.metrics.set_keys(config.keys)
         self.metrics.reloaded(is_good=True)
@@ -241,18 +245,18 @@ class Gate:
     async def _close_expired(self) -> None:
         while True:
             await asyncio.sleep(_EXPIRY_CHECK_S)
-            authenticator = self.services.rulebook.authenticator
-            self.services.sockets.close_dead(lambda who, check=authenticator: check.is_alive(who, time.time()))  # type: ignore[misc]
+            authenticator = self.dependencies.compiled.authenticator
+            self.dependencies.sockets.close_revoked(lambda who, check=authenticator: check.is_alive(who, time.time()))  # type: ignore[misc]
             self.pipeline.running.cut_dead()
 
     def _limits_of(self, tenant: TenantId) -> LimitSettings:
         """The default ones for a tenant that was taken out while something of it is under way."""
-        config = self.services.rulebook.config
+        config = self.dependencies.compiled.config
         settings = config.tenants.get(tenant)
         return config.limits.named[settings.limits if settings is not None else "default"]
 
     def _all_tenants(self) -> list[TenantId]:
-        return [TenantId(name) for name in self.services.rulebook.config.tenants]
+        return [TenantId(name) for name in self.dependencies.compiled.config.tenants]
 
     @asynccontextmanager
     async def _socket_slot(self, principal: Principal) -> AsyncIterator[None]:
@@ -261,18 +265,18 @@ class Gate:
 
     async def _connected(self) -> None:
         """ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
-        self._desk.rebuilt()
-        await self.services.catalogue.renew()
+        self._admission.rebuilt()
+        await self.dependencies.catalogue.renew()
 
     def _seen_running(self, prompt_id: str) -> None:
-        """A tenant's own stream says so, before the observer has asked."""
-        job = self.services.ledger.job(prompt_id)
-        if job is not None and self.services.ledger.start(job):
+        """A tenant's own stream says so, before the queue watcher has asked."""
+        job = self.dependencies.registry.job(prompt_id)
+        if job is not None and self.dependencies.registry.start(job):
             self._started(job)
 
     def _seen_ended(self, prompt_id: str) -> None:
-        self.services.ledger.mark_over(prompt_id)
-        self.services.observer.poke()
+        self.dependencies.registry.mark_over(prompt_id)
+        self.dependencies.queue_watcher.request_sync()
 
     def _store_changed(self, is_up: bool) -> None:
         self.metrics.limit_store_up.set(is_up)
@@ -287,32 +291,32 @@ class Gate:
                 self.audit.write("key", key=key_id, change=change, tenant=key.tenant if key else None)
 
     async def _is_taken(self, prompt_id: str) -> bool:
-        return await self.services.observer.has_job(prompt_id)
+        return await self.dependencies.queue_watcher.has_job(prompt_id)
 
     def _queued(self, job: Job) -> None:
         # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.
-        self._streams.announce(job.tenant)
+        self._streams.push_status(job.tenant)
 
     def _started(self, job: Job) -> None:
-        self._desk.started(job)
-        self._streams.announce(job.tenant)
+        self._admission.started(job)
+        self._streams.push_status(job.tenant)
 
     def _ended(self, job: Job) -> None:
-        self._desk.ended(job)
+        self._admission.ended(job)
         self._streams.job_ended(job)
         self.metrics.job_ended(job)
         self.audit.job_ended(job)
-        self._quotas.ended(self.services.storage, job.tenant)
-        self._streams.announce(job.tenant)
+        self._quotas.ended(self.dependencies.storage, job.tenant)
+        self._streams.push_status(job.tenant)
 
     def _refresh_gauges(self) -> None:
-        self.services.recorder.count_dropped()
-        observer = self.services.observer
-        self.metrics.upstream_up.set(observer.is_connected)
-        self.metrics.worker_stuck.set(observer.is_worker_stuck)
-        self.metrics.observer_last_sync_age_seconds.set(observer.last_sync_age_s)
-        config = self.services.rulebook.config
-        self.metrics.refresh(self.services.sockets, self.services.ledger.active(), config.tenants)
+        self.dependencies.recorder.count_dropped()
+        queue_watcher = self.dependencies.queue_watcher
+        self.metrics.upstream_up.set(queue_watcher.is_connected)
+        self.metrics.worker_stuck.set(queue_watcher.is_worker_stuck)
+        self.metrics.observer_last_sync_age_seconds.set(queue_watcher.last_sync_age_s)
+        config = self.dependencies.compiled.config
+        self.metrics.refresh(self.dependencies.sockets, self.dependencies.registry.active(), config.tenants)
 
 
 def _check_not_emptied(old: Config, new: Config) -> None:
@@ -328,13 +332,13 @@ def _weights(config: Config) -> dict[str, float]:
     return {name: config.limits.named[tenant.limits].weight for name, tenant in config.tenants.items()}
 
 
-async def _start_verifiers(rulebook: Rulebook) -> None:
-    for verifier in (rulebook.tokens, rulebook.access):
+async def _start_verifiers(compiled: CompiledConfig) -> None:
+    for verifier in (compiled.tokens, compiled.access):
         if verifier is not None:
             await verifier.start()
 
 
-async def _stop_verifiers(rulebook: Rulebook) -> None:
-    for verifier in (rulebook.tokens, rulebook.access):
+async def _stop_verifiers(compiled: CompiledConfig) -> None:
+    for verifier in (compiled.tokens, compiled.access):
         if verifier is not None:
             await verifier.stop()

@@ -12,20 +12,20 @@ import orjson
 from policy.judge import Policy, compile_policy
 from policy.principal import TenantId
 from policy.settings import PolicySettings
-from proxy.auth.api_keys import KeyRing
+from proxy.auth.api_keys import ApiKeyStore
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.cloudflare_access import CloudflareAccess
-from proxy.auth.csrf_cors import OriginRules
-from proxy.auth.jwt_issuers import Tokens
+from proxy.auth.csrf_cors import CsrfCors
+from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.auth.sessions import SessionStateError, open_sessions
 from proxy.config import Config, ConfigError, Mistake
 from proxy.config.presets import load_presets
-from proxy.dependencies import Rulebook
+from proxy.dependencies import CompiledConfig
 from proxy.http.client_address import ClientAddresses
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
 
 
-def build_rulebook(config: Config, previous: Rulebook | None = None) -> Rulebook:
+def compile_config(config: Config, previous: CompiledConfig | None = None) -> CompiledConfig:
     """Raises ConfigError with all mistakes. previous: what this one replaces; fetched keys of token issuers are taken over."""
     mistakes: list[Mistake] = []
     policies = _compile(config, mistakes)
@@ -48,12 +48,12 @@ def build_rulebook(config: Config, previous: Rulebook | None = None) -> Rulebook
     if mistakes:
         raise ConfigError(config.file, mistakes)
     server = config.server
-    return Rulebook(
+    return CompiledConfig(
         config=config,
-        authenticator=Authenticator(KeyRing(config.keys), sessions, tokens, access),
+        authenticator=Authenticator(ApiKeyStore(config.keys), sessions, tokens, access),
         tokens=tokens,
         access=access,
-        origins=OriginRules(server.public_url, server.cors_origins),
+        origins=CsrfCors(server.public_url, server.cors_origins),
         addresses=ClientAddresses(server.trusted_proxies),
         policies=MappingProxyType({TenantId(name): policies[tenant.policy] for name, tenant in config.tenants.items()}),
         json_limits=BodyLimits(
@@ -101,14 +101,14 @@ def _workflows(policy: PolicySettings) -> list[str]:
 
 
 def _verifiers(
-    config: Config, previous: Rulebook | None, mistakes: list[Mistake]
-) -> tuple[Tokens | None, CloudflareAccess | None]:
+    config: Config, previous: CompiledConfig | None, mistakes: list[Mistake]
+) -> tuple[JwtIssuers | None, CloudflareAccess | None]:
     tenants = frozenset(config.tenants)
-    tokens: Tokens | None = None
+    tokens: JwtIssuers | None = None
     access: CloudflareAccess | None = None
     try:
         if config.jwt:
-            tokens = Tokens(
+            tokens = JwtIssuers(
                 config.jwt,
                 known_tenants=tenants,
                 resolve=config.resolve,

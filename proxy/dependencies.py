@@ -10,38 +10,38 @@ from typing import Protocol
 from aiohttp import web
 
 from policy.call import ClientReply
-from policy.judge import OPEN, Policy
+from policy.judge import ADMIN_POLICY, Policy
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
-from policy.routes import Budget, Describes, Route
-from policy.rule_context import Caller, Request
+from policy.routes import Budget, CachedReply, Route
+from policy.rule_context import RuleContext, RuleInput
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.cloudflare_access import CloudflareAccess
-from proxy.auth.csrf_cors import OriginRules
-from proxy.auth.jwt_issuers import Tokens
-from proxy.auth.login_throttle import Gatekeeper
+from proxy.auth.csrf_cors import CsrfCors
+from proxy.auth.jwt_issuers import JwtIssuers
+from proxy.auth.login_throttle import LoginThrottle
 from proxy.config import Config
-from proxy.files.listing import TenantFiles
-from proxy.files.quota import Storage
+from proxy.files.listing import FileListing
+from proxy.files.quota import StorageQuota
 from proxy.http.body_memory import BodyRoom
 from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
 from proxy.http.request_body import BodyLimits
-from proxy.http.request_record import Exchange
-from proxy.jobs.admission_protocol import JobDesk
+from proxy.http.request_record import RequestRecord
+from proxy.jobs.admission_protocol import JobAdmissions
 from proxy.jobs.kept_documents import KeptJobs
-from proxy.jobs.queue_watcher import Observer
-from proxy.jobs.registry import Ledger
-from proxy.keyed_semaphore import Turns
-from proxy.limits.effective_limits import Allowance
+from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.registry import JobRegistry
+from proxy.keyed_semaphore import KeyedSemaphore
+from proxy.limits.effective_limits import LimitStatus
 from proxy.limits.heavy_work import HeavyWork
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
 from proxy.upstream.client import Upstream
-from proxy.upstream.document_cache import Shelf
+from proxy.upstream.document_cache import DocumentCache
 from proxy.upstream.node_catalogue import CatalogueSource
-from proxy.upstream.preview_queue import PictureLane
-from proxy.websocket.connections import Sockets
+from proxy.upstream.preview_queue import PreviewQueue
+from proxy.websocket.connections import ConnectionRegistry
 
 
 class Limiter(Protocol):
@@ -53,9 +53,9 @@ class Limiter(Protocol):
 
     async def spend_bytes(self, principal: Principal, amount: int) -> None: ...
 
-    async def remaining(self, principal: Principal) -> list[Allowance]: ...
+    async def remaining(self, principal: Principal) -> list[LimitStatus]: ...
 
-    async def gpu_budget(self, principal: Principal) -> Allowance | None: ...
+    async def gpu_budget(self, principal: Principal) -> LimitStatus | None: ...
 
 
 class Pages(Protocol):
@@ -63,34 +63,36 @@ class Pages(Protocol):
 
     def has(self, segments: tuple[str, ...]) -> bool: ...
 
-    def shortcut(self, request: web.BaseRequest, exchange: Exchange) -> ClientReply | None: ...
+    def shortcut(self, request: web.BaseRequest, record: RequestRecord) -> ClientReply | None: ...
 
     async def serve(
         self,
         request: web.BaseRequest,
-        exchange: Exchange,
+        record: RequestRecord,
         segments: tuple[str, ...],
         query: tuple[tuple[str, str], ...],
     ) -> web.StreamResponse: ...
 
     def before_web_ui(
-        self, request: web.BaseRequest, exchange: Exchange, principal: Principal
+        self, request: web.BaseRequest, record: RequestRecord, principal: Principal
     ) -> ClientReply | None: ...
 
 
 class Streams(Protocol):
-    async def serve(self, request: web.BaseRequest, exchange: Exchange, incoming: Request) -> web.StreamResponse: ...
+    async def serve(
+        self, request: web.BaseRequest, record: RequestRecord, incoming: RuleInput
+    ) -> web.StreamResponse: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Rulebook:
+class CompiledConfig:
     """One configuration, made ready. Replaced as a whole, so that no request sees half of two."""
 
     config: Config
     authenticator: Authenticator
-    tokens: Tokens | None
+    tokens: JwtIssuers | None
     access: CloudflareAccess | None
-    origins: OriginRules
+    origins: CsrfCors
     addresses: ClientAddresses
     policies: Mapping[TenantId, Policy]
     json_limits: BodyLimits
@@ -103,7 +105,7 @@ class Rulebook:
     def policy_of(self, principal: Principal) -> Policy:
         """An admin sees ComfyUI as it is. Raises CredentialEnded for a tenant that was taken out while its request waited."""
         if principal.is_admin:
-            return OPEN
+            return ADMIN_POLICY
         policy = self.policies.get(principal.tenant)
         if policy is None:
             raise CredentialEnded
@@ -111,47 +113,47 @@ class Rulebook:
 
 
 @dataclass(slots=True)
-class Services:
-    rulebook: Rulebook
+class Dependencies:
+    compiled: CompiledConfig
     upstream: Upstream
-    gatekeeper: Gatekeeper
+    login_throttle: LoginThrottle
     pages: Pages
-    ledger: Ledger
-    observer: Observer
+    registry: JobRegistry
+    queue_watcher: QueueWatcher
     catalogue: CatalogueSource
-    shelf: Shelf
-    turns: Turns
-    files: TenantFiles
-    storage: Storage
-    desk: JobDesk
+    document_cache: DocumentCache
+    exclusive_runs: KeyedSemaphore
+    files: FileListing
+    storage: StorageQuota
+    admission: JobAdmissions
     limiter: Limiter
-    sockets: Sockets
+    sockets: ConnectionRegistry
     streams: Streams
     recorder: Recorder
     under_way: UnderWay
     kept: KeptJobs
-    pictures: PictureLane = field(default_factory=PictureLane)
+    pictures: PreviewQueue = field(default_factory=PreviewQueue)
     bodies: BodyRoom = field(default_factory=BodyRoom)
     heavy: HeavyWork = field(default_factory=HeavyWork)
 
-    async def caller(self, principal: Principal, route: Route) -> Caller:
+    async def context(self, principal: Principal, route: Route) -> RuleContext:
         """Everything a rule may know. Rows that judge classes wait for a catalogue, rows that show it for a fresh one, others take what there is."""
         snapshot = self.catalogue.snapshot
-        if isinstance(route.rule_for(principal), Describes):
+        if isinstance(route.rule_for(principal), CachedReply):
             snapshot = await self.catalogue.fresh()
         elif route.needs_catalogue:
             snapshot = await self.catalogue.known()
-        return Caller(
+        return RuleContext(
             principal=principal,
             names=Namespace(principal.tenant),
-            jobs=self.ledger.of(principal.tenant),
-            policy=self.rulebook.policy_of(principal),
+            jobs=self.registry.of(principal.tenant),
+            policy=self.compiled.policy_of(principal),
             catalogue=snapshot.catalogue,
             now=datetime.now(),
             files=await self.files.listing(principal.tenant) if route.needs_files else self.files.unknown,
-            shared_inputs=self.rulebook.config.upstream.shared_inputs,
-            upload_types=frozenset(self.rulebook.config.upstream.upload_types),
-            max_picture_pixels=self.rulebook.config.server.max_picture_pixels,
-            has_account_menu=self.rulebook.config.server.account_menu,
+            shared_inputs=self.compiled.config.upstream.shared_inputs,
+            upload_types=frozenset(self.compiled.config.upstream.upload_types),
+            max_picture_pixels=self.compiled.config.server.max_picture_pixels,
+            has_account_menu=self.compiled.config.server.account_menu,
             documents=self.kept.of(principal.tenant),
         )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 
-class Turns:
+class KeyedSemaphore:
     """Places that exist only while somebody holds or wants them. places: of each holder."""
 
     def __init__(self, places: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""The requests that run: how many, whose, and the dialogues that go on when their client has left."""
+"""The requests that run: how many, whose, and the rules that go on when their client has left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp import web
 from policy.call import ClientReply
 from policy.principal import Principal
 from proxy.http.errors import CredentialEnded, refusal_for
-from proxy.http.request_record import Decision, Exchange
+from proxy.http.request_record import Decision, RequestRecord
 from proxy.observability.recent_refusals import describe, describe_comfyuis
 from proxy.tasks import Tasks
 
@@ -20,22 +20,22 @@ _log = logging.getLogger("comfygate")
 
 
 class RunningRequests:
-    """is_alive: whether the configuration in force still lets a caller in. on_late_end: a dialogue whose client has left has ended."""
+    """is_alive: whether the configuration in force still lets a caller in. on_late_end: a rule whose client has left has ended."""
 
-    def __init__(self, is_alive: Callable[[Principal], bool], on_late_end: Callable[[Exchange], None]) -> None:
+    def __init__(self, is_alive: Callable[[Principal], bool], on_late_end: Callable[[RequestRecord], None]) -> None:
         self._is_alive = is_alive
         self._on_late_end = on_late_end
-        self._requests: dict[int, tuple[web.BaseRequest, Exchange]] = {}
+        self._requests: dict[int, tuple[web.BaseRequest, RequestRecord]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self._dialogues = Tasks(is_watched=True)
+        self._running_rules = Tasks(is_watched=True)
 
-    def begin(self, request: web.BaseRequest, exchange: Exchange) -> None:
-        self._requests[id(exchange)] = (request, exchange)
+    def begin(self, request: web.BaseRequest, record: RequestRecord) -> None:
+        self._requests[id(record)] = (request, record)
         self._idle.clear()
 
-    def end(self, exchange: Exchange) -> None:
-        self._requests.pop(id(exchange), None)
+    def end(self, record: RequestRecord) -> None:
+        self._requests.pop(id(record), None)
         if not self._requests:
             self._idle.set()
 
@@ -47,12 +47,12 @@ class RunningRequests:
     def cut_dead(self) -> int:
         """Cuts off the requests of callers whose credential was revoked or ran out; WebSockets are closed elsewhere, with a word."""
         dead = [
-            (request, exchange)
-            for request, exchange in self._requests.values()
-            if exchange.principal is not None and exchange.status != 101 and not self._is_alive(exchange.principal)
+            (request, record)
+            for request, record in self._requests.values()
+            if record.principal is not None and record.status != 101 and not self._is_alive(record.principal)
         ]
-        for request, exchange in dead:
-            exchange.reason = CredentialEnded.reason
+        for request, record in dead:
+            record.reason = CredentialEnded.reason
             if request.transport is not None:
                 request.transport.abort()
         return len(dead)
@@ -67,40 +67,40 @@ class RunningRequests:
         return True
 
     async def stop(self, limit_s: float) -> None:
-        """Waits for dialogues whose clients have left, at most that long."""
+        """Waits for rules whose clients have left, at most that long."""
         try:
             async with asyncio.timeout(limit_s):
-                await self._dialogues.finish()
+                await self._running_rules.finish()
         except TimeoutError:
             _log.warning("jobs were being submitted for %.0f s after the last request: that is broken off", limit_s)
-        await self._dialogues.stop()
+        await self._running_rules.stop()
 
-    async def finish(self, talk: Coroutine[Any, Any, ClientReply], exchange: Exchange) -> ClientReply:
-        """A dialogue that was begun is ended, also when its client has gone: half a dialogue is a job without an owner."""
-        task = self._dialogues.start(talk, "dialogue")
+    async def finish(self, run: Coroutine[Any, Any, ClientReply], record: RequestRecord) -> ClientReply:
+        """A rule that was begun is ended, also when its client has gone: half a rule is a job without an owner."""
+        task = self._running_rules.start(run, "rule")
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.done():
-                exchange.decision = Decision.OPEN
-                task.add_done_callback(lambda ended: self._ended_late(ended, exchange))
+                record.decision = Decision.ADMIN_POLICY
+                task.add_done_callback(lambda ended: self._ended_late(ended, record))
             raise
 
-    def _ended_late(self, task: asyncio.Task[ClientReply], exchange: Exchange) -> None:
+    def _ended_late(self, task: asyncio.Task[ClientReply], record: RequestRecord) -> None:
         """Nobody waits for it: what became of it is recorded here, and a bug in it is logged here or nowhere."""
         error = None if task.cancelled() else task.exception()
         if task.cancelled():
-            exchange.decision = Decision.UNKNOWN
+            record.decision = Decision.UNKNOWN
         elif error is None:
-            exchange.decision = Decision.ACCEPTED if task.result().status < 400 else Decision.REFUSED
-            exchange.notes |= describe_comfyuis(task.result())
+            record.decision = Decision.ACCEPTED if task.result().status < 400 else Decision.REFUSED
+            record.notes |= describe_comfyuis(task.result())
         else:
             refusal = refusal_for(error) if isinstance(error, Exception) else None
             if refusal is None:
-                _log.error("request %s failed after its client had left", exchange.request_id, exc_info=error)
+                _log.error("request %s failed after its client had left", record.request_id, exc_info=error)
             else:
-                exchange.reason = refusal.reason
-                exchange.notes |= describe(refusal)
-            is_unknown = refusal is None or exchange.is_submitted
-            exchange.decision = Decision.UNKNOWN if is_unknown else Decision.REFUSED
-        self._on_late_end(exchange)
+                record.reason = refusal.reason
+                record.notes |= describe(refusal)
+            is_unknown = refusal is None or record.is_submitted
+            record.decision = Decision.UNKNOWN if is_unknown else Decision.REFUSED
+        self._on_late_end(record)

@@ -14,7 +14,18 @@ from typing import Any, Final
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from policy.routes import AdminsOnly, Asks, Budget, Describes, Refused, Relays, Rewrites, Route, TenantRule, Unchanged
+from policy.routes import (
+    AdminOnly,
+    Budget,
+    CachedReply,
+    Deny,
+    MultiCall,
+    PassThrough,
+    RelayWebSocket,
+    Rewrite,
+    Route,
+    TenantRule,
+)
 from policy.table import ASSETS, CATALOGUE, EXECUTION, FILES, FORBIDDEN, INSIDE, ROUTES, USERS, WEB
 from proxy.config.reader import ENVIRONMENT, Config
 from proxy.observability.metrics import Metrics
@@ -164,25 +175,25 @@ def routes_page() -> str:
 def _route_row(route: Route) -> str:
     also = [f"`{prefix or '/'}…`" for prefix in route.prefix.value[1:]]
     path = f"`{route.name}`" + (f" (also {', '.join(also)})" if also else "")
-    admins = "as it is" if isinstance(route.admin, Unchanged | Relays) else _words_of(route.admin)
+    admins = "as it is" if isinstance(route.admin, PassThrough | RelayWebSocket) else _words_of(route.admin)
     return f"| {path} | {_cell(_words_of(route.tenant))} | {_cell(admins)} | `{route.needs}` | {_BUDGETS[route.budget]} |\n"
 
 
 def _words_of(rule: TenantRule) -> str:
     match rule:
-        case Unchanged():
+        case PassThrough():
             return _SHARED
-        case AdminsOnly(why=why):
+        case AdminOnly(why=why):
             return f"**admins only**: {why}"
-        case Refused(why=why):
+        case Deny(why=why):
             return f"**refused**: {why}"
-        case Relays():
+        case RelayWebSocket():
             return _RELAYED
-        case Describes(rule=described):
+        case CachedReply(rule=described):
             return _say(described)
-        case Asks(rule=asked):
+        case MultiCall(rule=asked):
             return _say(asked)
-        case Rewrites(request=request, reply=reply):
+        case Rewrite(request=request, reply=reply):
             return _say(request) if _name_of(request) in _WORDS or reply is None else _say(reply)
 
 

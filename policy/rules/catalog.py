@@ -9,7 +9,7 @@ from typing import Any, Final
 from policy.call import ClientReply, Opaque, UpstreamCall
 from policy.catalogue import DYNAMIC_TYPES, NodeClass
 from policy.namespace import ROOT, check_path
-from policy.rule_context import Caller, Request
+from policy.rule_context import RuleContext, RuleInput
 from policy.salt import is_core
 from policy.violation import Reason, Violation
 from policy.workflow_files import FileUse, file_inputs
@@ -47,18 +47,18 @@ _EXTENSIONS = {
 _LATENTS = re.compile(r"(?i).*\.latent")
 
 
-def object_info(value: Any, request: Request) -> Any:
+def object_info(value: Any, request: RuleInput) -> Any:
     """GET /object_info and /object_info/{node_class}: the permitted classes; of a class with file inputs a copy with the tenant's lists."""
-    caller = request.caller
+    context = request.context
     described: dict[str, Any] = {}
     for name in value if isinstance(value, dict) else ():
-        node_class = caller.catalogue.get(name)
-        if node_class is not None and caller.policy.permits(name):
-            described[name] = describe_class(node_class, caller)
+        node_class = context.catalogue.get(name)
+        if node_class is not None and context.policy.permits(name):
+            described[name] = describe_class(node_class, context)
     return described
 
 
-def describe_class(node_class: NodeClass, caller: Caller) -> Mapping[str, Any]:
+def describe_class(node_class: NodeClass, context: RuleContext) -> Mapping[str, Any]:
     """One class as the tenant sees it. What the catalogue holds is never changed: it is shared by all."""
     entry = node_class.document
     if not is_core(node_class) or any(spec.type in DYNAMIC_TYPES for spec in node_class.inputs.values()):
@@ -72,7 +72,7 @@ def describe_class(node_class: NodeClass, caller: Caller) -> Mapping[str, Any]:
         declared = sections.get(section)
         if isinstance(declared, Mapping):
             sections[section] = {
-                input_name: _describe_input(spec, uses.get(input_name), input_name, node_class, caller)
+                input_name: _describe_input(spec, uses.get(input_name), input_name, node_class, context)
                 for input_name, spec in declared.items()
             }
     return {**entry, "input": sections}
@@ -90,23 +90,23 @@ def _is_in_tenants(value: Any) -> bool:
     return isinstance(value, str) and value.replace("\\", "/").partition("/")[0] == ROOT
 
 
-def _describe_input(spec: Any, use: FileUse | None, name: str, node_class: NodeClass, caller: Caller) -> Any:
+def _describe_input(spec: Any, use: FileUse | None, name: str, node_class: NodeClass, context: RuleContext) -> Any:
     if use is None or node_class.inputs[name].choices is None:
         return spec
     known = node_class.inputs[name]
     if use is FileUse.FOLDER:
-        choices = list_folders(caller.files.input)
+        choices = list_folders(context.files.input)
     elif use is FileUse.LISTED:
-        choices = [choice for choice in known.choices or () if choice in caller.shared_inputs]
+        choices = [choice for choice in known.choices or () if choice in context.shared_inputs]
     else:
         choices = [choice for choice in known.choices or () if choice in ("none", "None")]
-        choices += _list_files(node_class.name, known.options, caller)
+        choices += _list_files(node_class.name, known.options, context)
     if isinstance(spec[0], list):
         return [choices, *spec[1:]]
     return [spec[0], {**known.options, "options": choices}]
 
 
-def _list_files(class_name: str, options: Mapping[str, Any], caller: Caller) -> list[str]:
+def _list_files(class_name: str, options: Mapping[str, Any], context: RuleContext) -> list[str]:
     """Names as ComfyUI lists them: those in the root, models in 3d/, sorted; the shared ones among them."""
     if options.get("image_folder") == "output":
         return []  # web UIs ask /internal/files/output for these
@@ -115,10 +115,10 @@ def _list_files(class_name: str, options: Mapping[str, Any], caller: Caller) -> 
     if class_name.startswith("Load3D"):
         pattern = _EXTENSIONS["file_upload"]
     is_deep = pattern is _EXTENSIONS["file_upload"]
-    shared = [path for path in caller.shared_inputs if not path.endswith("/")]
+    shared = [path for path in context.shared_inputs if not path.endswith("/")]
     return sorted(
         path
-        for path in {*caller.files.input, *shared}
+        for path in {*context.files.input, *shared}
         if (is_deep or "/" not in path or path in shared) and (pattern is None or pattern.fullmatch(path))
     )
 
@@ -132,31 +132,31 @@ def list_folders(paths: Iterable[str]) -> list[str]:
     return sorted(folders)
 
 
-def list_files(value: Any, request: Request) -> Any:
+def list_files(value: Any, request: RuleInput) -> Any:
     """GET /internal/files/{directory_type}: the tenant's own, newest first. 0.3.64 lists bare names, later versions mark them."""
     kind = request.call.parameters["directory_type"]
     listed = value if isinstance(value, list) else []
     is_marked = all(isinstance(name, str) and name.endswith(f" [{kind}]") for name in listed)
-    files = request.caller.files
+    files = request.context.files
     names = {"input": files.input, "output": files.output}.get(kind, ())
     own = [name for name in names if "/" not in name and not name.startswith(".")]
     if kind == "input":
-        own += [name for name in request.caller.shared_inputs if "/" not in name and name not in own]
+        own += [name for name in request.context.shared_inputs if "/" not in name and name not in own]
     return [f"{name} [{kind}]" for name in own] if is_marked else own
 
 
-def files_of(request: Request) -> UpstreamCall:
+def files_of(request: RuleInput) -> UpstreamCall:
     """ComfyUI is asked too: it knows which directories there are, and its answer tells how this version writes names."""
     kind = request.call.parameters["directory_type"]
     return UpstreamCall("GET", (Opaque("internal"), Opaque("files"), Opaque(kind)))
 
 
-def as_it_came(request: Request) -> UpstreamCall:
+def as_it_came(request: RuleInput) -> UpstreamCall:
     """The path as it was matched, without a query: for answers that a reply rule cuts."""
     return UpstreamCall(request.call.method, tuple(map(Opaque, request.call.segments)))
 
 
-def system_stats(value: Any, request: Request) -> Any:
+def system_stats(value: Any, request: RuleInput) -> Any:
     """Versions, memory and devices; no command line."""
     value = value if isinstance(value, dict) else {}
     system = value.get("system") if isinstance(value.get("system"), dict) else {}
@@ -171,7 +171,7 @@ def system_stats(value: Any, request: Request) -> Any:
     }
 
 
-def features(value: Any, request: Request) -> Any:
+def features(value: Any, request: RuleInput) -> Any:
     return features_to_client(value)
 
 
@@ -183,21 +183,21 @@ def features_to_client(value: Any) -> dict[str, Any]:
     return kept | {"assets": False} if "assets" in kept else kept
 
 
-def extensions(value: Any, request: Request) -> Any:
+def extensions(value: Any, request: RuleInput) -> Any:
     """GET /extensions: the scripts that the web UI loads, and the gate's own where it is wanted.
 
     It lies under /gate/, which never leads to ComfyUI: no pack can stand in its place.
     """
     listed = [path for path in (value if isinstance(value, list) else []) if path != ACCOUNT_SCRIPT]
-    return [*listed, ACCOUNT_SCRIPT] if request.caller.has_account_menu else listed
+    return [*listed, ACCOUNT_SCRIPT] if request.context.has_account_menu else listed
 
 
-def model_folders(value: Any, request: Request) -> Any:
+def model_folders(value: Any, request: RuleInput) -> Any:
     """GET /models: names of folders."""
     return [name for name in (value if isinstance(value, list) else []) if name not in HIDDEN_FOLDERS]
 
 
-def described_model_folders(value: Any, request: Request) -> Any:
+def described_model_folders(value: Any, request: RuleInput) -> Any:
     """GET /experiment/models: without the server's paths."""
     return [
         {key: folder[key] for key in ("name", "extensions") if key in folder} | {"folders": []}
@@ -206,7 +206,7 @@ def described_model_folders(value: Any, request: Request) -> Any:
     ]
 
 
-def described_models(value: Any, request: Request) -> Any:
+def described_models(value: Any, request: RuleInput) -> Any:
     """GET /experiment/models/{folder}."""
     return [
         {key: model[key] for key in _MODEL_KEYS if key in model}
@@ -215,21 +215,21 @@ def described_models(value: Any, request: Request) -> Any:
     ]
 
 
-def folder_paths(value: Any, request: Request) -> Any:
+def folder_paths(value: Any, request: RuleInput) -> Any:
     """GET /internal/folder_paths: which folders of models there are, for the web UI's hint on a missing model; not where they lie."""
     return {
         name: [f"models/{name}"] for name in (value if isinstance(value, dict) else {}) if name not in HIDDEN_FOLDERS
     }
 
 
-def models_in(request: Request) -> UpstreamCall | ClientReply:
+def models_in(request: RuleInput) -> UpstreamCall | ClientReply:
     """GET /models/{folder}: a folder that ComfyUI lists and the gate hides is empty, since clients ask for all that they know."""
     if request.call.parameters["folder"] in HIDDEN_FOLDERS:
         return ClientReply(body=[])
     return in_model_folder(request)
 
 
-def in_model_folder(request: Request) -> UpstreamCall:
+def in_model_folder(request: RuleInput) -> UpstreamCall:
     """Any route below a model folder: `folder` (and what follows it) goes on as it is, unless it is no folder of models."""
     call = request.call
     folder = call.parameters["folder"]
@@ -241,7 +241,7 @@ def in_model_folder(request: Request) -> UpstreamCall:
     return UpstreamCall(call.method, tuple(map(Opaque, call.segments)))
 
 
-def view_metadata(request: Request) -> UpstreamCall:
+def view_metadata(request: RuleInput) -> UpstreamCall:
     """GET /view_metadata/{folder_name}: what stands in a model's header."""
     call = request.call
     folder = call.parameters["folder_name"]

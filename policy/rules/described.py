@@ -8,24 +8,24 @@ from typing import Any
 
 from policy.catalogue import NodeClass
 from policy.narrowing import narrow_class
-from policy.rule_context import Caller, Request
+from policy.rule_context import RuleContext, RuleInput
 from policy.rules.catalog import describe_class
 
 
-def describe_all(request: Request) -> dict[str, Any]:
+def describe_all(request: RuleInput) -> dict[str, Any]:
     """GET /object_info."""
-    caller = request.caller
+    context = request.context
     return {
-        name: _describe(node_class, caller)
-        for name, node_class in caller.catalogue.classes.items()
-        if caller.policy.permits(name)
+        name: _describe(node_class, context)
+        for name, node_class in context.catalogue.classes.items()
+        if context.policy.permits(name)
     }
 
 
-def describe_one(request: Request) -> dict[str, Any]:
+def describe_one(request: RuleInput) -> dict[str, Any]:
     """GET /object_info/{node_class}: the same, of which one class is picked; `{}` for a class that is not permitted, as for one that is not there."""
     return describe_all(request)
 
 
-def _describe(node_class: NodeClass, caller: Caller) -> Mapping[str, Any]:
-    return describe_class(replace(node_class, document=narrow_class(node_class, caller.policy)), caller)
+def _describe(node_class: NodeClass, context: RuleContext) -> Mapping[str, Any]:
+    return describe_class(replace(node_class, document=narrow_class(node_class, context.policy)), context)

@@ -137,7 +137,7 @@ def status(jobs: OwnJobs, sid: str | None = None) -> dict[str, Any]:
 
 
 def status_frame(jobs: OwnJobs, sid: str | None = None) -> str:
-    """A `status` event of the gate's own making, for when the tenant's count changes: ComfyUI's comes before the ledger knows."""
+    """A `status` event of the gate's own making, for when the tenant's count changes: ComfyUI's comes before the registry knows."""
     return _write("status", status(jobs, sid))
 
 

@@ -6,14 +6,14 @@ import re
 
 from policy.call import ClientCall, Opaque, UpstreamCall, UpstreamPath, UpstreamText
 from policy.namespace import Folder, check_file_name, parse_folder, split_annotation, split_path
-from policy.rule_context import Request
+from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
 
 _PREVIEW = re.compile(r"([a-z]{0,16})(?:;([0-9]{1,3}))?")
 _CHANNELS = frozenset({"rgb", "rgba", "a"})
 
 
-def find_file(request: Request) -> tuple[Folder, UpstreamPath]:
+def find_file(request: RuleInput) -> tuple[Folder, UpstreamPath]:
     """Which file is asked for, by ComfyUI's folder and the path in it: what the gate may read from disk too.
 
     ComfyUI takes the file's folder from `subfolder` alone and the suffix " [output]" before `type` (server.py, view_image).
@@ -27,11 +27,11 @@ def find_file(request: Request) -> tuple[Folder, UpstreamPath]:
     folder = annotated or parse_folder(call.first("type"), Folder.OUTPUT)
     subfolder = call.first("subfolder") or ""
     path = f"{subfolder}/{bare}" if subfolder else bare
-    caller = request.caller
-    return folder, caller.names.readable_to_upstream(path, folder, caller.shared_inputs, caller.jobs.has_temp_file)
+    context = request.context
+    return folder, context.names.readable_to_upstream(path, folder, context.shared_inputs, context.jobs.has_temp_file)
 
 
-def view(request: Request) -> UpstreamCall:
+def view(request: RuleInput) -> UpstreamCall:
     folder, path = find_file(request)
     where, name = split_path(path)
     query: list[tuple[str, UpstreamText]] = [
@@ -53,12 +53,12 @@ def makes_picture(call: ClientCall) -> bool:
     return call.first("preview") is not None or call.first("channel") in ("rgb", "a")
 
 
-def find_source(request: Request) -> tuple[Folder, UpstreamPath] | None:
+def find_source(request: RuleInput) -> tuple[Folder, UpstreamPath] | None:
     """The picture that another is made of."""
     return find_file(request) if makes_picture(request.call) else None
 
 
-def find_plain(request: Request) -> tuple[Folder, UpstreamPath] | None:
+def find_plain(request: RuleInput) -> tuple[Folder, UpstreamPath] | None:
     """Where the bytes on the disk are the answer: no preview, and no channel taken out."""
     if makes_picture(request.call):
         return None

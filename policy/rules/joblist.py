@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import orjson
 
-from policy.call import ClientReply, Dialogue, JobNews, Opaque, Step, UpstreamCall, Work
+from policy.call import ClientReply, Effect, JobUpdate, Opaque, RuleGenerator, UpstreamCall, Work
 from policy.documents import Document, Kind, keep
 from policy.namespace import Namespace
-from policy.rule_context import OwnJobs, Request
+from policy.rule_context import OwnJobs, RuleInput
 from policy.rules.jobs import (
     MAX_ENTRIES,
     MAX_READ_BYTES,
@@ -28,11 +28,11 @@ from policy.rules.overtime import mark_row
 from policy.rules.results import (
     extra_data_to_client,
     graph_to_client,
-    news_of,
     output_to_client,
     outputs_to_client,
     scrub,
     status_to_client,
+    update_of,
 )
 
 STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
@@ -69,7 +69,7 @@ class ListQuery:
         return is_whole and not self.workflow_id and self.sort_by == "created_at"
 
 
-def read_query(request: Request) -> ListQuery | ClientReply:
+def read_query(request: RuleInput) -> ListQuery | ClientReply:
     """The query as ComfyUI reads it, or its refusal in its words (server.py, get_jobs)."""
     call = request.call
     statuses = frozenset(part.strip().lower() for part in (call.first("status") or "").split(",") if part.strip())
@@ -114,7 +114,7 @@ def _bad(message: str) -> ClientReply:
     return ClientReply(400, {"error": message})
 
 
-def list_jobs(request: Request) -> Dialogue:
+def list_jobs(request: RuleInput) -> RuleGenerator:
     """GET /api/jobs."""
     query = read_query(request)
     # Asked first, and for the one running job at most: whether this ComfyUI has the route at all.
@@ -125,29 +125,29 @@ def list_jobs(request: Request) -> Dialogue:
         return passed(probe)
     if isinstance(query, ClientReply):
         return query
-    candidates = _list_candidates(request.caller.jobs, query)
+    candidates = _list_candidates(request.context.jobs, query)
     total = len(candidates)
     if query.is_by_place:
         candidates = _page(candidates, query)
     rows: list[dict[str, Any]] = []
-    news: list[JobNews] = []
+    updates: list[JobUpdate] = []
     asked = read_bytes = 0
-    caller = request.caller
+    context = request.context
     for batch in in_batches(candidates[:MAX_ENTRIES]):
         if read_bytes >= MAX_READ_BYTES:
             break  # what was not asked for still counts in `total`, so the client asks for the next page
-        kept = {prompt_id: caller.documents.get(Kind.ROW, prompt_id) for prompt_id in batch}
+        kept = {prompt_id: context.documents.get(Kind.ROW, prompt_id) for prompt_id in batch}
         missing = [prompt_id for prompt_id, document in kept.items() if document is None]
         replies = (yield tuple(job_call(prompt_id) for prompt_id in missing)) if missing else ()
         answers = dict(zip(missing, replies, strict=True))
         for prompt_id, document in kept.items():
             if document is not None:
-                row = orjson.loads(document.numbered(caller.jobs.place_of(prompt_id)))
+                row = orjson.loads(document.numbered(context.jobs.place_of(prompt_id)))
             else:
-                value = mark_row(answers[prompt_id].value, prompt_id, caller.jobs)
-                row = row_to_client(value, prompt_id, caller.names, caller.jobs.place_of(prompt_id))
+                value = mark_row(answers[prompt_id].value, prompt_id, context.jobs)
+                row = row_to_client(value, prompt_id, context.names, context.jobs.place_of(prompt_id))
                 if row is not None:
-                    news.append(_news(value, row))
+                    updates.append(_update_of(value, row))
             if row is not None and row["status"] in query.statuses:
                 rows.append(row)
         asked += len(batch)
@@ -161,12 +161,12 @@ def list_jobs(request: Request) -> Dialogue:
         rows = list(_page(rows, query))
     has_more = query.offset + len(rows) < total
     pagination = {"offset": query.offset, "limit": query.limit, "total": total, "has_more": has_more}
-    return ClientReply(body={"jobs": rows, "pagination": pagination}, news=tuple(news))
+    return ClientReply(body={"jobs": rows, "pagination": pagination}, updates=tuple(updates))
 
 
-def _news(value: dict[str, Any], row: dict[str, Any]) -> JobNews:
+def _update_of(value: dict[str, Any], row: dict[str, Any]) -> JobUpdate:
     has_ended = value["status"] in _ENDED
-    told = news_of(value["id"], value.get("outputs"), has_ended=has_ended)
+    told = update_of(value["id"], value.get("outputs"), has_ended=has_ended)
     return replace(told, documents=(keep(Kind.ROW, row | {"priority": 0}),)) if has_ended else told
 
 
@@ -209,25 +209,27 @@ def row_to_client(value: Any, prompt_id: str, names: Namespace, number: int) -> 
     return row
 
 
-def job(request: Request) -> Dialogue:
+def job(request: RuleInput) -> RuleGenerator:
     """GET /api/jobs/{job_id}."""
-    prompt_id, caller = request.call.parameters["job_id"], request.caller
-    number = caller.jobs.place_of(prompt_id)
-    kept = caller.documents.get(Kind.JOB, prompt_id) if caller.jobs.owns(prompt_id) else None
+    prompt_id, context = request.call.parameters["job_id"], request.context
+    number = context.jobs.place_of(prompt_id)
+    kept = context.documents.get(Kind.JOB, prompt_id) if context.jobs.owns(prompt_id) else None
     if kept is not None:
         body = yield Work(partial(kept.numbered, number), kept.size)
         return ClientReply(body=body)
     reply = yield job_call(own_or_absent(request, prompt_id))
     if reply.status != 200:
         return passed(reply)
-    value = mark_row(reply.value, prompt_id, caller.jobs)
-    shown = yield Work(partial(keep_job, value, prompt_id, caller.names), len(reply.body))
+    value = mark_row(reply.value, prompt_id, context.jobs)
+    shown = yield Work(partial(keep_job, value, prompt_id, context.names), len(reply.body))
     if shown is None:
         return ClientReply(404, {"error": "Job not found"})
     body = yield Work(partial(shown.numbered, number), shown.size)
-    row = row_to_client(value, prompt_id, caller.names, 0) or {}
-    news = _news(value, row)
-    return ClientReply(body=body, news=(replace(news, documents=(*news.documents, shown)) if news.has_ended else news,))
+    row = row_to_client(value, prompt_id, context.names, 0) or {}
+    update = _update_of(value, row)
+    return ClientReply(
+        body=body, updates=(replace(update, documents=(*update.documents, shown)) if update.has_ended else update,)
+    )
 
 
 def keep_job(value: Any, prompt_id: str, names: Namespace) -> Document | None:
@@ -247,7 +249,7 @@ def keep_job(value: Any, prompt_id: str, names: Namespace) -> Document | None:
     return keep(Kind.JOB, row)
 
 
-def cancel(request: Request) -> Dialogue:
+def cancel(request: RuleInput) -> RuleGenerator:
     """POST /api/jobs/{job_id}/cancel."""
     prompt_id = own_or_absent(request, request.call.parameters["job_id"])
     reply = yield UpstreamCall("POST", (Opaque("api"), Opaque("jobs"), prompt_id, Opaque("cancel")))
@@ -256,15 +258,15 @@ def cancel(request: Request) -> Dialogue:
     return (yield from _cancelled(reply.value, [prompt_id], request))
 
 
-def _cancelled(value: Any, own: Sequence[str], request: Request) -> Generator[Step, Any, ClientReply]:
-    waited = [prompt_id for prompt_id in request.caller.jobs.pending() if prompt_id in own]
+def _cancelled(value: Any, own: Sequence[str], request: RuleInput) -> Generator[Effect, Any, ClientReply]:
+    waited = [prompt_id for prompt_id in request.context.jobs.pending() if prompt_id in own]
     gone = yield from find_gone(waited)
     is_cancelled = isinstance(value, dict) and value.get("cancelled") is True
-    news = tuple(JobNews(prompt_id, has_ended=True) for prompt_id in gone)
-    return ClientReply(body={"cancelled": is_cancelled}, news=news)
+    updates = tuple(JobUpdate(prompt_id, has_ended=True) for prompt_id in gone)
+    return ClientReply(body={"cancelled": is_cancelled}, updates=updates)
 
 
-def cancel_many(request: Request) -> Dialogue:
+def cancel_many(request: RuleInput) -> RuleGenerator:
     """POST /api/jobs/cancel: ids that are not one's own are passed over, as ComfyUI passes over unknown ones."""
     document = request.document
     job_ids = document.get("job_ids") if isinstance(document, dict) else None
@@ -272,7 +274,7 @@ def cancel_many(request: Request) -> Dialogue:
     own: list[str] = []
     if isinstance(job_ids, list):
         invalid = [item if isinstance(item, str) else repr(item) for item in job_ids if not _is_uuid(item)]
-        own = [item for item in job_ids if _is_uuid(item) and request.caller.jobs.owns(item)]
+        own = [item for item in job_ids if _is_uuid(item) and request.context.jobs.owns(item)]
     reply = yield json_call("POST", ("api", "jobs", "cancel"), {"job_ids": [] if invalid else own})
     if reply.status != 200:
         return passed(reply)

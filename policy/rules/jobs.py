@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from policy.call import ClientReply, Dialogue, JobNews, Opaque, Step, UpstreamCall, UpstreamReply, Work
+from policy.call import ClientReply, Effect, JobUpdate, Opaque, RuleGenerator, UpstreamCall, UpstreamReply, Work
 from policy.documents import Document, Kind, joined, keep, named
 from policy.namespace import Namespace
-from policy.rule_context import Caller, OwnJobs, Request
+from policy.rule_context import OwnJobs, RuleContext, RuleInput
 from policy.rules.overtime import mark_entry
-from policy.rules.results import entry_to_client, item_to_client, news_of
+from policy.rules.results import entry_to_client, item_to_client, update_of
 from policy.violation import Reason, Violation
 
 ABSENT_JOB: Final = "absent"
@@ -22,7 +22,7 @@ ABSENT_JOB: Final = "absent"
 MAX_ENTRIES: Final = 1000
 """How many jobs one answer shows, the newest first to stay."""
 BATCH: Final = 8
-"""How many calls of one dialogue are under way at a time."""
+"""How many calls of one rule are under way at a time."""
 MAX_READ_BYTES: Final = 8 * 1024**2
 """How much of ComfyUI's answers is read for one answer: workflows may be megabytes each, and reading them takes everybody's time."""
 MAX_ANSWER_BYTES: Final = 16 * 1024**2
@@ -43,22 +43,22 @@ def passed(reply: UpstreamReply) -> ClientReply:
     return ClientReply(reply.status, reply.body, reply.content_type)
 
 
-def own_or_absent(request: Request, prompt_id: str) -> Opaque:
+def own_or_absent(request: RuleInput, prompt_id: str) -> Opaque:
     """SECURITY: an unknown id and a neighbour's lead to the same call, so they get the same answer in the same time."""
-    return Opaque(prompt_id if request.caller.jobs.owns(prompt_id) else ABSENT_JOB)
+    return Opaque(prompt_id if request.context.jobs.owns(prompt_id) else ABSENT_JOB)
 
 
 def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
-def count(request: Request) -> UpstreamCall:
+def count(request: RuleInput) -> UpstreamCall:
     """GET /prompt."""
     return UpstreamCall("GET", (Opaque("prompt"),))
 
 
-def show_own_count(value: Any, request: Request) -> Any:
-    return {"exec_info": {"queue_remaining": count_own(request.caller.jobs)}}
+def show_own_count(value: Any, request: RuleInput) -> Any:
+    return {"exec_info": {"queue_remaining": count_own(request.context.jobs)}}
 
 
 def count_own(jobs: OwnJobs) -> int:
@@ -69,13 +69,13 @@ def job_call(prompt_id: str) -> UpstreamCall:
     return UpstreamCall("GET", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id)))
 
 
-def queue(request: Request) -> Dialogue:
+def queue(request: RuleInput) -> RuleGenerator:
     """GET /queue: one's own items, in the order in which they run.
 
     SECURITY: ComfyUI's own list holds everybody's workflows, so it is not read: what waits is kept since its submission, and what is
     not is asked for by its id (tests/security/test_neighbours_cost.py).
     """
-    jobs, documents = request.caller.jobs, request.caller.documents
+    jobs, documents = request.context.jobs, request.context.documents
     first, running = jobs.count_finished() + 1, list(jobs.running())
     waiting = list(jobs.pending())
     items = {
@@ -84,21 +84,21 @@ def queue(request: Request) -> Dialogue:
         if (document := documents.get(Kind.ITEM, prompt_id)) is not None
     }
     missing = [prompt_id for prompt_id in [*running, *waiting] if prompt_id not in items][:MAX_ENTRIES]
-    news: list[JobNews] = []
+    updates: list[JobUpdate] = []
     for batch in in_batches(missing):
         replies = yield tuple(job_call(prompt_id) for prompt_id in batch)
         for prompt_id, reply in zip(batch, replies, strict=True):
-            read = partial(read_item, reply.value, prompt_id, request.caller.names)
+            read = partial(read_item, reply.value, prompt_id, request.context.names)
             document = yield Work(read, len(reply.body))
             if document is not None:
                 items[prompt_id] = document
-                news.append(JobNews(prompt_id, documents=(document,)))
+                updates.append(JobUpdate(prompt_id, documents=(document,)))
     parts = [
         sorted((items[prompt_id] for prompt_id in ids if prompt_id in items), key=lambda item: item.order)
         for ids in (running, waiting)
     ]
     body = yield Work(partial(_write_queue, parts[0], parts[1], first), sum(item.size for item in items.values()))
-    return ClientReply(body=body, news=tuple(news))
+    return ClientReply(body=body, updates=tuple(updates))
 
 
 def _write_queue(running: Sequence[Document], pending: Sequence[Document], first: int) -> bytes:
@@ -136,19 +136,19 @@ def _order(item: list[Any]) -> float:
     return float(number) if isinstance(number, int | float) else 0.0
 
 
-def edit_queue(request: Request) -> Dialogue:
+def edit_queue(request: RuleInput) -> RuleGenerator:
     """POST /queue: `clear` means one's own waiting jobs, `delete` passes over the ids that are not one's own."""
-    pending = request.caller.jobs.pending()
+    pending = request.context.jobs.pending()
     return (yield from _delete(request, "queue", pending))
 
 
-def edit_history(request: Request) -> Dialogue:
+def edit_history(request: RuleInput) -> RuleGenerator:
     """POST /history: likewise, for jobs that ended."""
-    finished = request.caller.jobs.finished()
+    finished = request.context.jobs.finished()
     return (yield from _delete(request, "history", finished))
 
 
-def _delete(request: Request, route: str, own: Sequence[str]) -> Dialogue:
+def _delete(request: RuleInput, route: str, own: Sequence[str]) -> RuleGenerator:
     document = request.document
     if not isinstance(document, dict):
         raise Violation(Reason.BODY_MALFORMED, 'Send a JSON object: {"delete": [ids]} or {"clear": true}.')
@@ -164,12 +164,12 @@ def _delete(request: Request, route: str, own: Sequence[str]) -> Dialogue:
     if reply.status != 200:
         return passed(reply)
     if route == "history":
-        return replace(EMPTY, news=tuple(JobNews(prompt_id, is_deleted=True) for prompt_id in chosen))
+        return replace(EMPTY, updates=tuple(JobUpdate(prompt_id, is_deleted=True) for prompt_id in chosen))
     gone = yield from find_gone(chosen)
-    return replace(EMPTY, news=tuple(JobNews(prompt_id, has_ended=True) for prompt_id in gone))
+    return replace(EMPTY, updates=tuple(JobUpdate(prompt_id, has_ended=True) for prompt_id in gone))
 
 
-def find_gone(prompt_ids: Sequence[str]) -> Generator[Step, Any, list[str]]:
+def find_gone(prompt_ids: Sequence[str]) -> Generator[Effect, Any, list[str]]:
     """Of jobs that waited, those that ComfyUI has no more: one that began to run meanwhile was not taken out.
 
     Asked before the answer, so that a client which then lists its queue does not find what it has just deleted.
@@ -181,7 +181,7 @@ def find_gone(prompt_ids: Sequence[str]) -> Generator[Step, Any, list[str]]:
     return gone
 
 
-def interrupt(request: Request) -> Dialogue:
+def interrupt(request: RuleInput) -> RuleGenerator:
     """POST /interrupt: the named job if it is one's own; without an id one's own running job, which only ComfyUI knows for sure."""
     document = request.document
     prompt_id = document.get("prompt_id") if isinstance(document, dict) else None
@@ -199,9 +199,9 @@ def interrupt(request: Request) -> Dialogue:
     return EMPTY
 
 
-def _running(request: Request) -> Generator[Step, Any, list[Opaque]]:
+def _running(request: RuleInput) -> Generator[Effect, Any, list[Opaque]]:
     """One's own running job. While some wait the first may have just begun: ComfyUI lists what runs, without workflows."""
-    jobs = request.caller.jobs
+    jobs = request.context.jobs
     running = list(jobs.running())
     if not running and jobs.pending():
         reply = yield UpstreamCall("GET", (Opaque("api"), Opaque("jobs")), (("status", Opaque("in_progress")),))
@@ -213,29 +213,29 @@ def _running(request: Request) -> Generator[Step, Any, list[Opaque]]:
     return [Opaque(prompt_id) for prompt_id in running]
 
 
-def history_of(request: Request) -> Dialogue:
+def history_of(request: RuleInput) -> RuleGenerator:
     """GET /history/{prompt_id}: `{}` for what is unknown."""
-    prompt_id, caller = request.call.parameters["prompt_id"], request.caller
-    number = caller.jobs.place_of(prompt_id)
-    news: tuple[JobNews, ...] = ()
-    entry = _kept(caller, Kind.ENTRY, prompt_id)
+    prompt_id, context = request.call.parameters["prompt_id"], request.context
+    number = context.jobs.place_of(prompt_id)
+    updates: tuple[JobUpdate, ...] = ()
+    entry = _kept(context, Kind.ENTRY, prompt_id)
     if entry is None:
         reply = yield _entry_call(own_or_absent(request, prompt_id))
         if reply.status != 200:
             return passed(reply)
         entry = yield Work(
-            partial(keep_entry, mark_entry(reply.value, prompt_id, caller.jobs), prompt_id, caller.names),
+            partial(keep_entry, mark_entry(reply.value, prompt_id, context.jobs), prompt_id, context.names),
             len(reply.body),
         )
         if entry is None:
             return ClientReply(body={})
-        news = (_news(reply.value, prompt_id, entry),)
+        updates = (_update_of(reply.value, prompt_id, entry),)
     body = yield Work(partial(named, [(prompt_id, number, entry)]), entry.size)
-    return ClientReply(body=body, news=news)
+    return ClientReply(body=body, updates=updates)
 
 
-def _kept(caller: Caller, kind: Kind, prompt_id: str) -> Document | None:
-    return caller.documents.get(kind, prompt_id) if caller.jobs.owns(prompt_id) else None
+def _kept(context: RuleContext, kind: Kind, prompt_id: str) -> Document | None:
+    return context.documents.get(kind, prompt_id) if context.jobs.owns(prompt_id) else None
 
 
 def _entry_call(prompt_id: str) -> UpstreamCall:
@@ -249,24 +249,24 @@ def keep_entry(value: Any, prompt_id: str, names: Namespace) -> Document | None:
     return None if shown is None else keep(Kind.ENTRY, shown)
 
 
-def _news(value: Any, prompt_id: str, entry: Document) -> JobNews:
-    told = news_of(prompt_id, value[prompt_id].get("outputs"), has_ended=True)
+def _update_of(value: Any, prompt_id: str, entry: Document) -> JobUpdate:
+    told = update_of(prompt_id, value[prompt_id].get("outputs"), has_ended=True)
     return replace(told, documents=(entry,))
 
 
-def history(request: Request) -> Dialogue:
+def history(request: RuleInput) -> RuleGenerator:
     """GET /history: what is kept, the newest first to stay; other entries of one's own are asked for by their ids.
 
     SECURITY: a hundred submissions of the largest size would fill the gate's memory, and keep its event loop busy
     (tests/security/test_large_answers.py).
     """
-    caller = request.caller
-    chosen = _choose_entries(caller.jobs.finished(), _number(request, "max_items"), _number(request, "offset"))
+    context = request.context
+    chosen = _choose_entries(context.jobs.finished(), _number(request, "max_items"), _number(request, "offset"))
     shown: list[tuple[str, int, Document]] = []
-    news: list[JobNews] = []
+    updates: list[JobUpdate] = []
     asked_bytes = total = 0
     for batch in reversed([*in_batches(chosen[-MAX_ENTRIES:])]):
-        entries = {prompt_id: caller.documents.get(Kind.ENTRY, prompt_id) for prompt_id in batch}
+        entries = {prompt_id: context.documents.get(Kind.ENTRY, prompt_id) for prompt_id in batch}
         missing = [prompt_id for prompt_id, entry in entries.items() if entry is None]
         replies = (yield tuple(_entry_call(prompt_id) for prompt_id in missing)) if missing else ()
         for prompt_id, reply in zip(missing, replies, strict=True):
@@ -274,13 +274,13 @@ def history(request: Request) -> Dialogue:
                 return passed(reply)
             asked_bytes += len(reply.body)
             entry = entries[prompt_id] = yield Work(
-                partial(keep_entry, mark_entry(reply.value, prompt_id, caller.jobs), prompt_id, caller.names),
+                partial(keep_entry, mark_entry(reply.value, prompt_id, context.jobs), prompt_id, context.names),
                 len(reply.body),
             )
             if entry is not None:
-                news.append(_news(reply.value, prompt_id, entry))
+                updates.append(_update_of(reply.value, prompt_id, entry))
         found = [
-            (prompt_id, caller.jobs.place_of(prompt_id), entry)
+            (prompt_id, context.jobs.place_of(prompt_id), entry)
             for prompt_id, entry in entries.items()
             if entry is not None
         ]
@@ -292,10 +292,10 @@ def history(request: Request) -> Dialogue:
         if asked_bytes >= MAX_READ_BYTES or total > MAX_ANSWER_BYTES:
             break
     body = yield Work(partial(named, shown[::-1]), total)
-    return ClientReply(body=body, news=tuple(news))
+    return ClientReply(body=body, updates=tuple(updates))
 
 
-def _number(request: Request, name: str) -> int | None:
+def _number(request: RuleInput, name: str) -> int | None:
     text = request.call.first(name)
     if text is None:
         return None

@@ -8,24 +8,24 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from policy.call import ClaimJob, ClientReply, Dialogue, JobNews, ReleaseJob, UpstreamReply, Work
+from policy.call import ClaimJob, ClientReply, JobUpdate, ReleaseJob, RuleGenerator, UpstreamReply, Work
 from policy.catalogue import NodeClass
 from policy.document import parse_json
-from policy.judge import OPEN, JudgedPrompt, judge, judge_document
-from policy.rule_context import Caller, Request
+from policy.judge import ADMIN_POLICY, JudgedPrompt, judge, judge_document
+from policy.rule_context import RuleContext, RuleInput
 from policy.rules.jobs import json_call, keep_item
 from policy.rules.results import UNNAMED_CLIENT, scrub
 from policy.violation import Reason, Violation
 from policy.workflow_files import file_inputs, rewrite_nodes
 
 
-def submit(request: Request) -> Dialogue:
+def submit(request: RuleInput) -> RuleGenerator:
     """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run."""
-    caller = request.caller
-    judged = yield Work(partial(judge, request.raw, caller.policy, caller.catalogue), len(request.raw))
+    context = request.context
+    judged = yield Work(partial(judge, request.raw, context.policy, context.catalogue), len(request.raw))
     # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_names_are_written_beside_the_event_loop).
-    nodes = yield Work(partial(rewrite_nodes, judged.nodes, caller), len(request.raw))
-    client_id = caller.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
+    nodes = yield Work(partial(rewrite_nodes, judged.nodes, context), len(request.raw))
+    client_id = context.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
     classes = tuple(sorted({node["class_type"] for node in nodes.values()}))
     waits = judged.client_id or ""
     claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority, classes, waits)
@@ -34,21 +34,21 @@ def submit(request: Request) -> Dialogue:
     reply = yield call
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
-        return refusal_to_client(reply, caller, judged)
+        return refusal_to_client(reply, context, judged)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
-    outputs = _outputs(judged, nodes, node_errors, caller)
+    outputs = _outputs(judged, nodes, node_errors, context)
     extra = document["extra_data"] | {"create_time": claimed.created_ms}
     item = [claimed.number, claimed.prompt_id, nodes, extra, outputs]
     # SECURITY: what `GET /queue` shows of it is kept, since ComfyUI's own list holds everybody's (policy/rules/jobs.py, queue).
-    shown = yield Work(partial(keep_item, item, caller.names), len(request.raw))
+    shown = yield Work(partial(keep_item, item, context.names), len(request.raw))
     body = {
         "prompt_id": claimed.prompt_id,
-        "number": caller.jobs.place_of(claimed.prompt_id),
-        "node_errors": node_errors_to_client(node_errors, caller, judged),
+        "number": context.jobs.place_of(claimed.prompt_id),
+        "node_errors": node_errors_to_client(node_errors, context, judged),
     }
     return ClientReply(
         body=body | notices_to_client(judged),
-        news=(JobNews(claimed.prompt_id, documents=(shown,)),),
+        updates=(JobUpdate(claimed.prompt_id, documents=(shown,)),),
     )
 
 
@@ -59,13 +59,13 @@ def notices_to_client(judged: JudgedPrompt) -> dict[str, Any]:
     return {"notices": [{"type": notice.code, "message": notice.message} for notice in judged.notices]}
 
 
-def _outputs(judged: JudgedPrompt, nodes: Mapping[str, Any], node_errors: Any, caller: Caller) -> list[str]:
+def _outputs(judged: JudgedPrompt, nodes: Mapping[str, Any], node_errors: Any, context: RuleContext) -> list[str]:
     """The nodes that ComfyUI will run a workflow for: its outputs, those that the client chose, without those that are wrong."""
     entries = node_errors.values() if isinstance(node_errors, Mapping) else ()
     listed = [entry.get("dependent_outputs") for entry in entries if isinstance(entry, Mapping)]
     wrong = {output for outputs in listed if isinstance(outputs, list) for output in outputs if isinstance(output, str)}
     chosen = judged.partial_execution_targets
-    classes = {node_id: caller.catalogue.get(node["class_type"]) for node_id, node in nodes.items()}
+    classes = {node_id: context.catalogue.get(node["class_type"]) for node_id, node in nodes.items()}
     return [
         node_id
         for node_id, node_class in classes.items()
@@ -76,11 +76,11 @@ def _outputs(judged: JudgedPrompt, nodes: Mapping[str, Any], node_errors: Any, c
     ]
 
 
-def submit_as_admin(request: Request) -> Dialogue:
+def submit_as_admin(request: RuleInput) -> RuleGenerator:
     """An admin's workflow: rebuilt, so that it cannot hurt ComfyUI itself, and otherwise as it came."""
     document = parse_json(request.raw)
     place = _read_place(document)
-    judged = judge_document(document, OPEN, request.caller.catalogue)
+    judged = judge_document(document, ADMIN_POLICY, request.context.catalogue)
     prompt_id = _check_prompt_id(judged.prompt_id)
     if prompt_id is not None:
         # SECURITY: a place in ComfyUI's queue belongs to one job: a client names the number or the id, never both
@@ -135,7 +135,7 @@ def _document(judged: JudgedPrompt, nodes: Mapping[str, Any], client_id: str | N
     return document
 
 
-def refusal_to_client(reply: UpstreamReply, caller: Caller, judged: JudgedPrompt) -> ClientReply:
+def refusal_to_client(reply: UpstreamReply, context: RuleContext, judged: JudgedPrompt) -> ClientReply:
     """ComfyUI's refusal of a workflow, in its shape and the client's names."""
     value = reply.value if isinstance(reply.value, dict) else {}
     error = value.get("error")
@@ -147,13 +147,13 @@ def refusal_to_client(reply: UpstreamReply, caller: Caller, judged: JudgedPrompt
             "extra_info": {},
         }
     body = {
-        "error": scrub(error, caller.names),
-        "node_errors": node_errors_to_client(value.get("node_errors"), caller, judged),
+        "error": scrub(error, context.names),
+        "node_errors": node_errors_to_client(value.get("node_errors"), context, judged),
     }
     return ClientReply(reply.status, body | notices_to_client(judged))
 
 
-def node_errors_to_client(node_errors: Any, caller: Caller, judged: JudgedPrompt) -> dict[str, Any]:
+def node_errors_to_client(node_errors: Any, context: RuleContext, judged: JudgedPrompt) -> dict[str, Any]:
     """`{node id: {errors, dependent_outputs, class_type}}` without server paths, and without lists of everybody's files; with what the
     gate found itself."""
     nodes = judged.nodes
@@ -163,11 +163,11 @@ def node_errors_to_client(node_errors: Any, caller: Caller, judged: JudgedPrompt
             continue
         node = nodes.get(node_id)
         inputs = node["inputs"] if node else {}
-        node_class = caller.catalogue.get(node["class_type"]) if node else None
+        node_class = context.catalogue.get(node["class_type"]) if node else None
         shown[node_id] = {
-            "errors": [_error_to_client(error, caller, node_class, inputs) for error in _dicts(entry.get("errors"))],
-            "dependent_outputs": scrub(entry.get("dependent_outputs"), caller.names),
-            "class_type": scrub(entry.get("class_type"), caller.names),
+            "errors": [_error_to_client(error, context, node_class, inputs) for error in _dicts(entry.get("errors"))],
+            "dependent_outputs": scrub(entry.get("dependent_outputs"), context.names),
+            "class_type": scrub(entry.get("class_type"), context.names),
         }
     return shown
 
@@ -177,7 +177,7 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _error_to_client(
-    error: dict[str, Any], caller: Caller, node_class: NodeClass | None, inputs: Mapping[str, Any]
+    error: dict[str, Any], context: RuleContext, node_class: NodeClass | None, inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
     extra = error.get("extra_info")
     extra = dict(extra) if isinstance(extra, dict) else {}
@@ -190,5 +190,5 @@ def _error_to_client(
         for key in ("details", "message"):
             if isinstance(error.get(key), str) and " not in " in error[key]:
                 shown[key] = error[key].partition(" not in ")[0] + " is not in the list"
-    scrubbed: dict[str, Any] = scrub(shown, caller.names)
+    scrubbed: dict[str, Any] = scrub(shown, context.names)
     return scrubbed

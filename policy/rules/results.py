@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policy.call import JobNews
+from policy.call import JobUpdate
 from policy.namespace import Folder, Namespace, is_path, is_unguessable
 from policy.salt import SALT
 
@@ -111,7 +111,7 @@ def _file_to_client(item: Mapping[str, Any], names: Namespace, depth: int) -> di
 
 
 def temp_files(output: Any) -> list[str]:
-    """The files in a node's output that lie in no tenant's folder, as the ledger keeps them: `name` or `subfolder/name`.
+    """The files in a node's output that lie in no tenant's folder, as the registry keeps them: `name` or `subfolder/name`.
 
     SECURITY: nodes also show what the client gave them (a camera, boxes), so only the lists that hold saved files count, and of the
     texts only names that nobody can guess (test_results.py::test_shown_values_of_the_client_grant_nothing).
@@ -129,10 +129,10 @@ def temp_files(output: Any) -> list[str]:
     return [name for name in found if is_path(name)] + [text for text in texts if is_unguessable(text)]
 
 
-def news_of(prompt_id: str, outputs: Any, *, has_ended: bool) -> JobNews:
-    """What the outputs of a job of the tenant's tell the ledger."""
+def update_of(prompt_id: str, outputs: Any, *, has_ended: bool) -> JobUpdate:
+    """What the outputs of a job of the tenant's tell the registry."""
     nodes = outputs.values() if isinstance(outputs, Mapping) else ()
-    return JobNews(prompt_id, tuple(name for output in nodes for name in temp_files(output)), has_ended)
+    return JobUpdate(prompt_id, tuple(name for output in nodes for name in temp_files(output)), has_ended)
 
 
 def _list(value: Any) -> list[Any]:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Generator
 from typing import Any, Final
 
-from policy.call import ClientReply, Dialogue, Opaque, UpstreamCall, UpstreamReply
-from policy.rule_context import Request
+from policy.call import ClientReply, Opaque, RuleGenerator, UpstreamCall, UpstreamReply
+from policy.rule_context import RuleInput
 from policy.rules.jobs import EMPTY, JSON_TYPE, passed
 from policy.rules.userdata import SETTINGS_FILE
 from policy.violation import Reason, Violation
@@ -17,13 +17,13 @@ MAX_SETTINGS_BYTES: Final = 1024 * 1024
 _Reading = Generator[UpstreamCall, UpstreamReply, "dict[str, Any] | ClientReply"]
 
 
-def get_all(request: Request) -> Dialogue:
+def get_all(request: RuleInput) -> RuleGenerator:
     """GET /settings: `{}` for a new tenant."""
     settings = yield from _read(request)
     return settings if isinstance(settings, ClientReply) else ClientReply(body=settings)
 
 
-def get_one(request: Request) -> Dialogue:
+def get_one(request: RuleInput) -> RuleGenerator:
     """GET /settings/{id}: null when it is not set."""
     settings = yield from _read(request)
     if isinstance(settings, ClientReply):
@@ -32,24 +32,24 @@ def get_one(request: Request) -> Dialogue:
     return ClientReply(body=json.dumps(settings.get(request.call.parameters["id"])).encode())
 
 
-def set_all(request: Request) -> Dialogue:
+def set_all(request: RuleInput) -> RuleGenerator:
     """POST /settings: merges an object into the settings."""
     if not isinstance(request.document, dict):
         raise Violation(Reason.BODY_MALFORMED, "Send a JSON object of settings.")
     return (yield from _change(request, request.document))
 
 
-def set_one(request: Request) -> Dialogue:
+def set_one(request: RuleInput) -> RuleGenerator:
     """POST /settings/{id}: any JSON value, null too."""
     return (yield from _change(request, {request.call.parameters["id"]: request.document}))
 
 
-def _call(request: Request, method: str, body: bytes | None = None) -> UpstreamCall:
-    path = request.caller.names.userdata_to_upstream(SETTINGS_FILE)
+def _call(request: RuleInput, method: str, body: bytes | None = None) -> UpstreamCall:
+    path = request.context.names.userdata_to_upstream(SETTINGS_FILE)
     return UpstreamCall(method, (Opaque("userdata"), path), body=body, content_type=JSON_TYPE if body else None)
 
 
-def _read(request: Request) -> _Reading:
+def _read(request: RuleInput) -> _Reading:
     reply = yield _call(request, "GET")
     if reply.status == 404:
         return {}
@@ -58,7 +58,7 @@ def _read(request: Request) -> _Reading:
     return reply.value if isinstance(reply.value, dict) else {}
 
 
-def _change(request: Request, changes: dict[str, Any]) -> Dialogue:
+def _change(request: RuleInput, changes: dict[str, Any]) -> RuleGenerator:
     settings = yield from _read(request)
     if isinstance(settings, ClientReply):
         return settings

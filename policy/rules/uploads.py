@@ -26,7 +26,7 @@ from policy.namespace import (
     split_path,
 )
 from policy.pictures import check_pixels
-from policy.rule_context import OwnJobs, Request
+from policy.rule_context import OwnJobs, RuleInput
 from policy.rules.media import DEFAULT_UPLOAD_TYPES, check_media
 from policy.violation import Reason, Violation
 
@@ -162,32 +162,32 @@ class UploadSession:
         return json.dumps({"filename": name, "subfolder": where, "type": folder.value})
 
 
-def upload_image(request: Request) -> UpstreamCall:
+def upload_image(request: RuleInput) -> UpstreamCall:
     """POST /upload/image."""
     return _upload(request, UploadKind.IMAGE)
 
 
-def upload_mask(request: Request) -> UpstreamCall:
+def upload_mask(request: RuleInput) -> UpstreamCall:
     """POST /upload/mask."""
     return _upload(request, UploadKind.MASK)
 
 
-def _upload(request: Request, kind: UploadKind) -> UpstreamCall:
-    caller = request.caller
+def _upload(request: RuleInput, kind: UploadKind) -> UpstreamCall:
+    context = request.context
     plan = UploadPlan(
-        kind, caller.names, caller.jobs, caller.shared_inputs, caller.upload_types, caller.max_picture_pixels
+        kind, context.names, context.jobs, context.shared_inputs, context.upload_types, context.max_picture_pixels
     )
     return UpstreamCall("POST", (Opaque("upload"), Opaque(kind.value)), body=UploadBody(plan))
 
 
-def uploaded(value: Any, request: Request) -> Any:
+def uploaded(value: Any, request: RuleInput) -> Any:
     """`{name, subfolder, type}`: ComfyUI may have chosen another name, as "photo (1).png"."""
     if not isinstance(value, dict) or value.get("type") not in tuple(Folder):
         return {}
     name, subfolder = value.get("name"), value.get("subfolder")
     if not isinstance(name, str) or not isinstance(subfolder, str) or "/" in name:
         return {}
-    shown = request.caller.names.path_to_client(f"{subfolder}/{name}")
+    shown = request.context.names.path_to_client(f"{subfolder}/{name}")
     if not shown:
         return {}
     folder, _, shown_name = shown.rpartition("/")

@@ -6,9 +6,9 @@ import unicodedata
 from dataclasses import replace
 from typing import Any, Final
 
-from policy.call import ClientReply, Dialogue, Opaque, StreamedBody, UpstreamCall, UpstreamPath, UpstreamText
+from policy.call import ClientReply, Opaque, RuleGenerator, StreamedBody, UpstreamCall, UpstreamPath, UpstreamText
 from policy.namespace import path_to_client
-from policy.rule_context import Request
+from policy.rule_context import RuleInput
 from policy.rules.jobs import passed
 from policy.violation import Reason, Violation
 
@@ -20,18 +20,18 @@ _STORABLE: Final = (("Cache-Control", "private, no-cache"),)
 _FLAGS = ("recurse", "full_info", "split")
 
 
-def users(request: Request) -> ClientReply:
+def users(request: RuleInput) -> ClientReply:
     """GET /users: one user, whatever ComfyUI has."""
     return ClientReply(body={"storage": "server", "migrated": True})
 
 
-def refuse_users(request: Request) -> ClientReply:
+def refuse_users(request: RuleInput) -> ClientReply:
     """POST /users."""
     raise Violation(Reason.ROUTE_REFUSED, "Users are made by the operator of this server.")
 
 
-def _path_of(request: Request, parameter: str) -> UpstreamPath:
-    names = request.caller.names
+def _path_of(request: RuleInput, parameter: str) -> UpstreamPath:
+    names = request.context.names
     path = request.call.parameters[parameter]
     upstream = names.userdata_to_upstream(path)
     if _is_settings("/".join(names.read(path))):
@@ -45,7 +45,7 @@ def _is_settings(path: str) -> bool:
     return unicodedata.normalize("NFKC", visible).casefold().partition(":")[0].rstrip(". ") == SETTINGS_FILE
 
 
-def _file_query(request: Request) -> tuple[tuple[str, UpstreamText], ...]:
+def _file_query(request: RuleInput) -> tuple[tuple[str, UpstreamText], ...]:
     """ComfyUI compares these words exactly (user_manager.py, post_userdata)."""
     query: list[tuple[str, UpstreamText]] = []
     if request.call.first("overwrite") == "false":
@@ -55,12 +55,12 @@ def _file_query(request: Request) -> tuple[tuple[str, UpstreamText], ...]:
     return tuple(query)
 
 
-def read(request: Request) -> UpstreamCall:
+def read(request: RuleInput) -> UpstreamCall:
     """GET /userdata/{file}."""
     return UpstreamCall(request.call.method, (Opaque("userdata"), _path_of(request, "file")))
 
 
-def write(request: Request) -> UpstreamCall:
+def write(request: RuleInput) -> UpstreamCall:
     """POST /userdata/{file}: the body goes on as it comes."""
     return UpstreamCall(
         "POST",
@@ -71,20 +71,20 @@ def write(request: Request) -> UpstreamCall:
     )
 
 
-def delete(request: Request) -> UpstreamCall:
+def delete(request: RuleInput) -> UpstreamCall:
     """DELETE /userdata/{file}."""
     return UpstreamCall("DELETE", (Opaque("userdata"), _path_of(request, "file")))
 
 
-def move(request: Request) -> UpstreamCall:
+def move(request: RuleInput) -> UpstreamCall:
     """POST /userdata/{file}/move/{dest}: both ends in the tenant's folder, whole directories too."""
     segments = (Opaque("userdata"), _path_of(request, "file"), Opaque("move"), _path_of(request, "dest"))
     return UpstreamCall("POST", segments, _file_query(request))
 
 
-def saved(value: Any, request: Request) -> Any:
+def saved(value: Any, request: RuleInput) -> Any:
     """What ComfyUI tells of a written or moved file: its path, or an object with it. None when that is not the tenant's."""
-    names = request.caller.names
+    names = request.context.names
     if isinstance(value, str):
         return names.path_to_client(value)
     path = value.get("path") if isinstance(value, dict) else None
@@ -96,14 +96,14 @@ def _info(entry: dict[str, Any], path: str) -> dict[str, Any]:
     return {"path": path} | {key: entry[key] for key in ("size", "modified", "created") if key in entry}
 
 
-def list_directory(request: Request) -> Dialogue:
+def list_directory(request: RuleInput) -> RuleGenerator:
     """GET /userdata?dir=…: paths in the answer are relative to that directory. A new tenant's own root is empty, not missing."""
     directory = request.call.first("dir")
     if not directory:
         # ComfyUI refuses this itself, in its words.
         reply = yield UpstreamCall("GET", (Opaque("userdata"),))
         return passed(reply) if reply.status != 200 else ClientReply(body=[])
-    names = request.caller.names
+    names = request.context.names
     path = names.userdata_folder_to_upstream(directory)
     is_root = path == names.root
     query: list[tuple[str, UpstreamText]] = [("dir", path)]
@@ -133,10 +133,10 @@ def _entry(entry: Any, is_root: bool) -> Any:
     return _info(entry, shown) if isinstance(entry, dict) else shown
 
 
-def list_tree(request: Request) -> Dialogue:
+def list_tree(request: RuleInput) -> RuleGenerator:
     """GET /v2/userdata?path=…: everything below, with paths from the user's root."""
     path = request.call.first("path") or ""
-    names = request.caller.names
+    names = request.context.names
     upstream = names.userdata_folder_to_upstream(path)
     reply = yield UpstreamCall("GET", (Opaque("v2"), Opaque("userdata")), (("path", upstream),))
     if reply.status == 404 and not path:
@@ -147,9 +147,9 @@ def list_tree(request: Request) -> Dialogue:
     return ClientReply(body=[entry for entry in shown if entry is not None])
 
 
-def _tree_entry(entry: Any, request: Request) -> dict[str, Any] | None:
+def _tree_entry(entry: Any, request: RuleInput) -> dict[str, Any] | None:
     path = entry.get("path") if isinstance(entry, dict) else None
-    shown = request.caller.names.path_to_client(path) if isinstance(path, str) else None
+    shown = request.context.names.path_to_client(path) if isinstance(path, str) else None
     if not shown or _is_settings(shown):
         return None
     kept = {key: entry[key] for key in ("type", "size", "modified") if key in entry}

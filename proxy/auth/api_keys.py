@@ -71,7 +71,7 @@ def key_id_of(text: str) -> str | None:
     return found[1] if found else None
 
 
-class KeyRing:
+class ApiKeyStore:
     """The configured keys. An empty ring lets nobody in."""
 
     def __init__(self, keys: Iterable[KeySettings], now: Callable[[], float] = time.time) -> None:
@@ -110,7 +110,7 @@ class KeyRing:
         )
 
 
-def in_session(key: KeyPrincipal, session: Session, ends_s: float) -> KeyPrincipal:
+def as_session_principal(key: KeyPrincipal, session: Session, ends_s: float) -> KeyPrincipal:
     """The caller of a key as its browser session: no longer than the session, never longer than the key."""
     ends = ends_s if key.expires_at_s is None else min(ends_s, key.expires_at_s)
     return replace(key, is_session=True, session=session, expires_at_s=ends)

@@ -8,7 +8,7 @@ from typing import assert_never
 from multidict import MultiMapping
 
 from policy.principal import Principal, Role
-from proxy.auth.api_keys import KeyPrincipal, KeyRing
+from proxy.auth.api_keys import ApiKeyStore, KeyPrincipal
 from proxy.auth.credentials import AccessAssertion, ApiKey, Credential, SessionCookie, Token, read_credentials
 from proxy.auth.jwt_issuers import TokenVerifier
 from proxy.auth.sessions import Sessions
@@ -19,7 +19,7 @@ class Authenticator:
     """One configuration's answer to who calls. tokens, access: None where the configuration has no issuer of that kind."""
 
     def __init__(
-        self, keys: KeyRing, sessions: Sessions, tokens: TokenVerifier | None, access: TokenVerifier | None
+        self, keys: ApiKeyStore, sessions: Sessions, tokens: TokenVerifier | None, access: TokenVerifier | None
     ) -> None:
         self.keys = keys
         self.sessions = sessions

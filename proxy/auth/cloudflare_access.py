@@ -12,16 +12,16 @@ from typing import Any, Final, NoReturn
 
 from policy.principal import Principal, Role, TenantId
 from proxy.auth.jwks import Jwks
-from proxy.auth.jwt_issuers import SEEN_CAPACITY, SeenTokens
+from proxy.auth.jwt_issuers import SEEN_CAPACITY, VerifiedTokenCache
 from proxy.auth.jwt_verification import (
-    Expectation,
+    TokenRequirements,
     audience_of,
     claim_at,
+    decode_unverified,
     digest_of,
     prove,
     refuse,
     subject_of,
-    take_apart,
 )
 from proxy.config.identity import CloudflareAccessSettings
 
@@ -57,7 +57,7 @@ class CloudflareAccess:
         previous: CloudflareAccess | None = None,
     ) -> None:
         self._clock = clock
-        self._seen = SeenTokens(seen_capacity)
+        self._seen = VerifiedTokenCache(seen_capacity)
         mistakes: list[str] = []
         self._emails = _checked(settings.emails, "emails", known_tenants, mistakes, _email_key)
         self._domains = _checked(settings.email_domains, "email_domains", known_tenants, mistakes, _domain_key)
@@ -73,7 +73,7 @@ class CloudflareAccess:
             audience = audience_of(settings.audience)
         except ValueError as error:
             raise ValueError(f"cloudflare_access: {error}") from None
-        self._expected = Expectation(
+        self._expected = TokenRequirements(
             name="cloudflare_access",
             issuer=issuer,
             audience=audience,
@@ -102,7 +102,7 @@ class CloudflareAccess:
         digest = digest_of(token)
         if seen := self._seen.find(digest, self._clock()):
             return seen
-        claims = await prove(take_apart(token), self._jwks, self._expected, self._clock)
+        claims = await prove(decode_unverified(token), self._jwks, self._expected, self._clock)
         if claims["type"] != "app":
             # Other tokens of the same team have the same keys and issuer, such as the "org" one of the login itself.
             refuse(self._expected.name, "type-not-app")

@@ -34,7 +34,7 @@ _EXPOSED_HEADERS: Final = (
 )
 
 
-class OriginRules:
+class CsrfCors:
     """public_url: the gate's origin as browsers see it, None when it is not known. cors_origins: those of other web apps that are welcome."""
 
     def __init__(self, public_url: str | None, cors_origins: Iterable[str] = ()) -> None:
@@ -77,7 +77,7 @@ class OriginRules:
             ),
         )
 
-    def answer_headers(self, headers: MultiMapping[str]) -> tuple[tuple[str, str], ...]:
+    def cors_headers(self, headers: MultiMapping[str]) -> tuple[tuple[str, str], ...]:
         """What every answer carries, refusals too, so that a welcome app can read it. Never `*`, and never with the browser's own credentials."""
         if not self._welcome:
             return ()

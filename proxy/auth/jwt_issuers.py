@@ -20,15 +20,15 @@ from policy.principal import ALL_SCOPES, Principal, Role, Scope, TenantId
 from proxy.auth.jwks import FixedKey, Jwks, KeySource, VerificationKey, read_public_key
 from proxy.auth.jwt_verification import (
     ClaimPath,
-    Expectation,
+    TokenRequirements,
     audience_of,
     claim_at,
     claim_path,
+    decode_unverified,
     digest_of,
     prove,
     refuse,
     subject_of,
-    take_apart,
     words_of,
 )
 from proxy.config.identity import JwtSettings
@@ -53,7 +53,7 @@ class TokenVerifier(Protocol):
         ...
 
 
-class SeenTokens:
+class VerifiedTokenCache:
     """Verified tokens by the SHA-256 of their whole text, so that a token seen before needs no signature check.
 
     SECURITY: the key is the full hash of the full token; tests/proxy/auth/test_jwt_issuers.py holds that no part of it may change.
@@ -88,13 +88,13 @@ class SeenTokens:
 class _Issuer:
     settings: JwtSettings
     keys: KeySource
-    expected: Expectation
+    expected: TokenRequirements
     tenant_path: ClaimPath
     role_path: ClaimPath | None
     scope_path: ClaimPath | None
 
 
-class Tokens:
+class JwtIssuers:
     """The issuers of `[jwt.<name>]`.
 
     resolve: a path of the configuration as one that can be opened. clock: Unix time in seconds; monotonic: see Jwks.
@@ -111,11 +111,11 @@ class Tokens:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         seen_capacity: int = SEEN_CAPACITY,
-        previous: Tokens | None = None,
+        previous: JwtIssuers | None = None,
     ) -> None:
         self._known_tenants = known_tenants
         self._clock = clock
-        self._seen = SeenTokens(seen_capacity)
+        self._seen = VerifiedTokenCache(seen_capacity)
         self._jwks: list[Jwks] = []
         self._issuers: dict[str, _Issuer] = {}
         mistakes: list[str] = []
@@ -149,7 +149,7 @@ class Tokens:
         digest = digest_of(token)
         if seen := self._seen.find(digest, self._clock()):
             return seen
-        unverified = take_apart(token)
+        unverified = decode_unverified(token)
         name = unverified.claims.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
         if issuer is None:
@@ -183,7 +183,7 @@ class Tokens:
         if unknown:
             raise ValueError(f"there is no [tenants.{unknown[0]}]")
         keys, algorithms = _keys_of(settings, resolve, monotonic)
-        expected = Expectation(
+        expected = TokenRequirements(
             name=name,
             issuer=settings.issuer,
             audience=audience_of(settings.audience),

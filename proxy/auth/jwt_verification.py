@@ -52,7 +52,7 @@ class UnverifiedToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Expectation:
+class TokenRequirements:
     """What a token must prove. name: of the issuer in the configuration, for the log."""
 
     name: str
@@ -76,7 +76,7 @@ def refuse(name: str, why: str, message: str = INVALID, *, reason: str = "token-
     raise Unauthenticated(message, reason=reason) from None
 
 
-def take_apart(token: str) -> UnverifiedToken:
+def decode_unverified(token: str) -> UnverifiedToken:
     """Header and claims of a signed token in its only spelling. Raises Unauthenticated for everything else."""
     if not _COMPACT.fullmatch(token):
         refuse("?", "not-a-signed-token", _MALFORMED, reason="token-malformed")
@@ -119,7 +119,7 @@ def _object_of(part: str) -> dict[str, Any]:
 
 
 async def prove(
-    token: UnverifiedToken, keys: KeySource, expected: Expectation, clock: Callable[[], float]
+    token: UnverifiedToken, keys: KeySource, expected: TokenRequirements, clock: Callable[[], float]
 ) -> Mapping[str, Any]:
     """The claims of a token that has proven all of `expected`. clock: Unix time in seconds. Raises Unauthenticated, IssuerUnavailable."""
     header = token.header
@@ -150,7 +150,7 @@ def _is_token_type(value: object) -> bool:
 
 
 def _verify(
-    token: UnverifiedToken, candidates: Iterable[VerificationKey], algorithm: str, expected: Expectation
+    token: UnverifiedToken, candidates: Iterable[VerificationKey], algorithm: str, expected: TokenRequirements
 ) -> Mapping[str, Any]:
     for candidate in candidates:
         try:
@@ -180,7 +180,7 @@ def _verify(
     refuse(expected.name, "signature-or-key")
 
 
-def _check_times(claims: Mapping[str, Any], expected: Expectation, now_s: float) -> None:
+def _check_times(claims: Mapping[str, Any], expected: TokenRequirements, now_s: float) -> None:
     for name in ("exp", "nbf", "iat"):
         value = claims.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_TIME_S:

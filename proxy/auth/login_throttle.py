@@ -23,7 +23,7 @@ class LoginCounter(Protocol):
         ...
 
 
-class Gatekeeper:
+class LoginThrottle:
     """authenticator: the one of the configuration in force."""
 
     def __init__(self, authenticator: Callable[[], Authenticator], logins: LoginCounter) -> None:

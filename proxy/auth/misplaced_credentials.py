@@ -37,7 +37,7 @@ def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int
     try:
         check_parts(raw, max_parts)
     except Violation:
-        if kind is Body.LENIENT:
+        if kind is Body.OPTIONAL_JSON:
             return None, b"", ()  # it is not looked at any further, and nothing of it goes on
         raise
     # SECURITY: what goes on to ComfyUI may go on from there, to other services and into files
@@ -48,7 +48,7 @@ def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int
     try:
         return parse_json(raw, max_parts=max_parts), raw, left_out
     except Violation:
-        if kind is Body.LENIENT:
+        if kind is Body.OPTIONAL_JSON:
             return None, raw, left_out
         raise
 

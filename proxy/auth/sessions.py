@@ -17,7 +17,7 @@ from filelock import FileLock
 from multidict import MultiMapping
 
 from policy.principal import Principal, TenantId
-from proxy.auth.api_keys import KeyPrincipal, KeyRing, Session, in_session
+from proxy.auth.api_keys import ApiKeyStore, KeyPrincipal, Session, as_session_principal
 from proxy.auth.atomic_file import replace_file
 from proxy.auth.credentials import TOMBSTONE, SessionCookie, session_cookie
 from proxy.config.identity import SessionSettings
@@ -58,7 +58,7 @@ class SessionStateError(Exception):
     """The signing secret, or the list of ended sessions, cannot be used. The text says what to do."""
 
 
-class EndedSessions:
+class RevokedSessions:
     """Sessions that were logged out, until they would have expired anyway. Kept in a file, so that no restart revives one.
 
     Bounded: over MAX_ENDED_PER_KEY of one key, all sessions of that key issued until then end.
@@ -148,7 +148,7 @@ class Sessions:
         max_lifetime_s: float | None = None,
         is_secure: bool,
         public_path: str = "",
-        ended: EndedSessions | None = None,
+        ended: RevokedSessions | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """A session ends lifetime_s after it was last renewed, and max_lifetime_s (None: as long) after its login, whichever is first.
@@ -162,7 +162,7 @@ class Sessions:
         self._lifetime_s = lifetime_s
         self._max_lifetime_s = lifetime_s if max_lifetime_s is None else max_lifetime_s
         self._now = now
-        self.ended = ended or EndedSessions(now=now)
+        self.ended = ended or RevokedSessions(now=now)
         self.public_path = public_path
         self.login_path = f"{public_path}/gate/login"
         # RFC 6265bis, 4.1.3: with these prefixes a browser takes the cookie only over https, and with __Host-, which goes with the path "/"
@@ -202,7 +202,7 @@ class Sessions:
     def _good_until(self, session: Session, renewed_s: int) -> int:
         return int(min(renewed_s + self._lifetime_s, session.issued_s + self._max_lifetime_s, session.expires_s))
 
-    def verify(self, cookie: SessionCookie, keys: KeyRing) -> KeyPrincipal:
+    def verify(self, cookie: SessionCookie, keys: ApiKeyStore) -> KeyPrincipal:
         """Whose session this is. Raises SessionRefused."""
         found = _COOKIE.fullmatch(cookie.value) if cookie.value is not None else None
         if not found:
@@ -215,7 +215,9 @@ class Sessions:
         if key is None or not is_signed or self.ended.has(key_id, session):
             raise self._refused()
         # A lifetime that was shortened since holds for sessions that are older.
-        principal = in_session(key, session, float(min(int(good_until), self._good_until(session, session.renewed_s))))
+        principal = as_session_principal(
+            key, session, float(min(int(good_until), self._good_until(session, session.renewed_s)))
+        )
         if principal.expires_at_s is None or principal.expires_at_s <= self._now():
             raise self._refused()
         return principal
@@ -228,7 +230,7 @@ class Sessions:
     def _refused(self, headers: tuple[tuple[str, str], ...] | None = None) -> SessionRefused:
         return SessionRefused(self.burying if headers is None else headers, self.login_path)
 
-    def end(self, cookie: SessionCookie, keys: KeyRing) -> KeyPrincipal | None:
+    def end(self, cookie: SessionCookie, keys: ApiKeyStore) -> KeyPrincipal | None:
         """Ends the session of a cookie at once, and says whose it was: None when it was none. `save` makes it last."""
         try:
             principal = self.verify(cookie, keys)
@@ -320,7 +322,7 @@ def open_sessions(
     secret = load_secret(settings.secret_file, state_dir)
     is_secure = public_url is not None and public_url.startswith("https:")
     file = state_dir / _ENDED_FILE
-    ended = previous.ended if previous and previous.ended.file == file else EndedSessions(file, now)
+    ended = previous.ended if previous and previous.ended.file == file else RevokedSessions(file, now)
     return Sessions(
         secret,
         lifetime_s=settings.lifetime,

@@ -15,10 +15,10 @@ from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
 from policy.lint import Finding, lint, summarize
 from proxy.commands.exits import fail
-from proxy.compiled_config import build_rulebook
+from proxy.compiled_config import compile_config
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.presets import load_excluded, load_presets
-from proxy.dependencies import Rulebook
+from proxy.dependencies import CompiledConfig
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.limits.limits import try_storage
 from proxy.upstream.client import Upstream
@@ -37,13 +37,13 @@ def check(
         with tempfile.TemporaryDirectory() as scratch:
             # Nothing is made in the real state folder by a mere check.
             server = loaded.server.model_copy(update={"state_dir": Path(scratch)})
-            rulebook = build_rulebook(loaded.model_copy(update={"server": server}))
+            compiled = compile_config(loaded.model_copy(update={"server": server}))
     except ConfigError as error:
         fail(str(error))
     warnings = _warnings_of(loaded)
     warnings += asyncio.run(_ask_store(loaded))
     warnings += asyncio.run(_ask_upstream(loaded, is_whole))
-    warnings += asyncio.run(_ask_issuers(rulebook))
+    warnings += asyncio.run(_ask_issuers(compiled))
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{config} is good: {_count(len(loaded.tenants), 'tenant')}, {_count(len(loaded.keys), 'key')}.")
@@ -71,10 +71,10 @@ async def _ask_store(config: Config) -> list[str]:
     return [] if fault is None else [fault]
 
 
-async def _ask_issuers(rulebook: Rulebook) -> list[str]:
+async def _ask_issuers(compiled: CompiledConfig) -> list[str]:
     """Fetches the keys of every issuer, as the gate would at its start: what it cannot read it refuses every token of."""
     logging.getLogger("comfygate").addHandler(logging.NullHandler())  # the warning below says it once
-    key_sets = [jwks for verifier in (rulebook.tokens, rulebook.access) if verifier for jwks in verifier.key_sets]
+    key_sets = [jwks for verifier in (compiled.tokens, compiled.access) if verifier for jwks in verifier.key_sets]
     failures = await asyncio.gather(*(jwks.try_once() for jwks in key_sets))
     for jwks in key_sets:
         await jwks.stop()

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from proxy.commands.connect_access import LOOPBACK, LocalAccess
-from proxy.commands.connect_proxy import HOST, Forwarder, UnsafeGate
+from proxy.commands.connect_proxy import HOST, ConnectProxy, UnsafeGate
 from proxy.commands.exits import Exit, fail
 from proxy.commands.serve import run, stop_event
 from proxy.config.server import parse_origin
-from proxy.http.listeners import Listener, ListenError
+from proxy.http.listener import Listener, ListenError
 
 _PORT = 8188
 
@@ -40,7 +40,7 @@ def connect(
     key = _read_key(key_file)
     hosts, origins = allow_host or [], [_origin(text) for text in allow_origin or []]
     try:
-        forwarder = Forwarder(url, key, LocalAccess([*hosts, listen], origins))
+        forwarder = ConnectProxy(url, key, LocalAccess([*hosts, listen], origins))
         for warning in warnings_of(listen, hosts, origins):
             typer.echo(f"warning: {warning}", err=True)
         run(lambda: _connect(forwarder, url, port, listen))
@@ -77,11 +77,11 @@ def _origin(text: str) -> str:
         fail(f"--allow-origin {text}: {error}")
 
 
-async def _connect(forwarder: Forwarder, url: str, port: int, listen: str) -> None:
+async def _connect(forwarder: ConnectProxy, url: str, port: int, listen: str) -> None:
     await serve_until(forwarder, url, port, stop_event(), listen)
 
 
-async def serve_until(forwarder: Forwarder, url: str, port: int, stop: asyncio.Event, listen: str = HOST) -> None:
+async def serve_until(forwarder: ConnectProxy, url: str, port: int, stop: asyncio.Event, listen: str = HOST) -> None:
     """Listens until `stop` is set. Raises ListenError."""
     await forwarder.start()
     listener = Listener(forwarder.server(), listen, port, "--port")

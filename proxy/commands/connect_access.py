@@ -45,7 +45,7 @@ class LocalAccess:
         """The head of the 204 that answers a CORS preflight of a named origin; None for any other request."""
         if method != "OPTIONS" or "Access-Control-Request-Method" not in headers:
             return None
-        answer = self.answer_headers(headers)
+        answer = self.response_headers(headers)
         if "Access-Control-Allow-Origin" not in answer:
             return None
         answer["Access-Control-Allow-Methods"] = _ALLOWED_METHODS
@@ -54,7 +54,7 @@ class LocalAccess:
             answer["Access-Control-Allow-Headers"] = wanted  # the origin is trusted with everything that the key opens
         return answer
 
-    def answer_headers(self, headers: MultiMapping[str]) -> CIMultiDict[str]:
+    def response_headers(self, headers: MultiMapping[str]) -> CIMultiDict[str]:
         """What each answer carries so that a page of a named origin can read it. Never `*`."""
         if not self._origins:
             return CIMultiDict()

@@ -19,7 +19,7 @@ from proxy.http import headers, request_body
 from proxy.http.errors import Refusal
 from proxy.http.responses import is_upgrade
 from proxy.websocket import relay
-from proxy.websocket.send_queue import Outbox
+from proxy.websocket.send_queue import SendQueue
 
 HOST: Final = "127.0.0.1"
 _NOT_FORWARDED: Final = headers.HOP_BY_HOP | {
@@ -65,7 +65,7 @@ class _Redirected(Exception):
     """The gate answered a WebSocket with another address, which must not get the key."""
 
 
-class Forwarder:
+class ConnectProxy:
     """gate: the remote gate's address; key: an API key or a token of it; access: who may use this one. Raises UnsafeGate."""
 
     def __init__(self, gate: str, key: str, access: LocalAccess | None = None) -> None:
@@ -106,7 +106,7 @@ class Forwarder:
             return _told(_FOREIGN)
         if (answer := self._access.preflight(request.method, request.headers)) is not None:
             return web.Response(status=204, headers=answer)
-        readable = self._access.answer_headers(request.headers)
+        readable = self._access.response_headers(request.headers)
         if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             return _told(_EXPECTATION, readable)
         try:
@@ -145,7 +145,7 @@ class Forwarder:
         except aiohttp.WSServerHandshakeError as error:
             return web.Response(status=error.status, text=f"The gate refused the WebSocket: {error.status}.\n")
         client = await relay.accept(request)
-        await relay.relay(request, client, upstream, Outbox())
+        await relay.relay(request, client, upstream, SendQueue())
         return client
 
     def _fields(self, request: web.BaseRequest) -> CIMultiDict[str]:

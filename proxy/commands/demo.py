@@ -17,7 +17,7 @@ from proxy.auth import key_file
 from proxy.commands.exits import Exit, fail
 from proxy.commands.serve import run, stop_event
 from proxy.config import load_config
-from proxy.http.listeners import ListenError
+from proxy.http.listener import ListenError
 from proxy.observability.access_log import RequestLog, request_log, set_up_logging
 
 _PORT = 8190

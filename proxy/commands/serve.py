@@ -17,7 +17,7 @@ from proxy.app import Gate
 from proxy.commands.exits import Exit, fail
 from proxy.config import Config, ConfigError, load_config
 from proxy.config_watcher import fingerprint, watch
-from proxy.http.listeners import ListenError
+from proxy.http.listener import ListenError
 from proxy.observability.access_log import request_log, set_up_logging, standard_error
 from proxy.observability.queued_writer import QueuedWriter
 from proxy.tasks import Tasks

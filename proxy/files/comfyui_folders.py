@@ -25,7 +25,7 @@ from proxy.http import headers
 from proxy.http.errors import ClientGone
 from proxy.http.request_body import BodyLimits
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
-from proxy.keyed_semaphore import Turns
+from proxy.keyed_semaphore import KeyedSemaphore
 
 # What browsers show without running anything in it, by the type that ComfyUI gives it (server.py, view_image; utils/mime_types.py); all else
 # is left to ComfyUI, which knows how to defuse active types. Not the machine's table: a page reads the workflow out of a `image/webp`, and a
@@ -73,12 +73,12 @@ class _Usage:
 
 
 @dataclass(slots=True)
-class Disk:
+class ComfyUIFolders:
     """directory: ComfyUI's base folder."""
 
     directory: Path
     _usages: dict[TenantId, _Usage] = field(default_factory=dict)
-    _turns: Turns = field(default_factory=Turns)
+    _exclusive_runs: KeyedSemaphore = field(default_factory=KeyedSemaphore)
 
     async def find(self, folder: Folder, path: UpstreamPath) -> Path | None:
         """The file, when it is a plain one that a browser only shows; None leaves the answer to ComfyUI."""
@@ -107,7 +107,7 @@ class Disk:
         Counted at most every few seconds, or now; `add` keeps it true between.
         """
         # One count at a time: a tenant with many files would take all threads, and everybody's pictures wait for one.
-        async with self._turns.of(tenant):
+        async with self._exclusive_runs.of(tenant):
             known = self._usages.get(tenant)
             if is_fresh or known is None or time.monotonic() - known.read_at_s > _USAGE_FRESH_S:
                 used = await asyncio.to_thread(self._count, tenant, tuple(temp_files))
@@ -128,7 +128,7 @@ class Disk:
         return await asyncio.to_thread(self._delete_older, tenant, time.time() - age_s)
 
     async def delete_temp(self, names: Mapping[str, float]) -> None:
-        """Deletes preview files, by the names that the ledger knows. A file newer than the time beside its name (Unix seconds) stays.
+        """Deletes preview files, by the names that the registry knows. A file newer than the time beside its name (Unix seconds) stays.
 
         SECURITY: it is another one of that name, perhaps a neighbour's (tests/matrix/test_reuse.py).
         """
@@ -196,7 +196,7 @@ class _TimedFile(web.FileResponse):
                     sent = await loop.sendfile(transport, fobj, offset, min(piece, count))
             except (
                 NotImplementedError
-            ):  # uvloop has none; the listener watches what a buffer holds (proxy/http/listeners.py)
+            ):  # uvloop has none; the listener watches what a buffer holds (proxy/http/server.py)
                 return await self._sendfile_fallback(writer, fobj, offset, count)
             except TimeoutError:
                 raise ClientGone("The client reads too slowly.") from None

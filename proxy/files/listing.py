@@ -11,25 +11,25 @@ from typing import Final
 from policy.namespace import Folder, Namespace, path_to_client
 from policy.principal import TenantId
 from policy.rule_context import OwnFiles
-from proxy.keyed_semaphore import Turns
+from proxy.keyed_semaphore import KeyedSemaphore
 
 MAX_LISTED: Final = 10_000
 
 
-class TenantFiles:
+class FileListing:
     """directory: ComfyUI's base folder; None when the gate cannot see it."""
 
     unknown = OwnFiles()
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
-        self._turns = Turns()
+        self._exclusive_runs = KeyedSemaphore()
 
     async def listing(self, tenant: TenantId) -> OwnFiles:
         if self._directory is None:
             return self.unknown
         # One at a time: a tenant with many files would take all threads, and everybody's pictures wait for one.
-        async with self._turns.of(tenant):
+        async with self._exclusive_runs.of(tenant):
             return await asyncio.to_thread(self._list, tenant)
 
     def _list(self, tenant: TenantId) -> OwnFiles:

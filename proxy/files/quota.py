@@ -12,38 +12,38 @@ from typing import Final
 from policy.principal import TenantId
 from policy.violation import Reason, Violation
 from proxy.config.limits import LimitSettings
-from proxy.files.comfyui_folders import Disk
-from proxy.jobs.registry import Ledger
+from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.jobs.registry import JobRegistry
 
 _SWEEP_INTERVAL_S: Final = 3600.0
 _EVERY_AGE_S: Final = 1e9
 _log = logging.getLogger("comfygate")
 
 
-class Storage:
+class StorageQuota:
     """limits_of: a tenant's, as the configuration in force says. tenants: all that it names. disk: None where the gate cannot see the folders."""
 
     def __init__(
         self,
-        disk: Disk | None,
-        ledger: Ledger,
+        disk: ComfyUIFolders | None,
+        registry: JobRegistry,
         limits_of: Callable[[TenantId], LimitSettings],
         tenants: Callable[[], Iterable[TenantId]],
     ) -> None:
         self.disk = disk
-        self._ledger = ledger
+        self._registry = registry
         self._limits_of = limits_of
         self._tenants = tenants
         self._held: Counter[TenantId] = Counter()
 
-    async def room_bytes(self, tenant: TenantId) -> int | None:
+    async def remaining_bytes(self, tenant: TenantId) -> int | None:
         """How much the tenant may still store, None without a quota. Raises Violation(storage-full) when that is nothing."""
         quota = self._limits_of(tenant).storage
         if quota is None or self.disk is None:
             return None
         room = quota - await self._used_bytes(self.disk, tenant) - self._held[tenant]
         if room <= 0:
-            raise self.full(tenant)
+            raise self.quota_exceeded(tenant)
         return room
 
     async def is_full(self, tenant: TenantId) -> bool:
@@ -55,12 +55,12 @@ class Storage:
             and await self._used_bytes(self.disk, tenant, is_fresh=True) >= quota
         )
 
-    async def _used_bytes(self, disk: Disk, tenant: TenantId, *, is_fresh: bool = False) -> int:
-        previews = self._ledger.old_temp_files(tenant, -_EVERY_AGE_S)
+    async def _used_bytes(self, disk: ComfyUIFolders, tenant: TenantId, *, is_fresh: bool = False) -> int:
+        previews = self._registry.old_temp_files(tenant, -_EVERY_AGE_S)
         return await disk.usage_bytes(tenant, previews, is_fresh=is_fresh)
 
     @contextmanager
-    def hold(self, tenant: TenantId, amount_bytes: int) -> Iterator[None]:
+    def reserve(self, tenant: TenantId, amount_bytes: int) -> Iterator[None]:
         """Keeps room for a body that is on its way. SECURITY: else many at once pass the quota together (tests/security/test_quota.py)."""
         self._held[tenant] += amount_bytes
         try:
@@ -68,7 +68,7 @@ class Storage:
         finally:
             self._held[tenant] -= amount_bytes
 
-    def full(self, tenant: TenantId) -> Violation:
+    def quota_exceeded(self, tenant: TenantId) -> Violation:
         """What a call beyond the tenant's quota is refused with."""
         return Violation(
             Reason.STORAGE_FULL,
@@ -76,7 +76,7 @@ class Storage:
             f"The quota is {self._limits_of(tenant).storage} bytes.",
         )
 
-    def stored(self, tenant: TenantId, amount_bytes: int) -> None:
+    def add_usage(self, tenant: TenantId, amount_bytes: int) -> None:
         if self.disk is not None:
             self.disk.add(tenant, amount_bytes)
 
@@ -98,9 +98,9 @@ class Storage:
             except OSError as error:
                 _log.error("retention: old files of tenant %s cannot be deleted: %s", tenant, error)
 
-    async def _sweep(self, disk: Disk, tenant: TenantId, age_s: float) -> None:
-        old = self._ledger.old_temp_files(tenant, age_s)
-        self._ledger.forget_temp_files(old)
+    async def _sweep(self, disk: ComfyUIFolders, tenant: TenantId, age_s: float) -> None:
+        old = self._registry.old_temp_files(tenant, age_s)
+        self._registry.forget_temp_files(old)
         await disk.delete_temp(old)
         deleted = await disk.delete_older(tenant, age_s)
         if deleted:

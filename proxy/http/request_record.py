@@ -26,12 +26,12 @@ class Decision(StrEnum):
     REFUSED = "refused"
     UNKNOWN = "unknown"
     """ComfyUI was asked, and no answer came: the job may run."""
-    OPEN = "open"
+    ADMIN_POLICY = "open"
     """Its client has left, and it goes on: it is recorded when it ends."""
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestRecord:
     """route: the row's name, never the path, so that it can be a label. reason: why it was refused, empty when it was not."""
 
     method: str
@@ -54,13 +54,13 @@ class Exchange:
     """The head of the answer is out: an error can only break the connection now."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What a rule adds for the audit trail."""
-    answer_headers: list[tuple[str, str]] = field(default_factory=list)
+    response_headers: list[tuple[str, str]] = field(default_factory=list)
     """What every answer carries beside its own fields: limits, CORS."""
     root: str = "/"
     """Leads from the request's path to the gate's front page, for a browser: below a prefix that the gate does not see it is relative."""
 
     @classmethod
-    def begin(cls, request: web.BaseRequest, client: str) -> Exchange:
+    def begin(cls, request: web.BaseRequest, client: str) -> RequestRecord:
         sent = request.headers.get("X-Request-Id", "")
         ray = request.headers.get("Cf-Ray", "")
         return cls(

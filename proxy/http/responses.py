@@ -12,7 +12,7 @@ from multidict import CIMultiDict, MultiMapping
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy.http import headers
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 
 SERVER: Final = "comfygate"
 CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
@@ -39,7 +39,7 @@ def reason_phrase(sentence: str) -> str:
     return plain if len(plain) <= MAX_REASON_CHARACTERS else f"{plain[: MAX_REASON_CHARACTERS - 3]}..."
 
 
-def reply_with(exchange: Exchange, reply: ClientReply) -> web.Response:
+def to_response(record: RequestRecord, reply: ClientReply) -> web.Response:
     """An answer of the gate's own: bytes as they are, any other value as JSON."""
     body = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
     response = web.Response(status=reply.status, body=body)
@@ -47,20 +47,20 @@ def reply_with(exchange: Exchange, reply: ClientReply) -> web.Response:
     for name, value in reply.headers:
         response.headers.add(name, value)
     response.headers.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
-    exchange.status, exchange.sent_bytes = reply.status, len(body)
-    return finish(exchange, response)
+    record.status, record.sent_bytes = reply.status, len(body)
+    return finish(record, response)
 
 
-def finish(exchange: Exchange, response: web.Response) -> web.Response:
-    stamp(exchange, response.headers)
+def finish(record: RequestRecord, response: web.Response) -> web.Response:
+    add_common_headers(record, response.headers)
     return response
 
 
-def stamp(exchange: Exchange, fields: CIMultiDict[str]) -> None:
+def add_common_headers(record: RequestRecord, fields: CIMultiDict[str]) -> None:
     """What every answer carries."""
     fields[hdrs.SERVER] = SERVER
-    fields["X-Request-Id"] = exchange.request_id
-    for name, value in exchange.answer_headers:
+    fields["X-Request-Id"] = record.request_id
+    for name, value in record.response_headers:
         if name == hdrs.VARY:
             headers.merge_vary(fields, (value,))
         else:
@@ -68,19 +68,19 @@ def stamp(exchange: Exchange, fields: CIMultiDict[str]) -> None:
 
 
 def forwarded_headers(
-    exchange: Exchange, fields: MultiMapping[str], caching: Caching, last_segment: str, *, is_shared: bool = False
+    record: RequestRecord, fields: MultiMapping[str], caching: Caching, last_segment: str, *, is_shared: bool = False
 ) -> CIMultiDict[str]:
-    """The head of an answer that ComfyUI gave with exchange.status: its end-to-end fields, with the gate's own word on caching."""
+    """The head of an answer that ComfyUI gave with record.status: its end-to-end fields, with the gate's own word on caching."""
     kept = headers.to_client(fields)
     headers.respell_disposition(kept)
-    if exchange.status not in _KEPT:
+    if record.status not in _KEPT:
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
     kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment, is_shared=is_shared)
     if not caching.is_web_ui:
         headers.merge_vary(kept, ("Authorization", "Cookie", "X-API-Key"))
         kept[CONTENT_SECURITY_POLICY] = SANDBOX
     kept["X-Content-Type-Options"] = "nosniff"
-    stamp(exchange, kept)
+    add_common_headers(record, kept)
     return kept
 
 
@@ -97,12 +97,12 @@ def cache_control(caching: Caching, last_segment: str, *, is_shared: bool = Fals
 
 
 async def send_large(
-    request: web.BaseRequest, exchange: Exchange, answer: web.StreamResponse, is_large: bool
+    request: web.BaseRequest, record: RequestRecord, answer: web.StreamResponse, is_large: bool
 ) -> web.StreamResponse:
     """Sends what is more than a buffer takes, while the request still holds its places. In pieces: a buffer that shrinks is copied."""
-    if exchange.has_started or not (is_large or (answer.content_length or 0) > SMALL_BYTES):
+    if record.has_started or not (is_large or (answer.content_length or 0) > SMALL_BYTES):
         return answer
-    exchange.has_started = True
+    record.has_started = True
     body = answer.body if isinstance(answer, web.Response) and request.method != "HEAD" else None
     if not isinstance(body, bytes) or len(body) <= SMALL_BYTES:
         await answer.prepare(request)

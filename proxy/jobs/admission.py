@@ -1,6 +1,6 @@
 """Where a job is claimed before it exists upstream: ownership, a slot, the budget and a place in the queue, or none of them.
 
-What the observer sees of the jobs comes back here: slots are freed, GPU seconds counted, the fair queue goes on.
+What the queue watcher sees of the jobs comes back here: slots are freed, GPU seconds counted, the fair queue goes on.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from policy.call import ClaimedJob, ClaimJob, JobNews
+from policy.call import ClaimedJob, ClaimJob, JobUpdate
 from policy.documents import Kind
 from policy.fairness import FairQueue, Listed
 from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
 from proxy.jobs.kept_documents import KeptJobs
-from proxy.jobs.registry import Job, JobState, Ledger, Outcome
-from proxy.limits.concurrency import Slots
-from proxy.limits.gpu_budget import Budgets
+from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
+from proxy.limits.concurrency import ConcurrencyLimits
+from proxy.limits.gpu_budget import GpuBudgets
 from proxy.tasks import Tasks
 
 _log = logging.getLogger("comfygate")
@@ -30,20 +30,20 @@ async def _nobody_listens(tenant: TenantId) -> None:
     return
 
 
-class Desk:
+class JobAdmission:
     """on_queued is called for each job that ComfyUI took. is_taken: whether it has a job of this id, whoever sent it."""
 
     def __init__(
         self,
-        ledger: Ledger,
-        slots: Slots,
-        budgets: Budgets,
+        registry: JobRegistry,
+        slots: ConcurrencyLimits,
+        budgets: GpuBudgets,
         weights: Mapping[str, float],
         on_queued: Callable[[Job], None] = lambda job: None,
         is_taken: Callable[[str], Awaitable[bool]] = _is_unknown,
         kept: KeptJobs | None = None,
     ) -> None:
-        self._ledger = ledger
+        self._registry = registry
         self._slots = slots
         self._budgets = budgets
         self._fair = FairQueue(weights)
@@ -66,7 +66,7 @@ class Desk:
         tenant, prompt_id = principal.tenant, wish.prompt_id
         # SECURITY: with the id of a job beside the gate, a tenant would read and stop that job (tests/matrix/test_reuse.py).
         is_taken = prompt_id is not None and await self._is_taken(prompt_id)
-        if prompt_id is not None and self._ledger.of(tenant).owns(prompt_id):
+        if prompt_id is not None and self._registry.of(tenant).owns(prompt_id):
             raise Violation(
                 Reason.PROMPT_ID_TAKEN,
                 "You have a job of this prompt_id: leave prompt_id out, or choose another.",
@@ -74,7 +74,7 @@ class Desk:
             )
         if is_taken:
             prompt_id = None
-        job = self._ledger.claim(tenant, prompt_id, subject=principal.subject, workflow=wish.workflow)
+        job = self._registry.claim(tenant, prompt_id, subject=principal.subject, workflow=wish.workflow)
         job.client_id = wish.client_id
         try:
             await self._slots.claim_job(tenant, job.prompt_id)
@@ -92,30 +92,30 @@ class Desk:
 
     def submitted(self, job: ClaimedJob) -> None:
         """ComfyUI took the job."""
-        self._ledger.submitted(job.prompt_id, job.number)
-        queued = self._ledger.job(job.prompt_id)
+        self._registry.submitted(job.prompt_id, job.number)
+        queued = self._registry.job(job.prompt_id)
         if queued is not None:
             self._on_queued(queued)
 
-    def learned(self, news: JobNews) -> None:
-        """What an answer to its tenant tells of a job, while the observer has still to ask."""
-        job = self._ledger.job(news.prompt_id)
+    def apply_update(self, update: JobUpdate) -> None:
+        """What an answer to its tenant tells of a job, while the queue watcher has still to ask."""
+        job = self._registry.job(update.prompt_id)
         if job is None:
             return
-        if news.is_deleted:
-            self._kept.forget(job.tenant, news.prompt_id)
-            self._ledger.forget_history([news.prompt_id])
+        if update.is_deleted:
+            self._kept.forget(job.tenant, update.prompt_id)
+            self._registry.forget_history([update.prompt_id])
             return
-        for document in news.documents:
+        for document in update.documents:
             if document.kind is not Kind.ITEM or job.state is not JobState.ENDED:
-                self._kept.put(job.tenant, news.prompt_id, document)
-        self._ledger.add_temp_files(news.prompt_id, news.temp_files)
-        if news.has_ended:
-            self._ledger.mark_over(news.prompt_id)
+                self._kept.put(job.tenant, update.prompt_id, document)
+        self._registry.add_temp_files(update.prompt_id, update.temp_files)
+        if update.has_ended:
+            self._registry.mark_over(update.prompt_id)
 
     def release(self, prompt_id: str) -> None:
         """The job never came to be."""
-        self._ledger.release(prompt_id)
+        self._registry.release(prompt_id)
         self._slots.free_job(prompt_id)
         self._fair.release(prompt_id)
 
@@ -135,8 +135,8 @@ class Desk:
             self._tasks.start(self._budgets.add(job.tenant, job.run_id, job.gpu_s, job.ended_at_s), "gpu seconds")
 
     def synced(self) -> None:
-        """The ledger is as ComfyUI's queue is: also what another replica, or this gate before a restart, has sent."""
-        active = [job for job in self._ledger.active() if job.state is not JobState.CLAIMED]
+        """The registry is as ComfyUI's queue is: also what another replica, or this gate before a restart, has sent."""
+        active = [job for job in self._registry.active() if job.state is not JobState.CLAIMED]
         for job in active:
             self._fair.adopt(Listed(job.number, job.tenant, job.prompt_id, job.workflow))
             if job.state is JobState.RUNNING:
@@ -145,7 +145,7 @@ class Desk:
 
     def rebuilt(self) -> None:
         """After a (re)connection: the queue is read anew."""
-        active = [job for job in self._ledger.active() if job.state is not JobState.CLAIMED]
+        active = [job for job in self._registry.active() if job.state is not JobState.CLAIMED]
         self._fair.rebuild(
             (Listed(job.number, job.tenant, job.prompt_id, job.workflow) for job in active),
             [job.prompt_id for job in active if job.state is JobState.RUNNING],

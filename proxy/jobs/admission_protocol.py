@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from policy.call import ClaimedJob, ClaimJob, JobNews
+from policy.call import ClaimedJob, ClaimJob, JobUpdate
 from policy.principal import Principal
 
 
-class JobDesk(Protocol):
+class JobAdmissions(Protocol):
     async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
         """Raises LimitExceeded when the tenant has no slot or budget left."""
         ...
@@ -17,7 +17,7 @@ class JobDesk(Protocol):
         """ComfyUI took the job."""
         ...
 
-    def learned(self, news: JobNews) -> None:
+    def apply_update(self, update: JobUpdate) -> None:
         """An answer to its tenant tells something of a job."""
         ...
 

@@ -38,7 +38,7 @@ class Ordered:
 
 
 class TenantJobs:
-    """What rules see of the ledger (policy.rule_context.OwnJobs). has_file: whether a file of ComfyUI's temp folder is the tenant's."""
+    """What rules see of the registry (policy.rule_context.OwnJobs). has_file: whether a file of ComfyUI's temp folder is the tenant's."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from policy.rules.jobs import keep_entry, keep_item
 from policy.rules.overtime import mark_entry
-from proxy.jobs.registry import Job, JobState, Ledger
+from proxy.jobs.registry import Job, JobRegistry, JobState
 from proxy.tasks import Tasks
 
 MAX_TENANT_BYTES: Final = 8 * 1024**2
@@ -45,8 +45,8 @@ class KeptJobs:
         return KeptOfTenant(self, tenant)
 
     def get(self, tenant: TenantId, kind: Kind, prompt_id: str) -> Document | None:
-        shelf = self._shelves.get(tenant)
-        return None if shelf is None else shelf.documents.get((kind, prompt_id))
+        document_cache = self._shelves.get(tenant)
+        return None if document_cache is None else document_cache.documents.get((kind, prompt_id))
 
     def put(self, tenant: TenantId, prompt_id: str, document: Document) -> None:
         """Keeps it in the place of an older one. What alone is more than the tenant's share is not kept."""
@@ -54,11 +54,11 @@ class KeptJobs:
         cost = _cost(document)
         if cost > self._max_tenant_bytes:
             return
-        shelf = self._shelves.setdefault(tenant, _Shelf())
-        shelf.documents[document.kind, prompt_id] = document
-        shelf.held_bytes += cost
+        document_cache = self._shelves.setdefault(tenant, _Shelf())
+        document_cache.documents[document.kind, prompt_id] = document
+        document_cache.held_bytes += cost
         self.held_bytes += cost
-        while shelf.held_bytes > self._max_tenant_bytes:
+        while document_cache.held_bytes > self._max_tenant_bytes:
             self._drop_oldest(tenant)
         while self.held_bytes > self._max_bytes:
             self._drop_oldest(max(self._shelves, key=lambda owner: self._shelves[owner].held_bytes))
@@ -72,12 +72,12 @@ class KeptJobs:
         self._drop(tenant, next(iter(self._shelves[tenant].documents)))
 
     def _drop(self, tenant: TenantId, key: tuple[Kind, str]) -> None:
-        shelf = self._shelves.get(tenant)
-        document = shelf.documents.pop(key, None) if shelf is not None else None
-        if shelf is not None and document is not None:
-            shelf.held_bytes -= _cost(document)
+        document_cache = self._shelves.get(tenant)
+        document = document_cache.documents.pop(key, None) if document_cache is not None else None
+        if document_cache is not None and document is not None:
+            document_cache.held_bytes -= _cost(document)
             self.held_bytes -= _cost(document)
-            if not shelf.documents:
+            if not document_cache.documents:
                 del self._shelves[tenant]
 
 
@@ -93,11 +93,11 @@ class KeptOfTenant:
 
 
 class Keeper:
-    """Keeps what the observer reads of jobs: made beside the event loop, since workflows may be megabytes."""
+    """Keeps what the queue watcher reads of jobs: made beside the event loop, since workflows may be megabytes."""
 
-    def __init__(self, kept: KeptJobs, ledger: Ledger) -> None:
+    def __init__(self, kept: KeptJobs, registry: JobRegistry) -> None:
         self._kept = kept
-        self._ledger = ledger
+        self._registry = registry
         self._tasks = Tasks()
 
     async def stop(self) -> None:
@@ -110,7 +110,7 @@ class Keeper:
 
     def entry(self, job: Job, value: Any) -> None:
         """The answer of `GET /history/{id}` at a job's end: it never changes, and its tenant asks for it next."""
-        marked = mark_entry(value, job.prompt_id, self._ledger.of(job.tenant))
+        marked = mark_entry(value, job.prompt_id, self._registry.of(job.tenant))
         self._start(job, partial(keep_entry, marked, job.prompt_id, Namespace(job.tenant)))
 
     def _start(self, job: Job, make: Callable[[], Document | None]) -> None:
@@ -118,7 +118,7 @@ class Keeper:
 
     async def _keep(self, job: Job, make: Callable[[], Document | None]) -> None:
         document = await asyncio.to_thread(make)
-        is_late = job.is_deleted or self._ledger.job(job.prompt_id) is not job
+        is_late = job.is_deleted or self._registry.job(job.prompt_id) is not job
         if document is None or is_late or (document.kind is Kind.ITEM and job.state is JobState.ENDED):
             return
         self._kept.put(job.tenant, job.prompt_id, document)

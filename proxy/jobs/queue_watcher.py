@@ -1,4 +1,4 @@
-"""Watches ComfyUI through one connection of the gate's own, so that the ledger knows what runs and what ended without trusting clients."""
+"""Watches ComfyUI through one connection of the gate's own, so that the registry knows what runs and what ended without trusting clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiohttp import WSMsgType
 from policy.call import Opaque, UpstreamCall
 from policy.rules.jobs import ABSENT_JOB
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable, unreachable
-from proxy.jobs.registry import Job, JobState, Ledger, Outcome
+from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.tasks import Tasks
 from proxy.upstream.client import MAX_REPLY_BYTES, Upstream
 
@@ -43,15 +43,15 @@ def _get(*segments: str, **query: str) -> UpstreamCall:
     )
 
 
-class Observer:
+class QueueWatcher:
     """on_started and on_ended are called once per job, on_synced after each comparison with the queue, on_item and
     on_entry with what ComfyUI's queue and history say of a job, on_connected after each
-    (re)connection, when the ledger was rebuilt."""
+    (re)connection, when the registry was rebuilt."""
 
     def __init__(
         self,
         upstream: Upstream,
-        ledger: Ledger,
+        registry: JobRegistry,
         *,
         on_started: Callable[[Job], None] = lambda job: None,
         on_ended: Callable[[Job], None] = lambda job: None,
@@ -61,7 +61,7 @@ class Observer:
         on_connected: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._upstream = upstream
-        self._ledger = ledger
+        self._registry = registry
         self._on_started = on_started
         self._on_ended = on_ended
         self._on_synced = on_synced
@@ -77,7 +77,7 @@ class Observer:
         self._unread: dict[str, int] = {}
         self.is_connected = False
         self.is_settled = asyncio.Event()
-        """Set while connected and after the ledger was rebuilt."""
+        """Set while connected and after the registry was rebuilt."""
 
     def start(self) -> None:
         self._synced_at_s = time.monotonic()
@@ -87,13 +87,13 @@ class Observer:
     async def stop(self) -> None:
         await self._tasks.stop()
 
-    def poke(self) -> None:
+    def request_sync(self) -> None:
         """Something may have changed."""
         self._changed.set()
 
     @property
     def last_sync_age_s(self) -> float:
-        """Since the ledger was last compared with ComfyUI's queue; until the first time since the start."""
+        """Since the registry was last compared with ComfyUI's queue; until the first time since the start."""
         return time.monotonic() - self._synced_at_s
 
     @property
@@ -143,7 +143,7 @@ class Observer:
 
     async def _sync_on_change(self) -> None:
         while True:
-            is_busy = self._ledger.is_busy
+            is_busy = self._registry.is_busy
             try:
                 async with asyncio.timeout(_POLL_BUSY_S if is_busy else _POLL_IDLE_S):
                     await self._changed.wait()
@@ -163,10 +163,10 @@ class Observer:
 
     async def rebuild(self) -> None:
         """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
-        ended = self._ledger.ended()
+        ended = self._registry.ended()
         listed, is_whole = await self._read_history()
         if is_whole and listed.isdisjoint(ended):
-            self._ledger.forget_restarted(ended)
+            self._registry.forget_restarted(ended)
         await self.sync(was_watched=False)
 
     async def _read_history(self) -> tuple[set[str], bool]:
@@ -207,20 +207,20 @@ class Observer:
         return reply.value if reply.status == 200 and isinstance(reply.value, dict) else None
 
     async def sync(self, *, was_watched: bool = True) -> None:
-        """Compares the ledger with ComfyUI's queue and closes what is no longer in it. was_watched: see `Ledger.end`."""
-        known = {job.prompt_id for job in self._ledger.active() if job.state is not JobState.CLAIMED}
+        """Compares the registry with ComfyUI's queue and closes what is no longer in it. was_watched: see `JobRegistry.end`."""
+        known = {job.prompt_id for job in self._registry.active() if job.state is not JobState.CLAIMED}
         stale_at_s = time.time() - _CLAIM_LOST_S
-        known |= {job.prompt_id for job in self._ledger.active() if job.claimed_at_s < stale_at_s}
+        known |= {job.prompt_id for job in self._registry.active() if job.claimed_at_s < stale_at_s}
         running, pending = await self._queue()
         self._waiting_since_s = (self._waiting_since_s or time.monotonic()) if pending and not running else None
         for prompt_id in running:
-            job = self._ledger.job(prompt_id)
-            if job is not None and self._ledger.start(job):
+            job = self._registry.job(prompt_id)
+            if job is not None and self._registry.start(job):
                 self._on_started(job)
         for prompt_id in pending:
-            job = self._ledger.job(prompt_id)
+            job = self._registry.job(prompt_id)
             if job is not None:
-                self._ledger.submitted(prompt_id, job.number)
+                self._registry.submitted(prompt_id, job.number)
         for prompt_id in known - running - pending:
             await self._close(prompt_id, was_watched)
         if self._is_failing:
@@ -234,7 +234,7 @@ class Observer:
 
         SECURITY: the same is asked whoever has it, and never for a neighbour's entry, whose size would show in the time.
         """
-        is_known = self._ledger.knows(prompt_id)
+        is_known = self._registry.knows(prompt_id)
         ended = await self._ask(_get("history", ABSENT_JOB if is_known else prompt_id))
         running, pending = await self._queue()
         return is_known or bool(ended) or prompt_id in running | pending
@@ -248,7 +248,7 @@ class Observer:
             rows = reply.value.get("jobs") if reply.status == 200 and isinstance(reply.value, dict) else None
             if isinstance(rows, list):
                 states = {str(row.get("id")): row.get("status") for row in rows if isinstance(row, dict)}
-                if all(self._ledger.knows(prompt_id) for prompt_id in states):
+                if all(self._registry.knows(prompt_id) for prompt_id in states):
                     running = {prompt_id for prompt_id, state in states.items() if state == "in_progress"}
                     return running, set(states) - running
             else:
@@ -268,16 +268,16 @@ class Observer:
                 continue
             prompt_id = str(item[1])
             found.add(prompt_id)
-            job = self._ledger.adopt(prompt_id, item[3].get("client_id"), JobState.PENDING, _number_of(item))
+            job = self._registry.adopt(prompt_id, item[3].get("client_id"), JobState.PENDING, _number_of(item))
             if job is None:
-                self._ledger.note_foreign(prompt_id)
+                self._registry.mark_unowned(prompt_id)
             else:
-                self._ledger.submitted(prompt_id, _number_of(item))
+                self._registry.submitted(prompt_id, _number_of(item))
                 self._on_item(job, item)
         return found
 
     async def _close(self, prompt_id: str, was_watched: bool) -> None:
-        job = self._ledger.job(prompt_id)
+        job = self._registry.job(prompt_id)
         if job is None:
             return
         is_read, entry = await self._entry(prompt_id)
@@ -285,12 +285,12 @@ class Observer:
         if not is_read and tries < MAX_TRIES:
             self._unread[prompt_id] = tries  # the others' jobs are still to be closed
             return
-        if self._ledger.end(job, entry, was_watched=was_watched):
+        if self._registry.end(job, entry, was_watched=was_watched):
             self._on_ended(job)
         if entry is not None and not job.is_deleted:
             self._on_entry(job, {prompt_id: entry})
         if job.outcome is Outcome.LOST or job.is_deleted:
-            self._ledger.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
+            self._registry.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
 
     async def _entry(self, prompt_id: str) -> tuple[bool, Any]:
         """Whether the history could be asked, and the job's entry, None when it has none or one that is too large."""
@@ -312,11 +312,11 @@ class Observer:
         prompt = entry.get("prompt") if isinstance(entry, dict) else None
         if not isinstance(prompt, list) or len(prompt) < 4 or not isinstance(prompt[3], dict):
             return
-        was_known = self._ledger.job(prompt_id) is not None
-        job = self._ledger.adopt(prompt_id, prompt[3].get("client_id"), JobState.PENDING, _number_of(prompt))
+        was_known = self._registry.job(prompt_id) is not None
+        job = self._registry.adopt(prompt_id, prompt[3].get("client_id"), JobState.PENDING, _number_of(prompt))
         if job is None:
-            self._ledger.note_foreign(prompt_id)
-        elif self._ledger.end(job, entry) and was_known:
+            self._registry.mark_unowned(prompt_id)
+        elif self._registry.end(job, entry) and was_known:
             self._on_ended(job)
 
     async def _ask(self, call: UpstreamCall) -> Any:

@@ -67,7 +67,7 @@ class Job:
     is_deleted: bool = False
     """Its client deleted it before that."""
     sequence: int = 0
-    """Its place in the order in which the ledger came to know of jobs."""
+    """Its place in the order in which the registry came to know of jobs."""
 
     @property
     def run_id(self) -> str:
@@ -91,7 +91,7 @@ class Job:
         return end_of(self.ended_at_s if self.state is JobState.ENDED else None, self.over_at_s)
 
 
-class Ledger:
+class JobRegistry:
     """written_at: when a file of ComfyUI's temp folder was written, where the gate sees the folder."""
 
     def __init__(self, clock: Callable[[], float] = time.time, written_at: WrittenAt = unseen) -> None:
@@ -184,7 +184,7 @@ class Ledger:
         self._add(job)
         return job
 
-    def note_foreign(self, prompt_id: str) -> None:
+    def mark_unowned(self, prompt_id: str) -> None:
         """ComfyUI has a job that no tenant sent. SECURITY: a tenant that claimed its id would see it (tests/matrix/test_reuse.py)."""
         self._foreign[prompt_id] = None
         while len(self._foreign) > MAX_ENDED_JOBS:
@@ -204,7 +204,7 @@ class Ledger:
         return True
 
     def mark_over(self, prompt_id: str) -> None:
-        """Its client was told that it ended, and may ask for the list of what ended before the observer has."""
+        """Its client was told that it ended, and may ask for the list of what ended before the queue watcher has."""
         job = self._jobs.get(prompt_id)
         if job is not None and job.over_at_s is None:
             job.over_at_s = self._clock()

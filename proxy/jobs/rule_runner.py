@@ -1,4 +1,4 @@
-"""Carries out what a dialogue rule asks for, step by step, and gives it the answers."""
+"""Carries out what a multi-call rule asks for, step by step, and gives it the answers."""
 
 from __future__ import annotations
 
@@ -8,24 +8,34 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, ReleaseJob, Step, UpstreamCall, UpstreamReply, Work
+from policy.call import (
+    ClaimedJob,
+    ClaimJob,
+    ClientReply,
+    Effect,
+    ReleaseJob,
+    RuleGenerator,
+    UpstreamCall,
+    UpstreamReply,
+    Work,
+)
 from policy.principal import Principal
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
-from proxy.http.request_record import Decision, Exchange
-from proxy.jobs.admission_protocol import JobDesk
+from proxy.http.request_record import Decision, RequestRecord
+from proxy.jobs.admission_protocol import JobAdmissions
 from proxy.limits.heavy_work import HeavyWork
 from proxy.upstream.client import Upstream
 
 
-class Conversation:
-    """One dialogue. A claimed job that did not come to be is released, whatever went wrong."""
+class RuleRunner:
+    """One run of a multi-call rule. A claimed job that did not come to be is released, whatever went wrong."""
 
     def __init__(
         self,
         upstream: Upstream,
-        desk: JobDesk,
+        admission: JobAdmissions,
         principal: Principal,
-        exchange: Exchange,
+        record: RequestRecord,
         time_limit_s: float,
         check: Callable[[Principal], None] = lambda principal: None,
         heavy: HeavyWork | None = None,
@@ -34,64 +44,64 @@ class Conversation:
         self._heavy = heavy or HeavyWork()
         self._check: Callable[[Principal], None] | None = check
         self._upstream = upstream
-        self._desk = desk
+        self._admission = admission
         self._principal = principal
-        self._exchange = exchange
+        self._record = record
         self._time_limit_s = time_limit_s
         self._claimed: ClaimedJob | None = None
 
-    async def hold(self, dialogue: Dialogue) -> ClientReply:
-        """Runs the dialogue to its reply. What goes wrong on the way is raised inside the dialogue, and from there to the caller."""
+    async def run(self, steps: RuleGenerator) -> ClientReply:
+        """Runs the rule to its reply. What goes wrong on the way is raised inside the rule, and from there to the caller."""
         try:
-            step = next(dialogue)
+            step = next(steps)
             while True:
                 try:
                     answer = await self._perform(step)
                 except Exception as error:
-                    step = dialogue.throw(error)
+                    step = steps.throw(error)
                 else:
-                    step = dialogue.send(answer)
+                    step = steps.send(answer)
         except StopIteration as end:
             reply: ClientReply = end.value
             if self._claimed is not None:
-                self._desk.submitted(self._claimed)
-            for news in reply.news:
-                self._desk.learned(news)
+                self._admission.submitted(self._claimed)
+            for update in reply.updates:
+                self._admission.apply_update(update)
             return reply
         except BaseException as error:
-            if self._exchange.is_submitted and isinstance(
+            if self._record.is_submitted and isinstance(
                 error, UpstreamTimeout | UpstreamUnavailable | asyncio.CancelledError
             ):
-                self._exchange.decision = Decision.UNKNOWN
-            # Where ComfyUI took the job all the same, the observer finds it in the queue, with its owner.
+                self._record.decision = Decision.UNKNOWN
+            # Where ComfyUI took the job all the same, the queue watcher finds it in the queue, with its owner.
             if self._claimed is not None:
-                self._desk.release(self._claimed.prompt_id)
+                self._admission.release(self._claimed.prompt_id)
             raise
         finally:
-            dialogue.close()
+            steps.close()
 
-    async def hold_in(self, turn: AbstractAsyncContextManager[None], dialogue: Dialogue) -> ClientReply:
+    async def run_exclusively(self, turn: AbstractAsyncContextManager[None], steps: RuleGenerator) -> ClientReply:
         """The same, when it is its turn."""
         async with turn:
-            return await self.hold(dialogue)
+            return await self.run(steps)
 
-    async def _perform(self, step: Step) -> Any:
+    async def _perform(self, step: Effect) -> Any:
         if self._check is not None and not isinstance(step, ClaimJob | ReleaseJob):
             check, self._check = self._check, None
             check(self._principal)
         match step:
             case UpstreamCall():
-                self._exchange.is_submitted |= self._claimed is not None
+                self._record.is_submitted |= self._claimed is not None
                 return await self._ask(step)
             case ClaimJob():
-                self._exchange.notes |= {"workflow": step.workflow, "classes": step.classes}
-                self._claimed = await self._desk.claim(self._principal, step)
-                self._exchange.notes["prompt_id"] = self._claimed.prompt_id
+                self._record.notes |= {"workflow": step.workflow, "classes": step.classes}
+                self._claimed = await self._admission.claim(self._principal, step)
+                self._record.notes["prompt_id"] = self._claimed.prompt_id
                 return self._claimed
             case ReleaseJob():
-                self._desk.release(step.prompt_id)
+                self._admission.release(step.prompt_id)
                 self._claimed = None
-                self._exchange.is_submitted = False
+                self._record.is_submitted = False
                 return None
             case Work():
                 return await self._heavy.run(self._principal.tenant, step.function, step.size)
@@ -108,4 +118,4 @@ class Conversation:
         try:
             return await self._upstream.ask(call, time_limit_s=self._time_limit_s)
         finally:
-            self._exchange.upstream_s += time.perf_counter() - started_s
+            self._record.upstream_s += time.perf_counter() - started_s

@@ -11,7 +11,7 @@ from typing import Final
 from policy.principal import TenantId
 from policy.rules.jobs import json_call
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
-from proxy.jobs.registry import Job, JobState, Ledger
+from proxy.jobs.registry import Job, JobRegistry, JobState
 from proxy.upstream.client import Upstream
 
 LOOK_EACH_S: Final = 1.0
@@ -28,12 +28,12 @@ class JobTimes:
     def __init__(
         self,
         upstream: Upstream,
-        ledger: Ledger,
+        registry: JobRegistry,
         limit_s: Callable[[TenantId], int | None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._upstream = upstream
-        self._ledger = ledger
+        self._registry = registry
         self._limit_s = limit_s
         self._clock = clock
 
@@ -44,7 +44,7 @@ class JobTimes:
 
     async def look(self) -> None:
         """Interrupts each job that has run for too long."""
-        for job in self._ledger.active():
+        for job in self._registry.active():
             limit_s = self._limit_s(job.tenant)
             if limit_s is None or job.state is not JobState.RUNNING or job.started_at_s is None or job.is_over:
                 continue

@@ -64,13 +64,13 @@ class Brake:
                 del self._waiting[tenant]
 
     def _count(self, principal: Principal) -> float:
-        caller, now_s = (principal.tenant, principal.subject), self._clock()
-        found = self._callers.get(caller)
+        context, now_s = (principal.tenant, principal.subject), self._clock()
+        found = self._callers.get(context)
         if found is None:
             if len(self._callers) >= MAX_CALLERS:
                 self._callers.popitem(last=False)
-            found = self._callers[caller] = _Refused(0.0, now_s)
-        self._callers.move_to_end(caller)
+            found = self._callers[context] = _Refused(0.0, now_s)
+        self._callers.move_to_end(context)
         # Bounded above: a flood of an hour is forgiven in as many seconds as one of a moment.
         found.count = min(2.0 * FREE, max(0.0, found.count - (now_s - found.at_s) * PER_S) + 1)
         found.at_s = now_s

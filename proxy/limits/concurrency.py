@@ -12,7 +12,7 @@ from typing import Final
 
 from policy.principal import Principal, TenantId
 from proxy.http.errors import LimitExceeded
-from proxy.limits.effective_limits import Allotment, Allowance, digest_of
+from proxy.limits.effective_limits import EffectiveLimits, LimitStatus, digest_of
 from proxy.limits.redis_scripts import CLAIM, FREE, RENEW, Call
 from proxy.limits.redis_store import SharedStore, StoreUnavailable
 from proxy.tasks import Tasks
@@ -100,7 +100,7 @@ class SocketSlot:
         self.release()
 
 
-class Slots:
+class ConcurrencyLimits:
     """Slots in Redis while it answers, else in memory; this gate's own claims are in memory always.
 
     A job's slot is freed by what is seen of the job, not by the client. In Redis a claim is a lease, renewed while its gate lives.
@@ -108,7 +108,7 @@ class Slots:
 
     def __init__(
         self,
-        allotment: Allotment,
+        allotment: EffectiveLimits,
         store: SharedStore | None = None,
         *,
         max_connections: int = 4096,
@@ -225,16 +225,16 @@ class Slots:
         """Unfinished jobs of the tenant, as far as this gate knows."""
         return self._held.count(_jobs_key(tenant))
 
-    def remaining(self, principal: Principal) -> list[Allowance]:
+    def remaining(self, principal: Principal) -> list[LimitStatus]:
         limits = self._allotment.of_tenant(principal.tenant)
         sockets = self._held.count(f"comfygate:sockets:{principal.tenant}")
         found = []
         if limits.queued_jobs is not None:
             left = max(0, limits.queued_jobs - self.jobs_of(principal.tenant))
-            found.append(Allowance("queued-jobs", str(limits.queued_jobs), limits.queued_jobs, left))
+            found.append(LimitStatus("queued-jobs", str(limits.queued_jobs), limits.queued_jobs, left))
         if limits.websockets is not None:
             left = max(0, limits.websockets - sockets)
-            found.append(Allowance("websockets", str(limits.websockets), limits.websockets, left))
+            found.append(LimitStatus("websockets", str(limits.websockets), limits.websockets, left))
         return found
 
     async def _claim(self, pools: tuple[_Pool, ...], token: str) -> _Pool | None:

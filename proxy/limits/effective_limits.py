@@ -13,7 +13,7 @@ from proxy.config.limits import LimitSettings, LimitsSettings
 _NO_KEYS: Final[Mapping[tuple[str, str], str]] = MappingProxyType({})
 
 
-class Allowance(NamedTuple):
+class LimitStatus(NamedTuple):
     """One limit as its owner may see it. size: in words, "30/minute"; renews_in_s: None for what does not renew by time."""
 
     name: str
@@ -23,7 +23,7 @@ class Allowance(NamedTuple):
     renews_in_s: float | None = None
 
 
-class Allotment:
+class EffectiveLimits:
     """Limits by tenant, and by key where a key names some.
 
     version: grows with every reload, so that what was derived from the limits is derived anew.

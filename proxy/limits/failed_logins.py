@@ -18,14 +18,14 @@ from proxy.http.errors import LimitExceeded
 from proxy.limits.rate_limiter import raise_calls, words_of_time
 from proxy.limits.redis_scripts import SPEND, Call
 from proxy.limits.redis_store import SharedStore, StoreUnavailable
-from proxy.limits.sliding_window import Quota, Windows, quotas
+from proxy.limits.sliding_window import Quota, SlidingWindows, quotas
 
 MAX_ADDRESSES: Final = 16_384
 MAX_KEY_IDS: Final = 4_096
 MAX_SLOWED: Final = 512
 
 
-class Logins:
+class FailedLogins:
     """Counts failures in tables of a fixed size: whatever the flood, the oldest entry goes."""
 
     def __init__(
@@ -43,8 +43,8 @@ class Logins:
         self._store = store
         self._clock = clock
         self._sleep = sleep
-        self._addresses = Windows(max_addresses)
-        self._key_ids = Windows(max_key_ids)
+        self._addresses = SlidingWindows(max_addresses)
+        self._key_ids = SlidingWindows(max_key_ids)
         self._max_slowed = max_slowed
         self._slowed = 0
         if store is not None:
@@ -99,7 +99,7 @@ class Logins:
             failures = max([failures, *(table.read(quota, now_s).used for quota in wanted)])
         return min(self._settings.max_delay, self._settings.delay * 2.0 ** min(failures - 1, 60))
 
-    async def _count(self, table: Windows, wanted: Sequence[Quota]) -> int | None:
+    async def _count(self, table: SlidingWindows, wanted: Sequence[Quota]) -> int | None:
         now_s = self._clock()
         before = max(table.read(quota, now_s).used for quota in wanted)
         refused = table.spend(wanted, 1, now_s)
@@ -115,7 +115,7 @@ class Logins:
             return None
         return self._adopt(table, wanted, [int(part) for part in answer], cost)
 
-    def _adopt(self, table: Windows, wanted: Sequence[Quota], answer: Sequence[int], cost: int) -> int | None:
+    def _adopt(self, table: SlidingWindows, wanted: Sequence[Quota], answer: Sequence[int], cost: int) -> int | None:
         """Takes over what the other gates have counted besides."""
         now_s = self._clock()
         for index, quota in enumerate(wanted):

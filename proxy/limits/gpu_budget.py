@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from policy.principal import TenantId
 from proxy.http.errors import LimitExceeded
-from proxy.limits.effective_limits import Allotment, Allowance
+from proxy.limits.effective_limits import EffectiveLimits, LimitStatus
 from proxy.limits.gpu_usage_db import UsageFile
 from proxy.limits.rate_limiter import words_of_time
 from proxy.limits.redis_scripts import CHARGE, RAISE_TOTAL, TOTALS, Call
@@ -47,12 +47,12 @@ class _Span(NamedTuple):
         return f"comfygate:gpu:{self.tenant}:{self.window_s}:{self.starts_at_s}"
 
 
-class Budgets:
+class GpuBudgets:
     """Refuses a tenant that has used its GPU seconds, until the next window. Windows start at whole multiples since 1970 (UTC): a day at midnight."""
 
     def __init__(
         self,
-        allotment: Allotment,
+        allotment: EffectiveLimits,
         file: Path,
         store: SharedStore | None = None,
         *,
@@ -125,11 +125,11 @@ class Budgets:
             keys = (f"comfygate:gpu:job:{run_id}", *(span.key for span in hit))
             await self._tell(self._store, Call(CHARGE, keys, (repr(gpu_s), max(lives), *lives)))
 
-    async def remaining(self, tenant: TenantId) -> list[Allowance]:
+    async def remaining(self, tenant: TenantId) -> list[LimitStatus]:
         spans = self._spans(tenant)
         now_s = self._clock()
         return [
-            Allowance(
+            LimitStatus(
                 f"gpu-seconds-per-{_words_of_window(span.window_s).replace(' ', '-')}",
                 f"{span.amount_s}/{_words_of_window(span.window_s)}",
                 span.amount_s,

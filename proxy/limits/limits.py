@@ -1,4 +1,4 @@
-"""All limits of one gate, built from its configuration; started, reloaded and stopped together. What the pipeline and the gatekeeper ask."""
+"""All limits of one gate, built from its configuration; started, reloaded and stopped together. What the pipeline and the login throttle ask."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from policy.routes import Budget
 from proxy.config import Config
 from proxy.config.redis_url import check_redis_url, try_redis
 from proxy.limits.brake import Brake
-from proxy.limits.concurrency import Slots
-from proxy.limits.effective_limits import Allotment, Allowance
-from proxy.limits.failed_logins import Logins
-from proxy.limits.gpu_budget import Budgets
+from proxy.limits.concurrency import ConcurrencyLimits
+from proxy.limits.effective_limits import EffectiveLimits, LimitStatus
+from proxy.limits.failed_logins import FailedLogins
+from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.rate_limiter import Limiter, RateExceeded, RateHeaders
 from proxy.limits.redis_store import SharedStore
 
@@ -39,12 +39,12 @@ class Limits:
             if self._storage == "memory"
             else SharedStore(self._storage, timeout_s=settings.storage_timeout, on_change=on_store_change)
         )
-        self.allotment = Allotment(settings, *_names(config))
+        self.allotment = EffectiveLimits(settings, *_names(config))
         self.limiter = Limiter(self.allotment, self.store)
         self.brake = Brake()
-        self.logins = Logins(settings.logins, self.store)
-        self.slots = Slots(self.allotment, self.store, max_connections=config.server.max_connections)
-        self.budgets = Budgets(self.allotment, config.resolve(config.server.state_dir) / USAGE_FILE, self.store)
+        self.logins = FailedLogins(settings.logins, self.store)
+        self.slots = ConcurrencyLimits(self.allotment, self.store, max_connections=config.server.max_connections)
+        self.budgets = GpuBudgets(self.allotment, config.resolve(config.server.state_dir) / USAGE_FILE, self.store)
 
     async def start(self) -> None:
         """Budgets first: Redis is told what they know before anybody relies on it. Raises OSError or sqlite3.Error when their file cannot be used."""
@@ -80,11 +80,11 @@ class Limits:
     async def failed(self, address: str, key_id: str | None) -> None:
         await self.logins.failed(address, key_id)
 
-    async def remaining(self, principal: Principal) -> list[Allowance]:
+    async def remaining(self, principal: Principal) -> list[LimitStatus]:
         rates = await self.limiter.remaining(principal)
         return [*rates, *self.slots.remaining(principal)]
 
-    async def gpu_budget(self, principal: Principal) -> Allowance | None:
+    async def gpu_budget(self, principal: Principal) -> LimitStatus | None:
         """The window of the tenant's budget that has the least left, None without a budget."""
         left = await self.budgets.remaining(principal.tenant)
         return min(left, key=lambda allowance: allowance.remaining) if left else None

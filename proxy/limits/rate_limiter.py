@@ -11,10 +11,10 @@ from policy.principal import Principal
 from policy.routes import Budget
 from proxy.config.limits import LimitSettings
 from proxy.http.errors import LimitExceeded
-from proxy.limits.effective_limits import Allotment, Allowance, digest_of
+from proxy.limits.effective_limits import EffectiveLimits, LimitStatus, digest_of
 from proxy.limits.redis_scripts import RAISE_WINDOW, SPEND, Call
 from proxy.limits.redis_store import SharedStore, StoreUnavailable
-from proxy.limits.sliding_window import MAX_WINDOWS, Quota, Windows, quotas
+from proxy.limits.sliding_window import MAX_WINDOWS, Quota, SlidingWindows, quotas
 
 _MAX_PLANS: Final = 16_384
 _FULL_FOR_S: Final = 1.0
@@ -47,7 +47,7 @@ class Limiter:
 
     def __init__(
         self,
-        allotment: Allotment,
+        allotment: EffectiveLimits,
         store: SharedStore | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -56,7 +56,7 @@ class Limiter:
         self._allotment = allotment
         self._store = store
         self._clock = clock
-        self._windows = Windows(max_windows)
+        self._windows = SlidingWindows(max_windows)
         self._plans: dict[tuple[str, str, str], _Plan] = {}
         self._full_at_s: dict[str, float] = {}
         self._version = allotment.version
@@ -81,9 +81,9 @@ class Limiter:
         if refused is not None:
             raise self._exceeded(plan.quotas[refused], amount, [])
 
-    async def remaining(self, principal: Principal) -> list[Allowance]:
+    async def remaining(self, principal: Principal) -> list[LimitStatus]:
         """What is left of every rate, for the caller to see. Spends nothing."""
-        found: list[Allowance] = []
+        found: list[LimitStatus] = []
         for kind in (
             "requests",
             "only-prompts",
@@ -99,7 +99,7 @@ class Limiter:
             for quota in plan.quotas:
                 reading = self._windows.read(quota, now_s)
                 left = max(0, quota.amount - reading.used)
-                found.append(Allowance(quota.name, quota.size, quota.amount, left, reading.renews_in_s))
+                found.append(LimitStatus(quota.name, quota.size, quota.amount, left, reading.renews_in_s))
         return found
 
     async def _spend(self, plan: _Plan, cost: int) -> int | None:
@@ -203,7 +203,7 @@ def words_of_time(seconds: float) -> str:
     return f"{math.ceil(whole / 3600)} h"
 
 
-def raise_calls(windows: Windows, now_s: float) -> Iterator[Call]:
+def raise_calls(windows: SlidingWindows, now_s: float) -> Iterator[Call]:
     """What tells Redis of the counters of one gate."""
     for key, window in windows.live(now_s):
         left_ms = max(1, round((window.ends_at_s - now_s) * 1000))

@@ -123,7 +123,7 @@ class Window:
         return now_s >= self.ends_at_s + self.window_s
 
 
-class Windows:
+class SlidingWindows:
     """A bounded table of counters: when it is full, the longest untouched one goes.
 
     Every method is one step on the event loop: nothing comes between a check and its spending.

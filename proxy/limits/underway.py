@@ -10,7 +10,7 @@ from typing import Final
 
 from policy.principal import TenantId
 from proxy.http.errors import LimitExceeded
-from proxy.limits.effective_limits import Allotment
+from proxy.limits.effective_limits import EffectiveLimits
 
 WAITING_PER_PLACE: Final = 4
 """A page of the web UI asks for hundreds of files at once."""
@@ -32,7 +32,7 @@ class UnderWay:
     SECURITY: one tenant that does not read its answers would take all connections (tests/security/test_connections.py).
     """
 
-    def __init__(self, allotment: Allotment) -> None:
+    def __init__(self, allotment: EffectiveLimits) -> None:
         self._allotment = allotment
         self._crowds: dict[TenantId, _Crowd] = {}
         self._asked_at_s: dict[TenantId, float] = {}

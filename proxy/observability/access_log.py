@@ -1,4 +1,4 @@
-"""One log line and the metrics of each exchange. Never a path, a query, a credential or a prompt's text: names of rows and ids only."""
+"""One log line and the metrics of each request. Never a path, a query, a credential or a prompt's text: names of rows and ids only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal
 import orjson
 
 from proxy.config.server import LogSettings
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.observability.queued_writer import QueuedWriter
@@ -35,11 +35,11 @@ class RequestLog:
         """Lines that were not written since the start."""
         return 0 if self._lines is None else self._lines.dropped
 
-    def write(self, exchange: Exchange) -> None:
-        left_out = self._sampler.left_out(exchange)
+    def write(self, record: RequestRecord) -> None:
+        left_out = self._sampler.left_out(record)
         if left_out is None:
             return
-        line = self._json(exchange, left_out) if self._style == "json" else self._text(exchange, left_out)
+        line = self._json(record, left_out) if self._style == "json" else self._text(record, left_out)
         try:
             self._put(line)
         except (OSError, ValueError):
@@ -49,23 +49,23 @@ class RequestLog:
         self._stream.write(line)
         self._stream.flush()
 
-    def _json(self, exchange: Exchange, left_out: int) -> bytes:
+    def _json(self, record: RequestRecord, left_out: int) -> bytes:
         more = {"left_out": left_out} if left_out else {}
-        return orjson.dumps(_fields(exchange) | more, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(_fields(record) | more, option=orjson.OPT_APPEND_NEWLINE)
 
-    def _text(self, exchange: Exchange, left_out: int) -> bytes:
-        who = f"{exchange.principal.tenant}/{exchange.principal.subject}" if exchange.principal else "-"
-        colour = "32" if exchange.status < 400 else "33" if exchange.status < 500 else "31"
-        why = f" {exchange.reason}" if exchange.reason else ""
+    def _text(self, record: RequestRecord, left_out: int) -> bytes:
+        who = f"{record.principal.tenant}/{record.principal.subject}" if record.principal else "-"
+        colour = "32" if record.status < 400 else "33" if record.status < 500 else "31"
+        why = f" {record.reason}" if record.reason else ""
         why += f" (and {left_out} more before)" if left_out else ""
         return (
-            f"{time.strftime('%H:%M:%S')} \x1b[{colour}m{exchange.status}\x1b[0m {exchange.route} {who} "
-            f"{exchange.elapsed_s * 1000:.1f} ms{why} [{exchange.request_id}]\n"
+            f"{time.strftime('%H:%M:%S')} \x1b[{colour}m{record.status}\x1b[0m {record.route} {who} "
+            f"{record.elapsed_s * 1000:.1f} ms{why} [{record.request_id}]\n"
         ).encode()
 
 
 class Recorder:
-    """What happens once per exchange, whatever became of it."""
+    """What happens once per request, whatever became of it."""
 
     def __init__(self, metrics: Metrics, log: RequestLog, audit: AuditTrail) -> None:
         self.refusals = RecentRefusals()
@@ -73,19 +73,19 @@ class Recorder:
         self._log = log
         self._audit = audit
 
-    def record(self, exchange: Exchange) -> None:
-        self._metrics.count(exchange)
-        self._log.write(exchange)
-        self._audit.exchange(exchange)
-        self.refusals.add(exchange)
+    def record(self, record: RequestRecord) -> None:
+        self._metrics.count(record)
+        self._log.write(record)
+        self._audit.record(record)
+        self.refusals.add(record)
 
     def count_dropped(self) -> None:
         """Just before a scrape."""
         self._metrics.lines_dropped(log=self._log.dropped, audit=self._audit.dropped)
 
-    def record_late(self, exchange: Exchange) -> None:
+    def record_late(self, record: RequestRecord) -> None:
         """A submission whose client had left has ended: the trail alone had to wait for that."""
-        self._audit.exchange(exchange)
+        self._audit.record(record)
 
 
 def request_log(style: Literal["auto", "json", "text"], lines: QueuedWriter | None = None) -> RequestLog:
@@ -107,27 +107,27 @@ def standard_error() -> QueuedWriter:
     return writer
 
 
-def _fields(exchange: Exchange) -> dict[str, Any]:
-    principal = exchange.principal
+def _fields(record: RequestRecord) -> dict[str, Any]:
+    principal = record.principal
     fields: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "event": "request",
-        "request_id": exchange.request_id,
-        "client": exchange.client,
-        "method": exchange.method,
-        "route": exchange.route,
-        "status": exchange.status,
+        "request_id": record.request_id,
+        "client": record.client,
+        "method": record.method,
+        "route": record.route,
+        "status": record.status,
         "tenant": principal.tenant if principal else None,
         "subject": principal.subject if principal else None,
-        "received_bytes": exchange.received_bytes,
-        "sent_bytes": exchange.sent_bytes,
-        "gate_ms": round(max(0.0, exchange.elapsed_s - exchange.upstream_s) * 1000, 3),
-        "upstream_ms": round(exchange.upstream_s * 1000, 3),
+        "received_bytes": record.received_bytes,
+        "sent_bytes": record.sent_bytes,
+        "gate_ms": round(max(0.0, record.elapsed_s - record.upstream_s) * 1000, 3),
+        "upstream_ms": round(record.upstream_s * 1000, 3),
     }
-    if exchange.reason:
-        fields["reason"] = exchange.reason
-    if exchange.cf_ray:
-        fields["cf_ray"] = exchange.cf_ray
+    if record.reason:
+        fields["reason"] = record.reason
+    if record.cf_ray:
+        fields["cf_ray"] = record.cf_ray
     return fields
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from policy.violation import Reason
-from proxy.http.request_record import Decision, Exchange
+from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.registry import Job, Outcome
 from proxy.observability.queued_writer import QueuedWriter
 
@@ -100,18 +100,20 @@ class AuditTrail:
                 _log.error("the audit trail %s cannot be written: %s", self._file, error)
             self._has_failed = True
 
-    def exchange(self, exchange: Exchange) -> None:
-        """What of an exchange belongs in the trail: submissions, logins, refused routes."""
+    def record(self, record: RequestRecord) -> None:
+        """What of a request belongs in the trail: submissions, logins, refused routes."""
         if not self._is_open:
             return
-        if exchange.route == SUBMISSION:
-            if exchange.decision is Decision.OPEN or (exchange.principal is None and not self._has_room_for_nobody()):
+        if record.route == SUBMISSION:
+            if record.decision is Decision.ADMIN_POLICY or (
+                record.principal is None and not self._has_room_for_nobody()
+            ):
                 return
-            self.write("submission", decision=_decision(exchange), **_who(exchange), **exchange.notes)
-        elif "login" in exchange.notes:
-            self.write("login", **_who(exchange), **exchange.notes)
-        elif exchange.reason in REFUSED:
-            self.write("refused", **_who(exchange), **exchange.notes)
+            self.write("submission", decision=_decision(record), **_who(record), **record.notes)
+        elif "login" in record.notes:
+            self.write("login", **_who(record), **record.notes)
+        elif record.reason in REFUSED:
+            self.write("refused", **_who(record), **record.notes)
 
     def job_ended(self, job: Job) -> None:
         self.write(
@@ -209,26 +211,26 @@ def cut_off(age_s: float) -> float:
     return time.time() - age_s
 
 
-def _decision(exchange: Exchange) -> Decision:
-    if exchange.decision is not None:
-        return exchange.decision
-    return Decision.REFUSED if exchange.reason or exchange.status >= 400 else Decision.ACCEPTED
+def _decision(record: RequestRecord) -> Decision:
+    if record.decision is not None:
+        return record.decision
+    return Decision.REFUSED if record.reason or record.status >= 400 else Decision.ACCEPTED
 
 
 def _numbered(file: Path, number: int) -> Path:
     return file.with_name(f"{file.name}.{number}")
 
 
-def _who(exchange: Exchange) -> dict[str, Any]:
-    principal = exchange.principal
+def _who(record: RequestRecord) -> dict[str, Any]:
+    principal = record.principal
     fields: dict[str, Any] = {
-        "request_id": exchange.request_id,
-        "client": exchange.client,
+        "request_id": record.request_id,
+        "client": record.client,
         "tenant": principal.tenant if principal else None,
         "subject": principal.subject if principal else None,
-        "route": exchange.route,
-        "status": exchange.status,
+        "route": record.route,
+        "status": record.status,
     }
-    if exchange.reason:
-        fields["reason"] = exchange.reason
+    if record.reason:
+        fields["reason"] = record.reason
     return fields

@@ -17,9 +17,9 @@ from prometheus_client import (
 )
 
 from proxy.config.identity import KeySettings
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.jobs.registry import Job, JobState, Outcome
-from proxy.websocket.connections import Sockets
+from proxy.websocket.connections import ConnectionRegistry
 
 NOBODY: Final = "-"
 OTHER: Final = "other"
@@ -94,31 +94,31 @@ class Metrics:
         self._bodies: dict[str, tuple[Counter, Counter]] = {}
         self._node_classes: set[str] = set()
 
-    def count(self, exchange: Exchange) -> None:
-        """One exchange; children are bound once, since looking them up costs more than counting."""
-        tenant = exchange.principal.tenant if exchange.principal else NOBODY
-        key = (exchange.route, exchange.method, exchange.status, tenant)
+    def count(self, record: RequestRecord) -> None:
+        """One request; children are bound once, since looking them up costs more than counting."""
+        tenant = record.principal.tenant if record.principal else NOBODY
+        key = (record.route, record.method, record.status, tenant)
         counter = self._bound.get(key)
         if counter is None:
             counter = self._bound[key] = self.requests.labels(key[0], key[1], str(key[2]), key[3])
         counter.inc()
-        if exchange.status == 101:  # lasts as long as its client likes: that is no latency
-            self.websocket_seconds.observe(exchange.elapsed_s)
+        if record.status == 101:  # lasts as long as its client likes: that is no latency
+            self.websocket_seconds.observe(record.elapsed_s)
         else:
-            self._count_times(exchange)
-        if exchange.received_bytes or exchange.sent_bytes:
+            self._count_times(record)
+        if record.received_bytes or record.sent_bytes:
             bodies = self._bodies.get(tenant)
             if bodies is None:
                 bodies = (self.received_bytes.labels(tenant), self.sent_bytes.labels(tenant))
                 self._bodies[tenant] = bodies
-            bodies[0].inc(exchange.received_bytes)
-            bodies[1].inc(exchange.sent_bytes)
-        if exchange.route.startswith("POST /upload/") and exchange.status == 200:
+            bodies[0].inc(record.received_bytes)
+            bodies[1].inc(record.sent_bytes)
+        if record.route.startswith("POST /upload/") and record.status == 200:
             self.uploads.labels(tenant).inc()
-        if "login" in exchange.notes:
-            self.logins.labels(exchange.notes["login"]).inc()
-        if exchange.reason:
-            self.refusals.labels(exchange.reason).inc()
+        if "login" in record.notes:
+            self.logins.labels(record.notes["login"]).inc()
+        if record.reason:
+            self.refusals.labels(record.reason).inc()
 
     def task_failed(self, name: str) -> None:
         self.task_failures.labels(name).inc()
@@ -132,7 +132,7 @@ class Metrics:
         if outcome is Outcome.FAILED:
             self.jobs_failed.labels(self._node_class(job.failing_class)).inc()
 
-    def refresh(self, sockets: Sockets, jobs: Iterable[Job], tenants: Iterable[str]) -> None:
+    def refresh(self, sockets: ConnectionRegistry, jobs: Iterable[Job], tenants: Iterable[str]) -> None:
         """Gauges, just before a scrape."""
         for key_id, tenant, expires_s in self._keys:
             self.key_expiry_days.labels(key_id, tenant).set((expires_s - time.time()) / _DAY_S)
@@ -173,14 +173,14 @@ class Metrics:
         """The text format; slow with many series, so it is run in a thread."""
         return generate_latest(self.registry)
 
-    def _count_times(self, exchange: Exchange) -> None:
-        times = self._times.get(exchange.route)
+    def _count_times(self, record: RequestRecord) -> None:
+        times = self._times.get(record.route)
         if times is None:
-            times = (self.gate_seconds.labels(exchange.route), self.upstream_seconds.labels(exchange.route))
-            self._times[exchange.route] = times
-        times[0].observe(max(0.0, exchange.elapsed_s - exchange.upstream_s))
-        if exchange.upstream_s:
-            times[1].observe(exchange.upstream_s)
+            times = (self.gate_seconds.labels(record.route), self.upstream_seconds.labels(record.route))
+            self._times[record.route] = times
+        times[0].observe(max(0.0, record.elapsed_s - record.upstream_s))
+        if record.upstream_s:
+            times[1].observe(record.upstream_s)
 
     def _node_class(self, name: str) -> str:
         if name not in self._node_classes and len(self._node_classes) >= MAX_NODE_CLASSES:

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from proxy.jobs.queue_watcher import Observer
+from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.observability.metrics import Metrics
 
 
@@ -19,7 +19,7 @@ class Ops:
     """refresh: brings gauges up to date before a scrape."""
 
     metrics: Metrics
-    observer: Observer
+    queue_watcher: QueueWatcher
     refresh: Callable[[], None] = lambda: None
     is_draining: bool = False
 
@@ -42,25 +42,25 @@ class Ops:
     def _ready(self) -> web.Response:
         if self.is_draining:
             return _json(503, {"status": "stopping", "what_to_do": "The gate is shutting down."})
-        if not self.observer.is_connected:
+        if not self.queue_watcher.is_connected:
             return _json(
                 503, {"status": "upstream-down", "what_to_do": "Start ComfyUI, or correct upstream.url in config.toml."}
             )
-        if self.observer.is_stale:
+        if self.queue_watcher.is_stale:
             return _json(
                 503,
                 {
                     "status": "queue-unread",
                     "what_to_do": "ComfyUI answers, but not what its queue is: jobs are not seen to end. The log says why.",
-                    "last_sync_age_seconds": round(self.observer.last_sync_age_s, 1),
+                    "last_sync_age_seconds": round(self.queue_watcher.last_sync_age_s, 1),
                 },
             )
-        if self.observer.is_worker_stuck:
+        if self.queue_watcher.is_worker_stuck:
             return _json(
                 503,
                 {"status": "worker-stuck", "what_to_do": "ComfyUI has jobs waiting and runs none: restart ComfyUI."},
             )
-        age_s = round(self.observer.last_sync_age_s, 1)
+        age_s = round(self.queue_watcher.last_sync_age_s, 1)
         return _json(200, {"status": "ready", "last_sync_age_seconds": age_s})
 
 

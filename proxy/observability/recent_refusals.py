@@ -13,7 +13,7 @@ import orjson
 from policy.call import ClientReply
 from policy.principal import Principal
 from proxy.http.errors import Refusal
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 
 MAX_VIOLATIONS: Final = 20
 """Of one refusal: a record is a few kilobytes, whatever was sent."""
@@ -131,19 +131,19 @@ class RecentRefusals:
     def __init__(self) -> None:
         self._of: OrderedDict[str, deque[dict[str, Any]]] = OrderedDict()
 
-    def add(self, exchange: Exchange) -> None:
-        """Keeps an exchange that was refused to somebody known. The same one again is counted, so that a poll does not push others out."""
-        principal, notes = exchange.principal, exchange.notes
-        if principal is None or "violations" not in notes or exchange.reason in _NOT_KEPT:
+    def add(self, record: RequestRecord) -> None:
+        """Keeps a request that was refused to somebody known. The same one again is counted, so that a poll does not push others out."""
+        principal, notes = record.principal, record.notes
+        if principal is None or "violations" not in notes or record.reason in _NOT_KEPT:
             return
         kept = self._of.setdefault(principal.tenant, deque(maxlen=MAX_RECENT))
         self._of.move_to_end(principal.tenant)
         if len(self._of) > MAX_TENANTS:
             self._of.popitem(last=False)
         what = {
-            "route": exchange.route,
-            "status": exchange.status,
-            "reason": exchange.reason or notes.get("reason", ""),
+            "route": record.route,
+            "status": record.status,
+            "reason": record.reason or notes.get("reason", ""),
             "by": notes["by"],
             "violations": notes["violations"],
             "more_violations": notes.get("more_violations", 0),
@@ -153,7 +153,7 @@ class RecentRefusals:
             count = kept.popleft()["count"] + 1
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         who = {"subject": principal.subject, "is_admin": principal.is_admin}
-        kept.appendleft({"time": now, "request_id": exchange.request_id, "count": count, **what, **who})
+        kept.appendleft({"time": now, "request_id": record.request_id, "count": count, **what, **who})
 
     def of(self, principal: Principal) -> list[dict[str, Any]]:
         """What this caller may see: its tenant's; of what an admin was refused only an admin learns."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 
 LINES: Final = 10
 """Of one caller and reason in a minute."""
@@ -30,17 +30,17 @@ class Sampler:
         self._clock = clock
         self._callers: OrderedDict[tuple[str, str, str], _Seen] = OrderedDict()
 
-    def left_out(self, exchange: Exchange) -> int | None:
-        """None when the line of this exchange is to be left out; else how many of its kind were before it."""
-        if exchange.status != 429 or exchange.principal is None:
+    def left_out(self, record: RequestRecord) -> int | None:
+        """None when the line of this request is to be left out; else how many of its kind were before it."""
+        if record.status != 429 or record.principal is None:
             return 0
-        caller, now_s = (exchange.principal.tenant, exchange.principal.subject, exchange.reason), self._clock()
-        seen = self._callers.get(caller)
+        context, now_s = (record.principal.tenant, record.principal.subject, record.reason), self._clock()
+        seen = self._callers.get(context)
         if seen is None:
             if len(self._callers) >= MAX_CALLERS:
                 self._callers.popitem(last=False)
-            seen = self._callers[caller] = _Seen(now_s + WINDOW_S)
-        self._callers.move_to_end(caller)
+            seen = self._callers[context] = _Seen(now_s + WINDOW_S)
+        self._callers.move_to_end(context)
         if now_s >= seen.ends_at_s:
             seen.ends_at_s, seen.lines = now_s + WINDOW_S, 0
         if seen.lines >= LINES:

@@ -14,7 +14,7 @@ from policy.principal import TenantId
 from proxy.auth.api_keys import KeyPrincipal
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.credentials import session_cookie
-from proxy.auth.csrf_cors import OriginRules
+from proxy.auth.csrf_cors import CsrfCors
 from proxy.http.errors import Unauthenticated
 from proxy.pages.clearing import clearing_page
 from proxy.pages.document import document, redirect, template
@@ -44,9 +44,7 @@ class Login:
 class LoginPages:
     """The pages of one configuration. max_form_bytes: of a login form; root: of the request's path."""
 
-    def __init__(
-        self, authenticator: Authenticator, origins: OriginRules, max_form_bytes: int, root: str = "/"
-    ) -> None:
+    def __init__(self, authenticator: Authenticator, origins: CsrfCors, max_form_bytes: int, root: str = "/") -> None:
         self._keys = authenticator.keys
         self._sessions = authenticator.sessions
         self._origins = origins

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any, Final
 
 from policy.call import ClientReply
-from proxy.limits.effective_limits import Allowance
+from proxy.limits.effective_limits import LimitStatus
 from proxy.observability.refusal_advice import moment, sentence
 from proxy.pages.document import PRIVATE_HEADERS, document, template
 from proxy.pages.words import limit_in_words, scopes_in_words, size_in_words
@@ -40,10 +40,10 @@ class MeView:
     role: str
     scopes: tuple[str, ...]
     policy: list[str]
-    limits: tuple[Allowance, ...]
+    limits: tuple[LimitStatus, ...]
     jobs_pending: int
     jobs_running: int
-    gpu: Allowance | None = None
+    gpu: LimitStatus | None = None
     key_expires_at_s: float | None = None
     session_ends_at_s: float | None = None
     note: str = ""
@@ -122,13 +122,13 @@ def _refusal(entry: Mapping[str, Any]) -> str:
     return f"<li>{head} {request}<ul>{''.join(shown)}</ul></li>"
 
 
-def _limits_table(limits: Iterable[Allowance]) -> str:
+def _limits_table(limits: Iterable[LimitStatus]) -> str:
     rows = "\n".join(_row(limit) for limit in limits)
     head = '<tr><th scope="col">What</th><th scope="col">Limit</th><th scope="col">Left</th></tr>'
     return f"<table><thead>{head}</thead><tbody>\n{rows}\n</tbody></table>"
 
 
-def _row(limit: Allowance) -> str:
+def _row(limit: LimitStatus) -> str:
     name, size = escape(limit_in_words(limit.name)), escape(size_in_words(limit.size))
     left = f"{limit.remaining:,.0f}"
     if limit.total:
@@ -136,7 +136,7 @@ def _row(limit: Allowance) -> str:
     return f'<tr><th scope="row">{name}</th><td>{size}</td><td>{left}</td></tr>'
 
 
-def _limit_value(limit: Allowance) -> dict[str, Any]:
+def _limit_value(limit: LimitStatus) -> dict[str, Any]:
     return {"name": limit.name, "size": limit.size, "remaining": limit.remaining, "total": limit.total}
 
 

@@ -6,21 +6,21 @@ from aiohttp import hdrs, web
 
 from policy.call import ClientReply
 from proxy.http.errors import CHALLENGE_FOR_PAGES, Refusal
-from proxy.http.request_record import Exchange
-from proxy.http.responses import NO_STORE, finish, is_browser, is_navigation, reason_phrase, reply_with
+from proxy.http.request_record import RequestRecord
+from proxy.http.responses import NO_STORE, finish, is_browser, is_navigation, reason_phrase, to_response
 from proxy.pages.login import login_redirect
 from proxy.pages.refusal import refusal_page
 
 
-def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> web.Response:
+def refuse(request: web.BaseRequest, record: RequestRecord, refusal: Refusal) -> web.Response:
     """The answer for a refusal; a person who opens a page is led to the login, or told in words."""
-    exchange.status, exchange.reason = refusal.status, refusal.reason
+    record.status, record.reason = refusal.status, refusal.reason
     if refusal.status == 401 and is_navigation(request):
         session_headers = tuple(pair for pair in refusal.headers if pair[0] == "Set-Cookie")
-        return reply_with(exchange, login_redirect(request.raw_path, session_headers, exchange.root))
+        return to_response(record, login_redirect(request.raw_path, session_headers, record.root))
     if refusal.status == 401 and request.headers.get("Sec-Fetch-Dest") == "manifest":
         # Browsers fetch a page's manifest without cookies (HTML standard, 4.6.7.10). One with a name alone keeps the console clean.
-        return reply_with(exchange, ClientReply(200, {"name": "ComfyUI"}, "application/manifest+json"))
+        return to_response(record, ClientReply(200, {"name": "ComfyUI"}, "application/manifest+json"))
     if is_navigation(request):
         again = tuple(
             ("Refresh", value) for name, value in refusal.headers if refusal.status == 429 and name == "Retry-After"
@@ -29,15 +29,15 @@ def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> we
             refusal.status,
             f"{refusal.message} This page tries again by itself." if again else refusal.message,
             refusal.details,
-            exchange.request_id,
+            record.request_id,
             (*refusal.headers, *again),
-            exchange.root,
+            record.root,
         )
-        return reply_with(exchange, page)
+        return to_response(record, page)
     response = web.Response(
         status=refusal.status,
         reason=reason_phrase(refusal.message),
-        body=refusal.body(exchange.request_id),
+        body=refusal.body(record.request_id),
         content_type="application/json",
     )
     for name, value in refusal.headers:
@@ -45,4 +45,4 @@ def refuse(request: web.BaseRequest, exchange: Exchange, refusal: Refusal) -> we
     if hdrs.WWW_AUTHENTICATE in response.headers and is_browser(request):
         response.headers[hdrs.WWW_AUTHENTICATE] = CHALLENGE_FOR_PAGES
     response.headers[hdrs.CACHE_CONTROL] = NO_STORE
-    return finish(exchange, response)
+    return finish(record, response)

@@ -147,7 +147,7 @@ class Upstream:
             raise _body_error(body) or UpstreamUnavailable() from error
 
     async def ask(self, call: UpstreamCall, *, time_limit_s: float, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
-        """A call with a small body and a bounded answer, as dialogues make it."""
+        """A call with a small body and a bounded answer, as multi-call rules make it."""
         headers = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
         body = call.body if isinstance(call.body, bytes) else None
         try:

@@ -15,8 +15,8 @@ from multidict import MultiMapping
 
 from policy.call import ClientReply
 from policy.principal import TenantId
-from policy.rule_context import Request
-from proxy.keyed_semaphore import Turns
+from policy.rule_context import RuleInput
+from proxy.keyed_semaphore import KeyedSemaphore
 
 MAX_KEPT: Final = 64
 _GZIP_LEVEL: Final = 6
@@ -29,7 +29,7 @@ _COMMON: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedDocument:
     """places: where each member stands in the body."""
 
     body: bytes
@@ -37,11 +37,11 @@ class Kept:
     etag: str
     places: Mapping[str, tuple[int, int]]
 
-    def member(self, name: str) -> Kept:
+    def member(self, name: str) -> CachedDocument:
         """A document of that member alone, empty when there is none."""
         start, end = self.places.get(name, (0, 0))
         body = b"{" + self.body[start:end] + b"}"
-        return Kept(body, None, _tag(body), {})
+        return CachedDocument(body, None, _tag(body), {})
 
     def answer(self, headers: MultiMapping[str]) -> ClientReply:
         """304 when the client has it (RFC 9110, 13.1.2), else the document, compressed when the client takes that."""
@@ -53,7 +53,7 @@ class Kept:
         return ClientReply(200, self.body, headers=(validator, *_COMMON))
 
 
-class Shelf:
+class DocumentCache:
     """One whole document of each tenant; the least recently used tenant's goes. Two that want the same at once make it once.
 
     SECURITY: nobody has two places, so whoever asks for many classes, or changes its files again and again, takes nobody's
@@ -61,21 +61,21 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[TenantId, tuple[tuple[Any, ...], asyncio.Future[Kept]]] = OrderedDict()
-        self._makers = Turns()
+        self._kept: OrderedDict[TenantId, tuple[tuple[Any, ...], asyncio.Future[CachedDocument]]] = OrderedDict()
+        self._makers = KeyedSemaphore()
 
     async def get(
-        self, request: Request, describe: Callable[[Request], Mapping[str, Any]], name: str | None = None
-    ) -> Kept:
+        self, request: RuleInput, describe: Callable[[RuleInput], Mapping[str, Any]], name: str | None = None
+    ) -> CachedDocument:
         """The document for this caller; with a name that member of it alone."""
         whole = await self._whole(request, describe)
         return whole if name is None else whole.member(name)
 
-    async def _whole(self, request: Request, describe: Callable[[Request], Mapping[str, Any]]) -> Kept:
-        caller = request.caller
-        tenant = caller.principal.tenant
+    async def _whole(self, request: RuleInput, describe: Callable[[RuleInput], Mapping[str, Any]]) -> CachedDocument:
+        context = request.context
+        tenant = context.principal.tenant
         # The values themselves are in the key, so that none of them can be freed and its identity used again.
-        key = (_Same(caller.catalogue), _Same(caller.policy), caller.files.input, caller.shared_inputs)
+        key = (_Same(context.catalogue), _Same(context.policy), context.files.input, context.shared_inputs)
         async with self._makers.of(tenant):
             found_key, found = self._kept.get(tenant, (None, None))
             if found is None or found_key != key:
@@ -105,7 +105,7 @@ class _Same:
         return id(self.value)
 
 
-def _make(describe: Callable[[Request], Mapping[str, Any]], request: Request) -> Kept:
+def _make(describe: Callable[[RuleInput], Mapping[str, Any]], request: RuleInput) -> CachedDocument:
     places: dict[str, tuple[int, int]] = {}
     members: list[bytes] = []
     place = 1
@@ -115,7 +115,7 @@ def _make(describe: Callable[[Request], Mapping[str, Any]], request: Request) ->
         place += len(members[-1]) + 1
     body = b"{" + b",".join(members) + b"}"
     gzipped = gzip.compress(body, _GZIP_LEVEL, mtime=0) if len(body) >= _MIN_COMPRESSED_BYTES else None
-    return Kept(body, gzipped, _tag(body), places)
+    return CachedDocument(body, gzipped, _tag(body), places)
 
 
 def _tag(body: bytes) -> str:

@@ -23,7 +23,7 @@ MAX_REST_S: Final = 30.0
 _RETRY_S: Final = 3.0
 
 
-class PictureLane(Lane):
+class PreviewQueue(Lane):
     """SECURITY: a picture of few bytes and many pixels keeps ComfyUI from everybody for seconds (tests/security/test_previews.py)."""
 
     max_waiting = MAX_WAITING

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from policy.principal import Principal
-from proxy.websocket.send_queue import Close, Outbox
+from proxy.websocket.send_queue import Close, SendQueue
 
 GATE_STOPS = Close(1001, "the gate is stopping")
 UPSTREAM_GONE = Close(1012, "ComfyUI went away")
@@ -18,26 +18,26 @@ CREDENTIAL_DEAD = Close(4401, "the credential is no longer valid")
 @dataclass(frozen=True, slots=True, eq=False)
 class Socket:
     principal: Principal
-    outbox: Outbox
+    send_queue: SendQueue
 
 
 @dataclass(slots=True)
-class Traffic:
+class SocketStats:
     """Of all sockets since the start. Texts are counted in characters, which for ComfyUI's events are bytes."""
 
     sent_frames: int = 0
     sent_bytes: int = 0
     dropped_previews: int = 0
 
-    def add(self, outbox: Outbox) -> None:
-        self.sent_frames += outbox.sent_frames
-        self.sent_bytes += outbox.sent_bytes
-        self.dropped_previews += outbox.dropped_previews
+    def add(self, send_queue: SendQueue) -> None:
+        self.sent_frames += send_queue.sent_frames
+        self.sent_bytes += send_queue.sent_bytes
+        self.dropped_previews += send_queue.dropped_previews
 
 
-class Sockets:
+class ConnectionRegistry:
     def __init__(self) -> None:
-        self._ended = Traffic()
+        self._ended = SocketStats()
         self._open: set[Socket] = set()
         self._end: Close | None = None
 
@@ -45,32 +45,32 @@ class Sockets:
         return len(self._open)
 
     @contextmanager
-    def register(self, principal: Principal, outbox: Outbox) -> Iterator[Socket]:
-        socket = Socket(principal, outbox)
+    def register(self, principal: Principal, send_queue: SendQueue) -> Iterator[Socket]:
+        socket = Socket(principal, send_queue)
         self._open.add(socket)
         if self._end is not None:
-            outbox.close(self._end, at_once=True)
+            send_queue.close(self._end, at_once=True)
         try:
             yield socket
         finally:
             self._open.discard(socket)
-            self._ended.add(outbox)
+            self._ended.add(send_queue)
 
-    def traffic(self) -> Traffic:
+    def traffic(self) -> SocketStats:
         total = replace(self._ended)
         for socket in self._open:
-            total.add(socket.outbox)
+            total.add(socket.send_queue)
         return total
 
     def close_all(self, close: Close) -> None:
         """Closes those that are open, and those that are just being opened as soon as they are."""
         self._end = close
         for socket in self._open:
-            socket.outbox.close(close, at_once=True)
+            socket.send_queue.close(close, at_once=True)
 
-    def close_dead(self, is_alive: Callable[[Principal], bool]) -> int:
+    def close_revoked(self, is_alive: Callable[[Principal], bool]) -> int:
         """Closes the sockets whose credential was revoked or ran out; says how many."""
         dead = [socket for socket in self._open if not is_alive(socket.principal)]
         for socket in dead:
-            socket.outbox.close(CREDENTIAL_DEAD, at_once=True)
+            socket.send_queue.close(CREDENTIAL_DEAD, at_once=True)
         return len(dead)

@@ -21,7 +21,7 @@ from proxy.jobs.temp_files import Made
 from proxy.websocket import relay
 from proxy.websocket.connections import TOO_MANY_MESSAGES, UPSTREAM_GONE
 from proxy.websocket.message_rate import MessageRate
-from proxy.websocket.send_queue import Frame, Outbox
+from proxy.websocket.send_queue import Frame, SendQueue
 
 MAX_KEPT_EVENTS: Final = 2000
 MAX_KEPT_BYTES: Final = 4 * 1024**2
@@ -31,7 +31,7 @@ _PROGRESS: Final = frozenset({"progress", "progress_state"})
 _ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
-class KeptEvents:
+class ReplayBuffer:
     """The text events of the job that runs, or ran last: what a client that lost its connection may have missed. Bounded."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class JobHooks:
     made_temp_files: Callable[[str, list[str], Made], None]
 
 
-class EventStream:
+class EventSession:
     """One upstream socket. At most one client is attached: a second one with the same id takes over, as in ComfyUI."""
 
     def __init__(
@@ -94,8 +94,8 @@ class EventStream:
         self._client_id = client_id
         self._jobs = jobs
         self._hooks = hooks
-        self._outbox: Outbox | None = None
-        self._kept = KeptEvents()
+        self._send_queue: SendQueue | None = None
+        self._kept = ReplayBuffer()
         self._cached: tuple[str, frozenset[str]] | None = None
         self._share = share
         self._heard: deque[str] = deque(maxlen=MAX_HEARD)
@@ -112,21 +112,21 @@ class EventStream:
 
     @property
     def is_attached(self) -> bool:
-        return self._outbox is not None
+        return self._send_queue is not None
 
-    def attach(self, outbox: Outbox, *, is_new: bool) -> None:
+    def attach(self, send_queue: SendQueue, *, is_new: bool) -> None:
         """Sends events there from now on. A client that comes back gets what ComfyUI sends to new sockets alone, and what it missed."""
-        self._outbox = outbox
+        self._send_queue = send_queue
         self._rate = MessageRate()
         if not is_new:
             self._is_greeted = True
-            outbox.put(Frame(status_frame(self._jobs, self._client_id)))
+            send_queue.put(Frame(status_frame(self._jobs, self._client_id)))
             for text in self._kept.texts():
-                outbox.put(Frame(text))
+                send_queue.put(Frame(text))
 
-    def detach(self, outbox: Outbox) -> None:
-        if self._outbox is outbox:
-            self._outbox = None
+    def detach(self, send_queue: SendQueue) -> None:
+        if self._send_queue is send_queue:
+            self._send_queue = None
             self.left_at_s = time.monotonic()
 
     def said_goodbye(self) -> tuple[str, ...]:
@@ -144,8 +144,8 @@ class EventStream:
             close = await relay.drain(self._socket, self._deliver)
         finally:
             self.is_open = False
-            if self._outbox is not None:
-                self._outbox.close(close if close.code == relay.TOO_BIG else UPSTREAM_GONE)
+            if self._send_queue is not None:
+                self._send_queue.close(close if close.code == relay.TOO_BIG else UPSTREAM_GONE)
             await self._socket.close()
             if not self.is_closing:
                 self.ended.set()
@@ -157,12 +157,12 @@ class EventStream:
         are answered nothing is parsed (tests/security/test_client_messages.py).
         """
         if not self._rate.takes(len(data)):
-            if self._outbox is not None:
-                self._outbox.close(TOO_MANY_MESSAGES, at_once=True)
+            if self._send_queue is not None:
+                self._send_queue.close(TOO_MANY_MESSAGES, at_once=True)
             return
         if self._flags_reply is not None:
-            if self._outbox is not None and isinstance(data, str) and '"feature_flags"' in data:
-                self._outbox.put(Frame(self._flags_reply))
+            if self._send_queue is not None and isinstance(data, str) and '"feature_flags"' in data:
+                self._send_queue.put(Frame(self._flags_reply))
             return
         message = to_upstream(data) if isinstance(data, str) else None
         if message is None:
@@ -196,12 +196,12 @@ class EventStream:
             self._is_greeted = True
         else:
             self._tell(event)
-            if self._outbox is not None:
-                self._outbox.used_at_s = time.monotonic()
+            if self._send_queue is not None:
+                self._send_queue.used_at_s = time.monotonic()
             self._hand_on(event.kind, Frame(event.text))
             return
-        if self._outbox is not None:
-            self._outbox.put(Frame(event.text))
+        if self._send_queue is not None:
+            self._send_queue.put(Frame(event.text))
 
     def _hand_on(self, kind: str, frame: Frame) -> None:
         self.overhear(kind, frame)
@@ -212,8 +212,8 @@ class EventStream:
         """An event for this client, whichever upstream socket brought it. kind: empty for binary ones, which are not kept."""
         if isinstance(frame.data, str):
             self._kept.keep(kind, frame.data)
-        if self._outbox is not None:
-            self._outbox.put(frame)
+        if self._send_queue is not None:
+            self._send_queue.put(frame)
 
     def recall(self, prompt_id: str, frames: list[str]) -> None:
         """The events of a job that ended before this socket was there, unless it heard of the job after all."""
@@ -221,13 +221,13 @@ class EventStream:
             for text in frames:
                 self._deliver(Frame(text))
 
-    def announce(self) -> None:
+    def push_status(self) -> None:
         """The tenant's own count of jobs changed. A socket's first frame is the one with its id, as clients know it from ComfyUI."""
-        if self._outbox is not None and self._is_greeted:
-            self._outbox.put(Frame(status_frame(self._jobs)))
+        if self._send_queue is not None and self._is_greeted:
+            self._send_queue.put(Frame(status_frame(self._jobs)))
 
     def _tell(self, event: Event) -> None:
-        """Events come before the observer has asked: what the client does next must find the ledger up to date."""
+        """Events come before the queue watcher has asked: what the client does next must find the registry up to date."""
         if event.prompt_id is None:
             return
         if event.prompt_id not in self._heard:
@@ -238,7 +238,7 @@ class EventStream:
             self._cached = (event.prompt_id, cached_nodes(event.data))
         elif event.kind in _ENDS:
             self._hooks.ended(event.prompt_id)
-            if self._outbox is not None:
+            if self._send_queue is not None:
                 self._ends_told.append(event.prompt_id)
         elif event.kind == "executed" and (names := temp_files(event.data.get("output"))):
             self._hooks.made_temp_files(event.prompt_id, names, self._made(event))

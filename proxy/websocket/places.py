@@ -10,7 +10,7 @@ from typing import Final
 
 from policy.principal import Principal, TenantId
 from proxy.http.errors import LimitExceeded
-from proxy.websocket.send_queue import Close, Outbox
+from proxy.websocket.send_queue import Close, SendQueue
 
 GAVE_WAY: Final = Close(4429, "too many WebSockets are open: the one that was unused for longest gave way")
 MAX_GAVE_WAY: Final = 1024
@@ -25,7 +25,7 @@ Slot = Callable[[Principal], AbstractAsyncContextManager[None]]
 class Place:
     principal: Principal
     client_id: str
-    outbox: Outbox
+    send_queue: SendQueue
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -39,9 +39,9 @@ class Places:
         self._gave_way: dict[tuple[TenantId, str], None] = {}
 
     @asynccontextmanager
-    async def take(self, principal: Principal, client_id: str, outbox: Outbox) -> AsyncIterator[None]:
+    async def take(self, principal: Principal, client_id: str, send_queue: SendQueue) -> AsyncIterator[None]:
         """A place for as long as it is held. Raises LimitExceeded when all are taken by clients that work, or that came after this one gave way."""
-        place = Place(principal, client_id, outbox)
+        place = Place(principal, client_id, send_queue)
         try:
             async with AsyncExitStack() as held:
                 try:
@@ -63,7 +63,7 @@ class Places:
             other
             for other in self._taken
             if other.principal.tenant == tenant
-            and not other.outbox.is_closed
+            and not other.send_queue.is_closed
             # The same client anew: its network died, and the gate has not noticed yet.
             and (other.client_id == place.client_id or other.client_id not in working)
         ]
@@ -74,12 +74,12 @@ class Places:
         # else two tabs would take one place from each other for ever.
         if not candidates or (not same and key in self._gave_way and place.client_id not in working):
             raise full
-        leaving = min(same or candidates, key=lambda other: other.outbox.used_at_s)
+        leaving = min(same or candidates, key=lambda other: other.send_queue.used_at_s)
         if not same:
             self._gave_way[tenant, leaving.client_id] = None
             if len(self._gave_way) > MAX_GAVE_WAY:
                 del self._gave_way[next(iter(self._gave_way))]
-        leaving.outbox.close(GAVE_WAY, at_once=True)
+        leaving.send_queue.close(GAVE_WAY, at_once=True)
         try:
             async with asyncio.timeout(LEAVES_WITHIN_S):
                 await leaving.left.wait()

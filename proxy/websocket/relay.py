@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from proxy.upstream.client import MAX_EVENT_BYTES
 from proxy.websocket.connections import UPSTREAM_GONE
 from proxy.websocket.liveness import Life
-from proxy.websocket.send_queue import Close, Frame, Outbox, is_preview
+from proxy.websocket.send_queue import Close, Frame, SendQueue, is_preview
 
 MAX_CLIENT_MESSAGE_BYTES: Final = 4 * 1024**2
 """What ComfyUI itself takes from a client (comfyui-api E.5)."""
@@ -39,20 +39,20 @@ async def accept(request: web.BaseRequest) -> web.WebSocketResponse:
 async def serve_client(
     request: web.BaseRequest,
     socket: web.WebSocketResponse,
-    outbox: Outbox,
+    send_queue: SendQueue,
     from_client: FromClient,
     on_close: Callable[[Close], None] = lambda close: None,
 ) -> None:
-    """Writes the outbox and reads the client until either ends. on_close: told when the client closes.
+    """Writes the send queue and reads the client until either ends. on_close: told when the client closes.
 
     It is no return value, since a client that has closed hangs up, and that cancels whoever waits here.
     """
     loop = asyncio.get_running_loop()
     transport = request.transport
     life = Life(transport)
-    writer = loop.create_task(_write(socket, outbox), name="websocket writer")
+    writer = loop.create_task(_write(socket, send_queue), name="websocket writer")
     reader = loop.create_task(_read(socket, from_client, on_close, life), name="websocket reader")
-    giving_up = loop.create_task(outbox.gave_up.wait(), name="websocket end")
+    giving_up = loop.create_task(send_queue.overflowed.wait(), name="websocket end")
     pinger = loop.create_task(life.watch(socket), name="websocket pings")
     try:
         await asyncio.wait((writer, reader, giving_up, pinger), return_when=asyncio.FIRST_COMPLETED)
@@ -60,7 +60,7 @@ async def serve_client(
             return  # nobody is there to close with
         if reader.done():
             reader.result()
-        if not reader.done() or outbox.is_closed:
+        if not reader.done() or send_queue.is_closed:
             # The gate closes: the reader ends with the closing handshake, which the writer finishes.
             await asyncio.wait((writer,), timeout=_CLOSE_TIMEOUT_S + 1.0)
     finally:
@@ -71,9 +71,9 @@ async def serve_client(
             transport.abort()
 
 
-async def _write(socket: web.WebSocketResponse, outbox: Outbox) -> None:
+async def _write(socket: web.WebSocketResponse, send_queue: SendQueue) -> None:
     while True:
-        item = await outbox.get()
+        item = await send_queue.get()
         if isinstance(item, Close):
             await socket.close(code=item.code, message=item.reason.encode())
             return
@@ -122,7 +122,7 @@ async def drain(socket: UpstreamSocket, deliver: Callable[[Frame], None]) -> Clo
 
 
 async def relay(
-    request: web.BaseRequest, client: web.WebSocketResponse, upstream: UpstreamSocket, outbox: Outbox
+    request: web.BaseRequest, client: web.WebSocketResponse, upstream: UpstreamSocket, send_queue: SendQueue
 ) -> None:
     """Both directions unchanged, for an admin. Close codes and reasons are carried over."""
     clients_close = Close(1000, "")
@@ -141,11 +141,11 @@ async def relay(
             return  # ComfyUI is gone: the drain sees the same and closes the client
 
     async def from_upstream() -> None:
-        outbox.close(await drain(upstream, outbox.put))
+        send_queue.close(await drain(upstream, send_queue.put))
 
     draining = asyncio.get_running_loop().create_task(from_upstream(), name="websocket drain")
     try:
-        await serve_client(request, client, outbox, to_upstream, closed)
+        await serve_client(request, client, send_queue, to_upstream, closed)
     finally:
         draining.cancel()
         try:

@@ -50,7 +50,7 @@ def is_preview(data: bytes) -> bool:
     return data.startswith(_PREVIEW_WITH_METADATA) and b"image/jpeg" in data[8:1024]
 
 
-class Outbox:
+class SendQueue:
     """Frames in order; `put` never waits. dropped_previews and sent_frames are for the metrics."""
 
     def __init__(
@@ -79,8 +79,8 @@ class Outbox:
         self.dropped_previews = 0
         self.sent_frames = 0
         self.sent_bytes = 0
-        self.gave_up = asyncio.Event()
-        """Set when the outbox ends at once: a writer that hangs on a client's full buffers must not wait for it."""
+        self.overflowed = asyncio.Event()
+        """Set when the send queue ends at once: a writer that hangs on a client's full buffers must not wait for it."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -113,13 +113,13 @@ class Outbox:
         self._ready.set()
 
     def close(self, close: Close, *, at_once: bool = False) -> None:
-        """Ends the outbox after what waits, or at once."""
+        """Ends the send queue after what waits, or at once."""
         if self._close is None:
             self._close = close
         if at_once:
             self._frames.clear()
             self._bytes = self._preview_bytes = 0
-            self.gave_up.set()
+            self.overflowed.set()
         self._ready.set()
 
     async def get(self) -> Frame | Close:

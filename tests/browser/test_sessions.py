@@ -27,7 +27,7 @@ TOLD = "The session has ended. Sign in at /gate/login in another tab, then go on
 
 async def end_session(house: House, page: Page) -> None:
     """As time does it, or an operator."""
-    authenticator = house.gate.gate.services.rulebook.authenticator
+    authenticator = house.gate.gate.dependencies.compiled.authenticator
     for cookie in await page.context.cookies():
         if cookie["name"].endswith("comfygate_session"):
             assert authenticator.sessions.end(SessionCookie(cookie["value"]), authenticator.keys)

@@ -18,9 +18,9 @@ WORDS = (DEPLOY / "cloudflared" / "README.md").read_text(encoding="utf-8")
 
 def test_leads_to_the_public_listener_only() -> None:
     server = shipped().server
-    services = [rule["service"] for rule in TUNNEL["ingress"]]
+    dependencies = [rule["service"] for rule in TUNNEL["ingress"]]
 
-    assert services == [f"http://{server.host}:{server.port}", "http_status:404"]
+    assert dependencies == [f"http://{server.host}:{server.port}", "http_status:404"]
     assert "hostname" not in TUNNEL["ingress"][-1]
 
 

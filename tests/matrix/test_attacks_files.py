@@ -389,7 +389,7 @@ async def test_a_refused_choice_lists_no_foreign_folder(standing: World) -> None
     assert await standing.running.gate.reload(file)
     folder = unique("folder")
     await standing.alice.photo("x.png", subfolder=folder)
-    await standing.running.gate.services.catalogue.renew()
+    await standing.running.gate.dependencies.catalogue.renew()
     standing.mallory.secrets.add(folder.encode())
     assert folder in (await standing.direct.get("/object_info/LoadImageDataSetFromFolder")).text()
     for name in ("absent", f"../alice/{folder}", "tenants/alice"):

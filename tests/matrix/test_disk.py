@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policy.principal import TenantId
-from proxy.files.comfyui_folders import Disk
+from proxy.files.comfyui_folders import ComfyUIFolders
 from tests.contract.driver import images_of, loading, previewing, saving
 from tests.matrix.guard import files_outside, nothing_else_changes
 from tests.matrix.people import BLUE, COLORS, GREEN, NUMBERS, RED, is_color, picture_in, png, seen, told
@@ -117,7 +117,7 @@ async def test_no_link_in_a_tenants_folder_is_followed(disk: Seen) -> None:
     (mine / "link.png").symlink_to(hers / "secret.png")
     (mine / "folder").symlink_to(hers, target_is_directory=True)
     os.symlink(disk.base / "input", mine / "root")
-    store = Disk(disk.base)
+    store = ComfyUIFolders(disk.base)
     for name in ("link.png", "folder/secret.png", "root/tenants/alice/secret.png"):
         folder, _, file = name.rpartition("/")
         before = disk.asked()
@@ -222,7 +222,7 @@ async def test_retention_deletes_what_is_old_and_ones_own(disk: Seen) -> None:
     limit_mallory(world, 'retention = "1d"')
     assert await world.running.gate.reload(world.running.config_file)
     before = files_outside(disk.base, "mallory")
-    await world.running.gate.services.storage.sweep()
+    await world.running.gate.dependencies.storage.sweep()
     assert files_outside(disk.base, "mallory") == before
     mine = sorted(path.name for path in disk.base.rglob("tenants/mallory/**/*") if path.is_file())
     assert mine == ["kept.json", "new.png"]

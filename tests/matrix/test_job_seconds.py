@@ -20,7 +20,7 @@ from tests.proxy.upstreams import GUARD_S
 async def test_a_job_that_runs_too_long_is_stopped(tmp_path: Path, target: str) -> None:
     url = REAL_URL if target == "real" else ""
     async with asyncio.timeout(2 * GUARD_S), open_world(tmp_path, real_url=url, more="job_seconds = 1") as world:
-        alice, services = world.alice, world.running.gate.services
+        alice, dependencies = world.alice, world.running.gate.dependencies
         async with alice.socket() as socket:
             prompt_id = await alice.queue(slow(60.0, 6000), client_id=socket.sid)
             following = await alice.queue(saving("after", 1), client_id=socket.sid)
@@ -37,7 +37,7 @@ async def test_a_job_that_runs_too_long_is_stopped(tmp_path: Path, target: str) 
             assert (row["status"], row["execution_error"]["exception_type"]) == ("failed", KIND)
             listed = (await alice.get("/api/jobs?status=failed")).json()["jobs"]
             assert [each["id"] for each in listed] == [prompt_id]
-            while services.ledger.active():
+            while dependencies.registry.active():
                 await asyncio.sleep(0)
         assert images_of(await alice.history(following))
     lines = [orjson.loads(line) for line in (tmp_path / AUDIT_FILE).read_bytes().splitlines()]

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from policy.routes import AdminsOnly, Prefix, Refused, Route, Unchanged
+from policy.routes import AdminOnly, Deny, PassThrough, Prefix, Route
 from policy.table import ROUTES
 from tests.contract.conftest import REAL_URL, TARGETS
 from tests.contract.driver import Answer
@@ -121,11 +121,11 @@ async def test_an_admin_sees_comfyui_as_it_is(settled: Settled, route: Route) ->
         for call in entry.calls(things):
             answer = await send(settled.world.admin, route.method, prefix, call)
             answers.append(answer)
-            if isinstance(route.admin, Refused):
+            if isinstance(route.admin, Deny):
                 assert answer.status == 403, told(answer)
                 continue
             assert answer.status not in (401, 403), told(answer)
-            if isinstance(route.admin, Unchanged) and settled.world.comfy is not None:
+            if isinstance(route.admin, PassThrough) and settled.world.comfy is not None:
                 last = settled.world.standin.received[-1]
                 assert (last.method, last.raw_path.endswith(call.path)) == (route.method, True), last.raw_path
                 assert "Authorization" not in last.headers
@@ -176,7 +176,7 @@ async def _call_as_owner(settled: Settled, route: Route) -> None:
         if route.prefix is Prefix.JOBS and not settled.world.direct.is_current:
             assert set(statuses) <= {404, 405}, "0.3.64 has no such route, and says so itself"
             continue
-        if isinstance(route.tenant, AdminsOnly | Refused):
+        if isinstance(route.tenant, AdminOnly | Deny):
             assert set(statuses) == {403}
         elif entry.owner != (0,):
             assert statuses == entry.owner, [told(answer) for answer in answers]

@@ -20,10 +20,10 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from proxy.app import Gate
 from proxy.config import load_config
-from proxy.jobs.registry import Ledger
+from proxy.jobs.registry import JobRegistry
 from proxy.observability.access_log import RequestLog
-from proxy.websocket.event_session import EventStream, JobHooks
-from proxy.websocket.send_queue import Outbox
+from proxy.websocket.event_session import EventSession, JobHooks
+from proxy.websocket.send_queue import SendQueue
 from tests.contract.driver import Socket, images_of, node, previewing, saving, slow
 from tests.matrix.people import NUMBERS, Listener, Tenant, told, unique
 from tests.matrix.world import World
@@ -35,7 +35,7 @@ async def restarted_gate(world: World) -> AsyncIterator[Gate]:
     await world.running.gate.stop()
     gate = Gate(load_config(world.running.config_file, {}), RequestLog(io.BytesIO(), "json"))
     await gate.start()
-    await gate.services.observer.is_settled.wait()
+    await gate.dependencies.queue_watcher.is_settled.wait()
     for person in (world.alice, world.mallory, world.admin, world.nobody):
         person.url = gate.public.url
     try:
@@ -102,7 +102,7 @@ async def until_closed(socket: Socket) -> int | None:
 
 async def test_comfyui_restarts_in_the_middle_of_a_job(standing: World) -> None:
     """Queue, history and temp files are gone for both, and new work runs at once."""
-    observer = standing.running.gate.services.observer
+    queue_watcher = standing.running.gate.dependencies.queue_watcher
     listeners = {who.who: await who.connect(unique("sid")) for who in (standing.alice, standing.mallory)}
     shown = await standing.alice.run(previewing(NUMBERS["alice"]))
     temp = images_of(shown)[0]
@@ -112,16 +112,16 @@ async def test_comfyui_restarts_in_the_middle_of_a_job(standing: World) -> None:
     standing.standin.restart_state()
     for listener in listeners.values():
         assert await until_closed(listener) == 1012
-    while observer.is_settled.is_set():
+    while queue_watcher.is_settled.is_set():
         await asyncio.sleep(0)
-    await observer.is_settled.wait()
+    await queue_watcher.is_settled.wait()
     for tenant, prompt_ids in ((standing.alice, [running, shown["prompt"][1]]), (standing.mallory, [waiting])):
         await has_nothing(tenant, prompt_ids)
         assert (await tenant.get("/prompt")).json() == {"exec_info": {"queue_remaining": 0}}
         assert (await tenant.file(temp)).status == 404
         entry = await tenant.run(saving("anew", NUMBERS[tenant.who]))
         assert (await tenant.file(images_of(entry)[0])).status == 200
-    assert not standing.running.gate.services.ledger.of(TenantId("alice")).has_temp_file(temp["filename"])
+    assert not standing.running.gate.dependencies.registry.of(TenantId("alice")).has_temp_file(temp["filename"])
 
 
 async def test_a_dropped_socket_gets_what_it_missed(world: World) -> None:
@@ -176,14 +176,14 @@ async def test_nothing_is_announced_before_the_greeting() -> None:
     """The first frame is ComfyUI's status with the sid, which clients wait for, also when the count changes while the socket opens."""
     hooks = JobHooks(lambda prompt_id: None, lambda prompt_id: None, lambda prompt_id, names, made: None)
     socket: Any = None
-    stream = EventStream(socket, Namespace(TenantId("alice")), "sid", Ledger().of(TenantId("alice")), hooks)
-    outbox = Outbox()
-    stream.attach(outbox, is_new=True)
-    stream.announce()
-    assert outbox.waiting_bytes == 0
-    stream.attach(outbox, is_new=False)
-    stream.announce()
-    assert outbox.waiting_bytes > 0
+    stream = EventSession(socket, Namespace(TenantId("alice")), "sid", JobRegistry().of(TenantId("alice")), hooks)
+    send_queue = SendQueue()
+    stream.attach(send_queue, is_new=True)
+    stream.push_status()
+    assert send_queue.waiting_bytes == 0
+    stream.attach(send_queue, is_new=False)
+    stream.push_status()
+    assert send_queue.waiting_bytes > 0
 
 
 def noise(side: int = 700) -> bytes:

@@ -115,15 +115,15 @@ async def test_retention_deletes_no_neighbours_file(tmp_path: Path, target: str,
         assert await world.running.gate.reload(config)
         alices, mallorys, _, file = await with_one_name(world)
         await read_everything(world.alice, alices["prompt"][1])
-        await world.running.gate.services.storage.sweep()
+        await world.running.gate.dependencies.storage.sweep()
         assert file.exists()
         await world.mallory.post("/history", json={"delete": [mallorys["prompt"][1]]})
         await read_everything(world.alice, alices["prompt"][1])
-        await world.running.gate.services.storage.sweep()
+        await world.running.gate.dependencies.storage.sweep()
         assert file.exists()
         if is_anew:
             async with restarted_gate(world) as gate:
-                await gate.services.storage.sweep()
+                await gate.dependencies.storage.sweep()
                 assert file.exists()
 
 
@@ -168,12 +168,12 @@ async def test_a_name_is_nobodys_as_soon_as_the_gate_deletes_the_file(tmp_path: 
     base = tmp_path / "comfyui"
     async with open_world(tmp_path, upstream_more=f'directory = "{base}"', more=DAY) as world:
         old = images_of(await world.alice.run(previewing(NUMBERS["alice"])))[0]
-        services = world.running.gate.services
-        while services.ledger.active():
+        dependencies = world.running.gate.dependencies
+        while dependencies.registry.active():
             await asyncio.sleep(0)
-        names = services.ledger.old_temp_files(TenantId("alice"), -1.0)
+        names = dependencies.registry.old_temp_files(TenantId("alice"), -1.0)
         assert names.keys() == {old["filename"]}
-        services.ledger.forget_temp_files(names)
+        dependencies.registry.forget_temp_files(names)
         assert (await world.alice.file(old)).status == 404, "before it is gone from the disk"
         assert (base / "temp" / old["filename"]).exists()
 
@@ -187,7 +187,7 @@ async def test_the_id_of_a_job_beside_the_gate_is_not_claimed(world: World) -> N
     await world.direct.run(saving("direct", NUMBERS["direct"]), prompt_id=ended, extra_data=extra)
     async with world.direct.blocked() as running:
         await world.direct.queue(slow(), prompt_id=waiting, extra_data=extra)
-        await world.running.gate.services.observer.sync()
+        await world.running.gate.dependencies.queue_watcher.sync()
         for wish in (ended, running, waiting):
             world.mallory.own_words.add(wish.encode())
             answer = await world.mallory.submit(previewing(NUMBERS["mallory"]), prompt_id=wish)
@@ -214,7 +214,7 @@ async def test_a_deleted_job_is_counted_no_more(world: World) -> None:
         await socket.event("progress", running)
         waiting = await world.alice.queue(saving("page", 9), client_id=socket.sid)
         await world.alice.post("/queue", json={"delete": [waiting]})
-        await world.running.gate.services.observer.sync()
+        await world.running.gate.dependencies.queue_watcher.sync()
         assert list((await world.alice.get("/history?max_items=1")).json()) == [jobs[1]]
         await world.alice.post("/interrupt", json={})
         await socket.end_of(running)
@@ -226,7 +226,7 @@ async def test_gpu_seconds_of_an_id_that_comes_again_are_counted_again(tmp_path:
 
     async def run(gate: Gate, expected_s: float) -> None:
         assert (await world.alice.run(slow(0.2, 2), prompt_id=wish))["prompt"][1] == wish
-        while gate.services.ledger.active():
+        while gate.dependencies.registry.active():
             await asyncio.sleep(0)
         await world.alice.post("/history", json={"delete": [wish]})
         used_s = 0.0

@@ -92,7 +92,7 @@ async def test_a_job_that_was_heard_is_told_once(world: World) -> None:
     for color in (1, 2):
         prompt_id = await alice.queue(saving("once", color), client_id=sid)
         await socket.end_of(prompt_id)
-        while world.running.gate.services.ledger.active():
+        while world.running.gate.dependencies.registry.active():
             await asyncio.sleep(0)
         await heard(socket)
         assert socket.types(prompt_id).count("execution_success") == 1
@@ -109,7 +109,7 @@ async def test_a_socket_that_is_opened_again_is_not_told_what_the_one_before_hea
     first = await alice.connect(sid)
     ended = await alice.queue(saving("again", 3), client_id=sid)
     await first.end_of(ended)
-    while world.running.gate.services.ledger.active():
+    while world.running.gate.dependencies.registry.active():
         await asyncio.sleep(0)
     other = await alice.connect(unique("other"))
     running = await alice.queue(slow(60.0, 6000), client_id=other.sid) if is_busy else None

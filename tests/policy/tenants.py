@@ -1,4 +1,4 @@
-"""Two tenants on one ComfyUI, and the words to call rules with and to drive dialogues."""
+"""Two tenants on one ComfyUI, and the words to call rules with and to drive multi-call rules."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from policy.call import ClientCall, ClientReply, Dialogue, UpstreamCall, UpstreamReply, Work
+from policy.call import ClientCall, ClientReply, RuleGenerator, UpstreamCall, UpstreamReply, Work
 from policy.catalogue import Catalogue, read_catalogue
 from policy.judge import Policy
-from policy.name_patterns import compile_names
+from policy.name_patterns import compile_patterns
 from policy.namespace import Namespace
 from policy.principal import Principal, Role, TenantId
-from policy.rule_context import Caller, OwnFiles, Request
+from policy.rule_context import OwnFiles, RuleContext, RuleInput
 from policy.violation import Reason, Violation
 
 
@@ -24,7 +24,7 @@ def uuid_of(number: int) -> str:
 
 @dataclass
 class Jobs:
-    """A tenant's jobs, as a ledger would tell them."""
+    """A tenant's jobs, as a registry would tell them."""
 
     waiting: list[str] = field(default_factory=list)
     active: list[str] = field(default_factory=list)
@@ -156,13 +156,13 @@ OBJECT_INFO: dict[str, Any] = {
 CATALOGUE: Catalogue = read_catalogue(OBJECT_INFO)
 NOW = datetime(2026, 3, 4, 5, 6, 7)
 EVERYTHING = Policy(
-    "everything", allow=compile_names(["*"]), deny=compile_names(["AddTextPrefix"]), max_nodes=100, max_depth=100
+    "everything", allow=compile_patterns(["*"]), deny=compile_patterns(["AddTextPrefix"]), max_nodes=100, max_depth=100
 )
 
 
-def caller_of(tenant: str = "alice", role: Role = Role.USER, **more: Any) -> Caller:
+def caller_of(tenant: str = "alice", role: Role = Role.USER, **more: Any) -> RuleContext:
     name = TenantId(tenant)
-    caller = Caller(
+    context = RuleContext(
         principal=Principal("key", name, role),
         names=Namespace(name),
         jobs=Jobs(),
@@ -172,11 +172,11 @@ def caller_of(tenant: str = "alice", role: Role = Role.USER, **more: Any) -> Cal
         files=OwnFiles(),
         shared_inputs=("shared.pdf", "example.png", "shared/"),
     )
-    return replace(caller, **more)
+    return replace(context, **more)
 
 
 def request_of(
-    caller: Caller | None = None,
+    context: RuleContext | None = None,
     *,
     method: str = "GET",
     segments: tuple[str, ...] = (),
@@ -184,17 +184,17 @@ def request_of(
     parameters: dict[str, str] | None = None,
     document: Any = None,
     raw: bytes = b"",
-) -> Request:
+) -> RuleInput:
     call = ClientCall(method, segments, tuple((query or {}).items()), parameters or {})
-    return Request(call, caller or caller_of(), document, raw)
+    return RuleInput(call, context or caller_of(), document, raw)
 
 
 def reply_of(value: Any, status: int = 200) -> UpstreamReply:
     return UpstreamReply(status, value, json.dumps(value).encode())
 
 
-def drive(dialogue: Dialogue, *answers: Any) -> tuple[list[Any], ClientReply]:
-    """Runs a dialogue with these answers, which must be all that it asks for, and does its work.
+def drive(dialogue: RuleGenerator, *answers: Any) -> tuple[list[Any], ClientReply]:
+    """Runs a multi-call rule with these answers, which must be all that it asks for, and does its work.
 
     Returns its other steps and its reply; JSON that it wrote itself as its value.
     """
@@ -225,7 +225,7 @@ def sent(call: UpstreamCall) -> Any:
 
 
 def refusal(function: Any, *arguments: Any) -> Violation:
-    """The violation that a rule raises; a dialogue is started first."""
+    """The violation that a rule raises; a multi-call rule is started first."""
     try:
         result = function(*arguments)
         if hasattr(result, "send"):

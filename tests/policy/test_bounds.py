@@ -50,18 +50,18 @@ FULL = b"x" * (jobs.MAX_READ_BYTES // jobs.BATCH)
 
 
 def test_a_history_that_is_long_is_read_in_part() -> None:
-    caller = caller_of("alice", jobs=Jobs(ended=IDS))
+    context = caller_of("alice", jobs=Jobs(ended=IDS))
     newest = [UpstreamReply(200, {}, FULL) for _ in range(jobs.BATCH)]
-    steps, _ = drive(jobs.history(request_of(caller)), newest)
+    steps, _ = drive(jobs.history(request_of(context)), newest)
     assert len(steps) == 1
 
 
 def test_a_list_of_jobs_that_is_long_is_read_in_part() -> None:
-    caller = caller_of("alice", jobs=Jobs(ended=IDS))
+    context = caller_of("alice", jobs=Jobs(ended=IDS))
     newest = [
         UpstreamReply(200, {"id": prompt_id, "status": "completed"}, FULL) for prompt_id in IDS[::-1][: jobs.BATCH]
     ]
-    request = request_of(caller, query={"status": "completed,failed,cancelled"})
+    request = request_of(context, query={"status": "completed,failed,cancelled"})
     reply = drive(joblist.list_jobs(request), UpstreamReply(200, {"jobs": []}), newest)[1]
     assert reply.body["pagination"]["total"] == len(IDS)
     assert [row["id"] for row in reply.body["jobs"]] == IDS[::-1][: jobs.BATCH]

@@ -73,8 +73,8 @@ def test_a_dynamic_class_has_a_plan_for_each_choice() -> None:
         "resize_type",
         "resize_type.multiplier",
     }
-    for odd in ("nope", 5, None, ["1", 0], {"a": 1}):
-        assert set(plan.inputs_for({"resize_type": odd}).specs) == {"image", "resize_type"}
+    for irregular in ("nope", 5, None, ["1", 0], {"a": 1}):
+        assert set(plan.inputs_for({"resize_type": irregular}).specs) == {"image", "resize_type"}
     assert plan.inputs_for({"resize_type": "by size", "other": 1}) is by_size
 
 
@@ -82,7 +82,7 @@ def test_slots_and_nested_choices_are_choosers() -> None:
     inner = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "k", "inputs": {"required": {"deep": ["INT"]}}}]}]
     slot = ["COMFY_DYNAMICSLOT_V3", {"slotType": "IMAGE", "inputs": {"required": {"mode": inner}}}]
     plan = plan_class(read_class(slot=slot), NOTHING, {})
-    assert dict(plan.choosers) == {"slot": frozenset(), "slot.mode": frozenset({"k"})}
+    assert dict(plan.dynamic_inputs) == {"slot": frozenset(), "slot.mode": frozenset({"k"})}
     assert set(plan.inputs_for({}).specs) == {"slot"}
     assert set(plan.inputs_for({"slot": ["1", 0]}).specs) == {"slot", "slot.mode"}
     assert set(plan.inputs_for({"slot": ["1", 0], "slot.mode": "k"}).specs) == {"slot", "slot.mode", "slot.mode.deep"}

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from policy.catalogue import read_catalogue
-from policy.compiled_policy import MAX_REMEMBERED, OPEN, Policy, compile_policy, list_chain
-from policy.name_patterns import compile_names
+from policy.compiled_policy import ADMIN_POLICY, MAX_REMEMBERED, Policy, compile_policy, list_chain
+from policy.name_patterns import compile_patterns
 from policy.settings import PolicySettings
 from tests.policy.graphs import CATALOGUE, OBJECT_INFO, PRESETS, make_prompt
 
@@ -104,7 +104,7 @@ def test_verdicts_on_names_of_clients_are_not_kept_for_ever() -> None:
 
 
 def test_the_open_policy_permits_every_class() -> None:
-    assert all(OPEN.permits(name) for name in OBJECT_INFO)
+    assert all(ADMIN_POLICY.permits(name) for name in OBJECT_INFO)
 
 
 def test_a_chain_is_listed_from_the_policy_down() -> None:
@@ -113,6 +113,6 @@ def test_a_chain_is_listed_from_the_policy_down() -> None:
 
 
 def test_a_policy_needs_no_more_than_limits() -> None:
-    policy = Policy("p", allow=compile_names(["A"]), max_nodes=1, max_depth=1)
+    policy = Policy("p", allow=compile_patterns(["A"]), max_nodes=1, max_depth=1)
     assert policy.permits("A")
     assert policy.constraints.of("A", "x") == ()

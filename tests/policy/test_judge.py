@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from policy.catalogue import Catalogue, read_catalogue
-from policy.judge import OPEN, judge
+from policy.judge import ADMIN_POLICY, judge
 from policy.violation import Reason, Violation
 from policy.workflow import MALFORMED, NodeReason
 from tests.policy.graphs import (
@@ -185,13 +185,13 @@ def test_all_faults_are_found_at_once() -> None:
 def test_a_class_that_is_permitted_and_not_installed_is_told_in_comfyuis_words() -> None:
     prompt = with_node(node("Ghost", text="x"))
     prompt["20"]["_meta"] = {"title": "My Ghost"}
-    violation = refused(prompt, OPEN)
+    violation = refused(prompt, ADMIN_POLICY)
     assert (violation.error_type, violation.message) == (
         "missing_node_type",
         "Node 'My Ghost' not found. The custom node may not be installed.",
     )
     assert violation.extra_info == {"node_id": "20", "class_type": "Ghost", "node_title": "My Ghost"}
-    untitled = refused(with_node(node("Ghost", text="x")), OPEN)
+    untitled = refused(with_node(node("Ghost", text="x")), ADMIN_POLICY)
     assert untitled.message.startswith("Node 'Ghost' not found")
     policy = make_policy(allow=["Ghost", "KSampler"])
     assert refused(with_node(node("Ghost", text="x")), policy).error_type is None, (
@@ -211,7 +211,7 @@ def test_nobody_can_tell_an_unknown_class_from_a_refused_one() -> None:
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_spellings_are_other_names(spelling: str) -> None:
-    assert refused(with_node(node(spelling, text="x")), OPEN).error_type == "missing_node_type"
+    assert refused(with_node(node(spelling, text="x")), ADMIN_POLICY).error_type == "missing_node_type"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_spellings_are_other_names(spelling: str) -> None:
 )
 def test_what_comfyui_takes_for_granted_is_asked_of_admins_too(prompt: Any, body: dict[str, Any]) -> None:
     """OPEN opens classes and values, nothing else."""
-    assert refused(copy.deepcopy(prompt), OPEN, **body).reason is Reason.WORKFLOW_MALFORMED
+    assert refused(copy.deepcopy(prompt), ADMIN_POLICY, **body).reason is Reason.WORKFLOW_MALFORMED
 
 
 def test_other_keys_of_a_node_are_left_out() -> None:
@@ -239,7 +239,7 @@ def test_other_keys_of_a_node_are_left_out() -> None:
     prompt["9"]["is_changed"] = "forged"
     prompt["9"]["_meta"] = {"title": "t", "other": 1}
     prompt["8"]["_meta"] = "x"
-    judged = run(prompt, OPEN, number="first", front=True, extra_data={"mine": {"a": 1}, "create_time": 5})
+    judged = run(prompt, ADMIN_POLICY, number="first", front=True, extra_data={"mine": {"a": 1}, "create_time": 5})
     assert judged.nodes["9"] == make_prompt()["9"] | {"_meta": {"title": "t", "other": 1}}
     assert "_meta" not in judged.nodes["8"]
     assert judged.extra_data == {}
@@ -257,7 +257,7 @@ def test_many_ids_are_told_short() -> None:
 def test_numbers_that_are_none_are_no_json(number: bytes) -> None:
     body = b'{"prompt": %s, "priority": %s}' % (orjson.dumps(make_prompt()), number)
     with pytest.raises(Violation) as caught:
-        judge(body, OPEN, CATALOGUE)
+        judge(body, ADMIN_POLICY, CATALOGUE)
     assert caught.value.reason is Reason.BODY_MALFORMED
 
 
@@ -314,10 +314,10 @@ def test_widgets_pass(name: str, value: Any, kept: Any) -> None:
 def test_wrappers_hide_nothing(value: Any) -> None:
     undeclared = with_node(node("Curve", zzz=value))
     if "extra" in value:  # ComfyUI takes nothing out of a wrapper in an undeclared input
-        assert run(undeclared, OPEN).nodes["20"]["inputs"] == {"zzz": value}
+        assert run(undeclared, ADMIN_POLICY).nodes["20"]["inputs"] == {"zzz": value}
         undeclared = with_node(node("Curve", curve=value))
     for prompt in (undeclared, with_node(node("Curve", curve=value)), with_node(node("LoadImage", image=value))):
-        assert {found[2] for found in codes(refused(prompt, OPEN))} == {"literal-malformed"}
+        assert {found[2] for found in codes(refused(prompt, ADMIN_POLICY))} == {"literal-malformed"}
 
 
 def test_wrapped_scalars_are_judged_like_plain_ones() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policy.judge import OPEN
+from policy.judge import ADMIN_POLICY
 from policy.violation import Reason
 from tests.policy.graphs import codes, make_policy, make_prompt, node, refused, run, with_input, with_node
 
@@ -24,7 +24,7 @@ BROKEN: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("value", "code"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
 def test_a_workflow_whose_only_output_has_a_broken_link_is_refused_as_comfyui_does(value: Any, code: str) -> None:
-    violation = refused(with_input("9", "images", value), OPEN)
+    violation = refused(with_input("9", "images", value), ADMIN_POLICY)
     assert (violation.reason, violation.error_type) == (
         Reason.WORKFLOW_MALFORMED,
         "prompt_outputs_failed_validation",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.name_patterns import Names, compile_names, is_glob
+from policy.name_patterns import NamePatterns, compile_patterns, is_glob
 
 PRESETS = {"core": frozenset({"KSampler", "VAEDecode"})}
 
@@ -48,22 +48,22 @@ PRESETS = {"core": frozenset({"KSampler", "VAEDecode"})}
     ],
 )
 def test_names_match_exactly_or_by_glob(entries: list[str], name: str, is_listed: bool) -> None:
-    assert compile_names(entries, PRESETS).has(name) is is_listed
+    assert compile_patterns(entries, PRESETS).has(name) is is_listed
 
 
 @pytest.mark.parametrize(("entries", "message"), [(["@nope"], "known are @core"), ([""], "empty")])
 def test_entries_without_meaning_are_errors(entries: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        compile_names(entries, PRESETS)
+        compile_patterns(entries, PRESETS)
 
 
 def test_an_unknown_preset_is_an_error_when_there_are_none() -> None:
     with pytest.raises(ValueError, match="known are none"):
-        compile_names(["@core"], {})
+        compile_patterns(["@core"], {})
 
 
 def test_a_name_with_an_at_sign_is_a_name_where_there_are_no_presets() -> None:
-    assert compile_names(["@core"]) == Names(frozenset({"@core"}))
+    assert compile_patterns(["@core"]) == NamePatterns(frozenset({"@core"}))
 
 
 def test_globs_are_told_from_names() -> None:
@@ -73,7 +73,7 @@ def test_globs_are_told_from_names() -> None:
 @pytest.mark.parametrize("glob", ["*a*b", "*a*b*c", "x*a?*b*c*"])
 def test_globs_never_look_back(glob: str) -> None:
     """Each part between two stars stands in an atomic group of its own."""
-    names = compile_names([glob])
+    names = compile_patterns([glob])
     assert names.pattern is not None
     assert names.pattern.pattern.count("(?>") == glob.count("*") - 1
     assert names.has(glob.replace("*", "aa").replace("?", "q"))
@@ -82,4 +82,4 @@ def test_globs_never_look_back(glob: str) -> None:
 
 @given(st.text("ab*?", min_size=1, max_size=12), st.text("abc", max_size=12))
 def test_globs_mean_what_fnmatch_means(glob: str, name: str) -> None:
-    assert compile_names([glob]).has(name) == (re.fullmatch(translate(glob), name) is not None)
+    assert compile_patterns([glob]).has(name) == (re.fullmatch(translate(glob), name) is not None)

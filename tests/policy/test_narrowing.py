@@ -113,8 +113,8 @@ def test_lists_that_grow_are_narrowed_when_all_are_bound(lines: dict[str, Any], 
 
 
 def test_what_is_not_understood_is_shown_as_it_is() -> None:
-    odd = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "a", "inputs": {"required": {"n": "INT", "m": []}}}]}]
-    assert narrow_inputs({"*.y": {"max": 3}}, x=odd, y=["INT", {}])["x"] == odd
+    irregular = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "a", "inputs": {"required": {"n": "INT", "m": []}}}]}]
+    assert narrow_inputs({"*.y": {"max": 3}}, x=irregular, y=["INT", {}])["x"] == irregular
 
 
 def test_hidden_inputs_and_the_rest_stay() -> None:

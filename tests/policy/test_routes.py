@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from policy.principal import Principal, Role, Scope, TenantId
-from policy.routes import AdminsOnly, Body, Budget, Prefix, Refused, Route, RouteTable, Unchanged, examples
+from policy.routes import AdminOnly, Body, Budget, Deny, PassThrough, Prefix, Route, RouteTable, examples
 from policy.table import ROUTES, TABLE
 from policy.violation import Reason, Violation
 from tests.policy.tenants import caller_of, request_of
@@ -144,20 +144,20 @@ def row(**more: object) -> Route:
         "path": "/x",
         "prefix": Prefix.BOTH,
         "needs": Scope.JOBS_READ,
-        "tenant": Unchanged(),
+        "tenant": PassThrough(),
     }
     return Route(**{**fields, **more})  # type: ignore[arg-type]
 
 
 def test_rule_for_says_who_may() -> None:
-    assert isinstance(row().rule_for(principal()), Unchanged)
-    admins = row(tenant=AdminsOnly("it is global"))
-    assert isinstance(admins.rule_for(principal(Role.ADMIN)), Unchanged)
+    assert isinstance(row().rule_for(principal()), PassThrough)
+    admins = row(tenant=AdminOnly("it is global"))
+    assert isinstance(admins.rule_for(principal(Role.ADMIN)), PassThrough)
     with pytest.raises(Violation) as refused:
         admins.rule_for(principal())
     assert refused.value.reason is Reason.ADMINS_ONLY
     assert "it is global" in refused.value.message
-    closed = row(tenant=Refused("it is dangerous"), admin=Refused("it is dangerous"))
+    closed = row(tenant=Deny("it is dangerous"), admin=Deny("it is dangerous"))
     for role in Role:
         with pytest.raises(Violation) as forbidden:
             closed.rule_for(principal(role))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policy.call import ClaimedJob, UpstreamReply
 from policy.principal import Role
-from policy.rule_context import Caller
+from policy.rule_context import RuleContext
 from policy.rules.prompt import submit, submit_as_admin
 from policy.violation import Violation
 from tests.policy.names import HOSTILE, PIECES
@@ -68,11 +68,11 @@ NO_OBJECT = JSON.filter(lambda value: value is not None and not isinstance(value
 TEXTS = st.text(max_size=12)
 
 
-def send(body: bytes, caller: Caller) -> bytes | None:
+def send(body: bytes, context: RuleContext) -> bytes | None:
     """What ComfyUI would be sent for this body, None when the gate refuses it."""
-    request = request_of(caller, method="POST", raw=body)
+    request = request_of(context, method="POST", raw=body)
     try:
-        if caller is ADMIN:
+        if context is ADMIN:
             steps, _ = drive(submit_as_admin(request), UpstreamReply(200, {}))
             call = steps[0]
         else:
@@ -85,8 +85,8 @@ def send(body: bytes, caller: Caller) -> bytes | None:
     return call.body
 
 
-def breaches_of(body: bytes, caller: Caller) -> list[str]:
-    return find_breaches(body, OBJECT_INFO, None if caller is ADMIN else "alice", SHARED)
+def breaches_of(body: bytes, context: RuleContext) -> list[str]:
+    return find_breaches(body, OBJECT_INFO, None if context is ADMIN else "alice", SHARED)
 
 
 @st.composite
@@ -150,10 +150,10 @@ def written(document: Any) -> bytes:
 
 
 @given(documents(), CALLERS)
-def test_good_documents_pass_and_hold_the_rule(document: dict[str, Any], caller: Caller) -> None:
-    body = send(written(document), caller)
+def test_good_documents_pass_and_hold_the_rule(document: dict[str, Any], context: RuleContext) -> None:
+    body = send(written(document), context)
     assert body is not None
-    assert breaches_of(body, caller) == []
+    assert breaches_of(body, context) == []
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
@@ -188,10 +188,10 @@ def odd_documents(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=600)
 @given(odd_documents(), CALLERS)
-def test_what_passes_holds_the_rule(document: dict[str, Any], caller: Caller) -> None:
-    body = send(written(document), caller)
+def test_what_passes_holds_the_rule(document: dict[str, Any], context: RuleContext) -> None:
+    body = send(written(document), context)
     if body is not None:
-        assert breaches_of(body, caller) == []
+        assert breaches_of(body, context) == []
 
 
 # Each breaks one part of the rule in a document that holds it, wherever that is possible; False where it is not.
@@ -307,28 +307,28 @@ SPOILS_SOME = [no_such_node, no_such_output, a_cycle, no_such_target]
 
 @pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
 @settings(max_examples=60)
-@given(document=documents(), caller=CALLERS, data=st.data())
+@given(document=documents(), context=CALLERS, data=st.data())
 def test_what_breaks_the_rule_is_refused(
-    breaks: Break, document: dict[str, Any], caller: Caller, data: st.DataObject
+    breaks: Break, document: dict[str, Any], context: RuleContext, data: st.DataObject
 ) -> None:
     if breaks(document, data):
-        body = send(written(document), caller)
+        body = send(written(document), context)
         # What spoils some outputs is left out with them, and the rest goes on.
-        assert body is None or (breaks in SPOILS_SOME and breaches_of(body, caller) == [])
+        assert body is None or (breaks in SPOILS_SOME and breaches_of(body, context) == [])
 
 
 @pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
 @settings(max_examples=60)
-@given(document=documents(), caller=CALLERS, data=st.data())
+@given(document=documents(), context=CALLERS, data=st.data())
 def test_the_checker_sees_what_breaks_the_rule(
-    breaks: Break, document: dict[str, Any], caller: Caller, data: st.DataObject
+    breaks: Break, document: dict[str, Any], context: RuleContext, data: st.DataObject
 ) -> None:
     """Else the properties above would hold of anything."""
-    body = send(written(document), caller)
+    body = send(written(document), context)
     assert body is not None
     upstream = json.loads(body)
     if breaks(upstream, data):
-        assert breaches_of(written(upstream), caller) != []
+        assert breaches_of(written(upstream), context) != []
 
 
 @settings(max_examples=300)
@@ -362,10 +362,10 @@ def test_files_are_the_tenants_own_or_the_workflow_is_refused(place: tuple[str, 
         ("hook", {"a": 1}),
     ],
 )
-@pytest.mark.parametrize("caller", [ALICE, ADMIN], ids=["tenant", "admin"])
-def test_wrong_types_that_comfyui_would_refuse_never_reach_it(key: str, value: Any, caller: Caller) -> None:
+@pytest.mark.parametrize("context", [ALICE, ADMIN], ids=["tenant", "admin"])
+def test_wrong_types_that_comfyui_would_refuse_never_reach_it(key: str, value: Any, context: RuleContext) -> None:
     prompt = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8}}}
-    body = send(written({"prompt": copy.deepcopy(prompt), key: value}), caller)
+    body = send(written({"prompt": copy.deepcopy(prompt), key: value}), context)
     if body is not None:
-        assert breaches_of(body, caller) == []
+        assert breaches_of(body, context) == []
         assert key not in json.loads(body) or json.loads(body)[key] != value

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from policy.catalogue import NodeClass, read_catalogue
-from policy.rule_context import Caller
+from policy.rule_context import RuleContext
 from policy.salt import SALT, needs_salt
 from policy.violation import Reason, Violation
 from policy.workflow_files import FileUse, file_inputs, rewrite_nodes
@@ -22,10 +22,10 @@ def class_of(name: str) -> NodeClass:
     return found
 
 
-def rewrite(class_type: str, inputs: dict[str, Any], caller: Caller = ALICE) -> dict[str, Any]:
+def rewrite(class_type: str, inputs: dict[str, Any], context: RuleContext = ALICE) -> dict[str, Any]:
     """The inputs of one node as ComfyUI gets them, without the salt."""
     nodes = {"7": {"class_type": class_type, "inputs": inputs, "_meta": {"title": "T"}}}
-    rewritten = rewrite_nodes(nodes, caller)["7"]
+    rewritten = rewrite_nodes(nodes, context)["7"]
     assert rewritten["class_type"] == class_type
     assert rewritten["_meta"] == {"title": "T"}
     return {name: value for name, value in rewritten["inputs"].items() if name != SALT}
@@ -49,8 +49,8 @@ def refused(class_type: str, inputs: dict[str, Any]) -> list[tuple[str, str]]:
         ("LoadImageOutput", {"image": FileUse.READ}),
         ("LoadLatent", {"latent": FileUse.READ}),
         ("LoadAudio", {"audio": FileUse.READ}),
-        ("Load3D", {"model_file": FileUse.READ, "image": FileUse.BUNDLE}),
-        ("Preview3D", {"model_file": FileUse.ECHO}),
+        ("Load3D", {"model_file": FileUse.READ, "image": FileUse.OBJECT_OF_PATHS}),
+        ("Preview3D", {"model_file": FileUse.DISPLAY_ONLY}),
         ("Preview3DAdvanced", {}),
         ("WebcamCapture", {"image": FileUse.READ}),
         ("GeminiInputFiles", {"file": FileUse.LISTED}),

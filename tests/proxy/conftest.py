@@ -12,7 +12,7 @@ import pytest
 
 from policy.principal import Principal, Role, parse_tenant
 from proxy.config.limits import LimitsSettings
-from proxy.limits.effective_limits import Allotment
+from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.redis_store import SharedStore
 from tests.programs import path_of
 
@@ -94,11 +94,13 @@ def clock() -> Clock:
     return Clock()
 
 
-def caller(tenant: str = "alice", subject: str = "7f3a9c21") -> Principal:
+def context(tenant: str = "alice", subject: str = "7f3a9c21") -> Principal:
     return Principal(subject, parse_tenant(tenant), Role.USER)
 
 
-def allotment(default: Mapping[str, Any], keys: Mapping[tuple[str, str], str] | None = None, **named: Any) -> Allotment:
+def allotment(
+    default: Mapping[str, Any], keys: Mapping[tuple[str, str], str] | None = None, **named: Any
+) -> EffectiveLimits:
     """Limits "default" for alice and bob, others by keyword."""
     settings = LimitsSettings.model_validate({"default": default, **named})
-    return Allotment(settings, {"alice": "default", "bob": "default"}, keys or {})
+    return EffectiveLimits(settings, {"alice": "default", "bob": "default"}, keys or {})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.jwt_issuers import Tokens
+from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.config.identity import JwtSettings
 from proxy.http.errors import Unauthenticated
 from tests.proxy.jwks_server import Clock, JwksServer
@@ -24,7 +24,7 @@ class Issuers:
         (folder / "secret").write_bytes(SECRET + b"\n")
         (folder / "key.pem").write_bytes(FILE_KEY.pem())
 
-    def build(self, **changes: Any) -> Tokens:
+    def build(self, **changes: Any) -> JwtIssuers:
         """changes: the settings of one issuer only, "idp"."""
         audience = ("comfygate", "comfygate-dev")
         idp: dict[str, Any] = {
@@ -48,7 +48,7 @@ class Issuers:
                 tenants={"org-1": "acme", "org-2": "globex"},
             ),
         }
-        return Tokens(
+        return JwtIssuers(
             issuers,
             known_tenants=TENANTS,
             resolve=self.folder.joinpath,
@@ -58,7 +58,7 @@ class Issuers:
         )
 
 
-async def refused(tokens: Tokens, token: str) -> Unauthenticated:
+async def refused(tokens: JwtIssuers, token: str) -> Unauthenticated:
     with pytest.raises(Unauthenticated) as caught:
         await tokens.verify(token)
     return caught.value

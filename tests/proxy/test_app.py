@@ -17,7 +17,7 @@ from aiohttp import WSMsgType, web
 from proxy.app import Gate
 from proxy.auth import key_file
 from proxy.config import ConfigError, load_config
-from proxy.http.listeners import ListenError
+from proxy.http.listener import ListenError
 from proxy.observability.access_log import RequestLog
 from standin import StandIn
 from tests.harness import Running, running_gate
@@ -133,10 +133,10 @@ async def test_a_new_key_works_and_a_revoked_one_does_not(gate: Running) -> None
 )
 async def test_a_bad_file_changes_nothing(gate: Running, caplog: pytest.LogCaptureFixture, mistake: str) -> None:
     caplog.set_level(logging.ERROR)
-    before = gate.gate.services.rulebook
+    before = gate.gate.dependencies.compiled
     gate.config_file.write_text(mistake, encoding="utf-8")
     assert not await gate.gate.reload(gate.config_file)
-    assert gate.gate.services.rulebook is before
+    assert gate.gate.dependencies.compiled is before
     assert await gate.status("GET", "/features", "alice") == 200
     assert "the old one stays in force" in caplog.text
     assert b'comfygate_config_reloads_total{result="bad"} 1.0' in gate.gate.metrics.render()
@@ -150,7 +150,7 @@ async def test_a_file_that_is_gone_changes_nothing(gate: Running) -> None:
 
 async def test_a_key_that_expires_closes_its_sockets(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async with gate.session.ws_connect(gate.address("/ws"), headers=gate.headers("admin")) as socket:
-        authenticator = type(gate.gate.services.rulebook.authenticator)
+        authenticator = type(gate.gate.dependencies.compiled.authenticator)
         monkeypatch.setattr(authenticator, "is_alive", lambda self, principal, now: False)
         async with asyncio.timeout(GUARD_S):
             while (message := await socket.receive()).type is WSMsgType.TEXT:

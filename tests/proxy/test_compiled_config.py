@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.compiled_config import build_rulebook, compile_policies
+from proxy.compiled_config import compile_config, compile_policies
 from proxy.config import ConfigError, load_config
 
 ISSUER = '[jwt.main]\nissuer = "https://i"\naudience = "a"\n'
@@ -16,7 +16,7 @@ def mistakes(folder: Path, text: str) -> list[tuple[str, str]]:
     file = folder / "config.toml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        build_rulebook(load_config(file, {}))
+        compile_config(load_config(file, {}))
     assert caught.value.file == file
     return [(mistake.path, mistake.message) for mistake in caught.value.mistakes]
 
@@ -50,12 +50,12 @@ def test_a_good_file(tmp_path: Path) -> None:
         'team_domain = "t.cloudflareaccess.com"\naudience = "a"\nemails = { "a@b.c" = "alice" }\n'
     )
     config = load_config(file, {})
-    book = build_rulebook(config)
+    book = compile_config(config)
     assert set(book.policies) == {"alice"}
     assert set(compile_policies(config)) == {"default", "p"}
     assert book.access is not None
     assert book.tokens is None
-    again = build_rulebook(config, book)
+    again = compile_config(config, book)
     assert again.access is not None
 
 

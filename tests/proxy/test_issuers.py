@@ -11,7 +11,7 @@ import pytest
 
 from policy.principal import Principal, TenantId
 from proxy.auth.cloudflare_access import CloudflareAccess
-from proxy.auth.jwt_issuers import Tokens
+from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.config import load_config
 from proxy.config.identity import CloudflareAccessSettings, JwtSettings
 from proxy.http.errors import IssuerUnavailable
@@ -42,7 +42,7 @@ async def issuers(tmp_path: Path) -> AsyncIterator[Issuers]:
 
 
 @pytest.fixture
-async def tokens(issuers: Issuers) -> AsyncIterator[Tokens]:
+async def tokens(issuers: Issuers) -> AsyncIterator[JwtIssuers]:
     made = issuers.build()
     yield made
     await made.stop()
@@ -76,8 +76,8 @@ async def test_reload_keeps_the_keys_and_forgets_the_tokens(issuers: Issuers) ->
     settings = {"idp": JwtSettings(issuer=IDP, audience="comfygate", jwks_url=issuers.server.url)}
     elsewhere = {"idp": JwtSettings(issuer=IDP, audience="comfygate", jwks_url="http://127.0.0.1:1/keys")}
 
-    def build(settings: dict[str, JwtSettings], tenants: frozenset[str] = TENANTS) -> Tokens:
-        return Tokens(
+    def build(settings: dict[str, JwtSettings], tenants: frozenset[str] = TENANTS) -> JwtIssuers:
+        return JwtIssuers(
             settings,
             known_tenants=tenants,
             resolve=Path,
@@ -95,16 +95,16 @@ async def test_reload_keeps_the_keys_and_forgets_the_tokens(issuers: Issuers) ->
         await made.stop()
 
 
-async def test_expired_token_does_not_make_the_issuer_work(issuers: Issuers, tokens: Tokens) -> None:
+async def test_expired_token_does_not_make_the_issuer_work(issuers: Issuers, tokens: JwtIssuers) -> None:
     for number in range(10):
         await refused(tokens, hmac_sign(claims(), SECRET, {"kid": str(number)}))
         await refused(tokens, RSA.sign(claims(iss="https://evil.example.com"), {"kid": str(number)}))
     assert issuers.server.paths == []
 
 
-def build_one(folder: Path, **settings: Any) -> Tokens:
+def build_one(folder: Path, **settings: Any) -> JwtIssuers:
     base: dict[str, Any] = {"issuer": IDP, "audience": "comfygate"}
-    return Tokens({"idp": JwtSettings(**base | settings)}, known_tenants=TENANTS, resolve=folder.joinpath)
+    return JwtIssuers({"idp": JwtSettings(**base | settings)}, known_tenants=TENANTS, resolve=folder.joinpath)
 
 
 HS: dict[str, Any] = {"secret_file": Path("f"), "algorithms": ("HS256",)}
@@ -148,7 +148,7 @@ async def test_shortest_secret_works(tmp_path: Path, algorithm: str, length: int
     (tmp_path / "f").write_bytes(b"s" * length + b"\r\n")
     base = {"issuer": IDP, "audience": "comfygate", "secret_file": Path("f"), "algorithms": (algorithm,)}
     settings = JwtSettings.model_validate(base)
-    tokens = Tokens({"idp": settings}, known_tenants=TENANTS, resolve=tmp_path.joinpath, clock=Clock(NOW))
+    tokens = JwtIssuers({"idp": settings}, known_tenants=TENANTS, resolve=tmp_path.joinpath, clock=Clock(NOW))
     assert (await tokens.verify(hmac_sign(claims(), b"s" * length, algorithm=algorithm))).tenant == "acme"
     assert (
         await refused(tokens, hmac_sign(claims(), b"s" * (length + 1), algorithm=algorithm))
@@ -161,7 +161,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         return JwtSettings(**base | changes)
 
     with pytest.raises(ValueError, match="jwt") as caught:
-        Tokens(
+        JwtIssuers(
             {
                 "good": settings(),
                 "twin": settings(audience="other"),
@@ -190,7 +190,7 @@ def test_example_of_the_documentation_works(tmp_path: Path, index: int) -> None:
     (tmp_path / "backend.pub.pem").write_bytes(ED.pem())
     config = load_config(tmp_path / "config.toml", {})
     tenants = frozenset(config.tenants)
-    Tokens(config.jwt, known_tenants=tenants, resolve=config.resolve)
+    JwtIssuers(config.jwt, known_tenants=tenants, resolve=config.resolve)
     if config.cloudflare_access is not None:
         CloudflareAccess(config.cloudflare_access, known_tenants=tenants)
     assert config.jwt or config.cloudflare_access
@@ -209,8 +209,8 @@ def test_a_principal_dies_with_its_issuer_or_its_tenant(tmp_path: Path) -> None:
     settings = JwtSettings(issuer="https://a.example", audience="gate", algorithms=("HS256",), secret_file=secret)
     principal = Principal("jwt:main:ann", TenantId("acme"))
 
-    def tokens(name: str, tenant: str) -> Tokens:
-        return Tokens({name: settings}, known_tenants=frozenset({tenant}), resolve=lambda path: path)
+    def tokens(name: str, tenant: str) -> JwtIssuers:
+        return JwtIssuers({name: settings}, known_tenants=frozenset({tenant}), resolve=lambda path: path)
 
     assert tokens("main", "acme").still_knows(principal)
     assert not tokens("other", "acme").still_knows(principal)

@@ -25,8 +25,8 @@ class Held:
         self.gate = gate
         self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
         self.error: Exception | None = None
-        self._ask = gate.gate.services.upstream.ask
-        monkeypatch.setattr(gate.gate.services.upstream, "ask", self.ask)
+        self._ask = gate.gate.dependencies.upstream.ask
+        monkeypatch.setattr(gate.gate.dependencies.upstream, "ask", self.ask)
 
     async def ask(self, call: UpstreamCall, **options: Any) -> Any:
         if call.target == "/prompt":
@@ -111,7 +111,7 @@ async def test_a_bug_after_the_client_left_is_logged(held: Held, caplog: pytest.
 async def test_a_gate_that_stops_waits_for_it(held: Held) -> None:
     await held.leave(saving("left", 1))
     stopping = asyncio.ensure_future(held.gate.gate.stop())
-    while not held.gate.gate.services.sockets._end:
+    while not held.gate.gate.dependencies.sockets._end:
         await asyncio.sleep(0)
     held.may_answer.set()
     await stopping

@@ -15,13 +15,13 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from policy.call import ClientReply
 from policy.violation import Violation
-from proxy.auth.api_keys import KeyRing, generate_key, hash_key
+from proxy.auth.api_keys import ApiKeyStore, generate_key, hash_key
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.credentials import SessionCookie
-from proxy.auth.csrf_cors import OriginRules
+from proxy.auth.csrf_cors import CsrfCors
 from proxy.auth.sessions import Sessions
 from proxy.config.identity import KeySettings
-from proxy.limits.effective_limits import Allowance
+from proxy.limits.effective_limits import LimitStatus
 from proxy.pages import (
     LoginPages,
     MeView,
@@ -78,10 +78,10 @@ VIEW = MeView(
     role="user",
     scopes=("files:read", "jobs:read"),
     policy=["You may use 12 nodes.", "<b>No</b> more than 50 steps."],
-    limits=(Allowance("prompts", "30/minute", 30, 12), Allowance("websockets", "8", 8, 8)),
+    limits=(LimitStatus("prompts", "30/minute", 30, 12), LimitStatus("websockets", "8", 8, 8)),
     jobs_pending=2,
     jobs_running=1,
-    gpu=Allowance("GPU seconds", "3600/day", 3600, 1800.4),
+    gpu=LimitStatus("GPU seconds", "3600/day", 3600, 1800.4),
     key_expires_at_s=1_800_000_000,
     session_ends_at_s=1_799_999_999,
 )
@@ -187,8 +187,8 @@ def test_a_browser_is_led_to_the_login_and_back(target: str, expected: str) -> N
 
 
 SESSIONS = Sessions(b"s" * 32, lifetime_s=1000, is_secure=True)
-RING = KeyRing([KeySettings.model_validate({"id": KEY_ID, "hash": hash_key(KEY), "tenant": "acme"})])
-LOGIN = LoginPages(Authenticator(RING, SESSIONS, None, None), OriginRules(PUBLIC, ["https://app.example"]), 4096)
+RING = ApiKeyStore([KeySettings.model_validate({"id": KEY_ID, "hash": hash_key(KEY), "tenant": "acme"})])
+LOGIN = LoginPages(Authenticator(RING, SESSIONS, None, None), CsrfCors(PUBLIC, ["https://app.example"]), 4096)
 
 
 def headers_of(**more: str) -> CIMultiDictProxy[str]:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from policy.routes import Refused, Route, RouteTable, examples
+from policy.routes import Deny, Route, RouteTable, examples
 from policy.table import ROUTES
 from proxy.upstream.client import UpstreamStream
 from standin import StandIn
@@ -63,7 +63,7 @@ async def quiet(tmp_path: Path, comfy: StandIn) -> AsyncIterator[Running]:
     """A gate that asks ComfyUI nothing by itself any more, and is quick to say no."""
     more = '[limits.logins]\nfailures = "100000/minute"\ndelay = "0s"'
     async with running_gate(tmp_path, comfy.url, more=more) as running:
-        await running.gate.services.observer.stop()
+        await running.gate.dependencies.queue_watcher.stop()
         comfy.received.clear()
         running.comfy = comfy
         yield running
@@ -148,7 +148,7 @@ async def test_methods_that_a_row_does_not_name_are_unlisted(quiet: Running) -> 
 async def test_a_preflight_is_answered_to_welcome_origins_alone(tmp_path: Path, comfy: StandIn) -> None:
     asked = {"Access-Control-Request-Method": "POST"}
     async with running_gate(tmp_path, comfy.url, server='cors_origins = ["https://app.example"]') as gate:
-        await gate.gate.services.observer.stop()
+        await gate.gate.dependencies.queue_watcher.stop()
         comfy.received.clear()
         for origin, status in (("https://app.example", 204), ("https://evil.example", 401), ("null", 401)):
             async with gate.call("OPTIONS", "/prompt", None, headers={**asked, "Origin": origin}) as response:
@@ -159,7 +159,7 @@ async def test_a_preflight_is_answered_to_welcome_origins_alone(tmp_path: Path, 
 
 
 async def test_refused_rows_are_refused_to_everybody(quiet: Running) -> None:
-    rows: list[Route] = [route for route in ROUTES if isinstance(route.admin, Refused)]
+    rows: list[Route] = [route for route in ROUTES if isinstance(route.admin, Deny)]
     assert rows
     for route in rows:
         for target in examples(route):
@@ -191,7 +191,7 @@ async def test_a_bug_is_a_500_that_tells_nothing(
     async def broken(*_: object) -> None:
         raise LookupError("the secret detail")
 
-    monkeypatch.setattr(gate.gate.services.gatekeeper, "authenticate", broken)
+    monkeypatch.setattr(gate.gate.dependencies.login_throttle, "authenticate", broken)
     async with gate.call("GET", "/features") as response:
         body = await response.text()
         assert response.status == 500
@@ -225,7 +225,7 @@ async def test_a_bug_after_the_head_breaks_the_answer(tmp_path: Path, monkeypatc
 async def test_documents_are_bounded_by_max_prompt_bytes_for_admins_too(tmp_path: Path, comfy: StandIn) -> None:
 
     async with running_gate(tmp_path, comfy.url, server='max_prompt_bytes = "1KiB"') as gate:
-        await gate.gate.services.observer.stop()
+        await gate.gate.dependencies.queue_watcher.stop()
         comfy.received.clear()
         assert await gate.status("POST", "/prompt", data=b"[" + b" " * 1024) == 413
         assert await gate.status("POST", "/queue", data=b'{"a": "' + b"x" * 1024) == 413

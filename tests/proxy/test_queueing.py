@@ -70,7 +70,7 @@ async def test_exactly_as_many_prompts_pass_as_there_are_slots(gate: Running) ->
         await end_all(gate, "alice")
         while (await limit_of(gate, "alice", "queued"))["remaining"] != SLOTS:
             pass
-        assert gate.gate.services.ledger.of(parse_tenant("alice")).pending() == []
+        assert gate.gate.dependencies.registry.of(parse_tenant("alice")).pending() == []
         again = await asyncio.gather(*(submit(gate, session, slow()) for _ in range(SLOTS + 1)))
         assert Counter(status for status, _ in again) == {200: SLOTS, 429: 1}
         await end_all(gate, "alice")

@@ -83,14 +83,14 @@ async def test_a_new_key_works_and_a_revoked_one_stops(gate: Running) -> None:
 
 @pytest.mark.parametrize("mistake", BROKEN.values(), ids=BROKEN)
 async def test_a_broken_file_changes_nothing(gate: Running, mistake: str, caplog: pytest.LogCaptureFixture) -> None:
-    before = gate.gate.services.rulebook
+    before = gate.gate.dependencies.compiled
     key_file.revoke_key(gate.config_file, key_id(gate.keys["alice"]))
     good = gate.config_file.read_text(encoding="utf-8")
     gate.config_file.write_text(good + mistake, encoding="utf-8")
     with caplog.at_level(logging.ERROR, "comfygate"):
         assert not await gate.gate.reload(gate.config_file)
     assert "the old one stays in force" in caplog.text
-    assert gate.gate.services.rulebook is before
+    assert gate.gate.dependencies.compiled is before
     assert await gate.status("GET", "/queue", "alice") == 200
     assert (reloads(gate, "good"), reloads(gate, "bad")) == (0, 1)
     last = orjson.loads((gate.config_file.parent / AUDIT_FILE).read_bytes().splitlines()[-1])

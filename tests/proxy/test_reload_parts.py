@@ -72,14 +72,14 @@ async def test_a_workflow_that_a_policy_pins_is_read_anew(gate: Running, caplog:
 async def test_weights_change(gate: Running) -> None:
     change(gate, ("[limits.default]", "[limits.default]\nweight = 4.0"))
     assert await gate.gate.reload(gate.config_file)
-    assert gate.gate._desk._fair._weight("alice") == 4.0
+    assert gate.gate._admission._fair._weight("alice") == 4.0
 
 
 async def test_a_tenant_that_is_new_works_and_one_that_is_gone_does_not(gate: Running) -> None:
     change(gate, ("[tenants.mallory]", "[tenants.carol]"), ('tenant = "mallory"', 'tenant = "carol"'))
     assert await gate.gate.reload(gate.config_file)
     assert (await gate.json("GET", "/gate/me", "mallory"))["tenant"] == "carol"
-    assert TenantId("mallory") not in gate.gate.services.rulebook.policies
+    assert TenantId("mallory") not in gate.gate.dependencies.compiled.policies
     async with gate.session.get(f"{gate.ops_url}/metrics") as answer:
         text = await answer.text()
     assert 'comfygate_jobs{state="queued",tenant="carol"} 0.0' in text

@@ -42,13 +42,13 @@ class Talker:
         return self.sockets[client_id]
 
 
-KEYWORDS = dict(send_queue.Outbox.__init__.__kwdefaults__ or {})
+KEYWORDS = dict(send_queue.SendQueue.__init__.__kwdefaults__ or {})
 
 
 @asynccontextmanager
 async def running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Running, Talker]]:
-    monkeypatch.setattr(send_queue.Outbox.__init__, "__defaults__", (BOUND, BOUND // 4))
-    monkeypatch.setattr(send_queue.Outbox.__init__, "__kwdefaults__", KEYWORDS | {"patience_s": 0.0})
+    monkeypatch.setattr(send_queue.SendQueue.__init__, "__defaults__", (BOUND, BOUND // 4))
+    monkeypatch.setattr(send_queue.SendQueue.__init__, "__kwdefaults__", KEYWORDS | {"patience_s": 0.0})
     talker = Talker()
     async with comfy_like(talker) as url, running_gate(folder, url) as gate, asyncio.timeout(2 * GUARD_S):
         yield gate, talker
@@ -73,8 +73,8 @@ def go_on_reading(socket: ClientWebSocketResponse) -> None:
     connection.transport.resume_reading()
 
 
-def waiting(gate: Running) -> list[send_queue.Outbox]:
-    return [socket.outbox for socket in gate.gate.services.sockets._open]
+def waiting(gate: Running) -> list[send_queue.SendQueue]:
+    return [socket.send_queue for socket in gate.gate.dependencies.sockets._open]
 
 
 async def test_one_that_reads_nothing_is_closed_1008_and_the_others_see_nothing_of_it(
@@ -85,7 +85,7 @@ async def test_one_that_reads_nothing_is_closed_1008_and_the_others_see_nothing_
         stop_reading(stuck)
         to_stuck, to_lively = await talker.socket("stuck"), await talker.socket("lively")
         sent = 0
-        while not any(box.gave_up.is_set() for box in waiting(gate)) and len(waiting(gate)) == 2:
+        while not any(box.overflowed.is_set() for box in waiting(gate)) and len(waiting(gate)) == 2:
             await to_stuck.send_bytes(CHUNK)
             await to_lively.send_str(str(sent))
             assert (await lively.receive()).data == str(sent)
@@ -119,7 +119,7 @@ async def test_one_that_never_reads_again_is_cut_off(tmp_path: Path, monkeypatch
         with pytest.raises(ConnectionError):
             await pump()
         assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
-        assert len(gate.gate.services.sockets) == 0
+        assert len(gate.gate.dependencies.sockets) == 0
         stuck._response.close()
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from proxy import tasks
 from proxy.app import Gate
-from proxy.files.quota import Storage
-from proxy.jobs.queue_watcher import Observer
-from proxy.limits.concurrency import Slots
+from proxy.files.quota import StorageQuota
+from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.redis_store import SharedStore
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks
@@ -63,10 +63,10 @@ def is_logged(records: list[logging.LogRecord], name: str) -> bool:
 @pytest.mark.parametrize(
     ("owner", "loop", "name"),
     [
-        (Observer, "_watch", "observer"),
-        (Observer, "_sync_on_change", "observer sync"),
+        (QueueWatcher, "_watch", "observer"),
+        (QueueWatcher, "_sync_on_change", "observer sync"),
         (Gate, "_close_expired", "expiry"),
-        (Storage, "sweep_forever", "retention"),
+        (StorageQuota, "sweep_forever", "retention"),
         (ServiceManager, "keep_alive", "watchdog"),
     ],
 )
@@ -94,9 +94,9 @@ async def test_the_loops_of_the_limits_run_again(
 ) -> None:
     works, leases = Failing(), Failing()
     monkeypatch.setattr(SharedStore, "_work", works)
-    monkeypatch.setattr(Slots, "_keep_leases", leases)
+    monkeypatch.setattr(ConcurrencyLimits, "_keep_leases", leases)
     store = SharedStore("redis://127.0.0.1:9/0", timeout_s=0.05)
-    slots = Slots(allotment({}), store)
+    slots = ConcurrencyLimits(allotment({}), store)
     async with asyncio.timeout(GUARD_S):
         await store.start()
         await slots.start()

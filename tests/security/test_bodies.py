@@ -28,7 +28,7 @@ def head(path: str, key: str, length: int) -> bytes:
 
 async def test_bodies_that_never_end_hold_so_much_and_no_more(tmp_path: Path, comfy: StandIn) -> None:
     async with running_gate(tmp_path, comfy.url) as gate, asyncio.timeout(GUARD_S):
-        room = gate.gate.services.bodies
+        room = gate.gate.dependencies.bodies
         slow = []
         for _ in range(2 * MAX_TENANT_BYTES // SIZE):
             _, writer = await connect(gate.url)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from policy.principal import TenantId
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.limits.brake import FREE, MAX_CALLERS, MAX_WAITING, WAITING_PER_S, Brake
 from proxy.observability.access_log import RequestLog
 from proxy.observability.sampling import LINES, WINDOW_S, Sampler
 from proxy.observability.sampling import MAX_CALLERS as MAX_SAMPLED
 from standin import StandIn
 from tests.harness import running_gate
-from tests.proxy.conftest import Clock, caller
+from tests.proxy.conftest import Clock, context
 from tests.proxy.upstreams import GUARD_S
 
 ALICE = TenantId("alice")
@@ -50,7 +50,7 @@ async def begun(tasks: list[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
 
 
 def refuse(brake: Brake, times: int, **who: str) -> list[asyncio.Task[None]]:
-    return [asyncio.ensure_future(brake.refused(caller(**who))) for _ in range(times)]
+    return [asyncio.ensure_future(brake.refused(context(**who))) for _ in range(times)]
 
 
 async def test_a_flood_waits_and_a_neighbour_does_not(clock: Clock) -> None:
@@ -81,7 +81,7 @@ async def test_who_heeds_retry_after_never_waits(clock: Clock) -> None:
     waits = Waits()
     brake = Brake(clock=clock, sleep=waits)
     for _ in range(5 * FREE):
-        await brake.refused(caller())
+        await brake.refused(context())
         clock.now_s += 1.0  # the least that Retry-After says
     assert waits.begun == 0
 
@@ -91,13 +91,13 @@ async def test_a_long_flood_is_forgiven_soon_and_strangers_push_out_the_oldest(c
     waits.go_on.set()
     brake = Brake(clock=clock, sleep=waits)
     for _ in range(50 * FREE):
-        await brake.refused(caller())
+        await brake.refused(context())
     clock.now_s += FREE + 1
     before = waits.begun
-    await brake.refused(caller())
+    await brake.refused(context())
     assert waits.begun == before
     for number in range(MAX_CALLERS + 10):
-        await brake.refused(caller(subject=f"s{number}"))
+        await brake.refused(context(subject=f"s{number}"))
     assert len(brake._callers) == MAX_CALLERS
 
 
@@ -126,8 +126,8 @@ async def test_a_refusal_of_a_flood_is_held_back_by_the_gate(
         assert await held == 429
 
 
-def exchange(status: int = 429, **who: str) -> Exchange:
-    found = Exchange("GET", "id", "127.0.0.1", principal=caller(**who), status=status)
+def record(status: int = 429, **who: str) -> RequestRecord:
+    found = RequestRecord("GET", "id", "127.0.0.1", principal=context(**who), status=status)
     found.reason = "rate-limited" if status == 429 else ""
     return found
 
@@ -137,11 +137,11 @@ def test_one_refusal_after_the_other_is_logged_by_number(clock: Clock) -> None:
     log = RequestLog(stream, "json")
     log._sampler = Sampler(clock)
     for _ in range(LINES + 7):
-        log.write(exchange())
-    log.write(exchange(tenant="bob"))
-    log.write(exchange(200))
+        log.write(record())
+    log.write(record(tenant="bob"))
+    log.write(record(200))
     clock.now_s += WINDOW_S
-    log.write(exchange())
+    log.write(record())
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == LINES + 3
     assert [line["left_out"] for line in lines if "left_out" in line] == [7]
@@ -153,14 +153,14 @@ def test_words_for_a_terminal_tell_the_number_too(clock: Clock) -> None:
     log = RequestLog(stream, "text")
     log._sampler = Sampler(clock)
     for _ in range(LINES + 2):
-        log.write(exchange())
+        log.write(record())
     clock.now_s += WINDOW_S
-    log.write(exchange())
+    log.write(record())
     assert b"rate-limited (and 2 more before)" in stream.getvalue()
 
 
 def test_what_is_remembered_for_the_log_is_bounded(clock: Clock) -> None:
     sampler = Sampler(clock)
     for number in range(MAX_SAMPLED + 10):
-        sampler.left_out(exchange(subject=f"s{number}"))
+        sampler.left_out(record(subject=f"s{number}"))
     assert len(sampler._callers) == MAX_SAMPLED

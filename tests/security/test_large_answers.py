@@ -29,20 +29,20 @@ def row(prompt_id: str) -> dict[str, Any]:
 
 
 def test_history_ends_with_the_oldest_that_still_fit() -> None:
-    caller = caller_of("alice", jobs=Jobs(ended=IDS))
+    context = caller_of("alice", jobs=Jobs(ended=IDS))
     newest = [UpstreamReply(200, entry(prompt_id), HALF) for prompt_id in IDS[-jobs.BATCH :]]
-    steps, reply = drive(jobs.history(request_of(caller)), newest)
+    steps, reply = drive(jobs.history(request_of(context)), newest)
     assert len(steps) == 1
     assert list(reply.body) == IDS[-jobs.BATCH :]
 
 
 def test_a_list_of_jobs_that_was_cut_has_more() -> None:
-    caller = caller_of("alice", jobs=Jobs(ended=IDS))
+    context = caller_of("alice", jobs=Jobs(ended=IDS))
     newest = [UpstreamReply(200, row(prompt_id), HALF) for prompt_id in IDS[::-1][: jobs.BATCH]]
     probe = UpstreamReply(200, {"jobs": []})
-    reply = drive(joblist.list_jobs(request_of(caller, query={"status": "completed,failed,cancelled"})), probe, newest)[
-        1
-    ]
+    reply = drive(
+        joblist.list_jobs(request_of(context, query={"status": "completed,failed,cancelled"})), probe, newest
+    )[1]
     assert [item["id"] for item in reply.body["jobs"]] == IDS[::-1][: jobs.BATCH]
     assert reply.body["pagination"] == {"offset": 0, "limit": None, "total": len(IDS), "has_more": True}
 

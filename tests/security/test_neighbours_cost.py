@@ -22,7 +22,7 @@ from tests.proxy.upstreams import GUARD_S, comfy_like
 async def asked(gate: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the gate asks ComfyUI for on behalf of its clients, and for itself."""
     calls: list[str] = []
-    upstream = gate.gate.services.upstream
+    upstream = gate.gate.dependencies.upstream
     ask = upstream.ask
 
     async def noting(call: UpstreamCall, **more: Any) -> Any:
@@ -86,8 +86,8 @@ async def test_a_history_is_read_once_however_often_it_is_asked_for(gate: Runnin
     ids = [await submit(gate, "alice", picture(8 * number)) for number in range(1, 4)]
     for prompt_id in ids:
         await until_ended(gate, "alice", prompt_id)
-    while gate.gate.services.ledger.active():  # the gate itself reads how each ended
-        await gate.gate.services.observer.sync()
+    while gate.gate.dependencies.registry.active():  # the gate itself reads how each ended
+        await gate.gate.dependencies.queue_watcher.sync()
     first = await gate.json("GET", "/history", "alice")
     jobs = await gate.json("GET", "/api/jobs", "alice")
     asked.clear()
@@ -135,9 +135,9 @@ async def test_work_on_large_answers_is_done_beside_the_event_loop(
 
     monkeypatch.setattr(jobs, "keep_entry", noting)
     async with comfy_like(entry) as url, running_gate(tmp_path, url) as gate:
-        ledger = gate.gate.services.ledger
-        job = ledger.claim(gate.gate._all_tenants()[0], None)
-        ledger.mark_over(job.prompt_id)
+        registry = gate.gate.dependencies.registry
+        job = registry.claim(gate.gate._all_tenants()[0], None)
+        registry.mark_over(job.prompt_id)
         assert await gate.status("GET", f"/history/{job.prompt_id}", "alice") == 200
     assert threads
     assert "MainThread" not in threads

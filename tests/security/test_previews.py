@@ -11,7 +11,7 @@ from aiohttp import web
 
 from policy.principal import TenantId
 from proxy.http.errors import LimitExceeded
-from proxy.upstream.preview_queue import HEAVY_S, MAX_REST_S, MAX_WAITING, REST, PictureLane
+from proxy.upstream.preview_queue import HEAVY_S, MAX_REST_S, MAX_WAITING, REST, PreviewQueue
 from standin import StandIn
 from tests.harness import running_gate
 from tests.policy.test_pictures import picture
@@ -51,7 +51,7 @@ async def test_one_picture_at_a_time_and_a_neighbour_waits_for_one(tmp_path: Pat
     async with comfy_like(comfy) as url, running_gate(tmp_path, url) as gate, asyncio.timeout(GUARD_S):
         many = [asyncio.ensure_future(gate.status("GET", path, "mallory")) for path in PREVIEWS * 3]
         assert await comfy.come.get() == "tenants/mallory"
-        lane = gate.gate.services.pictures
+        lane = gate.gate.dependencies.pictures
         while len(lane._waiting.get(TenantId("mallory"), ())) < len(many) - 1:
             await asyncio.sleep(0)
         own = asyncio.ensure_future(gate.status("GET", PREVIEWS[0], "alice"))
@@ -78,7 +78,7 @@ async def test_a_mask_that_comes_slowly_holds_up_nobody(tmp_path: Path) -> None:
             b"POST /upload/mask HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
             b"Content-Length: 100000\r\nAuthorization: Bearer " + gate.keys["mallory"].encode() + b"\r\n\r\n" + part
         )
-        under_way = gate.gate.services.under_way
+        under_way = gate.gate.dependencies.under_way
         while not under_way.running(TenantId("mallory")):
             await asyncio.sleep(0)
         assert await gate.status("GET", PREVIEWS[0], "alice") == 200
@@ -111,7 +111,7 @@ async def test_previews_have_a_budget_of_their_own(tmp_path: Path, comfy: StandI
 
 
 async def test_so_many_wait_and_who_leaves_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    lane = PictureLane()
+    lane = PreviewQueue()
     await lane.take(ALICE)
     waiting = [asyncio.ensure_future(lane.take(ALICE)) for _ in range(MAX_WAITING)]
     await asyncio.sleep(0)
@@ -124,7 +124,7 @@ async def test_so_many_wait_and_who_leaves_takes_no_turn(monkeypatch: pytest.Mon
         await turn
     lane.release()
     await lane.take(BOB)
-    monkeypatch.setattr(PictureLane, "wait_s", 0.01)
+    monkeypatch.setattr(PreviewQueue, "wait_s", 0.01)
     with pytest.raises(LimitExceeded):
         await lane.take(ALICE)
     late = asyncio.ensure_future(lane.take(ALICE))
@@ -145,7 +145,7 @@ async def test_a_tenant_of_heavy_pictures_leaves_comfyui_to_its_neighbours(monke
         now_s += rest_s
 
     monkeypatch.setattr("proxy.upstream.preview_queue.asyncio.sleep", sleep)
-    lane = PictureLane(lambda tenant: tenant in neighbours, lambda: now_s)
+    lane = PreviewQueue(lambda tenant: tenant in neighbours, lambda: now_s)
 
     async def make(tenant: TenantId, took_s: float) -> None:
         nonlocal now_s
@@ -173,7 +173,7 @@ async def test_a_tenant_of_heavy_pictures_leaves_comfyui_to_its_neighbours(monke
 
 async def test_so_many_rest_and_not_for_longer_than_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
-    lane = PictureLane(lambda tenant: True, lambda: now_s)
+    lane = PreviewQueue(lambda tenant: True, lambda: now_s)
     await lane.take(ALICE)
     now_s += 0.2
     lane.release()
@@ -187,14 +187,14 @@ async def test_so_many_rest_and_not_for_longer_than_one_waits(monkeypatch: pytes
     for task in resting:
         task.cancel()
     await asyncio.gather(*resting, return_exceptions=True)
-    monkeypatch.setattr(PictureLane, "wait_s", 1.0)
+    monkeypatch.setattr(PreviewQueue, "wait_s", 1.0)
     with pytest.raises(LimitExceeded):
         await lane.take(ALICE)
 
 
 async def test_who_asked_lately_is_a_neighbour(tmp_path: Path, comfy: StandIn) -> None:
     async with running_gate(tmp_path, comfy.url) as gate:
-        under_way = gate.gate.services.under_way
+        under_way = gate.gate.dependencies.under_way
         assert not under_way.has_neighbours(ALICE)
         assert await gate.status("GET", "/queue", "alice") == 200
         assert not under_way.has_neighbours(ALICE)

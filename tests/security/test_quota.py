@@ -50,7 +50,7 @@ async def test_uploads_at_once_share_the_room(gate: Running, is_chunked: bool) -
 async def test_what_was_held_is_given_back(gate: Running) -> None:
     for number in range(2):
         assert await upload(gate, number, is_chunked=True) == 200
-    assert not +gate.gate.services.storage._held
+    assert not +gate.gate.dependencies.storage._held
 
 
 async def set_quota(gate: Running, size: int) -> None:

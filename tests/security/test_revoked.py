@@ -130,7 +130,7 @@ async def test_a_tenant_that_is_taken_out_while_its_requests_wait_is_answered(
     gate: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No bug of the gate's own, wherever they wait: its credential has ended."""
-    limiter = gate.gate.services.limiter
+    limiter = gate.gate.dependencies.limiter
     acquire, waiting, go_on = limiter.acquire, asyncio.Semaphore(0), asyncio.Event()
 
     async def slow(*arguments: Any) -> Any:

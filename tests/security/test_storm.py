@@ -37,14 +37,14 @@ async def test_a_neighbour_is_refused_nothing_while_one_tenant_does_all_that_it_
             storm.tenant(gate.url, gate.keys["mallory"]) as wild,
         ):
             await asyncio.gather(storm.calm(calm, MOMENT_S), storm.storm(wild, MOMENT_S))
-        services = gate.gate.services
+        dependencies = gate.gate.dependencies
         assert (set(calm.seen.statuses), dict(calm.seen.failures)) == ({200}, {})
         assert set(calm.seen.times) == {"GET /queue", "POST /prompt", "socket"}
         assert set(wild.seen.statuses) <= {200, 400, 408, 413, 429}
         assert not [kind for kind in wild.seen.failures if kind.startswith("storm")]
-        assert services.kept.held_bytes <= 8 * 1024**2
-        assert services.bodies.held_bytes <= MAX_TENANT_BYTES + 8 * 1024**2
-        assert services.under_way.running(TenantId("mallory")) <= 64
+        assert dependencies.kept.held_bytes <= 8 * 1024**2
+        assert dependencies.bodies.held_bytes <= MAX_TENANT_BYTES + 8 * 1024**2
+        assert dependencies.under_way.running(TenantId("mallory")) <= 64
 
 
 def seen(*times_s: float) -> storm.Seen:

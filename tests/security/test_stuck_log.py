@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail, read_trail
 from proxy.observability.metrics import Metrics
@@ -26,7 +26,7 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody(caplog: pytest.LogCaptureFixtu
         log = RequestLog(stream, "json", lines)
         number = 0
         while not lines.dropped:  # the pipe is full, then the queue: this thread would wait for ever
-            log.write(Exchange("GET", f"id-{number}", "127.0.0.1"))
+            log.write(RequestRecord("GET", f"id-{number}", "127.0.0.1"))
             number += 1
         dropped = lines.dropped
         closing = threading.Thread(target=lines.close, args=(30.0,))
@@ -48,7 +48,7 @@ def test_lost_lines_are_counted_by_their_sink(tmp_path: Path) -> None:
         recorder.count_dropped()
         assert b'comfygate_log_lines_dropped_total{sink="log"} 0.0' in metrics.render()
         while lines.dropped < 3:
-            log.write(Exchange("GET", "id", "127.0.0.1"))
+            log.write(RequestRecord("GET", "id", "127.0.0.1"))
         recorder.count_dropped()
         recorder.count_dropped()
         assert b'comfygate_log_lines_dropped_total{sink="log"} 3.0' in metrics.render()

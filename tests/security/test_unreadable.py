@@ -14,9 +14,9 @@ from policy.fairness import FairQueue
 from policy.principal import TenantId
 from proxy.http.errors import ReplyTooLarge
 from proxy.jobs import queue_watcher as observer_module
-from proxy.jobs.admission import Desk
-from proxy.jobs.queue_watcher import Observer
-from proxy.jobs.registry import JobState, Ledger, Outcome
+from proxy.jobs.admission import JobAdmission
+from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.registry import JobRegistry, JobState, Outcome
 from proxy.upstream.client import MAX_REPLY_BYTES, Upstream
 from standin import StandIn
 from tests.harness import Running
@@ -60,7 +60,7 @@ async def test_one_job_hides_no_other_from_a_gate_that_reads_anew(gate: Running,
     ids = {who: await run_picture(gate, who) for who in ("alice", "mallory")}
     history = comfy._engine.life.queue.history  # type: ignore[union-attr]
     history[ids["mallory"]]["outputs"]["1"] = {"boxes": [_hostile(literal)]}
-    await gate.gate.services.observer.rebuild()
+    await gate.gate.dependencies.queue_watcher.rebuild()
     for who, prompt_id in ids.items():
         assert list(await gate.json("GET", "/history", who)) == [prompt_id]
         assert [row["id"] for row in (await gate.json("GET", "/api/jobs", who))["jobs"]] == [prompt_id]
@@ -115,38 +115,38 @@ def entry_of(tenant: str) -> dict[str, Any]:
 async def test_pages_are_made_smaller_until_all_that_can_be_read_is_read() -> None:
     entries: dict[str, Any] = {prompt_id: entry_of("alice") for prompt_id in IDS}
     entries |= {IDS[3]: None, IDS[11]: "huge"}
-    ledger = Ledger()
-    observer = Observer(History(entries), ledger)
-    await observer.rebuild()
-    assert list(ledger.of(ALICE).finished()) == [prompt_id for prompt_id in IDS if prompt_id != IDS[3]]
+    registry = JobRegistry()
+    queue_watcher = QueueWatcher(History(entries), registry)
+    await queue_watcher.rebuild()
+    assert list(registry.of(ALICE).finished()) == [prompt_id for prompt_id in IDS if prompt_id != IDS[3]]
 
 
 async def test_what_cannot_be_read_is_not_taken_for_a_restart() -> None:
-    ledger = Ledger()
+    registry = JobRegistry()
     upstream = History({prompt_id: entry_of("alice") for prompt_id in IDS})
-    observer = Observer(upstream, ledger)
-    await observer.rebuild()
+    queue_watcher = QueueWatcher(upstream, registry)
+    await queue_watcher.rebuild()
     upstream.entries = dict.fromkeys(IDS)
-    await observer.rebuild()
-    assert list(ledger.of(ALICE).finished()) == IDS
+    await queue_watcher.rebuild()
+    assert list(registry.of(ALICE).finished()) == IDS
     upstream.entries = {}
-    await observer.rebuild()
-    assert not ledger.of(ALICE).finished()
+    await queue_watcher.rebuild()
+    assert not registry.of(ALICE).finished()
 
 
 async def test_a_history_that_is_never_readable_does_not_keep_the_gate_from_its_start() -> None:
     upstream = History({f"{number}": None for number in range(10_000)})
-    await Observer(upstream, Ledger()).rebuild()
+    await QueueWatcher(upstream, JobRegistry()).rebuild()
     assert upstream.calls < 2 * observer_module._MAX_UNREADABLE
 
 
 async def test_a_job_that_cannot_be_read_keeps_no_other_from_its_end() -> None:
-    ledger = Ledger()
+    registry = JobRegistry()
     for prompt_id in IDS:
-        ledger.start(ledger.adopt(prompt_id, "alice.x", JobState.PENDING))  # type: ignore[arg-type]
+        registry.start(registry.adopt(prompt_id, "alice.x", JobState.PENDING))  # type: ignore[arg-type]
     upstream = History({prompt_id: entry_of("alice") for prompt_id in IDS})
     ended: list[str] = []
-    observer = Observer(upstream, ledger, on_ended=lambda job: ended.append(job.prompt_id))
+    queue_watcher = QueueWatcher(upstream, registry, on_ended=lambda job: ended.append(job.prompt_id))
 
     async def too_large(call: UpstreamCall, **_: Any) -> UpstreamReply:
         if call.segments[-1] == IDS[5]:
@@ -154,29 +154,29 @@ async def test_a_job_that_cannot_be_read_keeps_no_other_from_its_end() -> None:
         return await History.ask(upstream, call, time_limit_s=1)
 
     upstream.ask = too_large  # type: ignore[method-assign]
-    await observer.sync()
+    await queue_watcher.sync()
     assert sorted(ended) == IDS
 
 
 @pytest.mark.parametrize(("was_watched", "gpu_s"), [(True, 7.0), (False, 0.0)])
 def test_a_job_whose_entry_is_gone_has_used_the_gpu(was_watched: bool, gpu_s: float) -> None:
     clock = iter([100.0, 107.0])
-    ledger = Ledger(lambda: next(clock))
-    job = ledger.claim(MALLORY, IDS[0])
-    ledger.start(job, 100.0)
-    assert ledger.end(job, None, was_watched=was_watched)
+    registry = JobRegistry(lambda: next(clock))
+    job = registry.claim(MALLORY, IDS[0])
+    registry.start(job, 100.0)
+    assert registry.end(job, None, was_watched=was_watched)
     assert (job.outcome, job.gpu_s) == (Outcome.LOST, gpu_s)
 
 
 def test_a_job_that_never_began_costs_nothing() -> None:
-    ledger = Ledger()
-    job = ledger.claim(MALLORY, IDS[0])
-    ledger.end(job, None, was_watched=True)
+    registry = JobRegistry()
+    job = registry.claim(MALLORY, IDS[0])
+    registry.end(job, None, was_watched=True)
     assert job.gpu_s == 0
 
 
 async def test_the_fair_queue_charges_for_it() -> None:
-    ledger = Ledger()
+    registry = JobRegistry()
     charged: list[tuple[str, float | None]] = []
 
     class Fair(FairQueue):
@@ -188,11 +188,11 @@ async def test_the_fair_queue_charges_for_it() -> None:
 
         async def add(self, *_: Any) -> None: ...
 
-    desk = Desk(ledger, Quiet(), Quiet(), {})  # type: ignore[arg-type]
-    desk._fair = Fair({})
-    job = ledger.claim(MALLORY, IDS[0])
-    ledger.start(job, job.claimed_at_s - 5)
-    ledger.end(job, None, was_watched=True)
-    desk.ended(job)
-    await desk.stop()
+    admission = JobAdmission(registry, Quiet(), Quiet(), {})  # type: ignore[arg-type]
+    admission._fair = Fair({})
+    job = registry.claim(MALLORY, IDS[0])
+    registry.start(job, job.claimed_at_s - 5)
+    registry.end(job, None, was_watched=True)
+    admission.ended(job)
+    await admission.stop()
     assert [prompt_id for prompt_id, _ in charged] == [IDS[0]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.http import listeners
+from proxy.http import server as http_server
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.wire.raw import GUARD_S, connect, parse_answer, request
@@ -27,7 +27,7 @@ def kept_alive(key: str) -> bytes:
 @pytest.fixture(autouse=True)
 def _quick_goodbyes(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long the gate reads on after an answer that came before the end of the body; it is 5 s."""
-    monkeypatch.setattr(listeners, "_LINGERING_S", 0.2)
+    monkeypatch.setattr(http_server, "_LINGERING_S", 0.2)
 
 
 @dataclass
@@ -95,7 +95,7 @@ async def test_a_crowd_of_slow_clients_is_sent_away_and_nobody_notices(tmp_path:
         assert {parse_answer(end).status for end in ends[1::2]} == {408}, "bodies that never came whole"
         assert await wire.gate.gate.pipeline.running.wait_until_idle(GUARD_S)
         assert await wire.gate.status("GET", "/userdata/slow.txt") == 404
-        assert wire.gate.gate.services.limiter.slots._connections <= 2  # type: ignore[attr-defined]
+        assert wire.gate.gate.dependencies.limiter.slots._connections <= 2  # type: ignore[attr-defined]
 
 
 async def test_silence_is_not_waited_for(tmp_path: Path, comfy: StandIn) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from policy.call import ClientReply, UpstreamCall
 from policy.catalogue import read_catalogue
-from policy.rule_context import Caller, OwnFiles, Request
+from policy.rule_context import OwnFiles, RuleContext, RuleInput
 from policy.rules import catalog as rules
 from policy.rules.catalog import HIDDEN_FOLDERS
 from policy.violation import Reason
@@ -23,12 +23,12 @@ ROOT_FILES = ["new.png", "old.JPG", "clip.mp4", "song.wav", "a.latent", "m.glb",
 ALICE = caller_of("alice", files=FILES)
 
 
-def described(name: str, caller: Caller = ALICE) -> Any:
-    return rules.object_info({name: OBJECT_INFO[name]}, request_of(caller))[name]
+def described(name: str, context: RuleContext = ALICE) -> Any:
+    return rules.object_info({name: OBJECT_INFO[name]}, request_of(context))[name]
 
 
-def choices_of(name: str, input_name: str, caller: Caller = ALICE) -> Any:
-    spec = described(name, caller)["input"]["required"][input_name]
+def choices_of(name: str, input_name: str, context: RuleContext = ALICE) -> Any:
+    spec = described(name, context)["input"]["required"][input_name]
     return spec[0] if isinstance(spec[0], list) else spec[1].get("options")
 
 
@@ -94,19 +94,19 @@ def test_outputs_are_listed_by_a_route_of_their_own() -> None:
     document = {
         "Pick": {"input": {"required": {"image": [["bob.png"], {"image_upload": True, "image_folder": "output"}]}}}
     }
-    caller = caller_of("alice", catalogue=read_catalogue(document))
-    shown = rules.object_info(document, request_of(caller))["Pick"]["input"]["required"]["image"]
+    context = caller_of("alice", catalogue=read_catalogue(document))
+    shown = rules.object_info(document, request_of(context))["Pick"]["input"]["required"]["image"]
     assert shown == [[], {"image_upload": True, "image_folder": "output"}]
 
 
 def test_sections_of_another_shape_stay() -> None:
     document = {"LoadImage": {"input": {"required": {"image": [[], {"image_upload": True}]}, "optional": None}}}
-    caller = caller_of("alice", catalogue=read_catalogue(document))
-    shown = rules.object_info(document, request_of(caller))["LoadImage"]
+    context = caller_of("alice", catalogue=read_catalogue(document))
+    shown = rules.object_info(document, request_of(context))["LoadImage"]
     assert shown == {"input": {"required": {"image": [["example.png"], {"image_upload": True}]}, "optional": None}}
 
 
-def files_request(kind: str) -> Request:
+def files_request(kind: str) -> RuleInput:
     return request_of(ALICE, parameters={"directory_type": kind})
 
 
@@ -138,8 +138,8 @@ def test_system_stats_tell_no_command_line() -> None:
         "devices": [{"name": "cpu", "vram_total": 5}],
     }
     odd_values: list[Any] = [None, {"system": [], "devices": {}}]
-    for odd in odd_values:
-        assert rules.system_stats(odd, request_of(ALICE)) == {"system": {"argv": []}, "devices": []}
+    for irregular in odd_values:
+        assert rules.system_stats(irregular, request_of(ALICE)) == {"system": {"argv": []}, "devices": []}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_folders_of_models_are_named_without_their_paths() -> None:
     assert rules.folder_paths(None, request_of(ALICE)) == {}
 
 
-def model_request(folder: str, **parameters: str) -> Request:
+def model_request(folder: str, **parameters: str) -> RuleInput:
     segments = ("models", folder, *parameters.values())
     return request_of(ALICE, segments=segments, parameters={"folder": folder} | parameters, query={"x": "y"})
 

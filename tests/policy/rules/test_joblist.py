@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClientReply, JobNews, UpstreamReply
+from policy.call import ClientReply, JobUpdate, UpstreamReply
 from policy.documents import Document, Kind
-from policy.rule_context import Request
+from policy.rule_context import RuleInput
 from policy.rules import joblist as rules
 from policy.rules.jobs import ABSENT_JOB
 from tests.policy.tenants import Jobs, caller_of, drive, reply_of, request_of, sent, uuid_of
@@ -32,7 +32,7 @@ KNOWN = {
 }  # fmt: skip
 
 
-def ask(**more: Any) -> Request:
+def ask(**more: Any) -> RuleInput:
     return request_of(ALICE, **more)
 
 
@@ -116,9 +116,9 @@ def test_other_filters_are_applied_to_ones_own_rows(
 
 
 def test_jobs_that_changed_or_went_are_left_out_of_the_page() -> None:
-    caller = caller_of("alice", jobs=Jobs(waiting=[DONE, FOREIGN, WAITING]))
+    context = caller_of("alice", jobs=Jobs(waiting=[DONE, FOREIGN, WAITING]))
     answers = [reply_of(EMPTY_LIST), [reply_of(KNOWN[WAITING]), reply_of({"error": "x"}, 404), reply_of(KNOWN[DONE])]]
-    reply = drive(rules.list_jobs(request_of(caller, query={"status": "pending,in_progress"})), *answers)[1]
+    reply = drive(rules.list_jobs(request_of(context, query={"status": "pending,in_progress"})), *answers)[1]
     assert ids_of(reply.body) == [WAITING]
     assert reply.body["pagination"]["total"] == 1
 
@@ -173,47 +173,47 @@ def test_a_job_is_shown_whole() -> None:
     assert reply.body["priority"] == 1
 
 
-class Kept(dict[tuple[Kind, str], Document]):
+class CachedDocument(dict[tuple[Kind, str], Document]):
     """What is kept of a tenant's jobs."""
 
     def get(self, kind: Kind, prompt_id: str) -> Document | None:  # type: ignore[override]
         return super().get((kind, prompt_id))
 
     def learn(self, reply: ClientReply) -> None:
-        for news in reply.news:
-            for document in news.documents:
-                self[document.kind, news.prompt_id] = document
+        for update in reply.updates:
+            for document in update.documents:
+                self[document.kind, update.prompt_id] = document
 
 
 def test_jobs_that_ended_are_asked_for_once() -> None:
-    kept = Kept()
-    caller = replace(ALICE, documents=kept)
+    kept = CachedDocument()
+    context = replace(ALICE, documents=kept)
     answers = [[reply_of(KNOWN[each]) for each in (WAITING, RUNNING, LAST, FAILED, DONE)]]
-    first = drive(rules.list_jobs(request_of(caller)), reply_of(EMPTY_LIST), *answers)[1]
+    first = drive(rules.list_jobs(request_of(context)), reply_of(EMPTY_LIST), *answers)[1]
     kept.learn(first)
     assert {each for _, each in kept} == {LAST, FAILED, DONE}
     _, again = drive(
-        rules.list_jobs(request_of(caller)), reply_of(EMPTY_LIST), [reply_of(KNOWN[WAITING]), reply_of(KNOWN[RUNNING])]
+        rules.list_jobs(request_of(context)), reply_of(EMPTY_LIST), [reply_of(KNOWN[WAITING]), reply_of(KNOWN[RUNNING])]
     )
     assert again.body == first.body
     kept_pages = drive(
-        rules.list_jobs(request_of(caller, query={"status": "completed,failed,cancelled"})), reply_of(EMPTY_LIST)
+        rules.list_jobs(request_of(context, query={"status": "completed,failed,cancelled"})), reply_of(EMPTY_LIST)
     )
     assert len(kept_pages[0]) == 1
 
 
 @pytest.mark.parametrize(("prompt_id", "is_kept"), [(DONE, True), (WAITING, False)])
 def test_a_job_that_ended_is_shown_again_without_asking(prompt_id: str, is_kept: bool) -> None:
-    kept = Kept()
-    caller = replace(ALICE, documents=kept)
-    ask_again = request_of(caller, parameters={"job_id": prompt_id})
+    kept = CachedDocument()
+    context = replace(ALICE, documents=kept)
+    ask_again = request_of(context, parameters={"job_id": prompt_id})
     first = drive(rules.job(ask_again), reply_of(KNOWN[prompt_id]))[1]
     kept.learn(first)
     assert ((Kind.JOB, prompt_id) in kept) is is_kept
     if is_kept:
-        assert drive(rules.job(ask_again)) == ([], replace(first, news=()))
+        assert drive(rules.job(ask_again)) == ([], replace(first, updates=()))
         steps, _ = drive(
-            rules.job(request_of(replace(caller, jobs=Jobs()), parameters={"job_id": prompt_id})), reply_of({}, 404)
+            rules.job(request_of(replace(context, jobs=Jobs()), parameters={"job_id": prompt_id})), reply_of({}, 404)
         )
         assert steps[0].target == f"/api/jobs/{ABSENT_JOB}", "what is not one's own any more is not shown"
 
@@ -259,7 +259,7 @@ def test_a_waiting_job_that_is_cancelled_is_in_no_list_afterwards(status: int, i
     answers = [reply_of({"cancelled": True}), [reply_of({}, status)]]
     steps, reply = drive(rules.cancel(ask(parameters={"job_id": WAITING})), *answers)
     assert [call.target for call in steps[1]] == [f"/api/jobs/{WAITING}"]
-    assert reply.news == ((JobNews(WAITING, has_ended=True),) if is_gone else ())
+    assert reply.updates == ((JobUpdate(WAITING, has_ended=True),) if is_gone else ())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from policy.call import ClientReply, UpstreamReply
 from policy.documents import Document, Kind
-from policy.rule_context import Request
+from policy.rule_context import RuleInput
 from policy.rules import jobs as rules
 from policy.rules.jobs import ABSENT_JOB, BATCH, EMPTY, MAX_ENTRIES
 from policy.violation import Reason
@@ -27,7 +27,7 @@ def entry(prompt_id: str, tenant: str = "alice") -> dict[str, Any]:
     return {prompt_id: {"prompt": item(prompt_id, tenant=tenant), "outputs": {}, "status": None}}
 
 
-def ask(**more: Any) -> Request:
+def ask(**more: Any) -> RuleInput:
     return request_of(ALICE, **more)
 
 
@@ -38,16 +38,16 @@ def test_the_count_is_ones_own() -> None:
         assert rules.show_own_count(value, ask()) == {"exec_info": {"queue_remaining": 3}}
 
 
-class Kept(dict[tuple[Kind, str], Document]):
+class CachedDocument(dict[tuple[Kind, str], Document]):
     """What is kept of a tenant's jobs."""
 
     def get(self, kind: Kind, prompt_id: str) -> Document | None:  # type: ignore[override]
         return super().get((kind, prompt_id))
 
 
-def keeping(*documents: Document | None) -> Kept:
+def keeping(*documents: Document | None) -> CachedDocument:
     """Items of the queue."""
-    return Kept({(each.kind, each.prompt_id): each for each in documents if each is not None})
+    return CachedDocument({(each.kind, each.prompt_id): each for each in documents if each is not None})
 
 
 def job_of(prompt_id: str, status: str, number: float = 1, tenant: str = "alice") -> dict[str, Any]:
@@ -58,8 +58,8 @@ def job_of(prompt_id: str, status: str, number: float = 1, tenant: str = "alice"
 
 def test_the_queue_shows_ones_own_in_the_order_of_running_and_asks_for_nothing() -> None:
     waiting = [rules.keep_item(item(WAITING_LATER, 9), ALICE.names), rules.keep_item(item(WAITING, 8), ALICE.names)]
-    caller = replace(ALICE, documents=keeping(*waiting, rules.keep_item(item(RUNNING, 7.5), ALICE.names)))
-    steps, reply = drive(rules.queue(request_of(caller)))
+    context = replace(ALICE, documents=keeping(*waiting, rules.keep_item(item(RUNNING, 7.5), ALICE.names)))
+    steps, reply = drive(rules.queue(request_of(context)))
     assert steps == []
     assert reply.body == {
         "queue_running": [[3, RUNNING, {}, {"client_id": "tab"}, []]],
@@ -77,7 +77,7 @@ def test_what_is_not_kept_is_asked_for_by_its_id_and_kept() -> None:
     assert [call.target for call in steps[0]] == [f"/api/jobs/{each}" for each in (RUNNING, WAITING, WAITING_LATER)]
     assert [shown[1] for shown in reply.body["queue_running"]] == [RUNNING]
     assert [shown[:2] for shown in reply.body["queue_pending"]] == [[4, WAITING_LATER]]
-    assert [(news.prompt_id, len(news.documents)) for news in reply.news] == [(RUNNING, 1), (WAITING_LATER, 1)]
+    assert [(update.prompt_id, len(update.documents)) for update in reply.updates] == [(RUNNING, 1), (WAITING_LATER, 1)]
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_an_answer_that_is_not_understood_is_no_item(value: Any) -> None:
 
 
 def test_items_with_odd_numbers_come_first() -> None:
-    odd = rules.keep_item(["x", *item(WAITING)[1:]], ALICE.names)
-    assert odd is not None
-    assert odd.order == 0.0
+    irregular = rules.keep_item(["x", *item(WAITING)[1:]], ALICE.names)
+    assert irregular is not None
+    assert irregular.order == 0.0
     assert rules.keep_item(item(WAITING)[:4], ALICE.names) is None
 
 
@@ -101,9 +101,9 @@ def test_beyond_the_bound_a_job_is_listed_without_its_workflow(monkeypatch: pyte
     large[2] = {"1": {"class_type": "A", "inputs": {"text": "x" * 5000}}}
     later = [*large[:1], WAITING_LATER, *large[2:]]
     kept = keeping(rules.keep_item(large, ALICE.names), rules.keep_item(later, ALICE.names))
-    caller = replace(ALICE, jobs=Jobs(waiting=[WAITING, WAITING_LATER]), documents=kept)
+    context = replace(ALICE, jobs=Jobs(waiting=[WAITING, WAITING_LATER]), documents=kept)
     monkeypatch.setattr(rules, "MAX_ANSWER_BYTES", 6000)
-    shown = drive(rules.queue(request_of(caller)))[1].body["queue_pending"]
+    shown = drive(rules.queue(request_of(context)))[1].body["queue_pending"]
     assert shown[0][2] == large[2]
     assert shown[1] == [2, WAITING_LATER, {}, {}, []]
 
@@ -127,14 +127,14 @@ def test_only_ones_own_jobs_are_deleted(rule: Any, route: str, document: Any, ch
     assert sent(steps[0]) == {"delete": chosen}
     assert [call.target for batch in steps[1:] for call in batch] == [f"/api/jobs/{job}" for job in chosen if asked]
     assert reply == EMPTY
-    assert {news.prompt_id for news in reply.news} == set(chosen)
-    assert all(news.has_ended is (route == "/queue") for news in reply.news)
+    assert {update.prompt_id for update in reply.updates} == set(chosen)
+    assert all(update.has_ended is (route == "/queue") for update in reply.updates)
 
 
 def test_a_job_that_began_to_run_meanwhile_is_not_taken_out() -> None:
     replies = [reply_of({}, 404), reply_of({"status": "in_progress"})]
     reply = drive(rules.edit_queue(ask(document={"clear": True})), reply_of(None), replies)[1]
-    assert [news.prompt_id for news in reply.news] == [WAITING]
+    assert [update.prompt_id for update in reply.updates] == [WAITING]
 
 
 @pytest.mark.parametrize("document", [None, [], "x", {"delete": "abc"}, {"delete": {"a": 1}}])
@@ -171,9 +171,9 @@ def test_an_interrupt_without_an_id_means_ones_own_running_job(document: Any) ->
 )
 def test_an_interrupt_stops_nothing_while_a_neighbours_job_runs(rows: Any, stopped: list[str]) -> None:
     """While one's own wait, the first may have just begun. Before 0.33 ComfyUI lists nothing: an interrupt of what does not run is passed over."""
-    caller = caller_of("alice", jobs=Jobs(waiting=[WAITING, WAITING_LATER]))
+    context = caller_of("alice", jobs=Jobs(waiting=[WAITING, WAITING_LATER]))
     answer = reply_of({"jobs": rows}) if rows is not None else UpstreamReply(404, None, b"404", "text/plain")
-    steps, reply = drive(rules.interrupt(request_of(caller)), answer, *[reply_of(None)] * len(stopped))
+    steps, reply = drive(rules.interrupt(request_of(context)), answer, *[reply_of(None)] * len(stopped))
     assert steps[0].target == "/api/jobs?status=in_progress"
     assert [sent(step)["prompt_id"] for step in steps[1:]] == stopped
     assert reply == EMPTY
@@ -223,9 +223,9 @@ def test_an_entry_whose_item_is_a_neighbours_stays_hidden() -> None:
     ],
 )
 def test_history_is_paged_as_comfyui_pages_it(query: dict[str, str], chosen: list[str]) -> None:
-    caller = caller_of("alice", jobs=Jobs(ended=["0", "1", "2", "3", "4"]))
+    context = caller_of("alice", jobs=Jobs(ended=["0", "1", "2", "3", "4"]))
     answers = [[reply_of(entry(prompt_id)) for prompt_id in chosen]] if chosen else []
-    steps, reply = drive(rules.history(request_of(caller, query=query)), *answers)
+    steps, reply = drive(rules.history(request_of(context, query=query)), *answers)
     assert [call.target for step in steps for call in step] == [f"/history/{prompt_id}" for prompt_id in chosen]
     assert list(reply.body) == chosen
     assert [shown["prompt"][0] for shown in reply.body.values()] == [int(prompt_id) + 1 for prompt_id in chosen]
@@ -238,40 +238,42 @@ def test_pages_are_whole_numbers(query: dict[str, str]) -> None:
 
 def test_a_long_history_is_read_in_batches_and_to_a_bound() -> None:
     ids = [uuid_of(number) for number in range(MAX_ENTRIES + 5)]
-    caller = caller_of("alice", jobs=Jobs(ended=ids))
+    context = caller_of("alice", jobs=Jobs(ended=ids))
     batches = [ids[5:][start : start + BATCH] for start in range(0, MAX_ENTRIES, BATCH)][::-1]
     answers = [[reply_of(entry(prompt_id)) for prompt_id in batch] for batch in batches]
-    steps, reply = drive(rules.history(request_of(caller)), *answers)
+    steps, reply = drive(rules.history(request_of(context)), *answers)
     assert [[call.segments[1] for call in step] for step in steps] == batches
     assert list(reply.body) == ids[5:]
 
 
-def kept_entries(*ids: str) -> Kept:
+def kept_entries(*ids: str) -> CachedDocument:
     documents = {each: rules.keep_entry(entry(each), each, ALICE.names) for each in ids}
-    return Kept({(Kind.ENTRY, each): document for each, document in documents.items() if document is not None})
+    return CachedDocument(
+        {(Kind.ENTRY, each): document for each, document in documents.items() if document is not None}
+    )
 
 
 def test_what_is_kept_is_shown_and_not_asked_for() -> None:
-    caller = replace(ALICE, documents=kept_entries(DONE_LATER))
-    steps, reply = drive(rules.history(request_of(caller)), [reply_of(entry(DONE))])
+    context = replace(ALICE, documents=kept_entries(DONE_LATER))
+    steps, reply = drive(rules.history(request_of(context)), [reply_of(entry(DONE))])
     assert [call.target for step in steps for call in step] == [f"/history/{DONE}"]
     assert [(each, shown["prompt"][0]) for each, shown in reply.body.items()] == [(DONE, 1), (DONE_LATER, 2)]
-    assert [(news.prompt_id, len(news.documents)) for news in reply.news] == [(DONE, 1)]
-    steps, reply = drive(rules.history_of(request_of(caller, parameters={"prompt_id": DONE_LATER})))
-    assert (steps, list(reply.body), reply.news) == ([], [DONE_LATER], ())
+    assert [(update.prompt_id, len(update.documents)) for update in reply.updates] == [(DONE, 1)]
+    steps, reply = drive(rules.history_of(request_of(context, parameters={"prompt_id": DONE_LATER})))
+    assert (steps, list(reply.body), reply.updates) == ([], [DONE_LATER], ())
 
 
 def test_what_is_kept_of_a_job_that_is_not_ones_own_is_not_shown() -> None:
-    caller = replace(ALICE, jobs=Jobs(), documents=kept_entries(DONE))
-    steps, reply = drive(rules.history_of(request_of(caller, parameters={"prompt_id": DONE})), reply_of({}))
+    context = replace(ALICE, jobs=Jobs(), documents=kept_entries(DONE))
+    steps, reply = drive(rules.history_of(request_of(context, parameters={"prompt_id": DONE})), reply_of({}))
     assert [step.target for step in steps] == [f"/history/{ABSENT_JOB}"]
     assert reply.body == {}
 
 
 def test_an_answer_has_so_many_bytes_and_one_entry_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    caller = replace(ALICE, documents=kept_entries(DONE, DONE_LATER))
+    context = replace(ALICE, documents=kept_entries(DONE, DONE_LATER))
     monkeypatch.setattr(rules, "MAX_ANSWER_BYTES", 1)
-    assert list(drive(rules.history(request_of(caller)))[1].body) == [DONE_LATER]
+    assert list(drive(rules.history(request_of(context)))[1].body) == [DONE_LATER]
 
 
 def test_entries_that_comfyui_forgot_are_left_out() -> None:

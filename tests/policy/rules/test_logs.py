@@ -6,7 +6,7 @@ import pytest
 
 from policy.call import ClientReply
 from policy.principal import Role
-from policy.routes import UNCHANGED, Rewrites
+from policy.routes import UNCHANGED, Rewrite
 from policy.rules.logs import LINE
 from policy.table import TABLE
 from tests.policy.tenants import caller_of, request_of
@@ -23,7 +23,7 @@ def test_a_tenant_gets_one_line_and_an_admin_the_log(method: str, segments: tupl
     match = TABLE.match(method, segments)
     assert match is not None
     rule = match.route.rule_for(caller_of("alice").principal)
-    assert isinstance(rule, Rewrites)
+    assert isinstance(rule, Rewrite)
     reply = rule.request(request_of(caller_of("alice")))
     assert isinstance(reply, ClientReply)
     assert (reply.status, reply.body) == (200, body)

@@ -8,7 +8,7 @@ import pytest
 from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply, Work
 from policy.judge import JudgedPrompt
 from policy.principal import Role
-from policy.rule_context import Caller
+from policy.rule_context import RuleContext
 from policy.rules.prompt import node_errors_to_client, submit, submit_as_admin
 from policy.rules.results import UNNAMED_CLIENT
 from policy.salt import SALT
@@ -37,9 +37,11 @@ def body_of(graph: Any = GRAPH, **more: Any) -> bytes:
     return json.dumps({"prompt": graph} | more).encode()
 
 
-def submitted(raw: bytes, reply: UpstreamReply = ACCEPTED, caller: Caller = ALICE) -> tuple[list[Any], ClientReply]:
+def submitted(
+    raw: bytes, reply: UpstreamReply = ACCEPTED, context: RuleContext = ALICE
+) -> tuple[list[Any], ClientReply]:
     answers = [CLAIMED, reply] + ([None] if reply.status != 200 else [])
-    return drive(submit(request_of(caller, method="POST", raw=raw)), *answers)
+    return drive(submit(request_of(context, method="POST", raw=raw)), *answers)
 
 
 def test_a_workflow_goes_on_in_the_tenants_names() -> None:
@@ -71,8 +73,8 @@ def test_names_are_written_beside_the_event_loop() -> None:
 
 
 def test_the_place_is_that_of_the_job_when_the_ledger_knows_it() -> None:
-    caller = caller_of("alice", jobs=Jobs(ended=[uuid_of(1)], waiting=[ID, uuid_of(9)]))
-    assert submitted(body_of(), caller=caller)[1].body["number"] == 2
+    context = caller_of("alice", jobs=Jobs(ended=[uuid_of(1)], waiting=[ID, uuid_of(9)]))
+    assert submitted(body_of(), context=context)[1].body["number"] == 2
 
 
 @pytest.mark.parametrize(

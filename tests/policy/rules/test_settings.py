@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from policy.call import ClientReply, UpstreamReply
-from policy.rule_context import Request
+from policy.rule_context import RuleInput
 from policy.rules import settings as rules
 from policy.rules.jobs import EMPTY
 from policy.rules.settings import MAX_SETTINGS_BYTES
@@ -19,7 +19,7 @@ BROKEN = UpstreamReply(500, None, b"broken", "text/plain")
 TOLD_BROKEN = ClientReply(500, b"broken", "text/plain")
 
 
-def ask(document: Any = None, setting: str = "Comfy.A") -> Request:
+def ask(document: Any = None, setting: str = "Comfy.A") -> RuleInput:
     return request_of(caller_of("alice"), document=document, parameters={"id": setting})
 
 

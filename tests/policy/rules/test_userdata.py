@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from policy.call import ClientReply, StreamedBody, UpstreamReply
-from policy.rule_context import Request
+from policy.rule_context import RuleInput
 from policy.rules import userdata as rules
 from policy.rules.userdata import SETTINGS_FILE
 from policy.violation import Reason
@@ -18,7 +18,7 @@ MISSING = UpstreamReply(404, None, b"Directory not found", "text/plain")
 TOLD_MISSING = ClientReply(404, b"Directory not found", "text/plain")
 
 
-def ask(query: dict[str, str] | None = None, **parameters: str) -> Request:
+def ask(query: dict[str, str] | None = None, **parameters: str) -> RuleInput:
     return request_of(ALICE, query=query, parameters=parameters)
 
 

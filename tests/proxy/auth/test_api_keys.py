@@ -12,7 +12,15 @@ import pytest
 
 from policy.principal import ALL_SCOPES, Role, Scope
 from proxy.auth import api_keys
-from proxy.auth.api_keys import KeyPrincipal, KeyRing, Session, generate_key, hash_key, in_session, key_id_of
+from proxy.auth.api_keys import (
+    ApiKeyStore,
+    KeyPrincipal,
+    Session,
+    as_session_principal,
+    generate_key,
+    hash_key,
+    key_id_of,
+)
 from proxy.config.identity import KeySettings
 from proxy.http.errors import Unauthenticated
 
@@ -23,8 +31,8 @@ def settings_of(key_id: str, text: str, **more: Any) -> KeySettings:
     return KeySettings.model_validate({"id": key_id, "hash": hash_key(text), "tenant": "acme", **more})
 
 
-def make_ring(*keys: KeySettings, now_s: float = NOW_S) -> KeyRing:
-    return KeyRing(keys, lambda: now_s)
+def make_ring(*keys: KeySettings, now_s: float = NOW_S) -> ApiKeyStore:
+    return ApiKeyStore(keys, lambda: now_s)
 
 
 def test_a_key_holds_256_bits_and_its_id() -> None:
@@ -172,9 +180,9 @@ def test_a_caller_outlives_a_key_that_got_wider() -> None:
 def test_a_session_never_outlives_its_key() -> None:
     session = Session("ab", 0, 50)
     forever = make_ring(settings_of(KEY_ID, KEY)).verify(KEY)
-    assert in_session(forever, session, 50.0).expires_at_s == 50.0
+    assert as_session_principal(forever, session, 50.0).expires_at_s == 50.0
     ending = make_ring(settings_of(KEY_ID, KEY, expires=datetime.fromtimestamp(NOW_S + 9, UTC))).verify(KEY)
-    inside = in_session(ending, session, NOW_S + 50)
+    inside = as_session_principal(ending, session, NOW_S + 50)
     assert (inside.expires_at_s, inside.is_session, inside.session) == (NOW_S + 9, True, session)
 
 

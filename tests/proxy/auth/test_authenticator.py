@@ -10,7 +10,7 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from policy.principal import Principal, Role, Scope, TenantId
-from proxy.auth.api_keys import KeyPrincipal, KeyRefused, KeyRing, generate_key, hash_key
+from proxy.auth.api_keys import ApiKeyStore, KeyPrincipal, KeyRefused, generate_key, hash_key
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.credentials import session_cookie
 from proxy.auth.sessions import SessionRefused, Sessions
@@ -45,7 +45,7 @@ class Verifier:
         return principal in self.known.values()
 
 
-def ring_without(*ids: str) -> KeyRing:
+def ring_without(*ids: str) -> ApiKeyStore:
     rows: list[dict[str, Any]] = [
         {"id": ALICE_ID, "hash": hash_key(ALICE), "tenant": "acme"},
         {"id": BOB_ID, "hash": hash_key(BOB), "tenant": "beta"},
@@ -53,7 +53,7 @@ def ring_without(*ids: str) -> KeyRing:
         {"id": ADMIN_ID, "hash": hash_key(ADMIN), "tenant": "acme", "role": "admin", "scopes": ["jobs:read"]},
         {"id": OLD_ID, "hash": hash_key(OLD), "tenant": "acme", "expires": datetime.fromtimestamp(1, UTC)},
     ]
-    return KeyRing([KeySettings.model_validate(row) for row in rows if row["id"] not in ids], lambda: NOW_S)
+    return ApiKeyStore([KeySettings.model_validate(row) for row in rows if row["id"] not in ids], lambda: NOW_S)
 
 
 SESSIONS = Sessions(b"s" * 32, lifetime_s=1000, is_secure=False, now=lambda: NOW_S)
@@ -69,7 +69,7 @@ ACCESS = Verifier(
 )
 
 
-def gate(keys: KeyRing | None = None, **more: Any) -> Authenticator:
+def gate(keys: ApiKeyStore | None = None, **more: Any) -> Authenticator:
     parts: dict[str, Any] = {"tokens": TOKENS, "access": ACCESS, **more}
     return Authenticator(keys or ring_without(), SESSIONS, parts["tokens"], parts["access"])
 
@@ -159,7 +159,7 @@ async def test_refuses(fields: Fields, token: str | None, reason: str) -> None:
 @pytest.mark.parametrize("fields", [row[1] for row in GOOD])
 async def test_nobody_gets_in_where_nothing_is_configured(fields: Fields) -> None:
     with pytest.raises(Unauthenticated):
-        await call(gate(KeyRing(()), tokens=None, access=None), fields)
+        await call(gate(ApiKeyStore(()), tokens=None, access=None), fields)
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ async def test_a_failure_of_a_verifier_lets_nobody_in() -> None:
         await call(gate(tokens=Broken()), [("X-API-Key", ALICE), bearer(JWT)])
 
 
-def with_other_alice() -> KeyRing:
+def with_other_alice() -> ApiKeyStore:
     key = KeySettings(id=ALICE_ID, hash=hash_key(BOB), tenant="acme")
-    return KeyRing([key], lambda: NOW_S)
+    return ApiKeyStore([key], lambda: NOW_S)
 
 
-ALIVE: list[tuple[str, Fields, KeyRing, float, bool]] = [
+ALIVE: list[tuple[str, Fields, ApiKeyStore, float, bool]] = [
     ("key", [bearer(ALICE)], ring_without(), 0, True),
     ("revoked key", [bearer(ALICE)], ring_without(ALICE_ID), 0, False),
     ("changed key", [bearer(ALICE)], with_other_alice(), 0, False),
@@ -229,7 +229,7 @@ ALIVE: list[tuple[str, Fields, KeyRing, float, bool]] = [
 
 
 @pytest.mark.parametrize(("fields", "ring", "later_s", "expected"), [r[1:] for r in ALIVE], ids=[r[0] for r in ALIVE])
-async def test_knows_who_is_still_welcome(fields: Fields, ring: KeyRing, later_s: float, expected: bool) -> None:
+async def test_knows_who_is_still_welcome(fields: Fields, ring: ApiKeyStore, later_s: float, expected: bool) -> None:
     principal = await call(gate(), fields)
     assert gate(ring).is_alive(principal, NOW_S + later_s) is expected
 

@@ -7,7 +7,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
-from proxy.auth.csrf_cors import OriginRules
+from proxy.auth.csrf_cors import CsrfCors
 
 PUBLIC = "https://gate.example"
 APP = "https://app.example"
@@ -21,7 +21,7 @@ def headers_of(fields: Fields) -> CIMultiDictProxy[str]:
 
 
 def is_let_in(
-    rules: OriginRules,
+    rules: CsrfCors,
     fields: Fields,
     *,
     method: str = "POST",
@@ -35,11 +35,11 @@ def is_let_in(
     return True
 
 
-KNOWN = OriginRules(PUBLIC, [APP])
-UNKNOWN = OriginRules(None)
+KNOWN = CsrfCors(PUBLIC, [APP])
+UNKNOWN = CsrfCors(None)
 HOST = ("Host", "gate.example")
 LOCAL = ("Host", "127.0.0.1:8190")
-CHECKS: list[tuple[str, OriginRules, Fields, bool]] = [
+CHECKS: list[tuple[str, CsrfCors, Fields, bool]] = [
     ("own page", KNOWN, [HOST, ("Origin", PUBLIC)], True),
     ("own page, whatever the tunnel made of Host", KNOWN, [LOCAL, ("Origin", PUBLIC)], True),
     ("welcome app", KNOWN, [HOST, ("Origin", APP)], True),
@@ -96,7 +96,7 @@ CHECKS: list[tuple[str, OriginRules, Fields, bool]] = [
 
 
 @pytest.mark.parametrize(("rules", "fields", "expected"), [row[1:] for row in CHECKS], ids=[row[0] for row in CHECKS])
-def test_a_session_must_come_from_a_known_page(rules: OriginRules, fields: Fields, expected: bool) -> None:
+def test_a_session_must_come_from_a_known_page(rules: CsrfCors, fields: Fields, expected: bool) -> None:
     assert is_let_in(rules, fields) is expected
     assert is_let_in(rules, fields, method="GET", is_upgrade=True) is expected
     assert is_let_in(rules, fields, method="DELETE") is expected
@@ -162,8 +162,8 @@ def test_form(fields: Fields, expected: bool) -> None:
     [("https://Gate.Example:443", PUBLIC), ("http://gate.lan:80", "http://gate.lan"), ("http://a:81", "http://a:81")],
 )
 def test_configured_origins_are_read_as_browsers_write_them(configured: str, sent: str) -> None:
-    assert is_let_in(OriginRules(configured), [("Origin", sent)])
-    assert is_let_in(OriginRules(None, [configured]), [("Origin", sent)])
+    assert is_let_in(CsrfCors(configured), [("Origin", sent)])
+    assert is_let_in(CsrfCors(None, [configured]), [("Origin", sent)])
 
 
 ASK = ("Access-Control-Request-Method", "POST")
@@ -196,7 +196,7 @@ def test_a_preflight_of_a_welcome_app_is_answered() -> None:
         (UNKNOWN, "OPTIONS", [("Origin", APP), ASK]),
     ],
 )
-def test_any_other_preflight_needs_a_credential(rules: OriginRules, method: str, fields: Fields) -> None:
+def test_any_other_preflight_needs_a_credential(rules: CsrfCors, method: str, fields: Fields) -> None:
     assert rules.preflight(method, headers_of(fields)) is None
 
 
@@ -210,9 +210,9 @@ def test_any_other_preflight_needs_a_credential(rules: OriginRules, method: str,
     ],
 )
 def test_answers_can_be_read_by_welcome_apps_alone(
-    rules: OriginRules, fields: Fields, origin: str | None, varies: bool
+    rules: CsrfCors, fields: Fields, origin: str | None, varies: bool
 ) -> None:
-    answer = dict(rules.answer_headers(headers_of(fields)))
+    answer = dict(rules.cors_headers(headers_of(fields)))
     assert answer.get("Access-Control-Allow-Origin") == origin
     assert ("Vary" in answer) is varies
     assert "*" not in "".join(answer.values())

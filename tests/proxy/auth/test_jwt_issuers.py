@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policy.principal import ALL_SCOPES, Principal, Role, Scope
 from proxy.auth import jwt_issuers as tokens_module
-from proxy.auth.jwt_issuers import Tokens
+from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.config.identity import JwtSettings
 from proxy.http.errors import Unauthenticated, refusal_for
 from tests.proxy.issuers import Issuers, refused
@@ -30,7 +30,7 @@ async def issuers(tmp_path: Path) -> AsyncIterator[Issuers]:
 
 
 @pytest.fixture
-async def tokens(issuers: Issuers) -> AsyncIterator[Tokens]:
+async def tokens(issuers: Issuers) -> AsyncIterator[JwtIssuers]:
     made = issuers.build()
     yield made
     await made.stop()
@@ -42,7 +42,7 @@ def parts_of(token: str) -> list[str]:
 
 @pytest.mark.parametrize(("make", "reason"), BAD)
 async def test_bad_token_is_refused_and_not_logged(
-    tokens: Tokens, make: Callable[[], str], reason: str, caplog: pytest.LogCaptureFixture
+    tokens: JwtIssuers, make: Callable[[], str], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     await tokens.verify(RSA.sign(claims()))
@@ -58,7 +58,7 @@ async def test_bad_token_is_refused_and_not_logged(
 
 
 async def test_the_log_says_which_check_failed_once_a_minute(
-    tokens: Tokens, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tokens: JwtIssuers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the usual level, and in words of the gate: no claim's value of the token's."""
     monkeypatch.setattr("proxy.auth.jwt_verification._told_at_s", {})
@@ -84,7 +84,7 @@ def test_table_of_bad_tokens_is_long_enough() -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_good_token_is_a_principal(tokens: Tokens, name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_good_token_is_a_principal(tokens: JwtIssuers, name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     token = GOOD[name]()
     principal = await tokens.verify(token)
@@ -111,7 +111,7 @@ async def test_longer_hashes_work_where_they_are_allowed(issuers: Issuers, algor
 async def test_no_character_of_a_seen_token_may_change(tmp_path: Path, data: st.DataObject) -> None:
     (tmp_path / "key.pem").write_bytes(EC.pem())
     settings = JwtSettings(issuer=IDP, audience="comfygate", public_key_file=Path("key.pem"))
-    tokens = Tokens(
+    tokens = JwtIssuers(
         {"idp": settings}, known_tenants=TENANTS, resolve=tmp_path.joinpath, clock=Clock(NOW), monotonic=Clock()
     )
     token = EC.sign(claims())
@@ -129,7 +129,7 @@ async def test_no_character_of_a_seen_token_may_change(tmp_path: Path, data: st.
 
 
 async def test_seen_token_is_not_verified_again(
-    tokens: Tokens, issuers: Issuers, monkeypatch: pytest.MonkeyPatch
+    tokens: JwtIssuers, issuers: Issuers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = RSA.sign(claims())
     first = await tokens.verify(token)
@@ -142,7 +142,7 @@ async def test_seen_token_is_not_verified_again(
     assert len(issuers.server.paths) == 1
 
 
-async def test_seen_token_dies_at_its_exp_and_leeway(tokens: Tokens, issuers: Issuers) -> None:
+async def test_seen_token_dies_at_its_exp_and_leeway(tokens: JwtIssuers, issuers: Issuers) -> None:
     token = RSA.sign(claims(exp=NOW + 10))
     await tokens.verify(token)
     issuers.clock.advance(10 + LEEWAY - 0.5)
@@ -151,7 +151,7 @@ async def test_seen_token_dies_at_its_exp_and_leeway(tokens: Tokens, issuers: Is
     assert (await refused(tokens, token)).reason == "token-expired"
 
 
-async def test_seen_token_dies_with_its_key(tokens: Tokens, issuers: Issuers) -> None:
+async def test_seen_token_dies_with_its_key(tokens: JwtIssuers, issuers: Issuers) -> None:
     lost, kept = RSA.sign(claims()), EC.sign(claims())
     await tokens.verify(lost)
     await tokens.verify(kept)
@@ -161,7 +161,7 @@ async def test_seen_token_dies_with_its_key(tokens: Tokens, issuers: Issuers) ->
     assert (await tokens.verify(kept)).tenant == "acme"
 
 
-async def test_seen_tokens_are_bounded_and_the_longest_unused_goes(tokens: Tokens) -> None:
+async def test_seen_tokens_are_bounded_and_the_longest_unused_goes(tokens: JwtIssuers) -> None:
     first = ED.sign(claims(sub="first"))
     kept = await tokens.verify(first)
     for number in range(250):
@@ -170,7 +170,7 @@ async def test_seen_tokens_are_bounded_and_the_longest_unused_goes(tokens: Token
     assert len(tokens._seen) == 100
 
 
-async def test_bad_tokens_are_not_kept(tokens: Tokens) -> None:
+async def test_bad_tokens_are_not_kept(tokens: JwtIssuers) -> None:
     for number in range(10):
         await refused(tokens, MALLORY.sign(claims(sub=str(number)), {"kid": "rsa"}))
     assert len(tokens._seen) == 0
@@ -260,11 +260,11 @@ async def test_scopes_are_the_known_ones_of_the_claim(issuers: Issuers, value: A
 
 
 @pytest.mark.parametrize("sub", ["alice", "auth0|5f7c8ec7c33c6c004bbafe82", "a b", "ünï", "x" * 128])
-async def test_subject_is_readable_where_it_can_be(tokens: Tokens, sub: str) -> None:
+async def test_subject_is_readable_where_it_can_be(tokens: JwtIssuers, sub: str) -> None:
     assert (await tokens.verify(RSA.sign(claims(sub=sub)))).subject == f"jwt:idp:{sub}"
 
 
-async def test_subject_is_bounded_printable_and_nobody_elses(tokens: Tokens) -> None:
+async def test_subject_is_bounded_printable_and_nobody_elses(tokens: JwtIssuers) -> None:
     long = "x" * 129
     strange = [long, long + "x", "a\nb", "a\x1b[2J", "\u202eb", "\ud800", "sha256:" + "0" * 64]
     subjects = {(await tokens.verify(RSA.sign(claims(sub=sub)))).subject for sub in strange}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from policy.principal import Role, Scope
 from proxy.auth import key_file
-from proxy.auth.api_keys import KeyRing, hash_key
+from proxy.auth.api_keys import ApiKeyStore, hash_key
 from proxy.auth.key_file import KeyFileError, create_key, list_keys, revoke_key, rotate_key
 from proxy.http.errors import Unauthenticated
 
@@ -101,7 +101,7 @@ def test_a_created_key_opens_the_gate(file: Path) -> None:
     assert (key.id, key.hash, key.tenant, key.role) == (made.id, hash_key(made.text), "beta", Role.ADMIN)
     assert key.scopes == {Scope.JOBS_READ, Scope.FILES_READ}
     assert (key.expires, key.limits, key.note) == (expires.replace(microsecond=0), "slow", 'say "hi"\n\x01é')
-    assert KeyRing(list_keys(file)).verify(made.text).tenant == "beta"
+    assert ApiKeyStore(list_keys(file)).verify(made.text).tenant == "beta"
     assert made.text not in file.read_text(encoding="utf-8")
     assert made.text not in repr(made)
 
@@ -272,7 +272,7 @@ def test_a_revoked_key_is_refused_by_the_ring(file: Path) -> None:
     made = create_key(file, tenant="acme")
     revoke_key(file, made.id)
     with pytest.raises(Unauthenticated):
-        KeyRing(list_keys(file)).verify(made.text)
+        ApiKeyStore(list_keys(file)).verify(made.text)
 
 
 COMMENT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20)

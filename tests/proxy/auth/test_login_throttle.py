@@ -8,7 +8,7 @@ import pytest
 from multidict import CIMultiDict
 
 from policy.principal import Principal, TenantId
-from proxy.auth.login_throttle import MISSING, Gatekeeper
+from proxy.auth.login_throttle import MISSING, LoginThrottle
 from proxy.auth.sessions import SessionRefused
 from proxy.http.errors import LimitExceeded, Unauthenticated
 
@@ -27,7 +27,7 @@ class Authenticator:
         return ALICE
 
 
-class Logins:
+class FailedLogins:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.failures: list[tuple[str, str | None]] = []
@@ -42,12 +42,12 @@ class BadKey(Unauthenticated):
     key_id = "7f3a9c21"
 
 
-def keeper(authenticator: Authenticator, logins: Logins) -> Gatekeeper:
-    return Gatekeeper(lambda: authenticator, logins)  # type: ignore[arg-type, return-value]
+def keeper(authenticator: Authenticator, logins: FailedLogins) -> LoginThrottle:
+    return LoginThrottle(lambda: authenticator, logins)  # type: ignore[arg-type, return-value]
 
 
 async def test_a_good_credential_passes_uncounted() -> None:
-    authenticator, logins = Authenticator(), Logins(LimitExceeded("slow down", limit="1", retry_after_s=1))
+    authenticator, logins = Authenticator(), FailedLogins(LimitExceeded("slow down", limit="1", retry_after_s=1))
     headers, query = CIMultiDict({"X-API-Key": "k"}), (("a", "1"),)
     assert await keeper(authenticator, logins).authenticate(headers, query, "192.0.2.1") is ALICE
     assert authenticator.asked == [(headers, query)]
@@ -55,7 +55,7 @@ async def test_a_good_credential_passes_uncounted() -> None:
 
 
 async def test_a_bad_credential_is_counted_by_address_and_key() -> None:
-    error, logins = BadKey("no", reason="key-unknown"), Logins()
+    error, logins = BadKey("no", reason="key-unknown"), FailedLogins()
     with pytest.raises(Unauthenticated) as caught:
         await keeper(Authenticator(error), logins).authenticate(CIMultiDict(), (), "192.0.2.1")
     assert caught.value is error
@@ -63,7 +63,7 @@ async def test_a_bad_credential_is_counted_by_address_and_key() -> None:
 
 
 async def test_no_credential_is_no_guess() -> None:
-    logins = Logins()
+    logins = FailedLogins()
     with pytest.raises(Unauthenticated) as caught:
         await keeper(Authenticator(Unauthenticated()), logins).authenticate(CIMultiDict(), (), "192.0.2.1")
     assert caught.value.reason == MISSING
@@ -72,7 +72,7 @@ async def test_no_credential_is_no_guess() -> None:
 
 async def test_an_ended_session_is_no_guess() -> None:
     """A forgotten tab of the web UI connects again and again: its person must still come to the login."""
-    logins = Logins(LimitExceeded("slow down", limit="1", retry_after_s=1))
+    logins = FailedLogins(LimitExceeded("slow down", limit="1", retry_after_s=1))
     with pytest.raises(SessionRefused):
         await keeper(Authenticator(SessionRefused(())), logins).authenticate(CIMultiDict(), (), "192.0.2.1")
     assert logins.failures == []
@@ -81,7 +81,7 @@ async def test_an_ended_session_is_no_guess() -> None:
 async def test_who_guesses_too_often_is_stopped() -> None:
     stop = LimitExceeded("slow down", limit="1", retry_after_s=1)
     with pytest.raises(LimitExceeded) as caught:
-        await keeper(Authenticator(BadKey("no", reason="key-unknown")), Logins(stop)).authenticate(
+        await keeper(Authenticator(BadKey("no", reason="key-unknown")), FailedLogins(stop)).authenticate(
             CIMultiDict(), (), "x"
         )
     assert caught.value is stop
@@ -90,6 +90,6 @@ async def test_who_guesses_too_often_is_stopped() -> None:
 async def test_the_authenticator_in_force_is_asked() -> None:
     old, new = Authenticator(Unauthenticated()), Authenticator()
     current = [old]
-    gatekeeper = Gatekeeper(lambda: current[0], Logins())  # type: ignore[arg-type, return-value]
+    login_throttle = LoginThrottle(lambda: current[0], FailedLogins())  # type: ignore[arg-type, return-value]
     current[0] = new
-    assert await gatekeeper.authenticate(CIMultiDict(), (), "x") is ALICE
+    assert await login_throttle.authenticate(CIMultiDict(), (), "x") is ALICE

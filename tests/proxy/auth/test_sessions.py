@@ -16,10 +16,10 @@ import pytest
 
 from policy.principal import Role
 from proxy.auth import sessions as module
-from proxy.auth.api_keys import KeyRing, Session, generate_key, hash_key
+from proxy.auth.api_keys import ApiKeyStore, Session, generate_key, hash_key
 from proxy.auth.credentials import SessionCookie
 from proxy.auth.sessions import (
-    EndedSessions,
+    RevokedSessions,
     SessionRefused,
     Sessions,
     SessionStateError,
@@ -42,10 +42,10 @@ class Clock:
         return self.now_s
 
 
-def ring_of(clock: Clock, text: str = KEY, **more: Any) -> KeyRing:
+def ring_of(clock: Clock, text: str = KEY, **more: Any) -> ApiKeyStore:
     key = {"id": KEY_ID, "hash": hash_key(text), "tenant": "acme", **more}
     other = {"id": OTHER_ID, "hash": hash_key(OTHER), "tenant": "beta"}
-    return KeyRing([KeySettings.model_validate(key), KeySettings.model_validate(other)], clock)
+    return ApiKeyStore([KeySettings.model_validate(key), KeySettings.model_validate(other)], clock)
 
 
 def make_sessions(
@@ -60,7 +60,7 @@ def cookie_of(headers: tuple[tuple[str, str], ...]) -> SessionCookie:
     return SessionCookie(value.partition(";")[0].partition("=")[2])
 
 
-def refused(sessions: Sessions, cookie: SessionCookie, ring: KeyRing) -> bool:
+def refused(sessions: Sessions, cookie: SessionCookie, ring: ApiKeyStore) -> bool:
     try:
         sessions.verify(cookie, ring)
     except SessionRefused as error:
@@ -140,7 +140,7 @@ def test_a_session_dies_with_its_key() -> None:
     clock = Clock()
     ring, sessions = ring_of(clock), make_sessions(clock)
     cookie = cookie_of(sessions.begin(ring.verify(KEY)))
-    assert refused(sessions, cookie, KeyRing((), clock))
+    assert refused(sessions, cookie, ApiKeyStore((), clock))
     assert refused(sessions, cookie, ring_of(clock, f"cg_{KEY_ID}_{OTHER[12:]}"))
     assert refused(sessions, cookie, ring_of(clock, expires=datetime.fromtimestamp(NOW_S, UTC)))
     assert refused(sessions, cookie, ring_of(clock, expires=datetime.fromtimestamp(0, UTC)))
@@ -248,7 +248,7 @@ def test_a_reload_revives_no_ended_session(tmp_path: Path) -> None:
 async def test_what_would_have_ended_by_now_is_forgotten(tmp_path: Path) -> None:
     clock = Clock()
     file = tmp_path / "ended"
-    ended = EndedSessions(file, clock)
+    ended = RevokedSessions(file, clock)
     ended.add(KEY_ID, Session("a" * 32, NOW_S, NOW_S + 10))
     await ended.save()
     assert file.read_text() == f"session {KEY_ID} {'a' * 32} {NOW_S + 10}\n"
@@ -257,13 +257,13 @@ async def test_what_would_have_ended_by_now_is_forgotten(tmp_path: Path) -> None
     await ended.save()
     assert file.read_text() == f"session {OTHER_ID} {'b' * 32} {NOW_S + 100}\n"
     clock.now_s += 100
-    assert not EndedSessions(file, clock).has(OTHER_ID, Session("b" * 32, NOW_S, NOW_S + 100))
+    assert not RevokedSessions(file, clock).has(OTHER_ID, Session("b" * 32, NOW_S, NOW_S + 100))
 
 
 def test_a_broken_line_of_the_ended_sessions_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "ended"
     file.write_bytes(b"\xff\nsession 12345678 " + b"a" * 32 + b" 1800000001\n")
-    ended = EndedSessions(file, Clock())
+    ended = RevokedSessions(file, Clock())
     assert ended.has("12345678", Session("a" * 32, 0, 0))
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
@@ -275,7 +275,7 @@ async def test_a_disk_that_is_full_is_reported_and_the_session_has_ended(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "replace_file", fail)
-    ended = EndedSessions(tmp_path / "ended", Clock())
+    ended = RevokedSessions(tmp_path / "ended", Clock())
     session = Session("a" * 32, NOW_S, NOW_S + 10)
     ended.add(KEY_ID, session)
     await ended.save()
@@ -286,7 +286,7 @@ async def test_a_disk_that_is_full_is_reported_and_the_session_has_ended(
 def test_ended_sessions_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
     (tmp_path / "ended").mkdir()
     with pytest.raises(SessionStateError, match="cannot be read"):
-        EndedSessions(tmp_path / "ended")
+        RevokedSessions(tmp_path / "ended")
 
 
 def test_the_secret_is_made_once(tmp_path: Path) -> None:

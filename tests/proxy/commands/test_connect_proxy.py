@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from proxy.commands import connect
 from proxy.commands.connect_access import LocalAccess
-from proxy.commands.connect_proxy import HOST, Forwarder, UnsafeGate
+from proxy.commands.connect_proxy import HOST, ConnectProxy, UnsafeGate
 from proxy.commands.exits import Exit
 from proxy.commands.main import app
-from proxy.http.listeners import Listener, ListenError
+from proxy.http.listener import Listener, ListenError
 from tests.harness import Running
 
 WORKFLOW = {
@@ -27,7 +27,7 @@ WORKFLOW = {
 @asynccontextmanager
 async def forwarding(url: str, key: str, access: LocalAccess | None = None) -> AsyncIterator[str]:
     """Where a forwarder listens."""
-    forwarder = Forwarder(url, key, access)
+    forwarder = ConnectProxy(url, key, access)
     await forwarder.start()
     listener = Listener(forwarder.server(), HOST, 0, "--port")
     await listener.start()
@@ -135,14 +135,14 @@ async def test_a_key_that_is_not_good_is_told(gate: Running) -> None:
 @pytest.mark.parametrize("url", ["http://comfy.example.com", "ftp://x", "ftp://localhost", "comfy.example.com"])
 def test_the_key_never_travels_in_the_clear(url: str) -> None:
     with pytest.raises(UnsafeGate, match="https"):
-        Forwarder(url, "cg_x")
-    Forwarder("https://comfy.example.com/", "cg_x")
+        ConnectProxy(url, "cg_x")
+    ConnectProxy("https://comfy.example.com/", "cg_x")
 
 
 @pytest.mark.parametrize("url", ["https://key:x@comfy.example.com", "https://comfy.example.com?a=b", "https://"])
 def test_the_address_is_a_gates_alone(url: str) -> None:
     with pytest.raises(UnsafeGate, match="address alone"):
-        Forwarder(url, "cg_x")
+        ConnectProxy(url, "cg_x")
 
 
 def test_the_command_wants_a_key_and_a_safe_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_the_command_wants_a_key_and_a_safe_address(tmp_path: Path, monkeypatch:
 
 async def test_the_command_listens_until_it_is_stopped(gate: Running, capsys: pytest.CaptureFixture[str]) -> None:
     stop = asyncio.Event()
-    forwarder = Forwarder(gate.url, gate.keys["alice"])
+    forwarder = ConnectProxy(gate.url, gate.keys["alice"])
     running = asyncio.get_running_loop().create_task(connect.serve_until(forwarder, gate.url, 0, stop))
     async with asyncio.timeout(10):
         while "for programs on this machine" not in (said := capsys.readouterr().out):
@@ -168,6 +168,6 @@ async def test_the_command_listens_until_it_is_stopped(gate: Running, capsys: py
         assert answer.status == 200
     port = int(said.split()[0].rpartition(":")[2])
     with pytest.raises(ListenError):
-        await connect.serve_until(Forwarder(gate.url, "cg_x"), gate.url, port, stop)
+        await connect.serve_until(ConnectProxy(gate.url, "cg_x"), gate.url, port, stop)
     stop.set()
     await running

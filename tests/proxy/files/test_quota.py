@@ -12,18 +12,23 @@ import pytest
 from policy.principal import TenantId
 from policy.violation import Reason, Violation
 from proxy.config.limits import LimitSettings
-from proxy.files.comfyui_folders import Disk
-from proxy.files.quota import Storage
-from proxy.jobs.registry import Ledger
+from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.quota import StorageQuota
+from proxy.jobs.registry import JobRegistry
 from standin import StandIn
 from tests.harness import running_gate
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 
 
-def storage_of(base: Path | None, alice: Mapping[str, object], ledger: Ledger | None = None) -> Storage:
+def storage_of(base: Path | None, alice: Mapping[str, object], registry: JobRegistry | None = None) -> StorageQuota:
     limits = {ALICE: LimitSettings.model_validate(alice), BOB: LimitSettings()}
-    return Storage(Disk(base) if base is not None else None, ledger or Ledger(), limits.__getitem__, lambda: limits)
+    return StorageQuota(
+        ComfyUIFolders(base) if base is not None else None,
+        registry or JobRegistry(),
+        limits.__getitem__,
+        lambda: limits,
+    )
 
 
 def put(file: Path, size: int, *, is_old: bool = False) -> Path:
@@ -37,37 +42,37 @@ def put(file: Path, size: int, *, is_old: bool = False) -> Path:
 async def test_room_is_what_the_quota_leaves(tmp_path: Path) -> None:
     put(tmp_path / "input/tenants/alice/a.png", 300)
     storage = storage_of(tmp_path, {"storage": 1000})
-    assert await storage.room_bytes(ALICE) == 700
-    storage.stored(ALICE, 699)
-    assert await storage.room_bytes(ALICE) == 1
-    storage.stored(ALICE, 1)
+    assert await storage.remaining_bytes(ALICE) == 700
+    storage.add_usage(ALICE, 699)
+    assert await storage.remaining_bytes(ALICE) == 1
+    storage.add_usage(ALICE, 1)
     with pytest.raises(Violation) as caught:
-        await storage.room_bytes(ALICE)
+        await storage.remaining_bytes(ALICE)
     assert caught.value.reason is Reason.STORAGE_FULL
-    assert "1000 bytes" in str(vars(storage.full(ALICE)))
-    assert await storage.room_bytes(BOB) is None
+    assert "1000 bytes" in str(vars(storage.quota_exceeded(ALICE)))
+    assert await storage.remaining_bytes(BOB) is None
 
 
 async def test_there_is_no_quota_where_the_folders_are_not_seen() -> None:
     storage = storage_of(None, {"storage": 1, "retention": "1s"})
-    storage.stored(ALICE, 5)
-    assert await storage.room_bytes(ALICE) is None
+    storage.add_usage(ALICE, 5)
+    assert await storage.remaining_bytes(ALICE) is None
     await storage.sweep()
 
 
 async def test_the_sweep_heeds_each_tenants_retention(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "comfygate")
     clock_s = 1000.0
-    ledger = Ledger(lambda: clock_s)
-    job = ledger.claim(ALICE, None)
-    ledger.add_temp_files(job.prompt_id, ("preview.png",))
+    registry = JobRegistry(lambda: clock_s)
+    job = registry.claim(ALICE, None)
+    registry.add_temp_files(job.prompt_id, ("preview.png",))
     hers = put(tmp_path / "input/tenants/alice/a.png", 3, is_old=True)
     his = put(tmp_path / "input/tenants/bob/a.png", 3, is_old=True)
-    await storage_of(tmp_path, {"retention": "1d"}, ledger).sweep()
+    await storage_of(tmp_path, {"retention": "1d"}, registry).sweep()
     assert (hers.exists(), his.exists()) == (False, True)
     assert "deleted 1 old files of tenant alice" in caplog.text
     caplog.clear()
-    await storage_of(tmp_path, {"retention": "1d"}, ledger).sweep()
+    await storage_of(tmp_path, {"retention": "1d"}, registry).sweep()
     assert caplog.text == "", "nothing to tell"
 
 

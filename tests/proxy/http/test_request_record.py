@@ -6,22 +6,22 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from proxy.auth.api_keys import generate_key
-from proxy.http.request_record import UNLISTED, Exchange
+from proxy.http.request_record import UNLISTED, RequestRecord
 
 
-def begun(method: str = "GET", **headers: str) -> Exchange:
+def begun(method: str = "GET", **headers: str) -> RequestRecord:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Exchange.begin(make_mocked_request(method, "/secret?token=x", headers=fields), "192.0.2.1")
+    return RequestRecord.begin(make_mocked_request(method, "/secret?token=x", headers=fields), "192.0.2.1")
 
 
 def test_begins_with_nothing_known() -> None:
-    exchange = begun()
-    assert (exchange.route, exchange.principal, exchange.status, exchange.has_started) == (UNLISTED, None, 0, False)
-    assert exchange.client == "192.0.2.1"
-    assert len(exchange.request_id) == 16
-    assert exchange.request_id != begun().request_id
-    assert exchange.elapsed_s >= 0
-    assert "secret" not in repr(exchange)
+    record = begun()
+    assert (record.route, record.principal, record.status, record.has_started) == (UNLISTED, None, 0, False)
+    assert record.client == "192.0.2.1"
+    assert len(record.request_id) == 16
+    assert record.request_id != begun().request_id
+    assert record.elapsed_s >= 0
+    assert "secret" not in repr(record)
 
 
 @pytest.mark.parametrize("sent", ["a", "0f8f-a_b.c", "x" * 64])

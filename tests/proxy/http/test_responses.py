@@ -13,14 +13,14 @@ from multidict import CIMultiDict
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy.http.errors import CHALLENGE_FOR_PAGES, Refusal, Unauthenticated, refusal_for
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.http.responses import (
     cache_control,
     forwarded_headers,
     is_navigation,
     is_upgrade,
     reason_phrase,
-    reply_with,
+    to_response,
 )
 from proxy.pages.refusals import refuse
 
@@ -34,12 +34,12 @@ def request(method: str = "GET", path: str = "/queue", **headers: str) -> web.Ba
     return make_mocked_request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def exchange(status: int = 200, **more: Any) -> Exchange:
-    return Exchange("GET", "abc123", "127.0.0.1", status=status, **more)
+def record(status: int = 200, **more: Any) -> RequestRecord:
+    return RequestRecord("GET", "abc123", "127.0.0.1", status=status, **more)
 
 
 def test_a_refusal_has_comfyuis_shape() -> None:
-    told = exchange(answer_headers=[("RateLimit", "r=1"), ("Vary", "Origin")])
+    told = record(response_headers=[("RateLimit", "r=1"), ("Vary", "Origin")])
     answer = refuse(request(), told, Refusal(403, "name-refused", "No.", "why", {"7": {"errors": []}}, (("A", "1"),)))
     assert isinstance(answer.body, bytes)
     assert orjson.loads(answer.body) == {
@@ -66,7 +66,7 @@ def test_a_refusal_has_comfyuis_shape() -> None:
 
 
 def test_a_browser_without_a_credential_is_led_to_the_login() -> None:
-    told = exchange()
+    told = record()
     answer = refuse(request(path="/?token=secret&a=1", **BROWSER), told, REFUSED)
     assert answer.status == told.status
     assert 300 <= answer.status < 400
@@ -90,7 +90,7 @@ def test_a_browser_without_a_credential_is_led_to_the_login() -> None:
 )
 def test_a_program_without_a_credential_is_told_so(method: str, headers: dict[str, str]) -> None:
     assert not is_navigation(request(method, **headers))
-    answer = refuse(request(method, **headers), exchange(), REFUSED)
+    answer = refuse(request(method, **headers), record(), REFUSED)
     assert answer.status == 401
     expected = CHALLENGE_FOR_PAGES if "Sec-Fetch-Mode" in headers else "Bearer"
     assert answer.headers["WWW-Authenticate"] == expected
@@ -99,15 +99,15 @@ def test_a_program_without_a_credential_is_told_so(method: str, headers: dict[st
 def test_programs_may_choose_basic_and_browsers_may_not() -> None:
     refusal = refusal_for(Unauthenticated())
     assert refusal is not None
-    told = refuse(request(), exchange(), refusal).headers.getall("WWW-Authenticate")
+    told = refuse(request(), record(), refusal).headers.getall("WWW-Authenticate")
     assert told == ['Bearer realm="comfygate", Basic realm="comfygate"']
     for mark in ({"Sec-Fetch-Mode": "cors"}, {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:150.0)"}):
-        told = refuse(request(**mark), exchange(), refusal).headers.getall("WWW-Authenticate")
+        told = refuse(request(**mark), record(), refusal).headers.getall("WWW-Authenticate")
         assert told == ['Bearer realm="comfygate"']
 
 
 def test_a_browser_that_may_not_is_told_so_in_words() -> None:
-    told = exchange()
+    told = record()
     answer = refuse(
         request(**BROWSER), told, Refusal(429, "rate-limited", "Slow <down>.", "1/s", headers=(("Retry-After", "7"),))
     )
@@ -126,10 +126,10 @@ def test_a_browser_that_may_not_is_told_so_in_words() -> None:
 
 def test_a_manifest_is_fetched_without_cookies_and_is_a_name_alone_then() -> None:
     asked = request(**{"Sec-Fetch-Dest": "manifest", "Sec-Fetch-Mode": "cors"})
-    answer = refuse(asked, exchange(), REFUSED)
+    answer = refuse(asked, record(), REFUSED)
     assert (answer.status, answer.body) == (200, b'{"name":"ComfyUI"}')
     assert "Set-Cookie" not in answer.headers
-    assert refuse(asked, exchange(), Refusal(403, "admins-only", "No.")).status == 403
+    assert refuse(asked, record(), Refusal(403, "admins-only", "No.")).status == 403
 
 
 def test_old_browsers_navigate_without_saying_so() -> None:
@@ -152,8 +152,8 @@ def test_upgrade_is_told_by_its_field() -> None:
     ],
 )
 def test_a_reply_of_the_gates_own(reply: ClientReply, body: bytes, kind: str, caching: str) -> None:
-    told = exchange()
-    answer = reply_with(told, reply)
+    told = record()
+    answer = to_response(told, reply)
     assert (answer.body, answer.headers["Content-Type"], answer.headers["Cache-Control"]) == (body, kind, caching)
     assert (told.status, told.sent_bytes) == (reply.status, len(body))
     assert answer.headers["X-Request-Id"] == "abc123"
@@ -161,7 +161,7 @@ def test_a_reply_of_the_gates_own(reply: ClientReply, body: bytes, kind: str, ca
 
 def test_repeated_fields_of_a_reply_are_kept() -> None:
     cookies = (("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"))
-    assert reply_with(exchange(), ClientReply(headers=cookies)).headers.getall("Set-Cookie") == ["a=1", "b=2"]
+    assert to_response(record(), ClientReply(headers=cookies)).headers.getall("Set-Cookie") == ["a=1", "b=2"]
 
 
 UPSTREAMS = CIMultiDict(
@@ -178,7 +178,7 @@ UPSTREAMS = CIMultiDict(
 
 
 def test_a_forwarded_head_says_the_gates_word_on_caching() -> None:
-    head = forwarded_headers(exchange(), UPSTREAMS, Caching.PRIVATE, "view")
+    head = forwarded_headers(record(), UPSTREAMS, Caching.PRIVATE, "view")
     assert dict(head) == {
         "Cache-Control": "private, no-store",
         "ETag": '"a"',
@@ -217,7 +217,7 @@ def test_only_hashed_names_are_kept_for_long(caching: Caching, name: str, expect
     [(200, "public"), (206, "public"), (304, "public"), (301, "private"), (404, "private"), (500, "private")],
 )
 def test_an_error_is_never_public(status: int, expected: str) -> None:
-    head = forwarded_headers(exchange(status), UPSTREAMS, Caching.HASHED, "index-a1b2c3d4.js", is_shared=True)
+    head = forwarded_headers(record(status), UPSTREAMS, Caching.HASHED, "index-a1b2c3d4.js", is_shared=True)
     assert head["Cache-Control"].startswith(expected)
     assert ("Cookie" in head["Vary"]) is (expected == "private")
 
@@ -237,7 +237,7 @@ def test_the_reason_phrase(sentence: str, expected: str) -> None:
 
 
 def test_a_refusal_says_its_sentence_in_the_status_line() -> None:
-    answer = refuse(request(path="/api/upload/image"), exchange(), Refusal(403, "x", "The name ends\nin .exe."))
+    answer = refuse(request(path="/api/upload/image"), record(), Refusal(403, "x", "The name ends\nin .exe."))
     assert answer.reason == "The name ends in .exe."
 
 
@@ -249,6 +249,6 @@ def test_an_edge_keeps_hashed_files_alone_and_only_where_the_operator_says_so() 
 
 def test_a_person_over_a_limit_gets_a_page_that_waits_and_tries_again() -> None:
     refusal = Refusal(429, "rate-limited", "The limit is reached.", headers=(("Retry-After", "7"),))
-    page = refuse(request(path="/", **BROWSER), exchange(), refusal)
+    page = refuse(request(path="/", **BROWSER), record(), refusal)
     assert (page.status, page.headers["Refresh"], page.headers["Retry-After"]) == (429, "7", "7")
-    assert "Refresh" not in refuse(request(path="/queue"), exchange(), refusal).headers
+    assert "Refresh" not in refuse(request(path="/queue"), record(), refusal).headers

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClaimedJob, ClaimJob, JobNews
+from policy.call import ClaimedJob, ClaimJob, JobUpdate
 from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
 from proxy.http.errors import LimitExceeded, UpstreamUnavailable
-from proxy.jobs.admission import Desk
-from proxy.jobs.registry import Job, JobState, Ledger, Outcome
-from proxy.limits.concurrency import Slots
-from proxy.limits.gpu_budget import Budgets
-from tests.proxy.conftest import allotment, caller
+from proxy.jobs.admission import JobAdmission
+from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
+from proxy.limits.concurrency import ConcurrencyLimits
+from proxy.limits.gpu_budget import GpuBudgets
+from tests.proxy.conftest import allotment, context
 from tests.proxy.upstreams import GUARD_S
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -29,39 +29,43 @@ Answer = Callable[[str], Any]
 
 @dataclass
 class Desks:
-    """A desk with everything real behind it, and what it told."""
+    """An admission with everything real behind it, and what it told."""
 
-    desk: Desk
-    ledger: Ledger
-    slots: Slots
-    budgets: Budgets
+    admission: JobAdmission
+    registry: JobRegistry
+    slots: ConcurrencyLimits
+    budgets: GpuBudgets
     queued: list[Job]
 
     async def claim(self, who: Principal | None = None, wish: ClaimJob = WISH) -> Job:
-        claimed = await self.desk.claim(who or caller(), wish)
-        job = self.ledger.job(claimed.prompt_id)
+        claimed = await self.admission.claim(who or context(), wish)
+        job = self.registry.job(claimed.prompt_id)
         assert job is not None
         assert claimed == ClaimedJob(job.prompt_id, job.number)
         return job
 
     async def submit(self, who: Principal | None = None) -> Job:
         job = await self.claim(who)
-        self.desk.submitted(ClaimedJob(job.prompt_id, job.number))
+        self.admission.submitted(ClaimedJob(job.prompt_id, job.number))
         return job
 
     def start(self, job: Job) -> None:
-        self.ledger.start(job)
-        self.desk.started(job)
+        self.registry.start(job)
+        self.admission.started(job)
 
     def end(self, job: Job, outcome: Outcome = Outcome.COMPLETED, gpu_s: float = 0.0) -> None:
-        self.ledger.end(job, None)
+        self.registry.end(job, None)
         job.outcome, job.gpu_s = outcome, gpu_s
-        self.desk.ended(job)
+        self.admission.ended(job)
 
     @property
     def held(self) -> tuple[int, int, int]:
-        """Slots, jobs of the ledger and places in the fair queue."""
-        return self.slots.jobs_of(ALICE) + self.slots.jobs_of(BOB), len(self.ledger.active()), len(self.desk._fair)
+        """Slots, jobs of the registry and places in the fair queue."""
+        return (
+            self.slots.jobs_of(ALICE) + self.slots.jobs_of(BOB),
+            len(self.registry.active()),
+            len(self.admission._fair),
+        )
 
     async def used_s(self, tenant: TenantId = ALICE) -> float:
         (left,) = await self.budgets.remaining(tenant)
@@ -77,17 +81,17 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 
     async def make(limits: Mapping[str, Any] | None = None, is_taken: Answer | None = None) -> Desks:
         allowed = allotment({"gpu_seconds": "1000/day", **(limits or {})})
-        ledger, slots, queued = Ledger(), Slots(allowed), list[Job]()
-        budgets = Budgets(allowed, tmp_path / "usage.sqlite3")
+        registry, slots, queued = JobRegistry(), ConcurrencyLimits(allowed), list[Job]()
+        budgets = GpuBudgets(allowed, tmp_path / "usage.sqlite3")
         await budgets.start()
         more: dict[str, Any] = {} if is_taken is None else {"is_taken": is_taken}
-        desk = Desk(ledger, slots, budgets, {"alice": 1.0, "bob": 1.0}, queued.append, **more)
-        made.append(Desks(desk, ledger, slots, budgets, queued))
+        admission = JobAdmission(registry, slots, budgets, {"alice": 1.0, "bob": 1.0}, queued.append, **more)
+        made.append(Desks(admission, registry, slots, budgets, queued))
         return made[-1]
 
     yield make
     for each in made:
-        await each.desk.stop()
+        await each.admission.stop()
         await each.budgets.stop()
 
 
@@ -97,9 +101,9 @@ async def test_a_claimed_job_has_an_owner_a_slot_and_a_place(make: Make) -> None
     assert (job.tenant, job.subject, job.workflow, job.state) == (ALICE, "7f3a9c21", "workflow", JobState.CLAIMED)
     assert desks.held == (1, 1, 1)
     assert desks.queued == []
-    desks.desk.submitted(ClaimedJob(job.prompt_id, job.number))
+    desks.admission.submitted(ClaimedJob(job.prompt_id, job.number))
     assert (job.state, desks.queued) == (JobState.PENDING, [job])
-    desks.desk.submitted(ClaimedJob("gone meanwhile", 1.0))
+    desks.admission.submitted(ClaimedJob("gone meanwhile", 1.0))
     assert desks.queued == [job]
 
 
@@ -168,7 +172,7 @@ async def test_ones_own_taken_id_is_refused_and_a_neighbours_is_replaced(make: M
     with pytest.raises(Violation) as refused:
         await desks.claim(wish=wish)
     assert refused.value.reason is Reason.PROMPT_ID_TAKEN
-    assert (await desks.claim(caller("bob"), wish)).prompt_id != WISHED
+    assert (await desks.claim(context("bob"), wish)).prompt_id != WISHED
     assert desks.held == (2, 2, 2)
 
 
@@ -188,8 +192,8 @@ async def test_of_two_submissions_of_one_id_at_once_one_is_refused(make: Make) -
 async def test_a_job_that_never_came_to_be_is_released(make: Make) -> None:
     desks = await make()
     job = await desks.claim()
-    desks.desk.release(job.prompt_id)
-    desks.desk.release(job.prompt_id)
+    desks.admission.release(job.prompt_id)
+    desks.admission.release(job.prompt_id)
     assert desks.held == (0, 0, 0)
 
 
@@ -199,7 +203,7 @@ async def test_what_a_job_used_is_counted_once_it_ended(make: Make) -> None:
     desks.start(job)
     desks.end(job, gpu_s=7.0)
     assert desks.held == (0, 0, 0)
-    await desks.desk.stop()
+    await desks.admission.stop()
     assert await desks.used_s() == 7.0, "also when the gate stops at that moment"
     assert await desks.used_s(BOB) == 0.0
 
@@ -211,13 +215,13 @@ async def test_an_id_that_comes_again_is_counted_again(make: Make, is_seen: bool
     for run in range(3):
         job = await desks.claim(wish=ClaimJob(WISHED, "workflow"))
         assert job.prompt_id == WISHED
-        desks.desk.submitted(ClaimedJob(job.prompt_id, job.number))
-        desks.ledger.start(job, 100.0 * run if is_seen else None)
-        desks.desk.started(job)
+        desks.admission.submitted(ClaimedJob(job.prompt_id, job.number))
+        desks.registry.start(job, 100.0 * run if is_seen else None)
+        desks.admission.started(job)
         desks.end(job, Outcome.COMPLETED if is_seen else Outcome.LOST, gpu_s=7.0)
-        desks.desk.ended(job)
-        desks.ledger.release(WISHED)
-    await desks.desk.stop()
+        desks.admission.ended(job)
+        desks.registry.release(WISHED)
+    await desks.admission.stop()
     assert await desks.used_s() == 21.0, "and each once, however often its end is told"
 
 
@@ -228,8 +232,8 @@ async def test_the_next_job_of_the_same_workflow_is_expected_to_take_as_long(mak
         desks.start(job)
         desks.end(job, outcome, gpu_s)
         following = await desks.claim()
-        assert desks.desk._fair.cost_s(following.prompt_id) == 4.0, outcome
-        desks.desk.release(following.prompt_id)
+        assert desks.admission._fair.cost_s(following.prompt_id) == 4.0, outcome
+        desks.admission.release(following.prompt_id)
 
 
 @pytest.mark.parametrize(
@@ -245,48 +249,48 @@ async def test_jobs_that_left_no_trace_hold_nothing(
         desks.start(job)
     desks.end(job, outcome, gpu_s)
     assert desks.held == (0, 0, 0)
-    await desks.desk.stop()
+    await desks.admission.stop()
     assert await desks.used_s() == gpu_s
 
 
 async def test_what_an_answer_tells_is_known_before_the_observer_asks(make: Make) -> None:
     desks = await make()
     job = await desks.submit()
-    own = desks.ledger.of(ALICE)
-    desks.desk.learned(JobNews(job.prompt_id, ("a.png",)))
+    own = desks.registry.of(ALICE)
+    desks.admission.apply_update(JobUpdate(job.prompt_id, ("a.png",)))
     assert own.has_temp_file("a.png")
     assert own.finished() == []
-    desks.desk.learned(JobNews(job.prompt_id, has_ended=True))
+    desks.admission.apply_update(JobUpdate(job.prompt_id, has_ended=True))
     assert (own.pending(), own.finished()) == ([], [job.prompt_id])
-    desks.desk.learned(JobNews(job.prompt_id, is_deleted=True))
+    desks.admission.apply_update(JobUpdate(job.prompt_id, is_deleted=True))
     assert own.finished() == []
 
 
-def listed(ledger: Ledger, tenant: str, number: float, state: JobState) -> Job:
+def listed(registry: JobRegistry, tenant: str, number: float, state: JobState) -> Job:
     """A job that another gate has sent, or this one before it was restarted."""
     prompt_id = f"00000000-0000-4000-8000-{int(number * 10):012d}"
-    job = ledger.adopt(prompt_id, f"{tenant}.client", JobState.PENDING, number)
+    job = registry.adopt(prompt_id, f"{tenant}.client", JobState.PENDING, number)
     assert job is not None
     if state is JobState.RUNNING:
-        ledger.start(job)
+        registry.start(job)
     return job
 
 
 @pytest.mark.parametrize("step", ["rebuilt", "synced"])
 async def test_jobs_of_another_gate_take_slots_and_places(make: Make, step: str) -> None:
     desks = await make({"queued_jobs": 3})
-    listed(desks.ledger, "alice", 5.0, JobState.RUNNING)
-    waiting = listed(desks.ledger, "alice", 15.0, JobState.PENDING)
+    listed(desks.registry, "alice", 5.0, JobState.RUNNING)
+    waiting = listed(desks.registry, "alice", 15.0, JobState.PENDING)
     on_its_way = await desks.claim()
-    getattr(desks.desk, step)()
+    getattr(desks.admission, step)()
     assert desks.slots.jobs_of(ALICE) == 3, "what is on its way keeps its slot"
     with pytest.raises(LimitExceeded):
         await desks.claim()
-    bobs = await desks.claim(caller("bob"))
+    bobs = await desks.claim(context("bob"))
     assert 5.0 <= bobs.number < waiting.number, "a neighbour runs next after the running job"
-    desks.desk.release(on_its_way.prompt_id)
-    desks.ledger.release(waiting.prompt_id)
-    desks.desk.synced()
+    desks.admission.release(on_its_way.prompt_id)
+    desks.registry.release(waiting.prompt_id)
+    desks.admission.synced()
     assert desks.slots.jobs_of(ALICE) == 1, "what has gone from the queue is free"
     assert (await desks.claim()).tenant == ALICE
 
@@ -294,7 +298,7 @@ async def test_jobs_of_another_gate_take_slots_and_places(make: Make, step: str)
 async def test_weights_change_for_the_jobs_from_now_on(make: Make) -> None:
     desks = await make()
     assert (await desks.submit()).number < (second := await desks.submit()).number
-    desks.desk.set_weights({"alice": 10.0})
+    desks.admission.set_weights({"alice": 10.0})
     third, fourth = await desks.submit(), await desks.submit()
     assert third.number - second.number == pytest.approx(10.0)
     assert fourth.number - third.number == pytest.approx(1.0)
@@ -313,5 +317,5 @@ async def test_a_store_that_fails_does_not_hold_the_stop(
     monkeypatch.setattr(desks.budgets, "add", fail)
     desks.end(job, gpu_s=1.0)
     async with asyncio.timeout(GUARD_S):
-        await desks.desk.stop()
+        await desks.admission.stop()
     assert "gpu seconds failed" in caplog.text

@@ -7,7 +7,7 @@ from typing import Any
 from policy.documents import Document, Kind
 from policy.principal import TenantId
 from proxy.jobs.kept_documents import Keeper, KeptJobs
-from proxy.jobs.registry import JobState, Ledger
+from proxy.jobs.registry import JobRegistry, JobState
 
 ALICE, BOB, CAROL = TenantId("alice"), TenantId("bob"), TenantId("carol")
 ITEM: list[Any] = [1, "id", {}, {"client_id": "alice.tab"}, []]
@@ -55,17 +55,17 @@ def test_when_all_is_too_much_who_has_most_gives_way() -> None:
 
 
 async def test_what_the_observer_reads_is_kept_unless_its_job_is_gone_meanwhile() -> None:
-    kept, ledger = KeptJobs(), Ledger()
-    keeper = Keeper(kept, ledger)
-    there = ledger.adopt("id", "alice.tab", JobState.PENDING)
-    gone = ledger.adopt("gone", "alice.tab", JobState.PENDING)
+    kept, registry = KeptJobs(), JobRegistry()
+    keeper = Keeper(kept, registry)
+    there = registry.adopt("id", "alice.tab", JobState.PENDING)
+    gone = registry.adopt("gone", "alice.tab", JobState.PENDING)
     assert there is not None
     assert gone is not None
     keeper.item(there, ITEM)
     keeper.item(gone, [1, "gone", *ITEM[2:]])
     keeper.entry(there, {"id": {"prompt": ITEM, "outputs": {}, "status": None}})
     keeper.entry(there, {})
-    ledger.release("gone")
+    registry.release("gone")
     await keeper._tasks.finish()
     assert kept.get(ALICE, Kind.ITEM, "id") is not None
     assert kept.get(ALICE, Kind.ENTRY, "id") is not None

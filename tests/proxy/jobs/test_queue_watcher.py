@@ -14,8 +14,8 @@ from aiohttp import web
 from policy.principal import TenantId
 from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs import queue_watcher as observer_module
-from proxy.jobs.queue_watcher import Observer
-from proxy.jobs.registry import Job, JobState, Ledger, Outcome
+from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.upstream.client import Upstream
 from tests.proxy.upstreams import GUARD_S, serving
 
@@ -74,16 +74,16 @@ class Comfy:
 
 
 class Watch:
-    """An observer, what it tells, and what it watches."""
+    """A queue watcher, what it tells, and what it watches."""
 
     def __init__(self, upstream: Upstream, comfy: Comfy) -> None:
-        self.comfy, self.ledger = comfy, Ledger()
+        self.comfy, self.registry = comfy, JobRegistry()
         self.told: list[tuple[str, str]] = []
         self.synced = asyncio.Event()
         self.connections = asyncio.Semaphore(0)
-        self.observer = Observer(
+        self.queue_watcher = QueueWatcher(
             upstream,
-            self.ledger,
+            self.registry,
             on_started=lambda job: self.told.append(("started", job.prompt_id)),
             on_ended=lambda job: self.told.append(("ended", job.prompt_id)),
             on_synced=self.synced.set,
@@ -94,12 +94,12 @@ class Watch:
         self.connections.release()
 
     def job(self, prompt_id: str) -> Job:
-        job = self.ledger.job(prompt_id)
+        job = self.registry.job(prompt_id)
         assert job is not None
         return job
 
     async def announced(self) -> None:
-        """ComfyUI says that something changed; waits until the observer has looked."""
+        """ComfyUI says that something changed; waits until the queue watcher has looked."""
         self.synced.clear()
         await self.comfy.sockets[-1].send_str(STATUS)
         await self.synced.wait()
@@ -115,11 +115,11 @@ async def watching(comfy: Comfy | None = None, *, is_started: bool = False) -> A
         try:
             async with asyncio.timeout(GUARD_S):
                 if is_started:
-                    watch.observer.start()
-                    await watch.observer.is_settled.wait()
+                    watch.queue_watcher.start()
+                    await watch.queue_watcher.is_settled.wait()
                 yield watch
         finally:
-            await watch.observer.stop()
+            await watch.queue_watcher.stop()
             await upstream.stop()
 
 
@@ -128,8 +128,8 @@ async def test_a_job_is_seen_from_claim_to_end(has_jobs: bool) -> None:
     async with watching(is_started=True) as watch:
         comfy = watch.comfy
         comfy.has_jobs = has_jobs
-        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
-        watch.ledger.submitted(prompt_id, 1.0)
+        prompt_id = watch.registry.claim(ALICE, None).prompt_id
+        watch.registry.submitted(prompt_id, 1.0)
         comfy.pending = [item(1, prompt_id)]
         await watch.announced()
         assert watch.told == []
@@ -147,7 +147,7 @@ async def test_a_job_is_seen_from_claim_to_end(has_jobs: bool) -> None:
 async def test_a_poke_is_as_good_as_an_event() -> None:
     async with watching(is_started=True) as watch:
         watch.synced.clear()
-        watch.observer.poke()
+        watch.queue_watcher.request_sync()
         await watch.synced.wait()
 
 
@@ -170,11 +170,11 @@ async def test_takes_up_what_the_gate_did_not_know() -> None:
     )
     comfy.history = {ids[3]: ended(ids[3], "mallory.tab", "execution_error"), "broken": {"prompt": "x"}, "none": None}
     async with watching(comfy) as watch:
-        await watch.observer.rebuild()
+        await watch.queue_watcher.rebuild()
         assert (watch.job(ids[0]).state, watch.job(ids[0]).number) == (JobState.RUNNING, 5.0)
         assert (watch.job(ids[1]).state, watch.job(ids[1]).number) == (JobState.PENDING, 7.0)
         assert (watch.job(ids[3]).tenant, watch.job(ids[3]).outcome) == ("mallory", Outcome.FAILED)
-        assert watch.ledger.job(ids[2]) is watch.ledger.job("broken") is None
+        assert watch.registry.job(ids[2]) is watch.registry.job("broken") is None
         # What ended before the gate looked is history, not news.
         assert watch.told == [("started", ids[0])]
 
@@ -184,45 +184,45 @@ async def test_reads_all_of_a_long_history() -> None:
     ids = [str(uuid.uuid4()) for _ in range(250)]
     comfy.history = {prompt_id: ended(prompt_id) for prompt_id in ids}
     async with watching(comfy) as watch:
-        await watch.observer.rebuild()
-        assert watch.ledger.of(ALICE).finished() == ids
+        await watch.queue_watcher.rebuild()
+        assert watch.registry.of(ALICE).finished() == ids
         assert comfy.asked.count("/history") == 3
 
 
 async def test_a_job_that_left_no_trace_is_lost() -> None:
     async with watching() as watch:
-        job = watch.ledger.claim(ALICE, None)
-        watch.ledger.submitted(job.prompt_id, 1.0)
-        await watch.observer.sync()
+        job = watch.registry.claim(ALICE, None)
+        watch.registry.submitted(job.prompt_id, 1.0)
+        await watch.queue_watcher.sync()
         assert (watch.told, job.outcome) == ([("ended", job.prompt_id)], Outcome.LOST)
 
 
 async def test_a_claim_is_given_time_before_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its submission is on the way: not in the queue yet is not gone."""
     async with watching() as watch:
-        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
-        await watch.observer.sync()
+        prompt_id = watch.registry.claim(ALICE, None).prompt_id
+        await watch.queue_watcher.sync()
         assert watch.told == []
         monkeypatch.setattr(observer_module, "_CLAIM_LOST_S", -1.0)
-        await watch.observer.sync()
+        await watch.queue_watcher.sync()
         assert watch.told == [("ended", prompt_id)]
 
 
 async def test_a_claim_whose_answer_never_came_is_found_in_the_queue() -> None:
     async with watching() as watch:
-        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
+        prompt_id = watch.registry.claim(ALICE, None).prompt_id
         watch.comfy.pending = [item(3, prompt_id)]
-        await watch.observer.sync()
+        await watch.queue_watcher.sync()
         assert watch.job(prompt_id).state is JobState.PENDING
 
 
 async def test_not_knowing_the_queue_loses_no_job() -> None:
     async with watching() as watch:
-        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
-        watch.ledger.submitted(prompt_id, 1.0)
+        prompt_id = watch.registry.claim(ALICE, None).prompt_id
+        watch.registry.submitted(prompt_id, 1.0)
         watch.comfy.broken = {"/api/jobs", "/queue"}
         with pytest.raises(UpstreamUnavailable):
-            await watch.observer.sync()
+            await watch.queue_watcher.sync()
         assert watch.told == []
         assert watch.job(prompt_id).state is JobState.PENDING
 
@@ -233,7 +233,7 @@ async def test_foreign_jobs_are_looked_at_once() -> None:
     comfy.pending = [item(1, str(uuid.uuid4()), "somebody")]
     async with watching(comfy) as watch:
         for _ in range(3):
-            await watch.observer.sync()
+            await watch.queue_watcher.sync()
         assert comfy.asked == ["/api/jobs", "/queue", "/api/jobs", "/api/jobs"]
 
 
@@ -243,23 +243,23 @@ async def test_knows_whether_an_id_is_taken_whoever_has_it() -> None:
     comfy.running, comfy.pending = [item(1, running, "somebody")], [item(2, waiting, "somebody")]
     comfy.history = {past: ended(past, "somebody")}
     async with watching(comfy) as watch:
-        own = watch.ledger.claim(ALICE, None).prompt_id
+        own = watch.registry.claim(ALICE, None).prompt_id
         for prompt_id in (running, waiting, past, own):
-            assert await watch.observer.has_job(prompt_id)
-        assert not await watch.observer.has_job(str(uuid.uuid4()))
+            assert await watch.queue_watcher.has_job(prompt_id)
+        assert not await watch.queue_watcher.has_job(str(uuid.uuid4()))
         comfy.broken = {"/api/jobs", "/queue"}
         with pytest.raises(UpstreamUnavailable):
-            await watch.observer.has_job(str(uuid.uuid4()))
+            await watch.queue_watcher.has_job(str(uuid.uuid4()))
 
 
 async def test_the_same_is_asked_whoever_has_an_id() -> None:
     """A known id leads to no entry, whose size would show in the time of the answer."""
     async with watching() as watch:
-        neighbours, free = watch.ledger.claim(TenantId("mallory"), None).prompt_id, str(uuid.uuid4())
+        neighbours, free = watch.registry.claim(TenantId("mallory"), None).prompt_id, str(uuid.uuid4())
         asked = []
         for prompt_id in (neighbours, free):
             watch.comfy.asked.clear()
-            await watch.observer.has_job(prompt_id)
+            await watch.queue_watcher.has_job(prompt_id)
             asked.append([path.replace(free, "absent") for path in watch.comfy.asked])
         assert asked[0] == asked[1] == ["/history/absent", "/api/jobs"]
 
@@ -267,14 +267,14 @@ async def test_the_same_is_asked_whoever_has_an_id() -> None:
 async def test_jobs_that_wait_while_none_runs_show_a_stuck_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer_module, "STUCK_AFTER_S", -1.0)
     async with watching() as watch:
-        is_stuck = [watch.observer.is_worker_stuck]
-        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
+        is_stuck = [watch.queue_watcher.is_worker_stuck]
+        prompt_id = watch.registry.claim(ALICE, None).prompt_id
         watch.comfy.pending = [item(1, prompt_id)]
-        await watch.observer.sync()
-        is_stuck.append(watch.observer.is_worker_stuck)
+        await watch.queue_watcher.sync()
+        is_stuck.append(watch.queue_watcher.is_worker_stuck)
         watch.comfy.running, watch.comfy.pending = watch.comfy.pending, []
-        await watch.observer.sync()
-        assert [*is_stuck, watch.observer.is_worker_stuck] == [False, True, False]
+        await watch.queue_watcher.sync()
+        assert [*is_stuck, watch.queue_watcher.is_worker_stuck] == [False, True, False]
 
 
 async def test_connects_again_with_a_new_id_and_rebuilds(
@@ -283,12 +283,12 @@ async def test_connects_again_with_a_new_id_and_rebuilds(
     monkeypatch.setattr(observer_module, "_RECONNECT_S", (0.0,))
     async with watching(is_started=True) as watch:
         await watch.connections.acquire()
-        prompt_id = watch.ledger.claim(ALICE, None).prompt_id
-        watch.ledger.submitted(prompt_id, 1.0)
+        prompt_id = watch.registry.claim(ALICE, None).prompt_id
+        watch.registry.submitted(prompt_id, 1.0)
         await watch.comfy.sockets[0].close()
         await watch.connections.acquire()
-        await watch.observer.is_settled.wait()
-        assert watch.observer.is_connected
+        await watch.queue_watcher.is_settled.wait()
+        assert watch.queue_watcher.is_connected
         assert watch.told == [("ended", prompt_id)]
         first, second = watch.comfy.ids
         assert first != second
@@ -309,11 +309,11 @@ async def test_says_once_that_comfyui_is_down(
                 enough.set()
             raise UpstreamUnavailable
 
-    observer = Observer(Down("http://127.0.0.1:9", 1.0), Ledger())
-    observer.start()
+    queue_watcher = QueueWatcher(Down("http://127.0.0.1:9", 1.0), JobRegistry())
+    queue_watcher.start()
     await enough.wait()
-    assert not observer.is_connected
-    await observer.stop()
+    assert not queue_watcher.is_connected
+    await queue_watcher.stop()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "does not answer at http://127.0.0.1:9" in caplog.text
 

@@ -1,4 +1,4 @@
-"""What the observer cannot read: said once, shown, and in nobody's way."""
+"""What the queue watcher cannot read: said once, shown, and in nobody's way."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.proxy.jobs.test_queue_watcher import ALICE, Comfy, ended, watching
 async def test_a_jobs_route_that_failed_once_is_asked_again() -> None:
     async with watching() as watch:
         watch.comfy.broken = {"/api/jobs"}
-        await watch.observer.sync()
+        await watch.queue_watcher.sync()
         watch.comfy.broken = set()
         watch.comfy.asked.clear()
-        await watch.observer.sync()
+        await watch.queue_watcher.sync()
         assert watch.comfy.asked == ["/api/jobs"]
 
 
@@ -42,29 +42,29 @@ async def test_a_job_whose_end_cannot_be_read_is_not_lost_and_holds_up_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with watching() as watch:
-        ids = [watch.ledger.claim(ALICE, None).prompt_id for _ in range(3)]
+        ids = [watch.registry.claim(ALICE, None).prompt_id for _ in range(3)]
         for prompt_id in ids:
-            watch.ledger.submitted(prompt_id, 1.0)
+            watch.registry.submitted(prompt_id, 1.0)
         watch.comfy.history = {prompt_id: ended(prompt_id) for prompt_id in ids}
         watch.comfy.broken = {f"/history/{ids[1]}"}
         for _ in range(observer_module.MAX_TRIES - 1):
-            await watch.observer.sync()
+            await watch.queue_watcher.sync()
             assert {each for _, each in watch.told} == {ids[0], ids[2]}
             assert watch.job(ids[1]).state is JobState.PENDING
         assert caplog.text.count("cannot be read") == 1
         watch.comfy.broken = set()
-        await watch.observer.sync()
+        await watch.queue_watcher.sync()
         assert watch.job(ids[1]).outcome is Outcome.COMPLETED
 
 
 async def test_a_job_whose_end_can_never_be_read_frees_its_slot() -> None:
     async with watching() as watch:
-        job = watch.ledger.claim(ALICE, None)
-        watch.ledger.submitted(job.prompt_id, 1.0)
+        job = watch.registry.claim(ALICE, None)
+        watch.registry.submitted(job.prompt_id, 1.0)
         watch.comfy.broken = {f"/history/{job.prompt_id}"}
         for _ in range(observer_module.MAX_TRIES):
             assert watch.told == []
-            await watch.observer.sync()
+            await watch.queue_watcher.sync()
         assert (watch.told, job.outcome) == ([("ended", job.prompt_id)], Outcome.LOST)
 
 
@@ -72,17 +72,17 @@ async def test_a_queue_that_cannot_be_read_is_said_once_and_shows(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with watching(is_started=True) as watch:
-        is_stale = [watch.observer.is_stale]
+        is_stale = [watch.queue_watcher.is_stale]
         watch.comfy.broken = {"/api/jobs", "/queue"}
         for _ in range(3):
             watch.comfy.refused.clear()
-            watch.observer.poke()
+            watch.queue_watcher.request_sync()
             await watch.comfy.refused.wait()
         monkeypatch.setattr(observer_module, "STALE_AFTER_S", 0.0)
-        assert [*is_stale, watch.observer.is_stale] == [False, True]
-        assert watch.observer.last_sync_age_s > 0.0
+        assert [*is_stale, watch.queue_watcher.is_stale] == [False, True]
+        assert watch.queue_watcher.last_sync_age_s > 0.0
         watch.comfy.broken = set()
-        age_s = watch.observer.last_sync_age_s
+        age_s = watch.queue_watcher.last_sync_age_s
         await watch.announced()
-        assert watch.observer.last_sync_age_s < age_s
+        assert watch.queue_watcher.last_sync_age_s < age_s
     assert caplog.text.count("queue cannot be read") == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policy.principal import TenantId
 from proxy.jobs import registry as ledger_module
 from proxy.jobs.history import temp_files_of
-from proxy.jobs.registry import Job, JobState, Ledger, Outcome, is_uuid, read_history
+from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome, is_uuid, read_history
 from proxy.jobs.temp_files import Made
 
 ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
@@ -24,12 +24,12 @@ def stopped_clock() -> float:
 
 
 def test_a_wished_id_is_kept_when_nobody_has_it() -> None:
-    ledger = Ledger(stopped_clock)
-    job = ledger.claim(ALICE, ID, subject="key", workflow="hash")
+    registry = JobRegistry(stopped_clock)
+    job = registry.claim(ALICE, ID, subject="key", workflow="hash")
     assert (job.prompt_id, job.subject, job.workflow, job.claimed_at_s) == (ID, "key", "hash", 1000.0)
-    assert ledger.job(ID) is job
-    assert ledger.of(ALICE).owns(ID)
-    assert not ledger.of(MALLORY).owns(ID)
+    assert registry.job(ID) is job
+    assert registry.of(ALICE).owns(ID)
+    assert not registry.of(MALLORY).owns(ID)
 
 
 @pytest.mark.parametrize(
@@ -49,65 +49,65 @@ def test_a_wished_id_is_kept_when_nobody_has_it() -> None:
     ],
 )
 def test_an_id_that_comfyui_would_not_keep_is_replaced(wish: str | None) -> None:
-    job = Ledger().claim(ALICE, wish)
+    job = JobRegistry().claim(ALICE, wish)
     assert job.prompt_id != wish
     assert is_uuid(job.prompt_id)
 
 
 @pytest.mark.parametrize("owner", [ALICE, MALLORY])
 def test_a_taken_id_is_replaced_whoever_has_it(owner: TenantId) -> None:
-    ledger = Ledger()
-    ledger.claim(ALICE, ID)
-    again = ledger.claim(owner, ID)
+    registry = JobRegistry()
+    registry.claim(ALICE, ID)
+    again = registry.claim(owner, ID)
     assert again.prompt_id != ID
-    assert ledger.of(owner).owns(again.prompt_id)
+    assert registry.of(owner).owns(again.prompt_id)
 
 
 def test_a_job_goes_through_its_states() -> None:
-    ledger = Ledger(stopped_clock)
-    job, jobs = ledger.claim(ALICE, ID), ledger.of(ALICE)
+    registry = JobRegistry(stopped_clock)
+    job, jobs = registry.claim(ALICE, ID), registry.of(ALICE)
     assert jobs.pending() == [ID]
-    ledger.submitted(ID, 7.0)
+    registry.submitted(ID, 7.0)
     assert (job.state, job.number, jobs.pending()) == (JobState.PENDING, 7.0, [ID])
-    assert ledger.start(job, 5.0)
-    assert not ledger.start(job)
+    assert registry.start(job, 5.0)
+    assert not registry.start(job)
     assert (job.started_at_s, jobs.running(), jobs.pending()) == (5.0, [ID], [])
-    ledger.submitted(ID, 8.0)
+    registry.submitted(ID, 8.0)
     assert job.state is JobState.RUNNING
-    assert ledger.active() == [job]
-    assert ledger.end(job, {})
-    assert not ledger.end(job, {})
-    assert not ledger.start(job)
-    assert (jobs.running(), jobs.finished(), ledger.active()) == ([], [ID], [])
+    assert registry.active() == [job]
+    assert registry.end(job, {})
+    assert not registry.end(job, {})
+    assert not registry.start(job)
+    assert (jobs.running(), jobs.finished(), registry.active()) == ([], [ID], [])
     assert job.ended_at_s == 1000.0
 
 
 def test_starts_now_when_no_time_is_told() -> None:
-    ledger = Ledger(stopped_clock)
-    job = ledger.claim(ALICE, None)
-    ledger.start(job)
+    registry = JobRegistry(stopped_clock)
+    job = registry.claim(ALICE, None)
+    registry.start(job)
     assert job.started_at_s == 1000.0
 
 
 def test_a_released_job_is_nobodys() -> None:
-    ledger = Ledger()
-    ledger.claim(ALICE, ID)
-    ledger.release(ID)
-    ledger.release(ID)
-    ledger.submitted(ID, 1.0)
-    ledger.add_temp_files(ID, ["x.png"])
-    assert ledger.job(ID) is None
-    assert not ledger.of(ALICE).owns(ID)
-    assert ledger.claim(MALLORY, ID).prompt_id != ID, "its id goes to no other tenant"
-    assert ledger.claim(ALICE, ID).prompt_id == ID
+    registry = JobRegistry()
+    registry.claim(ALICE, ID)
+    registry.release(ID)
+    registry.release(ID)
+    registry.submitted(ID, 1.0)
+    registry.add_temp_files(ID, ["x.png"])
+    assert registry.job(ID) is None
+    assert not registry.of(ALICE).owns(ID)
+    assert registry.claim(MALLORY, ID).prompt_id != ID, "its id goes to no other tenant"
+    assert registry.claim(ALICE, ID).prompt_id == ID
 
 
 def test_retired_ids_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "MAX_ENDED_JOBS", 2)
-    ledger = Ledger()
+    registry = JobRegistry()
     for number in range(4):
-        ledger.release(ledger.claim(ALICE, ID if number == 0 else None).prompt_id)
-    assert ledger.claim(MALLORY, ID).prompt_id == ID
+        registry.release(registry.claim(ALICE, ID if number == 0 else None).prompt_id)
+    assert registry.claim(MALLORY, ID).prompt_id == ID
 
 
 def test_a_run_is_named_alike_by_every_gate() -> None:
@@ -115,66 +115,66 @@ def test_a_run_is_named_alike_by_every_gate() -> None:
     entry = {"status": {"messages": [message("execution_start", 10), message("execution_success", 12)]}}
     names = set()
     for clock_s in (10.5, 99.0):
-        ledger = Ledger(lambda now_s=clock_s: now_s)  # type: ignore[misc]
+        registry = JobRegistry(lambda now_s=clock_s: now_s)  # type: ignore[misc]
         for told in (entry, None):
-            job = ledger.adopt(ID, "alice.tab", JobState.PENDING, 1.25)
+            job = registry.adopt(ID, "alice.tab", JobState.PENDING, 1.25)
             assert job is not None
-            ledger.start(job)
-            ledger.end(job, told, was_watched=True)
+            registry.start(job)
+            registry.end(job, told, was_watched=True)
             names.add(job.run_id)
-            ledger.release(ID)
+            registry.release(ID)
     assert names == {f"{ID}/1.25/10000", f"{ID}/1.25/"}
 
 
 def test_adopts_by_the_owner_that_comfyui_keeps() -> None:
-    ledger = Ledger(stopped_clock)
-    job = ledger.adopt(ID, "alice.tab", JobState.PENDING, 3.0)
+    registry = JobRegistry(stopped_clock)
+    job = registry.adopt(ID, "alice.tab", JobState.PENDING, 3.0)
     assert job is not None
     assert (job.tenant, job.state, job.number) == (ALICE, JobState.PENDING, 3.0)
-    assert ledger.adopt(ID, "mallory.tab", JobState.RUNNING) is job
+    assert registry.adopt(ID, "mallory.tab", JobState.RUNNING) is job
     assert job.tenant == ALICE
 
 
 @pytest.mark.parametrize("client_id", [None, "", "nobody", ".x", "Not A Tenant.x", 7, ["alice.tab"], {}, "alice"])
 def test_does_not_adopt_what_the_gate_did_not_send(client_id: object) -> None:
-    ledger = Ledger()
-    assert ledger.adopt(ID, client_id, JobState.PENDING) is None
-    assert ledger.job(ID) is None
+    registry = JobRegistry()
+    assert registry.adopt(ID, client_id, JobState.PENDING) is None
+    assert registry.job(ID) is None
 
 
 def test_forgets_the_oldest_ended_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_module, "MAX_ENDED_JOBS", 2)
-    ledger = Ledger()
-    jobs = [ledger.claim(ALICE, None) for _ in range(4)]
+    registry = JobRegistry()
+    jobs = [registry.claim(ALICE, None) for _ in range(4)]
     for job in jobs[:3]:
-        ledger.end(job, None)
-    assert ledger.of(ALICE).finished() == [job.prompt_id for job in jobs[1:3]]
-    assert ledger.job(jobs[0].prompt_id) is None
-    assert ledger.active() == [jobs[3]]
+        registry.end(job, None)
+    assert registry.of(ALICE).finished() == [job.prompt_id for job in jobs[1:3]]
+    assert registry.job(jobs[0].prompt_id) is None
+    assert registry.active() == [jobs[3]]
 
 
 def test_forgets_history_but_no_job_that_lives() -> None:
-    ledger = Ledger()
-    ended, living = ledger.claim(ALICE, None), ledger.claim(ALICE, None)
-    ledger.end(ended, None)
-    ledger.forget_history([ended.prompt_id, living.prompt_id, "unknown"])
-    assert ledger.job(ended.prompt_id) is None
-    assert ledger.job(living.prompt_id) is living
+    registry = JobRegistry()
+    ended, living = registry.claim(ALICE, None), registry.claim(ALICE, None)
+    registry.end(ended, None)
+    registry.forget_history([ended.prompt_id, living.prompt_id, "unknown"])
+    assert registry.job(ended.prompt_id) is None
+    assert registry.job(living.prompt_id) is living
 
 
 def test_knows_temp_files_by_tenant() -> None:
-    ledger = Ledger(stopped_clock)
-    job = ledger.claim(ALICE, ID)
-    ledger.add_temp_files(ID, ["a.png"])
-    ledger.add_temp_files(ID, ["sub/b.png"])
-    assert ledger.of(ALICE).has_temp_file("a.png")
-    assert ledger.of(ALICE).has_temp_file("sub/b.png")
-    assert not ledger.of(ALICE).has_temp_file("b.png")
-    assert not ledger.of(MALLORY).has_temp_file("a.png")
-    assert ledger.old_temp_files(ALICE, -1.0) == {}
-    ledger.end(job, None)
-    assert ledger.old_temp_files(ALICE, 0.0) == {}
-    assert ledger.old_temp_files(ALICE, -1.0).keys() == job.temp_files
+    registry = JobRegistry(stopped_clock)
+    job = registry.claim(ALICE, ID)
+    registry.add_temp_files(ID, ["a.png"])
+    registry.add_temp_files(ID, ["sub/b.png"])
+    assert registry.of(ALICE).has_temp_file("a.png")
+    assert registry.of(ALICE).has_temp_file("sub/b.png")
+    assert not registry.of(ALICE).has_temp_file("b.png")
+    assert not registry.of(MALLORY).has_temp_file("a.png")
+    assert registry.old_temp_files(ALICE, -1.0) == {}
+    registry.end(job, None)
+    assert registry.old_temp_files(ALICE, 0.0) == {}
+    assert registry.old_temp_files(ALICE, -1.0).keys() == job.temp_files
 
 
 def message(kind: str, at_s: float, **more: Any) -> list[Any]:

@@ -9,12 +9,21 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClaimedJob, ClaimJob, ClientReply, Dialogue, Opaque, ReleaseJob, UpstreamCall, UpstreamReply
+from policy.call import (
+    ClaimedJob,
+    ClaimJob,
+    ClientReply,
+    Opaque,
+    ReleaseJob,
+    RuleGenerator,
+    UpstreamCall,
+    UpstreamReply,
+)
 from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
 from proxy.http.errors import LimitExceeded, UpstreamTimeout, UpstreamUnavailable
-from proxy.http.request_record import Exchange
-from proxy.jobs.rule_runner import Conversation
+from proxy.http.request_record import RequestRecord
+from proxy.jobs.rule_runner import RuleRunner
 
 ALICE = Principal("a", TenantId("alice"))
 CLAIM = ClaimJob("wish", "hash")
@@ -41,7 +50,7 @@ class Upstream:
         return UpstreamReply(200, call.target)
 
 
-class Desk:
+class JobAdmission:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.said: list[tuple[str, str]] = []
@@ -59,79 +68,79 @@ class Desk:
         self.said.append(("released", prompt_id))
 
 
-def conversation(upstream: Upstream, desk: Desk) -> Conversation:
-    exchange = Exchange("GET", "id", "127.0.0.1")
-    return Conversation(upstream, desk, ALICE, exchange, 7.0)  # type: ignore[arg-type]
+def conversation(upstream: Upstream, admission: JobAdmission) -> RuleRunner:
+    record = RequestRecord("GET", "id", "127.0.0.1")
+    return RuleRunner(upstream, admission, ALICE, record, 7.0)  # type: ignore[arg-type]
 
 
 async def test_answers_are_sent_into_the_dialogue() -> None:
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         first = yield call("one")
         both = yield (call("two"), call("three"))
         return ClientReply(200, [first.value, *(reply.value for reply in both)])
 
-    upstream, desk = Upstream(), Desk()
-    talking = conversation(upstream, desk)
-    reply = await talking.hold(talk())
+    upstream, admission = Upstream(), JobAdmission()
+    talking = conversation(upstream, admission)
+    reply = await talking.run(runner())
     assert reply.body == ["/one", "/two", "/three"]
     assert upstream.limits == {7.0}
-    assert desk.said == []
-    assert talking._exchange.upstream_s > 0
+    assert admission.said == []
+    assert talking._record.upstream_s > 0
 
 
 async def test_a_claimed_job_that_came_to_be_is_submitted() -> None:
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         job = yield CLAIM
         assert job == ClaimedJob("job", 1.0)
         yield call("prompt")
         return ClientReply(200)
 
-    desk = Desk()
-    await conversation(Upstream(), desk).hold(talk())
-    assert desk.said == [("claimed", "alice"), ("submitted", "job")]
+    admission = JobAdmission()
+    await conversation(Upstream(), admission).run(runner())
+    assert admission.said == [("claimed", "alice"), ("submitted", "job")]
 
 
 async def test_a_job_that_comfyui_refused_is_released_once() -> None:
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         job = yield CLAIM
         yield ReleaseJob(job.prompt_id)
         return ClientReply(400)
 
-    desk = Desk()
-    reply = await conversation(Upstream(), desk).hold(talk())
+    admission = JobAdmission()
+    reply = await conversation(Upstream(), admission).run(runner())
     assert reply.status == 400
-    assert desk.said == [("claimed", "alice"), ("released", "job")]
+    assert admission.said == [("claimed", "alice"), ("released", "job")]
 
 
 @pytest.mark.parametrize("error", [UpstreamUnavailable(), UpstreamTimeout(), LookupError("a bug")])
 async def test_a_claimed_job_is_released_whatever_went_wrong(error: Exception) -> None:
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         yield CLAIM
         yield call("prompt")
         raise AssertionError("not reached")
 
-    desk = Desk()
+    admission = JobAdmission()
     with pytest.raises(type(error)) as caught:
-        await conversation(Upstream(prompt=error), desk).hold(talk())
+        await conversation(Upstream(prompt=error), admission).run(runner())
     assert caught.value is error
-    assert desk.said[-1] == ("released", "job")
+    assert admission.said[-1] == ("released", "job")
 
 
 async def test_a_violation_after_the_claim_releases_too() -> None:
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         yield CLAIM
         raise Violation(Reason.POLICY_VIOLATION, "no")
 
-    desk = Desk()
+    admission = JobAdmission()
     with pytest.raises(Violation):
-        await conversation(Upstream(), desk).hold(talk())
-    assert desk.said[-1] == ("released", "job")
+        await conversation(Upstream(), admission).run(runner())
+    assert admission.said[-1] == ("released", "job")
 
 
 async def test_cancelling_releases_and_ends_the_dialogue() -> None:
     ended: list[str] = []
 
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         try:
             yield CLAIM
             yield call("never")
@@ -145,29 +154,29 @@ async def test_cancelling_releases_and_ends_the_dialogue() -> None:
             await asyncio.get_running_loop().create_future()
             raise AssertionError("not reached")
 
-    waiting, desk = asyncio.Event(), Desk()
-    holding = asyncio.ensure_future(conversation(Silent(), desk).hold(talk()))
+    waiting, admission = asyncio.Event(), JobAdmission()
+    holding = asyncio.ensure_future(conversation(Silent(), admission).run(runner()))
     await waiting.wait()
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holding
-    assert desk.said[-1] == ("released", "job")
+    assert admission.said[-1] == ("released", "job")
     assert ended == ["closed"]
 
 
 async def test_no_slot_means_no_job() -> None:
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         yield CLAIM
         raise AssertionError("not reached")
 
-    desk = Desk(LimitExceeded("full", limit="1", retry_after_s=1))
+    admission = JobAdmission(LimitExceeded("full", limit="1", retry_after_s=1))
     with pytest.raises(LimitExceeded):
-        await conversation(Upstream(), desk).hold(talk())
-    assert desk.said == []
+        await conversation(Upstream(), admission).run(runner())
+    assert admission.said == []
 
 
 async def test_a_dialogue_may_recover() -> None:
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         try:
             yield call("down")
         except UpstreamUnavailable:
@@ -175,20 +184,20 @@ async def test_a_dialogue_may_recover() -> None:
             return ClientReply(200, reply.value)
         raise AssertionError("not reached")
 
-    reply = await conversation(Upstream(down=UpstreamUnavailable()), Desk()).hold(talk())
+    reply = await conversation(Upstream(down=UpstreamUnavailable()), JobAdmission()).run(runner())
     assert reply.body == "/other"
 
 
 async def test_of_several_calls_the_first_failure_is_raised_as_itself() -> None:
     """Not as a group, which no refusal is known for: the client would get 500 where 502 is the truth."""
 
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         yield (call("fine"), call("down"))
         raise AssertionError("not reached")
 
     error = UpstreamUnavailable()
     with pytest.raises(UpstreamUnavailable) as caught:
-        await conversation(Upstream(down=error), Desk()).hold(talk())
+        await conversation(Upstream(down=error), JobAdmission()).run(runner())
     assert caught.value is error
 
 
@@ -201,10 +210,10 @@ async def test_waits_for_its_turn() -> None:
         yield
         order.append("ends")
 
-    def talk() -> Dialogue:
+    def runner() -> RuleGenerator:
         order.append("talks")
         yield call("one")
         return ClientReply(200)
 
-    await conversation(Upstream(), Desk()).hold_in(turn(), talk())
+    await conversation(Upstream(), JobAdmission()).run_exclusively(turn(), runner())
     assert order == ["begins", "talks", "ends"]

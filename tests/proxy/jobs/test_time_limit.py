@@ -9,7 +9,7 @@ import pytest
 
 from policy.principal import TenantId
 from proxy.http.errors import UpstreamTimeout
-from proxy.jobs.registry import Ledger
+from proxy.jobs.registry import JobRegistry
 from proxy.jobs.time_limit import ASK_AGAIN_S, JobTimes
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -22,10 +22,10 @@ class Times:
         self.now_s = 1000.0
         self.stopped: list[str] = []
         self.error: Exception | None = None
-        self.ledger = Ledger(lambda: self.now_s)
+        self.registry = JobRegistry(lambda: self.now_s)
         upstream: Any = self
         limits = {ALICE: 60}
-        self.times = JobTimes(upstream, self.ledger, limits.get, lambda: self.now_s)
+        self.times = JobTimes(upstream, self.registry, limits.get, lambda: self.now_s)
 
     async def ask(self, call: Any, **_: Any) -> None:
         assert call.target == "/interrupt"
@@ -36,10 +36,10 @@ class Times:
 
 async def test_only_what_has_run_too_long_is_stopped() -> None:
     times = Times()
-    running, waiting, unlimited, over = (times.ledger.claim(tenant, None) for tenant in (ALICE, ALICE, BOB, ALICE))
+    running, waiting, unlimited, over = (times.registry.claim(tenant, None) for tenant in (ALICE, ALICE, BOB, ALICE))
     for job in (running, unlimited, over):
-        times.ledger.start(job)
-    times.ledger.mark_over(over.prompt_id)
+        times.registry.start(job)
+    times.registry.mark_over(over.prompt_id)
     times.now_s += 59
     await times.times.look()
     assert times.stopped == []
@@ -47,15 +47,15 @@ async def test_only_what_has_run_too_long_is_stopped() -> None:
     await times.times.look()
     await times.times.look()
     assert times.stopped == [running.prompt_id]
-    assert [times.ledger.of(ALICE).stopped_after_s(job.prompt_id) for job in (running, waiting)] == [60, None]
-    assert times.ledger.of(BOB).stopped_after_s(running.prompt_id) is None
+    assert [times.registry.of(ALICE).stopped_after_s(job.prompt_id) for job in (running, waiting)] == [60, None]
+    assert times.registry.of(BOB).stopped_after_s(running.prompt_id) is None
 
 
 async def test_a_job_that_does_not_stop_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     times = Times()
     times.error = UpstreamTimeout()
-    job = times.ledger.claim(ALICE, None)
-    times.ledger.start(job)
+    job = times.registry.claim(ALICE, None)
+    times.registry.start(job)
     times.now_s += 60
     for _ in range(3):
         await times.times.look()

@@ -14,13 +14,13 @@ from policy.principal import TenantId
 from policy.routes import Budget
 from proxy.config.limits import LoginLimitSettings
 from proxy.http.errors import LimitExceeded
-from proxy.limits.concurrency import Slots
-from proxy.limits.failed_logins import Logins
-from proxy.limits.gpu_budget import Budgets
+from proxy.limits.concurrency import ConcurrencyLimits
+from proxy.limits.failed_logins import FailedLogins
+from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_scripts import TOTALS, Call
 from proxy.limits.redis_store import SharedStore, StoreUnavailable
-from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, caller
+from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, context
 
 ALICE = TenantId("alice")
 
@@ -34,9 +34,9 @@ class Gate:
         self.store = SharedStore(redis.url, timeout_s=PATIENCE_S, on_change=self.changed, sleep=self.sleep)
         allowed = allotment(limits)
         self.limiter = Limiter(allowed, self.store)
-        self.slots = Slots(allowed, self.store, sleep=self.sleep_for_ever)
-        self.logins = Logins(LoginLimitSettings(failures="5/hour", delay=1.0, max_delay=64.0), self.store)
-        self.budgets = Budgets(allowed, folder / f"{name}.sqlite3", self.store)
+        self.slots = ConcurrencyLimits(allowed, self.store, sleep=self.sleep_for_ever)
+        self.logins = FailedLogins(LoginLimitSettings(failures="5/hour", delay=1.0, max_delay=64.0), self.store)
+        self.budgets = GpuBudgets(allowed, folder / f"{name}.sqlite3", self.store)
 
     def changed(self, is_up: bool) -> None:
         (self.is_back if is_up else self.is_gone).set()
@@ -60,7 +60,7 @@ class Gate:
         await self.budgets.stop()
 
     async def prompts(self, attempts: int) -> int:
-        return await passed(attempts, lambda index: self.limiter.acquire(caller(), Budget.SUBMIT))
+        return await passed(attempts, lambda index: self.limiter.acquire(context(), Budget.SUBMIT))
 
     async def jobs(self, attempts: int, prefix: str) -> list[str]:
         ids = [f"{prefix}{index}" for index in range(attempts)]

@@ -16,8 +16,8 @@ import pytest
 from policy.principal import TenantId
 from proxy.config.limits import LimitsSettings
 from proxy.http.errors import LimitExceeded
-from proxy.limits.effective_limits import Allotment
-from proxy.limits.gpu_budget import Budgets
+from proxy.limits.effective_limits import EffectiveLimits
+from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.gpu_usage_db import UsageFile
 from tests.proxy.conftest import Clock, allotment
 
@@ -26,8 +26,8 @@ NOON_S = 20_000 * 86_400 + 43_200.0
 
 
 @asynccontextmanager
-async def budgets_of(limits: Allotment, file: Path, clock: Clock) -> AsyncIterator[Budgets]:
-    budgets = Budgets(limits, file, clock=clock)
+async def budgets_of(limits: EffectiveLimits, file: Path, clock: Clock) -> AsyncIterator[GpuBudgets]:
+    budgets = GpuBudgets(limits, file, clock=clock)
     await budgets.start()
     try:
         yield budgets
@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "state" / "usage.sqlite3"
 
 
-async def is_refused(budgets: Budgets, tenant: TenantId, queued_s: float = 0.0) -> bool:
+async def is_refused(budgets: GpuBudgets, tenant: TenantId, queued_s: float = 0.0) -> bool:
     try:
         await budgets.check(tenant, queued_s)
     except LimitExceeded:
@@ -181,7 +181,7 @@ async def test_a_damaged_file_is_not_taken_for_an_unspent_budget(file: Path, noo
     file.parent.mkdir()
     file.write_bytes(b"this is no database" * 1000)
     with pytest.raises(sqlite3.DatabaseError):
-        await Budgets(allotment({}), file, clock=noon).start()
+        await GpuBudgets(allotment({}), file, clock=noon).start()
 
 
 async def test_old_rows_are_forgotten(file: Path, noon: Clock) -> None:
@@ -206,7 +206,7 @@ async def test_past_windows_leave_memory(file: Path, noon: Clock) -> None:
 
 
 async def test_a_budget_that_was_never_started_can_be_stopped(file: Path, noon: Clock) -> None:
-    await Budgets(allotment({"gpu_seconds": "100/day"}), file, clock=noon).stop()
+    await GpuBudgets(allotment({"gpu_seconds": "100/day"}), file, clock=noon).stop()
     assert not file.exists()
 
 

@@ -16,7 +16,7 @@ from proxy.config import Config
 from proxy.config.reader import check_config
 from proxy.http.errors import LimitExceeded
 from proxy.limits.limits import USAGE_FILE, Limits
-from tests.proxy.conftest import PATIENCE_S, RedisServer, caller
+from tests.proxy.conftest import PATIENCE_S, RedisServer, context
 
 ALICE = TenantId("alice")
 
@@ -41,24 +41,24 @@ async def test_everything_is_built_from_the_configuration(tmp_path: Path) -> Non
         assert limits.store is None
         assert limits.allotment.weights() == {"alice": 3.0, "bob": 1.0}
         for _ in range(2):
-            await limits.acquire(caller(), Budget.READ)
+            await limits.acquire(context(), Budget.READ)
         with pytest.raises(LimitExceeded, match="2 requests per minute of the key"):
-            await limits.acquire(caller(), Budget.READ)
-        await limits.spend_bytes(caller(), 10**9)
+            await limits.acquire(context(), Budget.READ)
+        await limits.spend_bytes(context(), 10**9)
         await limits.slots.claim_job(ALICE, "job")
         await limits.budgets.add(ALICE, "job", 20.0)
-        views = {view.name: (view.size, view.remaining, view.total) for view in await limits.remaining(caller())}
+        views = {view.name: (view.size, view.remaining, view.total) for view in await limits.remaining(context())}
         expected = {
             "requests-per-minute": ("5/minute", 3, 5),
             "key-requests-per-minute": ("2/minute", 0, 2),
             "queued-jobs": ("10", 9, 10),
         }
         assert {name: views[name] for name in expected} == expected
-        gpu = await limits.gpu_budget(caller())
+        gpu = await limits.gpu_budget(context())
         assert gpu is not None
         assert gpu.size == "50/hour"
         assert gpu.remaining == 30.0
-        assert await limits.gpu_budget(caller("bob")) is None
+        assert await limits.gpu_budget(context("bob")) is None
     finally:
         await limits.stop()
     assert (tmp_path / "state" / USAGE_FILE).exists()
@@ -73,7 +73,7 @@ async def test_a_failed_login_waits(tmp_path: Path) -> None:
 
 async def test_a_reload_reaches_every_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     limits = Limits(config(tmp_path, {"logins": {"failures": "9/minute", "delay": 0}}))
-    await limits.acquire(caller(), Budget.READ)
+    await limits.acquire(context(), Budget.READ)
     limits.apply(
         config(
             tmp_path,
@@ -86,7 +86,7 @@ async def test_a_reload_reaches_every_part(tmp_path: Path, caplog: pytest.LogCap
         )
     )
     with pytest.raises(LimitExceeded, match="1 requests per minute of the tenant"):
-        await limits.acquire(caller(), Budget.READ)
+        await limits.acquire(context(), Budget.READ)
     with pytest.raises(LimitExceeded):
         await limits.slots.claim_job(ALICE, "job")
     with pytest.raises(LimitExceeded):
@@ -108,13 +108,13 @@ async def test_the_url_of_redis_may_come_from_a_file(tmp_path: Path, redis: Redi
         assert limits.store is not None
         assert limits.store.is_up
         assert limits.store.address == f"127.0.0.1:{redis.port}"
-        await limits.acquire(caller(), Budget.READ)
+        await limits.acquire(context(), Budget.READ)
         limits.apply(read)
         await redis.kill()
-        await limits.acquire(caller(), Budget.READ)
+        await limits.acquire(context(), Budget.READ)
         async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(LimitExceeded):
-                await limits.acquire(caller(), Budget.READ)
+                await limits.acquire(context(), Budget.READ)
     finally:
         await limits.stop()
     assert states == [True, False]

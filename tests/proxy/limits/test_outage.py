@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 
 from policy.principal import TenantId
 from proxy.http.errors import LimitExceeded
-from proxy.limits.concurrency import Slots
+from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.redis_store import SharedStore
-from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, caller
+from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, context
 from tests.proxy.limits.gates import ALICE, Gate, die, gates, revive
 
 
@@ -33,7 +33,7 @@ async def test_the_death_of_redis_opens_nothing(redis: RedisServer, tmp_path: Pa
         await one.budgets.add(ALICE, "job", 100.0)
         with pytest.raises(LimitExceeded):
             await two.budgets.check(ALICE)
-        await one.slots.claim_socket(caller())
+        await one.slots.claim_socket(context())
         for _ in range(3):
             await one.logins.delay_or_refuse("203.0.113.9")
 
@@ -46,9 +46,9 @@ async def test_the_death_of_redis_opens_nothing(redis: RedisServer, tmp_path: Pa
                 await gate.budgets.check(ALICE)
         await one.budgets.add(TenantId("bob"), "bobs", 100.0)
         assert await one.logins.delay_or_refuse("203.0.113.9") == 8.0
-        await one.slots.claim_socket(caller())
+        await one.slots.claim_socket(context())
         with pytest.raises(LimitExceeded):
-            await one.slots.claim_socket(caller())
+            await one.slots.claim_socket(context())
         one.slots.free_job(held[0])
 
         # It comes back with nothing, and is told.
@@ -60,7 +60,7 @@ async def test_the_death_of_redis_opens_nothing(redis: RedisServer, tmp_path: Pa
         assert await one.logins.delay_or_refuse("203.0.113.9") == 16.0
         assert len(await two.jobs(10, "after-")) == 1
         with pytest.raises(LimitExceeded):
-            await two.slots.claim_socket(caller())
+            await two.slots.claim_socket(context())
         # A gate that knows nothing of its own learns all of it from Redis.
         async with gates(redis, tmp_path / "new", 1, **limits) as (new,):
             assert await new.prompts(1) == 0
@@ -73,7 +73,7 @@ async def test_a_slot_freed_while_redis_was_gone_is_free_afterwards(redis: Redis
     """Redis hangs and comes back with all it had."""
     gate = Gate(redis, tmp_path, "gate", {"queued_jobs": 2})
     gate.store = SharedStore(redis.url, timeout_s=0.25, on_change=gate.changed, sleep=gate.sleep)
-    slots = Slots(allotment({"queued_jobs": 2}), gate.store, sleep=gate.sleep_for_ever)
+    slots = ConcurrencyLimits(allotment({"queued_jobs": 2}), gate.store, sleep=gate.sleep_for_ever)
     await gate.store.start()
     try:
         await slots.claim_job(ALICE, "freed in line")

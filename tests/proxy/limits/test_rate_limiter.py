@@ -10,14 +10,14 @@ from policy.routes import Budget
 from proxy.config.limits import LimitsSettings
 from proxy.http.errors import LimitExceeded, refusal_for
 from proxy.limits.rate_limiter import Limiter, RateExceeded, words_of_time
-from tests.proxy.conftest import Clock, allotment, caller
+from tests.proxy.conftest import Clock, allotment, context
 
 
 async def granted(limiter: Limiter, budget: Budget, attempts: int, **who: str) -> int:
     count = 0
     for _ in range(attempts):
         try:
-            await limiter.acquire(caller(**who), budget)
+            await limiter.acquire(context(**who), budget)
             count += 1
         except LimitExceeded:
             pass
@@ -71,26 +71,26 @@ async def test_prompts_and_uploads_have_counters_of_their_own(clock: Clock) -> N
 async def test_uploaded_bytes_are_spent_as_they_come(clock: Clock) -> None:
     limiter = Limiter(allotment({"upload_bytes": "1000B/hour"}), clock=clock)
     for _ in range(4):
-        await limiter.spend_bytes(caller(), 250)
+        await limiter.spend_bytes(context(), 250)
     with pytest.raises(RateExceeded, match="1000 upload bytes per hour of the tenant is reached"):
-        await limiter.spend_bytes(caller(), 1)
+        await limiter.spend_bytes(context(), 1)
     with pytest.raises(RateExceeded, match="alone is more than"):
-        await limiter.spend_bytes(caller("bob"), 1001)
+        await limiter.spend_bytes(context("bob"), 1001)
     clock.pass_s(7200)
-    await limiter.spend_bytes(caller(), 1000)
+    await limiter.spend_bytes(context(), 1000)
 
 
 async def test_without_a_limit_nothing_is_counted(clock: Clock) -> None:
     limiter = Limiter(allotment({"requests": None, "prompts": None}), clock=clock)
-    assert await limiter.acquire(caller(), Budget.SUBMIT) == []
-    await limiter.spend_bytes(caller(), 10**12)
+    assert await limiter.acquire(context(), Budget.SUBMIT) == []
+    await limiter.spend_bytes(context(), 10**12)
 
 
 async def test_headers_follow_the_draft(clock: Clock) -> None:
     limiter = Limiter(allotment({"requests": "600/minute", "prompts": "30/minute; 500/day"}), clock=clock)
-    await limiter.acquire(caller(), Budget.SUBMIT)
+    await limiter.acquire(context(), Budget.SUBMIT)
     clock.pass_s(10.5)
-    headers = dict(await limiter.acquire(caller(), Budget.SUBMIT))
+    headers = dict(await limiter.acquire(context(), Budget.SUBMIT))
     assert headers == {
         "RateLimit-Policy": '"requests-per-minute";q=600;w=60, "prompts-per-minute";q=30;w=60, "prompts-per-day";q=500;w=86400',
         "RateLimit": '"requests-per-minute";r=598;t=50, "prompts-per-minute";r=28;t=50, "prompts-per-day";r=498;t=86390',
@@ -102,7 +102,7 @@ async def test_a_refusal_says_which_limit_its_size_and_when_to_come_back(clock: 
     assert await granted(limiter, Budget.SUBMIT, 2) == 2
     clock.pass_s(20)
     with pytest.raises(RateExceeded) as caught:
-        await limiter.acquire(caller(), Budget.SUBMIT)
+        await limiter.acquire(context(), Budget.SUBMIT)
     error = caught.value
     # The first moment at which less than two of the two are still seen.
     assert error.message == "The limit of 2 prompts per minute of the tenant is reached. Try again in 41 s."
@@ -114,13 +114,13 @@ async def test_a_refusal_says_which_limit_its_size_and_when_to_come_back(clock: 
     assert refusal.status == 429
     assert dict(refusal.headers)["Retry-After"].isdigit()
     clock.pass_s(error.retry_after_s)
-    await limiter.acquire(caller(), Budget.SUBMIT)
+    await limiter.acquire(context(), Budget.SUBMIT)
 
 
 async def test_a_limit_of_nothing_refuses_everything(clock: Clock) -> None:
     limiter = Limiter(allotment({"uploads": "0/minute"}), clock=clock)
     with pytest.raises(RateExceeded, match="more than the limit of 0 uploads"):
-        await limiter.acquire(caller(), Budget.UPLOAD)
+        await limiter.acquire(context(), Budget.UPLOAD)
 
 
 async def test_a_reload_changes_limits_and_keeps_counts(clock: Clock) -> None:
@@ -134,17 +134,17 @@ async def test_a_reload_changes_limits_and_keeps_counts(clock: Clock) -> None:
     assert await granted(limiter, Budget.READ, 5) == 3
     limits.apply(LimitsSettings.model_validate({"default": {"requests": "3/minute"}}), tenants)
     with pytest.raises(RateExceeded) as caught:
-        await limiter.acquire(caller(), Budget.READ)
+        await limiter.acquire(context(), Budget.READ)
     assert re.search(r"r=0;", dict(caught.value.headers)["RateLimit"])
 
 
 async def test_what_is_left_is_told_without_spending(clock: Clock) -> None:
     quiet = {"uploads": None, "polls": "5/minute", "web_ui_files": None, "previews": None}
     limiter = Limiter(allotment({"requests": "600/minute", "prompts": "30/minute", **quiet}), clock=clock)
-    await limiter.acquire(caller(), Budget.SUBMIT)
-    await limiter.acquire(caller(), Budget.POLL)
-    await limiter.remaining(caller())
-    left = {item.name: (item.size, item.total, item.remaining) for item in await limiter.remaining(caller())}
+    await limiter.acquire(context(), Budget.SUBMIT)
+    await limiter.acquire(context(), Budget.POLL)
+    await limiter.remaining(context())
+    left = {item.name: (item.size, item.total, item.remaining) for item in await limiter.remaining(context())}
     assert left == {
         "requests-per-minute": ("600/minute", 600, 599),
         "prompts-per-minute": ("30/minute", 30, 29),
@@ -164,7 +164,7 @@ async def test_memory_is_bounded_however_many_callers_come(clock: Clock) -> None
     keys = {("alice", f"key-{index}"): "small" for index in range(20_000)}
     limiter = Limiter(allotment({"requests": None}, keys, small={"requests": "2/minute"}), clock=clock, max_windows=100)
     for index in range(20_000):
-        await limiter.acquire(caller(subject=f"key-{index}"), Budget.READ)
+        await limiter.acquire(context(subject=f"key-{index}"), Budget.READ)
     assert len(limiter._windows) == 100
     assert len(limiter._plans) <= 16_384
 

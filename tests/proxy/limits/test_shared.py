@@ -14,11 +14,11 @@ from policy.routes import Budget
 from proxy.config.limits import LimitsSettings
 from proxy.http.errors import LimitExceeded
 from proxy.jobs.registry import Job
-from proxy.limits.concurrency import LEASE_S, Slots
+from proxy.limits.concurrency import LEASE_S, ConcurrencyLimits
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_store import SharedStore
 from proxy.limits.sliding_window import quotas, tightest
-from tests.proxy.conftest import PATIENCE_S, Clock, RedisServer, allotment, caller
+from tests.proxy.conftest import PATIENCE_S, Clock, RedisServer, allotment, context
 from tests.proxy.limits.gates import ALICE, gates, passed
 
 
@@ -31,16 +31,16 @@ async def test_two_gates_hold_one_rate_together(redis: RedisServer, tmp_path: Pa
 
 async def test_a_refusal_by_redis_says_the_same_as_one_by_memory(redis: RedisServer, tmp_path: Path) -> None:
     async with gates(redis, tmp_path, prompts="3/minute") as (one, two):
-        headers = dict(await one.limiter.acquire(caller(), Budget.SUBMIT))
+        headers = dict(await one.limiter.acquire(context(), Budget.SUBMIT))
         assert headers["RateLimit-Policy"].endswith('"prompts-per-minute";q=3;w=60')
         assert '"prompts-per-minute";r=2;' in headers["RateLimit"]
-        headers = dict(await two.limiter.acquire(caller(), Budget.SUBMIT))
+        headers = dict(await two.limiter.acquire(context(), Budget.SUBMIT))
         assert '"prompts-per-minute";r=1;' in headers["RateLimit"]
-        await two.limiter.acquire(caller(), Budget.SUBMIT)
+        await two.limiter.acquire(context(), Budget.SUBMIT)
         with pytest.raises(LimitExceeded, match="3 prompts per minute of the tenant is reached") as caught:
-            await one.limiter.acquire(caller(), Budget.SUBMIT)
+            await one.limiter.acquire(context(), Budget.SUBMIT)
         assert 0 < caught.value.retry_after_s < 61
-        left = {item.name: item.remaining for item in await one.limiter.remaining(caller())}
+        left = {item.name: item.remaining for item in await one.limiter.remaining(context())}
         assert left["prompts-per-minute"] == 0
         assert left["requests-per-minute"] == 597
 
@@ -49,7 +49,7 @@ async def test_the_counters_are_those_of_the_limits_library(redis: RedisServer, 
     """Its own strategy reads what a gate has spent, and the gate what the library spends."""
     async with gates(redis, tmp_path, count=1, requests="10/hour") as (gate,):
         for _ in range(3):
-            await gate.limiter.acquire(caller(), Budget.READ)
+            await gate.limiter.acquire(context(), Budget.READ)
         storage = RedisStorage(f"async+{redis.url}", implementation="redispy", key_prefix="comfygate")
         (quota,), (item,) = quotas("10/hour", "requests", "tenant", "alice"), tightest("10/hour")
         previous, _, current, _ = await storage.get_sliding_window(quota.key, quota.window_s)
@@ -58,9 +58,9 @@ async def test_the_counters_are_those_of_the_limits_library(redis: RedisServer, 
         assert item.amount == 10
         assert await storage.acquire_sliding_window_entry(quota.key, 10, quota.window_s, 6)
         assert library.storage is storage
-        await gate.limiter.acquire(caller(), Budget.READ)
+        await gate.limiter.acquire(context(), Budget.READ)
         with pytest.raises(LimitExceeded):
-            await gate.limiter.acquire(caller(), Budget.READ)
+            await gate.limiter.acquire(context(), Budget.READ)
         assert not await storage.acquire_sliding_window_entry(quota.key, 10, quota.window_s, 1)
         await storage.bridge.get_connection().aclose()  # type: ignore[attr-defined]
 
@@ -68,10 +68,10 @@ async def test_the_counters_are_those_of_the_limits_library(redis: RedisServer, 
 async def test_windows_slide_in_redis_as_in_memory(redis: RedisServer, tmp_path: Path) -> None:
     """The current counter's time to live is set back instead of waiting: half of the next window has gone."""
     async with gates(redis, tmp_path, requests="10/minute") as (one, two), Redis.from_url(redis.url) as other:
-        assert await passed(10, lambda index: one.limiter.acquire(caller(), Budget.READ)) == 10
+        assert await passed(10, lambda index: one.limiter.acquire(context(), Budget.READ)) == 10
         await other.pexpire("comfygate:{requests:tenant:alice:60}", 30_500)
         # A gate that was never refused has no reason not to ask.
-        assert 4 <= await passed(10, lambda index: two.limiter.acquire(caller(), Budget.READ)) <= 5
+        assert 4 <= await passed(10, lambda index: two.limiter.acquire(context(), Budget.READ)) <= 5
         assert 0 < await other.pttl("comfygate:{requests:tenant:alice:60}/-1") <= 30_500
 
 
@@ -110,37 +110,37 @@ async def test_the_claims_of_a_dead_gate_end_with_their_lease(redis: RedisServer
 
 
 async def test_a_living_gate_renews_its_leases(redis: RedisServer) -> None:
-    turns = asyncio.Semaphore(0)
+    exclusive_runs = asyncio.Semaphore(0)
     renewed = asyncio.Semaphore(0)
 
     async def sleep(seconds: float) -> None:
         assert seconds == LEASE_S / 3
         renewed.release()
-        await turns.acquire()
+        await exclusive_runs.acquire()
 
     store = SharedStore(redis.url, timeout_s=PATIENCE_S)
     await store.start()
-    slots = Slots(allotment({}), store, sleep=sleep)
+    slots = ConcurrencyLimits(allotment({}), store, sleep=sleep)
     await slots.start()
     try:
         async with Redis.from_url(redis.url) as other:
             await slots.claim_job(ALICE, "job")
-            slot = await slots.claim_socket(caller())
+            slot = await slots.claim_socket(context())
             await other.zadd("comfygate:jobs:alice", {"job": 1.0})
             await renewed.acquire()
-            turns.release()
+            exclusive_runs.release()
             await renewed.acquire()
             assert (await other.zscore("comfygate:jobs:alice", "job") or 0.0) > 1.0
             assert await other.zcard("comfygate:sockets:alice") == 1
             slot.release()
             with pytest.raises(LimitExceeded):
-                await Slots(allotment({"queued_jobs": 1}), store).claim_job(ALICE, "next")
+                await ConcurrencyLimits(allotment({"queued_jobs": 1}), store).claim_job(ALICE, "next")
             assert await other.zcard("comfygate:sockets:alice") == 0
             await redis.kill()
-            turns.release()
+            exclusive_runs.release()
             await renewed.acquire()
             assert not store.is_up
-            turns.release()
+            exclusive_runs.release()
             await renewed.acquire()
     finally:
         await slots.stop()
@@ -216,7 +216,7 @@ async def test_what_was_full_is_asked_again_after_a_second_and_after_a_reload(
     limiter = Limiter(limits, store, clock=clock)
 
     async def is_granted() -> bool:
-        return await passed(1, lambda index: limiter.acquire(caller(), Budget.SUBMIT)) == 1
+        return await passed(1, lambda index: limiter.acquire(context(), Budget.SUBMIT)) == 1
 
     assert [await is_granted() for _ in range(3)] == [True, True, False]
     async with Redis.from_url(redis.url) as other:

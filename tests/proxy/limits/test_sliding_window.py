@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-from proxy.limits.sliding_window import NEVER_S, Quota, Window, Windows, quotas, tightest
+from proxy.limits.sliding_window import NEVER_S, Quota, SlidingWindows, Window, quotas, tightest
 
 
 def quota(text: str = "10/minute", owner: str = "alice") -> Quota:
@@ -38,19 +38,19 @@ def test_a_counter_is_known_without_its_amount() -> None:
 
 
 def test_exactly_the_amount_fits() -> None:
-    windows = Windows()
+    windows = SlidingWindows()
     assert [windows.spend([quota()], 1, 0.0) for _ in range(12)] == [None] * 10 + [0, 0]
 
 
 def test_all_windows_are_spent_or_none() -> None:
-    windows = Windows()
+    windows = SlidingWindows()
     both = quotas("10/minute; 3/hour", "prompts", "tenant", "alice")
     assert [windows.spend(both, 1, 0.0) for _ in range(5)] == [None, None, None, 1, 1]
     assert windows.read(both[0], 0.0).used == 3
 
 
 def test_the_window_slides() -> None:
-    windows = Windows()
+    windows = SlidingWindows()
     wanted = [quota()]
     windows.spend(wanted, 10, 0.0)
     assert windows.spend(wanted, 1, 59.9) == 0
@@ -85,7 +85,7 @@ def test_the_wait_is_long_enough_and_not_too_long(
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 4)), max_size=60))
 def test_no_fixed_window_ever_holds_more_than_the_amount(steps: list[tuple[float, int]]) -> None:
-    windows = Windows()
+    windows = SlidingWindows()
     now_s, granted = 0.0, []
     for pause_s, cost in steps:
         now_s += pause_s
@@ -100,14 +100,14 @@ async def test_it_counts_like_the_limits_library() -> None:
     """Within one window both are exact, so they must agree call by call."""
     (item,) = tightest("7/hour")
     library = SlidingWindowCounterRateLimiter(MemoryStorage())
-    windows = Windows()
+    windows = SlidingWindows()
     ours = [windows.spend([quota("7/hour")], cost, 0.0) is None for cost in (1, 3, 4, 2, 2, 1)]
     theirs = [await library.hit(item, "alice", cost=cost) for cost in (1, 3, 4, 2, 2, 1)]
     assert ours == theirs
 
 
 def test_the_table_is_bounded_and_the_longest_untouched_counter_goes() -> None:
-    windows = Windows(max_windows=3)
+    windows = SlidingWindows(max_windows=3)
     for owner in ("a", "b", "c"):
         windows.spend([quota(owner=owner)], 1, 0.0)
     windows.read(quota(owner="a"), 0.0)
@@ -118,7 +118,7 @@ def test_the_table_is_bounded_and_the_longest_untouched_counter_goes() -> None:
 
 
 def test_only_counters_that_count_are_live() -> None:
-    windows = Windows()
+    windows = SlidingWindows()
     windows.spend([quota(owner="old")], 1, 0.0)
     windows.spend([quota(owner="new")], 1, 100.0)
     windows.read(quota(owner="empty"), 100.0)

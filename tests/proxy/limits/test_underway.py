@@ -10,7 +10,7 @@ from policy.principal import TenantId
 from proxy.config.limits import LimitSettings, LimitsSettings
 from proxy.http.errors import LimitExceeded
 from proxy.limits import underway
-from proxy.limits.effective_limits import Allotment
+from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.underway import WAITING_PER_PLACE, UnderWay
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -18,7 +18,7 @@ ALICE, BOB = TenantId("alice"), TenantId("bob")
 
 def under_way(limit: int | None) -> UnderWay:
     named = {"default": LimitSettings(concurrent_requests=limit)}
-    return UnderWay(Allotment(LimitsSettings(named=named), {"alice": "default", "bob": "default"}))
+    return UnderWay(EffectiveLimits(LimitsSettings(named=named), {"alice": "default", "bob": "default"}))
 
 
 async def settled() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from policy.principal import Principal, TenantId
 from proxy.config.server import LogSettings
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.observability.access_log import Recorder, RequestLog, request_log, set_up_logging
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
@@ -29,9 +29,9 @@ def _restored_logger() -> Iterator[None]:
     logger.handlers[:], logger.level, logger.propagate = before
 
 
-def exchange(**more: Any) -> Exchange:
+def record(**more: Any) -> RequestRecord:
     fields = {"route": "GET /queue", "status": 200, **more}
-    return Exchange("GET", "abc", "192.0.2.1", **fields)
+    return RequestRecord("GET", "abc", "192.0.2.1", **fields)
 
 
 def lines(stream: io.BytesIO) -> list[Any]:
@@ -41,8 +41,8 @@ def lines(stream: io.BytesIO) -> list[Any]:
 def test_a_line_of_json_per_exchange() -> None:
     stream = io.BytesIO()
     log = RequestLog(stream, "json")
-    log.write(exchange(principal=ALICE, received_bytes=3, sent_bytes=4, upstream_s=0.002))
-    log.write(exchange(status=401, reason="key-unknown", cf_ray="230b030023ae2822-SJC"))
+    log.write(record(principal=ALICE, received_bytes=3, sent_bytes=4, upstream_s=0.002))
+    log.write(record(status=401, reason="key-unknown", cf_ray="230b030023ae2822-SJC"))
     good, bad = lines(stream)
     assert good.pop("gate_ms") >= 0
     assert good.pop("time").endswith("Z")
@@ -65,7 +65,7 @@ def test_a_line_of_json_per_exchange() -> None:
 @pytest.mark.parametrize(("status", "colour"), [(200, "32"), (404, "33"), (502, "31")])
 def test_a_line_for_a_terminal(status: int, colour: str) -> None:
     stream = io.BytesIO()
-    RequestLog(stream, "text").write(exchange(status=status, principal=ALICE, reason="why"))
+    RequestLog(stream, "text").write(record(status=status, principal=ALICE, reason="why"))
     line = stream.getvalue().decode()
     assert f"\x1b[{colour}m{status}\x1b[0m GET /queue alice/7f3a9c21 " in line
     assert line.endswith("ms why [abc]\n")
@@ -73,7 +73,7 @@ def test_a_line_for_a_terminal(status: int, colour: str) -> None:
 
 def test_a_caller_who_is_nobody_is_a_dash() -> None:
     stream = io.BytesIO()
-    RequestLog(stream, "text").write(exchange())
+    RequestLog(stream, "text").write(record())
     assert " GET /queue - " in stream.getvalue().decode()
 
 
@@ -86,12 +86,12 @@ def test_a_log_that_cannot_be_written_takes_nothing_down() -> None:
     closed = io.BytesIO()
     closed.close()
     for stream in (closed, Full()):
-        RequestLog(stream, "json").write(exchange())
+        RequestLog(stream, "json").write(record())
 
 
 def test_each_exchange_is_counted_and_logged() -> None:
     stream, metrics = io.BytesIO(), Metrics()
-    Recorder(metrics, RequestLog(stream, "json"), AuditTrail(None, 0, 0)).record(exchange(principal=ALICE))
+    Recorder(metrics, RequestLog(stream, "json"), AuditTrail(None, 0, 0)).record(record(principal=ALICE))
     assert len(lines(stream)) == 1
     assert (
         b'comfygate_requests_total{method="GET",route="GET /queue",status="200",tenant="alice"} 1.0' in metrics.render()
@@ -111,7 +111,7 @@ def test_style_follows_the_terminal(
 
     stream = Stream(io.BytesIO())
     monkeypatch.setattr(sys, "stderr", stream)
-    request_log(style).write(exchange())
+    request_log(style).write(record())
     set_up_logging(LogSettings(format=style))
     logging.getLogger("comfygate").info("hello %s", "there")
     stream.flush()

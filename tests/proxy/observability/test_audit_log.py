@@ -16,7 +16,7 @@ import pytest
 
 from policy.principal import Principal, TenantId
 from policy.violation import Reason
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.jobs.registry import Job, Outcome
 from proxy.observability.audit_log import MAX_OF_NOBODY, AuditTrail, cut_off, is_since, read_trail
 
@@ -80,13 +80,13 @@ def test_each_line_is_one_write(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_nothing_is_written_where_no_trail_is_kept_or_open(file: Path) -> None:
     with open_trail(None) as none:
         none.write("config")
-        none.exchange(exchange("GET /queue"))
+        none.record(record("GET /queue"))
     closed = AuditTrail(file, 100, 1)
     closed.write("config")
     with open_trail(file) as trail:
         trail.write("config")
     trail.write("config")
-    trail.exchange(exchange("POST /prompt"))
+    trail.record(record("POST /prompt"))
     trail.close()
     assert len(entries(file)) == 1
 
@@ -222,8 +222,8 @@ def test_the_cut_off_is_in_the_past() -> None:
     assert cut_off(3600.0) == pytest.approx(cut_off(0.0) - 3600.0, abs=60.0)
 
 
-def exchange(route: str, status: int = 200, reason: str = "", **more: Any) -> Exchange:
-    return Exchange("POST", "abc", "192.0.2.1", route=route, status=status, reason=reason, **more)
+def record(route: str, status: int = 200, reason: str = "", **more: Any) -> RequestRecord:
+    return RequestRecord("POST", "abc", "192.0.2.1", route=route, status=status, reason=reason, **more)
 
 
 REFUSED_ROUTES = (
@@ -242,10 +242,10 @@ REFUSED_ROUTES = (
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
-        (exchange("POST /prompt"), {"event": "submission", "decision": "accepted", "status": 200}),
-        (exchange("POST /prompt", 400), {"event": "submission", "decision": "refused", "status": 400}),
+        (record("POST /prompt"), {"event": "submission", "decision": "accepted", "status": 200}),
+        (record("POST /prompt", 400), {"event": "submission", "decision": "refused", "status": 400}),
         (
-            exchange("POST /prompt", 400, "class-refused", notes={"by": "gate", "violations": []}),
+            record("POST /prompt", 400, "class-refused", notes={"by": "gate", "violations": []}),
             {
                 "event": "submission",
                 "decision": "refused",
@@ -255,16 +255,16 @@ REFUSED_ROUTES = (
                 "violations": [],
             },
         ),
-        (exchange("POST /prompt", 499, "client-gone"), {"event": "submission", "decision": "refused", "status": 499,
+        (record("POST /prompt", 499, "client-gone"), {"event": "submission", "decision": "refused", "status": 499,
                                                         "reason": "client-gone"}),
-        (exchange("POST /gate/login", 303, notes={"login": "good"}), {"event": "login", "login": "good", "status": 303}),
-        *((exchange("GET /x", 403, reason), {"event": "refused", "status": 403, "reason": reason})
+        (record("POST /gate/login", 303, notes={"login": "good"}), {"event": "login", "login": "good", "status": 303}),
+        *((record("GET /x", 403, reason), {"event": "refused", "status": 403, "reason": reason})
           for reason in REFUSED_ROUTES),
     ],
 )  # fmt: skip
-def test_what_of_an_exchange_belongs_in_the_trail(file: Path, seen: Exchange, expected: dict[str, Any]) -> None:
+def test_what_of_an_exchange_belongs_in_the_trail(file: Path, seen: RequestRecord, expected: dict[str, Any]) -> None:
     with open_trail(file) as trail:
-        trail.exchange(seen)
+        trail.record(seen)
     (entry,) = entries(file)
     assert entry.pop("time")
     assert entry == {
@@ -278,11 +278,11 @@ def test_what_of_an_exchange_belongs_in_the_trail(file: Path, seen: Exchange, ex
 
 
 @pytest.mark.parametrize(
-    "seen", [exchange("GET /queue"), exchange("GET /queue", 429, "rate-exceeded"), exchange("GET /queue", 502)]
+    "seen", [record("GET /queue"), record("GET /queue", 429, "rate-exceeded"), record("GET /queue", 502)]
 )
-def test_what_of_an_exchange_does_not(file: Path, seen: Exchange) -> None:
+def test_what_of_an_exchange_does_not(file: Path, seen: RequestRecord) -> None:
     with open_trail(file) as trail:
-        trail.exchange(seen)
+        trail.record(seen)
     assert file.read_bytes() == b""
 
 
@@ -292,18 +292,18 @@ def test_a_stranger_cannot_fill_the_trail(file: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("proxy.observability.audit_log.time.monotonic", lambda: now)
     with open_trail(file) as trail:
         for _ in range(MAX_OF_NOBODY + 50):
-            trail.exchange(exchange("POST /prompt", 401, "credential-missing"))
+            trail.record(record("POST /prompt", 401, "credential-missing"))
         assert len(entries(file)) == MAX_OF_NOBODY
-        trail.exchange(exchange("POST /prompt", principal=Principal("7f3a9c21", ALICE)))
+        trail.record(record("POST /prompt", principal=Principal("7f3a9c21", ALICE)))
         assert entries(file)[-1]["tenant"] == "alice"
         now = 660.0
-        trail.exchange(exchange("POST /prompt", 401, "credential-missing"))
+        trail.record(record("POST /prompt", 401, "credential-missing"))
     assert len(entries(file)) == MAX_OF_NOBODY + 2
 
 
 def test_who_it_was(file: Path) -> None:
     with open_trail(file) as trail:
-        trail.exchange(exchange("POST /prompt", principal=Principal("7f3a9c21", ALICE)))
+        trail.record(record("POST /prompt", principal=Principal("7f3a9c21", ALICE)))
     assert {"tenant": "alice", "subject": "7f3a9c21"}.items() <= entries(file)[0].items()
 
 

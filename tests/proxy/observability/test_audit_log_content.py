@@ -46,8 +46,8 @@ async def test_an_accepted_submission_and_its_end(gate: Running) -> None:
             assert message.type is aiohttp.WSMsgType.TEXT, message
             if message.json()["type"] == "execution_success":
                 break
-    while gate.gate.services.ledger.active():
-        await gate.gate.services.observer.sync()
+    while gate.gate.dependencies.registry.active():
+        await gate.gate.dependencies.queue_watcher.sync()
     (submission,) = entries(gate, "submission")
     assert {
         "decision": "accepted",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from policy.principal import Principal, TenantId
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.observability.metrics import Metrics
 
 ALICE = Principal("a", TenantId("alice"))
 
 
-def exchange(**more: Any) -> Exchange:
-    return Exchange("GET", "id", "192.0.2.1", **{"route": "GET /queue", "status": 200, **more})
+def record(**more: Any) -> RequestRecord:
+    return RequestRecord("GET", "id", "192.0.2.1", **{"route": "GET /queue", "status": 200, **more})
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -22,8 +22,8 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 def test_counts_by_route_method_status_and_tenant() -> None:
     metrics = Metrics()
     for _ in range(2):
-        metrics.count(exchange(principal=ALICE, upstream_s=0.5))
-    metrics.count(exchange(status=401, reason="key-unknown"))
+        metrics.count(record(principal=ALICE, upstream_s=0.5))
+    metrics.count(record(status=401, reason="key-unknown"))
     labels = {"route": "GET /queue", "method": "GET"}
     assert value(metrics, "comfygate_requests_total", status="200", tenant="alice", **labels) == 2
     assert value(metrics, "comfygate_requests_total", status="401", tenant="-", **labels) == 1
@@ -35,13 +35,13 @@ def test_counts_by_route_method_status_and_tenant() -> None:
 
 def test_time_in_the_gate_is_never_negative() -> None:
     metrics = Metrics()
-    metrics.count(exchange(upstream_s=1e6))
+    metrics.count(record(upstream_s=1e6))
     assert value(metrics, "comfygate_gate_seconds_sum", route="GET /queue") == 0
 
 
 def test_two_gates_do_not_share_counters() -> None:
     one, other = Metrics(), Metrics()
-    one.count(exchange())
+    one.count(record())
     assert b"comfygate_requests_total{" in one.render()
     assert b"comfygate_requests_total{" not in other.render()
 

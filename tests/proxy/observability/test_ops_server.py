@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.jobs import queue_watcher
-from proxy.jobs.queue_watcher import Observer
+from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.observability.metrics import Metrics
 from proxy.observability.ops_server import Ops
 from tests.harness import Running
@@ -40,10 +40,10 @@ async def test_what_is_not_ready_says_what_to_do(
     is_stuck: bool,
     status: str,
 ) -> None:
-    await gate.gate.services.observer.stop()
+    await gate.gate.dependencies.queue_watcher.stop()
     gate.gate._ops.is_draining = is_draining
-    gate.gate.services.observer.is_connected = is_connected
-    monkeypatch.setattr(Observer, "is_worker_stuck", is_stuck)
+    gate.gate.dependencies.queue_watcher.is_connected = is_connected
+    monkeypatch.setattr(QueueWatcher, "is_worker_stuck", is_stuck)
     code, body = await ask(gate, "/readyz")
     assert (code, body["status"]) == (503, status)
     assert body["what_to_do"].endswith(".")
@@ -72,4 +72,4 @@ async def test_nothing_else(gate: Running, method: str, path: str, status: int) 
 
 
 async def test_there_need_be_no_gauges_to_refresh(gate: Running) -> None:
-    Ops(Metrics(), gate.gate.services.observer).refresh()
+    Ops(Metrics(), gate.gate.dependencies.queue_watcher).refresh()

@@ -13,7 +13,7 @@ from policy.violation import Reason
 from policy.workflow import NodeReason
 from proxy.config import Config
 from proxy.http.errors import Refusal
-from proxy.http.request_record import Exchange
+from proxy.http.request_record import RequestRecord
 from proxy.observability.recent_refusals import (
     MAX_RECENT,
     MAX_TENANTS,
@@ -120,9 +120,11 @@ def test_what_is_no_refusal_of_comfyuis(reply: ClientReply) -> None:
     assert describe_comfyuis(reply) == {}
 
 
-def exchange(who: Principal | None, reason: str = "policy-violation", request_id: str = "a1", **notes: Any) -> Exchange:
+def record(
+    who: Principal | None, reason: str = "policy-violation", request_id: str = "a1", **notes: Any
+) -> RequestRecord:
     known = {"by": "gate", "violations": [{"reason": reason}], **notes}
-    return Exchange(
+    return RequestRecord(
         "POST", request_id, "192.0.2.1", route="POST /prompt", status=403, reason=reason, principal=who, notes=known
     )
 
@@ -130,7 +132,7 @@ def exchange(who: Principal | None, reason: str = "policy-violation", request_id
 def test_each_tenant_sees_its_own() -> None:
     recent = RecentRefusals()
     for who, request_id in ((ALICE, "a1"), (BOB, "b1"), (None, "n1"), (ADMIN, "x1")):
-        recent.add(exchange(who, request_id=request_id))
+        recent.add(record(who, request_id=request_id))
     assert [entry["request_id"] for entry in recent.of(ALICE)] == ["a1"]
     assert [entry["request_id"] for entry in recent.of(BOB)] == ["b1"]
     assert [entry["request_id"] for entry in recent.of(ADMIN)] == ["x1", "a1"]
@@ -140,24 +142,24 @@ def test_each_tenant_sees_its_own() -> None:
 def test_what_is_no_decision_is_not_kept() -> None:
     recent = RecentRefusals()
     for reason in ("not-found", "upstream-unavailable", "client-gone"):
-        recent.add(exchange(ALICE, reason))
-    recent.add(Exchange("GET", "r", "192.0.2.1", principal=ALICE, status=200))
+        recent.add(record(ALICE, reason))
+    recent.add(RequestRecord("GET", "r", "192.0.2.1", principal=ALICE, status=200))
     assert recent.of(ALICE) == []
 
 
 def test_the_newest_come_first_and_the_oldest_go() -> None:
     recent = RecentRefusals()
     for number in range(MAX_RECENT + 5):
-        recent.add(exchange(ALICE, request_id=f"r{number}", violations=[{"reason": f"{number}"}]))
+        recent.add(record(ALICE, request_id=f"r{number}", violations=[{"reason": f"{number}"}]))
     shown = [entry["request_id"] for entry in recent.of(ALICE)]
     assert shown == [f"r{number}" for number in range(MAX_RECENT + 4, 4, -1)]
 
 
 def test_the_same_again_is_counted() -> None:
     recent = RecentRefusals()
-    recent.add(exchange(ALICE))
+    recent.add(record(ALICE))
     for number in range(100):
-        recent.add(exchange(ALICE, "rate-limited", f"r{number}"))
+        recent.add(record(ALICE, "rate-limited", f"r{number}"))
     newest, oldest = recent.of(ALICE)
     assert (newest["count"], newest["request_id"]) == (100, "r99")
     assert oldest["request_id"] == "a1"
@@ -166,7 +168,7 @@ def test_the_same_again_is_counted() -> None:
 def test_tenants_are_bounded() -> None:
     recent = RecentRefusals()
     for number in range(MAX_TENANTS + 1):
-        recent.add(exchange(Principal("s", TenantId(f"t{number}"))))
+        recent.add(record(Principal("s", TenantId(f"t{number}"))))
     assert recent.of(Principal("s", TenantId("t0"))) == []
     assert recent.of(Principal("s", TenantId(f"t{MAX_TENANTS}")))
 

@@ -186,7 +186,7 @@ async def test_a_dead_cookie_is_taken_from_the_browser_with_the_first_refusal(ga
 
 async def test_use_renews_a_session(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     session = await session_of(gate)
-    sessions = gate.gate.services.rulebook.authenticator.sessions
+    sessions = gate.gate.dependencies.compiled.authenticator.sessions
     async with gate.call("GET", "/queue", None, headers=session) as answer:
         assert "Set-Cookie" not in answer.headers
     now_s = time.time() + 86400

@@ -15,22 +15,24 @@ from multidict import CIMultiDict
 
 from policy.call import ClientCall
 from policy.catalogue import Catalogue
-from policy.judge import OPEN
+from policy.judge import ADMIN_POLICY
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
-from policy.rule_context import Caller, OwnFiles, Request
-from proxy.jobs.registry import Ledger
-from proxy.upstream.document_cache import MAX_KEPT, Kept, Shelf, _make
+from policy.rule_context import OwnFiles, RuleContext, RuleInput
+from proxy.jobs.registry import JobRegistry
+from proxy.upstream.document_cache import MAX_KEPT, CachedDocument, DocumentCache, _make
 from tests.policy.tenants import NOW
 
-Describe = Callable[[Request], Any]
+Describe = Callable[[RuleInput], Any]
 CATALOGUE = Catalogue({})
 
 
-def request(tenant: str = "alice", files: OwnFiles | None = None, catalogue: Catalogue = CATALOGUE) -> Request:
+def request(tenant: str = "alice", files: OwnFiles | None = None, catalogue: Catalogue = CATALOGUE) -> RuleInput:
     name = TenantId(tenant)
-    caller = Caller(Principal("k", name), Namespace(name), Ledger().of(name), OPEN, catalogue, NOW, files or OwnFiles())
-    return Request(ClientCall("GET", ("object_info",)), caller)
+    context = RuleContext(
+        Principal("k", name), Namespace(name), JobRegistry().of(name), ADMIN_POLICY, catalogue, NOW, files or OwnFiles()
+    )
+    return RuleInput(ClientCall("GET", ("object_info",)), context)
 
 
 class Maker:
@@ -42,7 +44,7 @@ class Maker:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def __call__(self, request: Request) -> Any:
+    def __call__(self, request: RuleInput) -> Any:
         assert self.go_on.wait(60)
         self.made += 1
         if self.made <= self.failures:
@@ -50,7 +52,7 @@ class Maker:
         return {"number": self.made}
 
 
-def kept(size: int = 2000) -> Kept:
+def kept(size: int = 2000) -> CachedDocument:
     return _make(lambda _: MappingProxyType({"text": "x" * size}), request())
 
 
@@ -91,69 +93,69 @@ def test_the_validator_is_of_the_content() -> None:
 
 
 async def test_two_at_once_make_it_once() -> None:
-    shelf, maker = Shelf(), Maker()
+    document_cache, maker = DocumentCache(), Maker()
     maker.go_on.clear()
-    asking = [asyncio.ensure_future(shelf.get(request(), maker)) for _ in range(5)]
-    while not shelf._kept:
+    asking = [asyncio.ensure_future(document_cache.get(request(), maker)) for _ in range(5)]
+    while not document_cache._kept:
         await asyncio.sleep(0)
     maker.go_on.set()
     documents = await asyncio.gather(*asking)
     assert maker.made == 1
     assert len({id(document) for document in documents}) == 1
-    assert await shelf.get(request(), maker) is documents[0]
+    assert await document_cache.get(request(), maker) is documents[0]
 
 
 async def test_made_anew_for_whom_it_differs() -> None:
-    shelf, maker = Shelf(), Maker()
+    document_cache, maker = DocumentCache(), Maker()
     requests = [request(), request("bob"), request(files=OwnFiles(("a.png",))), request(catalogue=Catalogue({}))]
     for each in requests:
-        await shelf.get(each, maker)
+        await document_cache.get(each, maker)
     assert maker.made == 4
 
 
 async def test_one_member_comes_from_the_whole_document() -> None:
-    shelf, made = Shelf(), list[str]()
+    document_cache, made = DocumentCache(), list[str]()
 
-    def describe(request: Request) -> Any:
+    def describe(request: RuleInput) -> Any:
         made.append("once")
         return {"A": {"text": "é,:"}, 'B"': MappingProxyType({"b": 1}), "C": [1]}
 
     for name, expected in (("A", {"A": {"text": "é,:"}}), ('B"', {'B"': {"b": 1}}), ("C", {"C": [1]}), ("D", {})):
-        document = await shelf.get(request(), describe, name)
+        document = await document_cache.get(request(), describe, name)
         assert orjson.loads(document.body) == expected
         assert document.answer(CIMultiDict({"If-None-Match": document.etag})).status == 304
-    assert (made, len(shelf._kept)) == (["once"], 1)
+    assert (made, len(document_cache._kept)) == (["once"], 1)
 
 
 async def test_a_tenant_has_one_place_however_many_documents_it_asks_for() -> None:
-    shelf, maker = Shelf(), Maker()
-    await shelf.get(request("neighbour"), maker)
+    document_cache, maker = DocumentCache(), Maker()
+    await document_cache.get(request("neighbour"), maker)
     for number in range(2 * MAX_KEPT):
-        await shelf.get(request("wild", OwnFiles((f"{number}.png",))), maker, f"class-{number}")
+        await document_cache.get(request("wild", OwnFiles((f"{number}.png",))), maker, f"class-{number}")
     made = maker.made
-    await shelf.get(request("neighbour"), maker)
-    assert (maker.made, len(shelf._kept)) == (made, 2)
+    await document_cache.get(request("neighbour"), maker)
+    assert (maker.made, len(document_cache._kept)) == (made, 2)
 
 
 async def test_a_finished_picture_changes_no_document() -> None:
-    shelf, maker = Shelf(), Maker()
-    await shelf.get(request(files=OwnFiles(("a.png",), ("1.png",))), maker)
-    await shelf.get(request(files=OwnFiles(("a.png",), ("1.png", "2.png"))), maker)
+    document_cache, maker = DocumentCache(), Maker()
+    await document_cache.get(request(files=OwnFiles(("a.png",), ("1.png",))), maker)
+    await document_cache.get(request(files=OwnFiles(("a.png",), ("1.png", "2.png"))), maker)
     assert maker.made == 1
 
 
 async def test_a_failing_maker_is_tried_again() -> None:
-    shelf, maker = Shelf(), Maker(failures=1)
+    document_cache, maker = DocumentCache(), Maker(failures=1)
     with pytest.raises(LookupError):
-        await shelf.get(request(), maker)
-    assert (await shelf.get(request(), maker)).body == b'{"number":2}'
+        await document_cache.get(request(), maker)
+    assert (await document_cache.get(request(), maker)).body == b'{"number":2}'
 
 
 async def test_who_leaves_takes_nothing_from_others() -> None:
-    shelf, maker = Shelf(), Maker()
+    document_cache, maker = DocumentCache(), Maker()
     maker.go_on.clear()
-    first, second = (asyncio.ensure_future(shelf.get(request(), maker)) for _ in range(2))
-    while not shelf._kept:
+    first, second = (asyncio.ensure_future(document_cache.get(request(), maker)) for _ in range(2))
+    while not document_cache._kept:
         await asyncio.sleep(0)
     first.cancel()
     maker.go_on.set()
@@ -162,14 +164,14 @@ async def test_who_leaves_takes_nothing_from_others() -> None:
 
 
 async def test_the_least_recently_used_goes() -> None:
-    shelf, maker = Shelf(), Maker()
+    document_cache, maker = DocumentCache(), Maker()
     for number in range(MAX_KEPT):
-        await shelf.get(request(f"t{number}"), maker)
-    await shelf.get(request("t0"), maker)
+        await document_cache.get(request(f"t{number}"), maker)
+    await document_cache.get(request("t0"), maker)
     assert maker.made == MAX_KEPT
-    await shelf.get(request("one-more"), maker)
-    assert len(shelf._kept) == MAX_KEPT
-    await shelf.get(request("t0"), maker)
+    await document_cache.get(request("one-more"), maker)
+    assert len(document_cache._kept) == MAX_KEPT
+    await document_cache.get(request("t0"), maker)
     assert maker.made == MAX_KEPT + 1
-    await shelf.get(request("t1"), maker)
+    await document_cache.get(request("t1"), maker)
     assert maker.made == MAX_KEPT + 2

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from policy.principal import Principal, TenantId
-from proxy.websocket.connections import CREDENTIAL_DEAD, GATE_STOPS, UPSTREAM_GONE, Sockets
+from proxy.websocket.connections import CREDENTIAL_DEAD, GATE_STOPS, UPSTREAM_GONE, ConnectionRegistry
 from proxy.websocket.relay import sendable
-from proxy.websocket.send_queue import Outbox
+from proxy.websocket.send_queue import SendQueue
 
 ALICE = Principal("a", TenantId("alice"))
 MALLORY = Principal("m", TenantId("mallory"))
 
 
 async def test_counts_what_is_open() -> None:
-    sockets = Sockets()
-    with sockets.register(ALICE, Outbox()) as first:
-        with sockets.register(ALICE, Outbox()):
+    sockets = ConnectionRegistry()
+    with sockets.register(ALICE, SendQueue()) as first:
+        with sockets.register(ALICE, SendQueue()):
             assert len(sockets) == 2
         assert len(sockets) == 1
         assert first.principal == ALICE
@@ -22,9 +22,9 @@ async def test_counts_what_is_open() -> None:
 
 
 async def test_is_forgotten_when_its_handler_fails() -> None:
-    sockets = Sockets()
+    sockets = ConnectionRegistry()
     try:
-        with sockets.register(ALICE, Outbox()):
+        with sockets.register(ALICE, SendQueue()):
             raise ConnectionResetError
     except ConnectionResetError:
         pass
@@ -32,18 +32,18 @@ async def test_is_forgotten_when_its_handler_fails() -> None:
 
 
 async def test_closes_those_whose_credential_died() -> None:
-    sockets = Sockets()
-    alices, mallorys = Outbox(), Outbox()
+    sockets = ConnectionRegistry()
+    alices, mallorys = SendQueue(), SendQueue()
     with sockets.register(ALICE, alices), sockets.register(MALLORY, mallorys):
-        assert sockets.close_dead(lambda principal: principal != MALLORY) == 1
+        assert sockets.close_revoked(lambda principal: principal != MALLORY) == 1
         assert await mallorys.get() == CREDENTIAL_DEAD
-        assert mallorys.gave_up.is_set()
+        assert mallorys.overflowed.is_set()
         assert not alices.is_closed
 
 
 async def test_closes_all_also_those_that_open_meanwhile() -> None:
-    sockets = Sockets()
-    early, late = Outbox(), Outbox()
+    sockets = ConnectionRegistry()
+    early, late = SendQueue(), SendQueue()
     with sockets.register(ALICE, early):
         sockets.close_all(GATE_STOPS)
         assert await early.get() == GATE_STOPS

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, web
 
 from proxy.auth import key_file
-from proxy.websocket.event_session import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, KeptEvents
+from proxy.websocket.event_session import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, ReplayBuffer
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like
@@ -145,7 +145,7 @@ async def test_comfyui_that_is_down_is_an_honest_502(tmp_path: Path) -> None:
     async with running_gate(tmp_path, NOWHERE, wait=False) as gate:
         for who in ("alice", "admin"):
             assert await gate.status("GET", "/ws", who, headers=headers) == 502
-        assert len(gate.gate.services.sockets) == 0
+        assert len(gate.gate.dependencies.sockets) == 0
 
 
 @asynccontextmanager
@@ -206,7 +206,7 @@ async def test_of_too_many_sockets_the_idle_one_gives_way_and_comes_back_as_a_42
 
 
 def test_kept_events_are_bounded_and_begin_with_the_job() -> None:
-    kept = KeptEvents()
+    kept = ReplayBuffer()
     for index in range(MAX_KEPT_EVENTS + 10):
         kept.keep("executing", str(index))
     assert len(kept.texts()) == MAX_KEPT_EVENTS

@@ -38,7 +38,7 @@ async def test_a_busy_peer_lives(gate: Running, monkeypatch: pytest.MonkeyPatch)
         reader, writer = await opened(gate)
         for _ in range(20):
             await reader.readuntil(PING)
-        assert len(gate.gate.services.sockets) == 1
+        assert len(gate.gate.dependencies.sockets) == 1
         writer.close()
 
 

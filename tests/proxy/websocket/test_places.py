@@ -12,7 +12,7 @@ from policy.principal import Principal, TenantId
 from proxy.http.errors import LimitExceeded
 from proxy.websocket import places as module
 from proxy.websocket.places import GAVE_WAY, Places
-from proxy.websocket.send_queue import Outbox
+from proxy.websocket.send_queue import SendQueue
 
 ALICE, MATE, BOB = (
     Principal(key, TenantId(tenant)) for key, tenant in (("k1", "alice"), ("k2", "alice"), ("k3", "bob"))
@@ -47,15 +47,15 @@ class Room:
         finally:
             self.held -= 1
 
-    async def enter(self, who: Principal, name: str, client_id: str | None = None) -> Outbox:
+    async def enter(self, who: Principal, name: str, client_id: str | None = None) -> SendQueue:
         self.now_s += 1
-        outbox = Outbox(clock=lambda: self.now_s)
+        send_queue = SendQueue(clock=lambda: self.now_s)
         is_in = asyncio.Event()
 
         async def stay() -> None:
-            async with self.places.take(who, client_id or name, outbox):
+            async with self.places.take(who, client_id or name, send_queue):
                 is_in.set()
-                await (asyncio.Event().wait() if name in self.stubborn else outbox.gave_up.wait())
+                await (asyncio.Event().wait() if name in self.stubborn else send_queue.overflowed.wait())
 
         task = self.tasks[name] = asyncio.ensure_future(stay())
         entering = asyncio.ensure_future(is_in.wait())
@@ -63,11 +63,11 @@ class Room:
         entering.cancel()
         if not is_in.is_set():
             task.result()
-        return outbox
+        return send_queue
 
 
-async def gone(outbox: Outbox) -> bool:
-    return outbox.is_closed and await outbox.get() == GAVE_WAY
+async def gone(send_queue: SendQueue) -> bool:
+    return send_queue.is_closed and await send_queue.get() == GAVE_WAY
 
 
 async def test_the_one_unused_for_longest_gives_way() -> None:
@@ -75,7 +75,7 @@ async def test_the_one_unused_for_longest_gives_way() -> None:
     first, second = await room.enter(ALICE, "a"), await room.enter(ALICE, "b")
     first.used_at_s = 10.0
     third = await room.enter(ALICE, "c")
-    assert [await gone(outbox) for outbox in (second,)] == [True]
+    assert [await gone(send_queue) for send_queue in (second,)] == [True]
     assert not first.is_closed
     assert not third.is_closed
     assert room.held == 2

@@ -137,7 +137,7 @@ async def test_a_client_that_vanishes_is_closed_upstream(tmp_path: Path) -> None
             message = await ends.get()
         assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR)
         assert await gate.gate.pipeline.running.wait_until_idle(GUARD_S)
-        assert len(gate.gate.services.sockets) == 0
+        assert len(gate.gate.dependencies.sockets) == 0
 
 
 @pytest.mark.parametrize("is_abrupt", [True, False])

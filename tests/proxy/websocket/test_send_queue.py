@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.websocket.send_queue import FRAME_OVERHEAD_BYTES, Close, Frame, Outbox, is_preview
+from proxy.websocket.send_queue import FRAME_OVERHEAD_BYTES, Close, Frame, SendQueue, is_preview
 
 BYE = Close(1001, "bye")
 
@@ -18,165 +18,165 @@ def preview(size: int = 1000) -> Frame:
     return Frame(b"p" * size, is_preview=True)
 
 
-async def drained(outbox: Outbox) -> list[Frame | Close]:
+async def drained(send_queue: SendQueue) -> list[Frame | Close]:
     found: list[Frame | Close] = []
     while not found or not isinstance(found[-1], Close):
-        found.append(await outbox.get())
+        found.append(await send_queue.get())
     return found
 
 
-def box(frames: float, previews: float = 1000.0) -> Outbox:
+def box(frames: float, previews: float = 1000.0) -> SendQueue:
     """Bounds in frames of 1000 bytes."""
     cost = 1000 + FRAME_OVERHEAD_BYTES
-    return Outbox(max_bytes=int(frames * cost), max_preview_bytes=int(previews * cost), patience_s=0)
+    return SendQueue(max_bytes=int(frames * cost), max_preview_bytes=int(previews * cost), patience_s=0)
 
 
 async def test_frames_come_in_order_and_then_the_close() -> None:
-    outbox = Outbox()
+    send_queue = SendQueue()
     frames = [Frame("a"), Frame(b"b"), preview(), Frame("c")]
     for frame in frames:
-        outbox.put(frame)
-    outbox.close(BYE)
-    outbox.put(Frame("too late"))
-    assert await drained(outbox) == [*frames, BYE]
-    assert outbox.waiting_bytes == 0
-    assert outbox.is_closed
+        send_queue.put(frame)
+    send_queue.close(BYE)
+    send_queue.put(Frame("too late"))
+    assert await drained(send_queue) == [*frames, BYE]
+    assert send_queue.waiting_bytes == 0
+    assert send_queue.is_closed
 
 
 async def test_get_waits_for_a_frame() -> None:
-    outbox = Outbox()
-    waiting = asyncio.ensure_future(outbox.get())
+    send_queue = SendQueue()
+    waiting = asyncio.ensure_future(send_queue.get())
     await asyncio.wait((waiting,), timeout=0)
     assert not waiting.done()
-    outbox.put(Frame("x"))
+    send_queue.put(Frame("x"))
     assert await waiting == Frame("x")
 
 
 async def test_get_waits_for_the_close() -> None:
-    outbox = Outbox()
-    waiting = asyncio.ensure_future(outbox.get())
+    send_queue = SendQueue()
+    waiting = asyncio.ensure_future(send_queue.get())
     await asyncio.wait((waiting,), timeout=0)
-    outbox.close(BYE)
+    send_queue.close(BYE)
     assert await waiting == BYE
-    assert not outbox.gave_up.is_set()
+    assert not send_queue.overflowed.is_set()
 
 
 async def test_the_first_close_counts() -> None:
-    outbox = Outbox()
-    outbox.put(Frame("x"))
-    outbox.close(BYE)
-    outbox.close(Close(1012, "later"), at_once=True)
-    assert await outbox.get() == BYE
-    assert outbox.gave_up.is_set()
+    send_queue = SendQueue()
+    send_queue.put(Frame("x"))
+    send_queue.close(BYE)
+    send_queue.close(Close(1012, "later"), at_once=True)
+    assert await send_queue.get() == BYE
+    assert send_queue.overflowed.is_set()
 
 
 async def test_previews_in_excess_are_dropped_oldest_first() -> None:
-    outbox = box(frames=100, previews=4)
+    send_queue = box(frames=100, previews=4)
     frames = [Frame(bytes([index]) * 1000, is_preview=True) for index in range(6)]
-    outbox.put(Frame("before"))
+    send_queue.put(Frame("before"))
     for frame in frames:
-        outbox.put(frame)
-    outbox.put(Frame("after"))
-    outbox.close(BYE)
+        send_queue.put(frame)
+    send_queue.put(Frame("after"))
+    send_queue.close(BYE)
     # Down to half of what previews may take, so that dropping is not repeated for each one.
-    assert await drained(outbox) == [Frame("before"), *frames[3:], Frame("after"), BYE]
-    assert outbox.dropped_previews == 3
-    assert not outbox.gave_up.is_set()
+    assert await drained(send_queue) == [Frame("before"), *frames[3:], Frame("after"), BYE]
+    assert send_queue.dropped_previews == 3
+    assert not send_queue.overflowed.is_set()
 
 
 async def test_previews_make_room_for_all_else() -> None:
-    outbox = box(frames=4)
+    send_queue = box(frames=4)
     for _ in range(3):
-        outbox.put(preview())
+        send_queue.put(preview())
     texts = [Frame(str(index) * 1000) for index in range(3)]
     for text in texts:
-        outbox.put(text)
-    outbox.close(BYE)
-    assert await drained(outbox) == [*texts, BYE]
-    assert outbox.dropped_previews == 3
+        send_queue.put(text)
+    send_queue.close(BYE)
+    assert await drained(send_queue) == [*texts, BYE]
+    assert send_queue.dropped_previews == 3
 
 
 async def test_a_client_that_reads_nothing_is_given_up() -> None:
-    outbox = box(frames=4)
-    outbox.put(preview())
+    send_queue = box(frames=4)
+    send_queue.put(preview())
     for index in range(6):
-        outbox.put(Frame(str(index) * 1000))
-    assert outbox.gave_up.is_set()
-    assert outbox.waiting_bytes == 0
-    outbox.put(Frame("ignored"))
-    told = await outbox.get()
+        send_queue.put(Frame(str(index) * 1000))
+    assert send_queue.overflowed.is_set()
+    assert send_queue.waiting_bytes == 0
+    send_queue.put(Frame("ignored"))
+    told = await send_queue.get()
     assert isinstance(told, Close)
     assert (told.code, told.reason) == (1008, "the client reads too slowly: 0.0 MiB wait, nothing was taken for 0 s")
 
 
 @pytest.mark.parametrize("is_droppable", [True, False])
 async def test_a_client_that_reads_gets_every_frame_however_large(is_droppable: bool) -> None:
-    outbox = box(frames=4, previews=2)
+    send_queue = box(frames=4, previews=2)
     for size in (1000, 50_000, 1000, 50_000):
         frame = Frame(b"x" * size, is_preview=is_droppable)
-        outbox.put(frame)
-        assert await outbox.get() == frame
-    assert outbox.dropped_previews == 0
+        send_queue.put(frame)
+        assert await send_queue.get() == frame
+    assert send_queue.dropped_previews == 0
 
 
 async def test_results_wait_while_the_client_takes_some_of_them() -> None:
     now_s = 0.0
     cost = 1000 + FRAME_OVERHEAD_BYTES
-    outbox = Outbox(max_bytes=2 * cost, patience_s=10, most_bytes=20 * cost, clock=lambda: now_s)
+    send_queue = SendQueue(max_bytes=2 * cost, patience_s=10, most_bytes=20 * cost, clock=lambda: now_s)
     for index in range(10):
-        outbox.put(Frame(bytes([index]) * 1000))
+        send_queue.put(Frame(bytes([index]) * 1000))
     for index in range(5):
         now_s += 9
-        assert await outbox.get() == Frame(bytes([index]) * 1000)
-        outbox.put(Frame(b"more" * 250))
+        assert await send_queue.get() == Frame(bytes([index]) * 1000)
+        send_queue.put(Frame(b"more" * 250))
     now_s += 10
-    outbox.put(Frame("too much"))
-    assert outbox.gave_up.is_set()
+    send_queue.put(Frame("too much"))
+    assert send_queue.overflowed.is_set()
 
 
 async def test_more_than_the_most_does_not_wait() -> None:
     cost = 1000 + FRAME_OVERHEAD_BYTES
-    outbox = Outbox(max_bytes=2 * cost, most_bytes=4 * cost)
+    send_queue = SendQueue(max_bytes=2 * cost, most_bytes=4 * cost)
     for _ in range(5):
-        outbox.put(Frame("x" * 1000))
-    assert not outbox.gave_up.is_set()
-    outbox.put(Frame("x"))
-    assert outbox.gave_up.is_set()
+        send_queue.put(Frame("x" * 1000))
+    assert not send_queue.overflowed.is_set()
+    send_queue.put(Frame("x"))
+    assert send_queue.overflowed.is_set()
 
 
 async def test_many_small_frames_cost_something_too() -> None:
-    outbox = Outbox(max_bytes=10 * FRAME_OVERHEAD_BYTES, patience_s=0)
+    send_queue = SendQueue(max_bytes=10 * FRAME_OVERHEAD_BYTES, patience_s=0)
     for _ in range(12):
-        outbox.put(Frame(""))
-    assert outbox.gave_up.is_set()
+        send_queue.put(Frame(""))
+    assert send_queue.overflowed.is_set()
 
 
 async def test_dropped_previews_leave_nothing_behind() -> None:
-    outbox = box(frames=100, previews=4)
+    send_queue = box(frames=100, previews=4)
     for _ in range(1000):
-        outbox.put(preview())
-    assert outbox.dropped_previews >= 994
-    assert len(outbox._frames) <= 6
+        send_queue.put(preview())
+    assert send_queue.dropped_previews >= 994
+    assert len(send_queue._frames) <= 6
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.booleans(), st.booleans()), max_size=60))
 async def test_stays_in_its_bounds_and_loses_only_previews(steps: list[tuple[int, bool, bool]]) -> None:
-    outbox = box(frames=5, previews=2)
+    send_queue = box(frames=5, previews=2)
     lasting: list[Frame] = []
     got: list[Frame | Close] = []
     for size, is_droppable, is_read in steps:
         frame = Frame(b"x" * size, is_preview=is_droppable)
-        outbox.put(frame)
-        if not outbox.gave_up.is_set():
+        send_queue.put(frame)
+        if not send_queue.overflowed.is_set():
             lasting += [] if is_droppable else [frame]
-        assert outbox.waiting_bytes <= box(5)._max_bytes + frame.cost_bytes
-        if is_read and outbox.waiting_bytes:
-            got.append(await outbox.get())
-    if not outbox.gave_up.is_set():
-        outbox.close(BYE)
-        got += await drained(outbox)
+        assert send_queue.waiting_bytes <= box(5)._max_bytes + frame.cost_bytes
+        if is_read and send_queue.waiting_bytes:
+            got.append(await send_queue.get())
+    if not send_queue.overflowed.is_set():
+        send_queue.close(BYE)
+        got += await drained(send_queue)
         assert [frame for frame in got[:-1] if isinstance(frame, Frame) and not frame.is_preview] == lasting
-        assert outbox.waiting_bytes == 0
+        assert send_queue.waiting_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import pytest
 from aiohttp import web
 
 from proxy.config.server import ServerSettings
-from proxy.http import listeners
-from proxy.http.listeners import Listener, ListenError, ReaderLimits, is_reserved, prove, public_server
+from proxy.http import server as http_server
+from proxy.http.listener import Listener, ListenError
+from proxy.http.server import ReaderLimits, is_reserved, prove, public_server
 from tests.proxy.upstreams import GUARD_S
 from tests.wire.raw import connect, request, send
 
@@ -161,7 +162,7 @@ async def test_beyond_the_bound_so_many_are_reserved_and_no_more() -> None:
     places, handler = Places(1), Gatherer()
     async with listening(places.take, handler) as listener:
         opened = []
-        for number in range(1 + listeners.RESERVED):
+        for number in range(1 + http_server.RESERVED):
             opened.append(await connect(listener.url))
             opened[-1][1].write(KEPT)
             assert await handler.come.get() is (number > 0)
@@ -201,7 +202,7 @@ async def test_the_oldest_silent_one_of_the_reserved_gives_way() -> None:
     handler = Gatherer()
     handler.go_on.set()
     async with listening(Places(0).take, handler) as listener:
-        silent = [await connect(listener.url) for _ in range(listeners.RESERVED)]
+        silent = [await connect(listener.url) for _ in range(http_server.RESERVED)]
         assert (await send(listener.url, request("/", None))).body == b"hello"
         assert await is_cut_off(silent[0][0])
         for _, writer in silent:
@@ -252,7 +253,7 @@ async def test_a_reader_must_take_so_much_in_the_time(waiting: list[int], expect
     limits = ReaderLimits(stall_s=4.0, bytes_per_second=10)
     server = public_server(hello, ServerSettings(), nullcontext)
     connection, wire = server(), Wire()
-    assert isinstance(connection, listeners.Connection)
+    assert isinstance(connection, http_server.Connection)
     connection._wire = wire  # type: ignore[assignment]
     connection.look(100.0, limits)
     for number, size in enumerate(waiting, start=1):
@@ -272,14 +273,14 @@ async def test_only_who_showed_a_credential_may_stay_idle(is_known: bool, monkey
         return web.Response(text="hello")
 
     looked = asyncio.Queue[bool]()
-    monkeypatch.setattr(listeners, "_UNPROVEN_IDLE_S", 0.05)
-    original = listeners.Connection.look
+    monkeypatch.setattr(http_server, "_UNPROVEN_IDLE_S", 0.05)
+    original = http_server.Connection.look
 
-    def look(self: listeners.Connection, now_s: float, limits: Any) -> None:
+    def look(self: http_server.Connection, now_s: float, limits: Any) -> None:
         original(self, now_s, replace(limits, unproven_idle_s=0.05))
         looked.put_nowait(True)
 
-    monkeypatch.setattr(listeners.Connection, "look", look)
+    monkeypatch.setattr(http_server.Connection, "look", look)
     async with listening(handler=answer, body_timeout="40ms") as listener:
         reader, writer = await connect(listener.url)
         writer.write(KEPT)

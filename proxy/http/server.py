@@ -1,9 +1,8 @@
-"""Sockets to listen on, and the HTTP servers behind them."""
+"""The HTTP server for clients: how many connections, and how slowly each may send and read."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import secrets
 from collections import OrderedDict
@@ -20,12 +19,11 @@ from proxy.config.server import ServerSettings
 from proxy.http.errors import Refusal
 from proxy.http.responses import SERVER
 
-Take = Callable[[], AbstractContextManager[object] | None]
+AcquireConnection = Callable[[], AbstractContextManager[object] | None]
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _LINGERING_S: Final = 5.0
 _READ_BUFFER_BYTES: Final = 256 * 1024
-_CUT_OFF_S: Final = 0.5
 _UNPROVEN_IDLE_S: Final = 10.0
 RESERVED: Final = 8
 """Connections beyond `max_connections`, for /gate/health: an edge that hears nothing takes the gate for dead."""
@@ -34,55 +32,6 @@ _LOOKED_AT: Final = 64
 _HALF_CLOSED_LOOK_S: Final = 0.25
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("comfygate")
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the text says what to do."""
-
-
-class Listener:
-    """One HTTP server on one address. `port` is the real one, also when 0 was asked for."""
-
-    def __init__(self, server: web.Server, host: str, port: int, setting: str) -> None:
-        # Whoever stops a listener has waited for its requests already: what still runs is cut off.
-        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_CUT_OFF_S)
-        self._host = host
-        self._wanted_port = port
-        self._setting = setting
-        self._site: web.TCPSite | None = None
-
-    @property
-    def port(self) -> int:
-        addresses = self._runner.addresses
-        return int(addresses[0][1]) if addresses else self._wanted_port
-
-    @property
-    def url(self) -> str:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}"
-
-    async def start(self) -> None:
-        """Raises ListenError."""
-        await self._runner.setup()
-        self._site = web.TCPSite(self._runner, self._host, self._wanted_port, backlog=1024)
-        try:
-            await self._site.start()
-        except OSError as error:
-            await self._runner.cleanup()
-            address = f"{self._host}:{self._wanted_port}"
-            if error.errno == errno.EADDRINUSE:
-                raise ListenError(
-                    f"{address} is already in use: stop what listens there, or change {self._setting} in config.toml"
-                ) from None
-            raise ListenError(f"cannot listen on {address} ({self._setting}): {error.strerror or error}") from None
-
-    async def stop_accepting(self) -> None:
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
-
-    async def stop(self) -> None:
-        await self._runner.cleanup()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +222,13 @@ class BoundedServer(web.Server):
     """
 
     def __init__(
-        self, handler: Handler, *, take: Take, header_timeout_s: float, readers: ReaderLimits, **options: Any
+        self,
+        handler: Handler,
+        *,
+        take: AcquireConnection,
+        header_timeout_s: float,
+        readers: ReaderLimits,
+        **options: Any,
     ) -> None:
         super().__init__(handler, request_factory=self._request, **options)
         self._options = {name: value for name, value in options.items() if name != "handler_cancellation"}
@@ -373,7 +328,7 @@ def prove(request: web.BaseRequest) -> None:
         request.protocol.is_proven = True
 
 
-def public_server(handler: Handler, settings: ServerSettings, take: Take) -> web.Server:
+def public_server(handler: Handler, settings: ServerSettings, take: AcquireConnection) -> web.Server:
     """The server for clients: no body is decompressed, and a client that leaves cancels what it asked for.
 
     take: a place for one more connection, None when there is none left.
