@@ -82,7 +82,7 @@ class RunningRequests:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.done():
-                record.decision = Decision.ADMIN_POLICY
+                record.decision = Decision.OPEN
                 task.add_done_callback(lambda ended: self._ended_late(ended, record))
             raise
 

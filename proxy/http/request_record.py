@@ -26,7 +26,7 @@ class Decision(StrEnum):
     REFUSED = "refused"
     UNKNOWN = "unknown"
     """ComfyUI was asked, and no answer came: the job may run."""
-    ADMIN_POLICY = "open"
+    OPEN = "open"
     """Its client has left, and it goes on: it is recorded when it ends."""
 
 
