@@ -8,30 +8,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from policy.sizes import Size
+
 DEFAULT_MAX_NODES: Final = 200
 DEFAULT_MAX_DEPTH: Final = 100
 # ComfyUI walks a graph by recursion (comfy_execution/caching.py): what the policy permits stays far from where that ends.
 HARD_MAX_DEPTH: Final = 400
 HARD_MAX_NODES: Final = 5000
 
-_SIZE = re.compile(r"(\d{1,15})\s*(B|kB|MB|GB|KiB|MiB|GiB)?")
-_UNIT_BYTES = {None: 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _FACTOR = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\??")
-
-Scalar = str | int | float | bool
-
-
-def parse_size_bytes(text: object) -> int:
-    """`8388608`, `"8MiB"` or `"8 MB"`. Raises ValueError for anything else."""
-    if type(text) is int and text > 0:
-        return text
-    found = _SIZE.fullmatch(text) if isinstance(text, str) else None
-    if not found or int(found[1]) == 0:
-        raise ValueError(f'{text!r} is not a size: write bytes as a number, or "8MiB"')
-    return int(found[1]) * _UNIT_BYTES[found[2]]
-
-
-SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes)]
 
 
 def _check_scalar(value: Any) -> Any:
@@ -148,7 +133,7 @@ class PolicySettings(_Settings):
     deny: tuple[str, ...] = ()
     max_nodes: Annotated[int, Field(strict=True, ge=1, le=HARD_MAX_NODES)] = DEFAULT_MAX_NODES
     max_depth: Annotated[int, Field(strict=True, ge=1, le=HARD_MAX_DEPTH)] = DEFAULT_MAX_DEPTH
-    max_prompt_bytes: SizeBytes | None = None
+    max_prompt_bytes: Annotated[Size, Field(gt=0)] | None = None
     inputs: dict[str, InputConstraint] = Field(default_factory=dict)
     budgets: dict[str, Budget] = Field(default_factory=dict)
     workflows: tuple[PinnedFile, ...] = ()

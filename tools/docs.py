@@ -111,7 +111,7 @@ def configuration_page(config_text: str) -> str:
         "a file with a mistake changes nothing, and the log names every mistake.\n",
         "How values are written:\n",
         "| kind | as in |\n|---|---|\n"
-        '| size | `"8MiB"`, `"100MB"`, or a number of bytes |\n'
+        '| size | `"8MiB"`, `"1.5 GB"`, or a number of bytes: `B`, `KB`, `MB`, `GB`, `TB` (of 1000), `KiB`, `MiB`, `GiB`, `TiB` (of 1024), in any case |\n'
         '| duration | `"250ms"`, `"30s"`, `"5m"`, `"24h"`, `"90d"`, or a number of seconds |\n'
         '| rate | `"30/minute"`, or several: `"30/minute; 500/day"` |\n'
         '| rate of bytes | `"10GiB/day"` |\n'

@@ -14,18 +14,17 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from policy.settings import parse_size_bytes
+from policy.sizes import parse_size
 from proxy.config.identity import as_utc
 from proxy.config.limits import parse_byte_rates
 from proxy.config.server import parse_network, parse_origin, parse_prefix
-from proxy.config.units import parse_duration, parse_rates, parse_size
+from proxy.config.units import parse_duration, parse_rates
 
 MUST: Final = "must be given"
 ANY: Final = "*"
 """Stands in a path for a name that the operator chooses."""
 _KINDS: Final[Mapping[Any, str]] = {
     parse_size: "size",
-    parse_size_bytes: "size",
     parse_duration: "duration",
     parse_rates: "rate",
     parse_byte_rates: "rate of bytes",

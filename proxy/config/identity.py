@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from policy.principal import ALL_SCOPES, Role, Scope, TenantId, parse_tenant
-from proxy.config.units import Duration, Settings, Size
+from policy.sizes import Size
+from proxy.config.units import Duration, Settings
 
 Tenant = Annotated[str, AfterValidator(parse_tenant)]
 Algorithm = Literal[

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from policy.sizes import Size, parse_size
 from proxy.config.redis_url import check_redis_url
-from proxy.config.units import Duration, Rates, Settings, Size, parse_size
+from proxy.config.units import Duration, Rates, Settings
 
 _STORAGE = re.compile(r"memory|rediss?://.+")
 _BYTES_RATE = re.compile(r"(.+?)\s*/\s*(second|minute|hour|day)s?")

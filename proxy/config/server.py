@@ -11,7 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import BeforeValidator, Field, field_validator
 
 from policy.document import MAX_PARTS
-from proxy.config.units import Duration, Settings, Size
+from policy.sizes import Size
+from proxy.config.units import Duration, Settings
 
 Network = IPv4Network | IPv6Network
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -1,4 +1,4 @@
-"""Sizes, durations and rates as people write them, turned into numbers once, when the configuration is read."""
+"""Durations and rates as people write them, turned into numbers once, when the configuration is read."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from typing import Annotated, Any, Final
 from limits import RateLimitItem, parse_many
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)?", re.IGNORECASE)
-_SIZE_FACTORS: Final = {
-    "B": 1,
-    "KB": 1000,
-    "MB": 1000**2,
-    "GB": 1000**3,
-    "TB": 1000**4,
-    "KIB": 1024,
-    "MIB": 1024**2,
-    "GIB": 1024**3,
-    "TIB": 1024**4,
-}
 _DURATION = re.compile(
     r"(?:(\d+)w)?\s*(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m(?!s))?\s*(?:(\d+(?:\.\d+)?)s)?\s*(?:(\d+)ms)?"
 )
@@ -31,16 +19,6 @@ class Settings(BaseModel):
     """A section of the configuration: frozen, and unknown keys are mistakes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True)
-
-
-def parse_size(text: Any) -> int:
-    """Bytes from "8MiB", "100 MB" or a whole number. Raises ValueError."""
-    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
-        return text
-    found = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
-    if not found:
-        raise ValueError('write a size such as "8MiB", "100MB" or a number of bytes')
-    return int(float(found[1]) * _SIZE_FACTORS[(found[2] or "B").upper()])
 
 
 def parse_duration(text: Any) -> float:
@@ -75,9 +53,6 @@ def rates(text: str) -> list[RateLimitItem]:
     except ValueError:
         raise ValueError(f'{text!r} is no rate: write "30/minute" or "30/minute; 500/day"') from None
 
-
-Size = Annotated[int, BeforeValidator(parse_size)]
-"""Bytes."""
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from policy.sizes import parse_size
 from proxy.config import Config, load_config
 from proxy.config.reader import ENVIRONMENT
-from proxy.config.units import parse_duration, parse_size
+from proxy.config.units import parse_duration
 from tools.docs import ROOT, configuration_page
 from tools.settings import ANY, MUST, Setting, read_comments, sections_of
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from policy.settings import Budget, InputConstraint, PinnedFile, PolicySettings, parse_size_bytes
+from policy.settings import Budget, InputConstraint, PinnedFile, PolicySettings
 
 
 def read(text: str) -> PolicySettings:
@@ -47,7 +47,7 @@ def test_nothing_said_is_nothing_allowed() -> None:
         ({"max_nodes": 0}, "greater than or equal to 1"),
         ({"max_nodes": True}, "valid integer"),
         ({"max_depth": 401}, "less than or equal to 400"),
-        ({"max_prompt_bytes": "much"}, "not a size"),
+        ({"max_prompt_bytes": "much"}, "write a size such as"),
         ({"inputs": {"steps": {"max": 1}}}, "names no input"),
         ({"inputs": {".steps": {"max": 1}}}, "names no input"),
         ({"inputs": {"KSampler.": {"max": 1}}}, "names no input"),
@@ -110,16 +110,3 @@ def test_values_keep_their_type(value: Any) -> None:
 def test_budgets_without_meaning_are_errors(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Budget.model_validate(fields)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [(5, 5), ("7", 7), ("7 B", 7), ("8MiB", 8 << 20), ("1 GB", 10**9), ("2kB", 2000), ("1KiB", 1024)]
-)
-def test_sizes_are_read(text: object, size: int) -> None:
-    assert parse_size_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", [0, -1, True, 1.5, "", "0", "MiB", "1 TB", "-1", "1mib", None])
-def test_what_is_no_size_is_an_error(text: object) -> None:
-    with pytest.raises(ValueError, match="is not a size"):
-        parse_size_bytes(text)
