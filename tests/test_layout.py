@@ -51,7 +51,6 @@ LAYERS = (
     "config",
     "tasks",
     "keyed_semaphore",
-    "persistence",
     "http",
     "limits",
     "upstream",

@@ -220,9 +220,10 @@ async def test_a_deleted_job_is_counted_no_more(world: World) -> None:
         await socket.end_of(running)
 
 
-async def test_gpu_seconds_of_an_id_that_comes_again_are_counted_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+async def test_gpu_seconds_of_an_id_that_comes_again_are_counted_again(tmp_path: Path, target: str) -> None:
     """alice runs, deletes the job, and submits under the same id; a gate that was started anew counts on."""
-    wish = str(uuid.uuid4())
+    wish, real_url = str(uuid.uuid4()), REAL_URL if target == "real" else ""
 
     async def run(gate: Gate, expected_s: float) -> None:
         assert (await world.alice.run(slow(0.2, 2), prompt_id=wish))["prompt"][1] == wish
@@ -235,7 +236,8 @@ async def test_gpu_seconds_of_an_id_that_comes_again_are_counted_again(tmp_path:
             (left,) = await gate._limits.budgets.remaining(TenantId("alice"))
             used_s = left.total - left.remaining
 
-    async with open_world(tmp_path, more='gpu_seconds = "1000/day"') as world, asyncio.timeout(GUARD_S):
+    more = 'gpu_seconds = "1000/day"'
+    async with open_world(tmp_path, real_url=real_url, more=more) as world, asyncio.timeout(GUARD_S):
         for runs in (1, 2, 3, 4):
             await run(world.running.gate, 0.15 * runs)
         async with restarted_gate(world) as gate:

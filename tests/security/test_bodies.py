@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import io
-from pathlib import Path
 
 import orjson
 import pytest
 
 from proxy.http.body_memory import MAX_TENANT_BYTES
-from standin import StandIn
-from tests.harness import Running, running_gate
+from tests.harness import Running
+from tests.matrix.world import World
 from tests.proxy.upstreams import GUARD_S
 from tests.wire.raw import connect
 
 IDS = b'{"delete": [' + b",".join([b'"x"'] * 10_001) + b"]}"
 SIZE = 8 * 1024**2
+
+
+@pytest.fixture
+async def gate(world: World) -> Running:
+    return world.running
 
 
 def head(path: str, key: str, length: int) -> bytes:
@@ -26,8 +30,8 @@ def head(path: str, key: str, length: int) -> bytes:
     ).encode()
 
 
-async def test_bodies_that_never_end_hold_so_much_and_no_more(tmp_path: Path, comfy: StandIn) -> None:
-    async with running_gate(tmp_path, comfy.url) as gate, asyncio.timeout(GUARD_S):
+async def test_bodies_that_never_end_hold_so_much_and_no_more(gate: Running) -> None:
+    async with asyncio.timeout(GUARD_S):
         room = gate.gate.dependencies.bodies
         slow = []
         for _ in range(2 * MAX_TENANT_BYTES // SIZE):

@@ -10,9 +10,15 @@ import pytest
 from proxy.websocket import event_session, message_rate
 from proxy.websocket.message_rate import BYTES, BYTES_PER_S, MESSAGES, MESSAGES_PER_S, MessageRate
 from tests.harness import Running
+from tests.matrix.world import World
 from tests.proxy.upstreams import GUARD_S
 
 FLAGS = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
+
+
+@pytest.fixture
+async def gate(world: World) -> Running:
+    return world.running
 
 
 async def close_code(socket: aiohttp.ClientWebSocketResponse) -> int | None:

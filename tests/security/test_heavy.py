@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 
 import orjson
 import pytest
@@ -14,13 +13,18 @@ from policy.principal import TenantId
 from proxy.auth import misplaced_credentials
 from proxy.http.errors import LimitExceeded
 from proxy.limits.heavy_work import BYTES_PER_S, WAIT_S, WORK_BYTES, HeavyWork
-from standin import StandIn
-from tests.harness import Running, running_gate
+from tests.harness import Running
+from tests.matrix.world import World
 from tests.proxy.conftest import Clock
 from tests.proxy.upstreams import GUARD_S
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 LARGE = WORK_BYTES + 1
+
+
+@pytest.fixture
+async def gate(world: World) -> Running:
+    return world.running
 
 
 class Bench:
@@ -132,14 +136,13 @@ async def submit(gate: Running, body: bytes) -> tuple[int, bytes]:
         return response.status, await response.read()
 
 
-async def test_a_workflow_of_too_many_parts_is_refused(tmp_path: Path, comfy: StandIn) -> None:
-    async with running_gate(tmp_path, comfy.url) as gate:
-        text = gate.config_file.read_text(encoding="utf-8")
-        gate.config_file.write_text(text.replace("[server]", "[server]\nmax_prompt_parts = 1000"), encoding="utf-8")
-        assert await gate.gate.reload(gate.config_file)
-        status, answer = await submit(gate, workflow(1000))
-        assert (status, b"at most 1000 values" in answer) == (400, True)
-        assert (await submit(gate, workflow(900)))[0] == 200
+async def test_a_workflow_of_too_many_parts_is_refused(gate: Running) -> None:
+    text = gate.config_file.read_text(encoding="utf-8")
+    gate.config_file.write_text(text.replace("[server]", "[server]\nmax_prompt_parts = 1000"), encoding="utf-8")
+    assert await gate.gate.reload(gate.config_file)
+    status, answer = await submit(gate, workflow(1000))
+    assert (status, b"at most 1000 values" in answer) == (400, True)
+    assert (await submit(gate, workflow(900)))[0] == 200
 
 
 async def test_a_workflow_is_read_beside_the_event_loop(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:

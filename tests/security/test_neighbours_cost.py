@@ -15,7 +15,13 @@ from policy.rules import jobs
 from standin import StandIn
 from tests.contract.driver import slow
 from tests.harness import Running, running_gate
+from tests.matrix.world import World
 from tests.proxy.upstreams import GUARD_S, comfy_like
+
+
+@pytest.fixture
+async def gate(world: World) -> Running:
+    return world.running
 
 
 @pytest.fixture

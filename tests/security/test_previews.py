@@ -14,6 +14,7 @@ from proxy.http.errors import LimitExceeded
 from proxy.upstream.preview_queue import HEAVY_S, MAX_REST_S, MAX_WAITING, REST, PreviewQueue
 from standin import StandIn
 from tests.harness import running_gate
+from tests.matrix.world import REAL_BASE, open_world
 from tests.policy.test_pictures import picture
 from tests.proxy.upstreams import GUARD_S, comfy_like
 from tests.wire.raw import connect
@@ -85,9 +86,11 @@ async def test_a_mask_that_comes_slowly_holds_up_nobody(tmp_path: Path) -> None:
         writer.transport.abort()
 
 
-async def test_pixels_are_bounded_at_upload_and_before_a_preview(tmp_path: Path, comfy: StandIn) -> None:
-    server, folder = "max_picture_pixels = 5000", tmp_path / "comfyui"
-    async with running_gate(tmp_path, comfy.url, server=server, upstream_more=f'directory = "{folder}"') as gate:
+async def test_pixels_are_bounded_at_upload_and_before_a_preview(tmp_path: Path, visible: str) -> None:
+    server, folder = "max_picture_pixels = 5000", (REAL_BASE if visible else None) or tmp_path / "comfyui"
+    seen = f'directory = "{folder}"'
+    async with open_world(tmp_path, real_url=visible, server=server, upstream_more=seen) as world:
+        gate = world.running
         for width, status in ((50, 200), (51, 413)):
             form = aiohttp.FormData()
             form.add_field("image", picture("PNG", width, 100), filename="a.png")

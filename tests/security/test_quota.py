@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from standin import StandIn
-from tests.contract.driver import slow
-from tests.harness import AUDIT_FILE, Running, running_gate
+from policy.principal import TenantId
+from tests.contract.driver import slow, unique
+from tests.harness import AUDIT_FILE, Running
+from tests.matrix.world import REAL_BASE, open_world
 
 QUOTA = 3_000_000
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 1_000_000
 
 
 @pytest.fixture
-async def gate(tmp_path: Path, comfy: StandIn) -> AsyncIterator[Running]:
-    base = tmp_path / "comfyui"
-    more = f'directory = "{base.as_posix()}"'
-    async with running_gate(tmp_path, comfy.url, upstream_more=more, more=f"storage = {QUOTA}") as running:
-        running.extra["base"] = base
-        yield running
+async def gate(tmp_path: Path, visible: str) -> AsyncIterator[Running]:
+    """mallory has room for QUOTA bytes, whatever a real ComfyUI keeps of her from earlier tests."""
+    base = (REAL_BASE if visible else None) or tmp_path / "comfyui"
+    upstream, more = f'directory = "{base.as_posix()}"', f"\n[limits.small]\nstorage = {QUOTA}\n"
+    async with open_world(tmp_path, real_url=visible, upstream_more=upstream, more=more) as world:
+        gate = world.running
+        storage = gate.gate.dependencies.storage
+        assert storage.disk is not None
+        gate.extra["stem"] = unique("quota")
+        gate.extra["folder"] = base / "input/tenants/mallory"
+        gate.extra["used"] = await storage._used_bytes(storage.disk, TenantId("mallory"))
+        await set_quota(gate, QUOTA)
+        yield gate
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
@@ -31,7 +40,7 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def upload(gate: Running, number: int, *, is_chunked: bool) -> int:
-    head = f'--b\r\nContent-Disposition: form-data; name="image"; filename="{number}.png"\r\n\r\n'
+    head = f'--b\r\nContent-Disposition: form-data; name="image"; filename="{gate.extra["stem"]}-{number}.png"\r\n\r\n'
     data = head.encode() + PICTURE + b"\r\n--b--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     return await gate.status(
@@ -43,7 +52,7 @@ async def upload(gate: Running, number: int, *, is_chunked: bool) -> int:
 async def test_uploads_at_once_share_the_room(gate: Running, is_chunked: bool) -> None:
     told = await asyncio.gather(*(upload(gate, number, is_chunked=is_chunked) for number in range(10)))
     assert set(told) == {200, 507}
-    files = (gate.extra["base"] / "input/tenants/mallory").iterdir()
+    files = gate.extra["folder"].glob(f"{gate.extra['stem']}-*")
     assert sum(file.stat().st_size for file in files) <= QUOTA
 
 
@@ -53,9 +62,11 @@ async def test_what_was_held_is_given_back(gate: Running) -> None:
     assert not +gate.gate.dependencies.storage._held
 
 
-async def set_quota(gate: Running, size: int) -> None:
-    text = gate.config_file.read_text(encoding="utf-8")
-    gate.config_file.write_text(text.replace(f"storage = {QUOTA}", f"storage = {size}"), encoding="utf-8")
+async def set_quota(gate: Running, room: int) -> None:
+    size = gate.extra["used"] + room
+    text = re.sub(r"storage = \d+", f"storage = {size}", gate.config_file.read_text(encoding="utf-8"))
+    text = re.sub(r"\[tenants.mallory\]\n(?!limits)", '[tenants.mallory]\nlimits = "small"\n', text)
+    gate.config_file.write_text(text, encoding="utf-8")
     assert await gate.gate.reload(gate.config_file)
 
 
