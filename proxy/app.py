@@ -41,6 +41,7 @@ from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.observability.ops_server import Ops
 from proxy.pages.routes import GatePages
+from proxy.persistence.database import STATE_FILE, StateDatabase, StateError
 from proxy.pipeline import Pipeline
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks, on_failure
@@ -62,7 +63,8 @@ class Gate:
 
     def __init__(self, config: Config, log: RequestLog) -> None:
         """Raises ConfigError."""
-        compiled = compile_config(config)
+        self._state = StateDatabase(config.resolve(config.server.state_dir) / STATE_FILE)
+        compiled = compile_config(config, state=self._state)
         self.metrics = Metrics()
         self.metrics.set_keys(config.keys)
         self.audit = AuditTrail(config.audit_file, config.log.audit_max_bytes, config.log.audit_keep)
@@ -71,7 +73,7 @@ class Gate:
         directory = config.resolve(config.upstream.directory) if config.upstream.directory is not None else None
         upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
         try:
-            self._limits = Limits(config, self._store_changed)
+            self._limits = Limits(config, self._state, self._store_changed)
         except (OSError, ValueError) as error:
             raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
         registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
@@ -150,9 +152,10 @@ class Gate:
         self.ops = Listener(web.Server(self._ops.handle, access_log=None), config.ops.host, config.ops.port, "ops.port")
         # Everything a request needs is there before the first one can come; what was opened is closed when a port is taken.
         async with AsyncExitStack() as opened:
-            await self._open_state(config)
             opened.callback(self.audit.close)
+            opened.push_async_callback(self._state.close)
             opened.push_async_callback(self._limits.stop)
+            await self._open_state(config)
             await self.dependencies.upstream.start()
             opened.push_async_callback(self.dependencies.upstream.stop)
             opened.push_async_callback(_stop_verifiers, self.dependencies.compiled)
@@ -193,6 +196,7 @@ class Gate:
         await _stop_verifiers(self.dependencies.compiled)
         await self._admission.stop()
         await self._limits.stop()
+        await self._state.close()
         await self.dependencies.upstream.stop()
         self.audit.close()
 
@@ -238,8 +242,10 @@ class Gate:
         except OSError as error:
             raise ConfigError(config.file, [Mistake("log.audit_file", None, f"cannot be written: {error}")]) from None
         try:
+            await self._state.open()
+            await self.dependencies.compiled.authenticator.sessions.revoked.load()
             await self._limits.start()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, StateError) as error:
             raise ConfigError(config.file, [Mistake("server.state_dir", None, f"cannot be used: {error}")]) from None
 
     async def _close_expired(self) -> None:

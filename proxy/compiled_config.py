@@ -17,16 +17,20 @@ from proxy.auth.authenticator import Authenticator
 from proxy.auth.cloudflare_access import CloudflareAccess
 from proxy.auth.csrf_cors import CsrfCors
 from proxy.auth.jwt_issuers import JwtIssuers
-from proxy.auth.sessions import SessionStateError, open_sessions
+from proxy.auth.session_secret import SessionStateError
+from proxy.auth.sessions import open_sessions
 from proxy.config import Config, ConfigError, Mistake
 from proxy.config.presets import load_presets
 from proxy.dependencies import CompiledConfig
 from proxy.http.client_address import ClientAddresses
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
+from proxy.persistence.database import StateDatabase
 
 
-def compile_config(config: Config, previous: CompiledConfig | None = None) -> CompiledConfig:
-    """Raises ConfigError with all mistakes. previous: what this one replaces; fetched keys of token issuers are taken over."""
+def compile_config(
+    config: Config, previous: CompiledConfig | None = None, state: StateDatabase | None = None
+) -> CompiledConfig:
+    """Raises ConfigError with all mistakes. previous: what this one replaces; fetched keys of token issuers are taken over. state: of `open_sessions`."""
     mistakes: list[Mistake] = []
     policies = _compile(config, mistakes)
     tokens, access = _verifiers(config, previous, mistakes)
@@ -41,6 +45,7 @@ def compile_config(config: Config, previous: CompiledConfig | None = None) -> Co
             config.server.public_url,
             state_dir,
             public_path=config.server.public_path,
+            state=state,
             previous=previous.authenticator.sessions if previous is not None else None,
         )
     except SessionStateError as error:

@@ -51,6 +51,7 @@ LAYERS = (
     "config",
     "tasks",
     "keyed_semaphore",
+    "persistence",
     "http",
     "limits",
     "upstream",

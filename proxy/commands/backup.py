@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from proxy.commands.exits import fail
 from proxy.config import Config, ConfigError, load_config
+from proxy.persistence.database import DAMAGED
 
 _PRIVATE_FOLDER: Final = 0o700
 _SQLITE: Final = b"SQLite format 3\0"
@@ -86,7 +87,7 @@ def _copy_state(state: Path, target: Path) -> None:
         copy.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         with file.open("rb") as stream:
             is_database = stream.read(len(_SQLITE)) == _SQLITE
-        if is_database:
+        if is_database and DAMAGED not in file.name:
             _copy_database(file, copy)
         else:
             shutil.copy2(file, copy)

@@ -1,33 +1,30 @@
-"""GPU seconds that a tenant may use in a day or another span of the calendar (UTC). Kept in a file; with Redis the larger of file and Redis holds."""
+"""GPU seconds that a tenant may use in a day or another span of the calendar (UTC). Kept in the database; with Redis the larger of both holds."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from policy.principal import TenantId
 from proxy.http.errors import LimitExceeded
 from proxy.limits.effective_limits import EffectiveLimits, LimitStatus
-from proxy.limits.gpu_usage_db import UsageFile
+from proxy.limits.gpu_usage_db import GpuUsage
 from proxy.limits.rate_limiter import words_of_time
 from proxy.limits.redis_scripts import CHARGE, RAISE_TOTAL, TOTALS, Call
 from proxy.limits.redis_store import SharedStore, StoreUnavailable
 from proxy.limits.sliding_window import tightest
+from proxy.persistence.database import StateDatabase
 
 _DAY_S: Final = 86_400
 _KEPT_S: Final = 8 * _DAY_S
 _MAX_UNSENT: Final = 10_000
 
 _log = logging.getLogger("comfygate.limits")
-_T = TypeVar("_T")
 
 
 class _Span(NamedTuple):
@@ -53,37 +50,27 @@ class GpuBudgets:
     def __init__(
         self,
         allotment: EffectiveLimits,
-        file: Path,
+        state: StateDatabase,
         store: SharedStore | None = None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._allotment = allotment
-        self._path = file
+        self._usage = GpuUsage(state)
         self._store = store
         self._clock = clock
-        self._file: UsageFile | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="usage")
         self._totals: dict[str, float] = {}
         self._unsent: deque[Call] = deque(maxlen=_MAX_UNSENT)
         if store is not None:
             store.on_return(self._known_here)
 
     async def start(self) -> None:
-        """Raises OSError or sqlite3.Error when the file cannot be used."""
-        self._file = await self._in_thread(UsageFile, self._path)
-        longest_s = max(
-            (span.window_s for tenant in self._allotment.tenants for span in self._spans(tenant)), default=0
-        )
-        await self._in_thread(self._file.forget_before, self._clock() - max(_KEPT_S, longest_s + _DAY_S))
-        for tenant in self._allotment.tenants:
-            await self._load(self._spans(tenant))
-
-    async def stop(self) -> None:
-        if self._file is not None:
-            file, self._file = self._file, None
-            await self._in_thread(file.close)
-        self._thread.shutdown(wait=False)
+        """The database must be open. Raises sqlite3.Error when it cannot be read."""
+        spans_by_tenant = [self._spans(tenant) for tenant in self._allotment.tenants]
+        longest_s = max((span.window_s for spans in spans_by_tenant for span in spans), default=0)
+        await self._usage.forget_before(self._clock() - max(_KEPT_S, longest_s + _DAY_S))
+        for spans in spans_by_tenant:
+            await self._load(spans)
 
     async def check(self, tenant: TenantId, queued_s: float = 0.0) -> None:
         """Raises LimitExceeded when the tenant's budget is spent.
@@ -166,12 +153,12 @@ class GpuBudgets:
     async def _load(self, spans: list[_Span]) -> None:
         """Sums what is not in memory yet: at the start, after a reload, in a new window."""
         missing = [span for span in spans if span.key not in self._totals]
-        if not missing or self._file is None:
+        if not missing or not self._usage.state.is_open:
             for span in missing:
                 self._totals.setdefault(span.key, 0.0)
             return
         wanted = [(span.tenant, float(span.starts_at_s)) for span in missing]
-        for span, total_s in zip(missing, await self._in_thread(self._file.totals_s, wanted), strict=True):
+        for span, total_s in zip(missing, await self._usage.totals_s(wanted), strict=True):
             # Another task may have been quicker, and have added to it.
             self._totals.setdefault(span.key, total_s)
         self._forget_past()
@@ -182,13 +169,13 @@ class GpuBudgets:
             del self._totals[key]
 
     async def _write(self, run_id: str, tenant: str, at_s: float, gpu_s: float) -> bool:
-        if self._file is None:
+        if not self._usage.state.is_open:
             return True
         try:
-            return await self._in_thread(self._file.add, run_id, tenant, at_s, gpu_s)
+            return await self._usage.add(run_id, tenant, at_s, gpu_s)
         except sqlite3.Error as error:
             # Counted in memory at least: a full disk gives nobody free GPU time.
-            _log.error("GPU seconds of job %s are not in %s: %s", run_id, self._path, error)
+            _log.error("GPU seconds of job %s are not in %s: %s", run_id, self._usage.state.path, error)
             return True
 
     async def _tell(self, store: SharedStore, call: Call) -> None:
@@ -206,9 +193,6 @@ class GpuBudgets:
             for span in self._spans(tenant):
                 if total_s := self._totals.get(span.key):
                     yield Call(RAISE_TOTAL, (span.key,), (repr(total_s), _lifetime_ms(span)))
-
-    async def _in_thread(self, work: Callable[..., _T], *args: Any) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
 
 def _lifetime_ms(span: _Span) -> int:

@@ -1,62 +1,40 @@
-"""The file of GPU seconds: one row for each finished job, so that a budget of any window can be summed from it, and no job counts twice."""
+"""GPU seconds in the gate's database: one row for each finished job, so that a budget of any window can be summed from it, and no job counts twice."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
-from pathlib import Path
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    prompt_id TEXT PRIMARY KEY, -- names one run: Job.run_id
-    tenant TEXT NOT NULL,
-    ended_at_s REAL NOT NULL,
-    gpu_s REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant, ended_at_s, gpu_s);
-"""
+from proxy.persistence.database import StateDatabase
 
 
-class UsageFile:
-    """SQLite with a write-ahead log: a gate that is killed loses no row that was written. Blocking, for one thread at a time."""
+class GpuUsage:
+    """Every method raises sqlite3.Error when the database is not open, or cannot be read or written."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError or sqlite3.Error when the file cannot be opened or is damaged: budgets are then not known, and must not look unspent."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        try:
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.executescript(_SCHEMA)
-        except BaseException:
-            self._database.close()
-            raise
+    def __init__(self, state: StateDatabase) -> None:
+        self.state = state
 
-    def close(self) -> None:
-        self._database.close()
+    async def add(self, run_id: str, tenant: str, ended_at_s: float, gpu_s: float) -> bool:
+        """False when the job was counted before. run_id: `Job.run_id`; ended_at_s: Unix time."""
+        return await self.state.run(_add, run_id, tenant, ended_at_s, gpu_s)
 
-    def add(self, run_id: str, tenant: str, ended_at_s: float, gpu_s: float) -> bool:
-        """False when the job was counted before."""
-        with closing(
-            self._database.execute(
-                "INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?)", (run_id, tenant, ended_at_s, gpu_s)
-            )
-        ) as cursor:
-            return cursor.rowcount == 1
+    async def totals_s(self, wanted: Iterable[tuple[str, float]]) -> list[float]:
+        """For each tenant and Unix time: GPU seconds of the tenant's jobs that ended then or later."""
+        return await self.state.run(_totals_s, list(wanted))
 
-    def total_s(self, tenant: str, since_s: float) -> float:
-        """GPU seconds of the jobs that ended at `since_s` (Unix time) or later."""
-        with closing(
-            self._database.execute(
-                "SELECT COALESCE(SUM(gpu_s), 0) FROM jobs WHERE tenant = ? AND ended_at_s >= ?", (tenant, since_s)
-            )
-        ) as cursor:
-            return float(cursor.fetchone()[0])
+    async def forget_before(self, ended_at_s: float) -> None:
+        await self.state.run(_forget_before, ended_at_s)
 
-    def totals_s(self, wanted: Iterable[tuple[str, float]]) -> list[float]:
-        """As `total_s`, for several tenants and times."""
-        return [self.total_s(tenant, since_s) for tenant, since_s in wanted]
 
-    def forget_before(self, ended_at_s: float) -> None:
-        self._database.execute("DELETE FROM jobs WHERE ended_at_s < ?", (ended_at_s,))
+def _add(connection: sqlite3.Connection, run_id: str, tenant: str, ended_at_s: float, gpu_s: float) -> bool:
+    row = (run_id, tenant, ended_at_s, gpu_s)
+    return connection.execute("INSERT OR IGNORE INTO gpu_usage VALUES (?, ?, ?, ?)", row).rowcount == 1
+
+
+def _totals_s(connection: sqlite3.Connection, wanted: list[tuple[str, float]]) -> list[float]:
+    total = "SELECT COALESCE(SUM(gpu_s), 0.0) FROM gpu_usage WHERE tenant = ? AND ended_at_s >= ?"
+    return [float(connection.execute(total, each).fetchone()[0]) for each in wanted]
+
+
+def _forget_before(connection: sqlite3.Connection, ended_at_s: float) -> None:
+    connection.execute("DELETE FROM gpu_usage WHERE ended_at_s < ?", (ended_at_s,))

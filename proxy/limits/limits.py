@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 from policy.principal import Principal
 from policy.routes import Budget
@@ -17,8 +16,7 @@ from proxy.limits.failed_logins import FailedLogins
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.rate_limiter import Limiter, RateExceeded, RateHeaders
 from proxy.limits.redis_store import SharedStore
-
-USAGE_FILE: Final = "usage.sqlite3"
+from proxy.persistence.database import StateDatabase
 
 _log = logging.getLogger("comfygate.limits")
 
@@ -30,8 +28,11 @@ def _ignore(is_up: bool) -> None:
 class Limits:
     """The parts are `allotment`, `limiter`, `logins`, `slots`, `budgets`, and `store`, which is None without Redis."""
 
-    def __init__(self, config: Config, on_store_change: Callable[[bool], None] = _ignore) -> None:
-        """on_store_change: told whether Redis is relied on. Raises OSError for a missing storage_file, ValueError for a bad URL."""
+    def __init__(self, config: Config, state: StateDatabase, on_store_change: Callable[[bool], None] = _ignore) -> None:
+        """state: where GPU seconds are counted; open from before `start` until after `stop`.
+
+        on_store_change: told whether Redis is relied on. Raises OSError for a missing storage_file, ValueError for a bad URL.
+        """
         settings = config.limits
         self._storage = _storage_of(config)
         self.store = (
@@ -44,10 +45,10 @@ class Limits:
         self.brake = Brake()
         self.logins = FailedLogins(settings.logins, self.store)
         self.slots = ConcurrencyLimits(self.allotment, self.store, max_connections=config.server.max_connections)
-        self.budgets = GpuBudgets(self.allotment, config.resolve(config.server.state_dir) / USAGE_FILE, self.store)
+        self.budgets = GpuBudgets(self.allotment, state, self.store)
 
     async def start(self) -> None:
-        """Budgets first: Redis is told what they know before anybody relies on it. Raises OSError or sqlite3.Error when their file cannot be used."""
+        """Budgets first: Redis is told what they know before anybody relies on it. Raises sqlite3.Error when the database cannot be read."""
         await self.budgets.start()
         if self.store is not None:
             await self.store.start()
@@ -57,7 +58,6 @@ class Limits:
         await self.slots.stop()
         if self.store is not None:
             await self.store.stop()
-        await self.budgets.stop()
 
     def apply(self, config: Config) -> None:
         """A reload: limits change, counts stay. Another storage needs a restart. Raises OSError for a missing storage_file."""

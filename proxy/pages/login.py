@@ -73,14 +73,14 @@ class LoginPages:
         """Ends the browser's session, if it has one, and lets it forget what it kept. Raises Violation when a foreign page asks for it."""
         self._origins.check_form(headers)
         await self._end_session(headers)
-        forgotten = (*self._sessions.expiring, *self._sessions.storage_is_empty, CLEAR)
+        forgotten = (*self._sessions.expiring, *self._sessions.storage.unmark, CLEAR)
         return clearing_page("Signed out", f"{self._root}gate/login", None, forgotten)
 
     def cleared(self, form: bytes, headers: MultiMapping[str], tenant: TenantId) -> ClientReply:
         """Answers the form of the clearing page: the browser's storage is the tenant's from now on. Raises Violation when a foreign page sent it."""
         self._origins.check_form(headers)
         target = local_target(_fields_of(form, headers.get("Content-Type", "")).get("next"))
-        return redirect(self._root + target[1:], (*self._sessions.storage_is_of(tenant), CLEAR))
+        return redirect(self._root + target[1:], (*self._sessions.storage.mark(tenant), CLEAR))
 
     async def _end_session(self, headers: MultiMapping[str]) -> None:
         cookie = session_cookie(headers, self._sessions.cookie_name)

@@ -99,7 +99,7 @@ class GatePages:
         # Programs have no storage. A browser tells that it opens a page, but for plain http, where the session cookie tells that it is one.
         is_browser = principal.is_session or request.headers.get("Sec-Fetch-Dest") in ("document", "iframe")
         sessions = self._get().compiled.authenticator.sessions
-        if not is_browser or not is_navigation(request) or sessions.keeps_storage_of(principal.tenant, request.headers):
+        if not is_browser or not is_navigation(request) or sessions.storage.is_of(principal.tenant, request.headers):
             return None
         return storage_page(request.raw_path, record.root)
 

@@ -11,11 +11,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proxy.auth import key_file
-from proxy.auth.sessions import load_secret
+from proxy.auth.session_secret import load_secret
 from proxy.commands.main import app
 from proxy.config import load_config
-from proxy.limits.gpu_usage_db import UsageFile
-from proxy.limits.limits import USAGE_FILE
+from proxy.limits.gpu_usage_db import GpuUsage
+from proxy.persistence.database import DAMAGED, STATE_FILE
+from tests.proxy.conftest import opened
 
 CONFIG = """\
 [tenants.alice]
@@ -47,22 +48,22 @@ def house(tmp_path: Path) -> Path:
     return house
 
 
-def test_a_running_gates_database_is_whole_in_the_copy(house: Path, tmp_path: Path) -> None:
-    usage = UsageFile(house / "state" / USAGE_FILE)
-    usage.add("a-run", "alice", 100.0, 7.5)
-    # A plain copy of the file lacks it: it is in the write-ahead log.
-    shutil.copy(house / "state" / USAGE_FILE, tmp_path / "plain.sqlite3")
+async def test_a_running_gates_database_is_whole_in_the_copy(house: Path, tmp_path: Path) -> None:
+    async with opened(house / "state" / STATE_FILE) as state:
+        await GpuUsage(state).add("a-run", "alice", 100.0, 7.5)
+        # A plain copy of the file lacks it: it is in the write-ahead log.
+        shutil.copy(house / "state" / STATE_FILE, tmp_path / "plain.sqlite3")
 
-    result = run(tmp_path / "backup", "--config", house / "config.toml")
-    usage.close()
+        result = run(tmp_path / "backup", "--config", house / "config.toml")
 
     assert result.exit_code == 0, result.output
     assert not list((tmp_path / "backup" / "state").glob("*-wal"))
-    restored, plain = UsageFile(tmp_path / "backup" / "state" / USAGE_FILE), UsageFile(tmp_path / "plain.sqlite3")
-    assert restored.total_s("alice", 0.0) == 7.5
-    assert plain.total_s("alice", 0.0) == 0.0
-    restored.close()
-    plain.close()
+    async with (
+        opened(tmp_path / "backup" / "state" / STATE_FILE) as restored,
+        opened(tmp_path / "plain.sqlite3") as plain,
+    ):
+        assert await GpuUsage(restored).totals_s([("alice", 0.0)]) == [7.5]
+        assert await GpuUsage(plain).totals_s([("alice", 0.0)]) == [0.0]
 
 
 def test_what_is_copied_back_is_the_same_gate(house: Path, tmp_path: Path) -> None:
@@ -119,8 +120,18 @@ def test_without_a_configuration_nothing_is_made(tmp_path: Path) -> None:
 
 
 def test_a_damaged_database_is_told(house: Path, tmp_path: Path) -> None:
-    (house / "state" / USAGE_FILE).write_bytes(b"SQLite format 3\0" + b"x" * 100)
+    (house / "state" / STATE_FILE).write_bytes(b"SQLite format 3\0" + b"x" * 100)
 
     result = run(tmp_path / "backup", "--config", house / "config.toml")
 
     assert (result.exit_code, "file is not a database" in result.stderr) == (1, True)
+
+
+def test_a_damaged_database_that_was_moved_is_copied_as_it_is(house: Path, tmp_path: Path) -> None:
+    moved = house / "state" / f"{STATE_FILE}{DAMAGED}20261128T120000Z"
+    moved.write_bytes(b"SQLite format 3\0" + b"x" * 100)
+
+    result = run(tmp_path / "backup", "--config", house / "config.toml")
+
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "backup" / "state" / moved.name).read_bytes() == moved.read_bytes()

@@ -6,6 +6,8 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from policy.principal import Principal, Role, parse_tenant
 from proxy.config.limits import LimitsSettings
 from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.redis_store import SharedStore
+from proxy.persistence.database import STATE_FILE, StateDatabase
 from tests.programs import path_of
 
 # Slow machines must not look like a sick Redis where that is not the question.
@@ -87,6 +90,23 @@ async def store(redis: RedisServer) -> AsyncIterator[SharedStore]:
     assert store.is_up
     yield store
     await store.stop()
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[StateDatabase]:
+    """A gate's database, closed at the end."""
+    state = StateDatabase(path)
+    try:
+        await state.open()
+        yield state
+    finally:
+        await state.close()
+
+
+@pytest.fixture
+async def state(tmp_path: Path) -> AsyncIterator[StateDatabase]:
+    async with opened(tmp_path / "state" / STATE_FILE) as state:
+        yield state
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from proxy import app
 from proxy.auth import key_file
 from proxy.config import Config, ConfigError
 from proxy.config.restart import AT_START
+from proxy.persistence.database import DAMAGED, STATE_FILE
 from standin import StandIn
 from tests.contract.driver import saving, slow
 from tests.harness import Running, running_gate
@@ -171,10 +172,21 @@ async def test_where_redis_is_said_to_be_in_a_file(
 
 
 async def test_a_state_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path, comfy: StandIn) -> None:
+    (tmp_path / "state" / STATE_FILE).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"server.state_dir: cannot be used: state.sqlite3: "):
+        await running_gate(tmp_path, comfy.url).__aenter__()
+
+
+async def test_a_damaged_database_is_moved_and_the_gate_starts(
+    tmp_path: Path, comfy: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "usage.sqlite3").write_bytes(b"this is no database" * 100)
-    with pytest.raises(ConfigError, match=r"server.state_dir: cannot be used: file is not a database"):
-        await running_gate(tmp_path, comfy.url).__aenter__()
+    async with running_gate(tmp_path, comfy.url) as gate:
+        assert await gate.status("GET", "/queue", "alice") == 200
+        (moved,) = (tmp_path / "state").glob(f"{STATE_FILE}{DAMAGED}*")
+        assert moved.read_bytes() == b"this is no database" * 100
+    assert "GPU budgets count from zero" in caplog.text
 
 
 @pytest.fixture

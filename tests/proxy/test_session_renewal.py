@@ -71,10 +71,10 @@ def test_below_a_prefix_the_cookie_is_sent_there_alone() -> None:
 
 def test_whose_the_storage_of_a_browser_is() -> None:
     sessions, acme, beta = make_sessions(Clock()), TenantId("acme"), TenantId("beta")
-    ((_, value),) = sessions.storage_is_of(acme)
+    ((_, value),) = sessions.storage.mark(acme)
     assert "acme" not in value
     headers = CIMultiDict({"Cookie": value.partition(";")[0]})
-    assert sessions.keeps_storage_of(acme, headers)
-    assert not sessions.keeps_storage_of(beta, headers)
-    assert not sessions.keeps_storage_of(acme, CIMultiDict())
-    assert not make_sessions(Clock(), secret=b"t" * 32).keeps_storage_of(acme, headers)
+    assert sessions.storage.is_of(acme, headers)
+    assert not sessions.storage.is_of(beta, headers)
+    assert not sessions.storage.is_of(acme, CIMultiDict())
+    assert not make_sessions(Clock(), secret=b"t" * 32).storage.is_of(acme, headers)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import stat
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,17 +10,9 @@ from typing import Any
 import pytest
 
 from policy.principal import Role
-from proxy.auth import sessions as module
-from proxy.auth.api_keys import ApiKeyStore, Session, generate_key, hash_key
+from proxy.auth.api_keys import ApiKeyStore, generate_key, hash_key
 from proxy.auth.credentials import SessionCookie
-from proxy.auth.sessions import (
-    RevokedSessions,
-    SessionRefused,
-    Sessions,
-    SessionStateError,
-    load_secret,
-    open_sessions,
-)
+from proxy.auth.sessions import SessionRefused, Sessions, open_sessions
 from proxy.config.identity import KeySettings, SessionSettings
 
 SECRET = b"s" * 32
@@ -199,39 +186,6 @@ def test_a_session_that_was_ended_is_refused_and_others_go_on() -> None:
     assert sessions.is_alive(key)
 
 
-def test_too_many_ended_sessions_of_a_key_end_all_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ENDED_PER_KEY", 3)
-    clock = Clock()
-    ring, sessions = ring_of(clock), make_sessions(clock)
-    key = ring.verify(KEY)
-    ended = [cookie_of(sessions.begin(key)) for _ in range(4)]
-    bystander, neighbour = cookie_of(sessions.begin(key)), cookie_of(sessions.begin(ring.verify(OTHER)))
-    for cookie in ended:
-        sessions.end(cookie, ring)
-    assert all(refused(sessions, cookie, ring) for cookie in [*ended, bystander])
-    assert not refused(sessions, neighbour, ring)
-    clock.now_s += 1
-    assert not refused(sessions, cookie_of(sessions.begin(key)), ring)
-    assert all(refused(sessions, cookie, ring) for cookie in ended)
-
-
-async def test_no_restart_revives_an_ended_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    ring = ring_of(clock)
-    settings = SessionSettings(lifetime=1000)
-    first = open_sessions(settings, "https://gate.example", tmp_path / "state", clock)
-    ended, kept = (cookie_of(first.begin(ring.verify(KEY))) for _ in range(2))
-    first.end(ended, ring)
-    await first.save()
-    second = open_sessions(settings, "https://gate.example", tmp_path / "state", clock)
-    assert refused(second, ended, ring)
-    assert not refused(second, kept, ring)
-    monkeypatch.setattr(module, "MAX_ENDED_PER_KEY", 0)
-    second.end(kept, ring)
-    await second.save()
-    assert refused(open_sessions(settings, "https://gate.example", tmp_path / "state", clock), kept, ring)
-
-
 def test_a_reload_revives_no_ended_session(tmp_path: Path) -> None:
     clock = Clock()
     ring, settings = ring_of(clock), SessionSettings(lifetime=1000)
@@ -241,98 +195,6 @@ def test_a_reload_revives_no_ended_session(tmp_path: Path) -> None:
     assert not refused(after, cookie, ring)
     before.end(cookie, ring)
     assert refused(after, cookie, ring)
-    elsewhere = open_sessions(settings, None, tmp_path / "other", clock, previous=before)
-    assert elsewhere.ended is not before.ended
-
-
-async def test_what_would_have_ended_by_now_is_forgotten(tmp_path: Path) -> None:
-    clock = Clock()
-    file = tmp_path / "ended"
-    ended = RevokedSessions(file, clock)
-    ended.add(KEY_ID, Session("a" * 32, NOW_S, NOW_S + 10))
-    await ended.save()
-    assert file.read_text() == f"session {KEY_ID} {'a' * 32} {NOW_S + 10}\n"
-    clock.now_s += 10
-    ended.add(OTHER_ID, Session("b" * 32, NOW_S, NOW_S + 100))
-    await ended.save()
-    assert file.read_text() == f"session {OTHER_ID} {'b' * 32} {NOW_S + 100}\n"
-    clock.now_s += 100
-    assert not RevokedSessions(file, clock).has(OTHER_ID, Session("b" * 32, NOW_S, NOW_S + 100))
-
-
-def test_a_broken_line_of_the_ended_sessions_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file = tmp_path / "ended"
-    file.write_bytes(b"\xff\nsession 12345678 " + b"a" * 32 + b" 1800000001\n")
-    ended = RevokedSessions(file, Clock())
-    assert ended.has("12345678", Session("a" * 32, 0, 0))
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
-
-
-async def test_a_disk_that_is_full_is_reported_and_the_session_has_ended(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module, "replace_file", fail)
-    ended = RevokedSessions(tmp_path / "ended", Clock())
-    session = Session("a" * 32, NOW_S, NOW_S + 10)
-    ended.add(KEY_ID, session)
-    await ended.save()
-    assert ended.has(KEY_ID, session)
-    assert "No space left" in caplog.text
-
-
-def test_ended_sessions_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
-    (tmp_path / "ended").mkdir()
-    with pytest.raises(SessionStateError, match="cannot be read"):
-        RevokedSessions(tmp_path / "ended")
-
-
-def test_the_secret_is_made_once(tmp_path: Path) -> None:
-    state = tmp_path / "a" / "state"
-    first = load_secret(None, state)
-    assert len(first) >= 32
-    assert load_secret(None, state) == first
-    if sys.platform != "win32":
-        assert stat.S_IMODE((state / "session.secret").stat().st_mode) == 0o600
-        assert stat.S_IMODE(state.stat().st_mode) == 0o700
-
-
-def test_two_gates_that_start_at_once_agree_on_the_secret(tmp_path: Path) -> None:
-    start = threading.Barrier(6)
-
-    def load(_: int) -> bytes:
-        start.wait(10)
-        return load_secret(None, tmp_path / "state")
-
-    with ThreadPoolExecutor(6) as pool:
-        assert len(set(pool.map(load, range(6)))) == 1
-
-
-def test_the_secret_may_come_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_bytes(b"x" * 40 + b"\n")
-    assert load_secret(file, tmp_path / "state") == b"x" * 40
-    assert not (tmp_path / "state").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"), [(None, "cannot be read"), (b"short\n", "openssl rand"), (b" " * 64, "openssl")]
-)
-def test_a_bad_secret_file_stops_the_start(tmp_path: Path, content: bytes | None, message: str) -> None:
-    file = tmp_path / "secret"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(SessionStateError, match=message):
-        load_secret(file, tmp_path / "state")
-    assert not (tmp_path / "state").exists()
-
-
-def test_a_state_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
-    (tmp_path / "state").write_text("a file")
-    with pytest.raises(SessionStateError, match=r"secret_file"):
-        load_secret(None, tmp_path / "state")
 
 
 def test_a_short_secret_is_no_secret() -> None:

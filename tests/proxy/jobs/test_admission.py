@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from proxy.jobs.admission import JobAdmission
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.gpu_budget import GpuBudgets
+from proxy.persistence.database import StateDatabase
 from tests.proxy.conftest import allotment, context
 from tests.proxy.upstreams import GUARD_S
 
@@ -76,13 +76,13 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-async def make(tmp_path: Path) -> AsyncIterator[Make]:
+async def make(state: StateDatabase) -> AsyncIterator[Make]:
     made: list[Desks] = []
 
     async def make(limits: Mapping[str, Any] | None = None, is_taken: Answer | None = None) -> Desks:
         allowed = allotment({"gpu_seconds": "1000/day", **(limits or {})})
         registry, slots, queued = JobRegistry(), ConcurrencyLimits(allowed), list[Job]()
-        budgets = GpuBudgets(allowed, tmp_path / "usage.sqlite3")
+        budgets = GpuBudgets(allowed, state)
         await budgets.start()
         more: dict[str, Any] = {} if is_taken is None else {"is_taken": is_taken}
         admission = JobAdmission(registry, slots, budgets, {"alice": 1.0, "bob": 1.0}, queued.append, **more)
@@ -92,7 +92,6 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     yield make
     for each in made:
         await each.admission.stop()
-        await each.budgets.stop()
 
 
 async def test_a_claimed_job_has_an_owner_a_slot_and_a_place(make: Make) -> None:

@@ -20,6 +20,7 @@ from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_scripts import TOTALS, Call
 from proxy.limits.redis_store import SharedStore, StoreUnavailable
+from proxy.persistence.database import StateDatabase
 from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, context
 
 ALICE = TenantId("alice")
@@ -36,7 +37,8 @@ class Gate:
         self.limiter = Limiter(allowed, self.store)
         self.slots = ConcurrencyLimits(allowed, self.store, sleep=self.sleep_for_ever)
         self.logins = FailedLogins(LoginLimitSettings(failures="5/hour", delay=1.0, max_delay=64.0), self.store)
-        self.budgets = GpuBudgets(allowed, folder / f"{name}.sqlite3", self.store)
+        self.state = StateDatabase(folder / f"{name}.sqlite3")
+        self.budgets = GpuBudgets(allowed, self.state, self.store)
 
     def changed(self, is_up: bool) -> None:
         (self.is_back if is_up else self.is_gone).set()
@@ -50,6 +52,7 @@ class Gate:
         await asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
+        await self.state.open()
         await self.budgets.start()
         await self.store.start()
         await self.slots.start()
@@ -57,7 +60,7 @@ class Gate:
     async def stop(self) -> None:
         await self.slots.stop()
         await self.store.stop()
-        await self.budgets.stop()
+        await self.state.close()
 
     async def prompts(self, attempts: int) -> int:
         return await passed(attempts, lambda index: self.limiter.acquire(context(), Budget.SUBMIT))

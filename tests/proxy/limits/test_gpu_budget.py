@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +14,9 @@ from proxy.config.limits import LimitsSettings
 from proxy.http.errors import LimitExceeded
 from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.gpu_budget import GpuBudgets
-from proxy.limits.gpu_usage_db import UsageFile
-from tests.proxy.conftest import Clock, allotment
+from proxy.limits.gpu_usage_db import GpuUsage
+from proxy.persistence.database import STATE_FILE, StateDatabase
+from tests.proxy.conftest import Clock, allotment, opened
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 NOON_S = 20_000 * 86_400 + 43_200.0
@@ -27,12 +24,10 @@ NOON_S = 20_000 * 86_400 + 43_200.0
 
 @asynccontextmanager
 async def budgets_of(limits: EffectiveLimits, file: Path, clock: Clock) -> AsyncIterator[GpuBudgets]:
-    budgets = GpuBudgets(limits, file, clock=clock)
-    await budgets.start()
-    try:
+    async with opened(file) as state:
+        budgets = GpuBudgets(limits, state, clock=clock)
+        await budgets.start()
         yield budgets
-    finally:
-        await budgets.stop()
 
 
 @pytest.fixture
@@ -42,7 +37,7 @@ def noon() -> Clock:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "usage.sqlite3"
+    return tmp_path / "state" / STATE_FILE
 
 
 async def is_refused(budgets: GpuBudgets, tenant: TenantId, queued_s: float = 0.0) -> bool:
@@ -107,29 +102,6 @@ async def test_spending_survives_a_restart(file: Path, noon: Clock) -> None:
         assert (await budgets.remaining(ALICE))[0].remaining == 0
 
 
-async def test_a_gate_that_is_killed_loses_nothing(file: Path, noon: Clock) -> None:
-    script = (
-        "import sys, pathlib\n"
-        "from proxy.limits.gpu_usage_db import UsageFile\n"
-        "usage = UsageFile(pathlib.Path(sys.argv[1]))\n"
-        "for index in range(10**9):\n"
-        "    usage.add(f'job-{index}', 'alice', float(sys.argv[2]), 1.0)\n"
-        "    print(index, flush=True)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(file), str(NOON_S)], stdout=subprocess.PIPE, cwd=Path.cwd()
-    ) as writer:
-        assert writer.stdout is not None
-        written = 0
-        while written < 20:
-            written = int(writer.stdout.readline()) + 1
-        os.kill(writer.pid, signal.SIGKILL)
-        written += len(writer.stdout.read().splitlines())
-    async with budgets_of(allotment({"gpu_seconds": "1000000/day"}), file, noon) as budgets:
-        (left,) = await budgets.remaining(ALICE)
-    assert written <= left.total - left.remaining <= written + 1
-
-
 async def test_a_reload_with_another_window_knows_what_was_spent(file: Path, noon: Clock) -> None:
     limits = allotment({"gpu_seconds": "100/hour"})
     async with budgets_of(limits, file, noon) as budgets:
@@ -170,30 +142,23 @@ async def test_a_file_that_cannot_be_written_gives_nobody_free_time(
 ) -> None:
     async with budgets_of(allotment({"gpu_seconds": "100/day"}), file, noon) as budgets:
         with sqlite3.connect(file) as other:
-            other.execute("DROP TABLE jobs")
+            other.execute("DROP TABLE gpu_usage")
         other.close()
         await budgets.add(ALICE, "1", 100.0)
         assert await is_refused(budgets, ALICE)
     assert "GPU seconds of job 1 are not in" in caplog.text
 
 
-async def test_a_damaged_file_is_not_taken_for_an_unspent_budget(file: Path, noon: Clock) -> None:
-    file.parent.mkdir()
-    file.write_bytes(b"this is no database" * 1000)
-    with pytest.raises(sqlite3.DatabaseError):
-        await GpuBudgets(allotment({}), file, clock=noon).start()
-
-
 async def test_old_rows_are_forgotten(file: Path, noon: Clock) -> None:
-    usage = UsageFile(file)
-    usage.add("old", "alice", NOON_S - 40 * 86_400, 1.0)
-    usage.add("of this month", "alice", NOON_S - 20 * 86_400, 1.0)
-    usage.close()
+    async with opened(file) as state:
+        usage = GpuUsage(state)
+        assert await usage.add("old", "alice", NOON_S - 40 * 86_400, 1.0)
+        assert await usage.add("of this month", "alice", NOON_S - 20 * 86_400, 1.0)
+        assert not await usage.add("of this month", "alice", NOON_S - 20 * 86_400, 1.0)
     async with budgets_of(allotment({"gpu_seconds": "5/month"}), file, noon):
         pass
-    usage = UsageFile(file)
-    assert usage.total_s("alice", 0.0) == 1.0
-    usage.close()
+    async with opened(file) as state:
+        assert await GpuUsage(state).totals_s([("alice", 0.0), ("bob", 0.0)]) == [1.0, 0.0]
 
 
 async def test_past_windows_leave_memory(file: Path, noon: Clock) -> None:
@@ -205,8 +170,10 @@ async def test_past_windows_leave_memory(file: Path, noon: Clock) -> None:
         assert len(budgets._totals) <= 4
 
 
-async def test_a_budget_that_was_never_started_can_be_stopped(file: Path, noon: Clock) -> None:
-    await GpuBudgets(allotment({"gpu_seconds": "100/day"}), file, clock=noon).stop()
+async def test_before_the_database_is_open_usage_counts_in_memory(file: Path, noon: Clock) -> None:
+    budgets = GpuBudgets(allotment({"gpu_seconds": "100/day"}), StateDatabase(file), clock=noon)
+    await budgets.add(ALICE, "1", 100.0)
+    assert await is_refused(budgets, ALICE)
     assert not file.exists()
 
 
