@@ -1,0 +1,130 @@
+"""The short form of `make bench`: what a request costs in steps, calls and readings, and how that grows. Never in time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from bench.whole import documents, programs
+from bench.whole.client import Listener, ask, listen
+from bench.whole.programs import Subject
+from bench.whole.rounds import quiet
+from bench.whole.rows import submits, until_connected, until_waiting
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGUSR1")
+Counts = dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def object_info(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("bench") / "object_info.json"
+    file.write_bytes(documents.object_info())
+    return file
+
+
+class Counted:
+    """A gate of bench.whole.counted before its stub, which tells nobody of new jobs: nothing but the request is at work."""
+
+    def __init__(self, gate: Subject, comfy: Subject, file: Path) -> None:
+        self.gate = gate
+        self.comfy = comfy
+        self._file = file
+
+    @asynccontextmanager
+    async def counting(self) -> AsyncIterator[Counts]:
+        """What the gate did meanwhile, filled in at the end."""
+        await quiet(self.gate)
+        os.kill(self.gate.pid, signal.SIGUSR1)
+        await asyncio.sleep(0)
+        counts: Counts = {}
+        yield counts
+        os.kill(self.gate.pid, signal.SIGUSR1)
+        while not self._file.exists():
+            await quiet(self.gate)
+        counts |= orjson.loads(self._file.read_bytes())
+        self._file.unlink()
+
+    async def asked(self) -> Counts:
+        _, body = await ask(self.comfy, "GET", "/bench/asked")
+        counts: Counts = orjson.loads(body)
+        return counts
+
+    async def submit(self, nodes: int) -> Counts:
+        """Counts of one submission, the least of three: what the gate does by the clock may fall into one of them."""
+        await submits(nodes, 2)(self.gate)
+        tries = []
+        for _ in range(3):
+            async with self.counting() as counts:
+                await submits(nodes, 1)(self.gate)
+            tries.append(counts)
+        return min(tries, key=lambda counts: counts["steps"])
+
+
+@asynccontextmanager
+async def counted(folder: Path, object_info: Path, *, waiting: int = 0, ended: int = 0) -> AsyncIterator[Counted]:
+    file = folder / f"counts-{waiting}-{ended}.json"
+    with (
+        programs.stub(object_info, waiting=waiting, ended=ended, is_silent=True) as comfy,
+        programs.gate(comfy.url, profile=file, watched_by="counted") as gate,
+    ):
+        await until_connected(comfy)
+        await until_waiting(gate, waiting)
+        yield Counted(gate, comfy, file)
+
+
+async def test_a_submission(tmp_path: Path, object_info: Path) -> None:
+    async with counted(tmp_path, object_info) as subject:
+        small, large = await subject.submit(50), await subject.submit(200)
+        before = await subject.asked()
+        await submits(50, 3)(subject.gate)
+        after = await subject.asked()
+    assert {path: after[path] - before.get(path, 0) for path in after if after[path] != before.get(path, 0)} == {
+        "POST /prompt": 3,
+        "GET /bench/asked": 1,
+    }
+    assert small["loads"] <= 2, "the workflow, and ComfyUI's answer"
+    assert large["steps"] <= 4.5 * small["steps"], "it grows with the workflow, and no faster"
+
+
+async def test_a_history_that_was_read_is_not_asked_for_again(tmp_path: Path, object_info: Path) -> None:
+    async with counted(tmp_path, object_info, ended=64) as subject:
+        _, first = await ask(subject.gate, "GET", "/history")
+        before = await subject.asked()
+        async with subject.counting() as counts:
+            _, second = await ask(subject.gate, "GET", "/history")
+        after = await subject.asked()
+    assert first == second
+    assert len(orjson.loads(second)) == 64
+    assert {path for path in after if after[path] != before.get(path, 0)} == {"GET /bench/asked"}
+    assert counts["loads"] == 0
+
+
+async def test_frames_are_read_no_further_than_they_must_be(tmp_path: Path, object_info: Path) -> None:
+    async with counted(tmp_path, object_info) as subject:
+        client_id = "client-gate"
+        listener = await listen(subject.gate, client_id)
+        _, body = await ask(subject.gate, "POST", "/prompt", documents.prompts(7, client_id, 1)[0])
+        prompt_id = orjson.loads(body)["prompt_id"]
+        counts = {}
+        for kind in ("start", "progress", "preview"):
+            async with subject.counting() as seen:
+                await send(subject, listener, kind, prompt_id, 10)
+            counts[kind] = seen
+        listener.transport.close()
+    assert counts["progress"]["loads"] == counts["progress"]["dumps"] == 0
+    assert counts["preview"]["loads"] <= 10, "the head of each, which names its job"
+    assert counts["preview"]["dumps"] == 0
+
+
+async def send(subject: Counted, listener: Listener, kind: str, prompt_id: str, count: int) -> None:
+    before = listener.frames
+    to = subject.gate.sent_client_id("client-gate")
+    await ask(subject.comfy, "GET", f"/bench/send?to={to}&kind={kind}&prompt={prompt_id}&count={count}")
+    await listener.until(before + count)
