@@ -1,45 +1,38 @@
-"""Depth and cycles of a graph of nodes."""
+"""Depth and cycles of a graph of nodes. Linear time, and no recursion."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
 
 
 def measure_depth(sources: Mapping[str, Sequence[str]]) -> tuple[int, frozenset[str]]:
     """The number of nodes on the longest chain, and the tangled nodes: those in cycles, and those that need one of them.
 
-    sources: for each node the nodes it links to; links to nodes that are not there are skipped. Takes linear time.
+    sources: for each node the nodes it links to; links to nodes that are not there are skipped.
     """
-    waiting = dict.fromkeys(sources, 0)
-    users: dict[str, list[str]] = {node: [] for node in sources}
-    for node, targets in sources.items():
-        for target in targets:
-            if target in users:
-                users[target].append(node)
-                waiting[node] += 1
-    ready = [node for node, count in waiting.items() if count == 0]
-    depths = dict.fromkeys(ready, 1)
-    deepest = 1 if ready else 0
-    for node in ready:
-        depth = depths[node] + 1
-        for user in users[node]:
-            if depths.get(user, 0) < depth:
-                depths[user] = depth
-            waiting[user] -= 1
-            if waiting[user] == 0:
-                deepest = max(deepest, depths[user])
-                ready.append(user)
-    if len(ready) == len(sources):
-        return deepest, frozenset()
-    return deepest, frozenset(node for node, count in waiting.items() if count)
+    known = {node: [target for target in targets if target in sources] for node, targets in sources.items()}
+    sorter = TopologicalSorter(known)
+    with suppress(CycleError):  # it gives the nodes that need no cycle all the same
+        sorter.prepare()
+    depths: dict[str, int] = {}
+    while ready := sorter.get_ready():
+        for node in ready:
+            depths[node] = 1 + max((depths[target] for target in known[node]), default=0)
+        sorter.done(*ready)
+    return max(depths.values(), default=0), frozenset(known.keys() - depths.keys())
 
 
 def find_cycle(sources: Mapping[str, Iterable[str]], tangled: Set[str]) -> list[str]:
-    """The nodes of one cycle. Every tangled node links to another one, so a walk among them comes back to a node it has seen."""
-    node = next(node for node in sources if node in tangled)
-    path: dict[str, None] = {}
-    while node not in path:
-        path[node] = None
-        node = next(target for target in sources[node] if target in tangled)
-    steps = list(path)
-    return steps[steps.index(node) :]
+    """The nodes of one cycle among the tangled ones, each with a link to the next; the first is the first of them in `sources`."""
+    places = {node: place for place, node in enumerate(node for node in sources if node in tangled)}
+    sorter = TopologicalSorter({node: [target for target in sources[node] if target in places] for node in places})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        # It names the first node twice, and before each node the one that it links to.
+        cycle: list[str] = error.args[1][:0:-1]
+        first = cycle.index(min(cycle, key=places.__getitem__))
+        return cycle[first:] + cycle[:first]
+    raise ValueError("none of these nodes is in a cycle")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,15 @@ def test_cycles_are_found() -> None:
     sources = {"z": [], "u": ["a"], "a": ["z", "b"], "b": ["c"], "c": ["a"]}
     assert measure_depth(sources) == (1, frozenset("uabc"))
     assert find_cycle(sources, {"u", "a", "b", "c"}) == ["a", "b", "c"]
+    assert find_cycle({"c": ["a"], "b": ["c"], "a": ["b"]}, {"a", "b", "c"}) == ["c", "a", "b"]
+    with pytest.raises(ValueError, match="in a cycle"):
+        find_cycle({"a": ["b"], "b": []}, {"a", "b"})
+
+
+def test_long_cycles_need_no_stack() -> None:
+    ring = {str(index): [str((index + 1) % 50_000)] for index in range(50_000)}
+    assert measure_depth(ring) == (0, frozenset(ring))
+    assert find_cycle(ring, set(ring)) == list(ring)
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdefx"), max_size=4)))
