@@ -85,9 +85,9 @@ async def test_a_submission(tmp_path: Path, object_info: Path) -> None:
         before = await subject.asked()
         await submits(50, 3)(subject.gate)
         after = await subject.asked()
-    assert {path: after[path] - before.get(path, 0) for path in after if after[path] != before.get(path, 0)} == {
-        "POST /prompt": 3,
-        "GET /bench/asked": 1,
+    looking = {"GET /bench/asked", "GET /api/jobs"}  # the test's, and the watcher's by the clock
+    assert {path: after[path] - before.get(path, 0) for path in after if path not in looking} == {"POST /prompt": 3} | {
+        path: 0 for path in before if path not in looking and path != "POST /prompt"
     }
     assert small["loads"] <= 2, "the workflow, and ComfyUI's answer"
     assert large["steps"] <= 4.5 * small["steps"], "it grows with the workflow, and no faster"
@@ -102,8 +102,10 @@ async def test_a_history_that_was_read_is_not_asked_for_again(tmp_path: Path, ob
         after = await subject.asked()
     assert first == second
     assert len(orjson.loads(second)) == 64
-    assert {path for path in after if after[path] != before.get(path, 0)} == {"GET /bench/asked"}
-    assert counts["loads"] == 0
+    assert {path: count for path, count in after.items() if "/history" in path} == {
+        path: count for path, count in before.items() if "/history" in path
+    }
+    assert counts["dumps"] <= 64, "the id of each; what is kept is written already"
 
 
 async def test_frames_are_read_no_further_than_they_must_be(tmp_path: Path, object_info: Path) -> None:
