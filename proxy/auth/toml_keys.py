@@ -1,4 +1,8 @@
-"""The lines of TOML text that hold API keys: adding, removing and changing one leaves every other byte as it is. Pure; trusts that the text is valid."""
+"""The lines of TOML text that hold API keys: adding, removing and changing one leaves every other byte as it is. Pure; trusts that the text is valid.
+
+Lines, and not tomlkit's document of the whole file: that moves a table that stands between two keys behind them, and counts the comment
+above the next table to the key before it, so that it goes with that key (test_toml_keys.py::test_no_edit_changes_another_line).
+"""
 
 from __future__ import annotations
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.auth.toml_keys import append_key, change_expiry, remove_key
 
@@ -64,3 +66,55 @@ def test_comments_stay_with_what_they_are_about() -> None:
     assert remove_key(text, 1) == '# top\n[[keys]]\nid = "a"\n# role = "admin"\n\n# for b\n# limits\n[limits]\n'
     added = append_key(text, {"id": "c"})
     assert added == text.replace("# limits", '\n[[keys]]\nid = "c"\n\n# limits')
+
+
+VALUES = st.lists(
+    st.sampled_from(
+        [
+            "role{n} = {n}\n",
+            "note{n} = '''\n[[keys]]\n# {n}'''\n",
+            "scopes{n} = [ # [[keys]]\n  {n}, # ]\n]\n",
+            "# in {n}\n",
+            'text{n} = "{n} # \\" [["\n',
+        ]
+    ),
+    max_size=3,
+)
+TABLE = st.tuples(st.booleans(), st.booleans(), VALUES, st.integers(0, 2))
+
+
+class Piece(NamedTuple):
+    """A table as it stands in a file, and what stands around it. No line but an empty one comes twice."""
+
+    above: str
+    own: str
+    below: str
+    is_key: bool
+
+
+@st.composite
+def files(draw: st.DrawFn) -> list[Piece]:
+    pieces = [Piece("# top\n", "port = 1\n", "\n", False)]
+    for number, (is_key, has_comment, values, empty) in enumerate(draw(st.lists(TABLE, min_size=1, max_size=6))):
+        head = f'[[keys]] # {number}\nid = "{number}"\n' if is_key else f"[table{number}]\nx = {number}\n"
+        own = head + "".join(value.format(n=f"1{number}{place}") for place, value in enumerate(values))
+        above = f"# above {number}\n" if has_comment else ""
+        # A comment right above the next table is the next table's.
+        pieces.append(Piece(above, own + f"end = {number}\n", "\n" * (empty or 1), is_key))
+    return pieces
+
+
+def lines_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line]
+
+
+@given(files(), st.sampled_from(["\n", "\r\n"]))
+def test_no_edit_changes_another_line(pieces: list[Piece], newline: str) -> None:
+    text = "".join(above + own + below for above, own, below, _ in pieces).replace("\n", newline)
+    added = append_key(text, {"id": "new"})
+    assert added.replace(f'[[keys]]{newline}id = "new"{newline}', "", 1).split() == text.split()
+    for index, piece in enumerate([piece for piece in pieces if piece.is_key]):
+        others = lines_of("".join(p.above + ("" if p is piece else p.own) for p in pieces))
+        assert lines_of(remove_key(text, index)) == others
+        changed = lines_of(change_expiry(text, index, WHEN))
+        assert [line for line in changed if line != "expires = 2030-01-02T03:04:05Z"] == lines_of(text)
