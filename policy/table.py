@@ -177,6 +177,7 @@ CATALOGUE = (
     _shared(
         "/experiment/models/preview/{folder}/{path_index}/{filename}",
         Rewrite(catalog.in_model_folder, None),
+        makes_picture=always,
         may_contain_slash=frozenset({"filename"}),
     ),
     _shared("/global_subgraphs"),

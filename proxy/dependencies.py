@@ -23,6 +23,7 @@ from proxy.auth.login_throttle import LoginThrottle
 from proxy.config import Config
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
+from proxy.files.upload_names import UploadNames
 from proxy.http.body_memory import BodyRoom
 from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
@@ -135,6 +136,7 @@ class Dependencies:
     pictures: PreviewQueue = field(default_factory=PreviewQueue)
     bodies: BodyRoom = field(default_factory=BodyRoom)
     heavy: HeavyWork = field(default_factory=HeavyWork)
+    upload_names: UploadNames = field(default_factory=UploadNames)
 
     async def context(self, principal: Principal, route: Route) -> RuleContext:
         """Everything a rule may know. Rows that judge classes wait for a catalogue, rows that show it for a fresh one, others take what there is."""

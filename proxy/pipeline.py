@@ -296,6 +296,8 @@ class Pipeline:
                 self._dependencies.storage.add_usage(incoming.context.principal.tenant, sent.received_bytes)
             if rewrites_reply is not None and stream.status < 400:
                 value = (await stream.whole()).value
+                if isinstance(content, UploadStream):
+                    content.stored(value)
                 return to_response(record, ClientReply(stream.status, orjson.dumps(rewrites_reply(value, incoming))))
             record.status = stream.status
             last = match.segments[-1] if match.segments else ""
@@ -344,7 +346,8 @@ class Pipeline:
             declared = request.content_length
             held = dependencies.storage.reserve(principal.tenant, limits.max_bytes if declared is None else declared)
         if isinstance(outgoing.body, UploadBody):
-            upload = UploadStream(request, stream, outgoing.body.plan, principal, dependencies.limiter.spend_bytes)
+            names, spend = dependencies.upload_names.of(principal.tenant), dependencies.limiter.spend_bytes
+            upload = UploadStream(request, stream, outgoing.body.plan, principal, spend, names)
             return stream, upload, held
         return (stream, stream, held) if request.can_read_body else (None, None, held)
 

@@ -28,6 +28,7 @@ from policy.namespace import (
 from policy.pictures import check_pixels
 from policy.rule_context import OwnJobs, RuleInput
 from policy.rules.media import DEFAULT_UPLOAD_TYPES, check_media
+from policy.upload_names import set_apart
 from policy.violation import Reason, Violation
 
 FILE_FIELD: Final = "image"
@@ -71,6 +72,7 @@ class UploadSession:
     plan: UploadPlan
     _values: dict[str, str] = field(default_factory=dict)
     _filename: str | None = None
+    _is_set_apart: bool = False
     _part_count: int = 0
 
     def accept_field(self, name: str, value: str) -> None:
@@ -106,14 +108,27 @@ class UploadSession:
         self._check_fields()
         return spell_name(filename)
 
+    @property
+    def is_overwriting(self) -> bool:
+        """Whether the file takes the place of one of its name, by the parts so far."""
+        return self._values.get("overwrite") in _YES
+
+    def set_apart(self, token: str) -> str:
+        """The name to send the accepted file under instead, since ComfyUI would compare it with too many. token: that no other name has."""
+        assert self._filename is not None, "a file was accepted"
+        self._is_set_apart = True
+        return set_apart(self._filename, token)
+
     def fields_to_send(self) -> tuple[tuple[str, str], ...]:
         """The fields that end the body, when all of the client's parts were read."""
         if self._filename is None:
             raise _malformed("Send a file in the field `image`.")
+        if self._is_set_apart and self.is_overwriting:
+            raise _malformed("Many files have this name: send the field `overwrite` before the file.")
         self._check_fields(is_last=True)
         subfolder = self.plan.names.folder_to_upstream(self._values.get("subfolder", ""))
         fields = [("subfolder", str(subfolder)), ("type", self._folder().value)]
-        if self._values.get("overwrite") in _YES:
+        if self.is_overwriting:
             fields.append(("overwrite", "true"))
         if self.plan.kind is UploadKind.MASK:
             fields.append(("original_ref", self._original_to_upstream()))

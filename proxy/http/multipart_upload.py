@@ -10,7 +10,7 @@ import secrets
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
 from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, hdrs, web
@@ -21,7 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from policy import pictures
 from policy.principal import Principal
-from policy.rules.uploads import FIELDS
+from policy.rules.uploads import FIELDS, UploadKind
 from policy.violation import Reason, Violation
 from proxy.http.errors import BodyTimeout, ClientGone, CredentialEnded, LimitExceeded
 from proxy.http.multipart_lines import LineTidier
@@ -40,6 +40,14 @@ _SPEND_BYTES: Final = 1024 * 1024
 _NO_ENCODINGS: Final = frozenset({"binary", "8bit", "7bit"})
 
 Spend = Callable[[Principal, int], Awaitable[None]]
+
+
+class Names(Protocol):
+    """What is known of a tenant's uploads (proxy/files/upload_names.py)."""
+
+    def token(self, name: str, size_bytes: int, *, is_mask: bool) -> str | None: ...
+    def stored(self, sent: str, told: str, size_bytes: int, *, is_mask: bool) -> None: ...
+
 
 # What cannot be read is refused; aiohttp would also write it to standard error, and Python remembers each such text for ever.
 for _kind in (BadContentDispositionHeader, BadContentDispositionParam):
@@ -62,13 +70,23 @@ class UploadStream:
     """The body that ComfyUI gets. `error` holds why it broke off, since the HTTP client hides it in an exception of its own."""
 
     def __init__(
-        self, request: web.BaseRequest, source: BodyStream, plan: UploadPlan, principal: Principal, spend: Spend
+        self,
+        request: web.BaseRequest,
+        source: BodyStream,
+        plan: UploadPlan,
+        principal: Principal,
+        spend: Spend,
+        names: Names,
     ) -> None:
         """spend: pays for what came. before_end: awaited when all of the client's came, before ComfyUI gets the end of it."""
         self._source = source
         self._session: UploadSession = plan.begin()
         self._principal = principal
         self._spend = spend
+        self._names = names
+        self._is_mask = plan.kind is UploadKind.MASK
+        self._declared_bytes = source.max_bytes if request.content_length is None else request.content_length
+        self._sent_name = ""
         self.before_end: Callable[[], Awaitable[None]] | None = None
         self._boundary = f"comfygate-{secrets.token_hex(16)}"
         self._out: list[bytes] = []
@@ -89,6 +107,12 @@ class UploadStream:
     @property
     def received_bytes(self) -> int:
         return self._source.received_bytes
+
+    def stored(self, answer: Any) -> None:
+        """ComfyUI took it, and answered this."""
+        told = answer.get("name") if isinstance(answer, dict) else None
+        if isinstance(told, str) and not self._session.is_overwriting:
+            self._names.stored(self._sent_name, told, self.received_bytes, is_mask=self._is_mask)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -218,6 +242,10 @@ class UploadStream:
         part = self._part
         assert part.filename is not None, "only file parts are opened"
         name = self._session.accept_file(part.name, part.filename, bytes(part.value[:HEAD_BYTES]))
+        if not self._session.is_overwriting:
+            token = self._names.token(name, self._declared_bytes, is_mask=self._is_mask)
+            name = name if token is None else self._session.set_apart(token)
+        self._sent_name = name
         self._out.append(
             f'--{self._boundary}\r\nContent-Disposition: form-data; name="{part.name}"; {_filename_parameter(name)}\r\n'
             "Content-Type: application/octet-stream\r\n\r\n".encode()

@@ -65,6 +65,10 @@ class BodyStream:
         if declared is not None and declared > limits.max_bytes:
             raise self._over
 
+    @property
+    def max_bytes(self) -> int:
+        return self._limits.max_bytes
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             await expect_continue(self._request)

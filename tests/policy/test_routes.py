@@ -192,6 +192,7 @@ def test_examples_cover_every_prefix() -> None:
         ("/view", {"filename": "x.png"}, Budget.READ),
         ("/view", {"filename": "x.png", "preview": "webp"}, Budget.PREVIEW),
         ("/upload/mask", {}, Budget.UPLOAD),
+        ("/experiment/models/preview/checkpoints/0/a.safetensors", {}, Budget.PREVIEW),
         ("/queue", {}, Budget.POLL),
     ],
 )

@@ -253,3 +253,20 @@ def test_the_rules_make_plans() -> None:
 )  # fmt: skip
 def test_the_answer_is_in_the_tenants_names(value: Any, shown: Any) -> None:
     assert uploaded(value, request_of(ALICE)) == shown
+
+
+def test_a_file_that_is_set_apart_gets_a_name_of_its_own() -> None:
+    session = begin()
+    assert session.accept_file("image", "größe.png", PNG) == "größe.png"
+    assert session.set_apart("0a1b2c3d") == "größe (0a1b2c3d).png"
+    assert dict(session.fields_to_send())["subfolder"] == "tenants/alice"
+
+
+def test_what_overwrites_is_never_set_apart() -> None:
+    session = begin()
+    session.accept_file("image", "photo.png", PNG)
+    session.set_apart("0a1b2c3d")
+    session.accept_field("overwrite", "true")
+    assert session.is_overwriting
+    violation = refusal(session.fields_to_send)
+    assert "before the file" in violation.message

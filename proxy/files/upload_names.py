@@ -1,0 +1,47 @@
+"""How many files of one name each tenant has uploaded, as far as ComfyUI's answers tell it."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from policy.principal import TenantId
+from policy.upload_names import MASK_BYTES, Namesakes, number_of
+
+MAX_NAMES: Final = 1000
+"""Of one tenant: names that more than one file has. The longest unused is forgotten, and learned again from the next answer."""
+
+
+@dataclass(slots=True)
+class TenantUploads:
+    """SECURITY: an upload that is compared with many others keeps ComfyUI from everybody (tests/security/test_uploads.py)."""
+
+    _names: OrderedDict[str, Namesakes] = field(default_factory=OrderedDict)
+
+    def token(self, name: str, size_bytes: int, *, is_mask: bool) -> str | None:
+        """What sets a name apart that so many files have that ComfyUI takes long to compare them all; None when it may keep it."""
+        known = self._names.get(name)
+        if known is None or not known.is_crowded(MASK_BYTES if is_mask else size_bytes):
+            return None
+        self._names.move_to_end(name)
+        return secrets.token_hex(4)
+
+    def stored(self, sent: str, told: str, size_bytes: int, *, is_mask: bool) -> None:
+        """ComfyUI stored a file that was sent under a name, and told under which."""
+        number = number_of(sent, told)
+        if not number:
+            return
+        known = self._names.pop(sent, Namesakes())
+        self._names[sent] = known.after(number, MASK_BYTES if is_mask else size_bytes)
+        if len(self._names) > MAX_NAMES:
+            self._names.popitem(last=False)
+
+
+@dataclass(slots=True)
+class UploadNames:
+    _tenants: dict[TenantId, TenantUploads] = field(default_factory=dict)
+
+    def of(self, tenant: TenantId) -> TenantUploads:
+        return self._tenants.setdefault(tenant, TenantUploads())
