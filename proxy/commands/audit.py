@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,7 +14,7 @@ import typer
 from proxy.commands.exits import fail
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.units import parse_duration
-from proxy.observability.audit_log import cut_off, is_since, read_trail
+from proxy.observability.audit_log import is_since, read_trail
 from proxy.observability.refusal_advice import explain_refusal, is_refusal, moment, sentence
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
@@ -36,7 +37,7 @@ def audit(
     """Print the lines of the audit trail, oldest first: a table on a terminal, JSON lines for programs."""
     loaded = _load(config)
     try:
-        from_s = cut_off(parse_duration(since)) if since is not None else None
+        from_s = time.time() - parse_duration(since) if since is not None else None
     except ValueError as error:
         fail(f"--since {since!r}: {error}")
     is_table = _is_terminal() and not as_json

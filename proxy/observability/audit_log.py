@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +15,7 @@ from policy.violation import Reason
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.registry import Job, Outcome
 from proxy.observability.queued_writer import QueuedWriter
+from proxy.observability.rotating_file import RotatingFile, read_lines
 
 SUBMISSION: Final = "POST /prompt"
 REFUSED: Final = frozenset(
@@ -42,13 +41,8 @@ class AuditTrail:
     """file: None keeps no trail. A trail that cannot be written is said in the log, once, and does not stop the gate."""
 
     def __init__(self, file: Path | None, max_bytes: int, keep: int) -> None:
-        self._file = file
-        self._max_bytes = max_bytes
-        self._keep = keep
-        self._handle: int | None = None
-        self._size = 0
+        self._file = None if file is None else RotatingFile(file, max_bytes, keep)
         self._is_open = False
-        self._is_torn = False
         self._has_failed = False
         self._lines: QueuedWriter | None = None
         self._minute = 0
@@ -57,7 +51,7 @@ class AuditTrail:
     def open(self) -> None:
         """Raises OSError: an operator who asked for a trail is told at the start when there can be none."""
         if self._file is not None:
-            self._open_file(self._file)
+            self._file.open()
             self._is_open = True
 
     def use_thread(self) -> None:
@@ -75,10 +69,11 @@ class AuditTrail:
         if self._lines is not None:
             self._lines.close()
             self._lines = None
-        self._close_file()
+        if self._file is not None:
+            self._file.close()
 
     def write(self, event: str, **fields: Any) -> None:
-        """Appends one line, in one write, so that a killed process leaves whole lines."""
+        """Appends one line."""
         if not self._is_open:
             return
         line = orjson.dumps(
@@ -92,12 +87,13 @@ class AuditTrail:
             self._lines.put(line)
 
     def _write(self, line: bytes) -> None:
+        assert self._file is not None, "only an open trail is written"
         try:
-            self._append(line)
+            self._file.append(line)
             self._has_failed = False
         except OSError as error:
             if not self._has_failed:
-                _log.error("the audit trail %s cannot be written: %s", self._file, error)
+                _log.error("the audit trail %s cannot be written: %s", self._file.path, error)
             self._has_failed = True
 
     def record(self, record: RequestRecord) -> None:
@@ -135,66 +131,16 @@ class AuditTrail:
         self._of_nobody += 1
         return self._of_nobody <= MAX_OF_NOBODY
 
-    def _append(self, line: bytes) -> None:
-        failure: OSError | None = None
-        if self._size and self._size + len(line) > self._max_bytes:
-            try:
-                self._rotate()
-            except OSError as error:
-                failure = error  # a trail that cannot be rotated grows: that is better than a line that is not there
-        assert self._file is not None, "only an open trail is written"
-        handle = self._open_file(self._file) if self._handle is None else self._handle
-        if self._is_torn:
-            line = b"\n" + line
-        written = os.write(handle, line)
-        self._size += written
-        self._is_torn = written < len(line)  # the disk is full: write(2)
-        if self._is_torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if failure is not None:
-            raise failure
-
-    def _open_file(self, file: Path) -> int:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = self._handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        self._size = os.fstat(handle).st_size
-        # The machine may have stopped in the middle of a line.
-        self._is_torn = bool(self._size) and not _ends_whole(handle)
-        return handle
-
-    def _close_file(self) -> None:
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
-            os.close(handle)
-
-    def _rotate(self) -> None:
-        assert self._file is not None, "only an open trail is rotated"
-        self._close_file()
-        for number in range(self._keep - 1, 0, -1):
-            older = _numbered(self._file, number)
-            if older.exists():
-                older.replace(_numbered(self._file, number + 1))
-        self._file.replace(_numbered(self._file, 1))
-
-
-def _ends_whole(handle: int) -> bool:
-    os.lseek(handle, -1, os.SEEK_END)
-    return os.read(handle, 1) == b"\n"
-
 
 def read_trail(file: Path, keep: int) -> Iterator[dict[str, Any]]:
     """Lines of the trail, oldest first, rotated files included. A line that is not whole is passed over."""
-    for path in [*(_numbered(file, number) for number in range(keep, 0, -1)), file]:
-        if not path.exists():
+    for line in read_lines(file, keep):
+        try:
+            entry = orjson.loads(line)
+        except orjson.JSONDecodeError:
             continue
-        with path.open("rb") as lines:
-            for line in lines:
-                try:
-                    entry = orjson.loads(line)
-                except orjson.JSONDecodeError:
-                    continue
-                if isinstance(entry, dict):
-                    yield entry
+        if isinstance(entry, dict):
+            yield entry
 
 
 def is_since(entry: dict[str, Any], since_s: float) -> bool:
@@ -204,19 +150,10 @@ def is_since(entry: dict[str, Any], since_s: float) -> bool:
         return False
 
 
-def cut_off(age_s: float) -> float:
-    """Unix time that long ago."""
-    return time.time() - age_s
-
-
 def _decision(record: RequestRecord) -> Decision:
     if record.decision is not None:
         return record.decision
     return Decision.REFUSED if record.reason or record.status >= 400 else Decision.ACCEPTED
-
-
-def _numbered(file: Path, number: int) -> Path:
-    return file.with_name(f"{file.name}.{number}")
 
 
 def _who(record: RequestRecord) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from policy.principal import Principal, TenantId
 from policy.violation import Reason
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.registry import Job, Outcome
-from proxy.observability.audit_log import MAX_OF_NOBODY, AuditTrail, cut_off, is_since, read_trail
+from proxy.observability.audit_log import MAX_OF_NOBODY, AuditTrail, is_since, read_trail
 
 ALICE = TenantId("alice")
 
@@ -214,12 +214,6 @@ def test_what_is_no_entry_is_passed_over(file: Path) -> None:
 def test_since(written: Any, expected: bool) -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     assert is_since({"time": written}, moment) is expected
-
-
-def test_the_cut_off_is_in_the_past() -> None:
-    now_s = datetime.now(UTC).timestamp()
-    assert cut_off(0.0) >= now_s
-    assert cut_off(3600.0) == pytest.approx(cut_off(0.0) - 3600.0, abs=60.0)
 
 
 def record(route: str, status: int = 200, reason: str = "", **more: Any) -> RequestRecord:
