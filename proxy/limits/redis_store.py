@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
-from proxy.limits.redis_scripts import ALL, Call
+from proxy.limits.redis_scripts import Call
+from proxy.limits.script_client import FAILURES, MAX_BATCH, ScriptClient
 from proxy.tasks import Tasks
 
 DEFAULT_TIMEOUT_S: Final = 0.25
 FIRST_PROBE_S: Final = 0.25
 MAX_PROBE_S: Final = 5.0
-_MAX_BATCH: Final = 512
 
 _log = logging.getLogger("comfygate.limits")
 
@@ -58,13 +53,8 @@ class SharedStore:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """url: as redis-py reads it. on_change: told whether Redis is relied on, for the metric. Raises ValueError for a bad URL."""
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            max_connections=4,
-        )
+        self._client = ScriptClient(url, timeout_s)
+        self.address = self._client.address
         self._timeout_s = timeout_s
         self._on_change = on_change
         self._sleep = sleep
@@ -79,12 +69,6 @@ class SharedStore:
     def is_up(self) -> bool:
         return self._is_up
 
-    @property
-    def address(self) -> str:
-        """Host and port, without the password that the URL may hold."""
-        kwargs = self._redis.connection_pool.connection_kwargs
-        return str(kwargs.get("path") or f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}")
-
     def on_return(self, calls: OnReturn) -> None:
         """`calls` gives what this gate knows, each time before Redis is relied on."""
         self._on_return.append(calls)
@@ -92,10 +76,10 @@ class SharedStore:
     async def start(self) -> None:
         """Waits for Redis no longer than `timeout_s`; without it the gate starts on its own memory."""
         try:
-            await self._greet()
-        except _FAILURES as error:
+            await self._restore()
+        except FAILURES as error:
             self._report_gone(error)
-        self._tasks.supervise(self._work, "limits store")
+        self._tasks.supervise(self._run_batches, "limits store")
 
     async def stop(self) -> None:
         # redis-py can lose a cancellation that comes while it looks for stale data: the flag ends what that would keep alive.
@@ -103,8 +87,7 @@ class SharedStore:
         self._is_up = False
         await self._tasks.stop()
         self._fail_waiting()
-        with contextlib.suppress(RedisError, OSError):
-            await self._redis.aclose()
+        await self._client.close()
 
     def send(self, call: Call) -> asyncio.Future[Any]:
         """Puts a call into the next round trip, behind those sent before. Raises StoreUnavailable while Redis is known to be gone."""
@@ -124,76 +107,58 @@ class SharedStore:
         """Many calls whose answers nobody needs. Raises StoreUnavailable."""
         await asyncio.gather(*[self.send(call) for call in calls])
 
-    async def _work(self) -> None:
+    async def _run_batches(self) -> None:
         while not self._is_stopping:
             if not self._is_up:
                 await self._probe()
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 await self._serve(batch)
 
     async def _serve(self, batch: Sequence[_Waiting]) -> None:
         try:
             async with asyncio.timeout_at(batch[0].since_s + self._timeout_s):
                 answers = await self._send([waiting.call for waiting in batch])
-        except _FAILURES as error:
-            await self._fall(error, batch)
+        except FAILURES as error:
+            await self._mark_down(error, batch)
             return
         except BaseException:
-            self._fail(batch)
+            _fail(batch)
             raise
         for waiting, answer in zip(batch, answers, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(answer)
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
-        answers = await self._execute(calls)
+        answers = await self._client.run(calls)
         lost = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if lost:
             # Redis was started anew: what it counted may be gone too.
-            await self._greet()
-            for index, answer in zip(lost, await self._execute([calls[index] for index in lost]), strict=True):
+            await self._restore()
+            for index, answer in zip(lost, await self._client.run([calls[index] for index in lost]), strict=True):
                 answers[index] = answer
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
         return answers
 
-    async def _execute(self, calls: Sequence[Call]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for call in calls:
-                pipeline.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        return answers
-
-    async def _greet(self) -> None:
+    async def _restore(self) -> None:
         """Loads the scripts and lifts Redis to what this gate knows."""
-        async with asyncio.timeout(self._timeout_s):
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for script in ALL:
-                    pipeline.script_load(script.text)
-                await pipeline.execute()
+        await self._client.load()
         for source in self._on_return:
-            calls = iter(source())
-            while part := list(islice(calls, _MAX_BATCH)):
-                async with asyncio.timeout(self._timeout_s):
-                    for answer in await self._execute(part):
-                        if isinstance(answer, Exception):
-                            raise answer
+            await self._client.run_all(source())
         if not self._is_up:
             self._is_up = True
             self._on_change(True)
 
-    async def _fall(self, error: Exception, batch: Sequence[_Waiting]) -> None:
+    async def _mark_down(self, error: Exception, batch: Sequence[_Waiting]) -> None:
         self._is_up = False
-        self._fail(batch)
+        _fail(batch)
         self._fail_waiting()
         self._report_gone(error)
-        # A connection on which an answer is still due must never be used again.
-        with contextlib.suppress(RedisError, OSError):
-            await self._redis.connection_pool.disconnect(inuse_connections=True)
+        await self._client.drop_connections()
 
     async def _probe(self) -> None:
         gone_at_s = time.monotonic()
@@ -201,8 +166,8 @@ class SharedStore:
         while not self._is_stopping:
             await self._sleep(pause_s)
             try:
-                await self._greet()
-            except _FAILURES:
+                await self._restore()
+            except FAILURES:
                 pause_s = min(MAX_PROBE_S, 2 * pause_s)
                 continue
             _log.warning(
@@ -221,14 +186,10 @@ class SharedStore:
 
     def _fail_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self._fail(waiting)
-
-    @staticmethod
-    def _fail(batch: Iterable[_Waiting]) -> None:
-        for waiting in batch:
-            if not waiting.answer.done():
-                waiting.answer.set_exception(StoreUnavailable())
+        _fail(waiting)
 
 
-# asyncio.timeout raises TimeoutError, which is an OSError. An answer that is an error (out of memory, read-only, loading) is a RedisError.
-_FAILURES: Final = (RedisError, OSError)
+def _fail(batch: Iterable[_Waiting]) -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(StoreUnavailable())

@@ -14,7 +14,8 @@ from policy.routes import Budget
 from proxy.config.limits import LimitsSettings
 from proxy.http.errors import LimitExceeded
 from proxy.jobs.registry import Job
-from proxy.limits.concurrency import LEASE_S, ConcurrencyLimits
+from proxy.limits.concurrency import ConcurrencyLimits
+from proxy.limits.leases import LEASE_S
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_store import SharedStore
 from proxy.limits.sliding_window import quotas, tightest
