@@ -66,8 +66,18 @@ def salt_nodes(
             apart.add(node_id)
         elif node_id not in apart:
             waiting.append(node_id)
-    if not waiting:
-        return
+    if waiting:
+        _salt_ancestors(nodes, waiting, apart, class_of, tenant)
+
+
+def _salt_ancestors(
+    nodes: Mapping[str, dict[str, Any]],
+    waiting: Iterable[str],
+    apart: Set[str],
+    class_of: Callable[[str], NodeClass],
+    tenant: str,
+) -> None:
+    """For each of `waiting` that needs none of `apart`: salts the nearest of its ancestors that takes the salt."""
     # SECURITY: a link that stands a thousand times in a node counts once (test_salt.py::test_many_links_and_long_chains_take_little_time).
     sources = {
         node_id: tuple({value[0]: None for value in node["inputs"].values() if is_link(value)})

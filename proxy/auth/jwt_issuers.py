@@ -17,7 +17,7 @@ import jwt
 from jwt.algorithms import HMACAlgorithm
 
 from policy.principal import ALL_SCOPES, Principal, Role, Scope, TenantId
-from proxy.auth.jwks import FixedKey, Jwks, KeySource, VerificationKey, read_public_key
+from proxy.auth.jwks import Jwks
 from proxy.auth.jwt_verification import (
     ClaimPath,
     TokenRequirements,
@@ -31,6 +31,7 @@ from proxy.auth.jwt_verification import (
     subject_of,
     words_of,
 )
+from proxy.auth.key_set import FixedKey, KeySource, VerificationKey, read_public_key
 from proxy.config.identity import JwtSettings
 
 SEEN_CAPACITY: Final = 10_000

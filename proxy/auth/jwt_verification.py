@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 
 import jwt
 
-from proxy.auth.jwks import KeySource, VerificationKey
+from proxy.auth.key_set import KeySource, VerificationKey
 from proxy.http.errors import IssuerUnavailable, Unauthenticated
 
 TELL_AGAIN_S: Final = 60.0

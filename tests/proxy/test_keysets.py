@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt.algorithms import RSAAlgorithm
 
-from proxy.auth.jwks import FixedKey, VerificationKey, algorithms_for, read_key_set, read_public_key
+from proxy.auth.key_set import FixedKey, VerificationKey, algorithms_for, read_key_set, read_public_key
 from tests.proxy.jwks_server import signer
 
 ALL_RSA = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}

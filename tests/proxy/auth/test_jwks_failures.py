@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable
 import orjson
 import pytest
 
-from proxy.auth.jwks import MAX_BODY_BYTES, Jwks
+from proxy.auth.jwks import Jwks
+from proxy.auth.jwks_download import MAX_BODY_BYTES
 from tests.proxy.jwks_server import Clock, JwksServer, signer
 
 LIFETIME_S = 3600.0
