@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import orjson
 from policy.call import ClientReply, Effect, JobUpdate, Opaque, RuleGenerator, UpstreamCall, Work
 from policy.documents import Document, Kind, keep
 from policy.namespace import Namespace
-from policy.rule_context import OwnJobs, RuleInput
+from policy.rule_context import OwnJobs, RuleContext, RuleInput
 from policy.rules.jobs import (
     MAX_ENTRIES,
     MAX_READ_BYTES,
@@ -126,16 +126,36 @@ def list_jobs(request: RuleInput) -> RuleGenerator:
     if isinstance(query, ClientReply):
         return query
     candidates = _list_candidates(request.context.jobs, query)
-    total = len(candidates)
+    read = yield from _read_rows(request.context, _page(candidates, query) if query.is_by_place else candidates, query)
+    rows = read.rows
     if query.is_by_place:
-        candidates = _page(candidates, query)
-    rows: list[dict[str, Any]] = []
-    updates: list[JobUpdate] = []
-    asked = read_bytes = 0
-    context = request.context
-    for batch in in_batches(candidates[:MAX_ENTRIES]):
+        # A job may have ended or gone since its id was listed.
+        total = len(candidates) - (read.asked - len(rows))
+    else:
+        rows = _sort([row for row in rows if query.workflow_id in (None, "", row.get("workflow_id"))], query)
+        total = len(rows)
+        rows = list(_page(rows, query))
+    has_more = query.offset + len(rows) < total
+    pagination = {"offset": query.offset, "limit": query.limit, "total": total, "has_more": has_more}
+    return ClientReply(body={"jobs": rows, "pagination": pagination}, updates=tuple(read.updates))
+
+
+@dataclass(slots=True)
+class _Read:
+    """asked: how many jobs were looked at; rows: those of them that the client wants."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    updates: list[JobUpdate] = field(default_factory=list)
+    asked: int = 0
+
+
+def _read_rows(context: RuleContext, prompt_ids: Sequence[str], query: ListQuery) -> Generator[Effect, Any, _Read]:
+    """Rows that are kept, and ComfyUI's for the others, within a bound of what is held at once."""
+    read = _Read()
+    read_bytes = 0
+    for batch in in_batches(prompt_ids[:MAX_ENTRIES]):
         if read_bytes >= MAX_READ_BYTES:
-            break  # what was not asked for still counts in `total`, so the client asks for the next page
+            break  # what was not asked for still counts in the total, so the client asks for the next page
         kept = {prompt_id: context.documents.get(Kind.ROW, prompt_id) for prompt_id in batch}
         missing = [prompt_id for prompt_id, document in kept.items() if document is None]
         replies = (yield tuple(job_call(prompt_id) for prompt_id in missing)) if missing else ()
@@ -147,21 +167,12 @@ def list_jobs(request: RuleInput) -> RuleGenerator:
                 value = mark_row(answers[prompt_id].value, prompt_id, context.jobs)
                 row = row_to_client(value, prompt_id, context.names, context.jobs.place_of(prompt_id))
                 if row is not None:
-                    updates.append(_update_of(value, row))
+                    read.updates.append(_update_of(value, row))
             if row is not None and row["status"] in query.statuses:
-                rows.append(row)
-        asked += len(batch)
+                read.rows.append(row)
+        read.asked += len(batch)
         read_bytes += sum(len(reply.body) for reply in replies)
-    if query.is_by_place:
-        # A job may have ended or gone since its id was listed.
-        total -= asked - len(rows)
-    else:
-        rows = _sort([row for row in rows if query.workflow_id in (None, "", row.get("workflow_id"))], query)
-        total = len(rows)
-        rows = list(_page(rows, query))
-    has_more = query.offset + len(rows) < total
-    pagination = {"offset": query.offset, "limit": query.limit, "total": total, "has_more": has_more}
-    return ClientReply(body={"jobs": rows, "pagination": pagination}, updates=tuple(updates))
+    return read
 
 
 def _update_of(value: dict[str, Any], row: dict[str, Any]) -> JobUpdate:

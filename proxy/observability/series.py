@@ -1,0 +1,100 @@
+"""The series of /metrics: their names, their words and their labels. docs/metrics.md lists them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
+_SOCKET_SECONDS: Final = (1, 10, 60, 300, 1800, 3600, 14400, 43200, 86400)
+_JOB_SECONDS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class Series:
+    """A registry of its own, so that a process may have several."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._add_requests()
+        self._add_jobs()
+        self._add_sockets()
+        self._add_gate()
+
+    def _add_requests(self) -> None:
+        self.requests = self._counter("requests", "Requests answered.", "route", "method", "status", "tenant")
+        self.gate_seconds = self._histogram("gate_seconds", "Time of a request without the wait for ComfyUI.", "route")
+        self.upstream_seconds = self._histogram("upstream_seconds", "Time until ComfyUI began to answer.", "route")
+        self.refusals = self._counter("refusals", "Requests refused, by reason.", "reason")
+        self.received_bytes = self._counter("received_bytes", "Bodies of requests.", "tenant")
+        self.sent_bytes = self._counter("sent_bytes", "Bodies of answers.", "tenant")
+        self.uploads = self._counter("uploads", "Files uploaded.", "tenant")
+        self.logins = self._counter("logins", "Logins of people in a browser.", "result")
+        for result in ("good", "bad"):
+            self.logins.labels(result)
+        self._bound: dict[tuple[str, str, int, str], Counter] = {}
+        self._times: dict[str, tuple[Histogram, Histogram]] = {}
+        self._bodies: dict[str, tuple[Counter, Counter]] = {}
+
+    def _add_jobs(self) -> None:
+        self.jobs_ended = self._counter("jobs_ended", "Jobs that ended, by outcome.", "tenant", "outcome")
+        self.jobs_failed = self._counter("jobs_failed", "Jobs that failed, by the class that failed.", "node_class")
+        self.jobs = self._gauge("jobs", "Jobs in ComfyUI's queue.", "tenant", "state")
+        self.job_wait_seconds = self._histogram(
+            "job_wait_seconds", "From the submission of a job to its start.", "tenant", buckets=_JOB_SECONDS
+        )
+        self.gpu_seconds = self._counter("gpu_seconds", "Time ComfyUI ran jobs.", "tenant")
+        self._node_classes: set[str] = set()
+
+    def _add_sockets(self) -> None:
+        self.websockets = self._gauge("websockets", "Open WebSockets of clients.")
+        self.websocket_seconds = self._histogram(
+            "websocket_seconds", "How long a WebSocket was open, counted when it ends.", buckets=_SOCKET_SECONDS
+        )
+        self.frames = self._gauge("websocket_frames_sent", "Frames sent to clients since the start.")
+        self.frame_bytes = self._gauge("websocket_bytes_sent", "Bytes of frames sent to clients since the start.")
+        self.dropped_previews = self._gauge(
+            "websocket_previews_dropped", "Previews left out for clients that read too slowly, since the start."
+        )
+
+    def _add_gate(self) -> None:
+        """The gate itself, and what it depends on."""
+        self.upstream_up = self._gauge("upstream_up", "1 while the gate is connected to ComfyUI.")
+        self.worker_stuck = self._gauge("worker_stuck", "1 while ComfyUI has jobs waiting and runs none.")
+        self.observer_last_sync_age_seconds = self._gauge(
+            "observer_last_sync_age_seconds", "Time since the gate last compared its jobs with ComfyUI's queue."
+        )
+        self.task_failures = self._counter(
+            "task_failures", "Background tasks that failed and were started again.", "task"
+        )
+        self.log_lines_dropped = self._counter(
+            "log_lines_dropped", "Lines that were not written, since what takes them was too slow.", "sink"
+        )
+        self._dropped = {"log": 0, "audit": 0}
+        for sink in self._dropped:
+            self.log_lines_dropped.labels(sink)
+        self.limit_store_up = self._gauge("limit_store_up", "1 while limits are counted where the configuration says.")
+        self.limit_store_up.set(1)
+        self.config_reloads = self._counter("config_reloads", "Changed configurations, by result.", "result")
+        for result in ("good", "bad"):
+            self.config_reloads.labels(result)
+        self.config_is_good = self._gauge(
+            "config_last_reload_successful", "1 while the configuration file is in force, 0 while it is refused."
+        )
+        self.config_is_good.set(1)
+        self.key_expiry = self._gauge(
+            "key_expiry_timestamp_seconds", "When an API key expires, in Unix time.", "key", "tenant"
+        )
+        self.key_expiry_days = self._gauge("key_expiry_days", "Days until an API key expires.", "key", "tenant")
+        self._keys: list[tuple[str, str, float]] = []
+
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        return Counter(f"comfygate_{name}", words, labels, registry=self.registry)
+
+    def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
+        return Gauge(f"comfygate_{name}", words, labels, registry=self.registry)
+
+    def _histogram(self, name: str, words: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+        return Histogram(f"comfygate_{name}", words, labels, buckets=buckets, registry=self.registry)
