@@ -105,12 +105,16 @@ class JobUpdate:
 
 @dataclass(frozen=True, slots=True)
 class ClientReply:
-    """An answer that the gate makes itself. body: bytes as they are, or a value sent as JSON."""
+    """An answer that the gate makes itself. body: bytes as they are, or a value sent as JSON.
+
+    phrase: the sentence of the status line, which the web UI shows of a failed upload or save; the standard one when empty.
+    """
 
     status: int = 200
     body: Any = b""
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    phrase: str = ""
     updates: tuple[JobUpdate, ...] = field(default=(), compare=False)
 
 

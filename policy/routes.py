@@ -190,6 +190,10 @@ class Route:
         return f"{self.method} {self.prefix.value[0]}{self.path}"
 
     @property
+    def has_body(self) -> bool:
+        return self.body is not Body.NONE
+
+    @property
     def template(self) -> tuple[str, ...]:
         return tuple(self.path.strip("/").split("/")) if self.path != "/" else ()
 

@@ -6,52 +6,32 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
-from policy.namespace import Folder
-from policy.principal import Principal, TenantId
-from proxy.auth.login_throttle import LoginThrottle
-from proxy.compiled_config import compile_config
+from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, Mistake, load_config
-from proxy.config.limits import LimitSettings
 from proxy.config.restart import need_restart
-from proxy.dependencies import CompiledConfig, Dependencies
-from proxy.files.comfyui_folders import ComfyUIFolders
-from proxy.files.listing import FileListing
-from proxy.files.quota import StorageQuota
 from proxy.files.quota_keeper import QuotaKeeper
 from proxy.http.listener import Listener
 from proxy.http.server import public_server
-from proxy.jobs.admission import JobAdmission
-from proxy.jobs.kept_documents import Keeper, KeptJobs
-from proxy.jobs.queue_watcher import QueueWatcher
-from proxy.jobs.registry import Job, JobRegistry
-from proxy.jobs.temp_files import unseen, written_at
+from proxy.jobs.events import JobEvents
+from proxy.jobs.kept_documents import Keeper
 from proxy.jobs.time_limit import JobTimes
-from proxy.keyed_semaphore import KeyedSemaphore
 from proxy.limits.limits import Limits
-from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.observability.ops_server import Ops
-from proxy.pages.routes import GatePages
 from proxy.persistence.database import STATE_FILE, StateDatabase, StateError
 from proxy.pipeline import Pipeline
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks, on_failure
-from proxy.upstream.client import Upstream
-from proxy.upstream.document_cache import DocumentCache
-from proxy.upstream.node_catalogue import CatalogueSource
-from proxy.upstream.preview_queue import PreviewQueue
-from proxy.websocket.connections import GATE_STOPS, ConnectionRegistry
-from proxy.websocket.event_session import JobHooks
-from proxy.websocket.event_sessions import EventSessions
+from proxy.websocket.connections import GATE_STOPS
+from proxy.wiring import build_dependencies
 
 _log = logging.getLogger("comfygate")
 _EXPIRY_CHECK_S: Final = 0.5
@@ -70,75 +50,50 @@ class Gate:
         self.audit = AuditTrail(config.audit_file, config.log.audit_max_bytes, config.log.audit_keep)
         self._service_manager = ServiceManager()
         self._tasks = Tasks()
-        directory = config.resolve(config.upstream.directory) if config.upstream.directory is not None else None
-        upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
         try:
             self._limits = Limits(config, self._state, self._store_changed)
         except (OSError, ValueError) as error:
             raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
-        registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
-        kept = KeptJobs()
-        self._keeper = Keeper(kept, registry)
-        self._quotas = QuotaKeeper(upstream, registry, self.audit)
-        self._admission = JobAdmission(
-            registry, self._limits.slots, self._limits.budgets, _weights(config), self._queued, self._is_taken, kept
-        )
-        catalogue = CatalogueSource(upstream)
-        queue_watcher = QueueWatcher(
-            upstream,
-            registry,
-            on_started=self._started,
-            on_ended=self._ended,
-            on_synced=self._admission.synced,
-            on_connected=self._connected,
-            on_item=self._keeper.item,
-            on_entry=self._keeper.entry,
-        )
-        sockets = ConnectionRegistry()
-        self._streams = EventSessions(
-            upstream,
-            sockets,
-            reconnect_grace_s=lambda: self.dependencies.compiled.config.server.reconnect_grace,
-            slot=self._socket_slot,
-            working=registry.working_clients,
-            jobs=registry,
-            hooks=JobHooks(self._seen_running, self._seen_ended, registry.add_temp_files),
-        )
-        self._admission.on_unnamed = lambda tenant: self._streams.listen(tenant, registry.of(tenant))
-        under_way = UnderWay(self._limits.allotment)
-        self.dependencies = Dependencies(
-            compiled=compiled,
-            upstream=upstream,
-            login_throttle=LoginThrottle(lambda: self.dependencies.compiled.authenticator, self._limits),
-            pages=GatePages(lambda: self.dependencies),
-            registry=registry,
-            queue_watcher=queue_watcher,
-            catalogue=catalogue,
-            document_cache=DocumentCache(),
-            exclusive_runs=KeyedSemaphore(),
-            files=FileListing(directory),
-            storage=StorageQuota(
-                ComfyUIFolders(directory) if directory is not None else None,
-                registry,
-                self._limits_of,
-                self._all_tenants,
-            ),
-            admission=self._admission,
-            limiter=self._limits,
-            sockets=sockets,
-            streams=self._streams,
-            recorder=Recorder(self.metrics, log, self.audit),
-            under_way=under_way,
-            pictures=PreviewQueue(under_way.has_neighbours),
-            kept=kept,
-        )
-        self._job_times = JobTimes(
-            upstream, registry, lambda tenant: self._limits.allotment.of_tenant(tenant).job_seconds
-        )
+        self._events = JobEvents()
+        recorder = Recorder(self.metrics, log, self.audit)
+        self.dependencies = build_dependencies(compiled, self._limits, self._events, recorder)
+        self._keeper, self._quotas, self._job_times = self._build_followers()
+        self._subscribe()
         self.pipeline = Pipeline(self.dependencies)
-        self._ops = Ops(self.metrics, queue_watcher, self._refresh_gauges)
+        self._ops = Ops(self.metrics, self.dependencies.queue_watcher, self._refresh_gauges)
         self.public: Listener
         self.ops: Listener
+
+    def _build_followers(self) -> tuple[Keeper, QuotaKeeper, JobTimes]:
+        """What works for jobs beside the requests."""
+        parts, allotment = self.dependencies, self._limits.allotment
+        return (
+            Keeper(parts.kept, parts.registry),
+            QuotaKeeper(parts.upstream, parts.registry, parts.storage, self.audit),
+            JobTimes(parts.upstream, parts.registry, lambda tenant: allotment.of_tenant(tenant).job_seconds),
+        )
+
+    def _subscribe(self) -> None:
+        """Who hears what of jobs, in this order."""
+        admission, streams, watcher = (
+            self.dependencies.admission,
+            self.dependencies.streams,
+            self.dependencies.queue_watcher,
+        )
+        # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.
+        self._events.queued.subscribe(streams.job_changed)
+        self._events.started.subscribe(admission.started, streams.job_changed)
+        self._events.ended.subscribe(
+            admission.ended,
+            streams.job_ended,
+            self.metrics.job_ended,
+            self.audit.job_ended,
+            self._quotas.job_ended,
+            streams.job_changed,
+        )
+        watcher.on_synced = admission.synced
+        watcher.on_connected = self._connected
+        watcher.on_item, watcher.on_entry = self._keeper.item, self._keeper.entry
 
     async def start(self) -> None:
         """Listens. Raises ListenError. ComfyUI may be down: the gate starts, and /readyz says so."""
@@ -186,7 +141,7 @@ class Gate:
         await self._tasks.stop()
         if self.metrics.task_failed in on_failure:
             on_failure.remove(self.metrics.task_failed)
-        await self._streams.stop()
+        await self.dependencies.streams.stop()
         await self.dependencies.queue_watcher.stop()
         await self._keeper.stop()
         await self._quotas.stop()
@@ -194,7 +149,7 @@ class Gate:
         await self.public.stop()
         await self.ops.stop()
         await _stop_verifiers(self.dependencies.compiled)
-        await self._admission.stop()
+        await self.dependencies.admission.stop()
         await self._limits.stop()
         await self._state.close()
         await self.dependencies.upstream.stop()
@@ -214,7 +169,7 @@ class Gate:
         except (OSError, ValueError) as error:
             return self._reject(ConfigError(file, [Mistake("limits.storage_file", None, str(error))]))
         self._audit_keys(self.dependencies.compiled.config, config)
-        self._admission.set_weights(_weights(config))
+        self.dependencies.admission.set_weights(self._limits.allotment.weights())
         replaced, self.dependencies.compiled = self.dependencies.compiled, compiled
         await _start_verifiers(compiled)
         closed = self.dependencies.sockets.close_revoked(lambda who: compiled.authenticator.is_alive(who, time.time()))
@@ -255,34 +210,10 @@ class Gate:
             self.dependencies.sockets.close_revoked(lambda who, check=authenticator: check.is_alive(who, time.time()))  # type: ignore[misc]
             self.pipeline.running.cut_dead()
 
-    def _limits_of(self, tenant: TenantId) -> LimitSettings:
-        """The default ones for a tenant that was taken out while something of it is under way."""
-        config = self.dependencies.compiled.config
-        settings = config.tenants.get(tenant)
-        return config.limits.named[settings.limits if settings is not None else "default"]
-
-    def _all_tenants(self) -> list[TenantId]:
-        return [TenantId(name) for name in self.dependencies.compiled.config.tenants]
-
-    @asynccontextmanager
-    async def _socket_slot(self, principal: Principal) -> AsyncIterator[None]:
-        with await self._limits.slots.claim_socket(principal):
-            yield
-
     async def _connected(self) -> None:
         """ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
-        self._admission.rebuilt()
+        self.dependencies.admission.rebuilt()
         await self.dependencies.catalogue.renew()
-
-    def _seen_running(self, prompt_id: str) -> None:
-        """A tenant's own stream says so, before the queue watcher has asked."""
-        job = self.dependencies.registry.job(prompt_id)
-        if job is not None and self.dependencies.registry.start(job):
-            self._started(job)
-
-    def _seen_ended(self, prompt_id: str) -> None:
-        self.dependencies.registry.mark_over(prompt_id)
-        self.dependencies.queue_watcher.request_sync()
 
     def _store_changed(self, is_up: bool) -> None:
         self.metrics.limit_store_up.set(is_up)
@@ -295,25 +226,6 @@ class Gate:
                 change = "added" if was is None else "removed" if now is None else "changed"
                 key = now or was
                 self.audit.write("key", key=key_id, change=change, tenant=key.tenant if key else None)
-
-    async def _is_taken(self, prompt_id: str) -> bool:
-        return await self.dependencies.queue_watcher.has_job(prompt_id)
-
-    def _queued(self, job: Job) -> None:
-        # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.
-        self._streams.push_status(job.tenant)
-
-    def _started(self, job: Job) -> None:
-        self._admission.started(job)
-        self._streams.push_status(job.tenant)
-
-    def _ended(self, job: Job) -> None:
-        self._admission.ended(job)
-        self._streams.job_ended(job)
-        self.metrics.job_ended(job)
-        self.audit.job_ended(job)
-        self._quotas.ended(self.dependencies.storage, job.tenant)
-        self._streams.push_status(job.tenant)
 
     def _refresh_gauges(self) -> None:
         self.dependencies.recorder.count_dropped()
@@ -332,10 +244,6 @@ def _check_not_emptied(old: Config, new: Config) -> None:
             "has no tenant and no key any more, as a file that is just being written. To let nobody in, stop the gate"
         )
         raise ConfigError(new.file, [Mistake("", None, words)])
-
-
-def _weights(config: Config) -> dict[str, float]:
-    return {name: config.limits.named[tenant.limits].weight for name, tenant in config.tenants.items()}
 
 
 async def _start_verifiers(compiled: CompiledConfig) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import orjson
+from aiohttp import web
 
-from policy.judge import Policy, compile_policy
-from policy.principal import TenantId
+from policy.compiled_policy import ADMIN_POLICY, Policy, compile_policy
+from policy.namespace import Namespace
+from policy.principal import Principal, TenantId
+from policy.routes import RouteTable
 from policy.settings import PolicySettings
+from policy.table import TABLE
 from proxy.auth.api_keys import ApiKeyStore
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.cloudflare_access import CloudflareAccess
@@ -20,11 +25,65 @@ from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.auth.session_secret import SessionStateError
 from proxy.auth.sessions import open_sessions
 from proxy.config import Config, ConfigError, Mistake
+from proxy.config.limits import LimitSettings
 from proxy.config.presets import load_presets
-from proxy.dependencies import CompiledConfig
 from proxy.http.client_address import ClientAddresses
+from proxy.http.errors import CredentialEnded
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
 from proxy.persistence.database import StateDatabase
+
+
+@dataclass(frozen=True, slots=True)
+class TenantAccess:
+    """What a tenant's credentials of one role may reach: worked out once per configuration, not per request."""
+
+    namespace: Namespace
+    policy: Policy
+    limits: LimitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledConfig:
+    """One configuration, made ready. A request takes it once, at its beginning, and asks no other; a reload replaces it as a whole."""
+
+    config: Config
+    table: RouteTable
+    authenticator: Authenticator
+    tokens: JwtIssuers | None
+    access: CloudflareAccess | None
+    origins: CsrfCors
+    addresses: ClientAddresses
+    policies: Mapping[TenantId, Policy]
+    json_limits: BodyLimits
+    upload_limits: BodyLimits
+    upload_types: frozenset[str]
+    _access: dict[tuple[TenantId, bool], TenantAccess] = field(default_factory=dict, repr=False)
+
+    @property
+    def tenants(self) -> Iterable[TenantId]:
+        return self.policies
+
+    def client_address(self, request: web.BaseRequest) -> str:
+        """Whose address the client's is: the peer's, or what a trusted proxy says of it."""
+        return self.addresses.of(request.remote, request.headers)
+
+    def access_of(self, principal: Principal) -> TenantAccess:
+        """An admin sees ComfyUI as it is. Raises CredentialEnded for a tenant that this configuration does not have."""
+        key = (principal.tenant, principal.is_admin)
+        access = self._access.get(key)
+        if access is None:
+            policy = self.policies.get(principal.tenant)
+            if policy is None:
+                raise CredentialEnded
+            policy = ADMIN_POLICY if principal.is_admin else policy
+            access = TenantAccess(Namespace(principal.tenant), policy, self.limits_of(principal.tenant))
+            self._access[key] = access
+        return access
+
+    def limits_of(self, tenant: TenantId) -> LimitSettings:
+        """The default ones for a tenant that was taken out while something of it is under way."""
+        settings = self.config.tenants.get(tenant)
+        return self.config.limits.named[settings.limits if settings is not None else "default"]
 
 
 def compile_config(
@@ -55,6 +114,7 @@ def compile_config(
     server = config.server
     return CompiledConfig(
         config=config,
+        table=TABLE,
         authenticator=Authenticator(ApiKeyStore(config.keys), sessions, tokens, access),
         tokens=tokens,
         access=access,
@@ -65,6 +125,7 @@ def compile_config(
             server.max_prompt_bytes, server.body_timeout, server.min_body_bytes_per_second, WHOLE_JSON_S
         ),
         upload_limits=BodyLimits(server.max_upload_bytes, server.body_timeout, server.min_body_bytes_per_second),
+        upload_types=frozenset(config.upstream.upload_types),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from multidict import MultiMapping
@@ -24,21 +23,24 @@ class LoginCounter(Protocol):
 
 
 class LoginThrottle:
-    """authenticator: the one of the configuration in force."""
+    """logins: counts the failures of all configurations together."""
 
-    def __init__(self, authenticator: Callable[[], Authenticator], logins: LoginCounter) -> None:
-        self._authenticator = authenticator
+    def __init__(self, logins: LoginCounter) -> None:
         self._logins = logins
 
     async def authenticate(
-        self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...], address: str
+        self,
+        authenticator: Authenticator,
+        headers: MultiMapping[str],
+        query: tuple[tuple[str, str], ...],
+        address: str,
     ) -> Principal:
         """The proven caller. Raises Unauthenticated; LimitExceeded for an address that failed too often.
 
         A good credential is never slowed: an office or a tunnel shares one address with whoever guesses beside it.
         """
         try:
-            return await self._authenticator().authenticate(headers, query)
+            return await authenticator.authenticate(headers, query)
         except Unauthenticated as error:
             await self.failed(address, error)
             raise

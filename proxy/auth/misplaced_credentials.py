@@ -23,9 +23,11 @@ def search_head(request: web.BaseRequest, query: Query, call: ClientCall, cookie
 
     query: with the credentials that `call` is without.
     """
-    credentials = presented(presented_texts(request.headers, query, cookie_name))
+    proofs = presented_texts(request.headers, query, cookie_name)
+    fields = headers.forwarded_values(request.headers)
+    credentials = presented(proofs)
     check_names(credentials, (*call.segments, *(text for pair in call.query for text in pair)), "in the address")
-    check_names(credentials, headers.forwarded_values(request.headers), "in a header field")
+    check_names(credentials, fields, "in a header field")
     return credentials
 
 

@@ -15,10 +15,9 @@ from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
 from policy.lint import Finding, lint, summarize
 from proxy.commands.exits import fail
-from proxy.compiled_config import compile_config
+from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.presets import load_excluded, load_presets
-from proxy.dependencies import CompiledConfig
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.limits.limits import try_storage
 from proxy.upstream.client import Upstream

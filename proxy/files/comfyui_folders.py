@@ -25,7 +25,7 @@ from proxy.http import headers
 from proxy.http.errors import ClientGone
 from proxy.http.request_body import BodyLimits
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
-from proxy.keyed_semaphore import KeyedSemaphore
+from proxy.limits.keyed_semaphore import KeyedSemaphore
 
 # What browsers show without running anything in it, by the type that ComfyUI gives it (server.py, view_image; utils/mime_types.py); all else
 # is left to ComfyUI, which knows how to defuse active types. Not the machine's table: a page reads the workflow out of a `image/webp`, and a

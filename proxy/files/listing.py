@@ -11,7 +11,7 @@ from typing import Final
 from policy.namespace import Folder, Namespace, path_to_client
 from policy.principal import TenantId
 from policy.rule_context import OwnFiles
-from proxy.keyed_semaphore import KeyedSemaphore
+from proxy.limits.keyed_semaphore import KeyedSemaphore
 
 MAX_LISTED: Final = 10_000
 

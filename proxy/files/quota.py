@@ -36,14 +36,13 @@ class StorageQuota:
         self._tenants = tenants
         self._held: Counter[TenantId] = Counter()
 
-    async def remaining_bytes(self, tenant: TenantId) -> int | None:
-        """How much the tenant may still store, None without a quota. Raises Violation(storage-full) when that is nothing."""
-        quota = self._limits_of(tenant).storage
+    async def remaining_bytes(self, tenant: TenantId, quota: int | None) -> int | None:
+        """How much of its quota the tenant may still store, None without one. Raises Violation(storage-full) when that is nothing."""
         if quota is None or self.disk is None:
             return None
         room = quota - await self._used_bytes(self.disk, tenant) - self._held[tenant]
         if room <= 0:
-            raise self.quota_exceeded(tenant)
+            raise self.quota_exceeded(quota)
         return room
 
     async def is_full(self, tenant: TenantId) -> bool:
@@ -68,12 +67,13 @@ class StorageQuota:
         finally:
             self._held[tenant] -= amount_bytes
 
-    def quota_exceeded(self, tenant: TenantId) -> Violation:
+    @staticmethod
+    def quota_exceeded(quota: int | None) -> Violation:
         """What a call beyond the tenant's quota is refused with."""
         return Violation(
             Reason.STORAGE_FULL,
             "Your storage is full: delete files you no longer need, or ask the operator for more.",
-            f"The quota is {self._limits_of(tenant).storage} bytes.",
+            f"The quota is {quota} bytes.",
         )
 
     def add_usage(self, tenant: TenantId, amount_bytes: int) -> None:

@@ -9,7 +9,7 @@ from policy.principal import TenantId
 from policy.rules.jobs import json_call
 from proxy.files.quota import StorageQuota
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
-from proxy.jobs.registry import JobRegistry
+from proxy.jobs.registry import Job, JobRegistry
 from proxy.observability.audit_log import AuditTrail
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
@@ -19,22 +19,23 @@ _log = logging.getLogger("comfygate")
 
 
 class QuotaKeeper:
-    def __init__(self, upstream: Upstream, registry: JobRegistry, audit: AuditTrail) -> None:
+    def __init__(self, upstream: Upstream, registry: JobRegistry, storage: StorageQuota, audit: AuditTrail) -> None:
         self._upstream = upstream
         self._registry = registry
+        self._storage = storage
         self._audit = audit
         self._tasks = Tasks()
 
     async def stop(self) -> None:
         await self._tasks.stop()
 
-    def ended(self, storage: StorageQuota, tenant: TenantId) -> None:
-        """A job of the tenant has ended, and has written what it writes."""
-        if self._registry.of(tenant).pending():
-            self._tasks.start(self._look(storage, tenant), "storage quota")
+    def job_ended(self, job: Job) -> None:
+        """It has written what it writes."""
+        if self._registry.of(job.tenant).pending():
+            self._tasks.start(self._look(job.tenant), "storage quota")
 
-    async def _look(self, storage: StorageQuota, tenant: TenantId) -> None:
-        if not await storage.is_full(tenant):
+    async def _look(self, tenant: TenantId) -> None:
+        if not await self._storage.is_full(tenant):
             return
         waiting = list(self._registry.of(tenant).pending())
         if not waiting:

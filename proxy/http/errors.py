@@ -178,9 +178,19 @@ class Refusal:
         )
 
 
+class TurnedAway(Exception):
+    """The gate takes no call on this connection, or none at all."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
 def refusal_for(error: Exception) -> Refusal | None:
     """The answer for one of the gate's own errors, None for a bug."""
     match error:
+        case TurnedAway():
+            return error.refusal
         case Violation():
             return Refusal(
                 _STATUS[error.reason],

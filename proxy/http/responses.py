@@ -1,4 +1,4 @@
-"""Answers as aiohttp sends them: replies the gate makes, the head of what it forwards."""
+"""The heads of answers: of those that the gate makes, and of what it forwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ would show it inline (0.3.64 does so with SVG)."""
 MAX_REASON_CHARACTERS: Final = 200
 SMALL_BYTES: Final = 64 * 1024
 """An answer of a known size up to this is read and written at once."""
-PIECE_BYTES: Final = 256 * 1024
 NO_STORE: Final = "private, no-store"
 # Vite puts a hash of the content into the name (`-` and 8 of base64url): such a file never changes. Other files may look like it.
 _HASHED = re.compile(r".+-[A-Za-z0-9_-]{8}(?:\.[a-z0-9]{2,5}){1,2}")
@@ -42,17 +41,13 @@ def reason_phrase(sentence: str) -> str:
 def to_response(record: RequestRecord, reply: ClientReply) -> web.Response:
     """An answer of the gate's own: bytes as they are, any other value as JSON."""
     body = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
-    response = web.Response(status=reply.status, body=body)
+    response = web.Response(status=reply.status, reason=reason_phrase(reply.phrase) or None, body=body)
     response.headers[hdrs.CONTENT_TYPE] = reply.content_type
     for name, value in reply.headers:
         response.headers.add(name, value)
     response.headers.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
-    record.status, record.sent_bytes = reply.status, len(body)
-    return finish(record, response)
-
-
-def finish(record: RequestRecord, response: web.Response) -> web.Response:
     add_common_headers(record, response.headers)
+    record.status, record.sent_bytes = reply.status, len(body)
     return response
 
 
@@ -94,27 +89,6 @@ def cache_control(caching: Caching, last_segment: str, *, is_shared: bool = Fals
     if caching is not Caching.HASHED or not _HASHED.fullmatch(last_segment):
         return Caching.REVALIDATE.value
     return f"{'public' if is_shared else 'private'}, max-age={_YEAR_S}, immutable"
-
-
-async def send_large(
-    request: web.BaseRequest, record: RequestRecord, answer: web.StreamResponse, is_large: bool
-) -> web.StreamResponse:
-    """Sends what is more than a buffer takes, while the request still holds its places. In pieces: a buffer that shrinks is copied."""
-    if record.has_started or not (is_large or (answer.content_length or 0) > SMALL_BYTES):
-        return answer
-    record.has_started = True
-    body = answer.body if isinstance(answer, web.Response) and request.method != "HEAD" else None
-    if not isinstance(body, bytes) or len(body) <= SMALL_BYTES:
-        await answer.prepare(request)
-        await answer.write_eof()
-        return answer
-    streamed = web.StreamResponse(status=answer.status, headers=answer.headers)
-    streamed.content_length = len(body)
-    await streamed.prepare(request)
-    for start in range(0, len(body), PIECE_BYTES):
-        await streamed.write(body[start : start + PIECE_BYTES])
-    await streamed.write_eof()
-    return streamed
 
 
 def is_navigation(request: web.BaseRequest) -> bool:

@@ -12,6 +12,7 @@ from policy.call import ClaimedJob, ClaimJob, JobUpdate
 from policy.documents import Kind
 from policy.fairness import FairQueue, Listed
 from policy.principal import Principal, TenantId
+from policy.rule_context import OwnJobs
 from policy.violation import Reason, Violation
 from proxy.jobs.kept_documents import KeptJobs
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
@@ -26,7 +27,7 @@ async def _is_unknown(prompt_id: str) -> bool:
     return False
 
 
-async def _nobody_listens(tenant: TenantId) -> None:
+async def _nobody_listens(tenant: TenantId, jobs: OwnJobs) -> None:
     return
 
 
@@ -42,7 +43,9 @@ class JobAdmission:
         on_queued: Callable[[Job], None] = lambda job: None,
         is_taken: Callable[[str], Awaitable[bool]] = _is_unknown,
         kept: KeptJobs | None = None,
+        listen: Callable[[TenantId, OwnJobs], Awaitable[None]] = _nobody_listens,
     ) -> None:
+        """listen: called before a job without a client id goes to ComfyUI, whose events are all its tenant's sockets'."""
         self._registry = registry
         self._slots = slots
         self._budgets = budgets
@@ -51,8 +54,7 @@ class JobAdmission:
         self._is_taken = is_taken
         self._kept = KeptJobs() if kept is None else kept
         self._tasks = Tasks()
-        self.on_unnamed: Callable[[TenantId], Awaitable[None]] = _nobody_listens
-        """Called before a job without a client id goes to ComfyUI: its events are everybody's of the tenant."""
+        self._listen = listen
 
     async def stop(self) -> None:
         """What ended jobs have used is counted first."""
@@ -87,7 +89,7 @@ class JobAdmission:
             raise
         self._kept.forget(tenant, job.prompt_id)  # of an earlier job of the same id
         if not wish.client_id:
-            await self.on_unnamed(tenant)
+            await self._listen(tenant, self._registry.of(tenant))
         return ClaimedJob(job.prompt_id, job.number, int(job.claimed_at_s * 1000))
 
     def submitted(self, job: ClaimedJob) -> None:

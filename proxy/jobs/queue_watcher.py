@@ -64,10 +64,10 @@ class QueueWatcher:
         self._registry = registry
         self._on_started = on_started
         self._on_ended = on_ended
-        self._on_synced = on_synced
-        self._on_item = on_item
-        self._on_entry = on_entry
-        self._on_connected = on_connected
+        self.on_synced = on_synced
+        self.on_item = on_item
+        self.on_entry = on_entry
+        self.on_connected = on_connected
         self._tasks = Tasks()
         self._changed = asyncio.Event()
         self._waiting_since_s: float | None = None
@@ -130,8 +130,8 @@ class QueueWatcher:
         self._has_jobs_route = True  # it may be another version than before
         try:
             await self.rebuild()
-            if self._on_connected is not None:
-                await self._on_connected()
+            if self.on_connected is not None:
+                await self.on_connected()
             self.is_connected = True
             self.is_settled.set()
             _log.info("connected to ComfyUI at %s", self._upstream.url)
@@ -227,7 +227,7 @@ class QueueWatcher:
             _log.info("ComfyUI's queue can be read again")
         self._is_failing = False
         self._synced_at_s = time.monotonic()
-        self._on_synced()
+        self.on_synced()
 
     async def has_job(self, prompt_id: str) -> bool:
         """Whether ComfyUI has or had a job of this id, whoever sent it. Raises UpstreamUnavailable, UpstreamTimeout.
@@ -273,7 +273,7 @@ class QueueWatcher:
                 self._registry.mark_unowned(prompt_id)
             else:
                 self._registry.submitted(prompt_id, _number_of(item))
-                self._on_item(job, item)
+                self.on_item(job, item)
         return found
 
     async def _close(self, prompt_id: str, was_watched: bool) -> None:
@@ -288,7 +288,7 @@ class QueueWatcher:
         if self._registry.end(job, entry, was_watched=was_watched):
             self._on_ended(job)
         if entry is not None and not job.is_deleted:
-            self._on_entry(job, {prompt_id: entry})
+            self.on_entry(job, {prompt_id: entry})
         if job.outcome is Outcome.LOST or job.is_deleted:
             self._registry.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
 

@@ -22,7 +22,7 @@ from policy.call import (
 from policy.principal import Principal
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.request_record import Decision, RequestRecord
-from proxy.jobs.admission_protocol import JobAdmissions
+from proxy.jobs.admission import JobAdmission
 from proxy.limits.heavy_work import HeavyWork
 from proxy.upstream.client import Upstream
 
@@ -33,7 +33,7 @@ class RuleRunner:
     def __init__(
         self,
         upstream: Upstream,
-        admission: JobAdmissions,
+        admission: JobAdmission,
         principal: Principal,
         record: RequestRecord,
         time_limit_s: float,

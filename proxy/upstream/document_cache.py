@@ -16,7 +16,7 @@ from multidict import MultiMapping
 from policy.call import ClientReply
 from policy.principal import TenantId
 from policy.rule_context import RuleInput
-from proxy.keyed_semaphore import KeyedSemaphore
+from proxy.limits.keyed_semaphore import KeyedSemaphore
 
 MAX_KEPT: Final = 64
 _GZIP_LEVEL: Final = 6

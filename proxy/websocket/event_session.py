@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -16,6 +15,7 @@ from policy.namespace import Namespace
 from policy.rule_context import OwnJobs
 from policy.rules.events import Event, EventRules, status_frame, to_upstream
 from policy.rules.results import temp_files
+from proxy.jobs.events import SocketReports
 from proxy.jobs.history import cached_nodes
 from proxy.jobs.temp_files import Made
 from proxy.websocket import relay
@@ -67,15 +67,6 @@ class ReplayBuffer:
         self._bytes = 0
 
 
-@dataclass(frozen=True, slots=True)
-class JobHooks:
-    """What the streams tell of their tenants' jobs, in the order in which ComfyUI's events say so."""
-
-    started: Callable[[str], None]
-    ended: Callable[[str], None]
-    made_temp_files: Callable[[str, list[str], Made], None]
-
-
 class EventSession:
     """One upstream socket. At most one client is attached: a second one with the same id takes over, as in ComfyUI."""
 
@@ -85,7 +76,7 @@ class EventSession:
         names: Namespace,
         client_id: str,
         jobs: OwnJobs,
-        hooks: JobHooks,
+        reports: SocketReports,
         share: Callable[[str, Frame], None] | None = None,
     ) -> None:
         """share: hands events on to the tenant's other streams (kind, empty for binary ones; frame)."""
@@ -93,7 +84,7 @@ class EventSession:
         self._rules = EventRules(names, client_id)
         self._client_id = client_id
         self._jobs = jobs
-        self._hooks = hooks
+        self._reports = reports
         self._send_queue: SendQueue | None = None
         self._kept = ReplayBuffer()
         self._cached: tuple[str, frozenset[str]] | None = None
@@ -233,15 +224,15 @@ class EventSession:
         if event.prompt_id not in self._heard:
             self._heard.append(event.prompt_id)
         if event.kind == "execution_start":
-            self._hooks.started(event.prompt_id)
+            self._reports.started(event.prompt_id)
         elif event.kind == "execution_cached":
             self._cached = (event.prompt_id, cached_nodes(event.data))
         elif event.kind in _ENDS:
-            self._hooks.ended(event.prompt_id)
+            self._reports.ended(event.prompt_id)
             if self._send_queue is not None:
                 self._ends_told.append(event.prompt_id)
         elif event.kind == "executed" and (names := temp_files(event.data.get("output"))):
-            self._hooks.made_temp_files(event.prompt_id, names, self._made(event))
+            self._reports.made_temp_files(event.prompt_id, names, self._made(event))
 
     def _made(self, event: Event) -> Made:
         if self._cached is None or self._cached[0] != event.prompt_id:

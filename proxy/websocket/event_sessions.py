@@ -9,7 +9,6 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -23,13 +22,14 @@ from policy.rules.recall import events_of
 from policy.rules.results import UNNAMED_CLIENT
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.request_record import RequestRecord
+from proxy.jobs.events import SocketReports
 from proxy.jobs.registry import Job, JobRegistry
-from proxy.keyed_semaphore import KeyedSemaphore
+from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
 from proxy.websocket import relay
 from proxy.websocket.connections import ConnectionRegistry
-from proxy.websocket.event_session import MAX_KEPT_BYTES, EventSession, JobHooks
+from proxy.websocket.event_session import MAX_KEPT_BYTES, EventSession
 from proxy.websocket.places import Places, Slot
 from proxy.websocket.send_queue import Close, Frame, SendQueue
 
@@ -42,7 +42,7 @@ _log = logging.getLogger("comfygate")
 
 
 class EventSessions:
-    """slot, working: of `Places`."""
+    """reports: told what the sockets hear of jobs. slot: of `Places`."""
 
     def __init__(
         self,
@@ -50,17 +50,16 @@ class EventSessions:
         sockets: ConnectionRegistry,
         *,
         reconnect_grace_s: Callable[[], float],
-        hooks: JobHooks,
-        slot: Slot = lambda principal: nullcontext(),
-        working: Callable[[TenantId], frozenset[str]] = lambda tenant: frozenset(),
+        reports: SocketReports,
+        slot: Slot,
         jobs: JobRegistry,
     ) -> None:
         self._upstream = upstream
         self._jobs = jobs
         self._sockets = sockets
         self._reconnect_grace_s = reconnect_grace_s
-        self._hooks = hooks
-        self._places = Places(slot, working)
+        self._reports = reports
+        self._places = Places(slot, jobs.working_clients)
         self._streams: dict[tuple[TenantId, str], EventSession] = {}
         self._opening = KeyedSemaphore()
         self._tasks = Tasks()
@@ -73,6 +72,9 @@ class EventSessions:
         for (owner, _), stream in self._streams.items():
             if owner == tenant:
                 stream.push_status()
+
+    def job_changed(self, job: Job) -> None:
+        self.push_status(job.tenant)
 
     async def serve(self, request: web.BaseRequest, record: RequestRecord, incoming: RuleInput) -> web.StreamResponse:
         """Upgrades and serves until either side closes. ComfyUI is asked first: when it is down the client gets an honest 502."""
@@ -165,7 +167,7 @@ class EventSessions:
         if record is not None:
             record.upstream_s = time.perf_counter() - started_s
         share = partial(self._share, key[0]) if key[1] == UNNAMED_CLIENT else None
-        stream = self._streams[key] = EventSession(socket, names, key[1], jobs, self._hooks, share)
+        stream = self._streams[key] = EventSession(socket, names, key[1], jobs, self._reports, share)
         self._tasks.start(self._run(key, stream), "event stream")
         return stream
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +18,7 @@ MAX_GAVE_WAY: Final = 1024
 LEAVES_WITHIN_S: Final = 10.0
 """A socket whose client does not answer its close is cut off well before that."""
 
-Slot = Callable[[Principal], AbstractAsyncContextManager[None]]
+Slot = Callable[[Principal], Awaitable[AbstractContextManager[object]]]
 
 
 @dataclass(slots=True, eq=False)
@@ -43,12 +43,12 @@ class Places:
         """A place for as long as it is held. Raises LimitExceeded when all are taken by clients that work, or that came after this one gave way."""
         place = Place(principal, client_id, send_queue)
         try:
-            async with AsyncExitStack() as held:
+            with ExitStack() as held:
                 try:
-                    await held.enter_async_context(self._slot(principal))
+                    held.enter_context(await self._slot(principal))
                 except LimitExceeded as full:
                     await self._make_room(place, full)
-                    await held.enter_async_context(self._slot(principal))
+                    held.enter_context(await self._slot(principal))
                 self._gave_way.pop((principal.tenant, client_id), None)
                 self._taken.add(place)
                 yield

@@ -20,9 +20,10 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from proxy.app import Gate
 from proxy.config import load_config
+from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.registry import JobRegistry
 from proxy.observability.access_log import RequestLog
-from proxy.websocket.event_session import EventSession, JobHooks
+from proxy.websocket.event_session import EventSession
 from proxy.websocket.send_queue import SendQueue
 from tests.contract.driver import Socket, images_of, node, previewing, saving, slow
 from tests.matrix.people import NUMBERS, Listener, Tenant, told, unique
@@ -174,9 +175,10 @@ async def test_a_second_socket_takes_over_and_outlives_the_first(world: World) -
 
 async def test_nothing_is_announced_before_the_greeting() -> None:
     """The first frame is ComfyUI's status with the sid, which clients wait for, also when the count changes while the socket opens."""
-    hooks = JobHooks(lambda prompt_id: None, lambda prompt_id: None, lambda prompt_id, names, made: None)
+    registry = JobRegistry()
+    reports = SocketReports(registry, JobEvents(), lambda: None)
     socket: Any = None
-    stream = EventSession(socket, Namespace(TenantId("alice")), "sid", JobRegistry().of(TenantId("alice")), hooks)
+    stream = EventSession(socket, Namespace(TenantId("alice")), "sid", registry.of(TenantId("alice")), reports)
     send_queue = SendQueue()
     stream.attach(send_queue, is_new=True)
     stream.push_status()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import aiohttp
@@ -13,13 +14,15 @@ from aiohttp import WSMessage, WSMsgType
 
 from policy.call import ClientCall
 from policy.namespace import Namespace
-from policy.principal import Role, TenantId
+from policy.principal import Principal, Role, TenantId
 from policy.rule_context import RuleContext, RuleInput
 from proxy.http.request_record import RequestRecord
+from proxy.jobs.events import SocketReports
 from proxy.jobs.registry import JobRegistry
+from proxy.jobs.temp_files import Made
 from proxy.websocket import event_sessions, relay
 from proxy.websocket.connections import UPSTREAM_GONE, ConnectionRegistry
-from proxy.websocket.event_session import EventSession, JobHooks
+from proxy.websocket.event_session import EventSession
 from proxy.websocket.event_sessions import EventSessions
 from proxy.websocket.send_queue import Close, Frame, SendQueue
 from tests.policy.tenants import caller_of
@@ -43,12 +46,26 @@ class Told(list[tuple[str, ...]]):
     """What the streams tell of jobs."""
 
     @property
-    def hooks(self) -> JobHooks:
-        return JobHooks(
-            lambda prompt_id: self.append(("started", prompt_id)),
-            lambda prompt_id: self.append(("ended", prompt_id)),
-            lambda prompt_id, names, made: self.append(("made", prompt_id, made.value, *names)),
-        )
+    def reports(self) -> SocketReports:
+        return Reports(self)
+
+
+class Reports(SocketReports):
+    def __init__(self, told: Told) -> None:
+        self.told = told
+
+    def started(self, prompt_id: str) -> None:
+        self.told.append(("started", prompt_id))
+
+    def ended(self, prompt_id: str) -> None:
+        self.told.append(("ended", prompt_id))
+
+    def made_temp_files(self, prompt_id: str, names: list[str], made: Made) -> None:
+        self.told.append(("made", prompt_id, made.value, *names))
+
+
+async def unlimited(principal: Principal) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 @pytest.fixture
@@ -69,7 +86,7 @@ def comfy() -> FakeSocket:
 @pytest.fixture
 async def stream(registry: JobRegistry, told: Told, comfy: FakeSocket) -> AsyncIterator[EventSession]:
     socket: Any = comfy
-    opened = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), told.hooks)
+    opened = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), told.reports)
     running = asyncio.ensure_future(opened.run())
     yield opened
     await opened.close()
@@ -183,7 +200,7 @@ async def test_a_comfyui_that_has_gone_is_no_failure_of_the_client(
 
 async def test_a_comfyui_that_closes_closes_its_client(registry: JobRegistry, told: Told, comfy: FakeSocket) -> None:
     socket: Any = comfy
-    stream, send_queue = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), told.hooks), SendQueue()
+    stream, send_queue = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), told.reports), SendQueue()
     stream.attach(send_queue, is_new=True)
     comfy.frames.put_nowait(WSMessage(WSMsgType.CLOSE, 1001, "bye"))
     await stream.run()
@@ -201,7 +218,12 @@ class Clients:
         self.grace_s = grace_s
         upstream: Any = self.upstream
         self.streams = EventSessions(
-            upstream, self.sockets, reconnect_grace_s=lambda: self.grace_s, hooks=told.hooks, jobs=registry
+            upstream,
+            self.sockets,
+            reconnect_grace_s=lambda: self.grace_s,
+            reports=told.reports,
+            slot=unlimited,
+            jobs=registry,
         )
         self.serving: asyncio.Queue[SendQueue] = asyncio.Queue()
         self.accept_fails: Exception | None = None

@@ -118,4 +118,4 @@ def saying(reply: bytes) -> RawUpstream:
 def with_time_limit(monkeypatch: pytest.MonkeyPatch, time_limit_s: float) -> None:
     """The same table, with this time limit in every row."""
     routes: tuple[Route, ...] = tuple(replace(route, time_limit_s=time_limit_s) for route in ROUTES)
-    monkeypatch.setattr("proxy.pipeline.TABLE", RouteTable(routes))
+    monkeypatch.setattr("proxy.compiled_config.TABLE", RouteTable(routes))

@@ -11,7 +11,7 @@ from aiohttp import web
 from policy.call import UpstreamReply
 from policy.rules import joblist, jobs
 from policy.rules.results import temp_files
-from proxy.pipeline import LARGE_AT_ONCE
+from proxy.dependencies import LARGE_AT_ONCE
 from tests.harness import running_gate
 from tests.policy.tenants import Jobs, caller_of, drive, request_of, uuid_of
 from tests.proxy.upstreams import GUARD_S, Guarded, serving

@@ -142,7 +142,7 @@ async def test_work_on_large_answers_is_done_beside_the_event_loop(
     monkeypatch.setattr(jobs, "keep_entry", noting)
     async with comfy_like(entry) as url, running_gate(tmp_path, url) as gate:
         registry = gate.gate.dependencies.registry
-        job = registry.claim(gate.gate._all_tenants()[0], None)
+        job = registry.claim(next(iter(gate.gate.dependencies.compiled.tenants)), None)
         registry.mark_over(job.prompt_id)
         assert await gate.status("GET", f"/history/{job.prompt_id}", "alice") == 200
     assert threads

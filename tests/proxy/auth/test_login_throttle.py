@@ -42,14 +42,17 @@ class BadKey(Unauthenticated):
     key_id = "7f3a9c21"
 
 
-def keeper(authenticator: Authenticator, logins: FailedLogins) -> LoginThrottle:
-    return LoginThrottle(lambda: authenticator, logins)  # type: ignore[arg-type, return-value]
+async def authenticate(
+    authenticator: Authenticator, logins: FailedLogins, headers: Any = None, query: Any = ()
+) -> Principal:
+    fields = CIMultiDict() if headers is None else headers
+    return await LoginThrottle(logins).authenticate(authenticator, fields, query, "192.0.2.1")  # type: ignore[arg-type]
 
 
 async def test_a_good_credential_passes_uncounted() -> None:
     authenticator, logins = Authenticator(), FailedLogins(LimitExceeded("slow down", limit="1", retry_after_s=1))
     headers, query = CIMultiDict({"X-API-Key": "k"}), (("a", "1"),)
-    assert await keeper(authenticator, logins).authenticate(headers, query, "192.0.2.1") is ALICE
+    assert await authenticate(authenticator, logins, headers, query) is ALICE
     assert authenticator.asked == [(headers, query)]
     assert logins.failures == []
 
@@ -57,7 +60,7 @@ async def test_a_good_credential_passes_uncounted() -> None:
 async def test_a_bad_credential_is_counted_by_address_and_key() -> None:
     error, logins = BadKey("no", reason="key-unknown"), FailedLogins()
     with pytest.raises(Unauthenticated) as caught:
-        await keeper(Authenticator(error), logins).authenticate(CIMultiDict(), (), "192.0.2.1")
+        await authenticate(Authenticator(error), logins)
     assert caught.value is error
     assert logins.failures == [("192.0.2.1", "7f3a9c21")]
 
@@ -65,7 +68,7 @@ async def test_a_bad_credential_is_counted_by_address_and_key() -> None:
 async def test_no_credential_is_no_guess() -> None:
     logins = FailedLogins()
     with pytest.raises(Unauthenticated) as caught:
-        await keeper(Authenticator(Unauthenticated()), logins).authenticate(CIMultiDict(), (), "192.0.2.1")
+        await authenticate(Authenticator(Unauthenticated()), logins)
     assert caught.value.reason == MISSING
     assert logins.failures == []
 
@@ -74,22 +77,12 @@ async def test_an_ended_session_is_no_guess() -> None:
     """A forgotten tab of the web UI connects again and again: its person must still come to the login."""
     logins = FailedLogins(LimitExceeded("slow down", limit="1", retry_after_s=1))
     with pytest.raises(SessionRefused):
-        await keeper(Authenticator(SessionRefused(())), logins).authenticate(CIMultiDict(), (), "192.0.2.1")
+        await authenticate(Authenticator(SessionRefused(())), logins)
     assert logins.failures == []
 
 
 async def test_who_guesses_too_often_is_stopped() -> None:
     stop = LimitExceeded("slow down", limit="1", retry_after_s=1)
     with pytest.raises(LimitExceeded) as caught:
-        await keeper(Authenticator(BadKey("no", reason="key-unknown")), FailedLogins(stop)).authenticate(
-            CIMultiDict(), (), "x"
-        )
+        await authenticate(Authenticator(BadKey("no", reason="key-unknown")), FailedLogins(stop))
     assert caught.value is stop
-
-
-async def test_the_authenticator_in_force_is_asked() -> None:
-    old, new = Authenticator(Unauthenticated()), Authenticator()
-    current = [old]
-    login_throttle = LoginThrottle(lambda: current[0], FailedLogins())  # type: ignore[arg-type, return-value]
-    current[0] = new
-    assert await login_throttle.authenticate(CIMultiDict(), (), "x") is ALICE

@@ -42,21 +42,21 @@ def put(file: Path, size: int, *, is_old: bool = False) -> Path:
 async def test_room_is_what_the_quota_leaves(tmp_path: Path) -> None:
     put(tmp_path / "input/tenants/alice/a.png", 300)
     storage = storage_of(tmp_path, {"storage": 1000})
-    assert await storage.remaining_bytes(ALICE) == 700
+    assert await storage.remaining_bytes(ALICE, 1000) == 700
     storage.add_usage(ALICE, 699)
-    assert await storage.remaining_bytes(ALICE) == 1
+    assert await storage.remaining_bytes(ALICE, 1000) == 1
     storage.add_usage(ALICE, 1)
     with pytest.raises(Violation) as caught:
-        await storage.remaining_bytes(ALICE)
+        await storage.remaining_bytes(ALICE, 1000)
     assert caught.value.reason is Reason.STORAGE_FULL
-    assert "1000 bytes" in str(vars(storage.quota_exceeded(ALICE)))
-    assert await storage.remaining_bytes(BOB) is None
+    assert "1000 bytes" in str(vars(storage.quota_exceeded(1000)))
+    assert await storage.remaining_bytes(BOB, None) is None
 
 
 async def test_there_is_no_quota_where_the_folders_are_not_seen() -> None:
     storage = storage_of(None, {"storage": 1, "retention": "1s"})
     storage.add_usage(ALICE, 5)
-    assert await storage.remaining_bytes(ALICE) is None
+    assert await storage.remaining_bytes(ALICE, 1000) is None
     await storage.sweep()
 
 

@@ -22,7 +22,7 @@ from proxy.http.responses import (
     reason_phrase,
     to_response,
 )
-from proxy.pages.refusals import refuse
+from proxy.pages import refusals
 
 BROWSER = {"Accept": "text/html,*/*", "Sec-Fetch-Mode": "navigate"}
 REFUSED = Refusal(
@@ -36,6 +36,10 @@ def request(method: str = "GET", path: str = "/queue", **headers: str) -> web.Ba
 
 def record(status: int = 200, **more: Any) -> RequestRecord:
     return RequestRecord("GET", "abc123", "127.0.0.1", status=status, **more)
+
+
+def refuse(asked: web.BaseRequest, told: RequestRecord, refusal: Refusal) -> web.Response:
+    return to_response(told, refusals.refuse(asked, told, refusal))
 
 
 def test_a_refusal_has_comfyuis_shape() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -32,16 +32,16 @@ class Room:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.stubborn: set[str] = set()
 
-    def _slot(self, principal: Principal) -> AbstractAsyncContextManager[None]:
-        return self._claimed()
-
-    @asynccontextmanager
-    async def _claimed(self) -> AsyncIterator[None]:
+    async def _slot(self, principal: Principal) -> AbstractContextManager[None]:
         if self.held >= self.size:
             error = LimitExceeded("full", limit="1", retry_after_s=5)
             error.is_of_key = self.is_of_key
             raise error
         self.held += 1
+        return self._claimed()
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proxy.keyed_semaphore import KeyedSemaphore
+from proxy.limits.keyed_semaphore import KeyedSemaphore
 
 
 async def until_waiting(exclusive_runs: KeyedSemaphore, holder: str, wanted: int) -> None:

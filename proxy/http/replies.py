@@ -1,0 +1,37 @@
+"""What a request can be answered with, as values: everything but `ClientReply`, which rules make themselves (policy/call.py)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from policy.call import ClientReply
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedReply:
+    """ComfyUI's answer. headers: the whole head, as the client gets it. body: whole where it is small, else as ComfyUI sends it."""
+
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes | AsyncIterable[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class FileReply:
+    """A file of ComfyUI's folders, with ranges and validators (RFC 9110, 13 and 14)."""
+
+    response: web.FileResponse
+
+
+@dataclass(frozen=True, slots=True)
+class ServedWebSocket:
+    """A WebSocket that was served to its end: there is nothing left to send."""
+
+    response: web.StreamResponse
+
+
+Reply = ClientReply | ForwardedReply | FileReply | ServedWebSocket

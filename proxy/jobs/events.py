@@ -1,0 +1,56 @@
+"""What happens to jobs, and who is told of it. Subscribers are wired once, in app.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from proxy.jobs.registry import Job, JobRegistry
+from proxy.jobs.temp_files import Made
+
+Subscriber = Callable[[Job], None]
+
+
+class JobEvent:
+    """Calls its subscribers in the order in which they came; called like a function itself."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, *subscribers: Subscriber) -> None:
+        self._subscribers += subscribers
+
+    def __call__(self, job: Job) -> None:
+        for subscriber in self._subscribers:
+            subscriber(job)
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvents:
+    """queued: ComfyUI took the job. started: it runs. ended: however it ended, once per job."""
+
+    queued: JobEvent = field(default_factory=JobEvent)
+    started: JobEvent = field(default_factory=JobEvent)
+    ended: JobEvent = field(default_factory=JobEvent)
+
+
+class SocketReports:
+    """What tenants' sockets hear of jobs before the queue watcher has asked: the registry is brought up to date."""
+
+    def __init__(self, registry: JobRegistry, events: JobEvents, request_sync: Callable[[], None]) -> None:
+        self._registry = registry
+        self._events = events
+        self._request_sync = request_sync
+
+    def started(self, prompt_id: str) -> None:
+        job = self._registry.job(prompt_id)
+        if job is not None and self._registry.start(job):
+            self._events.started(job)
+
+    def ended(self, prompt_id: str) -> None:
+        """How it ended is asked by the queue watcher."""
+        self._registry.mark_over(prompt_id)
+        self._request_sync()
+
+    def made_temp_files(self, prompt_id: str, names: list[str], made: Made) -> None:
+        self._registry.add_temp_files(prompt_id, names, made)

@@ -1,0 +1,94 @@
+"""Carries out the rule of a route: passes the call on, rewrites it, makes several calls, answers from the cache, or relays a WebSocket."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, nullcontext
+from typing import assert_never
+
+from aiohttp import web
+
+from policy.call import ClientReply
+from policy.routes import (
+    AdminOnly,
+    CachedReply,
+    Deny,
+    MultiCall,
+    PassThrough,
+    RelayWebSocket,
+    Rewrite,
+    forward_call,
+)
+from policy.rule_context import RuleInput
+from policy.violation import Reason, Violation
+from proxy.auth.misplaced_credentials import told
+from proxy.dependencies import Dependencies
+from proxy.http.replies import Reply, ServedWebSocket
+from proxy.http.responses import is_upgrade
+from proxy.jobs.rule_runner import RuleRunner
+from proxy.observability.audit_log import SUBMISSION
+from proxy.observability.recent_refusals import describe_comfyuis
+from proxy.running_requests import RunningRequests
+from proxy.steps.forward import Forwarder
+from proxy.steps.permit import PermittedRequest
+from proxy.steps.rule_input import rule_context
+
+
+class RuleApplier:
+    """running: finishes what was begun for clients that have left."""
+
+    def __init__(self, dependencies: Dependencies, running: RunningRequests) -> None:
+        self._dependencies = dependencies
+        self._running = running
+        self._forwarder = Forwarder(dependencies, running.check)
+
+    async def apply(self, permitted: PermittedRequest, asked: RuleInput, held: AsyncExitStack) -> Reply:
+        """Raises what Forwarder.forward raises, and what the rule does."""
+        match permitted.rule:
+            case PassThrough():
+                outgoing = forward_call(asked.call, has_body=permitted.route.has_body)
+                return await self._forwarder.forward(permitted, asked, outgoing, held)
+            case Rewrite(request=rewrite):
+                file = await self._forwarder.find_file(permitted, asked)
+                if file is not None:
+                    return file
+                rewritten = rewrite(asked)
+                if isinstance(rewritten, ClientReply):
+                    return rewritten
+                return await self._forwarder.forward(permitted, asked, rewritten, held)
+            case MultiCall() as rule:
+                return await self._run(permitted, rule, asked)
+            case CachedReply(rule=describe, picks=picks):
+                member = asked.call.parameters[picks] if picks else None
+                document = await self._dependencies.document_cache.get(asked, describe, member)
+                return document.answer(permitted.request.headers)
+            case RelayWebSocket() | AdminOnly() | Deny():
+                raise AssertionError("relayed already, or refused by rule_for")
+        assert_never(permitted.rule)
+
+    async def relay(self, permitted: PermittedRequest) -> ServedWebSocket:
+        """Serves a WebSocket to its end; it has a place of its own kind. Raises Violation(header-malformed), LimitExceeded, UpstreamUnavailable."""
+        request = permitted.request
+        if request.method != "GET" or not is_upgrade(request) or not web.WebSocketResponse().can_prepare(request):
+            raise Violation(Reason.HEADER_MALFORMED, "This route is a WebSocket: send an upgrade (RFC 6455, 4.1).")
+        asked = RuleInput(permitted.call, await rule_context(self._dependencies, permitted))
+        return ServedWebSocket(await self._dependencies.streams.serve(request, permitted.record, asked))
+
+    async def _run(self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput) -> ClientReply:
+        dependencies, route, record = self._dependencies, permitted.route, permitted.record
+        principal = permitted.principal
+        runner = RuleRunner(
+            dependencies.upstream,
+            dependencies.admission,
+            principal,
+            record,
+            route.time_limit_s,
+            self._running.check,
+            dependencies.heavy,
+        )
+        turn = dependencies.exclusive_runs.of(principal.tenant) if rule.is_exclusive else nullcontext()
+        run = runner.run_exclusively(turn, rule.rule(asked))
+        # What only reads ends with its client; else many that left would go on reading.
+        reply = await (run if route.method == "GET" else self._running.finish(run, record))
+        if record.route == SUBMISSION:
+            record.notes |= describe_comfyuis(reply)
+        return told(reply, asked.left_out)

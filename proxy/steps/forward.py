@@ -1,0 +1,159 @@
+"""Sends a client's call on to ComfyUI, as its rule has rewritten it, and gives back the answer as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import orjson
+from multidict import CIMultiDict
+
+from policy.call import ClientReply, StreamedBody, UploadBody, UpstreamCall, UpstreamPath
+from policy.namespace import Folder
+from policy.pictures import HEAD_BYTES, check_pixels
+from policy.principal import Principal
+from policy.routes import Body, ReplyRule, Rewrite
+from policy.rule_context import RuleInput
+from proxy.dependencies import Dependencies
+from proxy.files.comfyui_folders import serve_file
+from proxy.http import headers
+from proxy.http.multipart_upload import UploadStream
+from proxy.http.replies import FileReply, ForwardedReply, Reply
+from proxy.http.request_body import BodyStream
+from proxy.http.responses import SMALL_BYTES, forwarded_headers
+from proxy.limits.lane import Turn
+from proxy.steps.permit import PermittedRequest
+from proxy.upstream.client import UpstreamStream
+from proxy.upstream.preview_queue import wait_for
+
+Locate = Callable[[RuleInput], tuple[Folder, UpstreamPath] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingBody:
+    """content: what is sent. received: the client's stream behind it, None where it sends none or the gate has made the body."""
+
+    content: AsyncIterable[bytes] | bytes | None
+    received: BodyStream | None = None
+
+
+_UNFILTERED: Final = "identity"
+
+
+class Forwarder:
+    """check: raises CredentialEnded when the caller may not go on."""
+
+    def __init__(self, dependencies: Dependencies, check: Callable[[Principal], None]) -> None:
+        self._upstream = dependencies.upstream
+        self._storage = dependencies.storage
+        self._pictures = dependencies.pictures
+        self._limiter = dependencies.limiter
+        self._upload_names = dependencies.upload_names
+        self._check = check
+
+    async def find_file(self, permitted: PermittedRequest, asked: RuleInput) -> FileReply | None:
+        """A picture without ComfyUI's event loop, also while that is busy; None where only ComfyUI has it, or can make it."""
+        locate = permitted.rule.on_disk if isinstance(permitted.rule, Rewrite) else None
+        file = await self._find(locate, asked)
+        if file is None:
+            return None
+        limits = permitted.compiled.upload_limits
+        return FileReply(serve_file(file, cache_control=permitted.route.caching.value, limits=limits))
+
+    async def forward(
+        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: AsyncExitStack
+    ) -> Reply:
+        """held: what the request keeps until its answer has left; ComfyUI's answer is among it.
+
+        Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge, LimitExceeded, Violation, and what the client's body breaks with.
+        """
+        record, tenant = permitted.record, asked.context.principal.tenant
+        rewrite = permitted.rule.reply if isinstance(permitted.rule, Rewrite) else None
+        body = await self._body_of(permitted, asked, outgoing, held)
+        outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
+        turn = held.enter_context(self._pictures.turn(tenant))
+        if permitted.route.makes_picture(asked.call):
+            await self._await_turn(turn, permitted, asked, body)
+        started_s = time.perf_counter()
+        sending = self._upstream.send(outgoing, fields, body.content, time_limit_s=permitted.route.time_limit_s)
+        stream = await held.enter_async_context(sending)
+        turn.release()  # ComfyUI has made the picture before it answers
+        record.upstream_s = time.perf_counter() - started_s
+        if stream.status < 400 and body.received is not None:
+            self._storage.add_usage(tenant, body.received.received_bytes)
+        if stream.status < 400 and rewrite is not None:
+            value = (await stream.whole()).value
+            if isinstance(body.content, UploadStream):
+                body.content.stored(value)
+            return ClientReply(stream.status, orjson.dumps(rewrite(value, asked)))
+        return await _forwarded(permitted, asked, stream)
+
+    async def _body_of(
+        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: AsyncExitStack
+    ) -> OutgoingBody:
+        """A client's body is counted, also of what is refused or breaks off, and has its room in the quota meanwhile."""
+        if isinstance(outgoing.body, bytes) or outgoing.body is None:
+            return OutgoingBody(outgoing.body)
+        route, compiled, principal = permitted.route, permitted.compiled, asked.context.principal
+        limits, over = (compiled.upload_limits if route.body is Body.STREAM else compiled.json_limits), None
+        quota = compiled.limits_of(principal.tenant).storage if route.stores and not principal.is_admin else None
+        room = await self._storage.remaining_bytes(principal.tenant, quota)
+        if room is not None and room < limits.max_bytes:
+            limits, over = limits.within(room), self._storage.quota_exceeded(quota)
+        stream = BodyStream(permitted.request, limits, over, lambda: self._check(principal))
+        held.callback(_count_received, permitted, stream)
+        if room is not None:
+            declared = permitted.request.content_length
+            size = limits.max_bytes if declared is None else declared
+            held.enter_context(self._storage.reserve(principal.tenant, size))
+        if isinstance(outgoing.body, UploadBody):
+            names, spend = self._upload_names.of(principal.tenant), self._limiter.spend_bytes
+            return OutgoingBody(
+                UploadStream(permitted.request, stream, outgoing.body.plan, principal, spend, names), stream
+            )
+        return OutgoingBody(stream, stream) if permitted.request.can_read_body else OutgoingBody(None)
+
+    async def _await_turn(self, turn: Turn, permitted: PermittedRequest, asked: RuleInput, body: OutgoingBody) -> None:
+        """Raises Violation(picture-too-large), where the gate sees ComfyUI's folders; LimitExceeded."""
+        disk = self._storage.disk
+        locate = permitted.rule.source if isinstance(permitted.rule, Rewrite) else None
+        where = locate(asked) if locate is not None and disk is not None else None
+        if where is not None and disk is not None:
+            check_pixels(await disk.head(*where, HEAD_BYTES), asked.context.max_picture_pixels)
+        await wait_for(turn, body.content)
+
+    async def _find(self, locate: Locate | None, asked: RuleInput) -> Path | None:
+        disk = self._storage.disk
+        where = locate(asked) if locate is not None and disk is not None else None
+        return await disk.find(*where) if where is not None and disk is not None else None
+
+
+def _head_of(
+    permitted: PermittedRequest, outgoing: UpstreamCall, body: OutgoingBody, rewrite: ReplyRule | None
+) -> tuple[UpstreamCall, CIMultiDict[str]]:
+    if rewrite is None:
+        fields = headers.to_upstream(permitted.request.headers, with_body=isinstance(outgoing.body, StreamedBody))
+    else:
+        fields = CIMultiDict({"Accept-Encoding": _UNFILTERED})
+        if outgoing.method == "HEAD":  # its length is that of the rewritten answer (RFC 9110, 9.3.2)
+            outgoing = replace(outgoing, method="GET")
+    if isinstance(body.content, UploadStream):
+        fields["Content-Type"] = body.content.content_type
+    return outgoing, fields
+
+
+async def _forwarded(permitted: PermittedRequest, asked: RuleInput, stream: UpstreamStream) -> ForwardedReply:
+    record, segments = permitted.record, asked.call.segments
+    record.status = stream.status
+    is_shared = permitted.compiled.config.server.share_web_ui
+    last = segments[-1] if segments else ""
+    head = forwarded_headers(record, stream.headers, permitted.route.caching, last, is_shared=is_shared)
+    return ForwardedReply(stream.status, head, await stream.body(SMALL_BYTES) if stream.is_small else stream.chunks())
+
+
+def _count_received(permitted: PermittedRequest, stream: BodyStream) -> None:
+    permitted.record.received_bytes = stream.received_bytes

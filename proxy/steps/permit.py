@@ -1,0 +1,99 @@
+"""Who asks, and whether this may be asked: the route, the credential, the origin, the rate, the rule for the caller's role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from policy.call import ClientCall, ClientReply
+from policy.keyform import Presented
+from policy.principal import Principal
+from policy.routes import Budget, Route, RouteTable, TenantRule
+from policy.violation import Reason, Violation
+from proxy.auth.credentials import CREDENTIAL_PARAMETERS
+from proxy.auth.misplaced_credentials import search_head
+from proxy.compiled_config import CompiledConfig
+from proxy.dependencies import Dependencies
+from proxy.http.errors import MethodNotAllowed
+from proxy.http.request_record import RequestRecord
+from proxy.http.responses import is_upgrade
+from proxy.http.server import prove
+from proxy.pages.routes import before_web_ui
+
+Query = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PermittedRequest:
+    """A request that may use its route. compiled: the configuration that all of it goes by. rule: the one for the caller's role.
+
+    call: without credentials, which go no further. credentials: what it proved itself with, to be found where they have no business.
+    """
+
+    request: web.BaseRequest
+    record: RequestRecord
+    compiled: CompiledConfig
+    route: Route
+    rule: TenantRule
+    call: ClientCall
+    principal: Principal
+    credentials: Presented
+
+
+async def permit(
+    dependencies: Dependencies,
+    request: web.BaseRequest,
+    record: RequestRecord,
+    compiled: CompiledConfig,
+    target: tuple[tuple[str, ...], Query],
+) -> PermittedRequest | ClientReply:
+    """target: decoded segments and query. A reply: what a browser gets in the web UI's place, or the answer to a CORS preflight.
+
+    Raises Unauthenticated, LimitExceeded, Violation, MethodNotAllowed.
+    """
+    segments, query = target
+    origins, authenticator = compiled.origins, compiled.authenticator
+    record.response_headers += origins.cors_headers(request.headers)
+    if (preflight := origins.preflight(request.method, request.headers)) is not None:
+        return preflight
+    match = compiled.table.match(request.method, segments)
+    route = match.route if match is not None else None
+    record.route = route.name if route is not None else record.route
+    is_web_ui = route is not None and route.caching.is_web_ui
+    principal = await _identify(dependencies, request, record, compiled, query)
+    if not is_web_ui:  # what an edge may give to others carries nobody's cookie
+        record.response_headers += authenticator.sessions.renewed(principal)
+    pairs = tuple(pair for pair in query if pair[0] not in CREDENTIAL_PARAMETERS)
+    call = ClientCall(request.method, segments, pairs)
+    if match is not None:
+        call = ClientCall(request.method, match.segments, pairs, match.parameters)
+    # What is refused is counted too: a caller has no endless supply of refusals.
+    budget = route.budget_for(call) if route is not None else Budget.READ
+    record.response_headers += await dependencies.limiter.acquire(principal, budget)
+    if route is None:
+        raise _unlisted(compiled.table, segments)
+    rule = route.rule_for(principal)
+    if is_web_ui and (page := before_web_ui(request, record, authenticator.sessions, principal)) is not None:
+        return page
+    credentials = search_head(request, query, call, authenticator.sessions.cookie_name)
+    return PermittedRequest(request, record, compiled, route, rule, call, principal, credentials)
+
+
+async def _identify(
+    dependencies: Dependencies, request: web.BaseRequest, record: RequestRecord, compiled: CompiledConfig, query: Query
+) -> Principal:
+    throttle, authenticator = dependencies.login_throttle, compiled.authenticator
+    principal = await throttle.authenticate(authenticator, request.headers, query, record.client)
+    record.principal = principal
+    compiled.origins.check(request.method, is_upgrade(request), request.headers, principal)
+    prove(request)
+    return principal
+
+
+def _unlisted(table: RouteTable, segments: tuple[str, ...]) -> Exception:
+    """Why there is no row for a call: no such path, or another method."""
+    methods = table.methods(segments)
+    if methods:
+        return MethodNotAllowed(methods)
+    return Violation(Reason.ROUTE_UNLISTED, "There is no such route here.")

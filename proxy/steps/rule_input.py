@@ -1,0 +1,85 @@
+"""What the rule judges: who asks, with which policy and jobs, and the document that was sent."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+from policy.routes import Body, CachedReply, PassThrough
+from policy.rule_context import RuleContext, RuleInput
+from proxy.auth.misplaced_credentials import read_document
+from proxy.dependencies import Dependencies
+from proxy.http import request_body
+from proxy.http.body_memory import BodyPlace
+from proxy.steps.permit import PermittedRequest
+
+
+async def read_rule_input(dependencies: Dependencies, permitted: PermittedRequest, held: AsyncExitStack) -> RuleInput:
+    """held: the places that the request takes, given back when its answer has left.
+
+    Raises LimitExceeded, CredentialEnded, Violation, BodyTimeout, ClientGone, UpstreamUnavailable, UpstreamTimeout.
+    """
+    # SECURITY: calls that their client sends slowly, or whose answers it does not read, would take all connections and all memory
+    # (tests/security/test_connections.py, test_bodies.py, test_large_answers.py).
+    tenant = permitted.principal.tenant
+    await held.enter_async_context(dependencies.under_way.of(tenant))
+    place = held.enter_context(dependencies.bodies.place(tenant))
+    asked = RuleInput(permitted.call, await rule_context(dependencies, permitted))
+    asked = await _read_document(dependencies, permitted, asked, place)
+    if permitted.route.is_large:
+        await held.enter_async_context(dependencies.large_answers.of(tenant))
+    return asked
+
+
+async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) -> RuleContext:
+    """Everything a rule may know. Rows that judge classes wait for a catalogue, rows that show it for a fresh one, others take what there is.
+
+    Raises CredentialEnded, UpstreamUnavailable, UpstreamTimeout.
+    """
+    route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
+    tenant = principal.tenant
+    access, config = compiled.access_of(principal), compiled.config
+    snapshot = dependencies.catalogue.snapshot
+    if isinstance(permitted.rule, CachedReply):
+        snapshot = await dependencies.catalogue.fresh()
+    elif route.needs_catalogue:
+        snapshot = await dependencies.catalogue.known()
+    return RuleContext(
+        principal=principal,
+        names=access.namespace,
+        jobs=dependencies.registry.of(tenant),
+        policy=access.policy,
+        catalogue=snapshot.catalogue,
+        now=datetime.now(),
+        files=await dependencies.files.listing(tenant) if route.needs_files else dependencies.files.unknown,
+        shared_inputs=config.upstream.shared_inputs,
+        upload_types=compiled.upload_types,
+        max_picture_pixels=config.server.max_picture_pixels,
+        has_account_menu=config.server.account_menu,
+        documents=dependencies.kept.of(tenant),
+    )
+
+
+async def _read_document(
+    dependencies: Dependencies, permitted: PermittedRequest, asked: RuleInput, place: BodyPlace
+) -> RuleInput:
+    """Adds the bounded document that the rule judges; a body that streams stays where it is, and so does one that nobody judges."""
+    route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
+    if route.stores and not principal.is_admin:
+        await dependencies.storage.remaining_bytes(principal.tenant, compiled.limits_of(principal.tenant).storage)
+    if isinstance(permitted.rule, PassThrough) or route.body in (Body.NONE, Body.STREAM):
+        return asked
+    limits, over = compiled.json_limits, None
+    if route.body is not Body.RAW and route.max_json_bytes < limits.max_bytes:
+        limits, over = limits.within(route.max_json_bytes), request_body.too_large_here(route.max_json_bytes)
+    raw = await request_body.read_whole(permitted.request, limits, place, over)
+    permitted.record.received_bytes = len(raw)
+    heavy, tenant, max_parts = dependencies.heavy, principal.tenant, route.max_json_parts
+    if route.body is Body.RAW:
+        await heavy.space(tenant, len(raw))
+        max_parts = compiled.config.server.max_prompt_parts
+    read = partial(read_document, permitted.credentials, raw, route.body, max_parts)
+    document, raw, left_out = await heavy.run(tenant, read, len(raw))
+    return replace(asked, document=document, raw=raw, left_out=left_out)
