@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
@@ -51,6 +52,28 @@ async def test_a_policy_is_in_force_for_the_next_prompt(gate: Running) -> None:
     seen = await gate.json("GET", "/object_info", "alice", headers=PLAIN)
     assert not {"SlowProgress", "PreviewImage"} & seen.keys()
     assert "SaveImage" in seen
+
+
+async def test_a_request_goes_by_the_configuration_that_it_began_with(
+    gate: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter, waiting, go_on = gate.gate.dependencies.limiter, asyncio.Event(), asyncio.Event()
+    acquire = limiter.acquire
+
+    async def slow_acquire(*arguments: Any) -> Any:
+        waiting.set()
+        await go_on.wait()
+        return await acquire(*arguments)
+
+    monkeypatch.setattr(limiter, "acquire", slow_acquire)
+    async with asyncio.timeout(GUARD_S):
+        old = asyncio.ensure_future(prompt(gate, "alice", slow(0.0, 1)))
+        await waiting.wait()
+        change(gate, (', "SlowProgress"', ""))
+        assert await gate.gate.reload(gate.config_file)
+        new = asyncio.ensure_future(prompt(gate, "alice", slow(0.0, 1)))
+        go_on.set()
+        assert (await old, await new) == (200, 403)
 
 
 async def test_a_workflow_that_a_policy_pins_is_read_anew(gate: Running, caplog: pytest.LogCaptureFixture) -> None:
