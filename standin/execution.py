@@ -6,13 +6,13 @@ SECURITY: the cache is keyed by what a graph says, not by who sent it; see tests
 from __future__ import annotations
 
 import logging
-import time
-import traceback
 from dataclasses import dataclass
 from typing import Any
 
 from standin.catalogue import CATALOGUE
 from standin.events import Events, Preview
+from standin.execution_events import ExecutionEvents, Failure
+from standin.fingerprints import Fingerprints, has_unique_id
 from standin.folders import Folders
 from standin.graph import CacheKeys, DependencyCycle, Graph, Schedule, is_link
 from standin.nodes import RUNNERS
@@ -82,34 +82,34 @@ class PromptRun:
         self.prompt_id = prompt_id
         self.extra_data = extra_data
         self.progress = Progress(executor.events, prompt_id)
-        self.messages: list[tuple[str, dict[str, Any]]] = []
+        self._told = ExecutionEvents(executor.events, graph, prompt_id)
         self.shown: dict[str, dict[str, Any]] = {}
         self.executed: set[str] = set()
-        self._prints: dict[str, Any] = {}
+        self._prints = Fingerprints(graph, executor.folders)
         self._keys: dict[str, Any] = {}
         self._schedule = Schedule(graph, self._is_cached, self._is_output, self._is_lazy)
 
     def run(self, outputs: list[str]) -> Report:
-        self._tell("execution_start", {"prompt_id": self.prompt_id})
-        keys = CacheKeys(self.graph, self._fingerprint, self._has_unique_id)
+        self._told.tell("execution_start", {"prompt_id": self.prompt_id})
+        keys = CacheKeys(self.graph, self._prints.of, has_unique_id)
         self._keys = {node_id: keys.of(node_id) for node_id in self.graph}
         used = {(node_id, node["class_type"]) for node_id, node in self.graph.items()}
         self.executor.objects = {key: value for key, value in self.executor.objects.items() if key in used}
         self.executor.evict(set(self._keys.values()))
         cached = [node_id for node_id in self.graph if self._is_cached(node_id)]
-        self._tell("execution_cached", {"nodes": cached, "prompt_id": self.prompt_id})
+        self._told.tell("execution_cached", {"nodes": cached, "prompt_id": self.prompt_id})
         for node_id in outputs:
             self._schedule.add(node_id)
         is_success = self._run_nodes()
         if is_success:
-            self._tell("execution_success", {"prompt_id": self.prompt_id})
+            self._told.tell("execution_success", {"prompt_id": self.prompt_id})
         self.events.current_node = None
         result = {
             "outputs": {node_id: ui["output"] for node_id, ui in self.shown.items()},
             "meta": {node_id: ui["meta"] for node_id, ui in self.shown.items()},
         }
         status = {"status_str": "success" if is_success else "error", "completed": is_success}
-        return Report(result, status | {"messages": self.messages})
+        return Report(result, status | {"messages": self._told.messages})
 
     def _run_nodes(self) -> bool:
         try:
@@ -117,14 +117,16 @@ class PromptRun:
                 if self._node(node_id):
                     self._schedule.done(node_id)
         except DependencyCycle as error:
-            self._fail(error.node_id, error, [], "graph.DependencyCycleError")
+            self._told.fail(Failure(error.node_id, error, [], "graph.DependencyCycleError"), self.executed, self._keys)
         except NodeFailure as failure:
             if isinstance(failure.cause, Interrupted):
                 logger.info("Processing interrupted")
-                details = self._about(failure.node_id) | {"executed": list(self.executed)}
-                self._tell("execution_interrupted", details, is_for_all=True)
+                details = self._told.about(failure.node_id) | {"executed": list(self.executed)}
+                self._told.tell("execution_interrupted", details, is_for_all=True)
             else:
-                self._fail(failure.node_id, failure.cause, failure.inputs, type_name(failure.cause))
+                kind = type_name(failure.cause)
+                told = Failure(failure.node_id, failure.cause, failure.inputs, kind)
+                self._told.fail(told, self.executed, self._keys)
         else:
             return True
         return False
@@ -160,7 +162,7 @@ class PromptRun:
         if known.ui is not None:
             self.shown[node_id] = known.ui
         if self.events.current_client is not None:
-            self._send_executed(node_id, known.ui["output"] if known.ui else None)
+            self._told.executed(node_id, known.ui["output"] if known.ui else None)
         self.progress.finish(node_id)
 
     def _store(self, node_id: str, outcomes: list[Outcome]) -> None:
@@ -172,7 +174,7 @@ class PromptRun:
             meta = {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
             ui = self.shown[node_id] = {"meta": meta, "output": output}
             if self.events.current_client is not None:
-                self._send_executed(node_id, output)
+                self._told.executed(node_id, output)
         are_lists = spec.output_is_list or (False,) * len(spec.outputs)
         slots: list[list[Any]] = []
         for index, is_list in zip(range(len(outcomes[0].values)), are_lists, strict=False):
@@ -238,57 +240,6 @@ class PromptRun:
             tell_text=lambda text: self.events.text(node_id, text),
         )
 
-    def _fingerprint(self, node_id: str) -> Any:
-        """A class's own part of the cache key. A value that the client put into the node wins, as upstream."""
-        if node_id not in self._prints:
-            node = self.graph[node_id]
-            runner = RUNNERS.get(node["class_type"], Unavailable)
-            if not runner.has_fingerprint:
-                self._prints[node_id] = False
-            else:
-                if "is_changed" not in node:
-                    node["is_changed"] = self._make_fingerprint(node_id, runner)
-                self._prints[node_id] = node["is_changed"]
-        return self._prints[node_id]
-
-    def _make_fingerprint(self, node_id: str, runner: type[Runner]) -> Any:
-        spec = self._spec(node_id)
-        declared = {**spec.required, **spec.optional}
-        inputs = self.graph[node_id]["inputs"]
-        literals = {name: None if is_link(inputs[name]) else inputs[name] for name in inputs if name in declared}
-        try:
-            return [runner.fingerprint(self.executor.folders, **literals)]
-        except Exception as error:
-            logger.warning("no fingerprint of node %s: %s", node_id, error)
-            return float("nan")
-
-    def _fail(self, node_id: str, error: Exception, inputs: Any, kind: str) -> None:
-        logger.info("!!! Exception during processing !!! %s", error)
-        if isinstance(inputs, dict):
-            inputs = {name: [_printable(value) for value in values] for name, values in inputs.items()}
-        details = self._about(node_id) | {
-            "executed": list(self.executed),
-            "exception_message": f"{error}\n",
-            "exception_type": kind,
-            "traceback": traceback.format_tb(error.__traceback__),
-            "current_inputs": inputs,
-            "current_outputs": list(self._keys),
-        }
-        self._tell("execution_error", details)
-
-    def _about(self, node_id: str) -> dict[str, Any]:
-        return {"prompt_id": self.prompt_id, "node_id": node_id, "node_type": self.graph[node_id]["class_type"]}
-
-    def _tell(self, event: str, data: dict[str, Any], *, is_for_all: bool = False) -> None:
-        data = {**data, "timestamp": int(time.time() * 1000)}
-        self.messages.append((event, data))
-        if self.events.current_client is not None or is_for_all:
-            self.events.send(event, data, self.events.current_client)
-
-    def _send_executed(self, node_id: str, output: dict[str, Any] | None) -> None:
-        message = {"node": node_id, "display_node": node_id, "output": output, "prompt_id": self.prompt_id}
-        self.events.send("executed", message, self.events.current_client)
-
     def _spec(self, node_id: str) -> NodeSpec:
         return CATALOGUE[self.graph[node_id]["class_type"]]
 
@@ -302,12 +253,3 @@ class PromptRun:
         spec = self._spec(node_id)
         declared = spec.required.get(input_name) or spec.optional.get(input_name)
         return bool(declared and declared.options and declared.options.get("lazy"))
-
-    def _has_unique_id(self, class_type: str) -> bool:
-        # ComfyUI looks for the plain string of old-style classes, and so misses new-style ones.
-        spec = CATALOGUE[class_type]
-        return "unique_id" in spec.hidden and not spec.is_new_style
-
-
-def _printable(value: Any) -> Any:
-    return value if value is None or isinstance(value, (int, float, bool, str)) else str(value)

@@ -1,4 +1,4 @@
-"""Routes of execution: prompts, queue, history, jobs, interrupt. Bodies are trusted to have the right types; wrong ones are mostly
+"""Routes of execution: prompts, queue, interrupt. Bodies are trusted to have the right types; wrong ones are mostly
 answered with 500, as in ComfyUI."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from aiohttp import web
 
 from standin.engine import Engine
 from standin.graph import Graph
-from standin.jobs import BadListing, check_job_id, from_history, from_queue, list_jobs
+from standin.jobs import check_job_id
 from standin.replacements import replace_classes
 from standin.validation import refusal, validate_prompt
 
@@ -34,13 +34,6 @@ class JobRoutes:
             web.post("/queue", self.post_queue),
             web.post("/interrupt", self.interrupt),
             web.post("/free", self.free),
-            web.get("/history", self.get_history),
-            web.get("/history/{prompt_id}", self.get_history_entry),
-            web.post("/history", self.post_history),
-            web.get("/api/jobs", self.get_jobs),
-            web.get("/api/jobs/{job_id}", self.get_job),
-            web.post("/api/jobs/{job_id}/cancel", self.cancel_job),
-            web.post("/api/jobs/cancel", self.cancel_jobs),
         ]
 
     async def get_prompt(self, request: web.Request) -> web.Response:
@@ -79,7 +72,7 @@ class JobRoutes:
         if "number" in body:
             return float(body["number"])
         number = self._engine.next_number()
-        return -number if _value(body, "front") else number
+        return -number if value_of(body, "front") else number
 
     def _extra_data(self, body: dict[str, Any], request: web.Request) -> dict[str, Any]:
         extra_data: dict[str, Any] = body.get("extra_data", {})
@@ -96,9 +89,9 @@ class JobRoutes:
 
     async def post_queue(self, request: web.Request) -> web.Response:
         body = await request.json()
-        if _value(body, "clear"):
+        if value_of(body, "clear"):
             self._engine.queue.wipe()
-        for prompt_id in _value(body, "delete", ()):
+        for prompt_id in value_of(body, "delete", ()):
             self._engine.queue.delete(prompt_id)
         return web.Response()
 
@@ -119,81 +112,12 @@ class JobRoutes:
                 self._engine.queue.set_flag(name, body[name])
         return web.Response()
 
-    async def get_history(self, request: web.Request) -> web.Response:
-        max_items = request.query.get("max_items")
-        offset = request.query.get("offset")
-        entries = self._engine.queue.read_history(
-            None if max_items is None else int(max_items), -1 if offset is None else int(offset)
-        )
-        return web.json_response(entries)
 
-    async def get_history_entry(self, request: web.Request) -> web.Response:
-        prompt_id = request.match_info["prompt_id"]
-        entry = self._engine.queue.history.get(prompt_id)
-        return web.json_response({} if entry is None else {prompt_id: entry})
-
-    async def post_history(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        if _value(body, "clear"):
-            self._engine.queue.wipe_history()
-        for prompt_id in _value(body, "delete", ()):
-            self._engine.queue.history.pop(prompt_id, None)
-        return web.Response()
-
-    async def get_jobs(self, request: web.Request) -> web.Response:
-        running, pending = self._engine.queue.snapshot()
-        try:
-            return web.json_response(list_jobs(running, pending, self._engine.queue.read_history(), request.query))
-        except BadListing as error:
-            return web.json_response({"error": str(error)}, status=400)
-
-    async def get_job(self, request: web.Request) -> web.Response:
-        job_id = request.match_info["job_id"]
-        entry = self._engine.queue.history.get(job_id)
-        if entry is not None:
-            return web.json_response(from_history(job_id, entry, is_complete=True))
-        running, pending = self._engine.queue.snapshot()
-        for items, status in ((running, "in_progress"), (pending, "pending")):
-            for item in items:
-                if item[1] == job_id:
-                    return web.json_response(from_queue(item, status))
-        return web.json_response({"error": "Job not found"}, status=404)
-
-    async def cancel_job(self, request: web.Request) -> web.Response:
-        return web.json_response({"cancelled": self._cancel(request.match_info["job_id"])})
-
-    async def cancel_jobs(self, request: web.Request) -> web.Response:
-        try:
-            body = await request.json()
-        except json.JSONDecodeError:
-            return web.json_response({"error": "Request body must be valid JSON"}, status=400)
-        job_ids = body.get("job_ids") if isinstance(body, dict) else None
-        if not isinstance(job_ids, list):
-            return web.json_response({"error": "job_ids must be a list"}, status=400)
-        bad = [each if isinstance(each, str) else repr(each) for each in job_ids if not _is_job_id(each)]
-        if bad:
-            return web.json_response({"error": "job_ids contains invalid id(s)", "invalid_ids": bad}, status=400)
-        return web.json_response({"cancelled": True in [self._cancel(each) for each in job_ids]})
-
-    def _cancel(self, job_id: str) -> bool:
-        if self._engine.queue.is_running(job_id):
-            self._engine.interrupt()
-            return True
-        return self._engine.queue.delete(job_id)
-
-
-def _value(body: Any, name: str, default: Any = None) -> Any:
+def value_of(body: Any, name: str, default: Any = None) -> Any:
     # Not get(): a JSON list is a body that ComfyUI accepts, and that asks for nothing.
     if name not in body:
         return default
     return body[name]
-
-
-def _is_job_id(value: object) -> bool:
-    try:
-        return bool(check_job_id(value))
-    except ValueError:
-        return False
 
 
 def _refused(error: dict[str, Any], node_errors: dict[str, Any] | None = None) -> web.Response:

@@ -16,11 +16,13 @@ from standin.events import FEATURES, SocketFrame
 from standin.files import FileRoutes
 from standin.folders import Folders
 from standin.internal import InternalRoutes
+from standin.joblists import HistoryRoutes, JobListRoutes
 from standin.jobroutes import JobRoutes
 from standin.middleware import Received, Recorder, check_origin, set_cache_headers
 from standin.models import ModelRoutes
 from standin.pages import OWN_PAGES, PageRoutes, web_root
 from standin.userdata import UserDataRoutes
+from standin.users import SettingsRoutes, UserRoutes
 
 MAX_BODY_BYTES: int = FEATURES["max_upload_size"]
 FILE_THREADS = 2
@@ -114,9 +116,13 @@ class StandIn:
             web.get("/ws", self._websocket),
             *pages.routes(),
             *JobRoutes(engine).routes(),
+            *HistoryRoutes(engine).routes(),
+            *JobListRoutes(engine).routes(),
             *FileRoutes(self.folders, self._pool).routes(),
             *ModelRoutes(self.folders).routes(),
             *UserDataRoutes(self.folders, self._pool).routes(),
+            *SettingsRoutes(self.folders).routes(),
+            *UserRoutes(self.folders).routes(),
         ]
         internal = web.Application()
         internal.add_routes(InternalRoutes(engine).routes())
