@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType
 
-from policy.call import Opaque, UpstreamCall
 from policy.rules.jobs import ABSENT_JOB
-from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable, unreachable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
+from proxy.jobs.history_reader import HistoryReader, HistoryUnreadable
+from proxy.jobs.queue_reader import QueueReader, get_call, number_of
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.tasks import Tasks
-from proxy.upstream.client import MAX_REPLY_BYTES, Upstream
+from proxy.upstream.client import Upstream
 
-SYNC_LIMIT_S: Final = 30.0
 _POLL_BUSY_S: Final = 5.0
 _POLL_IDLE_S: Final = 30.0
 _RECONNECT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -26,21 +26,8 @@ _SETTLE_S: Final = 0.03  # ComfyUI announces a change several times within a few
 _CLAIM_LOST_S: Final = 120.0  # a submission whose answer never came: it is in the queue by then, or nowhere
 STUCK_AFTER_S: Final = 60.0
 STALE_AFTER_S: Final = 120.0
-ENTRY_LIMIT_S: Final = 10.0
-MAX_TRIES: Final = 3
-"""Of reading the history entry of one job. SECURITY: an entry that cannot be read keeps neither its own slot nor the others from
-being freed (tests/security/test_unreadable.py)."""
-_HISTORY_PAGE: Final = 100
-_PAGE_BYTES: Final = 32 * 1024**2
-_MAX_UNREADABLE: Final = 200
 
 _log = logging.getLogger("comfygate")
-
-
-def _get(*segments: str, **query: str) -> UpstreamCall:
-    return UpstreamCall(
-        "GET", tuple(Opaque(part) for part in segments), tuple((key, Opaque(value)) for key, value in query.items())
-    )
 
 
 class QueueWatcher:
@@ -62,6 +49,8 @@ class QueueWatcher:
     ) -> None:
         self._upstream = upstream
         self._registry = registry
+        self._queue = QueueReader(upstream, registry, lambda job, item: self.on_item(job, item))
+        self._history = HistoryReader(upstream)
         self._on_started = on_started
         self._on_ended = on_ended
         self.on_synced = on_synced
@@ -71,10 +60,8 @@ class QueueWatcher:
         self._tasks = Tasks()
         self._changed = asyncio.Event()
         self._waiting_since_s: float | None = None
-        self._has_jobs_route = True
         self._synced_at_s = time.monotonic()
         self._is_failing = False
-        self._unread: dict[str, int] = {}
         self.is_connected = False
         self.is_settled = asyncio.Event()
         """Set while connected and after the registry was rebuilt."""
@@ -126,8 +113,8 @@ class QueueWatcher:
 
     async def _follow(self) -> None:
         # A fresh id each time: when an older socket of the same id closes, ComfyUI takes the newer one off its list (E.4).
-        socket = await self._upstream.connect(_get("ws", clientId=f"comfygate-observer-{secrets.token_hex(8)}"))
-        self._has_jobs_route = True  # it may be another version than before
+        socket = await self._upstream.connect(get_call("ws", clientId=f"comfygate-observer-{secrets.token_hex(8)}"))
+        self._queue.forget_version()
         try:
             await self.rebuild()
             if self.on_connected is not None:
@@ -164,54 +151,23 @@ class QueueWatcher:
     async def rebuild(self) -> None:
         """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
         ended = self._registry.ended()
-        listed, is_whole = await self._read_history()
+        listed: set[str] = set()
+        is_whole = True
+        async for page in self._history.pages():
+            is_whole &= page is not None
+            for prompt_id, entry in (page or {}).items():
+                listed.add(prompt_id)
+                self._adopt_ended(prompt_id, entry)
         if is_whole and listed.isdisjoint(ended):
             self._registry.forget_restarted(ended)
         await self.sync(was_watched=False)
-
-    async def _read_history(self) -> tuple[set[str], bool]:
-        """Takes up what ComfyUI's history lists, page by page; its ids, and whether all of it could be read.
-
-        SECURITY: a page that cannot be read, or is too large, is asked for in smaller ones: what one tenant's job has in it hides no
-        other job, and keeps no gate from its start (tests/security/test_unreadable.py).
-        """
-        listed: set[str] = set()
-        offset, size, unreadable = 0, _HISTORY_PAGE, 0
-        while unreadable < _MAX_UNREADABLE:
-            page = await self._history_page(offset, size)
-            if page is None and size > 1:
-                size = max(1, size // 8)
-            elif page is None:
-                unreadable += 1
-                offset += 1
-            else:
-                for prompt_id, entry in page.items():
-                    self._adopt_ended(prompt_id, entry)
-                listed |= page.keys()
-                offset += len(page)
-                if len(page) < size:
-                    break
-                size = min(_HISTORY_PAGE, size * 2)
-        if unreadable:
-            _log.warning("%d entries of ComfyUI's history cannot be read: their tenants do not see them", unreadable)
-        return listed, not unreadable
-
-    async def _history_page(self, offset: int, size: int) -> dict[str, Any] | None:
-        call = _get("history", max_items=str(size), offset=str(offset))
-        try:
-            reply = await self._upstream.ask(
-                call, time_limit_s=SYNC_LIMIT_S, max_bytes=_PAGE_BYTES if size > 1 else MAX_REPLY_BYTES
-            )
-        except ReplyTooLarge:
-            return None
-        return reply.value if reply.status == 200 and isinstance(reply.value, dict) else None
 
     async def sync(self, *, was_watched: bool = True) -> None:
         """Compares the registry with ComfyUI's queue and closes what is no longer in it. was_watched: see `JobRegistry.end`."""
         known = {job.prompt_id for job in self._registry.active() if job.state is not JobState.CLAIMED}
         stale_at_s = time.time() - _CLAIM_LOST_S
         known |= {job.prompt_id for job in self._registry.active() if job.claimed_at_s < stale_at_s}
-        running, pending = await self._queue()
+        running, pending = await self._queue.read()
         self._waiting_since_s = (self._waiting_since_s or time.monotonic()) if pending and not running else None
         for prompt_id in running:
             job = self._registry.job(prompt_id)
@@ -235,56 +191,18 @@ class QueueWatcher:
         SECURITY: the same is asked whoever has it, and never for a neighbour's entry, whose size would show in the time.
         """
         is_known = self._registry.knows(prompt_id)
-        ended = await self._ask(_get("history", ABSENT_JOB if is_known else prompt_id))
-        running, pending = await self._queue()
-        return is_known or bool(ended) or prompt_id in running | pending
-
-    async def _queue(self) -> tuple[set[str], set[str]]:
-        """Ids that run and that wait. /api/jobs is a short list; /queue carries every graph, so it is read only for unknown ids."""
-        if self._has_jobs_route:
-            reply = await self._upstream.ask(
-                _get("api", "jobs", status="pending,in_progress"), time_limit_s=SYNC_LIMIT_S
-            )
-            rows = reply.value.get("jobs") if reply.status == 200 and isinstance(reply.value, dict) else None
-            if isinstance(rows, list):
-                states = {str(row.get("id")): row.get("status") for row in rows if isinstance(row, dict)}
-                if all(self._registry.knows(prompt_id) for prompt_id in states):
-                    running = {prompt_id for prompt_id, state in states.items() if state == "in_progress"}
-                    return running, set(states) - running
-            else:
-                # No such route before 0.33. A history entry can break it for everybody too, but that one goes again.
-                self._has_jobs_route = reply.status not in (404, 405)
-        queue = await self._ask(_get("queue"))
-        if not isinstance(queue, dict):
-            # Not knowing is not an empty queue: else every job would be taken for lost.
-            raise UpstreamUnavailable("ComfyUI does not tell its queue.")
-        running = self._read_items(queue.get("queue_running"), JobState.RUNNING)
-        return running, self._read_items(queue.get("queue_pending"), JobState.PENDING)
-
-    def _read_items(self, items: Any, state: JobState) -> set[str]:
-        found = set()
-        for item in sorted(items, key=_number_of) if isinstance(items, list) else ():
-            if not isinstance(item, list) or len(item) < 4 or not isinstance(item[3], dict):
-                continue
-            prompt_id = str(item[1])
-            found.add(prompt_id)
-            job = self._registry.adopt(prompt_id, item[3].get("client_id"), JobState.PENDING, _number_of(item))
-            if job is None:
-                self._registry.mark_unowned(prompt_id)
-            else:
-                self._registry.submitted(prompt_id, _number_of(item))
-                self.on_item(job, item)
-        return found
+        ended = await self._history.has(ABSENT_JOB if is_known else prompt_id)
+        running, pending = await self._queue.read()
+        return is_known or ended or prompt_id in running | pending
 
     async def _close(self, prompt_id: str, was_watched: bool) -> None:
         job = self._registry.job(prompt_id)
         if job is None:
             return
-        is_read, entry = await self._entry(prompt_id)
-        tries = self._unread.pop(prompt_id, 0) + 1
-        if not is_read and tries < MAX_TRIES:
-            self._unread[prompt_id] = tries  # the others' jobs are still to be closed
-            return
+        try:
+            entry = await self._history.entry(prompt_id)
+        except HistoryUnreadable:
+            return  # for now: the others' jobs are still to be closed
         if self._registry.end(job, entry, was_watched=was_watched):
             self._on_ended(job)
         if entry is not None and not job.is_deleted:
@@ -292,40 +210,13 @@ class QueueWatcher:
         if job.outcome is Outcome.LOST or job.is_deleted:
             self._registry.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
 
-    async def _entry(self, prompt_id: str) -> tuple[bool, Any]:
-        """Whether the history could be asked, and the job's entry, None when it has none or one that is too large."""
-        try:
-            reply = await self._upstream.ask(_get("history", prompt_id), time_limit_s=ENTRY_LIMIT_S)
-        except ReplyTooLarge:
-            return True, None
-        except (UpstreamTimeout, UpstreamUnavailable) as error:
-            problem = str(error) or type(error).__name__
-        else:
-            if reply.status == 200 and isinstance(reply.value, dict):
-                return True, reply.value.get(prompt_id)
-            problem = f"status {reply.status}"
-        if prompt_id not in self._unread:
-            _log.warning("the end of job %s cannot be read from ComfyUI's history (%s)", prompt_id, problem)
-        return False, None
-
     def _adopt_ended(self, prompt_id: str, entry: Any) -> None:
         prompt = entry.get("prompt") if isinstance(entry, dict) else None
         if not isinstance(prompt, list) or len(prompt) < 4 or not isinstance(prompt[3], dict):
             return
         was_known = self._registry.job(prompt_id) is not None
-        job = self._registry.adopt(prompt_id, prompt[3].get("client_id"), JobState.PENDING, _number_of(prompt))
+        job = self._registry.adopt(prompt_id, prompt[3].get("client_id"), JobState.PENDING, number_of(prompt))
         if job is None:
             self._registry.mark_unowned(prompt_id)
         elif self._registry.end(job, entry) and was_known:
             self._on_ended(job)
-
-    async def _ask(self, call: UpstreamCall) -> Any:
-        reply = await self._upstream.ask(call, time_limit_s=SYNC_LIMIT_S)
-        return reply.value if reply.status == 200 else None
-
-
-def _number_of(item: Any) -> float:
-    try:
-        return float(item[0])
-    except (TypeError, ValueError, LookupError, OverflowError):
-        return 0.0

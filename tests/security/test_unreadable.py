@@ -13,7 +13,7 @@ from policy.document import read_upstream_json
 from policy.fairness import FairQueue
 from policy.principal import TenantId
 from proxy.http.errors import ReplyTooLarge
-from proxy.jobs import queue_watcher as observer_module
+from proxy.jobs import history_reader
 from proxy.jobs.admission import JobAdmission
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import JobRegistry, JobState, Outcome
@@ -137,7 +137,7 @@ async def test_what_cannot_be_read_is_not_taken_for_a_restart() -> None:
 async def test_a_history_that_is_never_readable_does_not_keep_the_gate_from_its_start() -> None:
     upstream = History({f"{number}": None for number in range(10_000)})
     await QueueWatcher(upstream, JobRegistry()).rebuild()
-    assert upstream.calls < 2 * observer_module._MAX_UNREADABLE
+    assert upstream.calls < 2 * history_reader._MAX_UNREADABLE
 
 
 async def test_a_job_that_cannot_be_read_keeps_no_other_from_its_end() -> None:

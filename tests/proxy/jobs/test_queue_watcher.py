@@ -13,7 +13,7 @@ from aiohttp import web
 
 from policy.principal import TenantId
 from proxy.http.errors import UpstreamUnavailable
-from proxy.jobs import queue_watcher as observer_module
+from proxy.jobs import queue_watcher as watcher_module
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.upstream.client import Upstream
@@ -203,7 +203,7 @@ async def test_a_claim_is_given_time_before_it_is_lost(monkeypatch: pytest.Monke
         prompt_id = watch.registry.claim(ALICE, None).prompt_id
         await watch.queue_watcher.sync()
         assert watch.told == []
-        monkeypatch.setattr(observer_module, "_CLAIM_LOST_S", -1.0)
+        monkeypatch.setattr(watcher_module, "_CLAIM_LOST_S", -1.0)
         await watch.queue_watcher.sync()
         assert watch.told == [("ended", prompt_id)]
 
@@ -265,7 +265,7 @@ async def test_the_same_is_asked_whoever_has_an_id() -> None:
 
 
 async def test_jobs_that_wait_while_none_runs_show_a_stuck_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observer_module, "STUCK_AFTER_S", -1.0)
+    monkeypatch.setattr(watcher_module, "STUCK_AFTER_S", -1.0)
     async with watching() as watch:
         is_stuck = [watch.queue_watcher.is_worker_stuck]
         prompt_id = watch.registry.claim(ALICE, None).prompt_id
@@ -280,7 +280,7 @@ async def test_jobs_that_wait_while_none_runs_show_a_stuck_worker(monkeypatch: p
 async def test_connects_again_with_a_new_id_and_rebuilds(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(observer_module, "_RECONNECT_S", (0.0,))
+    monkeypatch.setattr(watcher_module, "_RECONNECT_S", (0.0,))
     async with watching(is_started=True) as watch:
         await watch.connections.acquire()
         prompt_id = watch.registry.claim(ALICE, None).prompt_id
@@ -298,7 +298,7 @@ async def test_connects_again_with_a_new_id_and_rebuilds(
 async def test_says_once_that_comfyui_is_down(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(observer_module, "_RECONNECT_S", (0.0,))
+    monkeypatch.setattr(watcher_module, "_RECONNECT_S", (0.0,))
     enough, tries = asyncio.Event(), 0
 
     class Down(Upstream):
@@ -319,8 +319,8 @@ async def test_says_once_that_comfyui_is_down(
 
 
 async def test_looks_now_and_then_without_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observer_module, "_POLL_IDLE_S", 0.01)
-    monkeypatch.setattr(observer_module, "_POLL_BUSY_S", 0.01)
+    monkeypatch.setattr(watcher_module, "_POLL_IDLE_S", 0.01)
+    monkeypatch.setattr(watcher_module, "_POLL_BUSY_S", 0.01)
     async with watching(is_started=True) as watch:
         for _ in range(2):
             watch.synced.clear()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.jobs import queue_watcher as observer_module
+from proxy.jobs import queue_watcher as watcher_module
+from proxy.jobs.history_reader import MAX_TRIES
 from proxy.jobs.registry import JobState, Outcome
 from tests.proxy.jobs.test_queue_watcher import ALICE, Comfy, ended, watching
 
@@ -22,7 +23,7 @@ async def test_a_jobs_route_that_failed_once_is_asked_again() -> None:
 async def test_a_jobs_route_that_is_not_there_is_looked_for_after_a_reconnection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(observer_module, "_RECONNECT_S", (0.0,))
+    monkeypatch.setattr(watcher_module, "_RECONNECT_S", (0.0,))
     comfy = Comfy()
     comfy.has_jobs = False
     async with watching(comfy, is_started=True) as watch:
@@ -47,7 +48,7 @@ async def test_a_job_whose_end_cannot_be_read_is_not_lost_and_holds_up_no_other(
             watch.registry.submitted(prompt_id, 1.0)
         watch.comfy.history = {prompt_id: ended(prompt_id) for prompt_id in ids}
         watch.comfy.broken = {f"/history/{ids[1]}"}
-        for _ in range(observer_module.MAX_TRIES - 1):
+        for _ in range(MAX_TRIES - 1):
             await watch.queue_watcher.sync()
             assert {each for _, each in watch.told} == {ids[0], ids[2]}
             assert watch.job(ids[1]).state is JobState.PENDING
@@ -62,7 +63,7 @@ async def test_a_job_whose_end_can_never_be_read_frees_its_slot() -> None:
         job = watch.registry.claim(ALICE, None)
         watch.registry.submitted(job.prompt_id, 1.0)
         watch.comfy.broken = {f"/history/{job.prompt_id}"}
-        for _ in range(observer_module.MAX_TRIES):
+        for _ in range(MAX_TRIES):
             assert watch.told == []
             await watch.queue_watcher.sync()
         assert (watch.told, job.outcome) == ([("ended", job.prompt_id)], Outcome.LOST)
@@ -78,7 +79,7 @@ async def test_a_queue_that_cannot_be_read_is_said_once_and_shows(
             watch.comfy.refused.clear()
             watch.queue_watcher.request_sync()
             await watch.comfy.refused.wait()
-        monkeypatch.setattr(observer_module, "STALE_AFTER_S", 0.0)
+        monkeypatch.setattr(watcher_module, "STALE_AFTER_S", 0.0)
         assert [*is_stale, watch.queue_watcher.is_stale] == [False, True]
         assert watch.queue_watcher.last_sync_age_s > 0.0
         watch.comfy.broken = set()
