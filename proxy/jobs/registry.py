@@ -5,142 +5,37 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Final
 
 from policy.namespace import Namespace, owner_of
 from policy.principal import TenantId, parse_tenant
 from policy.rules.results import UNNAMED_CLIENT
-from proxy.jobs.history import read_entry
-from proxy.jobs.index import TenantJobs
-from proxy.jobs.temp_files import Made, TempFiles, WrittenAt, end_of, unseen
+from proxy.jobs.job import Job, JobState, Outcome, read_history
+from proxy.jobs.known_jobs import KnownJobs
+from proxy.jobs.temp_files import Made, WrittenAt, unseen
 
-MAX_LOOKED_BACK: Final = 50
+__all__ = ["Job", "JobRegistry", "JobState", "Outcome", "is_uuid", "read_history"]
+
+
 MAX_ENDED_JOBS: Final = 10_000
 """What ComfyUI itself keeps in its history, of all tenants together."""
 
 
-class JobState(StrEnum):
-    CLAIMED = "claimed"
-    """Owned, but ComfyUI has not said yet that it took it."""
-    PENDING = "pending"
-    RUNNING = "running"
-    ENDED = "ended"
-
-
-class Outcome(StrEnum):
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    LOST = "lost"
-    """Gone without a trace: ComfyUI was restarted, or the job was taken out of its queue."""
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """Times are Unix seconds; gpu_s is what ComfyUI took to run it."""
-
-    prompt_id: str
-    tenant: TenantId
-    subject: str = ""
-    workflow: str = ""
-    client_id: str = ""
-    number: float = 0.0
-    state: JobState = JobState.CLAIMED
-    claimed_at_s: float = 0.0
-    started_at_s: float | None = None
-    ended_at_s: float | None = None
-    outcome: Outcome | None = None
-    failing_class: str = ""
-    gpu_s: float = 0.0
-    temp_files: set[str] = field(default_factory=set)
-    lost_files: set[str] = field(default_factory=set)
-    """Temp files of its own that were deleted or written anew by others: its outputs list them for ever, and they are not its any more."""
-    was_heard: bool = False
-    """A socket of its client was told that it ended, and closed in order after that: the next one has nothing to catch up with."""
-    over_at_s: float | None = None
-    """When its client was told that it ended; ComfyUI may not have been asked yet how."""
-    stopped_at_s: float | None = None
-    """When the gate last asked ComfyUI to stop it, because it had run for `stopped_after_s`."""
-    stopped_after_s: int | None = None
-    is_deleted: bool = False
-    """Its client deleted it before that."""
-    sequence: int = 0
-    """Its place in the order in which the registry came to know of jobs."""
-
-    @property
-    def run_id(self) -> str:
-        """Names this run of this job, whoever asks: another gate and a later start of this one name it alike.
-
-        SECURITY: a prompt_id alone may be its tenant's own choice, and come again when the job was deleted: what is counted once by it
-        would be counted once for all (tests/proxy/jobs/test_admission.py).
-        """
-        started_ms = (
-            "" if self.started_at_s is None or self.outcome is Outcome.LOST else round(self.started_at_s * 1000)
-        )
-        return f"{self.prompt_id}/{self.number!r}/{started_ms}"
-
-    @property
-    def is_over(self) -> bool:
-        return self.over_at_s is not None
-
-    @property
-    def wrote_until_s(self) -> float:
-        """Files that are newer (Unix seconds) are not its own; infinity while it runs."""
-        return end_of(self.ended_at_s if self.state is JobState.ENDED else None, self.over_at_s)
-
-
-class JobRegistry:
+class JobRegistry(KnownJobs):
     """written_at: when a file of ComfyUI's temp folder was written, where the gate sees the folder."""
 
     def __init__(self, clock: Callable[[], float] = time.time, written_at: WrittenAt = unseen) -> None:
+        super().__init__(written_at)
         self._clock = clock
-        self._jobs: dict[str, Job] = {}
-        self._active: dict[str, Job] = {}
-        self._tenants: dict[TenantId, TenantJobs] = {}
-        self._ended: dict[str, None] = {}
-        self._files = TempFiles(written_at)
-        self._foreign: dict[str, None] = {}
+        self._unowned: dict[str, None] = {}
         self._retired: dict[str, TenantId] = {}
-        self._sequence = 0
-
-    def of(self, tenant: TenantId) -> TenantJobs:
-        jobs = self._tenants.get(tenant)
-        if jobs is None:
-            jobs = self._tenants[tenant] = TenantJobs(tenant, self._files.has, self._stopped_after_s)
-        return jobs
-
-    def job(self, prompt_id: str) -> Job | None:
-        return self._jobs.get(prompt_id)
-
-    def active(self) -> list[Job]:
-        """Jobs that ComfyUI has or may have in its queue."""
-        return list(self._active.values())
-
-    def working_clients(self, tenant: TenantId) -> frozenset[str]:
-        """Whose jobs wait or run."""
-        return frozenset(job.client_id for job in self._active.values() if job.tenant == tenant and job.client_id)
-
-    def has_unnamed(self, tenant: TenantId) -> bool:
-        """Whether an unfinished job of the tenant's came without a client id."""
-        return any(job.tenant == tenant and not job.client_id for job in self._active.values())
-
-    def last_of(self, tenant: TenantId, client_id: str) -> Job | None:
-        """The job of this client that ended last, when it is among the tenant's newest."""
-        newest = (self._jobs[prompt_id] for prompt_id in reversed(self.of(tenant).finished()[-MAX_LOOKED_BACK:]))
-        return next((job for job in newest if job.client_id == client_id), None)
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self._active)
 
     def claim(
         self, tenant: TenantId, wish: str | None, *, subject: str = "", workflow: str = "", client_id: str = ""
     ) -> Job:
         """Owns a job before it exists upstream. A wished id is kept when it is a canonical UUID that nobody has, or lately had.
 
-        SECURITY: that another tenant's job is gone gives its id to nobody else: what still asks for it asks for its own (test_ledger.py).
+        SECURITY: that another tenant's job is gone gives its id to nobody else: what still asks for it asks for its own (tests/proxy/jobs/test_registry.py).
         """
         is_free = (
             wish is not None and is_uuid(wish) and not self.knows(wish) and self._retired.get(wish, tenant) == tenant
@@ -160,11 +55,9 @@ class JobRegistry:
 
     def release(self, prompt_id: str) -> None:
         """The job never came to be, or is gone from the history."""
-        job = self._jobs.pop(prompt_id, None)
+        job = self.job(prompt_id)
         if job is not None:
-            self.of(job.tenant).remove(prompt_id)
-            self._active.pop(prompt_id, None)
-            self._ended.pop(prompt_id, None)
+            self._drop(job)
             self._files.release(job)
             self._retired[prompt_id] = job.tenant
             while len(self._retired) > MAX_ENDED_JOBS:
@@ -186,13 +79,13 @@ class JobRegistry:
 
     def mark_unowned(self, prompt_id: str) -> None:
         """ComfyUI has a job that no tenant sent. SECURITY: a tenant that claimed its id would see it (tests/matrix/test_reuse.py)."""
-        self._foreign[prompt_id] = None
-        while len(self._foreign) > MAX_ENDED_JOBS:
-            del self._foreign[next(iter(self._foreign))]
+        self._unowned[prompt_id] = None
+        while len(self._unowned) > MAX_ENDED_JOBS:
+            del self._unowned[next(iter(self._unowned))]
 
     def knows(self, prompt_id: str) -> bool:
         """Whether it is known whose job this is, or that it is nobody's."""
-        return prompt_id in self._jobs or prompt_id in self._foreign
+        return prompt_id in self._jobs or prompt_id in self._unowned
 
     def start(self, job: Job, at_s: float | None = None) -> bool:
         """Marks a job as running; says whether that is news."""
@@ -252,9 +145,7 @@ class JobRegistry:
             self._files.claim(job, name, made)
         if job.is_deleted:
             self._files.release(job)
-        self._active.pop(job.prompt_id, None)
-        self._index(job)
-        self._ended[job.prompt_id] = None
+        self._close(job)
         while len(self._ended) > MAX_ENDED_JOBS:
             self.release(next(iter(self._ended)))
         return True
@@ -275,29 +166,6 @@ class JobRegistry:
         self.forget_history(prompt_ids)
         self._files.forget_unheld()
 
-    def ended(self) -> list[str]:
-        """Jobs whose end is known, oldest end first."""
-        return list(self._ended)
-
-    def _stopped_after_s(self, prompt_id: str) -> int | None:
-        job = self._jobs.get(prompt_id)
-        return None if job is None else job.stopped_after_s
-
-    def _add(self, job: Job) -> None:
-        self._sequence += 1
-        job.sequence = self._sequence
-        self._jobs[job.prompt_id] = self._active[job.prompt_id] = job
-        self._index(job)
-
-    def _index(self, job: Job) -> None:
-        self.of(job.tenant).put(
-            job.prompt_id,
-            job.sequence,
-            is_running=job.state is JobState.RUNNING,
-            has_ended=job.state is JobState.ENDED or job.is_over,
-            is_deleted=job.is_deleted,
-        )
-
 
 def _tenant_of(client_id: object) -> TenantId | None:
     """An admin's client id may hold a dot and still name no tenant."""
@@ -313,23 +181,3 @@ def is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def read_history(job: Job, entry: Mapping[str, Any] | None) -> Mapping[str, Made]:
-    """Takes outcome and times out of a history entry; returns the temp files that it lists."""
-    told = read_entry(entry)
-    if told is None:
-        job.outcome = Outcome.LOST
-        return {}
-    started = told.started_at_s if told.started_at_s is not None else job.started_at_s
-    ended = told.ended_at_s
-    job.started_at_s = started
-    job.ended_at_s = ended or job.ended_at_s
-    job.failing_class = told.failing_class
-    if started is not None and ended is not None:
-        job.gpu_s = max(0.0, ended - started)
-    if "execution_interrupted" in told.times:
-        job.outcome = Outcome.CANCELLED if job.stopped_after_s is None else Outcome.FAILED
-    else:
-        job.outcome = Outcome.FAILED if told.is_error else Outcome.COMPLETED
-    return told.files

@@ -1,0 +1,102 @@
+"""One job: whose it is, how far, and what ComfyUI's history says of its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from policy.principal import TenantId
+from proxy.jobs.history import read_entry
+from proxy.jobs.temp_files import Made, end_of
+
+
+class JobState(StrEnum):
+    CLAIMED = "claimed"
+    """Owned, but ComfyUI has not said yet that it took it."""
+    PENDING = "pending"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """Gone without a trace: ComfyUI was restarted, or the job was taken out of its queue."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Times are Unix seconds; gpu_s is what ComfyUI took to run it."""
+
+    prompt_id: str
+    tenant: TenantId
+    subject: str = ""
+    workflow: str = ""
+    client_id: str = ""
+    number: float = 0.0
+    state: JobState = JobState.CLAIMED
+    claimed_at_s: float = 0.0
+    started_at_s: float | None = None
+    ended_at_s: float | None = None
+    outcome: Outcome | None = None
+    failing_class: str = ""
+    gpu_s: float = 0.0
+    temp_files: set[str] = field(default_factory=set)
+    lost_files: set[str] = field(default_factory=set)
+    """Temp files of its own that were deleted or written anew by others: its outputs list them for ever, and they are not its any more."""
+    was_heard: bool = False
+    """A socket of its client was told that it ended, and closed in order after that: the next one has nothing to catch up with."""
+    over_at_s: float | None = None
+    """When its client was told that it ended; ComfyUI may not have been asked yet how."""
+    stopped_at_s: float | None = None
+    """When the gate last asked ComfyUI to stop it, because it had run for `stopped_after_s`."""
+    stopped_after_s: int | None = None
+    is_deleted: bool = False
+    """Its client deleted it before that."""
+    sequence: int = 0
+    """Its place in the order in which the registry came to know of jobs."""
+
+    @property
+    def run_id(self) -> str:
+        """Names this run of this job, whoever asks: another gate and a later start of this one name it alike.
+
+        SECURITY: a prompt_id alone may be its tenant's own choice, and come again when the job was deleted: what is counted once by it
+        would be counted once for all (tests/proxy/jobs/test_admission.py).
+        """
+        started_ms = (
+            "" if self.started_at_s is None or self.outcome is Outcome.LOST else round(self.started_at_s * 1000)
+        )
+        return f"{self.prompt_id}/{self.number!r}/{started_ms}"
+
+    @property
+    def is_over(self) -> bool:
+        return self.over_at_s is not None
+
+    @property
+    def wrote_until_s(self) -> float:
+        """Files that are newer (Unix seconds) are not its own; infinity while it runs."""
+        return end_of(self.ended_at_s if self.state is JobState.ENDED else None, self.over_at_s)
+
+
+def read_history(job: Job, entry: Mapping[str, Any] | None) -> Mapping[str, Made]:
+    """Takes outcome and times out of a history entry; returns the temp files that it lists."""
+    told = read_entry(entry)
+    if told is None:
+        job.outcome = Outcome.LOST
+        return {}
+    started = told.started_at_s if told.started_at_s is not None else job.started_at_s
+    ended = told.ended_at_s
+    job.started_at_s = started
+    job.ended_at_s = ended or job.ended_at_s
+    job.failing_class = told.failing_class
+    if started is not None and ended is not None:
+        job.gpu_s = max(0.0, ended - started)
+    if "execution_interrupted" in told.times:
+        job.outcome = Outcome.CANCELLED if job.stopped_after_s is None else Outcome.FAILED
+    else:
+        job.outcome = Outcome.FAILED if told.is_error else Outcome.COMPLETED
+    return told.files
