@@ -44,7 +44,10 @@ class NodeClass:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
+    """file_plans: what policy/file_uses.py has worked out of its classes."""
+
     classes: Mapping[str, NodeClass] = field(default_factory=lambda: MappingProxyType({}))
+    file_plans: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def get(self, class_type: str) -> NodeClass | None:
         return self.classes.get(class_type)

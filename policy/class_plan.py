@@ -149,7 +149,7 @@ def plan_inputs(
         if lines:
             bound.append(BoundInput(spec, lines))
     return InputPlan(
-        specs=specs,
+        specs=dict(specs),  # a plain one: every input of every node is looked up in it
         lists=frozenset(name for name, spec in specs.items() if takes_lists(spec)),
         made=frozenset(name for name, spec in specs.items() if is_made_by_nodes(spec)),
         bound=tuple(bound),

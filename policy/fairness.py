@@ -8,9 +8,10 @@ and for what ComfyUI runs; has no clock.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from policy.principal import TenantId
@@ -104,6 +105,37 @@ class _Job:
     priority: float = 0.0
     is_running: bool = False
 
+    @property
+    def is_pending(self) -> bool:
+        """Waits, and is charged to its tenant."""
+        return not self.is_running and self.span > 0
+
+
+@dataclass(slots=True)
+class _Backlog:
+    """One tenant's unfinished jobs, summed up, so that no new job looks through those that wait. numbers: sorted, without those beyond _MAX_TAG."""
+
+    count: int = 0
+    cost_s: float = 0.0
+    pending_span: float = 0.0
+    numbers: list[float] = field(default_factory=list)
+
+    def add(self, job: _Job) -> None:
+        self.count += 1
+        self.cost_s += job.cost_s
+        if job.is_pending:
+            self.pending_span += job.span
+        if job.number < _MAX_TAG:
+            insort(self.numbers, job.number)
+
+    def remove(self, job: _Job) -> None:
+        self.count -= 1
+        self.cost_s -= job.cost_s
+        if job.is_pending:
+            self.pending_span -= job.span
+        if job.number < _MAX_TAG:
+            del self.numbers[bisect_left(self.numbers, job.number)]
+
 
 class FairQueue:
     """The state from which numbers are made: what is pending, each tenant's finish tag, the virtual time.
@@ -117,6 +149,7 @@ class FairQueue:
         self._costs = Costs() if costs is None else costs
         self._jobs: dict[str, _Job] = {}
         self._numbers: set[float] = set()
+        self._backlogs: dict[TenantId, _Backlog] = {}
         self._finish_tags: dict[TenantId, float] = {}
         self._virtual_time = _ORIGIN
         # Priority jobs stand closer together than they cost: while some do, order is read from tags counted anew, not from numbers.
@@ -167,8 +200,7 @@ class FairQueue:
             return
         cost_s = self._costs.estimate(item.tenant, item.workflow)
         span = cost_s / self._weight(item.tenant)
-        self._jobs[item.prompt_id] = _Job(item.tenant, item.number, cost_s, span, item.workflow)
-        self._numbers.add(item.number)
+        self._keep(item.prompt_id, _Job(item.tenant, item.number, cost_s, span, item.workflow))
         if item.number < _MAX_TAG:
             self._finish_tags[item.tenant] = max(self._finish_tags.get(item.tenant, 0.0), item.number + span)
 
@@ -179,6 +211,7 @@ class FairQueue:
         """
         self._jobs.clear()
         self._numbers.clear()
+        self._backlogs.clear()
         self._finish_tags.clear()
         self._is_crowded = False
         for item in listing:
@@ -193,7 +226,8 @@ class FairQueue:
         job = self._jobs.get(prompt_id)
         if job is None or job.is_running:
             return
-        tag = self._first_tags().get(job.tenant, 0.0) if self._is_crowded and job.span else job.number
+        tag = self._first_tag(job.tenant) if self._is_crowded and job.span else job.number
+        self._backlogs[job.tenant].pending_span -= job.span
         job.is_running = True
         # An admin's number lies below all: time does not go back.
         if tag < _MAX_TAG:
@@ -225,9 +259,14 @@ class FairQueue:
             self._finish_tags[job.tenant] -= job.span
         self._rest_when_idle()
 
-    def pending_cost_s(self, tenant: str) -> float:
+    def knows(self, prompt_id: str) -> bool:
+        """Whether the job has a number, and has not ended."""
+        return prompt_id in self._jobs
+
+    def pending_cost_s(self, tenant: TenantId) -> float:
         """Estimated GPU seconds of the tenant's unfinished jobs."""
-        return sum(job.cost_s for job in self._jobs.values() if job.tenant == tenant)
+        backlog = self._backlogs.get(tenant)
+        return 0.0 if backlog is None else backlog.cost_s
 
     def cost_s(self, prompt_id: str) -> float:
         """Estimated GPU seconds of one unfinished job, 0 for an unknown one."""
@@ -240,14 +279,22 @@ class FairQueue:
     def _insert(self, prompt_id: str, job: _Job) -> float:
         while job.number in self._numbers:
             job.number = math.nextafter(job.number, math.inf)
+        self._keep(prompt_id, job)
+        return job.number
+
+    def _keep(self, prompt_id: str, job: _Job) -> None:
         self._jobs[prompt_id] = job
         self._numbers.add(job.number)
-        return job.number
+        self._backlogs.setdefault(job.tenant, _Backlog()).add(job)
 
     def _remove(self, prompt_id: str) -> _Job | None:
         job = self._jobs.pop(prompt_id, None)
         if job is not None:
             self._numbers.discard(job.number)
+            backlog = self._backlogs[job.tenant]
+            backlog.remove(job)
+            if not backlog.count:
+                del self._backlogs[job.tenant]  # and with it what rounding left in its sums
         return job
 
     def _rest_when_idle(self) -> None:
@@ -261,20 +308,17 @@ class FairQueue:
             self._virtual_time = _ORIGIN
 
     def _pending(self) -> list[_Job]:
-        return sorted((job for job in self._jobs.values() if not job.is_running and job.span), key=_number_of)
+        return sorted((job for job in self._jobs.values() if job.is_pending), key=_number_of)
 
-    def _first_tags(self) -> dict[TenantId, float]:
-        """By tenant, the start tag of its first pending job: its finish tag less what is pending."""
-        tags: dict[TenantId, float] = {}
-        for job in self._jobs.values():
-            if not job.is_running and job.span:
-                tags[job.tenant] = tags.get(job.tenant, self._finish_tags.get(job.tenant, 0.0)) - job.span
-        return tags
+    def _first_tag(self, tenant: TenantId) -> float:
+        """The start tag of the tenant's first pending job: its finish tag less what is pending."""
+        return self._finish_tags.get(tenant, 0.0) - self._backlogs[tenant].pending_span
 
     def _place(self, tenant: TenantId, start_tag: float) -> float:
         """The start tag, after the tenant's own jobs; and before the jobs of neighbours whose priority jobs have pushed them beyond their share."""
-        mine = (job.number for job in self._jobs.values() if job.tenant == tenant and job.number < _MAX_TAG)
-        after_mine = math.nextafter(max(mine, default=-math.inf), math.inf)
+        backlog = self._backlogs.get(tenant)
+        last = backlog.numbers[-1] if backlog is not None and backlog.numbers else -math.inf
+        after_mine = math.nextafter(last, math.inf)
         number = max(start_tag, after_mine)
         ceiling = self._ceiling(tenant, start_tag) if self._is_crowded else math.inf
         if number < ceiling:
@@ -284,7 +328,7 @@ class FairQueue:
 
     def _ceiling(self, tenant: TenantId, start_tag: float) -> float:
         """The number of the first neighbour's job that fair queueing would start after `start_tag`."""
-        tags = self._first_tags()
+        tags = {owner: self._first_tag(owner) for owner in self._backlogs}
         tolerance = _TOLERANCE * max(1.0, start_tag)
         ceiling = math.inf
         is_crowded = False
@@ -301,7 +345,7 @@ class FairQueue:
 
     def _jump(self, tenant: TenantId, ordinary: float, priority: float) -> float | None:
         """A number before the tenant's own pending jobs of lower priority, but behind all that come before `ordinary`: no neighbour is delayed."""
-        own = [job for job in self._jobs.values() if job.tenant == tenant and not job.is_running and job.span]
+        own = [job for job in self._jobs.values() if job.tenant == tenant and job.is_pending]
         if not own:
             return None
         floor = min(self._virtual_time, *(job.number for job in own)) - 1.0

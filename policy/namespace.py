@@ -266,6 +266,7 @@ def check_client_id(client_id: str) -> None:
         raise _refused("a client id is a text of Unicode")
 
 
+@lru_cache(maxsize=256)
 def read_path(path: str) -> tuple[str, ...]:
     """The segments of a relative path, without what ComfyUI passes over: "./", "//" and a "/" at the end; "\\" is "/".
 

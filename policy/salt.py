@@ -46,13 +46,13 @@ def needs_salt(node_class: NodeClass, has_files: bool) -> bool:
 
 
 def salt_nodes(
-    nodes: Mapping[str, dict[str, Any]],
+    nodes: dict[str, dict[str, Any]],
     needing: Iterable[str],
     own: Iterable[str],
     class_of: Callable[[str], NodeClass],
     tenant: str,
 ) -> None:
-    """Salts the inputs of `nodes` in place, so that every node of `needing` is the tenant's own.
+    """Salts nodes of `nodes`, each of which is another one then, so that every node of `needing` is the tenant's own.
 
     own: nodes whose literals hold the tenant's folder already. A node whose class must not see the salt is apart as soon as one of its
     ancestors is: where none is, those that it links to are salted, though loaders among them are then not shared. A node of such a
@@ -62,7 +62,7 @@ def salt_nodes(
     waiting = []
     for node_id in needing:
         if takes_salt(class_of(node_id)):
-            nodes[node_id]["inputs"][SALT] = tenant
+            _salt(nodes, node_id, tenant)
             apart.add(node_id)
         elif node_id not in apart:
             waiting.append(node_id)
@@ -71,7 +71,7 @@ def salt_nodes(
 
 
 def _salt_ancestors(
-    nodes: Mapping[str, dict[str, Any]],
+    nodes: dict[str, dict[str, Any]],
     waiting: Iterable[str],
     apart: Set[str],
     class_of: Callable[[str], NodeClass],
@@ -97,8 +97,13 @@ def _salt_ancestors(
         if nearest is None:
             barren.update(ancestors)
         else:
-            nodes[nearest]["inputs"][SALT] = tenant
+            _salt(nodes, nearest, tenant)
             apart |= reach([nearest], users)
+
+
+def _salt(nodes: dict[str, dict[str, Any]], node_id: str, tenant: str) -> None:
+    node = nodes[node_id]
+    nodes[node_id] = {**node, "inputs": {**node["inputs"], SALT: tenant}}
 
 
 def list_ancestors(sources: Mapping[str, Iterable[str]], node_id: str, barren: Set[str]) -> list[str]:

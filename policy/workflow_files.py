@@ -1,195 +1,98 @@
-"""Which inputs of a class name files, and how they are written into the tenant's namespace. Trusts ComfyUI's description of its classes.
+"""How a workflow's files are written into the tenant's namespace. Trusts ComfyUI's description of its classes.
 
 What names a file must be a literal: a linked value is not known before the job runs (comfyui-api: D.1, D.2, C.5, C.6).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any, Final
 
-from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
+from policy.catalogue import InputSpec, NodeClass
 from policy.class_plan import takes_any_literal
-from policy.namespace import ROOT, Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
+from policy.file_uses import FileInputs, FilePlan, FileUse, plan_files, use_of_text
+from policy.namespace import Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
 from policy.path_texts import check_text, rewrite_texts
 from policy.rule_context import RuleContext
-from policy.salt import is_core, needs_salt, salt_nodes
+from policy.salt import SALT, is_core, salt_nodes
 from policy.texts import Texts, fill_dates
 from policy.violation import Reason, Violation
 from policy.workflow import is_link
 
-
-class FileUse(Enum):
-    """What an input does with the file that it names."""
-
-    READ = "reads a file"
-    LISTED = "reads a file of ComfyUI's own list"
-    FOLDER = "reads a folder"
-    OBJECT_OF_PATHS = "an object whose texts name files"
-    DISPLAY_ONLY = "hands a path to the web UI and reads nothing"
-    PREFIX = "writes files that begin with this"
-    PREFIX_NAME = "writes files that begin with this, in a folder of another input"
-    FOLDER_TO_WRITE = "writes files into this folder"
-
-
-_KNOWN: Final[Mapping[tuple[str, str], FileUse]] = {
-    ("LoadLatent", "latent"): FileUse.READ,
-    ("Load3D", "model_file"): FileUse.READ,
-    ("Load3DAdvanced", "model_file"): FileUse.READ,
-    ("Load3DAnimation", "model_file"): FileUse.READ,
-    ("Preview3D", "model_file"): FileUse.DISPLAY_ONLY,
-    ("Preview3DAnimation", "model_file"): FileUse.DISPLAY_ONLY,
-    ("GeminiInputFiles", "file"): FileUse.LISTED,
-    ("OpenAIInputFiles", "file"): FileUse.LISTED,
-    ("LoadImageDataSetFromFolder", "folder"): FileUse.FOLDER,
-    ("LoadImageTextDataSetFromFolder", "folder"): FileUse.FOLDER,
-    ("LoadVideoDataSetFromFolder", "folder"): FileUse.FOLDER,
-    ("LoadVideoTextDataSetFromFolder", "folder"): FileUse.FOLDER,
-    ("LoadImageSetFromFolderNode", "folder"): FileUse.FOLDER,
-    ("LoadImageTextSetFromFolderNode", "folder"): FileUse.FOLDER,
-    ("LoadTrainingDataset", "folder_name"): FileUse.FOLDER,
-}
-_UPLOAD_MARKS = ("image_upload", "animated_image_upload", "video_upload", "audio_upload", "file_upload", "image_folder")
-_FILE_TYPES = frozenset({"WEBCAM", "AUDIO_RECORD"})
-_BUNDLE_TYPES = frozenset({"LOAD_3D", "LOAD_3D_ANIMATION"})
-_MEDIA = re.compile(
-    r"(?i).*\.(png|jpe?g|webp|gif|bmp|tiff?|avif|mp4|webm|mov|mkv|avi|m4v|wav|mp3|flac|ogg|opus|m4a|txt|pdf|latent)"
-)
-# Names that classes from outside ComfyUI give to texts with a path.
-_PATH_NAME = re.compile(r"(?:.*_)?(?:path|file|filename|filepath|dir|directory|folder|subfolder|foldername)")
-_FOLDER_NAME = re.compile(r"(?:.*_)?(?:path|dir|directory|folder|subfolder|foldername|folder_name)")
-_NO_FILE = frozenset({"none", "None"})
-
-
-def file_inputs(node_class: NodeClass, given: Mapping[str, Any] | None = None) -> dict[str, FileUse]:
-    """The inputs of a class that name files. given: a node's inputs, which decide what dynamic ones there are."""
-    specs = node_class.inputs if given is None else declared_inputs(node_class, given)
-    uses = {name: use for name, spec in specs.items() if (use := _use_of(node_class, spec)) is not None}
-    if FileUse.FOLDER_TO_WRITE in uses.values():
-        # SECURITY: with a folder of its own beside it the prefix is a bare name (test_names_that_mean_something_else_upstream_are_refused).
-        uses = {name: FileUse.PREFIX_NAME if use is FileUse.PREFIX else use for name, use in uses.items()}
-    return uses
-
-
-def declared_inputs(node_class: NodeClass, given: Mapping[str, Any]) -> Mapping[str, InputSpec]:
-    """The inputs that a node with these ones declares."""
-    if any(spec.type in DYNAMIC_TYPES for spec in node_class.inputs.values()):
-        return expand_inputs(node_class, given)
-    return node_class.inputs
-
-
-def _use_of(node_class: NodeClass, spec: InputSpec) -> FileUse | None:
-    name = spec.name.rpartition(".")[2]
-    known = _KNOWN.get((node_class.name, spec.name))
-    if known is not None:
-        return known
-    if spec.type in _BUNDLE_TYPES:
-        # The viewport of ComfyUI's own previews is a camera; no file in it is read (nodes_load_3d.py).
-        return None if is_core(node_class) and name == "viewport_state" else FileUse.OBJECT_OF_PATHS
-    if spec.type in _FILE_TYPES or any(spec.options.get(mark) for mark in _UPLOAD_MARKS) or _asks_for_files(spec):
-        return FileUse.READ
-    if "STRING" in spec.type.split(","):
-        return _use_of_text(node_class, name)
-    if spec.choices is not None and not is_core(node_class):
-        return _use_of_choices(spec.choices)
-    return None
-
-
-def _asks_for_files(spec: InputSpec) -> bool:
-    remote = spec.options.get("remote")
-    route = remote.get("route") if isinstance(remote, Mapping) else None
-    return isinstance(route, str) and "/internal/files" in route
-
-
-def _use_of_text(node_class: NodeClass, name: str) -> FileUse | None:
-    if name == "filename_prefix":
-        return FileUse.PREFIX
-    if node_class.is_output_node:
-        if name == "prefix":
-            return FileUse.PREFIX
-        if name == "folder_name" or (not is_core(node_class) and _FOLDER_NAME.fullmatch(name)):
-            return FileUse.FOLDER_TO_WRITE
-    if is_core(node_class) or not _PATH_NAME.fullmatch(name):
-        return None
-    return FileUse.FOLDER if _FOLDER_NAME.fullmatch(name) else FileUse.READ
-
-
-def _use_of_choices(choices: tuple[Any, ...]) -> FileUse | None:
-    """Choices that are a listing of ComfyUI's folders, in a class from outside ComfyUI; an empty list may be one."""
-    texts = [choice for choice in choices if isinstance(choice, str)]
-    if any(text == ROOT or text.startswith((f"{ROOT}/", f"{ROOT}\\")) for text in texts):
-        is_folders = not any(_MEDIA.fullmatch(text) for text in texts)
-        return FileUse.FOLDER if is_folders else FileUse.READ
-    if not choices or any(_MEDIA.fullmatch(text) for text in texts):
-        return FileUse.READ
-    return None
+_NO_FILE: Final = frozenset({"none", "None"})
 
 
 def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], context: RuleContext) -> dict[str, dict[str, Any]]:
-    """The workflow as ComfyUI gets it: every file in the tenant's namespace, every node that needs it salted.
+    """The workflow as ComfyUI gets it: every file in the tenant's namespace, every node that needs it salted. What is not changed is shared with `nodes`.
 
     Raises Violation(policy-violation) with all offending nodes.
     """
-    rewritten: dict[str, dict[str, Any]] = {}
+    rewritten: dict[str, Any] = {}
     node_errors: dict[str, Any] = {}
-    classes: dict[str, NodeClass] = {}
-    needing: list[str] = []
-    own: list[str] = []
-    texts = Texts(nodes, context.catalogue)
+    plans: dict[str, FilePlan] = {}
+    apart: list[str] = []
+    unsalted: list[str] = []
+    catalogue, tenant, known = context.catalogue, context.names.tenant, context.catalogue.file_plans
+    texts = Texts(nodes, catalogue)
     for node_id, node in nodes.items():
-        node_class = context.catalogue.get(node["class_type"])
-        if node_class is None:  # judged before, with the same catalogue
-            raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", node["class_type"])
-        uses = file_inputs(node_class, node["inputs"])
-        inputs, errors = _rewrite_inputs(node_class, node["inputs"], uses, texts, context)
-        if errors:
-            node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": node_class.name}
-        classes[node_id] = node_class
-        rewritten[node_id] = {**node, "inputs": inputs}
-        if needs_salt(node_class, bool(uses)):
-            needing.append(node_id)
-        if inputs != node["inputs"]:
-            own.append(node_id)
+        given, class_type = node["inputs"], node["class_type"]
+        plan = known.get(class_type) or plan_files(catalogue, class_type)
+        if plan is None:  # judged before, with the same catalogue
+            raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", class_type)
+        found = plan.fixed or plan.inputs_for(given)
+        inputs = given
+        if not found.is_plain or not given.keys() <= found.declared.keys():
+            inputs, errors = _rewrite_inputs(plan.node_class, given, found, texts, context)
+            if errors:
+                node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": class_type}
+        plans[node_id] = plan
+        if found.needs_salt and plan.takes_salt:
+            inputs = {**inputs, SALT: tenant}
+        elif found.needs_salt:
+            unsalted.append(node_id)
+        if inputs is given:
+            rewritten[node_id] = node
+        else:
+            rewritten[node_id] = {**node, "inputs": inputs}
+            apart.append(node_id)
     if node_errors:
         named = ", ".join(f"node {node_id}: {entry['errors'][0]['details']}" for node_id, entry in node_errors.items())
         message = "The workflow names files in a way that is not accepted: see the nodes."
         raise Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
-    salt_nodes(rewritten, needing, own, classes.__getitem__, context.names.tenant)
+    if unsalted:
+        salt_nodes(rewritten, unsalted, apart, lambda node_id: plans[node_id].node_class, tenant)
     return rewritten
 
 
 def _rewrite_inputs(
-    node_class: NodeClass,
-    given: Mapping[str, Any],
-    uses: Mapping[str, FileUse],
-    texts: Texts,
-    context: RuleContext,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The inputs with names of files in the tenant's namespace, and what is wrong with them."""
-    inputs = dict(given)
+    node_class: NodeClass, given: Mapping[str, Any], found: FileInputs, texts: Texts, context: RuleContext
+) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+    """The inputs with names of files in the tenant's namespace, `given` itself when they are the same; and what is wrong with them."""
+    changed: dict[str, Any] = {}
     errors = []
-    declared = declared_inputs(node_class, given)
+    declared, uses = found.declared, found.uses
     for name, value in given.items():
+        judged = value
         try:
             use = uses.get(name) if name in declared else _use_of_undeclared(node_class, name, value)
             if use is not None:
                 text = _follow(value, use, texts)
-                inputs[name] = _rewrite(text, use, node_class.inputs.get(name), context)
+                judged = _rewrite(text, use, node_class.inputs.get(name), context)
             elif name not in declared or _is_untold(node_class, declared[name]):
-                inputs[name] = _rewrite_untold(value, texts, context)
+                judged = _rewrite_untold(value, texts, context)
             elif not is_core(node_class):
                 _check_told(value, texts, context)
         except _FileRefused as refused:
             errors.append(refused.describe(name))
-    return inputs, errors
+        if judged is not value and judged != value:
+            changed[name] = judged
+    return {**given, **changed} if changed else given, errors
 
 
 def _use_of_undeclared(node_class: NodeClass, name: str, value: Any) -> FileUse | None:
     """What an undeclared text names, by the name of its input; a link is refused there as in a declared one."""
     if type(value) is str or is_link(value):
-        return _use_of_text(node_class, name.rpartition(".")[2])
+        return use_of_text(node_class, name.rpartition(".")[2])
     return None
 
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from policy.call import ClientReply, Opaque, UpstreamCall
 from policy.catalogue import DYNAMIC_TYPES, NodeClass
+from policy.file_uses import FileUse, file_inputs
 from policy.namespace import ROOT, check_path
 from policy.rule_context import RuleContext, RuleInput
 from policy.salt import is_core
 from policy.violation import Reason, Violation
-from policy.workflow_files import FileUse, file_inputs
 
 # Not models: source files of the server, its configuration, and data sets that tenants saved.
 HIDDEN_FOLDERS: Final = frozenset({"custom_nodes", "datasets", "configs"})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
+
+import orjson
 
 from policy.call import ClientReply, Effect, JobUpdate, Opaque, RuleGenerator, UpstreamCall, UpstreamReply, Work
 from policy.documents import Document, Kind, joined, keep, named
 from policy.namespace import Namespace
 from policy.rule_context import OwnJobs, RuleContext, RuleInput
 from policy.rules.overtime import mark_entry
-from policy.rules.results import entry_to_client, item_to_client, update_of
+from policy.rules.results import entry_to_client, extra_data_to_client, item_to_client, update_of
 from policy.violation import Reason, Violation
 
 ABSENT_JOB: Final = "absent"
@@ -34,8 +35,7 @@ EMPTY: Final = ClientReply(content_type="text/plain")
 
 def json_call(method: str, segments: tuple[str, ...], document: Any) -> UpstreamCall:
     """A call with a JSON document that the gate made."""
-    body = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
-    return UpstreamCall(method, tuple(map(Opaque, segments)), body=body, content_type=JSON_TYPE)
+    return UpstreamCall(method, tuple(map(Opaque, segments)), body=orjson.dumps(document), content_type=JSON_TYPE)
 
 
 def passed(reply: UpstreamReply) -> ClientReply:
@@ -116,6 +116,21 @@ def keep_item(item: Any, names: Namespace) -> Document | None:
     """An item of ComfyUI's queue, as it lists it, to be shown again; None when it is not the tenant's."""
     shown = item_to_client(item, names, 0)
     return None if shown is None else keep(Kind.ITEM, shown, shown[1], _order(item))
+
+
+def keep_submitted(
+    prompt_id: str,
+    number: float,
+    nodes: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    outputs: list[str],
+    names: Namespace,
+) -> Document:
+    """The item of a job that the gate has just given to ComfyUI.
+
+    nodes: as the client sent them, without salts. extra: as ComfyUI got it.
+    """
+    return keep(Kind.ITEM, [0, prompt_id, nodes, extra_data_to_client(extra, names), outputs], prompt_id, number)
 
 
 def read_item(value: Any, prompt_id: str, names: Namespace) -> Document | None:

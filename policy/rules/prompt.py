@@ -11,36 +11,35 @@ from typing import Any
 from policy.call import ClaimJob, ClientReply, JobUpdate, ReleaseJob, RuleGenerator, UpstreamReply, Work
 from policy.catalogue import NodeClass
 from policy.document import parse_json
+from policy.file_uses import file_inputs
 from policy.judge import ADMIN_POLICY, JudgedPrompt, judge, judge_document
 from policy.rule_context import RuleContext, RuleInput
-from policy.rules.jobs import json_call, keep_item
+from policy.rules.jobs import json_call, keep_submitted
 from policy.rules.results import UNNAMED_CLIENT, scrub
 from policy.violation import Reason, Violation
-from policy.workflow_files import file_inputs, rewrite_nodes
+from policy.workflow_files import rewrite_nodes
 
 
 def submit(request: RuleInput) -> RuleGenerator:
     """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run."""
     context = request.context
-    judged = yield Work(partial(judge, request.raw, context.policy, context.catalogue), len(request.raw))
     # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_names_are_written_beside_the_event_loop).
-    nodes = yield Work(partial(rewrite_nodes, judged.nodes, context), len(request.raw))
+    judged, nodes = yield Work(partial(_judge_and_rewrite, request.raw, context), len(request.raw))
     client_id = context.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
     classes = tuple(sorted({node["class_type"] for node in nodes.values()}))
     waits = judged.client_id or ""
     claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority, classes, waits)
     document = _document(judged, nodes, client_id) | {"prompt_id": claimed.prompt_id, "number": claimed.number}
-    call = yield Work(partial(json_call, "POST", ("prompt",), document), len(request.raw))
-    reply = yield call
+    reply = yield json_call("POST", ("prompt",), document)
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
         return refusal_to_client(reply, context, judged)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
     outputs = _outputs(judged, nodes, node_errors, context)
     extra = document["extra_data"] | {"create_time": claimed.created_ms}
-    item = [claimed.number, claimed.prompt_id, nodes, extra, outputs]
     # SECURITY: what `GET /queue` shows of it is kept, since ComfyUI's own list holds everybody's (policy/rules/jobs.py, queue).
-    shown = yield Work(partial(keep_item, item, context.names), len(request.raw))
+    keep = partial(keep_submitted, claimed.prompt_id, claimed.number, judged.nodes, extra, outputs, context.names)
+    shown = yield Work(keep, len(request.raw))
     body = {
         "prompt_id": claimed.prompt_id,
         "number": context.jobs.place_of(claimed.prompt_id),
@@ -50,6 +49,12 @@ def submit(request: RuleInput) -> RuleGenerator:
         body=body | notices_to_client(judged),
         updates=(JobUpdate(claimed.prompt_id, documents=(shown,)),),
     )
+
+
+def _judge_and_rewrite(raw: bytes, context: RuleContext) -> tuple[JudgedPrompt, dict[str, dict[str, Any]]]:
+    """The judged workflow in the client's names, and its nodes as ComfyUI gets them."""
+    judged = judge(raw, context.policy, context.catalogue)
+    return judged, rewrite_nodes(judged.nodes, context)
 
 
 def notices_to_client(judged: JudgedPrompt) -> dict[str, Any]:
@@ -65,14 +70,14 @@ def _outputs(judged: JudgedPrompt, nodes: Mapping[str, Any], node_errors: Any, c
     listed = [entry.get("dependent_outputs") for entry in entries if isinstance(entry, Mapping)]
     wrong = {output for outputs in listed if isinstance(outputs, list) for output in outputs if isinstance(output, str)}
     chosen = judged.partial_execution_targets
-    classes = {node_id: context.catalogue.get(node["class_type"]) for node_id, node in nodes.items()}
+    known = context.catalogue.classes
+    classes = {
+        name for name in {node["class_type"] for node in nodes.values()} if name in known and known[name].is_output_node
+    }
     return [
         node_id
-        for node_id, node_class in classes.items()
-        if node_class is not None
-        and node_class.is_output_node
-        and node_id not in wrong
-        and (chosen is None or node_id in chosen)
+        for node_id, node in nodes.items()
+        if node["class_type"] in classes and node_id not in wrong and (chosen is None or node_id in chosen)
     ]
 
 

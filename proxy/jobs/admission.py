@@ -83,7 +83,7 @@ class JobAdmission:
             job.number = self._fair.claim(tenant, job.prompt_id, wish.workflow, wish.priority)
             # Last, with what else waits: else many could pass together before the first one counts.
             others_s = self._fair.pending_cost_s(tenant) - self._fair.cost_s(job.prompt_id)
-            await self._budgets.check(tenant, others_s)
+            await self._budgets.check(tenant, max(0.0, round(others_s, 6)))  # sums of floats come close to zero
         except BaseException:
             self.release(job.prompt_id)
             raise
@@ -140,7 +140,8 @@ class JobAdmission:
         """The registry is as ComfyUI's queue is: also what another replica, or this gate before a restart, has sent."""
         active = [job for job in self._registry.active() if job.state is not JobState.CLAIMED]
         for job in active:
-            self._fair.adopt(Listed(job.number, job.tenant, job.prompt_id, job.workflow))
+            if not self._fair.knows(job.prompt_id):
+                self._fair.adopt(Listed(job.number, job.tenant, job.prompt_id, job.workflow))
             if job.state is JobState.RUNNING:
                 self._fair.start(job.prompt_id)
         self._slots.reconcile({job.prompt_id: job.tenant for job in active})

@@ -36,6 +36,9 @@ class KnownJobs:
         """Jobs that ComfyUI has or may have in its queue."""
         return list(self._active.values())
 
+    def count_active(self) -> int:
+        return len(self._active)
+
     def working_clients(self, tenant: TenantId) -> frozenset[str]:
         """Whose jobs wait or run."""
         return frozenset(job.client_id for job in self._active.values() if job.tenant == tenant and job.client_id)

@@ -23,6 +23,9 @@ _POLL_BUSY_S: Final = 5.0
 _POLL_IDLE_S: Final = 30.0
 _RECONNECT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 _SETTLE_S: Final = 0.03  # ComfyUI announces a change several times within a few milliseconds
+_SETTLE_JOB_S: Final = 0.00006
+"""More of it for each unfinished job: reading a queue of thousands takes tens of milliseconds, and each submission announces one."""
+_SETTLE_AT_MOST_S: Final = 1.0
 _CLAIM_LOST_S: Final = 120.0  # a submission whose answer never came: it is in the queue by then, or nowhere
 STUCK_AFTER_S: Final = 60.0
 STALE_AFTER_S: Final = 120.0
@@ -134,7 +137,7 @@ class QueueWatcher:
             try:
                 async with asyncio.timeout(_POLL_BUSY_S if is_busy else _POLL_IDLE_S):
                     await self._changed.wait()
-                await asyncio.sleep(_SETTLE_S)
+                await asyncio.sleep(min(_SETTLE_AT_MOST_S, _SETTLE_S + _SETTLE_JOB_S * self._registry.count_active()))
             except TimeoutError:
                 pass
             self._changed.clear()

@@ -89,7 +89,8 @@ async def test_a_submission(tmp_path: Path, object_info: Path) -> None:
     assert {path: after[path] - before.get(path, 0) for path in after if path not in looking} == {"POST /prompt": 3} | {
         path: 0 for path in before if path not in looking and path != "POST /prompt"
     }
-    assert small["loads"] <= 2, "the workflow, and ComfyUI's answer"
+    assert small["loads"] == 2, "the workflow, and ComfyUI's answer"
+    assert small["dumps"] <= 9, "nothing is written once for each node"
     assert large["steps"] <= 4.5 * small["steps"], "it grows with the workflow, and no faster"
 
 
@@ -130,3 +131,11 @@ async def send(subject: Counted, listener: Listener, kind: str, prompt_id: str, 
     to = subject.gate.sent_client_id("client-gate")
     await ask(subject.comfy, "GET", f"/bench/send?to={to}&kind={kind}&prompt={prompt_id}&count={count}")
     await listener.until(before + count)
+
+
+async def test_what_waits_makes_no_submission_dearer(tmp_path: Path, object_info: Path) -> None:
+    steps = []
+    for waiting in (1000, 5000):
+        async with counted(tmp_path, object_info, waiting=waiting) as subject:
+            steps.append((await subject.submit(7))["steps"])
+    assert steps[1] <= 1.05 * steps[0]

@@ -316,3 +316,40 @@ def test_queued_costs_are_known_for_the_budget() -> None:
     queue.finish("1", 4.0)
     assert queue.pending_cost_s(A) == 4.0
     assert [queue.cost_s(prompt_id) for prompt_id in ("nobody", *queue._jobs)][:2] == [0.0, 4.0]
+
+
+def test_what_is_pending_is_counted_whatever_ends_first() -> None:
+    queue = FairQueue()
+    for name in ("one", "two", "three"):
+        queue.claim(A, name)
+    queue.claim(B, "other")
+    queue.adopt(Listed(2.0**50, A, "by hand"))
+    assert queue.pending_cost_s(A) == pytest.approx(4 * DEFAULT_COST_S)
+    queue.start("one")
+    for name in ("two", "by hand", "one"):
+        queue.finish(name)
+    assert queue.pending_cost_s(A) == pytest.approx(DEFAULT_COST_S)
+    assert [queue.knows(name) for name in ("one", "three", "by hand", "nobody's")] == [False, True, False, False]
+    queue.release("three")
+    assert queue.pending_cost_s(A) == 0.0
+    assert queue.pending_cost_s(B) == pytest.approx(DEFAULT_COST_S)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sums_are_those_of_the_jobs_after_any_order_of_events(seed: int) -> None:
+    alive: dict[str, TenantId] = {}
+    chance, queue = random.Random(seed), FairQueue()
+    for number in range(400):
+        if alive and chance.random() < 0.5:
+            name = chance.choice(sorted(alive))
+            end = chance.choice((queue.start, queue.finish, queue.release))
+            end(name)
+            if end != queue.start:
+                del alive[name]
+        else:
+            tenant = chance.choice((A, B, C))
+            queue.claim(tenant, str(number), priority=chance.choice((0.0, 0.0, 1.0)))
+            alive[str(number)] = tenant
+        for tenant in (A, B, C):
+            whole = sum(queue.cost_s(name) for name, owner in alive.items() if owner == tenant)
+            assert queue.pending_cost_s(tenant) == pytest.approx(whole)

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from policy.catalogue import NodeClass, read_catalogue
+from policy.file_uses import FileUse, file_inputs
 from policy.rule_context import RuleContext
 from policy.salt import SALT, needs_salt
 from policy.violation import Reason, Violation
-from policy.workflow_files import FileUse, file_inputs, rewrite_nodes
+from policy.workflow_files import rewrite_nodes
 from tests.policy.names import HOSTILE
 from tests.policy.tenants import CATALOGUE, Jobs, caller_of, node, refusal
 
