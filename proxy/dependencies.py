@@ -24,6 +24,7 @@ from proxy.upstream.client import Upstream
 from proxy.upstream.document_cache import DocumentCache
 from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.preview_queue import PreviewQueue
+from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
 
@@ -52,6 +53,7 @@ class Dependencies:
     pictures: PreviewQueue
     sockets: ConnectionRegistry
     streams: EventSessions
+    client_sockets: ClientSockets
     recorder: Recorder
     bodies: BodyRoom = field(default_factory=BodyRoom)
     heavy: HeavyWork = field(default_factory=HeavyWork)

@@ -26,6 +26,7 @@ from proxy.upstream.client import Upstream
 from proxy.upstream.document_cache import DocumentCache
 from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.preview_queue import PreviewQueue
+from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
 
@@ -45,13 +46,13 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
     registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
     watcher = QueueWatcher(upstream, registry, on_started=events.started, on_ended=events.ended)
     reports = SocketReports(registry, events, watcher.request_sync)
-    streams = EventSessions(
-        upstream,
-        sockets,
-        reconnect_grace_s=lambda: in_force().config.server.reconnect_grace,
-        slot=limits.slots.claim_socket,
-        jobs=registry,
-        reports=reports,
+
+    def grace_s() -> float:
+        return in_force().config.server.reconnect_grace
+
+    streams = EventSessions(upstream, reconnect_grace_s=grace_s, reports=reports)
+    client_sockets = ClientSockets(
+        upstream, streams, sockets, reconnect_grace_s=grace_s, slot=limits.slots.claim_socket, jobs=registry
     )
     throttle, under_way = LoginThrottle(limits), UnderWay(limits.allotment)
     dependencies = Dependencies(
@@ -72,6 +73,7 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
         pictures=PreviewQueue(under_way.has_neighbours),
         sockets=sockets,
         streams=streams,
+        client_sockets=client_sockets,
         recorder=recorder,
     )
     return dependencies

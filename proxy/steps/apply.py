@@ -71,7 +71,7 @@ class RuleApplier:
         if request.method != "GET" or not is_upgrade(request) or not web.WebSocketResponse().can_prepare(request):
             raise Violation(Reason.HEADER_MALFORMED, "This route is a WebSocket: send an upgrade (RFC 6455, 4.1).")
         asked = RuleInput(permitted.call, await rule_context(self._dependencies, permitted))
-        return ServedWebSocket(await self._dependencies.streams.serve(request, permitted.record, asked))
+        return ServedWebSocket(await self._dependencies.client_sockets.serve(request, permitted.record, asked))
 
     async def _run(self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput) -> ClientReply:
         dependencies, route, record = self._dependencies, permitted.route, permitted.record

@@ -1,37 +1,31 @@
-"""The live events of clients. An admin's socket is relayed as it is; a tenant's is one EventStream per client id, whose upstream socket
-is always drained, outlives its client for a while, and hands a client that comes back what it missed."""
+"""The live events of tenants' clients: one EventSession per client id, whose upstream socket is always drained, outlives its client for a
+while, and hands a client that comes back what it missed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import secrets
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from aiohttp import WSCloseCode, web
-
 from policy.call import Opaque, UpstreamCall, UpstreamText
 from policy.namespace import Namespace
 from policy.principal import TenantId
-from policy.rule_context import OwnJobs, RuleContext, RuleInput
+from policy.rule_context import OwnJobs, RuleContext
 from policy.rules.recall import events_of
 from policy.rules.results import UNNAMED_CLIENT
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.events import SocketReports
-from proxy.jobs.registry import Job, JobRegistry
+from proxy.jobs.registry import Job
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
 from proxy.websocket import relay
-from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_session import MAX_KEPT_BYTES, EventSession
-from proxy.websocket.places import Places, Slot
-from proxy.websocket.send_queue import Close, Frame, SendQueue
+from proxy.websocket.send_queue import Frame, SendQueue
 
 MAX_WAITING_STREAMS: Final = 16
 """Of one tenant: streams whose client is gone and may come back."""
@@ -42,24 +36,18 @@ _log = logging.getLogger("comfygate")
 
 
 class EventSessions:
-    """reports: told what the sockets hear of jobs. slot: of `Places`."""
+    """Of tenants, by client id. reports: told what they hear of jobs."""
 
     def __init__(
         self,
         upstream: Upstream,
-        sockets: ConnectionRegistry,
         *,
         reconnect_grace_s: Callable[[], float],
         reports: SocketReports,
-        slot: Slot,
-        jobs: JobRegistry,
     ) -> None:
         self._upstream = upstream
-        self._jobs = jobs
-        self._sockets = sockets
         self._reconnect_grace_s = reconnect_grace_s
         self._reports = reports
-        self._places = Places(slot, jobs.working_clients)
         self._streams: dict[tuple[TenantId, str], EventSession] = {}
         self._opening = KeyedSemaphore()
         self._tasks = Tasks()
@@ -76,70 +64,10 @@ class EventSessions:
     def job_changed(self, job: Job) -> None:
         self.push_status(job.tenant)
 
-    async def serve(self, request: web.BaseRequest, record: RequestRecord, incoming: RuleInput) -> web.StreamResponse:
-        """Upgrades and serves until either side closes. ComfyUI is asked first: when it is down the client gets an honest 502."""
-        principal, send_queue = incoming.context.principal, SendQueue()
-        client_id = incoming.call.first("clientId") or secrets.token_hex(16)
-        async with self._places.take(principal, client_id, send_queue):
-            if principal.is_admin:
-                return await self._relay(request, record, incoming, send_queue)
-            return await self._serve_tenant(request, record, incoming, client_id, send_queue)
-
-    async def _relay(
-        self, request: web.BaseRequest, record: RequestRecord, incoming: RuleInput, send_queue: SendQueue
-    ) -> web.StreamResponse:
-        client_id = incoming.call.first("clientId")
-        upstream = await self._connect(None if client_id is None else Opaque(client_id))
-        try:
-            client = await relay.accept(request)
-        except BaseException:
-            await upstream.close()
-            raise
-        record.status, record.has_started = 101, True
-        with self._sockets.register(incoming.context.principal, send_queue):
-            await relay.relay(request, client, upstream, send_queue)
-        return client
-
-    async def _serve_tenant(
-        self,
-        request: web.BaseRequest,
-        record: RequestRecord,
-        incoming: RuleInput,
-        client_id: str,
-        send_queue: SendQueue,
-    ) -> web.StreamResponse:
-        context = incoming.context
-        stream = await self._attach(record, context, client_id, send_queue)
-        try:
-            await self._catch_up(context, client_id, stream)
-            client = await relay.accept(request)
-            record.status, record.has_started = 101, True
-            with self._sockets.register(context.principal, send_queue):
-                left = partial(self._left, client, stream)
-                await relay.serve_client(request, client, send_queue, stream.from_client, left)
-            return client
-        finally:
-            stream.detach(send_queue)
-            self._leave(context, client_id, stream)
-
-    def _left(self, client: web.WebSocketResponse, stream: EventSession, close: Close) -> None:
-        """A connection that broke may have lost events on its way: only a client that says goodbye has heard what it was sent."""
-        if client.close_code not in (None, WSCloseCode.ABNORMAL_CLOSURE):
-            self._jobs.mark_heard(stream.said_goodbye())
-
-    async def _catch_up(self, context: RuleContext, client_id: str, stream: EventSession) -> None:
-        """What was submitted before this socket came."""
-        tenant = context.principal.tenant
-        if self._jobs.has_unnamed(tenant):
-            await self.listen(tenant, context.jobs)
-        last = self._jobs.last_of(tenant, client_id)
-        ended_s = math.inf if last is None or last.ended_at_s is None else time.time() - last.ended_at_s
-        if last is not None and not last.was_heard and ended_s < self._reconnect_grace_s():
-            self.job_ended(last)
-
-    async def _attach(
+    async def attach(
         self, record: RequestRecord, context: RuleContext, client_id: str, send_queue: SendQueue
     ) -> EventSession:
+        """A session that hears ComfyUI, and sends to this client from now on. Raises UpstreamUnavailable, UpstreamTimeout."""
         key = (context.principal.tenant, client_id)
         upstream_id = context.names.client_id_to_upstream(client_id)
         # Two upstream sockets of one id at a time would leave ComfyUI with neither (E.4).
@@ -163,7 +91,7 @@ class EventSessions:
         record: RequestRecord | None = None,
     ) -> EventSession:
         started_s = time.perf_counter()
-        socket = await self._connect(upstream_id)
+        socket = await connect(self._upstream, upstream_id)
         if record is not None:
             record.upstream_s = time.perf_counter() - started_s
         share = partial(self._share, key[0]) if key[1] == UNNAMED_CLIENT else None
@@ -224,11 +152,7 @@ class EventSessions:
             if unnamed is not None and not unnamed.is_attached and not self._named(key[0]):
                 await unnamed.close()
 
-    async def _connect(self, client_id: UpstreamText | None) -> relay.UpstreamSocket:
-        query = () if client_id is None else (("clientId", client_id),)
-        return await self._upstream.connect(UpstreamCall("GET", (Opaque("ws"),), query))
-
-    def _leave(self, context: RuleContext, client_id: str, stream: EventSession) -> None:
+    def leave(self, context: RuleContext, client_id: str, stream: EventSession) -> None:
         """Keeps the upstream socket for a client that may come back: while a job of its tenant waits or runs, and not for too many."""
         tenant = context.principal.tenant
         is_shared = client_id == UNNAMED_CLIENT and bool(self._named(tenant))
@@ -243,3 +167,9 @@ class EventSessions:
         await asyncio.sleep(delay_s)
         if not stream.is_attached and time.monotonic() - stream.left_at_s >= delay_s - 0.01:
             await stream.close()
+
+
+async def connect(upstream: Upstream, client_id: UpstreamText | None) -> relay.UpstreamSocket:
+    """ComfyUI's events for a client id, None for one of ComfyUI's choice. Raises UpstreamUnavailable, UpstreamTimeout."""
+    query = () if client_id is None else (("clientId", client_id),)
+    return await upstream.connect(UpstreamCall("GET", (Opaque("ws"),), query))

@@ -21,6 +21,7 @@ from proxy.jobs.events import SocketReports
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.temp_files import Made
 from proxy.websocket import event_sessions, relay
+from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import UPSTREAM_GONE, ConnectionRegistry
 from proxy.websocket.event_session import EventSession
 from proxy.websocket.event_sessions import EventSessions
@@ -217,19 +218,18 @@ class Clients:
         self.upstream, self.sockets, self.registry = FakeUpstream(), ConnectionRegistry(), registry
         self.grace_s = grace_s
         upstream: Any = self.upstream
-        self.streams = EventSessions(
-            upstream,
-            self.sockets,
-            reconnect_grace_s=lambda: self.grace_s,
-            reports=told.reports,
-            slot=unlimited,
-            jobs=registry,
+        self.streams = EventSessions(upstream, reconnect_grace_s=self._grace, reports=told.reports)
+        self.clients = ClientSockets(
+            upstream, self.streams, self.sockets, reconnect_grace_s=self._grace, slot=unlimited, jobs=registry
         )
         self.serving: asyncio.Queue[SendQueue] = asyncio.Queue()
         self.accept_fails: Exception | None = None
         monkeypatch.setattr(relay, "accept", self._accept)
         monkeypatch.setattr(relay, "serve_client", self._serve)
         monkeypatch.setattr(relay, "relay", self._relay)
+
+    def _grace(self) -> float:
+        return self.grace_s
 
     async def _accept(self, request: Any) -> Any:
         if self.accept_fails is not None:
@@ -249,7 +249,7 @@ class Clients:
         context: RuleContext = caller_of("alice", role, jobs=self.registry.of(ALICE))
         call = ClientCall("GET", ("ws",), (("clientId", client_id),))
         record, request = RequestRecord("GET", "id", "192.0.2.1"), Any
-        return asyncio.ensure_future(self.streams.serve(request, record, RuleInput(call, context)))  # type: ignore[arg-type]
+        return asyncio.ensure_future(self.clients.serve(request, record, RuleInput(call, context)))  # type: ignore[arg-type]
 
     async def leave(self, task: asyncio.Task[Any], send_queue: SendQueue) -> None:
         send_queue.close(Close(1000, ""), at_once=True)

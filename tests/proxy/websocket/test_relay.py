@@ -239,7 +239,10 @@ async def test_the_gate_pings_both_sides(tmp_path: Path, monkeypatch: pytest.Mon
     async def accept(request: web.BaseRequest) -> web.StreamResponse:
         socket = web.WebSocketResponse(autoping=False)
         await socket.prepare(request)
-        pinged.put_nowait((await socket.receive()).type)
+        # Answered, so that the gate does not take ComfyUI for dead before its client was pinged.
+        while (message := await socket.receive()).type is WSMsgType.PING:
+            pinged.put_nowait(message.type)
+            await socket.pong(message.data)
         return socket
 
     async with (
