@@ -1,22 +1,25 @@
-"""The only door to ComfyUI: sends nothing but an UpstreamCall, and translates what the HTTP client raises."""
+"""The only door to ComfyUI: sends nothing but an UpstreamCall, and has three errors for whatever goes wrong behind it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from aiohttp import ClientTimeout, hdrs
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 from yarl import URL
 
 from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 from proxy.http.responses import SMALL_BYTES
+from proxy.tasks import Tasks
+from proxy.upstream.connection import Connection, ConnectionClosed
 
 MAX_REPLY_BYTES: Final = 256 * 1024**2
 """Bound of an answer that a rule reads; a long history with large graphs is the largest."""
@@ -29,47 +32,40 @@ LARGE_BYTES: Final = 256 * 1024
 PING_INTERVAL_S: Final = 30.0
 HANDSHAKE_LIMIT_S: Final = 30.0
 """How long ComfyUI may take to accept a WebSocket, also while it blocks on /object_info."""
-_IDLE_CONNECTION_S: Final = (
-    15.0  # shorter than ComfyUI's own keep-alive, so that a POST never meets a socket it just closed
-)
-_SKIPPED = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
+IDLE_CONNECTION_S: Final = 15.0
+"""Shorter than ComfyUI's own keep-alive, so that a POST never meets a socket it just closed."""
+_SKIPPED: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Calls that change nothing: made again when a kept connection turns out to be closed (RFC 9110, 9.2.2)."""
 
 
 @dataclass(slots=True)
 class UpstreamStream:
-    """An answer whose body is still to come."""
+    """An answer whose body is still to come. Reading it raises UpstreamUnavailable when ComfyUI breaks off, UpstreamTimeout when it falls silent."""
 
     status: int
-    headers: CIMultiDictProxy[str]
-    response: aiohttp.ClientResponse
+    headers: CIMultiDict[str]
+    connection: Connection
 
     @property
     def is_small(self) -> bool:
         """Whether the whole body is known to be of a size that is better sent at once than streamed."""
         length = self.headers.get(hdrs.CONTENT_LENGTH, "")
-        has_body = self.response.method != hdrs.METH_HEAD and self.status not in (204, 304)
-        return has_body and self.status >= 200 and length.isdigit() and int(length) <= SMALL_BYTES
+        return self.connection.has_body and self.status >= 200 and length.isdigit() and int(length) <= SMALL_BYTES
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self.response.content.iter_any():
-                yield chunk
-        except TimeoutError as error:
-            raise UpstreamTimeout from error
-        except aiohttp.ClientError as error:
-            raise UpstreamUnavailable("ComfyUI broke off its answer.") from error
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self.connection.chunks()
 
     async def body(self, max_bytes: int) -> bytes:
         """The bounded body. Raises ReplyTooLarge when it is larger."""
-        body = bytearray()
-        async for chunk in self.chunks():
-            body += chunk
-            if len(body) > max_bytes:
-                raise ReplyTooLarge("ComfyUI's answer is too large to be filtered.")
-        return bytes(body)
+        body = await self.connection.read(max_bytes)
+        if body is None:
+            raise ReplyTooLarge("ComfyUI's answer is too large to be filtered.")
+        return body
 
     async def whole(self, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
-        """The bounded answer, its JSON parsed when it is JSON."""
+        """The bounded answer, its JSON parsed when it is JSON. Raises ReplyTooLarge."""
         body = await self.body(max_bytes)
         is_large = len(body) > LARGE_BYTES
         value = await asyncio.to_thread(read_upstream_json, body) if is_large else read_upstream_json(body)
@@ -77,25 +73,38 @@ class UpstreamStream:
 
 
 class Upstream:
-    """One ComfyUI."""
+    """One ComfyUI. Connections that have answered are kept for the next call, the one that was used last first."""
 
     def __init__(self, url: str, connect_timeout_s: float) -> None:
         self.url = URL(url)
         self._connect_timeout_s = connect_timeout_s
+        self._place = (self.url.host or "", self.url.port or 80)
+        self._prefix = self.url.raw_path.rstrip("/")
+        host = self.url.host_subcomponent or ""
+        self._host_line = f"Host: {host if self.url.is_default_port() else f'{host}:{self.url.port}'}\r\n"
+        self._idle: deque[Connection] = deque()
+        self._open: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._bodies = Tasks(is_watched=True)
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION_S, ttl_dns_cache=60)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
+        self._session = aiohttp.ClientSession(  # for WebSockets
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
             skip_auto_headers=_SKIPPED,
             timeout=ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             read_bufsize=256 * 1024,
         )
 
     async def stop(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in tuple(self._open):
+            connection.close()
+        self._open.clear()
+        self._idle.clear()
+        await self._bodies.stop()
+        await asyncio.sleep(0)  # the loop tells the connections that they are closed
         if self._session is not None:
             await self._session.close()
 
@@ -112,39 +121,103 @@ class Upstream:
 
         Raises UpstreamUnavailable, UpstreamTimeout, or what the client's body broke with.
         """
-        response = await self._open(call, CIMultiDict() if headers is None else headers, body, time_limit_s)
+        fields = CIMultiDict() if headers is None else headers
+        is_streamed = body is not None and not isinstance(body, bytes)
+        is_chunked = is_streamed and hdrs.CONTENT_LENGTH not in fields
+        head = self._head_of(call, fields, body)
+        while True:
+            connection = self._idle_connection() or await self._connect_new()
+            sending: asyncio.Task[None] | None = None
+            try:
+                connection.begin(call.method, head, body, time_limit_s)
+                if body is not None and not isinstance(body, bytes):
+                    sending = self._bodies.start(_send(connection, body, is_chunked), "upstream body")
+                answer = await connection.head()
+            except ConnectionClosed:
+                self._let_go(connection, sending)
+                if call.method in _REPEATABLE and not is_streamed:
+                    continue
+                raise
+            except BaseException:
+                self._let_go(connection, sending)
+                raise
+            break
         try:
-            if response.status == 101:
-                # SECURITY: nobody asked for another protocol; passed on, it would open a tunnel past every rule. test_upstream.py
-                raise UpstreamUnavailable("ComfyUI switched protocols unasked.")
-            yield UpstreamStream(response.status, response.headers, response)
-        except BaseException:
-            response.close()
-            raise
-        else:
-            response.release()
+            yield UpstreamStream(connection.status, answer, connection)
+        finally:
+            self._let_go(connection, sending)
 
-    async def _open(self, call: UpstreamCall, headers: CIMultiDict[str], body: Any, time_limit_s: float) -> Any:
-        assert self._session is not None, "start() comes first"
+    def _head_of(
+        self, call: UpstreamCall, fields: CIMultiDict[str], body: AsyncIterable[bytes] | bytes | None
+    ) -> bytes:
+        """Raises ValueError for a field that would end its line."""
         if call.content_type is not None:
-            headers[hdrs.CONTENT_TYPE] = call.content_type
+            fields[hdrs.CONTENT_TYPE] = call.content_type
+        # What frames the body is decided here alone (RFC 9112, 6.3): a body that streams has the length that its client declared.
+        declared = fields.pop(hdrs.CONTENT_LENGTH, None)
+        lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
+        if isinstance(body, bytes):
+            lines.append(f"Content-Length: {len(body)}\r\n")
+        elif body is None:
+            lines += [] if call.method in _WITHOUT_BODY else ["Content-Length: 0\r\n"]
+        else:
+            framing = "Transfer-Encoding: chunked" if declared is None else f"Content-Length: {declared}"
+            lines.append(f"{framing}\r\n")
+        text = "".join(lines)
+        # SECURITY: one line per field, whatever a value holds (RFC 9112, 2.2).
+        if text.count("\n") != len(lines) or text.count("\r") != len(lines):
+            raise ValueError("a header field holds the end of a line")
+        target = f"{call.method} {self._prefix}{call.target} HTTP/1.1\r\n"
+        return f"{target}{self._host_line}{text}\r\n".encode("utf-8", "surrogateescape")
+
+    def _idle_connection(self) -> Connection | None:
+        now_s = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed and now_s - connection.idle_since_s < IDLE_CONNECTION_S:
+                return connection
+            self._discard(connection)
+        return None
+
+    async def _connect_new(self) -> Connection:
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(None) as stall:
-                return await self._session.request(
-                    call.method,
-                    self._address(call),
-                    headers=headers,
-                    data=body if isinstance(body, bytes | None) else _timed(body, stall, time_limit_s),
-                    allow_redirects=False,
-                    # sock_read runs from the end of the body on, and while a client does not read its answer it stands still.
-                    timeout=ClientTimeout(total=None, sock_connect=self._connect_timeout_s, sock_read=time_limit_s),
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop), *self._place, ssl=self.url.scheme == "https" or None
                 )
-        except aiohttp.ConnectionTimeoutError as error:
+        except (TimeoutError, OSError) as error:
             raise UpstreamUnavailable from error
-        except TimeoutError as error:
-            raise _body_error(body) or UpstreamTimeout() from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _body_error(body) or UpstreamUnavailable() from error
+        self._open.add(connection)
+        return connection
+
+    def _let_go(self, connection: Connection, sending: asyncio.Task[None] | None) -> None:
+        """Kept for another call when this one has ended whole on both sides, else closed."""
+        is_sent = sending is None or (sending.done() and not sending.cancelled())
+        if sending is not None and not sending.done():
+            sending.cancel()
+        if not is_sent:
+            connection.close()
+        if not connection.finish():
+            self._discard(connection)
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since_s = loop.time()
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(IDLE_CONNECTION_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        while self._idle and (self._idle[0].is_closed or loop.time() - self._idle[0].idle_since_s >= IDLE_CONNECTION_S):
+            self._discard(self._idle.popleft())
+        if self._idle:
+            self._sweep = loop.call_later(IDLE_CONNECTION_S, self._close_idle)
+
+    def _discard(self, connection: Connection) -> None:
+        connection.close()
+        self._open.discard(connection)
 
     async def ask(self, call: UpstreamCall, *, time_limit_s: float, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
         """A call with a small body and a bounded answer, as multi-call rules make it."""
@@ -183,22 +256,11 @@ class Upstream:
 
     def _address(self, call: UpstreamCall) -> URL:
         # Encoded: the client must not normalise what was judged.
-        return URL(
-            f"{self.url}{call.target}" if not str(self.url).endswith("/") else f"{self.url}{call.target[1:]}",
-            encoded=True,
-        )
+        return URL(f"{self.url.origin()}{self._prefix}{call.target}", encoded=True)
 
 
-async def _timed(body: AsyncIterable[bytes], stall: asyncio.Timeout, time_limit_s: float) -> AsyncIterator[bytes]:
-    """The body; while ComfyUI does not take what was read of it, ComfyUI's time runs, and while the client sends nothing it does not."""
-    clock = asyncio.get_running_loop().time
-    async for chunk in body:
-        with suppress(RuntimeError):  # ComfyUI has answered before it had the whole body: nobody waits any more
-            stall.reschedule(clock() + time_limit_s)
-        yield chunk
-        with suppress(RuntimeError):
-            stall.reschedule(None)
-
-
-def _body_error(body: object) -> Exception | None:
-    return getattr(body, "error", None)
+async def _send(connection: Connection, body: AsyncIterable[bytes], is_chunked: bool) -> None:
+    try:
+        await connection.send_body(body, is_chunked=is_chunked)
+    except Exception as error:
+        connection.body_failed(error)

@@ -1,0 +1,256 @@
+"""Connections to ComfyUI that carry one call after another: no answer is taken for another call's, and what is kept may be closed any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from multidict import CIMultiDict
+
+from policy.call import Opaque, StreamedBody, UpstreamCall
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.upstream import client as module
+from proxy.upstream.client import Upstream
+from tests.proxy.upstreams import GUARD_S
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+
+
+def call(method: str, name: str) -> UpstreamCall:
+    return UpstreamCall(method, (Opaque(name),))
+
+
+class Comfy:
+    """Answers each call with what stands in its turn in `answers`; b"" closes. connections: how many came."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.connections = 0
+        self.calls: list[bytes] = []
+        self.heads: list[bytes] = []
+        self.url = ""
+        self.writers: list[asyncio.StreamWriter] = []
+        self.closed = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.writers.append(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(task)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.calls.append(head.split(b" HTTP")[0])
+                self.heads.append(head)
+                answer = self.answers.pop(0)
+                if not answer:
+                    break
+                writer.write(answer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.closed.set()
+        writer.close()
+
+
+@asynccontextmanager
+async def door(comfy: Comfy) -> AsyncIterator[Upstream]:
+    server = await asyncio.start_server(comfy.serve, "127.0.0.1", 0)
+    comfy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    upstream = Upstream(comfy.url, GUARD_S)
+    await upstream.start()
+    try:
+        async with asyncio.timeout(GUARD_S):
+            yield upstream
+    finally:
+        await upstream.stop()
+        server.close()
+        for task in comfy.tasks:
+            task.cancel()
+        await asyncio.gather(*comfy.tasks, return_exceptions=True)
+        for writer in comfy.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def ask(upstream: Upstream, method: str, name: str) -> bytes:
+    return (await upstream.ask(call(method, name), time_limit_s=GUARD_S)).body
+
+
+async def test_a_connection_is_used_again() -> None:
+    comfy = Comfy(OK + b"aa", OK + b"bb", OK + b"cc")
+    async with door(comfy) as upstream:
+        answers = [await ask(upstream, method, method) for method in ("GET", "POST", "GET")]
+    assert answers == [b"aa", b"bb", b"cc"]
+    assert comfy.connections == 1
+
+
+@pytest.mark.parametrize(("more", "connections"), [(OK + b"no", 3), (b"x", 3), (b"\r\n\r\n", 2)])
+async def test_what_nobody_asked_for_is_taken_for_no_answer(more: bytes, connections: int) -> None:
+    """In one packet with the answer, and later, while the connection waits for its next call."""
+    comfy = Comfy(OK + b"aa" + more, OK + b"bb", OK + b"cc")
+    async with door(comfy) as upstream:
+        assert await ask(upstream, "GET", "one") == b"aa"
+        assert await ask(upstream, "GET", "two") == b"bb"
+        comfy.closed.clear()
+        comfy.writers[-1].write(more)
+        await comfy.writers[-1].drain()
+        await comfy.closed.wait()
+        assert await ask(upstream, "GET", "three") == b"cc"
+    assert comfy.connections == connections
+
+
+async def test_a_head_answer_has_no_body_whatever_its_length_says() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"
+    comfy = Comfy(head, OK + b"aa")
+    async with door(comfy) as upstream:
+        async with upstream.send(call("HEAD", "one"), time_limit_s=GUARD_S) as stream:
+            assert (stream.headers["Content-Length"], stream.is_small) == ("7", False)
+            assert [chunk async for chunk in stream.chunks()] == []
+        assert await ask(upstream, "GET", "two") == b"aa"
+    assert comfy.connections == 1
+
+
+async def test_early_hints_are_passed_over() -> None:
+    comfy = Comfy(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK + b"aa")
+    async with door(comfy) as upstream, upstream.send(call("GET", "one"), time_limit_s=GUARD_S) as stream:
+        assert (stream.status, list(stream.headers), await stream.body(2)) == (200, ["Content-Length"], b"aa")
+
+
+async def test_a_read_is_made_again_when_a_kept_connection_was_closed() -> None:
+    comfy = Comfy(OK + b"aa", b"", OK + b"cc")
+    async with door(comfy) as upstream:
+        await ask(upstream, "GET", "one")
+        assert await ask(upstream, "GET", "two") == b"cc"
+    assert comfy.calls == [b"GET /one", b"GET /two", b"GET /two"]
+
+
+async def test_a_call_that_changes_something_is_made_once() -> None:
+    comfy = Comfy(OK + b"aa", b"", OK + b"cc")
+    async with door(comfy) as upstream:
+        await ask(upstream, "GET", "one")
+        with pytest.raises(UpstreamUnavailable):
+            await ask(upstream, "POST", "two")
+    assert comfy.calls == [b"GET /one", b"POST /two"]
+
+
+async def test_a_new_connection_that_is_closed_unanswered_is_not_tried_again() -> None:
+    comfy = Comfy(b"", OK + b"bb")
+    async with door(comfy) as upstream:
+        with pytest.raises(UpstreamUnavailable):
+            await ask(upstream, "GET", "one")
+    assert comfy.calls == [b"GET /one"]
+
+
+async def test_an_answer_before_the_end_of_the_body_is_read_and_its_connection_is_not_kept() -> None:
+    comfy, ended = Comfy(OK + b"aa", OK + b"bb"), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"x"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    upload = UpstreamCall("POST", (Opaque("one"),), body=StreamedBody())
+    async with door(comfy) as upstream:
+        async with upstream.send(upload, CIMultiDict(), body(), time_limit_s=GUARD_S) as stream:
+            assert await stream.body(2) == b"aa"
+        await ended.wait()
+        assert await ask(upstream, "GET", "two") == b"bb"
+    assert comfy.connections == 2
+
+
+async def test_an_answer_that_nobody_reads_to_its_end_closes_its_connection() -> None:
+    comfy = Comfy(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\naa", OK + b"bb")
+    async with door(comfy) as upstream:
+        async with upstream.send(call("GET", "one"), time_limit_s=GUARD_S):
+            pass
+        await comfy.closed.wait()
+        assert await ask(upstream, "GET", "two") == b"bb"
+
+
+async def test_silence_within_an_answer_ends_it() -> None:
+    comfy = Comfy(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\naa")
+    async with door(comfy) as upstream, upstream.send(call("GET", "one"), time_limit_s=0.1) as stream:
+        parts = stream.chunks()
+        assert await anext(parts) == b"aa"
+        with pytest.raises(UpstreamTimeout):
+            await anext(parts)
+
+
+async def test_a_head_without_end_is_not_held() -> None:
+    comfy = Comfy(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200_000)
+    async with door(comfy) as upstream:
+        with pytest.raises(UpstreamUnavailable):
+            await ask(upstream, "GET", "one")
+
+
+async def test_a_field_is_one_line() -> None:
+    comfy = Comfy()
+    async with door(comfy) as upstream:
+        for value in ("a\r\nB: c", "a\nb", "a\rb"):
+            with pytest.raises(ValueError, match="end of a line"):
+                async with upstream.send(call("GET", "one"), CIMultiDict({"Accept": value}), time_limit_s=GUARD_S):
+                    pass
+    assert comfy.connections == 0
+
+
+async def test_an_idle_connection_is_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IDLE_CONNECTION_S", 0.05)
+    comfy = Comfy(OK + b"aa", OK + b"bb")
+    async with door(comfy) as upstream:
+        await ask(upstream, "GET", "one")
+        await comfy.closed.wait()
+        assert await ask(upstream, "GET", "two") == b"bb"
+    assert comfy.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "declared", "framing"),
+    [
+        ("POST", None, "0", [b"Content-Length: 0"]),
+        ("POST", None, None, [b"Content-Length: 0"]),
+        ("POST", b"abc", "9", [b"Content-Length: 3"]),
+        ("GET", None, "0", []),
+    ],
+)
+async def test_a_call_says_its_length_once(
+    method: str, body: bytes | None, declared: str | None, framing: list[bytes]
+) -> None:
+    comfy = Comfy(OK + b"aa")
+    fields = CIMultiDict({"Content-Length": declared} if declared is not None else {})
+    async with (
+        door(comfy) as upstream,
+        upstream.send(call(method, "one"), fields, body, time_limit_s=GUARD_S) as stream,
+    ):
+        assert stream.status == 200
+    assert [line for line in comfy.heads[0].split(b"\r\n") if b"ength" in line or b"ncoding" in line] == framing
+
+
+@pytest.mark.parametrize(("declared", "expected"), [("4", b"abcd"), (None, b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n")])
+async def test_a_body_that_streams_has_its_clients_length_or_comes_in_chunks(
+    declared: str | None, expected: bytes
+) -> None:
+    received = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        comfy.writers.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        received.set_result(await reader.readexactly(len(expected)))
+        writer.write(OK + b"aa")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"ab"
+        yield b""
+        yield b"cd"
+
+    comfy = Comfy()
+    comfy.serve = serve  # type: ignore[method-assign]
+    fields = CIMultiDict({"Content-Length": declared} if declared is not None else {})
+    upload = UpstreamCall("POST", (Opaque("one"),), body=StreamedBody())
+    async with door(comfy) as upstream, upstream.send(upload, fields, body(), time_limit_s=GUARD_S) as stream:
+        assert await stream.body(2) == b"aa"
+    assert await received == expected
