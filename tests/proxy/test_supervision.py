@@ -15,6 +15,7 @@ from proxy.app import Gate
 from proxy.files.quota import StorageQuota
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.limits.concurrency import ConcurrencyLimits
+from proxy.limits.leases import Leases
 from proxy.limits.redis_store import SharedStore
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks
@@ -93,8 +94,8 @@ async def test_the_loops_of_the_limits_run_again(
     monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord]
 ) -> None:
     works, leases = Failing(), Failing()
-    monkeypatch.setattr(SharedStore, "_work", works)
-    monkeypatch.setattr(ConcurrencyLimits, "_keep_leases", leases)
+    monkeypatch.setattr(SharedStore, "_run_batches", works)
+    monkeypatch.setattr(Leases, "_renew", leases)
     store = SharedStore("redis://127.0.0.1:9/0", timeout_s=0.05)
     slots = ConcurrencyLimits(allotment({}), store)
     async with asyncio.timeout(GUARD_S):
