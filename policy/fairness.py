@@ -8,20 +8,14 @@ and for what ComfyUI runs; has no clock.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from policy.costs import Costs, bounded_cost
+from policy.numbered_jobs import MAX_TAG, NumberedJob, NumberedJobs
 from policy.principal import TenantId
 
-DEFAULT_COST_S: Final = 10.0
-MIN_COST_S: Final = 0.01
-MAX_COST_S: Final = 24 * 3600.0
 MAX_CORRECTION_S: Final = 600.0
-MAX_WORKFLOWS: Final = 1024
-"""Of one tenant, whose costs are remembered."""
 MIN_WEIGHT: Final = 0.001
 MAX_WEIGHT: Final = 1000.0
 
@@ -29,61 +23,9 @@ MAX_WEIGHT: Final = 1000.0
 _ORIGIN: Final = 1.0
 # Doubles are exact to 2**-20 s below this; beyond it the idle queue starts again at zero.
 _REBASE_AT: Final = 2.0**32
-# Nobody reaches this by queueing fairly: a number somebody gave a job by hand says nothing about shares.
-_MAX_TAG: Final = 2.0**44
-_NEW_SHARE: Final = 0.3
 # Where a priority job goes in the gap before the job it passes: low, so that hundreds of equals still find room behind it.
 _GAP_SHARE: Final = 1 / 16
 _TOLERANCE: Final = 1e-9
-
-
-class _Means:
-    """Of one tenant: exponentially weighted means of GPU seconds, by the workflow's hash; the longest unused forgotten first."""
-
-    def __init__(self) -> None:
-        self.by_workflow: OrderedDict[str, float] = OrderedDict()
-        self.of_all_s: float | None = None
-
-    def estimate(self, workflow: str) -> float | None:
-        mean = self.by_workflow.get(workflow)
-        if mean is None:
-            return self.of_all_s
-        self.by_workflow.move_to_end(workflow)
-        return mean
-
-    def measure(self, workflow: str, gpu_s: float, max_workflows: int) -> None:
-        self.by_workflow[workflow] = _moved(self.by_workflow.get(workflow), gpu_s)
-        self.by_workflow.move_to_end(workflow)
-        self.of_all_s = _moved(self.of_all_s, gpu_s)
-        if len(self.by_workflow) > max_workflows:
-            self.by_workflow.popitem(last=False)
-
-
-class Costs:
-    """GPU seconds of like workflows, by tenant: what a neighbour runs must neither refuse one's jobs nor be told by a refusal.
-
-    max_workflows: of each tenant.
-    """
-
-    def __init__(self, default_s: float = DEFAULT_COST_S, max_workflows: int = MAX_WORKFLOWS) -> None:
-        self._default_s = default_s
-        self._max_workflows = max_workflows
-        self._tenants: dict[TenantId, _Means] = {}
-        self._mean_of_all_s: float | None = None
-
-    def estimate(self, tenant: TenantId, workflow: str) -> float:
-        """GPU seconds: of the tenant's like workflows, else of all its workflows; before its first measurement the default, or less where
-        everybody's jobs are shorter."""
-        means = self._tenants.get(tenant)
-        mean = None if means is None else means.estimate(workflow)
-        if mean is not None:
-            return mean
-        return self._default_s if self._mean_of_all_s is None else min(self._default_s, self._mean_of_all_s)
-
-    def measure(self, tenant: TenantId, workflow: str, gpu_s: float) -> None:
-        gpu_s = _bounded_cost(gpu_s)
-        self._tenants.setdefault(tenant, _Means()).measure(workflow, gpu_s, self._max_workflows)
-        self._mean_of_all_s = _moved(self._mean_of_all_s, gpu_s)
 
 
 class Listed(NamedTuple):
@@ -93,48 +35,6 @@ class Listed(NamedTuple):
     tenant: TenantId
     prompt_id: str
     workflow: str = ""
-
-
-@dataclass(slots=True)
-class _Job:
-    tenant: TenantId
-    number: float
-    cost_s: float
-    span: float
-    workflow: str
-    priority: float = 0.0
-    is_running: bool = False
-
-    @property
-    def is_pending(self) -> bool:
-        """Waits, and is charged to its tenant."""
-        return not self.is_running and self.span > 0
-
-
-@dataclass(slots=True)
-class _Backlog:
-    """One tenant's unfinished jobs, summed up, so that no new job looks through those that wait. numbers: sorted, without those beyond _MAX_TAG."""
-
-    count: int = 0
-    cost_s: float = 0.0
-    pending_span: float = 0.0
-    numbers: list[float] = field(default_factory=list)
-
-    def add(self, job: _Job) -> None:
-        self.count += 1
-        self.cost_s += job.cost_s
-        if job.is_pending:
-            self.pending_span += job.span
-        if job.number < _MAX_TAG:
-            insort(self.numbers, job.number)
-
-    def remove(self, job: _Job) -> None:
-        self.count -= 1
-        self.cost_s -= job.cost_s
-        if job.is_pending:
-            self.pending_span -= job.span
-        if job.number < _MAX_TAG:
-            del self.numbers[bisect_left(self.numbers, job.number)]
 
 
 class FairQueue:
@@ -147,9 +47,7 @@ class FairQueue:
     def __init__(self, weights: Mapping[str, float] | None = None, costs: Costs | None = None) -> None:
         self._weights: dict[str, float] = {}
         self._costs = Costs() if costs is None else costs
-        self._jobs: dict[str, _Job] = {}
-        self._numbers: set[float] = set()
-        self._backlogs: dict[TenantId, _Backlog] = {}
+        self._jobs = NumberedJobs()
         self._finish_tags: dict[TenantId, float] = {}
         self._virtual_time = _ORIGIN
         # Priority jobs stand closer together than they cost: while some do, order is read from tags counted anew, not from numbers.
@@ -176,32 +74,23 @@ class FairQueue:
         if known is not None:
             return known.number
         cost_s = self._costs.estimate(tenant, workflow)
-        span = cost_s / self._weight(tenant)
+        span = cost_s / self._weights.get(tenant, 1.0)
         start_tag = max(self._virtual_time, self._finish_tags.get(tenant, 0.0))
         number = self._place(tenant, start_tag)
         if priority > 0 and (jumped := self._jump(tenant, number, priority)) is not None:
             number, self._is_crowded = jumped, True
         self._finish_tags[tenant] = start_tag + span
-        job = _Job(tenant, number, cost_s, span, workflow, priority)
-        return self._insert(prompt_id, job)
-
-    def claim_front(self, tenant: TenantId, prompt_id: str, workflow: str = "") -> float:
-        """An admin's number: below all, and not charged to the tenant."""
-        known = self._jobs.get(prompt_id)
-        if known is not None:
-            return known.number
-        lowest = min(self._numbers, default=_ORIGIN)
-        job = _Job(tenant, min(lowest, _ORIGIN) - 1.0, self._costs.estimate(tenant, workflow), 0.0, workflow)
-        return self._insert(prompt_id, job)
+        job = NumberedJob(tenant, number, cost_s, span, workflow, priority)
+        return self._jobs.insert(prompt_id, job)
 
     def adopt(self, item: Listed) -> None:
         """A job that stands in ComfyUI's queue and was not numbered here. Does nothing for a known one."""
-        if item.prompt_id in self._jobs or not math.isfinite(item.number):
+        if self.knows(item.prompt_id) or not math.isfinite(item.number):
             return
         cost_s = self._costs.estimate(item.tenant, item.workflow)
-        span = cost_s / self._weight(item.tenant)
-        self._keep(item.prompt_id, _Job(item.tenant, item.number, cost_s, span, item.workflow))
-        if item.number < _MAX_TAG:
+        span = cost_s / self._weights.get(item.tenant, 1.0)
+        self._jobs.keep(item.prompt_id, NumberedJob(item.tenant, item.number, cost_s, span, item.workflow))
+        if item.number < MAX_TAG:
             self._finish_tags[item.tenant] = max(self._finish_tags.get(item.tenant, 0.0), item.number + span)
 
     def rebuild(self, listing: Iterable[Listed], running: Iterable[str] = ()) -> None:
@@ -210,14 +99,14 @@ class FairQueue:
         running: the prompt ids of `listing` that run.
         """
         self._jobs.clear()
-        self._numbers.clear()
-        self._backlogs.clear()
         self._finish_tags.clear()
         self._is_crowded = False
         for item in listing:
             self.adopt(item)
         # A newcomer comes before what waits, but not by its whole backlog: the virtual time is the first number that fair queueing may have given.
-        self._virtual_time = min((number for number in self._numbers if _ORIGIN <= number < _MAX_TAG), default=_ORIGIN)
+        self._virtual_time = min(
+            (number for number in self._jobs.numbers if _ORIGIN <= number < MAX_TAG), default=_ORIGIN
+        )
         for prompt_id in running:
             self.start(prompt_id)
 
@@ -226,11 +115,10 @@ class FairQueue:
         job = self._jobs.get(prompt_id)
         if job is None or job.is_running:
             return
-        tag = self._first_tag(job.tenant) if self._is_crowded and job.span else job.number
-        self._backlogs[job.tenant].pending_span -= job.span
-        job.is_running = True
+        tag = self._first_tag(job.tenant) if self._is_crowded else job.number
+        self._jobs.start(job)
         # An admin's number lies below all: time does not go back.
-        if tag < _MAX_TAG:
+        if tag < MAX_TAG:
             self._virtual_time = max(self._virtual_time, tag)
 
     def finish(self, prompt_id: str, gpu_s: float | None = None, *, is_complete: bool = True) -> None:
@@ -238,21 +126,21 @@ class FairQueue:
 
         is_complete: False for a job that failed or was interrupted: it is charged, but says nothing about what its like will take.
         """
-        job = self._remove(prompt_id)
+        job = self._jobs.remove(prompt_id)
         if job is None:
             return
         if gpu_s is not None:
             if is_complete:
                 self._costs.measure(job.tenant, job.workflow, gpu_s)
-            if job.span and job.tenant in self._finish_tags:
+            if job.tenant in self._finish_tags:
                 # The job was charged by its estimate. The bound keeps one stray measurement from shutting a tenant out.
-                wrong_by_s = max(-MAX_CORRECTION_S, min(MAX_CORRECTION_S, _bounded_cost(gpu_s) - job.cost_s))
+                wrong_by_s = max(-MAX_CORRECTION_S, min(MAX_CORRECTION_S, bounded_cost(gpu_s) - job.cost_s))
                 self._finish_tags[job.tenant] += wrong_by_s * job.span / job.cost_s
         self._rest_when_idle()
 
     def release(self, prompt_id: str) -> None:
         """The job never ran: refused upstream, deleted, lost. Its tenant is not charged. Unknown ids are ignored."""
-        job = self._remove(prompt_id)
+        job = self._jobs.remove(prompt_id)
         if job is None:
             return
         if job.tenant in self._finish_tags:
@@ -261,41 +149,16 @@ class FairQueue:
 
     def knows(self, prompt_id: str) -> bool:
         """Whether the job has a number, and has not ended."""
-        return prompt_id in self._jobs
+        return self._jobs.get(prompt_id) is not None
 
     def pending_cost_s(self, tenant: TenantId) -> float:
         """Estimated GPU seconds of the tenant's unfinished jobs."""
-        backlog = self._backlogs.get(tenant)
-        return 0.0 if backlog is None else backlog.cost_s
+        return self._jobs.cost_s(tenant)
 
     def cost_s(self, prompt_id: str) -> float:
         """Estimated GPU seconds of one unfinished job, 0 for an unknown one."""
         job = self._jobs.get(prompt_id)
         return job.cost_s if job is not None else 0.0
-
-    def _weight(self, tenant: str) -> float:
-        return self._weights.get(tenant, 1.0)
-
-    def _insert(self, prompt_id: str, job: _Job) -> float:
-        while job.number in self._numbers:
-            job.number = math.nextafter(job.number, math.inf)
-        self._keep(prompt_id, job)
-        return job.number
-
-    def _keep(self, prompt_id: str, job: _Job) -> None:
-        self._jobs[prompt_id] = job
-        self._numbers.add(job.number)
-        self._backlogs.setdefault(job.tenant, _Backlog()).add(job)
-
-    def _remove(self, prompt_id: str) -> _Job | None:
-        job = self._jobs.pop(prompt_id, None)
-        if job is not None:
-            self._numbers.discard(job.number)
-            backlog = self._backlogs[job.tenant]
-            backlog.remove(job)
-            if not backlog.count:
-                del self._backlogs[job.tenant]  # and with it what rounding left in its sums
-        return job
 
     def _rest_when_idle(self) -> None:
         """At the end of a busy period nobody owes anything: the virtual time is the largest finish tag (SFQ's rule), or zero again after very long."""
@@ -307,32 +170,27 @@ class FairQueue:
         if self._virtual_time > _REBASE_AT:
             self._virtual_time = _ORIGIN
 
-    def _pending(self) -> list[_Job]:
-        return sorted((job for job in self._jobs.values() if job.is_pending), key=_number_of)
-
     def _first_tag(self, tenant: TenantId) -> float:
         """The start tag of the tenant's first pending job: its finish tag less what is pending."""
-        return self._finish_tags.get(tenant, 0.0) - self._backlogs[tenant].pending_span
+        return self._finish_tags.get(tenant, 0.0) - self._jobs.pending_span(tenant)
 
     def _place(self, tenant: TenantId, start_tag: float) -> float:
         """The start tag, after the tenant's own jobs; and before the jobs of neighbours whose priority jobs have pushed them beyond their share."""
-        backlog = self._backlogs.get(tenant)
-        last = backlog.numbers[-1] if backlog is not None and backlog.numbers else -math.inf
-        after_mine = math.nextafter(last, math.inf)
+        after_mine = math.nextafter(self._jobs.last_number(tenant), math.inf)
         number = max(start_tag, after_mine)
         ceiling = self._ceiling(tenant, start_tag) if self._is_crowded else math.inf
         if number < ceiling:
             return number
-        floor = max((other for other in self._numbers if other < ceiling), default=ceiling - 1.0)
+        floor = max((other for other in self._jobs.numbers if other < ceiling), default=ceiling - 1.0)
         return max(floor + (ceiling - floor) * _GAP_SHARE, after_mine)
 
     def _ceiling(self, tenant: TenantId, start_tag: float) -> float:
         """The number of the first neighbour's job that fair queueing would start after `start_tag`."""
-        tags = {owner: self._first_tag(owner) for owner in self._backlogs}
+        tags = {owner: self._first_tag(owner) for owner in self._jobs.tenants()}
         tolerance = _TOLERANCE * max(1.0, start_tag)
         ceiling = math.inf
         is_crowded = False
-        for job in self._pending():
+        for job in self._jobs.pending():
             tag = tags[job.tenant]
             if tag <= start_tag + tolerance:
                 ceiling = math.inf
@@ -345,11 +203,11 @@ class FairQueue:
 
     def _jump(self, tenant: TenantId, ordinary: float, priority: float) -> float | None:
         """A number before the tenant's own pending jobs of lower priority, but behind all that come before `ordinary`: no neighbour is delayed."""
-        own = [job for job in self._jobs.values() if job.tenant == tenant and job.is_pending]
+        own = [job for job in self._jobs if job.tenant == tenant and job.is_pending]
         if not own:
             return None
         floor = min(self._virtual_time, *(job.number for job in own)) - 1.0
-        for job in self._jobs.values():
+        for job in self._jobs:
             is_equal = job.tenant == tenant and job.priority >= priority
             is_neighbour = job.tenant != tenant and job.number < ordinary
             if job.is_running or is_equal or is_neighbour:
@@ -359,15 +217,3 @@ class FairQueue:
             return None
         number = floor + (passed - floor) * _GAP_SHARE
         return number if floor < number < passed else None
-
-
-def _number_of(job: _Job) -> float:
-    return job.number
-
-
-def _bounded_cost(gpu_s: float) -> float:
-    return min(MAX_COST_S, max(MIN_COST_S, gpu_s)) if math.isfinite(gpu_s) else MAX_COST_S
-
-
-def _moved(mean: float | None, value: float) -> float:
-    return value if mean is None else mean + _NEW_SHARE * (value - mean)

@@ -7,24 +7,21 @@ client sent after the file is judged before the upstream request is whole, and a
 from __future__ import annotations
 
 import secrets
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
-from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, hdrs, web
-from aiohttp.multipart import content_disposition_filename, parse_content_disposition
-from multidict import CIMultiDict
+from aiohttp import hdrs, web
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from policy import pictures
 from policy.principal import Principal
-from policy.rules.uploads import FIELDS, UploadKind
-from policy.violation import Reason, Violation
+from policy.rules.uploads import UploadKind
+from policy.violation import Violation
 from proxy.http.errors import BodyTimeout, ClientGone, CredentialEnded, LimitExceeded
 from proxy.http.multipart_lines import LineTidier
+from proxy.http.multipart_part import Part, malformed
 from proxy.http.request_body import BodyStream
 
 if TYPE_CHECKING:
@@ -33,11 +30,9 @@ if TYPE_CHECKING:
 MAX_PARTS: Final = 16
 MAX_PART_HEADERS: Final = 32
 MAX_FIELD_BYTES: Final = 64 * 1024
-MAX_PART_HEADER_BYTES: Final = 8 * 1024
 HEAD_BYTES: Final = pictures.HEAD_BYTES
 """What the judge of a file's type gets to see of it."""
 _SPEND_BYTES: Final = 1024 * 1024
-_NO_ENCODINGS: Final = frozenset({"binary", "8bit", "7bit"})
 
 Spend = Callable[[Principal, int], Awaitable[None]]
 
@@ -47,23 +42,6 @@ class Names(Protocol):
 
     def token(self, name: str, size_bytes: int, *, is_mask: bool) -> str | None: ...
     def stored(self, sent: str, told: str, size_bytes: int, *, is_mask: bool) -> None: ...
-
-
-# What cannot be read is refused; aiohttp would also write it to standard error, and Python remembers each such text for ever.
-for _kind in (BadContentDispositionHeader, BadContentDispositionParam):
-    warnings.filterwarnings("ignore", category=_kind)
-
-
-@dataclass(slots=True)
-class _Part:
-    headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
-    header_name: bytearray = field(default_factory=bytearray)
-    header_value: bytearray = field(default_factory=bytearray)
-    name: str = ""
-    filename: str | None = None
-    value: bytearray = field(default_factory=bytearray)
-    is_open: bool = False
-    """The file's head was judged and its bytes go on as they come."""
 
 
 class UploadStream:
@@ -90,9 +68,8 @@ class UploadStream:
         self.before_end: Callable[[], Awaitable[None]] | None = None
         self._boundary = f"comfygate-{secrets.token_hex(16)}"
         self._out: list[bytes] = []
-        self._part = _Part()
+        self._part = Part()
         self._parts = 0
-        self._header_bytes = 0
         self._is_ended = False
         self._unspent = 0
         self.error: Exception | None = None
@@ -139,7 +116,7 @@ class UploadStream:
         try:
             self._parser.write(self._lines.finish() if chunk is None else self._lines.feed(chunk))
         except (MultipartParseError, ValueError) as error:
-            raise _malformed(str(error)) from None
+            raise malformed(str(error)) from None
 
     async def _pay(self) -> None:
         amount, self._unspent = self._unspent, 0
@@ -147,7 +124,7 @@ class UploadStream:
 
     def _last(self) -> bytes:
         if not self._is_ended:
-            raise _malformed("the closing boundary is missing")
+            raise malformed("the closing boundary is missing")
         fields = (
             f'--{self._boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
             for name, value in self._session.fields_to_send()
@@ -157,10 +134,10 @@ class UploadStream:
     def _callbacks(self) -> Any:
         return {
             "on_part_begin": self._on_part_begin,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_headers_finished": self._on_headers_finished,
+            "on_header_field": lambda data, start, end: self._part.add_to_name(data[start:end]),
+            "on_header_value": lambda data, start, end: self._part.add_to_value(data[start:end]),
+            "on_header_end": lambda: self._part.end_header(),
+            "on_headers_finished": lambda: self._part.end_head(),
             "on_part_data": self._on_part_data,
             "on_part_end": self._on_part_end,
             "on_end": self._on_end,
@@ -168,51 +145,9 @@ class UploadStream:
 
     def _on_part_begin(self) -> None:
         self._parts += 1
-        self._header_bytes = 0
         if self._parts > MAX_PARTS:
-            raise _malformed(f"at most {MAX_PARTS} parts are accepted")
-        self._part = _Part()
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
-        self._part.header_name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._count_header(end - start)
-        self._part.header_value += data[start:end]
-
-    def _count_header(self, amount: int) -> None:
-        self._header_bytes += amount
-        if self._header_bytes > MAX_PART_HEADER_BYTES:
-            raise _malformed(f"the headers of a part have at most {MAX_PART_HEADER_BYTES} bytes")
-
-    def _on_header_end(self) -> None:
-        part = self._part
-        try:
-            part.headers.add(part.header_name.decode("ascii"), part.header_value.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise _malformed("the headers of a part must be UTF-8") from None
-        part.header_name.clear()
-        part.header_value.clear()
-
-    def _on_headers_finished(self) -> None:
-        part = self._part
-        # RFC 2045, 6.2: these three change nothing, and RFC 7578, 4.7 has them left out. ComfyUI's parser would decode the others.
-        encodings = {text.strip().lower() for text in part.headers.popall(hdrs.CONTENT_TRANSFER_ENCODING, ())}
-        if encodings - _NO_ENCODINGS or hdrs.CONTENT_ENCODING in part.headers:
-            raise _malformed("parts must not be encoded")
-        if len(part.headers.getall(hdrs.CONTENT_DISPOSITION, ())) != 1:
-            raise _malformed("each part needs one Content-Disposition")
-        # ComfyUI reads the file's name with these two functions of aiohttp: what is judged is what it would see.
-        kind, parameters = parse_content_disposition(part.headers[hdrs.CONTENT_DISPOSITION])
-        if kind != "form-data" or not parameters.get("name"):
-            raise _malformed("each part needs a name")
-        part.name = str(parameters["name"])
-        part.filename = content_disposition_filename(parameters, "filename")
-        if part.filename is not None and part.name in FIELDS:
-            part.filename = None  # clients that send every field as a file mean its text
-        elif part.filename is None and any(key.startswith("filename") for key in parameters):
-            raise _malformed("the file's name cannot be read")
+            raise malformed(f"at most {MAX_PARTS} parts are accepted")
+        self._part = Part()
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
@@ -224,7 +159,7 @@ class UploadStream:
             if len(part.value) >= HEAD_BYTES:
                 self._open_file()
         elif len(part.value) > MAX_FIELD_BYTES:
-            raise _malformed(f"a field has at most {MAX_FIELD_BYTES} bytes")
+            raise malformed(f"a field has at most {MAX_FIELD_BYTES} bytes")
 
     def _on_part_end(self) -> None:
         part = self._part
@@ -236,7 +171,7 @@ class UploadStream:
         try:
             self._session.accept_field(part.name, part.value.decode("utf-8"))
         except UnicodeDecodeError:
-            raise _malformed("fields must be UTF-8") from None
+            raise malformed("fields must be UTF-8") from None
 
     def _open_file(self) -> None:
         part = self._part
@@ -267,11 +202,7 @@ def _boundary_of(request: web.BaseRequest) -> bytes:
     kind, parameters = parse_options_header(request.headers.get(hdrs.CONTENT_TYPE, ""))
     boundary = parameters.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 200:
-        raise _malformed("send multipart/form-data with a boundary")
+        raise malformed("send multipart/form-data with a boundary")
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("", "identity"):
-        raise _malformed("send uploads without Content-Encoding")
+        raise malformed("send uploads without Content-Encoding")
     return boundary
-
-
-def _malformed(rule: str) -> Violation:
-    return Violation(Reason.BODY_MALFORMED, f"This upload cannot be read: {rule}.")

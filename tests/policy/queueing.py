@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from policy.fairness import Costs, FairQueue
+from policy.costs import Costs
+from policy.fairness import FairQueue
 from policy.principal import TenantId
 
 A, B, C = TenantId("a"), TenantId("b"), TenantId("c")
