@@ -23,7 +23,7 @@ from proxy.auth.cloudflare_access import CloudflareAccess
 from proxy.auth.csrf_cors import CsrfCors
 from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.auth.session_secret import SessionStateError
-from proxy.auth.sessions import open_sessions
+from proxy.auth.sessions import Sessions, open_sessions
 from proxy.config import Config, ConfigError, Mistake
 from proxy.config.limits import LimitSettings
 from proxy.config.presets import load_presets
@@ -94,19 +94,7 @@ def compile_config(
     policies = _compile(config, mistakes)
     tokens, access = _verifiers(config, previous, mistakes)
     try:
-        state_dir = config.resolve(config.server.state_dir)
-        secret_file = config.sessions.secret_file
-        resolved = config.sessions.model_copy(
-            update={"secret_file": config.resolve(secret_file) if secret_file is not None else None}
-        )
-        sessions = open_sessions(
-            resolved,
-            config.server.public_url,
-            state_dir,
-            public_path=config.server.public_path,
-            state=state,
-            previous=previous.authenticator.sessions if previous is not None else None,
-        )
+        sessions = _open_sessions(config, previous, state)
     except SessionStateError as error:
         raise ConfigError(config.file, [*mistakes, Mistake("sessions", None, str(error))]) from None
     if mistakes:
@@ -126,6 +114,22 @@ def compile_config(
         ),
         upload_limits=BodyLimits(server.max_upload_bytes, server.body_timeout, server.min_body_bytes_per_second),
         upload_types=frozenset(config.upstream.upload_types),
+    )
+
+
+def _open_sessions(config: Config, previous: CompiledConfig | None, state: StateDatabase | None) -> Sessions:
+    """Raises SessionStateError."""
+    secret_file = config.sessions.secret_file
+    resolved = config.sessions.model_copy(
+        update={"secret_file": config.resolve(secret_file) if secret_file is not None else None}
+    )
+    return open_sessions(
+        resolved,
+        config.server.public_url,
+        config.resolve(config.server.state_dir),
+        public_path=config.server.public_path,
+        state=state,
+        previous=previous.authenticator.sessions if previous is not None else None,
     )
 
 

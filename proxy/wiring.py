@@ -46,14 +46,7 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
     registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
     watcher = QueueWatcher(upstream, registry, on_started=events.started, on_ended=events.ended)
     reports = SocketReports(registry, events, watcher.request_sync)
-
-    def grace_s() -> float:
-        return in_force().config.server.reconnect_grace
-
-    streams = EventSessions(upstream, reconnect_grace_s=grace_s, reports=reports)
-    client_sockets = ClientSockets(
-        upstream, streams, sockets, reconnect_grace_s=grace_s, slot=limits.slots.claim_socket, jobs=registry
-    )
+    streams = EventSessions(upstream, reconnect_grace_s=lambda: _grace_s(in_force), reports=reports)
     throttle, under_way = LoginThrottle(limits), UnderWay(limits.allotment)
     dependencies = Dependencies(
         compiled=compiled,
@@ -73,7 +66,7 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
         pictures=PreviewQueue(under_way.has_neighbours),
         sockets=sockets,
         streams=streams,
-        client_sockets=client_sockets,
+        client_sockets=_client_sockets(upstream, streams, sockets, limits, registry, in_force),
         recorder=recorder,
     )
     return dependencies
@@ -82,6 +75,28 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
 def _upstream(compiled: CompiledConfig) -> Upstream:
     settings = compiled.config.upstream
     return Upstream(settings.url, settings.connect_timeout)
+
+
+def _grace_s(in_force: InForce) -> float:
+    return in_force().config.server.reconnect_grace
+
+
+def _client_sockets(
+    upstream: Upstream,
+    streams: EventSessions,
+    sockets: ConnectionRegistry,
+    limits: Limits,
+    registry: JobRegistry,
+    in_force: InForce,
+) -> ClientSockets:
+    return ClientSockets(
+        upstream,
+        streams,
+        sockets,
+        reconnect_grace_s=lambda: _grace_s(in_force),
+        slot=limits.slots.claim_socket,
+        jobs=registry,
+    )
 
 
 def _admission(

@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Plumbing that would make a decision depend on more than its arguments.
 IMPURE = {"aiohttp", "asyncio", "io", "os", "pathlib", "random", "secrets", "shutil", "socket", "subprocess", "time"}
 MAX_LINES = 400
+MAX_FUNCTION_LINES = 40
+MAX_METHODS = 15
+"""Of one class, private ones too: beyond it a class answers more than one question. Those that Python itself calls do not count."""
 
 
 def sources(*folders: str) -> Iterator[Path]:
@@ -169,6 +172,34 @@ def test_nothing_imports_the_composition_root() -> None:
 )
 def test_file_is_short(file: Path) -> None:
     assert len(file.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+# One state of one connection, which asyncio and httptools call from two sides.
+LARGE_CLASSES = {("proxy/upstream/connection.py", "Connection")}
+SHIPPED = list(sources("policy", "proxy", "standin", "tools"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.relative_to(ROOT)))
+def test_functions_can_be_read_at_once(file: Path) -> None:
+    long = {
+        node.name
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or node.lineno) - node.lineno + 1 > MAX_FUNCTION_LINES
+    }
+    assert not long
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_class_answers_one_question(file: Path) -> None:
+    classes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)]
+    large = {(file.relative_to(ROOT).as_posix(), node.name) for node in classes if len(methods_of(node)) > MAX_METHODS}
+    assert large <= LARGE_CLASSES
+
+
+def methods_of(node: ast.ClassDef) -> list[str]:
+    defined = [part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [method.name for method in defined if not re.fullmatch("__.*__", method.name)]
 
 
 @pytest.mark.parametrize(
