@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from policy.catalogue import AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT, Catalogue, NodeClass, expand_inputs
+from policy.catalogue import AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT, NodeClass, expand_inputs
 from policy.compiled_policy import Policy
 from policy.constraints import Constraint
 
 _SECTIONS = ("required", "optional")
 _NUMERIC = frozenset({"INT", "FLOAT"})
-
-
-def narrow_object_info(catalogue: Catalogue, policy: Policy) -> dict[str, Any]:
-    """The answer to `GET /object_info`: permitted classes only, with what the policy lets their inputs be."""
-    return {name: narrow_class(found, policy) for name, found in catalogue.classes.items() if policy.permits(name)}
 
 
 def narrow_class(node_class: NodeClass, policy: Policy) -> Mapping[str, Any]:

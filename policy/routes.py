@@ -5,7 +5,7 @@ A row must say everything: that a call passes unchanged is written, and why a ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Final
@@ -298,17 +298,3 @@ def _bind(
         elif part != segments[index]:
             return None
     return parameters if len(pattern) == len(segments) else None
-
-
-def examples(route: Route) -> Iterator[str]:
-    """Request targets that match the row, one per prefix: what tests and the lint of the table are generated from."""
-    for prefix in route.prefix.value:
-        parts = []
-        for part in route.template:
-            if part.endswith("...}"):
-                parts.append("some/file.js")
-            elif part.startswith("{"):
-                parts.append("example")
-            else:
-                parts.append(part)
-        yield f"{prefix}/{'/'.join(parts)}"

@@ -53,7 +53,6 @@ class OwnFiles:
 
     input: Sequence[str] = ()
     output: Sequence[str] = ()
-    is_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

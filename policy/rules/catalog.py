@@ -47,17 +47,6 @@ _EXTENSIONS = {
 _LATENTS = re.compile(r"(?i).*\.latent")
 
 
-def object_info(value: Any, request: RuleInput) -> Any:
-    """GET /object_info and /object_info/{node_class}: the permitted classes; of a class with file inputs a copy with the tenant's lists."""
-    context = request.context
-    described: dict[str, Any] = {}
-    for name in value if isinstance(value, dict) else ():
-        node_class = context.catalogue.get(name)
-        if node_class is not None and context.policy.permits(name):
-            described[name] = describe_class(node_class, context)
-    return described
-
-
 def describe_class(node_class: NodeClass, context: RuleContext) -> Mapping[str, Any]:
     """One class as the tenant sees it. What the catalogue holds is never changed: it is shared by all."""
     entry = node_class.document
@@ -149,11 +138,6 @@ def files_of(request: RuleInput) -> UpstreamCall:
     """ComfyUI is asked too: it knows which directories there are, and its answer tells how this version writes names."""
     kind = request.call.parameters["directory_type"]
     return UpstreamCall("GET", (Opaque("internal"), Opaque("files"), Opaque(kind)))
-
-
-def as_it_came(request: RuleInput) -> UpstreamCall:
-    """The path as it was matched, without a query: for answers that a reply rule cuts."""
-    return UpstreamCall(request.call.method, tuple(map(Opaque, request.call.segments)))
 
 
 def system_stats(value: Any, request: RuleInput) -> Any:

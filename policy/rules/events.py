@@ -141,11 +141,6 @@ def status_frame(jobs: OwnJobs, sid: str | None = None) -> str:
     return _write("status", status(jobs, sid))
 
 
-def is_preview(frame: bytes) -> bool:
-    """Whether a binary frame may be left out for a client that does not keep up."""
-    return frame[:4] in (PREVIEW, PREVIEW_WITH_METADATA)
-
-
 def to_upstream(frame: str) -> str | None:
     """The one message that ComfyUI takes from a client (feature_flags, its first), rebuilt from known flags. None for anything else.
 

@@ -25,11 +25,6 @@ def users(request: RuleInput) -> ClientReply:
     return ClientReply(body={"storage": "server", "migrated": True})
 
 
-def refuse_users(request: RuleInput) -> ClientReply:
-    """POST /users."""
-    raise Violation(Reason.ROUTE_REFUSED, "Users are made by the operator of this server.")
-
-
 def _path_of(request: RuleInput, parameter: str) -> UpstreamPath:
     names = request.context.names
     path = request.call.parameters[parameter]

@@ -22,7 +22,6 @@ _REQUESTED_METHOD: Final = istr("Access-Control-Request-Method")
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _PORT: Final = re.compile(r":[0-9]*$")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-_FOREIGN_SITES: Final = frozenset({"cross-site", "same-site"})
 _PREFLIGHT_LIFETIME_S: Final = 600
 _ALLOWED_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _ALLOWED_HEADERS: Final = (

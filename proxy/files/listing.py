@@ -33,9 +33,7 @@ class FileListing:
             return await asyncio.to_thread(self._list, tenant)
 
     def _list(self, tenant: TenantId) -> OwnFiles:
-        return OwnFiles(
-            input=self._names(Folder.INPUT, tenant), output=self._names(Folder.OUTPUT, tenant), is_known=True
-        )
+        return OwnFiles(input=self._names(Folder.INPUT, tenant), output=self._names(Folder.OUTPUT, tenant))
 
     def _names(self, folder: Folder, tenant: TenantId) -> tuple[str, ...]:
         assert self._directory is not None, "asked only where the folder is known"

@@ -50,11 +50,6 @@ class ClientAddresses:
         return address is not None and any(address in network for network in self._trusted)
 
 
-def client_address(peer: str | None, headers: Headers, trusted_proxies: Sequence[IPv4Network | IPv6Network]) -> str:
-    """As `ClientAddresses.of`, for one request."""
-    return ClientAddresses(trusted_proxies).of(peer, headers)
-
-
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     """An address without its zone; an IPv4 address in IPv6 clothes is the IPv4 address (RFC 4291, 2.5.5.2)."""
     try:

@@ -42,7 +42,6 @@ _CSP: Final = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
-DOCUMENT_HEADERS: Final = (*_HEADERS, ("Content-Security-Policy", _CSP))
 
 
 def document(

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from policy.principal import Principal, Role, Scope, TenantId
-from policy.routes import AdminOnly, Body, Budget, Deny, PassThrough, Prefix, Route, RouteTable, examples
+from policy.routes import AdminOnly, Body, Budget, Deny, PassThrough, Prefix, Route, RouteTable
 from policy.table import ROUTES, TABLE
 from policy.violation import Reason, Violation
+from tests.policy.targets import examples
 from tests.policy.tenants import caller_of, request_of
 
 LISTS = sorted((Path(__file__).parent.parent / "data").glob("routes-*.txt"))

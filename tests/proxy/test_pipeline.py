@@ -11,11 +11,12 @@ import orjson
 import pytest
 from aiohttp import web
 
-from policy.routes import Deny, Route, RouteTable, examples
+from policy.routes import Deny, Route, RouteTable
 from policy.table import ROUTES
 from proxy.upstream.client import UpstreamStream
 from standin import StandIn
 from tests.harness import Running, running_gate
+from tests.policy.targets import examples
 from tests.proxy.upstreams import GUARD_S, comfy_like
 
 UNLISTED = (

@@ -13,7 +13,6 @@ from policy.rules.events import (
     MAX_CLIENT_MESSAGE_LENGTH,
     MAX_METADATA_BYTES,
     EventRules,
-    is_preview,
     status_frame,
     to_upstream,
 )
@@ -212,12 +211,6 @@ def test_a_preview_with_metadata_names_its_job() -> None:
 )
 def test_frames_of_other_kinds_are_dropped(frame: bytes) -> None:
     assert rules(is_running=True).binary(frame, JOBS) is None
-
-
-def test_previews_may_be_left_out() -> None:
-    assert is_preview(binary(1, b"x"))
-    assert is_preview(binary(4, b"x"))
-    assert not is_preview(binary(3, b"x"))
 
 
 def test_an_event_says_once_what_it_is_of() -> None:

@@ -24,7 +24,6 @@ def ask(query: dict[str, str] | None = None, **parameters: str) -> RuleInput:
 
 def test_there_is_one_user() -> None:
     assert rules.users(ask()) == ClientReply(body={"storage": "server", "migrated": True})
-    assert is_refused(rules.refuse_users, ask(), reason=Reason.ROUTE_REFUSED)
 
 
 @pytest.mark.parametrize(

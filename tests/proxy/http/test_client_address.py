@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 from multidict import CIMultiDict
 
-from proxy.http.client_address import ClientAddresses, block_of, client_address, parse_address
+from proxy.http.client_address import ClientAddresses, block_of, parse_address
 
 TRUSTED = (ip_network("127.0.0.0/8"), ip_network("::1/128"), ip_network("10.1.0.0/16"))
 Fields = list[tuple[str, str]]
@@ -36,7 +36,7 @@ Fields = list[tuple[str, str]]
     ],
 )
 def test_only_cloudflares_one_value_from_a_trusted_peer_counts(peer: str | None, fields: Fields, expected: str) -> None:
-    assert client_address(peer, CIMultiDict(fields), TRUSTED) == expected
+    assert ClientAddresses(TRUSTED).of(peer, CIMultiDict(fields)) == expected
 
 
 def test_peers_are_remembered_in_a_bounded_table() -> None:
