@@ -9,7 +9,7 @@ from typing import Any
 
 from policy.judge import JudgedPrompt
 from policy.violation import Violation
-from policy.workflow import is_ui_format
+from policy.workflow import is_ui_format, nodes_of
 
 _ORDINARY = re.compile(r"[^\x00-\x1f\x7f\"\\]*")
 
@@ -39,13 +39,7 @@ def learn(documents: Iterable[Any], permits: Callable[[str], bool] = lambda name
 def _read_nodes(document: Any, number: int) -> dict[str, dict[str, Any]]:
     if isinstance(document, dict) and is_ui_format(document.get("prompt", document)):
         raise ValueError(f"workflow {number} is in the web UI's save format: export it in the API format")
-    nodes = document
-    if (
-        isinstance(document, dict)
-        and isinstance(document.get("prompt"), dict)
-        and "class_type" not in document["prompt"]
-    ):
-        nodes = document["prompt"]
+    nodes = nodes_of(document)
     if not isinstance(nodes, dict) or not nodes or not all(_has_class(node) for node in nodes.values()):
         raise ValueError(f"workflow {number} is not a workflow in the API format")
     return nodes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policy.settings import PinnedFile
-from policy.workflow import Fault, Findings, NodeReason, is_ui_format, shorten
+from policy.workflow import Fault, Findings, NodeReason, is_ui_format, nodes_of, shorten
 
 _ABSENT = object()
 
@@ -29,12 +29,7 @@ def read_pinned(pin: PinnedFile, documents: Mapping[str, Any]) -> PinnedWorkflow
     document = documents[pin.file]
     if is_ui_format(document):
         raise ValueError(f"workflows: {pin.file} is in the web UI's save format: export it in the API format")
-    if (
-        isinstance(document, dict)
-        and isinstance(document.get("prompt"), dict)
-        and "class_type" not in document["prompt"]
-    ):
-        document = document["prompt"]
+    document = nodes_of(document)
     if not isinstance(document, dict) or not document or not all(_is_node(node) for node in document.values()):
         raise ValueError(f"workflows: {pin.file} is not a workflow in the API format")
     free = frozenset(_split(name) for name in pin.free)

@@ -225,6 +225,12 @@ def rebuild_node(node: dict[str, Any], class_type: str, inputs: dict[str, Any]) 
     return rebuilt | {"_meta": meta} if is_titled else rebuilt
 
 
+def nodes_of(document: Any) -> Any:
+    """The nodes of a workflow in the API format, which stands alone in a file, or under `prompt` as it is submitted; of anything else itself."""
+    prompt = document.get("prompt") if isinstance(document, dict) else None
+    return prompt if isinstance(prompt, dict) and "class_type" not in prompt else document
+
+
 def is_ui_format(value: Any) -> bool:
     """The web UI's save format: lists of nodes and links, instead of nodes by id."""
     return type(value) is dict and type(value.get("nodes")) is list

@@ -31,7 +31,7 @@ _PLAIN = re.compile(
     r'\{"type": "(progress_state|progress|executing|execution_start|execution_success|execution_interrupted)", '
     r'"data": \{[^{}]*?"prompt_id": "([^"\\]*)"'
 )
-_ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
+ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 # What clients may tell ComfyUI of themselves; anything else in `data` is not sent.
 _CLIENT_FLAGS = ("supports_preview_metadata", "supports_manager_v4_ui", "supports_progress_text_metadata")
 
@@ -102,7 +102,7 @@ class EventRules:
         return _name_data(kind, data, self.names) if self.is_running else None
 
     def _follow(self, kind: str, is_idle: bool) -> None:
-        if kind in _ENDS or (kind == "executing" and is_idle):
+        if kind in ENDS or (kind == "executing" and is_idle):
             self.is_running = False
         elif kind in ("execution_start", "executing"):
             self.is_running = True

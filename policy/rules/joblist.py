@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,6 +12,7 @@ import orjson
 from policy.call import ClientReply, Effect, JobUpdate, Opaque, RuleGenerator, UpstreamCall, Work
 from policy.documents import Document, Kind, keep
 from policy.namespace import Namespace
+from policy.prompt_ids import is_prompt_id
 from policy.rule_context import OwnJobs, RuleContext, RuleInput
 from policy.rules.jobs import (
     MAX_ENTRIES,
@@ -284,8 +284,8 @@ def cancel_many(request: RuleInput) -> RuleGenerator:
     invalid: list[str] = []
     own: list[str] = []
     if isinstance(job_ids, list):
-        invalid = [item if isinstance(item, str) else repr(item) for item in job_ids if not _is_uuid(item)]
-        own = [item for item in job_ids if _is_uuid(item) and request.context.jobs.owns(item)]
+        invalid = [item if isinstance(item, str) else repr(item) for item in job_ids if not is_prompt_id(item)]
+        own = [item for item in job_ids if is_prompt_id(item) and request.context.jobs.owns(item)]
     reply = yield json_call("POST", ("api", "jobs", "cancel"), {"job_ids": [] if invalid else own})
     if reply.status != 200:
         return passed(reply)
@@ -294,11 +294,3 @@ def cancel_many(request: RuleInput) -> RuleGenerator:
     if invalid:
         return ClientReply(400, {"error": "job_ids contains invalid id(s)", "invalid_ids": invalid})
     return (yield from _cancelled(reply.value, own, request))
-
-
-def _is_uuid(value: Any) -> bool:
-    """In the one spelling that ComfyUI takes (comfy_execution/jobs.py, validate_job_id)."""
-    try:
-        return isinstance(value, str) and str(uuid.UUID(value)) == value
-    except ValueError:
-        return False

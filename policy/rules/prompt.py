@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from policy.catalogue import NodeClass
 from policy.document import parse_json
 from policy.file_uses import file_inputs
 from policy.judge import ADMIN_POLICY, JudgedPrompt, judge, judge_document
+from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules.jobs import json_call, keep_submitted
 from policy.rules.results import UNNAMED_CLIENT, scrub
@@ -114,14 +114,9 @@ def _read_place(document: Any) -> dict[str, Any]:
 
 
 def _check_prompt_id(prompt_id: str | None) -> str | None:
-    """A client's own id, in the one spelling that ComfyUI takes and compares (comfy_execution/jobs.py, validate_job_id)."""
-    if prompt_id is None:
-        return None
-    try:
-        if str(uuid.UUID(prompt_id)) == prompt_id:
-            return prompt_id
-    except ValueError:
-        pass
+    """A client's own id. Raises Violation for one that ComfyUI would not take."""
+    if prompt_id is None or is_prompt_id(prompt_id):
+        return prompt_id
     raise Violation(
         Reason.WORKFLOW_MALFORMED,
         "prompt_id must be a UUID in lower case with hyphens; leave it out to get one.",

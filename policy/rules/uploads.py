@@ -35,7 +35,7 @@ FILE_FIELD: Final = "image"
 """ComfyUI's name for the file, whatever it holds."""
 
 MAX_FIELD_BYTES: Final = 8 * 1024
-MAX_PARTS: Final = 32
+MAX_PARTS: Final = 16
 
 FIELDS: Final = ("type", "subfolder", "overwrite", "original_ref")
 """What ComfyUI reads besides the file. Some clients send these as files too, and ComfyUI's word for a type must be a text."""

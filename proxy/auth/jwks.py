@@ -18,6 +18,7 @@ import aiohttp
 
 from proxy.auth.jwks_download import download
 from proxy.auth.key_set import KeySet, VerificationKey, read_key_set
+from proxy.config.identity import is_safe_url
 from proxy.tasks import Tasks
 
 _log = logging.getLogger("comfygate")
@@ -46,12 +47,11 @@ class Jwks:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        parts = urlsplit(url)
-        is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
-        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_local)):
+        if not is_safe_url(url):
             raise ValueError("the URL of the keys must be https (http only for this machine)")
         self.url = url
         # Some issuers want an API key in the query: the log gets no query and no user.
+        parts = urlsplit(url)
         self._shown_url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._timeout_s = timeout_s
         self._renew_after_s = max(1.0, _RENEW_AFTER * lifetime_s)

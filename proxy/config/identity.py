@@ -22,6 +22,13 @@ _KEY_ID = re.compile(r"[0-9a-f]{8,32}")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+def is_safe_url(url: str) -> bool:
+    """Whether what is fetched there cannot be changed on its way: https, or this machine."""
+    parts = urlsplit(url)
+    is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and is_local))
+
+
 class TenantSettings(Settings):
     policy: str = "default"
     limits: str = "default"
@@ -100,9 +107,7 @@ class JwtSettings(Settings):
     @field_validator("jwks_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "https://x")
-        is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
-        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and is_local)):
+        if url is not None and not is_safe_url(url):
             raise ValueError("jwks_url must be https (http only for this machine)")
         return url
 

@@ -17,7 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from policy import pictures
 from policy.principal import Principal
-from policy.rules.uploads import UploadKind
+from policy.rules.uploads import MAX_FIELD_BYTES, UploadKind
 from policy.violation import Violation
 from proxy.http.errors import BodyTimeout, ClientGone, CredentialEnded, LimitExceeded
 from proxy.http.multipart_lines import LineTidier
@@ -27,9 +27,7 @@ from proxy.http.request_body import BodyStream
 if TYPE_CHECKING:
     from policy.rules.uploads import UploadPlan, UploadSession
 
-MAX_PARTS: Final = 16
 MAX_PART_HEADERS: Final = 32
-MAX_FIELD_BYTES: Final = 64 * 1024
 HEAD_BYTES: Final = pictures.HEAD_BYTES
 """What the judge of a file's type gets to see of it."""
 _SPEND_BYTES: Final = 1024 * 1024
@@ -69,7 +67,6 @@ class UploadStream:
         self._boundary = f"comfygate-{secrets.token_hex(16)}"
         self._out: list[bytes] = []
         self._part = Part()
-        self._parts = 0
         self._is_ended = False
         self._unspent = 0
         self.error: Exception | None = None
@@ -144,9 +141,6 @@ class UploadStream:
         }
 
     def _on_part_begin(self) -> None:
-        self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise malformed(f"at most {MAX_PARTS} parts are accepted")
         self._part = Part()
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:

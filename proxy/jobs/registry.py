@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from policy.namespace import Namespace, owner_of
 from policy.principal import TenantId, parse_tenant
+from policy.prompt_ids import is_prompt_id
 from policy.rules.results import UNNAMED_CLIENT
 from proxy.jobs.job import Job, JobState, Outcome, read_history
 from proxy.jobs.known_jobs import KnownJobs
 from proxy.jobs.temp_files import Made, WrittenAt, unseen
 
-__all__ = ["Job", "JobRegistry", "JobState", "Outcome", "is_uuid", "read_history"]
+__all__ = ["Job", "JobRegistry", "JobState", "Outcome", "read_history"]
 
 
 MAX_ENDED_JOBS: Final = 10_000
@@ -38,7 +39,10 @@ class JobRegistry(KnownJobs):
         SECURITY: that another tenant's job is gone gives its id to nobody else: what still asks for it asks for its own (tests/proxy/jobs/test_registry.py).
         """
         is_free = (
-            wish is not None and is_uuid(wish) and not self.knows(wish) and self._retired.get(wish, tenant) == tenant
+            wish is not None
+            and is_prompt_id(wish)
+            and not self.knows(wish)
+            and self._retired.get(wish, tenant) == tenant
         )
         prompt_id = wish if wish and is_free else str(uuid.uuid4())
         job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock(), client_id=client_id)
@@ -173,11 +177,3 @@ def _tenant_of(client_id: object) -> TenantId | None:
         return parse_tenant(owner_of(client_id) or "")
     except ValueError:
         return None
-
-
-def is_uuid(text: str) -> bool:
-    """The spelling ComfyUI takes: lower case, with hyphens (0.33, server.py)."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False

@@ -13,7 +13,7 @@ import aiohttp
 
 from policy.namespace import Namespace
 from policy.rule_context import OwnJobs
-from policy.rules.events import Event, EventRules, status_frame, to_upstream
+from policy.rules.events import ENDS, Event, EventRules, status_frame, to_upstream
 from policy.rules.results import temp_files
 from proxy.jobs.events import SocketReports
 from proxy.jobs.history import cached_nodes
@@ -28,7 +28,6 @@ MAX_KEPT_BYTES: Final = 4 * 1024**2
 MAX_HEARD: Final = 64
 """Ids of jobs that a stream has heard of."""
 _PROGRESS: Final = frozenset({"progress", "progress_state"})
-_ENDS: Final = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
 class ReplayBuffer:
@@ -49,7 +48,7 @@ class ReplayBuffer:
             self._bytes -= len(self._events.pop()[1])  # each tells the whole state: the newest is enough
         self._events.append((kind, text))
         self._bytes += len(text)
-        self._is_over = self._is_over or kind in _ENDS
+        self._is_over = self._is_over or kind in ENDS
         while len(self._events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
             self._bytes -= len(self._events.popleft()[1])
 
@@ -227,7 +226,7 @@ class EventSession:
             self._reports.started(event.prompt_id)
         elif event.kind == "execution_cached":
             self._cached = (event.prompt_id, cached_nodes(event.data))
-        elif event.kind in _ENDS:
+        elif event.kind in ENDS:
             self._reports.ended(event.prompt_id)
             if self._send_queue is not None:
                 self._ends_told.append(event.prompt_id)
