@@ -55,6 +55,14 @@ class StreamedBody:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadJudged:
+    """The client's body goes on as it comes, once its first `head_bytes` (or all of a shorter one) were judged. judge: raises Violation."""
+
+    judge: Callable[[bytes], None]
+    head_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class UploadBody:
     """The client's multipart body goes on rewritten as it streams (proxy/http/multipart_upload.py)."""
 
@@ -68,7 +76,7 @@ class UpstreamCall:
     method: str
     segments: tuple[UpstreamText, ...]
     query: tuple[tuple[str, UpstreamText], ...] = ()
-    body: bytes | StreamedBody | UploadBody | None = None
+    body: bytes | StreamedBody | HeadJudged | UploadBody | None = None
     content_type: str | None = None
 
     @property

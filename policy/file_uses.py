@@ -24,6 +24,7 @@ class FileUse(Enum):
     PREFIX = "writes files that begin with this"
     PREFIX_NAME = "writes files that begin with this, in a folder of another input"
     FOLDER_TO_WRITE = "writes files into this folder"
+    ID = "reads bytes that were put under this id"
 
 
 _KNOWN: Final[Mapping[tuple[str, str], FileUse]] = {

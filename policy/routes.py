@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Final
 
-from policy.call import ClientCall, ClientReply, Opaque, RuleGenerator, StreamedBody, UpstreamCall, UpstreamPath
+from policy.call import (
+    ClientCall,
+    ClientReply,
+    Opaque,
+    RuleGenerator,
+    StreamedBody,
+    UpstreamCall,
+    UpstreamPath,
+    UpstreamReply,
+)
 from policy.namespace import Folder
 from policy.principal import Principal, Scope
 from policy.rule_context import RuleInput
@@ -30,6 +39,8 @@ class Body(Enum):
     """JSON, or anything else, which means nothing: so ComfyUI reads an interrupt."""
     RAW = "raw"
     """Bounded bytes, for the rule that judges their very spelling."""
+    FORM = "form"
+    """Bounded bytes of a small form."""
     STREAM = "stream"
 
 
@@ -103,8 +114,17 @@ class MultiCall:
 
 
 @dataclass(frozen=True, slots=True)
+class CleanReply:
+    """An answer of whatever status that is read whole when it is text. is_read: by its content type; others are streamed as they come."""
+
+    is_read: Callable[[str], bool]
+    clean: Callable[[UpstreamReply, RuleInput], ClientReply]
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rewrite:
-    """A rule that makes one call of the client's. reply: None streams ComfyUI's answer as it is.
+    """A rule that makes one call of the client's. reply: None streams ComfyUI's answer as it is, but for what `clean` reads.
 
     on_disk: which file the answer is, for a gate that sees ComfyUI's folders; None when only ComfyUI can make it. source: which
     picture it is made of, whose size is looked at first.
@@ -114,6 +134,7 @@ class Rewrite:
     reply: ReplyRule | None
     on_disk: Callable[[RuleInput], tuple[Folder, UpstreamPath] | None] | None = None
     source: Callable[[RuleInput], tuple[Folder, UpstreamPath] | None] | None = None
+    clean: CleanReply | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +204,15 @@ class Route:
     """ComfyUI makes a picture for the call, on its event loop: one at a time."""
     is_large: bool = False
     """The answer is made of workflows, which may be megabytes each: few at a time per tenant."""
+    is_heavy: bool = False
+    """Another program makes the answer while it is sent: few at a time per tenant, until each has gone out."""
+    max_stream_bytes: int | None = None
+    """Of a body that streams, where the row takes less than the configuration permits."""
+    origin: str = "ComfyUI"
+    """Whose route it is: ComfyUI's own, or the pack's or the line of the configuration that the row comes from."""
+    kind: str = ""
+    note: str = ""
+    """Of a row that comes from data: what kind it is, and what for."""
 
     @property
     def name(self) -> str:
@@ -196,6 +226,11 @@ class Route:
     @property
     def template(self) -> tuple[str, ...]:
         return tuple(self.path.strip("/").split("/")) if self.path != "/" else ()
+
+    @property
+    def patterns(self) -> tuple[tuple[str, ...], ...]:
+        """The segments under each prefix."""
+        return tuple(_prefix_segments(prefix) + self.template for prefix in self.prefix.value)
 
     def budget_for(self, call: ClientCall) -> Budget:
         """What this call draws on."""
@@ -227,22 +262,21 @@ class RouteTable:
     def __init__(self, routes: tuple[Route, ...]) -> None:
         self.routes = routes
         self._literal: dict[tuple[str, tuple[str, ...]], Match] = {}
-        self._patterns: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...], Route]]] = {}
+        self._patterns: dict[tuple[str, tuple[str, ...]], list[tuple[tuple[str, ...], tuple[str, ...], Route]]] = {}
         for route in routes:
             home = _prefix_segments(route.prefix.value[0])
-            for prefix in route.prefix.value:
-                pattern = _prefix_segments(prefix) + route.template
+            for pattern in route.patterns:
                 if not any(part.startswith("{") for part in pattern):
                     self._literal[route.method, pattern] = Match(route, home + route.template, {})
                 else:
-                    self._patterns.setdefault((route.method, pattern[0]), []).append((pattern, home, route))
+                    self._patterns.setdefault((route.method, _key(pattern)), []).append((pattern, home, route))
 
     def match(self, method: str, segments: tuple[str, ...]) -> Match | None:
         method = "GET" if method == "HEAD" else method
         found = self._literal.get((method, segments))
         if found is not None or not segments:
             return found
-        for pattern, home, route in self._patterns.get((method, segments[0]), ()):
+        for pattern, home, route in self._patterns.get((method, _key(segments)), ()):
             parameters = _bind(pattern, segments, route.may_contain_slash)
             if parameters is not None:
                 skip = len(pattern) - len(route.template)
@@ -271,6 +305,11 @@ def forward_call(call: ClientCall, *, has_body: bool) -> UpstreamCall:
         tuple((name, Opaque(value)) for name, value in call.query),
         StreamedBody() if has_body else None,
     )
+
+
+def _key(segments: tuple[str, ...]) -> tuple[str, ...]:
+    """What patterns are found by: the first segment, and behind /api the second. No pattern has a parameter there."""
+    return segments[:2] if segments[0] == "api" else segments[:1]
 
 
 def _prefix_segments(prefix: str) -> tuple[str, ...]:

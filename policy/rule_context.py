@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +42,10 @@ class OwnJobs(Protocol):
         """How long the job might run, when the gate stopped it for running longer; None for any other."""
         ...
 
+    def running_nodes(self) -> Collection[str]:
+        """The nodes at which the tenant's own running jobs are, as far as ComfyUI's events tell."""
+        ...
+
     def has_temp_file(self, name: str) -> bool:
         """Whether one of the tenant's jobs made this file in ComfyUI's temp folder (`subfolder/name` or `name`)."""
         ...
@@ -60,7 +64,7 @@ class RuleContext:
     """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/".
 
     upload_types: kinds of files that may be uploaded, as the configuration names them. now: the local time, for dates in names. has_account_menu: the web UI
-    gets the gate's own extension.
+    gets the gate's own extension. id_inputs: by class, those that name bytes which were put under an id.
     """
 
     principal: Principal
@@ -75,6 +79,7 @@ class RuleContext:
     max_picture_pixels: int = 100_000_000
     has_account_menu: bool = True
     documents: OwnDocuments = field(default_factory=NoDocuments)
+    id_inputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,15 @@ What names a file must be a literal: a linked value is not known before the job 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from policy.catalogue import InputSpec, NodeClass
 from policy.class_plan import takes_any_literal
 from policy.file_uses import FileInputs, FilePlan, FileUse, plan_files, use_of_text
 from policy.namespace import Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
+from policy.own_ids import id_to_upstream
 from policy.path_texts import check_text, rewrite_texts
 from policy.rule_context import RuleContext
 from policy.salt import SALT, is_core, salt_nodes
@@ -41,7 +43,8 @@ def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], context: RuleContext) 
             raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", class_type)
         found = plan.fixed or plan.inputs_for(given)
         inputs = given
-        if not found.is_plain or not given.keys() <= found.declared.keys():
+        if not found.is_plain or not given.keys() <= found.declared.keys() or class_type in context.id_inputs:
+            found = _with_ids(found, context.id_inputs.get(class_type, ()))
             inputs, errors = _rewrite_inputs(plan.node_class, given, found, texts, context)
             if errors:
                 node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": class_type}
@@ -56,12 +59,21 @@ def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], context: RuleContext) 
             rewritten[node_id] = {**node, "inputs": inputs}
             apart.append(node_id)
     if node_errors:
-        named = ", ".join(f"node {node_id}: {entry['errors'][0]['details']}" for node_id, entry in node_errors.items())
-        message = "The workflow names files in a way that is not accepted: see the nodes."
-        raise Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
+        raise _refusal_of(node_errors)
     if unsalted:
         salt_nodes(rewritten, unsalted, apart, lambda node_id: plans[node_id].node_class, tenant)
     return rewritten
+
+
+def _refusal_of(node_errors: Mapping[str, Any]) -> Violation:
+    named = ", ".join(f"node {node_id}: {entry['errors'][0]['details']}" for node_id, entry in node_errors.items())
+    message = "The workflow names files in a way that is not accepted: see the nodes."
+    return Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
+
+
+def _with_ids(found: FileInputs, names: Collection[str]) -> FileInputs:
+    """names: of the class's inputs of which the rows of custom nodes say so, declared or not."""
+    return replace(found, uses={**found.uses, **dict.fromkeys(names, FileUse.ID)}) if names else found
 
 
 def _rewrite_inputs(
@@ -74,7 +86,9 @@ def _rewrite_inputs(
     for name, value in given.items():
         judged = value
         try:
-            use = uses.get(name) if name in declared else _use_of_undeclared(node_class, name, value)
+            use = uses.get(name)
+            if use is None and name not in declared:
+                use = _use_of_undeclared(node_class, name, value)
             if use is not None:
                 text = _follow(value, use, texts)
                 judged = _rewrite(text, use, node_class.inputs.get(name), context)
@@ -175,6 +189,8 @@ def _rewrite_bundled(item: Any, context: RuleContext) -> Any:
 
 def _rewrite_text(value: str, use: FileUse, spec: InputSpec | None, context: RuleContext) -> str:
     names = context.names
+    if use is FileUse.ID:
+        return id_to_upstream(value, context)
     if use in (FileUse.PREFIX, FileUse.PREFIX_NAME):
         prefix = fill_dates(value, context.now)
         if not names.read(prefix):

@@ -14,9 +14,10 @@ from aiohttp import web
 from policy.compiled_policy import ADMIN_POLICY, Policy, compile_policy
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
+from policy.route_kinds import make_routes
 from policy.routes import RouteTable
 from policy.settings import PolicySettings
-from policy.table import TABLE
+from policy.table import ROUTES, TABLE
 from proxy.auth.api_keys import ApiKeyStore
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.cloudflare_access import CloudflareAccess
@@ -26,6 +27,7 @@ from proxy.auth.session_secret import SessionStateError
 from proxy.auth.sessions import Sessions, open_sessions
 from proxy.config import Config, ConfigError, Mistake
 from proxy.config.limits import LimitSettings
+from proxy.config.packs import load_packs
 from proxy.config.presets import load_presets
 from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
@@ -48,6 +50,7 @@ class CompiledConfig:
 
     config: Config
     table: RouteTable
+    id_inputs: Mapping[str, frozenset[str]]
     authenticator: Authenticator
     tokens: JwtIssuers | None
     access: CloudflareAccess | None
@@ -102,7 +105,8 @@ def compile_config(
     server = config.server
     return CompiledConfig(
         config=config,
-        table=TABLE,
+        table=build_table(config),
+        id_inputs=_id_inputs(config),
         authenticator=Authenticator(ApiKeyStore(config.keys), sessions, tokens, access),
         tokens=tokens,
         access=access,
@@ -130,6 +134,29 @@ def _open_sessions(config: Config, previous: CompiledConfig | None, state: State
         public_path=config.server.public_path,
         state=state,
         previous=previous.authenticator.sessions if previous is not None else None,
+    )
+
+
+def build_table(config: Config) -> RouteTable:
+    """ComfyUI's own routes, those of the packs that are named, and single ones."""
+    rows = list(ROUTES)
+    for name in config.upstream.packs:
+        rows += [route for row in load_packs()[name].routes for route in make_routes(row, f"pack {name}")]
+    for index, row in enumerate(config.routes):
+        rows += make_routes(row, f"routes[{index}]")
+    return RouteTable(tuple(rows)) if len(rows) > len(ROUTES) else TABLE
+
+
+def _id_inputs(config: Config) -> Mapping[str, frozenset[str]]:
+    """Inputs that name bytes under an id, by class.
+
+    SECURITY: of the packs that are not named too: their nodes may be permitted, and read what others put there by other ways
+    (tests/proxy/config/test_routes.py).
+    """
+    rows = [*config.routes, *(row for pack in load_packs().values() for row in pack.routes)]
+    names = [name.rpartition(".") for row in rows for name in row.inputs]
+    return MappingProxyType(
+        {class_name: frozenset(name for of, _, name in names if of == class_name) for class_name, _, _ in names}
     )
 
 

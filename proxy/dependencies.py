@@ -15,6 +15,7 @@ from proxy.jobs.kept_documents import KeptJobs
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import JobRegistry
 from proxy.limits.heavy_work import HeavyWork
+from proxy.limits.held_bytes import HeldBytes
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
@@ -30,6 +31,8 @@ from proxy.websocket.event_sessions import EventSessions
 
 LARGE_AT_ONCE = 2
 """Of one tenant: answers that are made of whole workflows."""
+HEAVY_AT_ONCE = 2
+"""Of one tenant: answers that another program makes while they are sent."""
 
 
 @dataclass(slots=True)
@@ -60,3 +63,5 @@ class Dependencies:
     upload_names: UploadNames = field(default_factory=UploadNames)
     exclusive_runs: KeyedSemaphore = field(default_factory=KeyedSemaphore)
     large_answers: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(LARGE_AT_ONCE))
+    heavy_answers: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(HEAVY_AT_ONCE))
+    held_bytes: HeldBytes = field(default_factory=HeldBytes)

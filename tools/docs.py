@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md, routes.md and metrics.md from what the gate itself uses: the models, config.toml's comments, the route table, the metrics.
+"""Writes docs/configuration.md, routes.md, packs.md and metrics.md from what the gate itself uses: models, comments, tables.
 
 `python -m tools.docs` writes them; with `--check` it changes nothing and fails when they are not up to date.
 """
@@ -27,6 +27,7 @@ from policy.routes import (
     TenantRule,
 )
 from policy.table import ASSETS, CATALOGUE, EXECUTION, FILES, FORBIDDEN, INSIDE, ROUTES, USERS, WEB
+from proxy.config.packs import load_packs
 from proxy.config.reader import ENVIRONMENT, Config
 from proxy.observability.metrics import Metrics
 from tools.settings import MUST, Comments, Setting, read_comments, sections_of
@@ -154,7 +155,8 @@ def routes_page() -> str:
         _MADE,
         "# What is allowed\n",
         "One row for each route of ComfyUI that the gate knows; a route without a row answers 404, to admins too. It stands in\n"
-        "`policy/table.py`, and this page is made from it.\n",
+        "`policy/table.py`, and this page is made from it. Routes of custom nodes: [custom-nodes.md](custom-nodes.md). `comfygate routes` lists\n"
+        "what a configuration opens.\n",
         "- **path**: ComfyUI serves most routes twice, with and without `/api`; the gate accepts the same spellings.\n"
         "- **tenants**: what a key, token or session with `role = \"user\"` gets. *One's own* is what belongs to the caller's tenant; what is\n"
         "  another tenant's answers exactly as what does not exist.\n"
@@ -205,6 +207,25 @@ def _say(function: Any) -> str:
     return _WORDS.get(_name_of(function)) or " ".join((inspect.getdoc(function) or "one's own only").split())
 
 
+def packs_page() -> str:
+    """docs/packs.md."""
+    parts = [
+        _MADE,
+        "# Packs of custom nodes\n",
+        "What `[upstream] packs = [...]` opens, pack by pack; [custom-nodes.md](custom-nodes.md) says what each kind means. What is *never* opened stays\n"
+        "closed, and what is for *admins* stays theirs, whether the pack is named or not.\n",
+    ]
+    for name, pack in load_packs().items():
+        rows = "".join(
+            f"| `{' '.join(row.methods)} {row.path}` | {row.kind} | {_cell(row.note)} |\n" for row in pack.routes
+        )
+        note = f" {pack.note}" if pack.note else ""
+        parts.append(
+            f'## `"{name}"`\n\n[{pack.title}]({pack.repository}).{note}\n\n| call | kind | what it is |\n|---|---|---|\n{rows}'
+        )
+    return "\n".join(parts)
+
+
 def metrics_page() -> str:
     """docs/metrics.md."""
     parts = [
@@ -227,6 +248,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     return {
         root / "docs" / "configuration.md": configuration_page(text),
         root / "docs" / "routes.md": routes_page(),
+        root / "docs" / "packs.md": packs_page(),
         root / "docs" / "metrics.md": metrics_page(),
     }
 

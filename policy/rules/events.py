@@ -40,7 +40,7 @@ _CLIENT_FLAGS = ("supports_preview_metadata", "supports_manager_v4_ui", "support
 class Event:
     """A frame that is the client's. text: as it is sent. The others are what ComfyUI said, from the one reading by which it was judged.
 
-    data: empty for kinds that carry no names.
+    data: empty for kinds that carry no names, but for the node of `executing`.
     """
 
     text: str
@@ -69,7 +69,7 @@ class EventRules:
                 return None
             self._follow(plain[1], is_idle='"node": null' in frame)
             if plain[1] != "execution_interrupted" or jobs.stopped_after_s(plain[2]) is None:
-                return Event(frame, plain[1], plain[2])
+                return Event(frame, plain[1], plain[2], _place_of(frame) if plain[1] == "executing" else {})
         message = _parse(frame)
         if message is None:
             return None
@@ -174,6 +174,11 @@ def _is_own_preview(frame: bytes, jobs: OwnJobs) -> bool:
         return False
     prompt_id = metadata.get("prompt_id") if isinstance(metadata, dict) else None
     return isinstance(prompt_id, str) and jobs.owns(prompt_id)
+
+
+def _place_of(frame: str) -> dict[str, Any]:
+    message = _parse(frame)
+    return {} if message is None else message["data"]
 
 
 def _parse(frame: str) -> dict[str, Any] | None:

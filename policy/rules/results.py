@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from policy.call import JobUpdate
 from policy.namespace import Folder, Namespace, is_path, is_unguessable
+from policy.own_ids import made_ids
 from policy.salt import SALT
 
 MAX_DEPTH: Final = 64
@@ -111,7 +112,7 @@ def _file_to_client(item: Mapping[str, Any], names: Namespace, depth: int) -> di
 
 
 def temp_files(output: Any) -> list[str]:
-    """The files in a node's output that lie in no tenant's folder, as the registry keeps them: `name` or `subfolder/name`.
+    """The files in a node's output that lie in no tenant's folder, as the registry keeps them: `name` or `subfolder/name`; and ids of bytes.
 
     SECURITY: nodes also show what the client gave them (a camera, boxes), so only the lists that hold saved files count, and of the
     texts only names that nobody can guess (test_results.py::test_shown_values_of_the_client_grant_nothing).
@@ -126,7 +127,8 @@ def temp_files(output: Any) -> list[str]:
     ]
     texts = [text.removeprefix("temp/") for text in _list(output.get("result")) if isinstance(text, str)]
     # A path, since the gate deletes these files when they are old: what leads out of the folder names nothing there.
-    return [name for name in found if is_path(name)] + [text for text in texts if is_unguessable(text)]
+    kept = [name for name in found if is_path(name)] + [text for text in texts if is_unguessable(text)]
+    return [*kept, *made_ids(items)]
 
 
 def update_of(prompt_id: str, outputs: Any, *, has_ended: bool) -> JobUpdate:

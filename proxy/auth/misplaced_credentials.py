@@ -36,6 +36,9 @@ def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int
 
     An empty body is null, as for ComfyUI's clients that send none. Raises Violation(body-malformed | credential-misplaced).
     """
+    if kind is Body.FORM:
+        check_names(credentials, (raw.decode("utf-8", "replace"),), "in a form")
+        return None, raw, ()
     try:
         check_parts(raw, max_parts)
     except Violation:

@@ -12,7 +12,10 @@ from typing import Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from policy.custom_routes import RouteSettings
+from policy.route_conflicts import find_conflicts
 from policy.settings import PolicySettings
+from policy.table import ROUTES
 from proxy.config.identity import (
     CloudflareAccessSettings,
     JwtSettings,
@@ -22,6 +25,7 @@ from proxy.config.identity import (
     TenantSettings,
 )
 from proxy.config.limits import LimitsSettings
+from proxy.config.packs import load_packs
 from proxy.config.server import LogSettings, OpsSettings, ServerSettings, UpstreamSettings
 from proxy.config.units import Settings
 
@@ -73,6 +77,7 @@ class Config(Settings):
     cloudflare_access: CloudflareAccessSettings | None = None
     policies: dict[str, PolicySettings] = Field(default_factory=lambda: {"default": PolicySettings()})
     limits: LimitsSettings = LimitsSettings()
+    routes: tuple[RouteSettings, ...] = ()
     file: Path = Field(default=Path("config.toml"), exclude=True)
 
     @model_validator(mode="before")
@@ -133,6 +138,8 @@ def check_config(
     except ValidationError as error:
         mistakes += [_mistake(lines, _path_in_file(part["loc"], document), _words(part)) for part in error.errors()]
     mistakes += [_mistake(lines, path, message) for path, message in _cross_references(document)]
+    if config is not None:
+        mistakes += [_mistake(lines, path, message) for path, message in _custom_routes(config)]
     if mistakes or config is None:
         raise ConfigError(file, mistakes)
     return config
@@ -167,6 +174,19 @@ def _cross_references(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
     found += _tenant_maps(document, tenants)
     found += _need_directory(document)
     return found
+
+
+def _custom_routes(config: Config) -> list[tuple[KeyPath, str]]:
+    """Packs that are not known, and rows that do not fit beside ComfyUI's own and the packs'."""
+    packs, chosen = load_packs(), config.upstream.packs
+    found: list[tuple[KeyPath, str]] = []
+    for index, name in enumerate(chosen):
+        if name not in packs:
+            found.append((("upstream", "packs"), f"there is no pack {name!r}: there are {', '.join(packs)}"))
+        elif name in chosen[:index]:
+            found.append((("upstream", "packs"), f"the pack {name} is named twice"))
+    conflicts = find_conflicts(config.routes, chosen, packs, ROUTES)
+    return found + [(("routes", index, "path"), words) for index, words in conflicts]
 
 
 def _need_directory(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:

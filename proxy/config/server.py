@@ -96,6 +96,7 @@ class UpstreamSettings(Settings):
     connect_timeout: Annotated[Duration, Field(gt=0)] = 5.0
     shared_inputs: tuple[str, ...] = ()
     upload_types: tuple[UploadType, ...] = ("image", "audio", "video", "mask")
+    packs: tuple[str, ...] = ()
 
     @field_validator("url")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from proxy.jobs.registry import Job, JobRegistry
+from proxy.jobs.registry import Job, JobRegistry, JobState
 from proxy.jobs.temp_files import Made
 
 Subscriber = Callable[[Job], None]
@@ -51,6 +51,12 @@ class SocketReports:
         """How it ended is asked by the queue watcher."""
         self._registry.mark_over(prompt_id)
         self._request_sync()
+
+    def is_at(self, prompt_id: str, nodes: frozenset[str]) -> None:
+        """The job runs these nodes now."""
+        job = self._registry.job(prompt_id)
+        if job is not None and not job.is_over and job.state is not JobState.ENDED:
+            self._registry.of(job.tenant).is_at(prompt_id, nodes)
 
     def made_temp_files(self, prompt_id: str, names: list[str], made: Made) -> None:
         self._registry.add_temp_files(prompt_id, names, made)

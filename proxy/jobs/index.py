@@ -52,6 +52,7 @@ class TenantJobs:
         self._pending, self._running, self._finished = Ordered(), Ordered(), Ordered()
         self._hidden = Ordered()
         self._where: dict[str, tuple[int, Ordered]] = {}
+        self._nodes: dict[str, frozenset[str]] = {}
 
     def owns(self, prompt_id: str) -> bool:
         return prompt_id in self._where
@@ -85,6 +86,14 @@ class TenantJobs:
     def stopped_after_s(self, prompt_id: str) -> int | None:
         return self._stopped_after_s(prompt_id) if self.owns(prompt_id) else None
 
+    def running_nodes(self) -> frozenset[str]:
+        return frozenset[str]().union(*(self._nodes.get(prompt_id, ()) for prompt_id in self._running.ids()))
+
+    def is_at(self, prompt_id: str, nodes: frozenset[str]) -> None:
+        """The job runs these nodes now; none when it has come to its end."""
+        if self.owns(prompt_id):
+            self._nodes[prompt_id] = nodes
+
     def has_temp_file(self, name: str) -> bool:
         return self._has_file(self._tenant, name)
 
@@ -92,6 +101,7 @@ class TenantJobs:
         """A job is new, or what is known of it has changed."""
         where = self._pending
         if has_ended:
+            self._nodes.pop(prompt_id, None)
             where = self._hidden if is_deleted else self._finished
         elif is_running:
             where = self._running
@@ -105,5 +115,6 @@ class TenantJobs:
 
     def remove(self, prompt_id: str) -> None:
         known = self._where.pop(prompt_id, None)
+        self._nodes.pop(prompt_id, None)
         if known is not None:
             known[1].remove(known[0])

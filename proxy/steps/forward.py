@@ -6,27 +6,30 @@ import time
 from collections.abc import AsyncIterable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import orjson
 from multidict import CIMultiDict
 
-from policy.call import ClientReply, StreamedBody, UploadBody, UpstreamCall, UpstreamPath
+from policy.call import ClientReply, HeadJudged, StreamedBody, UploadBody, UpstreamCall, UpstreamPath
 from policy.namespace import Folder
 from policy.pictures import HEAD_BYTES, check_pixels
 from policy.principal import Principal
-from policy.routes import Body, ReplyRule, Rewrite
+from policy.routes import Body, CleanReply, ReplyRule, Rewrite
 from policy.rule_context import RuleInput
 from proxy.dependencies import Dependencies
 from proxy.files.comfyui_folders import serve_file
 from proxy.http import headers
+from proxy.http.head_judged import HeadJudgedStream
 from proxy.http.multipart_upload import UploadStream
 from proxy.http.replies import FileReply, ForwardedReply, Reply
-from proxy.http.request_body import BodyStream
+from proxy.http.request_body import BodyStream, too_large_here
 from proxy.http.responses import SMALL_BYTES, forwarded_headers
 from proxy.limits.lane import Turn
 from proxy.steps.permit import PermittedRequest
+from proxy.upstream.cleaned_replies import fields_for_cleaning, headers_of_cleaned, read_text
 from proxy.upstream.client import UpstreamStream
 from proxy.upstream.preview_queue import wait_for
 
@@ -53,6 +56,8 @@ class Forwarder:
         self._pictures = dependencies.pictures
         self._limiter = dependencies.limiter
         self._upload_names = dependencies.upload_names
+        self._heavy = dependencies.heavy
+        self._held_bytes = dependencies.held_bytes
         self._check = check
 
     async def find_file(self, permitted: PermittedRequest, asked: RuleInput) -> FileReply | None:
@@ -90,7 +95,19 @@ class Forwarder:
             if isinstance(body.content, UploadStream):
                 body.content.stored(value)
             return ClientReply(stream.status, orjson.dumps(rewrite(value, asked)))
-        return await _forwarded(permitted, asked, stream)
+        return await self._clean(permitted, asked, outgoing, stream) or await _forwarded(permitted, asked, stream)
+
+    async def _clean(
+        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, stream: UpstreamStream
+    ) -> ClientReply | None:
+        """The answer, read and cleaned; None for a route that does not ask for it, or an answer that is no text."""
+        clean = _clean_of(permitted)
+        text = await read_text(stream, clean, outgoing.method) if clean is not None else None
+        if clean is None or text is None:
+            return None
+        tenant = asked.context.principal.tenant
+        cleaned = await self._heavy.run(tenant, partial(clean.clean, text, asked), len(text.body))
+        return replace(cleaned, headers=headers_of_cleaned(permitted.route.caching))
 
     async def _body_of(
         self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: AsyncExitStack
@@ -104,6 +121,8 @@ class Forwarder:
         room = await self._storage.remaining_bytes(principal.tenant, quota)
         if room is not None and room < limits.max_bytes:
             limits, over = limits.within(room), self._storage.quota_exceeded(quota)
+        if route.max_stream_bytes is not None and route.max_stream_bytes < limits.max_bytes:
+            limits, over = limits.within(route.max_stream_bytes), too_large_here(route.max_stream_bytes)
         stream = BodyStream(permitted.request, limits, over, lambda: self._check(principal))
         held.callback(_count_received, permitted, stream)
         if room is not None:
@@ -115,7 +134,14 @@ class Forwarder:
             return OutgoingBody(
                 UploadStream(permitted.request, stream, outgoing.body.plan, principal, spend, names), stream
             )
+        if isinstance(outgoing.body, HeadJudged):
+            return OutgoingBody(HeadJudgedStream(stream, outgoing.body, partial(self._pay, principal)), stream)
         return OutgoingBody(stream, stream) if permitted.request.can_read_body else OutgoingBody(None)
+
+    async def _pay(self, principal: Principal, amount: int) -> None:
+        """For bytes that ComfyUI will hold in memory. Raises LimitExceeded."""
+        await self._limiter.spend_bytes(principal, amount)
+        self._held_bytes.add(principal.tenant, amount)
 
     async def _await_turn(self, turn: Turn, permitted: PermittedRequest, asked: RuleInput, body: OutgoingBody) -> None:
         """Raises Violation(picture-too-large), where the gate sees ComfyUI's folders; LimitExceeded."""
@@ -136,7 +162,10 @@ def _head_of(
     permitted: PermittedRequest, outgoing: UpstreamCall, body: OutgoingBody, rewrite: ReplyRule | None
 ) -> tuple[UpstreamCall, CIMultiDict[str]]:
     if rewrite is None:
-        fields = headers.to_upstream(permitted.request.headers, with_body=isinstance(outgoing.body, StreamedBody))
+        streams = isinstance(outgoing.body, StreamedBody | HeadJudged)
+        fields = headers.to_upstream(permitted.request.headers, with_body=streams)
+        if _clean_of(permitted) is not None:
+            fields = fields_for_cleaning(fields)
     else:
         fields = CIMultiDict({"Accept-Encoding": _UNFILTERED})
         if outgoing.method == "HEAD":  # its length is that of the rewritten answer (RFC 9110, 9.3.2)
@@ -144,6 +173,10 @@ def _head_of(
     if isinstance(body.content, UploadStream):
         fields["Content-Type"] = body.content.content_type
     return outgoing, fields
+
+
+def _clean_of(permitted: PermittedRequest) -> CleanReply | None:
+    return permitted.rule.clean if isinstance(permitted.rule, Rewrite) else None
 
 
 async def _forwarded(permitted: PermittedRequest, asked: RuleInput, stream: UpstreamStream) -> ForwardedReply:

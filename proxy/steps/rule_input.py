@@ -30,6 +30,8 @@ async def read_rule_input(dependencies: Dependencies, permitted: PermittedReques
     asked = await _read_document(dependencies, permitted, asked, place)
     if permitted.route.is_large:
         await held.enter_async_context(dependencies.large_answers.of(tenant))
+    if permitted.route.is_heavy:
+        await held.enter_async_context(dependencies.heavy_answers.of(tenant))
     return asked
 
 
@@ -59,6 +61,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         max_picture_pixels=config.server.max_picture_pixels,
         has_account_menu=config.server.account_menu,
         documents=dependencies.kept.of(tenant),
+        id_inputs=compiled.id_inputs,
     )
 
 

@@ -218,6 +218,8 @@ class EventSession:
 
     def _tell(self, event: Event) -> None:
         """Events come before the queue watcher has asked: what the client does next must find the registry up to date."""
+        if event.kind == "executing":
+            self._tell_place(event)
         if event.prompt_id is None:
             return
         if event.prompt_id not in self._heard:
@@ -232,6 +234,13 @@ class EventSession:
                 self._ends_told.append(event.prompt_id)
         elif event.kind == "executed" and (names := temp_files(event.data.get("output"))):
             self._reports.made_temp_files(event.prompt_id, names, self._made(event))
+
+    def _tell_place(self, event: Event) -> None:
+        """Where a job is. To a socket that is opened meanwhile ComfyUI does not say of which job it speaks: of the one that runs."""
+        running = self._jobs.running() if event.prompt_id is None else [event.prompt_id]
+        nodes = (event.data.get("node"), event.data.get("display_node"))
+        if len(running) == 1:
+            self._reports.is_at(running[0], frozenset(node for node in nodes if isinstance(node, str)))
 
     def _made(self, event: Event) -> Made:
         if self._cached is None or self._cached[0] != event.prompt_id:

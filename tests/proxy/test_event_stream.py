@@ -61,6 +61,10 @@ class Reports(SocketReports):
     def ended(self, prompt_id: str) -> None:
         self.told.append(("ended", prompt_id))
 
+    def is_at(self, prompt_id: str, nodes: frozenset[str]) -> None:
+        if nodes:
+            self.told.append(("at", prompt_id, *sorted(nodes)))
+
     def made_temp_files(self, prompt_id: str, names: list[str], made: Made) -> None:
         self.told.append(("made", prompt_id, made.value, *names))
 
@@ -128,7 +132,7 @@ async def test_events_of_ones_own_job_are_handed_on_and_told(
     assert await kinds(send_queue, 2) == ["execution_start", "executing"]
     assert (await heard(send_queue)).endswith(b"preview")
     assert await kinds(send_queue, 3) == ["progress_text", "executed", "execution_success"]
-    assert told == [("started", own), ("made", own, "unknown", "a.png"), ("ended", own)]
+    assert told == [("started", own), ("at", own, "1"), ("made", own, "unknown", "a.png"), ("ended", own)]
     assert send_queue.waiting_bytes == 0
 
 

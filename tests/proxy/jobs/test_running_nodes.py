@@ -1,0 +1,96 @@
+"""At which nodes a tenant's own jobs are, as the events of its sockets tell."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from policy.namespace import Namespace
+from policy.principal import TenantId
+from policy.rules.events import EventRules
+from proxy.jobs.events import JobEvents, SocketReports
+from proxy.jobs.registry import JobRegistry
+from proxy.websocket.event_session import EventSession
+from proxy.websocket.send_queue import SendQueue
+from tests.proxy.fake_socket import FakeSocket
+from tests.proxy.test_event_stream import kinds
+
+ALICE, BOB = TenantId("alice"), TenantId("bob")
+
+
+@pytest.fixture
+def registry() -> JobRegistry:
+    return JobRegistry()
+
+
+def reports(registry: JobRegistry) -> SocketReports:
+    return SocketReports(registry, JobEvents(), lambda: None)
+
+
+def running(registry: JobRegistry, tenant: TenantId) -> str:
+    job = registry.claim(tenant, None)
+    registry.start(job)
+    return job.prompt_id
+
+
+def test_a_running_job_is_at_a_node_until_it_is_at_another(registry: JobRegistry) -> None:
+    own = running(registry, ALICE)
+    assert registry.of(ALICE).running_nodes() == frozenset()
+    reports(registry).is_at(own, frozenset({"7"}))
+    assert registry.of(ALICE).running_nodes() == {"7"}
+    reports(registry).is_at(own, frozenset({"8:1", "8"}))
+    assert registry.of(ALICE).running_nodes() == {"8:1", "8"}
+    reports(registry).is_at(own, frozenset())
+    assert registry.of(ALICE).running_nodes() == frozenset()
+
+
+def test_a_neighbours_job_is_at_no_node_of_ones_own(registry: JobRegistry) -> None:
+    reports(registry).is_at(running(registry, BOB), frozenset({"7"}))
+    assert registry.of(ALICE).running_nodes() == frozenset()
+
+
+def test_a_job_that_ended_is_at_no_node(registry: JobRegistry) -> None:
+    """Whoever says so first: its client's socket, or ComfyUI's history."""
+    own = running(registry, ALICE)
+    reports(registry).is_at(own, frozenset({"7"}))
+    registry.mark_over(own)
+    reports(registry).is_at(own, frozenset({"7"}))
+    assert registry.of(ALICE).running_nodes() == frozenset()
+    other = running(registry, ALICE)
+    reports(registry).is_at(other, frozenset({"7"}))
+    registry.release(other)
+    reports(registry).is_at(other, frozenset({"7"}))
+    assert registry.of(ALICE).running_nodes() == frozenset()
+
+
+def test_a_waiting_job_is_at_no_node(registry: JobRegistry) -> None:
+    job = registry.claim(ALICE, None)
+    reports(registry).is_at(job.prompt_id, frozenset({"7"}))
+    assert registry.of(ALICE).running_nodes() == frozenset()
+
+
+def test_the_event_names_its_node(registry: JobRegistry) -> None:
+    own, rules = running(registry, ALICE), EventRules(Namespace(ALICE), "tab")
+    frame = '{"type": "executing", "data": {"node": "a \\"b\\"", "display_node": "a", "prompt_id": "' + own + '"}}'
+    event = rules.text(frame, registry.of(ALICE))
+    assert event is not None
+    assert (event.data["node"], event.data["display_node"], event.text) == ('a "b"', "a", frame)
+    broken = rules.text(frame.replace("}}", ""), registry.of(ALICE))
+    assert broken is not None
+    assert broken.data == {}
+
+
+async def test_a_socket_that_is_opened_while_a_job_runs_hears_where_it_is(registry: JobRegistry) -> None:
+    """ComfyUI tells a new socket the node alone (server.py, websocket_handler)."""
+    socket: Any = FakeSocket()
+    opened = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), reports(registry))
+    drained = asyncio.ensure_future(opened.run())
+    opened.attach(send_queue := SendQueue(), is_new=True)
+    running(registry, ALICE)
+    socket.event("executing", node="7")
+    assert await kinds(send_queue, 1) == ["executing"]
+    assert registry.of(ALICE).running_nodes() == {"7"}
+    await opened.close()
+    await drained
