@@ -108,7 +108,7 @@ class EventRules:
             self.is_running = True
 
     def binary(self, frame: bytes, jobs: OwnJobs) -> bytes | None:
-        """A preview or a text, None when it is not the client's. Other kinds are not known to carry nothing."""
+        """A preview or a text, None when it is not the client's. Unknown kinds are dropped: they may carry another tenant's data."""
         kind = frame[:4]
         if kind == PREVIEW_WITH_METADATA:
             return frame if _is_own_preview(frame, jobs) else None

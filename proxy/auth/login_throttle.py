@@ -12,8 +12,8 @@ from proxy.http.errors import Unauthenticated
 
 MISSING: Final = "credential-missing"
 UNCOUNTED: Final = frozenset({MISSING, "session-ended"})
-"""No guesses. The web UI in a forgotten tab comes back with its ended session several times a second, which must not keep whoever sits there
-from the login; and nobody guesses a signature of 256 bits."""
+"""Reasons of a failure that is no guess, so that it is not throttled: a forgotten tab of the web UI comes back with its ended session several times
+a second, and whoever sits there may log in all the same; and nobody guesses a signature of 256 bits."""
 
 
 class LoginCounter(Protocol):

@@ -130,7 +130,7 @@ class ComfyUIFolders:
     async def delete_temp(self, names: Mapping[str, float]) -> None:
         """Deletes preview files, by the names that the registry knows. A file newer than the time beside its name (Unix seconds) stays.
 
-        SECURITY: it is another one of that name, perhaps a neighbour's (tests/matrix/test_reuse.py).
+        SECURITY: it is another one of that name, perhaps a neighbour's (tests/matrix/test_reuse.py). Raises OSError, but for files that are gone.
         """
         root = self.directory / Folder.TEMP.value
 

@@ -32,7 +32,10 @@ class Decision(StrEnum):
 
 @dataclass(slots=True)
 class RequestRecord:
-    """route: the row's name, never the path, so that it can be a label. reason: why it was refused, empty when it was not."""
+    """route: the row's name, never the path, so that it can be a label. reason: why it was refused, empty when it was not.
+
+    received_bytes, sent_bytes: of the bodies, without heads. upstream_s: seconds that it waited for ComfyUI, of all its calls.
+    """
 
     method: str
     request_id: str

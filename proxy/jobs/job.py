@@ -51,7 +51,7 @@ class Job:
     was_heard: bool = False
     """A socket of its client was told that it ended, and closed in order after that: the next one has nothing to catch up with."""
     over_at_s: float | None = None
-    """When its client was told that it ended; ComfyUI may not have been asked yet how."""
+    """When its client was told that it ended. How it ended is read from the history after that: `state` says whether it was."""
     stopped_at_s: float | None = None
     """When the gate last asked ComfyUI to stop it, because it had run for `stopped_after_s`."""
     stopped_after_s: int | None = None

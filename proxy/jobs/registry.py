@@ -50,7 +50,7 @@ class JobRegistry(KnownJobs):
         return job
 
     def submitted(self, prompt_id: str, number: float) -> None:
-        """ComfyUI took the job."""
+        """ComfyUI took the job. number: its place in ComfyUI's queue. Unknown ids are ignored."""
         job = self._jobs.get(prompt_id)
         if job is not None:
             job.number = number
@@ -58,7 +58,7 @@ class JobRegistry(KnownJobs):
                 job.state = JobState.PENDING
 
     def release(self, prompt_id: str) -> None:
-        """The job never came to be, or is gone from the history."""
+        """The job never came to be, or is gone from the history: its id is nobody else's for a while. Unknown ids are ignored."""
         job = self.job(prompt_id)
         if job is not None:
             self._drop(job)

@@ -81,7 +81,7 @@ class RuleRunner:
             steps.close()
 
     async def run_exclusively(self, turn: AbstractAsyncContextManager[None], steps: RuleGenerator) -> ClientReply:
-        """The same, when it is its turn."""
+        """As `run`, when it is its turn; raises what that raises."""
         async with turn:
             return await self.run(steps)
 

@@ -8,21 +8,22 @@ from contextlib import asynccontextmanager
 
 
 class KeyedSemaphore:
-    """Places that exist only while somebody holds or wants them. places: of each holder."""
+    """A semaphore for each key, dropped when nobody uses it. places: of each key."""
 
     def __init__(self, places: int = 1) -> None:
         self._places = places
         self._locks: dict[Hashable, asyncio.Semaphore] = {}
-        self._wanted: dict[Hashable, int] = {}
+        self._users: dict[Hashable, int] = {}
 
     @asynccontextmanager
     async def of(self, holder: Hashable) -> AsyncIterator[None]:
+        """Holds a place of this key; waits for one without a limit."""
         lock = self._locks.setdefault(holder, asyncio.Semaphore(self._places))
-        self._wanted[holder] = self._wanted.get(holder, 0) + 1
+        self._users[holder] = self._users.get(holder, 0) + 1
         try:
             async with lock:
                 yield
         finally:
-            self._wanted[holder] -= 1
-            if not self._wanted[holder]:
-                del self._wanted[holder], self._locks[holder]
+            self._users[holder] -= 1
+            if not self._users[holder]:
+                del self._users[holder], self._locks[holder]

@@ -68,6 +68,7 @@ class Limits:
         self.slots.max_connections = config.server.max_connections
 
     async def acquire(self, principal: Principal, budget: Budget) -> RateHeaders:
+        """As `Limiter.acquire`; who goes on asking while it is refused waits for its refusal. Raises RateExceeded."""
         try:
             return await self.limiter.acquire(principal, budget)
         except RateExceeded:
@@ -75,12 +76,15 @@ class Limits:
             raise
 
     async def spend_bytes(self, principal: Principal, amount: int) -> None:
+        """As `Limiter.spend_bytes`. Raises RateExceeded."""
         await self.limiter.spend_bytes(principal, amount)
 
     async def failed(self, address: str, key_id: str | None) -> None:
+        """Counts a failed login: returns after a delay that grows. Raises LimitExceeded."""
         await self.logins.failed(address, key_id)
 
     async def remaining(self, principal: Principal) -> list[LimitStatus]:
+        """What the caller has left of every rate and slot. Spends nothing."""
         rates = await self.limiter.remaining(principal)
         return [*rates, *self.slots.remaining(principal)]
 

@@ -55,17 +55,18 @@ class UpstreamStream:
         return self.connection.has_body and self.status >= 200 and length.isdigit() and int(length) <= SMALL_BYTES
 
     def chunks(self) -> AsyncIterator[bytes]:
+        """The body, as it comes. Raises UpstreamTimeout, UpstreamUnavailable."""
         return self.connection.chunks()
 
     async def body(self, max_bytes: int) -> bytes:
-        """The bounded body. Raises ReplyTooLarge when it is larger."""
+        """The bounded body. Raises ReplyTooLarge when it is larger, UpstreamTimeout, UpstreamUnavailable."""
         body = await self.connection.read(max_bytes)
         if body is None:
             raise ReplyTooLarge("ComfyUI's answer is too large to be filtered.")
         return body
 
     async def whole(self, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
-        """The bounded answer, its JSON parsed when it is JSON. Raises ReplyTooLarge."""
+        """The bounded answer, its JSON parsed when it is JSON. Raises ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable."""
         body = await self.body(max_bytes)
         is_large = len(body) > LARGE_BYTES
         value = await asyncio.to_thread(read_upstream_json, body) if is_large else read_upstream_json(body)
@@ -220,7 +221,7 @@ class Upstream:
         self._open.discard(connection)
 
     async def ask(self, call: UpstreamCall, *, time_limit_s: float, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
-        """A call with a small body and a bounded answer, as multi-call rules make it."""
+        """A call with a small body and a bounded answer, as multi-call rules make it. Raises ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable."""
         headers = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
         body = call.body if isinstance(call.body, bytes) else None
         try:
@@ -235,7 +236,10 @@ class Upstream:
     async def connect(
         self, call: UpstreamCall, headers: Mapping[str, str] | None = None
     ) -> aiohttp.ClientWebSocketResponse:
-        """Opens a WebSocket. No compression: it costs fifteen times the CPU on previews. ComfyUI sends whole pictures, so messages may be large."""
+        """Opens a WebSocket. Raises UpstreamTimeout, UpstreamUnavailable.
+
+        No compression: it costs fifteen times the CPU on previews. ComfyUI sends whole pictures, so messages may be large.
+        """
         assert self._session is not None, "start() comes first"
         try:
             async with asyncio.timeout(HANDSHAKE_LIMIT_S):

@@ -44,7 +44,7 @@ class ClientSockets:
         self._places = Places(slot, jobs.working_clients)
 
     async def serve(self, request: web.BaseRequest, record: RequestRecord, incoming: RuleInput) -> web.StreamResponse:
-        """Upgrades and serves until either side closes. ComfyUI is asked first: when it is down the client gets an honest 502."""
+        """Upgrades and serves until either side closes. Raises LimitExceeded, and before the upgrade UpstreamUnavailable and UpstreamTimeout."""
         principal, send_queue = incoming.context.principal, SendQueue()
         client_id = incoming.call.first("clientId") or secrets.token_hex(16)
         async with self._places.take(principal, client_id, send_queue):

@@ -25,7 +25,7 @@ UpstreamSocket = aiohttp.ClientWebSocketResponse
 
 
 async def accept(request: web.BaseRequest) -> web.WebSocketResponse:
-    """Answers the upgrade. Never compressed (permessage-deflate costs fifteen times the CPU on previews)."""
+    """Answers the upgrade. Raises ConnectionError when the client has gone. Never compressed (permessage-deflate costs fifteen times the CPU on previews)."""
     socket = web.WebSocketResponse(
         timeout=_CLOSE_TIMEOUT_S,
         autoping=False,

@@ -91,7 +91,8 @@ class SendQueue:
         return self._close is not None
 
     def put(self, frame: Frame) -> None:
-        """Adds a frame. When previews wait in excess the oldest are dropped; when all else is too much, the client is given up.
+        """Adds a frame. Over max_preview_bytes the oldest previews are dropped; over max_bytes for patience_s, or over most_bytes, the
+        connection is closed with 1008.
 
         What counts is what waits behind the frame that is added: its size is not the client's doing.
         """

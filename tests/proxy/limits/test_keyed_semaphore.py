@@ -10,7 +10,7 @@ from proxy.limits.keyed_semaphore import KeyedSemaphore
 
 
 async def until_waiting(exclusive_runs: KeyedSemaphore, holder: str, wanted: int) -> None:
-    while exclusive_runs._wanted.get(holder, 0) < wanted:
+    while exclusive_runs._users.get(holder, 0) < wanted:
         await asyncio.sleep(0)
 
 
@@ -36,7 +36,7 @@ async def test_as_many_as_there_are_places(places: int) -> None:
     go_on.set()
     await asyncio.gather(*visits)
     assert (most, inside) == (places, 0)
-    assert (exclusive_runs._locks, exclusive_runs._wanted) == ({}, {})
+    assert (exclusive_runs._locks, exclusive_runs._users) == ({}, {})
 
 
 async def test_a_failure_inside_gives_the_place_back() -> None:
@@ -45,8 +45,8 @@ async def test_a_failure_inside_gives_the_place_back() -> None:
         async with exclusive_runs.of("alice"):
             raise LookupError
     async with exclusive_runs.of("alice"):
-        assert set(exclusive_runs._wanted) == {"alice"}
-    assert (exclusive_runs._locks, exclusive_runs._wanted) == ({}, {})
+        assert set(exclusive_runs._users) == {"alice"}
+    assert (exclusive_runs._locks, exclusive_runs._users) == ({}, {})
 
 
 async def test_who_gives_up_waiting_keeps_no_place() -> None:
@@ -62,5 +62,5 @@ async def test_who_gives_up_waiting_keeps_no_place() -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert exclusive_runs._wanted == {"alice": 1}
-    assert (exclusive_runs._locks, exclusive_runs._wanted) == ({}, {})
+        assert exclusive_runs._users == {"alice": 1}
+    assert (exclusive_runs._locks, exclusive_runs._users) == ({}, {})
