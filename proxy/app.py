@@ -92,6 +92,7 @@ class Gate:
             streams.job_changed,
         )
         watcher.on_synced = admission.synced
+        self.dependencies.registry.temp_files.on_let_go = self._quotas.let_go
         watcher.on_connected = self._connected
         watcher.on_item, watcher.on_entry = self._keeper.item, self._keeper.entry
 

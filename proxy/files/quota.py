@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -97,6 +97,12 @@ class StorageQuota:
                 await self._sweep(self.disk, tenant, limits.retention)
             except OSError as error:
                 _log.error("retention: old files of tenant %s cannot be deleted: %s", tenant, error)
+
+    async def delete_previews(self, tenant: TenantId, names: Mapping[str, float]) -> None:
+        """Of deleted jobs, where the tenant's storage is bounded: what is counted no more would be room beyond its quota."""
+        limits = self._limits_of(tenant) if tenant in self._tenants() else None
+        if self.disk is not None and limits is not None and (limits.storage or limits.retention) is not None:
+            await self.disk.delete_temp(names)
 
     async def _sweep(self, disk: ComfyUIFolders, tenant: TenantId, age_s: float) -> None:
         old = self._registry.old_temp_files(tenant, age_s)

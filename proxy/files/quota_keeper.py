@@ -34,6 +34,10 @@ class QuotaKeeper:
         if self._registry.of(job.tenant).pending():
             self._tasks.start(self._look(job.tenant), "storage quota")
 
+    def let_go(self, tenant: TenantId, names: dict[str, float]) -> None:
+        """Previews of its deleted jobs that nobody remembers any more, and so nobody counts."""
+        self._tasks.start(self._storage.delete_previews(tenant, names), "let go previews")
+
     async def _look(self, tenant: TenantId) -> None:
         if not await self._storage.is_full(tenant):
             return

@@ -20,13 +20,13 @@ class KnownJobs:
         self._active: dict[str, Job] = {}
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._ended: dict[str, None] = {}
-        self._files = TempFiles(written_at)
+        self.temp_files = TempFiles(written_at)
         self._sequence = 0
 
     def of(self, tenant: TenantId) -> TenantJobs:
         jobs = self._tenants.get(tenant)
         if jobs is None:
-            jobs = self._tenants[tenant] = TenantJobs(tenant, self._files.has, self._stopped_after_s)
+            jobs = self._tenants[tenant] = TenantJobs(tenant, self.temp_files.has, self._stopped_after_s)
         return jobs
 
     def job(self, prompt_id: str) -> Job | None:

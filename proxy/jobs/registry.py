@@ -62,7 +62,7 @@ class JobRegistry(KnownJobs):
         job = self.job(prompt_id)
         if job is not None:
             self._drop(job)
-            self._files.release(job)
+            self.temp_files.release(job)
             self._retired[prompt_id] = job.tenant
             while len(self._retired) > MAX_ENDED_JOBS:
                 del self._retired[next(iter(self._retired))]
@@ -121,15 +121,15 @@ class JobRegistry(KnownJobs):
         job = self._jobs.get(prompt_id)
         if job is not None and job.state is not JobState.ENDED:
             for name in names:
-                self._files.claim(job, name, made)
+                self.temp_files.claim(job, name, made)
 
     def forget_temp_files(self, names: Iterable[str]) -> None:
         """These are gone, or about to go: nobody may see what ComfyUI will write under the same names."""
-        self._files.forget(names)
+        self.temp_files.forget(names)
 
     def old_temp_files(self, tenant: TenantId, age_s: float) -> dict[str, float]:
         """Preview files of the tenant's jobs that ended that long ago; a file newer than the time beside its name is another one."""
-        return self._files.older(tenant, self._clock() - age_s)
+        return self.temp_files.older(tenant, self._clock() - age_s)
 
     def end(self, job: Job, entry: Mapping[str, Any] | None, *, was_watched: bool = False) -> bool:
         """Closes a job with its history entry, None when ComfyUI has none; says whether that is news.
@@ -146,9 +146,9 @@ class JobRegistry(KnownJobs):
             # all the same (tests/security/test_unreadable.py).
             job.gpu_s = max(0.0, job.ended_at_s - job.started_at_s)
         for name, made in files.items():
-            self._files.claim(job, name, made)
+            self.temp_files.claim(job, name, made)
         if job.is_deleted:
-            self._files.release(job)
+            self.temp_files.release(job)
         self._close(job)
         while len(self._ended) > MAX_ENDED_JOBS:
             self.release(next(iter(self._ended)))
@@ -162,13 +162,13 @@ class JobRegistry(KnownJobs):
                 self.release(prompt_id)
             elif job is not None and job.is_over:
                 job.is_deleted = True
-                self._files.release(job)
+                self.temp_files.release(job)
                 self._index(job)
 
     def forget_restarted(self, prompt_ids: Iterable[str]) -> None:
         """ComfyUI was restarted: these are in its history no more, and its temp folder is empty, whose names it will use again."""
         self.forget_history(prompt_ids)
-        self._files.forget_unheld()
+        self.temp_files.forget_unheld()
 
 
 def _tenant_of(client_id: object) -> TenantId | None:

@@ -6,8 +6,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -55,6 +54,51 @@ class _Claim:
 
 
 WrittenAt = Callable[[str], float | None]
+LetGo = Callable[[TenantId, dict[str, float]], None]
+
+
+class _Unheld:
+    """Names of jobs that were deleted: nobody sees these files, but ComfyUI's cache may show one again to the tenant that made it."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, _Claim] = {}
+        self._of: dict[TenantId, dict[str, None]] = {}
+        """Oldest first."""
+
+    def get(self, name: str) -> _Claim | None:
+        return self._claims.get(name)
+
+    def items(self) -> Iterable[tuple[str, _Claim]]:
+        return self._claims.items()
+
+    def put(self, name: str, claim: _Claim) -> None:
+        self._claims[name] = claim
+        self._of.setdefault(claim.origin.tenant, {})[name] = None
+
+    def discard(self, name: str) -> None:
+        claim = self._claims.pop(name, None)
+        if claim is not None:
+            names = self._of[claim.origin.tenant]
+            del names[name]
+            if not names:
+                del self._of[claim.origin.tenant]
+
+    def clear(self) -> None:
+        self._claims.clear()
+        self._of.clear()
+
+    def let_go(self) -> Iterator[tuple[str, _Claim]]:
+        """What is too much, of who has most."""
+        while len(self._claims) > MAX_UNHELD:
+            most = max(self._of.values(), key=len)
+            name = next(iter(most))
+            claim = self._claims[name]
+            self.discard(name)
+            yield name, claim
+
+
+def _keep(tenant: TenantId, names: dict[str, float]) -> None:
+    """Where nobody looks after them."""
 
 
 def unseen(name: str) -> float | None:
@@ -81,8 +125,9 @@ class TempFiles:
     def __init__(self, look: WrittenAt = unseen) -> None:
         self._look = look
         self._claims: dict[str, _Claim] = {}
-        # Of jobs that were deleted: nobody sees these files, but ComfyUI's cache may show one again to the tenant that made it.
-        self._unheld: OrderedDict[str, _Claim] = OrderedDict()
+        self._unheld = _Unheld()
+        self.on_let_go: LetGo = _keep
+        """Told, by tenant, of files that are remembered no more: each with the time after which it is another file."""
 
     def has(self, tenant: TenantId, name: str) -> bool:
         claim = self._claims.get(name)
@@ -120,15 +165,19 @@ class TempFiles:
             if claim is not None and job in claim.holders:
                 claim.holders.remove(job)
                 if not claim.holders:
-                    self._unheld[name] = self._claims.pop(name)
+                    self._unheld.put(name, self._claims.pop(name))
         job.temp_files.clear()
-        while len(self._unheld) > MAX_UNHELD:
-            self._unheld.popitem(last=False)
+        # SECURITY: a file that is counted and deleted by nobody would be room beyond the quota (tests/security/test_quota.py).
+        gone: dict[TenantId, dict[str, float]] = {}
+        for name, claim in self._unheld.let_go():
+            gone.setdefault(claim.origin.tenant, {})[name] = claim.origin.wrote_until_s + CLOCK_SLACK_S
+        for tenant, names in gone.items():
+            self.on_let_go(tenant, names)
 
     def forget(self, names: Iterable[str]) -> None:
         """These are gone from the disk, or about to go."""
         for name in names:
-            self._unheld.pop(name, None)
+            self._unheld.discard(name)
             claim = self._claims.pop(name, None)
             if claim is not None:
                 _lose(name, claim)
@@ -141,8 +190,8 @@ class TempFiles:
         """The tenant's files of runs that ended before that (Unix time), each with the time after which it is another file."""
         return {
             name: claim.origin.wrote_until_s + CLOCK_SLACK_S
-            for claims in (self._claims, self._unheld)
-            for name, claim in claims.items()
+            for claims in (self._claims.items(), self._unheld.items())
+            for name, claim in claims
             if claim.origin.tenant == tenant and claim.origin.wrote_until_s < before_s
         }
 
@@ -157,7 +206,7 @@ class TempFiles:
                 claim.origin, claim.earlier, claim.is_certain = claim.earlier, None, True
 
     def _hold(self, name: str, claim: _Claim, job: Maker) -> None:
-        self._unheld.pop(name, None)
+        self._unheld.discard(name)
         self._claims[name] = claim
         if job not in claim.holders:
             claim.holders.append(job)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from policy.principal import TenantId
-from tests.contract.driver import slow, unique
+from tests.contract.driver import images_of, previewing, slow, unique
 from tests.harness import AUDIT_FILE, Running
-from tests.matrix.world import REAL_BASE, open_world
+from tests.matrix.people import NUMBERS
+from tests.matrix.world import REAL_BASE, World, open_world
+from tests.proxy.upstreams import GUARD_S
 
 QUOTA = 3_000_000
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0" * 1_000_000
@@ -27,6 +30,8 @@ async def gate(tmp_path: Path, visible: str) -> AsyncIterator[Running]:
         gate = world.running
         storage = gate.gate.dependencies.storage
         assert storage.disk is not None
+        gate.extra["world"] = world
+        gate.extra["shade"] = uuid.uuid4().int & 0x0707F8  # else a real ComfyUI may have it in its cache
         gate.extra["stem"] = unique("quota")
         gate.extra["folder"] = base / "input/tenants/mallory"
         gate.extra["used"] = await storage._used_bytes(storage.disk, TenantId("mallory"))
@@ -60,6 +65,26 @@ async def test_what_was_held_is_given_back(gate: Running) -> None:
     for number in range(2):
         assert await upload(gate, number, is_chunked=True) == 200
     assert not +gate.gate.dependencies.storage._held
+
+
+async def test_previews_that_are_remembered_no_more_leave_no_room_beyond_the_quota(
+    gate: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their jobs are deleted, so nobody sees them; what is too much to be remembered is deleted with them."""
+    monkeypatch.setattr("proxy.jobs.temp_files.MAX_UNHELD", 2)
+    world: World = gate.extra["world"]
+    names = []
+    for number in range(5):
+        entry = await world.mallory.run(previewing(NUMBERS["mallory"] ^ gate.extra["shade"] ^ number))
+        names += [image["filename"] for image in images_of(entry)]
+    alices = images_of(await world.alice.run(previewing(NUMBERS["alice"] ^ gate.extra["shade"])))[0]["filename"]
+    await world.alice.post("/history", json={"clear": True})
+    await world.mallory.post("/history", json={"clear": True})
+    temp = gate.extra["folder"].parents[2] / "temp"
+    async with asyncio.timeout(GUARD_S):
+        while any((temp / name).exists() for name in names[:-1]):
+            await asyncio.sleep(0.01)
+    assert [(temp / name).exists() for name in (names[-1], alices)] == [True, True], "who has most gives way"
 
 
 async def set_quota(gate: Running, room: int) -> None:
