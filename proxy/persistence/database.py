@@ -26,6 +26,7 @@ OLD_FILE: Final = "usage.sqlite3"
 DAMAGED: Final = ".damaged-"
 BUSY_TIMEOUT_S: Final = 5.0
 _LOCK_TIMEOUT_S: Final = 10.0
+_MODE: Final = 0o600
 _BESIDE: Final = ("", "-wal", "-shm", "-journal")
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -113,6 +114,7 @@ class StateDatabase:
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
+        os.chmod(old, _MODE)
         os.replace(old, self.path)
 
 
@@ -138,7 +140,7 @@ def set_aside(file: Path) -> Path:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """An open, whole and current database. Raises sqlite3.Error, StateError, OSError."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite itself would take the umask's mode
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, _MODE))  # SQLite itself would take the umask's mode
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

@@ -95,9 +95,12 @@ def old_file(path: Path) -> Path:
 
 async def test_the_file_of_before_is_taken_over_with_its_rows(path: Path) -> None:
     old = old_file(path)
+    old.chmod(0o644)
     async with opened(path) as state:
         assert await state.run(rows) == [("a-run", 7.5)]
     assert not old.exists()
+    if sys.platform != "win32":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 async def test_what_the_old_file_still_has_in_its_log_is_taken_over(path: Path) -> None:
