@@ -48,7 +48,7 @@ def find_undeclared_fault(value: dict[str, Any] | list[Any]) -> Fault | None:
 def _find_list_fault(value: Any) -> Fault | None:
     if type(value) is not list:
         return _refuse_wrapper(value)
-    # SECURITY: unwrapped by ComfyUI, a list of a text and a number is a link, to wherever it says (test_judge.py::test_wrappers).
+    # SECURITY: unwrapped by ComfyUI, a list of a text and a number is a link, to wherever it says (test_judge.py::test_wrappers_hide_nothing).
     if len(value) == 2 and type(value[0]) is str and type(value[1]) in (int, float, bool):
         return Fault(NodeReason.LITERAL_MALFORMED, value, "a list that does not look like a link")
     return _find_nested_fault(value)

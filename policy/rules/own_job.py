@@ -55,7 +55,7 @@ class OwnJob:
         return dict(body)
 
     def _check_node(self, message: Mapping[str, Any], request: RuleInput) -> None:
-        """SECURITY: a neighbour's node has the same id as often as not (tests/matrix/test_custom_routes.py)."""
+        """SECURITY: a neighbour's node has the same id as often as not (tests/policy/rules/test_own_job.py)."""
         running = request.context.jobs.running_nodes()
         is_of_any = not self.node or (self.cancel and message == self.cancel)
         if not (running if is_of_any else str(message.get(self.node)) in running):

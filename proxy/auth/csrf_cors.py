@@ -56,7 +56,7 @@ class CsrfCors:
     def check_form(self, headers: MultiMapping[str]) -> None:
         """For the gate's own forms, which work without a credential. Raises Violation when a foreign page sends them.
 
-        SECURITY: else a page could log its visitor in as somebody else. test_origin.py::test_form
+        SECURITY: else a page could log its visitor in as somebody else. tests/proxy/auth/test_csrf_cors.py::test_form
         """
         if not self._is_from_here(headers, with_welcome=False, is_strict=False):
             raise _foreign(headers)
@@ -115,7 +115,7 @@ class CsrfCors:
             return False
         host = hosts[0].lower()
         if self._public is not None and _without_port(host) == _without_port(self._public.partition("://")[2]):
-            # SECURITY: http://gate is not https://gate: anybody on the way can be the first. test_origin.py::CHECKS
+            # SECURITY: http://gate is not https://gate: anybody on the way can be the first. tests/proxy/auth/test_csrf_cors.py::CHECKS
             return False
         return host.removesuffix(_DEFAULT_PORTS[scheme]) == authority
 

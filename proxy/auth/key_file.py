@@ -161,7 +161,7 @@ def _edit(file: Path, change: Callable[[str, list[_Table], Config], tuple[str, l
 
 
 def _verify(file: Path, text: str, wanted: _Table) -> None:
-    """SECURITY: nothing is written that would not load, or that changes anything but the keys. test_keyfile.py"""
+    """SECURITY: nothing is written that would not load, or that changes anything but the keys. tests/proxy/auth/test_key_file_refusals.py"""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError:

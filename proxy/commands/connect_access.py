@@ -27,7 +27,7 @@ class LocalAccess:
         """authority: host and port as the client names them.
 
         SECURITY: no other website may use the key, neither by a request of its page nor by a name that leads to this machine
-        (test_forwarder.py::test_pages_of_other_sites_cannot_use_the_key).
+        (tests/proxy/commands/test_connect_proxy.py::test_pages_of_other_sites_cannot_use_the_key).
         """
         try:
             host = URL(f"http://{authority}").host

@@ -158,7 +158,7 @@ class ConnectProxy:
         """The gate's address with this path and query: a client's own token is left out, as its other credentials are.
 
         SECURITY: whatever a client sends as a target, scheme, host and port are the gate's, since the key goes there
-        (test_forwarder_wire.py::test_the_key_goes_to_the_gate_alone).
+        (test_connect_proxy_wire.py::test_the_key_goes_to_the_gate_alone).
         """
         path, mark, query = target.partition("?")
         query = without_tokens(query)

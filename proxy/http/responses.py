@@ -32,7 +32,7 @@ _YEAR_S: Final = 31_536_000
 def reason_phrase(sentence: str) -> str:
     """A sentence as it may stand in a status line (RFC 9112, 4): the web UI shows a failed upload's or save's reason phrase, and nothing else of it.
 
-    SECURITY: printable ASCII alone, so that no text of a client's ends the line. test_answers.py::test_the_reason_phrase
+    SECURITY: printable ASCII alone, so that no text of a client's ends the line. test_responses.py::test_the_reason_phrase
     """
     plain = "".join(each if " " <= each <= "~" else "?" for each in " ".join(sentence.split()))
     return plain if len(plain) <= MAX_REASON_CHARACTERS else f"{plain[: MAX_REASON_CHARACTERS - 3]}..."

@@ -124,7 +124,7 @@ class AuditTrail:
 
     def _has_room_for_nobody(self) -> bool:
         # SECURITY: rotation keeps a bounded number of bytes, so a stranger who submits without a key, again and again, would push out what
-        # the tenants did (test_audit.py::test_a_stranger_cannot_fill_the_trail). The log and the metrics have every one of them.
+        # the tenants did (test_audit_log.py::test_a_stranger_cannot_fill_the_trail). The log and the metrics have every one of them.
         minute = int(time.monotonic() // 60)
         if minute != self._minute:
             self._minute, self._of_nobody = minute, 0
