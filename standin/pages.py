@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,9 @@ def web_root(*, has_frontend: bool) -> Path:
 
 
 class PageRoutes:
-    def __init__(self, folders: Folders, root: Path, arguments: list[str]) -> None:
+    def __init__(self, folders: Folders, root: Path, arguments: list[str], scripts: Sequence[str] = ()) -> None:
+        """scripts: of packs, beside the web UI's own."""
+        self._scripts = scripts
         self._folders = folders
         self._root = root
         self._arguments = arguments
@@ -100,7 +103,7 @@ class PageRoutes:
 
     async def get_extensions(self, request: web.Request) -> web.Response:
         found = glob.glob("extensions/**/*.js", root_dir=self._root, recursive=True)
-        return web.json_response([f"/{path}" for path in found])
+        return web.json_response([*(f"/{path}" for path in found), *self._scripts])
 
     async def get_features(self, request: web.Request) -> web.Response:
         return web.json_response(FEATURES)

@@ -20,6 +20,7 @@ from standin.joblists import HistoryRoutes, JobListRoutes
 from standin.jobroutes import JobRoutes
 from standin.middleware import Received, Recorder, check_origin, set_cache_headers
 from standin.models import ModelRoutes
+from standin.pack import Pack
 from standin.pages import OWN_PAGES, PageRoutes, web_root
 from standin.userdata import UserDataRoutes
 from standin.users import SettingsRoutes, UserRoutes
@@ -31,7 +32,8 @@ FILE_THREADS = 2
 class StandIn:
     """`received` and `sockets_received` hold what clients sent, oldest first."""
 
-    def __init__(self, base_directory: Path, *, frontend: bool = True) -> None:
+    def __init__(self, base_directory: Path, *, frontend: bool = True, pack: Pack | None = None) -> None:
+        """pack: of custom nodes."""
         self.host = "127.0.0.1"
         self.port = 0
         self.alive = False
@@ -42,6 +44,7 @@ class StandIn:
         self._runner: web.AppRunner | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._frames: list[SocketFrame] = []
+        self._pack = pack
 
     @property
     def url(self) -> str:
@@ -68,6 +71,8 @@ class StandIn:
         """Listens; port 0 picks a free one. OSError when the port is taken. May be called again after `stop`."""
         self._pool = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="standin-files")
         await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare_folders)
+        if self._pack is not None:
+            self._pack.install()
         self._engine = Engine(self.folders, self._frames)
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -96,6 +101,8 @@ class StandIn:
             await self._runner.cleanup()
         if self._pool is not None:
             self._pool.shutdown()
+        if self._pack is not None:
+            self._pack.remove()
         self._engine = self._runner = self._pool = None
 
     def restart_state(self) -> None:
@@ -111,7 +118,12 @@ class StandIn:
             middlewares=[self._recorder.middleware, set_cache_headers, check_origin],
         )
         engine = self._engine
-        pages = PageRoutes(self.folders, self._root, ["main.py", "--base-directory", self.folders.base])
+        pages = PageRoutes(
+            self.folders,
+            self._root,
+            ["main.py", "--base-directory", self.folders.base],
+            scripts=list(self._pack.scripts) if self._pack is not None else [],
+        )
         doubled = [
             web.get("/ws", self._websocket),
             *pages.routes(),
@@ -123,6 +135,7 @@ class StandIn:
             *UserDataRoutes(self.folders, self._pool).routes(),
             *SettingsRoutes(self.folders).routes(),
             *UserRoutes(self.folders).routes(),
+            *(self._pack.routes(self.folders) if self._pack is not None else ()),
         ]
         internal = web.Application()
         internal.add_routes(InternalRoutes(engine).routes())
@@ -130,6 +143,7 @@ class StandIn:
         app.add_subapp("/internal", internal)
         app.add_routes([web.route(route.method, f"/api{route.path}", route.handler) for route in doubled])
         app.add_routes(doubled)
+        app.add_routes(self._pack.script_routes() if self._pack is not None else [])
         app.add_routes([web.static("/docs", OWN_PAGES / "docs"), web.static("/", self._root)])
         return app
 

@@ -12,6 +12,7 @@ import aiohttp
 
 from proxy.auth import key_file
 from standin import StandIn
+from standin.pack import Pack
 from tests.contract.driver import Comfy
 from tests.harness import Running, running_gate
 from tests.matrix.people import COLORS, Tenant, version_of
@@ -48,13 +49,19 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    folder: Path, *, real_url: str = "", server: str = "", upstream_more: str = "", more: str = ""
+    folder: Path,
+    *,
+    real_url: str = "",
+    server: str = "",
+    upstream_more: str = "",
+    more: str = "",
+    pack: Pack | None = None,
 ) -> AsyncIterator[World]:
-    """Starts everything. real_url: of a ComfyUI that runs; without it the stand-in is started below `folder`."""
+    """Starts everything. real_url: of a ComfyUI that runs; without it the stand-in is started below `folder`, with this pack."""
     async with AsyncExitStack() as stack:
         comfy = None
         if not real_url:
-            comfy = StandIn(folder / "comfyui", frontend=False)
+            comfy = StandIn(folder / "comfyui", frontend=False, pack=pack)
             await comfy.start()
             stack.push_async_callback(comfy.stop)
         url = comfy.url if comfy else real_url
