@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from policy.principal import Principal
@@ -20,6 +20,19 @@ _MAX_PLANS: Final = 16_384
 _FULL_FOR_S: Final = 1.0
 
 RateHeaders = list[tuple[str, str]]
+
+Rates = tuple[str, ...]
+"""Names of settings in `[limits.<name>]`."""
+RATES: Final[Rates] = ("requests", "prompts", "uploads", "polls", "web_ui_files", "previews", "upload_bytes")
+SPENT: Final[Mapping[Budget, Rates]] = {
+    Budget.READ: ("requests",),
+    Budget.PREVIEW: ("requests", "previews"),
+    Budget.SUBMIT: ("requests", "prompts"),
+    Budget.UPLOAD: ("requests", "uploads"),
+    Budget.POLL: ("polls",),
+    Budget.WEB_UI: ("web_ui_files",),
+}
+"""What one call of a row draws on."""
 
 
 class RateExceeded(LimitExceeded):
@@ -57,7 +70,7 @@ class Limiter:
         self._store = store
         self._clock = clock
         self._windows = SlidingWindows(max_windows)
-        self._plans: dict[tuple[str, str, str], _Plan] = {}
+        self._plans: dict[tuple[str, str, Rates], _Plan] = {}
         self._full_at_s: dict[str, float] = {}
         self._version = allotment.version
         if store is not None:
@@ -65,7 +78,7 @@ class Limiter:
 
     async def acquire(self, principal: Principal, budget: Budget) -> RateHeaders:
         """Spends one call of the budget, and of `requests` where it draws on them; the headers for its answer. Raises RateExceeded, having spent nothing."""
-        plan = self._plan(principal, budget)
+        plan = self._plan(principal, SPENT[budget])
         refused = await self._spend(plan, 1)
         headers = self._headers(plan, self._clock())
         if refused is not None:
@@ -74,7 +87,7 @@ class Limiter:
 
     async def spend_bytes(self, principal: Principal, amount: int) -> None:
         """Spends uploaded bytes while they stream. Raises RateExceeded: then the rest of the upload is not to be read."""
-        plan = self._plan(principal, "upload-bytes")
+        plan = self._plan(principal, ("upload_bytes",))
         if not plan.quotas:
             return
         refused = await self._spend(plan, amount)
@@ -84,16 +97,8 @@ class Limiter:
     async def remaining(self, principal: Principal) -> list[LimitStatus]:
         """What is left of every rate, for the caller to see. Spends nothing."""
         found: list[LimitStatus] = []
-        for kind in (
-            "requests",
-            "only-prompts",
-            "only-uploads",
-            Budget.POLL,
-            Budget.WEB_UI,
-            "only-previews",
-            "upload-bytes",
-        ):
-            plan = self._plan(principal, kind)
+        for rate in RATES:
+            plan = self._plan(principal, (rate,))
             await self._spend(plan, 0)
             now_s = self._clock()
             for quota in plan.quotas:
@@ -147,25 +152,25 @@ class Limiter:
     def _counted_here(self) -> Iterator[Call]:
         return raise_calls(self._windows, self._clock())
 
-    def _plan(self, principal: Principal, kind: str) -> _Plan:
+    def _plan(self, principal: Principal, rates: Rates) -> _Plan:
         if self._version != self._allotment.version:
             self._plans.clear()
             self._full_at_s.clear()
             self._version = self._allotment.version
-        found = self._plans.get((principal.tenant, principal.subject, kind))
+        found = self._plans.get((principal.tenant, principal.subject, rates))
         if found is None:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
                 self._full_at_s.clear()
-            found = self._make_plan(principal, kind)
-            self._plans[(principal.tenant, principal.subject, kind)] = found
+            found = self._make_plan(principal, rates)
+            self._plans[(principal.tenant, principal.subject, rates)] = found
         return found
 
-    def _make_plan(self, principal: Principal, kind: str) -> _Plan:
-        wanted = _quotas_for(self._allotment.of_tenant(principal.tenant), kind, "tenant", principal.tenant)
+    def _make_plan(self, principal: Principal, rates: Rates) -> _Plan:
+        wanted = _quotas_of(self._allotment.of_tenant(principal.tenant), rates, "tenant", principal.tenant)
         of_key = self._allotment.of_key(principal)
         if of_key is not None:
-            wanted += _quotas_for(of_key, kind, "key", digest_of(principal))
+            wanted += _quotas_of(of_key, rates, "key", digest_of(principal))
         return _Plan(
             wanted,
             ", ".join(f'"{quota.name}";q={quota.amount};w={quota.window_s}{_unit(quota)}' for quota in wanted),
@@ -215,26 +220,7 @@ def _unit(quota: Quota) -> str:
     return ';qu="content-bytes"' if "upload-bytes" in quota.name else ""
 
 
-def _quotas_for(settings: LimitSettings, kind: str, scope: str, owner: str) -> tuple[Quota, ...]:
-    requests = quotas(settings.requests, "requests", scope, owner)
-    match kind:
-        case Budget.READ:
-            return requests
-        case Budget.PREVIEW:
-            return requests + quotas(settings.previews, "previews", scope, owner)
-        case Budget.SUBMIT:
-            return requests + quotas(settings.prompts, "prompts", scope, owner)
-        case Budget.UPLOAD:
-            return requests + quotas(settings.uploads, "uploads", scope, owner)
-        case Budget.POLL:
-            return quotas(settings.polls, "polls", scope, owner)
-        case Budget.WEB_UI:
-            return quotas(settings.web_ui_files, "web-ui-files", scope, owner)
-        case "only-prompts":
-            return quotas(settings.prompts, "prompts", scope, owner)
-        case "only-previews":
-            return quotas(settings.previews, "previews", scope, owner)
-        case "only-uploads":
-            return quotas(settings.uploads, "uploads", scope, owner)
-        case _:
-            return quotas(settings.upload_bytes, "upload-bytes", scope, owner)
+def _quotas_of(settings: LimitSettings, rates: Rates, scope: str, owner: str) -> tuple[Quota, ...]:
+    return tuple(
+        quota for rate in rates for quota in quotas(getattr(settings, rate), rate.replace("_", "-"), scope, owner)
+    )

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from policy.routes import Budget
-from proxy.config.limits import LimitsSettings
+from proxy.config.limits import LimitSettings, LimitsSettings
 from proxy.http.errors import LimitExceeded, refusal_for
-from proxy.limits.rate_limiter import Limiter, RateExceeded, words_of_time
+from proxy.limits.rate_limiter import RATES, SPENT, Limiter, RateExceeded, words_of_time
 from tests.proxy.conftest import Clock, allotment, context
 
 
@@ -174,3 +174,9 @@ async def test_memory_is_bounded_however_many_callers_come(clock: Clock) -> None
 )
 def test_times_are_said_in_words(seconds: float, words: str) -> None:
     assert words_of_time(seconds) == words
+
+
+def test_every_kind_of_call_draws_on_rates_that_there_are() -> None:
+    assert set(SPENT) == set(Budget)
+    assert {rate for rates in SPENT.values() for rate in rates} | {"upload_bytes"} == set(RATES)
+    assert set(RATES) <= set(LimitSettings.model_fields)

@@ -1,0 +1,70 @@
+"""Reading one entry of ComfyUI's history, whatever comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policy.call import UpstreamReply
+from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.jobs.history_reader import MAX_TRIES, HistoryReader, HistoryUnreadable
+
+
+class Comfy:
+    """Answers what it is told to, or raises it."""
+
+    def __init__(self, *answers: UpstreamReply | Exception) -> None:
+        self.answers = list(answers)
+
+    async def ask(self, call: Any, **_: Any) -> UpstreamReply:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def reader(*answers: UpstreamReply | Exception) -> HistoryReader:
+    upstream: Any = Comfy(*answers)
+    return HistoryReader(upstream)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (UpstreamReply(200, {"id": {"status": {}}}), {"status": {}}),
+        (UpstreamReply(200, {}), None),
+        (UpstreamReply(200, {"other": {}}), None),
+        (ReplyTooLarge("too large"), None),
+    ],
+)
+async def test_an_entry_is_read_or_there_is_none(answer: UpstreamReply | Exception, expected: Any) -> None:
+    assert await reader(answer).entry("id") == expected
+
+
+@pytest.mark.parametrize(
+    "answer", [UpstreamReply(500, None), UpstreamReply(200, []), UpstreamTimeout(), UpstreamUnavailable("gone")]
+)
+async def test_what_cannot_be_read_is_tried_again_and_then_given_up(
+    answer: UpstreamReply | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = reader(*[answer] * MAX_TRIES, UpstreamReply(200, {"id": 1}))
+    for _ in range(MAX_TRIES - 1):
+        with pytest.raises(HistoryUnreadable):
+            await history.entry("id")
+    assert await history.entry("id") is None
+    assert len(caplog.records) == 1
+    assert await history.entry("id") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (UpstreamReply(200, {"id": {}}), True),
+        (UpstreamReply(200, {}), False),
+        (UpstreamReply(404, None), False),
+        (UpstreamReply(500, {"error": "x"}), False),
+    ],
+)
+async def test_whether_there_is_an_entry(answer: UpstreamReply, expected: bool) -> None:
+    assert await reader(answer).has("id") is expected
