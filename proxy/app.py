@@ -147,6 +147,8 @@ class Gate:
         await self._keeper.stop()
         await self._quotas.stop()
         await self.dependencies.catalogue.stop()
+        await self.dependencies.document_cache.stop()
+        await self.dependencies.web_files.stop()
         await self.public.stop()
         await self.ops.stop()
         await _stop_verifiers(self.dependencies.compiled)
@@ -214,6 +216,7 @@ class Gate:
     async def _connected(self) -> None:
         """ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
         self.dependencies.admission.rebuilt()
+        self.dependencies.web_files.connected()
         await self.dependencies.catalogue.renew()
 
     def _store_changed(self, is_up: bool) -> None:

@@ -25,6 +25,7 @@ from proxy.upstream.client import Upstream
 from proxy.upstream.document_cache import DocumentCache
 from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.preview_queue import PreviewQueue
+from proxy.upstream.web_files import WebFiles
 from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
@@ -49,6 +50,7 @@ class Dependencies:
     kept: KeptJobs
     catalogue: CatalogueSource
     document_cache: DocumentCache
+    web_files: WebFiles
     files: FileListing
     storage: StorageQuota
     limiter: Limits

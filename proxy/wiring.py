@@ -23,9 +23,11 @@ from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
 from proxy.pages.routes import GatePages
 from proxy.upstream.client import Upstream
+from proxy.upstream.compressor import Compressor
 from proxy.upstream.document_cache import DocumentCache
 from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.preview_queue import PreviewQueue
+from proxy.upstream.web_files import WebFiles
 from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
@@ -48,6 +50,7 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
     reports = SocketReports(registry, events, watcher.request_sync)
     streams = EventSessions(upstream, reconnect_grace_s=lambda: _grace_s(in_force), reports=reports)
     throttle, under_way = LoginThrottle(limits), UnderWay(limits.allotment)
+    compressor = Compressor()
     dependencies = Dependencies(
         compiled=compiled,
         upstream=upstream,
@@ -58,7 +61,8 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
         admission=_admission(limits, registry, kept, events, watcher, streams),
         kept=kept,
         catalogue=CatalogueSource(upstream),
-        document_cache=DocumentCache(),
+        document_cache=DocumentCache(compressor),
+        web_files=WebFiles(upstream, compressor),
         files=FileListing(directory),
         storage=_storage(directory, registry, in_force),
         limiter=limits,

@@ -86,9 +86,14 @@ def cache_control(caching: Caching, last_segment: str, *, is_shared: bool = Fals
     """
     if not caching.is_web_ui:
         return str(caching.value)
-    if caching is not Caching.HASHED or not _HASHED.fullmatch(last_segment):
+    if not is_hashed(caching, last_segment):
         return Caching.REVALIDATE.value
     return f"{'public' if is_shared else 'private'}, max-age={_YEAR_S}, immutable"
+
+
+def is_hashed(caching: Caching, last_segment: str) -> bool:
+    """Whether the name of a file of the web UI holds a hash of its content."""
+    return caching is Caching.HASHED and _HASHED.fullmatch(last_segment) is not None
 
 
 def is_navigation(request: web.BaseRequest) -> bool:

@@ -45,6 +45,8 @@ class RuleApplier:
         """Raises what Forwarder.forward raises, and what the rule does."""
         match permitted.rule:
             case PassThrough():
+                if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted, asked)) is not None:
+                    return kept
                 outgoing = forward_call(asked.call, has_body=permitted.route.has_body)
                 return await self._forwarder.forward(permitted, asked, outgoing, held)
             case Rewrite(request=rewrite):
@@ -72,6 +74,11 @@ class RuleApplier:
             raise Violation(Reason.HEADER_MALFORMED, "This route is a WebSocket: send an upgrade (RFC 6455, 4.1).")
         asked = RuleInput(permitted.call, await rule_context(self._dependencies, permitted))
         return ServedWebSocket(await self._dependencies.client_sockets.serve(request, permitted.record, asked))
+
+    async def _find_kept(self, permitted: PermittedRequest, asked: RuleInput) -> ClientReply | None:
+        is_shared = permitted.compiled.config.server.share_web_ui
+        files, headers, caching = self._dependencies.web_files, permitted.request.headers, permitted.route.caching
+        return await files.find(asked.call, headers, caching, is_shared=is_shared)
 
     async def _run(self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput) -> ClientReply:
         dependencies, route, record = self._dependencies, permitted.route, permitted.record

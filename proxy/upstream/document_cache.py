@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +14,14 @@ from multidict import MultiMapping
 from policy.call import ClientReply
 from policy.principal import TenantId
 from policy.rule_context import RuleInput
+from proxy.http.content_coding import CODINGS, IDENTITY, CodedDocument, compress, version_of
 from proxy.limits.keyed_semaphore import KeyedSemaphore
+from proxy.tasks import Tasks
+from proxy.upstream.compressor import Compressor
 
 MAX_KEPT: Final = 64
-_GZIP_LEVEL: Final = 6
+SETTLED_S: Final = 5.0
+"""A document that stays for so long is worth its smallest form, which takes a second to make."""
 _MIN_COMPRESSED_BYTES: Final = 1024
 _COMMON: Final = (
     ("Cache-Control", "private, no-cache"),
@@ -33,24 +35,21 @@ class CachedDocument:
     """places: where each member stands in the body."""
 
     body: bytes
-    gzipped: bytes | None
-    etag: str
+    coded: CodedDocument
     places: Mapping[str, tuple[int, int]]
 
     def member(self, name: str) -> CachedDocument:
         """A document of that member alone, empty when there is none."""
         start, end = self.places.get(name, (0, 0))
         body = b"{" + self.body[start:end] + b"}"
-        return CachedDocument(body, None, _tag(body), {})
+        return CachedDocument(body, CodedDocument("", {IDENTITY: body}), {})
 
     def answer(self, headers: MultiMapping[str]) -> ClientReply:
-        """304 when the client has it (RFC 9110, 13.1.2), else the document, compressed when the client takes that."""
-        validator = ("ETag", self.etag)
-        if self.etag in _tags(headers.get("If-None-Match", "")):
-            return ClientReply(304, b"", headers=(validator, *_COMMON))
-        if self.gzipped is not None and _takes_gzip(headers.get("Accept-Encoding", "")):
-            return ClientReply(200, self.gzipped, headers=(("Content-Encoding", "gzip"), validator, *_COMMON))
-        return ClientReply(200, self.body, headers=(validator, *_COMMON))
+        """304 when the client has it (RFC 9110, 13.1.2), else the document in the coding that the client likes best."""
+        selected = self.coded.select(headers)
+        assert selected is not None, "a document is there without a coding too"
+        fields = tuple(field for field in selected.fields if field[0] != "Vary")
+        return ClientReply(304 if selected.is_unchanged else 200, selected.body, headers=(*fields, *_COMMON))
 
 
 class DocumentCache:
@@ -60,9 +59,14 @@ class DocumentCache:
     (tests/proxy/upstream/test_document_cache.py).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compressor: Compressor | None = None) -> None:
         self._kept: OrderedDict[TenantId, tuple[tuple[Any, ...], asyncio.Future[CachedDocument]]] = OrderedDict()
         self._makers = KeyedSemaphore()
+        self._compressor = Compressor() if compressor is None else compressor
+        self._tasks = Tasks()
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
 
     async def get(
         self, request: RuleInput, describe: Callable[[RuleInput], Mapping[str, Any]], name: str | None = None
@@ -83,6 +87,7 @@ class DocumentCache:
                 self._kept[tenant] = (key, found)
                 while len(self._kept) > MAX_KEPT:
                     self._kept.popitem(last=False)
+                self._tasks.start(self._pack(tenant, found), "pack a document")
             self._kept.move_to_end(tenant)
             try:
                 return await asyncio.shield(found)
@@ -90,6 +95,17 @@ class DocumentCache:
                 if self._kept.get(tenant, (None, None))[1] is found:
                     del self._kept[tenant]  # the next caller makes it anew
                 raise
+
+    async def _pack(self, tenant: TenantId, found: asyncio.Future[CachedDocument]) -> None:
+        """Its smallest forms, when it has stayed for a while."""
+        await asyncio.wait((found,))
+        await asyncio.sleep(SETTLED_S)
+        if found.cancelled() or found.exception() is not None:
+            return
+        document = found.result()
+        for coding in CODINGS:
+            if self._kept.get(tenant, (None, None))[1] is found and coding in document.coded:
+                document.coded.add(coding, await self._compressor.best(coding, document.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,26 +130,13 @@ def _make(describe: Callable[[RuleInput], Mapping[str, Any]], request: RuleInput
         places[name] = (place, place + len(members[-1]))
         place += len(members[-1]) + 1
     body = b"{" + b",".join(members) + b"}"
-    gzipped = gzip.compress(body, _GZIP_LEVEL, mtime=0) if len(body) >= _MIN_COMPRESSED_BYTES else None
-    return CachedDocument(body, gzipped, _tag(body), places)
-
-
-def _tag(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    coded = CodedDocument(version_of(body), {IDENTITY: body})
+    if len(body) >= _MIN_COMPRESSED_BYTES:
+        for coding in CODINGS:
+            coded.add(coding, compress(coding, body, is_best=False))
+    return CachedDocument(body, coded, places)
 
 
 def _plain(value: Any) -> Any:
     """Read-only views that the catalogue is made of."""
     return dict(value)
-
-
-def _tags(text: str) -> set[str]:
-    return {tag.strip().removeprefix("W/") for tag in text.split(",")}
-
-
-def _takes_gzip(text: str) -> bool:
-    for part in text.split(","):
-        coding, _, weight = part.strip().partition(";")
-        if coding.strip().lower() in ("gzip", "*"):
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sys
 import threading
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
+import brotli
 import orjson
 import pytest
 from multidict import CIMultiDict
@@ -19,9 +21,16 @@ from policy.judge import ADMIN_POLICY
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
 from policy.rule_context import OwnFiles, RuleContext, RuleInput
+from proxy.http.content_coding import compress
 from proxy.jobs.registry import JobRegistry
+from proxy.upstream.compressor import Compressor
 from proxy.upstream.document_cache import MAX_KEPT, CachedDocument, DocumentCache, _make
 from tests.policy.tenants import NOW
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Describe = Callable[[RuleInput], Any]
 CATALOGUE = Catalogue({})
@@ -56,22 +65,38 @@ def kept(size: int = 2000) -> CachedDocument:
     return _make(lambda _: MappingProxyType({"text": "x" * size}), request())
 
 
+def etag(document: CachedDocument, accepted: str = "") -> str:
+    return dict(document.answer(CIMultiDict({"Accept-Encoding": accepted})).headers)["ETag"]
+
+
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.decompress,
+    "br": brotli.decompress,
+    "zstd": zstd.decompress,
+    "": bytes,
+}
+
+
 @pytest.mark.parametrize(
-    ("accepted", "expected"),
+    ("accepted", "coding"),
     [
-        ("gzip", True), ("deflate, GZIP;q=0.5", True), ("*", True), ("br, gzip; q=1.0", True),
-        ("", False), ("br", False), ("gzip;q=0", False), ("gzip; q=0.0", False), ("*;q=0.000", False), ("xgzip", False),
+        ("gzip", "gzip"),
+        ("gzip, br", "br"),
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("", ""),
+        ("deflate", ""),
+        ("gzip;q=0", ""),
     ],
-)  # fmt: skip
-def test_compressed_when_the_client_takes_that(accepted: str, expected: bool) -> None:
-    document = kept()
-    reply = document.answer(CIMultiDict({"Accept-Encoding": accepted}))
+)
+def test_sent_in_the_coding_that_the_client_takes(accepted: str, coding: str) -> None:
+    reply = kept().answer(CIMultiDict({"Accept-Encoding": accepted}))
     assert reply.status == 200
     assert isinstance(reply.body, bytes)
-    assert (dict(reply.headers).get("Content-Encoding") == "gzip") is expected
-    body = gzip.decompress(reply.body) if expected else reply.body
-    assert orjson.loads(body) == {"text": "x" * 2000}
-    assert "Accept-Encoding" in dict(reply.headers)["Vary"]
+    assert dict(reply.headers).get("Content-Encoding", "") == coding
+    assert orjson.loads(UNPACK[coding](reply.body)) == {"text": "x" * 2000}
+    assert [value for name, value in reply.headers if name == "Vary"] == [
+        "Accept-Encoding, Authorization, Cookie, X-API-Key"
+    ]
 
 
 def test_what_is_small_is_not_compressed() -> None:
@@ -82,14 +107,40 @@ def test_what_is_small_is_not_compressed() -> None:
 @pytest.mark.parametrize(("tags", "status"), [("{}", 304), ("W/{}", 304), ('"a", {}', 304), ('"a"', 200), ("", 200)])
 def test_not_sent_again_to_who_has_it(tags: str, status: int) -> None:
     document = kept()
-    reply = document.answer(CIMultiDict({"If-None-Match": tags.format(document.etag)}))
-    assert (reply.status, dict(reply.headers)["ETag"]) == (status, document.etag)
+    reply = document.answer(CIMultiDict({"If-None-Match": tags.format(etag(document))}))
+    assert (reply.status, dict(reply.headers)["ETag"]) == (status, etag(document))
     assert (reply.body == b"") is (status == 304)
 
 
-def test_the_validator_is_of_the_content() -> None:
-    assert kept().etag == kept().etag
-    assert kept().etag != kept(2001).etag
+def test_the_validator_is_of_the_content_and_of_its_coding() -> None:
+    assert etag(kept()) == etag(kept())
+    assert etag(kept()) != etag(kept(2001))
+    assert len({etag(kept(), accepted) for accepted in ("", "gzip", "br", "zstd")}) == 4
+
+
+async def test_a_document_that_stays_gets_its_smallest_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.upstream.document_cache.SETTLED_S", 0.0)
+    packed: list[str] = []
+
+    def pack(coding: str, data: bytes, *, is_best: bool) -> bytes:
+        packed.append(coding)
+        return compress(coding, data, is_best=is_best)
+
+    document_cache = DocumentCache(Compressor(pack))
+    document = await document_cache.get(request(), lambda _: {"text": "x" * 2000})
+    before = etag(document, "gzip")
+    await document_cache._tasks.finish()
+    assert sorted(packed) == ["br", "gzip", "zstd"]
+    reply = document.answer(CIMultiDict({"Accept-Encoding": "gzip", "If-None-Match": before}))
+    assert reply.status == 304
+
+
+async def test_a_document_that_was_replaced_is_packed_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.upstream.document_cache.SETTLED_S", 0.0)
+    document_cache = DocumentCache(Compressor(lambda *_, is_best: pytest.fail("it is packed")))
+    await document_cache.get(request(), lambda _: {"text": "x" * 2000})
+    document_cache._kept.clear()
+    await document_cache._tasks.finish()
 
 
 async def test_two_at_once_make_it_once() -> None:
@@ -123,7 +174,7 @@ async def test_one_member_comes_from_the_whole_document() -> None:
     for name, expected in (("A", {"A": {"text": "é,:"}}), ('B"', {'B"': {"b": 1}}), ("C", {"C": [1]}), ("D", {})):
         document = await document_cache.get(request(), describe, name)
         assert orjson.loads(document.body) == expected
-        assert document.answer(CIMultiDict({"If-None-Match": document.etag})).status == 304
+        assert document.answer(CIMultiDict({"If-None-Match": etag(document)})).status == 304
     assert (made, len(document_cache._kept)) == (["once"], 1)
 
 

@@ -1,0 +1,248 @@
+"""The web UI's files: streamed the first time, kept and compressed beside it, and never older than ComfyUI's by much."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import brotli
+import pytest
+from aiohttp import web
+from multidict import CIMultiDict
+
+from policy.call import ClientCall, ClientReply
+from policy.routes import Caching
+from proxy.http.content_coding import compress
+from proxy.upstream.client import Upstream
+from proxy.upstream.compressor import Compressor
+from proxy.upstream.web_files import FRESH_S, WebFiles
+from tests.harness import running_gate
+from tests.proxy.upstreams import comfy_like, serving
+
+SCRIPT = b"export function lighthouse(storm) { return storm + 1 }\n" * 400
+HASHED = ("assets", "main-Ab3_dE6h.js")
+PLAIN = ("extensions", "pack", "menu.js")
+
+
+class Files:
+    """A ComfyUI with these files. asked: the paths, with the validator that came along. fields: besides, in each answer."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.asked: list[tuple[str, str]] = []
+        self.fields: dict[str, str] = {}
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        tag = request.headers.get("If-None-Match", "")
+        self.asked.append((request.path, tag))
+        body = self.files.get(request.path)
+        if body is None:
+            return web.Response(status=404)
+        fields = {"ETag": f'"{len(body)}-{hash(body)}"', **self.fields}
+        if tag == fields["ETag"]:
+            return web.Response(status=304, headers=fields)
+        kinds = {"png": "image/png", "html": "text/html"}
+        kind = kinds.get(request.path.rpartition(".")[2], "text/javascript")
+        return web.Response(body=body, content_type=kind, headers=fields)
+
+
+@asynccontextmanager
+async def keeping(comfy: Files, **options: Any) -> AsyncIterator[WebFiles]:
+    async with serving(comfy) as url:
+        upstream = Upstream(url, 5)
+        await upstream.start()
+        files = WebFiles(upstream, **options)
+        try:
+            yield files
+        finally:
+            await files.stop()
+            await upstream.stop()
+
+
+async def find(
+    files: WebFiles, path: tuple[str, ...] = HASHED, accepted: str = "br", method: str = "GET", **fields: str
+) -> ClientReply | None:
+    headers = CIMultiDict({"Accept-Encoding": accepted} | {name.replace("_", "-"): fields[name] for name in fields})
+    caching = Caching.HASHED if path[:1] == ("assets",) else Caching.WEB_UI
+    return await files.find(ClientCall(method, path), headers, caching, is_shared=False)
+
+
+async def kept(files: WebFiles, path: tuple[str, ...] = HASHED, **more: str) -> ClientReply | None:
+    """The answer after the first one, when all is done that it began."""
+    assert await find(files, path, **more) is None
+    await files._tasks.finish()
+    return await find(files, path, **more)
+
+
+def head_of(reply: ClientReply) -> dict[str, str]:
+    return dict(reply.headers)
+
+
+@pytest.mark.parametrize(("accepted", "unpack"), [("gzip", gzip.decompress), ("gzip, br", brotli.decompress)])
+async def test_a_file_is_kept_in_every_coding(accepted: str, unpack: Callable[[bytes], bytes]) -> None:
+    comfy = Files({"/assets/main-Ab3_dE6h.js": SCRIPT})
+    async with keeping(comfy) as files:
+        reply = await kept(files, accepted=accepted)
+        assert reply is not None
+        assert unpack(reply.body) == SCRIPT
+        assert reply.content_type.startswith("text/javascript")
+        head = head_of(reply)
+        assert (head["Vary"], head["X-Content-Type-Options"]) == ("Accept-Encoding", "nosniff")
+        assert head["Cache-Control"] == "private, max-age=31536000, immutable"
+        again = await find(files, accepted=accepted, If_None_Match=f"W/{head['ETag']}")
+        assert again is not None
+        assert (again.status, again.body, head_of(again)["ETag"]) == (304, b"", head["ETag"])
+        assert "Content-Encoding" not in head_of(again)
+    assert len(comfy.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "more", [{"accepted": ""}, {"accepted": "deflate"}, {"Range": "bytes=0-1"}, {"method": "POST"}], ids=str
+)
+async def test_other_questions_go_to_comfyui(more: dict[str, str]) -> None:
+    async with keeping(Files({"/assets/main-Ab3_dE6h.js": SCRIPT})) as files:
+        assert await kept(files) is not None
+        assert await find(files, **more) is None  # type: ignore[arg-type]
+        call = ClientCall("GET", HASHED, (("v", "2"),))
+        assert await files.find(call, CIMultiDict({"Accept-Encoding": "br"}), Caching.HASHED, is_shared=False) is None
+
+
+async def test_no_request_waits_for_compression() -> None:
+    go_on = threading.Event()
+
+    def slow(coding: str, data: bytes, *, is_best: bool) -> bytes:
+        assert go_on.wait(60)
+        return compress(coding, data, is_best=is_best)
+
+    async with keeping(Files({"/assets/main-Ab3_dE6h.js": SCRIPT}), compressor=Compressor(slow)) as files:
+        for _ in range(3):
+            assert await find(files) is None
+        go_on.set()
+        await files._tasks.finish()
+        assert await find(files) is not None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"Set-Cookie": "a=b"}, {"Vary": "Cookie"}, {"ETag": ""}, {"Content-Encoding": "br"}], ids=str
+)
+async def test_what_may_differ_by_caller_is_not_kept(fields: dict[str, str]) -> None:
+    comfy = Files({"/assets/main-Ab3_dE6h.js": SCRIPT})
+    comfy.fields = fields
+    async with keeping(comfy) as files:
+        assert await kept(files) is None
+
+
+async def test_what_is_not_there_is_not_asked_for_twice_beside() -> None:
+    comfy = Files({})
+    async with keeping(comfy) as files:
+        assert await kept(files) is None
+        await files._tasks.finish()
+    assert len(comfy.asked) == 1
+
+
+async def test_a_hashed_file_is_asked_after_once_when_comfyui_was_restarted() -> None:
+    comfy = Files({"/assets/main-Ab3_dE6h.js": SCRIPT})
+    async with keeping(comfy) as files:
+        assert await kept(files) is not None
+        files.connected()
+        for _ in range(3):
+            assert await find(files) is not None
+        assert [bool(tag) for _, tag in comfy.asked] == [False, True]
+        del comfy.files["/assets/main-Ab3_dE6h.js"]
+        files.connected()
+        assert await find(files) is None
+        await files._tasks.finish()
+        assert await find(files) is None
+
+
+async def test_a_file_of_a_plain_name_is_as_fresh_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("proxy.upstream.web_files.time.monotonic", lambda: now_s)
+    comfy = Files({"/extensions/pack/menu.js": SCRIPT})
+    async with keeping(comfy) as files:
+        assert await kept(files, PLAIN) is not None
+        comfy.files["/extensions/pack/menu.js"] = SCRIPT + b"// another"
+        now_s += FRESH_S
+        reply = await find(files, PLAIN)
+        assert reply is not None
+        assert head_of(reply)["Cache-Control"] == "private, no-cache"
+        assert brotli.decompress(reply.body) == SCRIPT
+        now_s += 0.1
+        assert await find(files, PLAIN) is None, "ComfyUI has another one"
+        await files._tasks.finish()
+        reply = await find(files, PLAIN)
+        assert reply is not None
+        assert brotli.decompress(reply.body) == SCRIPT + b"// another"
+
+
+async def test_what_is_kept_is_shown_while_comfyui_is_away() -> None:
+    comfy = Files({"/assets/main-Ab3_dE6h.js": SCRIPT})
+    async with serving(comfy) as url:
+        upstream = Upstream(url, 5)
+        await upstream.start()
+        files = WebFiles(upstream)
+        assert await kept(files) is not None
+    files.connected()
+    assert await find(files) is not None
+    await files.stop()
+    await upstream.stop()
+
+
+async def test_nobody_takes_the_place_of_what_is_kept() -> None:
+    noise = {f"/docs/{number}.js": compressible(number) for number in range(20)}
+    pages = {f"/assets/page-Ab3_dE6{number}.js": compressible(100 + number) for number in range(3)}
+    async with keeping(Files({**noise, **pages}), max_bytes=80_000, max_side_bytes=20_000) as files:
+        for path in [*noise, *pages]:
+            await find(files, tuple(path[1:].split("/")))
+        await files._tasks.finish()
+        assert sum(path in files._files for path in (tuple(path[1:].split("/")) for path in noise)) in range(1, 4)
+        assert files.held_bytes <= 80_000
+        for path in pages:
+            assert await find(files, tuple(path[1:].split("/"))) is not None
+
+
+def compressible(number: int) -> bytes:
+    """Some kilobytes in each coding, and others for each number."""
+    return "".join(f"{number * 7919 + step * step:x}," for step in range(1500)).encode()
+
+
+async def test_pictures_are_kept_where_their_name_is_hashed_and_maps_never() -> None:
+    noise = bytes(range(256)) * 8 + SCRIPT[:1]
+    paths = {"/assets/logo-Ab3_dE6h.png": noise, "/fonts/logo.png": noise, "/assets/main-Ab3_dE6h.js.map": SCRIPT}
+    async with keeping(Files(paths)) as files:
+        reply = await kept(files, ("assets", "logo-Ab3_dE6h.png"))
+        assert reply is not None
+        assert (reply.body, head_of(reply).get("Content-Encoding")) == (noise, None)
+        assert await kept(files, ("fonts", "logo.png")) is None
+        assert await kept(files, ("assets", "main-Ab3_dE6h.js.map")) is None
+
+
+async def test_a_page_comes_from_comfyui_or_not_at_all() -> None:
+    async with keeping(Files({"/index.html": SCRIPT})) as files:
+        assert await kept(files, ("index.html",)) is None
+
+
+async def test_through_the_gate(tmp_path: Path) -> None:
+    """Both tenants and the admin get the same file; a client without a key gets nothing, kept or not."""
+    comfy = Files({"/assets/main-Ab3_dE6h.js": SCRIPT})
+    path = "/assets/main-Ab3_dE6h.js"
+    async with comfy_like(comfy) as url, running_gate(tmp_path, url) as gate:
+        async with gate.call("GET", path, "alice") as response:
+            assert await response.read() == SCRIPT
+        await gate.gate.dependencies.web_files._tasks.finish()
+        asked = len(comfy.asked)
+        for who in ("alice", "mallory", "admin"):
+            async with gate.call("GET", path, who, headers={"Accept-Encoding": "br"}) as response:
+                assert response.headers["Content-Encoding"] == "br"
+                assert response.headers["X-Request-Id"]
+                assert brotli.decompress(await response.read()) == SCRIPT
+            async with gate.call("HEAD", path, who, headers={"Accept-Encoding": "gzip"}) as response:
+                assert response.headers["Content-Encoding"] == "gzip"
+                assert int(response.headers["Content-Length"]) < len(SCRIPT)
+                assert await response.read() == b""
+        assert await gate.status("GET", path, None) == 401
+        assert len(comfy.asked) == asked
