@@ -14,6 +14,7 @@ import typer
 from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
 from policy.lint import Finding, lint, summarize
+from proxy.commands.closed_routes import find_closed
 from proxy.commands.exits import fail
 from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, load_config
@@ -91,13 +92,15 @@ async def _ask_upstream(config: Config, is_whole: bool) -> list[str]:
         stats = await upstream.ask(UpstreamCall("GET", (Opaque("system_stats"),)), time_limit_s=_TIME_LIMIT_S)
         info = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
         swaps = await upstream.ask(UpstreamCall("GET", (Opaque("node_replacements"),)), time_limit_s=_TIME_LIMIT_S)
+        closed = await find_closed(config, upstream)
     except (UpstreamUnavailable, UpstreamTimeout) as error:
-        return [f"{unreachable(config.upstream.url, error)} Policies were not compared with its nodes"]
+        told = "Policies were not compared with its nodes, nor routes with what its custom nodes call"
+        return [f"{unreachable(config.upstream.url, error)} {told}"]
     finally:
         await upstream.stop()
     found = _about_comfyui(stats.value)
     catalogue = read_catalogue(info.value)
-    return found + _lint(config, catalogue, swaps.value, is_whole=is_whole)
+    return found + _lint(config, catalogue, swaps.value, is_whole=is_whole) + closed
 
 
 def _lint(config: Config, catalogue: Catalogue, replacements: Any, *, is_whole: bool) -> list[str]:

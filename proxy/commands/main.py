@@ -1,4 +1,4 @@
-"""The command line: `comfygate init | demo | serve | check | keys | policy | audit | why | backup | connect`. Parses, calls, prints; the work is elsewhere."""
+"""The command line. Parses, calls, prints; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from proxy.commands import audit, backup, check, connect, demo, init, keys, policy, serve
+from proxy.commands import audit, backup, check, connect, demo, init, keys, policy, routes, serve
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 
@@ -32,6 +32,7 @@ app.add_typer(policy.app, name="policy", help="Derive and try policies.")
 app.command("init")(init.init)
 app.command("serve")(serve.serve)
 app.command("check")(check.check)
+app.command("routes")(routes.routes)
 app.command("audit")(audit.audit)
 app.command("why")(audit.why)
 app.command("backup")(backup.backup)
