@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
+from itertools import chain
 from typing import Final
 
 from aiohttp import web
@@ -24,7 +25,6 @@ from proxy.http.server import HEALTH_PATH, is_reserved
 from proxy.observability.recent_refusals import describe
 from proxy.pages.refusals import refuse
 from proxy.pages.routes import has_page, shortcut
-from proxy.pages.target import root_of
 from proxy.running_requests import RunningRequests
 from proxy.steps.apply import RuleApplier
 from proxy.steps.permit import permit
@@ -55,11 +55,10 @@ class Pipeline:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request; every exception becomes an answer or a broken connection, and always a record."""
         compiled = self._dependencies.compiled
-        record = RequestRecord.begin(request, compiled.client_address(request))
-        record.root = root_of(request.raw_path, compiled.config.server.public_path)
+        record = RequestRecord.begin(request, compiled.client_address(request), compiled.config.server.public_path)
         self.running.begin(request, record)
         try:
-            async with AsyncExitStack() as held:
+            with ExitStack() as held:
                 response = await send(request, record, await self._reply_to(request, record, compiled, held))
         except asyncio.CancelledError:
             if record.status != 101:  # a WebSocket ends when its client hangs up, and that is no failure
@@ -75,7 +74,7 @@ class Pipeline:
         return response
 
     async def _reply_to(
-        self, request: web.BaseRequest, record: RequestRecord, compiled: CompiledConfig, held: AsyncExitStack
+        self, request: web.BaseRequest, record: RequestRecord, compiled: CompiledConfig, held: ExitStack
     ) -> Reply:
         """compiled: the one configuration that the request goes by. held: its places and ComfyUI's answer, until its own has left."""
         if self.is_draining:
@@ -83,7 +82,7 @@ class Pipeline:
         if is_reserved(request) and request.path != HEALTH_PATH:
             raise TurnedAway(_NO_PLACE)
         max_head_bytes = compiled.config.server.max_header_bytes
-        if sum(len(name) + len(value) for name, value in request.raw_headers) > max_head_bytes:
+        if sum(map(len, chain.from_iterable(request.raw_headers))) > max_head_bytes:
             raise Violation(
                 Reason.HEADER_MALFORMED, "The head of the request is too large.", f"at most {max_head_bytes} bytes"
             )

@@ -86,7 +86,7 @@ def to_upstream(headers: MultiMapping[str], *, with_body: bool) -> CIMultiDict[s
 
 def forwarded_values(headers: MultiMapping[str]) -> list[str]:
     """The values of all fields that may go to ComfyUI."""
-    return [value for name in _TO_UPSTREAM.values() for value in headers.getall(name, ())]
+    return [value for name, value in headers.items() if name.lower() in _TO_UPSTREAM]
 
 
 def to_client(headers: MultiMapping[str]) -> CIMultiDict[str]:
@@ -118,6 +118,9 @@ def respell_disposition(headers: CIMultiDict[str]) -> None:
 
 def merge_vary(headers: CIMultiDict[str], names: Iterable[str]) -> None:
     """Adds to `Vary` what the answer depends on."""
+    if "Vary" not in headers:
+        headers["Vary"] = ", ".join(names)
+        return
     present = [part.strip() for value in headers.getall("Vary", ()) for part in value.split(",") if part.strip()]
     lowered = {part.lower() for part in present}
     present += [name for name in names if name.lower() not in lowered]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +17,9 @@ from policy.principal import Principal
 _REQUEST_ID = re.compile(r"(?!cg_)[A-Za-z0-9._-]{1,64}")
 _RAY = re.compile(r"[0-9a-f]{16}(-[A-Z]{3})?")
 UNLISTED = "unlisted"
+_MAX_DEPTH = 64
+"""No path of the gate is deeper, and what leads back from one stands in a header."""
+_ids = random.Random()  # noqa: S311 - a name to find a line by, which proves nothing
 
 
 class Decision(StrEnum):
@@ -59,18 +62,26 @@ class RequestRecord:
     """What a rule adds for the audit trail."""
     response_headers: list[tuple[str, str]] = field(default_factory=list)
     """What every answer carries beside its own fields: limits, CORS."""
-    root: str = "/"
-    """Leads from the request's path to the gate's front page, for a browser: below a prefix that the gate does not see it is relative."""
+    raw_path: str = field(default="", repr=False)
+    public_path: str = ""
+
+    @property
+    def root(self) -> str:
+        """Leads from the request's path to the gate's front page, for a browser: below a prefix that the gate does not see it is relative."""
+        return root_of(self.raw_path, self.public_path) if self.raw_path else "/"
 
     @classmethod
-    def begin(cls, request: web.BaseRequest, client: str) -> RequestRecord:
+    def begin(cls, request: web.BaseRequest, client: str, public_path: str = "") -> RequestRecord:
+        """public_path: below which the gate is seen by clients, as far as it is known."""
         sent = request.headers.get("X-Request-Id", "")
         ray = request.headers.get("Cf-Ray", "")
         return cls(
             method=request.method if request.method in _METHODS else "OTHER",
-            request_id=sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8),
+            request_id=sent if sent and _REQUEST_ID.fullmatch(sent) else f"{_ids.getrandbits(64):016x}",
             client=client,
-            cf_ray=ray if _RAY.fullmatch(ray) else "",
+            cf_ray=ray if ray and _RAY.fullmatch(ray) else "",
+            raw_path=request.raw_path,
+            public_path=public_path,
         )
 
     @property
@@ -79,3 +90,14 @@ class RequestRecord:
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def root_of(raw_path: str, public_path: str = "") -> str:
+    """What leads from a request's path to the gate's front page: "/prefix/" where the prefix is known, else "../" as often as it takes.
+
+    A proxy in front may serve the gate below a prefix of its own (RFC 3986, 5.2.4: a browser goes no further up than to its host).
+    """
+    if public_path:
+        return f"{public_path}/"
+    depth = raw_path.partition("?")[0].count("/") - 1
+    return "../" * min(depth, _MAX_DEPTH) or "./"

@@ -42,15 +42,12 @@ class UnderWay:
         now_s = time.monotonic()
         return any(other != tenant and now_s - asked_s < ACTIVE_S for other, asked_s in self._asked_at_s.items())
 
-    def of(self, tenant: TenantId) -> _Place:
-        return _Place(self, tenant)
-
     def running(self, tenant: TenantId) -> int:
         crowd = self._crowds.get(tenant)
         return crowd.running if crowd is not None else 0
 
     async def enter(self, tenant: TenantId) -> None:
-        """Raises LimitExceeded(too-many-requests) when too many wait already, or no place came free in time."""
+        """Takes a place, until `leave`. Raises LimitExceeded(too-many-requests) when too many wait already, or no place came free in time."""
         self._asked_at_s[tenant] = time.monotonic()
         limit = self._allotment.of_tenant(tenant).concurrent_requests
         crowd = self._crowds.setdefault(tenant, _Crowd())
@@ -84,20 +81,6 @@ class UnderWay:
                 turn.set_result(None)
         if not crowd.running and not crowd.waiting:
             del self._crowds[tenant]
-
-
-class _Place:
-    __slots__ = ("_tenant", "_under_way")
-
-    def __init__(self, under_way: UnderWay, tenant: TenantId) -> None:
-        self._under_way = under_way
-        self._tenant = tenant
-
-    async def __aenter__(self) -> None:
-        await self._under_way.enter(self._tenant)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._under_way.leave(self._tenant)
 
 
 def _too_many(limit: int) -> LimitExceeded:

@@ -6,6 +6,7 @@ import atexit
 import logging
 import sys
 import time
+from functools import lru_cache
 from typing import Any, BinaryIO, Literal
 
 import orjson
@@ -107,10 +108,15 @@ def standard_error() -> QueuedWriter:
     return writer
 
 
+@lru_cache(maxsize=4)
+def _time_of(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+
+
 def _fields(record: RequestRecord) -> dict[str, Any]:
     principal = record.principal
     fields: dict[str, Any] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": _time_of(int(time.time())),
         "event": "request",
         "request_id": record.request_id,
         "client": record.client,

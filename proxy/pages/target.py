@@ -9,25 +9,12 @@ from proxy.auth.credentials import without_tokens
 
 FRONT_PAGE: Final = "/"
 MAX_TARGET_CHARACTERS: Final = 2048
-_MAX_DEPTH: Final = 64
-"""No path of the gate is deeper, and what leads back from one stands in a header."""
 
 # RFC 3986: what stands raw in a path and a query; so no backslash, quote, space, control or non-ASCII character.
 _TARGET = re.compile(r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@/%\[\]]*)(?:\?([A-Za-z0-9\-._~!$&'()*+,;=:@/%\[\]?]*))?")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Encoded slash, backslash, dot, control characters: some program on the way may decode them first.
 _HIDDEN = re.compile(r"%(?:2f|5c|2e|[01][0-9a-f]|7f)", re.IGNORECASE)
-
-
-def root_of(raw_path: str, public_path: str = "") -> str:
-    """What leads from a request's path to the gate's front page: "/prefix/" where the prefix is known, else "../" as often as it takes.
-
-    A proxy in front may serve the gate below a prefix of its own (RFC 3986, 5.2.4: a browser goes no further up than to its host).
-    """
-    if public_path:
-        return f"{public_path}/"
-    depth = raw_path.partition("?")[0].count("/") - 1
-    return "../" * min(depth, _MAX_DEPTH) or "./"
 
 
 def local_target(text: str | None) -> str:

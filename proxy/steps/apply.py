@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import assert_never
 
 from aiohttp import web
@@ -41,7 +41,7 @@ class RuleApplier:
         self._running = running
         self._forwarder = Forwarder(dependencies, running.check)
 
-    async def apply(self, permitted: PermittedRequest, asked: RuleInput, held: AsyncExitStack) -> Reply:
+    async def apply(self, permitted: PermittedRequest, asked: RuleInput, held: ExitStack) -> Reply:
         """Raises what Forwarder.forward raises, and what the rule does."""
         match permitted.rule:
             case PassThrough():

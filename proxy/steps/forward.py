@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterable, Callable
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,7 @@ class Forwarder:
         return FileReply(serve_file(file, cache_control=permitted.route.caching.value, limits=limits))
 
     async def forward(
-        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: AsyncExitStack
+        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: ExitStack
     ) -> Reply:
         """held: what the request keeps until its answer has left; ComfyUI's answer is among it.
 
@@ -80,13 +80,16 @@ class Forwarder:
         rewrite = permitted.rule.reply if isinstance(permitted.rule, Rewrite) else None
         body = await self._body_of(permitted, asked, outgoing, held)
         outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
-        turn = held.enter_context(self._pictures.turn(tenant))
+        turn = None
         if permitted.route.makes_picture(asked.call):
+            turn = held.enter_context(self._pictures.turn(tenant))
             await self._await_turn(turn, permitted, asked, body)
         started_s = time.perf_counter()
-        sending = self._upstream.send(outgoing, fields, body.content, time_limit_s=permitted.route.time_limit_s)
-        stream = await held.enter_async_context(sending)
-        turn.release()  # ComfyUI has made the picture before it answers
+        time_limit_s = permitted.route.time_limit_s
+        stream = await self._upstream.open(outgoing, fields, body.content, time_limit_s=time_limit_s)
+        held.callback(stream.close)
+        if turn is not None:
+            turn.release()  # ComfyUI has made the picture before it answers
         record.upstream_s = time.perf_counter() - started_s
         if stream.status < 400 and body.received is not None:
             self._storage.add_usage(tenant, body.received.received_bytes)
@@ -110,7 +113,7 @@ class Forwarder:
         return replace(cleaned, headers=headers_of_cleaned(permitted.route.caching))
 
     async def _body_of(
-        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: AsyncExitStack
+        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: ExitStack
     ) -> OutgoingBody:
         """A client's body is counted, also of what is refused or breaks off, and has its room in the quota meanwhile."""
         if isinstance(outgoing.body, bytes) or outgoing.body is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -12,11 +12,10 @@ from policy.rule_context import RuleContext, RuleInput
 from proxy.auth.misplaced_credentials import read_document
 from proxy.dependencies import Dependencies
 from proxy.http import request_body
-from proxy.http.body_memory import BodyPlace
 from proxy.steps.permit import PermittedRequest
 
 
-async def read_rule_input(dependencies: Dependencies, permitted: PermittedRequest, held: AsyncExitStack) -> RuleInput:
+async def read_rule_input(dependencies: Dependencies, permitted: PermittedRequest, held: ExitStack) -> RuleInput:
     """held: the places that the request takes, given back when its answer has left.
 
     Raises LimitExceeded, CredentialEnded, Violation, BodyTimeout, ClientGone, UpstreamUnavailable, UpstreamTimeout.
@@ -24,14 +23,14 @@ async def read_rule_input(dependencies: Dependencies, permitted: PermittedReques
     # SECURITY: calls that their client sends slowly, or whose answers it does not read, would take all connections and all memory
     # (tests/security/test_connections.py, test_bodies.py, test_large_answers.py).
     tenant = permitted.principal.tenant
-    await held.enter_async_context(dependencies.under_way.of(tenant))
-    place = held.enter_context(dependencies.bodies.place(tenant))
+    await dependencies.under_way.enter(tenant)
+    held.callback(dependencies.under_way.leave, tenant)
     asked = RuleInput(permitted.call, await rule_context(dependencies, permitted))
-    asked = await _read_document(dependencies, permitted, asked, place)
+    asked = await _read_document(dependencies, permitted, asked, held)
     if permitted.route.is_large:
-        await held.enter_async_context(dependencies.large_answers.of(tenant))
+        held.callback(await dependencies.large_answers.acquire(tenant))
     if permitted.route.is_heavy:
-        await held.enter_async_context(dependencies.heavy_answers.of(tenant))
+        held.callback(await dependencies.heavy_answers.acquire(tenant))
     return asked
 
 
@@ -66,7 +65,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
 
 
 async def _read_document(
-    dependencies: Dependencies, permitted: PermittedRequest, asked: RuleInput, place: BodyPlace
+    dependencies: Dependencies, permitted: PermittedRequest, asked: RuleInput, held: ExitStack
 ) -> RuleInput:
     """Adds the bounded document that the rule judges; a body that streams stays where it is, and so does one that nobody judges."""
     route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
@@ -74,6 +73,7 @@ async def _read_document(
         await dependencies.storage.remaining_bytes(principal.tenant, compiled.limits_of(principal.tenant).storage)
     if isinstance(permitted.rule, PassThrough) or route.body in (Body.NONE, Body.STREAM):
         return asked
+    place = held.enter_context(dependencies.bodies.place(principal.tenant))
     limits, over = compiled.json_limits, None
     if route.body is not Body.RAW and route.max_json_bytes < limits.max_bytes:
         limits, over = limits.within(route.max_json_bytes), request_body.too_large_here(route.max_json_bytes)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -47,6 +47,14 @@ class UpstreamStream:
     status: int
     headers: CIMultiDict[str]
     connection: Connection
+    close: Callable[[], None]
+    """Gives the connection back, or closes it when the answer was not read to its end."""
+
+    async def __aenter__(self) -> UpstreamStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def is_small(self) -> bool:
@@ -109,16 +117,15 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
 
-    @asynccontextmanager
-    async def send(
+    async def open(
         self,
         call: UpstreamCall,
         headers: CIMultiDict[str] | None = None,
         body: AsyncIterable[bytes] | bytes | None = None,
         *,
         time_limit_s: float,
-    ) -> AsyncIterator[UpstreamStream]:
-        """Sends the call. time_limit_s: how long ComfyUI may be silent once it has the whole call.
+    ) -> UpstreamStream:
+        """Sends the call and waits for the head of its answer, which is to be closed. time_limit_s: how long ComfyUI may be silent once it has the whole call.
 
         Raises UpstreamUnavailable, UpstreamTimeout, or what the client's body broke with.
         """
@@ -142,11 +149,7 @@ class Upstream:
             except BaseException:
                 self._let_go(connection, sending)
                 raise
-            break
-        try:
-            yield UpstreamStream(connection.status, answer, connection)
-        finally:
-            self._let_go(connection, sending)
+            return UpstreamStream(connection.status, answer, connection, partial(self._let_go, connection, sending))
 
     def _head_of(
         self, call: UpstreamCall, fields: CIMultiDict[str], body: AsyncIterable[bytes] | bytes | None
@@ -225,11 +228,9 @@ class Upstream:
         headers = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
         body = call.body if isinstance(call.body, bytes) else None
         try:
-            async with (
-                asyncio.timeout(time_limit_s),
-                self.send(call, headers, body, time_limit_s=time_limit_s) as stream,
-            ):
-                return await stream.whole(max_bytes)
+            async with asyncio.timeout(time_limit_s):
+                async with await self.open(call, headers, body, time_limit_s=time_limit_s) as stream:
+                    return await stream.whole(max_bytes)
         except TimeoutError as error:
             raise UpstreamTimeout from error
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.http.request_record import root_of
 from proxy.pages import local_target
-from proxy.pages.target import root_of
 
 TARGETS: list[tuple[str | None, str]] = [
     (None, "/"),

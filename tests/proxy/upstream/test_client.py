@@ -147,7 +147,7 @@ async def test_silence_is_a_timeout() -> None:
         with pytest.raises(UpstreamTimeout):
             await upstream.ask(get("x"), time_limit_s=SHORT_S)
         with pytest.raises(UpstreamTimeout):
-            async with upstream.send(get("x"), time_limit_s=SHORT_S):
+            async with await upstream.open(get("x"), time_limit_s=SHORT_S):
                 pass
 
 
@@ -159,7 +159,7 @@ async def test_silence_in_mid_answer_is_a_timeout() -> None:
     async with RawUpstream(stall).run() as raw, door(raw.url) as upstream:
         with pytest.raises(UpstreamTimeout):
             await upstream.ask(get("x"), time_limit_s=SHORT_S)
-        async with upstream.send(get("x"), time_limit_s=SHORT_S) as stream:
+        async with await upstream.open(get("x"), time_limit_s=SHORT_S) as stream:
             chunks = aiter(stream.chunks())
             assert await anext(chunks) == b"hel"
             with pytest.raises(UpstreamTimeout):
@@ -208,7 +208,7 @@ async def test_what_the_client_broke_with_is_raised_as_itself(headers: dict[str,
     error = Violation(Reason.BODY_TOO_LARGE, "too large")
     async with serving(read) as url, door(url) as upstream:
         with pytest.raises(Violation) as caught:
-            async with upstream.send(
+            async with await upstream.open(
                 UpstreamCall("POST", (Opaque("x"),)),
                 CIMultiDict(headers),
                 Body(error),
@@ -225,7 +225,7 @@ async def test_an_upstream_that_takes_no_body_is_a_timeout() -> None:
 
     async with RawUpstream(deaf).run() as raw, door(raw.url) as upstream:
         with pytest.raises(UpstreamTimeout):
-            async with upstream.send(
+            async with await upstream.open(
                 UpstreamCall("POST", (Opaque("x"),)),
                 None,
                 Body(is_endless=True),
@@ -242,7 +242,7 @@ async def test_an_upstream_may_answer_before_the_body_ends() -> None:
     async with RawUpstream(early).run() as raw, door(raw.url) as upstream:
         body = Body(is_endless=True)
         call = UpstreamCall("POST", (Opaque("x"),))
-        async with upstream.send(call, None, body, time_limit_s=GUARD_S) as stream:
+        async with await upstream.open(call, None, body, time_limit_s=GUARD_S) as stream:
             assert (stream.status, await stream.body(10)) == (413, b"no")
 
 
@@ -259,7 +259,7 @@ async def test_leaving_early_ends_the_call_upstream() -> None:
             ended.set()
 
     async with serving(endless) as url, door(url) as upstream:
-        async with upstream.send(get("x"), time_limit_s=GUARD_S) as stream:
+        async with await upstream.open(get("x"), time_limit_s=GUARD_S) as stream:
             assert await anext(aiter(stream.chunks()))
         await ended.wait()
 
@@ -278,7 +278,7 @@ async def test_small_is_what_is_known_to_be(method: str, reply: bytes, expected:
     async with (
         saying(reply).run() as raw,
         door(raw.url) as upstream,
-        upstream.send(UpstreamCall(method, (Opaque("x"),)), time_limit_s=GUARD_S) as stream,
+        await upstream.open(UpstreamCall(method, (Opaque("x"),)), time_limit_s=GUARD_S) as stream,
     ):
         assert stream.is_small is expected
 

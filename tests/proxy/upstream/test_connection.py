@@ -106,7 +106,7 @@ async def test_a_head_answer_has_no_body_whatever_its_length_says() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"
     comfy = Comfy(head, OK + b"aa")
     async with door(comfy) as upstream:
-        async with upstream.send(call("HEAD", "one"), time_limit_s=GUARD_S) as stream:
+        async with await upstream.open(call("HEAD", "one"), time_limit_s=GUARD_S) as stream:
             assert (stream.headers["Content-Length"], stream.is_small) == ("7", False)
             assert [chunk async for chunk in stream.chunks()] == []
         assert await ask(upstream, "GET", "two") == b"aa"
@@ -115,7 +115,7 @@ async def test_a_head_answer_has_no_body_whatever_its_length_says() -> None:
 
 async def test_early_hints_are_passed_over() -> None:
     comfy = Comfy(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK + b"aa")
-    async with door(comfy) as upstream, upstream.send(call("GET", "one"), time_limit_s=GUARD_S) as stream:
+    async with door(comfy) as upstream, await upstream.open(call("GET", "one"), time_limit_s=GUARD_S) as stream:
         assert (stream.status, list(stream.headers), await stream.body(2)) == (200, ["Content-Length"], b"aa")
 
 
@@ -156,7 +156,7 @@ async def test_an_answer_before_the_end_of_the_body_is_read_and_its_connection_i
 
     upload = UpstreamCall("POST", (Opaque("one"),), body=StreamedBody())
     async with door(comfy) as upstream:
-        async with upstream.send(upload, CIMultiDict(), body(), time_limit_s=GUARD_S) as stream:
+        async with await upstream.open(upload, CIMultiDict(), body(), time_limit_s=GUARD_S) as stream:
             assert await stream.body(2) == b"aa"
         await ended.wait()
         assert await ask(upstream, "GET", "two") == b"bb"
@@ -166,7 +166,7 @@ async def test_an_answer_before_the_end_of_the_body_is_read_and_its_connection_i
 async def test_an_answer_that_nobody_reads_to_its_end_closes_its_connection() -> None:
     comfy = Comfy(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\naa", OK + b"bb")
     async with door(comfy) as upstream:
-        async with upstream.send(call("GET", "one"), time_limit_s=GUARD_S):
+        async with await upstream.open(call("GET", "one"), time_limit_s=GUARD_S):
             pass
         await comfy.closed.wait()
         assert await ask(upstream, "GET", "two") == b"bb"
@@ -174,7 +174,7 @@ async def test_an_answer_that_nobody_reads_to_its_end_closes_its_connection() ->
 
 async def test_silence_within_an_answer_ends_it() -> None:
     comfy = Comfy(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\naa")
-    async with door(comfy) as upstream, upstream.send(call("GET", "one"), time_limit_s=0.1) as stream:
+    async with door(comfy) as upstream, await upstream.open(call("GET", "one"), time_limit_s=0.1) as stream:
         parts = stream.chunks()
         assert await anext(parts) == b"aa"
         with pytest.raises(UpstreamTimeout):
@@ -193,7 +193,9 @@ async def test_a_field_is_one_line() -> None:
     async with door(comfy) as upstream:
         for value in ("a\r\nB: c", "a\nb", "a\rb"):
             with pytest.raises(ValueError, match="end of a line"):
-                async with upstream.send(call("GET", "one"), CIMultiDict({"Accept": value}), time_limit_s=GUARD_S):
+                async with await upstream.open(
+                    call("GET", "one"), CIMultiDict({"Accept": value}), time_limit_s=GUARD_S
+                ):
                     pass
     assert comfy.connections == 0
 
@@ -224,7 +226,7 @@ async def test_a_call_says_its_length_once(
     fields = CIMultiDict({"Content-Length": declared} if declared is not None else {})
     async with (
         door(comfy) as upstream,
-        upstream.send(call(method, "one"), fields, body, time_limit_s=GUARD_S) as stream,
+        await upstream.open(call(method, "one"), fields, body, time_limit_s=GUARD_S) as stream,
     ):
         assert stream.status == 200
     assert [line for line in comfy.heads[0].split(b"\r\n") if b"ength" in line or b"ncoding" in line] == framing
@@ -251,6 +253,6 @@ async def test_a_body_that_streams_has_its_clients_length_or_comes_in_chunks(
     comfy.serve = serve  # type: ignore[method-assign]
     fields = CIMultiDict({"Content-Length": declared} if declared is not None else {})
     upload = UpstreamCall("POST", (Opaque("one"),), body=StreamedBody())
-    async with door(comfy) as upstream, upstream.send(upload, fields, body(), time_limit_s=GUARD_S) as stream:
+    async with door(comfy) as upstream, await upstream.open(upload, fields, body(), time_limit_s=GUARD_S) as stream:
         assert await stream.body(2) == b"aa"
     assert await received == expected
