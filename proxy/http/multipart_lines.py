@@ -24,6 +24,11 @@ class LineTidier:
     def feed(self, chunk: bytes) -> bytes:
         """What of the body can go on by now."""
         data = self._held + chunk
+        at = data.find(self._delimiter)
+        keep = len(self._delimiter) - 1
+        if at < 0 and self._is_begun and len(data) > keep:  # nearly all of a large file: copied as seldom as can be
+            self._held = data[-keep:]
+            return data[:-keep]
         out = bytearray()
         while True:
             at = data.find(self._delimiter)

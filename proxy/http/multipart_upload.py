@@ -96,7 +96,7 @@ class UploadStream:
                     await self._pay()
                 self._parse(chunk)
                 if self._out:
-                    yield b"".join(self._out)
+                    yield self._out[0] if len(self._out) == 1 else b"".join(self._out)
                     self._out.clear()
             self._parse(None)
             await self._pay()

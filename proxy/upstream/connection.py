@@ -178,7 +178,10 @@ class Connection(asyncio.Protocol):
         async for chunk in body:
             if self.is_closed or not chunk:
                 continue
-            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if is_chunked else chunk)
+            if is_chunked:
+                self._transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
+            else:
+                self._transport.write(chunk)
             if self._is_write_paused:
                 self._watch(is_on=True)
                 self._drained = self._loop.create_future()
@@ -251,11 +254,10 @@ class Connection(asyncio.Protocol):
     # Inside.
 
     def _take(self) -> bytes:
-        """Everything that waits."""
-        taken = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self._waiting_bytes = 0
-        if self._is_read_paused and not self.is_closed:
+        """The next piece, as it was read: to join pieces costs more than to send each."""
+        taken = self._chunks.popleft()
+        self._waiting_bytes -= len(taken)
+        if self._is_read_paused and not self.is_closed and self._waiting_bytes <= HIGH_WATER_BYTES // 2:
             self._resume_reading()
         return taken
 
