@@ -234,7 +234,7 @@ class WebFiles:
         if etag:
             headers[hdrs.IF_NONE_MATCH] = etag
         call = UpstreamCall("GET", tuple(map(Opaque, path)))
-        async with self._upstream.send(call, headers, time_limit_s=TIME_LIMIT_S) as stream:
+        async with await self._upstream.open(call, headers, time_limit_s=TIME_LIMIT_S) as stream:
             if etag and stream.status == 304:
                 return True
             fields = stream.headers
