@@ -24,7 +24,7 @@ from policy.routes import (
     always,
     unchanged,
 )
-from policy.rules import catalog, described, files, joblist, jobs, logs, prompt, settings, uploads, userdata
+from policy.rules import catalog, files, joblist, jobs, logs, prompt, settings, uploads, userdata
 
 SUBMIT, READ_JOBS = Scope.JOBS_SUBMIT, Scope.JOBS_READ
 READ_FILES, WRITE_FILES = Scope.FILES_READ, Scope.FILES_WRITE
@@ -162,10 +162,10 @@ USERS = (
 _EXTENSIONS = Rewrite(unchanged, catalog.extensions)
 
 CATALOGUE = (
-    _shared("/object_info", CachedReply(described.describe_all), needs_catalogue=True, needs_files=True),
+    _shared("/object_info", CachedReply(catalog.describe_all), needs_catalogue=True, needs_files=True),
     _shared(
         "/object_info/{node_class}",
-        CachedReply(described.describe_one, picks="node_class"),
+        CachedReply(catalog.describe_all, picks="node_class"),
         needs_catalogue=True,
         needs_files=True,
     ),

@@ -53,6 +53,7 @@ _BUDGETS: Final = {
     Budget.PREVIEW: "`previews`",
 }
 _SHARED: Final = "the same for everybody, read-only"
+_PICKED: Final = "one permitted class; `{}` for any other"
 _RELAYED: Final = "a WebSocket that carries one's own events only"
 # What each rule does for a tenant, in an operator's words; a rule that is not here speaks by its docstring.
 _WORDS: Final = {
@@ -66,8 +67,7 @@ _WORDS: Final = {
     "catalog.model_folders": "names of model folders",
     "catalog.system_stats": "versions, memory, devices; no command line, no paths",
     "catalog.view_metadata": "the header of a model; models are shared",
-    "described.describe_all": "the permitted classes only, with one's own files in their lists and the policy's bounds",
-    "described.describe_one": "one permitted class; `{}` for any other",
+    "catalog.describe_all": "the permitted classes only, with one's own files in their lists and the policy's bounds",
     "files.view": "a file of one's own, a shared input, or a preview of one's own job",
     "jobs.edit_history": "`clear` clears one's own history, `delete` passes over what is not one's own",
     "jobs.edit_queue": "`clear` clears one's own waiting jobs, `delete` passes over what is not one's own",
@@ -191,8 +191,8 @@ def _words_of(rule: TenantRule) -> str:
             return f"**refused**: {why}"
         case RelayWebSocket():
             return _RELAYED
-        case CachedReply(rule=described):
-            return _say(described)
+        case CachedReply(rule=described, picks=picks):
+            return _say(described) if picks is None else _PICKED
         case MultiCall(rule=asked):
             return _say(asked)
         case Rewrite(request=request, reply=reply):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from policy.call import ClientReply, Opaque, UpstreamCall
 from policy.catalogue import DYNAMIC_TYPES, NodeClass
 from policy.file_uses import FileUse, file_inputs
 from policy.namespace import ROOT, check_path
+from policy.narrowing import narrow_class
 from policy.rule_context import RuleContext, RuleInput
 from policy.salt import is_core
 from policy.violation import Reason, Violation
@@ -45,6 +47,19 @@ _EXTENSIONS = {
     "file_upload": re.compile(r"(?i)3d/.*\.(?:gltf|glb|obj|fbx|stl|spz|splat|ply|ksplat)"),
 }
 _LATENTS = re.compile(r"(?i).*\.latent")
+
+
+def describe_all(request: RuleInput) -> dict[str, Any]:
+    """GET /object_info, and of one class: the permitted classes, tightened by the policy, with the tenant's own files in their lists.
+
+    Of one class it is the same, of which the class is picked: one that is not permitted is `{}`, as one that is not there.
+    """
+    context = request.context
+    return {
+        name: describe_class(replace(node_class, document=narrow_class(node_class, context.policy)), context)
+        for name, node_class in context.catalogue.classes.items()
+        if context.policy.permits(name)
+    }
 
 
 def describe_class(node_class: NodeClass, context: RuleContext) -> Mapping[str, Any]:

@@ -7,10 +7,11 @@ import pytest
 
 from policy.call import ClientReply, UpstreamCall
 from policy.catalogue import read_catalogue
+from policy.routes import CachedReply
 from policy.rule_context import OwnFiles, RuleContext, RuleInput
 from policy.rules import catalog as rules
 from policy.rules.catalog import HIDDEN_FOLDERS
-from policy.rules.described import describe_all
+from policy.table import TABLE
 from policy.violation import Reason
 from tests.policy.names import HOSTILE
 from tests.policy.tenants import CATALOGUE, OBJECT_INFO, caller_of, is_refused, request_of
@@ -24,7 +25,7 @@ ALICE = caller_of("alice", files=FILES)
 
 
 def object_info(value: Any, request: RuleInput) -> dict[str, Any]:
-    """As rules/described.py goes through the catalogue, by a document."""
+    """As `describe_all` does, by a document, and without the policy's bounds."""
     found = (request.context.catalogue.get(name) for name in value)
     return {each.name: rules.describe_class(each, request.context) for each in found if each is not None}
 
@@ -86,11 +87,20 @@ def test_the_catalogue_is_not_changed() -> None:
     assert before == OBJECT_INFO
 
 
-def test_only_permitted_classes_are_described() -> None:
-    shown = describe_all(request_of(ALICE))
-    assert "SaveImage" in shown
-    assert "AddTextPrefix" in ALICE.catalogue.classes
-    assert "AddTextPrefix" not in shown
+def test_all_permitted_classes_are_described() -> None:
+    shown = rules.describe_all(request_of(ALICE))
+    assert set(shown) == set(CATALOGUE.classes) - {"AddTextPrefix"}
+
+
+def test_one_class_is_picked_from_all() -> None:
+    one, whole = (TABLE.match("GET", ("object_info", *more)) for more in (("Gone",), ()))
+    assert one is not None
+    assert whole is not None
+    assert isinstance(one.route.tenant, CachedReply)
+    assert one.route.tenant.picks in one.parameters
+    assert isinstance(whole.route.tenant, CachedReply)
+    assert whole.route.tenant.picks is None
+    assert one.route.tenant.rule is whole.route.tenant.rule
 
 
 def test_outputs_are_listed_by_a_route_of_their_own() -> None:
