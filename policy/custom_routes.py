@@ -54,6 +54,7 @@ _ONLY_OF: Final = {
     "document": (Kind.OWN_JOB,),
     "absent": (Kind.OWN_JOB,),
     "cancel": (Kind.OWN_JOB,),
+    "instead": (Kind.NEVER,),
 }
 MAX_NOTE_LENGTH: Final = 200
 
@@ -102,6 +103,7 @@ class RouteSettings(BaseModel):
     document: str = ""
     absent: tuple[str, ...] = ()
     cancel: dict[str, str] = Field(default_factory=dict)
+    instead: Literal["", "[]", "{}"] = ""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> RouteSettings:

@@ -129,7 +129,10 @@ def _admin(row: RouteSettings, method: str, origin: str) -> Route:
 
 
 def _never(row: RouteSettings, method: str, origin: str) -> Route:
-    rule = Deny(row.note or _FOR_NOBODY)
+    rule: TenantRule = Deny(row.note or _FOR_NOBODY)
+    if row.instead:
+        answer = ClientReply(body=row.instead.encode())
+        rule = Rewrite(lambda request: answer, None)
     return _route(row, method, origin, Scope.JOBS_SUBMIT, rule, admin=rule)
 
 

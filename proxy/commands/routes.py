@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from policy.custom_routes import Kind
 from policy.routes import AdminOnly, Deny, PassThrough, RelayWebSocket, Route, TenantRule
 from proxy.commands.exits import fail
 from proxy.compiled_config import build_table
@@ -66,6 +67,8 @@ def _kind_of(rule: TenantRule) -> str:
 
 
 def _who(route: Route) -> str:
+    if route.kind == Kind.NEVER:
+        return "nobody"
     if not isinstance(route.tenant, AdminOnly | Deny):
         return "tenants"
     return "nobody" if isinstance(route.admin, Deny) else "admins"

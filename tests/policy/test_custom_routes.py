@@ -41,6 +41,7 @@ ID = {"inputs": ["Load.id"]}
         ({"path": "/p/{id...}", "kind": "own-id", "methods": ["GET"], **ID}, "one {id}"),
         ({"path": "/p/{id}", "kind": "own-id", "methods": ["GET"], "inputs": ["id"]}, '"LoadFromCache.id"'),
         ({"path": "/p", "kind": "own-job", "methods": ["POST"], "document": "x"}, 'body = "form"'),
+        ({"path": "/p", "kind": "admin", "methods": ["GET"], "instead": "[]"}, "instead is for routes of kind never"),
         ({"path": "/p", "kind": "static", "methods": ["GET"], "note": "x" * 201}, "at most 200"),
     ],
 )

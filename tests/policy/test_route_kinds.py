@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policy.call import UpstreamReply
+from policy.call import ClientReply, UpstreamReply
 from policy.custom_routes import Kind, RouteSettings
 from policy.principal import ALL_SCOPES, Principal, Role, Scope, TenantId
 from policy.route_kinds import make_routes
@@ -63,6 +63,16 @@ def test_what_is_for_nobody_is_refused_to_admins_too() -> None:
             route(OF_EACH[Kind.NEVER], "POST").rule_for(who)
         assert refused.value.reason is Reason.ROUTE_REFUSED
     assert isinstance(route(row("/p", "never")).tenant, Deny)
+
+
+def test_a_list_that_a_page_asks_for_may_be_an_empty_one() -> None:
+    """The page goes on, and ComfyUI is not asked."""
+    made = route(row("/p", "never", instead="[]"))
+    for who in (TENANT, ADMIN):
+        rule = made.rule_for(who)
+        assert isinstance(rule, Rewrite)
+        assert rule.request(request_of()) == ClientReply(body=b"[]")
+    assert made.kind == "never"
 
 
 def test_what_a_credential_needs() -> None:
