@@ -209,3 +209,10 @@ def test_pictures_that_comfyui_makes_have_a_budget_of_their_own(
     assert route.makes_picture(request_of(caller_of("alice"), query=query).call) is (
         budget in (Budget.PREVIEW, Budget.UPLOAD)
     )
+
+
+def test_a_row_says_whether_it_takes_a_body() -> None:
+    submission, queue = TABLE.match("POST", ("prompt",)), TABLE.match("GET", ("queue",))
+    assert submission is not None
+    assert queue is not None
+    assert [submission.route.has_body, queue.route.has_body] == [True, False]
