@@ -20,10 +20,8 @@ ASSERTION_HEADER: Final = istr("Cf-Access-Jwt-Assertion")
 COOKIE: Final = istr("Cookie")
 TOKEN_PARAMETER: Final = "token"  # noqa: S105 - the name of a query field
 
-CREDENTIAL_HEADERS: Final = frozenset({"authorization", "x-api-key", "cf-access-jwt-assertion", "cookie"})
-"""Lower case. None of them may reach ComfyUI or a log, nor may the query fields of CREDENTIAL_PARAMETERS."""
-
 CREDENTIAL_PARAMETERS: Final = frozenset({TOKEN_PARAMETER})
+"""Query fields that may reach neither ComfyUI nor a log."""
 
 TOMBSTONE: Final = "ended"
 """What the gate sets the cookie of an ended session to. It claims nothing, so it is no credential."""

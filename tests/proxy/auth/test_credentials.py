@@ -8,7 +8,6 @@ import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.auth.credentials import (
-    CREDENTIAL_HEADERS,
     MAX_CREDENTIAL_BYTES,
     AccessAssertion,
     ApiKey,
@@ -20,6 +19,9 @@ from proxy.auth.credentials import (
     without_tokens,
 )
 from proxy.http.errors import Unauthenticated
+
+# None of them may reach ComfyUI or a log.
+CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key", "cf-access-jwt-assertion", "cookie"})
 
 KEY = "cg_0123abcd_" + "A" * 43
 JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.auth.credentials import CREDENTIAL_HEADERS
 from proxy.http.headers import HOP_BY_HOP, connection_named, merge_vary, to_client, to_upstream
+from tests.proxy.auth.test_credentials import CREDENTIAL_HEADERS
 
 NAMES = st.sampled_from(
     [
