@@ -10,7 +10,7 @@ from PIL import Image
 from standin.folders import Folders
 from standin.nodes.runner import Context, Outcome, Pictures, Runner
 from standin.pack import Pack
-from standin.specs import NodeSpec, typed
+from standin.specs import NodeSpec, choice, typed
 from tests.pack.routes import SCRIPT, GatePack
 
 MODULE = "custom_nodes.gate_pack"
@@ -25,6 +25,15 @@ def make_pack() -> Pack:
         kept.append(GatePack(lambda kind: roots.get(kind) or f"{folders.base}/{kind}"))
         return kept[-1].routes()
 
+    specs, runners = make_classes(kept, "GatePackLoad", "GatePackKeep", "GatePackWait")
+    return Pack(routes, specs, runners, {"/extensions/gate_pack/gate.js": SCRIPT})
+
+
+def make_classes(
+    kept: list[GatePack], load: str, keep: str, wait: str
+) -> tuple[tuple[NodeSpec, ...], dict[str, type[Runner]]]:
+    """kept: the pack of the stand-in that runs, last. The others name the classes."""
+
     class Load(Runner):
         def run(self, context: Context, id: str) -> Outcome:
             found = kept[-1].kept.get(id)
@@ -33,7 +42,7 @@ def make_pack() -> Pack:
             return Outcome(([Image.open(io.BytesIO(found[0])).convert("RGB")],))
 
     class Keep(Runner):
-        def run(self, context: Context, images: Pictures) -> Outcome:
+        def run(self, context: Context, images: Pictures, format: str = "PNG") -> Outcome:
             shown = [{"source": "http", "id": kept[-1].keep(_png(image)), "type": "output"} for image in images]
             return Outcome(ui={"images": shown})
 
@@ -48,16 +57,12 @@ def make_pack() -> Pack:
             answer = kept[-1].wait_for(context.node_id, context.check_interrupt)
             return Outcome(ui={"text": [answer]})
 
-    return Pack(
-        routes,
-        (
-            _spec("GatePackLoad", {"id": typed("STRING", multiline=False)}, outputs=("IMAGE",)),
-            _spec("GatePackKeep", {"images": typed("IMAGE")}, is_output=True),
-            _spec("GatePackWait", {"image": typed("IMAGE")}, is_output=True),
-        ),
-        {"GatePackLoad": Load, "GatePackKeep": Keep, "GatePackWait": Wait},
-        {"/extensions/gate_pack/gate.js": SCRIPT},
+    specs = (
+        _spec(load, {"id": typed("STRING", multiline=False)}, outputs=("IMAGE",)),
+        _spec(keep, {"images": typed("IMAGE")}, optional={"format": choice(["PNG", "JPEG"])}, is_output=True),
+        _spec(wait, {"image": typed("IMAGE")}, is_output=True),
     )
+    return specs, {load: Load, keep: Keep, wait: Wait}
 
 
 def _spec(name: str, required: dict[str, object], **more: object) -> NodeSpec:
