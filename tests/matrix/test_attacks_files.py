@@ -13,7 +13,7 @@ from tests.matrix.guard import nothing_else_changes
 from tests.matrix.people import NUMBERS, Listener, png, seen, told, unique
 from tests.matrix.world import World
 
-WORD, NO_WORD = "victim", "nobody"
+WORD, NO_WORD = unique("victim"), unique("nobody")  # a real ComfyUI keeps what an earlier run uploaded
 SECRET_TEXT = "alices own words"
 
 

@@ -225,8 +225,10 @@ def directory(folder: Path, target: str) -> str:
 
 
 async def set_storage(world: World, size_bytes: int) -> None:
+    """mallory's alone: a real ComfyUI keeps files of both from earlier tests."""
     file = world.running.config_file
-    text = file.read_text(encoding="utf-8").replace("websockets = 100\n", f"websockets = 100\nstorage = {size_bytes}\n")
+    text = file.read_text(encoding="utf-8").replace("[tenants.mallory]\n", '[tenants.mallory]\nlimits = "small"\n')
+    text += f"\n[limits.small]\nstorage = {size_bytes}\n"
     file.write_text(text, encoding="utf-8")
     assert await world.running.gate.reload(file)
 
