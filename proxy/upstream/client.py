@@ -98,7 +98,8 @@ class Upstream:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        self._session = aiohttp.ClientSession(  # for WebSockets
+        self._session = aiohttp.ClientSession(  # for WebSockets, of which there are as many as clients have
+            connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=_SKIPPED,
             timeout=ClientTimeout(total=None, sock_connect=self._connect_timeout_s),

@@ -317,3 +317,19 @@ async def test_a_handshake_without_answer_is_a_timeout(monkeypatch: pytest.Monke
 
 async def test_stopping_what_never_started_is_fine() -> None:
     await Upstream(NOWHERE, 1.0).stop()
+
+
+async def test_as_many_websockets_as_clients_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_module, "HANDSHAKE_LIMIT_S", 5.0)
+
+    async def greet(request: web.BaseRequest) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        return socket
+
+    async with serving(greet) as url, door(url) as upstream:
+        opened = [await upstream.connect(get("ws")) for _ in range(150)]
+        assert not any(socket.closed for socket in opened)
+        for socket in opened:
+            await socket.close()
