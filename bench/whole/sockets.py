@@ -18,9 +18,9 @@ from bench.whole.rows import Run
 SOCKETS: Final = 1000
 BURSTS: Final = 8
 KINDS: Final[dict[str, tuple[str, int, Budget | None]]] = {
-    "progress": ("text frame of 1 kB", 100, Budget(0.9, 0.6)),
-    "executed": ("text frame that is rewritten", 100, None),
-    "preview": ("preview of 50 kB", 40, Budget(0.7, 0.5)),
+    "progress": ("text frame of 1 kB", 50, Budget(0.9, 0.6)),
+    "executed": ("text frame that is rewritten", 50, None),
+    "preview": ("preview of 50 kB", 30, Budget(0.7, 0.5)),
 }
 """Title, and how many are sent before the client must have them all."""
 

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import httptools
 import orjson
 
-PAUSE_S: Final = 0.0005
+PAUSE_S: Final = 0.002  # beyond what a loop's clock rounds away
 CHUNK: Final = bytes(256 * 1024)
 FEATURES: Final = (
     b'{"supports_preview_metadata": true, "max_upload_size": 104857600, "node_replacements": true, "assets": false}'

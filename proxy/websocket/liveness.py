@@ -7,11 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
-
-import aiohttp
-from aiohttp import web
 
 PING_INTERVAL_S: Final = 30.0
 UNACKNOWLEDGED_S: Final = 45.0
@@ -36,19 +32,32 @@ class Life:
         self._since_acknowledged_s = acknowledged_s or since_acknowledged_s
         self._clock = asyncio.get_running_loop().time
         self._heard_at_s = self._clock()
+        self._ping: Callable[[], None] = lambda: None
+        self._timer: asyncio.TimerHandle | None = None
 
     def heard(self) -> None:
         """Something came from the peer."""
         self._heard_at_s = self._clock()
 
-    async def watch(self, peer: web.WebSocketResponse, interval_s: float | None = None) -> None:
-        """Pings; returns when the peer is dead."""
-        while not self.is_dead():
-            await asyncio.sleep(interval_s or PING_INTERVAL_S)
-            # What waits to be sent asks for an answer of the peer's machine as well; a ping behind it would only wait too.
-            if self._transport is not None and not self._transport.get_write_buffer_size():
-                with suppress(ConnectionError, aiohttp.ClientError, RuntimeError):  # gone: whoever reads sees the same
-                    await peer.ping()
+    def watch(self, ping: Callable[[], None]) -> None:
+        """Pings by the clock, until stop(); breaks the connection off when the peer is dead: nobody is there to close with."""
+        self._ping = ping
+        self._look()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        if self.is_dead():
+            if self._transport is not None:
+                self._transport.abort()
+            return
+        self._timer = asyncio.get_running_loop().call_later(PING_INTERVAL_S, self._tick)
+
+    def _tick(self) -> None:
+        self._ping()
+        self._look()
 
     def is_dead(self) -> bool:
         if self._transport is None or self._clock() - self._heard_at_s > SILENCE_S:

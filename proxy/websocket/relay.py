@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from proxy.upstream.client import MAX_EVENT_BYTES
+from proxy.websocket.client_writer import ClientWriter
 from proxy.websocket.connections import UPSTREAM_GONE
 from proxy.websocket.liveness import Life
 from proxy.websocket.send_queue import Close, Frame, SendQueue, is_preview
@@ -47,43 +48,22 @@ async def serve_client(
 
     It is no return value, since a client that has closed hangs up, and that cancels whoever waits here.
     """
-    loop = asyncio.get_running_loop()
     transport = request.transport
-    life = Life(transport)
-    writer = loop.create_task(_write(socket, send_queue), name="websocket writer")
-    reader = loop.create_task(_read(socket, from_client, on_close, life), name="websocket reader")
-    giving_up = loop.create_task(send_queue.overflowed.wait(), name="websocket end")
-    pinger = loop.create_task(life.watch(socket), name="websocket pings")
+    writer, life = ClientWriter(socket, transport, send_queue), Life(transport)
     try:
-        await asyncio.wait((writer, reader, giving_up, pinger), return_when=asyncio.FIRST_COMPLETED)
-        if pinger.done() and not writer.done() and not reader.done():
-            return  # nobody is there to close with
-        if reader.done():
-            reader.result()
-        if not reader.done() or send_queue.is_closed:
+        writer.start()
+        life.watch(writer.ping)
+        await _read(socket, from_client, on_close, life)
+        if send_queue.is_closed:
             # The gate closes: the reader ends with the closing handshake, which the writer finishes.
-            await asyncio.wait((writer,), timeout=_CLOSE_TIMEOUT_S + 1.0)
+            await writer.finish()
     finally:
-        for task in (writer, reader, giving_up, pinger):
-            task.cancel()
-        await asyncio.gather(writer, reader, giving_up, pinger, return_exceptions=True)
-        if not socket.closed and transport is not None:
-            transport.abort()
-
-
-async def _write(socket: web.WebSocketResponse, send_queue: SendQueue) -> None:
-    while True:
-        item = await send_queue.get()
-        if isinstance(item, Close):
-            await socket.close(code=item.code, message=item.reason.encode())
-            return
+        life.stop()
         try:
-            if isinstance(item.data, str):
-                await socket.send_str(item.data)
-            else:
-                await socket.send_bytes(item.data)
-        except (ConnectionError, aiohttp.ClientError, RuntimeError):
-            return  # the client is gone: the reader sees the same
+            await writer.stop()
+        finally:
+            if not socket.closed and transport is not None:
+                transport.abort()
 
 
 async def _read(

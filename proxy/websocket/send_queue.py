@@ -50,6 +50,10 @@ def is_preview(data: bytes) -> bool:
     return data.startswith(_PREVIEW_WITH_METADATA) and b"image/jpeg" in data[8:1024]
 
 
+def _nothing() -> None:
+    return
+
+
 class SendQueue:
     """Frames in order; `put` never waits. dropped_previews and sent_frames are for the metrics."""
 
@@ -73,6 +77,8 @@ class SendQueue:
         self._bytes = 0
         self._preview_bytes = 0
         self._ready = asyncio.Event()
+        self.on_change: Callable[[], None] = _nothing
+        """Called when a frame was added, and when it was closed."""
         self._close: Close | None = None
         self.used_at_s = clock()
         """When it was opened, or an event of its client's jobs last came."""
@@ -81,6 +87,10 @@ class SendQueue:
         self.sent_bytes = 0
         self.overflowed = asyncio.Event()
         """Set when the send queue ends at once: a writer that hangs on a client's full buffers must not wait for it."""
+
+    @property
+    def has_frames(self) -> bool:
+        return bool(self._frames)
 
     @property
     def waiting_bytes(self) -> int:
@@ -112,6 +122,7 @@ class SendQueue:
         if frame.is_preview:
             self._preview_bytes += frame.cost_bytes
         self._ready.set()
+        self.on_change()
 
     def close(self, close: Close, *, at_once: bool = False) -> None:
         """Ends the send queue after what waits, or at once."""
@@ -122,21 +133,25 @@ class SendQueue:
             self._bytes = self._preview_bytes = 0
             self.overflowed.set()
         self._ready.set()
+        self.on_change()
+
+    def take(self) -> Frame | Close | None:
+        """The next frame, the close when there is none left, None when nothing waits."""
+        if not self._frames:
+            return self._close
+        frame = self._frames.popleft()
+        self._since_s = self._clock()
+        self._forget(frame)
+        self.sent_frames += 1
+        self.sent_bytes += len(frame.data)
+        return frame
 
     async def get(self) -> Frame | Close:
         """The next frame, or the close when there is none left."""
-        while True:
-            if self._frames:
-                frame = self._frames.popleft()
-                self._since_s = self._clock()
-                self._forget(frame)
-                self.sent_frames += 1
-                self.sent_bytes += len(frame.data)
-                return frame
-            if self._close is not None:
-                return self._close
+        while (item := self.take()) is None:
             self._ready.clear()
             await self._ready.wait()
+        return item
 
     def _drop_previews(self) -> None:
         allowed = self._max_preview_bytes // 2 if self._bytes <= self._max_bytes else 0
