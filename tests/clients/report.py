@@ -41,11 +41,12 @@ older than it.
 
 ## The same workflows, past the gate and through it
 
-2,000 generated workflows (good, half valid and odd ones, of the classes that ComfyUI 0.33.0 describes) were sent to it directly and through the gate, as
-a tenant who may run everything: the same status, the same errors at the same nodes, the same order of events, the same pixels, the same metadata.
+6,000 generated workflows (seeds 1 to 3; good, half valid and odd ones, of the classes that ComfyUI 0.33.0 describes) were sent to it directly
+and through the gate, as a tenant who may run everything: the same status, the same errors at the same nodes, the same order of events, the same
+pixels, the same metadata.
 `tests/differential/test_differential.py` says what differs on purpose, and runs on the stand-in with every `make test`; with `COMFYUI_URL` and
 `DIFFERENTIAL_COUNT=2000` on a real one. ComfyUI's own `tests/execution` of that version, run through the gate with a key put into their calls, passed:
-274, with 7 that skip themselves.
+274, with 7 that skip themselves: as they do without the gate.
 """
 
 
