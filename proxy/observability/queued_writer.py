@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
 MAX_LINES: Final = 10_000
 """What waits beyond that is dropped, and the number told when there is room again."""
 CLOSE_S: Final = 2.0
+GATHER_S: Final = 0.01
+"""How long lines may gather before the thread is woken again."""
 
 _log = logging.getLogger("comfygate")
 
@@ -48,6 +51,8 @@ class QueuedWriter:
                 continue  # a closed log must not take the gate down
             if self._lines.empty():
                 self._tell_dropped()
+                # A thread that is woken for each line takes the interpreter from the requests each time.
+                time.sleep(GATHER_S)
         self._tell_dropped()
 
     def _tell_dropped(self) -> None:
