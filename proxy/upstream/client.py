@@ -60,7 +60,9 @@ class UpstreamStream:
     def is_small(self) -> bool:
         """Whether the whole body is known to be of a size that is better sent at once than streamed."""
         length = self.headers.get(hdrs.CONTENT_LENGTH, "")
-        return self.connection.has_body and self.status >= 200 and length.isdigit() and int(length) <= SMALL_BYTES
+        return (
+            self.connection.answer.has_body and self.status >= 200 and length.isdigit() and int(length) <= SMALL_BYTES
+        )
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body, as it comes. Raises UpstreamTimeout, UpstreamUnavailable."""
@@ -150,7 +152,9 @@ class Upstream:
             except BaseException:
                 self._let_go(connection, sending)
                 raise
-            return UpstreamStream(connection.status, answer, connection, partial(self._let_go, connection, sending))
+            return UpstreamStream(
+                connection.answer.status, answer, connection, partial(self._let_go, connection, sending)
+            )
 
     def _head_of(
         self, call: UpstreamCall, fields: CIMultiDict[str], body: AsyncIterable[bytes] | bytes | None
@@ -185,12 +189,11 @@ class Upstream:
         return None
 
     async def _connect_new(self) -> Connection:
-        loop = asyncio.get_running_loop()
+        loop, connection = asyncio.get_running_loop(), Connection()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop), *self._place, ssl=self.url.scheme == "https" or None
-                )
+                is_tls = self.url.scheme == "https" or None
+                await loop.create_connection(lambda: connection.wire, *self._place, ssl=is_tls)
         except (TimeoutError, OSError) as error:
             raise UpstreamUnavailable from error
         self._open.add(connection)
@@ -269,4 +272,4 @@ async def _send(connection: Connection, body: AsyncIterable[bytes], is_chunked: 
     try:
         await connection.send_body(body, is_chunked=is_chunked)
     except Exception as error:
-        connection.body_failed(error)
+        connection.fail(error)

@@ -1,0 +1,134 @@
+"""One answer of ComfyUI's after another, from bytes: HTTP/1.1 on httptools (llhttp, strict). Sans-I/O: it knows no socket and no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import httptools
+from multidict import CIMultiDict
+
+from proxy.http.errors import UpstreamUnavailable
+
+MAX_HEAD_BYTES: Final = 512 * 1024
+"""Of an answer's head, with what comes in one piece with its end."""
+BROKEN_OFF: Final = "ComfyUI broke off its answer."
+_SWITCHED: Final = "ComfyUI switched protocols unasked."
+_WITHOUT_BODY: Final = frozenset({204, 304})
+_HEAD_METHOD: Final = "HEAD"
+
+
+class AnswerReader:
+    """is_complete: the answer is whole. may_be_followed: the connection may carry another call after it. waiting_bytes: of the body, not yet taken.
+
+    SECURITY: what comes after an answer belongs to no call, so nothing may follow on that connection
+    (tests/proxy/upstream/test_connection.py).
+    """
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.begin("")
+        self.is_complete = True
+
+    def begin(self, method: str) -> None:
+        """A call was made; its answer comes next."""
+        self._method = method
+        self.status = 0
+        self.has_head = self.is_complete = self.may_be_followed = False
+        self.head_bytes = 0
+        """So much came before the head was whole."""
+        self.waiting_bytes = 0
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._chunks: deque[bytes] = deque()
+        self._is_interim = self._ends_with_connection = False
+
+    def feed(self, data: bytes) -> None:
+        """Raises UpstreamUnavailable for what is no answer."""
+        if self.is_complete:
+            self.may_be_followed = False
+            return
+        if not self.has_head:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD_BYTES:
+                raise UpstreamUnavailable("ComfyUI's answer has a head without end.")
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # SECURITY: nobody asked for another protocol; passed on, it would open a tunnel past every rule. test_client.py
+            raise UpstreamUnavailable(_SWITCHED) from None
+        except httptools.HttpParserError as error:
+            self._misread(error)
+
+    def feed_end(self) -> bool:
+        """The connection has ended; says whether that ends the answer well."""
+        if self.has_head and self._ends_with_connection:
+            self.is_complete = True
+        self.may_be_followed = False
+        return self.is_complete
+
+    @property
+    def has_body(self) -> bool:
+        return self._method != _HEAD_METHOD and self.status not in _WITHOUT_BODY
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        return CIMultiDict((_text(name), _text(value)) for name, value in self._fields)
+
+    def has_chunk(self) -> bool:
+        return bool(self._chunks)
+
+    def take_chunk(self) -> bytes:
+        """The next piece, as it was read: to join pieces costs more than to send each."""
+        taken = self._chunks.popleft()
+        self.waiting_bytes -= len(taken)
+        return taken
+
+    def _misread(self, error: Exception) -> None:
+        if self.is_complete:  # the answer is whole; what follows it is not ours
+            self.may_be_followed = False
+            return
+        raise (UpstreamUnavailable(BROKEN_OFF) if self.has_head else UpstreamUnavailable()) from error
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        if self.is_complete:  # a second answer to one call
+            self.may_be_followed = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.has_head:  # trailers go nowhere
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self.is_complete:
+            return
+        self.status = self._parser.get_status_code()
+        self._is_interim = 100 <= self.status < 200
+        if self._is_interim:
+            if self.status == 101:
+                raise UpstreamUnavailable(_SWITCHED)
+            return
+        names = {name.lower() for name, _ in self._fields}
+        self._ends_with_connection = b"content-length" not in names and b"transfer-encoding" not in names
+        self.may_be_followed = self._parser.should_keep_alive()
+        self.has_head = True
+        if self._method == _HEAD_METHOD:  # llhttp does not know, and would wait for the body that the head speaks of
+            self._parser = httptools.HttpResponseParser(self)
+            self.is_complete = True
+
+    def on_body(self, body: bytes) -> None:
+        if self.is_complete:
+            self.may_be_followed = False
+            return
+        self._chunks.append(body)
+        self.waiting_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._is_interim:
+            self._fields, self._is_interim = [], False
+        else:
+            self.is_complete = True
+
+
+def _text(field: bytes) -> str:
+    return field.decode("utf-8", "surrogateescape")

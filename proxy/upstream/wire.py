@@ -1,0 +1,116 @@
+"""A TCP connection with back-pressure in both directions, and a timer that notices when the other side falls silent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+
+class Wire(asyncio.Protocol):
+    """on_data: called with what comes. on_lost: called once, when the connection has ended; with what broke it."""
+
+    def __init__(self, on_data: Callable[[bytes], None], on_lost: Callable[[Exception | None], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._on_data = on_data
+        self._on_lost = on_lost
+        self._drained: asyncio.Future[None] | None = None
+        self._is_write_paused = False
+        self.is_read_paused = False
+        self.is_closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._on_data(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_closed = True
+        self._on_lost(error)
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def write(self, *parts: bytes) -> bool:
+        """Says whether the other side takes more; else `drain` comes next. On an ended connection nothing is written."""
+        if self._transport is None or self.is_closed:
+            return True
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        else:
+            self._transport.writelines(parts)
+        return not self._is_write_paused
+
+    async def drain(self) -> None:
+        """Waits until the other side takes more, or the connection has ended."""
+        if self._is_write_paused and not self.is_closed:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self.is_read_paused and not self.is_closed:
+            self.is_read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and self.is_read_paused and not self.is_closed:
+            self.is_read_paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """At once: what was not sent or read is lost."""
+        self.is_closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class SilenceTimer:
+    """One timer, which looks at a deadline: to move the deadline costs nothing. on_silence: called when it has passed."""
+
+    def __init__(self, on_silence: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_silence = on_silence
+        self._limit_s = 0.0
+        self._deadline_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, limit_s: float) -> None:
+        """From now on so long a silence is too long."""
+        self._limit_s = limit_s
+        self._deadline_s = self._loop.time() + limit_s
+        if self._timer is None or self._timer.when() > self._deadline_s:
+            self.cancel()
+            self._deadline_s = self._loop.time() + limit_s
+            self._timer = self._loop.call_at(self._deadline_s, self._look)
+
+    def heard(self) -> None:
+        """The other side said something."""
+        if self._deadline_s is not None:
+            self._deadline_s = self._loop.time() + self._limit_s
+
+    def stop(self) -> None:
+        """Silence is no longer its fault; what is set is kept for the next start."""
+        self._deadline_s = None
+
+    def cancel(self) -> None:
+        self._deadline_s = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._deadline_s is None:
+            return
+        if self._loop.time() >= self._deadline_s:
+            self._on_silence()
+        else:
+            self._timer = self._loop.call_at(self._deadline_s, self._look)
