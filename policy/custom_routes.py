@@ -49,6 +49,7 @@ _ONLY_OF: Final = {
     "refuse": (Kind.OWN_FILE,),
     "inputs": (Kind.OWN_ID,),
     "max_bytes": (Kind.OWN_ID, Kind.OWN_JOB),
+    "classes": (Kind.OWN_JOB,),
     "node": (Kind.OWN_JOB,),
     "body": (Kind.OWN_JOB,),
     "document": (Kind.OWN_JOB,),
@@ -98,6 +99,7 @@ class RouteSettings(BaseModel):
     refuse: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     inputs: tuple[Annotated[str, AfterValidator(_check_input)], ...] = ()
     max_bytes: Annotated[Size, Field(ge=1)] = 32 * 1024**2
+    classes: tuple[str, ...] = ()
     node: str = ""
     body: Literal["json", "form"] = "json"
     document: str = ""
@@ -120,6 +122,8 @@ class RouteSettings(BaseModel):
             self.inputs and len(self.parameters) == 1 and not is_rest(self.pattern[-1])
         ):
             raise ValueError('an own-id route has one {id}, and inputs that name it, as inputs = ["LoadFromCache.id"]')
+        if self.kind is Kind.OWN_JOB and not self.classes:
+            raise ValueError('an own-job route names the classes of the nodes that wait, as classes = ["Chooser"]')
         if self.document and self.body != "form":
             raise ValueError('document names the field of a form that holds JSON: body = "form"')
         return self

@@ -18,6 +18,7 @@ from policy.routes import (
     Caching,
     CleanReply,
     Deny,
+    MultiCall,
     Prefix,
     Rewrite,
     Route,
@@ -110,14 +111,14 @@ def _own_id(row: RouteSettings, method: str, origin: str) -> Route:
 
 
 def _own_job(row: RouteSettings, method: str, origin: str) -> Route:
-    rule = OwnJob(row.body == "form", row.node, row.document, row.absent, row.cancel)
+    rule = OwnJob(row.body == "form", frozenset(row.classes), row.node, row.document, row.absent, row.cancel, row.first)
     max_bytes = row.max_bytes if "max_bytes" in row.model_fields_set else MAX_ANSWER_BYTES
     return _route(
         row,
         method,
         origin,
         Scope.JOBS_SUBMIT,
-        Rewrite(rule, None, clean=_cleaning(row, is_read)),
+        MultiCall(rule),
         body=Body.FORM if row.body == "form" else Body.JSON,
         max_json_bytes=max_bytes,
     )

@@ -42,8 +42,8 @@ class OwnJobs(Protocol):
         """How long the job might run, when the gate stopped it for running longer; None for any other."""
         ...
 
-    def running_nodes(self) -> Collection[str]:
-        """The nodes at which the tenant's own running jobs are, as far as ComfyUI's events tell."""
+    def running_nodes(self) -> Mapping[str, Collection[str]]:
+        """The nodes at which the tenant's own running jobs are, by job, as far as ComfyUI's events tell."""
         ...
 
     def has_temp_file(self, name: str) -> bool:

@@ -5,16 +5,20 @@ What these packs hear they keep for whichever node asks next, so an answer that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from policy.call import Opaque, UpstreamCall
+from policy.call import Effect, Opaque, RuleGenerator, UpstreamCall, Work
 from policy.document import parse_json
+from policy.documents import Document, Kind
 from policy.forms import FORM_TYPE, read_form, write_form
+from policy.reply_texts import clean_reply
 from policy.rule_context import RuleInput
+from policy.rules.jobs import job_call, read_item
 from policy.violation import Reason, Violation
 
 JSON_TYPE: Final = "application/json"
@@ -22,21 +26,31 @@ JSON_TYPE: Final = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class OwnJob:
-    """node: the field that names the node; "" where the body names none. document: the field of a form that holds JSON with it.
+    """classes: of the nodes that wait. node: the field that names the node; "" where the body names none.
 
-    absent: fields that may not be given. cancel: the one body that names no node, and ends whatever wait there is.
+    document: the field of a form that holds JSON with it. absent: fields that may not be given. cancel: the one body that names no
+    node, and ends whatever wait there is. first: the first segment of the route's own paths.
     """
 
     is_form: bool
+    classes: frozenset[str]
     node: str
     document: str
     absent: tuple[str, ...]
     cancel: Mapping[str, str]
+    first: str
 
-    def __call__(self, request: RuleInput) -> UpstreamCall:
+    def __call__(self, request: RuleInput) -> RuleGenerator:
+        call = self._call(request)
+        is_waiting = yield from self._is_waiting(request)
+        if not is_waiting:
+            raise _nothing_waits(self.node)
+        reply = yield call
+        return clean_reply(reply, request.context.names, self.first)
+
+    def _call(self, request: RuleInput) -> UpstreamCall:
         form = read_form(request.raw) if self.is_form else None
         message = self._message(form if form is not None else request.document)
-        self._check_node(message, request)
         for name in self.absent:
             if message.get(name):
                 raise Violation(Reason.BODY_MALFORMED, f"`{name}` is not accepted here.")
@@ -54,13 +68,44 @@ class OwnJob:
             raise Violation(Reason.BODY_MALFORMED, "Send an object that names the node which waits.")
         return dict(body)
 
-    def _check_node(self, message: Mapping[str, Any], request: RuleInput) -> None:
-        """SECURITY: a neighbour's node has the same id as often as not (tests/policy/rules/test_own_job.py)."""
-        running = request.context.jobs.running_nodes()
+    def _is_waiting(self, request: RuleInput) -> Generator[Effect, Any, bool]:
+        """Whether a job of the caller's own is at the node that the body names, and the node is one that waits.
+
+        SECURITY: a neighbour's node has the same id as often as not, and what a node does not wait for stays for the next one
+        (tests/matrix/test_custom_routes.py).
+        """
+        message = self._message(read_form(request.raw) if self.is_form else request.document)
         is_of_any = not self.node or (self.cancel and message == self.cancel)
-        if not (running if is_of_any else str(message.get(self.node)) in running):
-            raise Violation(
-                Reason.NOT_FOUND,
-                "No job of yours waits at this node. Keep a WebSocket open under the job's client id: the gate sees there which node runs.",
-                self.node,
-            )
+        for prompt_id, nodes in request.context.jobs.running_nodes().items():
+            asked = [node for node in nodes if is_of_any or node == str(message.get(self.node))]
+            if asked:
+                graph = yield from _graph_of(prompt_id, request)
+                if any(_class_of(graph, node) in self.classes for node in asked):
+                    return True
+        return False
+
+
+def _graph_of(prompt_id: str, request: RuleInput) -> Generator[Effect, Any, Any]:
+    """What is kept of a running job since its submission, or what ComfyUI says of it."""
+    item: Document | None = request.context.documents.get(Kind.ITEM, prompt_id)
+    if item is None:
+        reply = yield job_call(prompt_id)
+        item = yield Work(partial(read_item, reply.value, prompt_id, request.context.names), len(reply.body))
+    return {} if item is None else (yield Work(partial(_read_graph, item), item.size))
+
+
+def _read_graph(item: Document) -> Any:
+    return orjson.loads(item.numbered(0))[2]
+
+
+def _class_of(graph: Any, node_id: str) -> Any:
+    node = graph.get(node_id) if isinstance(graph, dict) else None
+    return node.get("class_type") if isinstance(node, dict) else None
+
+
+def _nothing_waits(field: str) -> Violation:
+    return Violation(
+        Reason.NOT_FOUND,
+        "No job of yours waits at this node. Keep a WebSocket open under the job's client id: the gate sees there which node runs.",
+        field,
+    )

@@ -86,8 +86,8 @@ class TenantJobs:
     def stopped_after_s(self, prompt_id: str) -> int | None:
         return self._stopped_after_s(prompt_id) if self.owns(prompt_id) else None
 
-    def running_nodes(self) -> frozenset[str]:
-        return frozenset[str]().union(*(self._nodes.get(prompt_id, ()) for prompt_id in self._running.ids()))
+    def running_nodes(self) -> dict[str, frozenset[str]]:
+        return {prompt_id: nodes for prompt_id in self._running.ids() if (nodes := self._nodes.get(prompt_id))}
 
     def is_at(self, prompt_id: str, nodes: frozenset[str]) -> None:
         """The job runs these nodes now; none when it has come to its end."""

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from policy.principal import TenantId
 from tests.contract.conftest import REAL_URL, TARGETS
 from tests.contract.driver import Answer, Comfy, Graph, Socket, empty_image, node, png, unique
 from tests.matrix.people import BLUE, GREEN, NUMBERS, RED, Leak, is_color, picture_in, told
@@ -240,6 +241,23 @@ async def test_nothing_waits_for_the_neighbours_next_job(world: World) -> None:
         assert (await world.mallory.post("/gate-pack/answer", json={"node": "7", "answer": "m"})).status == 200
         await socket.end_of(second)
     assert (await world.mallory.history(second))["outputs"]["7"]["text"] == ["m"]
+
+
+async def test_a_node_that_does_not_wait_is_sent_nothing(world: World) -> None:
+    """The pack would keep it for the neighbour's node of the same id."""
+    graph: Graph = {
+        "1": empty_image(NUMBERS["alice"]),
+        "2": node("GatePackWait", image=["1", 0]),
+        "7": node("PreviewImage", images=["1", 0]),
+    }
+    async with world.alice.socket() as ears:
+        first = await world.alice.queue(graph, client_id=ears.sid)
+        await at_node(ears, first, "2")
+        world.running.gate.dependencies.registry.of(TenantId("alice")).is_at(first, frozenset({"7"}))
+        assert (await world.alice.post("/gate-pack/answer", json={"node": "7", "answer": "kept"})).status == 404
+        world.running.gate.dependencies.registry.of(TenantId("alice")).is_at(first, frozenset({"2"}))
+        assert (await world.alice.post("/gate-pack/answer", json={"node": "2", "answer": "a"})).status == 200
+        await ears.end_of(first)
 
 
 async def test_admins_see_comfyui_as_it_is(world: World) -> None:

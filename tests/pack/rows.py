@@ -16,8 +16,8 @@ ROWS = "".join(
         _row("view", "own-file"),
         _row("probe", "own-file", more="heavy = true\n"),
         _row("bytes/{id}", "own-id", "GET", "PUT", more='inputs = ["GatePackLoad.id"]\nmax_bytes = "512KiB"\n'),
-        _row("answer", "own-job", "POST", more='node = "node"\n'),
-        _row("answer-form", "own-job", "POST", more='body = "form"\nnode = "id"\n'),
+        _row("answer", "own-job", "POST", more='classes = ["GatePackWait"]\nnode = "node"\n'),
+        _row("answer-form", "own-job", "POST", more='classes = ["GatePackWait"]\nbody = "form"\nnode = "id"\n'),
         _row("restart", "admin", "GET", "POST", more='note = "it starts ComfyUI anew"\n'),
         _row("disk", "never", more='note = "it lists the disk"\n'),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -31,7 +31,7 @@ class Jobs:
     ended: list[str] = field(default_factory=list)
     temp: set[str] = field(default_factory=set)
     stopped: dict[str, int] = field(default_factory=dict)
-    at: set[str] = field(default_factory=set)
+    at: dict[str, set[str]] = field(default_factory=dict)
 
     def owns(self, prompt_id: str) -> bool:
         return prompt_id in [*self.waiting, *self.active, *self.ended]
@@ -58,7 +58,7 @@ class Jobs:
     def stopped_after_s(self, prompt_id: str) -> int | None:
         return self.stopped.get(prompt_id)
 
-    def running_nodes(self) -> Collection[str]:
+    def running_nodes(self) -> Mapping[str, Collection[str]]:
         return self.at
 
     def has_temp_file(self, name: str) -> bool:

@@ -40,7 +40,8 @@ ID = {"inputs": ["Load.id"]}
         ({"path": "/p/{id}", "kind": "own-id", "methods": ["GET"]}, "one {id}"),
         ({"path": "/p/{id...}", "kind": "own-id", "methods": ["GET"], **ID}, "one {id}"),
         ({"path": "/p/{id}", "kind": "own-id", "methods": ["GET"], "inputs": ["id"]}, '"LoadFromCache.id"'),
-        ({"path": "/p", "kind": "own-job", "methods": ["POST"], "document": "x"}, 'body = "form"'),
+        ({"path": "/p", "kind": "own-job", "methods": ["POST"]}, 'classes = ["Chooser"]'),
+        ({"path": "/p", "kind": "own-job", "methods": ["POST"], "classes": ["C"], "document": "x"}, 'body = "form"'),
         ({"path": "/p", "kind": "admin", "methods": ["GET"], "instead": "[]"}, "instead is for routes of kind never"),
         ({"path": "/p", "kind": "static", "methods": ["GET"], "note": "x" * 201}, "at most 200"),
     ],
@@ -67,7 +68,7 @@ def test_every_kind_may_be_named() -> None:
         row("/p", "shared-read").kind,
         row("/p", "own-file").kind,
         row("/p/{id}", "own-id", "GET", "PUT", **ID).kind,
-        row("/p", "own-job", "POST").kind,
+        row("/p", "own-job", "POST", classes=["C"]).kind,
         row("/p", "admin", "GET", "POST", "PUT", "PATCH", "DELETE").kind,
         row("/p", "never", "DELETE").kind,
     }

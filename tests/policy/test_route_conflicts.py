@@ -76,13 +76,14 @@ def test_what_a_pack_keeps_closed_is_opened_by_no_row(kind: Kind) -> None:
     """Also when the pack is not chosen, and also by a pattern."""
     methods = ("POST",) if kind is Kind.OWN_JOB else ("GET",)
     more: dict[str, Any] = {"inputs": ["L.id"]} if kind is Kind.OWN_ID else {}
+    more |= {"classes": ["C"]} if kind is Kind.OWN_JOB else {}
     closed = {"p": PACK.model_copy(update={"routes": (row("/p/a", "never", "GET", "POST", note="it shows secrets"),)})}
     for path in ("/p/{x}",) if kind is Kind.OWN_ID else ("/p/a", "/p/{x}", "/p/{x...}"):
         assert "it shows secrets" in words(row(path, kind, *methods, **more), packs=closed)
 
 
 def test_what_is_for_admins_is_opened_to_nobody_else() -> None:
-    assert "it installs code" in words(row("/p/install", "own-job", "POST"))
+    assert "it installs code" in words(row("/p/install", "own-job", "POST", classes=["C"]))
     assert not conflicts(row("/p/install", "admin", "POST"))
     assert not conflicts(row("/p/install", "static")), "another method is another call"
 
@@ -99,7 +100,7 @@ def test_a_row_that_a_chosen_pack_has_is_told() -> None:
 
 def test_rows_do_not_meet_each_other() -> None:
     assert conflicts(row("/x/{a}", "static"), row("/x/b", "shared-read")) == [(1, "/x/b meets /x/{a} of routes[0]")]
-    assert not conflicts(row("/x/b", "own-job", "POST"), row("/x/b", "static"))
+    assert not conflicts(row("/x/b", "own-job", "POST", classes=["C"]), row("/x/b", "static"))
 
 
 @pytest.mark.parametrize("name", PACKS)

@@ -10,7 +10,7 @@ from policy.call import ClientReply, UpstreamReply
 from policy.custom_routes import Kind, RouteSettings
 from policy.principal import ALL_SCOPES, Principal, Role, Scope, TenantId
 from policy.route_kinds import make_routes
-from policy.routes import UNCHANGED, AdminOnly, Body, Budget, Caching, Deny, PassThrough, Rewrite, Route
+from policy.routes import UNCHANGED, AdminOnly, Body, Budget, Caching, Deny, MultiCall, PassThrough, Rewrite, Route
 from policy.violation import Reason, Violation
 from tests.policy.custom_rows import row, table_of
 from tests.policy.tenants import request_of
@@ -23,7 +23,7 @@ OF_EACH = {
     Kind.SHARED_READ: row("/p/{folder}", "shared-read"),
     Kind.OWN_FILE: row("/p/view", "own-file"),
     Kind.OWN_ID: row("/p/{id}", "own-id", "GET", "PUT", **ID),
-    Kind.OWN_JOB: row("/p/say", "own-job", "POST"),
+    Kind.OWN_JOB: row("/p/say", "own-job", "POST", classes=["C"]),
     Kind.ADMIN: row("/p/{rest...}", "admin", "GET", "POST"),
     Kind.NEVER: row("/p/never", "never", "GET", "POST", note="it is dangerous"),
 }
@@ -43,7 +43,7 @@ def test_a_row_says_where_it_comes_from(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.ADMIN, Kind.NEVER)])
 def test_tenants_may_and_admins_see_comfyui_as_it_is(kind: Kind) -> None:
     for each in make_routes(OF_EACH[kind], ""):
-        assert isinstance(each.rule_for(TENANT), Rewrite)
+        assert isinstance(each.rule_for(TENANT), MultiCall if kind is Kind.OWN_JOB else Rewrite)
         assert each.rule_for(ADMIN) is UNCHANGED
 
 
@@ -107,8 +107,8 @@ def test_bytes_are_counted_as_an_upload_and_bounded() -> None:
 
 
 def test_an_answer_to_a_node_is_small_unless_the_row_says_otherwise() -> None:
-    plain = route(row("/p", "own-job", "POST"), "POST")
-    form = route(row("/p", "own-job", "POST", body="form", max_bytes="8MiB"), "POST")
+    plain = route(row("/p", "own-job", "POST", classes=["C"]), "POST")
+    form = route(row("/p", "own-job", "POST", classes=["C"], body="form", max_bytes="8MiB"), "POST")
     assert (plain.body, plain.max_json_bytes) == (Body.JSON, 1024**2)
     assert (form.body, form.max_json_bytes) == (Body.FORM, 8 * 1024**2)
 

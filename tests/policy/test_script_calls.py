@@ -34,7 +34,7 @@ def test_calls_are_found(text: str, calls: set[str]) -> None:
 
 
 def test_what_has_a_row_of_any_method_is_open() -> None:
-    table = table_of(row("/pack/say", "own-job", "POST"), row("/pack/off", "never", "DELETE"))
+    table = table_of(row("/pack/say", "own-job", "POST", classes=["C"]), row("/pack/off", "never", "DELETE"))
     assert is_open(table, "/pack/say")
     assert is_open(table, "/api/pack/off")
     assert list(closed_calls(table, ["/pack/z", "/pack/say", "/pack/b", "/pack/b"])) == ["/pack/b", "/pack/z"]

@@ -8,56 +8,133 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from policy.call import UpstreamCall
-from policy.rule_context import RuleContext
+from policy.call import ClientReply, UpstreamCall
+from policy.documents import Document, Kind
+from policy.rule_context import RuleContext, RuleInput
+from policy.rules.jobs import keep_item
 from policy.rules.own_job import OwnJob
 from policy.violation import Reason
-from tests.policy.tenants import Jobs, caller_of, is_refused, request_of
+from tests.policy.tenants import Jobs, caller_of, drive, is_refused, refusal, reply_of, request_of, uuid_of
 from tests.policy.test_forms import multipart
 
-BY_JSON = OwnJob(is_form=False, node="node_id", document="", absent=(), cancel={})
-BY_FORM = OwnJob(is_form=True, node="id", document="", absent=(), cancel={"id": "-1", "message": "__cancel__"})
-WRAPPED = OwnJob(is_form=True, node="", document="response", absent=("masked_image",), cancel={})
-RUNNING = caller_of(jobs=Jobs(at={"7", "12:3"}))
+OWN = uuid_of(1)
+WAITS = frozenset({"Chooser"})
+GRAPH = {
+    "7": {"class_type": "Chooser", "inputs": {}},
+    "12:3": {"class_type": "Chooser", "inputs": {}},
+    "9": {"class_type": "KSampler", "inputs": {}},
+}
+BY_JSON = OwnJob(False, WAITS, "node_id", "", (), {}, "pack")
+BY_FORM = OwnJob(True, WAITS, "id", "", (), {"id": "-1", "message": "__cancel__"}, "pack")
+WRAPPED = OwnJob(True, WAITS, "", "response", ("masked_image",), {}, "pack")
+
+
+class Kept:
+    """What is kept of a job that was submitted through this gate."""
+
+    def get(self, kind: Kind, prompt_id: str) -> Document | None:
+        item = [1, OWN, GRAPH, {"client_id": "alice.tab"}, []]
+        return keep_item(item, caller_of().names) if (kind, prompt_id) == (Kind.ITEM, OWN) else None
+
+
+def at(*nodes: str, **more: Any) -> RuleContext:
+    return caller_of(jobs=Jobs(active=[OWN], at={OWN: set(nodes)}), **{"documents": Kept(), **more})
+
+
+RUNNING = at("7")
 IDLE = caller_of(jobs=Jobs(active=["some job"]))
 
 
-def send(rule: OwnJob, body: Any, context: RuleContext = RUNNING) -> UpstreamCall:
+def asked(body: Any, context: RuleContext) -> RuleInput:
     is_bytes = isinstance(body, bytes)
-    return rule(
-        request_of(
-            context,
-            method="POST",
-            segments=("pack", "message"),
-            raw=body if is_bytes else b"",
-            document=None if is_bytes else body,
-        )
+    return request_of(
+        context,
+        method="POST",
+        segments=("pack", "message"),
+        raw=body if is_bytes else b"",
+        document=None if is_bytes else body,
     )
+
+
+def send(rule: OwnJob, body: Any, context: RuleContext = RUNNING) -> UpstreamCall:
+    steps, _ = drive(rule(asked(body, context)), reply_of({}))
+    (call,) = steps
+    assert isinstance(call, UpstreamCall)
+    return call
+
+
+def refuses(rule: OwnJob, body: Any, reason: Reason, context: RuleContext = RUNNING) -> bool:
+    return is_refused(rule, asked(body, context), reason=reason)
 
 
 def test_json_goes_to_the_node_that_runs() -> None:
     call = send(BY_JSON, {"node_id": "7", "selected": [0, 2], "action": "select"})
     assert (call.target, call.content_type) == ("/pack/message", "application/json")
-    assert json.loads(call.body or b"") == {"node_id": "7", "selected": [0, 2], "action": "select"}  # type: ignore[arg-type]
+    assert isinstance(call.body, bytes)
+    assert json.loads(call.body) == {"node_id": "7", "selected": [0, 2], "action": "select"}
     assert send(BY_JSON, {"node_id": 7}).target
-    assert send(BY_JSON, {"node_id": "12:3"}).target
+    assert send(BY_JSON, {"node_id": "12:3"}, at("12:3", "12")).target
+
+
+def test_the_answer_is_cleaned() -> None:
+    said = {"error": "no '/srv/comfy/x y.txt'", "next": "/pack/a/b", "of": ["tenants/bob/x.png"]}
+    _, reply = drive(BY_JSON(asked({"node_id": "7"}, RUNNING)), reply_of(said, 500))
+    assert isinstance(reply, ClientReply)
+    assert isinstance(reply.body, bytes)
+    assert (reply.status, json.loads(reply.body)) == (500, {"error": "no 'x y.txt'", "next": "/pack/a/b", "of": []})
 
 
 @pytest.mark.parametrize("body", [{"node_id": "8"}, {"node_id": "-1"}, {"node_id": None}, {"node_id": ["7"]}, {}])
 def test_no_other_node_is_answered(body: Any) -> None:
-    assert is_refused(send, BY_JSON, body, reason=Reason.NOT_FOUND)
+    assert refuses(BY_JSON, body, Reason.NOT_FOUND)
+
+
+def test_a_node_that_does_not_wait_is_not_answered() -> None:
+    """The pack would keep the answer for whichever node of this id asks next: a neighbour's."""
+    assert refuses(BY_JSON, {"node_id": "9"}, Reason.NOT_FOUND, at("9"))
+    assert refuses(BY_FORM, b"id=9&message=1", Reason.NOT_FOUND, at("9"))
+    assert refuses(BY_FORM, b"id=-1&message=__cancel__", Reason.NOT_FOUND, at("9"))
+    assert refuses(WRAPPED, multipart(("response", "{}")), Reason.NOT_FOUND, at("9"))
+    assert refuses(BY_JSON, {"node_id": "7.0.0.1"}, Reason.NOT_FOUND, at("7.0.0.1")), (
+        "of the workflow nothing is known of it"
+    )
 
 
 @pytest.mark.parametrize("body", [[], "7", None, 7])
 def test_what_is_no_object_is_refused(body: Any) -> None:
-    assert is_refused(send, BY_JSON, body, reason=Reason.BODY_MALFORMED)
+    assert refuses(BY_JSON, body, Reason.BODY_MALFORMED)
 
 
 def test_nothing_is_answered_while_nothing_runs() -> None:
-    assert is_refused(send, BY_JSON, {"node_id": "7"}, IDLE, reason=Reason.NOT_FOUND)
-    assert is_refused(send, BY_FORM, b"id=7&message=1", IDLE, reason=Reason.NOT_FOUND)
-    assert is_refused(send, BY_FORM, b"id=-1&message=__cancel__", IDLE, reason=Reason.NOT_FOUND)
-    assert is_refused(send, WRAPPED, multipart(("response", "{}")), IDLE, reason=Reason.NOT_FOUND)
+    assert refuses(BY_JSON, {"node_id": "7"}, Reason.NOT_FOUND, IDLE)
+    assert refuses(BY_FORM, b"id=7&message=1", Reason.NOT_FOUND, IDLE)
+    assert refuses(BY_FORM, b"id=-1&message=__cancel__", Reason.NOT_FOUND, IDLE)
+    assert refuses(WRAPPED, multipart(("response", "{}")), Reason.NOT_FOUND, IDLE)
+
+
+def test_of_a_job_that_is_not_kept_comfyui_is_asked() -> None:
+    """One that was submitted before the gate was started."""
+    context = at("7", documents=caller_of().documents)
+    workflow = {"prompt": GRAPH, "extra_data": {"client_id": "alice.tab"}}
+    told = {"id": OWN, "status": "in_progress", "priority": 1, "workflow": workflow}
+    steps, reply = drive(BY_JSON(asked({"node_id": "7"}, context)), reply_of(told), reply_of({"code": 1}))
+    assert [step.target for step in steps] == [f"/api/jobs/{OWN}", "/pack/message"]
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize("workflow", [{}, {"prompt": {"7": 3}}, {"prompt": {"7": {"inputs": {}}}}, None])
+def test_a_job_of_which_nothing_is_known_waits_for_nothing(workflow: Any) -> None:
+    context = at("7", documents=caller_of().documents)
+    rule = BY_JSON(asked({"node_id": "7"}, context))
+    next(rule)
+    told = {"id": OWN, "status": "in_progress", "priority": 1, "workflow": workflow}
+
+    def go_on() -> Any:
+        step = rule.send(reply_of(told))
+        while True:
+            step = rule.send(step.function())  # type: ignore[union-attr]
+
+    assert refusal(go_on).reason is Reason.NOT_FOUND
 
 
 def test_a_form_is_written_anew() -> None:
@@ -71,7 +148,7 @@ def test_a_form_is_written_anew() -> None:
 def test_a_wait_is_ended_by_the_one_body_that_means_it() -> None:
     assert send(BY_FORM, b"id=-1&message=__cancel__").target
     for body in (b"id=-1&message=__start__", b"id=-1&message=1", b"id=-1&message=__cancel__&more=1"):
-        assert is_refused(send, BY_FORM, body, reason=Reason.NOT_FOUND)
+        assert refuses(BY_FORM, body, Reason.NOT_FOUND)
 
 
 def test_a_document_in_a_form_is_read_and_written_anew() -> None:
@@ -86,5 +163,5 @@ def test_a_document_in_a_form_is_read_and_written_anew() -> None:
     "body", ['{"masked_image": "tenants/bob/a.png"}', '{"masked_image": 1}', "[]", "", "{", '{"a":1,"a":2}']
 )
 def test_a_document_that_is_not_taken_is_refused(body: str) -> None:
-    assert is_refused(send, WRAPPED, multipart(("response", body)), reason=Reason.BODY_MALFORMED)
-    assert is_refused(send, WRAPPED, multipart(("other", "1")), reason=Reason.BODY_MALFORMED)
+    assert refuses(WRAPPED, multipart(("response", body)), Reason.BODY_MALFORMED)
+    assert refuses(WRAPPED, multipart(("other", "1")), Reason.BODY_MALFORMED)

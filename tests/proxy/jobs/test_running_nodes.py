@@ -37,18 +37,18 @@ def running(registry: JobRegistry, tenant: TenantId) -> str:
 
 def test_a_running_job_is_at_a_node_until_it_is_at_another(registry: JobRegistry) -> None:
     own = running(registry, ALICE)
-    assert registry.of(ALICE).running_nodes() == frozenset()
+    assert registry.of(ALICE).running_nodes() == {}
     reports(registry).is_at(own, frozenset({"7"}))
-    assert registry.of(ALICE).running_nodes() == {"7"}
+    assert registry.of(ALICE).running_nodes() == {own: {"7"}}
     reports(registry).is_at(own, frozenset({"8:1", "8"}))
-    assert registry.of(ALICE).running_nodes() == {"8:1", "8"}
+    assert registry.of(ALICE).running_nodes() == {own: {"8:1", "8"}}
     reports(registry).is_at(own, frozenset())
-    assert registry.of(ALICE).running_nodes() == frozenset()
+    assert registry.of(ALICE).running_nodes() == {}
 
 
 def test_a_neighbours_job_is_at_no_node_of_ones_own(registry: JobRegistry) -> None:
     reports(registry).is_at(running(registry, BOB), frozenset({"7"}))
-    assert registry.of(ALICE).running_nodes() == frozenset()
+    assert registry.of(ALICE).running_nodes() == {}
 
 
 def test_a_job_that_ended_is_at_no_node(registry: JobRegistry) -> None:
@@ -57,18 +57,18 @@ def test_a_job_that_ended_is_at_no_node(registry: JobRegistry) -> None:
     reports(registry).is_at(own, frozenset({"7"}))
     registry.mark_over(own)
     reports(registry).is_at(own, frozenset({"7"}))
-    assert registry.of(ALICE).running_nodes() == frozenset()
+    assert registry.of(ALICE).running_nodes() == {}
     other = running(registry, ALICE)
     reports(registry).is_at(other, frozenset({"7"}))
     registry.release(other)
     reports(registry).is_at(other, frozenset({"7"}))
-    assert registry.of(ALICE).running_nodes() == frozenset()
+    assert registry.of(ALICE).running_nodes() == {}
 
 
 def test_a_waiting_job_is_at_no_node(registry: JobRegistry) -> None:
     job = registry.claim(ALICE, None)
     reports(registry).is_at(job.prompt_id, frozenset({"7"}))
-    assert registry.of(ALICE).running_nodes() == frozenset()
+    assert registry.of(ALICE).running_nodes() == {}
 
 
 def test_the_event_names_its_node(registry: JobRegistry) -> None:
@@ -88,9 +88,9 @@ async def test_a_socket_that_is_opened_while_a_job_runs_hears_where_it_is(regist
     opened = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), reports(registry))
     drained = asyncio.ensure_future(opened.run())
     opened.attach(send_queue := SendQueue(), is_new=True)
-    running(registry, ALICE)
+    own = running(registry, ALICE)
     socket.event("executing", node="7")
     assert await kinds(send_queue, 1) == ["executing"]
-    assert registry.of(ALICE).running_nodes() == {"7"}
+    assert registry.of(ALICE).running_nodes() == {own: {"7"}}
     await opened.close()
     await drained
