@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiohttp import web
@@ -20,9 +20,7 @@ from policy.settings import PolicySettings
 from policy.table import ROUTES, TABLE
 from proxy.auth.api_keys import ApiKeyStore
 from proxy.auth.authenticator import Authenticator
-from proxy.auth.cloudflare_access import CloudflareAccess
 from proxy.auth.csrf_cors import CsrfCors
-from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.auth.session_secret import SessionStateError
 from proxy.auth.sessions import Sessions, open_sessions
 from proxy.config import Config, ConfigError, Mistake
@@ -33,6 +31,10 @@ from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
 from proxy.persistence.database import StateDatabase
+
+if TYPE_CHECKING:
+    from proxy.auth.cloudflare_access import CloudflareAccess
+    from proxy.auth.jwt_issuers import JwtIssuers
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,8 @@ def _verifiers(
     access: CloudflareAccess | None = None
     try:
         if config.jwt:
+            from proxy.auth.jwt_issuers import JwtIssuers  # cryptography takes nine megabytes
+
             tokens = JwtIssuers(
                 config.jwt,
                 known_tenants=tenants,
@@ -215,6 +219,8 @@ def _verifiers(
         mistakes += [Mistake("", None, line) for line in str(error).splitlines()]
     try:
         if config.cloudflare_access is not None:
+            from proxy.auth.cloudflare_access import CloudflareAccess
+
             access = CloudflareAccess(
                 config.cloudflare_access, known_tenants=tenants, previous=previous.access if previous else None
             )

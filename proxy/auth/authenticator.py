@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from multidict import MultiMapping
 
 from policy.principal import Principal, Role
 from proxy.auth.api_keys import ApiKeyStore, KeyPrincipal
 from proxy.auth.credentials import AccessAssertion, ApiKey, Credential, SessionCookie, Token, read_credentials
-from proxy.auth.jwt_issuers import TokenVerifier
 from proxy.auth.sessions import Sessions
 from proxy.http.errors import Unauthenticated
+
+if TYPE_CHECKING:
+    from proxy.auth.jwt_issuers import TokenVerifier
 
 
 class Authenticator:

@@ -7,9 +7,6 @@ import re
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 _DATABASE: Final = re.compile(r"(/\d{0,4})?")
 _FIELDS: Final = frozenset(
     {
@@ -50,6 +47,9 @@ def check_redis_url(text: str) -> str:
 
 async def try_redis(text: str, timeout_s: float) -> str | None:
     """Why Redis cannot be used, in words without the password; None when it answers."""
+    from redis.asyncio import Redis  # only where there is one to be tried
+    from redis.exceptions import RedisError
+
     parts = urlsplit(check_redis_url(text))
     where = f"{parts.hostname}:{parts.port or 6379}"
     client: Redis = Redis.from_url(text, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)

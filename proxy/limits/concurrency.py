@@ -7,13 +7,15 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from policy.principal import Principal, TenantId
 from proxy.http.errors import LimitExceeded
 from proxy.limits.effective_limits import EffectiveLimits, LimitStatus, digest_of
 from proxy.limits.leases import Leases, Pool
-from proxy.limits.redis_store import SharedStore
+
+if TYPE_CHECKING:
+    from proxy.limits.redis_store import SharedStore
 
 CLAIM_GRACE_S: Final = 120.0
 _RETRY_S: Final = 5.0

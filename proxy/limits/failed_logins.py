@@ -10,15 +10,18 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.config.limits import LoginLimitSettings
 from proxy.http.client_address import block_of
 from proxy.http.errors import LimitExceeded
 from proxy.limits.rate_limiter import raise_calls, words_of_time
 from proxy.limits.redis_scripts import SPEND, Call
-from proxy.limits.redis_store import SharedStore, StoreUnavailable
 from proxy.limits.sliding_window import Quota, SlidingWindows, quotas
+from proxy.limits.store_unavailable import StoreUnavailable
+
+if TYPE_CHECKING:
+    from proxy.limits.redis_store import SharedStore
 
 MAX_ADDRESSES: Final = 16_384
 MAX_KEY_IDS: Final = 4_096

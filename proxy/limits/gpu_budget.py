@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from policy.principal import TenantId
 from proxy.http.errors import LimitExceeded
@@ -16,9 +16,12 @@ from proxy.limits.effective_limits import EffectiveLimits, LimitStatus
 from proxy.limits.gpu_usage_db import GpuUsage
 from proxy.limits.rate_limiter import words_of_time
 from proxy.limits.redis_scripts import CHARGE, RAISE_TOTAL, TOTALS, Call
-from proxy.limits.redis_store import SharedStore, StoreUnavailable
 from proxy.limits.sliding_window import tightest
+from proxy.limits.store_unavailable import StoreUnavailable
 from proxy.persistence.database import StateDatabase
+
+if TYPE_CHECKING:
+    from proxy.limits.redis_store import SharedStore
 
 _DAY_S: Final = 86_400
 _KEPT_S: Final = 8 * _DAY_S

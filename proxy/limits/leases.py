@@ -6,11 +6,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.limits.redis_scripts import CLAIM, FREE, RENEW, Call
-from proxy.limits.redis_store import SharedStore, StoreUnavailable
+from proxy.limits.store_unavailable import StoreUnavailable
 from proxy.tasks import Tasks
+
+if TYPE_CHECKING:
+    from proxy.limits.redis_store import SharedStore
 
 LEASE_S: Final = 60.0
 _RENEW_AT_ONCE: Final = 500

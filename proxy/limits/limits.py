@@ -15,7 +15,6 @@ from proxy.limits.effective_limits import EffectiveLimits, LimitStatus
 from proxy.limits.failed_logins import FailedLogins
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.rate_limiter import Limiter, RateExceeded, RateHeaders
-from proxy.limits.redis_store import SharedStore
 from proxy.persistence.database import StateDatabase
 
 _log = logging.getLogger("comfygate.limits")
@@ -35,11 +34,11 @@ class Limits:
         """
         settings = config.limits
         self._storage = _storage_of(config)
-        self.store = (
-            None
-            if self._storage == "memory"
-            else SharedStore(self._storage, timeout_s=settings.storage_timeout, on_change=on_store_change)
-        )
+        self.store: SharedStore | None = None
+        if self._storage != "memory":
+            from proxy.limits.redis_store import SharedStore  # a gate without Redis does without seven megabytes
+
+            self.store = SharedStore(self._storage, timeout_s=settings.storage_timeout, on_change=on_store_change)
         self.allotment = EffectiveLimits(settings, *_names(config))
         self.limiter = Limiter(self.allotment, self.store)
         self.brake = Brake()

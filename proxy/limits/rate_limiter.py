@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from policy.principal import Principal
 from policy.routes import Budget
@@ -13,8 +13,11 @@ from proxy.config.limits import LimitSettings
 from proxy.http.errors import LimitExceeded
 from proxy.limits.effective_limits import EffectiveLimits, LimitStatus, digest_of
 from proxy.limits.redis_scripts import RAISE_WINDOW, SPEND, Call
-from proxy.limits.redis_store import SharedStore, StoreUnavailable
 from proxy.limits.sliding_window import MAX_WINDOWS, Quota, SlidingWindows, quotas
+from proxy.limits.store_unavailable import StoreUnavailable
+
+if TYPE_CHECKING:
+    from proxy.limits.redis_store import SharedStore
 
 _MAX_PLANS: Final = 16_384
 _FULL_FOR_S: Final = 1.0

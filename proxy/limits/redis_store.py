@@ -12,6 +12,7 @@ from redis.exceptions import NoScriptError
 
 from proxy.limits.redis_scripts import Call
 from proxy.limits.script_client import FAILURES, MAX_BATCH, ScriptClient
+from proxy.limits.store_unavailable import StoreUnavailable
 from proxy.tasks import Tasks
 
 DEFAULT_TIMEOUT_S: Final = 0.25
@@ -21,10 +22,6 @@ MAX_PROBE_S: Final = 5.0
 _log = logging.getLogger("comfygate.limits")
 
 OnReturn = Callable[[], Iterable[Call]]
-
-
-class StoreUnavailable(Exception):
-    """Redis cannot be asked now: count in memory."""
 
 
 class _Waiting(NamedTuple):

@@ -19,7 +19,8 @@ from proxy.limits.failed_logins import FailedLogins
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_scripts import TOTALS, Call
-from proxy.limits.redis_store import SharedStore, StoreUnavailable
+from proxy.limits.redis_store import SharedStore
+from proxy.limits.store_unavailable import StoreUnavailable
 from proxy.persistence.database import StateDatabase
 from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, context
 

@@ -11,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from proxy.limits.redis_scripts import CLAIM, SPEND, TOTALS, Call
-from proxy.limits.redis_store import MAX_PROBE_S, SharedStore, StoreUnavailable
+from proxy.limits.redis_store import MAX_PROBE_S, SharedStore
+from proxy.limits.store_unavailable import StoreUnavailable
 from tests.proxy.conftest import PATIENCE_S, RedisServer
 
 CALL = Call(TOTALS, ("nothing",), ())
