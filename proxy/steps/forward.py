@@ -29,7 +29,7 @@ from proxy.http.request_body import BodyStream, too_large_here
 from proxy.http.responses import SMALL_BYTES, forwarded_headers
 from proxy.limits.lane import Turn
 from proxy.steps.permit import PermittedRequest
-from proxy.upstream.cleaned_replies import fields_for_cleaning, headers_of_cleaned, read_text
+from proxy.upstream.cleaned_replies import drop_what_changes, fields_for_cleaning, headers_of_cleaned, read_text
 from proxy.upstream.client import UpstreamStream
 from proxy.upstream.preview_queue import wait_for
 
@@ -188,6 +188,9 @@ async def _forwarded(permitted: PermittedRequest, asked: RuleInput, stream: Upst
     is_shared = permitted.compiled.config.server.share_web_ui
     last = segments[-1] if segments else ""
     head = forwarded_headers(record, stream.headers, permitted.route.caching, last, is_shared=is_shared)
+    clean = _clean_of(permitted)
+    if clean is not None:
+        drop_what_changes(head, stream, clean)
     return ForwardedReply(stream.status, head, await stream.body(SMALL_BYTES) if stream.is_small else stream.chunks())
 
 

@@ -12,6 +12,7 @@ from policy.routes import Caching, CleanReply
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.upstream.client import UpstreamStream
 
+_OF_THE_BODY: Final = (hdrs.CONTENT_LENGTH, hdrs.ETAG, hdrs.LAST_MODIFIED, hdrs.ACCEPT_RANGES)
 _BODILESS: Final = frozenset({204, 304})
 
 
@@ -27,8 +28,18 @@ async def read_text(stream: UpstreamStream, clean: CleanReply, method: str) -> U
     """The bounded answer; None for one that is streamed as it comes. Raises ReplyTooLarge."""
     if method == hdrs.METH_HEAD or stream.status in _BODILESS:
         return None
-    is_text = clean.is_read(stream.headers.get(hdrs.CONTENT_TYPE, ""))
-    return await stream.whole(clean.max_bytes) if is_text else None
+    return await stream.whole(clean.max_bytes) if _is_text(stream, clean) else None
+
+
+def drop_what_changes(head: CIMultiDict[str], stream: UpstreamStream, clean: CleanReply) -> None:
+    """Of a head without its body: the length and the validators of a text that is sent as another one."""
+    if _is_text(stream, clean):
+        for name in _OF_THE_BODY:
+            head.popall(name, None)
+
+
+def _is_text(stream: UpstreamStream, clean: CleanReply) -> bool:
+    return clean.is_read(stream.headers.get(hdrs.CONTENT_TYPE, ""))
 
 
 def headers_of_cleaned(caching: Caching) -> tuple[tuple[str, str], ...]:

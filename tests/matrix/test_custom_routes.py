@@ -78,6 +78,18 @@ async def test_facts_are_told_without_the_server_and_the_neighbour(world: World)
         world.alice.inspect(seen_by_an_admin.body)
 
 
+async def test_a_head_tells_no_length_that_its_answer_has_not(world: World) -> None:
+    """RFC 9110, 9.3.2: it may be left out, and ComfyUI's is that of the answer with the server's paths in it."""
+    for path in ("models?folder=loras", "probe?filename=nothing.png"):
+        head, answer = [await world.alice.call(method, f"/gate-pack/{path}") for method in ("HEAD", "GET")]
+        assert head.status == answer.status == 200
+        assert head.headers.get("Content-Length") in (None, str(len(answer.body)))
+    picture = await world.alice.photo(f"{unique()}.png")
+    asked = f"/gate-pack/view?filename={picture['name']}&type=input"
+    head, answer = [await world.alice.call(method, asked) for method in ("HEAD", "GET")]
+    assert (head.body, head.headers["Content-Length"]) == (b"", str(len(answer.body)))
+
+
 @pytest.mark.parametrize(
     "folder", ["../output", "/", "custom_nodes", "configs", "http%3A%2F%2Flocalhost%2F", "%252e%252e%252f"]
 )
