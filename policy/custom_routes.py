@@ -55,6 +55,7 @@ _ONLY_OF: Final = {
     "document": (Kind.OWN_JOB,),
     "absent": (Kind.OWN_JOB,),
     "cancel": (Kind.OWN_JOB,),
+    "unsent": (Kind.OWN_JOB,),
     "instead": (Kind.NEVER,),
 }
 MAX_NOTE_LENGTH: Final = 200
@@ -105,6 +106,7 @@ class RouteSettings(BaseModel):
     document: str = ""
     absent: tuple[str, ...] = ()
     cancel: dict[str, str] = Field(default_factory=dict)
+    unsent: dict[str, str] = Field(default_factory=dict)
     instead: Literal["", "[]", "{}"] = ""
 
     @model_validator(mode="after")

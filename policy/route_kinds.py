@@ -111,7 +111,16 @@ def _own_id(row: RouteSettings, method: str, origin: str) -> Route:
 
 
 def _own_job(row: RouteSettings, method: str, origin: str) -> Route:
-    rule = OwnJob(row.body == "form", frozenset(row.classes), row.node, row.document, row.absent, row.cancel, row.first)
+    rule = OwnJob(
+        row.body == "form",
+        frozenset(row.classes),
+        row.node,
+        row.document,
+        row.absent,
+        row.cancel,
+        row.unsent,
+        row.first,
+    )
     max_bytes = row.max_bytes if "max_bytes" in row.model_fields_set else MAX_ANSWER_BYTES
     return _route(
         row,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from policy.call import Effect, Opaque, RuleGenerator, UpstreamCall, Work
+from policy.call import ClientReply, Effect, Opaque, RuleGenerator, UpstreamCall, Work
 from policy.document import parse_json
 from policy.documents import Document, Kind
 from policy.forms import FORM_TYPE, read_form, write_form
@@ -29,7 +29,8 @@ class OwnJob:
     """classes: of the nodes that wait. node: the field that names the node; "" where the body names none.
 
     document: the field of a form that holds JSON with it. absent: fields that may not be given. cancel: the one body that names no
-    node, and ends whatever wait there is. first: the first segment of the route's own paths.
+    node, and ends whatever wait there is. unsent: the one body that would clear what all tenants' nodes wait for: the page is answered,
+    and nothing is sent on. first: the first segment of the route's own paths.
     """
 
     is_form: bool
@@ -38,17 +39,21 @@ class OwnJob:
     document: str
     absent: tuple[str, ...]
     cancel: Mapping[str, str]
+    unsent: Mapping[str, str]
     first: str
 
     def __call__(self, request: RuleInput) -> RuleGenerator:
-        call = self._call(request)
-        is_waiting = yield from self._is_waiting(request)
+        message, call = self._call(request)
+        if self.unsent and message == self.unsent:
+            return ClientReply(body={})
+        is_waiting = yield from self._is_waiting(message, request)
         if not is_waiting:
             raise _nothing_waits(self.node)
         reply = yield call
         return clean_reply(reply, request.context.names, self.first)
 
-    def _call(self, request: RuleInput) -> UpstreamCall:
+    def _call(self, request: RuleInput) -> tuple[Mapping[str, Any], UpstreamCall]:
+        """What is said to the node, and the call that says it."""
         form = read_form(request.raw) if self.is_form else None
         message = self._message(form if form is not None else request.document)
         for name in self.absent:
@@ -56,9 +61,9 @@ class OwnJob:
                 raise Violation(Reason.BODY_MALFORMED, f"`{name}` is not accepted here.")
         segments = tuple(map(Opaque, request.call.segments))
         if form is None:
-            return UpstreamCall("POST", segments, body=orjson.dumps(message), content_type=JSON_TYPE)
+            return message, UpstreamCall("POST", segments, body=orjson.dumps(message), content_type=JSON_TYPE)
         sent = {**form, self.document: orjson.dumps(message).decode()} if self.document else message
-        return UpstreamCall("POST", segments, body=write_form(sent), content_type=FORM_TYPE)
+        return message, UpstreamCall("POST", segments, body=write_form(sent), content_type=FORM_TYPE)
 
     def _message(self, body: Any) -> dict[str, Any]:
         """The object that names the node."""
@@ -68,13 +73,12 @@ class OwnJob:
             raise Violation(Reason.BODY_MALFORMED, "Send an object that names the node which waits.")
         return dict(body)
 
-    def _is_waiting(self, request: RuleInput) -> Generator[Effect, Any, bool]:
+    def _is_waiting(self, message: Mapping[str, Any], request: RuleInput) -> Generator[Effect, Any, bool]:
         """Whether a job of the caller's own is at the node that the body names, and the node is one that waits.
 
         SECURITY: a neighbour's node has the same id as often as not, and what a node does not wait for stays for the next one
         (tests/matrix/test_custom_routes.py).
         """
-        message = self._message(read_form(request.raw) if self.is_form else request.document)
         is_of_any = not self.node or (self.cancel and message == self.cancel)
         for prompt_id, nodes in request.context.jobs.running_nodes().items():
             asked = [node for node in nodes if is_of_any or node == str(message.get(self.node))]

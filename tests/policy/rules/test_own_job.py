@@ -24,9 +24,10 @@ GRAPH = {
     "12:3": {"class_type": "Chooser", "inputs": {}},
     "9": {"class_type": "KSampler", "inputs": {}},
 }
-BY_JSON = OwnJob(False, WAITS, "node_id", "", (), {}, "pack")
-BY_FORM = OwnJob(True, WAITS, "id", "", (), {"id": "-1", "message": "__cancel__"}, "pack")
-WRAPPED = OwnJob(True, WAITS, "", "response", ("masked_image",), {}, "pack")
+BY_JSON = OwnJob(False, WAITS, "node_id", "", (), {}, {}, "pack")
+CANCEL, START = ({"id": "-1", "message": word} for word in ("__cancel__", "__start__"))
+BY_FORM = OwnJob(True, WAITS, "id", "", (), CANCEL, START, "pack")
+WRAPPED = OwnJob(True, WAITS, "", "response", ("masked_image",), {}, {}, "pack")
 
 
 class Kept:
@@ -147,8 +148,15 @@ def test_a_form_is_written_anew() -> None:
 
 def test_a_wait_is_ended_by_the_one_body_that_means_it() -> None:
     assert send(BY_FORM, b"id=-1&message=__cancel__").target
-    for body in (b"id=-1&message=__start__", b"id=-1&message=1", b"id=-1&message=__cancel__&more=1"):
+    for body in (b"id=-1&message=1", b"id=-1&message=__cancel__&more=1"):
         assert refuses(BY_FORM, body, Reason.NOT_FOUND)
+
+
+@pytest.mark.parametrize("context", [RUNNING, IDLE])
+def test_what_would_clear_all_waits_is_answered_and_goes_no_further(context: RuleContext) -> None:
+    """A page says so whenever it queues a workflow."""
+    steps, reply = drive(BY_FORM(asked(b"id=-1&message=__start__", context)))
+    assert (steps, reply) == ([], ClientReply(body={}))
 
 
 def test_a_document_in_a_form_is_read_and_written_anew() -> None:
