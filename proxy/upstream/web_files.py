@@ -19,6 +19,7 @@ from policy.call import ClientCall, ClientReply, Opaque, UpstreamCall
 from policy.routes import Caching
 from proxy.http.content_coding import IDENTITY, CodedDocument, version_of
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.http.headers import to_client
 from proxy.http.responses import cache_control, is_hashed
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
@@ -43,6 +44,21 @@ _PICTURE_BYTES: Final = 512 * 1024
 _WORTH_IT: Final = 0.9
 _PAGE: Final = "text/html"
 """A page is small, and ComfyUI must be there to give it: else a person would get one that can do nothing."""
+# Of this answer of ComfyUI's alone, and not of the file: the gate says its own.
+_OF_THE_ANSWER: Final = frozenset(
+    [
+        "accept-ranges",
+        "age",
+        "cache-control",
+        "content-length",
+        "content-type",
+        "etag",
+        "expires",
+        "last-modified",
+        "pragma",
+        "vary",
+    ]
+)
 _MAPS: Final = ".map"  # developers look at them, and they are larger than all else
 _SIDES: Final = frozenset({"docs", "extensions", "templates"})
 _TEXTS: Final = ("text/", "application/javascript", "application/json", "application/manifest+json", "image/svg+xml")
@@ -57,6 +73,8 @@ class _File:
 
     document: CodedDocument
     content_type: str
+    fields: tuple[tuple[str, str], ...]
+    """What else ComfyUI's answer says of it, as a Content-Security-Policy."""
     upstream_etag: str
     generation: int
     checked_at_s: float
@@ -67,6 +85,7 @@ class _File:
 class _Fetched:
     body: bytes
     content_type: str
+    fields: tuple[tuple[str, str], ...]
     etag: str
 
 
@@ -122,6 +141,7 @@ class WebFiles:
         if selected is None:
             return None
         fields = (
+            *file.fields,
             *selected.fields,
             ("Cache-Control", cache_control(caching, last, is_shared=is_shared)),
             ("X-Content-Type-Options", "nosniff"),
@@ -202,7 +222,9 @@ class WebFiles:
         is_side = bool(path) and path[0] in _SIDES
         if not self._has_room(document.held_bytes, is_side):
             return None
-        file = _File(document, fetched.content_type, fetched.etag, generation, time.monotonic(), is_side)
+        file = _File(
+            document, fetched.content_type, fetched.fields, fetched.etag, generation, time.monotonic(), is_side
+        )
         self._files[path] = file
         return file
 
@@ -249,4 +271,5 @@ class WebFiles:
                 or hdrs.CONTENT_ENCODING in fields
             ):
                 return None
-            return _Fetched(await stream.body(MAX_FILE_BYTES), fields.get(hdrs.CONTENT_TYPE, "text/plain"), tag)
+            others = tuple(pair for pair in to_client(fields).items() if pair[0].lower() not in _OF_THE_ANSWER)
+            return _Fetched(await stream.body(MAX_FILE_BYTES), fields.get(hdrs.CONTENT_TYPE, "text/plain"), others, tag)

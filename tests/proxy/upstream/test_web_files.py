@@ -100,6 +100,23 @@ async def test_a_file_is_kept_in_every_coding(accepted: str, unpack: Callable[[b
     assert len(comfy.asked) == 1
 
 
+async def test_what_comfyui_says_of_a_file_is_kept_with_it() -> None:
+    comfy = Files({"/assets/main-Ab3_dE6h.js": SCRIPT})
+    comfy.fields = {
+        "Content-Security-Policy": "default-src 'self'",
+        "Last-Modified": "x",
+        "X-Pack": "1",
+        "Connection": "X-Pack",
+    }
+    async with keeping(comfy) as files:
+        reply = await kept(files)
+        assert reply is not None
+        names = [name for name, _ in reply.headers]
+        assert head_of(reply)["Content-Security-Policy"] == "default-src 'self'"
+        assert len(names) == len({name.lower() for name in names}), "each once"
+        assert not {"Last-Modified", "X-Pack", "Connection", "Server", "Date"} & set(names)
+
+
 @pytest.mark.parametrize(
     "more", [{"accepted": ""}, {"accepted": "deflate"}, {"Range": "bytes=0-1"}, {"method": "POST"}], ids=str
 )
