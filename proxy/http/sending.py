@@ -44,7 +44,7 @@ async def _send_own(request: web.BaseRequest, record: RequestRecord, response: w
     if not isinstance(body, bytes) or len(body) <= SMALL_BYTES:
         return response
     record.has_started = True
-    streamed = web.StreamResponse(status=response.status, headers=response.headers)
+    streamed = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
     streamed.content_length = len(body)
     await streamed.prepare(request)
     if request.method != "HEAD":

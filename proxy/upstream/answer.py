@@ -10,8 +10,8 @@ from multidict import CIMultiDict
 
 from proxy.http.errors import UpstreamUnavailable
 
-MAX_HEAD_BYTES: Final = 512 * 1024
-"""Of an answer's head, with what comes in one piece with its end."""
+MAX_FIELDS_BYTES: Final = 512 * 1024
+"""Of an answer's head, of what may come before it, and of the fields that may follow its body; with what comes in one piece with their end."""
 BROKEN_OFF: Final = "ComfyUI broke off its answer."
 _SWITCHED: Final = "ComfyUI switched protocols unasked."
 _WITHOUT_BODY: Final = frozenset({204, 304})
@@ -35,8 +35,8 @@ class AnswerReader:
         self._method = method
         self.status = 0
         self.has_head = self.is_complete = self.may_be_followed = False
-        self.head_bytes = 0
-        """So much came before the head was whole."""
+        self.overhead_bytes = 0
+        """Received since the last of the body."""
         self.waiting_bytes = 0
         self._fields: list[tuple[bytes, bytes]] = []
         self._chunks: deque[bytes] = deque()
@@ -47,10 +47,9 @@ class AnswerReader:
         if self.is_complete:
             self.may_be_followed = False
             return
-        if not self.has_head:
-            self.head_bytes += len(data)
-            if self.head_bytes > MAX_HEAD_BYTES:
-                raise UpstreamUnavailable("ComfyUI's answer has a head without end.")
+        self.overhead_bytes += len(data)
+        if self.overhead_bytes > MAX_FIELDS_BYTES:
+            raise UpstreamUnavailable("ComfyUI's answer has fields without end.")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -120,6 +119,7 @@ class AnswerReader:
         if self.is_complete:
             self.may_be_followed = False
             return
+        self.overhead_bytes = 0
         self._chunks.append(body)
         self.waiting_bytes += len(body)
 

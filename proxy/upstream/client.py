@@ -183,7 +183,7 @@ class Upstream:
         now_s = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed and now_s - connection.idle_since_s < IDLE_CONNECTION_S:
+            if connection.wire.is_usable and now_s - connection.idle_since_s < IDLE_CONNECTION_S:
                 return connection
             self._discard(connection)
         return None
@@ -218,7 +218,9 @@ class Upstream:
     def _close_idle(self) -> None:
         self._sweep = None
         loop = asyncio.get_running_loop()
-        while self._idle and (self._idle[0].is_closed or loop.time() - self._idle[0].idle_since_s >= IDLE_CONNECTION_S):
+        while self._idle and (
+            not self._idle[0].wire.is_usable or loop.time() - self._idle[0].idle_since_s >= IDLE_CONNECTION_S
+        ):
             self._discard(self._idle.popleft())
         if self._idle:
             self._sweep = loop.call_later(IDLE_CONNECTION_S, self._close_idle)

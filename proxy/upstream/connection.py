@@ -29,13 +29,9 @@ class Connection:
         self.idle_since_s = 0.0
         self._silence = SilenceTimer(lambda: self.fail(UpstreamTimeout()))
         self._time_limit_s = 0.0
-        self._is_busy = self._is_reused = False
+        self._is_busy = self._is_reused = self._is_clients_turn = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-
-    @property
-    def is_closed(self) -> bool:
-        return self.wire.is_closed
 
     def begin(self, method: str, head: bytes, body: bytes | AsyncIterable[bytes] | None, time_limit_s: float) -> None:
         """Writes the call, whole where its body is. time_limit_s: how long ComfyUI may be silent from then on."""
@@ -43,25 +39,22 @@ class Connection:
         self._error = None
         self._is_busy = True
         self._time_limit_s = time_limit_s
-        is_whole = body is None or isinstance(body, bytes)
         self.wire.write(head + body if isinstance(body, bytes) else head)
-        if is_whole:
-            self._silence.start(time_limit_s)
+        self._turn_to(is_clients=body is not None and not isinstance(body, bytes))
 
     async def send_body(self, body: AsyncIterable[bytes], *, is_chunked: bool) -> None:
-        """While the client sends nothing ComfyUI's clock stands still; while ComfyUI takes nothing it runs."""
+        """Writes the body as it comes from the client; what comes when the connection has ended is read and thrown away."""
         async for chunk in body:
             if not chunk:
                 continue
             parts = (b"%x\r\n" % len(chunk), chunk, b"\r\n") if is_chunked else (chunk,)
             if not self.wire.write(*parts):
-                self._silence.start(self._time_limit_s)
+                self._turn_to(is_clients=False)
                 await self.wire.drain()
-                self._silence.stop()
+                self._turn_to(is_clients=True)
         if is_chunked:
             self.wire.write(b"0\r\n\r\n")
-        if self._is_waited_for:
-            self._silence.start(self._time_limit_s)
+        self._turn_to(is_clients=False)
 
     async def head(self) -> CIMultiDict[str]:
         """Waits for the head of the answer. Raises UpstreamTimeout, UpstreamUnavailable, and what the body failed with."""
@@ -91,7 +84,9 @@ class Connection:
 
     def finish(self) -> bool:
         """The answer is no longer wanted. Returns whether the connection may carry another call; else it is closed."""
-        is_good = self.answer.is_complete and self.answer.may_be_followed and self._error is None and not self.is_closed
+        is_whole = self.answer.is_complete and self.answer.may_be_followed and self._error is None
+        # Answered before ComfyUI had the whole call, the next one would wait behind the rest.
+        is_good = is_whole and self.wire.is_usable and not self.wire.has_unsent
         self._is_busy = False
         self._is_reused = True
         self._silence.stop()
@@ -120,11 +115,10 @@ class Connection:
         except UpstreamUnavailable as error:
             self.fail(error)
             return
-        if self.answer.is_complete:
-            self._silence.stop()
-        elif self.answer.waiting_bytes > HIGH_WATER_BYTES:
-            self._silence.stop()  # while the answer's reader takes its time, ComfyUI's stands still
+        if self.answer.waiting_bytes > HIGH_WATER_BYTES and not self.answer.is_complete:
             self.wire.pause_reading()
+        if self.answer.is_complete or self.wire.is_read_paused:
+            self._silence.stop()
         self._wake()
 
     def _lost(self, error: Exception | None) -> None:
@@ -136,15 +130,23 @@ class Connection:
         elif self.answer.has_head:
             self.fail(UpstreamUnavailable(BROKEN_OFF))
         else:
-            is_untouched = self._is_reused and not self.answer.head_bytes
+            is_untouched = self._is_reused and not self.answer.overhead_bytes
             self.fail(ConnectionClosed() if is_untouched else UpstreamUnavailable())
 
     def _take(self) -> bytes:
         taken = self.answer.take_chunk()
         if self.wire.is_read_paused and self.answer.waiting_bytes <= HIGH_WATER_BYTES // 2:
             self.wire.resume_reading()
-            self._silence.start(self._time_limit_s)
+            self._turn_to(is_clients=self._is_clients_turn)
         return taken
+
+    def _turn_to(self, *, is_clients: bool) -> None:
+        """Whose silence it is: ComfyUI's clock stands still while the call's sender or its answer's reader takes its time."""
+        self._is_clients_turn = is_clients
+        if self._is_waited_for and not is_clients and not self.wire.is_read_paused and self.wire.is_usable:
+            self._silence.start(self._time_limit_s)
+        else:
+            self._silence.stop()
 
     async def _next(self) -> None:
         """Waits for whatever comes next. Raises what has ended the call; what came before that is read first."""

@@ -39,9 +39,18 @@ class Wire(asyncio.Protocol):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether what is written now goes out: asyncio tells of a connection's end a step after it began to close it."""
+        return not self.is_closed and self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def has_unsent(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     def write(self, *parts: bytes) -> bool:
         """Says whether the other side takes more; else `drain` comes next. On an ended connection nothing is written."""
-        if self._transport is None or self.is_closed:
+        if self._transport is None or not self.is_usable:
             return True
         if len(parts) == 1:
             self._transport.write(parts[0])
