@@ -13,7 +13,7 @@ from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
 
 NAMES: Final = frozenset({"filename", "subfolder", "type"})
-# SECURITY: packs build the command line of another program of these, whose filters read any file
+# SECURITY: packs hand these on to other programs, for which more than a number or a word means something
 # (test_own_file.py::test_a_field_that_could_be_more_than_a_number_or_a_word_is_refused).
 _PLAIN: Final = re.compile(r"(?![-/])[A-Za-z0-9_.?/-]{0,64}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")

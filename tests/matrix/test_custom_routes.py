@@ -140,7 +140,7 @@ async def test_a_neighbours_file_is_one_that_is_not_there(world: World) -> None:
     [
         "filename=hosts&type=path&subfolder=etc",
         "filename=http%3A%2F%2Fhost%2Fa.png",
-        "filename=a.png&rate=1%2Cmovie%3Da",
+        "filename=a.png&rate=1%2Ca%3Db",
     ],
 )
 async def test_nothing_else_of_the_disk_is_read(world: World, query: str) -> None:
