@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +9,16 @@ from pathlib import Path
 FOLDERS = ("input", "output", "temp", "models", "custom_nodes", "user/default")
 
 
-def files_outside(base: Path, tenant: str) -> dict[str, str]:
-    """Every file that is not the tenant's, with a hash of what is in it. Names in temp are drawn by ComfyUI, so only old ones count there."""
-    found = {}
+def files_outside(base: Path, tenant: str) -> dict[str, tuple[int, int]]:
+    """Every file that is not the tenant's, with its size and when it was written (a real ComfyUI may have gigabytes).
+
+    Names in temp are drawn by ComfyUI, so only old ones count there.
+    """
+    found: dict[str, tuple[int, int]] = {}
     for path in (path for folder in FOLDERS for path in (base / folder).rglob("*")):
         relative = path.relative_to(base).as_posix()
         if path.is_file() and f"/tenants/{tenant}/" not in f"/{relative}":
-            found[relative] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[relative] = (path.stat().st_size, path.stat().st_mtime_ns)
     return found
 
 
@@ -32,5 +34,5 @@ def nothing_else_changes(base: Path | None, tenant: str) -> Iterator[None]:
     assert after == before
 
 
-def _is_new_preview(name: str, before: dict[str, str]) -> bool:
+def _is_new_preview(name: str, before: dict[str, tuple[int, int]]) -> bool:
     return name.startswith("temp/ComfyUI_temp_") and name not in before
