@@ -15,20 +15,28 @@ import httptools
 
 from bench.whole.programs import Subject
 
+CODINGS: Final = "Accept-Encoding: gzip, deflate, br, zstd\r\n"
 BROWSER: Final = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36\r\n"
-    "Accept: */*\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en\r\n"
+    "Accept: */*\r\nAccept-Language: en\r\n"
 )
 
 
 def request(
-    subject: Subject, method: str, path: str, body: bytes = b"", fields: str = "", *, size: int | None = None
+    subject: Subject,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    fields: str = "",
+    *,
+    size: int | None = None,
+    coding: bool = True,
 ) -> bytes:
-    """One request as bytes. size: of a body that is sent afterwards."""
+    """One request as bytes. size: of a body that is sent afterwards. coding: it takes every coding, as browsers do."""
     length = len(body) if size is None else size
     has_body = length > 0 or method == "POST"
     return (
-        f"{method} {path} HTTP/1.1\r\nHost: {subject.host}:{subject.port}\r\n{BROWSER}"
+        f"{method} {path} HTTP/1.1\r\nHost: {subject.host}:{subject.port}\r\n{BROWSER}{CODINGS if coding else ''}"
         f"Authorization: Bearer {subject.key}\r\n{fields}"
         + (f"Content-Length: {length}\r\n" if has_body else "")
         + ("Content-Type: application/json\r\n" if has_body and "Content-Type" not in fields else "")

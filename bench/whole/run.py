@@ -51,7 +51,9 @@ def main(arguments: list[str]) -> None:
             described = Path(folder) / "object_info.json"
             described.write_bytes(documents.object_info())
         profile = Path(folder) / "profile.txt" if asked.profile else None
-        figures = asyncio.run(_measure(asked.only or list(ROWS), Run(described, asked.rounds, profile)))
+        figures = asyncio.run(
+            _measure(asked.only or list(ROWS), Run(described, asked.rounds, profile, asked.object_info is not None))
+        )
     if figures:
         print(table(figures))
         print(
