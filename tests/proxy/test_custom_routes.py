@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from standin import StandIn
 from tests.harness import Running, running_gate
+from tests.proxy.upstreams import comfy_like
+
+HEAVY = """
+[[routes]]
+path = "/pack/video"
+methods = ["GET"]
+kind = "own-file"
+heavy = true
+"""
 
 ROWS = """
 [[routes]]
@@ -97,3 +108,33 @@ async def _refusal(running: Running, method: str, path: str, who: str) -> tuple[
     async with running.call(method, path, who) as response:
         document = await response.json()
         return response.status, document["error"]["type"]
+
+
+async def test_answers_that_another_program_makes_are_two_of_a_tenant_at_a_time(tmp_path: Path) -> None:
+    """Until they have gone out: the program runs as long as its answer is sent. The neighbour waits for none of them."""
+    begun: list[str] = []
+    came, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def convert(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "video/webm"})
+        await response.prepare(request)
+        await response.write(b"x")
+        begun.append(request.query["rate"])
+        came.release()
+        await go_on.wait()
+        return response
+
+    async with comfy_like(convert) as url, running_gate(tmp_path, url, more=HEAVY, wait=False) as gate:
+
+        async def ask(who: str, rate: str) -> int:
+            return await gate.status("GET", f"/pack/video?filename=a.mp4&rate={rate}", who)
+
+        asking = [asyncio.ensure_future(ask("alice", f"a{index}")) for index in range(5)]
+        for _ in range(2):
+            await came.acquire()
+        neighbour = asyncio.ensure_future(ask("mallory", "m"))
+        await came.acquire()
+        assert [rate[0] for rate in begun] == ["a", "a", "m"]
+        go_on.set()
+        assert await asyncio.gather(*asking, neighbour) == [200] * 6
+    assert len(begun) == 6
