@@ -18,8 +18,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from policy import pictures
 from policy.principal import Principal
 from policy.rules.uploads import MAX_FIELD_BYTES, UploadKind
-from policy.violation import Violation
-from proxy.http.errors import BodyTimeout, ClientGone, CredentialEnded, LimitExceeded
 from proxy.http.multipart_lines import LineTidier
 from proxy.http.multipart_part import Part, malformed
 from proxy.http.request_body import BodyStream
@@ -43,7 +41,7 @@ class Names(Protocol):
 
 
 class UploadStream:
-    """The body that ComfyUI gets. `error` holds why it broke off, since the HTTP client hides it in an exception of its own."""
+    """The body that ComfyUI gets. Raises what its source does, Violation and LimitExceeded."""
 
     def __init__(
         self,
@@ -69,7 +67,6 @@ class UploadStream:
         self._part = Part()
         self._is_ended = False
         self._unspent = 0
-        self.error: Exception | None = None
         boundary = _boundary_of(request)
         self._lines = LineTidier(boundary)
         self._parser = MultipartParser(boundary, self._callbacks(), max_header_count=MAX_PART_HEADERS)
@@ -89,24 +86,20 @@ class UploadStream:
             self._names.stored(self._sent_name, told, self.received_bytes, is_mask=self._is_mask)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._source:
-                self._unspent += len(chunk)
-                if self._unspent >= _SPEND_BYTES:
-                    await self._pay()
-                self._parse(chunk)
-                if self._out:
-                    yield self._out[0] if len(self._out) == 1 else b"".join(self._out)
-                    self._out.clear()
-            self._parse(None)
-            await self._pay()
-            last = b"".join(self._out) + self._last()
-            if self.before_end is not None:
-                await self.before_end()
-            yield last
-        except (Violation, LimitExceeded, BodyTimeout, ClientGone, CredentialEnded) as error:
-            self.error = error
-            raise
+        async for chunk in self._source:
+            self._unspent += len(chunk)
+            if self._unspent >= _SPEND_BYTES:
+                await self._pay()
+            self._parse(chunk)
+            if self._out:
+                yield self._out[0] if len(self._out) == 1 else b"".join(self._out)
+                self._out.clear()
+        self._parse(None)
+        await self._pay()
+        last = b"".join(self._out) + self._last()
+        if self.before_end is not None:
+            await self.before_end()
+        yield last
 
     def _parse(self, chunk: bytes | None) -> None:
         """chunk: None at the end of the body."""

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from policy.violation import Reason, Violation
 from proxy.http.body_memory import BodyPlace
-from proxy.http.errors import BodyTimeout, ClientGone, CredentialEnded
+from proxy.http.errors import BodyTimeout, ClientGone
 
 WHOLE_JSON_S: Final = 60.0
 """How long a body that is held may take, however large: a stream takes no memory, and may last."""
@@ -42,7 +42,7 @@ class BodyLimits:
 
 
 class BodyStream:
-    """The client's body as it comes, at most once. `error` holds why it broke off: the upstream client hides it in its own exception."""
+    """The client's body as it comes, at most once. Raises Violation, BodyTimeout, ClientGone, CredentialEnded."""
 
     def __init__(
         self,
@@ -60,7 +60,6 @@ class BodyStream:
         self._limits = limits
         self._over = over or too_large(limits.max_bytes)
         self.received_bytes = 0
-        self.error: Exception | None = None
         declared = request.content_length
         if declared is not None and declared > limits.max_bytes:
             raise self._over
@@ -70,13 +69,9 @@ class BodyStream:
         return self._limits.max_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            await expect_continue(self._request)
-            async for chunk in self._chunks():
-                yield chunk
-        except (Violation, BodyTimeout, ClientGone, CredentialEnded) as error:
-            self.error = error
-            raise
+        await expect_continue(self._request)
+        async for chunk in self._chunks():
+            yield chunk
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         content = self._request.content

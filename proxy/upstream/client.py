@@ -19,6 +19,7 @@ from policy.document import read_upstream_json
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 from proxy.http.responses import SMALL_BYTES
 from proxy.tasks import Tasks
+from proxy.upstream.addresses import HostAddresses
 from proxy.upstream.connection import Connection, ConnectionClosed
 
 MAX_REPLY_BYTES: Final = 256 * 1024**2
@@ -89,7 +90,7 @@ class Upstream:
     def __init__(self, url: str, connect_timeout_s: float) -> None:
         self.url = URL(url)
         self._connect_timeout_s = connect_timeout_s
-        self._place = (self.url.host or "", self.url.port or 80)
+        self._addresses = HostAddresses(self.url.host or "", self.url.port or 80)
         self._prefix = self.url.raw_path.rstrip("/")
         host = self.url.host_subcomponent or ""
         self._host_line = f"Host: {host if self.url.is_default_port() else f'{host}:{self.url.port}'}\r\n"
@@ -134,7 +135,7 @@ class Upstream:
         """
         fields = CIMultiDict() if headers is None else headers
         is_streamed = body is not None and not isinstance(body, bytes)
-        is_chunked = is_streamed and hdrs.CONTENT_LENGTH not in fields
+        length = int(fields[hdrs.CONTENT_LENGTH]) if is_streamed and hdrs.CONTENT_LENGTH in fields else None
         head = self._head_of(call, fields, body)
         while True:
             connection = self._idle_connection() or await self._connect_new()
@@ -142,7 +143,7 @@ class Upstream:
             try:
                 connection.begin(call.method, head, body, time_limit_s)
                 if body is not None and not isinstance(body, bytes):
-                    sending = self._bodies.start(_send(connection, body, is_chunked), "upstream body")
+                    sending = self._bodies.start(_send(connection, body, length), "upstream body")
                 answer = await connection.head()
             except ConnectionClosed:
                 self._let_go(connection, sending)
@@ -192,8 +193,11 @@ class Upstream:
         loop, connection = asyncio.get_running_loop(), Connection()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                is_tls = self.url.scheme == "https" or None
-                await loop.create_connection(lambda: connection.wire, *self._place, ssl=is_tls)
+                found = await self._addresses.connect()
+                if found is None:
+                    await loop.create_connection(lambda: connection.wire, self._addresses.host, self._addresses.port)
+                else:
+                    await loop.create_connection(lambda: connection.wire, sock=found)
         except (TimeoutError, OSError) as error:
             raise UpstreamUnavailable from error
         self._open.add(connection)
@@ -270,8 +274,8 @@ class Upstream:
         return URL(f"{self.url.origin()}{self._prefix}{call.target}", encoded=True)
 
 
-async def _send(connection: Connection, body: AsyncIterable[bytes], is_chunked: bool) -> None:
+async def _send(connection: Connection, body: AsyncIterable[bytes], length: int | None) -> None:
     try:
-        await connection.send_body(body, is_chunked=is_chunked)
+        await connection.send_body(body, length=length)
     except Exception as error:
         connection.fail(error)

@@ -42,11 +42,18 @@ class Connection:
         self.wire.write(head + body if isinstance(body, bytes) else head)
         self._turn_to(is_clients=body is not None and not isinstance(body, bytes))
 
-    async def send_body(self, body: AsyncIterable[bytes], *, is_chunked: bool) -> None:
-        """Writes the body as it comes from the client; what comes when the connection has ended is read and thrown away."""
+    async def send_body(self, body: AsyncIterable[bytes], *, length: int | None) -> None:
+        """Writes the body as it comes from the client; what comes when the connection has ended is read and thrown away.
+
+        length: as the call's head declares it, None for chunks (RFC 9112, 7.1). Raises UpstreamUnavailable for a body of another length.
+        """
+        is_chunked, left = length is None, length or 0
         async for chunk in body:
             if not chunk:
                 continue
+            left -= len(chunk)
+            if not is_chunked and left < 0:  # SECURITY: a byte more would be read as the next call
+                raise UpstreamUnavailable("The body is longer than its length says.")
             parts = (b"%x\r\n" % len(chunk), chunk, b"\r\n") if is_chunked else (chunk,)
             if not self.wire.write(*parts):
                 self._turn_to(is_clients=False)
@@ -54,6 +61,8 @@ class Connection:
                 self._turn_to(is_clients=True)
         if is_chunked:
             self.wire.write(b"0\r\n\r\n")
+        elif left:
+            raise UpstreamUnavailable("The body is shorter than its length says.")
         self._turn_to(is_clients=False)
 
     async def head(self) -> CIMultiDict[str]:

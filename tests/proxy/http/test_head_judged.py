@@ -49,11 +49,9 @@ async def test_of_a_bad_body_nothing_goes_on(chunks: tuple[bytes, ...]) -> None:
     body = stream(Source(*chunks))
     with pytest.raises(Violation):
         await anext(aiter(body))
-    assert isinstance(body.error, Violation), "the HTTP client hides it"
 
 
-async def test_why_a_body_broke_off_is_kept() -> None:
+async def test_a_body_that_breaks_off_does_so_for_who_sends_it() -> None:
     body = stream(Source(b"go", error=ClientGone("gone")))
     with pytest.raises(ClientGone):
         _ = [chunk async for chunk in body]
-    assert isinstance(body.error, ClientGone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from multidict import CIMultiDict
 from policy.call import Opaque, StreamedBody, UpstreamCall
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream import client as module
+from proxy.upstream.addresses import HostAddresses
 from proxy.upstream.client import Upstream
 from tests.proxy.upstreams import GUARD_S
 
@@ -256,3 +258,39 @@ async def test_a_body_that_streams_has_its_clients_length_or_comes_in_chunks(
     async with door(comfy) as upstream, await upstream.open(upload, fields, body(), time_limit_s=GUARD_S) as stream:
         assert await stream.body(2) == b"aa"
     assert await received == expected
+
+
+@pytest.mark.parametrize("body", [b"abc", b"abcde"])
+async def test_a_body_of_another_length_than_it_says_breaks_the_call_off(body: bytes) -> None:
+    """A byte more would be read as the next call, a byte less would make one of the next one's."""
+    comfy = Comfy(b"")
+
+    async def sent() -> AsyncIterator[bytes]:
+        yield body
+
+    upload = UpstreamCall("POST", (Opaque("one"),), body=StreamedBody())
+    async with door(comfy) as upstream:
+        with pytest.raises(UpstreamUnavailable):
+            await upstream.open(upload, CIMultiDict({"Content-Length": "4"}), sent(), time_limit_s=GUARD_S)
+        assert not upstream._idle
+
+
+async def test_an_address_that_does_not_answer_delays_the_next_one_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name may stand for several addresses, and what asks the first one for a connection be lost on its way."""
+    with socket.socket() as full, socket.socket() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting.connect(full.getsockname())  # its queue is full: who asks for a connection now is not answered
+        comfy, asked = Comfy(OK + b"aa", b"", OK + b"cc"), list[str]()
+        async with door(comfy) as upstream:
+            places = [("127.0.0.1", port) for port in (full.getsockname()[1], upstream._addresses.port)]
+
+            async def resolve(host: str, *_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+                asked.append(host)
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+
+            monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+            upstream._addresses = HostAddresses("comfyui.test", upstream._addresses.port)
+            assert await ask(upstream, "GET", "one") == b"aa"
+            assert await ask(upstream, "GET", "two") == b"cc"
+    assert (asked, comfy.connections) == (["comfyui.test"], 2)
