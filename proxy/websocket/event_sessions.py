@@ -159,7 +159,7 @@ class EventSessions:
         if stream.is_attached or not stream.is_open or is_shared:
             return
         waiting = [other for other in self._named(tenant) if not other.is_attached]
-        has_work = bool(context.jobs.pending() or context.jobs.running())
+        has_work = context.jobs.count_unfinished() > 0
         delay_s = self._reconnect_grace_s() if has_work and len(waiting) <= MAX_WAITING_STREAMS else 0.0
         self._tasks.start(self._close_later(stream, delay_s), "event stream grace")
 
