@@ -69,8 +69,6 @@ class Pipeline:
         finally:
             self.running.end(record)
             self._dependencies.recorder.record(record)
-        if is_reserved(request):
-            response.force_close()
         return response
 
     async def _reply_to(
@@ -113,8 +111,11 @@ class Pipeline:
             record.reason = refusal.reason if refusal else "internal-error"
         if refusal is None and not is_gone:
             _log.error("request %s failed", record.request_id, exc_info=error)
-        if record.has_started or record.status == 499:
-            if request.transport is not None:
-                request.transport.abort()
-            return web.Response(status=499)
-        return await send(request, record, refuse(request, record, refusal or _BUG))
+        if not record.has_started and record.status != 499:
+            try:
+                return await send(request, record, refuse(request, record, refusal or _BUG))
+            except ConnectionResetError:
+                record.status = 499
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=499)

@@ -29,3 +29,17 @@ async def test_an_answer_is_the_same_in_one_piece_and_in_many(method: str, size:
                 assert (response.content_type, response.headers["X-More"]) == ("text/x", "a")
                 assert int(response.headers["Content-Length"]) == size
                 assert await response.read() == (bytes(size) if method == "GET" else b"")
+
+
+@pytest.mark.parametrize("size", [3, SMALL_BYTES + 1])
+async def test_what_is_recorded_of_an_answer_has_left(size: int) -> None:
+    left = list[bool]()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = await send(request, RequestRecord.begin(request, "::1"), ClientReply(200, bytes(size), "text/x"))
+        left.append(response.prepared and response._eof_sent)
+        return response
+
+    async with serving(answer) as url, aiohttp.ClientSession() as session, session.get(url) as response:
+        assert await response.read() == bytes(size)
+    assert left == [True]
