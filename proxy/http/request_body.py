@@ -104,10 +104,7 @@ async def read_whole(
 
     Raises Violation(body-too-large | body-malformed), BodyTimeout, ClientGone, LimitExceeded(bodies-full).
     """
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        # What is judged must be what is sent, and a decompressed body has no bound that its length tells.
-        raise Violation(Reason.BODY_MALFORMED, "Send this body without Content-Encoding.", encoding[:40])
+    refuse_encoded(request)
     stream = BodyStream(request, limits, over)
     if not request.can_read_body:
         return b""
@@ -119,6 +116,13 @@ async def read_whole(
         await place.hold(stream.received_bytes)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def refuse_encoded(request: web.BaseRequest) -> None:
+    """What is judged must be what is kept, and a decompressed body has no bound that its length tells. Raises Violation(body-malformed)."""
+    encodings = ",".join(request.headers.getall("Content-Encoding", ())).strip().lower()
+    if encodings not in ("", "identity"):
+        raise Violation(Reason.BODY_MALFORMED, "Send this body without Content-Encoding.", encodings[:40])
 
 
 async def expect_continue(request: web.BaseRequest) -> None:

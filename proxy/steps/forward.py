@@ -25,7 +25,7 @@ from proxy.http import headers
 from proxy.http.head_judged import HeadJudgedStream
 from proxy.http.multipart_upload import UploadStream
 from proxy.http.replies import FileReply, ForwardedReply, Reply
-from proxy.http.request_body import BodyStream, too_large_here
+from proxy.http.request_body import BodyStream, refuse_encoded, too_large_here
 from proxy.http.responses import SMALL_BYTES, forwarded_headers
 from proxy.limits.lane import Turn
 from proxy.steps.permit import PermittedRequest
@@ -138,6 +138,8 @@ class Forwarder:
                 UploadStream(permitted.request, stream, outgoing.body.plan, principal, spend, names), stream
             )
         if isinstance(outgoing.body, HeadJudged):
+            # SECURITY: the pack would keep what it unpacks to (tests/matrix/test_custom_routes.py).
+            refuse_encoded(permitted.request)
             return OutgoingBody(HeadJudgedStream(stream, outgoing.body, partial(self._pay, principal)), stream)
         return OutgoingBody(stream, stream) if permitted.request.can_read_body else OutgoingBody(None)
 

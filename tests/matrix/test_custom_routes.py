@@ -210,6 +210,15 @@ async def test_bytes_that_are_no_picture_or_too_many_are_refused(world: World) -
     assert (await world.alice.get(f"/gate-pack/bytes/{key}")).status == 404, "nothing of it was kept"
 
 
+async def test_bytes_are_what_was_judged(world: World) -> None:
+    """ComfyUI would unpack them: other bytes than the judged ones, and as many as it takes, whatever was counted."""
+    for coding in ("gzip", "deflate", "identity, gzip"):
+        path = f"/gate-pack/bytes/{unique()}"
+        head = {"Content-Type": "image/png", "Content-Encoding": coding}
+        answer = await world.alice.call("PUT", path, data=png(RED), headers=head)
+        assert (answer.status, answer.json()["error"]["type"]) == (400, "body_malformed")
+
+
 async def test_a_node_that_waits_is_answered_by_its_tenant(world: World) -> None:
     async with world.alice.socket() as socket:
         prompt_id = await world.alice.queue(waiting("7"), client_id=socket.sid)
