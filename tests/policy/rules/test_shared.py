@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ntpath
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -48,6 +51,11 @@ def test_a_value_that_a_pack_would_write_into_a_page_is_refused(value: str) -> N
     assert is_refused(lambda: call("pack", "logo.svg", fg=value), reason=Reason.QUERY_MALFORMED)
 
 
+@pytest.mark.parametrize("name", ["<script>.js", 'a".js', "a'.js", "`.js"])
+def test_a_name_that_a_pack_would_write_into_a_page_is_not_there(name: str) -> None:
+    assert is_refused(lambda: call("pack", "files", name), reason=Reason.NOT_FOUND)
+
+
 def test_what_a_read_asks_for_goes_on() -> None:
     assert call("pack", "list", "loras", page="1", search="a cat, 50% off; or/and a dog") == (
         "/pack/list/loras?page=1&search=a%20cat,%2050%25%20off%3B%20or/and%20a%20dog"
@@ -64,22 +72,33 @@ def test_only_what_ends_as_the_row_says_is_there(name: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["custom_nodes", "custom_nodes/pack/key.json", "Configs", "datasets\\x", "loras/.git/config", ".env", "a,.env"],
+    [
+        "./configs",
+        "././configs",
+        ".\\custom_nodes\\x",
+        "configs.",
+        "a,./configs",
+        "%2e%2fconfigs",
+        "custom_nodes",
+        "custom_nodes/pack/key.json",
+        "Configs",
+        "datasets\\x",
+        "loras/.git/config",
+        ".env",
+        "a,.env",
+    ],
 )
 def test_a_hidden_folder_is_not_there(value: str) -> None:
     assert is_refused(lambda: call("pack", "list", value), reason=Reason.NOT_FOUND)
     assert is_refused(lambda: call("pack", "img", type=value), reason=Reason.NOT_FOUND)
-    assert (
-        is_refused(
-            lambda: call("pack", "img", type=value.replace(".", "%2e").replace("c", "%63")), reason=Reason.NOT_FOUND
-        )
-        or True
-    )
+    encoded = value.replace(".", "%2e").replace("c", "%63").replace("o", "%256f")
+    assert is_refused(lambda: call("pack", "img", type=encoded), reason=Reason.NOT_FOUND)
 
 
 ELSEWHERE = (
     "..", "../x", "a/../b", "a\\..\\b", "a,../b", "../", "x=..", "a/..", "(..)/a",
     "/etc/x", "\\x", "~/x", "C:\\x", "c:/x", "a,/etc/x", " /x",
+    "C:x", "c:.", "C: /x", "loras/C:x", "loras/C:/x", "loras\\c:x", "a,C:x", "loras//etc", "loras\\\\x", "loras/%2fetc", "loras/ /etc", "%43%3ax",
     "//host/x", "http://host/x", "HTTPS:host", "a=ftp://host", "file:x", "data:x", "javascript:x", "\\\\host\\x",
     "%2e%2e/x", "%252e%252e%252fx", "%2fx", "http%3a//x", "a\x00b", "a\nb", "a%00b",
 )  # fmt: skip
@@ -105,6 +124,7 @@ def test_what_is_only_unusual_passes(value: str) -> None:
 
 @given(st.text(alphabet="./\\%2eEfF5cC:a ,", max_size=12))
 @example("a/%2e%2e/b")
+@example("2\\%5C")
 def test_whatever_passes_stays_below_its_folder(value: str) -> None:
     """Also when it is decoded twice more, and whatever the separator."""
     from urllib.parse import unquote
@@ -117,6 +137,11 @@ def test_whatever_passes_stays_below_its_folder(value: str) -> None:
         parts = text.replace("\\", "/").split("/")
         assert ".." not in parts
         assert not text.startswith(("/", "\\"))
+        for rest in (text, *(text.split(each, 1)[-1] for each in "/\\")):
+            if re.match(r"[^A-Za-z]:", rest):
+                continue  # a drive is a letter, for which this module takes anything
+            joined = ntpath.normpath(ntpath.join("D:\\models", rest))
+            assert joined.startswith("D:\\models"), "on Windows, also behind a folder that a pack has split off"
 
 
 def test_a_request_is_told_which_field_is_wrong() -> None:
