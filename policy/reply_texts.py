@@ -16,6 +16,8 @@ MAX_BYTES: Final = 16 * 1024**2
 
 _BARE: Final = ("image/", "audio/", "video/", "font/")
 _FOREIGN: Final = re.compile(rf"(?i)(?<![\w.-]){ROOT}[\\/]+[^\\/\s]")
+# In an address: `subfolder=tenants%2Fbob`.
+_FOREIGN_ENCODED: Final = re.compile(rf"(?i)(?:(?<![\w.-])|(?<=2f)|(?<=5c)){ROOT}(?:[\\/]|%(?:25)*(?:2f|5c))+([\w.-]+)")
 # Where packs serve files: a text that begins so is an address of the web UI's, and no path on a disk.
 _WEB_ROOTS: Final = frozenset({"api", "view", "extensions"})
 
@@ -59,14 +61,24 @@ class _Cleaning:
         if isinstance(value, list):
             return [shown for item in value if (shown := self.value(item, depth - 1)) is not _LEFT_OUT]
         pairs = ((self._text(key), self.value(item, depth - 1)) for key, item in value.items())
-        return {key: item for key, item in pairs if key is not _LEFT_OUT and item is not _LEFT_OUT}
+        shown = [(key, item, value[name]) for (key, item), name in zip(pairs, value, strict=True)]
+        # SECURITY: what names a neighbour's folder has the name of its file beside it
+        # (test_reply_texts.py::test_what_stands_beside_a_neighbours_folder_is_left_out).
+        is_foreign = any(item is _LEFT_OUT and isinstance(told, str) for _, item, told in shown)
+        return {
+            key: item
+            for key, item, told in shown
+            if key is not _LEFT_OUT and item is not _LEFT_OUT and not (is_foreign and isinstance(told, str))
+        }
 
     def _text(self, text: str) -> Any:
         """SECURITY: what is left of a neighbour's path without its folders is still the name of its file
         (test_reply_texts.py::test_what_names_a_neighbours_file_is_left_out)."""
         if ROOT in text.casefold():
             text = self._names.clean_text(text)
-            if _FOREIGN.search(text):
+            if _FOREIGN.search(text) or any(
+                found[1] != self._names.tenant for found in _FOREIGN_ENCODED.finditer(text)
+            ):
                 return _LEFT_OUT
         if self._address.fullmatch(text):
             return text

@@ -78,6 +78,28 @@ def test_what_names_a_neighbours_file_is_left_out(value: Any, shown: Any) -> Non
     assert cleaned(value) == shown
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/view?filename=b.png&subfolder=tenants%2Fbob&type=output",
+        "/api/view?filename=b.png&subfolder=TENANTS%5cbob",
+        "/pack/view/input%2Ftenants%2Fbob%2Fb.png",
+        "https://host/x?path=tenants%252Fbob",
+    ],
+)
+def test_an_address_that_names_a_neighbours_file_is_left_out(address: str) -> None:
+    assert cleaned([address, {"url": address, "a": 1}]) == [{"a": 1}]
+    mine = address.replace("bob", "alice")
+    assert cleaned([mine]) == [mine]
+
+
+@pytest.mark.parametrize("folder", ["tenants/bob", "/srv/comfy/output/tenants/bob/x", "tenants\\bob"])
+def test_what_stands_beside_a_neighbours_folder_is_left_out(folder: str) -> None:
+    assert cleaned([{"filename": "b.png", "subfolder": folder, "size": 3}]) == [{"size": 3}]
+    mine = {"filename": "a.png", "subfolder": "tenants/alice/x"}
+    assert cleaned({"files": [mine], "folder": folder}) == {"files": [{"filename": "a.png", "subfolder": "x"}]}
+
+
 def test_what_is_too_deep_is_left_out() -> None:
     value: Any = "/srv/comfy/a"
     for _ in range(MAX_DEPTH + 1):
