@@ -84,7 +84,10 @@ class OwnJob:
             asked = [node for node in nodes if is_of_any or node == str(message.get(self.node))]
             if asked:
                 graph = yield from _graph_of(prompt_id, request)
-                if any(_class_of(graph, node) in self.classes for node in asked):
+                # SECURITY: reading it takes its turn, and the node may have got its answer meanwhile
+                # (test_own_job.py::test_a_node_that_has_been_left_meanwhile_is_not_answered).
+                now = request.context.jobs.running_nodes().get(prompt_id, ())
+                if any(_class_of(graph, node) in self.classes for node in asked if node in now):
                     return True
         return False
 

@@ -59,7 +59,7 @@ class Jobs:
         return self.stopped.get(prompt_id)
 
     def running_nodes(self) -> Mapping[str, Collection[str]]:
-        return self.at
+        return dict(self.at)
 
     def has_temp_file(self, name: str) -> bool:
         return name in self.temp

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from policy.call import ClientReply, UpstreamCall
+from policy.call import ClientReply, UpstreamCall, Work
 from policy.documents import Document, Kind
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules.jobs import keep_item
@@ -99,6 +99,21 @@ def test_a_node_that_does_not_wait_is_not_answered() -> None:
     assert refuses(BY_JSON, {"node_id": "7.0.0.1"}, Reason.NOT_FOUND, at("7.0.0.1")), (
         "of the workflow nothing is known of it"
     )
+
+
+def test_a_node_that_has_been_left_meanwhile_is_not_answered() -> None:
+    """Reading a large workflow takes its turn, and what comes late waits for a neighbour's node."""
+    running = {OWN: {"7"}}
+    context = caller_of(jobs=Jobs(active=[OWN], at=running), documents=Kept())
+    for rule, body in ((BY_JSON, {"node_id": "7"}), (BY_FORM, b"id=-1&message=__cancel__")):
+        for later in ({OWN: {"9"}}, {}):
+            running |= {OWN: {"7"}}
+            steps = rule(asked(body, context))
+            work = next(steps)
+            assert isinstance(work, Work)
+            running.clear()
+            running |= later
+            assert refusal(steps.send, work.function()).reason is Reason.NOT_FOUND
 
 
 @pytest.mark.parametrize("body", [[], "7", None, 7])
