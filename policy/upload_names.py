@@ -4,6 +4,7 @@ gives it the next free number: `photo (3).png`. The more there are, the longer n
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ MAX_COPIES: Final = 1000
 MASK_BYTES: Final = 32 * 1024**2
 """Taken for the size of a picture with a mask: what is stored is the picture that the mask is put on."""
 
-_NUMBER = re.compile(r" \(([1-9]\d{0,8})\)")
+_NUMBER = re.compile(r" \(([1-9]\d{0,8})\)(?=\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class Namesakes:
             return self
         return Namesakes(number, self.stored_bytes + size_bytes * (number - self.copies + (not self.copies)))
 
+    def beside(self, sizes_bytes: Collection[int]) -> Namesakes:
+        """With files besides that their uploaders numbered: ComfyUI compares with them all the same."""
+        return Namesakes(self.copies + len(sizes_bytes), self.stored_bytes + sum(sizes_bytes))
+
     def is_crowded(self, size_bytes: int) -> bool:
         """Whether comparing one more of that size with all of them takes too long. A name with one file, or none, is not."""
         if not self.copies:
@@ -45,6 +50,15 @@ def number_of(sent: str, told: str) -> int:
         return 0
     found = _NUMBER.fullmatch(told[len(stem) : len(told) - len(extension)])
     return int(found[1]) if found else 0
+
+
+def unnumbered(name: str) -> tuple[str, int] | None:
+    """Of which name an upload called `photo (3).png` is a copy in ComfyUI's eyes, and its number; None for a name that has none."""
+    stem, extension = _split(name)
+    found = _NUMBER.search(stem)
+    if found is None or found.end() != len(stem) or not found.start():
+        return None
+    return stem[: found.start()] + extension, int(found[1])
 
 
 def set_apart(name: str, token: str) -> str:

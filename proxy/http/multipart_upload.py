@@ -82,7 +82,7 @@ class UploadStream:
     def stored(self, answer: Any) -> None:
         """ComfyUI took it, and answered this."""
         told = answer.get("name") if isinstance(answer, dict) else None
-        if isinstance(told, str) and not self._session.is_overwriting:
+        if isinstance(told, str):
             self._names.stored(self._sent_name, told, self.received_bytes, is_mask=self._is_mask)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

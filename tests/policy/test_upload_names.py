@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from policy.spelling import MAX_LENGTH, unspell
-from policy.upload_names import MAX_COMPARED_BYTES, MAX_COPIES, Namesakes, number_of, set_apart
+from policy.upload_names import MAX_COMPARED_BYTES, MAX_COPIES, Namesakes, number_of, set_apart, unnumbered
 
 TOKEN = "0a1b2c3d"
 MIB = 1024**2
@@ -32,6 +32,23 @@ def test_the_number_is_comfyuis(sent: str, told: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("photo (3).png", ("photo.png", 3)),
+        ("photo (3)", ("photo", 3)),
+        ("photo (1) (2).png", ("photo (1).png", 2)),
+        ("photo.png", None),
+        ("photo (0).png", None),
+        ("photo(3).png", None),
+        ("photo (3)x.png", None),
+        (" (3).png", None),
+    ],
+)
+def test_a_numbered_name_is_a_copy_of_another(name: str, found: tuple[str, int] | None) -> None:
+    assert unnumbered(name) == found
+
+
+@pytest.mark.parametrize(
     ("name", "apart"),
     [("photo.png", f"photo ({TOKEN}).png"), ("photo", f"photo ({TOKEN})"), ("größe 1.png", f"größe 1 ({TOKEN}).png")],
 )
@@ -49,6 +66,10 @@ def test_a_long_stem_gives_way(name: str) -> None:
 
 def test_a_stem_that_is_too_long_at_any_length_ends_empty() -> None:
     assert set_apart("a." + "x" * 300, TOKEN) == f" ({TOKEN})." + "x" * 300
+
+
+def test_files_that_came_with_their_numbers_count_besides() -> None:
+    assert Namesakes(1, MIB).beside([2 * MIB, 3 * MIB]) == Namesakes(3, 6 * MIB)
 
 
 def test_copies_are_counted_by_the_highest_number() -> None:

@@ -54,6 +54,17 @@ async def test_few_files_of_one_name_are_compared(world: World, route: str) -> N
     assert await upload(world.alice, f"{stem}.png", 1) == f"{stem}.png", "a neighbour's are not hers"
 
 
+@pytest.mark.parametrize("overwrite", ["", "true"], ids=["new", "overwriting"])
+async def test_names_with_numbers_count_as_copies(world: World, overwrite: str) -> None:
+    """ComfyUI compares an upload with `name (1).png` whoever numbered it."""
+    mallory, stem = world.mallory, unique("numbered")
+    await upload(mallory, f"{stem}.png", 0)
+    fields = {"overwrite": overwrite} if overwrite else {}
+    for number in range(1, 12):
+        assert await upload(mallory, name := f"{stem} ({number}).png", number, **fields) == name
+    assert re.fullmatch(rf"{stem} \([0-9a-f]{{8}}\)\.png", await upload(mallory, f"{stem}.png", 99))
+
+
 async def test_what_overwrites_keeps_its_name(world: World) -> None:
     stem = unique("same")
     names = [await upload(world.mallory, f"{stem}.png", color) for color in range(12)]
@@ -77,7 +88,10 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     uploads = TenantUploads()
     for name in "abcd":
         uploads.stored(f"{name}.png", f"{name} (9).png", 1000, is_mask=False)
-    assert list(uploads._names) == ["b.png", "c.png", "d.png"]
+        uploads.stored(f"{name} (9).png", f"{name} (9).png", 1000, is_mask=False)
+        uploads.stored(f"{name} (4000).png", f"{name} (4000).png", 1000, is_mask=False)
+    assert list(uploads._names) == list(uploads._numbered) == ["b.png", "c.png", "d.png"]
+    assert uploads._numbered["d.png"] == {9: 1000}
     assert uploads.token("a.png", 1000, is_mask=False) is None
     assert uploads.token("b.png", 1000, is_mask=False) is not None
     assert list(uploads._names) == ["c.png", "d.png", "b.png"]
