@@ -33,6 +33,9 @@ MAX_SIDE_BYTES: Final = 8 * 1024**2
 """Of them, what is no part of the page itself: templates, documentation, files of custom nodes."""
 MAX_WANTED: Final = 2000
 MAX_PASSED_OVER: Final = 4000
+MAX_PATH_LENGTH: Final = 512
+MAX_SEGMENTS: Final = 32
+"""Of what is kept or passed over. SECURITY: thousands of paths are remembered (test_web_files.py::test_a_path_that_no_file_has_is_not_remembered)."""
 FRESH_S: Final = 10.0
 """How long a file whose name tells nothing of its content is shown without asking ComfyUI whether it is still the same."""
 PATIENCE_S: Final = 2.0
@@ -177,6 +180,8 @@ class WebFiles:
 
     def _want(self, path: Path, caching: Caching) -> None:
         if path[-1:] and path[-1].endswith(_MAPS):
+            return
+        if len(path) > MAX_SEGMENTS or sum(map(len, path)) > MAX_PATH_LENGTH:
             return
         if path in self._passed_over or path in self._wanted or len(self._wanted) >= MAX_WANTED:
             return

@@ -128,6 +128,16 @@ async def test_other_questions_go_to_comfyui(more: dict[str, str]) -> None:
         assert await files.find(call, CIMultiDict({"Accept-Encoding": "br"}), Caching.HASHED, is_shared=False) is None
 
 
+@pytest.mark.parametrize("path", [("extensions", "x" * 600), ("extensions", *["ab"] * 40)], ids=["long", "deep"])
+async def test_a_path_that_no_file_has_is_not_remembered(path: tuple[str, ...]) -> None:
+    """Thousands of them are: each of some thousand segments would take a third of a megabyte."""
+    comfy = Files({"/" + "/".join(path): SCRIPT})
+    async with keeping(comfy) as files:
+        assert await kept(files, path) is None
+        assert (files._passed_over, files._wanted) == ({}, {})
+    assert comfy.asked == [], "nothing was read beside the answer"
+
+
 async def test_no_request_waits_for_compression() -> None:
     go_on = threading.Event()
 
