@@ -159,6 +159,14 @@ class ReleaseJob:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerNode:
+    """Tells that a node of an own running job gets its answer now: for a moment it is none that `running_nodes` has."""
+
+    prompt_id: str
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """Asks for the result of a pure function of so many bytes: beside the event loop when they are many, since everybody waits for that.
 
@@ -169,7 +177,7 @@ class Work:
     size: int
 
 
-Effect = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | ReleaseJob | Work
+Effect = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | ReleaseJob | AnswerNode | Work
 RuleGenerator = Generator[Effect, Any, ClientReply]
 """A rule that needs several answers: it yields a step, is sent the answer (an UpstreamReply, a list of them, a ClaimedJob, None), and returns the reply.
 

@@ -43,7 +43,10 @@ class OwnJobs(Protocol):
         ...
 
     def running_nodes(self) -> Mapping[str, Collection[str]]:
-        """The nodes at which the tenant's own running jobs are, by job, as far as ComfyUI's events tell."""
+        """The nodes at which the tenant's own running jobs are, by job, as far as ComfyUI's events tell.
+
+        Without those that were answered a moment ago.
+        """
         ...
 
     def has_temp_file(self, name: str) -> bool:

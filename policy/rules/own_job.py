@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from policy.call import ClientReply, Effect, Opaque, RuleGenerator, UpstreamCall, Work
+from policy.call import AnswerNode, ClientReply, Effect, Opaque, RuleGenerator, UpstreamCall, Work
 from policy.document import parse_json
 from policy.documents import Document, Kind
 from policy.forms import FORM_TYPE, read_form, write_form
@@ -46,9 +46,13 @@ class OwnJob:
         message, call = self._call(request)
         if self.unsent and message == self.unsent:
             return ClientReply(body={})
-        is_waiting = yield from self._is_waiting(message, request)
-        if not is_waiting:
+        waiting = yield from self._find_waiting(message, request)
+        if waiting is None:
             raise _nothing_waits(self.node)
+        if self.node:  # where no node is named, the page says several things to one that waits
+            # SECURITY: a second answer, sent while the node goes on with the first, would stay for the next one
+            # (tests/matrix/test_custom_routes.py).
+            yield waiting
         reply = yield call
         return clean_reply(reply, request.context.names, self.first)
 
@@ -73,8 +77,10 @@ class OwnJob:
             raise Violation(Reason.BODY_MALFORMED, "Send an object that names the node which waits.")
         return dict(body)
 
-    def _is_waiting(self, message: Mapping[str, Any], request: RuleInput) -> Generator[Effect, Any, bool]:
-        """Whether a job of the caller's own is at the node that the body names, and the node is one that waits.
+    def _find_waiting(
+        self, message: Mapping[str, Any], request: RuleInput
+    ) -> Generator[Effect, Any, AnswerNode | None]:
+        """The node that the body names, when a job of the caller's own is at it, and it is one that waits.
 
         SECURITY: a neighbour's node has the same id as often as not, and what a node does not wait for stays for the next one
         (tests/matrix/test_custom_routes.py).
@@ -87,9 +93,10 @@ class OwnJob:
                 # SECURITY: reading it takes its turn, and the node may have got its answer meanwhile
                 # (test_own_job.py::test_a_node_that_has_been_left_meanwhile_is_not_answered).
                 now = request.context.jobs.running_nodes().get(prompt_id, ())
-                if any(_class_of(graph, node) in self.classes for node in asked if node in now):
-                    return True
-        return False
+                found = [node for node in asked if node in now and _class_of(graph, node) in self.classes]
+                if found:
+                    return AnswerNode(prompt_id, found[0])
+        return None
 
 
 def _graph_of(prompt_id: str, request: RuleInput) -> Generator[Effect, Any, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from policy.call import ClaimedJob, ClaimJob, JobUpdate
+from policy.call import AnswerNode, ClaimedJob, ClaimJob, JobUpdate
 from policy.documents import Kind
 from policy.fairness import FairQueue, Listed
 from policy.principal import Principal, TenantId
@@ -98,6 +98,9 @@ class JobAdmission:
         queued = self._registry.job(job.prompt_id)
         if queued is not None:
             self._on_queued(queued)
+
+    def answered(self, tenant: TenantId, answer: AnswerNode) -> None:
+        self._registry.of(tenant).answered(answer.prompt_id, answer.node_id)
 
     def apply_update(self, update: JobUpdate) -> None:
         """What an answer to its tenant tells of a job, while the queue watcher has still to ask."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import Final
 
 from policy.principal import TenantId
+
+ANSWERED_S: Final = 1.0
+"""How long a node that was answered is none that waits: packs look for an answer some times a second, and what then runs has its own event."""
 
 
 class Ordered:
@@ -53,6 +58,7 @@ class TenantJobs:
         self._hidden = Ordered()
         self._where: dict[str, tuple[int, Ordered]] = {}
         self._nodes: dict[str, frozenset[str]] = {}
+        self._answered: dict[tuple[str, str], float] = {}
 
     def owns(self, prompt_id: str) -> bool:
         return prompt_id in self._where
@@ -87,7 +93,22 @@ class TenantJobs:
         return self._stopped_after_s(prompt_id) if self.owns(prompt_id) else None
 
     def running_nodes(self) -> dict[str, frozenset[str]]:
-        return {prompt_id: nodes for prompt_id in self._running.ids() if (nodes := self._nodes.get(prompt_id))}
+        self._forget_answers()
+        found = {prompt_id: self._nodes.get(prompt_id, frozenset()) for prompt_id in self._running.ids()}
+        left = {
+            prompt_id: frozenset(node for node in nodes if (prompt_id, node) not in self._answered)
+            for prompt_id, nodes in found.items()
+        }
+        return {prompt_id: nodes for prompt_id, nodes in left.items() if nodes}
+
+    def answered(self, prompt_id: str, node_id: str) -> None:
+        """A node that waits gets its answer. One that waits again, as for the next of a list, is there again after a moment."""
+        self._forget_answers()
+        self._answered[prompt_id, node_id] = time.monotonic()
+
+    def _forget_answers(self) -> None:
+        long_ago_s = time.monotonic() - ANSWERED_S
+        self._answered = {each: at_s for each, at_s in self._answered.items() if at_s > long_ago_s}
 
     def is_at(self, prompt_id: str, nodes: frozenset[str]) -> None:
         """The job runs these nodes now; none when it has come to its end."""

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from policy.call import (
+    AnswerNode,
     ClaimedJob,
     ClaimJob,
     ClientReply,
@@ -102,6 +103,9 @@ class RuleRunner:
                 self._admission.release(step.prompt_id)
                 self._claimed = None
                 self._record.is_submitted = False
+                return None
+            case AnswerNode():
+                self._admission.answered(self._principal.tenant, step)
                 return None
             case Work():
                 return await self._heavy.run(self._principal.tenant, step.function, step.size)

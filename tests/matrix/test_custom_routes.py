@@ -264,6 +264,17 @@ async def test_nothing_waits_for_the_neighbours_next_job(world: World) -> None:
     assert (await world.mallory.history(second))["outputs"]["7"]["text"] == ["m"]
 
 
+async def test_a_second_answer_waits_for_nobody(world: World) -> None:
+    """A node is still at work for a moment when it has taken its answer: what comes then, the neighbour's next node would find."""
+    async with world.mallory.socket() as socket:
+        prompt_id = await world.mallory.queue(waiting("7"), client_id=socket.sid)
+        await at_node(socket, prompt_id, "7")
+        body = {"node": "7", "answer": "of mallory's"}
+        answers = await asyncio.gather(*(world.mallory.post("/gate-pack/answer", json=body) for _ in range(4)))
+        await socket.end_of(prompt_id)
+    assert sorted(answer.status for answer in answers) == [200, 404, 404, 404]
+
+
 async def test_a_node_that_does_not_wait_is_sent_nothing(world: World) -> None:
     """The pack would keep it for the neighbour's node of the same id."""
     graph: Graph = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from policy.call import ClientCall, ClientReply, RuleGenerator, UpstreamCall, UpstreamReply, Work
+from policy.call import AnswerNode, ClientCall, ClientReply, RuleGenerator, UpstreamCall, UpstreamReply, Work
 from policy.catalogue import Catalogue, read_catalogue
 from policy.judge import Policy
 from policy.name_patterns import compile_patterns
@@ -198,7 +198,7 @@ def reply_of(value: Any, status: int = 200) -> UpstreamReply:
 
 
 def drive(dialogue: RuleGenerator, *answers: Any) -> tuple[list[Any], ClientReply]:
-    """Runs a multi-call rule with these answers, which must be all that it asks for, and does its work.
+    """Runs a multi-call rule with these answers, which must be all that it asks for, does its work, and passes over what it tells.
 
     Returns its other steps and its reply; JSON that it wrote itself as its value.
     """
@@ -211,6 +211,9 @@ def drive(dialogue: RuleGenerator, *answers: Any) -> tuple[list[Any], ClientRepl
             if isinstance(steps[-1], Work):
                 worked = steps.pop().function()
                 steps.append(dialogue.send(worked))
+            elif isinstance(steps[-1], AnswerNode):
+                steps.pop()
+                steps.append(dialogue.send(None))
             else:
                 steps.append(dialogue.send(waiting.pop(0)))
     except StopIteration as end:

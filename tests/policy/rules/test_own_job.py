@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from policy.call import ClientReply, UpstreamCall, Work
+from policy.call import AnswerNode, ClientReply, UpstreamCall, Work
 from policy.documents import Document, Kind
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules.jobs import keep_item
@@ -99,6 +99,24 @@ def test_a_node_that_does_not_wait_is_not_answered() -> None:
     assert refuses(BY_JSON, {"node_id": "7.0.0.1"}, Reason.NOT_FOUND, at("7.0.0.1")), (
         "of the workflow nothing is known of it"
     )
+
+
+def told_by(rule: OwnJob, body: Any) -> Any:
+    """What follows the reading of the workflow."""
+    steps = rule(asked(body, at("9", "7")))
+    work = next(steps)
+    assert isinstance(work, Work)
+    return steps.send(work.function())
+
+
+def test_that_a_node_is_answered_is_told_before_it_is() -> None:
+    for rule, body in (
+        (BY_JSON, {"node_id": "7"}),
+        (BY_FORM, b"id=7&message=1"),
+        (BY_FORM, b"id=-1&message=__cancel__"),
+    ):
+        assert told_by(rule, body) == AnswerNode(OWN, "7")
+    assert isinstance(told_by(WRAPPED, multipart(("response", "{}"))), UpstreamCall), "several things are said to it"
 
 
 def test_a_node_that_has_been_left_meanwhile_is_not_answered() -> None:

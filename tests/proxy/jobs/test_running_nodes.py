@@ -10,6 +10,7 @@ import pytest
 from policy.namespace import Namespace
 from policy.principal import TenantId
 from policy.rules.events import EventRules
+from proxy.jobs import index
 from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.registry import JobRegistry
 from proxy.websocket.event_session import EventSession
@@ -44,6 +45,21 @@ def test_a_running_job_is_at_a_node_until_it_is_at_another(registry: JobRegistry
     assert registry.of(ALICE).running_nodes() == {own: {"8:1", "8"}}
     reports(registry).is_at(own, frozenset())
     assert registry.of(ALICE).running_nodes() == {}
+
+
+def test_a_node_that_was_answered_is_none_for_a_moment(registry: JobRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that runs for each of a list waits again at the same node, and no event says so."""
+    now_s = [100.0]
+    monkeypatch.setattr("proxy.jobs.index.time.monotonic", lambda: now_s[0])
+    own = running(registry, ALICE)
+    reports(registry).is_at(own, frozenset({"7", "8"}))
+    registry.of(ALICE).answered(own, "7")
+    reports(registry).is_at(own, frozenset({"7", "8"}))
+    assert registry.of(ALICE).running_nodes() == {own: {"8"}}
+    registry.of(ALICE).answered(own, "8")
+    assert registry.of(ALICE).running_nodes() == {}
+    now_s[0] += index.ANSWERED_S
+    assert registry.of(ALICE).running_nodes() == {own: {"7", "8"}}
 
 
 def test_a_neighbours_job_is_at_no_node_of_ones_own(registry: JobRegistry) -> None:
