@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policy.call import Opaque, UpstreamCall, UpstreamPath, UpstreamText
-from policy.namespace import Folder, parse_folder, split_annotation, split_path
+from policy.namespace import ROOT, Folder, check_file_name, parse_folder, read_path, split_annotation, split_path
 from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
 
@@ -48,7 +48,9 @@ class OwnFile:
 
 
 def _is_plain(text: str) -> bool:
-    return ".." not in text and _PLAIN.fullmatch(text) is not None
+    # SECURITY: a second file that a pack reads lies in nobody's folder (test_own_file.py::test_no_other_field_names_a_file_of_a_neighbour).
+    is_in_a_folder = ROOT in text.casefold().split("/")
+    return ".." not in text and not is_in_a_folder and _PLAIN.fullmatch(text) is not None
 
 
 def _find(request: RuleInput) -> tuple[Folder, UpstreamPath]:
@@ -58,6 +60,8 @@ def _find(request: RuleInput) -> tuple[Folder, UpstreamPath]:
     if "://" in filename or "//" in filename:
         raise Violation(Reason.NAME_REFUSED, "Addresses of other hosts are not accepted: upload the file first.")
     bare, annotated = split_annotation(filename)
+    for name in read_path(bare)[-1:]:
+        check_file_name(name)  # "a.png [temp]/" would be sent without its end, and read as another folder's
     folder = annotated or parse_folder(call.first("type"), Folder.OUTPUT)
     subfolder = call.first("subfolder") or ""
     path = f"{subfolder}/{bare}" if subfolder else bare

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from policy.call import Opaque, UpstreamCall
+from policy.namespace import ROOT
 from policy.rule_context import RuleInput
 from policy.rules.catalog import HIDDEN_FOLDERS
 from policy.violation import Reason, Violation
@@ -112,7 +113,8 @@ def _check_hidden(text: str) -> None:
             segments = [segment.strip() for segment in _SPLIT.split(part)]
             # "./configs" is that folder, and so is "configs." on Windows.
             first = next((name for segment in segments if (name := segment.rstrip(". "))), "")
-            if first.casefold() in HIDDEN_FOLDERS or any(_is_hidden(segment) for segment in segments):
+            is_in_a_folder = len(segments) > 1 and ROOT in [segment.casefold() for segment in segments]
+            if is_in_a_folder or first.casefold() in HIDDEN_FOLDERS or any(_is_hidden(segment) for segment in segments):
                 raise _absent()
         text = unquote(text)
 

@@ -61,10 +61,18 @@ def test_a_file_that_a_job_made_is_found() -> None:
         {"filename": "../a.mp4"},
         {"filename": "a.mp4", "subfolder": "../bob"},
         {"filename": "a.mp4[output]"},
+        {"filename": "a.mp4 [output]/"},
+        {"filename": "x/a.mp4 [output]/./"},
     ],
 )
 def test_nothing_else_is_named(query: dict[str, Any]) -> None:
     assert is_refused(lambda: target(**query), reason=Reason.NAME_REFUSED)
+
+
+@pytest.mark.parametrize("value", ["tenants/bob/a.mp4", "x/Tenants/bob", "tenants", "tenants//bob"])
+def test_no_other_field_names_a_file_of_a_neighbour(value: str) -> None:
+    """Packs may read a second file, by a field of their own."""
+    assert is_refused(lambda: target(filename="a.mp4", audio=value), reason=Reason.QUERY_MALFORMED)
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def test_a_name_that_a_pack_would_write_into_a_page_is_not_there(name: str) -> N
 
 
 def test_what_a_read_asks_for_goes_on() -> None:
-    assert call("pack", "list", "loras", page="1", search="a cat, 50% off; or/and a dog") == (
-        "/pack/list/loras?page=1&search=a%20cat,%2050%25%20off%3B%20or/and%20a%20dog"
+    assert call("pack", "list", "loras", page="1", search="tenants, a cat, 50% off; or/and a dog") == (
+        "/pack/list/loras?page=1&search=tenants,%20a%20cat,%2050%25%20off%3B%20or/and%20a%20dog"
     )
     assert call("pack", "view", "loras/sub/a b.png") == "/pack/view/loras%2Fsub%2Fa%20b.png"
     assert call("pack", "img", file="sub\\style v1.5.safetensors") == "/pack/img?file=sub%5Cstyle%20v1.5.safetensors"
@@ -73,6 +73,10 @@ def test_only_what_ends_as_the_row_says_is_there(name: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        "tenants/bob/a.png",
+        "input/TENANTS\\bob",
+        "./tenants/bob",
+        "a,tenants/",
         "./configs",
         "././configs",
         ".\\custom_nodes\\x",
