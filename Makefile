@@ -13,7 +13,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 else
 MAKE_VENV = uv venv --python $(PYTHON) $(VENV)
 NEED_PIP = true
-INSTALL = uv pip install --python $(BIN)/python --no-deps
+INSTALL = uv pip install --python $(BIN)/python --compile-bytecode --no-deps  # as pip does: else the first start compiles for a second
 endif
 
 .PHONY: demo install test fuzz check format bench soak storm clients pictures lock clean
@@ -27,6 +27,7 @@ $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
 	@$(NEED_PIP)
 	$(INSTALL) --require-hashes -r requirements.lock
 	$(INSTALL) --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q policy proxy standin
 	@touch $@
 
 $(READY): requirements-dev.lock $(RUNTIME)

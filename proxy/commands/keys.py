@@ -13,7 +13,12 @@ from proxy.auth import key_file
 from proxy.commands.exits import fail
 from proxy.config.units import parse_duration
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    name="keys",
+    help="Make, list, revoke and rotate API keys in the configuration file.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 _DEFAULT = Path("config.toml")
 

@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from proxy.commands import audit, backup, check, connect, demo, init, keys, policy, routes, serve
+# Each in a module of proxy/commands: a function, or a command line of its own with more commands.
+_COMMANDS: Final = {
+    "keys": "keys.app",
+    "policy": "policy.app",
+    "init": "init.init",
+    "serve": "serve.serve",
+    "check": "check.check",
+    "routes": "routes.routes",
+    "audit": "audit.audit",
+    "why": "audit.why",
+    "backup": "backup.backup",
+    "demo": "demo.demo",
+    "connect": "connect.connect",
+}
 
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, each loaded when it is looked up: a running gate holds nothing of the others (tests/commands/test_footprint.py)."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = _COMMANDS[name].partition(".")
+        found = getattr(import_module(f"proxy.commands.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        single = typer.Typer(add_completion=False)
+        single.command(name)(found)
+        return typer.main.get_command(single)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+class _OnDemand(TyperGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": _Commands()})
 
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
+        from importlib.metadata import version
+
         typer.echo(f"comfygate {version('comfygate')}")
         raise typer.Exit
 
 
 app = typer.Typer(
     name="comfygate",
+    cls=_OnDemand,
     help="An authenticating reverse proxy with workflow policy enforcement for ComfyUI.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(keys.app, name="keys", help="Make, list, revoke and rotate API keys in the configuration file.")
-app.add_typer(policy.app, name="policy", help="Derive and try policies.")
-app.command("init")(init.init)
-app.command("serve")(serve.serve)
-app.command("check")(check.check)
-app.command("routes")(routes.routes)
-app.command("audit")(audit.audit)
-app.command("why")(audit.why)
-app.command("backup")(backup.backup)
-app.command("demo")(demo.demo)
-app.command("connect")(connect.connect)
 
 
 @app.callback()

@@ -23,7 +23,7 @@ from proxy.config import Config, ConfigError, load_config
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.upstream.client import Upstream
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(name="policy", help="Derive and try policies.", no_args_is_help=True, add_completion=False)
 _TIME_LIMIT_S = 60.0
 
 

@@ -94,13 +94,13 @@ class Served:
 
 
 @asynccontextmanager
-async def started(*arguments: str) -> AsyncIterator[Process]:
-    """Killed with the block if it still runs then."""
+async def started(*arguments: str, before: str = "") -> AsyncIterator[Process]:
+    """Killed with the block if it still runs then. before: what the process does first."""
     process = Process(
         await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            _COMMAND,
+            f"{before}\n{_COMMAND}",
             *arguments,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -118,9 +118,9 @@ async def started(*arguments: str) -> AsyncIterator[Process]:
 
 
 @asynccontextmanager
-async def served(config: Path, keys: dict[str, str]) -> AsyncIterator[Served]:
-    """`comfygate serve` from its first word until the end of the block."""
-    async with started("serve", "--config", str(config)) as process:
+async def served(config: Path, keys: dict[str, str], *, before: str = "") -> AsyncIterator[Served]:
+    """`comfygate serve` from its first word until the end of the block. before: as of started()."""
+    async with started("serve", "--config", str(config), before=before) as process:
         words = orjson.loads(await process.said("gate on "))["message"].replace(",", "").split()
         addresses = [word for word in words if word.startswith("http://")]
         async with aiohttp.ClientSession(auto_decompress=False) as session:

@@ -1,23 +1,50 @@
-"""A running gate loads what it uses: a gate without Redis and without token issuers nothing of either."""
+"""A running gate loads what it uses: nothing of other commands, and without Redis and token issuers nothing of either."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import asyncio
+from pathlib import Path
 
 import pytest
 
-ENTRY = "import sys; import proxy.commands.main, proxy.app; print(*sorted(sys.modules))"
+from standin import StandIn
+from tests.commands.served import served
+from tests.harness import write_config
+
+NOT_NEEDED = (
+    "PIL",
+    "cryptography",
+    "jwt",
+    "redis",
+    "rich",
+    "standin",
+    "tomlkit",
+)
+TELL = "import atexit, sys; atexit.register(lambda: print('loaded:', *sys.modules, file=sys.stderr))"
+OTHER_COMMANDS = ("audit", "backup", "check", "connect", "demo", "init", "keys", "policy", "routes")
 
 
 @pytest.fixture(scope="module")
-def loaded() -> frozenset[str]:
-    return frozenset(
-        subprocess.run([sys.executable, "-c", ENTRY], capture_output=True, text=True, check=True).stdout.split()
-    )
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
+    """Modules of a gate that was started, asked for something, and stopped."""
+    return frozenset(asyncio.run(_modules(tmp_path_factory.mktemp("footprint"))).split())
 
 
-@pytest.mark.parametrize("name", ["redis", "jwt", "cryptography", "PIL", "rich", "standin"])
+async def _modules(folder: Path) -> str:
+    comfy = StandIn(folder / "comfyui")
+    await comfy.start()
+    try:
+        config, keys = write_config(folder, comfy.url)
+        async with served(config, keys, before=TELL) as gate:
+            for path in ("/object_info", "/queue"):
+                assert (await gate.ask("GET", path, headers={"Accept-Encoding": "identity"}))[0] == 200
+            gate.process.process.terminate()
+            return await gate.process.said("loaded: ")
+    finally:
+        await comfy.stop()
+
+
+@pytest.mark.parametrize("name", [*NOT_NEEDED, *(f"proxy.commands.{name}" for name in OTHER_COMMANDS)])
 def test_what_this_gate_does_not_need_is_not_loaded(loaded: frozenset[str], name: str) -> None:
-    assert "proxy.pipeline" in loaded
+    assert {"proxy.pipeline", "proxy.commands.serve"} <= loaded
     assert name not in loaded

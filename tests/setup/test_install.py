@@ -91,6 +91,12 @@ def locked(lock: Path) -> dict[str, set[str]]:
     return found
 
 
+def uncompiled(checkout: Path, environment: dict[str, str]) -> str:
+    """Modules of the gate that its first start must compile."""
+    code = "import os, sys, proxy.app; print(*[m.__name__ for m in list(sys.modules.values()) if not os.path.exists(getattr(m, '__cached__', None) or '.')])"
+    return run(checkout, environment | {"PYTHONDONTWRITEBYTECODE": "1"}, ".venv/bin/python", "-c", code).strip()
+
+
 def assert_as_locked(checkout: Path, environment: dict[str, str], lock: Path, index: Index) -> None:
     there = installed(checkout, environment)
     ours = {name: version for name, version in there.items() if name not in {"comfygate", "pip", "setuptools"}}
@@ -100,6 +106,7 @@ def assert_as_locked(checkout: Path, environment: dict[str, str], lock: Path, in
     assert {"aiohttp", "pydantic", "pillow"} <= set(ours)
     assert there["comfygate"]
     assert not [name for name in index.taken if NEWER in name]
+    assert uncompiled(checkout, environment) == ""
     assert "demo" in run(checkout, environment, ".venv/bin/comfygate", "--help")
 
 
