@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client.metrics import MetricWrapperBase
-
 from policy.routes import (
     AdminOnly,
     Budget,
@@ -236,10 +234,9 @@ def metrics_page() -> str:
         "fixed words, never from what clients send. A tenant of `-` is nobody: the caller was not known.\n",
         "| metric | kind | labels | what it counts |\n|---|---|---|---|",
     ]
-    for metric in vars(Metrics()).values():
-        if isinstance(metric, MetricWrapperBase):
-            labels = ", ".join(f"`{name}`" for name in metric._labelnames)
-            parts.append(f"| `{metric._name}` | {metric._type} | {labels} | {_cell(metric._documentation)} |")
+    for metric in Metrics().described():
+        labels = ", ".join(f"`{name}`" for name in metric.labels)
+        parts.append(f"| `{metric.name}` | {metric.kind} | {labels} | {_cell(metric.words)} |")
     return "\n".join(parts) + "\n"
 
 

@@ -52,6 +52,8 @@ class RequestRecord:
     sent_bytes: int = 0
     upstream_s: float = 0.0
     started_s: float = field(default_factory=time.perf_counter)
+    elapsed_s: float = 0.0
+    """From its beginning until it was written down."""
     is_submitted: bool = False
     """ComfyUI was sent the job."""
     decision: Decision | None = None
@@ -83,10 +85,6 @@ class RequestRecord:
             raw_path=request.raw_path,
             public_path=public_path,
         )
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.perf_counter() - self.started_s
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

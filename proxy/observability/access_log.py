@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from functools import lru_cache
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import orjson
 
@@ -17,7 +17,10 @@ from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.observability.queued_writer import QueuedWriter
 from proxy.observability.recent_refusals import RecentRefusals
-from proxy.observability.sampling import Sampler
+from proxy.observability.sampling import LIMITED, Sampler
+
+TOGETHER_BYTES: Final = 64 * 1024
+"""Of lines that are written at once."""
 
 
 class RequestLog:
@@ -37,7 +40,7 @@ class RequestLog:
         return 0 if self._lines is None else self._lines.dropped
 
     def write(self, record: RequestRecord) -> None:
-        left_out = self._sampler.left_out(record)
+        left_out = self._sampler.left_out(record) if record.status == LIMITED else 0
         if left_out is None:
             return
         line = self._json(record, left_out) if self._style == "json" else self._text(record, left_out)
@@ -51,8 +54,10 @@ class RequestLog:
         self._stream.flush()
 
     def _json(self, record: RequestRecord, left_out: int) -> bytes:
-        more = {"left_out": left_out} if left_out else {}
-        return orjson.dumps(_fields(record) | more, option=orjson.OPT_APPEND_NEWLINE)
+        fields = _fields(record)
+        if left_out:
+            fields["left_out"] = left_out
+        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
     def _text(self, record: RequestRecord, left_out: int) -> bytes:
         who = f"{record.principal.tenant}/{record.principal.subject}" if record.principal else "-"
@@ -75,10 +80,12 @@ class Recorder:
         self._audit = audit
 
     def record(self, record: RequestRecord) -> None:
+        record.elapsed_s = time.perf_counter() - record.started_s
         self._metrics.count(record)
         self._log.write(record)
         self._audit.record(record)
-        self.refusals.add(record)
+        if record.notes:
+            self.refusals.add(record)
 
     def count_dropped(self) -> None:
         """Just before a scrape."""
@@ -99,11 +106,11 @@ def request_log(style: Literal["auto", "json", "text"], lines: QueuedWriter | No
 def standard_error() -> QueuedWriter:
     """One writer for the request log and the gate's own words, so that they stand in their order."""
 
-    def write(line: bytes) -> None:
-        sys.stderr.buffer.write(line)
+    def write(lines: bytes) -> None:
+        sys.stderr.buffer.write(lines)
         sys.stderr.buffer.flush()
 
-    writer = QueuedWriter(write)
+    writer = QueuedWriter(write, together_bytes=TOGETHER_BYTES)
     atexit.register(writer.close)
     return writer
 
@@ -113,8 +120,13 @@ def _time_of(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
+def _milliseconds(seconds: float) -> float:
+    """To a microsecond."""
+    return int(seconds * 1e6 + 0.5) / 1e3
+
+
 def _fields(record: RequestRecord) -> dict[str, Any]:
-    principal = record.principal
+    principal, upstream_s = record.principal, record.upstream_s
     fields: dict[str, Any] = {
         "time": _time_of(int(time.time())),
         "event": "request",
@@ -123,12 +135,12 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
         "method": record.method,
         "route": record.route,
         "status": record.status,
-        "tenant": principal.tenant if principal else None,
-        "subject": principal.subject if principal else None,
+        "tenant": principal.tenant if principal is not None else None,
+        "subject": principal.subject if principal is not None else None,
         "received_bytes": record.received_bytes,
         "sent_bytes": record.sent_bytes,
-        "gate_ms": round(max(0.0, record.elapsed_s - record.upstream_s) * 1000, 3),
-        "upstream_ms": round(record.upstream_s * 1000, 3),
+        "gate_ms": _milliseconds(max(0.0, record.elapsed_s - upstream_s)),
+        "upstream_ms": _milliseconds(upstream_s),
     }
     if record.reason:
         fields["reason"] = record.reason

@@ -104,9 +104,9 @@ class AuditTrail:
             if record.decision is Decision.OPEN or (record.principal is None and not self._has_room_for_nobody()):
                 return
             self.write("submission", decision=_decision(record), **_who(record), **record.notes)
-        elif "login" in record.notes:
+        elif record.notes and "login" in record.notes:
             self.write("login", **_who(record), **record.notes)
-        elif record.reason in REFUSED:
+        elif record.reason and record.reason in REFUSED:
             self.write("refused", **_who(record), **record.notes)
 
     def job_ended(self, job: Job) -> None:

@@ -11,10 +11,10 @@ from prometheus_client import generate_latest
 from proxy.config.identity import KeySettings
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.registry import Job, JobState, Outcome
+from proxy.observability.request_counts import NOBODY
 from proxy.observability.series import Series
 from proxy.websocket.connections import ConnectionRegistry
 
-NOBODY: Final = "-"
 OTHER: Final = "other"
 MAX_NODE_CLASSES: Final = 200
 """Of failing nodes, as label values: custom nodes may be many, so the rest are counted together."""
@@ -25,30 +25,18 @@ class Metrics(Series):
     """What is counted, and when."""
 
     def count(self, record: RequestRecord) -> None:
-        """One request; children are bound once, since looking them up costs more than counting."""
-        tenant = record.principal.tenant if record.principal else NOBODY
-        key = (record.route, record.method, record.status, tenant)
-        counter = self._bound.get(key)
-        if counter is None:
-            counter = self._bound[key] = self.requests.labels(key[0], key[1], str(key[2]), key[3])
-        counter.inc()
-        if record.status == 101:  # lasts as long as its client likes: that is no latency
-            self.websocket_seconds.observe(record.elapsed_s)
-        else:
-            self._count_times(record)
-        if record.received_bytes or record.sent_bytes:
-            bodies = self._bodies.get(tenant)
-            if bodies is None:
-                bodies = (self.received_bytes.labels(tenant), self.sent_bytes.labels(tenant))
-                self._bodies[tenant] = bodies
-            bodies[0].inc(record.received_bytes)
-            bodies[1].inc(record.sent_bytes)
-        if record.route.startswith("POST /upload/") and record.status == 200:
-            self.uploads.labels(tenant).inc()
-        if "login" in record.notes:
-            self.logins.labels(record.notes["login"]).inc()
+        """One request, which has ended."""
+        principal = record.principal
+        tenant = principal.tenant if principal is not None else NOBODY
+        self.requests.add(record, tenant)
         if record.reason:
             self.refusals.labels(record.reason).inc()
+        if record.notes and "login" in record.notes:
+            self.logins.labels(record.notes["login"]).inc()
+        if record.status == 101:
+            self.websocket_seconds.observe(record.elapsed_s)
+        elif record.status == 200 and record.route.startswith("POST /upload/"):
+            self.uploads.labels(tenant).inc()
 
     def task_failed(self, name: str) -> None:
         self.task_failures.labels(name).inc()
@@ -102,15 +90,6 @@ class Metrics(Series):
     def render(self) -> bytes:
         """The text format; slow with many series, so it is run in a thread."""
         return generate_latest(self.registry)
-
-    def _count_times(self, record: RequestRecord) -> None:
-        times = self._times.get(record.route)
-        if times is None:
-            times = (self.gate_seconds.labels(record.route), self.upstream_seconds.labels(record.route))
-            self._times[record.route] = times
-        times[0].observe(max(0.0, record.elapsed_s - record.upstream_s))
-        if record.upstream_s:
-            times[1].observe(record.upstream_s)
 
     def _node_class(self, name: str) -> str:
         if name not in self._node_classes and len(self._node_classes) >= MAX_NODE_CLASSES:

@@ -19,41 +19,61 @@ _log = logging.getLogger("comfygate")
 
 
 class QueuedWriter:
-    """`put` never waits. write: called in the thread, once for each line; what it raises of OSError and ValueError loses the line."""
+    """`put` never waits.
 
-    def __init__(self, write: Callable[[bytes], object], max_lines: int = MAX_LINES) -> None:
+    write: called in the thread, for one line, or for whole lines of together_bytes and one more: each call takes the interpreter from the requests.
+    What it raises of OSError and ValueError loses them.
+    """
+
+    def __init__(
+        self, write: Callable[[bytes], object], max_lines: int = MAX_LINES, *, together_bytes: int = 0
+    ) -> None:
         self._write = write
-        self._lines: queue.Queue[bytes | None] = queue.Queue(max_lines)
+        self._max_lines = max_lines
+        self._together_bytes = together_bytes
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.dropped = 0
         self._told = 0
         self._thread = threading.Thread(target=self._run, name="line writer", daemon=True)
         self._thread.start()
 
     def put(self, line: bytes) -> None:
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
+        if self._lines.qsize() < self._max_lines:
+            self._lines.put(line)
+        else:
             self.dropped += 1
 
     def close(self, wait_s: float = CLOSE_S) -> None:
         """Writes what waits, for so long; a reader that takes nothing does not hold up the end."""
-        try:
-            self._lines.put(None, timeout=wait_s)
-        except queue.Full:
-            return
+        self._lines.put(None)
         self._thread.join(wait_s)
 
     def _run(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                self._write(line)
-            except (OSError, ValueError):
-                continue  # a closed log must not take the gate down
-            if self._lines.empty():
+        is_open = True
+        while is_open:
+            lines, is_open = self._gathered()
+            if lines:
+                try:
+                    self._write(lines)
+                except (OSError, ValueError):
+                    continue  # a closed log must not take the gate down
+            if is_open and self._lines.empty():
                 self._tell_dropped()
                 # A thread that is woken for each line takes the interpreter from the requests each time.
                 time.sleep(GATHER_S)
         self._tell_dropped()
+
+    def _gathered(self) -> tuple[bytes, bool]:
+        """The lines for the next write, and whether more may come. Waits for the first of them."""
+        found: list[bytes] = []
+        size = 0
+        while not found or (size < self._together_bytes and not self._lines.empty()):
+            line = self._lines.get()
+            if line is None:
+                return b"".join(found), False
+            found.append(line)
+            size += len(line)
+        return b"".join(found), True
 
     def _tell_dropped(self) -> None:
         if self.dropped > self._told:

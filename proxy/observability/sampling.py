@@ -10,6 +10,8 @@ from typing import Final
 
 from proxy.http.request_record import RequestRecord
 
+LIMITED: Final = 429
+"""The status of what is left out."""
 LINES: Final = 10
 """Of one caller and reason in a minute."""
 WINDOW_S: Final = 60.0
@@ -32,7 +34,7 @@ class Sampler:
 
     def left_out(self, record: RequestRecord) -> int | None:
         """None when the line of this request is to be left out; else how many of its kind were before it."""
-        if record.status != 429 or record.principal is None:
+        if record.status != LIMITED or record.principal is None:
             return 0
         context, now_s = (record.principal.tenant, record.principal.subject, record.reason), self._clock()
         seen = self._callers.get(context)

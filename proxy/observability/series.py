@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.metrics import MetricWrapperBase
 
-_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
+from proxy.observability.request_counts import RequestCounts
+
 _SOCKET_SECONDS: Final = (1, 10, 60, 300, 1800, 3600, 14400, 43200, 86400)
 _JOB_SECONDS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class Described(NamedTuple):
+    """name: without the endings of its samples. kind: counter, gauge or histogram. labels: their names."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    words: str
 
 
 class Series:
@@ -23,20 +35,22 @@ class Series:
         self._add_sockets()
         self._add_gate()
 
+    def described(self) -> Iterator[Described]:
+        """All of them, also those that have counted nothing yet."""
+        for family in self.requests.collect():
+            yield Described(family.name, family.type, self.requests.LABELS[family.name], family.documentation)
+        for metric in vars(self).values():
+            if isinstance(metric, MetricWrapperBase):
+                yield Described(metric._name, str(metric._type), metric._labelnames, metric._documentation)
+
     def _add_requests(self) -> None:
-        self.requests = self._counter("requests", "Requests answered.", "route", "method", "status", "tenant")
-        self.gate_seconds = self._histogram("gate_seconds", "Time of a request without the wait for ComfyUI.", "route")
-        self.upstream_seconds = self._histogram("upstream_seconds", "Time until ComfyUI began to answer.", "route")
+        self.requests = RequestCounts()
+        self.registry.register(self.requests)
         self.refusals = self._counter("refusals", "Requests refused, by reason.", "reason")
-        self.received_bytes = self._counter("received_bytes", "Bodies of requests.", "tenant")
-        self.sent_bytes = self._counter("sent_bytes", "Bodies of answers.", "tenant")
         self.uploads = self._counter("uploads", "Files uploaded.", "tenant")
         self.logins = self._counter("logins", "Logins of people in a browser.", "result")
         for result in ("good", "bad"):
             self.logins.labels(result)
-        self._bound: dict[tuple[str, str, int, str], Counter] = {}
-        self._times: dict[str, tuple[Histogram, Histogram]] = {}
-        self._bodies: dict[str, tuple[Counter, Counter]] = {}
 
     def _add_jobs(self) -> None:
         self.jobs_ended = self._counter("jobs_ended", "Jobs that ended, by outcome.", "tenant", "outcome")
@@ -96,5 +110,5 @@ class Series:
     def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
         return Gauge(f"comfygate_{name}", words, labels, registry=self.registry)
 
-    def _histogram(self, name: str, words: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+    def _histogram(self, name: str, words: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"comfygate_{name}", words, labels, buckets=buckets, registry=self.registry)

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from prometheus_client.metrics import MetricWrapperBase
-
 from proxy.observability.metrics import Metrics
 from tests.deploy.files import DEPLOY
 from tests.deploy.plainyaml import read_yaml
@@ -41,11 +39,9 @@ def known_samples() -> dict[str, set[str]]:
     """Labels by sample name, of every metric of a real registry."""
     metrics = Metrics()
     samples: dict[str, set[str]] = {"up": set()}
-    for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
-            for suffix in _SAMPLES[str(metric._type)]:
-                labels = set(metric._labelnames) | ({"le"} if suffix == "_bucket" else set())
-                samples[metric._name + suffix] = labels
+    for metric in metrics.described():
+        for suffix in _SAMPLES[metric.kind]:
+            samples[metric.name + suffix] = set(metric.labels) | ({"le"} if suffix == "_bucket" else set())
     for family in metrics.registry.collect():
         for sample in family.samples:
             samples.setdefault(sample.name, set(sample.labels))

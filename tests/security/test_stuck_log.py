@@ -89,3 +89,20 @@ def test_the_trail_is_written_by_a_thread_and_whole_when_it_is_closed(tmp_path: 
     trail.close()
     trail.write("config", number=200)
     assert [entry["number"] for entry in read_trail(file, 20)] == list(range(200))
+
+
+def test_lines_that_wait_are_written_together_whole_and_in_their_order() -> None:
+    go_on, written = threading.Event(), list[bytes]()
+
+    def write(lines: bytes) -> None:
+        written.append(lines)
+        go_on.wait(60)
+
+    lines = QueuedWriter(write, together_bytes=100)
+    for number in range(1000):
+        lines.put(b"%04d\n" % number)
+    go_on.set()
+    lines.close(30.0)
+    assert b"".join(written) == b"".join(b"%04d\n" % number for number in range(1000))
+    assert all(len(each) <= 100 and each.endswith(b"\n") for each in written)
+    assert len(written) <= 52, "twenty at once, but for the first and what came while it was taken"
