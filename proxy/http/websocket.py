@@ -1,0 +1,224 @@
+"""A WebSocket on its connection, of either side (RFC 6455): no task, no future, and nothing buffered while nothing comes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from proxy.http.websocket_frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    FrameError,
+    FrameReader,
+    close_payload,
+    frame_of,
+    head_of,
+    read_close,
+    text_of,
+)
+
+CLOSE_LIMIT_S: Final = 3.0
+"""How long the peer may take to answer a close, or to read what was sent before it."""
+BUFFER_BYTES: Final = 64 * 1024
+"""Of what the connection has not taken yet: beyond it `is_write_paused`."""
+ABNORMAL: Final = 1006
+"""RFC 6455, 7.4.1: the connection ended without a close."""
+_NO_CODE: Final = 1000
+_COPIED_BYTES: Final = 16 * 1024
+"""A payload up to this is sent with its head in one piece; a larger one is not copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    code: int
+    reason: str
+
+
+class Receiver(Protocol):
+    """Whom a WebSocket tells what happens to it. All are called by the event loop, and none waits."""
+
+    def received(self, data: str | bytes) -> None:
+        """A whole message."""
+
+    def received_control(self, size: int) -> None:
+        """A ping, a pong, or a fragment that ends no message: it was dealt with. size: of its payload, in bytes."""
+
+    def writable(self) -> None:
+        """What was written over BUFFER_BYTES has left."""
+
+    def ended(self, close: Close, *, is_said: bool) -> None:
+        """Called once, when the connection is gone. is_said: the peer said so, with this code and reason; else what it ended by."""
+
+
+class SocketConnection(asyncio.Protocol):
+    """A connection whose frames are written as they are sent. Nothing is written once a close was, or the connection has ended."""
+
+    __slots__ = ("_has_closed", "_is_client", "_limit", "is_write_paused", "transport")
+
+    def __init__(self, *, is_client: bool) -> None:
+        self._is_client = is_client
+        self.transport: asyncio.Transport | None = None
+        """None before there is a connection, and after it has ended."""
+        self._has_closed = False
+        """A close was sent, or the connection broken off: whatever still comes is no message."""
+        self._limit: asyncio.TimerHandle | None = None
+        self.is_write_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(BUFFER_BYTES)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.transport = None
+        self._has_closed = True
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+
+    def resume_writing(self) -> None:
+        self.is_write_paused = False
+
+    def pause_reading(self) -> None:
+        if self.transport is not None and not self.transport.is_closing() and self.transport.is_reading():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None and not self.transport.is_closing() and not self.transport.is_reading():
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """At once: what was not sent is lost."""
+        self._has_closed = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def write_frame(self, opcode: int, payload: bytes) -> None:
+        transport = self.transport
+        if transport is None or self._has_closed or transport.is_closing():
+            return
+        if self._is_client:
+            transport.write(frame_of(opcode, payload, secrets.token_bytes(4)))
+        elif len(payload) <= _COPIED_BYTES:
+            transport.write(head_of(opcode, len(payload)) + payload)
+        else:
+            transport.writelines((head_of(opcode, len(payload)), payload))
+
+    def _write_close(self, payload: bytes) -> None:
+        """The last frame. From now on the peer has CLOSE_LIMIT_S to end the connection."""
+        self.write_frame(CLOSE, payload)
+        self._has_closed = True
+        if self._limit is None and self.transport is not None:
+            self._limit = asyncio.get_running_loop().call_later(CLOSE_LIMIT_S, self.abort)
+
+
+class WebSocket(SocketConnection):
+    """`connection_made` gives it its connection, `start` the one who listens: until then nothing is read."""
+
+    __slots__ = ("_end", "_reader", "_receiver", "_unread", "silent_looks")
+
+    def __init__(self, *, is_client: bool, max_bytes: int) -> None:
+        """is_client: this side is. max_bytes: of one message."""
+        super().__init__(is_client=is_client)
+        self._reader = FrameReader(is_masked=not is_client, max_bytes=max_bytes)
+        self._receiver: Receiver | None = None
+        self._unread: bytes | None = b""
+        """What came before `start`; None from then on."""
+        self._end: tuple[Close, bool] | None = None
+        self.silent_looks = 0
+        """How often its heartbeat has looked since the peer was heard."""
+
+    def start(self, receiver: Receiver) -> None:
+        """Tells the receiver what comes from now on, and what has come."""
+        self._receiver = receiver
+        unread, self._unread = self._unread, None
+        if unread:
+            self.data_received(unread)
+        self.resume_reading()
+        if self.transport is None:
+            asyncio.get_running_loop().call_soon(self._tell_end)  # it has ended already
+
+    def data_received(self, data: bytes) -> None:
+        self.silent_looks = 0
+        if self._unread is not None:
+            self._unread += data
+            self.pause_reading()
+            return
+        if self._end is not None:
+            return
+        try:
+            for opcode, payload in self._reader.feed(data):
+                self._take(opcode, payload)
+        except FrameError as error:
+            self._fail(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        if self._unread is None:
+            self._tell_end()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._receiver is not None and not self._has_closed:
+            self._receiver.writable()
+
+    def send(self, data: str | bytes) -> None:
+        """A message. It waits in memory while `is_write_paused`: who sends looks at that first."""
+        if isinstance(data, str):
+            self.write_frame(TEXT, data.encode())
+        else:
+            self.write_frame(BINARY, data)
+
+    def ping(self) -> None:
+        """Where nothing waits to be sent: that asks for an answer of the peer's machine as well, and a ping behind it would only wait too."""
+        if self.transport is not None and not self.transport.get_write_buffer_size():
+            self.write_frame(PING, b"")
+
+    def close(self, close: Close) -> None:
+        """After what was sent. The connection ends when the peer has answered, or CLOSE_LIMIT_S later."""
+        if not self._has_closed:
+            self._write_close(close_payload(close.code, close.reason))
+
+    def _take(self, opcode: int, payload: bytes) -> None:
+        assert self._receiver is not None, "start() comes first"
+        if opcode == CLOSE and self._end is None:
+            self._take_close(payload)
+        elif self._has_closed:
+            return
+        elif opcode == TEXT:
+            self._receiver.received(text_of(payload))
+        elif opcode == BINARY:
+            self._receiver.received(payload)
+        else:
+            if opcode == PING and not self.is_write_paused:  # else answers that nobody reads would pile up
+                self.write_frame(PONG, payload)
+            self._receiver.received_control(len(payload))
+
+    def _take_close(self, payload: bytes) -> None:
+        """5.5.1: answered with the same, unless this side has said it first; then the connection ends."""
+        code, reason = read_close(payload)
+        self._end = Close(_NO_CODE if code is None else code, reason), True
+        if not self._has_closed:
+            self._write_close(payload)
+        if self.transport is not None:
+            self.transport.close()
+
+    def _fail(self, error: FrameError) -> None:
+        """7.1.7. What still comes is thrown away: a connection closed under a peer that sends would lose it the reason."""
+        self._end = Close(error.code, error.reason), False
+        self.close(self._end[0])
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def _tell_end(self) -> None:
+        close, is_said = self._end or (Close(ABNORMAL, ""), False)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.ended(close, is_said=is_said)

@@ -1,0 +1,231 @@
+"""RFC 6455, 5: WebSocket frames as bytes, for both sides and without any I/O. Reads each byte once, and copies a payload once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+PROTOCOL_ERROR: Final = 1002
+NOT_UTF8: Final = 1007
+TOO_BIG: Final = 1009
+
+MAX_CONTROL_BYTES: Final = 125
+_FIN: Final = 0x80
+_RESERVED: Final = 0x70
+_MASKED: Final = 0x80
+_NEVER_SENT: Final = frozenset({1004, 1005, 1006})
+_SMALL_BYTES: Final = 1024
+_KNOWN: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+_OF_MESSAGES: Final = frozenset({_FIN | CONTINUATION, _FIN | TEXT, _FIN | BINARY, CONTINUATION, TEXT, BINARY})
+"""First bytes that nothing is wrong with by themselves."""
+
+
+class FrameError(Exception):
+    """The peer broke the protocol. code: what the connection is closed with (RFC 6455, 7.4.1)."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Pieces:
+    """Bytes that come in pieces. Small ones are put together as they come, so that many cost no more than their bytes."""
+
+    __slots__ = ("_parts", "size")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes | memoryview] = []
+        self.size = 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+        parts = self._parts
+        if parts and len(data) < _SMALL_BYTES and len(parts[-1]) < _SMALL_BYTES:
+            parts[-1] = bytes(parts[-1]) + data
+        elif data:
+            parts.append(data)
+
+    def join(self) -> bytes:
+        return b"".join(self._parts)
+
+
+class FrameReader:
+    """What a peer sends, as messages and control frames. is_masked: it is a client (5.1). max_bytes: of one message, all its fragments."""
+
+    __slots__ = ("_fragments", "_head", "_is_masked", "_kind", "_mask", "_max_bytes", "_missing", "_opcode", "_partial")
+
+    def __init__(self, *, is_masked: bool, max_bytes: int) -> None:
+        self._is_masked = is_masked
+        self._max_bytes = max_bytes
+        self._head = b""
+        """Of a frame, as far as it has come."""
+        self._opcode = 0
+        """First byte of the frame whose payload is being read."""
+        self._mask = b""
+        self._missing = 0
+        """So many bytes of that payload are still to come."""
+        self._partial: Pieces | None = None
+        self._kind = CONTINUATION
+        """Opcode of the message whose fragments are being read."""
+        self._fragments: Pieces | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was begun that is not whole."""
+        return not self._head and self._partial is None and self._fragments is None
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Whatever is whole with these bytes: (TEXT | BINARY, message), (CLOSE | PING | PONG, payload), and (CONTINUATION, b"") for each
+        fragment that ends no message. Raises FrameError at the frame that breaks the protocol; nothing may be fed after that.
+        """
+        at, end = 0, len(data)
+        if self._partial is not None:
+            at = min(end, self._missing)
+            self._partial.add(data if at == end else data[:at])
+            self._missing -= at
+            if self._missing:
+                return
+            payload = self._partial.join()
+            self._partial = None
+            yield self._take(payload)
+        if self._head and at < end:
+            data, at = self._head + (data[at:] if at else data), 0
+            self._head, end = b"", len(data)
+        while at < end:
+            start = self._read_head(data, at, end)
+            if not start:
+                self._head = data[at:]
+                return
+            at = start + self._missing
+            if at > end:
+                self._missing = at - end
+                self._partial = Pieces()
+                # A part of its own keeps no more alive than twice its size.
+                self._partial.add(memoryview(data)[start:] if 2 * (end - start) >= end else data[start:])
+                return
+            yield self._take(data[start:at])
+
+    def _read_head(self, data: bytes, at: int, end: int) -> int:
+        """Where the payload begins that belongs to the head at `at`; 0 when the head is not whole. Raises FrameError."""
+        if end - at < 2:
+            return 0
+        first, size = data[at], data[at + 1]
+        is_masked, size = size >= _MASKED, size & 0x7F
+        start = at + 2
+        if first not in _OF_MESSAGES or is_masked != self._is_masked:
+            self._check(first, is_masked, size)
+        if size >= 126:
+            start += 2 if size == 126 else 8
+            if end < start:
+                return 0
+            size = int.from_bytes(data[at + 2 : start], "big")
+            if size >> 63:
+                raise FrameError(PROTOCOL_ERROR, "a frame's length has its highest bit set")
+        if is_masked:
+            start += 4
+            if end < start:
+                return 0
+            self._mask = data[start - 4 : start]
+        if size > self._max_bytes or (self._fragments is not None and self._is_too_big(first, size)):
+            raise FrameError(TOO_BIG, f"a message may have {self._max_bytes} bytes")
+        self._opcode, self._missing = first, size
+        return start
+
+    def _check(self, first: int, is_masked: bool, size: int) -> None:
+        """5.2, 5.4 and 5.5: everything that two bytes may be wrong in. size: of seven bits."""
+        opcode = first & 0x0F
+        if first & _RESERVED:
+            raise FrameError(PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
+        if opcode not in _KNOWN:
+            raise FrameError(PROTOCOL_ERROR, f"the opcode {opcode} is reserved")
+        if is_masked != self._is_masked:
+            raise FrameError(PROTOCOL_ERROR, "a client masks its frames, and a server does not")
+        if opcode >= CLOSE and (size > MAX_CONTROL_BYTES or not first & _FIN):
+            raise FrameError(PROTOCOL_ERROR, f"a control frame has at most {MAX_CONTROL_BYTES} bytes, in one fragment")
+
+    def _is_too_big(self, first: int, size: int) -> bool:
+        is_control = first & 0x0F >= CLOSE
+        return not is_control and self._fragments is not None and self._fragments.size + size > self._max_bytes
+
+    def _take(self, payload: bytes) -> tuple[int, bytes]:
+        """A whole frame came. Raises FrameError when its kind may not come now."""
+        if self._is_masked and payload:
+            payload = masked(payload, self._mask)
+        opcode = self._opcode & 0x0F
+        if opcode >= CLOSE:
+            return opcode, payload
+        fragments = self._fragments
+        if (opcode == CONTINUATION) != (fragments is not None):
+            raise FrameError(PROTOCOL_ERROR, "a fragment came that continues nothing, or a message inside of another")
+        is_last = self._opcode & _FIN
+        if fragments is None:
+            if is_last:
+                return opcode, payload
+            fragments = self._fragments = Pieces()
+            self._kind = opcode
+        fragments.add(payload)
+        if not is_last:
+            return CONTINUATION, b""
+        self._fragments = None
+        return self._kind, fragments.join()
+
+
+def masked(payload: bytes, mask: bytes) -> bytes:
+    """5.3: masks, or takes the mask off again. mask: 4 bytes."""
+    size = len(payload)
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
+
+
+def head_of(opcode: int, size: int) -> bytes:
+    """5.2: of one whole frame of `size` bytes that is not masked."""
+    if size < 126:
+        return bytes((_FIN | opcode, size))
+    if size < 65536:
+        return bytes((_FIN | opcode, 126)) + size.to_bytes(2, "big")
+    return bytes((_FIN | opcode, 127)) + size.to_bytes(8, "big")
+
+
+def frame_of(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:
+    """5.2: one whole frame. mask: 4 bytes that nobody can guess, for a client's."""
+    head = head_of(opcode, len(payload))
+    if mask is None:
+        return head + payload
+    return bytes((head[0], head[1] | _MASKED)) + head[2:] + mask + masked(payload, mask)
+
+
+def text_of(payload: bytes) -> str:
+    """8.1. Raises FrameError for what is no UTF-8."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise FrameError(NOT_UTF8, "a text is no UTF-8") from error
+
+
+def close_payload(code: int, reason: str) -> bytes:
+    """5.5.1. The reason is cut to what a control frame holds."""
+    cut = reason.encode()[: MAX_CONTROL_BYTES - 2].decode("utf-8", "ignore")
+    return code.to_bytes(2, "big") + cut.encode()
+
+
+def read_close(payload: bytes) -> tuple[int | None, str]:
+    """Code and reason of a CLOSE; no code where it has none. Raises FrameError."""
+    if not payload:
+        return None, ""
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) < 2 or not may_be_sent(code):
+        raise FrameError(PROTOCOL_ERROR, "a close has a code that is never sent")
+    return code, text_of(payload[2:])
+
+
+def may_be_sent(code: int) -> bool:
+    """7.4: some codes only describe what happened."""
+    return (1000 <= code <= 1014 and code not in _NEVER_SENT) or 3000 <= code <= 4999
