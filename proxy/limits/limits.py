@@ -41,6 +41,7 @@ class Limits:
             self.store = SharedStore(self._storage, timeout_s=settings.storage_timeout, on_change=on_store_change)
         self.allotment = EffectiveLimits(settings, *_names(config))
         self.limiter = Limiter(self.allotment, self.store)
+        self.acquire_at_once = self.limiter.acquire_at_once
         self.brake = Brake()
         self.logins = FailedLogins(settings.logins, self.store)
         self.slots = ConcurrencyLimits(self.allotment, self.store, max_connections=config.server.max_connections)

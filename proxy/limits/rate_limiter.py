@@ -47,10 +47,12 @@ class RateExceeded(LimitExceeded):
 
 
 class _Plan(NamedTuple):
-    """All that one kind of call by one caller spends, worked out once. keys: of the counters in Redis."""
+    """All that one kind of call by one caller spends, worked out once. policy: a header. marks: what the RateLimit header says of each quota begins
+    with. keys: of the counters in Redis."""
 
     quotas: tuple[Quota, ...]
-    policy: str
+    policy: tuple[str, str]
+    marks: tuple[str, ...]
     keys: tuple[str, ...]
 
 
@@ -73,7 +75,7 @@ class Limiter:
         self._store = store
         self._clock = clock
         self._windows = SlidingWindows(max_windows)
-        self._plans: dict[tuple[str, str, Rates], _Plan] = {}
+        self._plans: dict[tuple[str, str, Budget | Rates], _Plan] = {}
         self._full_at_s: dict[str, float] = {}
         self._version = allotment.version
         if store is not None:
@@ -81,12 +83,29 @@ class Limiter:
 
     async def acquire(self, principal: Principal, budget: Budget) -> RateHeaders:
         """Spends one call of the budget, and of `requests` where it draws on them; the headers for its answer. Raises RateExceeded, having spent nothing."""
-        plan = self._plan(principal, SPENT[budget])
+        plan = self._plan(principal, budget)
         refused = await self._spend(plan, 1)
         headers = self._headers(plan, self._clock())
         if refused is not None:
             raise self._exceeded(plan.quotas[refused], 1, headers)
         return headers
+
+    def acquire_at_once(self, principal: Principal, budget: Budget) -> RateHeaders | None:
+        """As `acquire`, where nothing has to be waited for. None, having spent nothing, where Redis counts, or where it is to be refused."""
+        if self._store is not None:
+            return None
+        plan, now_s = self._plan(principal, budget), self._clock()
+        windows, items = [], []
+        for quota, mark in zip(plan.quotas, plan.marks, strict=True):
+            window = self._windows.window(quota, now_s)
+            left = quota.amount - window.used(now_s) - 1
+            if left < 0:
+                return None
+            windows.append(window)
+            items.append(f"{mark}{left};t={math.ceil(window.ends_at_s - now_s)}")
+        for window in windows:
+            window.current += 1
+        return [plan.policy, ("RateLimit", ", ".join(items))] if items else []
 
     async def spend_bytes(self, principal: Principal, amount: int) -> None:
         """Spends uploaded bytes while they stream. Raises RateExceeded: then the rest of the upload is not to be read."""
@@ -155,18 +174,20 @@ class Limiter:
     def _counted_here(self) -> Iterator[Call]:
         return raise_calls(self._windows, self._clock())
 
-    def _plan(self, principal: Principal, rates: Rates) -> _Plan:
+    def _plan(self, principal: Principal, spends: Budget | Rates) -> _Plan:
         if self._version != self._allotment.version:
             self._plans.clear()
             self._full_at_s.clear()
             self._version = self._allotment.version
-        found = self._plans.get((principal.tenant, principal.subject, rates))
+        key = (principal.tenant, principal.subject, spends)
+        found = self._plans.get(key)
         if found is None:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
                 self._full_at_s.clear()
-            found = self._make_plan(principal, rates)
-            self._plans[(principal.tenant, principal.subject, rates)] = found
+            found = self._plans[key] = self._make_plan(
+                principal, SPENT[spends] if isinstance(spends, Budget) else spends
+            )
         return found
 
     def _make_plan(self, principal: Principal, rates: Rates) -> _Plan:
@@ -174,9 +195,11 @@ class Limiter:
         of_key = self._allotment.of_key(principal)
         if of_key is not None:
             wanted += _quotas_of(of_key, rates, "key", digest_of(principal))
+        policy = ", ".join(f'"{quota.name}";q={quota.amount};w={quota.window_s}{_unit(quota)}' for quota in wanted)
         return _Plan(
             wanted,
-            ", ".join(f'"{quota.name}";q={quota.amount};w={quota.window_s}{_unit(quota)}' for quota in wanted),
+            ("RateLimit-Policy", policy),
+            tuple(f'"{quota.name}";r=' for quota in wanted),
             tuple(key for quota in wanted for key in quota.redis_keys),
         )
 
@@ -185,11 +208,11 @@ class Limiter:
         if not plan.quotas:
             return []
         items = []
-        for quota in plan.quotas:
+        for quota, mark in zip(plan.quotas, plan.marks, strict=True):
             window = self._windows.window(quota, now_s)
-            left = quota.amount - window.used(now_s)
-            items.append(f'"{quota.name}";r={left if left > 0 else 0};t={math.ceil(window.ends_at_s - now_s)}')
-        return [("RateLimit-Policy", plan.policy), ("RateLimit", ", ".join(items))]
+            left = max(0, quota.amount - window.used(now_s))
+            items.append(f"{mark}{left};t={math.ceil(window.ends_at_s - now_s)}")
+        return [plan.policy, ("RateLimit", ", ".join(items))]
 
     def _exceeded(self, quota: Quota, cost: int, headers: RateHeaders) -> RateExceeded:
         now_s = self._clock()

@@ -22,8 +22,17 @@ _RETRY_S: Final = 2.0
 
 @dataclass(slots=True)
 class _Crowd:
+    """One tenant's. version: of the limits that `limit` is from."""
+
+    limit: int | None = None
+    version: int = -1
     running: int = 0
+    asked_at_s: float = 0.0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+    @property
+    def has_room(self) -> bool:
+        return self.limit is None or self.running < self.limit
 
 
 class UnderWay:
@@ -35,25 +44,31 @@ class UnderWay:
     def __init__(self, allotment: EffectiveLimits) -> None:
         self._allotment = allotment
         self._crowds: dict[TenantId, _Crowd] = {}
-        self._asked_at_s: dict[TenantId, float] = {}
 
     def has_neighbours(self, tenant: TenantId) -> bool:
         """Whether another tenant is there."""
         now_s = time.monotonic()
-        return any(other != tenant and now_s - asked_s < ACTIVE_S for other, asked_s in self._asked_at_s.items())
+        return any(other != tenant and now_s - crowd.asked_at_s < ACTIVE_S for other, crowd in self._crowds.items())
 
     def running(self, tenant: TenantId) -> int:
         crowd = self._crowds.get(tenant)
         return crowd.running if crowd is not None else 0
 
+    def enter_at_once(self, tenant: TenantId) -> bool:
+        """Takes a place, until `leave`, where one is free."""
+        crowd = self._crowd(tenant)
+        crowd.asked_at_s = time.monotonic()
+        if not crowd.has_room:
+            return False
+        crowd.running += 1
+        return True
+
     async def enter(self, tenant: TenantId) -> None:
         """Takes a place, until `leave`. Raises LimitExceeded(too-many-requests) when too many wait already, or no place came free in time."""
-        self._asked_at_s[tenant] = time.monotonic()
-        limit = self._allotment.of_tenant(tenant).concurrent_requests
-        crowd = self._crowds.setdefault(tenant, _Crowd())
-        if limit is None or crowd.running < limit:
-            crowd.running += 1
+        if self.enter_at_once(tenant):
             return
+        crowd = self._crowd(tenant)
+        limit = crowd.limit or 0
         if len(crowd.waiting) >= WAITING_PER_PLACE * limit:
             raise _too_many(limit)
         turn = asyncio.get_running_loop().create_future()
@@ -71,16 +86,23 @@ class UnderWay:
             raise
 
     def leave(self, tenant: TenantId) -> None:
-        crowd = self._crowds[tenant]
-        limit = self._allotment.of_tenant(tenant).concurrent_requests
+        crowd = self._crowd(tenant)
         crowd.running -= 1
-        while crowd.waiting and (limit is None or crowd.running < limit):
+        while crowd.waiting and crowd.has_room:
             turn = crowd.waiting.popleft()
             if not turn.done():
                 crowd.running += 1
                 turn.set_result(None)
-        if not crowd.running and not crowd.waiting:
-            del self._crowds[tenant]
+
+    def _crowd(self, tenant: TenantId) -> _Crowd:
+        """Kept when it is empty: there are as many as tenants."""
+        crowd = self._crowds.get(tenant)
+        if crowd is None:
+            crowd = self._crowds[tenant] = _Crowd()
+        if crowd.version != self._allotment.version:
+            crowd.version = self._allotment.version
+            crowd.limit = self._allotment.of_tenant(tenant).concurrent_requests
+        return crowd
 
 
 def _too_many(limit: int) -> LimitExceeded:

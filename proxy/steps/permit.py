@@ -70,7 +70,9 @@ async def permit(
         call = ClientCall(request.method, match.segments, pairs, match.parameters)
     # What is refused is counted too: a caller has no endless supply of refusals.
     budget = route.budget_for(call) if route is not None else Budget.READ
-    record.response_headers += await dependencies.limiter.acquire(principal, budget)
+    limiter = dependencies.limiter
+    spent = limiter.acquire_at_once(principal, budget)
+    record.response_headers += spent if spent is not None else await limiter.acquire(principal, budget)
     if route is None:
         raise _unlisted(compiled.table, segments)
     rule = route.rule_for(principal)

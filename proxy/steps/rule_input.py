@@ -23,7 +23,8 @@ async def read_rule_input(dependencies: Dependencies, permitted: PermittedReques
     # SECURITY: calls that their client sends slowly, or whose answers it does not read, would take all connections and all memory
     # (tests/security/test_connections.py, test_bodies.py, test_large_answers.py).
     tenant = permitted.principal.tenant
-    await dependencies.under_way.enter(tenant)
+    if not dependencies.under_way.enter_at_once(tenant):
+        await dependencies.under_way.enter(tenant)
     held.callback(dependencies.under_way.leave, tenant)
     asked = RuleInput(permitted.call, await rule_context(dependencies, permitted))
     asked = await _read_document(dependencies, permitted, asked, held)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from policy.principal import Principal
 from policy.routes import Budget
 from proxy.config.limits import LimitSettings, LimitsSettings
 from proxy.http.errors import LimitExceeded, refusal_for
-from proxy.limits.rate_limiter import RATES, SPENT, Limiter, RateExceeded, words_of_time
+from proxy.limits.rate_limiter import RATES, SPENT, Limiter, RateExceeded, RateHeaders, words_of_time
 from tests.proxy.conftest import Clock, allotment, context
 
 
@@ -167,6 +170,45 @@ async def test_memory_is_bounded_however_many_callers_come(clock: Clock) -> None
         await limiter.acquire(context(subject=f"key-{index}"), Budget.READ)
     assert len(limiter._windows) == 100
     assert len(limiter._plans) <= 16_384
+
+
+CALLS = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.5, 20.0, 61.0, 100.0]),
+        st.sampled_from(Budget),
+        st.sampled_from(["small", "plain"]),
+        st.sampled_from(["alice", "bob"]),
+    ),
+    max_size=60,
+)
+
+
+async def outcome(limiter: Limiter, who: Principal, budget: Budget) -> RateHeaders | tuple[object, str]:
+    try:
+        return await limiter.acquire(who, budget)
+    except RateExceeded as refused:
+        return refused.headers, str(refused)
+
+
+@given(CALLS)
+async def test_what_waits_for_nothing_counts_as_what_may_wait(calls: list[tuple[float, Budget, str, str]]) -> None:
+    """The same numbers, the same headers, and the same refusals, which only `acquire` tells."""
+    clock, small = Clock(), {"requests": "4/minute", "prompts": None, "polls": None}
+    default = {"requests": "6/minute; 20/hour", "prompts": "2/minute", "web_ui_files": "3/minute", "polls": None}
+    one, other = (
+        Limiter(allotment(default, {("alice", "small"): "small"}, small=small), clock=clock) for _ in range(2)
+    )
+    for passed_s, budget, subject, tenant in calls:
+        clock.pass_s(passed_s)
+        who = context(subject=subject, tenant=tenant)
+        expected = await outcome(other, who, budget)
+        at_once = one.acquire_at_once(who, budget)
+        assert (at_once if at_once is not None else await outcome(one, who, budget)) == expected
+        assert (at_once is None) is isinstance(expected, tuple), (
+            "what is refused spends nothing, and is told by `acquire`"
+        )
+    for tenant in ("alice", "bob"):
+        assert await one.remaining(context(tenant=tenant)) == await other.remaining(context(tenant=tenant))
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,19 @@ async def test_without_a_limit_nobody_waits() -> None:
     for _ in range(1000):
         await crowd.enter(ALICE)
     assert crowd.running(ALICE) == 1000
+
+
+def test_a_reload_is_in_force_with_the_next_request() -> None:
+    tenants = {"alice": "default"}
+    limits = EffectiveLimits(LimitsSettings(named={"default": LimitSettings(concurrent_requests=1)}), tenants)
+    crowd = UnderWay(limits)
+    assert crowd.enter_at_once(ALICE)
+    assert not crowd.enter_at_once(ALICE)
+    limits.apply(LimitsSettings(named={"default": LimitSettings(concurrent_requests=2)}), tenants)
+    assert crowd.enter_at_once(ALICE)
+    assert not crowd.enter_at_once(ALICE)
+    crowd.leave(ALICE)
+    limits.apply(LimitsSettings(named={"default": LimitSettings(concurrent_requests=1)}), tenants)
+    assert not crowd.enter_at_once(ALICE)
+    crowd.leave(ALICE)
+    assert crowd.enter_at_once(ALICE)
