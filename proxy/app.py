@@ -149,6 +149,7 @@ class Gate:
         await self.dependencies.catalogue.stop()
         await self.dependencies.document_cache.stop()
         await self.dependencies.web_files.stop()
+        await self.dependencies.compressor.stop()
         await self.public.stop()
         await self.ops.stop()
         await _stop_verifiers(self.dependencies.compiled)

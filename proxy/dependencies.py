@@ -22,6 +22,7 @@ from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
 from proxy.pages.routes import GatePages
 from proxy.upstream.client import Upstream
+from proxy.upstream.compressor import Compressor
 from proxy.upstream.document_cache import DocumentCache
 from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.preview_queue import PreviewQueue
@@ -49,6 +50,7 @@ class Dependencies:
     admission: JobAdmission
     kept: KeptJobs
     catalogue: CatalogueSource
+    compressor: Compressor
     document_cache: DocumentCache
     web_files: WebFiles
     files: FileListing

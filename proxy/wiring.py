@@ -61,6 +61,7 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
         admission=_admission(limits, registry, kept, events, watcher, streams),
         kept=kept,
         catalogue=CatalogueSource(upstream),
+        compressor=compressor,
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
         files=FileListing(directory),

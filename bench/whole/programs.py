@@ -122,6 +122,12 @@ class Subject:
             return float(times.user + times.system)
 
     @property
+    def ended_helpers_cpu_s(self) -> float:
+        """Of processes that it had started, and that have ended."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.children_user + times.children_system)
+
+    @property
     def memory_kib(self) -> float:
         return float(psutil.Process(self.pid).memory_info().rss) / 1024
 

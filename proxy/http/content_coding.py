@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-import zlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -12,29 +10,9 @@ from typing import Final
 from aiohttp import hdrs
 from multidict import MultiMapping
 
-CODINGS: Final = ("zstd", "br", "gzip")
-"""The one that is liked best first: by what a browser needs to read it, since all are made beforehand."""
+from proxy.http.codecs import CODINGS, gunzip
+
 IDENTITY: Final = "identity"
-_GZIP: Final = 31  # window bits of zlib: 15, and 16 for gzip's frame
-_QUICK: Final = {"zstd": 3, "br": 4, "gzip": 6}
-# Brotli's last level takes three times as long for two hundredths less.
-_BEST: Final = {"zstd": 19, "br": 10, "gzip": 9}
-
-
-def compress(coding: str, data: bytes, *, is_best: bool) -> bytes:
-    """is_best: for what is kept; it takes a second for two megabytes, the other way some milliseconds."""
-    level = (_BEST if is_best else _QUICK)[coding]
-    if coding == "zstd":
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
-        return zstd.compress(data, level)
-    if coding == "br":
-        import brotli
-
-        return bytes(brotli.compress(data, quality=level))
-    return zlib.compress(data, level, _GZIP)
 
 
 def choose(accepted: str, available: Container[str]) -> str:
@@ -99,7 +77,7 @@ class CodedDocument:
 
     def unpacked(self) -> bytes:
         """The content, out of its form in gzip, which is there."""
-        return zlib.decompress(self._bodies["gzip"][0], _GZIP)
+        return gunzip(self._bodies["gzip"][0])
 
     @property
     def held_bytes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,10 +15,11 @@ from multidict import MultiMapping
 from policy.call import ClientReply
 from policy.principal import TenantId
 from policy.rule_context import RuleInput
-from proxy.http.content_coding import CODINGS, IDENTITY, CodedDocument, compress, version_of
+from proxy.http.codecs import CODINGS, quick_gzip
+from proxy.http.content_coding import IDENTITY, CodedDocument, version_of
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.tasks import Tasks
-from proxy.upstream.compressor import Compressor
+from proxy.upstream.compressor import CompressionFailed, Compressor
 
 MAX_KEPT: Final = 64
 SETTLED_S: Final = 5.0
@@ -59,10 +61,10 @@ class DocumentCache:
     (tests/proxy/upstream/test_document_cache.py).
     """
 
-    def __init__(self, compressor: Compressor | None = None) -> None:
+    def __init__(self, compressor: Compressor) -> None:
         self._kept: OrderedDict[TenantId, tuple[tuple[Any, ...], asyncio.Future[CachedDocument]]] = OrderedDict()
         self._makers = KeyedSemaphore()
-        self._compressor = Compressor() if compressor is None else compressor
+        self._compressor = compressor
         self._tasks = Tasks()
 
     async def stop(self) -> None:
@@ -97,14 +99,18 @@ class DocumentCache:
                 raise
 
     async def _pack(self, tenant: TenantId, found: asyncio.Future[CachedDocument]) -> None:
-        """Its smallest forms, when it has stayed for a while."""
+        """Its smallest forms, when it has stayed for a while; where there are none it is sent as it is."""
         await asyncio.wait((found,))
         await asyncio.sleep(SETTLED_S)
         if found.cancelled() or found.exception() is not None:
             return
         document = found.result()
+        if len(document.body) < _MIN_COMPRESSED_BYTES:
+            return
         for coding in CODINGS:
-            if self._kept.get(tenant, (None, None))[1] is found and coding in document.coded:
+            if self._kept.get(tenant, (None, None))[1] is not found:
+                return
+            with suppress(CompressionFailed):
                 document.coded.add(coding, await self._compressor.best(coding, document.body))
 
 
@@ -132,8 +138,7 @@ def _make(describe: Callable[[RuleInput], Mapping[str, Any]], request: RuleInput
     body = b"{" + b",".join(members) + b"}"
     coded = CodedDocument(version_of(body), {IDENTITY: body})
     if len(body) >= _MIN_COMPRESSED_BYTES:
-        for coding in CODINGS:
-            coded.add(coding, compress(coding, body, is_best=False))
+        coded.add("gzip", quick_gzip(body))
     return CachedDocument(body, coded, places)
 
 

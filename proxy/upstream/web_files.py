@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +24,7 @@ from proxy.http.headers import to_client
 from proxy.http.responses import cache_control, is_hashed
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
-from proxy.upstream.compressor import Compressor
+from proxy.upstream.compressor import CompressionFailed, Compressor
 
 MAX_FILE_BYTES: Final = 16 * 1024**2
 """A larger file is streamed as it comes."""
@@ -98,12 +99,12 @@ class WebFiles:
     def __init__(
         self,
         upstream: Upstream,
-        compressor: Compressor | None = None,
+        compressor: Compressor,
         max_bytes: int = MAX_BYTES,
         max_side_bytes: int = MAX_SIDE_BYTES,
     ) -> None:
         self._upstream = upstream
-        self._compressor = Compressor() if compressor is None else compressor
+        self._compressor = compressor
         self._max_bytes = max_bytes
         self._max_side_bytes = max_side_bytes
         self._files: dict[Path, _File] = {}
@@ -194,13 +195,14 @@ class WebFiles:
         unfinished: deque[_File] = deque()
         while self._wanted or unfinished:
             if not self._wanted:
-                await self._add_slowest(unfinished.popleft())
+                with suppress(CompressionFailed):
+                    await self._add_slowest(unfinished.popleft())
                 continue
             path = next(iter(self._wanted))
             caching = self._wanted[path]
             try:
                 kept = await self._keep(path, caching)
-            except (UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge):
+            except (UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge, CompressionFailed):
                 kept = None
             finally:
                 del self._wanted[path]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from proxy.http.content_coding import CODINGS, IDENTITY, CodedDocument, choose
+from proxy.http.codecs import CODINGS
+from proxy.http.content_coding import IDENTITY, CodedDocument, choose
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ from policy.judge import ADMIN_POLICY
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
 from policy.rule_context import OwnFiles, RuleContext, RuleInput
-from proxy.http.content_coding import compress
 from proxy.jobs.registry import JobRegistry
-from proxy.upstream.compressor import Compressor
+from proxy.upstream.compressor import CompressionFailed, Compressor
 from proxy.upstream.document_cache import MAX_KEPT, CachedDocument, DocumentCache, _make
 from tests.policy.tenants import NOW
 
@@ -81,14 +80,14 @@ UNPACK: dict[str, Callable[[bytes], bytes]] = {
     ("accepted", "coding"),
     [
         ("gzip", "gzip"),
-        ("gzip, br", "br"),
-        ("gzip, deflate, br, zstd", "zstd"),
+        ("gzip, deflate, br, zstd", "gzip"),
+        ("br", ""),
         ("", ""),
         ("deflate", ""),
         ("gzip;q=0", ""),
     ],
 )
-def test_sent_in_the_coding_that_the_client_takes(accepted: str, coding: str) -> None:
+def test_sent_at_once_in_the_quickest_coding_where_the_client_takes_it(accepted: str, coding: str) -> None:
     reply = kept().answer(CIMultiDict({"Accept-Encoding": accepted}))
     assert reply.status == 200
     assert isinstance(reply.body, bytes)
@@ -115,36 +114,80 @@ def test_not_sent_again_to_who_has_it(tags: str, status: int) -> None:
 def test_the_validator_is_of_the_content_and_of_its_coding() -> None:
     assert etag(kept()) == etag(kept())
     assert etag(kept()) != etag(kept(2001))
-    assert len({etag(kept(), accepted) for accepted in ("", "gzip", "br", "zstd")}) == 4
+    assert etag(kept()) != etag(kept(), "gzip")
 
 
-async def test_a_document_that_stays_gets_its_smallest_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.upstream.document_cache.SETTLED_S", 0.0)
-    packed: list[str] = []
+class Recording(Compressor):
+    """Remembers what it was given; some codings it cannot do."""
 
-    def pack(coding: str, data: bytes, *, is_best: bool) -> bytes:
-        packed.append(coding)
-        return compress(coding, data, is_best=is_best)
+    def __init__(self, failing: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.packed: list[str] = []
+        self._failing = failing
 
-    document_cache = DocumentCache(Compressor(pack))
-    document = await document_cache.get(request(), lambda _: {"text": "x" * 2000})
-    before = etag(document, "gzip")
+    async def best(self, coding: str, data: bytes) -> bytes:
+        self.packed.append(coding)
+        if coding in self._failing:
+            raise CompressionFailed
+        return await super().best(coding, data)
+
+
+async def settled(compressor: Recording, size: int = 2000) -> CachedDocument:
+    document_cache = DocumentCache(compressor)
+    document = await document_cache.get(request(), lambda _: {"text": "x" * size})
     await document_cache._tasks.finish()
-    assert sorted(packed) == ["br", "gzip", "zstd"]
+    await compressor.stop()
+    return document
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.upstream.document_cache.SETTLED_S", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_document_that_stays_gets_its_smallest_forms() -> None:
+    before = etag(kept(), "gzip")
+    compressor = Recording()
+    document = await settled(compressor)
+    assert sorted(compressor.packed) == ["br", "gzip", "zstd"]
+    for accepted, coding in (("gzip", "gzip"), ("gzip, br", "br"), ("gzip, deflate, br, zstd", "zstd"), ("", "")):
+        reply = document.answer(CIMultiDict({"Accept-Encoding": accepted}))
+        assert isinstance(reply.body, bytes)
+        assert dict(reply.headers).get("Content-Encoding", "") == coding
+        assert orjson.loads(UNPACK[coding](reply.body)) == {"text": "x" * 2000}
+    assert len({etag(document, accepted) for accepted in ("", "gzip", "br", "zstd")}) == 4
     reply = document.answer(CIMultiDict({"Accept-Encoding": "gzip", "If-None-Match": before}))
     assert reply.status == 304
 
 
-async def test_a_document_that_was_replaced_is_packed_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.upstream.document_cache.SETTLED_S", 0.0)
-    document_cache = DocumentCache(Compressor(lambda *_, is_best: pytest.fail("it is packed")))
+@pytest.mark.usefixtures("at_once")
+async def test_where_compressing_fails_the_quick_form_stays() -> None:
+    compressor = Recording(failing=("zstd", "gzip"))
+    document = await settled(compressor)
+    assert etag(document, "gzip") == etag(kept(), "gzip")
+    assert dict(document.answer(CIMultiDict({"Accept-Encoding": "zstd, br"})).headers)["Content-Encoding"] == "br"
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_what_is_small_gets_no_other_form() -> None:
+    compressor = Recording()
+    await settled(compressor, 5)
+    assert compressor.packed == []
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_document_that_was_replaced_is_packed_no_further() -> None:
+    compressor = Recording()
+    document_cache = DocumentCache(compressor)
     await document_cache.get(request(), lambda _: {"text": "x" * 2000})
     document_cache._kept.clear()
     await document_cache._tasks.finish()
+    assert compressor.packed == []
 
 
 async def test_two_at_once_make_it_once() -> None:
-    document_cache, maker = DocumentCache(), Maker()
+    document_cache, maker = DocumentCache(Compressor()), Maker()
     maker.go_on.clear()
     asking = [asyncio.ensure_future(document_cache.get(request(), maker)) for _ in range(5)]
     while not document_cache._kept:
@@ -157,7 +200,7 @@ async def test_two_at_once_make_it_once() -> None:
 
 
 async def test_made_anew_for_whom_it_differs() -> None:
-    document_cache, maker = DocumentCache(), Maker()
+    document_cache, maker = DocumentCache(Compressor()), Maker()
     requests = [request(), request("bob"), request(files=OwnFiles(("a.png",))), request(catalogue=Catalogue({}))]
     for each in requests:
         await document_cache.get(each, maker)
@@ -165,7 +208,7 @@ async def test_made_anew_for_whom_it_differs() -> None:
 
 
 async def test_one_member_comes_from_the_whole_document() -> None:
-    document_cache, made = DocumentCache(), list[str]()
+    document_cache, made = DocumentCache(Compressor()), list[str]()
 
     def describe(request: RuleInput) -> Any:
         made.append("once")
@@ -179,7 +222,7 @@ async def test_one_member_comes_from_the_whole_document() -> None:
 
 
 async def test_a_tenant_has_one_place_however_many_documents_it_asks_for() -> None:
-    document_cache, maker = DocumentCache(), Maker()
+    document_cache, maker = DocumentCache(Compressor()), Maker()
     await document_cache.get(request("neighbour"), maker)
     for number in range(2 * MAX_KEPT):
         await document_cache.get(request("wild", OwnFiles((f"{number}.png",))), maker, f"class-{number}")
@@ -189,21 +232,21 @@ async def test_a_tenant_has_one_place_however_many_documents_it_asks_for() -> No
 
 
 async def test_a_finished_picture_changes_no_document() -> None:
-    document_cache, maker = DocumentCache(), Maker()
+    document_cache, maker = DocumentCache(Compressor()), Maker()
     await document_cache.get(request(files=OwnFiles(("a.png",), ("1.png",))), maker)
     await document_cache.get(request(files=OwnFiles(("a.png",), ("1.png", "2.png"))), maker)
     assert maker.made == 1
 
 
 async def test_a_failing_maker_is_tried_again() -> None:
-    document_cache, maker = DocumentCache(), Maker(failures=1)
+    document_cache, maker = DocumentCache(Compressor()), Maker(failures=1)
     with pytest.raises(LookupError):
         await document_cache.get(request(), maker)
     assert (await document_cache.get(request(), maker)).body == b'{"number":2}'
 
 
 async def test_who_leaves_takes_nothing_from_others() -> None:
-    document_cache, maker = DocumentCache(), Maker()
+    document_cache, maker = DocumentCache(Compressor()), Maker()
     maker.go_on.clear()
     first, second = (asyncio.ensure_future(document_cache.get(request(), maker)) for _ in range(2))
     while not document_cache._kept:
@@ -215,7 +258,7 @@ async def test_who_leaves_takes_nothing_from_others() -> None:
 
 
 async def test_the_least_recently_used_goes() -> None:
-    document_cache, maker = DocumentCache(), Maker()
+    document_cache, maker = DocumentCache(Compressor()), Maker()
     for number in range(MAX_KEPT):
         await document_cache.get(request(f"t{number}"), maker)
     await document_cache.get(request("t0"), maker)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,9 +16,8 @@ from multidict import CIMultiDict
 
 from policy.call import ClientCall, ClientReply
 from policy.routes import Caching
-from proxy.http.content_coding import compress
 from proxy.upstream.client import Upstream
-from proxy.upstream.compressor import Compressor
+from proxy.upstream.compressor import CompressionFailed, Compressor
 from proxy.upstream.web_files import FRESH_S, WebFiles
 from tests.harness import running_gate
 from tests.proxy.upstreams import comfy_like, serving
@@ -51,15 +50,17 @@ class Files:
 
 
 @asynccontextmanager
-async def keeping(comfy: Files, **options: Any) -> AsyncIterator[WebFiles]:
+async def keeping(comfy: Files, compressor: Compressor | None = None, **options: Any) -> AsyncIterator[WebFiles]:
+    compressor = compressor or Compressor()
     async with serving(comfy) as url:
         upstream = Upstream(url, 5)
         await upstream.start()
-        files = WebFiles(upstream, **options)
+        files = WebFiles(upstream, compressor, **options)
         try:
             yield files
         finally:
             await files.stop()
+            await compressor.stop()
             await upstream.stop()
 
 
@@ -138,19 +139,52 @@ async def test_a_path_that_no_file_has_is_not_remembered(path: tuple[str, ...]) 
     assert comfy.asked == [], "nothing was read beside the answer"
 
 
+class Slow(Compressor):
+    """Waits to be told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def best(self, coding: str, data: bytes) -> bytes:
+        await self.go_on.wait()
+        return await super().best(coding, data)
+
+
 async def test_no_request_waits_for_compression() -> None:
-    go_on = threading.Event()
-
-    def slow(coding: str, data: bytes, *, is_best: bool) -> bytes:
-        assert go_on.wait(60)
-        return compress(coding, data, is_best=is_best)
-
-    async with keeping(Files({"/assets/main-Ab3_dE6h.js": SCRIPT}), compressor=Compressor(slow)) as files:
+    slow = Slow()
+    async with keeping(Files({"/assets/main-Ab3_dE6h.js": SCRIPT}), slow) as files:
         for _ in range(3):
             assert await find(files) is None
-        go_on.set()
+        slow.go_on.set()
         await files._tasks.finish()
         assert await find(files) is not None
+
+
+class Failing(Compressor):
+    def __init__(self, *codings: str) -> None:
+        super().__init__()
+        self._codings = codings
+
+    async def best(self, coding: str, data: bytes) -> bytes:
+        if coding in self._codings:
+            raise CompressionFailed
+        return await super().best(coding, data)
+
+
+async def test_where_compressing_fails_files_are_streamed_as_they_are() -> None:
+    comfy = Files({"/assets/main-Ab3_dE6h.js": SCRIPT})
+    async with keeping(comfy, Failing("zstd", "br", "gzip")) as files:
+        for _ in range(2):
+            assert await kept(files) is None
+    assert len(comfy.asked) == 1, "and read beside it once"
+
+
+async def test_a_file_is_kept_without_the_coding_that_failed() -> None:
+    async with keeping(Files({"/assets/main-Ab3_dE6h.js": SCRIPT}), Failing("br")) as files:
+        reply = await kept(files, accepted="gzip, br")
+        assert reply is not None
+        assert head_of(reply)["Content-Encoding"] == "gzip"
 
 
 @pytest.mark.parametrize(
@@ -211,11 +245,13 @@ async def test_what_is_kept_is_shown_while_comfyui_is_away() -> None:
     async with serving(comfy) as url:
         upstream = Upstream(url, 5)
         await upstream.start()
-        files = WebFiles(upstream)
+        compressor = Compressor()
+        files = WebFiles(upstream, compressor)
         assert await kept(files) is not None
     files.connected()
     assert await find(files) is not None
     await files.stop()
+    await compressor.stop()
     await upstream.stop()
 
 
