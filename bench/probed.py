@@ -23,8 +23,9 @@ from typing import Any, Final
 from aiohttp import web
 
 from proxy.app import Gate
-from proxy.commands.serve import run, spare_collections, stop_event
+from proxy.commands.serve import run, stop_event
 from proxy.config import load_config
+from proxy.memory import spare_collections
 from proxy.observability.access_log import request_log, set_up_logging, standard_error
 from proxy.pipeline import Pipeline
 from standin import __main__ as standin

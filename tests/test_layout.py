@@ -52,6 +52,7 @@ GRAPH = {module_of(file): imports_of(file) for file in sources("policy", "proxy"
 # The rooms of proxy/, each with what it answers in CONTRIBUTING.md: one imports only what stands above it.
 LAYERS = (
     "config",
+    "memory",
     "tasks",
     "persistence",
     "http",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -18,6 +17,7 @@ from proxy.commands.exits import Exit, fail
 from proxy.config import Config, ConfigError, load_config
 from proxy.config_watcher import fingerprint, watch
 from proxy.http.listener import ListenError
+from proxy.memory import set_up_allocator, spare_collections
 from proxy.observability.access_log import request_log, set_up_logging, standard_error
 from proxy.observability.queued_writer import QueuedWriter
 from proxy.tasks import Tasks
@@ -48,6 +48,7 @@ def serve(
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Runs on uvloop where there is one."""
+    set_up_allocator()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if sys.platform != "win32":
         try:
@@ -83,12 +84,6 @@ async def _serve(config: Config, file: Path, seen: bytes, lines: QueuedWriter) -
         await tasks.stop()
         if is_up.is_set():
             await gate.stop()
-
-
-def spare_collections() -> None:
-    """Code, models and tables of the start stay as long as the gate: each full collection would look through them all, and hold the event loop."""
-    gc.collect()
-    gc.freeze()
 
 
 def stop_event() -> asyncio.Event:
