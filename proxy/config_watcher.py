@@ -6,16 +6,12 @@ import asyncio
 import hashlib
 import logging
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from watchfiles import awatch
-
-POLL_S: Final = 0.5
-_DEBOUNCE_MS: Final = 200
-_STEP_MS: Final = 50
+POLL_S: Final = 0.3
+"""Between two looks at the content. Not every file system tells of changes (network shares, mounts of containers), and none tells through every link."""
 _SETTLE_S: Final = 0.1
 _SETTLE_ROUNDS: Final = 5
 _MISSING: Final = b""
@@ -50,9 +46,9 @@ class _Watch:
         self._calling = asyncio.Lock()
 
     async def follow_file(self) -> None:
-        await self.look()
-        async for _ in _wakings(self._file):
+        while True:
             await self.look()
+            await asyncio.sleep(POLL_S)
 
     async def follow_signal(self) -> None:
         """SIGHUP reloads whatever the content is: files that the configuration names may have changed."""
@@ -91,42 +87,3 @@ class _Watch:
                 await self._on_change()
             except Exception:
                 _log.exception("the reload of %s failed", self._file)
-
-
-async def _wakings(file: Path) -> AsyncIterator[None]:
-    """Whenever something moved in the folders, and every POLL_S all the same: not every file system tells (network shares, some mounts)."""
-    while True:
-        folders = _folders(file)
-        try:
-            async with aclosing(_changes(folders)) as changes:
-                async for _ in changes:
-                    yield
-                    if _folders(file) != folders:
-                        break  # a link was turned, as a mounted ConfigMap does: follow it
-        except (OSError, RuntimeError) as error:
-            _log.debug("no notice of file changes (%s): looking every %s s", error, POLL_S)
-            await asyncio.sleep(POLL_S)
-            yield
-
-
-def _changes(folders: tuple[Path, ...]) -> AsyncGenerator[object, None]:
-    return awatch(
-        *folders,
-        watch_filter=None,
-        recursive=False,
-        debounce=_DEBOUNCE_MS,
-        step=_STEP_MS,
-        rust_timeout=int(POLL_S * 1000),
-        yield_on_timeout=True,
-        ignore_permission_denied=True,
-    )
-
-
-def _folders(file: Path) -> tuple[Path, ...]:
-    """The folder that holds the file or its link, and the one that holds the file itself: a folder, since editors replace files."""
-    folders = {file.absolute().parent}
-    try:
-        folders.add(file.resolve().parent)
-    except (OSError, RuntimeError) as error:
-        _log.debug("%s cannot be resolved: %s", file, error)
-    return tuple(sorted(folder for folder in folders if folder.is_dir()))

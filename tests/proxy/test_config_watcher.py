@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -85,18 +85,17 @@ async def test_sees_what_changed_before_it_began(file: Path) -> None:
 
 
 async def test_takes_what_is_there_for_known_by_default(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    has_looked = asyncio.Event()
+    looks = Calls()
+    loop = asyncio.get_running_loop()
 
-    async def silent(folders: tuple[Path, ...]) -> AsyncGenerator[object, None]:
-        has_looked.set()
-        await asyncio.Event().wait()
-        yield None
+    def look(file: Path) -> bytes:
+        asyncio.run_coroutine_threadsafe(looks(), loop).result(PATIENCE_S)
+        return fingerprint(file)
 
-    monkeypatch.setattr(module, "_changes", silent)
+    monkeypatch.setattr(module, "fingerprint", look)
     calls = Calls()
     task = asyncio.create_task(watch(file, calls))
-    async with asyncio.timeout(PATIENCE_S):
-        await has_looked.wait()
+    await looks.reach(3)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -167,33 +166,6 @@ async def test_goes_on_when_a_reload_fails(file: Path, caplog: pytest.LogCapture
         file.write_text("a = 3\n")
         await calls.reach(2)
     assert "a bug in the reload" in caplog.text
-
-
-@pytest.mark.parametrize("error", [OSError(28, "inotify watch limit reached"), RuntimeError("watcher broke")])
-async def test_looks_by_itself_where_the_system_does_not_tell(
-    file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def broken(folders: tuple[Path, ...]) -> AsyncGenerator[object, None]:
-        raise error
-
-    monkeypatch.setattr(module, "_changes", broken)
-    calls = Calls()
-    async with watching(file, calls):
-        file.write_text("a = 2\n")
-        await calls.reach(1)
-        file.write_text("a = 3\n")
-        await calls.reach(2)
-
-
-async def test_looks_also_when_the_system_tells_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quiet = file.parent / "quiet"
-    quiet.mkdir()
-    changes = module._changes
-    monkeypatch.setattr(module, "_changes", lambda folders: changes((quiet,)))
-    calls = Calls()
-    async with watching(file, calls):
-        file.write_text("a = 2\n")
-        await calls.reach(1)
 
 
 async def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
