@@ -89,9 +89,12 @@ class ApiKeyStore:
         is_same = hmac.compare_digest(digest, key.digest if key is not None else _NO_DIGEST)
         if key is None or not is_same:
             raise KeyRefused("The API key is not valid.", reason="key-unknown", key_id=key_id)
-        if _has_expired(key, self._now()):
+        if self.has_expired(key):
             raise KeyRefused("The API key has expired. Ask for a new one.", reason="key-expired", key_id=key_id)
         return key
+
+    def has_expired(self, key: KeyPrincipal) -> bool:
+        return _has_expired(key, self._now())
 
     def find(self, key_id: str) -> KeyPrincipal | None:
         """The caller of a key by its id, expired or not. It proves nothing: for sessions, which prove themselves."""
@@ -100,6 +103,8 @@ class ApiKeyStore:
     def is_alive(self, principal: KeyPrincipal, now: float) -> bool:
         """Whether the key is still in the ring under its own hash, permits all that the caller may do, and has not expired."""
         key = self._keys.get(principal.subject)
+        if key is principal:
+            return not _has_expired(key, now)
         return (
             key is not None
             and hmac.compare_digest(key.digest, principal.digest)

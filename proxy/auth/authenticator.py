@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, assert_never
 
 from multidict import MultiMapping
 
+from policy.keyform import presented
 from policy.principal import Principal, Role
 from proxy.auth.api_keys import ApiKeyStore, KeyPrincipal
-from proxy.auth.credentials import AccessAssertion, ApiKey, Credential, SessionCookie, Token, read_credentials
+from proxy.auth.credentials import (
+    AccessAssertion,
+    ApiKey,
+    Credential,
+    SessionCookie,
+    Token,
+    presented_texts,
+    read_credentials,
+)
+from proxy.auth.proofs import Proof, ProofCache
 from proxy.auth.sessions import Sessions
 from proxy.http.errors import Unauthenticated
 
@@ -27,8 +37,13 @@ class Authenticator:
         self.sessions = sessions
         self._tokens = tokens
         self._access = access
+        self._proofs = ProofCache(self._holds)
 
-    async def authenticate(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Principal:
+    def recall(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Proof | None:
+        """What this very credential proved before, as long as it holds. None: `authenticate` has the answer."""
+        return self._proofs.find(headers, query)
+
+    async def authenticate(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Proof:
         """The proven caller.
 
         Raises Unauthenticated when there is no credential, when one of them is not good, whatever stands beside it, and when they name different callers;
@@ -41,7 +56,10 @@ class Authenticator:
         for credential in credentials[1:]:
             has_assertion = isinstance(credential, AccessAssertion) or isinstance(credentials[0], AccessAssertion)
             principal = _agreed(principal, await self._verify(credential), is_same_subject=not has_assertion)
-        return principal
+        texts = presented_texts(headers, query, self.sessions.cookie_name)
+        proof = Proof(principal, presented(texts))
+        self._proofs.keep(headers, query, proof)
+        return proof
 
     def is_alive(self, principal: Principal, now: float) -> bool:
         """Whether this configuration would still let the caller in. now: Unix time in seconds. For sockets, which outlive their request."""
@@ -51,6 +69,12 @@ class Authenticator:
             return self.keys.is_alive(principal, now) and self.sessions.is_alive(principal)
         verifiers = (verifier for verifier in (self._tokens, self._access) if verifier is not None)
         return any(verifier.still_knows(principal) for verifier in verifiers)
+
+    def _holds(self, principal: KeyPrincipal) -> bool:
+        """What may change of a verified key or session while this configuration is in force."""
+        if principal.session is None:
+            return not self.keys.has_expired(principal)
+        return self.sessions.is_alive(principal) and not self.sessions.has_expired(principal)
 
     async def _verify(self, credential: Credential) -> Principal:
         match credential:

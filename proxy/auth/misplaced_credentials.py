@@ -9,26 +9,23 @@ from aiohttp import web
 
 from policy.call import ClientCall, ClientReply
 from policy.document import check_parts, parse_json, read_upstream_json
-from policy.keyform import Presented, check_document, check_names, presented
+from policy.keyform import Presented, check_document, check_names
 from policy.routes import Body
 from policy.violation import Violation
-from proxy.auth.credentials import presented_texts
 from proxy.http import headers
 
-Query = tuple[tuple[str, str], ...]
 
+def search_head(credentials: Presented, request: web.BaseRequest, call: ClientCall) -> None:
+    """Raises Violation when what the request proved itself with stands in the address beside `?token=`, or in a field that goes on.
 
-def search_head(request: web.BaseRequest, query: Query, call: ClientCall, cookie_name: str) -> Presented:
-    """What the request proved itself with. Raises Violation when it stands in the address beside `?token=`, or in a field that goes on.
-
-    query: with the credentials that `call` is without.
+    call: without the credentials of its query.
     """
-    proofs = presented_texts(request.headers, query, cookie_name)
+    names = [*call.segments, *(text for pair in call.query for text in pair)]
     fields = headers.forwarded_values(request.headers)
-    credentials = presented(proofs)
-    check_names(credentials, (*call.segments, *(text for pair in call.query for text in pair)), "in the address")
-    check_names(credentials, fields, "in a header field")
-    return credentials
+    # A line end stands in no credential: what is found in all of it together stands in one of them.
+    if credentials.stands_in("\n".join([*names, *fields])):
+        check_names(credentials, names, "in the address")
+        check_names(credentials, fields, "in a header field")
 
 
 def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int) -> tuple[Any, bytes, tuple[str, ...]]:

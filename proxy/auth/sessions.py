@@ -127,9 +127,12 @@ class Sessions:
         principal = as_session_principal(
             key, session, float(min(int(good_until), self._good_until(session, session.renewed_s)))
         )
-        if principal.expires_at_s is None or principal.expires_at_s <= self._now():
+        if self.has_expired(principal):
             raise self._refused()
         return principal
+
+    def has_expired(self, principal: KeyPrincipal) -> bool:
+        return principal.expires_at_s is None or principal.expires_at_s <= self._now()
 
     def missing(self, headers: MultiMapping[str]) -> Unauthenticated:
         """What a request without a credential is told: that its session has ended, where the browser still knows of one."""

@@ -9,7 +9,7 @@ from aiohttp import web
 from policy.call import ClientCall, ClientReply
 from policy.keyform import Presented
 from policy.principal import Principal
-from policy.routes import Budget, Route, RouteTable, TenantRule
+from policy.routes import Budget, Match, Route, RouteTable, TenantRule
 from policy.violation import Reason, Violation
 from proxy.auth.credentials import CREDENTIAL_PARAMETERS
 from proxy.auth.misplaced_credentials import search_head
@@ -61,36 +61,35 @@ async def permit(
     route = match.route if match is not None else None
     record.route = route.name if route is not None else record.route
     is_web_ui = route is not None and route.caching.is_web_ui
-    principal = await _identify(dependencies, request, record, compiled, query)
+    proof = authenticator.recall(request.headers, query) or await dependencies.login_throttle.authenticate(
+        authenticator, request.headers, query, record.client
+    )
+    record.principal = principal = proof.principal
+    origins.check(request.method, is_upgrade(request), request.headers, principal)
+    prove(request)
     if not is_web_ui:  # what an edge may give to others carries nobody's cookie
         record.response_headers += authenticator.sessions.renewed(principal)
-    pairs = tuple(pair for pair in query if pair[0] not in CREDENTIAL_PARAMETERS)
-    call = ClientCall(request.method, segments, pairs)
-    if match is not None:
-        call = ClientCall(request.method, match.segments, pairs, match.parameters)
+    call = _call_of(request.method, target, match)
     # What is refused is counted too: a caller has no endless supply of refusals.
     budget = route.budget_for(call) if route is not None else Budget.READ
-    limiter = dependencies.limiter
-    spent = limiter.acquire_at_once(principal, budget)
-    record.response_headers += spent if spent is not None else await limiter.acquire(principal, budget)
+    spent = dependencies.limiter.acquire_at_once(principal, budget)
+    record.response_headers += spent if spent is not None else await dependencies.limiter.acquire(principal, budget)
     if route is None:
         raise _unlisted(compiled.table, segments)
     rule = route.rule_for(principal)
     if is_web_ui and (page := before_web_ui(request, record, authenticator.sessions, principal)) is not None:
         return page
-    credentials = search_head(request, query, call, authenticator.sessions.cookie_name)
-    return PermittedRequest(request, record, compiled, route, rule, call, principal, credentials)
+    search_head(proof.presented, request, call)
+    return PermittedRequest(request, record, compiled, route, rule, call, principal, proof.presented)
 
 
-async def _identify(
-    dependencies: Dependencies, request: web.BaseRequest, record: RequestRecord, compiled: CompiledConfig, query: Query
-) -> Principal:
-    throttle, authenticator = dependencies.login_throttle, compiled.authenticator
-    principal = await throttle.authenticate(authenticator, request.headers, query, record.client)
-    record.principal = principal
-    compiled.origins.check(request.method, is_upgrade(request), request.headers, principal)
-    prove(request)
-    return principal
+def _call_of(method: str, target: tuple[tuple[str, ...], Query], match: Match | None) -> ClientCall:
+    segments, query = target
+    if query:
+        query = tuple(pair for pair in query if pair[0] not in CREDENTIAL_PARAMETERS)
+    if match is None:
+        return ClientCall(method, segments, query)
+    return ClientCall(method, match.segments, query, match.parameters)
 
 
 def _unlisted(table: RouteTable, segments: tuple[str, ...]) -> Exception:
