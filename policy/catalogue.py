@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
+
+import orjson
 
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
 DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
@@ -42,27 +44,75 @@ class NodeClass:
     """As ComfyUI describes it; never changed."""
 
 
+class Classes(Mapping[str, NodeClass]):
+    """Classes by name, each read when it is first looked up: of a thousand that ComfyUI has, tenants use some dozens.
+
+    text: the descriptions, each of which was understood. places: where each stands in it.
+    """
+
+    __slots__ = ("_places", "_read", "_text")
+
+    def __init__(self, text: bytes = b"", places: Mapping[str, tuple[int, int]] = MappingProxyType({})) -> None:
+        self._text = text
+        self._places = places
+        self._read: dict[str, NodeClass] = {}
+
+    def __getitem__(self, name: str) -> NodeClass:
+        node_class = self._read.get(name)
+        if node_class is None:
+            node_class = self._read[name] = self._read_anew(name)
+        return node_class
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._read.get(name) or (self[name] if name in self._places else default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def in_turn(self, is_wanted: Callable[[str], bool]) -> Iterator[NodeClass]:
+        """Those whose names are wanted, for one look each: none is kept for that."""
+        return (self._read.get(name) or self._read_anew(name) for name in self._places if is_wanted(name))
+
+    def _read_anew(self, name: str) -> NodeClass:
+        start, end = self._places[name]
+        node_class = _read_class(name, orjson.loads(self._text[start:end]))
+        assert node_class is not None, "it was understood before"
+        return node_class
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """file_plans: what policy/file_uses.py has worked out of its classes."""
 
-    classes: Mapping[str, NodeClass] = field(default_factory=lambda: MappingProxyType({}))
+    classes: Classes = field(default_factory=Classes)
     file_plans: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def get(self, class_type: str) -> NodeClass | None:
-        return self.classes.get(class_type)
+        node_class: NodeClass | None = self.classes.get(class_type)
+        return node_class
 
 
 def read_catalogue(document: Any) -> Catalogue:
     """Reads the answer of /object_info. An entry that is not understood is left out, so its class is unknown and refused."""
-    if not isinstance(document, dict):
-        return Catalogue()
-    classes = {}
-    for name, entry in document.items():
-        node_class = _read_class(name, entry)
-        if node_class is not None:
-            classes[name] = node_class
-    return Catalogue(MappingProxyType(classes))
+    text = bytearray()
+    places: dict[str, tuple[int, int]] = {}
+    for name, entry in document.items() if isinstance(document, dict) else ():
+        written = _write(entry) if _read_class(name, entry) is not None else None
+        if written is not None:
+            # A name of its own: that of the document would keep the memory around it from being given back.
+            places[name.encode().decode()] = (len(text), len(text) + len(written))
+            text += written
+    return Catalogue(Classes(bytes(text), places))
+
+
+def _write(entry: Any) -> bytes | None:
+    try:
+        return orjson.dumps(entry)
+    except TypeError:  # too deep
+        return None
 
 
 def _read_class(name: str, entry: Any) -> NodeClass | None:

@@ -5,7 +5,7 @@ A row must say everything: that a call passes unchanged is written, and why a ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Final
@@ -146,10 +146,10 @@ class RelayWebSocket:
 class CachedReply:
     """A document made of the catalogue, the policy and the tenant's files alone, so that it can be kept until one of them changes.
 
-    picks: the parameter that names the one member of it that is asked for, `{}` when there is none.
+    rule: tells its members. picks: the parameter that names the one of them that is asked for, `{}` when there is none.
     """
 
-    rule: Callable[[RuleInput], Mapping[str, Any]]
+    rule: Callable[[RuleInput], Iterable[tuple[str, Mapping[str, Any]]]]
     picks: str | None = None
 
 

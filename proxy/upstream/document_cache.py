@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +20,9 @@ from proxy.http.content_coding import IDENTITY, CodedDocument, version_of
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.tasks import Tasks
 from proxy.upstream.compressor import CompressionFailed, Compressor
+
+Describe = Callable[[RuleInput], Iterable[tuple[str, Mapping[str, Any]]]]
+"""Tells the members of a document one after the other, so that the whole of it is there in its written form alone."""
 
 MAX_KEPT: Final = 64
 SETTLED_S: Final = 5.0
@@ -70,14 +73,12 @@ class DocumentCache:
     async def stop(self) -> None:
         await self._tasks.stop()
 
-    async def get(
-        self, request: RuleInput, describe: Callable[[RuleInput], Mapping[str, Any]], name: str | None = None
-    ) -> CachedDocument:
+    async def get(self, request: RuleInput, describe: Describe, name: str | None = None) -> CachedDocument:
         """The document for this caller; with a name that member of it alone."""
         whole = await self._whole(request, describe)
         return whole if name is None else whole.member(name)
 
-    async def _whole(self, request: RuleInput, describe: Callable[[RuleInput], Mapping[str, Any]]) -> CachedDocument:
+    async def _whole(self, request: RuleInput, describe: Describe) -> CachedDocument:
         context = request.context
         tenant = context.principal.tenant
         # The values themselves are in the key, so that none of them can be freed and its identity used again.
@@ -127,11 +128,11 @@ class _Same:
         return id(self.value)
 
 
-def _make(describe: Callable[[RuleInput], Mapping[str, Any]], request: RuleInput) -> CachedDocument:
+def _make(describe: Describe, request: RuleInput) -> CachedDocument:
     places: dict[str, tuple[int, int]] = {}
     members: list[bytes] = []
     place = 1
-    for name, value in describe(request).items():
+    for name, value in describe(request):
         members.append(orjson.dumps(name) + b":" + orjson.dumps(value, default=_plain))
         places[name] = (place, place + len(members[-1]))
         place += len(members[-1]) + 1

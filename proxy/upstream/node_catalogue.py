@@ -7,11 +7,12 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.memory import give_back_memory
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
 
@@ -28,10 +29,9 @@ _CALL = UpstreamCall("GET", (Opaque("object_info"),))
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """document: as ComfyUI gave it; version: changes exactly when it does."""
+    """version: of what ComfyUI said, changes exactly when that does."""
 
     catalogue: Catalogue = field(default_factory=Catalogue)
-    document: dict[str, Any] = field(default_factory=dict)
     version: str = ""
     read_at_s: float = float("-inf")
 
@@ -71,9 +71,7 @@ class CatalogueSource:
 
     async def renew(self) -> None:
         """Reads again now; for a ComfyUI that was restarted."""
-        self.snapshot = Snapshot(
-            self.snapshot.catalogue, self.snapshot.document, self.snapshot.version, read_at_s=float("-inf")
-        )
+        self.snapshot = Snapshot(self.snapshot.catalogue, self.snapshot.version)
         await self._renew()
 
     async def _renew(self) -> None:
@@ -92,10 +90,10 @@ class CatalogueSource:
                     raise UpstreamUnavailable("ComfyUI does not describe its nodes yet.", status=503)
                 return
             version = hashlib.sha256(reply.body).hexdigest()[:32]
-            if version == self.snapshot.version:
-                catalogue, document = self.snapshot.catalogue, self.snapshot.document
-            else:
+            catalogue = self.snapshot.catalogue
+            if version != self.snapshot.version:
                 catalogue = await asyncio.to_thread(read_catalogue, reply.value)
-                document = reply.value
                 _log.info("read %d node classes from ComfyUI", len(catalogue.classes))
-            self.snapshot = Snapshot(catalogue, document, version, time.monotonic())
+            self.snapshot = Snapshot(catalogue, version, time.monotonic())
+            del reply
+            await asyncio.to_thread(give_back_memory)

@@ -47,7 +47,33 @@ def test_a_class_is_read_with_its_inputs() -> None:
     assert (node_class.is_output_node, node_class.is_api_node) == (True, False)
     assert (node_class.python_module, node_class.display_name) == ("comfy_extras.nodes_x", "A node")
     assert node_class.outputs == ("IMAGE",)
-    assert node_class.document is document
+    assert node_class.document == document
+
+
+def test_a_class_is_read_once_when_it_is_looked_up() -> None:
+    classes = read_catalogue({name: entry({"width": ["INT", {}]}) for name in ("A", "B", "C")}).classes
+    assert (list(classes), len(classes), "B" in classes, "D" in classes) == (["A", "B", "C"], 3, True, False)
+    assert classes["B"] is classes.get("B")
+    assert classes.get("D") is None
+    with pytest.raises(KeyError):
+        classes["D"]
+
+
+def test_a_look_at_all_keeps_none() -> None:
+    classes = read_catalogue({name: entry({name: ["INT", {}]}) for name in ("A", "B", "C")}).classes
+    kept = classes["A"]
+    first = list(classes.in_turn(lambda name: name != "B"))
+    assert [each.name for each in first] == ["A", "C"]
+    assert [list(each.inputs) for each in first] == [["A"], ["C"]]
+    assert first[0] is kept
+    assert first[1] is not classes["C"]
+
+
+def test_a_class_that_cannot_be_written_again_is_left_out() -> None:
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    assert list(read_catalogue({"A": entry({}), "B": entry({"x": ["INT", {"deep": deep}]})}).classes) == ["A"]
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 5])

@@ -88,7 +88,7 @@ def test_the_catalogue_is_not_changed() -> None:
 
 
 def test_all_permitted_classes_are_described() -> None:
-    shown = rules.describe_all(request_of(ALICE))
+    shown = dict(rules.describe_all(request_of(ALICE)))
     assert set(shown) == set(CATALOGUE.classes) - {"AddTextPrefix"}
 
 
