@@ -26,18 +26,18 @@ class RunningRequests:
         self._is_alive = is_alive
         self._on_late_end = on_late_end
         self._requests: dict[int, tuple[web.BaseRequest, RequestRecord]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
+        """While somebody waits for it."""
         self._running_rules = Tasks(is_watched=True)
 
     def begin(self, request: web.BaseRequest, record: RequestRecord) -> None:
         self._requests[id(record)] = (request, record)
-        self._idle.clear()
 
     def end(self, record: RequestRecord) -> None:
         self._requests.pop(id(record), None)
-        if not self._requests:
+        if self._idle is not None and not self._requests:
             self._idle.set()
+            self._idle = None
 
     def check(self, principal: Principal) -> None:
         """Raises CredentialEnded. SECURITY: what waits (for its body, its turn, a limit) may outlive its key (tests/security/test_revoked.py)."""
@@ -61,7 +61,9 @@ class RunningRequests:
         """Waits for the requests that run, at most that long; says whether all ended."""
         try:
             async with asyncio.timeout(limit_s):
-                await self._idle.wait()
+                if self._requests:
+                    self._idle = self._idle or asyncio.Event()
+                    await self._idle.wait()
         except TimeoutError:
             return False
         return True

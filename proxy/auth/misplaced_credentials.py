@@ -20,12 +20,14 @@ def search_head(credentials: Presented, request: web.BaseRequest, call: ClientCa
 
     call: without the credentials of its query.
     """
-    names = [*call.segments, *(text for pair in call.query for text in pair)]
     fields = headers.forwarded_values(request.headers)
+    texts = [*call.segments, *fields]
+    for pair in call.query:
+        texts += pair
     # A line end stands in no credential: what is found in all of it together stands in one of them.
-    if credentials.stands_in("\n".join([*names, *fields])):
-        check_names(credentials, names, "in the address")
+    if credentials.stands_in("\n".join(texts)):
         check_names(credentials, fields, "in a header field")
+        check_names(credentials, texts, "in the address")
 
 
 def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int) -> tuple[Any, bytes, tuple[str, ...]]:

@@ -16,7 +16,9 @@ from proxy.auth.credentials import API_KEY_HEADER, ASSERTION_HEADER, AUTHORIZATI
 
 MAX_PROOFS: Final = 4096
 """One key may be spelled in many ways (the user name of Basic is free), and cookies of others stand beside a session's."""
-_FIELDS: Final = (COOKIE, AUTHORIZATION, API_KEY_HEADER, ASSERTION_HEADER)
+_FIELDS: Final = tuple(
+    (name, name.encode() + b":") for name in (COOKIE, AUTHORIZATION, API_KEY_HEADER, ASSERTION_HEADER)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +66,15 @@ class ProofCache:
 def _digest(headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> bytes | None:
     """None for a request with no field that may hold a credential, or with several."""
     place = None
-    for name in _FIELDS:
-        if name in headers:
+    for field in _FIELDS:
+        if field[0] in headers:
             if place is not None:
                 return None
-            place = name
+            place = field
     if place is None or (query and any(name == TOKEN_PARAMETER for name, _ in query)):
         return None
-    values = headers.getall(place)
+    name, prefix = place
+    values = headers.getall(name)
     if len(values) != 1:
         return None
-    return hashlib.sha256(f"{place}:{values[0]}".encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(prefix + values[0].encode(errors="surrogatepass")).digest()

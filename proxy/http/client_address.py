@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, Protocol
 
-_HEADER: Final = "CF-Connecting-IP"
+from multidict import istr
+
+_HEADER: Final = istr("CF-Connecting-IP")
 _MAX_PEERS: Final = 4096
+_MAX_CLIENTS: Final = 4096
+_LONGEST: Final = 45
+"""Characters of an IPv6 address with an IPv4 one at its end; only a zone makes it longer."""
 # One customer of one provider: whoever has an address has the /64 around it.
 _IPV6_PREFIX: Final = 64
 UNKNOWN: Final = "unknown"
@@ -41,13 +47,26 @@ class ClientAddresses:
             known = self._peers[peer] = (str(parse_address(peer) or peer), self._is_trusted(peer))
         if known[1]:
             values = headers.getall(_HEADER, ())
-            if len(values) == 1 and (address := parse_address(values[0])) is not None:
-                return str(address)
+            if len(values) == 1 and (address := _shortest_form(values[0])) is not None:
+                return address
         return known[0]
 
     def _is_trusted(self, peer: str) -> bool:
         address = parse_address(peer)
         return address is not None and any(address in network for network in self._trusted)
+
+
+def _shortest_form(text: str) -> str | None:
+    """None for a text that is no address."""
+    return _kept_form(text) if len(text) <= _LONGEST else _form(text)
+
+
+def _form(text: str) -> str | None:
+    address = parse_address(text)
+    return None if address is None else str(address)
+
+
+_kept_form: Final = lru_cache(_MAX_CLIENTS)(_form)
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:

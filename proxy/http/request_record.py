@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from aiohttp import web
+from multidict import istr
 
 from policy.principal import Principal
 
@@ -19,6 +20,8 @@ _RAY = re.compile(r"[0-9a-f]{16}(-[A-Z]{3})?")
 UNLISTED = "unlisted"
 _MAX_DEPTH = 64
 """No path of the gate is deeper, and what leads back from one stands in a header."""
+_SENT_ID = istr("X-Request-Id")
+_SENT_RAY = istr("Cf-Ray")
 _ids = random.Random()  # noqa: S311 - a name to find a line by, which proves nothing
 
 
@@ -75,16 +78,16 @@ class RequestRecord:
     @classmethod
     def begin(cls, request: web.BaseRequest, client: str, public_path: str = "") -> RequestRecord:
         """public_path: below which the gate is seen by clients, as far as it is known."""
-        sent = request.headers.get("X-Request-Id", "")
-        ray = request.headers.get("Cf-Ray", "")
-        return cls(
-            method=request.method if request.method in _METHODS else "OTHER",
-            request_id=sent if sent and _REQUEST_ID.fullmatch(sent) else f"{_ids.getrandbits(64):016x}",
-            client=client,
-            cf_ray=ray if ray and _RAY.fullmatch(ray) else "",
-            raw_path=request.raw_path,
-            public_path=public_path,
+        headers, method = request.headers, request.method
+        sent, ray = headers.get(_SENT_ID), headers.get(_SENT_RAY)
+        record = cls(
+            method if method in _METHODS else "OTHER",
+            sent if sent and _REQUEST_ID.fullmatch(sent) else f"{_ids.getrandbits(64):016x}",
+            client,
+            ray if ray and _RAY.fullmatch(ray) else "",
         )
+        record.raw_path, record.public_path = request.raw_path, public_path
+        return record
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -19,8 +19,8 @@ from proxy.observability.queued_writer import QueuedWriter
 from proxy.observability.recent_refusals import RecentRefusals
 from proxy.observability.sampling import LIMITED, Sampler
 
-TOGETHER_BYTES: Final = 64 * 1024
-"""Of lines that are written at once."""
+LINES_TOGETHER: Final = 200
+"""Some fifty kilobytes."""
 
 
 class RequestLog:
@@ -29,7 +29,7 @@ class RequestLog:
     def __init__(self, stream: BinaryIO, style: Literal["json", "text"], lines: QueuedWriter | None = None) -> None:
         """lines: what writes to the stream in the place of the caller, who would wait for its reader."""
         self._stream = stream
-        self._style = style
+        self._line_of = _json if style == "json" else _text
         self._lines = lines
         self._sampler = Sampler()
         self._put = self._write if lines is None else lines.put
@@ -43,31 +43,14 @@ class RequestLog:
         left_out = self._sampler.left_out(record) if record.status == LIMITED else 0
         if left_out is None:
             return
-        line = self._json(record, left_out) if self._style == "json" else self._text(record, left_out)
         try:
-            self._put(line)
+            self._put(self._line_of(record, left_out))
         except (OSError, ValueError):
             return  # a closed log must not take the gate down
 
     def _write(self, line: bytes) -> None:
         self._stream.write(line)
         self._stream.flush()
-
-    def _json(self, record: RequestRecord, left_out: int) -> bytes:
-        fields = _fields(record)
-        if left_out:
-            fields["left_out"] = left_out
-        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
-
-    def _text(self, record: RequestRecord, left_out: int) -> bytes:
-        who = f"{record.principal.tenant}/{record.principal.subject}" if record.principal else "-"
-        colour = "32" if record.status < 400 else "33" if record.status < 500 else "31"
-        why = f" {record.reason}" if record.reason else ""
-        why += f" (and {left_out} more before)" if left_out else ""
-        return (
-            f"{time.strftime('%H:%M:%S')} \x1b[{colour}m{record.status}\x1b[0m {record.route} {who} "
-            f"{record.elapsed_s * 1000:.1f} ms{why} [{record.request_id}]\n"
-        ).encode()
 
 
 class Recorder:
@@ -110,7 +93,7 @@ def standard_error() -> QueuedWriter:
         sys.stderr.buffer.write(lines)
         sys.stderr.buffer.flush()
 
-    writer = QueuedWriter(write, together_bytes=TOGETHER_BYTES)
+    writer = QueuedWriter(write, together=LINES_TOGETHER)
     atexit.register(writer.close)
     return writer
 
@@ -120,13 +103,10 @@ def _time_of(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
-def _milliseconds(seconds: float) -> float:
-    """To a microsecond."""
-    return int(seconds * 1e6 + 0.5) / 1e3
-
-
-def _fields(record: RequestRecord) -> dict[str, Any]:
+def _json(record: RequestRecord, left_out: int) -> bytes:
+    """Times are to a microsecond."""
     principal, upstream_s = record.principal, record.upstream_s
+    gate_s = record.elapsed_s - upstream_s
     fields: dict[str, Any] = {
         "time": _time_of(int(time.time())),
         "event": "request",
@@ -139,14 +119,27 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
         "subject": principal.subject if principal is not None else None,
         "received_bytes": record.received_bytes,
         "sent_bytes": record.sent_bytes,
-        "gate_ms": _milliseconds(max(0.0, record.elapsed_s - upstream_s)),
-        "upstream_ms": _milliseconds(upstream_s),
+        "gate_ms": int(gate_s * 1e6 + 0.5) / 1e3 if gate_s > 0 else 0.0,
+        "upstream_ms": int(upstream_s * 1e6 + 0.5) / 1e3,
     }
     if record.reason:
         fields["reason"] = record.reason
     if record.cf_ray:
         fields["cf_ray"] = record.cf_ray
-    return fields
+    if left_out:
+        fields["left_out"] = left_out
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _text(record: RequestRecord, left_out: int) -> bytes:
+    who = f"{record.principal.tenant}/{record.principal.subject}" if record.principal else "-"
+    colour = "32" if record.status < 400 else "33" if record.status < 500 else "31"
+    why = f" {record.reason}" if record.reason else ""
+    why += f" (and {left_out} more before)" if left_out else ""
+    return (
+        f"{time.strftime('%H:%M:%S')} \x1b[{colour}m{record.status}\x1b[0m {record.route} {who} "
+        f"{record.elapsed_s * 1000:.1f} ms{why} [{record.request_id}]\n"
+    ).encode()
 
 
 def set_up_logging(settings: LogSettings, lines: QueuedWriter | None = None) -> None:

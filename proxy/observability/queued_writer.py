@@ -21,16 +21,14 @@ _log = logging.getLogger("comfygate")
 class QueuedWriter:
     """`put` never waits.
 
-    write: called in the thread, for one line, or for whole lines of together_bytes and one more: each call takes the interpreter from the requests.
-    What it raises of OSError and ValueError loses them.
+    write: called in the thread, for so many lines `together`, since each call takes the interpreter from the requests; what it raises of OSError and
+    ValueError loses them.
     """
 
-    def __init__(
-        self, write: Callable[[bytes], object], max_lines: int = MAX_LINES, *, together_bytes: int = 0
-    ) -> None:
+    def __init__(self, write: Callable[[bytes], object], max_lines: int = MAX_LINES, *, together: int = 1) -> None:
         self._write = write
         self._max_lines = max_lines
-        self._together_bytes = together_bytes
+        self._together = together
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.dropped = 0
         self._told = 0
@@ -65,15 +63,12 @@ class QueuedWriter:
 
     def _gathered(self) -> tuple[bytes, bool]:
         """The lines for the next write, and whether more may come. Waits for the first of them."""
-        found: list[bytes] = []
-        size = 0
-        while not found or (size < self._together_bytes and not self._lines.empty()):
-            line = self._lines.get()
-            if line is None:
-                return b"".join(found), False
-            found.append(line)
-            size += len(line)
-        return b"".join(found), True
+        found = [self._lines.get()]
+        found += [self._lines.get() for _ in range(min(self._lines.qsize(), self._together - 1))]
+        is_open = None not in found
+        if not is_open:
+            del found[found.index(None) :]
+        return b"".join(filter(None, found)), is_open
 
     def _tell_dropped(self) -> None:
         if self.dropped > self._told:

@@ -94,7 +94,8 @@ class RequestCounts(Collector):
         kind.count += 1
         of_route, upstream_s = kind.of_route, record.upstream_s
         if of_route is not None:
-            of_route.gate.observe(max(0.0, record.elapsed_s - upstream_s))
+            gate_s = record.elapsed_s - upstream_s
+            of_route.gate.observe(gate_s if gate_s > 0 else 0.0)
             if upstream_s:
                 of_route.upstream.observe(upstream_s)
         if record.received_bytes or record.sent_bytes:

@@ -98,7 +98,7 @@ def test_lines_that_wait_are_written_together_whole_and_in_their_order() -> None
         written.append(lines)
         go_on.wait(60)
 
-    lines = QueuedWriter(write, together_bytes=100)
+    lines = QueuedWriter(write, together=20)
     for number in range(1000):
         lines.put(b"%04d\n" % number)
     go_on.set()

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 import pytest
 from multidict import CIMultiDict
 
+from proxy.http import client_address
 from proxy.http.client_address import ClientAddresses, block_of, parse_address
 
 TRUSTED = (ip_network("127.0.0.0/8"), ip_network("::1/128"), ip_network("10.1.0.0/16"))
@@ -37,6 +38,20 @@ Fields = list[tuple[str, str]]
 )
 def test_only_cloudflares_one_value_from_a_trusted_peer_counts(peer: str | None, fields: Fields, expected: str) -> None:
     assert ClientAddresses(TRUSTED).of(peer, CIMultiDict(fields)) == expected
+
+
+def test_a_zone_is_no_part_of_an_address_however_long_it_is() -> None:
+    for length in (1, 100):
+        fields = CIMultiDict([("CF-Connecting-IP", f"2001:db8::9%{'z' * length}")])
+        assert ClientAddresses(TRUSTED).of("127.0.0.1", fields) == "2001:db8::9"
+
+
+def test_only_short_texts_of_clients_are_remembered() -> None:
+    addresses, before = ClientAddresses(TRUSTED), client_address._kept_form.cache_info()
+    for number in range(100):
+        addresses.of("127.0.0.1", CIMultiDict([("CF-Connecting-IP", f"{number}{'x' * 5000}")]))
+    assert client_address._kept_form.cache_info() == before
+    assert before.maxsize == 4096
 
 
 def test_peers_are_remembered_in_a_bounded_table() -> None:
