@@ -6,8 +6,9 @@ import math
 import re
 from typing import Annotated, Any, Final
 
-from limits import RateLimitItem, parse_many
 from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from proxy.config.rates import read_rates
 
 _DURATION = re.compile(
     r"(?:(\d+)w)?\s*(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m(?!s))?\s*(?:(\d+(?:\.\d+)?)s)?\s*(?:(\d+)ms)?"
@@ -42,16 +43,8 @@ def parse_rates(text: Any) -> str:
     """Checks "30/minute; 500/day" and gives it back unchanged. Raises ValueError."""
     if not isinstance(text, str):
         raise ValueError('write a rate such as "30/minute" or "30/minute; 500/day"')
-    rates(text)
+    read_rates(text)
     return text
-
-
-def rates(text: str) -> list[RateLimitItem]:
-    """The windows of a rate as the limits library knows them. Raises ValueError."""
-    try:
-        return parse_many(text)
-    except ValueError:
-        raise ValueError(f'{text!r} is no rate: write "30/minute" or "30/minute; 500/day"') from None
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]

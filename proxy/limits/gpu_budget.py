@@ -148,9 +148,9 @@ class GpuBudgets:
             return []
         now_s = self._clock()
         spans = []
-        for item in tightest(text):
-            window_s = item.get_expiry()
-            spans.append(_Span(tenant, window_s, int(now_s // window_s) * window_s, item.amount))
+        for rate in tightest(text):
+            window_s = rate.window_s
+            spans.append(_Span(tenant, window_s, int(now_s // window_s) * window_s, rate.amount))
         return spans
 
     async def _load(self, spans: list[_Span]) -> None:

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from limits import RateLimitItem
-
-from proxy.config.units import rates
+from proxy.config.rates import Rate, read_rates
 
 MAX_WINDOWS: Final = 65_536
 NEVER_S: Final = 86_400.0
@@ -48,30 +46,28 @@ def quotas(rates_text: str | None, unit: str, scope: str, owner: str) -> tuple[Q
 
     unit: "prompts"; scope: "tenant" or "key", part of what people are told; owner: whose counter it is. Raises ValueError.
     """
-    return () if rates_text is None else tuple(_quota(item, unit, scope, owner) for item in tightest(rates_text))
+    return () if rates_text is None else tuple(_quota(rate, unit, scope, owner) for rate in tightest(rates_text))
 
 
 @lru_cache(maxsize=1024)
-def tightest(rates_text: str) -> tuple[RateLimitItem, ...]:
+def tightest(rates_text: str) -> tuple[Rate, ...]:
     """The windows of a rate, one for each length. Raises ValueError."""
-    found: dict[int, RateLimitItem] = {}
-    for item in rates(rates_text):
-        window_s = item.get_expiry()
-        if window_s not in found or item.amount < found[window_s].amount:
-            found[window_s] = item
+    found: dict[int, Rate] = {}
+    for rate in read_rates(rates_text):
+        if rate.window_s not in found or rate.amount < found[rate.window_s].amount:
+            found[rate.window_s] = rate
     return tuple(found.values())
 
 
-def _quota(item: RateLimitItem, unit: str, scope: str, owner: str) -> Quota:
-    span = item.GRANULARITY.name if item.multiples == 1 else f"{item.multiples} {item.GRANULARITY.name}s"
-    name = f"{unit}-per-{span.replace(' ', '-')}"
+def _quota(rate: Rate, unit: str, scope: str, owner: str) -> Quota:
+    name = f"{unit}-per-{rate.span.replace(' ', '-')}"
     return Quota(
-        key=f"{unit}:{scope}:{owner}:{item.get_expiry()}",
+        key=f"{unit}:{scope}:{owner}:{rate.window_s}",
         name=name if scope == "tenant" else f"{scope}-{name}",
-        size=f"{item.amount}/{span}",
-        words=f"{item.amount} {unit.replace('-', ' ')} per {span} of the {scope}",
-        amount=item.amount,
-        window_s=item.get_expiry(),
+        size=f"{rate.amount}/{rate.span}",
+        words=f"{rate.amount} {unit.replace('-', ' ')} per {rate.span} of the {scope}",
+        amount=rate.amount,
+        window_s=rate.window_s,
     )
 
 
