@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from multidict import MultiMapping
@@ -37,7 +39,7 @@ class Authenticator:
         self.sessions = sessions
         self._tokens = tokens
         self._access = access
-        self._proofs = ProofCache(self._holds)
+        self._proofs = ProofCache()
 
     def recall(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Proof | None:
         """What this very credential proved before, as long as it holds. None: `authenticate` has the answer."""
@@ -53,12 +55,14 @@ class Authenticator:
         if not credentials:
             raise self.sessions.missing(headers)
         principal = await self._verify(credentials[0])
+        checks = [self._check_of(credentials[0], principal)]
         for credential in credentials[1:]:
             has_assertion = isinstance(credential, AccessAssertion) or isinstance(credentials[0], AccessAssertion)
-            principal = _agreed(principal, await self._verify(credential), is_same_subject=not has_assertion)
-        texts = presented_texts(headers, query, self.sessions.cookie_name)
-        proof = Proof(principal, presented(texts))
-        self._proofs.keep(headers, query, proof)
+            other = await self._verify(credential)
+            checks.append(self._check_of(credential, other))
+            principal = _agreed(principal, other, is_same_subject=not has_assertion)
+        proof = Proof(principal, presented(presented_texts(headers, query, self.sessions.cookie_name)))
+        self._proofs.keep(headers, query, proof, checks)
         return proof
 
     def is_alive(self, principal: Principal, now: float) -> bool:
@@ -70,8 +74,16 @@ class Authenticator:
         verifiers = (verifier for verifier in (self._tokens, self._access) if verifier is not None)
         return any(verifier.still_knows(principal) for verifier in verifiers)
 
+    def _check_of(self, credential: Credential, principal: Principal) -> Callable[[], bool]:
+        """What may change of a verified credential while this configuration is in force."""
+        if isinstance(principal, KeyPrincipal):
+            return partial(self._holds, principal)
+        verifier = self._access if isinstance(credential, AccessAssertion) else self._tokens
+        assert verifier is not None, "it was verified"
+        assert not isinstance(credential, SessionCookie), "a session is a key's"
+        return verifier.check_of(credential.text)
+
     def _holds(self, principal: KeyPrincipal) -> bool:
-        """What may change of a verified key or session while this configuration is in force."""
         if principal.session is None:
             return not self.keys.has_expired(principal)
         return self.sessions.is_alive(principal) and not self.sessions.has_expired(principal)

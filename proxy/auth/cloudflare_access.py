@@ -110,6 +110,10 @@ class CloudflareAccess:
         self._seen.keep(digest, principal, self._jwks)
         return principal
 
+    def check_of(self, token: str) -> Callable[[], bool]:
+        digest = digest_of(token)
+        return lambda: self._seen.find(digest, self._clock()) is not None
+
     def still_knows(self, principal: Principal) -> bool:
         """Whether the tenant of a principal of an earlier configuration is still one that somebody is mapped to. For open sockets."""
         maps = (self._emails, self._domains, self._groups, self._service_tokens)

@@ -49,6 +49,10 @@ class TokenVerifier(Protocol):
         """Who the token proves its bearer to be. Raises proxy.http.errors.Unauthenticated."""
         ...
 
+    def check_of(self, token: str) -> Callable[[], bool]:
+        """Whether what `verify` said of this token holds; to be asked whenever the token comes again."""
+        ...
+
     def still_knows(self, principal: Principal) -> bool:
         """Whether a principal of an earlier configuration could still come. For open sockets."""
         ...
@@ -159,6 +163,10 @@ class JwtIssuers:
         principal = self._principal(issuer, claims)
         self._seen.keep(digest, principal, issuer.keys)
         return principal
+
+    def check_of(self, token: str) -> Callable[[], bool]:
+        digest = digest_of(token)
+        return lambda: self._seen.find(digest, self._clock()) is not None
 
     def still_knows(self, principal: Principal) -> bool:
         """Whether a principal of an earlier configuration could still come: its issuer and its tenant are there. For open sockets."""

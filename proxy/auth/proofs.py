@@ -1,9 +1,9 @@
-"""What a credential proved before: whoever comes again with the very same one is known by one hash, without reading and verifying it anew."""
+"""What credentials proved before: whoever comes again with the very same ones is known by one hash, without reading and verifying them anew."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,14 +11,11 @@ from multidict import MultiMapping
 
 from policy.keyform import Presented
 from policy.principal import Principal
-from proxy.auth.api_keys import KeyPrincipal
 from proxy.auth.credentials import API_KEY_HEADER, ASSERTION_HEADER, AUTHORIZATION, COOKIE, TOKEN_PARAMETER
 
 MAX_PROOFS: Final = 4096
 """One key may be spelled in many ways (the user name of Basic is free), and cookies of others stand beside a session's."""
-_FIELDS: Final = tuple(
-    (name, name.encode() + b":") for name in (COOKIE, AUTHORIZATION, API_KEY_HEADER, ASSERTION_HEADER)
-)
+_FIELDS: Final = ((COOKIE, b"c"), (AUTHORIZATION, b"a"), (API_KEY_HEADER, b"k"), (ASSERTION_HEADER, b"j"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +27,14 @@ class Proof:
 
 
 class ProofCache:
-    """Proofs of API keys and their sessions, by the SHA-256 of the one header field that they came in.
+    """Proofs by the SHA-256 of all header fields that a credential may stand in.
 
-    SECURITY: of the whole field, and only where it is the only one of its kind: tests/proxy/auth/test_proofs.py holds that whatever differs is verified.
+    SECURITY: of the whole fields, all of them, each with its name: tests/proxy/auth/test_proofs.py holds that whatever differs is verified.
     """
 
-    def __init__(self, holds: Callable[[KeyPrincipal], bool], capacity: int = MAX_PROOFS) -> None:
-        """holds: whether a key or a session that was good still is."""
-        self._holds = holds
+    def __init__(self, capacity: int = MAX_PROOFS) -> None:
         self._capacity = capacity
-        self._proofs: dict[bytes, tuple[KeyPrincipal, Proof]] = {}
+        self._proofs: dict[bytes, tuple[Proof, tuple[Callable[[], bool], ...]]] = {}
 
     def __len__(self) -> int:
         return len(self._proofs)
@@ -50,31 +45,38 @@ class ProofCache:
         entry = self._proofs.get(digest) if digest is not None else None
         if entry is None:
             return None
-        principal, proof = entry
-        return proof if self._holds(principal) else None
+        proof, checks = entry
+        for check in checks:
+            if not check():
+                return None
+        return proof
 
-    def keep(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...], proof: Proof) -> None:
-        """proof: what was just verified of this request. Of tokens their issuers' verifiers keep what they need."""
+    def keep(
+        self,
+        headers: MultiMapping[str],
+        query: tuple[tuple[str, str], ...],
+        proof: Proof,
+        checks: Sequence[Callable[[], bool]],
+    ) -> None:
+        """proof: what was just verified of this request. checks: whether each of its credentials is still good; asked whenever it comes again."""
         digest = _digest(headers, query)
-        if digest is None or not isinstance(proof.principal, KeyPrincipal):
+        if digest is None:
             return
         if len(self._proofs) >= self._capacity:
             self._proofs.clear()
-        self._proofs[digest] = (proof.principal, proof)
+        self._proofs[digest] = (proof, tuple(checks))
 
 
 def _digest(headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> bytes | None:
-    """None for a request with no field that may hold a credential, or with several."""
-    place = None
-    for field in _FIELDS:
-        if field[0] in headers:
-            if place is not None:
+    """None for a request without a field of its kind, with two of one name, or with a credential in its query."""
+    if query and any(name == TOKEN_PARAMETER for name, _ in query):
+        return None
+    text = b""
+    for name, mark in _FIELDS:
+        if name in headers:
+            values = headers.getall(name)
+            if len(values) != 1:
                 return None
-            place = field
-    if place is None or (query and any(name == TOKEN_PARAMETER for name, _ in query)):
-        return None
-    name, prefix = place
-    values = headers.getall(name)
-    if len(values) != 1:
-        return None
-    return hashlib.sha256(prefix + values[0].encode(errors="surrogatepass")).digest()
+            value = values[0].encode(errors="surrogatepass")
+            text += b"%b%d:%b" % (mark, len(value), value)  # with its length, so that none looks like two
+    return hashlib.sha256(text).digest() if text else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +41,9 @@ class Verifier:
         if token not in self.known:
             raise Unauthenticated("The token is not valid.", reason="token-invalid")
         return self.known[token]
+
+    def check_of(self, token: str) -> Callable[[], bool]:
+        return lambda: token in self.known
 
     def still_knows(self, principal: Principal) -> bool:
         return principal in self.known.values()
