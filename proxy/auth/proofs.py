@@ -15,7 +15,7 @@ from proxy.auth.credentials import API_KEY_HEADER, ASSERTION_HEADER, AUTHORIZATI
 
 MAX_PROOFS: Final = 4096
 """One key may be spelled in many ways (the user name of Basic is free), and cookies of others stand beside a session's."""
-_FIELDS: Final = ((COOKIE, b"c"), (AUTHORIZATION, b"a"), (API_KEY_HEADER, b"k"), (ASSERTION_HEADER, b"j"))
+_FIELDS: Final = ((COOKIE, "c"), (AUTHORIZATION, "a"), (API_KEY_HEADER, "k"), (ASSERTION_HEADER, "j"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,12 @@ def _digest(headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> b
     """None for a request without a field of its kind, with two of one name, or with a credential in its query."""
     if query and any(name == TOKEN_PARAMETER for name, _ in query):
         return None
-    text = b""
+    text = ""
     for name, mark in _FIELDS:
         if name in headers:
             values = headers.getall(name)
             if len(values) != 1:
                 return None
-            value = values[0].encode(errors="surrogatepass")
-            text += b"%b%d:%b" % (mark, len(value), value)  # with its length, so that none looks like two
-    return hashlib.sha256(text).digest() if text else None
+            value = values[0]
+            text += f"{mark}{len(value)}:{value}"  # with its length, so that none looks like two
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest() if text else None

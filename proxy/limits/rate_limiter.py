@@ -47,12 +47,12 @@ class RateExceeded(LimitExceeded):
 
 
 class _Plan(NamedTuple):
-    """All that one kind of call by one caller spends, worked out once. policy: a header. marks: what the RateLimit header says of each quota begins
-    with. keys: of the counters in Redis."""
+    """All that one kind of call by one caller spends, worked out once. policy: a header. marked: each quota with what the RateLimit header says of it
+    first. keys: of the counters in Redis."""
 
     quotas: tuple[Quota, ...]
     policy: tuple[str, str]
-    marks: tuple[str, ...]
+    marked: tuple[tuple[Quota, str], ...]
     keys: tuple[str, ...]
 
 
@@ -96,7 +96,7 @@ class Limiter:
             return None
         plan, now_s = self._plan(principal, budget), self._clock()
         windows, items = [], []
-        for quota, mark in zip(plan.quotas, plan.marks, strict=True):
+        for quota, mark in plan.marked:
             window = self._windows.window(quota, now_s)
             left = quota.amount - window.used(now_s) - 1
             if left < 0:
@@ -199,7 +199,7 @@ class Limiter:
         return _Plan(
             wanted,
             ("RateLimit-Policy", policy),
-            tuple(f'"{quota.name}";r=' for quota in wanted),
+            tuple((quota, f'"{quota.name}";r=') for quota in wanted),
             tuple(key for quota in wanted for key in quota.redis_keys),
         )
 
@@ -208,7 +208,7 @@ class Limiter:
         if not plan.quotas:
             return []
         items = []
-        for quota, mark in zip(plan.quotas, plan.marks, strict=True):
+        for quota, mark in plan.marked:
             window = self._windows.window(quota, now_s)
             left = max(0, quota.amount - window.used(now_s))
             items.append(f"{mark}{left};t={math.ceil(window.ends_at_s - now_s)}")
