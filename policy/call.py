@@ -9,6 +9,7 @@ from typing import Any, Final, NewType
 from urllib.parse import quote, unquote_to_bytes
 
 from policy.documents import Document
+from policy.values import value
 from policy.violation import Reason, Violation
 
 UpstreamPath = NewType("UpstreamPath", str)
@@ -32,7 +33,7 @@ _SEGMENT_SAFE = "-._~!$&'()*+,;=:@"
 _QUERY_SAFE = "-._~!$'()*,:@/"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClientCall:
     """What the client asked for: decoded once, in the client's names.
 
@@ -69,7 +70,7 @@ class UploadBody:
     plan: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UpstreamCall:
     """The only thing that is ever sent to ComfyUI."""
 
@@ -89,7 +90,7 @@ class UpstreamCall:
         return path + "?" + "&".join(pairs)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UpstreamReply:
     """A bounded answer of ComfyUI. value: its JSON, None when it is none."""
 
@@ -111,7 +112,7 @@ class JobUpdate:
     """To be shown again without asking."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClientReply:
     """An answer that the gate makes itself. body: bytes as they are, or a value sent as JSON.
 

@@ -12,6 +12,7 @@ from policy.catalogue import Catalogue
 from policy.documents import NoDocuments, OwnDocuments
 from policy.namespace import Namespace
 from policy.principal import Principal
+from policy.values import value
 
 if TYPE_CHECKING:
     from policy.judge import Policy
@@ -62,7 +63,7 @@ class OwnFiles:
     output: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RuleContext:
     """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/".
 
@@ -85,7 +86,7 @@ class RuleContext:
     id_inputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RuleInput:
     """What a rule judges: the call, its JSON document where the row reads one (raw too, for rules that judge the spelling), and who sent it."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aiohttp import web
 
 from policy.call import ClientCall, ClientReply
 from policy.keyform import Presented
 from policy.principal import Principal
 from policy.routes import Budget, Match, Route, RouteTable, TenantRule
+from policy.values import value
 from policy.violation import Reason, Violation
 from proxy.auth.credentials import CREDENTIAL_PARAMETERS
 from proxy.auth.misplaced_credentials import search_head
@@ -24,7 +23,7 @@ from proxy.pages.routes import before_web_ui
 Query = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PermittedRequest:
     """A request that may use its route. compiled: the configuration that all of it goes by. rule: the one for the caller's role.
 
