@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
+
+from policy.document import read_upstream_json
+from policy.members import each_member
 
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
 DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
@@ -97,22 +101,40 @@ class Catalogue:
 
 def read_catalogue(document: Any) -> Catalogue:
     """Reads the answer of /object_info. An entry that is not understood is left out, so its class is unknown and refused."""
+    return _read_classes(document.items() if isinstance(document, dict) else ())
+
+
+def read_catalogue_text(body: bytes) -> Catalogue | None:
+    """As read_catalogue, of a document whose whole is never there: it takes ten times the memory of its text. None for what is no JSON object."""
+    try:
+        return _read_classes(each_member(body.decode("utf-8", "replace")))
+    except ValueError:
+        return None
+
+
+def _read_classes(members: Iterable[tuple[str, Any]]) -> Catalogue:
     text = bytearray()
     places: dict[str, tuple[int, int]] = {}
-    for name, entry in document.items() if isinstance(document, dict) else ():
-        written = _write(entry) if _read_class(name, entry) is not None else None
-        if written is not None:
+    for name, found in members:
+        entry, written = _write(found)
+        if _read_class(name, entry) is not None:
             # A name of its own: that of the document would keep the memory around it from being given back.
-            places[name.encode().decode()] = (len(text), len(text) + len(written))
+            places[name.encode("utf-8", "replace").decode()] = (len(text), len(text) + len(written))
             text += written
     return Catalogue(Classes(bytes(text), places))
 
 
-def _write(entry: Any) -> bytes | None:
+def _write(entry: Any) -> tuple[Any, bytes]:
+    """A value that can be read again, and its text; None for one that nests too deeply."""
     try:
-        return orjson.dumps(entry)
-    except TypeError:  # too deep
-        return None
+        return entry, orjson.dumps(entry)
+    except TypeError:
+        pass
+    try:  # a number that is larger than others take, half a letter
+        entry = read_upstream_json(json.dumps(entry))
+        return entry, orjson.dumps(entry)
+    except (TypeError, RecursionError):
+        return None, b""
 
 
 def _read_class(name: str, entry: Any) -> NodeClass | None:

@@ -9,12 +9,15 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from aiohttp import hdrs
+from multidict import CIMultiDict
+
 from policy.call import Opaque, UpstreamCall
-from policy.catalogue import Catalogue, read_catalogue
+from policy.catalogue import Catalogue, read_catalogue_text
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.memory import give_back_memory
 from proxy.tasks import Tasks
-from proxy.upstream.client import Upstream
+from proxy.upstream.client import MAX_REPLY_BYTES, Upstream
 
 TIME_LIMIT_S: Final = 60.0
 FRESH_S: Final = 10.0
@@ -25,6 +28,7 @@ PATIENCE_S: Final = 5.0
 
 _log = logging.getLogger("comfygate")
 _CALL = UpstreamCall("GET", (Opaque("object_info"),))
+_HEADERS: Final = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +84,34 @@ class CatalogueSource:
             if self.snapshot.read_at_s > wanted_s:
                 return  # somebody else read it while this call waited
             try:
-                reply = await self._upstream.ask(_CALL, time_limit_s=TIME_LIMIT_S)
+                status, body = await self._ask()
             except (UpstreamUnavailable, UpstreamTimeout):
                 if not self.snapshot.is_known:
                     raise
                 return
-            if reply.status != 200 or not isinstance(reply.value, dict):
+            version = hashlib.sha256(body).hexdigest()[:32]
+            catalogue: Catalogue | None = self.snapshot.catalogue
+            if status != 200 or version != self.snapshot.version:
+                catalogue = await asyncio.to_thread(_read, body) if status == 200 else None
+            if catalogue is None:
                 if not self.snapshot.is_known:
                     raise UpstreamUnavailable("ComfyUI does not describe its nodes yet.", status=503)
                 return
-            version = hashlib.sha256(reply.body).hexdigest()[:32]
-            catalogue = self.snapshot.catalogue
-            if version != self.snapshot.version:
-                catalogue = await asyncio.to_thread(read_catalogue, reply.value)
-                _log.info("read %d node classes from ComfyUI", len(catalogue.classes))
             self.snapshot = Snapshot(catalogue, version, time.monotonic())
-            del reply
-            await asyncio.to_thread(give_back_memory)
+
+    async def _ask(self) -> tuple[int, bytes]:
+        """Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge."""
+        try:
+            async with asyncio.timeout(TIME_LIMIT_S):
+                async with await self._upstream.open(_CALL, _HEADERS, time_limit_s=TIME_LIMIT_S) as stream:
+                    return stream.status, await stream.body(MAX_REPLY_BYTES)
+        except TimeoutError as error:
+            raise UpstreamTimeout from error
+
+
+def _read(body: bytes) -> Catalogue | None:
+    catalogue = read_catalogue_text(body)
+    if catalogue is not None:
+        _log.info("read %d node classes from ComfyUI", len(catalogue.classes))
+    give_back_memory()
+    return catalogue

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policy.catalogue import (
     MAX_GROWN,
@@ -12,8 +16,10 @@ from policy.catalogue import (
     expand_inputs,
     list_options,
     read_catalogue,
+    read_catalogue_text,
     read_inputs,
 )
+from policy.members import each_member
 
 
 def entry(required: Any = None, optional: Any = None, **more: Any) -> dict[str, Any]:
@@ -179,3 +185,71 @@ def test_a_growing_list_has_an_input_for_each_place(template: Any, expected: lis
 @pytest.mark.parametrize("sections", [None, [], {"required": "x"}, {"required": {"a": []}}])
 def test_sections_that_are_not_understood(sections: Any) -> None:
     assert read_inputs(sections) in (None, [])
+
+
+TEXTS = [
+    b"{}",
+    b' { "A" : {"input": {}} ,\n"B":{"input":{"required":{"x":["INT",{"max":1e3}]}}}\t} ',
+    orjson.dumps({"A": entry({"x": ["INT", {}]}), "Wrong": {}, "B": entry({"mode": [["a", "b"]]})}),
+    '{"É": {"input": {"required": {"x": ["INT", {"tooltip": "\\u00e9 ü"}]}}}}'.encode(),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_read_as_its_document(text: bytes) -> None:
+    assert read_catalogue_text(text) == read_catalogue(orjson.loads(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"null",
+        b'{"A"',
+        b'{"A":',
+        b'{"A":{}',
+        b'{"A":{},',
+        b'{"A":{},}',
+        b'{"A" {}}',
+        b'{"A":{} "B":{}}',
+        b"{1:{}}",
+        b"{A:{}}",
+        b"{,}",
+        b"{}{}",
+        b'{"A":{}} x',
+        b'{"A":' + b"[" * 100_000,
+    ],
+    ids=lambda text: text[:20].decode(),
+)
+def test_what_is_no_object_is_no_catalogue(text: bytes) -> None:
+    assert read_catalogue_text(text) is None
+
+
+def test_numbers_and_texts_that_others_do_not_read_hide_no_class() -> None:
+    text = b'{"A": {"input": {"required": {"x": ["INT", {"min": -36893488147419103232, "max": NaN, "tooltip": "\\ud800"}]}}}}'
+    catalogue = read_catalogue_text(text)
+    assert catalogue is not None
+    assert catalogue.classes["A"].inputs["x"].options == {"min": -36893488147419103232.0, "max": None, "tooltip": "?"}
+
+
+def test_the_last_of_two_classes_of_one_name_counts() -> None:
+    one, two = orjson.dumps(entry({"one": ["INT"]})), orjson.dumps(entry({"two": ["INT"]}))
+    catalogue = read_catalogue_text(b'{"A":' + one + b',"A":' + two + b"}")
+    assert catalogue is not None
+    assert list(catalogue.classes["A"].inputs) == ["two"]
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.floats(-1e9, 1e9) | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        ),
+    ),
+    st.sampled_from([None, 1]),
+)
+def test_any_object_is_read_member_by_member(document: dict[str, Any], indent: int | None) -> None:
+    assert dict(each_member(json.dumps(document, indent=indent))) == document

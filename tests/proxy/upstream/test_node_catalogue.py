@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from policy.call import UpstreamCall, UpstreamReply
+from policy.call import UpstreamCall
 from policy.catalogue import read_catalogue
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream import node_catalogue as catalogue_module
@@ -20,6 +21,21 @@ from tests.harness import Running
 ENTRY = {"input": {"required": {"a": ["INT", {}]}}, "output": ["IMAGE"]}
 
 
+class Answer:
+    def __init__(self, status: int, value: Any) -> None:
+        self.status = status
+        self._value = value
+
+    async def __aenter__(self) -> Answer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def body(self, max_bytes: int) -> bytes:
+        return orjson.dumps(self._value)
+
+
 class Upstream:
     """Gives the answers in turn; the last one again and again."""
 
@@ -27,15 +43,15 @@ class Upstream:
         self.answers = list(answers)
         self.asked = 0
 
-    async def ask(self, call: UpstreamCall, *, time_limit_s: float) -> UpstreamReply:
+    async def open(self, call: UpstreamCall, headers: Mapping[str, str], *, time_limit_s: float) -> Answer:
         assert call.target == "/object_info"
+        assert headers["Accept-Encoding"] == "identity"
         self.asked += 1
         await asyncio.sleep(0)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        status, value = answer
-        return UpstreamReply(status, value, orjson.dumps(value))
+        return Answer(*answer)
 
 
 def source(*answers: Any) -> tuple[CatalogueSource, Upstream]:
@@ -127,11 +143,11 @@ async def test_a_slow_comfyui_delays_nobody_who_has_an_older_copy(monkeypatch: p
     monkeypatch.setattr(catalogue_module, "PATIENCE_S", 0.01)
     go_on = asyncio.Event()
 
-    async def late(call: UpstreamCall, *, time_limit_s: float) -> UpstreamReply:
+    async def late(*_: Any, time_limit_s: float) -> Answer:
         await go_on.wait()
-        return UpstreamReply(*TWO, orjson.dumps(TWO[1]))
+        return Answer(*TWO)
 
-    monkeypatch.setattr(upstream, "ask", late)
+    monkeypatch.setattr(upstream, "open", late)
     assert await asyncio.gather(*(kept.fresh() for _ in range(3))) == [first] * 3
     go_on.set()
     monkeypatch.setattr(catalogue_module, "PATIENCE_S", 60)
