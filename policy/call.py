@@ -100,7 +100,7 @@ class UpstreamReply:
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JobUpdate:
     """What an answer tells of a job of the tenant's: the registry must know it before the client can act on it."""
 
@@ -127,7 +127,7 @@ class ClientReply:
     updates: tuple[JobUpdate, ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClaimJob:
     """Asks for the ownership of a job before it exists upstream; answered with a `ClaimedJob`.
 
@@ -143,7 +143,7 @@ class ClaimJob:
     """Which of the tenant's WebSockets waits for it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClaimedJob:
     """created_ms: Unix time."""
 
@@ -152,7 +152,7 @@ class ClaimedJob:
     created_ms: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReleaseJob:
     """The job was refused upstream: it never existed."""
 
@@ -167,7 +167,7 @@ class AnswerNode:
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Work:
     """Asks for the result of a pure function of so many bytes: beside the event loop when they are many, since everybody waits for that.
 

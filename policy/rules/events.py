@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import orjson
@@ -16,6 +16,7 @@ from policy.rules import overtime
 from policy.rules.catalog import features_to_client
 from policy.rules.jobs import count_own
 from policy.rules.results import output_to_client, scrub
+from policy.values import value
 
 # protocol.py, BinaryEventTypes; each frame begins with one, as four bytes, big-endian.
 PREVIEW: Final = (1).to_bytes(4, "big")
@@ -36,7 +37,7 @@ ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted
 _CLIENT_FLAGS = ("supports_preview_metadata", "supports_manager_v4_ui", "supports_progress_text_metadata")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """A frame that is the client's. text: as it is sent. The others are what ComfyUI said, from the one reading by which it was judged.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import hdrs
 from multidict import MultiMapping
 
+from policy.values import value
 from proxy.http.codecs import CODINGS, gunzip
 
 IDENTITY: Final = "identity"
@@ -36,7 +36,7 @@ def _weights(accepted: str) -> dict[str, float]:
     return weights
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Selected:
     """What answers a request. is_unchanged: the client has it: 304, without the body."""
 

@@ -17,6 +17,7 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from policy.rules.jobs import keep_entry, keep_item
 from policy.rules.overtime import mark_entry
+from policy.values import value
 from proxy.jobs.registry import Job, JobRegistry, JobState
 from proxy.tasks import Tasks
 
@@ -81,7 +82,7 @@ class KeptJobs:
                 del self._shelves[tenant]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeptOfTenant:
     """One tenant's: what rules see (policy.documents.OwnDocuments)."""
 
