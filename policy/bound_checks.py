@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from policy.catalogue import InputSpec
-from policy.class_plan import BoundInput, ClassPlan
+from policy.class_plan import BoundInput
 from policy.constraints import BoundBudget, check_type
+from policy.node_plan import NodePlan
 from policy.workflow import Fault, Findings, NodeReason, is_link, shorten
 
 MAX_FOLLOWED: Final = 100
@@ -17,7 +18,7 @@ ABSENT: Final = object()
 class BoundChecks:
     """Checks the bound inputs of one workflow. followed: (node, input, value) of inputs that are linked to a constant."""
 
-    def __init__(self, nodes: Mapping[str, dict[str, Any]], plans: Mapping[str, ClassPlan], findings: Findings) -> None:
+    def __init__(self, nodes: Mapping[str, dict[str, Any]], plans: Mapping[str, NodePlan], findings: Findings) -> None:
         self.nodes = nodes
         self.plans = plans
         self.findings = findings
@@ -73,7 +74,8 @@ class BoundChecks:
         """The value of the constant that a link leads to; a link that leads to anything else stays a link."""
         found = value
         for _ in range(MAX_FOLLOWED):
-            plan = self.plans.get(found[0]) if is_link(found) else None
+            node_plan = self.plans.get(found[0]) if is_link(found) else None
+            plan = node_plan.of_class if node_plan is not None else None
             if plan is None or not plan.is_constant or plan.fixed is None:
                 return value
             constant = self.nodes[found[0]]["inputs"].get("value")

@@ -89,10 +89,7 @@ class Classes(Mapping[str, NodeClass]):
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """file_plans: what policy/file_uses.py has worked out of its classes."""
-
     classes: Classes = field(default_factory=Classes)
-    file_plans: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def get(self, class_type: str) -> NodeClass | None:
         node_class: NodeClass | None = self.classes.get(class_type)

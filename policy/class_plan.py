@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from policy.catalogue import (
     DYNAMIC_COMBO,
@@ -17,7 +17,12 @@ from policy.catalogue import (
     read_inputs,
 )
 from policy.constraints import BoundBudget, Constraint, Constraints, bind_budget
+from policy.file_uses import FileUse, uses_of
+from policy.salt import needs_salt
 from policy.settings import Budget
+
+if TYPE_CHECKING:
+    from policy.node_plan import NodePlan
 
 _PLAIN_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO})
 # What only nodes make. ComfyUI does not look at a literal here; a node that is given text for an image fails at best, and opens it
@@ -56,7 +61,7 @@ class BoundInput:
 class InputPlan:
     """What the declared inputs of a node are. lists: those that take one as `{"__value__": […]}`.
 
-    made: those whose values only nodes make. cost: those that the time depends on.
+    made: those whose values only nodes make. cost: those that the time depends on. uses: those that name files. needs_salt: see policy/salt.py.
     """
 
     specs: Mapping[str, InputSpec]
@@ -65,13 +70,15 @@ class InputPlan:
     bound: tuple[BoundInput, ...]
     budgets: tuple[BoundBudget, ...]
     cost: tuple[str, ...]
+    uses: Mapping[str, FileUse]
+    needs_salt: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ClassPlan:
     """Everything that judging needs to know of a permitted class. undeclared: what binds inputs that it does not declare, as far as known.
 
-    factors: names of inputs that some budget counts.
+    factors: names of inputs that some budget counts. nodes: plans of nodes that came, by policy/node_plan.py.
     """
 
     node_class: NodeClass
@@ -84,15 +91,20 @@ class ClassPlan:
     variants: dict[tuple[Any, ...], InputPlan] = field(default_factory=dict)
     undeclared: dict[str, BoundInput | None] = field(default_factory=dict)
     factors: frozenset[str] = frozenset()
+    nodes: dict[tuple[Any, ...], NodePlan] = field(default_factory=dict)
+
+    def choice_of(self, given: Mapping[str, Any]) -> tuple[str | bool | None, ...]:
+        """What a node with these inputs has chosen, of all that decides which inputs it declares."""
+        return tuple(
+            (value if type(value := given.get(name)) is str and value in keys else None) if keys else name in given
+            for name, keys in self.dynamic_inputs
+        )
 
     def inputs_for(self, given: Mapping[str, Any]) -> InputPlan:
         """The plan for a node with these inputs: they matter only where a class has dynamic ones."""
         if self.fixed is not None:
             return self.fixed
-        choice = tuple(
-            (value if type(value := given.get(name)) is str and value in keys else None) if keys else name in given
-            for name, keys in self.dynamic_inputs
-        )
+        choice = self.choice_of(given)
         plan = self.variants.get(choice)
         if plan is None:
             plan = plan_inputs(self.node_class, expand_inputs(self.node_class, given), self.constraints, self.budgets)
@@ -148,6 +160,7 @@ def plan_inputs(
         lines = constraints.of(node_class.name, name)
         if lines:
             bound.append(BoundInput(spec, lines))
+    uses = uses_of(node_class, specs)
     return InputPlan(
         specs=dict(specs),  # a plain one: every input of every node is looked up in it
         lists=frozenset(name for name, spec in specs.items() if takes_lists(spec)),
@@ -155,6 +168,8 @@ def plan_inputs(
         bound=tuple(bound),
         budgets=tuple(item for key, budget in budgets.items() for item in bind_budget(key, budget, specs)),
         cost=tuple(sorted(name for name in specs if name.rpartition(".")[2] in _COST_INPUTS)),
+        uses=uses,
+        needs_salt=needs_salt(node_class, bool(uses)),
     )
 
 

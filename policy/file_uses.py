@@ -1,16 +1,15 @@
-"""Which inputs of a class name files, worked out once for each class. Trusts ComfyUI's description of its classes."""
+"""Which inputs of a class name files, by its description. Trusts ComfyUI's description of its classes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from policy.catalogue import DYNAMIC_TYPES, Catalogue, InputSpec, NodeClass, expand_inputs
+from policy.catalogue import DYNAMIC_TYPES, InputSpec, NodeClass, expand_inputs
 from policy.namespace import ROOT
-from policy.salt import is_core, needs_salt, takes_salt
+from policy.salt import is_core
 
 
 class FileUse(Enum):
@@ -57,7 +56,11 @@ _FOLDER_NAME = re.compile(r"(?:.*_)?(?:path|dir|directory|folder|subfolder|folde
 
 def file_inputs(node_class: NodeClass, given: Mapping[str, Any] | None = None) -> dict[str, FileUse]:
     """The inputs of a class that name files. given: a node's inputs, which decide what dynamic ones there are."""
-    specs = node_class.inputs if given is None else declared_inputs(node_class, given)
+    return uses_of(node_class, node_class.inputs if given is None else declared_inputs(node_class, given))
+
+
+def uses_of(node_class: NodeClass, specs: Mapping[str, InputSpec]) -> dict[str, FileUse]:
+    """specs: what a node of the class declares."""
     uses = {name: use for name, spec in specs.items() if (use := _use_of(node_class, spec)) is not None}
     if FileUse.FOLDER_TO_WRITE in uses.values():
         # SECURITY: with a folder of its own beside it the prefix is a bare name (test_names_that_mean_something_else_upstream_are_refused).
@@ -117,45 +120,3 @@ def _use_of_choices(choices: tuple[Any, ...]) -> FileUse | None:
     if not choices or any(_MEDIA.fullmatch(text) for text in texts):
         return FileUse.READ
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class FileInputs:
-    """Of a node with certain inputs. declared: what it declares. uses: those of them that name files.
-
-    is_plain: no declared input of it is looked at. needs_salt: see policy/salt.py.
-    """
-
-    declared: Mapping[str, InputSpec]
-    uses: Mapping[str, FileUse]
-    is_plain: bool
-    needs_salt: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FilePlan:
-    """Of a class. fixed: for all its nodes, None where their inputs decide what is declared."""
-
-    node_class: NodeClass
-    fixed: FileInputs | None
-    takes_salt: bool
-
-    def inputs_for(self, given: Mapping[str, Any]) -> FileInputs:
-        return self.fixed or _inputs_for(self.node_class, given)
-
-
-def plan_files(catalogue: Catalogue, class_type: str) -> FilePlan | None:
-    """The plan of a class, None for an unknown one. It is kept with the catalogue that it was made of."""
-    plan: FilePlan | None = catalogue.file_plans.get(class_type)
-    if plan is None and (node_class := catalogue.get(class_type)) is not None:
-        is_dynamic = any(spec.type in DYNAMIC_TYPES for spec in node_class.inputs.values())
-        fixed = None if is_dynamic else _inputs_for(node_class, {})
-        plan = catalogue.file_plans[class_type] = FilePlan(node_class, fixed, takes_salt(node_class))
-    return plan
-
-
-def _inputs_for(node_class: NodeClass, given: Mapping[str, Any]) -> FileInputs:
-    uses = file_inputs(node_class, given)
-    # A class from outside may read any text as a path.
-    is_plain = not uses and is_core(node_class)
-    return FileInputs(declared_inputs(node_class, given), uses, is_plain, needs_salt(node_class, bool(uses)))

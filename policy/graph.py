@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 
 
-def measure_depth(sources: Mapping[str, Sequence[str]]) -> tuple[int, frozenset[str]]:
+def measure_depth(
+    sources: Mapping[str, Sequence[str]], known: Mapping[str, int] | None = None
+) -> tuple[int, frozenset[str]]:
     """The number of nodes on the longest chain, and the tangled nodes: those in cycles, and those that need one of them.
 
-    sources: for each node the nodes it links to; links to nodes that are not there are skipped.
+    sources: for each node the nodes it links to; links to nodes that are not there are skipped. known: depths of other nodes.
     """
-    known = {node: [target for target in targets if target in sources] for node, targets in sources.items()}
-    sorter = TopologicalSorter(known)
-    with suppress(CycleError):  # it gives the nodes that need no cycle all the same
-        sorter.prepare()
-    depths: dict[str, int] = {}
-    while ready := sorter.get_ready():
-        for node in ready:
-            depths[node] = 1 + max((depths[target] for target in known[node]), default=0)
-        sorter.done(*ready)
-    return max(depths.values(), default=0), frozenset(known.keys() - depths.keys())
+    depths = dict(known or {})
+    tangled: set[str] = set()
+    for start in sources:
+        waiting = [start]
+        opened: set[str] = set()
+        while waiting:
+            node = waiting[-1]
+            if node in depths or node in tangled:
+                waiting.pop()
+                continue
+            missing = [target for target in sources[node] if target not in depths and target in sources]
+            if not missing:
+                depths[node] = 1 + max((depths.get(target, 0) for target in sources[node]), default=0)
+            elif (
+                node in opened
+            ):  # and all that it needs was looked at since: what is missing needs this node, or is tangled itself
+                tangled.add(node)
+            else:
+                opened.add(node)
+                waiting += missing
+    return max(depths.values(), default=0), frozenset(tangled)
 
 
 def find_cycle(sources: Mapping[str, Iterable[str]], tangled: Set[str]) -> list[str]:

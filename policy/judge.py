@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from policy.bound_checks import BoundChecks
 from policy.catalogue import Catalogue
-from policy.class_plan import ClassPlan, InputPlan
+from policy.class_plan import InputPlan
 from policy.compiled_policy import ADMIN_POLICY, Policy, compile_policy
 from policy.document import parse_json
 from policy.graph import measure_depth
+from policy.links import Links
 from policy.literals import WRAPPER, find_literal_fault, find_undeclared_fault, unwrap
-from policy.outputs import BrokenLink, Runnable, find_runnable
+from policy.node_plan import NodePlan, plan_node
 from policy.pinned import find_differences
 from policy.salt import SALT
 from policy.undeclared import bind_budgets, bind_fields, bind_input, describe
@@ -35,7 +36,6 @@ from policy.workflow import (
 __all__ = ["ADMIN_POLICY", "JudgedPrompt", "Policy", "compile_policy", "judge", "judge_document"]
 
 MAX_LISTED: Final = 20
-_ANY_OUTPUT: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class JudgedPrompt:
     notices: what was left out, for the client.
     followed: (node, input, value) of constrained inputs that are linked to a constant.
     workflow_hash: by which like workflows are known: classes, links and what decides the cost, no seeds and no text.
+    plans: of `nodes`, by id.
     """
 
     nodes: dict[str, dict[str, Any]]
@@ -61,6 +62,7 @@ class JudgedPrompt:
     notices: tuple[Notice, ...]
     followed: tuple[tuple[str, str, Any], ...]
     workflow_hash: str
+    plans: Mapping[str, NodePlan] = field(default_factory=dict)
 
 
 def judge(body: bytes, policy: Policy, catalogue: Catalogue) -> JudgedPrompt:
@@ -89,8 +91,10 @@ def judge_document(document: Any, policy: Policy, catalogue: Catalogue) -> Judge
             f"found {len(prompt)}",
         )
     judging = _Judging(policy, catalogue, prompt, Findings())
+    judging.drop_bad_ids()
     judging.read_nodes()
-    judging.judge_inputs()
+    judging.read_links()
+    judging.judge_rest()
     fields = read_fields(document, judging.findings)
     judging.raise_if_any()
     if policy.pinned:
@@ -100,51 +104,88 @@ def judge_document(document: Any, policy: Policy, catalogue: Catalogue) -> Judge
 
 
 class _Judging:
-    """One pass over one workflow."""
+    """One pass over one workflow, whose nodes are its own to change."""
 
-    def __init__(self, policy: Policy, catalogue: Catalogue, prompt: dict[str, Any], findings: Findings) -> None:
+    def __init__(self, policy: Policy, catalogue: Catalogue, nodes: dict[str, Any], findings: Findings) -> None:
         self.policy = policy
         self.catalogue = catalogue
-        self.prompt = prompt
+        self.nodes = nodes
         self.findings = findings
-        self.nodes: dict[str, dict[str, Any]] = {}
-        self.plans: dict[str, ClassPlan] = {}
-        self.output_counts: dict[str, int] = {}
-        self.sources: dict[str, list[str]] = {}
-        self.broken: dict[str, list[BrokenLink]] = {}
-        self.broken_faults: list[tuple[str, str, Fault]] = []
+        self.plans: dict[str, NodePlan] = {}
+        self.inputs: list[dict[str, Any]] = []
+        """Of the nodes that have a plan."""
+        self.ends: dict[str, tuple[int, int]] = {}
+        """Of nodes whose links are judged: the depth, and how many outputs they have."""
+        self.refused: dict[str, None] = {}
+        self.late: list[str] = []
+        self.bound: list[str] = []
+        self.links = Links(nodes, self.plans, self.refused)
         self.tangled: frozenset[str] = frozenset()
         self.not_installed: str | None = None
         self.stripped: list[str] = []
         self.shape: list[Any] = []
         self.checks = BoundChecks(self.nodes, self.plans, findings)
 
-    def read_nodes(self) -> None:
-        """Shape and classes."""
-        bad_ids = frozenset(find_bad_ids(self.prompt))
-        for node_id in bad_ids:
+    def drop_bad_ids(self) -> None:
+        """A link to such a node leads nowhere."""
+        for node_id in find_bad_ids(self.nodes):
             fault = Fault(NodeReason.NODE_ID_REFUSED, node_id, "1 to 128 characters, no control characters")
             self.findings.add(node_id[:128], "", None, "This node id is not accepted.", fault)
-        known, plans, counts, nodes = self.policy.plans_for(self.catalogue), self.plans, self.output_counts, self.nodes
-        for node_id, node in self.prompt.items():
-            if node_id in bad_ids:
-                continue
+            del self.nodes[node_id]
+
+    def read_nodes(self) -> None:
+        """Shape and class of each node, and its plan."""
+        known, nodes, plans = self.policy.plans_for(self.catalogue), self.nodes, self.plans
+        for node_id, node in nodes.items():
             if (
-                type(node) is dict
-                and type(class_type := node.get("class_type")) is str
-                and type(inputs := node.get("inputs")) is dict
+                type(node) is not dict
+                or type(class_type := node.get("class_type")) is not str
+                or type(inputs := node.get("inputs")) is not dict
+                or (class_plan := known.get(class_type) or self.policy.plan_of(class_type, self.catalogue)) is None
             ):
-                plan = known.get(class_type) or self.policy.plan_of(class_type, self.catalogue)
-                if plan is not None:
-                    plans[node_id] = plan
-                    counts[node_id] = plan.output_count
-                    nodes[node_id] = rebuilt = rebuild_node(node, class_type, inputs)
-                    if rebuilt is not node:
-                        self.stripped.append(node_id)
-                    continue
-            # Nothing is known of the outputs of a node that is refused: links to it are not judged, so no answer tells what exists.
-            counts[node_id] = _ANY_OUTPUT
-            self._refuse_node(node_id, node)
+                self.refused[node_id] = None
+                continue
+            if len(node) > 2 and not (
+                len(node) == 3 and type(meta := node.get("_meta")) is dict and type(meta.get("title", "")) is str
+            ):
+                nodes[node_id] = rebuild_node(node, class_type, inputs)
+                self.stripped.append(node_id)
+            if SALT in inputs:  # a workflow out of a saved picture has it; the gate gives it anew
+                del inputs[SALT]
+            plan = class_plan.nodes.get((*inputs, *map(type, inputs.values()))) or plan_node(class_plan, inputs)
+            plans[node_id] = plan
+            self.inputs.append(inputs)
+            for pick, accepted in plan.checks:
+                if pick(inputs) not in accepted:
+                    self.bound.append(node_id)
+                    break
+
+    def read_links(self) -> None:
+        """Judges the inputs of each node that is ordinary: whose links lead to nodes that came before it, and all else is literals."""
+        ends, shape = self.ends, self.shape
+        for (node_id, plan), inputs in zip(self.plans.items(), self.inputs, strict=True):
+            depth, began = 1, len(shape)
+            shape.append(plan.class_type)
+            try:
+                for name in plan.links:
+                    link = inputs[name]
+                    target, index = link
+                    below, count = ends[target]
+                    if type(index) is not int or not 0 <= index < count:
+                        raise ValueError("no such output")
+                    shape.append(link)
+                    if below >= depth:
+                        depth = below + 1
+                ends[node_id] = (depth, plan.output_count)
+                is_done = plan.is_usual
+            except (ValueError, KeyError, TypeError):  # of other parts than two, to no node so far, to what names none
+                is_done = False
+            if is_done:
+                for name in plan.cost:
+                    shape.append(inputs.get(name))
+            else:
+                del shape[began:]
+                self.late.append(node_id)
 
     def _refuse_node(self, node_id: str, node: Any) -> None:
         add = self.findings.add
@@ -168,78 +209,52 @@ class _Judging:
             fault = Fault(NodeReason.CLASS_NOT_PERMITTED, class_type, "the classes that /object_info lists")
             add(node_id, class_type[:200], None, "This class is not permitted.", fault)
 
-    def judge_inputs(self) -> None:
-        """Links, literals, constraints and budgets of every permitted node; then depth and cycles."""
-        depths: dict[str, int] = {}
-        is_ordered = True
-        bound: list[tuple[str, InputPlan]] = []
-        for node_id, node in self.nodes.items():
-            plan = self.plans[node_id]
-            inputs = node["inputs"]
-            input_plan = plan.fixed
-            if input_plan is None:
-                for name, _ in plan.dynamic_inputs:
-                    if type(choice := inputs.get(name)) is dict and WRAPPER in choice:
-                        inputs[name] = unwrap(choice, False)
-                input_plan = plan.inputs_for(inputs)
-            self.shape.append(node["class_type"])
-            targets = self._judge_values(node_id, inputs, input_plan)
-            self.sources[node_id] = targets
-            depth = 1
-            for target in targets:
-                below = depths.get(target, 0)
-                if below >= depth:
-                    depth = below + 1
-                elif below == 0:
-                    is_ordered = False
-            depths[node_id] = depth
-            if input_plan.bound or input_plan.budgets:
-                bound.append((node_id, input_plan))
-        # Where every node comes after those that it links to, as the web UI writes them, the depths are known by now.
-        self._judge_depth(max(depths.values(), default=0) if is_ordered else None)
-        for node_id, input_plan in bound:
-            for item in input_plan.bound:
-                self.checks.check_input(node_id, item)
-            for budget in input_plan.budgets:
-                self.checks.check_budget(node_id, budget, input_plan.specs)
+    def judge_rest(self) -> None:
+        """What is not ordinary, now that all nodes are known; then depth and cycles, and what lines bind."""
+        for node_id in self.refused:
+            self._refuse_node(node_id, self.nodes[node_id])
+        sources: dict[str, list[str]] = {}
+        for node_id in self.late:
+            targets = self._judge_late(node_id)
+            if node_id not in self.ends:
+                sources[node_id] = targets
+        self._judge_depth(sources)
+        for node_id in self.bound:
+            self._check_bound(node_id)
 
-    def _judge_values(self, node_id: str, inputs: dict[str, Any], plan: InputPlan) -> list[str]:
+    def _judge_late(self, node_id: str) -> list[str]:
         """Judges the inputs of a node and returns the nodes that it links to."""
-        specs, made, counts, shape = plan.specs, plan.made, self.output_counts, self.shape
-        # A workflow out of a saved picture has it; the gate gives it anew.
-        inputs.pop(SALT, None)
+        plan, node, shape = self.plans[node_id], self.nodes[node_id], self.shape
+        inputs = node["inputs"]
         targets: list[str] = []
-        compound: list[str] = []
-        undeclared: list[str] = []
-        for name, value in inputs.items():
-            kind = type(value)
-            if name not in specs:
-                undeclared.append(name)
-            if kind is list:
-                if len(value) == 2:
-                    target, index = value
-                    if type(target) is str and type(index) is int and 0 <= index < counts.get(target, 0):
-                        targets.append(target)
-                        shape.append(value)
-                        continue
-                compound.append(name)
-            elif kind is dict or (kind is str and name in made):
-                compound.append(name)
-        for name in compound:
-            self._judge_compound(node_id, name, inputs, plan)
-        if undeclared:
-            self._judge_undeclared(node_id, undeclared, inputs, plan)
+        shape.append(node["class_type"])
+        for name in plan.looked_at:
+            if self.links.lead_somewhere(link := inputs[name]):
+                targets.append(link[0])
+                shape.append(link)
+            else:
+                self._judge_compound(node_id, name, inputs, plan.inputs)
+        if plan.undeclared:
+            self._judge_undeclared(node_id, plan.undeclared, inputs, plan)
         for name in plan.cost:
-            value = inputs.get(name)
-            if type(value) is not list:
-                shape.append(value)
+            shape.append(inputs.get(name))
         return targets
+
+    def _check_bound(self, node_id: str) -> None:
+        """Constraints and budgets."""
+        plan, before = self.plans[node_id], len(self.findings.reasons)
+        for item in plan.inputs.bound:
+            self.checks.check_input(node_id, item)
+        for budget in plan.inputs.budgets:
+            self.checks.check_budget(node_id, budget, plan.inputs.specs)
+        if len(self.findings.reasons) == before:
+            plan.remember(self.nodes[node_id]["inputs"])
 
     def _judge_compound(self, node_id: str, name: str, inputs: dict[str, Any], plan: InputPlan) -> None:
         """A list or an object that is no link to an output that exists, or a text where only a link makes sense."""
         value = inputs[name]
         if type(value) is list and len(value) == 2 and type(value[0]) is str and type(value[1]) in (int, float, bool):
-            self._keep_broken(node_id, name, value)
+            self.links.keep_broken(node_id, name, value)
             return
         fault: Fault | None = None
         if name in plan.made:
@@ -254,30 +269,13 @@ class _Judging:
         if fault is not None:
             self._add(node_id, name, "This value is not accepted here.", fault)
 
-    def _keep_broken(self, node_id: str, name: str, value: list[Any]) -> None:
-        """SECURITY: ComfyUI follows the links of all inputs (test_upstream_rule.py::test_what_passes_holds_the_rule)."""
-        if type(value[1]) is not int:
-            allowed = '["node id", output number]; a list as a value is {"__value__": […]}'
-            fault = Fault(NodeReason.LINK_MALFORMED, value, allowed)
-            words = "the second part of a link is the number of an output"
-        elif value[0] not in self.output_counts:
-            fault = Fault(NodeReason.LINK_NODE_MISSING, value[0], "the id of a node of this workflow")
-            words = f"this link leads to node {value[0][:80]!r}, which is not in the workflow"
-        else:
-            count = self.output_counts[value[0]]
-            allowed = f"0 to {count - 1}" if count else "none: it has no outputs"
-            fault = Fault(NodeReason.LINK_OUTPUT_MISSING, value[1], allowed)
-            words = f"this link leads to output {value[1]} of node {value[0][:80]!r}, which has {count or 'none'}"
-        self.broken.setdefault(node_id, []).append(BrokenLink(name, value, words))
-        self.broken_faults.append((node_id, name, fault))
-
-    def _judge_undeclared(self, node_id: str, names: list[str], inputs: dict[str, Any], plan: InputPlan) -> None:
+    def _judge_undeclared(self, node_id: str, names: Iterable[str], inputs: dict[str, Any], plan: NodePlan) -> None:
         if not self.policy.keeps_undeclared:
             for name in names:
                 fault = Fault(NodeReason.INPUT_UNDECLARED, name, "the inputs that /object_info declares")
                 self._add(node_id, name, "The policy takes declared inputs only (undeclared).", fault)
             return
-        class_plan = self.plans[node_id]
+        class_plan, specs = plan.of_class, plan.inputs.specs
         if class_plan.constraints:
             known = class_plan.undeclared
             for name in names:
@@ -287,13 +285,15 @@ class _Judging:
                 if type(value := inputs[name]) is dict:
                     for field, found in bind_fields(class_plan, name, value):
                         self.checks.check_value(node_id, field, found)
-        for budget in bind_budgets(class_plan, plan.specs, names):
-            self.checks.check_budget(node_id, budget, {**plan.specs, **describe(names)})
+        for budget in bind_budgets(class_plan, specs, names):
+            self.checks.check_budget(node_id, budget, {**specs, **describe(names)})
 
-    def _judge_depth(self, deepest: int | None) -> None:
-        """Longest chain and cycles; deepest: the former when it is known, and then there are none of the latter."""
-        if deepest is None:
-            deepest, self.tangled = measure_depth(self.sources)
+    def _judge_depth(self, sources: Mapping[str, list[str]]) -> None:
+        """Longest chain and cycles. sources: of the nodes that do not come after all that they link to."""
+        deepest, _ = max(self.ends.values(), default=(0, 0))
+        if sources:
+            known = {node_id: depth for node_id, (depth, _) in self.ends.items()}
+            deepest, self.tangled = measure_depth(sources, known)
         if deepest > self.policy.max_depth:
             text = f"found a chain of {deepest} nodes, allowed are {self.policy.max_depth}"
             self.findings.add_general(NodeReason.GRAPH_TOO_DEEP, text)
@@ -307,18 +307,15 @@ class _Judging:
             return
         if self.not_installed is not None and {*self.findings.reasons} == {NodeReason.CLASS_NOT_PERMITTED}:
             self._raise_not_installed(self.not_installed)
-        for node_id, name, fault in self.broken_faults:
+        for node_id, name, fault in self.links.faults:
             self._add(node_id, name, "This link leads nowhere.", fault)
         self.findings.raise_if_any()
 
     def _raise_not_installed(self, node_id: str) -> None:
         """In ComfyUI's words, unless another class is one that the policy refuses."""
-        if any(
-            node_id not in self.nodes and not self.policy.permits(node["class_type"])
-            for node_id, node in self.prompt.items()
-        ):
+        if any(not self.policy.permits(self.nodes[node_id]["class_type"]) for node_id in self.refused):
             return
-        node = self.prompt[node_id]
+        node = self.nodes[node_id]
         meta = node.get("_meta")
         title = meta.get("title") if type(meta) is dict else None
         title = title if type(title) is str else node["class_type"]
@@ -331,19 +328,20 @@ class _Judging:
         )
 
     def finish(self, fields: Fields) -> JudgedPrompt:
-        runnable = self._find_runnable(fields.targets)
+        runnable = self.links.find_runnable(self.tangled, fields.targets)
         notices = [*fields.notices]
         if self.stripped:
             text = f"Of these nodes only class_type, inputs and _meta were kept: {_list_ids(self.stripped)}."
             notices.append(Notice("node-keys-left-out", text))
         if runnable.left_out:
             self.nodes = {node_id: node for node_id, node in self.nodes.items() if node_id not in runnable.left_out}
+            self.plans = {node_id: self.plans[node_id] for node_id in self.nodes}
             if not self.nodes:
                 raise Violation(Reason.WORKFLOW_MALFORMED, "Prompt has no outputs", error_type="prompt_no_outputs")
             text = f"Nodes that cannot run, or need one that cannot, were left out: {_list_ids(runnable.left_out)}."
             notices.append(Notice("nodes-left-out", text))
         extra = fields.extra_data
-        if fields.credentials and any(self.plans[node_id].node_class.is_api_node for node_id in self.nodes):
+        if fields.credentials and any(plan.of_class.node_class.is_api_node for plan in self.plans.values()):
             extra = extra | fields.credentials
         return JudgedPrompt(
             nodes=self.nodes,
@@ -356,29 +354,8 @@ class _Judging:
             notices=tuple(notices),
             followed=tuple(self.checks.followed),
             workflow_hash=hash_shape(self.shape),
+            plans=self.plans,
         )
-
-    def _find_runnable(self, targets: tuple[str, ...] | None) -> Runnable:
-        """Raises Violation when outputs were asked for and none can run, as ComfyUI tells it."""
-        if not self.broken and not self.tangled:
-            return Runnable()
-        outputs = [
-            node_id
-            for node_id, plan in self.plans.items()
-            if plan.node_class.is_output_node and (targets is None or node_id in targets)
-        ]
-        classes = {node_id: node["class_type"] for node_id, node in self.nodes.items()}
-        runnable = find_runnable(self.sources, outputs, self.broken, self.tangled, classes)
-        if outputs and not runnable.has_outputs:
-            errors = [error for entry in runnable.node_errors.values() for error in entry["errors"]]
-            raise Violation(
-                Reason.WORKFLOW_MALFORMED,
-                "Prompt outputs failed validation",
-                "\n".join(f"{error['message']}: {error['details']}" for error in errors[:20]),
-                node_errors=runnable.node_errors,
-                error_type="prompt_outputs_failed_validation",
-            )
-        return runnable
 
 
 def _keep_known(targets: tuple[str, ...] | None, nodes: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -96,15 +96,9 @@ class Namespace:
             raise _refused("it names no file")
         return UpstreamPath("/".join((self.root, *map(_spell, segments))))
 
-    def prefix_to_upstream(self, prefix: str) -> UpstreamPath:
-        """What the names of saved files begin with. The server's own tokens (`%year%`) stay, for it to fill in."""
-        segments = self.read(prefix)
-        if not segments:
-            raise _refused("it names no file")
-        *folders, last = map(_spell_prefix, segments)
-        if len(last.encode()) > MAX_PREFIX_BYTES:
-            raise _refused(f"the name that files begin with has at most {MAX_PREFIX_BYTES} bytes")
-        return UpstreamPath("/".join((self.root, *folders, last)))
+    def prefix_to_upstream(self, prefix: str, default: str = "") -> UpstreamPath:
+        """What the names of saved files begin with. The server's own tokens (`%year%`) stay, for it to fill in. default: for one that names nothing."""
+        return _prefix_to_upstream(self.tenant, prefix, default)
 
     def read(self, path: str) -> tuple[str, ...]:
         """The segments of a client's path, as ComfyUI reads it. Raises Violation(name-refused).
@@ -185,6 +179,18 @@ class Namespace:
         if not shown.startswith(_CLIENT_ID_MARK):
             return shown
         return decode(shown.removeprefix(_CLIENT_ID_MARK))
+
+
+@lru_cache(maxsize=1024)
+def _prefix_to_upstream(tenant: TenantId, prefix: str, default: str) -> UpstreamPath:
+    names = Namespace(tenant)
+    segments = names.read(prefix) or names.read(default)
+    if not segments:
+        raise _refused("it names no file")
+    *folders, last = map(_spell_prefix, segments)
+    if len(last.encode()) > MAX_PREFIX_BYTES:
+        raise _refused(f"the name that files begin with has at most {MAX_PREFIX_BYTES} bytes")
+    return UpstreamPath("/".join((names.root, *folders, last)))
 
 
 @lru_cache(maxsize=1024)

@@ -52,7 +52,7 @@ def salt_nodes(
     class_of: Callable[[str], NodeClass],
     tenant: str,
 ) -> None:
-    """Salts nodes of `nodes`, each of which is another one then, so that every node of `needing` is the tenant's own.
+    """Salts nodes, so that every one of `needing` is the tenant's own.
 
     own: nodes whose literals hold the tenant's folder already. A node whose class must not see the salt is apart as soon as one of its
     ancestors is: where none is, those that it links to are salted, though loaders among them are then not shared. A node of such a
@@ -102,8 +102,7 @@ def _salt_ancestors(
 
 
 def _salt(nodes: dict[str, dict[str, Any]], node_id: str, tenant: str) -> None:
-    node = nodes[node_id]
-    nodes[node_id] = {**node, "inputs": {**node["inputs"], SALT: tenant}}
+    nodes[node_id]["inputs"][SALT] = tenant
 
 
 def list_ancestors(sources: Mapping[str, Iterable[str]], node_id: str, barren: Set[str]) -> list[str]:

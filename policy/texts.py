@@ -104,6 +104,8 @@ class Texts:
 
 def fill_dates(text: str, now: datetime) -> str:
     """`%date:yyyy-MM-dd%` as the web UI fills it in before it sends a workflow; clients without a page send it as it stands."""
+    if "%date:" not in text:
+        return text
     return _DATE.sub(lambda found: _DATE_PART.sub(lambda part: _show_part(part[0], now), found[1]), text)
 
 

@@ -215,14 +215,11 @@ def read_prompt(body: Any) -> dict[str, Any]:
 
 
 def rebuild_node(node: dict[str, Any], class_type: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The node itself where it has nothing else. SECURITY: ComfyUI believes some other keys, as what its cache says of the node
+    """A node without other keys. SECURITY: ComfyUI believes some of them, as what its cache says of the node
     (execution.py, IsChangedCache; test_judge.py::test_other_keys_of_a_node_are_left_out)."""
     meta = node.get("_meta")
-    is_titled = type(meta) is dict and type(meta.get("title", "")) is str
-    if len(node) == 2 + is_titled:
-        return node
     rebuilt = {"class_type": class_type, "inputs": inputs}
-    return rebuilt | {"_meta": meta} if is_titled else rebuilt
+    return rebuilt | {"_meta": meta} if type(meta) is dict and type(meta.get("title", "")) is str else rebuilt
 
 
 def nodes_of(document: Any) -> Any:

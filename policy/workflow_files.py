@@ -5,14 +5,14 @@ What names a file must be a literal: a linked value is not known before the job 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from policy.catalogue import InputSpec, NodeClass
 from policy.class_plan import takes_any_literal
-from policy.file_uses import FileInputs, FilePlan, FileUse, plan_files, use_of_text
+from policy.file_uses import FileUse, use_of_text
 from policy.namespace import Folder, check_file_name, is_path, is_shared, read_path, split_annotation, split_path
+from policy.node_plan import NodePlan
 from policy.own_ids import id_to_upstream
 from policy.path_texts import check_text, rewrite_texts
 from policy.rule_context import RuleContext
@@ -21,48 +21,39 @@ from policy.texts import Texts, fill_dates
 from policy.violation import Reason, Violation
 from policy.workflow import is_link
 
+Original = tuple[str, str, Any]
+"""Node, input and what its client wrote there."""
+
 _NO_FILE: Final = frozenset({"none", "None"})
 
 
-def rewrite_nodes(nodes: Mapping[str, Mapping[str, Any]], context: RuleContext) -> dict[str, dict[str, Any]]:
-    """The workflow as ComfyUI gets it: every file in the tenant's namespace, every node that needs it salted. What is not changed is shared with `nodes`.
+def rewrite_nodes(
+    nodes: dict[str, dict[str, Any]], plans: Mapping[str, NodePlan], context: RuleContext
+) -> list[Original]:
+    """Makes of judged nodes what ComfyUI gets: every file in the tenant's namespace, every node that needs it salted. Returns what it has replaced.
 
-    Raises Violation(policy-violation) with all offending nodes.
+    plans: of all nodes. Raises Violation(policy-violation) with all offending nodes.
     """
-    rewritten: dict[str, Any] = {}
+    originals: list[Original] = []
     node_errors: dict[str, Any] = {}
-    plans: dict[str, FilePlan] = {}
-    apart: list[str] = []
     unsalted: list[str] = []
-    catalogue, tenant, known = context.catalogue, context.names.tenant, context.catalogue.file_plans
-    texts = Texts(nodes, catalogue)
-    for node_id, node in nodes.items():
-        given, class_type = node["inputs"], node["class_type"]
-        plan = known.get(class_type) or plan_files(catalogue, class_type)
-        if plan is None:  # judged before, with the same catalogue
-            raise Violation(Reason.POLICY_VIOLATION, "This workflow has a class that is not known.", class_type)
-        found = plan.fixed or plan.inputs_for(given)
-        inputs = given
-        if not found.is_plain or not given.keys() <= found.declared.keys() or class_type in context.id_inputs:
-            found = _with_ids(found, context.id_inputs.get(class_type, ()))
-            inputs, errors = _rewrite_inputs(plan.node_class, given, found, texts, context)
+    tenant, id_inputs = context.names.tenant, context.id_inputs
+    texts = Texts(nodes, context.catalogue)
+    for node_id, plan in plans.items():
+        if plan.files or plan.class_type in id_inputs:
+            errors = _rewrite_inputs(node_id, nodes[node_id]["inputs"], plan, texts, context, originals)
             if errors:
-                node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": class_type}
-        plans[node_id] = plan
-        if found.needs_salt and plan.takes_salt:
-            inputs = {**inputs, SALT: tenant}
-        elif found.needs_salt:
+                node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": plan.class_type}
+        if plan.is_salted:
+            nodes[node_id]["inputs"][SALT] = tenant
+        elif plan.needs_ancestor:
             unsalted.append(node_id)
-        if inputs is given:
-            rewritten[node_id] = node
-        else:
-            rewritten[node_id] = {**node, "inputs": inputs}
-            apart.append(node_id)
     if node_errors:
         raise _refusal_of(node_errors)
     if unsalted:
-        salt_nodes(rewritten, unsalted, apart, lambda node_id: plans[node_id].node_class, tenant)
-    return rewritten
+        apart = {node_id for node_id, _, _ in originals} | {node_id for node_id in plans if plans[node_id].is_salted}
+        salt_nodes(nodes, unsalted, apart, lambda node_id: plans[node_id].of_class.node_class, tenant)
+    return originals
 
 
 def _refusal_of(node_errors: Mapping[str, Any]) -> Violation:
@@ -71,20 +62,18 @@ def _refusal_of(node_errors: Mapping[str, Any]) -> Violation:
     return Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
 
 
-def _with_ids(found: FileInputs, names: Collection[str]) -> FileInputs:
-    """names: of the class's inputs of which the rows of custom nodes say so, declared or not."""
-    return replace(found, uses={**found.uses, **dict.fromkeys(names, FileUse.ID)}) if names else found
-
-
 def _rewrite_inputs(
-    node_class: NodeClass, given: Mapping[str, Any], found: FileInputs, texts: Texts, context: RuleContext
-) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
-    """The inputs with names of files in the tenant's namespace, `given` itself when they are the same; and what is wrong with them."""
-    changed: dict[str, Any] = {}
+    node_id: str, inputs: dict[str, Any], plan: NodePlan, texts: Texts, context: RuleContext, originals: list[Original]
+) -> list[dict[str, Any]]:
+    """Writes the names of files in the tenant's namespace, and returns what is wrong with them."""
     errors = []
-    declared, uses = found.declared, found.uses
-    for name, value in given.items():
-        judged = value
+    node_class, declared, uses = plan.of_class.node_class, plan.inputs.specs, plan.inputs.uses
+    names: Iterable[str] = plan.files
+    # Inputs of which the rows of custom nodes say so, declared or not.
+    if (ids := context.id_inputs.get(plan.class_type)) is not None:
+        uses, names = {**uses, **dict.fromkeys(ids, FileUse.ID)}, tuple(inputs)
+    for name in names:
+        judged = value = inputs[name]
         try:
             use = uses.get(name)
             if use is None and name not in declared:
@@ -99,8 +88,9 @@ def _rewrite_inputs(
         except _FileRefused as refused:
             errors.append(refused.describe(name))
         if judged is not value and judged != value:
-            changed[name] = judged
-    return {**given, **changed} if changed else given, errors
+            inputs[name] = judged
+            originals.append((node_id, name, value))
+    return errors
 
 
 def _use_of_undeclared(node_class: NodeClass, name: str, value: Any) -> FileUse | None:
@@ -193,10 +183,9 @@ def _rewrite_text(value: str, use: FileUse, spec: InputSpec | None, context: Rul
         return id_to_upstream(value, context)
     if use in (FileUse.PREFIX, FileUse.PREFIX_NAME):
         prefix = fill_dates(value, context.now)
-        if not names.read(prefix):
-            prefix = _default_prefix(spec)
         if use is FileUse.PREFIX:
-            return names.prefix_to_upstream(prefix)
+            return names.prefix_to_upstream(prefix, _default_prefix(spec))
+        prefix = prefix if names.read(prefix) else _default_prefix(spec)
         check_file_name(prefix)
         return split_path(names.prefix_to_upstream(prefix))[1]
     if use in (FileUse.FOLDER, FileUse.FOLDER_TO_WRITE):

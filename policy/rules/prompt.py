@@ -54,7 +54,8 @@ def submit(request: RuleInput) -> RuleGenerator:
 def _judge_and_rewrite(raw: bytes, context: RuleContext) -> tuple[JudgedPrompt, dict[str, dict[str, Any]]]:
     """The judged workflow in the client's names, and its nodes as ComfyUI gets them."""
     judged = judge(raw, context.policy, context.catalogue)
-    return judged, rewrite_nodes(judged.nodes, context)
+    rewrite_nodes(judged.nodes, judged.plans, context)
+    return judged, judged.nodes
 
 
 def notices_to_client(judged: JudgedPrompt) -> dict[str, Any]:

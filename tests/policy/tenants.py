@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,14 @@ from typing import Any
 
 from policy.call import AnswerNode, ClientCall, ClientReply, RuleGenerator, UpstreamCall, UpstreamReply, Work
 from policy.catalogue import Catalogue, read_catalogue
-from policy.judge import Policy
+from policy.judge import ADMIN_POLICY, Policy
 from policy.name_patterns import compile_patterns
 from policy.namespace import Namespace
+from policy.node_plan import NodePlan, plan_node
 from policy.principal import Principal, Role, TenantId
 from policy.rule_context import OwnFiles, RuleContext, RuleInput
 from policy.violation import Reason, Violation
+from policy.workflow_files import rewrite_nodes
 
 
 def uuid_of(number: int) -> str:
@@ -246,3 +249,20 @@ def refusal(function: Any, *arguments: Any) -> Violation:
 
 def is_refused(function: Any, *arguments: Any, reason: Reason) -> bool:
     return refusal(function, *arguments).reason is reason
+
+
+def plans_of(nodes: Mapping[str, Any], catalogue: Catalogue) -> dict[str, NodePlan]:
+    """As judging makes them."""
+    plans = {}
+    for node_id, node in nodes.items():
+        class_plan = ADMIN_POLICY.plan_of(node["class_type"], catalogue)
+        assert class_plan is not None, "no class of the catalogue"
+        plans[node_id] = plan_node(class_plan, node["inputs"])
+    return plans
+
+
+def rewrite_workflow(nodes: Mapping[str, Any], context: RuleContext) -> dict[str, Any]:
+    """A workflow as ComfyUI gets it, without having been judged."""
+    copied: dict[str, Any] = copy.deepcopy(dict(nodes))
+    rewrite_nodes(copied, plans_of(copied, context.catalogue), context)
+    return copied

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from policy.texts import fill_dates
-from policy.workflow_files import rewrite_nodes
-from tests.policy.tenants import caller_of, refusal
+from tests.policy.tenants import caller_of, refusal, rewrite_workflow
 
 ALICE = caller_of("alice")
 
@@ -39,17 +38,17 @@ def linked(source: str) -> dict[str, Any]:
     [("1", "tenants/alice/ proj"), ("3", "tenants/alice/proj"), ("5", "tenants/alice/proj/x+y")],
 )
 def test_a_link_to_constants_is_followed(source: str, upstream: str) -> None:
-    assert rewrite_nodes(linked(source), ALICE)["s"]["inputs"]["filename_prefix"] == upstream
+    assert rewrite_workflow(linked(source), ALICE)["s"]["inputs"]["filename_prefix"] == upstream
 
 
 @pytest.mark.parametrize("source", ["7", "8", "9", "10", "11", "12", "13"])
 def test_a_link_to_what_only_the_job_knows_is_refused(source: str) -> None:
-    violation = refusal(rewrite_nodes, linked(source), ALICE)
+    violation = refusal(rewrite_workflow, linked(source), ALICE)
     assert [error["type"] for error in violation.node_errors["s"]["errors"]] == ["file-input-linked"]
 
 
 def test_a_followed_text_is_judged_like_a_literal() -> None:
-    violation = refusal(rewrite_nodes, linked("6"), ALICE)
+    violation = refusal(rewrite_workflow, linked("6"), ALICE)
     assert [error["type"] for error in violation.node_errors["s"]["errors"]] == ["file-input-refused"]
 
 
@@ -62,7 +61,7 @@ def test_a_text_that_comes_by_a_link_into_an_undeclared_input_is_judged(source: 
         "14": {"class_type": "PrimitiveString", "inputs": {"value": "a.png"}},
         "p": {"class_type": "PackAny", "inputs": {name: [source, 0]}},
     }
-    assert rewrite_nodes(nodes, ALICE)["p"]["inputs"][name] == value
+    assert rewrite_workflow(nodes, ALICE)["p"]["inputs"][name] == value
 
 
 @pytest.mark.parametrize("text", ["tenants/bob/a.png", "/var/lib/x", "a/../b"])
@@ -73,7 +72,7 @@ def test_a_linked_text_that_leads_elsewhere_is_refused_in_an_undeclared_input(te
             "1": {"class_type": "PrimitiveString", "inputs": {"value": text}},
             "p": {"class_type": "PackAny", "inputs": {name: given}},
         }
-        violation = refusal(rewrite_nodes, nodes, ALICE)
+        violation = refusal(rewrite_workflow, nodes, ALICE)
         assert [error["type"] for error in violation.node_errors["p"]["errors"]] == ["file-input-refused"]
 
 
@@ -85,7 +84,7 @@ def test_a_node_that_many_need_is_followed_once() -> None:
         nodes[str(number)] = {"class_type": "StringConcatenate", "inputs": inputs}
     nodes["s"] = {"class_type": "SaveImage", "inputs": {"filename_prefix": ["399", 0]}}
     nodes["t"] = {"class_type": "EmptyImage", "inputs": {f"{n}.filename_prefix": ["399", 0] for n in range(20_000)}}
-    rewritten = rewrite_nodes(nodes, ALICE)
+    rewritten = rewrite_workflow(nodes, ALICE)
     assert rewritten["s"]["inputs"]["filename_prefix"] == "tenants/alice/ComfyUI"
     assert rewritten["t"]["inputs"]["7.filename_prefix"] == "tenants/alice/ComfyUI"
 

@@ -8,10 +8,10 @@ from policy.catalogue import NodeClass, read_catalogue
 from policy.file_uses import FileUse, file_inputs
 from policy.rule_context import RuleContext
 from policy.salt import SALT, needs_salt
-from policy.violation import Reason, Violation
+from policy.violation import Reason
 from policy.workflow_files import rewrite_nodes
 from tests.policy.names import HOSTILE
-from tests.policy.tenants import CATALOGUE, Jobs, caller_of, node, refusal
+from tests.policy.tenants import CATALOGUE, Jobs, caller_of, node, plans_of, refusal, rewrite_workflow
 
 TEMP = "ComfyUI_temp_abcde_00001_.png"
 ALICE = caller_of("alice", jobs=Jobs(temp={TEMP}))
@@ -26,7 +26,7 @@ def class_of(name: str) -> NodeClass:
 def rewrite(class_type: str, inputs: dict[str, Any], context: RuleContext = ALICE) -> dict[str, Any]:
     """The inputs of one node as ComfyUI gets them, without the salt."""
     nodes = {"7": {"class_type": class_type, "inputs": inputs, "_meta": {"title": "T"}}}
-    rewritten = rewrite_nodes(nodes, context)["7"]
+    rewritten = rewrite_workflow(nodes, context)["7"]
     assert rewritten["class_type"] == class_type
     assert rewritten["_meta"] == {"title": "T"}
     return {name: value for name, value in rewritten["inputs"].items() if name != SALT}
@@ -34,7 +34,7 @@ def rewrite(class_type: str, inputs: dict[str, Any], context: RuleContext = ALIC
 
 def refused(class_type: str, inputs: dict[str, Any]) -> list[tuple[str, str]]:
     """Input and code of each error of the one node."""
-    violation = refusal(rewrite_nodes, {"7": {"class_type": class_type, "inputs": inputs}}, ALICE)
+    violation = refusal(rewrite_workflow, {"7": {"class_type": class_type, "inputs": inputs}}, ALICE)
     assert violation.reason is Reason.POLICY_VIOLATION
     assert violation.node_errors.keys() == {"7"}
     entry = violation.node_errors["7"]
@@ -274,21 +274,19 @@ def test_all_offending_nodes_are_named_at_once() -> None:
         "3": {"class_type": "SaveImage", "inputs": {"filename_prefix": "fine"}},
         "4": {"class_type": "Load3D", "inputs": {"model_file": 5, "image": ["1", 0]}},
     }
-    violation = refusal(rewrite_nodes, nodes, ALICE)
+    violation = refusal(rewrite_workflow, nodes, ALICE)
     assert violation.node_errors.keys() == {"1", "2", "4"}
     assert len(violation.node_errors["4"]["errors"]) == 2
     assert "node 1: image:" in violation.details
 
 
-def test_a_class_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(Violation):
-        rewrite_nodes({"1": {"class_type": "Gone", "inputs": {}}}, ALICE)
-
-
-def test_the_given_workflow_is_not_changed() -> None:
-    nodes = {"1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}}
-    rewrite_nodes(nodes, ALICE)
-    assert nodes == {"1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}}
+def test_what_was_replaced_is_told() -> None:
+    nodes: dict[str, Any] = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "tenants/alice/y"}},
+    }
+    assert rewrite_nodes(nodes, plans_of(nodes, CATALOGUE), ALICE) == [("1", "image", "x.png")]
+    assert nodes["1"]["inputs"] == {"image": "tenants/alice/x.png", SALT: "alice"}
 
 
 @pytest.mark.parametrize(
@@ -308,7 +306,7 @@ def test_the_given_workflow_is_not_changed() -> None:
 def test_only_models_are_shared(class_type: str, is_salted: bool) -> None:
     node_class = class_of(class_type)
     assert needs_salt(node_class, bool(file_inputs(node_class))) is is_salted
-    inputs = rewrite_nodes({"1": {"class_type": class_type, "inputs": {}}}, ALICE)["1"]["inputs"]
+    inputs = rewrite_workflow({"1": {"class_type": class_type, "inputs": {}}}, ALICE)["1"]["inputs"]
     assert inputs == ({SALT: "alice"} if is_salted else {})
 
 
@@ -377,4 +375,4 @@ def test_other_texts_of_classes_from_outside_lead_into_no_neighbours_folder(text
         },
         "7": {"class_type": "PackText", "inputs": {"value": ["1", 0]}},
     }
-    assert refusal(rewrite_nodes, nodes, ALICE).node_errors.keys() == {"7"}
+    assert refusal(rewrite_workflow, nodes, ALICE).node_errors.keys() == {"7"}

@@ -13,10 +13,19 @@ from policy.routes import Rewrite
 from policy.rule_context import RuleContext
 from policy.rules.results import graph_to_client, scrub, temp_files
 from policy.violation import Reason
-from policy.workflow_files import rewrite_nodes
 from tests.contract.driver import png
 from tests.policy.custom_rows import row, table_of
-from tests.policy.tenants import CATALOGUE, OBJECT_INFO, Jobs, caller_of, is_refused, node, refusal, request_of
+from tests.policy.tenants import (
+    CATALOGUE,
+    OBJECT_INFO,
+    Jobs,
+    caller_of,
+    is_refused,
+    node,
+    refusal,
+    request_of,
+    rewrite_workflow,
+)
 
 RANDOM = "0123456789abcdef" * 2
 TABLE = table_of(row("/api/etn/image/{id}", "own-id", "GET", "PUT", inputs=["LoadCache.id"]))
@@ -85,7 +94,7 @@ def test_a_node_reads_the_tenants_own() -> None:
         "1": {"class_type": "LoadCache", "inputs": {"id": "cat"}},
         "2": {"class_type": "LoadCache", "inputs": {"id": RANDOM}},
     }
-    rewritten = rewrite_nodes(nodes, context)
+    rewritten = rewrite_workflow(nodes, context)
     assert [rewritten[each]["inputs"]["id"] for each in "12"] == ["tenants/alice/cat", RANDOM]
     shown = graph_to_client(rewritten, context.names)
     assert [shown[each]["inputs"]["id"] for each in "12"] == ["cat", RANDOM]
@@ -93,7 +102,7 @@ def test_a_node_reads_the_tenants_own() -> None:
 
 def test_an_id_that_is_not_declared_is_the_tenants_own_too() -> None:
     context = caller_of(id_inputs={"PackAny": frozenset({"id"}), "Other": frozenset({"id"})})
-    rewritten = rewrite_nodes({"1": {"class_type": "PackAny", "inputs": {"anything": 1, "id": "cat"}}}, context)
+    rewritten = rewrite_workflow({"1": {"class_type": "PackAny", "inputs": {"anything": 1, "id": "cat"}}}, context)
     assert rewritten["1"]["inputs"]["id"] == "tenants/alice/cat"
 
 
@@ -102,10 +111,10 @@ def test_an_id_that_is_not_known_before_the_job_runs_is_refused() -> None:
         "1": {"class_type": "PackText", "inputs": {"value": "cat"}},
         "2": {"class_type": "LoadCache", "inputs": {"id": ["1", 0]}},
     }
-    found = refusal(rewrite_nodes, nodes, context_of())
+    found = refusal(rewrite_workflow, nodes, context_of())
     assert found.node_errors["2"]["errors"][0]["type"] == "file-input-linked"
     nodes["2"]["inputs"] = {"id": ""}
-    assert is_refused(rewrite_nodes, nodes, context_of(), reason=Reason.POLICY_VIOLATION)
+    assert is_refused(rewrite_workflow, nodes, context_of(), reason=Reason.POLICY_VIOLATION)
 
 
 def test_what_comfyui_says_of_an_id_is_in_the_clients_words() -> None:
