@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -29,7 +29,10 @@ _HEADS: Final = {Kind.ITEM: b"[", Kind.ENTRY: b'{"prompt":[', Kind.ROW: b'{"prio
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """size: in bytes, as it is sent. prompt_id, order: of items of the queue, the job and ComfyUI's number."""
+    """size: in bytes, as it is sent. prompt_id, order: of items of the queue, the job and ComfyUI's number.
+
+    write: makes the document itself, where that was not done yet: `size` is then about what it will be, and `tail` the bytes that it is made of.
+    """
 
     kind: Kind
     tail: bytes
@@ -37,9 +40,15 @@ class Document:
     is_packed: bool = False
     prompt_id: str = ""
     order: float = 0.0
+    write: Callable[[], Document] | None = None
+
+    def written(self) -> Document:
+        return self if self.write is None else self.write()
 
     def numbered(self, number: int) -> bytes:
         """The JSON, with the job's place among its tenant's own."""
+        if self.write is not None:
+            return self.write().numbered(number)
         tail = zlib.decompress(self.tail) if self.is_packed else self.tail
         return _HEADS[self.kind] + str(number).encode() + tail
 
@@ -82,9 +91,16 @@ class OwnDocuments(Protocol):
 
     def get(self, kind: Kind, prompt_id: str) -> Document | None: ...
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes may be kept as they are, to be packed when they are asked for."""
+        ...
+
 
 class NoDocuments:
     """Nothing is kept."""
 
     def get(self, kind: Kind, prompt_id: str) -> Document | None:
         return None
+
+    def has_room(self, size: int) -> bool:
+        return False

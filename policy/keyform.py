@@ -23,6 +23,7 @@ MIN_SECRET_LENGTH: Final = 16
 
 _KEY_FORM_BYTES: Final = re.compile(KEY_FORM.pattern.encode())
 _PREFIX: Final = "cg_"
+_PREFIX_BYTES: Final = _PREFIX.encode()
 # What clients fill with the key that they were given for ComfyUI (comfy_api_nodes read them as Comfy.org's).
 _OTHER_SERVICES: Final = ("api_key_comfy_org", "auth_token_comfy_org")
 
@@ -44,11 +45,13 @@ class Presented:
 
     def may_stand_in(self, body: bytes) -> bool:
         """Whether it is worth to read a document for it: fast, and never wrong when it says no. ASCII can be escaped in JSON (RFC 8259, 7)."""
-        return _PREFIX.encode() in body or b"\\u00" in body or any(secret.encode() in body for secret in self.texts)
+        if _PREFIX_BYTES in body or (b"\\" in body and b"\\u00" in body):
+            return True
+        return any(secret.encode() in body for secret in self.texts if _PREFIX not in secret)
 
     def stands_in_json(self, written: bytes) -> bool:
         """Whether a document that orjson wrote may hold one of them: never wrong when it says no, since JSON spells a text character by character."""
-        if _PREFIX.encode() in written and _KEY_FORM_BYTES.search(written):
+        if _PREFIX_BYTES in written and _KEY_FORM_BYTES.search(written):
             return True
         return any(orjson.dumps(secret)[1:-1] in written for secret in self.texts)
 

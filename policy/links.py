@@ -62,7 +62,7 @@ class Links:
         outputs = [
             node_id
             for node_id, plan in self._plans.items()
-            if plan.of_class.node_class.is_output_node and (targets is None or node_id in targets)
+            if plan.is_output and (targets is None or node_id in targets)
         ]
         sources = {node_id: self._list_targets(node_id) for node_id in self._plans}
         classes = {node_id: plan.class_type for node_id, plan in self._plans.items()}

@@ -42,6 +42,7 @@ class NodePlan:
     of_class: ClassPlan
     inputs: InputPlan
     output_count: int
+    is_output: bool
     links: tuple[str, ...]
     looked_at: tuple[str, ...]
     undeclared: tuple[str, ...]
@@ -90,6 +91,7 @@ def _make(class_plan: ClassPlan, plan: InputPlan, kinds: Mapping[str, type]) -> 
         of_class=class_plan,
         inputs=plan,
         output_count=class_plan.output_count,
+        is_output=class_plan.node_class.is_output_node,
         links=links,
         looked_at=looked_at,
         undeclared=undeclared,

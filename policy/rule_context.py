@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from policy.call import ClientCall
 from policy.catalogue import Catalogue
+from policy.document import MAX_PARTS
 from policy.documents import NoDocuments, OwnDocuments
+from policy.keyform import NOTHING_PRESENTED, Presented
 from policy.namespace import Namespace
 from policy.principal import Principal
 from policy.values import value
@@ -97,3 +99,6 @@ class RuleInput:
     headers: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     """Fields of the document that the gate has taken out, and tells of in its answer."""
+    credentials: Presented = NOTHING_PRESENTED
+    """What the request proved itself with: a rule that reads the bytes itself looks for it, and takes at most `max_parts` parts."""
+    max_parts: int = MAX_PARTS

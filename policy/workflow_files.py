@@ -71,7 +71,10 @@ def _rewrite_inputs(
     names: Iterable[str] = plan.files
     # Inputs of which the rows of custom nodes say so, declared or not.
     if (ids := context.id_inputs.get(plan.class_type)) is not None:
-        uses, names = {**uses, **dict.fromkeys(ids, FileUse.ID)}, tuple(inputs)
+        uses, names = (
+            {**uses, **dict.fromkeys(ids, FileUse.ID)},
+            [name for name in inputs if name in ids or name in names],
+        )
     for name in names:
         judged = value = inputs[name]
         try:
@@ -83,7 +86,7 @@ def _rewrite_inputs(
                 judged = _rewrite(text, use, node_class.inputs.get(name), context)
             elif name not in declared or _is_untold(node_class, declared[name]):
                 judged = _rewrite_untold(value, texts, context)
-            elif not is_core(node_class):
+            else:
                 _check_told(value, texts, context)
         except _FileRefused as refused:
             errors.append(refused.describe(name))

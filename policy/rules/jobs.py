@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from policy.call import ClientReply, Effect, JobUpdate, Opaque, RuleGenerator, UpstreamCall, UpstreamReply, Work
+from policy.call import (
+    ClaimedJob,
+    ClientReply,
+    Effect,
+    JobUpdate,
+    Opaque,
+    RuleGenerator,
+    UpstreamCall,
+    UpstreamReply,
+    Work,
+)
 from policy.documents import Document, Kind, joined, keep, named
 from policy.namespace import Namespace
 from policy.rule_context import OwnJobs, RuleContext, RuleInput
 from policy.rules.overtime import mark_entry
 from policy.rules.results import entry_to_client, extra_data_to_client, item_to_client, update_of
+from policy.salt import SALT
 from policy.violation import Reason, Violation
 
 ABSENT_JOB: Final = "absent"
@@ -85,6 +96,12 @@ def queue(request: RuleInput) -> RuleGenerator:
     }
     missing = [prompt_id for prompt_id in [*running, *waiting] if prompt_id not in items][:MAX_ENTRIES]
     updates: list[JobUpdate] = []
+    unwritten = [item for item in items.values() if item.write is not None]
+    for item in (
+        (yield Work(partial(_write_items, unwritten), sum(item.size for item in unwritten))) if unwritten else ()
+    ):
+        items[item.prompt_id] = item
+        updates.append(JobUpdate(item.prompt_id, documents=(item,)))
     for batch in in_batches(missing):
         replies = yield tuple(job_call(prompt_id) for prompt_id in batch)
         for prompt_id, reply in zip(batch, replies, strict=True):
@@ -99,6 +116,10 @@ def queue(request: RuleInput) -> RuleGenerator:
     ]
     body = yield Work(partial(_write_queue, parts[0], parts[1], first), sum(item.size for item in items.values()))
     return ClientReply(body=body, updates=tuple(updates))
+
+
+def _write_items(items: Sequence[Document]) -> list[Document]:
+    return [item.written() for item in items]
 
 
 def _write_queue(running: Sequence[Document], pending: Sequence[Document], first: int) -> bytes:
@@ -118,19 +139,30 @@ def keep_item(item: Any, names: Namespace) -> Document | None:
     return None if shown is None else keep(Kind.ITEM, shown, shown[1], _order(item))
 
 
-def keep_submitted(
-    prompt_id: str,
-    number: float,
-    nodes: Mapping[str, Any],
-    extra: Mapping[str, Any],
-    outputs: list[str],
-    names: Namespace,
+def submitted_item(
+    sent: bytes, originals: bytes, claimed: ClaimedJob, outputs: Sequence[str], names: Namespace
 ) -> Document:
-    """The item of a job that the gate has just given to ComfyUI.
+    """The item of a job that the gate has just given to ComfyUI. It is written when somebody asks for it: most jobs have ended by then.
 
-    nodes: as the client sent them, without salts. extra: as ComfyUI got it.
+    sent: the document that ComfyUI got. originals: what its client wrote in other words, as JSON: [node, input, value] of each.
     """
-    return keep(Kind.ITEM, [0, prompt_id, nodes, extra_data_to_client(extra, names), outputs], prompt_id, number)
+    write = partial(_write_submitted, sent, originals, claimed, outputs, names)
+    return Document(
+        Kind.ITEM, sent, len(sent) + len(originals), prompt_id=claimed.prompt_id, order=claimed.number, write=write
+    )
+
+
+def _write_submitted(
+    sent: bytes, originals: bytes, claimed: ClaimedJob, outputs: Sequence[str], names: Namespace
+) -> Document:
+    document = orjson.loads(sent)
+    nodes = document["prompt"]
+    for node in nodes.values():
+        node["inputs"].pop(SALT, None)
+    for node_id, name, value in orjson.loads(originals):
+        nodes[node_id]["inputs"][name] = value
+    extra = extra_data_to_client(document["extra_data"] | {"create_time": claimed.created_ms}, names)
+    return keep(Kind.ITEM, [0, claimed.prompt_id, nodes, extra, outputs], claimed.prompt_id, claimed.number)
 
 
 def read_item(value: Any, prompt_id: str, names: Namespace) -> Document | None:

@@ -3,88 +3,162 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from policy.call import ClaimJob, ClientReply, JobUpdate, ReleaseJob, RuleGenerator, UpstreamReply, Work
+import orjson
+
+from policy.call import (
+    ClaimedJob,
+    ClaimJob,
+    ClientReply,
+    JobUpdate,
+    Opaque,
+    ReleaseJob,
+    RuleGenerator,
+    UpstreamCall,
+    UpstreamReply,
+    Work,
+)
 from policy.catalogue import NodeClass
-from policy.document import parse_json
+from policy.document import check_parts, parse_json
 from policy.file_uses import file_inputs
 from policy.judge import ADMIN_POLICY, JudgedPrompt, judge, judge_document
+from policy.keyform import check_document
+from policy.left_out import told
 from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
-from policy.rules.jobs import json_call, keep_submitted
+from policy.rules.jobs import JSON_TYPE, submitted_item
 from policy.rules.results import UNNAMED_CLIENT, scrub
 from policy.violation import Reason, Violation
+from policy.workflow import Notice
 from policy.workflow_files import rewrite_nodes
+
+PROMPT: Final = (Opaque("prompt"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A judged workflow as ComfyUI gets it, and what is to be known of it afterwards. Its nodes are bytes by now.
+
+    body: the call's, but for the id and the place in the queue, which `body_for` adds. originals: see policy.rules.jobs.submitted_item.
+    outputs: ids of the output nodes that were asked for. left_out: see policy.keyform.check_document.
+    """
+
+    body: bytes
+    originals: bytes
+    wish: ClaimJob
+    outputs: tuple[str, ...]
+    node_errors: Mapping[str, Any]
+    notices: tuple[Notice, ...]
+    left_out: tuple[str, ...]
+
+    def body_for(self, claimed: ClaimedJob) -> bytes:
+        place = orjson.dumps({"prompt_id": claimed.prompt_id, "number": claimed.number})
+        return b"".join((memoryview(self.body)[:-1], b",", memoryview(place)[1:]))
 
 
 def submit(request: RuleInput) -> RuleGenerator:
     """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run."""
     context = request.context
     # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_names_are_written_beside_the_event_loop).
-    judged, nodes = yield Work(partial(_judge_and_rewrite, request.raw, context), len(request.raw))
-    client_id = context.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
-    classes = tuple(sorted({node["class_type"] for node in nodes.values()}))
-    waits = judged.client_id or ""
-    claimed = yield ClaimJob(_check_prompt_id(judged.prompt_id), judged.workflow_hash, judged.priority, classes, waits)
-    document = _document(judged, nodes, client_id) | {"prompt_id": claimed.prompt_id, "number": claimed.number}
-    reply = yield json_call("POST", ("prompt",), document)
+    prepared = yield Work(partial(_prepare, request), len(request.raw))
+    claimed = yield prepared.wish
+    body = prepared.body_for(claimed)
+    reply = yield UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
+    node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
+    nodes = (yield Work(partial(_read_nodes, body), len(body))) if node_errors else {}
+    shown_errors = {**prepared.node_errors, **node_errors_to_client(node_errors, context, nodes)}
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
-        return refusal_to_client(reply, context, judged)
-    node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
-    outputs = _outputs(judged, nodes, node_errors, context)
-    extra = document["extra_data"] | {"create_time": claimed.created_ms}
+        return _told(ClientReply(reply.status, refusal_to_client(reply, context, shown_errors)), prepared)
+    wrong = _list_spoiled(node_errors)
+    outputs = [node_id for node_id in prepared.outputs if node_id not in wrong]
     # SECURITY: what `GET /queue` shows of it is kept, since ComfyUI's own list holds everybody's (policy/rules/jobs.py, queue).
-    keep = partial(keep_submitted, claimed.prompt_id, claimed.number, judged.nodes, extra, outputs, context.names)
-    shown = yield Work(keep, len(request.raw))
-    body = {
+    item = submitted_item(body, prepared.originals, claimed, outputs, context.names)
+    if not context.documents.has_room(item.held_bytes):
+        item = yield Work(item.written, len(body))
+    shown = {
         "prompt_id": claimed.prompt_id,
         "number": context.jobs.place_of(claimed.prompt_id),
-        "node_errors": node_errors_to_client(node_errors, context, judged),
+        "node_errors": shown_errors,
     }
-    return ClientReply(
-        body=body | notices_to_client(judged),
-        updates=(JobUpdate(claimed.prompt_id, documents=(shown,)),),
+    return _told(ClientReply(body=shown, updates=(JobUpdate(claimed.prompt_id, documents=(item,)),)), prepared)
+
+
+def _prepare(request: RuleInput) -> Prepared:
+    """Reads, judges, writes in the tenant's names. All that takes time with large workflows is done here, at once."""
+    context = request.context
+    check_parts(request.raw, request.max_parts)
+    # SECURITY: what goes on to ComfyUI may go on from there, to other services and into files (tests/security/test_misplaced_keys.py).
+    raw, left_out = check_document(request.credentials, request.raw, request.max_parts)
+    judged = judge(raw, context.policy, context.catalogue)
+    originals = rewrite_nodes(judged.nodes, judged.plans, context)
+    client_id = context.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
+    chosen = judged.partial_execution_targets
+    return Prepared(
+        body=orjson.dumps(_document(judged, client_id)),
+        originals=orjson.dumps(originals),
+        wish=ClaimJob(
+            _check_prompt_id(judged.prompt_id),
+            judged.workflow_hash,
+            judged.priority,
+            tuple(sorted({plan.class_type for plan in judged.plans.values()})),
+            judged.client_id or "",
+        ),
+        outputs=tuple(
+            node_id
+            for node_id, plan in judged.plans.items()
+            if plan.is_output and (chosen is None or node_id in chosen)
+        ),
+        node_errors=judged.node_errors,
+        notices=judged.notices,
+        left_out=left_out,
     )
 
 
-def _judge_and_rewrite(raw: bytes, context: RuleContext) -> tuple[JudgedPrompt, dict[str, dict[str, Any]]]:
-    """The judged workflow in the client's names, and its nodes as ComfyUI gets them."""
-    judged = judge(raw, context.policy, context.catalogue)
-    rewrite_nodes(judged.nodes, judged.plans, context)
-    return judged, judged.nodes
+def _read_nodes(body: bytes) -> Any:
+    """What ComfyUI was sent is read again only where it finds something wrong."""
+    return orjson.loads(body)["prompt"]
 
 
-def notices_to_client(judged: JudgedPrompt) -> dict[str, Any]:
+def _told(reply: ClientReply, prepared: Prepared) -> ClientReply:
     """What was left out of a workflow, beside ComfyUI's own fields; nothing when nothing was."""
-    if not judged.notices:
-        return {}
-    return {"notices": [{"type": notice.code, "message": notice.message} for notice in judged.notices]}
+    if prepared.notices:
+        reply = replace(reply, body=reply.body | notices_to_client(prepared.notices))
+    return told(reply, prepared.left_out)
 
 
-def _outputs(judged: JudgedPrompt, nodes: Mapping[str, Any], node_errors: Any, context: RuleContext) -> list[str]:
-    """The nodes that ComfyUI will run a workflow for: its outputs, those that the client chose, without those that are wrong."""
+def _list_spoiled(node_errors: Any) -> set[str]:
+    """Outputs that ComfyUI will not run, since something that they need is wrong."""
     entries = node_errors.values() if isinstance(node_errors, Mapping) else ()
     listed = [entry.get("dependent_outputs") for entry in entries if isinstance(entry, Mapping)]
-    wrong = {output for outputs in listed if isinstance(outputs, list) for output in outputs if isinstance(output, str)}
-    chosen = judged.partial_execution_targets
-    known = context.catalogue.classes
-    classes = {
-        name for name in {node["class_type"] for node in nodes.values()} if name in known and known[name].is_output_node
-    }
-    return [
-        node_id
-        for node_id, node in nodes.items()
-        if node["class_type"] in classes and node_id not in wrong and (chosen is None or node_id in chosen)
-    ]
+    return {output for outputs in listed if isinstance(outputs, list) for output in outputs if isinstance(output, str)}
+
+
+def notices_to_client(notices: Iterable[Notice]) -> dict[str, Any]:
+    return {"notices": [{"type": notice.code, "message": notice.message} for notice in notices]}
 
 
 def submit_as_admin(request: RuleInput) -> RuleGenerator:
     """An admin's workflow: rebuilt, so that it cannot hurt ComfyUI itself, and otherwise as it came."""
-    document = parse_json(request.raw)
+    judged, body, left_out = yield Work(partial(_prepare_as_admin, request), len(request.raw))
+    reply = yield UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
+    answer = ClientReply(reply.status, reply.body, reply.content_type)
+    if judged.notices and isinstance(reply.value, dict):
+        node_errors = reply.value.get("node_errors")
+        everything = {**judged.node_errors, **(node_errors if isinstance(node_errors, dict) else {})}
+        shown = reply.value | {"node_errors": everything} | notices_to_client(judged.notices)
+        answer = ClientReply(reply.status, shown)
+    return told(answer, left_out)
+
+
+def _prepare_as_admin(request: RuleInput) -> tuple[JudgedPrompt, bytes, tuple[str, ...]]:
+    check_parts(request.raw, request.max_parts)
+    raw, left_out = check_document(request.credentials, request.raw, request.max_parts)
+    document = parse_json(raw)
     place = _read_place(document)
     judged = judge_document(document, ADMIN_POLICY, request.context.catalogue)
     prompt_id = _check_prompt_id(judged.prompt_id)
@@ -93,13 +167,7 @@ def submit_as_admin(request: RuleInput) -> RuleGenerator:
         # (test_prompt.py::test_an_admin_cannot_queue_two_equal_places).
         place.pop("number", None)
         place["prompt_id"] = prompt_id
-    sent = _document(judged, judged.nodes, judged.client_id) | place
-    reply = yield json_call("POST", ("prompt",), sent)
-    if judged.notices and isinstance(reply.value, dict):
-        node_errors = reply.value.get("node_errors")
-        everything = {**judged.node_errors, **(node_errors if isinstance(node_errors, dict) else {})}
-        return ClientReply(reply.status, reply.value | {"node_errors": everything} | notices_to_client(judged))
-    return ClientReply(reply.status, reply.body, reply.content_type)
+    return judged, orjson.dumps(_document(judged, judged.client_id) | place), left_out
 
 
 def _read_place(document: Any) -> dict[str, Any]:
@@ -125,9 +193,9 @@ def _check_prompt_id(prompt_id: str | None) -> str | None:
     )
 
 
-def _document(judged: JudgedPrompt, nodes: Mapping[str, Any], client_id: str | None) -> dict[str, Any]:
+def _document(judged: JudgedPrompt, client_id: str | None) -> dict[str, Any]:
     """The body of the call, but for the id and the place in the queue. extra_data names the client too: both spellings mean the owner."""
-    document: dict[str, Any] = {"prompt": nodes, "extra_data": dict(judged.extra_data)}
+    document: dict[str, Any] = {"prompt": judged.nodes, "extra_data": dict(judged.extra_data)}
     if client_id is not None:
         document["client_id"] = client_id
         document["extra_data"]["client_id"] = client_id
@@ -136,10 +204,9 @@ def _document(judged: JudgedPrompt, nodes: Mapping[str, Any], client_id: str | N
     return document
 
 
-def refusal_to_client(reply: UpstreamReply, context: RuleContext, judged: JudgedPrompt) -> ClientReply:
-    """ComfyUI's refusal of a workflow, in its shape and the client's names."""
-    value = reply.value if isinstance(reply.value, dict) else {}
-    error = value.get("error")
+def refusal_to_client(reply: UpstreamReply, context: RuleContext, node_errors: Mapping[str, Any]) -> dict[str, Any]:
+    """ComfyUI's refusal of a workflow, in its shape and the client's names. node_errors: as they are shown."""
+    error = reply.value.get("error") if isinstance(reply.value, dict) else None
     if not isinstance(error, dict):
         error = {
             "type": "upstream_error",
@@ -147,18 +214,12 @@ def refusal_to_client(reply: UpstreamReply, context: RuleContext, judged: Judged
             "details": f"It answered {reply.status}.",
             "extra_info": {},
         }
-    body = {
-        "error": scrub(error, context.names),
-        "node_errors": node_errors_to_client(value.get("node_errors"), context, judged),
-    }
-    return ClientReply(reply.status, body | notices_to_client(judged))
+    return {"error": scrub(error, context.names), "node_errors": node_errors}
 
 
-def node_errors_to_client(node_errors: Any, context: RuleContext, judged: JudgedPrompt) -> dict[str, Any]:
-    """`{node id: {errors, dependent_outputs, class_type}}` without server paths, and without lists of everybody's files; with what the
-    gate found itself."""
-    nodes = judged.nodes
-    shown: dict[str, Any] = dict(judged.node_errors)
+def node_errors_to_client(node_errors: Any, context: RuleContext, nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """`{node id: {errors, dependent_outputs, class_type}}` without server paths, and without lists of everybody's files. nodes: as ComfyUI got them."""
+    shown: dict[str, Any] = {}
     for node_id, entry in (node_errors if isinstance(node_errors, dict) else {}).items():
         if not isinstance(entry, dict):
             continue

@@ -1,14 +1,13 @@
-"""Where a caller's credential has no business: searched for in what goes on, and told in the answer where it was left out."""
+"""Where a caller's credential has no business: searched for in what goes on."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
-from policy.call import ClientCall, ClientReply
-from policy.document import check_parts, parse_json, read_upstream_json
+from policy.call import ClientCall
+from policy.document import check_parts, parse_json
 from policy.keyform import Presented, check_document, check_names
 from policy.routes import Body
 from policy.violation import Violation
@@ -31,7 +30,7 @@ def search_head(credentials: Presented, request: web.BaseRequest, call: ClientCa
 
 
 def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int) -> tuple[Any, bytes, tuple[str, ...]]:
-    """The value of a bounded body (None where the rule reads the bytes itself), the bytes without credentials, and what was left out of them.
+    """The value of a bounded body, the bytes without credentials, and what was left out of them. Of a form, which is checked as a text, the bytes alone.
 
     An empty body is null, as for ComfyUI's clients that send none. Raises Violation(body-malformed | credential-misplaced).
     """
@@ -47,7 +46,7 @@ def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int
     # SECURITY: what goes on to ComfyUI may go on from there, to other services and into files
     # (tests/security/test_misplaced_keys.py).
     raw, left_out = check_document(credentials, raw, max_parts)
-    if kind is Body.RAW or not raw:
+    if not raw:
         return None, raw, left_out
     try:
         return parse_json(raw, max_parts=max_parts), raw, left_out
@@ -55,17 +54,3 @@ def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int
         if kind is Body.OPTIONAL_JSON:
             return None, raw, left_out
         raise
-
-
-def told(reply: ClientReply, left_out: tuple[str, ...]) -> ClientReply:
-    """A reply that says what of the client's document was not sent on."""
-    if not left_out:
-        return reply
-    value = reply.body if isinstance(reply.body, dict) else read_upstream_json(bytes(reply.body or b""))
-    if not isinstance(value, dict):
-        return reply
-    notices = [
-        {"type": "credential-left-out", "message": f"{name} held a key of the gate, which goes to no other service."}
-        for name in left_out
-    ]
-    return replace(reply, body=value | {"notices": [*value.get("notices", ()), *notices]})

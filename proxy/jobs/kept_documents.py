@@ -23,6 +23,8 @@ from proxy.tasks import Tasks
 
 MAX_TENANT_BYTES: Final = 8 * 1024**2
 MAX_BYTES: Final = 48 * 1024**2
+MAX_UNWRITTEN_BYTES: Final = 2 * 1024**2
+"""Of a tenant's: what was not written yet is not packed either, and most jobs have ended before anybody asks for it."""
 _OVERHEAD_BYTES: Final = 300
 """Of one document, beside its bytes."""
 
@@ -31,6 +33,7 @@ _OVERHEAD_BYTES: Final = 300
 class _Shelf:
     documents: OrderedDict[tuple[Kind, str], Document] = field(default_factory=OrderedDict)
     held_bytes: int = 0
+    unwritten_bytes: int = 0
 
 
 class KeptJobs:
@@ -46,8 +49,14 @@ class KeptJobs:
         return KeptOfTenant(self, tenant)
 
     def get(self, tenant: TenantId, kind: Kind, prompt_id: str) -> Document | None:
-        document_cache = self._shelves.get(tenant)
-        return None if document_cache is None else document_cache.documents.get((kind, prompt_id))
+        shelf = self._shelves.get(tenant)
+        return None if shelf is None else shelf.documents.get((kind, prompt_id))
+
+    def has_room(self, tenant: TenantId, size: int) -> bool:
+        """Whether a document may come unwritten; else it is to be written and packed."""
+        shelf = self._shelves.get(tenant)
+        held = 0 if shelf is None else shelf.unwritten_bytes
+        return held + size <= MAX_UNWRITTEN_BYTES and self.held_bytes + size <= self._max_bytes // 2
 
     def put(self, tenant: TenantId, prompt_id: str, document: Document) -> None:
         """Keeps it in the place of an older one. What alone is more than the tenant's share is not kept."""
@@ -55,11 +64,12 @@ class KeptJobs:
         cost = _cost(document)
         if cost > self._max_tenant_bytes:
             return
-        document_cache = self._shelves.setdefault(tenant, _Shelf())
-        document_cache.documents[document.kind, prompt_id] = document
-        document_cache.held_bytes += cost
+        shelf = self._shelves.setdefault(tenant, _Shelf())
+        shelf.documents[document.kind, prompt_id] = document
+        shelf.held_bytes += cost
         self.held_bytes += cost
-        while document_cache.held_bytes > self._max_tenant_bytes:
+        shelf.unwritten_bytes += _unwritten(document)
+        while shelf.held_bytes > self._max_tenant_bytes:
             self._drop_oldest(tenant)
         while self.held_bytes > self._max_bytes:
             self._drop_oldest(max(self._shelves, key=lambda owner: self._shelves[owner].held_bytes))
@@ -73,12 +83,13 @@ class KeptJobs:
         self._drop(tenant, next(iter(self._shelves[tenant].documents)))
 
     def _drop(self, tenant: TenantId, key: tuple[Kind, str]) -> None:
-        document_cache = self._shelves.get(tenant)
-        document = document_cache.documents.pop(key, None) if document_cache is not None else None
-        if document_cache is not None and document is not None:
-            document_cache.held_bytes -= _cost(document)
+        shelf = self._shelves.get(tenant)
+        document = shelf.documents.pop(key, None) if shelf is not None else None
+        if shelf is not None and document is not None:
+            shelf.held_bytes -= _cost(document)
+            shelf.unwritten_bytes -= _unwritten(document)
             self.held_bytes -= _cost(document)
-            if not document_cache.documents:
+            if not shelf.documents:
                 del self._shelves[tenant]
 
 
@@ -91,6 +102,9 @@ class KeptOfTenant:
 
     def get(self, kind: Kind, prompt_id: str) -> Document | None:
         return self.kept.get(self.tenant, kind, prompt_id)
+
+    def has_room(self, size: int) -> bool:
+        return self.kept.has_room(self.tenant, size)
 
 
 class Keeper:
@@ -127,3 +141,7 @@ class Keeper:
 
 def _cost(document: Document) -> int:
     return document.held_bytes + _OVERHEAD_BYTES
+
+
+def _unwritten(document: Document) -> int:
+    return 0 if document.write is None else document.held_bytes

@@ -8,6 +8,7 @@ from typing import assert_never
 from aiohttp import web
 
 from policy.call import ClientReply
+from policy.left_out import told
 from policy.routes import (
     AdminOnly,
     CachedReply,
@@ -20,7 +21,6 @@ from policy.routes import (
 )
 from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
-from proxy.auth.misplaced_credentials import told
 from proxy.dependencies import Dependencies
 from proxy.http.replies import Reply, ServedWebSocket
 from proxy.http.responses import is_upgrade

@@ -80,10 +80,11 @@ async def _read_document(
         limits, over = limits.within(route.max_json_bytes), request_body.too_large_here(route.max_json_bytes)
     raw = await request_body.read_whole(permitted.request, limits, place, over)
     permitted.record.received_bytes = len(raw)
-    heavy, tenant, max_parts = dependencies.heavy, principal.tenant, route.max_json_parts
-    if route.body is Body.RAW:
+    heavy, tenant = dependencies.heavy, principal.tenant
+    if route.body is Body.RAW:  # the rule reads it, beside the event loop with all else that it does with it
         await heavy.space(tenant, len(raw))
         max_parts = compiled.config.server.max_prompt_parts
-    read = partial(read_document, permitted.credentials, raw, route.body, max_parts)
+        return replace(asked, raw=raw, credentials=permitted.credentials, max_parts=max_parts)
+    read = partial(read_document, permitted.credentials, raw, route.body, route.max_json_parts)
     document, raw, left_out = await heavy.run(tenant, read, len(raw))
     return replace(asked, document=document, raw=raw, left_out=left_out)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from policy.documents import PACKED_BYTES, Kind, NoDocuments, joined, keep, named
+from policy.documents import PACKED_BYTES, Document, Kind, NoDocuments, joined, keep, named
 
 ITEM = [0, "id", {"1": {"class_type": "A", "inputs": {}}}, {}, []]
 
@@ -43,5 +43,23 @@ def test_lists_and_objects_of_documents() -> None:
     assert orjson.loads(document.without_workflow().numbered(4)) == [4, "id", {}, {}, []]
 
 
+def test_a_document_may_be_written_when_it_is_asked_for() -> None:
+    document = keep(Kind.ITEM, ITEM, "id", 2.5)
+    assert document.written() is document
+    asked: list[int] = []
+
+    def write() -> Document:
+        asked.append(1)
+        return document
+
+    unwritten = Document(Kind.ITEM, b"what it is made of", 5, prompt_id="id", order=2.5, write=write)
+    assert unwritten.held_bytes == 18
+    assert orjson.loads(unwritten.without_workflow().numbered(4)) == [4, "id", {}, {}, []]
+    assert not asked
+    assert unwritten.written() is document
+    assert unwritten.numbered(4) == document.numbered(4)
+
+
 def test_nothing_is_kept_where_nobody_keeps() -> None:
     assert NoDocuments().get(Kind.ITEM, "id") is None
+    assert not NoDocuments().has_room(1)

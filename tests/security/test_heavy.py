@@ -10,7 +10,7 @@ import pytest
 
 from policy.keyform import check_document
 from policy.principal import TenantId
-from proxy.auth import misplaced_credentials
+from policy.rules import prompt
 from proxy.http.errors import LimitExceeded
 from proxy.limits.heavy_work import BYTES_PER_S, WAIT_S, WORK_BYTES, HeavyWork
 from tests.harness import Running
@@ -153,7 +153,7 @@ async def test_a_workflow_is_read_beside_the_event_loop(gate: Running, monkeypat
         threads.append(threading.get_ident())
         return check_document(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(misplaced_credentials, "check_document", check)
+    monkeypatch.setattr(prompt, "check_document", check)
     body = workflow(50_000).replace(b'"extra_pnginfo":{', b'"extra_pnginfo":{"note":"\\u00e4",')
     assert (await submit(gate, body))[0] == 200
     assert len(threads) == 1

@@ -179,6 +179,9 @@ class CachedDocument(dict[tuple[Kind, str], Document]):
     def get(self, kind: Kind, prompt_id: str) -> Document | None:  # type: ignore[override]
         return super().get((kind, prompt_id))
 
+    def has_room(self, size: int) -> bool:
+        return True
+
     def learn(self, reply: ClientReply) -> None:
         for update in reply.updates:
             for document in update.documents:

@@ -3,13 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
-from policy.call import ClientReply, UpstreamReply
+from policy.call import ClaimedJob, ClientReply, UpstreamReply, Work
 from policy.documents import Document, Kind
 from policy.rule_context import RuleInput
 from policy.rules import jobs as rules
 from policy.rules.jobs import ABSENT_JOB, BATCH, EMPTY, MAX_ENTRIES
+from policy.salt import SALT
 from policy.violation import Reason
 from tests.policy.tenants import Jobs, caller_of, drive, is_refused, reply_of, request_of, sent, uuid_of
 
@@ -44,6 +46,9 @@ class CachedDocument(dict[tuple[Kind, str], Document]):
     def get(self, kind: Kind, prompt_id: str) -> Document | None:  # type: ignore[override]
         return super().get((kind, prompt_id))
 
+    def has_room(self, size: int) -> bool:
+        return True
+
 
 def keeping(*documents: Document | None) -> CachedDocument:
     """Items of the queue."""
@@ -65,6 +70,35 @@ def test_the_queue_shows_ones_own_in_the_order_of_running_and_asks_for_nothing()
         "queue_running": [[3, RUNNING, {}, {"client_id": "tab"}, []]],
         "queue_pending": [[4, WAITING, {}, {"client_id": "tab"}, []], [5, WAITING_LATER, {}, {"client_id": "tab"}, []]],
     }
+
+
+def submitted(prompt_id: str = WAITING) -> Document:
+    """A job that was just given to ComfyUI."""
+    inputs = {"filename_prefix": "tenants/alice/x", "images": ["1", 0], SALT: "alice"}
+    body = {"prompt": {"2": {"class_type": "SaveImage", "inputs": inputs}}, "extra_data": {"client_id": "alice.tab"}}
+    claimed = ClaimedJob(prompt_id, 8.5, 1234)
+    return rules.submitted_item(orjson.dumps(body), b'[["2","filename_prefix","./x"]]', claimed, ["2"], ALICE.names)
+
+
+def test_a_job_that_was_just_submitted_is_shown_in_its_clients_words_and_kept_so() -> None:
+    context = replace(ALICE, jobs=Jobs(waiting=[WAITING]), documents=keeping(submitted()))
+    steps, reply = drive(rules.queue(request_of(context)))
+    assert steps == []
+    node = {"class_type": "SaveImage", "inputs": {"filename_prefix": "./x", "images": ["1", 0]}}
+    extra = {"create_time": 1234, "client_id": "tab"}
+    assert reply.body == {"queue_running": [], "queue_pending": [[1, WAITING, {"2": node}, extra, ["2"]]]}
+    ((update),) = reply.updates
+    assert update.prompt_id == WAITING
+    assert [(each.kind, each.prompt_id, each.order, each.write) for each in update.documents] == [
+        (Kind.ITEM, WAITING, 8.5, None)
+    ]
+
+
+def test_what_was_submitted_is_written_beside_the_event_loop() -> None:
+    context = replace(ALICE, jobs=Jobs(waiting=[WAITING]), documents=keeping(submitted()))
+    writing = next(rules.queue(request_of(context)))
+    assert isinstance(writing, Work)
+    assert writing.size == submitted().size
 
 
 def test_what_is_not_kept_is_asked_for_by_its_id_and_kept() -> None:

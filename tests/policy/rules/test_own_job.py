@@ -37,6 +37,9 @@ class Kept:
         item = [1, OWN, GRAPH, {"client_id": "alice.tab"}, []]
         return keep_item(item, caller_of().names) if (kind, prompt_id) == (Kind.ITEM, OWN) else None
 
+    def has_room(self, size: int) -> bool:
+        return True
+
 
 def at(*nodes: str, **more: Any) -> RuleContext:
     return caller_of(jobs=Jobs(active=[OWN], at={OWN: set(nodes)}), **{"documents": Kept(), **more})

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply, Work
-from policy.judge import JudgedPrompt
+from policy.documents import Document, Kind
+from policy.keyform import presented
 from policy.principal import Role
 from policy.rule_context import RuleContext
 from policy.rules.prompt import node_errors_to_client, submit, submit_as_admin
@@ -67,7 +69,59 @@ def test_names_are_written_beside_the_event_loop() -> None:
     judging = next(dialogue)
     assert isinstance(judging, Work)
     assert judging.size == len(raw)
-    assert judging.function()[1] == UPSTREAM_GRAPH
+    assert json.loads(judging.function().body)["prompt"] == UPSTREAM_GRAPH
+
+
+def test_a_credential_in_a_workflow_is_found_where_it_is_read() -> None:
+    key = "cg_0123abcd_" + "A" * 43
+    for rule, context in ((submit, ALICE), (submit_as_admin, ADMIN)):
+        request = replace(request_of(context, raw=body_of(client_id=key)), credentials=presented([key]))
+        assert is_refused(rule, request, reason=Reason.CREDENTIAL_MISPLACED)
+        raw = body_of(extra_data={"api_key_comfy_org": key})
+        request = replace(request_of(context, method="POST", raw=raw), credentials=presented([key]))
+        answers = [CLAIMED, ACCEPTED] if rule is submit else [ACCEPTED]
+        steps, reply = drive(rule(request), *answers)
+        assert key not in str(sent(steps[-1]))
+        shown = reply.body if isinstance(reply.body, dict) else json.loads(reply.body)
+        assert [notice["type"] for notice in shown["notices"]] == ["credential-left-out"]
+
+
+def test_parts_are_counted_before_a_workflow_is_read() -> None:
+    for rule, context in ((submit, ALICE), (submit_as_admin, ADMIN)):
+        request = replace(request_of(context, raw=body_of()), max_parts=3)
+        assert "at most 3 values" in refusal(rule, request).details
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Has this much room for what is not packed yet."""
+
+    room: int
+
+    def get(self, kind: Kind, prompt_id: str) -> Document | None:
+        return None
+
+    def has_room(self, size: int) -> bool:
+        return size <= self.room
+
+
+@pytest.mark.parametrize("room", [0, 10_000])
+def test_what_waits_is_kept_as_it_was_sent_while_there_is_room(room: int) -> None:
+    reply = submitted(body_of(client_id="tab"), context=replace(ALICE, documents=Shelf(room)))[1]
+    ((update),) = reply.updates
+    ((item),) = update.documents
+    assert (item.write is None) is (room == 0)
+    extra = {"client_id": "tab", "create_time": 0}
+    assert json.loads(item.numbered(5)) == [5, ID, GRAPH, extra, ["2"]]
+
+
+def test_outputs_that_comfyui_will_not_run_are_none_of_the_jobs() -> None:
+    graph = GRAPH | {"3": GRAPH["2"], "4": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}
+    errors = {"3": {"errors": [], "dependent_outputs": ["3", 5], "class_type": "SaveImage"}, "5": "odd", "6": {}}
+    reply = submitted(body_of(graph), reply_of({"prompt_id": ID, "number": 1, "node_errors": errors}))[1]
+    assert json.loads(reply.updates[0].documents[0].numbered(1))[4] == ["2", "4"]
+    reply = submitted(body_of(graph, partial_execution_targets=["4"]))[1]
+    assert json.loads(reply.updates[0].documents[0].numbered(1))[4] == ["4"]
 
 
 def test_the_place_is_that_of_the_job_when_the_ledger_knows_it() -> None:
@@ -143,10 +197,6 @@ def test_a_refused_workflow_is_never_claimed() -> None:
     assert is_refused(submit, request_of(ALICE, raw=body_of(client_id="a" * 129)), reason=Reason.NAME_REFUSED)
 
 
-def judged(nodes: dict[str, Any]) -> JudgedPrompt:
-    return JudgedPrompt(nodes, None, None, {}, None, 0.0, {}, (), (), "")
-
-
 def node_error(kind: str, details: str, **extra: Any) -> dict[str, Any]:
     return {"type": kind, "message": "m", "details": details, "extra_info": extra}
 
@@ -214,9 +264,7 @@ def test_lists_of_files_are_not_told(class_type: str, name: str | None, is_told:
         "value_not_in_list", details, input_name=name, input_config=[["bob-secret.png"], {}], received_value="x"
     )
     told = {"1": {"errors": [error], "class_type": class_type}}
-    shown = node_errors_to_client(told, ALICE, judged({"1": {"class_type": class_type, "inputs": {}}}))["1"]["errors"][
-        0
-    ]
+    shown = node_errors_to_client(told, ALICE, {"1": {"class_type": class_type, "inputs": {}}})["1"]["errors"][0]
     assert ("bob-secret" in str(shown)) is is_told
     assert shown["details"] == (details if is_told else f"{name}: 'x' is not in the list")
 
@@ -232,12 +280,12 @@ def test_lists_of_files_are_not_told(class_type: str, name: str | None, is_told:
     ],
 )  # fmt: skip
 def test_node_errors_that_are_not_understood_are_left_out(value: Any, shown: Any) -> None:
-    assert node_errors_to_client(value, ALICE, judged(GRAPH)) == shown
+    assert node_errors_to_client(value, ALICE, GRAPH) == shown
 
 
 def test_tracebacks_of_a_validation_are_scrubbed() -> None:
     error = node_error("exception_during_validation", "x", traceback=['  File "/opt/comfy/execution.py", line 1'])
-    shown = node_errors_to_client({"1": {"errors": [error]}}, ALICE, judged(GRAPH))
+    shown = node_errors_to_client({"1": {"errors": [error]}}, ALICE, GRAPH)
     assert shown["1"]["errors"][0]["extra_info"] == {"traceback": ['  File "execution.py", line 1']}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from policy.documents import Document, Kind
 from policy.principal import TenantId
-from proxy.jobs.kept_documents import Keeper, KeptJobs
+from proxy.jobs.kept_documents import MAX_UNWRITTEN_BYTES, Keeper, KeptJobs
 from proxy.jobs.registry import JobRegistry, JobState
 
 ALICE, BOB, CAROL = TenantId("alice"), TenantId("bob"), TenantId("carol")
@@ -52,6 +52,29 @@ def test_when_all_is_too_much_who_has_most_gives_way() -> None:
     assert kept.get(ALICE, Kind.ENTRY, "0") is None
     assert None not in (kept.get(BOB, Kind.ENTRY, "0"), kept.get(CAROL, Kind.ENTRY, "0"))
     assert kept.held_bytes <= 6000
+
+
+def test_so_much_may_come_unwritten() -> None:
+    kept = KeptJobs(max_tenant_bytes=2 * MAX_UNWRITTEN_BYTES, max_bytes=8 * MAX_UNWRITTEN_BYTES)
+
+    def put(tenant: TenantId, name: str, size: int) -> None:
+        kept.put(tenant, name, Document(Kind.ITEM, bytes(size), size, write=lambda: entry(1)))
+
+    assert kept.of(ALICE).has_room(MAX_UNWRITTEN_BYTES)
+    assert not kept.of(ALICE).has_room(MAX_UNWRITTEN_BYTES + 1)
+    kept.put(ALICE, "written", entry(MAX_UNWRITTEN_BYTES))
+    assert kept.of(ALICE).has_room(MAX_UNWRITTEN_BYTES)
+    put(ALICE, "1", 10)
+    assert not kept.of(ALICE).has_room(MAX_UNWRITTEN_BYTES - 9)
+    assert kept.of(BOB).has_room(MAX_UNWRITTEN_BYTES - 9)
+    kept.put(ALICE, "1", Document(Kind.ITEM, bytes(10), 10))
+    assert kept.of(ALICE).has_room(MAX_UNWRITTEN_BYTES)
+    put(ALICE, "2", 10)
+    kept.forget(ALICE, "2")
+    assert kept.of(ALICE).has_room(MAX_UNWRITTEN_BYTES)
+    for number, tenant in enumerate((BOB, CAROL)):
+        put(tenant, str(number), MAX_UNWRITTEN_BYTES * 3 // 2)
+    assert not kept.of(ALICE).has_room(MAX_UNWRITTEN_BYTES), "all together hold much"
 
 
 async def test_what_the_observer_reads_is_kept_unless_its_job_is_gone_meanwhile() -> None:
