@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import hdrs
@@ -18,7 +18,7 @@ from multidict import CIMultiDict, MultiMapping
 
 from policy.call import ClientCall, ClientReply, Opaque, UpstreamCall
 from policy.routes import Caching
-from proxy.http.content_coding import IDENTITY, CodedDocument, version_of
+from proxy.http.content_coding import IDENTITY, CodedDocument, Selected, version_of
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 from proxy.http.headers import to_client
 from proxy.http.responses import cache_control, is_hashed
@@ -83,6 +83,9 @@ class _File:
     generation: int
     checked_at_s: float
     is_side: bool
+    is_hashed: bool
+    replies: dict[tuple[str, bool], tuple[Selected, ClientReply]] = field(default_factory=dict)
+    """By coding, and whether an edge may share it; each with what it was made of."""
 
 
 @dataclass(slots=True)
@@ -133,9 +136,8 @@ class WebFiles:
         """The answer out of what is kept; None when ComfyUI is to be asked. is_shared: as of cache_control."""
         if call.query or hdrs.RANGE in headers or call.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
             return None
-        last = call.segments[-1] if call.segments else ""
         file = self._files.get(call.segments)
-        if file is not None and not self._is_current(file, is_hashed(caching, last)):
+        if file is not None and not self._is_current(file):
             await self._check(call.segments, file, caching)
             file = self._files.get(call.segments)
         if file is None:
@@ -144,16 +146,16 @@ class WebFiles:
         selected = file.document.select(headers)
         if selected is None:
             return None
-        fields = (
-            *file.fields,
-            *selected.fields,
-            ("Cache-Control", cache_control(caching, last, is_shared=is_shared)),
-            ("X-Content-Type-Options", "nosniff"),
-        )
-        return ClientReply(304 if selected.is_unchanged else 200, selected.body, file.content_type, fields)
+        made_of, reply = file.replies.get((selected.coding, is_shared), (None, None))
+        if reply is None or made_of is not selected:
+            name = call.segments[-1] if call.segments else ""
+            reply = _reply(file, selected, cache_control(caching, name, is_shared=is_shared))
+            if not selected.is_unchanged:
+                file.replies[selected.coding, is_shared] = selected, reply
+        return reply
 
-    def _is_current(self, file: _File, is_hashed: bool) -> bool:
-        is_fresh = is_hashed or time.monotonic() - file.checked_at_s <= FRESH_S
+    def _is_current(self, file: _File) -> bool:
+        is_fresh = file.is_hashed or time.monotonic() - file.checked_at_s <= FRESH_S
         return file.generation == self._generation and is_fresh
 
     async def _check(self, path: Path, file: _File, caching: Caching) -> None:
@@ -229,9 +231,8 @@ class WebFiles:
         is_side = bool(path) and path[0] in _SIDES
         if not self._has_room(document.held_bytes, is_side):
             return None
-        file = _File(
-            document, fetched.content_type, fetched.fields, fetched.etag, generation, time.monotonic(), is_side
-        )
+        kind, hashed, now_s = fetched.content_type, is_hashed(caching, name), time.monotonic()
+        file = _File(document, kind, fetched.fields, fetched.etag, generation, now_s, is_side, hashed)
         self._files[path] = file
         return file
 
@@ -280,3 +281,9 @@ class WebFiles:
                 return None
             others = tuple(pair for pair in to_client(fields).items() if pair[0].lower() not in _OF_THE_ANSWER)
             return _Fetched(await stream.body(MAX_FILE_BYTES), fields.get(hdrs.CONTENT_TYPE, "text/plain"), others, tag)
+
+
+def _reply(file: _File, selected: Selected, caching: str) -> ClientReply:
+    own = (("Cache-Control", caching), ("X-Content-Type-Options", "nosniff"))
+    fields = (*file.fields, *selected.fields, *own)
+    return ClientReply(304 if selected.is_unchanged else 200, selected.body, file.content_type, fields)

@@ -6,7 +6,7 @@ import pytest
 from multidict import CIMultiDict
 
 from proxy.http.codecs import CODINGS
-from proxy.http.content_coding import IDENTITY, CodedDocument, choose
+from proxy.http.content_coding import IDENTITY, CodedDocument, _liked, choose
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,13 @@ from proxy.http.content_coding import IDENTITY, CodedDocument, choose
 )
 def test_the_coding_that_the_client_likes_best(accepted: str, coding: str) -> None:
     assert choose(accepted, CODINGS) == coding
+
+
+def test_only_usual_fields_are_remembered() -> None:
+    known = _liked.cache_info().currsize
+    assert [choose("gzip," * 100 + f"x{number}", CODINGS) for number in range(3)] == ["gzip"] * 3
+    assert _liked.cache_info().currsize == known
+    assert _liked.cache_info().maxsize is not None
 
 
 def test_only_what_is_there_is_chosen() -> None:

@@ -139,6 +139,23 @@ async def test_a_path_that_no_file_has_is_not_remembered(path: tuple[str, ...]) 
     assert comfy.asked == [], "nothing was read beside the answer"
 
 
+async def test_an_answer_is_made_once_for_each_coding_and_kind_of_edge() -> None:
+    async with keeping(Files({"/assets/main-Ab3_dE6h.js": SCRIPT})) as files:
+        first = await kept(files, accepted="gzip")
+        assert await find(files, accepted="br;q=0.1, gzip") is first
+        zipped = CIMultiDict({"Accept-Encoding": "gzip"})
+        shared = await files.find(ClientCall("GET", HASHED), zipped, Caching.HASHED, is_shared=True)
+        assert shared is not None
+        assert head_of(shared)["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert await find(files, accepted="gzip") is first
+        files._files[HASHED].document.add("gzip", gzip.compress(SCRIPT, 1))
+        again = await find(files, accepted="gzip")
+        assert again is not None
+        assert first is not None
+        assert gzip.decompress(again.body) == SCRIPT
+        assert head_of(again)["ETag"] != head_of(first)["ETag"]
+
+
 class Slow(Compressor):
     """Waits to be told to go on."""
 
