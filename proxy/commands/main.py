@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Annotated, Any, Final
@@ -29,8 +30,7 @@ class _Commands(Mapping[str, Any]):
     """The commands by name, each loaded when it is looked up: a running gate holds nothing of the others (tests/commands/test_footprint.py)."""
 
     def __getitem__(self, name: str) -> Any:
-        module, _, attribute = _COMMANDS[name].partition(".")
-        found = getattr(import_module(f"proxy.commands.{module}"), attribute)
+        found = _load(*_COMMANDS[name].split("."))
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
         single = typer.Typer(add_completion=False)
@@ -42,6 +42,14 @@ class _Commands(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(_COMMANDS)
+
+
+def _load(module: str, attribute: str) -> Any:
+    gc.disable()  # modules stay: to look through them again and again for garbage takes a tenth of the start
+    try:
+        return getattr(import_module(f"proxy.commands.{module}"), attribute)
+    finally:
+        gc.enable()
 
 
 class _OnDemand(TyperGroup):
