@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, hdrs
-from aiohttp.multipart import content_disposition_filename, parse_content_disposition
 from multidict import CIMultiDict
 
 from policy.rules.uploads import FIELDS
 from policy.violation import Reason, Violation
+from proxy.http.content_disposition import filename_of, read_disposition
 
 MAX_PART_HEADER_BYTES: Final = 8 * 1024
 _NO_ENCODINGS: Final = frozenset({"binary", "8bit", "7bit"})
-
-# What cannot be read is refused; aiohttp would also write it to standard error, and Python remembers each such text for ever.
-for _kind in (BadContentDispositionHeader, BadContentDispositionParam):
-    warnings.filterwarnings("ignore", category=_kind)
 
 
 @dataclass(slots=True)
@@ -59,17 +53,19 @@ class Part:
     def end_head(self) -> None:
         """Reads the part's name, and the file's."""
         # RFC 2045, 6.2: these three change nothing, and RFC 7578, 4.7 has them left out. ComfyUI's parser would decode the others.
-        encodings = {text.strip().lower() for text in self.headers.popall(hdrs.CONTENT_TRANSFER_ENCODING, ())}
-        if encodings - _NO_ENCODINGS or hdrs.CONTENT_ENCODING in self.headers:
+        encodings = {text.strip().lower() for text in self.headers.popall("Content-Transfer-Encoding", ())}
+        if encodings - _NO_ENCODINGS or "Content-Encoding" in self.headers:
             raise malformed("parts must not be encoded")
-        if len(self.headers.getall(hdrs.CONTENT_DISPOSITION, ())) != 1:
+        if len(self.headers.getall("Content-Disposition", ())) != 1:
             raise malformed("each part needs one Content-Disposition")
-        # ComfyUI reads the file's name with these two functions of aiohttp: what is judged is what it would see.
-        kind, parameters = parse_content_disposition(self.headers[hdrs.CONTENT_DISPOSITION])
+        try:
+            kind, parameters = read_disposition(self.headers["Content-Disposition"])
+        except ValueError:
+            raise malformed("each part needs a name") from None
         if kind != "form-data" or not parameters.get("name"):
             raise malformed("each part needs a name")
-        self.name = str(parameters["name"])
-        self.filename = content_disposition_filename(parameters, "filename")
+        self.name = parameters["name"]
+        self.filename = filename_of(parameters)
         if self.filename is not None and self.name in FIELDS:
             self.filename = None  # clients that send every field as a file mean its text
         elif self.filename is None and any(key.startswith("filename") for key in parameters):

@@ -131,7 +131,6 @@ def _quoted(name: str) -> str:
 
 
 # aiohttp warns of what the gate refuses.
-@pytest.mark.filterwarnings("ignore::aiohttp.BadContentDispositionHeader", "ignore::aiohttp.BadContentDispositionParam")
 async def test_no_shape_of_an_upload_leaves_the_tenants_folders(world: World) -> None:
     alice, mallory, base = world.alice, world.mallory, world.base
     for fields in ({}, {"type": "output"}, {"subfolder": "sub"}):
