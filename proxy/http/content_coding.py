@@ -7,10 +7,10 @@ from collections.abc import Container, Mapping
 from functools import lru_cache
 from typing import Final
 
-from aiohttp import hdrs
 from multidict import MultiMapping
 
 from policy.values import value
+from proxy.http import hdrs
 from proxy.http.codecs import CODINGS, gunzip
 
 IDENTITY: Final = "identity"

@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 
 from policy.rules.uploads import FIELDS
 from policy.violation import Reason, Violation
+from proxy.http import hdrs
 from proxy.http.content_disposition import filename_of, read_disposition
 
 MAX_PART_HEADER_BYTES: Final = 8 * 1024
@@ -53,13 +54,13 @@ class Part:
     def end_head(self) -> None:
         """Reads the part's name, and the file's."""
         # RFC 2045, 6.2: these three change nothing, and RFC 7578, 4.7 has them left out. ComfyUI's parser would decode the others.
-        encodings = {text.strip().lower() for text in self.headers.popall("Content-Transfer-Encoding", ())}
-        if encodings - _NO_ENCODINGS or "Content-Encoding" in self.headers:
+        encodings = {text.strip().lower() for text in self.headers.popall(hdrs.CONTENT_TRANSFER_ENCODING, ())}
+        if encodings - _NO_ENCODINGS or hdrs.CONTENT_ENCODING in self.headers:
             raise malformed("parts must not be encoded")
-        if len(self.headers.getall("Content-Disposition", ())) != 1:
+        if len(self.headers.getall(hdrs.CONTENT_DISPOSITION, ())) != 1:
             raise malformed("each part needs one Content-Disposition")
         try:
-            kind, parameters = read_disposition(self.headers["Content-Disposition"])
+            kind, parameters = read_disposition(self.headers[hdrs.CONTENT_DISPOSITION])
         except ValueError:
             raise malformed("each part needs a name") from None
         if kind != "form-data" or not parameters.get("name"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiohttp import hdrs
 from multidict import CIMultiDict
 
 from policy.call import UpstreamReply
 from policy.routes import Caching, CleanReply
+from proxy.http import hdrs
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.upstream.client import UpstreamStream
 

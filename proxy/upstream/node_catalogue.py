@@ -9,11 +9,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import hdrs
 from multidict import CIMultiDict
 
 from policy.call import Opaque, UpstreamCall
 from policy.catalogue import Catalogue, read_catalogue_text
+from proxy.http import hdrs
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.memory import give_back_memory
 from proxy.tasks import Tasks

@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import hdrs
 from multidict import CIMultiDict, MultiMapping
 
 from policy.call import ClientCall, ClientReply, Opaque, UpstreamCall
 from policy.routes import Caching
+from proxy.http import hdrs
 from proxy.http.content_coding import IDENTITY, CodedDocument, Selected, version_of
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 from proxy.http.headers import to_client
