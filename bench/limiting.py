@@ -30,7 +30,7 @@ from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_store import SharedStore
 
 ROUNDS: Final = 5
-TARGET_US: Final = 10.0
+TARGET_US: Final = 4.0
 _HUGE: Final = "1000000000/minute"
 
 Work = Callable[[], Awaitable[Any]]
@@ -85,8 +85,13 @@ async def bench_rates(store: SharedStore | None, count: int, title: str) -> None
     plain = Principal("plain", parse_tenant("t0"))
     limited = Principal("with-limits", parse_tenant("t0"))
     target = TARGET_US if store is None else None
-    show(f"{title}: a request, one window", await measure(lambda: limiter.acquire(plain, Budget.READ), count), target)
-    show(f"{title}: a prompt, five windows", await measure(lambda: limiter.acquire(limited, Budget.SUBMIT), count))
+
+    async def spend(who: Principal, budget: Budget) -> None:
+        if limiter.acquire_at_once(who, budget) is None:
+            await limiter.acquire(who, budget)
+
+    show(f"{title}: a request, one window", await measure(lambda: spend(plain, Budget.READ), count), target)
+    show(f"{title}: a prompt, five windows", await measure(lambda: spend(limited, Budget.SUBMIT), count))
     if store is not None:
         figures = await measure_together(lambda: limiter.acquire(plain, Budget.READ), count * 4)
         show(f"{title}: a request, 64 at a time", figures)
