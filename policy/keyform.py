@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import orjson
 
 from policy.document import MAX_PARTS, parse_json
+from policy.values import value
 from policy.violation import Reason, Violation
 
 KEY_FORM: Final = re.compile(r"cg_([0-9a-f]{8,32})_[A-Za-z0-9_-]{43}")
@@ -28,7 +29,7 @@ _PREFIX_BYTES: Final = _PREFIX.encode()
 _OTHER_SERVICES: Final = ("api_key_comfy_org", "auth_token_comfy_org")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Presented:
     """What a request proved itself with. texts: as they were sent; never shown."""
 
@@ -60,7 +61,7 @@ NOTHING_PRESENTED: Final = Presented()
 
 
 def presented(texts: Iterable[str]) -> Presented:
-    return Presented(frozenset(text for text in texts if len(text) >= MIN_SECRET_LENGTH))
+    return Presented(frozenset([text for text in texts if len(text) >= MIN_SECRET_LENGTH]))
 
 
 def check_names(credentials: Presented, texts: Iterable[str], place: str) -> None:

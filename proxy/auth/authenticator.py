@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, assert_never
 
 from multidict import MultiMapping
 
-from policy.keyform import presented
 from policy.principal import Principal, Role
 from proxy.auth.api_keys import ApiKeyStore, KeyPrincipal
-from proxy.auth.credentials import (
-    AccessAssertion,
-    ApiKey,
-    Credential,
-    SessionCookie,
-    Token,
-    presented_texts,
-    read_credentials,
-)
-from proxy.auth.proofs import Proof, ProofCache
+from proxy.auth.credentials import AccessAssertion, ApiKey, Credential, SessionCookie, Token, read_credentials
+from proxy.auth.proofs import ProofCache
 from proxy.auth.sessions import Sessions
 from proxy.http.errors import Unauthenticated
 
@@ -41,11 +32,11 @@ class Authenticator:
         self._access = access
         self._proofs = ProofCache()
 
-    def recall(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Proof | None:
-        """What this very credential proved before, as long as it holds. None: `authenticate` has the answer."""
+    def recall(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Principal | None:
+        """Whom these very credentials proved before, as long as they are good. None: `authenticate` has the answer."""
         return self._proofs.find(headers, query)
 
-    async def authenticate(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Proof:
+    async def authenticate(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Principal:
         """The proven caller.
 
         Raises Unauthenticated when there is no credential, when one of them is not good, whatever stands beside it, and when they name different callers;
@@ -61,9 +52,8 @@ class Authenticator:
             other = await self._verify(credential)
             checks.append(self._check_of(credential, other))
             principal = _agreed(principal, other, is_same_subject=not has_assertion)
-        proof = Proof(principal, presented(presented_texts(headers, query, self.sessions.cookie_name)))
-        self._proofs.keep(headers, query, proof, checks)
-        return proof
+        self._proofs.keep(headers, query, principal, checks)
+        return principal
 
     def is_alive(self, principal: Principal, now: float) -> bool:
         """Whether this configuration would still let the caller in. now: Unix time in seconds. For sockets, which outlive their request."""

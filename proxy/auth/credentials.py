@@ -112,9 +112,14 @@ def session_cookie(headers: MultiMapping[str], cookie_name: str) -> SessionCooki
 
 def presented_texts(headers: MultiMapping[str], query: tuple[tuple[str, str], ...], cookie_name: str) -> list[str]:
     """The credentials of a request that was let in, as they were sent: what must not stand anywhere else in it."""
-    found = [text.rpartition(" ")[2] for text in headers.getall(AUTHORIZATION, ())]
-    found += [text for name in (API_KEY_HEADER, ASSERTION_HEADER) for text in headers.getall(name, ())]
-    found += [value for name, value in query if name == TOKEN_PARAMETER]
+    found: list[str] = []
+    if AUTHORIZATION in headers:
+        found += [text.rpartition(" ")[2] for text in headers.getall(AUTHORIZATION)]
+    for name in (API_KEY_HEADER, ASSERTION_HEADER):
+        if name in headers:
+            found += headers.getall(name)
+    if query:
+        found += [value for name, value in query if name == TOKEN_PARAMETER]
     cookie = session_cookie(headers, cookie_name) if COOKIE in headers else None
     if cookie is not None and cookie.value is not None:
         found.append(cookie.value)

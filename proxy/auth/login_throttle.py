@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 from multidict import MultiMapping
 
+from policy.principal import Principal
 from proxy.auth.authenticator import Authenticator
-from proxy.auth.proofs import Proof
 from proxy.http.errors import Unauthenticated
 
 MISSING: Final = "credential-missing"
@@ -34,7 +34,7 @@ class LoginThrottle:
         headers: MultiMapping[str],
         query: tuple[tuple[str, str], ...],
         address: str,
-    ) -> Proof:
+    ) -> Principal:
         """The proven caller. Raises Unauthenticated; LimitExceeded for an address that failed too often.
 
         A good credential is never slowed: an office or a tunnel shares one address with whoever guesses beside it.

@@ -8,17 +8,21 @@ from aiohttp import web
 
 from policy.call import ClientCall
 from policy.document import check_parts, parse_json
-from policy.keyform import Presented, check_document, check_names
+from policy.keyform import Presented, check_document, check_names, presented
 from policy.routes import Body
 from policy.violation import Violation
+from proxy.auth.credentials import presented_texts
 from proxy.http import headers
 
+Query = tuple[tuple[str, str], ...]
 
-def search_head(credentials: Presented, request: web.BaseRequest, call: ClientCall) -> None:
-    """Raises Violation when what the request proved itself with stands in the address beside `?token=`, or in a field that goes on.
 
-    call: without the credentials of its query.
+def search_head(request: web.BaseRequest, query: Query, call: ClientCall, cookie_name: str) -> Presented:
+    """What the request proved itself with. Raises Violation when it stands in the address beside `?token=`, or in a field that goes on.
+
+    query: with the credentials that `call` is without.
     """
+    credentials = presented(presented_texts(request.headers, query, cookie_name))
     fields = headers.forwarded_values(request.headers)
     texts = [*call.segments, *fields]
     for pair in call.query:
@@ -27,6 +31,7 @@ def search_head(credentials: Presented, request: web.BaseRequest, call: ClientCa
     if credentials.stands_in("\n".join(texts)):
         check_names(credentials, fields, "in a header field")
         check_names(credentials, texts, "in the address")
+    return credentials
 
 
 def read_document(credentials: Presented, raw: bytes, kind: Body, max_parts: int) -> tuple[Any, bytes, tuple[str, ...]]:

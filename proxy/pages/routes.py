@@ -177,8 +177,8 @@ class GatePages:
 
     async def _authenticate(self, asked: PageRequest) -> Principal:
         authenticator, record = asked.compiled.authenticator, asked.record
-        proof = await self._throttle.authenticate(authenticator, asked.request.headers, asked.query, record.client)
-        record.principal = principal = proof.principal
+        principal = await self._throttle.authenticate(authenticator, asked.request.headers, asked.query, record.client)
+        record.principal = principal
         record.response_headers += authenticator.sessions.renewed(principal)
         # These pages ask the store of limits several times each: they cost what other calls cost.
         record.response_headers += await self._limiter.acquire(principal, Budget.READ)

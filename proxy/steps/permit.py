@@ -60,10 +60,10 @@ async def permit(
     route = match.route if match is not None else None
     record.route = route.name if route is not None else record.route
     is_web_ui = route is not None and route.caching.is_web_ui
-    proof = authenticator.recall(request.headers, query) or await dependencies.login_throttle.authenticate(
+    principal = authenticator.recall(request.headers, query) or await dependencies.login_throttle.authenticate(
         authenticator, request.headers, query, record.client
     )
-    record.principal = principal = proof.principal
+    record.principal = principal
     origins.check(request.method, is_upgrade(request), request.headers, principal)
     prove(request)
     if not is_web_ui:  # what an edge may give to others carries nobody's cookie
@@ -78,8 +78,8 @@ async def permit(
     rule = route.rule_for(principal)
     if is_web_ui and (page := before_web_ui(request, record, authenticator.sessions, principal)) is not None:
         return page
-    search_head(proof.presented, request, call)
-    return PermittedRequest(request, record, compiled, route, rule, call, principal, proof.presented)
+    credentials = search_head(request, query, call, authenticator.sessions.cookie_name)
+    return PermittedRequest(request, record, compiled, route, rule, call, principal, credentials)
 
 
 def _call_of(method: str, target: tuple[tuple[str, ...], Query], match: Match | None) -> ClientCall:

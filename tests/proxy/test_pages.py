@@ -296,7 +296,7 @@ async def test_a_session_that_an_attacker_planted_is_not_taken_up() -> None:
 async def test_logout_ends_the_session_and_what_the_browser_kept() -> None:
     pair = cookie_in((await LOGIN.login(form_of(key=KEY), headers_of())).reply)
     authenticator = Authenticator(RING, SESSIONS, None, None)
-    principal = (await authenticator.authenticate(headers_of(Cookie=pair), ())).principal
+    principal = await authenticator.authenticate(headers_of(Cookie=pair), ())
     reply = await LOGIN.logout(headers_of(Cookie=pair))
     headers = dict(reply.headers)
     assert (reply.status, Page(reply).all("form")) == (200, [{"method": "get", "action": "/gate/login", "id": "go"}])

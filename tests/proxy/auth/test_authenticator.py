@@ -97,7 +97,7 @@ def assertion(text: str) -> tuple[str, str]:
 
 async def call(authenticator: Authenticator, fields: Fields, token: str | None = None) -> Principal:
     query = () if token is None else (("token", token),)
-    return (await authenticator.authenticate(CIMultiDictProxy(CIMultiDict(fields)), query)).principal
+    return await authenticator.authenticate(CIMultiDictProxy(CIMultiDict(fields)), query)
 
 
 BAD_COOKIE = ("Cookie", "comfygate_session=1.forged")

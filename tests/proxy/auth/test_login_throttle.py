@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from policy.keyform import NOTHING_PRESENTED
 from policy.principal import Principal, TenantId
 from proxy.auth.login_throttle import MISSING, LoginThrottle
-from proxy.auth.proofs import Proof
 from proxy.auth.sessions import SessionRefused
 from proxy.http.errors import LimitExceeded, Unauthenticated
 
-ALICE = Proof(Principal("a", TenantId("alice")), NOTHING_PRESENTED)
+ALICE = Principal("a", TenantId("alice"))
 
 
 class Authenticator:
@@ -22,7 +20,7 @@ class Authenticator:
         self.error = error
         self.asked: list[Any] = []
 
-    async def authenticate(self, headers: Any, query: Any) -> Proof:
+    async def authenticate(self, headers: Any, query: Any) -> Principal:
         self.asked.append((headers, query))
         if self.error is not None:
             raise self.error
@@ -46,7 +44,7 @@ class BadKey(Unauthenticated):
 
 async def authenticate(
     authenticator: Authenticator, logins: FailedLogins, headers: Any = None, query: Any = ()
-) -> Proof:
+) -> Principal:
     fields = CIMultiDict() if headers is None else headers
     return await LoginThrottle(logins).authenticate(authenticator, fields, query, "192.0.2.1")  # type: ignore[arg-type]
 

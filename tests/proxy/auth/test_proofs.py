@@ -7,21 +7,19 @@ from datetime import UTC, datetime
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from policy.keyform import NOTHING_PRESENTED
 from policy.principal import Principal
 from proxy.auth.api_keys import ApiKeyStore, generate_key, hash_key
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.credentials import SessionCookie
-from proxy.auth.proofs import MAX_PROOFS, Proof, ProofCache
+from proxy.auth.proofs import MAX_PROOFS, ProofCache
 from proxy.auth.sessions import Sessions
 from proxy.config.identity import KeySettings
 from proxy.http.errors import Unauthenticated
 from tests.proxy.auth import test_authenticator as cases
-from tests.proxy.auth.test_authenticator import ALICE, BOB, Fields, basic, bearer, cookie, gate
+from tests.proxy.auth.test_authenticator import ALICE, BOB, Fields, bearer, gate
 from tests.proxy.conftest import Clock
 
-A_COOKIE = cookie(ALICE)
-PROOF = Proof(cases.ring_without().verify(ALICE), NOTHING_PRESENTED)
+CALLER = cases.ring_without().verify(ALICE)
 Query = tuple[tuple[str, str], ...]
 
 
@@ -78,19 +76,6 @@ async def test_whatever_differs_is_verified(fields: Fields, query: Query) -> Non
     authenticator = await experienced()
     assert authenticator.recall(headers_of([bearer(ALICE)]), (("a", "b"),)) is not None
     assert authenticator.recall(headers_of(fields), query) is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "text"),
-    [([bearer(ALICE)], ALICE), ([basic(BOB)], basic(BOB)[1][6:]), ([A_COOKIE], A_COOKIE[1].partition("=")[2])],
-)
-async def test_what_proved_it_is_known_too(fields: Fields, text: str) -> None:
-    authenticator = gate()
-    await authenticator.authenticate(headers_of(fields), ())
-    known = authenticator.recall(headers_of(fields), ())
-    assert known is not None
-    assert known.presented.stands_in(f"before {text} behind")
-    assert not known.presented.stands_in("before and behind")
 
 
 async def test_an_expired_key_is_not_known() -> None:
@@ -164,16 +149,16 @@ async def test_each_of_two_credentials_has_to_hold() -> None:
 def test_memory_is_bounded_however_a_key_is_spelled() -> None:
     proofs = ProofCache()
     for number in range(3 * MAX_PROOFS):
-        proofs.keep(headers_of([("Authorization", f"Basic {number}")]), (), PROOF, [])
+        proofs.keep(headers_of([("Authorization", f"Basic {number}")]), (), CALLER, [])
         assert len(proofs) <= MAX_PROOFS
-    assert proofs.find(headers_of([("Authorization", f"Basic {number}")]), ()) is PROOF
+    assert proofs.find(headers_of([("Authorization", f"Basic {number}")]), ()) is CALLER
 
 
 def test_characters_that_are_no_text_are_a_field_like_others() -> None:
     """Bytes that are no UTF-8 come as lone surrogates."""
     proofs = ProofCache()
-    proofs.keep(headers_of([("Cookie", "a=\udcff")]), (), PROOF, [])
-    assert proofs.find(headers_of([("Cookie", "a=\udcff")]), ()) is PROOF
+    proofs.keep(headers_of([("Cookie", "a=\udcff")]), (), CALLER, [])
+    assert proofs.find(headers_of([("Cookie", "a=\udcff")]), ()) is CALLER
     assert proofs.find(headers_of([("Cookie", "a=\udcfe")]), ()) is None
 
 
@@ -189,7 +174,7 @@ def test_characters_that_are_no_text_are_a_field_like_others() -> None:
 )
 def test_the_same_characters_in_other_fields_are_others(fields: Fields) -> None:
     proofs = ProofCache()
-    proofs.keep(headers_of([("Cookie", "a=b"), ("Authorization", "x")]), (), PROOF, [])
+    proofs.keep(headers_of([("Cookie", "a=b"), ("Authorization", "x")]), (), CALLER, [])
     assert proofs.find(headers_of(fields), ()) is None
-    proofs.keep(headers_of(fields), (), PROOF, [])
+    proofs.keep(headers_of(fields), (), CALLER, [])
     assert len(proofs) == 2
