@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +25,8 @@ Describe = Callable[[RuleInput], Iterable[tuple[str, Mapping[str, Any]]]]
 """Tells the members of a document one after the other, so that the whole of it is there in its written form alone."""
 
 MAX_KEPT: Final = 64
+MAX_BYTES: Final = 96 * 1024**2
+"""Of all forms of all documents; the one that is asked for is held however large it is."""
 SETTLED_S: Final = 5.0
 """A document that stays for so long is worth its smallest form, which takes a second to make."""
 _MIN_COMPRESSED_BYTES: Final = 1024
@@ -86,33 +88,49 @@ class DocumentCache:
         async with self._makers.of(tenant):
             found_key, found = self._kept.get(tenant, (None, None))
             if found is None or found_key != key:
-                found = asyncio.ensure_future(asyncio.to_thread(_make, describe, request))  # noqa: TID251 - awaited here
+                found = asyncio.ensure_future(self._make(describe, request))  # noqa: TID251 - awaited here
                 self._kept[tenant] = (key, found)
-                while len(self._kept) > MAX_KEPT:
-                    self._kept.popitem(last=False)
-                self._tasks.start(self._pack(tenant, found), "pack a document")
             self._kept.move_to_end(tenant)
             try:
-                return await asyncio.shield(found)
+                document = await asyncio.shield(found)
             except Exception:
                 if self._kept.get(tenant, (None, None))[1] is found:
                     del self._kept[tenant]  # the next caller makes it anew
                 raise
+            self._make_room()
+            return document
 
-    async def _pack(self, tenant: TenantId, found: asyncio.Future[CachedDocument]) -> None:
+    async def _make(self, describe: Describe, request: RuleInput) -> CachedDocument:
+        document = await asyncio.to_thread(_write, describe, request)
+        # Tenants of one policy without files of their own see the same: it is held, and compressed, once.
+        like = next((each for each in self._documents() if each.coded.version == document.coded.version), None)
+        if like is not None:
+            return like
+        if len(document.body) >= _MIN_COMPRESSED_BYTES:
+            document.coded.add("gzip", await asyncio.to_thread(quick_gzip, document.body))
+            self._tasks.start(self._pack(document), "pack a document")
+        return document
+
+    async def _pack(self, document: CachedDocument) -> None:
         """Its smallest forms, when it has stayed for a while; where there are none it is sent as it is."""
-        await asyncio.wait((found,))
         await asyncio.sleep(SETTLED_S)
-        if found.cancelled() or found.exception() is not None:
-            return
-        document = found.result()
-        if len(document.body) < _MIN_COMPRESSED_BYTES:
-            return
         for coding in CODINGS:
-            if self._kept.get(tenant, (None, None))[1] is not found:
+            if not any(each is document for each in self._documents()):
                 return
             with suppress(CompressionFailed):
                 document.coded.add(coding, await self._compressor.best(coding, document.body))
+
+    def _documents(self) -> Iterator[CachedDocument]:
+        """Those that are made. One that several tenants have comes several times."""
+        for _, found in self._kept.values():
+            if found.done() and not found.cancelled() and found.exception() is None:
+                yield found.result()
+
+    def _make_room(self) -> None:
+        held = {id(each): each.coded.held_bytes for each in self._documents()}
+        while len(self._kept) > 1 and (len(self._kept) > MAX_KEPT or sum(held.values()) > MAX_BYTES):
+            self._kept.popitem(last=False)
+            held = {id(each): each.coded.held_bytes for each in self._documents()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +146,16 @@ class _Same:
         return id(self.value)
 
 
-def _make(describe: Describe, request: RuleInput) -> CachedDocument:
+def _write(describe: Describe, request: RuleInput) -> CachedDocument:
     places: dict[str, tuple[int, int]] = {}
-    members: list[bytes] = []
-    place = 1
+    body = bytearray(b"{")
     for name, value in describe(request):
-        members.append(orjson.dumps(name) + b":" + orjson.dumps(value, default=_plain))
-        places[name] = (place, place + len(members[-1]))
-        place += len(members[-1]) + 1
-    body = b"{" + b",".join(members) + b"}"
-    coded = CodedDocument(version_of(body), {IDENTITY: body})
-    if len(body) >= _MIN_COMPRESSED_BYTES:
-        coded.add("gzip", quick_gzip(body))
-    return CachedDocument(body, coded, places)
+        start = len(body)
+        body += orjson.dumps(name) + b":" + orjson.dumps(value, default=_plain) + b","
+        places[name] = (start, len(body) - 1)
+    body[max(1, len(body) - 1) :] = b"}"
+    whole = bytes(body)
+    return CachedDocument(whole, CodedDocument(version_of(whole), {IDENTITY: whole}), places)
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ from policy.principal import Principal, TenantId
 from policy.rule_context import OwnFiles, RuleContext, RuleInput
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.compressor import CompressionFailed, Compressor
-from proxy.upstream.document_cache import MAX_KEPT, CachedDocument, DocumentCache, _make
+from proxy.upstream.document_cache import MAX_KEPT, CachedDocument, DocumentCache
 from tests.policy.tenants import NOW
 
 if sys.version_info >= (3, 14):
@@ -60,8 +60,12 @@ class Maker:
         return {"number": self.made}.items()
 
 
-def kept(size: int = 2000) -> CachedDocument:
-    return _make(lambda _: [("text", {"is": "x" * size})], request())
+async def kept(size: int = 2000) -> CachedDocument:
+    document_cache = DocumentCache(Compressor())
+    try:
+        return await document_cache.get(request(), lambda _: [("text", {"is": "x" * size})])
+    finally:
+        await document_cache.stop()
 
 
 def etag(document: CachedDocument, accepted: str = "") -> str:
@@ -87,8 +91,8 @@ UNPACK: dict[str, Callable[[bytes], bytes]] = {
         ("gzip;q=0", ""),
     ],
 )
-def test_sent_at_once_in_the_quickest_coding_where_the_client_takes_it(accepted: str, coding: str) -> None:
-    reply = kept().answer(CIMultiDict({"Accept-Encoding": accepted}))
+async def test_sent_at_once_in_the_quickest_coding_where_the_client_takes_it(accepted: str, coding: str) -> None:
+    reply = (await kept()).answer(CIMultiDict({"Accept-Encoding": accepted}))
     assert reply.status == 200
     assert isinstance(reply.body, bytes)
     assert dict(reply.headers).get("Content-Encoding", "") == coding
@@ -98,23 +102,23 @@ def test_sent_at_once_in_the_quickest_coding_where_the_client_takes_it(accepted:
     ]
 
 
-def test_what_is_small_is_not_compressed() -> None:
-    reply = kept(5).answer(CIMultiDict({"Accept-Encoding": "gzip"}))
+async def test_what_is_small_is_not_compressed() -> None:
+    reply = (await kept(5)).answer(CIMultiDict({"Accept-Encoding": "gzip"}))
     assert reply.body == b'{"text":{"is":"xxxxx"}}'
 
 
 @pytest.mark.parametrize(("tags", "status"), [("{}", 304), ("W/{}", 304), ('"a", {}', 304), ('"a"', 200), ("", 200)])
-def test_not_sent_again_to_who_has_it(tags: str, status: int) -> None:
-    document = kept()
+async def test_not_sent_again_to_who_has_it(tags: str, status: int) -> None:
+    document = await kept()
     reply = document.answer(CIMultiDict({"If-None-Match": tags.format(etag(document))}))
     assert (reply.status, dict(reply.headers)["ETag"]) == (status, etag(document))
     assert (reply.body == b"") is (status == 304)
 
 
-def test_the_validator_is_of_the_content_and_of_its_coding() -> None:
-    assert etag(kept()) == etag(kept())
-    assert etag(kept()) != etag(kept(2001))
-    assert etag(kept()) != etag(kept(), "gzip")
+async def test_the_validator_is_of_the_content_and_of_its_coding() -> None:
+    assert etag(await kept()) == etag(await kept())
+    assert etag(await kept()) != etag(await kept(2001))
+    assert etag(await kept()) != etag(await kept(), "gzip")
 
 
 class Recording(Compressor):
@@ -147,7 +151,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("at_once")
 async def test_a_document_that_stays_gets_its_smallest_forms() -> None:
-    before = etag(kept(), "gzip")
+    before = etag(await kept(), "gzip")
     compressor = Recording()
     document = await settled(compressor)
     assert sorted(compressor.packed) == ["br", "gzip", "zstd"]
@@ -165,7 +169,7 @@ async def test_a_document_that_stays_gets_its_smallest_forms() -> None:
 async def test_where_compressing_fails_the_quick_form_stays() -> None:
     compressor = Recording(failing=("zstd", "gzip"))
     document = await settled(compressor)
-    assert etag(document, "gzip") == etag(kept(), "gzip")
+    assert etag(document, "gzip") == etag(await kept(), "gzip")
     assert dict(document.answer(CIMultiDict({"Accept-Encoding": "zstd, br"})).headers)["Content-Encoding"] == "br"
 
 
@@ -178,12 +182,17 @@ async def test_what_is_small_gets_no_other_form() -> None:
 
 @pytest.mark.usefixtures("at_once")
 async def test_a_document_that_was_replaced_is_packed_no_further() -> None:
-    compressor = Recording()
+    class Replacing(Recording):
+        async def best(self, coding: str, data: bytes) -> bytes:
+            document_cache._kept.clear()
+            return await super().best(coding, data)
+
+    compressor = Replacing()
     document_cache = DocumentCache(compressor)
     await document_cache.get(request(), lambda _: [("text", {"is": "x" * 2000})])
-    document_cache._kept.clear()
     await document_cache._tasks.finish()
-    assert compressor.packed == []
+    await compressor.stop()
+    assert compressor.packed == ["zstd"]
 
 
 async def test_two_at_once_make_it_once() -> None:
@@ -197,6 +206,37 @@ async def test_two_at_once_make_it_once() -> None:
     assert maker.made == 1
     assert len({id(document) for document in documents}) == 1
     assert await document_cache.get(request(), maker) is documents[0]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_what_several_tenants_see_alike_is_held_and_compressed_once() -> None:
+    compressor = Recording()
+    document_cache = DocumentCache(compressor)
+    first = await document_cache.get(request(), lambda _: [("text", {"is": "x" * 2000})])
+    second = await document_cache.get(request("bob"), lambda _: [("text", {"is": "x" * 2000})])
+    other = await document_cache.get(request("carol"), lambda _: [("text", {"is": "y" * 2000})])
+    assert first is second
+    assert first is not other
+    await document_cache._tasks.finish()
+    await compressor.stop()
+    assert sorted(compressor.packed) == ["br", "br", "gzip", "gzip", "zstd", "zstd"]
+
+
+async def test_large_documents_leave_room_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.upstream.document_cache.MAX_BYTES", 5000)
+    document_cache = DocumentCache(Compressor())
+
+    async def ask(tenant: str, size: int) -> CachedDocument:
+        return await document_cache.get(request(tenant), lambda _: [("text", {"is": tenant * size})])
+
+    await ask("a", 2000)
+    await ask("b", 2000)
+    assert list(document_cache._kept) == ["a", "b"]
+    await ask("c", 2000)
+    assert list(document_cache._kept) == ["b", "c"]
+    assert len((await ask("d", 9000)).body) > 9000
+    assert list(document_cache._kept) == ["d"], "held however large it is"
+    await document_cache.stop()
 
 
 async def test_made_anew_for_whom_it_differs() -> None:
