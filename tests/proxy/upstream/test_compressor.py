@@ -94,8 +94,30 @@ async def test_it_ends_with_the_gate_in_the_midst_of_its_work() -> None:
         assert children() == []
 
 
-def test_it_ends_when_the_gate_was_killed() -> None:
-    """Its pipes are closed then: it reads no more, wherever it is."""
+GATE = """
+import asyncio, psutil, time
+from proxy.upstream.compressor import Compressor
+
+async def main():
+    await Compressor(idle_s=600).best("gzip", b"x" * 3000)
+    print(psutil.Process().children()[0].pid, flush=True)
+    time.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_it_ends_when_the_gate_is_killed() -> None:
+    gate = await asyncio.create_subprocess_exec(sys.executable, "-c", GATE, stdout=asyncio.subprocess.PIPE)
+    assert gate.stdout is not None
+    process = psutil.Process(int(await gate.stdout.readline()))
+    gate.kill()
+    await gate.wait()
+    await asyncio.to_thread(process.wait, 60)
+
+
+def test_half_a_question_ends_it() -> None:
+    """The pipes of a gate that is gone are closed."""
     answers = BytesIO()
     head = QUESTION.pack(2, len(DATA))
     serve(BytesIO(head + DATA + head + DATA[:100]), answers)
