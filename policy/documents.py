@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
 import orjson
+
+from policy.values import value
 
 PACKED_BYTES: Final = 4096
 """What is larger is compressed: workflows repeat themselves, and memory is bounded."""
@@ -27,7 +28,7 @@ class Kind(StrEnum):
 _HEADS: Final = {Kind.ITEM: b"[", Kind.ENTRY: b'{"prompt":[', Kind.ROW: b'{"priority":', Kind.JOB: b'{"priority":'}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Document:
     """size: in bytes, as it is sent. prompt_id, order: of items of the queue, the job and ComfyUI's number.
 

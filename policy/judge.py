@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from policy import values
 from policy.bound_checks import BoundChecks
 from policy.catalogue import Catalogue
 from policy.class_plan import InputPlan
@@ -15,6 +16,7 @@ from policy.graph import measure_depth
 from policy.links import Links
 from policy.literals import WRAPPER, find_literal_fault, find_undeclared_fault, unwrap
 from policy.node_plan import NodePlan, plan_node
+from policy.patience import ENDLESS, Patience
 from policy.pinned import find_differences
 from policy.salt import SALT
 from policy.undeclared import bind_budgets, bind_fields, bind_input, describe
@@ -38,7 +40,7 @@ __all__ = ["ADMIN_POLICY", "JudgedPrompt", "Policy", "compile_policy", "judge", 
 MAX_LISTED: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
+@values.value
 class JudgedPrompt:
     """A workflow that may run, rebuilt: no wrappers but for lists, every link to an output that exists, no cycles.
 
@@ -65,10 +67,11 @@ class JudgedPrompt:
     plans: Mapping[str, NodePlan] = field(default_factory=dict)
 
 
-def judge(body: bytes, policy: Policy, catalogue: Catalogue) -> JudgedPrompt:
+def judge(body: bytes, policy: Policy, catalogue: Catalogue, patience: Patience = ENDLESS) -> JudgedPrompt:
     """Judges the body of `POST /prompt`.
 
-    Raises Violation and nothing else: body-malformed, workflow-malformed or policy-violation, the latter two with all offending nodes.
+    Raises Violation: body-malformed, workflow-malformed or policy-violation, the latter two with all offending nodes; TooMuch, where there is an end
+    to patience; and nothing else.
     """
     if policy.max_prompt_bytes is not None and len(body) > policy.max_prompt_bytes:
         refuse(
@@ -76,10 +79,10 @@ def judge(body: bytes, policy: Policy, catalogue: Catalogue) -> JudgedPrompt:
             f"This policy takes workflows of at most {policy.max_prompt_bytes} bytes.",
             f"found {len(body)} bytes",
         )
-    return judge_document(parse_json(body), policy, catalogue)
+    return judge_document(parse_json(body), policy, catalogue, patience)
 
 
-def judge_document(document: Any, policy: Policy, catalogue: Catalogue) -> JudgedPrompt:
+def judge_document(document: Any, policy: Policy, catalogue: Catalogue, patience: Patience = ENDLESS) -> JudgedPrompt:
     """Judges a parsed body. It takes the document over: parts of it become parts of the result."""
     prompt = read_prompt(document)
     if not catalogue.classes:
@@ -90,7 +93,7 @@ def judge_document(document: Any, policy: Policy, catalogue: Catalogue) -> Judge
             f"This policy takes workflows of at most {policy.max_nodes} nodes.",
             f"found {len(prompt)}",
         )
-    judging = _Judging(policy, catalogue, prompt, Findings())
+    judging = _Judging(policy, catalogue, prompt, Findings(), patience)
     judging.drop_bad_ids()
     judging.read_nodes()
     judging.read_links()
@@ -106,7 +109,10 @@ def judge_document(document: Any, policy: Policy, catalogue: Catalogue) -> Judge
 class _Judging:
     """One pass over one workflow, whose nodes are its own to change."""
 
-    def __init__(self, policy: Policy, catalogue: Catalogue, nodes: dict[str, Any], findings: Findings) -> None:
+    def __init__(
+        self, policy: Policy, catalogue: Catalogue, nodes: dict[str, Any], findings: Findings, patience: Patience
+    ) -> None:
+        self.patience = patience
         self.policy = policy
         self.catalogue = catalogue
         self.nodes = nodes
@@ -152,7 +158,9 @@ class _Judging:
                 self.stripped.append(node_id)
             if SALT in inputs:  # a workflow out of a saved picture has it; the gate gives it anew
                 del inputs[SALT]
-            plan = class_plan.nodes.get((*inputs, *map(type, inputs.values()))) or plan_node(class_plan, inputs)
+            plan = class_plan.nodes.get((*inputs, *map(type, inputs.values())))
+            if plan is None:
+                plan = plan_node(class_plan, inputs, self.patience)
             plans[node_id] = plan
             self.inputs.append(inputs)
             for pick, accepted in plan.checks:
@@ -224,17 +232,18 @@ class _Judging:
 
     def _judge_late(self, node_id: str) -> list[str]:
         """Judges the inputs of a node and returns the nodes that it links to."""
-        plan, node, shape = self.plans[node_id], self.nodes[node_id], self.shape
-        inputs = node["inputs"]
+        plan, inputs, shape = self.plans[node_id], self.nodes[node_id]["inputs"], self.shape
         targets: list[str] = []
-        shape.append(node["class_type"])
+        shape.append(plan.class_type)
         for name in plan.looked_at:
+            self.patience.spend_on(inputs[name])
             if self.links.lead_somewhere(link := inputs[name]):
                 targets.append(link[0])
                 shape.append(link)
             else:
                 self._judge_compound(node_id, name, inputs, plan.inputs)
         if plan.undeclared:
+            self.patience.spend(5 * len(plan.undeclared))
             self._judge_undeclared(node_id, plan.undeclared, inputs, plan)
         for name in plan.cost:
             shape.append(inputs.get(name))

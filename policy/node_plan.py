@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from policy.class_plan import ClassPlan, InputPlan
 from policy.literals import WRAPPER, unwrap
+from policy.patience import ENDLESS, Patience
 from policy.salt import is_core, takes_salt
 
 MAX_PLANS: Final = 200
@@ -62,8 +63,9 @@ class NodePlan:
                     accepted.add(value)
 
 
-def plan_node(class_plan: ClassPlan, inputs: dict[str, Any]) -> NodePlan:
-    """The plan for a node with these inputs. What decides which inputs there are comes out of its wrapper first."""
+def plan_node(class_plan: ClassPlan, inputs: dict[str, Any], patience: Patience = ENDLESS) -> NodePlan:
+    """The plan for a node with these inputs. What decides which inputs there are comes out of its wrapper first. Raises TooMuch."""
+    patience.spend(10 + 2 * len(inputs))
     for name, _ in class_plan.dynamic_inputs:
         if type(choice := inputs.get(name)) is dict and WRAPPER in choice:
             inputs[name] = unwrap(choice, False)

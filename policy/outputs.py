@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from policy.graph import find_cycle
+from policy.values import value
 
 MAX_NAMED: Final = 100
 MAX_PATH_LENGTH: Final = 2000
@@ -21,7 +22,7 @@ class BrokenLink:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Runnable:
     """What of a workflow ComfyUI can be given.
 

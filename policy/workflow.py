@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
+from policy import values
 from policy.violation import Reason, Violation
 
 MAX_NODE_ID_LENGTH: Final = 128
@@ -233,7 +234,7 @@ def is_ui_format(value: Any) -> bool:
     return type(value) is dict and type(value.get("nodes")) is list
 
 
-@dataclass(frozen=True, slots=True)
+@values.value
 class Fields:
     """The body's other fields, each of the right type. notices: what was left out of them."""
 

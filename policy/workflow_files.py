@@ -15,6 +15,7 @@ from policy.namespace import Folder, check_file_name, is_path, is_shared, read_p
 from policy.node_plan import NodePlan
 from policy.own_ids import id_to_upstream
 from policy.path_texts import check_text, rewrite_texts
+from policy.patience import ENDLESS, Patience
 from policy.rule_context import RuleContext
 from policy.salt import SALT, is_core, salt_nodes
 from policy.texts import Texts, fill_dates
@@ -28,11 +29,14 @@ _NO_FILE: Final = frozenset({"none", "None"})
 
 
 def rewrite_nodes(
-    nodes: dict[str, dict[str, Any]], plans: Mapping[str, NodePlan], context: RuleContext
+    nodes: dict[str, dict[str, Any]],
+    plans: Mapping[str, NodePlan],
+    context: RuleContext,
+    patience: Patience = ENDLESS,
 ) -> list[Original]:
     """Makes of judged nodes what ComfyUI gets: every file in the tenant's namespace, every node that needs it salted. Returns what it has replaced.
 
-    plans: of all nodes. Raises Violation(policy-violation) with all offending nodes.
+    plans: of all nodes. Raises TooMuch, Violation(policy-violation) with all offending nodes.
     """
     originals: list[Original] = []
     node_errors: dict[str, Any] = {}
@@ -41,6 +45,8 @@ def rewrite_nodes(
     texts = Texts(nodes, context.catalogue)
     for node_id, plan in plans.items():
         if plan.files or plan.class_type in id_inputs:
+            for name in plan.files:
+                patience.spend_on(nodes[node_id]["inputs"][name])
             errors = _rewrite_inputs(node_id, nodes[node_id]["inputs"], plan, texts, context, originals)
             if errors:
                 node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": plan.class_type}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -28,18 +28,22 @@ from policy.file_uses import file_inputs
 from policy.judge import ADMIN_POLICY, JudgedPrompt, judge, judge_document
 from policy.keyform import check_document
 from policy.left_out import told
+from policy.patience import AT_ONCE_EFFORT, ENDLESS, Patience, TooMuch, is_quick
 from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules.jobs import JSON_TYPE, submitted_item
 from policy.rules.results import UNNAMED_CLIENT, scrub
+from policy.values import value
 from policy.violation import Reason, Violation
 from policy.workflow import Notice
 from policy.workflow_files import rewrite_nodes
 
 PROMPT: Final = (Opaque("prompt"),)
+LARGE_BYTES: Final = 1024**2
+"""As much work as so many bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prepared:
     """A judged workflow as ComfyUI gets it, and what is to be known of it afterwards. Its nodes are bytes by now.
 
@@ -63,8 +67,10 @@ class Prepared:
 def submit(request: RuleInput) -> RuleGenerator:
     """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run."""
     context = request.context
-    # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_names_are_written_beside_the_event_loop).
-    prepared = yield Work(partial(_prepare, request), len(request.raw))
+    prepared = _prepare_at_once(request)
+    if prepared is None:
+        # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_what_takes_long_is_done_beside_the_event_loop).
+        prepared = yield Work(partial(_prepare, request, ENDLESS), max(len(request.raw), LARGE_BYTES))
     claimed = yield prepared.wish
     body = prepared.body_for(claimed)
     reply = yield UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
@@ -88,14 +94,22 @@ def submit(request: RuleInput) -> RuleGenerator:
     return _told(ClientReply(body=shown, updates=(JobUpdate(claimed.prompt_id, documents=(item,)),)), prepared)
 
 
-def _prepare(request: RuleInput) -> Prepared:
+def _prepare_at_once(request: RuleInput) -> Prepared | None:
+    """None for what may take long."""
+    try:
+        return _prepare(request, Patience(AT_ONCE_EFFORT)) if is_quick(request.raw) else None
+    except TooMuch:
+        return None
+
+
+def _prepare(request: RuleInput, patience: Patience) -> Prepared:
     """Reads, judges, writes in the tenant's names. All that takes time with large workflows is done here, at once."""
     context = request.context
     check_parts(request.raw, request.max_parts)
     # SECURITY: what goes on to ComfyUI may go on from there, to other services and into files (tests/security/test_misplaced_keys.py).
     raw, left_out = check_document(request.credentials, request.raw, request.max_parts)
-    judged = judge(raw, context.policy, context.catalogue)
-    originals = rewrite_nodes(judged.nodes, judged.plans, context)
+    judged = judge(raw, context.policy, context.catalogue, patience)
+    originals = rewrite_nodes(judged.nodes, judged.plans, context, patience)
     client_id = context.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
     chosen = judged.partial_execution_targets
     return Prepared(

@@ -16,6 +16,8 @@ from proxy.limits.lane import Lane
 
 WORK_BYTES: Final = 32 * 1024
 """What is more work than that is done in a thread."""
+SPACED_BYTES: Final = 128 * 1024
+"""A workflow of more than that comes when the one before it had its time; ComfyUI reads so much in some milliseconds."""
 BYTES_PER_S: Final = 2 * 1024**2
 """Of one tenant's large workflows: ComfyUI reads each of them on its event loop, and a neighbour's comes in between."""
 MAX_WAITING: Final = 128
@@ -67,7 +69,7 @@ class HeavyWork(Lane):
 
     async def space(self, tenant: TenantId, size: int) -> None:
         """Returns when this large workflow may come: the one before it had its time. Raises LimitExceeded(too-many-documents)."""
-        if size <= WORK_BYTES:
+        if size <= SPACED_BYTES:
             return
         now_s = self._clock()
         self._next_s = {other: next_s for other, next_s in self._next_s.items() if next_s > now_s}

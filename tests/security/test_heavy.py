@@ -9,10 +9,11 @@ import orjson
 import pytest
 
 from policy.keyform import check_document
+from policy.patience import AT_ONCE_BYTES
 from policy.principal import TenantId
 from policy.rules import prompt
 from proxy.http.errors import LimitExceeded
-from proxy.limits.heavy_work import BYTES_PER_S, WAIT_S, WORK_BYTES, HeavyWork
+from proxy.limits.heavy_work import BYTES_PER_S, SPACED_BYTES, WAIT_S, WORK_BYTES, HeavyWork
 from tests.harness import Running
 from tests.matrix.world import World
 from tests.proxy.conftest import Clock
@@ -109,7 +110,7 @@ async def test_large_workflows_of_one_tenant_come_one_after_the_other() -> None:
         await heavy.space(ALICE, BYTES_PER_S)
     assert slept == [1.0, 2.0]
     await heavy.space(BOB, BYTES_PER_S)
-    await heavy.space(ALICE, WORK_BYTES)
+    await heavy.space(ALICE, SPACED_BYTES)
     assert slept == [1.0, 2.0]
     clock.now_s = 3.0
     await heavy.space(ALICE, BYTES_PER_S)
@@ -145,16 +146,32 @@ async def test_a_workflow_of_too_many_parts_is_refused(gate: Running) -> None:
     assert (await submit(gate, workflow(900)))[0] == 200
 
 
-async def test_a_workflow_is_read_beside_the_event_loop(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an escape, so that it is searched for credentials: a client's `json.dumps` writes one for each letter beyond ASCII."""
-    threads: list[int] = []
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where workflows are read."""
+    found: list[int] = []
 
     def check(*arguments: object) -> tuple[bytes, tuple[str, ...]]:
-        threads.append(threading.get_ident())
+        found.append(threading.get_ident())
         return check_document(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(prompt, "check_document", check)
+    return found
+
+
+async def test_a_workflow_is_read_beside_the_event_loop(gate: Running, threads: list[int]) -> None:
+    """With an escape, so that it is searched for credentials: a client's `json.dumps` writes one for each letter beyond ASCII."""
     body = workflow(50_000).replace(b'"extra_pnginfo":{', b'"extra_pnginfo":{"note":"\\u00e4",')
     assert (await submit(gate, body))[0] == 200
     assert len(threads) == 1
     assert threads[0] != threading.get_ident()
+
+
+async def test_what_takes_longer_than_it_looks_is_left_to_a_thread(gate: Running, threads: list[int]) -> None:
+    """Inputs that no class declares cost many times what others do, and a client may send thousands in few bytes."""
+    document = orjson.loads(workflow(1))
+    document["prompt"]["1"]["inputs"] |= {f"{number:x}": "" for number in range(5000)}
+    body = orjson.dumps(document)
+    assert len(body) < AT_ONCE_BYTES
+    assert (await submit(gate, body))[0] == 200
+    assert [each == threading.get_ident() for each in threads] == [True, False]

@@ -9,9 +9,10 @@ import pytest
 from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply, Work
 from policy.documents import Document, Kind
 from policy.keyform import presented
+from policy.patience import AT_ONCE_BYTES, AT_ONCE_EFFORT
 from policy.principal import Role
 from policy.rule_context import RuleContext
-from policy.rules.prompt import node_errors_to_client, submit, submit_as_admin
+from policy.rules.prompt import LARGE_BYTES, node_errors_to_client, submit, submit_as_admin
 from policy.rules.results import UNNAMED_CLIENT
 from policy.salt import SALT
 from policy.violation import Reason
@@ -63,13 +64,18 @@ def test_a_workflow_goes_on_in_the_tenants_names() -> None:
     assert reply == ClientReply(body={"prompt_id": ID, "number": 3, "node_errors": {}})
 
 
-def test_names_are_written_beside_the_event_loop() -> None:
-    raw = body_of()
-    dialogue = submit(request_of(ALICE, method="POST", raw=raw))
-    judging = next(dialogue)
+def test_an_ordinary_workflow_is_judged_at_once() -> None:
+    assert isinstance(next(submit(request_of(ALICE, raw=body_of()))), ClaimJob)
+
+
+@pytest.mark.parametrize("inputs", [{"x" * AT_ONCE_BYTES: 1}, {f"x{number}": 1 for number in range(AT_ONCE_EFFORT)}])
+def test_what_takes_long_is_done_beside_the_event_loop(inputs: dict[str, Any]) -> None:
+    graph = GRAPH | {"3": {"class_type": "EmptyImage", "inputs": inputs}}
+    judging = next(submit(request_of(ALICE, raw=body_of(graph))))
     assert isinstance(judging, Work)
-    assert judging.size == len(raw)
-    assert json.loads(judging.function().body)["prompt"] == UPSTREAM_GRAPH
+    assert judging.size >= LARGE_BYTES
+    prepared = judging.function()
+    assert json.loads(prepared.body)["prompt"]["1"] == UPSTREAM_GRAPH["1"]
 
 
 def test_a_credential_in_a_workflow_is_found_where_it_is_read() -> None:
