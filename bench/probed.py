@@ -20,11 +20,10 @@ from collections.abc import Coroutine, Generator
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
-
 from proxy.app import Gate
 from proxy.commands.serve import run, stop_event
 from proxy.config import load_config
+from proxy.http.request import Request
 from proxy.memory import spare_collections
 from proxy.observability.access_log import request_log, set_up_logging, standard_error
 from proxy.pipeline import Pipeline
@@ -147,9 +146,9 @@ async def probed(work: Coroutine[Any, Any, None], file: Path) -> None:
 class KnownPipeline(Pipeline):
     """Tells the probe what kind of request a step is of."""
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        _KIND.set(f"{request.method} /{request.path.split('/')[1][:20]}")
-        return await super().handle(request)
+    async def handle(self, request: Request) -> None:
+        _KIND.set(f"{request.method} /{request.raw_path.partition('?')[0].split('/')[1][:20]}")
+        await super().handle(request)
 
 
 async def _gate(file: Path) -> None:

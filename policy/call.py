@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NewType
 from urllib.parse import quote, unquote_to_bytes
 
@@ -83,11 +84,16 @@ class UpstreamCall:
     @property
     def target(self) -> str:
         """Path and query as they go on the wire, quoted by one rule."""
-        path = "/" + "/".join(quote(segment, safe=_SEGMENT_SAFE) for segment in self.segments)
+        path = _quoted_path(self.segments)
         if not self.query:
             return path
         pairs = (f"{quote(key, safe=_QUERY_SAFE)}={quote(value, safe=_QUERY_SAFE)}" for key, value in self.query)
         return path + "?" + "&".join(pairs)
+
+
+@lru_cache(maxsize=1024)
+def _quoted_path(segments: tuple[str, ...]) -> str:
+    return "/" + "/".join(quote(segment, safe=_SEGMENT_SAFE) for segment in segments)
 
 
 @value

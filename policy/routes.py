@@ -6,7 +6,7 @@ A row must say everything: that a call passes unchanged is written, and why a ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from policy.call import (
     UpstreamCall,
     UpstreamPath,
     UpstreamReply,
+    parse_target,
 )
 from policy.namespace import Folder
 from policy.principal import Principal, Scope
@@ -165,6 +166,10 @@ PATIENT_S: Final = 90.0
 """For answers that take work; below the 100 s after which the edge gives up."""
 
 
+MAX_REMEMBERED: Final = 1024
+"""Targets that are remembered: more than there are without a parameter, unless somebody spells them in many ways."""
+
+
 def never(call: ClientCall) -> bool:
     return False
 
@@ -214,10 +219,11 @@ class Route:
     note: str = ""
     """Of a row that comes from data: what kind it is, and what for."""
 
-    @property
-    def name(self) -> str:
-        """The label in metrics and logs: one per row, whatever clients send."""
-        return f"{self.method} {self.prefix.value[0]}{self.path}"
+    name: str = field(init=False, default="")
+    """The label in metrics and logs: one per row, whatever clients send."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.method} {self.prefix.value[0]}{self.path}")
 
     @property
     def has_body(self) -> bool:
@@ -256,11 +262,28 @@ class Match:
     parameters: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request asks for. query: with the credentials that may stand in it. call: without its query where it has one, in ComfyUI's names."""
+
+    segments: tuple[str, ...]
+    query: tuple[tuple[str, str], ...]
+    route: Route | None
+    call: ClientCall
+
+    def call_with(self, query: tuple[tuple[str, str], ...]) -> ClientCall:
+        """query: what of it goes on."""
+        if not query:
+            return self.call
+        return ClientCall(self.call.method, self.call.segments, query, self.call.parameters)
+
+
 class RouteTable:
     """Looks rows up by method and segments. A HEAD is matched as its GET, which ComfyUI answers alike."""
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
         self.routes = routes
+        self._read: dict[tuple[str, str], Target] = {}
         self._literal: dict[tuple[str, tuple[str, ...]], Match] = {}
         self._patterns: dict[tuple[str, tuple[str, ...]], list[tuple[tuple[str, ...], tuple[str, ...], Route]]] = {}
         for route in routes:
@@ -270,6 +293,25 @@ class RouteTable:
                     self._literal[route.method, pattern] = Match(route, home + route.template, {})
                 else:
                     self._patterns.setdefault((route.method, _key(pattern)), []).append((pattern, home, route))
+
+    def read(self, method: str, raw: str) -> Target:
+        """What a request of this method and raw target asks for. Raises Violation(path-malformed | query-malformed).
+
+        Those that hold no name are remembered: a target means the same each time it comes.
+        """
+        found = self._read.get((method, raw))
+        if found is not None:
+            return found
+        segments, query = parse_target(raw)
+        match = self.match(method, segments)
+        if match is None:
+            target = Target(segments, query, None, ClientCall(method, segments))
+        else:
+            target = Target(segments, query, match.route, ClientCall(method, match.segments, (), match.parameters))
+        # SECURITY: those without a parameter alone: nobody can tell by the time whether a neighbour asked for this name.
+        if match is not None and not match.parameters and "?" not in raw and len(self._read) < MAX_REMEMBERED:
+            self._read[method, raw] = target
+        return target
 
     def match(self, method: str, segments: tuple[str, ...]) -> Match | None:
         method = "GET" if method == "HEAD" else method

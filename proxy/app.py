@@ -10,14 +10,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
 from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, Mistake, load_config
 from proxy.config.restart import need_restart
 from proxy.files.quota_keeper import QuotaKeeper
 from proxy.http.listener import Listener
-from proxy.http.server import public_server
+from proxy.http.server import ops_server, public_server
 from proxy.jobs.events import JobEvents
 from proxy.jobs.kept_documents import Keeper
 from proxy.jobs.time_limit import JobTimes
@@ -105,7 +103,7 @@ class Gate:
             config.server.port,
             "server.port",
         )
-        self.ops = Listener(web.Server(self._ops.handle, access_log=None), config.ops.host, config.ops.port, "ops.port")
+        self.ops = Listener(ops_server(self._ops.handle), config.ops.host, config.ops.port, "ops.port")
         # Everything a request needs is there before the first one can come; what was opened is closed when a port is taken.
         async with AsyncExitStack() as opened:
             opened.callback(self.audit.close)

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from aiohttp import web
 
 from policy.compiled_policy import ADMIN_POLICY, Policy, compile_policy
 from policy.namespace import Namespace
@@ -29,6 +28,7 @@ from proxy.config.packs import load_packs
 from proxy.config.presets import load_presets
 from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
+from proxy.http.request import Request
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
 from proxy.persistence.database import StateDatabase
 
@@ -68,7 +68,7 @@ class CompiledConfig:
     def tenants(self) -> Iterable[TenantId]:
         return self.policies
 
-    def client_address(self, request: web.BaseRequest) -> str:
+    def client_address(self, request: Request) -> str:
         """Whose address the client's is: the peer's, or what a trusted proxy says of it."""
         return self.addresses.of(request.remote, request.headers)
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import ExitStack
-from itertools import chain
 from typing import Final
 
-from aiohttp import web
-
-from policy.call import ClientReply, parse_target
+from policy.call import ClientReply
 from policy.principal import Principal
 from policy.routes import RelayWebSocket
 from policy.violation import Reason, Violation
@@ -19,14 +15,16 @@ from proxy.compiled_config import CompiledConfig
 from proxy.dependencies import Dependencies
 from proxy.http.errors import ClientGone, Refusal, TurnedAway, refusal_for
 from proxy.http.replies import Reply
+from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.sending import send
-from proxy.http.server import HEALTH_PATH, is_reserved
+from proxy.http.server import HEALTH_PATH
 from proxy.observability.recent_refusals import describe
 from proxy.pages.refusals import refuse
 from proxy.pages.routes import has_page, shortcut
 from proxy.running_requests import RunningRequests
 from proxy.steps.apply import RuleApplier
+from proxy.steps.held import Held
 from proxy.steps.permit import permit
 from proxy.steps.rule_input import read_rule_input
 
@@ -52,41 +50,41 @@ class Pipeline:
         # SECURITY: of the configuration in force, not the request's: a revoked key ends what waits (tests/security/test_revoked.py).
         return self._dependencies.compiled.authenticator.is_alive(principal, time.time())
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> None:
         """Answers one request; every exception becomes an answer or a broken connection, and always a record."""
         compiled = self._dependencies.compiled
         record = RequestRecord.begin(request, compiled.client_address(request), compiled.config.server.public_path)
         self.running.begin(request, record)
+        held = Held()
         try:
-            with ExitStack() as held:
-                response = await send(request, record, await self._reply_to(request, record, compiled, held))
+            try:
+                await send(request, record, await self._reply_to(request, record, compiled, held))
+            finally:
+                held.release()
         except asyncio.CancelledError:
             if record.status != 101:  # a WebSocket ends when its client hangs up, and that is no failure
                 record.status = 499
             raise
         except Exception as error:
-            response = await self._failed(request, record, error)
+            await self._failed(request, record, error)
         finally:
             self.running.end(record)
             self._dependencies.recorder.record(record)
-        return response
 
-    async def _reply_to(
-        self, request: web.BaseRequest, record: RequestRecord, compiled: CompiledConfig, held: ExitStack
-    ) -> Reply:
+    async def _reply_to(self, request: Request, record: RequestRecord, compiled: CompiledConfig, held: Held) -> Reply:
         """compiled: the one configuration that the request goes by. held: its places and ComfyUI's answer, until its own has left."""
         if self.is_draining:
             raise TurnedAway(_DRAINING)
-        if is_reserved(request) and request.path != HEALTH_PATH:
+        if request.is_reserved and request.raw_path.partition("?")[0] != HEALTH_PATH:
             raise TurnedAway(_NO_PLACE)
         max_head_bytes = compiled.config.server.max_header_bytes
-        if sum(map(len, chain.from_iterable(request.raw_headers))) > max_head_bytes:
+        if request.head_bytes > max_head_bytes:
             raise Violation(
                 Reason.HEADER_MALFORMED, "The head of the request is too large.", f"at most {max_head_bytes} bytes"
             )
         if (elsewhere := shortcut(request, record)) is not None:
             return elsewhere
-        target = parse_target(request.raw_path)
+        target = compiled.table.read(request.method, request.raw_path)
         if has_page(target):
             return await self._dependencies.pages.serve(request, record, compiled, target)
         permitted = await permit(self._dependencies, request, record, compiled, target)
@@ -98,7 +96,7 @@ class Pipeline:
         self.running.check(permitted.principal)
         return await self._rules.apply(permitted, asked, held)
 
-    async def _failed(self, request: web.BaseRequest, record: RequestRecord, error: Exception) -> web.StreamResponse:
+    async def _failed(self, request: Request, record: RequestRecord, error: Exception) -> None:
         refusal = refusal_for(error)
         if refusal is not None:
             record.notes |= describe(refusal)
@@ -106,16 +104,15 @@ class Pipeline:
         if is_gone:
             record.reason = record.reason or "client-gone"
             record.status = record.status if record.status == 101 else 499
-        elif record.has_started:
+        elif request.has_answer:
             # The head is out: an honest end is impossible, so the connection breaks and the client sees an error.
             record.reason = refusal.reason if refusal else "internal-error"
         if refusal is None and not is_gone:
             _log.error("request %s failed", record.request_id, exc_info=error)
-        if not record.has_started and record.status != 499:
+        if not request.has_answer and record.status != 499:
             try:
-                return await send(request, record, refuse(request, record, refusal or _BUG))
+                await send(request, record, refuse(request, record, refusal or _BUG))
+                return
             except ConnectionResetError:
                 record.status = 499
-        if request.transport is not None:
-            request.transport.abort()
-        return web.Response(status=499)
+        request.hang_up()

@@ -7,11 +7,10 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiohttp import web
-
 from policy.call import ClientReply
 from policy.principal import Principal
 from proxy.http.errors import CredentialEnded, refusal_for
+from proxy.http.request import Request
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.observability.recent_refusals import describe, describe_comfyuis
 from proxy.tasks import Tasks
@@ -25,12 +24,12 @@ class RunningRequests:
     def __init__(self, is_alive: Callable[[Principal], bool], on_late_end: Callable[[RequestRecord], None]) -> None:
         self._is_alive = is_alive
         self._on_late_end = on_late_end
-        self._requests: dict[int, tuple[web.BaseRequest, RequestRecord]] = {}
+        self._requests: dict[int, tuple[Request, RequestRecord]] = {}
         self._idle: asyncio.Event | None = None
         """While somebody waits for it."""
         self._running_rules = Tasks(is_watched=True)
 
-    def begin(self, request: web.BaseRequest, record: RequestRecord) -> None:
+    def begin(self, request: Request, record: RequestRecord) -> None:
         self._requests[id(record)] = (request, record)
 
     def end(self, record: RequestRecord) -> None:
@@ -53,8 +52,7 @@ class RunningRequests:
         ]
         for request, record in dead:
             record.reason = CredentialEnded.reason
-            if request.transport is not None:
-                request.transport.abort()
+            request.hang_up()
         return len(dead)
 
     async def wait_until_idle(self, limit_s: float) -> bool:

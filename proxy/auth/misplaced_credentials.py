@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from aiohttp import web
+from typing import Any, Final
 
 from policy.call import ClientCall
 from policy.document import check_parts, parse_json
@@ -13,24 +11,33 @@ from policy.routes import Body
 from policy.violation import Violation
 from proxy.auth.credentials import presented_texts
 from proxy.http import headers
+from proxy.http.request import Request
 
 Query = tuple[tuple[str, str], ...]
+_PRESENTED: Final = "presented"
+_FORWARDED: Final = "forwarded values"
+"""Of Request.derived."""
 
 
-def search_head(request: web.BaseRequest, query: Query, call: ClientCall, cookie_name: str) -> Presented:
+def search_head(request: Request, query: Query, call: ClientCall, cookie_name: str) -> Presented:
     """What the request proved itself with. Raises Violation when it stands in the address beside `?token=`, or in a field that goes on.
 
     query: with the credentials that `call` is without.
     """
-    credentials = presented(presented_texts(request.headers, query, cookie_name))
-    fields = headers.forwarded_values(request.headers)
-    texts = [*call.segments, *fields]
-    for pair in call.query:
-        texts += pair
+    derived = request.derived
+    credentials: Presented | None = None if query else derived.get(_PRESENTED)
+    if credentials is None:
+        credentials = presented(presented_texts(request.headers, query, cookie_name))
+        if not query:
+            derived[_PRESENTED] = credentials
+    fields = derived.get(_FORWARDED)
+    if fields is None:
+        fields = derived[_FORWARDED] = "\n".join(headers.forwarded_values(request.headers))
+    names = "\n".join([*call.segments, *(text for pair in call.query for text in pair)])
     # A line end stands in no credential: what is found in all of it together stands in one of them.
-    if credentials.stands_in("\n".join(texts)):
-        check_names(credentials, fields, "in a header field")
-        check_names(credentials, texts, "in the address")
+    if credentials.stands_in(f"{names}\n{fields}"):
+        check_names(credentials, (names,), "in the address")
+        check_names(credentials, (fields,), "in a header field")
     return credentials
 
 

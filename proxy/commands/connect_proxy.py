@@ -6,18 +6,24 @@ Whoever reaches its port acts with the key, so it listens on loopback and believ
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.auth.credentials import without_tokens
 from proxy.commands.connect_access import LOOPBACK, LocalAccess
+from proxy.config.server import ServerSettings
 from proxy.http import headers, request_body
 from proxy.http.errors import Refusal
+from proxy.http.request import Request
 from proxy.http.responses import is_upgrade
+from proxy.http.server import Server, public_server
 from proxy.websocket import relay
 from proxy.websocket.send_queue import SendQueue
 
@@ -55,6 +61,7 @@ _UNREACHABLE: Final = Refusal(
     headers=(("Retry-After", "5"),),
 )
 _CONNECT_LIMIT_S: Final = 10.0
+_MAX_HEAD_BYTES: Final = 64 * 1024
 
 
 class UnsafeGate(ValueError):
@@ -63,6 +70,13 @@ class UnsafeGate(ValueError):
 
 class _Redirected(Exception):
     """The gate answered a WebSocket with another address, which must not get the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    fields: CIMultiDict[str]
+    body: bytes = b""
 
 
 class ConnectProxy:
@@ -93,19 +107,26 @@ class ConnectProxy:
         if self._session is not None:
             await self._session.close()
 
-    def server(self) -> web.Server:
-        """What listens for the clients: no body is decompressed, since it goes on under the client's own Content-Encoding."""
-        return web.Server(self.handle, access_log=None, auto_decompress=False, handler_cancellation=True)
+    def server(self) -> Server:
+        """What listens for the clients."""
+        return public_server(self.handle, ServerSettings(max_header_bytes=_MAX_HEAD_BYTES), nullcontext)
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Forwards one request or WebSocket."""
+    async def handle(self, request: Request) -> None:
+        """Forwards one request or WebSocket; a client that has gone is no error."""
+        with suppress(ConnectionResetError):
+            answer = await self._answer(request)
+            if answer is not None:
+                await request.send(answer.status, answer.fields.items(), answer.body)
+
+    async def _answer(self, request: Request) -> _Answer | None:
+        """What the proxy itself says; None where the gate's answer was sent."""
         authority, target = _target_of(request)
         if target is None:
             return _told(_TARGET)
         if not self._access.admits(authority, request.headers):
             return _told(_FOREIGN)
         if (answer := self._access.preflight(request.method, request.headers)) is not None:
-            return web.Response(status=204, headers=answer)
+            return _Answer(204, CIMultiDict(answer))
         readable = self._access.response_headers(request.headers)
         if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
             return _told(_EXPECTATION, readable)
@@ -113,11 +134,12 @@ class ConnectProxy:
             address = self._address(target)
             if is_upgrade(request):
                 return await self._relay(request, address)
-            return await self._forward(request, address, readable)
+            await self._forward(request, address, readable)
+            return None
         except (aiohttp.ClientConnectionError, TimeoutError, _Redirected):
             return _told(_UNREACHABLE, readable)
 
-    async def _forward(self, request: web.BaseRequest, address: URL, readable: CIMultiDict[str]) -> web.StreamResponse:
+    async def _forward(self, request: Request, address: URL, readable: CIMultiDict[str]) -> None:
         assert self._session is not None, "start() comes first"
         # At once: the client's body is read as fast as the gate takes it, and a refusal of the gate ends it.
         await request_body.expect_continue(request)
@@ -125,30 +147,32 @@ class ConnectProxy:
             request.method,
             address,
             headers=self._fields(request),
-            data=request.content if request.can_read_body else None,
+            data=_body_of(request) if request.can_read_body else None,
             allow_redirects=False,
         ) as answer:
             head = headers.to_client(answer.headers)
             headers.merge_vary(head, readable.popall(hdrs.VARY, ()))
             head.update(readable)
-            response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=head)
-            await response.prepare(request)
+            await request.begin_answer(answer.status, head.items(), answer.reason or "")
             async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-            return response
+                await request.send_piece(chunk)
+            await request.end_answer()
 
-    async def _relay(self, request: web.BaseRequest, address: URL) -> web.StreamResponse:
+    async def _relay(self, request: Request, address: URL) -> _Answer | None:
         assert self._session is not None, "start() comes first"
         try:
             upstream = await self._session.ws_connect(address, headers=self._credential, max_msg_size=0, compress=0)
         except aiohttp.WSServerHandshakeError as error:
-            return web.Response(status=error.status, text=f"The gate refused the WebSocket: {error.status}.\n")
+            return _Answer(
+                error.status,
+                CIMultiDict({hdrs.CONTENT_TYPE: "text/plain"}),
+                f"The gate refused the WebSocket: {error.status}.\n".encode(),
+            )
         client = await relay.accept(request)
         await relay.relay(request, client, upstream, SendQueue())
-        return client
+        return None
 
-    def _fields(self, request: web.BaseRequest) -> CIMultiDict[str]:
+    def _fields(self, request: Request) -> CIMultiDict[str]:
         dropped = _NOT_FORWARDED | headers.connection_named(request.headers)
         kept = CIMultiDict((name, value) for name, value in request.headers.items() if name.lower() not in dropped)
         kept.update(self._credential)
@@ -174,7 +198,7 @@ async def _refuse_redirect(*_: object) -> None:
     raise _Redirected
 
 
-def _target_of(request: web.BaseRequest) -> tuple[str, str | None]:
+def _target_of(request: Request) -> tuple[str, str | None]:
     """Host and port as the client names them, and path with query; None for a target that is neither origin nor absolute form."""
     target, authority = request.raw_path, request.headers.get(hdrs.HOST, "")
     if request.method == hdrs.METH_CONNECT:
@@ -185,10 +209,14 @@ def _target_of(request: web.BaseRequest) -> tuple[str, str | None]:
     return authority, target if _ORIGIN_FORM.fullmatch(target) else None
 
 
-def _told(refusal: Refusal, readable: CIMultiDict[str] | None = None) -> web.Response:
-    response = web.Response(
-        status=refusal.status, body=refusal.body(""), content_type="application/json", headers=dict(refusal.headers)
-    )
-    response.headers.update(readable or {})
-    response.force_close()  # a body, or a socket's frames, may follow that nobody reads
-    return response
+async def _body_of(request: Request) -> AsyncIterator[bytes]:
+    while chunk := await request.body.read():
+        yield chunk
+
+
+def _told(refusal: Refusal, readable: CIMultiDict[str] | None = None) -> _Answer:
+    fields = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
+    fields.update(refusal.headers)
+    fields.update(readable or {})
+    fields["Connection"] = "close"  # a body, or a socket's frames, may follow that nobody reads
+    return _Answer(refusal.status, fields, refusal.body(""))

@@ -13,17 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final
+from typing import Final
 
-from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
 
 from policy.call import UpstreamPath
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
 from proxy.http import headers
-from proxy.http.errors import ClientGone
-from proxy.http.request_body import BodyLimits
+from proxy.http.replies import FileReply
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 
@@ -170,52 +168,16 @@ class ComfyUIFolders:
         return deleted
 
 
-class _TimedFile(web.FileResponse):
-    """Sent once, and in pieces, each of which its reader must take in time.
-
-    aiohttp prepares whatever a handler returns, and a FileResponse would be sent a second time (tests/matrix/test_disk.py).
-    """
-
-    def __init__(self, file: Path, limits: BodyLimits) -> None:
-        super().__init__(file)
-        self._allowed_s = limits.allowed_s(_FIRST_PIECE_BYTES)
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        return None if self.prepared else await super().prepare(request)
-
-    async def _sendfile(self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int) -> AbstractStreamWriter:
-        writer = await web.StreamResponse.prepare(self, request)
-        assert writer is not None, "prepared once"
-        loop, piece = asyncio.get_running_loop(), _FIRST_PIECE_BYTES
-        while count > 0:
-            transport = request.transport
-            if transport is None:
-                raise ConnectionResetError("Connection lost")
-            try:
-                async with asyncio.timeout(self._allowed_s):
-                    sent = await loop.sendfile(transport, fobj, offset, min(piece, count))
-            except (
-                NotImplementedError
-            ):  # uvloop has none; the listener watches what a buffer holds (proxy/http/server.py)
-                return await self._sendfile_fallback(writer, fobj, offset, count)
-            except TimeoutError:
-                raise ClientGone("The client reads too slowly.") from None
-            if not sent:
-                raise ConnectionResetError("The file became shorter.")
-            offset, count, piece = offset + sent, count - sent, _PIECE_BYTES
-        await web.StreamResponse.write_eof(self)
-        return writer
-
-
-def serve_file(file: Path, *, cache_control: str, limits: BodyLimits) -> web.FileResponse:
-    """A response with Range, ETag and sendfile, headed as ComfyUI heads it. limits: the time that its reader has."""
-    response = _TimedFile(file, limits)
-    response.headers[hdrs.CONTENT_TYPE] = content_type_of(file.name) or "application/octet-stream"
-    response.headers[hdrs.CONTENT_DISPOSITION] = headers.disposition(file.name)
-    response.headers[hdrs.CACHE_CONTROL] = cache_control
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers[CONTENT_SECURITY_POLICY] = SANDBOX
-    return response
+def serve_file(file: Path, *, cache_control: str) -> FileReply:
+    """The file as an answer, headed as ComfyUI heads it."""
+    fields = {
+        "Content-Type": content_type_of(file.name) or "application/octet-stream",
+        "Content-Disposition": headers.disposition(file.name),
+        "Cache-Control": cache_control,
+        "X-Content-Type-Options": "nosniff",
+        CONTENT_SECURITY_POLICY: SANDBOX,
+    }
+    return FileReply(file, CIMultiDict(fields))
 
 
 def content_type_of(name: str) -> str | None:

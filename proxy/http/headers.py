@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -45,6 +46,9 @@ _TO_UPSTREAM: Final = {
         "User-Agent",
     )
 }
+_CONNECTION: Final = istr("Connection")
+_VARY: Final = istr("Vary")
+_DISPOSITION: Final = istr("Content-Disposition")
 _LISTS: Final = frozenset(
     {"accept", "accept-encoding", "accept-language", "if-match", "if-none-match", "content-encoding"}
 )
@@ -60,45 +64,66 @@ _NOT_TO_CLIENT: Final = HOP_BY_HOP | {
 
 def connection_named(headers: MultiMapping[str]) -> frozenset[str]:
     """The fields that `Connection` declares hop-by-hop (RFC 9110, 7.6.1)."""
-    values = headers.getall("Connection", ())
+    return named_by(tuple(headers.getall(_CONNECTION, ())))
+
+
+@lru_cache(maxsize=64)
+def named_by(values: tuple[str, ...]) -> frozenset[str]:
+    """The names that these values of `Connection` hold."""
     return frozenset(name.strip().lower() for value in values for name in value.split(",") if name.strip())
 
 
 def to_upstream(headers: MultiMapping[str], *, with_body: bool) -> CIMultiDict[str]:
     """The end-to-end fields of a request that ComfyUI gets, each once: a repeated field is dropped whole but for lists."""
     dropped = connection_named(headers)
+    known_of = _known_with_body if with_body else _known
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in headers.items():
-        key = name.lower()
-        known = _TO_UPSTREAM.get(key) or (_OF_STREAMED_BODY.get(key) if with_body else None)
-        if known is None or key in dropped:
+        known = known_of(name)
+        if known is None or (dropped and name.lower() in dropped):
             continue
         if known not in kept:
             kept[known] = value
-        elif key in _LISTS:
+        elif known.lower() in _LISTS:
             kept[known] = f"{kept[known]}, {value}"  # RFC 9110, 5.3
         else:
             # Two programs could each take another one of them; named again, it stays out.
             del kept[known]
-            dropped |= {key}
+            dropped |= {known.lower()}
     return kept
+
+
+@lru_cache(maxsize=256)
+def _known(name: str) -> istr | None:
+    """The field as it goes to ComfyUI; None for one that does not."""
+    return _TO_UPSTREAM.get(name.lower())
+
+
+@lru_cache(maxsize=256)
+def _known_with_body(name: str) -> istr | None:
+    return _TO_UPSTREAM.get(name.lower()) or _OF_STREAMED_BODY.get(name.lower())
 
 
 def forwarded_values(headers: MultiMapping[str]) -> list[str]:
     """The values of all fields that may go to ComfyUI."""
-    return [value for name, value in headers.items() if name.lower() in _TO_UPSTREAM]
+    return [value for name, value in headers.items() if _known(name) is not None]
 
 
 def to_client(headers: MultiMapping[str]) -> CIMultiDict[str]:
     """The end-to-end fields of an answer, without what names the upstream or would act on the gate's origin."""
     dropped = connection_named(headers)
-    kept: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.items():
-        key = name.lower()
-        if key in _NOT_TO_CLIENT or key in dropped or key.startswith("access-control-"):
-            continue
-        kept.add(name, value)
-    return kept
+    return CIMultiDict(
+        [
+            (name, value)
+            for name, value in headers.items()
+            if _goes_to_client(name) and not (dropped and name.lower() in dropped)
+        ]
+    )
+
+
+@lru_cache(maxsize=256)
+def _goes_to_client(name: str) -> bool:
+    return name.lower() not in _NOT_TO_CLIENT and not name.lower().startswith("access-control-")
 
 
 def disposition(name: str) -> str:
@@ -111,17 +136,18 @@ def disposition(name: str) -> str:
 
 def respell_disposition(headers: CIMultiDict[str]) -> None:
     """ComfyUI names the file as it lies on its disk (server.py, view_image)."""
-    found = _SPELLED_FILENAME.fullmatch(headers.get("Content-Disposition", ""))
-    if found:
-        headers["Content-Disposition"] = disposition(found[1])
+    named = headers.get(_DISPOSITION)
+    if named is not None and (found := _SPELLED_FILENAME.fullmatch(named)):
+        headers[_DISPOSITION] = disposition(found[1])
 
 
 def merge_vary(headers: CIMultiDict[str], names: Iterable[str]) -> None:
     """Adds to `Vary` what the answer depends on."""
-    if "Vary" not in headers:
-        headers["Vary"] = ", ".join(names)
-        return
-    present = [part.strip() for value in headers.getall("Vary", ()) for part in value.split(",") if part.strip()]
+    headers[_VARY] = _merged(tuple(headers.getall(_VARY, ())), tuple(names))
+
+
+@lru_cache(maxsize=256)
+def _merged(values: tuple[str, ...], names: tuple[str, ...]) -> str:
+    present = [part.strip() for value in values for part in value.split(",") if part.strip()]
     lowered = {part.lower() for part in present}
-    present += [name for name in names if name.lower() not in lowered]
-    headers["Vary"] = ", ".join(present)
+    return ", ".join([*present, *(name for name in names if name.lower() not in lowered)])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from typing import Final
 
-from aiohttp import web
-
-_CUT_OFF_S: Final = 0.5
+from proxy.http.server import Server
 
 
 class ListenError(Exception):
@@ -17,18 +15,17 @@ class ListenError(Exception):
 class Listener:
     """One HTTP server on one address. `port` is the real one, also when 0 was asked for."""
 
-    def __init__(self, server: web.Server, host: str, port: int, setting: str) -> None:
-        # Whoever stops a listener has waited for its requests already: what still runs is cut off.
-        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_CUT_OFF_S)
+    def __init__(self, server: Server, host: str, port: int, setting: str) -> None:
+        self._server = server
         self._host = host
         self._wanted_port = port
         self._setting = setting
-        self._site: web.TCPSite | None = None
+        self._bound: asyncio.Server | None = None
+        self._port = port
 
     @property
     def port(self) -> int:
-        addresses = self._runner.addresses
-        return int(addresses[0][1]) if addresses else self._wanted_port
+        return self._port
 
     @property
     def url(self) -> str:
@@ -37,23 +34,22 @@ class Listener:
 
     async def start(self) -> None:
         """Raises ListenError."""
-        await self._runner.setup()
-        self._site = web.TCPSite(self._runner, self._host, self._wanted_port, backlog=1024)
         try:
-            await self._site.start()
+            self._bound = await self._server.listen(self._host, self._wanted_port)
         except OSError as error:
-            await self._runner.cleanup()
             address = f"{self._host}:{self._wanted_port}"
             if error.errno == errno.EADDRINUSE:
                 raise ListenError(
                     f"{address} is already in use: stop what listens there, or change {self._setting} in config.toml"
                 ) from None
             raise ListenError(f"cannot listen on {address} ({self._setting}): {error.strerror or error}") from None
+        self._port = int(self._bound.sockets[0].getsockname()[1])
 
     async def stop_accepting(self) -> None:
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
+        if self._bound is not None:
+            self._bound.close()
+            self._bound = None
 
     async def stop(self) -> None:
-        await self._runner.cleanup()
+        await self.stop_accepting()
+        await self._server.stop()

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -20,6 +20,7 @@ from policy.principal import Principal
 from policy.rules.uploads import MAX_FIELD_BYTES, UploadKind
 from proxy.http.multipart_lines import LineTidier
 from proxy.http.multipart_part import Part, malformed
+from proxy.http.request import Request
 from proxy.http.request_body import BodyStream
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class UploadStream:
 
     def __init__(
         self,
-        request: web.BaseRequest,
+        request: Request,
         source: BodyStream,
         plan: UploadPlan,
         principal: Principal,
@@ -185,7 +186,7 @@ def _filename_parameter(name: str) -> str:
     return f'filename="{name}"' if simple else f"filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _boundary_of(request: web.BaseRequest) -> bytes:
+def _boundary_of(request: Request) -> bytes:
     kind, parameters = parse_options_header(request.headers.get(hdrs.CONTENT_TYPE, ""))
     boundary = parameters.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 200:

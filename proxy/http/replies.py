@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from aiohttp import web
 from multidict import CIMultiDict
 
 from policy.call import ClientReply
@@ -22,16 +22,15 @@ class ForwardedReply:
 
 @dataclass(frozen=True, slots=True)
 class FileReply:
-    """A file of ComfyUI's folders, with ranges and validators (RFC 9110, 13 and 14)."""
+    """A file of ComfyUI's folders, with ranges and validators (RFC 9110, 13 and 14). headers: what is said of it beside those."""
 
-    response: web.FileResponse
+    file: Path
+    headers: CIMultiDict[str]
 
 
 @dataclass(frozen=True, slots=True)
 class ServedWebSocket:
     """A WebSocket that was served to its end: there is nothing left to send."""
-
-    response: web.StreamResponse
 
 
 Reply = ClientReply | ForwardedReply | FileReply | ServedWebSocket

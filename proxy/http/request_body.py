@@ -8,12 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-
 from policy.violation import Reason, Violation
 from proxy.http.body_memory import BodyPlace
 from proxy.http.errors import BodyTimeout, ClientGone
+from proxy.http.request import Request
 
 WHOLE_JSON_S: Final = 60.0
 """How long a body that is held may take, however large: a stream takes no memory, and may last."""
@@ -46,7 +44,7 @@ class BodyStream:
 
     def __init__(
         self,
-        request: web.BaseRequest,
+        request: Request,
         limits: BodyLimits,
         over: Violation | None = None,
         check: Callable[[], None] = lambda: None,
@@ -74,7 +72,7 @@ class BodyStream:
             yield chunk
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        content = self._request.content
+        body = self._request.body
         clock = asyncio.get_running_loop().time
         waited_s = 0.0  # for the client alone: while ComfyUI takes its time the client cannot send
         while True:
@@ -82,10 +80,10 @@ class BodyStream:
             began_s = clock()
             try:
                 async with asyncio.timeout(max(left_s, 0)):
-                    chunk = await content.readany()
+                    chunk = await body.read()
             except TimeoutError:
                 raise BodyTimeout from None
-            except (ConnectionError, HttpProcessingError, web.RequestPayloadError) as error:
+            except ConnectionError as error:
                 raise ClientGone(str(error)) from error
             self._check()
             if not chunk:
@@ -98,7 +96,7 @@ class BodyStream:
 
 
 async def read_whole(
-    request: web.BaseRequest, limits: BodyLimits, place: BodyPlace | None = None, over: Violation | None = None
+    request: Request, limits: BodyLimits, place: BodyPlace | None = None, over: Violation | None = None
 ) -> bytes:
     """A bounded body, in the room that `place` takes for it; over: what a larger one is refused with.
 
@@ -118,22 +116,21 @@ async def read_whole(
     return b"".join(chunks)
 
 
-def refuse_encoded(request: web.BaseRequest) -> None:
+def refuse_encoded(request: Request) -> None:
     """What is judged must be what is kept, and a decompressed body has no bound that its length tells. Raises Violation(body-malformed)."""
     encodings = ",".join(request.headers.getall("Content-Encoding", ())).strip().lower()
     if encodings not in ("", "identity"):
         raise Violation(Reason.BODY_MALFORMED, "Send this body without Content-Encoding.", encodings[:40])
 
 
-async def expect_continue(request: web.BaseRequest) -> None:
+async def expect_continue(request: Request) -> None:
     """Answers `Expect: 100-continue` (RFC 9110, 10.1.1), only once the call is permitted: a refused client never sends its body."""
     expect = request.headers.get("Expect")
     if expect is None:
         return
     if expect.lower() != "100-continue":
         raise Violation(Reason.HEADER_MALFORMED, "The only expectation known here is 100-continue.")
-    if request.transport is not None and not request.content.is_eof():
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.ask_for_body()
 
 
 def too_large_here(max_bytes: int) -> Violation:

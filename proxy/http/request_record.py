@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from aiohttp import web
 from multidict import istr
 
 from policy.principal import Principal
+from proxy.http.request import Request
 
 # It stands in logs and answers: what looks like an API key, sent there by mistake, is not taken.
 _REQUEST_ID = re.compile(r"(?!cg_)[A-Za-z0-9._-]{1,64}")
@@ -61,8 +61,6 @@ class RequestRecord:
     """ComfyUI was sent the job."""
     decision: Decision | None = None
     """None: as the status says."""
-    has_started: bool = False
-    """The head of the answer is out: an error can only break the connection now."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What a rule adds for the audit trail."""
     response_headers: list[tuple[str, str]] = field(default_factory=list)
@@ -76,7 +74,7 @@ class RequestRecord:
         return root_of(self.raw_path, self.public_path) if self.raw_path else "/"
 
     @classmethod
-    def begin(cls, request: web.BaseRequest, client: str, public_path: str = "") -> RequestRecord:
+    def begin(cls, request: Request, client: str, public_path: str = "") -> RequestRecord:
         """public_path: below which the gate is seen by clients, as far as it is known."""
         headers, method = request.headers, request.method
         sent, ray = headers.get(_SENT_ID), headers.get(_SENT_RAY)

@@ -6,12 +6,13 @@ import re
 from typing import Final
 
 import orjson
-from aiohttp import hdrs, web
-from multidict import CIMultiDict, MultiMapping
+from aiohttp import hdrs
+from multidict import CIMultiDict, MultiMapping, istr
 
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy.http import headers
+from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 
 SERVER: Final = "comfygate"
@@ -25,6 +26,14 @@ SMALL_BYTES: Final = 64 * 1024
 NO_STORE: Final = "private, no-store"
 # Vite puts a hash of the content into the name (`-` and 8 of base64url): such a file never changes. Other files may look like it.
 _HASHED = re.compile(r".+-[A-Za-z0-9_-]{8}(?:\.[a-z0-9]{2,5}){1,2}")
+_KEY: Final = re.compile(r"[A-Za-z0-9+/]{22}==")
+"""16 bytes in base64 (RFC 6455, 4.1)."""
+_REQUEST_ID: Final = istr("X-Request-Id")
+_TYPE_OPTIONS: Final = istr("X-Content-Type-Options")
+_POLICY: Final = istr(CONTENT_SECURITY_POLICY)
+_CREDENTIALS: Final = ("Authorization", "Cookie", "X-API-Key")
+_OF_WEB_UI: Final = frozenset(caching for caching in Caching if caching.is_web_ui)
+_WORDS: Final = {caching: caching.value for caching in Caching}
 _KEPT: Final = frozenset({200, 206, 304})
 _YEAR_S: Final = 31_536_000
 
@@ -38,25 +47,21 @@ def reason_phrase(sentence: str) -> str:
     return plain if len(plain) <= MAX_REASON_CHARACTERS else f"{plain[: MAX_REASON_CHARACTERS - 3]}..."
 
 
-def to_response(record: RequestRecord, reply: ClientReply) -> web.Response:
-    """An answer of the gate's own: bytes as they are, any other value as JSON."""
+def own_answer(record: RequestRecord, reply: ClientReply) -> tuple[str, CIMultiDict[str], bytes]:
+    """Reason phrase, fields and body of an answer of the gate's own: bytes as they are, any other value as JSON."""
     body = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
-    response = web.Response(status=reply.status, reason=reason_phrase(reply.phrase) or None, body=body)
-    response.headers[hdrs.CONTENT_TYPE] = reply.content_type
-    for name, value in reply.headers:
-        response.headers.add(name, value)
-    response.headers.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
-    add_common_headers(record, response.headers)
-    record.status, record.sent_bytes = reply.status, len(body)
-    return response
+    fields = CIMultiDict(((hdrs.CONTENT_TYPE, reply.content_type), *reply.headers))
+    fields.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
+    add_common_headers(record, fields)
+    return reason_phrase(reply.phrase) if reply.phrase else "", fields, body
 
 
 def add_common_headers(record: RequestRecord, fields: CIMultiDict[str]) -> None:
     """What every answer carries."""
     fields[hdrs.SERVER] = SERVER
-    fields["X-Request-Id"] = record.request_id
+    fields[_REQUEST_ID] = record.request_id
     for name, value in record.response_headers:
-        if name == hdrs.VARY:
+        if name == "Vary":
             headers.merge_vary(fields, (value,))
         else:
             fields[name] = value
@@ -70,11 +75,13 @@ def forwarded_headers(
     headers.respell_disposition(kept)
     if record.status not in _KEPT:
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
-    kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment, is_shared=is_shared)
-    if not caching.is_web_ui:
-        headers.merge_vary(kept, ("Authorization", "Cookie", "X-API-Key"))
-        kept[CONTENT_SECURITY_POLICY] = SANDBOX
-    kept["X-Content-Type-Options"] = "nosniff"
+    if caching in _OF_WEB_UI:
+        kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment, is_shared=is_shared)
+    else:
+        kept[hdrs.CACHE_CONTROL] = _WORDS[caching]
+        headers.merge_vary(kept, _CREDENTIALS)
+        kept[_POLICY] = SANDBOX
+    kept[_TYPE_OPTIONS] = "nosniff"
     add_common_headers(record, kept)
     return kept
 
@@ -96,17 +103,25 @@ def is_hashed(caching: Caching, last_segment: str) -> bool:
     return caching is Caching.HASHED and _HASHED.fullmatch(last_segment) is not None
 
 
-def is_navigation(request: web.BaseRequest) -> bool:
+def is_navigation(request: Request) -> bool:
     """Whether a person's browser opens a page, as against a script that wants an answer."""
     if request.method != "GET" or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         return False
     return request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate" and not is_upgrade(request)
 
 
-def is_browser(request: web.BaseRequest) -> bool:
+def is_browser(request: Request) -> bool:
     """Sec-Fetch-Mode comes on secure origins alone, so the name that all browsers share counts too."""
     return "Sec-Fetch-Mode" in request.headers or request.headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")
 
 
-def is_upgrade(request: web.BaseRequest) -> bool:
+def can_upgrade(request: Request) -> bool:
+    """Whether the handshake of a WebSocket can be answered (RFC 6455, 4.2.1)."""
+    key = request.headers.get("Sec-WebSocket-Key", "")
+    tokens = {token.strip().lower() for value in request.headers.getall("Connection", ()) for token in value.split(",")}
+    version = request.headers.get("Sec-WebSocket-Version", "")
+    return request.is_upgrade and "upgrade" in tokens and version == "13" and _KEY.fullmatch(key) is not None
+
+
+def is_upgrade(request: Request) -> bool:
     return request.headers.get(hdrs.UPGRADE, "").lower() == "websocket"

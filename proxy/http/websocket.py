@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
@@ -58,7 +59,7 @@ class Receiver(Protocol):
 class SocketConnection(asyncio.Protocol):
     """A connection whose frames are written as they are sent. Nothing is written once a close was, or the connection has ended."""
 
-    __slots__ = ("_has_closed", "_is_client", "_limit", "is_write_paused", "transport")
+    __slots__ = ("_has_closed", "_is_client", "_limit", "is_write_paused", "on_lost", "transport")
 
     def __init__(self, *, is_client: bool) -> None:
         self._is_client = is_client
@@ -68,6 +69,8 @@ class SocketConnection(asyncio.Protocol):
         """A close was sent, or the connection broken off: whatever still comes is no message."""
         self._limit: asyncio.TimerHandle | None = None
         self.is_write_paused = False
+        self.on_lost: Callable[[], None] | None = None
+        """Called when the connection is gone, for whoever counts connections."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -79,6 +82,8 @@ class SocketConnection(asyncio.Protocol):
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
+        if self.on_lost is not None:
+            self.on_lost()
 
     def pause_writing(self) -> None:
         self.is_write_paused = True

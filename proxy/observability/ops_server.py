@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
-from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from proxy.http.request import Request
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.observability.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes = b""
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -23,11 +31,16 @@ class Ops:
     refresh: Callable[[], None] = lambda: None
     is_draining: bool = False
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> None:
         """GET /healthz: the process lives. GET /readyz: it can serve. GET /metrics."""
+        answer = await self._answer(request)
+        with suppress(ConnectionResetError):
+            await request.send(answer.status, answer.fields, answer.body)
+
+    async def _answer(self, request: Request) -> _Answer:
         if request.method not in ("GET", "HEAD"):
-            return web.Response(status=405, headers={"Allow": "GET, HEAD"})
-        match request.path:
+            return _Answer(405, b"", (("Allow", "GET, HEAD"),))
+        match request.raw_path.partition("?")[0]:
             case "/healthz":
                 return _json(200, {"status": "alive"})
             case "/readyz":
@@ -35,11 +48,11 @@ class Ops:
             case "/metrics":
                 self.refresh()
                 body = await asyncio.to_thread(self.metrics.render)
-                return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+                return _Answer(200, body, (("Content-Type", CONTENT_TYPE_LATEST),))
             case _:
-                return web.Response(status=404)
+                return _Answer(404)
 
-    def _ready(self) -> web.Response:
+    def _ready(self) -> _Answer:
         if self.is_draining:
             return _json(503, {"status": "stopping", "what_to_do": "The gate is shutting down."})
         if not self.queue_watcher.is_connected:
@@ -64,5 +77,5 @@ class Ops:
         return _json(200, {"status": "ready", "last_sync_age_seconds": age_s})
 
 
-def _json(status: int, value: object) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(value), content_type="application/json")
+def _json(status: int, value: object) -> _Answer:
+    return _Answer(status, orjson.dumps(value), (("Content-Type", "application/json"),))

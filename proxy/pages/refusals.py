@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from policy.call import ClientReply
 from proxy.http.errors import CHALLENGE_FOR_PAGES, Refusal
+from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.responses import is_browser, is_navigation
 from proxy.pages.login import login_redirect
 from proxy.pages.refusal import refusal_page
 
 
-def refuse(request: web.BaseRequest, record: RequestRecord, refusal: Refusal) -> ClientReply:
+def refuse(request: Request, record: RequestRecord, refusal: Refusal) -> ClientReply:
     """The answer for a refusal; a person who opens a page is led to the login, or told in words."""
     record.reason = refusal.reason
     is_page = is_navigation(request)

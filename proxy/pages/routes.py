@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import web
-
 from policy.call import ClientReply
 from policy.principal import Principal
-from policy.routes import Budget
+from policy.routes import Budget, Target
 from policy.violation import Reason, Violation
 from proxy.auth.api_keys import KeyPrincipal
 from proxy.auth.login_throttle import LoginThrottle
@@ -21,6 +19,7 @@ from proxy.compiled_config import CompiledConfig
 from proxy.config.presets import describe_presets
 from proxy.http import request_body
 from proxy.http.errors import Unauthenticated
+from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.responses import is_navigation
 from proxy.jobs.registry import JobRegistry
@@ -41,8 +40,6 @@ _SHORTCUTS: Final = {
     "/login/": "login",
 }
 Query = tuple[tuple[str, str], ...]
-Target = tuple[tuple[str, ...], Query]
-"""Decoded segments and query, as policy.call.parse_target reads them."""
 _METHODS: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
     ("login",): ("GET", "HEAD", "POST"),
     ("logout",): ("POST",),
@@ -57,7 +54,7 @@ _METHODS: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
 class PageRequest:
     """A call of one of the gate's own pages. compiled: the configuration that the whole request goes by."""
 
-    request: web.BaseRequest
+    request: Request
     record: RequestRecord
     compiled: CompiledConfig
     query: Query
@@ -74,10 +71,10 @@ class PageRequest:
 
 
 def has_page(target: Target) -> bool:
-    return target[0][:1] == ("gate",)
+    return target.segments[:1] == ("gate",)
 
 
-def shortcut(request: web.BaseRequest, record: RequestRecord) -> ClientReply | None:
+def shortcut(request: Request, record: RequestRecord) -> ClientReply | None:
     """Where somebody is led who writes the address of a page of the gate as it comes to mind; None for every other address.
 
     Tells nobody anything, and takes no query along: a key could stand in it.
@@ -90,7 +87,7 @@ def shortcut(request: web.BaseRequest, record: RequestRecord) -> ClientReply | N
 
 
 def before_web_ui(
-    request: web.BaseRequest, record: RequestRecord, sessions: Sessions, principal: Principal
+    request: Request, record: RequestRecord, sessions: Sessions, principal: Principal
 ) -> ClientReply | None:
     """What a person's browser gets in place of the web UI while it may keep another tenant's drafts; None when all is well.
 
@@ -115,10 +112,10 @@ class GatePages:
         self._refusals = refusals
 
     async def serve(
-        self, request: web.BaseRequest, record: RequestRecord, compiled: CompiledConfig, target: Target
+        self, request: Request, record: RequestRecord, compiled: CompiledConfig, target: Target
     ) -> ClientReply:
         """Raises Unauthenticated, LimitExceeded, Violation, BodyTimeout, ClientGone."""
-        path, query = target[0][1:], target[1]
+        path, query = target.segments[1:], target.query
         asked = PageRequest(request, record, compiled, query)
         methods = _METHODS.get(path)
         is_off = path == ("account.js",) and not compiled.config.server.account_menu

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import assert_never
-
-from aiohttp import web
 
 from policy.call import ClientReply
 from policy.left_out import told
@@ -23,12 +21,13 @@ from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
 from proxy.dependencies import Dependencies
 from proxy.http.replies import Reply, ServedWebSocket
-from proxy.http.responses import is_upgrade
+from proxy.http.responses import can_upgrade, is_upgrade
 from proxy.jobs.rule_runner import RuleRunner
 from proxy.observability.audit_log import SUBMISSION
 from proxy.observability.recent_refusals import describe_comfyuis
 from proxy.running_requests import RunningRequests
 from proxy.steps.forward import Forwarder
+from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
 from proxy.steps.rule_input import rule_context
 
@@ -41,14 +40,11 @@ class RuleApplier:
         self._running = running
         self._forwarder = Forwarder(dependencies, running.check)
 
-    async def apply(self, permitted: PermittedRequest, asked: RuleInput, held: ExitStack) -> Reply:
-        """Raises what Forwarder.forward raises, and what the rule does."""
+    async def apply(self, permitted: PermittedRequest, asked: RuleInput | None, held: Held) -> Reply:
+        """asked: None where no rule judges the call. Raises what Forwarder.forward raises, and what the rule does."""
+        if asked is None:
+            return await self._pass_on(permitted, held)
         match permitted.rule:
-            case PassThrough():
-                if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted, asked)) is not None:
-                    return kept
-                outgoing = forward_call(asked.call, has_body=permitted.route.has_body)
-                return await self._forwarder.forward(permitted, asked, outgoing, held)
             case Rewrite(request=rewrite):
                 file = await self._forwarder.find_file(permitted, asked)
                 if file is not None:
@@ -63,22 +59,29 @@ class RuleApplier:
                 member = asked.call.parameters[picks] if picks else None
                 document = await self._dependencies.document_cache.get(asked, describe, member)
                 return document.answer(permitted.request.headers)
-            case RelayWebSocket() | AdminOnly() | Deny():
-                raise AssertionError("relayed already, or refused by rule_for")
+            case PassThrough() | RelayWebSocket() | AdminOnly() | Deny():
+                raise AssertionError("passed on or relayed already, or refused by rule_for")
         assert_never(permitted.rule)
+
+    async def _pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
+        if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted)) is not None:
+            return kept
+        outgoing = forward_call(permitted.call, has_body=permitted.route.has_body)
+        return await self._forwarder.forward(permitted, None, outgoing, held)
 
     async def relay(self, permitted: PermittedRequest) -> ServedWebSocket:
         """Serves a WebSocket to its end; it has a place of its own kind. Raises Violation(header-malformed), LimitExceeded, UpstreamUnavailable."""
         request = permitted.request
-        if request.method != "GET" or not is_upgrade(request) or not web.WebSocketResponse().can_prepare(request):
+        if request.method != "GET" or not is_upgrade(request) or not can_upgrade(request):
             raise Violation(Reason.HEADER_MALFORMED, "This route is a WebSocket: send an upgrade (RFC 6455, 4.1).")
         asked = RuleInput(permitted.call, await rule_context(self._dependencies, permitted))
-        return ServedWebSocket(await self._dependencies.client_sockets.serve(request, permitted.record, asked))
+        await self._dependencies.client_sockets.serve(request, permitted.record, asked)
+        return ServedWebSocket()
 
-    async def _find_kept(self, permitted: PermittedRequest, asked: RuleInput) -> ClientReply | None:
+    async def _find_kept(self, permitted: PermittedRequest) -> ClientReply | None:
         is_shared = permitted.compiled.config.server.share_web_ui
         files, headers, caching = self._dependencies.web_files, permitted.request.headers, permitted.route.caching
-        return await files.find(asked.call, headers, caching, is_shared=is_shared)
+        return await files.find(permitted.call, headers, caching, is_shared=is_shared)
 
     async def _run(self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput) -> ClientReply:
         dependencies, route, record = self._dependencies, permitted.route, permitted.record

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterable, Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,14 @@ from proxy.http import headers
 from proxy.http.head_judged import HeadJudgedStream
 from proxy.http.multipart_upload import UploadStream
 from proxy.http.replies import FileReply, ForwardedReply, Reply
+from proxy.http.request import Request
 from proxy.http.request_body import BodyStream, refuse_encoded, too_large_here
 from proxy.http.responses import SMALL_BYTES, forwarded_headers
 from proxy.limits.lane import Turn
+from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
 from proxy.upstream.cleaned_replies import drop_what_changes, fields_for_cleaning, headers_of_cleaned, read_text
-from proxy.upstream.client import UpstreamStream
+from proxy.upstream.client import FieldLines, UpstreamStream
 from proxy.upstream.preview_queue import wait_for
 
 Locate = Callable[[RuleInput], tuple[Folder, UpstreamPath] | None]
@@ -44,6 +45,7 @@ class OutgoingBody:
     received: BodyStream | None = None
 
 
+_NO_BODY: Final = OutgoingBody(None)
 _UNFILTERED: Final = "identity"
 
 
@@ -64,24 +66,25 @@ class Forwarder:
         """A picture without ComfyUI's event loop, also while that is busy; None where only ComfyUI has it, or can make it."""
         locate = permitted.rule.on_disk if isinstance(permitted.rule, Rewrite) else None
         file = await self._find(locate, asked)
-        if file is None:
-            return None
-        limits = permitted.compiled.upload_limits
-        return FileReply(serve_file(file, cache_control=permitted.route.caching.value, limits=limits))
+        return None if file is None else serve_file(file, cache_control=permitted.route.caching.value)
 
     async def forward(
-        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: ExitStack
+        self, permitted: PermittedRequest, asked: RuleInput | None, outgoing: UpstreamCall, held: Held
     ) -> Reply:
-        """held: what the request keeps until its answer has left; ComfyUI's answer is among it.
+        """asked: None where no rule judges the call. held: what the request keeps until its answer has left; ComfyUI's answer is among it.
 
         Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge, LimitExceeded, Violation, and what the client's body breaks with.
         """
-        record, tenant = permitted.record, asked.context.principal.tenant
+        record, tenant = permitted.record, permitted.principal.tenant
         rewrite = permitted.rule.reply if isinstance(permitted.rule, Rewrite) else None
-        body = await self._body_of(permitted, asked, outgoing, held)
-        outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
+        body = _NO_BODY if outgoing.body is None else await self._body_of(permitted, outgoing, held)
+        fields: CIMultiDict[str] | FieldLines
+        if asked is None and outgoing.body is None:
+            fields = _lines_of(permitted.request)
+        else:
+            outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
         turn = None
-        if permitted.route.makes_picture(asked.call):
+        if permitted.route.makes_picture(permitted.call):
             turn = held.enter_context(self._pictures.turn(tenant))
             await self._await_turn(turn, permitted, asked, body)
         started_s = time.perf_counter()
@@ -93,12 +96,14 @@ class Forwarder:
         record.upstream_s = time.perf_counter() - started_s
         if stream.status < 400 and body.received is not None:
             self._storage.add_usage(tenant, body.received.received_bytes)
+        if asked is None:
+            return await _forwarded(permitted, stream)
         if stream.status < 400 and rewrite is not None:
             value = (await stream.whole()).value
             if isinstance(body.content, UploadStream):
                 body.content.stored(value)
             return ClientReply(stream.status, orjson.dumps(rewrite(value, asked)))
-        return await self._clean(permitted, asked, outgoing, stream) or await _forwarded(permitted, asked, stream)
+        return await self._clean(permitted, asked, outgoing, stream) or await _forwarded(permitted, stream)
 
     async def _clean(
         self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, stream: UpstreamStream
@@ -108,17 +113,15 @@ class Forwarder:
         text = await read_text(stream, clean, outgoing.method) if clean is not None else None
         if clean is None or text is None:
             return None
-        tenant = asked.context.principal.tenant
+        tenant = permitted.principal.tenant
         cleaned = await self._heavy.run(tenant, partial(clean.clean, text, asked), len(text.body))
         return replace(cleaned, headers=headers_of_cleaned(permitted.route.caching))
 
-    async def _body_of(
-        self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, held: ExitStack
-    ) -> OutgoingBody:
+    async def _body_of(self, permitted: PermittedRequest, outgoing: UpstreamCall, held: Held) -> OutgoingBody:
         """A client's body is counted, also of what is refused or breaks off, and has its room in the quota meanwhile."""
-        if isinstance(outgoing.body, bytes) or outgoing.body is None:
+        if isinstance(outgoing.body, bytes):
             return OutgoingBody(outgoing.body)
-        route, compiled, principal = permitted.route, permitted.compiled, asked.context.principal
+        route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
         limits, over = (compiled.upload_limits if route.body is Body.STREAM else compiled.json_limits), None
         quota = compiled.limits_of(principal.tenant).storage if route.stores and not principal.is_admin else None
         room = await self._storage.remaining_bytes(principal.tenant, quota)
@@ -148,12 +151,13 @@ class Forwarder:
         await self._limiter.spend_bytes(principal, amount)
         self._held_bytes.add(principal.tenant, amount)
 
-    async def _await_turn(self, turn: Turn, permitted: PermittedRequest, asked: RuleInput, body: OutgoingBody) -> None:
+    async def _await_turn(
+        self, turn: Turn, permitted: PermittedRequest, asked: RuleInput | None, body: OutgoingBody
+    ) -> None:
         """Raises Violation(picture-too-large), where the gate sees ComfyUI's folders; LimitExceeded."""
         disk = self._storage.disk
         locate = permitted.rule.source if isinstance(permitted.rule, Rewrite) else None
-        where = locate(asked) if locate is not None and disk is not None else None
-        if where is not None and disk is not None:
+        if asked is not None and locate is not None and disk is not None and (where := locate(asked)) is not None:
             check_pixels(await disk.head(*where, HEAD_BYTES), asked.context.max_picture_pixels)
         await wait_for(turn, body.content)
 
@@ -161,6 +165,15 @@ class Forwarder:
         disk = self._storage.disk
         where = locate(asked) if locate is not None and disk is not None else None
         return await disk.find(*where) if where is not None and disk is not None else None
+
+
+def _lines_of(request: Request) -> FieldLines:
+    """Of a call that goes on as it is, without a body: the fields are those of the client's head alone."""
+    lines = request.derived.get("lines")
+    if lines is None:
+        lines = request.derived["lines"] = FieldLines(headers.to_upstream(request.headers, with_body=False))
+    assert isinstance(lines, FieldLines), "made here alone"
+    return lines
 
 
 def _head_of(
@@ -184,8 +197,8 @@ def _clean_of(permitted: PermittedRequest) -> CleanReply | None:
     return permitted.rule.clean if isinstance(permitted.rule, Rewrite) else None
 
 
-async def _forwarded(permitted: PermittedRequest, asked: RuleInput, stream: UpstreamStream) -> ForwardedReply:
-    record, segments = permitted.record, asked.call.segments
+async def _forwarded(permitted: PermittedRequest, stream: UpstreamStream) -> ForwardedReply:
+    record, segments = permitted.record, permitted.call.segments
     record.status = stream.status
     is_shared = permitted.compiled.config.server.share_web_ui
     last = segments[-1] if segments else ""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from policy.call import ClientCall, ClientReply
 from policy.keyform import Presented
 from policy.principal import Principal
-from policy.routes import Budget, Match, Route, RouteTable, TenantRule
+from policy.routes import Budget, Route, RouteTable, Target, TenantRule
 from policy.values import value
 from policy.violation import Reason, Violation
 from proxy.auth.credentials import CREDENTIAL_PARAMETERS
@@ -15,9 +13,9 @@ from proxy.auth.misplaced_credentials import search_head
 from proxy.compiled_config import CompiledConfig
 from proxy.dependencies import Dependencies
 from proxy.http.errors import MethodNotAllowed
+from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.responses import is_upgrade
-from proxy.http.server import prove
 from proxy.pages.routes import before_web_ui
 
 Query = tuple[tuple[str, str], ...]
@@ -30,7 +28,7 @@ class PermittedRequest:
     call: without credentials, which go no further. credentials: what it proved itself with, to be found where they have no business.
     """
 
-    request: web.BaseRequest
+    request: Request
     record: RequestRecord
     compiled: CompiledConfig
     route: Route
@@ -42,22 +40,20 @@ class PermittedRequest:
 
 async def permit(
     dependencies: Dependencies,
-    request: web.BaseRequest,
+    request: Request,
     record: RequestRecord,
     compiled: CompiledConfig,
-    target: tuple[tuple[str, ...], Query],
+    target: Target,
 ) -> PermittedRequest | ClientReply:
-    """target: decoded segments and query. A reply: what a browser gets in the web UI's place, or the answer to a CORS preflight.
+    """A reply: what a browser gets in the web UI's place, or the answer to a CORS preflight.
 
     Raises Unauthenticated, LimitExceeded, Violation, MethodNotAllowed.
     """
-    segments, query = target
+    route, query = target.route, target.query
     origins, authenticator = compiled.origins, compiled.authenticator
     record.response_headers += origins.cors_headers(request.headers)
     if (preflight := origins.preflight(request.method, request.headers)) is not None:
         return preflight
-    match = compiled.table.match(request.method, segments)
-    route = match.route if match is not None else None
     record.route = route.name if route is not None else record.route
     is_web_ui = route is not None and route.caching.is_web_ui
     principal = authenticator.recall(request.headers, query) or await dependencies.login_throttle.authenticate(
@@ -65,30 +61,23 @@ async def permit(
     )
     record.principal = principal
     origins.check(request.method, is_upgrade(request), request.headers, principal)
-    prove(request)
+    request.prove()
     if not is_web_ui:  # what an edge may give to others carries nobody's cookie
         record.response_headers += authenticator.sessions.renewed(principal)
-    call = _call_of(request.method, target, match)
+    call = target.call
+    if query:
+        call = target.call_with(tuple(pair for pair in query if pair[0] not in CREDENTIAL_PARAMETERS))
     # What is refused is counted too: a caller has no endless supply of refusals.
     budget = route.budget_for(call) if route is not None else Budget.READ
     spent = dependencies.limiter.acquire_at_once(principal, budget)
     record.response_headers += spent if spent is not None else await dependencies.limiter.acquire(principal, budget)
     if route is None:
-        raise _unlisted(compiled.table, segments)
+        raise _unlisted(compiled.table, target.segments)
     rule = route.rule_for(principal)
     if is_web_ui and (page := before_web_ui(request, record, authenticator.sessions, principal)) is not None:
         return page
     credentials = search_head(request, query, call, authenticator.sessions.cookie_name)
     return PermittedRequest(request, record, compiled, route, rule, call, principal, credentials)
-
-
-def _call_of(method: str, target: tuple[tuple[str, ...], Query], match: Match | None) -> ClientCall:
-    segments, query = target
-    if query:
-        query = tuple(pair for pair in query if pair[0] not in CREDENTIAL_PARAMETERS)
-    if match is None:
-        return ClientCall(method, segments, query)
-    return ClientCall(method, match.segments, query, match.parameters)
 
 
 def _unlisted(table: RouteTable, segments: tuple[str, ...]) -> Exception:

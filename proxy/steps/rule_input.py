@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -12,11 +11,12 @@ from policy.rule_context import RuleContext, RuleInput
 from proxy.auth.misplaced_credentials import read_document
 from proxy.dependencies import Dependencies
 from proxy.http import request_body
+from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
 
 
-async def read_rule_input(dependencies: Dependencies, permitted: PermittedRequest, held: ExitStack) -> RuleInput:
-    """held: the places that the request takes, given back when its answer has left.
+async def read_rule_input(dependencies: Dependencies, permitted: PermittedRequest, held: Held) -> RuleInput | None:
+    """None for a call that goes on as it is, which no rule judges. held: the places that the request takes, given back when its answer has left.
 
     Raises LimitExceeded, CredentialEnded, Violation, BodyTimeout, ClientGone, UpstreamUnavailable, UpstreamTimeout.
     """
@@ -26,8 +26,10 @@ async def read_rule_input(dependencies: Dependencies, permitted: PermittedReques
     if not dependencies.under_way.enter_at_once(tenant):
         await dependencies.under_way.enter(tenant)
     held.callback(dependencies.under_way.leave, tenant)
-    asked = RuleInput(permitted.call, await rule_context(dependencies, permitted))
-    asked = await _read_document(dependencies, permitted, asked, held)
+    asked = None
+    if not isinstance(permitted.rule, PassThrough):
+        asked = RuleInput(permitted.call, await rule_context(dependencies, permitted))
+        asked = await _read_document(dependencies, permitted, asked, held)
     if permitted.route.is_large:
         held.callback(await dependencies.large_answers.acquire(tenant))
     if permitted.route.is_heavy:
@@ -66,13 +68,13 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
 
 
 async def _read_document(
-    dependencies: Dependencies, permitted: PermittedRequest, asked: RuleInput, held: ExitStack
+    dependencies: Dependencies, permitted: PermittedRequest, asked: RuleInput, held: Held
 ) -> RuleInput:
     """Adds the bounded document that the rule judges; a body that streams stays where it is, and so does one that nobody judges."""
     route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
     if route.stores and not principal.is_admin:
         await dependencies.storage.remaining_bytes(principal.tenant, compiled.limits_of(principal.tenant).storage)
-    if isinstance(permitted.rule, PassThrough) or route.body in (Body.NONE, Body.STREAM):
+    if route.body in (Body.NONE, Body.STREAM):
         return asked
     place = held.enter_context(dependencies.bodies.place(principal.tenant))
     limits, over = compiled.json_limits, None

@@ -16,6 +16,8 @@ BROKEN_OFF: Final = "ComfyUI broke off its answer."
 _SWITCHED: Final = "ComfyUI switched protocols unasked."
 _WITHOUT_BODY: Final = frozenset({204, 304})
 _HEAD_METHOD: Final = "HEAD"
+_FRAMING: Final = {b"content-length": True, b"transfer-encoding": False}
+"""True: by length."""
 
 
 class AnswerReader:
@@ -38,6 +40,7 @@ class AnswerReader:
         self.overhead_bytes = 0
         """Received since the last of the body."""
         self.waiting_bytes = 0
+        self.content_length: int | None = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._chunks: deque[bytes] = deque()
         self._is_interim = self._ends_with_connection = False
@@ -71,7 +74,12 @@ class AnswerReader:
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        return CIMultiDict((_text(name), _text(value)) for name, value in self._fields)
+        return CIMultiDict([(_text(name), _text(value)) for name, value in self._fields])
+
+    @property
+    def is_whole_in_one(self) -> bool:
+        """Whether all of the body is here, in one piece."""
+        return self.is_complete and len(self._chunks) == 1
 
     def has_chunk(self) -> bool:
         return bool(self._chunks)
@@ -107,8 +115,13 @@ class AnswerReader:
             if self.status == 101:
                 raise UpstreamUnavailable(_SWITCHED)
             return
-        names = {name.lower() for name, _ in self._fields}
-        self._ends_with_connection = b"content-length" not in names and b"transfer-encoding" not in names
+        is_chunked = False
+        for name, value in self._fields:
+            kind = _FRAMING.get(name.lower())
+            if kind is True:
+                self.content_length = int(value)
+            is_chunked = is_chunked or kind is False
+        self._ends_with_connection = self.content_length is None and not is_chunked
         self.may_be_followed = self._parser.should_keep_alive()
         self.has_head = True
         if self._method == _HEAD_METHOD:  # llhttp does not know, and would wait for the body that the head speaks of

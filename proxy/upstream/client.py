@@ -41,12 +41,29 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Calls that change nothing: made again when a kept connection turns out to be closed (RFC 9110, 9.2.2)."""
 
 
+class FieldLines:
+    """The header fields of a call without a body, as they go on the wire, to be sent more than once. Raises ValueError for a field that would end its line."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, fields: CIMultiDict[str]) -> None:
+        fields.popall(hdrs.CONTENT_LENGTH, None)
+        self.text = _joined([f"{name}: {value}\r\n" for name, value in fields.items()])
+
+
+def _joined(lines: list[str]) -> str:
+    text = "".join(lines)
+    # SECURITY: one line per field, whatever a value holds (RFC 9112, 2.2). test_client.py
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines):
+        raise ValueError("a header field holds the end of a line")
+    return text
+
+
 @dataclass(slots=True)
 class UpstreamStream:
     """An answer whose body is still to come. Reading it raises UpstreamUnavailable when ComfyUI breaks off, UpstreamTimeout when it falls silent."""
 
     status: int
-    headers: CIMultiDict[str]
     connection: Connection
     close: Callable[[], None]
     """Gives the connection back, or closes it when the answer was not read to its end."""
@@ -58,12 +75,15 @@ class UpstreamStream:
         self.close()
 
     @property
+    def headers(self) -> CIMultiDict[str]:
+        """Made anew each time."""
+        return self.connection.answer.headers
+
+    @property
     def is_small(self) -> bool:
         """Whether the whole body is known to be of a size that is better sent at once than streamed."""
-        length = self.headers.get(hdrs.CONTENT_LENGTH, "")
-        return (
-            self.connection.answer.has_body and self.status >= 200 and length.isdigit() and int(length) <= SMALL_BYTES
-        )
+        answer = self.connection.answer
+        return answer.content_length is not None and answer.content_length <= SMALL_BYTES and answer.has_body
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body, as it comes. Raises UpstreamTimeout, UpstreamUnavailable."""
@@ -124,7 +144,7 @@ class Upstream:
     async def open(
         self,
         call: UpstreamCall,
-        headers: CIMultiDict[str] | None = None,
+        headers: CIMultiDict[str] | FieldLines | None = None,
         body: AsyncIterable[bytes] | bytes | None = None,
         *,
         time_limit_s: float,
@@ -133,10 +153,14 @@ class Upstream:
 
         Raises UpstreamUnavailable, UpstreamTimeout, or what the client's body broke with.
         """
-        fields = CIMultiDict() if headers is None else headers
-        is_streamed = body is not None and not isinstance(body, bytes)
-        length = int(fields[hdrs.CONTENT_LENGTH]) if is_streamed and hdrs.CONTENT_LENGTH in fields else None
-        head = self._head_of(call, fields, body)
+        is_streamed, length = False, None
+        if isinstance(headers, FieldLines):
+            head = self._head_with(call, headers)
+        else:
+            fields = CIMultiDict() if headers is None else headers
+            is_streamed = body is not None and not isinstance(body, bytes)
+            length = int(fields[hdrs.CONTENT_LENGTH]) if is_streamed and hdrs.CONTENT_LENGTH in fields else None
+            head = self._head_of(call, fields, body)
         while True:
             connection = self._idle_connection() or await self._connect_new()
             sending: asyncio.Task[None] | None = None
@@ -144,7 +168,7 @@ class Upstream:
                 connection.begin(call.method, head, body, time_limit_s)
                 if body is not None and not isinstance(body, bytes):
                     sending = self._bodies.start(_send(connection, body, length), "upstream body")
-                answer = await connection.head()
+                await connection.head()
             except ConnectionClosed:
                 self._let_go(connection, sending)
                 if call.method in _REPEATABLE and not is_streamed:
@@ -153,9 +177,13 @@ class Upstream:
             except BaseException:
                 self._let_go(connection, sending)
                 raise
-            return UpstreamStream(
-                connection.answer.status, answer, connection, partial(self._let_go, connection, sending)
-            )
+            return UpstreamStream(connection.answer.status, connection, partial(self._let_go, connection, sending))
+
+    def _head_with(self, call: UpstreamCall, lines: FieldLines) -> bytes:
+        more = "" if call.method in _WITHOUT_BODY else "Content-Length: 0\r\n"
+        return f"{call.method} {self._prefix}{call.target} HTTP/1.1\r\n{self._host_line}{lines.text}{more}\r\n".encode(
+            "utf-8", "surrogateescape"
+        )
 
     def _head_of(
         self, call: UpstreamCall, fields: CIMultiDict[str], body: AsyncIterable[bytes] | bytes | None
@@ -173,10 +201,7 @@ class Upstream:
         else:
             framing = "Transfer-Encoding: chunked" if declared is None else f"Content-Length: {declared}"
             lines.append(f"{framing}\r\n")
-        text = "".join(lines)
-        # SECURITY: one line per field, whatever a value holds (RFC 9112, 2.2).
-        if text.count("\n") != len(lines) or text.count("\r") != len(lines):
-            raise ValueError("a header field holds the end of a line")
+        text = _joined(lines)
         target = f"{call.method} {self._prefix}{call.target} HTTP/1.1\r\n"
         return f"{target}{self._host_line}{text}\r\n".encode("utf-8", "surrogateescape")
 
@@ -184,7 +209,7 @@ class Upstream:
         now_s = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.wire.is_usable and now_s - connection.idle_since_s < IDLE_CONNECTION_S:
+            if connection.is_usable and now_s - connection.idle_since_s < IDLE_CONNECTION_S:
                 return connection
             self._discard(connection)
         return None
@@ -195,9 +220,9 @@ class Upstream:
             async with asyncio.timeout(self._connect_timeout_s):
                 found = await self._addresses.connect()
                 if found is None:
-                    await loop.create_connection(lambda: connection.wire, self._addresses.host, self._addresses.port)
+                    await loop.create_connection(lambda: connection, self._addresses.host, self._addresses.port)
                 else:
-                    await loop.create_connection(lambda: connection.wire, sock=found)
+                    await loop.create_connection(lambda: connection, sock=found)
         except (TimeoutError, OSError) as error:
             raise UpstreamUnavailable from error
         self._open.add(connection)
@@ -223,7 +248,7 @@ class Upstream:
         self._sweep = None
         loop = asyncio.get_running_loop()
         while self._idle and (
-            not self._idle[0].wire.is_usable or loop.time() - self._idle[0].idle_since_s >= IDLE_CONNECTION_S
+            not self._idle[0].is_usable or loop.time() - self._idle[0].idle_since_s >= IDLE_CONNECTION_S
         ):
             self._discard(self._idle.popleft())
         if self._idle:

@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
-from multidict import CIMultiDict
-
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.http.wire import SilenceTimer, Wire
 from proxy.upstream.answer import BROKEN_OFF, AnswerReader
-from proxy.upstream.wire import SilenceTimer, Wire
 
 HIGH_WATER_BYTES: Final = 256 * 1024
 """So much of an answer waits for its reader before no more is read."""
@@ -20,11 +18,11 @@ class ConnectionClosed(UpstreamUnavailable):
     """A kept connection was closed before the first byte of an answer: the call may be made again on a new one, if it changes nothing."""
 
 
-class Connection:
+class Connection(Wire):
     """`begin` writes a call, `head` waits for its answer, `chunks` and `read` give its body, `finish` says whether another call may follow."""
 
     def __init__(self) -> None:
-        self.wire = Wire(self._received, self._lost)
+        super().__init__()
         self.answer = AnswerReader()
         self.idle_since_s = 0.0
         self._silence = SilenceTimer(lambda: self.fail(UpstreamTimeout()))
@@ -39,7 +37,7 @@ class Connection:
         self._error = None
         self._is_busy = True
         self._time_limit_s = time_limit_s
-        self.wire.write(head + body if isinstance(body, bytes) else head)
+        self.write(head + body if isinstance(body, bytes) else head)
         self._turn_to(is_clients=body is not None and not isinstance(body, bytes))
 
     async def send_body(self, body: AsyncIterable[bytes], *, length: int | None) -> None:
@@ -55,21 +53,20 @@ class Connection:
             if not is_chunked and left < 0:  # SECURITY: a byte more would be read as the next call
                 raise UpstreamUnavailable("The body is longer than its length says.")
             parts = (b"%x\r\n" % len(chunk), chunk, b"\r\n") if is_chunked else (chunk,)
-            if not self.wire.write(*parts):
+            if not self.write(*parts):
                 self._turn_to(is_clients=False)
-                await self.wire.drain()
+                await self.drain()
                 self._turn_to(is_clients=True)
         if is_chunked:
-            self.wire.write(b"0\r\n\r\n")
+            self.write(b"0\r\n\r\n")
         elif left:
             raise UpstreamUnavailable("The body is shorter than its length says.")
         self._turn_to(is_clients=False)
 
-    async def head(self) -> CIMultiDict[str]:
+    async def head(self) -> None:
         """Waits for the head of the answer. Raises UpstreamTimeout, UpstreamUnavailable, and what the body failed with."""
         while not self.answer.has_head:
             await self._next()
-        return self.answer.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, as it comes. Raises UpstreamTimeout, UpstreamUnavailable."""
@@ -83,6 +80,8 @@ class Connection:
 
     async def read(self, max_bytes: int) -> bytes | None:
         """The whole body; None when it is larger. Raises UpstreamTimeout, UpstreamUnavailable."""
+        if self.answer.is_whole_in_one and self.answer.waiting_bytes <= max_bytes and self._error is None:
+            return self._take()
         size, parts = 0, []
         async for part in self.chunks():
             parts.append(part)
@@ -95,26 +94,27 @@ class Connection:
         """The answer is no longer wanted. Returns whether the connection may carry another call; else it is closed."""
         is_whole = self.answer.is_complete and self.answer.may_be_followed and self._error is None
         # Answered before ComfyUI had the whole call, the next one would wait behind the rest.
-        is_good = is_whole and self.wire.is_usable and not self.wire.has_unsent
+        is_good = is_whole and self.is_usable and not self.has_unsent
         self._is_busy = False
         self._is_reused = True
         self._silence.stop()
         if is_good:
-            self.wire.resume_reading()
+            if self.is_read_paused:
+                self.resume_reading()
         else:
             self.close()
         return is_good
 
     def close(self) -> None:
         self._silence.cancel()
-        self.wire.close()
+        super().close()
 
     @property
     def _is_waited_for(self) -> bool:
         """Whether the answer of a call is still to come, or its end."""
         return self._is_busy and not self.answer.is_complete
 
-    def _received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         if not self._is_waited_for:
             self.close()
             return
@@ -125,12 +125,12 @@ class Connection:
             self.fail(error)
             return
         if self.answer.waiting_bytes > HIGH_WATER_BYTES and not self.answer.is_complete:
-            self.wire.pause_reading()
-        if self.answer.is_complete or self.wire.is_read_paused:
+            self.pause_reading()
+        if self.answer.is_complete or self.is_read_paused:
             self._silence.stop()
         self._wake()
 
-    def _lost(self, error: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
         self._silence.cancel()
         if not self._is_waited_for:
             return
@@ -144,15 +144,15 @@ class Connection:
 
     def _take(self) -> bytes:
         taken = self.answer.take_chunk()
-        if self.wire.is_read_paused and self.answer.waiting_bytes <= HIGH_WATER_BYTES // 2:
-            self.wire.resume_reading()
+        if self.is_read_paused and self.answer.waiting_bytes <= HIGH_WATER_BYTES // 2:
+            self.resume_reading()
             self._turn_to(is_clients=self._is_clients_turn)
         return taken
 
     def _turn_to(self, *, is_clients: bool) -> None:
         """Whose silence it is: ComfyUI's clock stands still while the call's sender or its answer's reader takes its time."""
         self._is_clients_turn = is_clients
-        if self._is_waited_for and not is_clients and not self.wire.is_read_paused and self.wire.is_usable:
+        if self._is_waited_for and not is_clients and not self.is_read_paused and self.is_usable:
             self._silence.start(self._time_limit_s)
         else:
             self._silence.stop()

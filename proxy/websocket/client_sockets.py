@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode
 
 from policy.call import Opaque
 from policy.rule_context import RuleContext, RuleInput
+from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
 from proxy.websocket import relay
+from proxy.websocket.accepted import AcceptedSocket
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_session import EventSession
 from proxy.websocket.event_sessions import EventSessions, connect
@@ -43,18 +45,17 @@ class ClientSockets:
         self._jobs = jobs
         self._places = Places(slot, jobs.working_clients)
 
-    async def serve(self, request: web.BaseRequest, record: RequestRecord, incoming: RuleInput) -> web.StreamResponse:
+    async def serve(self, request: Request, record: RequestRecord, incoming: RuleInput) -> None:
         """Upgrades and serves until either side closes. Raises LimitExceeded, and before the upgrade UpstreamUnavailable and UpstreamTimeout."""
         principal, send_queue = incoming.context.principal, SendQueue()
         client_id = incoming.call.first("clientId") or secrets.token_hex(16)
         async with self._places.take(principal, client_id, send_queue):
             if principal.is_admin:
-                return await self._relay(request, record, incoming, send_queue)
-            return await self._serve_tenant(request, record, incoming, client_id, send_queue)
+                await self._relay(request, record, incoming, send_queue)
+                return
+            await self._serve_tenant(request, record, incoming, client_id, send_queue)
 
-    async def _relay(
-        self, request: web.BaseRequest, record: RequestRecord, incoming: RuleInput, send_queue: SendQueue
-    ) -> web.StreamResponse:
+    async def _relay(self, request: Request, record: RequestRecord, incoming: RuleInput, send_queue: SendQueue) -> None:
         client_id = incoming.call.first("clientId")
         upstream = await connect(self._upstream, None if client_id is None else Opaque(client_id))
         try:
@@ -62,34 +63,32 @@ class ClientSockets:
         except BaseException:
             await upstream.close()
             raise
-        record.status, record.has_started = 101, True
+        record.status = 101
         with self._sockets.register(incoming.context.principal, send_queue):
             await relay.relay(request, client, upstream, send_queue)
-        return client
 
     async def _serve_tenant(
         self,
-        request: web.BaseRequest,
+        request: Request,
         record: RequestRecord,
         incoming: RuleInput,
         client_id: str,
         send_queue: SendQueue,
-    ) -> web.StreamResponse:
+    ) -> None:
         context = incoming.context
         stream = await self._sessions.attach(record, context, client_id, send_queue)
         try:
             await self._catch_up(context, client_id, stream)
             client = await relay.accept(request)
-            record.status, record.has_started = 101, True
+            record.status = 101
             with self._sockets.register(context.principal, send_queue):
                 left = partial(self._left, client, stream)
                 await relay.serve_client(request, client, send_queue, stream.from_client, left)
-            return client
         finally:
             stream.detach(send_queue)
             self._sessions.leave(context, client_id, stream)
 
-    def _left(self, client: web.WebSocketResponse, stream: EventSession, close: Close) -> None:
+    def _left(self, client: AcceptedSocket, stream: EventSession, close: Close) -> None:
         """A connection that broke may have lost events on its way: only a client that says goodbye has heard what it was sent."""
         if client.close_code not in (None, WSCloseCode.ABNORMAL_CLOSURE):
             self._jobs.mark_heard(stream.said_goodbye())

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Final
 
 import aiohttp
-from aiohttp import web
 
+from proxy.websocket.accepted import AcceptedSocket
 from proxy.websocket.send_queue import Close, Frame, SendQueue
 
 CLOSE_LIMIT_S: Final = 3.0
@@ -34,9 +34,7 @@ def frame_head(first: int, size: int) -> bytes:
 class ClientWriter:
     """transport: of the client's connection, None when it is closed already."""
 
-    def __init__(
-        self, socket: web.WebSocketResponse, transport: asyncio.WriteTransport | None, send_queue: SendQueue
-    ) -> None:
+    def __init__(self, socket: AcceptedSocket, transport: asyncio.WriteTransport | None, send_queue: SendQueue) -> None:
         self._socket = socket
         self._transport = transport
         self._queue = send_queue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import aiohttp
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType
 
+from proxy.http.request import Request
 from proxy.upstream.client import MAX_EVENT_BYTES
+from proxy.websocket.accepted import AcceptedSocket
 from proxy.websocket.client_writer import ClientWriter
 from proxy.websocket.connections import UPSTREAM_GONE
 from proxy.websocket.liveness import Life
@@ -25,21 +26,16 @@ FromClient = Callable[[str | bytes], Awaitable[None]]
 UpstreamSocket = aiohttp.ClientWebSocketResponse
 
 
-async def accept(request: web.BaseRequest) -> web.WebSocketResponse:
+async def accept(request: Request) -> AcceptedSocket:
     """Answers the upgrade. Raises ConnectionError when the client has gone. Never compressed (permessage-deflate costs fifteen times the CPU on previews)."""
-    socket = web.WebSocketResponse(
-        timeout=_CLOSE_TIMEOUT_S,
-        autoping=False,
-        compress=False,
-        max_msg_size=MAX_CLIENT_MESSAGE_BYTES,
-    )
-    await socket.prepare(request)
+    socket = AcceptedSocket(MAX_CLIENT_MESSAGE_BYTES)
+    await socket.accept(request)
     return socket
 
 
 async def serve_client(
-    request: web.BaseRequest,
-    socket: web.WebSocketResponse,
+    request: Request,
+    socket: AcceptedSocket,
     send_queue: SendQueue,
     from_client: FromClient,
     on_close: Callable[[Close], None] = lambda close: None,
@@ -48,7 +44,7 @@ async def serve_client(
 
     It is no return value, since a client that has closed hangs up, and that cancels whoever waits here.
     """
-    transport = request.transport
+    transport = socket.transport
     writer, life = ClientWriter(socket, transport, send_queue), Life(transport)
     try:
         writer.start()
@@ -66,17 +62,12 @@ async def serve_client(
                 transport.abort()
 
 
-async def _read(
-    socket: web.WebSocketResponse, from_client: FromClient, on_close: Callable[[Close], None], life: Life
-) -> None:
+async def _read(socket: AcceptedSocket, from_client: FromClient, on_close: Callable[[Close], None], life: Life) -> None:
     while True:
         message = await socket.receive()
         life.heard()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             await from_client(message.data)
-        elif message.type is WSMsgType.PING:
-            with suppress(ConnectionError, aiohttp.ClientError, RuntimeError):  # gone: the next receive() tells
-                await socket.pong(message.data)
         elif message.type is WSMsgType.PONG:
             continue
         else:
@@ -101,9 +92,7 @@ async def drain(socket: UpstreamSocket, deliver: Callable[[Frame], None]) -> Clo
             return UPSTREAM_GONE
 
 
-async def relay(
-    request: web.BaseRequest, client: web.WebSocketResponse, upstream: UpstreamSocket, send_queue: SendQueue
-) -> None:
+async def relay(request: Request, client: AcceptedSocket, upstream: UpstreamSocket, send_queue: SendQueue) -> None:
     """Both directions unchanged, for an admin. Close codes and reasons are carried over."""
     clients_close = Close(1000, "")
 

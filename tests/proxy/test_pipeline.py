@@ -11,6 +11,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from policy.call import ClientReply
 from policy.routes import Deny, Route, RouteTable
 from policy.table import ROUTES
 from proxy.upstream.client import UpstreamStream
@@ -200,6 +201,21 @@ async def test_a_bug_is_a_500_that_tells_nothing(
     assert "secret detail" not in body
     assert "secret detail" in caplog.text
     assert response.headers["X-Request-Id"] in caplog.text
+
+
+@pytest.mark.parametrize("size", [3, 1_000_000])
+async def test_a_field_that_would_end_its_line_is_a_bug(
+    quiet: Running, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Nothing of that answer is on the wire, so another can be."""
+
+    async def split(*_: object) -> ClientReply:
+        return ClientReply(200, bytes(size), "text/x", (("X-Told", "a\r\nSet-Cookie: b"),))
+
+    monkeypatch.setattr(quiet.gate.dependencies.pages, "serve", split)
+    async with quiet.call("GET", "/gate/health") as response:
+        assert (response.status, "Set-Cookie" in response.headers) == (500, False)
+        assert orjson.loads(await response.read())["error"]["type"] == "internal_error"
 
 
 async def test_a_bug_after_the_head_breaks_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

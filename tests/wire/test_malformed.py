@@ -46,6 +46,8 @@ FRAMING: dict[str, bytes] = {
     "CR in a value": HEAD + b"X-A: 1\r2\r\n\r\n",
     "bare LF ends a line": HEAD + b"X-A: 1\nContent-Length: 5\r\n\r\nhello",
     "non-ASCII name": HEAD + b"X-\xc3\xa9: 1\r\n\r\n",
+    "no Host": HEAD.replace(b"Host: x\r\n", b"") + b"\r\n",
+    "another protocol": HEAD.replace(b"HTTP/1.1", b"RTSP/1.0") + b"\r\n",
     "two Hosts": HEAD + b"Host: y\r\n\r\n",
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/3.7": HEAD.replace(b"HTTP/1.1", b"HTTP/3.7") + b"\r\n",

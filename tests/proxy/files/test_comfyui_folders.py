@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 from policy.call import UpstreamPath
 from policy.namespace import Folder
 from policy.principal import TenantId
 from proxy.files import comfyui_folders as disk_module
 from proxy.files.comfyui_folders import ComfyUIFolders, content_type_of, serve_file
-from proxy.http.request_body import BodyLimits
-from tests.proxy.upstreams import serving
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 DAY_S = 86400.0
@@ -152,7 +147,7 @@ async def test_a_temp_file_that_was_written_anew_is_not_deleted(base: Path) -> N
     ],
 )
 def test_a_file_is_headed_so_that_nothing_runs(tmp_path: Path, name: str, expected: str) -> None:
-    headers = serve_file(tmp_path / name, cache_control="private", limits=BodyLimits(1, 30.0, 1024)).headers
+    headers = serve_file(tmp_path / name, cache_control="private").headers
     assert headers["Content-Disposition"] == expected
     assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("private", "nosniff")
     assert "sandbox" in headers["Content-Security-Policy"]
@@ -166,27 +161,10 @@ def test_types_are_comfyuis_whatever_the_machine_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
 ) -> None:
     monkeypatch.setattr("mimetypes.guess_type", lambda *_, **__: (None, None))
-    headers = serve_file(tmp_path / name, cache_control="private", limits=BodyLimits(1, 30.0, 1024)).headers
+    headers = serve_file(tmp_path / name, cache_control="private").headers
     assert headers["Content-Type"] == content_type_of(name) == expected
 
 
 @pytest.mark.parametrize("name", ["a.svg", "a.html", "a.png.gz", "a", "a.xml", ".png", "a.pdf"])
 def test_what_a_browser_might_run_is_left_to_comfyui(name: str) -> None:
     assert content_type_of(name) is None
-
-
-async def test_a_file_is_sent_where_the_loop_has_no_sendfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = bytes(range(256)) * 4096
-    (tmp_path / "a.png").write_bytes(content)
-
-    async def none(*_: object, **__: object) -> int:
-        raise NotImplementedError
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        return serve_file(tmp_path / "a.png", cache_control="private", limits=BodyLimits(1, 30.0, 1024))
-
-    for has_sendfile in (True, False):
-        if not has_sendfile:
-            monkeypatch.setattr(type(asyncio.get_running_loop()), "sendfile", none)
-        async with serving(answer) as url, aiohttp.ClientSession() as session, session.get(url) as response:
-            assert await response.read() == content

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from proxy.auth.api_keys import generate_key
 from proxy.http.request_record import UNLISTED, RequestRecord
+from tests.proxy.http.requests import made_request
 
 
 def begun(method: str = "GET", **headers: str) -> RequestRecord:
-    fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    return RequestRecord.begin(make_mocked_request(method, "/secret?token=x", headers=fields), "192.0.2.1")
+    return RequestRecord.begin(made_request(method, "/secret?token=x", **headers), "192.0.2.1")
 
 
 def test_begins_with_nothing_known() -> None:
     record = begun()
-    assert (record.route, record.principal, record.status, record.has_started) == (UNLISTED, None, 0, False)
+    assert (record.route, record.principal, record.status) == (UNLISTED, None, 0)
     assert record.client == "192.0.2.1"
     assert len(record.request_id) == 16
     assert record.request_id != begun().request_id

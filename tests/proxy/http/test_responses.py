@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy.http.errors import CHALLENGE_FOR_PAGES, Refusal, Unauthenticated, refusal_for
+from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.responses import (
     cache_control,
     forwarded_headers,
     is_navigation,
     is_upgrade,
+    own_answer,
     reason_phrase,
-    to_response,
 )
 from proxy.pages import refusals
+from tests.proxy.http.requests import made_request as request
 
 BROWSER = {"Accept": "text/html,*/*", "Sec-Fetch-Mode": "navigate"}
 REFUSED = Refusal(
@@ -30,22 +31,29 @@ REFUSED = Refusal(
 )  # fmt: skip
 
 
-def request(method: str = "GET", path: str = "/queue", **headers: str) -> web.BaseRequest:
-    return make_mocked_request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
-
-
 def record(status: int = 200, **more: Any) -> RequestRecord:
     return RequestRecord("GET", "abc123", "127.0.0.1", status=status, **more)
 
 
-def refuse(asked: web.BaseRequest, told: RequestRecord, refusal: Refusal) -> web.Response:
-    return to_response(told, refusals.refuse(asked, told, refusal))
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    reason: str
+    headers: CIMultiDict[str]
+    body: bytes
+
+
+def answered(told: RequestRecord, reply: ClientReply) -> Answer:
+    return Answer(reply.status, *own_answer(told, reply))
+
+
+def refuse(asked: Request, told: RequestRecord, refusal: Refusal) -> Answer:
+    return answered(told, refusals.refuse(asked, told, refusal))
 
 
 def test_a_refusal_has_comfyuis_shape() -> None:
     told = record(response_headers=[("RateLimit", "r=1"), ("Vary", "Origin")])
     answer = refuse(request(), told, Refusal(403, "name-refused", "No.", "why", {"7": {"errors": []}}, (("A", "1"),)))
-    assert isinstance(answer.body, bytes)
     assert orjson.loads(answer.body) == {
         "error": {
             "type": "name_refused",
@@ -55,7 +63,7 @@ def test_a_refusal_has_comfyuis_shape() -> None:
         },
         "node_errors": {"7": {"errors": []}},
     }
-    assert answer.status == told.status == 403
+    assert answer.status == 403
     assert told.reason == "name-refused"
     expected = {
         "Content-Type": "application/json",
@@ -72,7 +80,6 @@ def test_a_refusal_has_comfyuis_shape() -> None:
 def test_a_browser_without_a_credential_is_led_to_the_login() -> None:
     told = record()
     answer = refuse(request(path="/?token=secret&a=1", **BROWSER), told, REFUSED)
-    assert answer.status == told.status
     assert 300 <= answer.status < 400
     assert answer.headers["Location"].startswith("/gate/login")
     assert "secret" not in answer.headers["Location"]
@@ -115,16 +122,14 @@ def test_a_browser_that_may_not_is_told_so_in_words() -> None:
     answer = refuse(
         request(**BROWSER), told, Refusal(429, "rate-limited", "Slow <down>.", "1/s", headers=(("Retry-After", "7"),))
     )
-    assert answer.status == told.status == 429
+    assert answer.status == 429
     assert told.reason == "rate-limited"
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert (answer.headers["Retry-After"], answer.headers["Vary"]) == ("7", "Accept")
-    assert isinstance(answer.body, bytes)
     page = answer.body.decode()
     for text in ("<h1>Too many requests</h1>", "Slow &lt;down&gt;.", "1/s", "abc123"):
         assert text in page
     other = refuse(request(**BROWSER), told, Refusal(500, "x", "No.")).body
-    assert isinstance(other, bytes)
     assert b"<h1>This did not work</h1>" in other
 
 
@@ -157,15 +162,14 @@ def test_upgrade_is_told_by_its_field() -> None:
 )
 def test_a_reply_of_the_gates_own(reply: ClientReply, body: bytes, kind: str, caching: str) -> None:
     told = record()
-    answer = to_response(told, reply)
+    answer = answered(told, reply)
     assert (answer.body, answer.headers["Content-Type"], answer.headers["Cache-Control"]) == (body, kind, caching)
-    assert (told.status, told.sent_bytes) == (reply.status, len(body))
     assert answer.headers["X-Request-Id"] == "abc123"
 
 
 def test_repeated_fields_of_a_reply_are_kept() -> None:
     cookies = (("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"))
-    assert to_response(record(), ClientReply(headers=cookies)).headers.getall("Set-Cookie") == ["a=1", "b=2"]
+    assert answered(record(), ClientReply(headers=cookies)).headers.getall("Set-Cookie") == ["a=1", "b=2"]
 
 
 UPSTREAMS = CIMultiDict(

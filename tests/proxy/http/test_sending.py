@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import aiohttp
 import pytest
-from aiohttp import web
+from multidict import CIMultiDict
 
 from policy.call import ClientReply
+from proxy.http.replies import ForwardedReply
+from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.responses import SMALL_BYTES
 from proxy.http.sending import PIECE_BYTES, send
-from tests.proxy.upstreams import serving
+from tests.proxy.http.requests import served
+from tests.wire.raw import request
+from tests.wire.raw import send as ask
 
 
-@pytest.mark.parametrize("size", [SMALL_BYTES, SMALL_BYTES + 1, 2 * PIECE_BYTES + 1])
+@pytest.mark.parametrize("size", [0, SMALL_BYTES, SMALL_BYTES + 1, 2 * PIECE_BYTES + 1])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_an_answer_is_the_same_in_one_piece_and_in_many(method: str, size: int) -> None:
     """The web UI shows the reason phrase of a failed upload, and nothing else of it: a long list of faults has it too."""
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(request: Request) -> None:
         reply = ClientReply(400, bytes(size), "text/x", (("X-More", "a"),), phrase="This name is too long.")
-        return await send(request, RequestRecord.begin(request, "::1"), reply)
+        await send(request, RequestRecord.begin(request, "::1"), reply)
 
-    async with serving(answer) as url, aiohttp.ClientSession() as session:
+    async with served(answer) as listener, aiohttp.ClientSession() as session:
         for _ in range(2):  # the connection carries a second call
-            async with session.request(method, url) as response:
+            async with session.request(method, listener.url) as response:
                 assert (response.status, response.reason) == (400, "This name is too long.")
                 assert (response.content_type, response.headers["X-More"]) == ("text/x", "a")
                 assert int(response.headers["Content-Length"]) == size
@@ -33,13 +39,59 @@ async def test_an_answer_is_the_same_in_one_piece_and_in_many(method: str, size:
 
 @pytest.mark.parametrize("size", [3, SMALL_BYTES + 1])
 async def test_what_is_recorded_of_an_answer_has_left(size: int) -> None:
-    left = list[bool]()
+    left = list[tuple[bool, int, int]]()
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        response = await send(request, RequestRecord.begin(request, "::1"), ClientReply(200, bytes(size), "text/x"))
-        left.append(response.prepared and response._eof_sent)
-        return response
+    async def answer(request: Request) -> None:
+        record = RequestRecord.begin(request, "::1")
+        await send(request, record, ClientReply(201, bytes(size), "text/x"))
+        left.append((request.has_ended, record.status, record.sent_bytes))
 
-    async with serving(answer) as url, aiohttp.ClientSession() as session, session.get(url) as response:
-        assert await response.read() == bytes(size)
-    assert left == [True]
+    async with served(answer) as listener:
+        assert (await ask(listener.url, request("/", None))).body == bytes(size)
+    assert left == [(True, 201, size)]
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    yield b"ab"
+    yield b""
+    yield b"cd"
+
+
+@pytest.mark.parametrize(
+    ("fields", "on_the_wire"), [({"Content-Length": "4"}, b"abcd"), ({}, b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n")]
+)
+async def test_a_forwarded_body_goes_on_as_it_comes(fields: dict[str, str], on_the_wire: bytes) -> None:
+    """An empty piece would be the end of a chunked body (RFC 9112, 7.1)."""
+    sent = list[int]()
+
+    async def answer(request: Request) -> None:
+        record = RequestRecord.begin(request, "::1")
+        await send(request, record, ForwardedReply(200, CIMultiDict(fields), pieces()))
+        sent.append(record.sent_bytes)
+
+    async with served(answer) as listener:
+        answered = await ask(listener.url, request("/", None))
+    assert (answered.body, sent) == (on_the_wire, [4])
+
+
+async def test_a_whole_forwarded_body_has_its_own_length_and_no_other() -> None:
+    async def answer(request: Request) -> None:
+        fields = CIMultiDict({"Content-Length": "9"})
+        await send(request, RequestRecord.begin(request, "::1"), ForwardedReply(200, fields, b"abc"))
+
+    async with served(answer) as listener:
+        answered = await ask(listener.url, request("/", None))
+    assert (answered.all("Content-Length"), answered.body) == (["3"], b"abc")
+
+
+async def test_a_forwarded_body_that_breaks_off_is_never_a_whole_one() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"ab"
+        raise ConnectionResetError("the upstream went away")
+
+    async def answer(request: Request) -> None:
+        await send(request, RequestRecord.begin(request, "::1"), ForwardedReply(200, CIMultiDict(), broken()))
+
+    async with served(answer) as listener, aiohttp.ClientSession() as session, session.get(listener.url) as response:
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()

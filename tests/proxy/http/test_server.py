@@ -5,40 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from aiohttp import web
 
-from proxy.config.server import ServerSettings
 from proxy.http import server as http_server
 from proxy.http.listener import Listener, ListenError
-from proxy.http.server import ReaderLimits, is_reserved, prove, public_server
-from tests.proxy.upstreams import GUARD_S
+from proxy.http.request import Request
+from proxy.http.server import ops_server
+from tests.proxy.http.requests import hello, served
 from tests.wire.raw import connect, request, send
 
 
-async def hello(request: web.BaseRequest) -> web.StreamResponse:
-    return web.Response(text="hello")
-
-
-@asynccontextmanager
-async def listening(take: Any = nullcontext, handler: Any = hello, **settings: Any) -> AsyncIterator[Listener]:
-    server = public_server(handler, ServerSettings.model_validate(settings), take)
-    listener = Listener(server, "127.0.0.1", 0, "server.port")
-    await listener.start()
-    try:
-        async with asyncio.timeout(GUARD_S):
-            yield listener
-    finally:
-        await listener.stop()
-
-
 async def test_says_where_it_listens() -> None:
-    async with listening() as listener:
+    async with served() as listener:
         assert listener.port > 0
         assert listener.url == f"http://127.0.0.1:{listener.port}"
         assert (await send(listener.url, request("/", None))).body == b"hello"
@@ -46,7 +26,7 @@ async def test_says_where_it_listens() -> None:
 
 def test_an_address_of_ipv6_is_written_in_brackets() -> None:
     async def built() -> Listener:
-        return Listener(web.Server(hello), "::1", 8190, "server.port")
+        return Listener(ops_server(hello), "::1", 8190, "server.port")
 
     assert asyncio.run(built()).url == "http://[::1]:8190"
 
@@ -58,7 +38,7 @@ def taken() -> Iterator[int]:
 
 
 async def test_a_port_in_use_says_what_to_do(taken: int) -> None:
-    listener = Listener(web.Server(hello), "127.0.0.1", taken, "ops.port")
+    listener = Listener(ops_server(hello), "127.0.0.1", taken, "ops.port")
     with pytest.raises(ListenError, match=rf"127.0.0.1:{taken} is already in use: .*change ops.port in config.toml"):
         await listener.start()
 
@@ -66,27 +46,27 @@ async def test_a_port_in_use_says_what_to_do(taken: int) -> None:
 @pytest.mark.parametrize("host", ["203.0.113.1", "no.such.host.invalid"])
 async def test_an_address_that_is_not_here_says_so(host: str) -> None:
     with pytest.raises(ListenError, match=rf"cannot listen on {host}:0 \(server.port\): ."):
-        await Listener(web.Server(hello), host, 0, "server.port").start()
+        await Listener(ops_server(hello), host, 0, "server.port").start()
 
 
 async def test_an_address_that_is_not_permitted_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(self: web.TCPSite) -> None:
+    async def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(web.TCPSite, "start", refuse)
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_server", refuse)
     with pytest.raises(ListenError, match=r"cannot listen on 127.0.0.1:80 .*Permission denied"):
-        await Listener(web.Server(hello), "127.0.0.1", 80, "server.port").start()
+        await Listener(ops_server(hello), "127.0.0.1", 80, "server.port").start()
 
 
 async def test_stops_accepting_and_goes_on_serving() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+    async def slow(request: Request) -> None:
         begun.set()
         await go_on.wait()
-        return web.Response(text="done")
+        await request.send(200, (), b"done")
 
-    async with listening(handler=slow) as listener:
+    async with served(slow) as listener:
         url = listener.url
         asking = asyncio.ensure_future(send(url, request("/", None)))
         await begun.wait()
@@ -99,10 +79,10 @@ async def test_stops_accepting_and_goes_on_serving() -> None:
 
 
 async def test_what_still_runs_is_cut_off() -> None:
-    """Whoever stops a listener has waited for its requests already: aiohttp alone would wait two minutes more."""
+    """Whoever stops a listener has waited for its requests already."""
     begun, cut = asyncio.Event(), asyncio.Event()
 
-    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+    async def endless(request: Request) -> None:
         begun.set()
         try:
             await asyncio.get_running_loop().create_future()
@@ -110,7 +90,7 @@ async def test_what_still_runs_is_cut_off() -> None:
             cut.set()
         raise AssertionError("not reached")
 
-    async with listening(handler=endless) as listener:
+    async with served(endless) as listener:
         _, writer = await connect(listener.url)
         writer.write(request("/", None))
         await begun.wait()
@@ -145,10 +125,10 @@ class Gatherer:
         self.come = asyncio.Queue[bool]()
         self.go_on = asyncio.Event()
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.come.put_nowait(is_reserved(request))
+    async def __call__(self, request: Request) -> None:
+        self.come.put_nowait(request.is_reserved)
         await self.go_on.wait()
-        return web.Response(text="hello")
+        await hello(request)
 
 
 async def is_cut_off(reader: asyncio.StreamReader) -> bool:
@@ -160,7 +140,7 @@ async def is_cut_off(reader: asyncio.StreamReader) -> bool:
 
 async def test_beyond_the_bound_so_many_are_reserved_and_no_more() -> None:
     places, handler = Places(1), Gatherer()
-    async with listening(places.take, handler) as listener:
+    async with served(handler, take=places.take) as listener:
         opened = []
         for number in range(1 + http_server.RESERVED):
             opened.append(await connect(listener.url))
@@ -180,7 +160,7 @@ async def test_beyond_the_bound_so_many_are_reserved_and_no_more() -> None:
 
 async def test_an_idle_connection_gives_way_to_a_new_one() -> None:
     places, handler = Places(2), Gatherer()
-    async with listening(places.take, handler) as listener:
+    async with served(handler, take=places.take) as listener:
         busy = await connect(listener.url)
         busy[1].write(KEPT)
         await handler.come.get()
@@ -201,7 +181,7 @@ async def test_an_idle_connection_gives_way_to_a_new_one() -> None:
 async def test_the_oldest_silent_one_of_the_reserved_gives_way() -> None:
     handler = Gatherer()
     handler.go_on.set()
-    async with listening(Places(0).take, handler) as listener:
+    async with served(handler, take=Places(0).take) as listener:
         silent = [await connect(listener.url) for _ in range(http_server.RESERVED)]
         assert (await send(listener.url, request("/", None))).body == b"hello"
         assert await is_cut_off(silent[0][0])
@@ -212,13 +192,13 @@ async def test_the_oldest_silent_one_of_the_reserved_gives_way() -> None:
 LARGE = b"x" * 32 * 1024**2
 
 
-async def large(request: web.BaseRequest) -> web.StreamResponse:
-    return web.Response(body=LARGE)
+async def large(request: Request) -> None:
+    await request.send(200, (), LARGE)
 
 
 async def test_a_client_that_does_not_read_is_cut_off() -> None:
     places = Places(1)
-    async with listening(places.take, large, body_timeout="200ms") as listener:
+    async with served(large, take=places.take, body_timeout="200ms") as listener:
         _, writer = await connect(listener.url)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(request("/", None))
@@ -226,78 +206,9 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
         writer.transport.abort()
 
 
-class Wire:
-    """A transport whose client takes what the test says. waiting: bytes that it has not taken."""
-
-    def __init__(self) -> None:
-        self.waiting = 0
-        self.is_aborted = False
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    def abort(self) -> None:
-        self.is_aborted = True
-
-
-@pytest.mark.parametrize(
-    ("waiting", "expected"),
-    [
-        ([1000, 990, 980, 970, 960, 950, 940], False),
-        ([1000, 999, 998, 997, 996, 995, 994], True),
-        ([1000, 1000, 1000, 0, 1000, 1000, 1000], False),
-        ([10, 1000, 2000, 3000, 4000, 5000, 6000], True),
-    ],
-)
-async def test_a_reader_must_take_so_much_in_the_time(waiting: list[int], expected: bool) -> None:
-    limits = ReaderLimits(stall_s=4.0, bytes_per_second=10)
-    server = public_server(hello, ServerSettings(), nullcontext)
-    connection, wire = server(), Wire()
-    assert isinstance(connection, http_server.Connection)
-    connection._wire = wire  # type: ignore[assignment]
-    connection.look(100.0, limits)
-    for number, size in enumerate(waiting, start=1):
-        wire.waiting = size
-        connection.look(100.0 + number, limits)
-    assert wire.is_aborted is expected
-    connection._paused = True
-    connection.resume_writing()
-    assert connection._read_at_s <= asyncio.get_running_loop().time()
-
-
-@pytest.mark.parametrize("is_known", [False, True])
-async def test_only_who_showed_a_credential_may_stay_idle(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        if is_known:
-            prove(request)
-        return web.Response(text="hello")
-
-    looked = asyncio.Queue[bool]()
-    monkeypatch.setattr(http_server, "_UNPROVEN_IDLE_S", 0.05)
-    original = http_server.Connection.look
-
-    def look(self: http_server.Connection, now_s: float, limits: Any) -> None:
-        original(self, now_s, replace(limits, unproven_idle_s=0.05))
-        looked.put_nowait(True)
-
-    monkeypatch.setattr(http_server.Connection, "look", look)
-    async with listening(handler=answer, body_timeout="40ms") as listener:
-        reader, writer = await connect(listener.url)
-        writer.write(KEPT)
-        await reader.readuntil(b"hello")
-        if is_known:
-            for _ in range(12):
-                await looked.get()
-            writer.write(KEPT)
-            await reader.readuntil(b"hello")
-        else:
-            assert await is_cut_off(reader)
-        writer.close()
-
-
 @pytest.mark.parametrize("said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
 async def test_a_head_that_does_not_come_whole_is_cut_off(said: bytes) -> None:
-    async with listening(header_timeout="50ms") as listener:
+    async with served(header_timeout="50ms") as listener:
         reader, writer = await connect(listener.url)
         writer.write(said)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
@@ -308,23 +219,10 @@ async def test_a_head_that_does_not_come_whole_is_cut_off(said: bytes) -> None:
 async def test_a_request_may_last_longer_than_its_head_might() -> None:
     checked = asyncio.Event()
 
-    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+    async def slow(request: Request) -> None:
         asyncio.get_running_loop().call_later(0.1, checked.set)
         await checked.wait()
-        return web.Response(text="hello")
+        await hello(request)
 
-    async with listening(handler=slow, header_timeout="20ms") as listener:
+    async with served(slow, header_timeout="20ms") as listener:
         assert (await send(listener.url, request("/", None))).body == b"hello"
-
-
-async def test_an_answer_that_has_begun_is_not_followed_by_another(caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"begun")
-        raise LookupError("a bug of a handler")
-
-    async with listening(handler=broken) as listener:
-        answer = await send(listener.url, request("/", None))
-    assert answer.raw.count(b"HTTP/1.1 ") == 1
-    assert b"0\r\n\r\n" not in answer.body

@@ -26,8 +26,8 @@ async def test_a_connection_that_is_being_closed_carries_no_further_call() -> No
     async with door(comfy) as upstream:
         await ask(upstream, "GET", "one")
         (kept,) = upstream._idle
-        assert kept.wire._transport is not None
-        kept.wire._transport.close()  # what asyncio does when the end of the stream was read
+        assert kept._transport is not None
+        kept._transport.close()  # what asyncio does when the end of the stream was read
         assert await ask(upstream, "POST", "two") == b"bb"
     assert comfy.calls == [b"GET /one", b"POST /two"]
 
@@ -97,7 +97,7 @@ async def test_a_slow_reader_is_not_comfyuis_silence_when_its_body_ends_meanwhil
         door(comfy) as upstream,
         await upstream.open(upload, CIMultiDict(), body(), time_limit_s=LIMIT_S) as stream,
     ):
-        while not stream.connection.wire.is_read_paused:
+        while not stream.connection.is_read_paused:
             await asyncio.sleep(0)
         ends.set()
         await asyncio.sleep(2 * LIMIT_S)
@@ -118,7 +118,7 @@ async def test_a_client_that_pauses_in_its_body_is_not_comfyuis_silence_when_the
         door(comfy) as upstream,
         await upstream.open(upload, CIMultiDict(), body(), time_limit_s=LIMIT_S) as stream,
     ):
-        while not stream.connection.wire.is_read_paused:
+        while not stream.connection.is_read_paused:
             await asyncio.sleep(0)
         parts, got = stream.chunks(), 0
         while got < size - 1:
@@ -132,7 +132,7 @@ async def test_a_client_that_pauses_in_its_body_is_not_comfyuis_silence_when_the
 async def test_an_answer_that_falls_silent_while_it_is_read_slowly_is_a_timeout_afterwards() -> None:
     comfy = Comfy(early_answer(4 * HIGH_WATER_BYTES)[:-1])
     async with door(comfy) as upstream, await upstream.open(call("GET", "one"), time_limit_s=LIMIT_S) as stream:
-        while not stream.connection.wire.is_read_paused:
+        while not stream.connection.is_read_paused:
             await asyncio.sleep(0)
         with pytest.raises(UpstreamTimeout):
             await stream.body(4 * HIGH_WATER_BYTES)

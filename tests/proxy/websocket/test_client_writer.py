@@ -6,8 +6,8 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from aiohttp import web
 
+from proxy.websocket.accepted import AcceptedSocket
 from proxy.websocket.client_writer import BUFFER_BYTES, ClientWriter, frame_head
 from proxy.websocket.send_queue import Close, Frame, SendQueue
 
@@ -54,7 +54,7 @@ class Socket:
 
 def writing() -> tuple[ClientWriter, Wire, Socket, SendQueue]:
     wire, socket, queue = Wire(), Socket(), SendQueue()
-    writer = ClientWriter(cast(web.WebSocketResponse, socket), cast(asyncio.WriteTransport, wire), queue)
+    writer = ClientWriter(cast(AcceptedSocket, socket), cast(asyncio.WriteTransport, wire), queue)
     return writer, wire, socket, queue
 
 

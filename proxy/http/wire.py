@@ -8,13 +8,13 @@ from typing import cast
 
 
 class Wire(asyncio.Protocol):
-    """on_data: called with what comes. on_lost: called once, when the connection has ended; with what broke it."""
+    """Whoever speaks on it overrides `data_received` and `lost`. is_closed: it has ended, or was broken off."""
 
-    def __init__(self, on_data: Callable[[bytes], None], on_lost: Callable[[Exception | None], None]) -> None:
+    __slots__ = ("_drained", "_is_write_paused", "_loop", "_transport", "is_closed", "is_read_paused")
+
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._on_data = on_data
-        self._on_lost = on_lost
         self._drained: asyncio.Future[None] | None = None
         self._is_write_paused = False
         self.is_read_paused = False
@@ -23,12 +23,12 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
-        self._on_data(data)
+    def lost(self, error: Exception | None) -> None:
+        """Called once, when the connection has ended; with what broke it."""
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_closed = True
-        self._on_lost(error)
+        self.lost(error)
         self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -50,12 +50,13 @@ class Wire(asyncio.Protocol):
 
     def write(self, *parts: bytes) -> bool:
         """Says whether the other side takes more; else `drain` comes next. On an ended connection nothing is written."""
-        if self._transport is None or not self.is_usable:
+        transport = self._transport
+        if transport is None or self.is_closed or transport.is_closing():
             return True
         if len(parts) == 1:
-            self._transport.write(parts[0])
-        else:
-            self._transport.writelines(parts)
+            transport.write(parts[0])
+        elif parts:
+            transport.writelines(parts)
         return not self._is_write_paused
 
     async def drain(self) -> None:
@@ -89,16 +90,20 @@ class SilenceTimer:
         self._on_silence = on_silence
         self._limit_s = 0.0
         self._deadline_s: float | None = None
+        self._looks_at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, limit_s: float) -> None:
         """From now on so long a silence is too long."""
         self._limit_s = limit_s
-        self._deadline_s = self._loop.time() + limit_s
-        if self._timer is None or self._timer.when() > self._deadline_s:
-            self.cancel()
-            self._deadline_s = self._loop.time() + limit_s
-            self._timer = self._loop.call_at(self._deadline_s, self._look)
+        self._deadline_s = deadline_s = self._loop.time() + limit_s
+        if self._timer is None:
+            self._looks_at_s = deadline_s
+            self._timer = self._loop.call_at(deadline_s, self._look)
+        elif self._looks_at_s > deadline_s:
+            self._timer.cancel()
+            self._looks_at_s = deadline_s
+            self._timer = self._loop.call_at(deadline_s, self._look)
 
     def heard(self) -> None:
         """The other side said something."""
@@ -122,4 +127,5 @@ class SilenceTimer:
         if self._loop.time() >= self._deadline_s:
             self._on_silence()
         else:
+            self._looks_at_s = self._deadline_s
             self._timer = self._loop.call_at(self._deadline_s, self._look)

@@ -1,0 +1,275 @@
+"""One client's connection: requests are read from it one after the other, and each is answered before the next is read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from proxy.http.client_limits import ClientLimits
+from proxy.http.errors import Refusal
+from proxy.http.request import CLIENT_GONE, Request
+from proxy.http.request_reader import MalformedRequest, RequestReader
+from proxy.http.response_head import head_bytes, length_line
+from proxy.http.wire import Wire
+
+if TYPE_CHECKING:
+    from proxy.http.server import Server
+    from proxy.http.websocket import SocketConnection
+
+_HALF_CLOSED_LOOK_S: Final = 0.25
+_MALFORMED: Final = Refusal(400, "request-malformed", "This is not a well-formed HTTP/1.1 request.")
+_log = logging.getLogger("comfygate")
+
+
+class Connection(Wire):
+    """is_reserved: beyond what the gate takes, for /gate/health alone. is_proven: a good credential came. peer: the address of whoever connected.
+
+    Answers are written by `Request`.
+    """
+
+    __slots__ = (
+        "_half_closed_timer",
+        "_is_ending",
+        "_looked_at",
+        "_reader",
+        "_request",
+        "_server",
+        "_task",
+        "_unread",
+        "_unsent_bytes",
+        "_waiting_since_s",
+        "_was_asked",
+        "_written_at_s",
+        "is_proven",
+        "is_reserved",
+        "peer",
+    )
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self._server = server
+        self._reader = RequestReader(server.max_head_bytes)
+        self._request: Request | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._unread = b""
+        self._looked_at = 0
+        self._was_asked = False
+        self._half_closed_timer: asyncio.Handle | None = None
+        self._unsent_bytes = 0
+        self._written_at_s = self._loop.time()
+        self._waiting_since_s = self._written_at_s
+        """Since when a head, the rest of an unread body or the next request is waited for; what for, `look` knows."""
+        self._is_ending = False
+        """Answered for the last time: what still comes is thrown away."""
+        self.is_reserved = self.is_proven = False
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        self._server.connected(self)
+
+    def lost(self, error: Exception | None) -> None:
+        self._server.disconnected(self)
+        if self._half_closed_timer is not None:
+            self._half_closed_timer.cancel()
+        if self._request is not None:
+            self._request.body.fail(ConnectionResetError(CLIENT_GONE))
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Reads what there is of the request that runs, or begins the next; what is for later is kept, and no more is read meanwhile."""
+        if self._unread:
+            data, self._unread = self._unread + data, b""
+        while data and not self._is_ending:
+            request = self._request
+            if request is None:
+                rest = self._begin(data)
+                if rest is data:
+                    self._unread = data
+                    return
+                data = rest
+            elif request.body.is_complete:
+                self.pause_reading()
+                self._unread = data
+                return
+            else:
+                data = self._reader.read_body(data)
+                if request.body.is_full:
+                    self.pause_reading()
+                if request.body.has_failed:
+                    self._is_ending = True
+                if self._task is None and request.body.is_read:
+                    self._next()
+
+    def eof_received(self) -> bool:
+        """The client sends no more. It may wait for its answer (RFC 9112, 9.6), or be gone: that is told apart by what is written to it."""
+        request = self._request
+        if request is None or self._is_ending or not request.body.is_complete:
+            return False
+        self._half_closed_timer = self._loop.call_soon(self._look_at_half_closed)
+        return True
+
+    def resume_writing(self) -> None:
+        self._written_at_s = self._loop.time()
+        super().resume_writing()
+
+    def _begin(self, data: bytes) -> bytes:
+        """What is behind the head of the request that data begins with, which runs from now on; data itself where that is not whole."""
+        if not self._looked_at:
+            data = data.lstrip(b"\r\n")  # RFC 9112, 2.2
+            if not data:
+                return b""
+            self._waiting_since_s = self._loop.time() if self._was_asked else self._waiting_since_s
+        try:
+            found = self._reader.read_head(data, self._looked_at, self)
+        except MalformedRequest as error:
+            _log.debug("a request from %s could not be read: %s", self.peer, error)
+            self.write(_refusal())
+            self._end(is_quiet=False)
+            return b""
+        if found is None:
+            self._looked_at = len(data)
+            return data
+        request, end = found
+        self._looked_at = 0
+        self._was_asked = True
+        self._request = request
+        self._task = self._loop.create_task(self._serve(request))
+        return data[end:]
+
+    # One request after the other.
+
+    async def _serve(self, request: Request) -> None:
+        try:
+            await self._server.handler(request)
+        except asyncio.CancelledError:
+            self.close()
+        except Exception:
+            _log.exception("a request failed without an answer")
+        finally:
+            self._task = None
+            self._ended(request)
+
+    def _ended(self, request: Request) -> None:
+        """The handler is done with the request."""
+        if self.is_closed:
+            return
+        if not request.has_ended:
+            self.close()
+            return
+        request.body.drop()
+        if not request.keep_alive:
+            self._end()
+        elif request.body.is_complete:
+            self._next()
+        else:  # the rest of its body is read and thrown away, for a while: see `look`
+            self._waiting_since_s = self._loop.time()
+            self.resume_reading()
+
+    def _next(self) -> None:
+        """The next request may come, or is there already."""
+        self._request = None
+        self._waiting_since_s = self._loop.time()
+        if self._half_closed_timer is not None and not self._unread:
+            self._end()
+            return
+        self.resume_reading()
+        if self._unread:
+            self.data_received(b"")
+
+    def _end(self, *, is_quiet: bool = True) -> None:
+        """After what is on its way out. A client that still sends would lose the answer with a connection that is closed under it (RFC 9112, 9.6)."""
+        self._is_ending = True
+        self._unread = b""
+        self._waiting_since_s = self._loop.time()
+        if self._transport is None or not self.is_usable:
+            return
+        is_quiet = is_quiet and (self._request is None or self._request.body.is_complete)
+        if is_quiet or self._half_closed_timer is not None or not self._transport.can_write_eof():
+            self._transport.close()
+        else:
+            self._transport.write_eof()
+            self.resume_reading()
+
+    # What a request asks.
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether another request may follow the one that runs."""
+        return not self.is_reserved and (self._half_closed_timer is None or bool(self._unread))
+
+    def upgrade(self, protocol: SocketConnection) -> None:
+        """Hands the wire over, with what came behind the request; nothing of it is the connection's any more."""
+        transport, self._transport = self._transport, None
+        assert transport is not None, "written to just now"
+        self.is_closed = True
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        self._server.upgraded(self, protocol)
+        unread, self._unread = self._unread, b""
+        if unread:
+            protocol.data_received(unread)
+        if self.is_read_paused:
+            protocol.resume_reading()
+
+    # What the server asks, by the clock.
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether a new connection may have its place: it is idle, or it has shown no credential and holds its body back."""
+        return self._request is None or (not self.is_proven and not self._request.body.is_complete)
+
+    def look(self, now_s: float, limits: ClientLimits) -> None:
+        """Hangs up on a client that takes its time: to send a head, to send what nobody reads, to read, or to ask again."""
+        if self._transport is None or self.is_closed:
+            return
+        unsent = self._transport.get_write_buffer_size()
+        if not unsent or self._unsent_bytes - unsent >= limits.bytes_between_looks:
+            self._written_at_s = now_s
+        self._unsent_bytes = unsent
+        if unsent:
+            if now_s - self._written_at_s > limits.stall_s:
+                self.close()
+            return
+        if self._is_ending or (self._request is not None and self._request.has_ended):
+            patience_s = limits.lingering_s
+        elif self._request is not None:
+            return
+        elif self._unread or not self._was_asked:
+            patience_s = limits.header_s
+        else:
+            patience_s = limits.keepalive_s if self.is_proven else min(limits.keepalive_s, limits.unproven_idle_s)
+        if now_s - self._waiting_since_s > patience_s:
+            self.close()
+
+    def _look_at_half_closed(self) -> None:
+        """An interim answer, which every client passes over (RFC 9110, 15.2): the network tells the gate when nobody is there to take it."""
+        if not self.is_usable:
+            return
+        if self._request is None:
+            self._end()
+            return
+        self._request.write_interim()
+        self._half_closed_timer = self._loop.call_later(_HALF_CLOSED_LOOK_S, self._look_at_half_closed)
+
+
+def _refusal() -> bytes:
+    """Answers what is not HTTP, which never becomes a call.
+
+    SECURITY: nothing of what could not be read is in it: a key may stand there. test_malformed.py::test_keys_stay_out
+    """
+    request_id = secrets.token_hex(8)
+    body = _MALFORMED.body(request_id)
+    fields = (
+        ("Server", "comfygate"),
+        ("Content-Type", "application/json"),
+        ("X-Request-Id", request_id),
+        ("Cache-Control", "private, no-store"),
+        ("Connection", "close"),
+    )
+    return head_bytes(_MALFORMED.status, "", fields, length_line(len(body))) + body

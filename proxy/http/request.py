@@ -1,0 +1,276 @@
+"""One request of a client's: its head, whole; its body, as it comes; and the answer's way back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Final
+
+from multidict import CIMultiDict
+
+from proxy.http.response_head import INTERIM, has_body, head_bytes, length_line
+
+if TYPE_CHECKING:
+    from proxy.http.connection import Connection
+    from proxy.http.websocket import SocketConnection
+
+Fields = Collection[tuple[str, str]]
+"""Header fields, in order."""
+CLIENT_GONE: Final = "the client has gone"
+_CLOSE: Final = ("Connection", "close")
+_COPIED_BYTES: Final = 32 * 1024
+"""A body up to this is sent with its head in one piece; a larger one is not copied."""
+HIGH_WATER_BYTES: Final = 256 * 1024
+"""So much of a body waits for its reader before no more is read from the client."""
+
+
+class RequestBody:
+    """The body as it comes; read by one reader, who slows its client down by not reading. length: as declared, None where it is chunked."""
+
+    __slots__ = ("_chunks", "_connection", "_error", "_is_dropped", "_waiter", "is_complete", "length", "waiting_bytes")
+
+    def __init__(self, connection: Connection | None, length: int | None) -> None:
+        self.length = length
+        self.is_complete = length == 0
+        self.waiting_bytes = 0
+        self._connection = connection
+        self._chunks: deque[bytes] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._is_dropped = False
+
+    def feed(self, data: bytes) -> None:
+        if self._is_dropped:
+            return
+        if self._chunks is None:
+            self._chunks = deque()
+        self._chunks.append(data)
+        self.waiting_bytes += len(data)
+        self._wake()
+
+    def feed_end(self) -> None:
+        self.is_complete = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """It can never be whole; what came of it is read first."""
+        if not self.is_complete and self._error is None:
+            self._error = error
+            self._wake()
+
+    def drop(self) -> None:
+        """Nobody reads it any more."""
+        self._is_dropped = True
+        self._chunks = None
+        self.waiting_bytes = 0
+        self._resume()
+
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
+
+    @property
+    def is_full(self) -> bool:
+        return self.waiting_bytes > HIGH_WATER_BYTES and not self.is_complete
+
+    @property
+    def is_read(self) -> bool:
+        """Whether there is nothing left to read, now or later."""
+        return self.is_complete and not self._chunks
+
+    def take(self) -> bytes | None:
+        """The next piece, when one is there."""
+        if not self._chunks:
+            return None
+        taken = self._chunks.popleft()
+        was_full = self.waiting_bytes > HIGH_WATER_BYTES // 2
+        self.waiting_bytes -= len(taken)
+        if was_full and self.waiting_bytes <= HIGH_WATER_BYTES // 2:
+            self._resume()
+        return taken
+
+    async def read(self) -> bytes:
+        """The next piece, empty at the end. Raises what it failed with: ConnectionError where the client has gone, or sent what is no body."""
+        while True:
+            taken = self.take()
+            if taken is not None:
+                return taken
+            if self.is_complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _resume(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+
+NO_BODY: Final = RequestBody(None, 0)
+"""Of every request without one: it is complete, and nothing of it changes."""
+
+
+class Request:
+    """method, raw_path: as they came. version: (1, 0) or (1, 1). head_bytes: of the header fields, with what stands between them.
+
+    is_upgrade: it asks for another protocol, and what came behind it waits until that is decided. keep_alive: another request may follow.
+    """
+
+    __slots__ = (
+        "answer_has_body",
+        "body",
+        "connection",
+        "derived",
+        "has_answer",
+        "has_ended",
+        "head_bytes",
+        "headers",
+        "is_chunked_out",
+        "is_upgrade",
+        "keep_alive",
+        "method",
+        "raw_path",
+        "version",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        raw_path: str,
+        headers: CIMultiDict[str],
+        *,
+        connection: Connection,
+        version: tuple[int, int] = (1, 1),
+        body: RequestBody = NO_BODY,
+        head_bytes: int = 0,
+        keep_alive: bool = True,
+        is_upgrade: bool = False,
+        derived: dict[str, Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.raw_path = raw_path
+        self.headers = headers
+        self.connection = connection
+        self.version = version
+        self.body = body
+        self.head_bytes = head_bytes
+        self.keep_alive = keep_alive
+        self.is_upgrade = is_upgrade
+        self.derived: dict[str, Any] = {} if derived is None else derived
+        """What was worked out of the header fields alone: the next request of the connection shares it, when its fields are the same."""
+        self.has_answer = False
+        """The head of the answer is out."""
+        self.has_ended = False
+        """The whole answer is out."""
+        self.answer_has_body = self.is_chunked_out = False
+        """How its pieces go out: not at all to a HEAD, for one."""
+
+    @property
+    def content_length(self) -> int | None:
+        """As declared; None where the body is chunked, or there is none."""
+        return None if self.body is NO_BODY else self.body.length
+
+    @property
+    def can_read_body(self) -> bool:
+        return not self.body.is_read
+
+    @property
+    def remote(self) -> str:
+        """The address of whoever connected."""
+        return self.connection.peer
+
+    def hang_up(self) -> None:
+        """At once: what was not sent is lost."""
+        self.connection.close()
+
+    def ask_for_body(self) -> None:
+        """Answers `Expect: 100-continue` (RFC 9110, 10.1.1)."""
+        if not self.body.is_complete:
+            self.write_interim()
+
+    def write_interim(self) -> None:
+        """Says that the answer is still to come (RFC 9110, 15.2)."""
+        if not self.has_answer and self.version >= (1, 1):
+            self.connection.write(INTERIM)
+
+    def prove(self) -> None:
+        """It brought a good credential: its connection may stay idle as long as the configuration says."""
+        self.connection.is_proven = True
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether its connection is one of those that are kept for /gate/health."""
+        return self.connection.is_reserved
+
+    # The answer. All raise ConnectionResetError when the client has gone.
+
+    async def send(self, status: int, fields: Fields, body: bytes, reason: str = "") -> None:
+        """A whole answer, in one write: half the cost of a small one is its system calls. fields: without what frames the body."""
+        framing = "" if status in (204, 304) else length_line(len(body))
+        head = head_bytes(status, reason, fields, framing + self._persistence(fields))
+        self.has_answer = self.has_ended = True
+        if not has_body(self.method, status):
+            await self._write(head)
+        elif len(body) <= _COPIED_BYTES:
+            await self._write(head + body)
+        else:
+            await self._write(head, body)
+
+    async def begin_answer(self, status: int, fields: Fields, reason: str = "") -> None:
+        """An answer whose body follows in pieces; chunked where the fields have no Content-Length."""
+        framing = ""
+        self.answer_has_body = has_body(self.method, status)
+        if self.answer_has_body and all(name.lower() != "content-length" for name, _ in fields):
+            self.is_chunked_out = self.version >= (1, 1)
+            framing = "Transfer-Encoding: chunked\r\n" if self.is_chunked_out else ""
+            self.keep_alive = self.keep_alive and self.is_chunked_out
+        head = head_bytes(status, reason, fields, framing + self._persistence(fields))
+        self.has_answer = True
+        await self._write(head)
+
+    async def send_piece(self, data: bytes) -> None:
+        """Some of the body, at the pace of its reader."""
+        if not data or not self.answer_has_body:
+            await self._write()
+        elif self.is_chunked_out:
+            await self._write(b"%x\r\n" % len(data), data, b"\r\n")
+        else:
+            await self._write(data)
+
+    async def end_answer(self) -> None:
+        if self.is_chunked_out:
+            await self._write(b"0\r\n\r\n")
+        self.has_ended = True
+
+    async def upgrade(self, protocol: SocketConnection, fields: Fields) -> None:
+        """Answers 101 and hands the connection over; what came behind the head is the new protocol's. Nothing more of the request is answered."""
+        await self._write(head_bytes(101, "", fields))
+        self.has_answer = self.has_ended = True
+        self.connection.upgrade(protocol)
+
+    def _persistence(self, fields: Fields) -> str:
+        """What is said of whether another request may follow (RFC 9112, 9.3)."""
+        says_so = _CLOSE in fields
+        if says_so or not self.connection.may_go_on:
+            self.keep_alive = False
+        if not self.keep_alive:
+            return "" if says_so else "Connection: close\r\n"
+        return "" if self.version >= (1, 1) else "Connection: keep-alive\r\n"
+
+    async def _write(self, *parts: bytes) -> None:
+        connection = self.connection
+        if not connection.is_usable:
+            raise ConnectionResetError(CLIENT_GONE)
+        if not connection.write(*parts):
+            await connection.drain()
+            if connection.is_closed:
+                raise ConnectionResetError(CLIENT_GONE)

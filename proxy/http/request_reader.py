@@ -1,0 +1,254 @@
+"""Requests from bytes: HTTP/1.1 on httptools (llhttp, strict). Sans-I/O: it knows no socket and no clock.
+
+A head is given to the parser whole, and alone: where it ends is found first (RFC 9112, 2.1), so one head is one request and nothing is read
+ahead. What frames the body is then told by the head alone (RFC 9112, 6.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+from multidict import CIMultiDict, istr
+
+from proxy.http.request import NO_BODY, Request, RequestBody
+
+if TYPE_CHECKING:
+    from proxy.http.connection import Connection
+
+MAX_FIELDS: Final = 128
+"""Header fields of one request."""
+MAX_TARGET_BYTES: Final = 64 * 1024
+"""Of a request line. What a target may be long is said by policy/call.py, with a sentence of its own."""
+MAX_KEPT_BYTES: Final = 4 * 1024
+"""Of a head whose fields are kept for the next request of its connection."""
+_HOST: Final = istr("Host")
+_LENGTH: Final = istr("Content-Length")
+_CODING: Final = istr("Transfer-Encoding")
+_END: Final = b"\r\n\r\n"
+_MAX_LENGTH_DIGITS: Final = 18
+_VERSIONS: Final[dict[bytes, tuple[int, int]]] = {b" HTTP/1.0": (1, 0), b" HTTP/1.1": (1, 1)}
+"""By the end of a request line. The parser knows protocols besides that are none of these."""
+_OWS: Final = b" \t"
+_CHUNKED_HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+_KNOWN: Final = {
+    name.lower().encode(): istr(name)
+    for name in (
+        "Accept",
+        "Accept-Encoding",
+        "Accept-Language",
+        "Authorization",
+        "Cache-Control",
+        "Cf-Connecting-Ip",
+        "Cf-Ray",
+        "Connection",
+        "Content-Length",
+        "Content-Type",
+        "Cookie",
+        "Host",
+        "If-None-Match",
+        "Origin",
+        "Range",
+        "Referer",
+        "Sec-Fetch-Dest",
+        "Sec-Fetch-Mode",
+        "Sec-Fetch-Site",
+        "User-Agent",
+        "X-Api-Key",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Request-Id",
+    )
+}
+"""Names that are written as they are looked up, so that they need not be folded again."""
+
+
+class MalformedRequest(Exception):
+    """What came is not one well-formed request. The text holds nothing of it."""
+
+
+@dataclass(slots=True)
+class _Fields:
+    """The fields of a head. raw: as the parser gave them. length: 0 where there is none, or the body is chunked. derived: of Request."""
+
+    raw: list[tuple[bytes, bytes]]
+    headers: CIMultiDict[str]
+    length: int
+    is_chunked: bool
+    derived: dict[str, Any]
+
+
+def _read_fields(raw: list[tuple[bytes, bytes]]) -> _Fields:
+    """Raises MalformedRequest."""
+    if len(raw) > MAX_FIELDS:
+        raise MalformedRequest("too many header fields")
+    headers = CIMultiDict(
+        [
+            (_KNOWN.get(name.lower()) or name.decode("ascii"), value.rstrip(_OWS).decode("utf-8", "surrogateescape"))
+            for name, value in raw
+        ]
+    )
+    if len(headers.getall(_HOST, ())) > 1:
+        raise MalformedRequest("more than one Host")
+    lengths: Sequence[str] = headers.getall(_LENGTH, ())
+    codings: Sequence[str] = headers.getall(_CODING, ())
+    # SECURITY: stricter than RFC 9112, 6.3 allows: one way to frame a body, said once (tests/wire/test_malformed.py).
+    if len(lengths) + len(codings) > 1:
+        raise MalformedRequest("a body is framed once")
+    if codings and codings[0].lower() != "chunked":
+        raise MalformedRequest("the only coding of a transfer is chunked")
+    digits = lengths[0] if lengths else "0"
+    if not digits.isascii() or not digits.isdigit() or len(digits) > _MAX_LENGTH_DIGITS:
+        raise MalformedRequest("a length is a number")
+    return _Fields(raw, headers, int(digits), bool(codings), {})
+
+
+class RequestReader:
+    """max_head_bytes: of all header fields. overhead_bytes: received since the last of a chunked body."""
+
+    __slots__ = (
+        "_body",
+        "_fields",
+        "_is_whole",
+        "_last",
+        "_left_bytes",
+        "_max_head_bytes",
+        "_may_follow",
+        "_parser",
+        "_target",
+        "overhead_bytes",
+    )
+
+    def __init__(self, max_head_bytes: int) -> None:
+        self._max_head_bytes = max_head_bytes
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._last: _Fields | None = None
+        """Of the request before: one whose fields are the same, byte for byte, shares what was worked out of them."""
+        self._body: RequestBody | None = None
+        self._is_whole = self._may_follow = False
+        self.overhead_bytes = 0
+        self._left_bytes = 0
+        """Of a body of known length: still to come."""
+
+    def read_head(self, data: bytes, looked_at: int, connection: Connection) -> tuple[Request, int] | None:
+        """The request at the beginning of data and where its head ends; None when the end has not come. Raises MalformedRequest.
+
+        looked_at: so many bytes of data were here when the end was looked for last.
+        """
+        end = data.find(_END, max(0, looked_at - 3))
+        if end < 0:
+            if len(data) > self._max_head_bytes + MAX_TARGET_BYTES:
+                raise MalformedRequest("the head is too large")
+            if not _may_begin(data):
+                raise MalformedRequest("the head does not begin with a method")
+            return None
+        end += len(_END)
+        return self._parse(data[:end] if end < len(data) else data, connection), end
+
+    def read_body(self, data: bytes) -> bytes:
+        """More of the body of the request that was read last; what is behind it. A body that is none fails."""
+        body = self._body
+        assert body is not None, "read_head() comes first"
+        if body.length is None:
+            self._read_chunked(body, data)
+            return b""
+        rest = b""
+        if len(data) > self._left_bytes:
+            data, rest = data[: self._left_bytes], data[self._left_bytes :]
+        self._left_bytes -= len(data)
+        body.feed(data)
+        if not self._left_bytes:
+            body.feed_end()
+        return rest
+
+    def _read_chunked(self, body: RequestBody, data: bytes) -> None:
+        """What follows the body is never read (tests/wire/test_reuse.py)."""
+        self.overhead_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            body.fail(ConnectionResetError(f"a body that is none: {type(error).__name__}"))
+        if self.overhead_bytes > self._max_head_bytes + MAX_TARGET_BYTES:
+            body.fail(ConnectionResetError("a body without an end of extensions or trailers"))
+
+    def _parse(self, head: bytes, connection: Connection) -> Request:
+        is_upgrade = self._is_upgrade(head)
+        line_end = head.index(b"\r\n")
+        version = _VERSIONS.get(head[line_end - 9 : line_end])
+        if version is None or not self._target:
+            raise MalformedRequest("no request of HTTP/1")
+        fields = self._last
+        if fields is None or fields.raw != self._fields:
+            fields = _read_fields(self._fields)
+            self._last = fields if len(head) <= MAX_KEPT_BYTES else None
+        if version == (1, 1) and _HOST not in fields.headers:
+            raise MalformedRequest("a request of HTTP/1.1 names its host")  # RFC 9112, 3.2
+        length, is_chunked = fields.length, fields.is_chunked
+        if is_chunked and version != (1, 1):
+            raise MalformedRequest("HTTP/1.0 has no chunks")
+        has_body = is_chunked or length > 0
+        if self._is_whole is has_body and not is_upgrade:
+            raise MalformedRequest("the head and its reader do not agree where the request ends")
+        request = Request(
+            self._parser.get_method().decode("ascii"),
+            self._target.decode("utf-8", "surrogateescape"),
+            fields.headers,
+            connection=connection,
+            version=version,
+            body=RequestBody(connection, None if is_chunked else length) if has_body else NO_BODY,
+            head_bytes=len(head) - len(self._target),
+            # SECURITY: where a chunked body ends is the parser's reading alone: nothing after it is read as a request (tests/wire/test_reuse.py).
+            keep_alive=self._may_follow and not is_chunked,
+            is_upgrade=is_upgrade and not has_body,
+            derived=fields.derived,
+        )
+        self._body, self._is_whole, self.overhead_bytes = request.body, False, 0
+        self._left_bytes = length
+        if is_upgrade or (has_body and not is_chunked):
+            # The body goes past the parser, which would wait for it; and it reads nothing behind an upgrade.
+            self._parser = httptools.HttpRequestParser(self)
+        if is_upgrade and is_chunked:
+            self._parser.feed_data(_CHUNKED_HEAD)
+        return request
+
+    def _is_upgrade(self, head: bytes) -> bool:
+        """Has the parser read the head; says whether it expects another protocol behind it. Raises MalformedRequest."""
+        self._target, self._fields, self._body, self._is_whole = b"", [], None, False
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            return True
+        except httptools.HttpParserError as error:
+            raise MalformedRequest(type(error).__name__) from None
+        return False
+
+    # What the parser calls.
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._body is None:  # trailers go nowhere
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._may_follow = self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        if self._body is not None and not self._is_whole:
+            self.overhead_bytes = 0
+            self._body.feed(data)
+
+    def on_message_complete(self) -> None:
+        if not self._is_whole and self._body is not None:
+            self._body.feed_end()
+        self._is_whole = True
+
+
+def _may_begin(data: bytes) -> bool:
+    """Whether data may be the beginning of a request: a method is letters."""
+    return not data or data[:1].isalpha()
