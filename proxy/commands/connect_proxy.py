@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
-from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.auth.credentials import without_tokens
 from proxy.commands.connect_access import LOOPBACK, LocalAccess
 from proxy.config.server import ServerSettings
-from proxy.http import headers, request_body
+from proxy.http import hdrs, headers, request_body
 from proxy.http.errors import Refusal
 from proxy.http.request import Request
 from proxy.http.responses import is_upgrade

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
-from aiohttp import hdrs
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from policy import pictures
 from policy.principal import Principal
 from policy.rules.uploads import MAX_FIELD_BYTES, UploadKind
+from proxy.http import hdrs
 from proxy.http.multipart_lines import LineTidier
 from proxy.http.multipart_part import Part, malformed
 from proxy.http.request import Request

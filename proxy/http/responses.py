@@ -6,12 +6,11 @@ import re
 from typing import Final
 
 import orjson
-from aiohttp import hdrs
 from multidict import CIMultiDict, MultiMapping, istr
 
 from policy.call import ClientReply
 from policy.routes import Caching
-from proxy.http import headers
+from proxy.http import hdrs, headers
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 

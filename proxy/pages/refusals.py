@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from aiohttp import hdrs
-
 from policy.call import ClientReply
+from proxy.http import hdrs
 from proxy.http.errors import CHALLENGE_FOR_PAGES, Refusal
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
