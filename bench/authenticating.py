@@ -92,7 +92,7 @@ async def _report(
     await authenticator.authenticate(headers, query)
 
     async def come() -> None:
-        if authenticator.recall(headers, query) is None:
+        if authenticator.recall(headers, query, {}) is None:
             await authenticator.authenticate(headers, query)
 
     await _time(name, come, CALLS)

@@ -14,9 +14,8 @@ from proxy.http import headers
 from proxy.http.request import Request
 
 Query = tuple[tuple[str, str], ...]
-_PRESENTED: Final = "presented"
 _FORWARDED: Final = "forwarded values"
-"""Of Request.derived."""
+"""Of Request.derived; what was presented stands there under the cookie's name, which a reload may change."""
 
 
 def search_head(request: Request, query: Query, call: ClientCall, cookie_name: str) -> Presented:
@@ -25,11 +24,11 @@ def search_head(request: Request, query: Query, call: ClientCall, cookie_name: s
     query: with the credentials that `call` is without.
     """
     derived = request.derived
-    credentials: Presented | None = None if query else derived.get(_PRESENTED)
+    credentials: Presented | None = None if query else derived.get(cookie_name)
     if credentials is None:
         credentials = presented(presented_texts(request.headers, query, cookie_name))
         if not query:
-            derived[_PRESENTED] = credentials
+            derived[cookie_name] = credentials
     fields = derived.get(_FORWARDED)
     if fields is None:
         fields = derived[_FORWARDED] = "\n".join(headers.forwarded_values(request.headers))

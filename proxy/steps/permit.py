@@ -56,9 +56,9 @@ async def permit(
         return preflight
     record.route = route.name if route is not None else record.route
     is_web_ui = route is not None and route.caching.is_web_ui
-    principal = authenticator.recall(request.headers, query) or await dependencies.login_throttle.authenticate(
-        authenticator, request.headers, query, record.client
-    )
+    principal = authenticator.recall(request.headers, query, request.derived)
+    if principal is None:
+        principal = await dependencies.login_throttle.authenticate(authenticator, request.headers, query, record.client)
     record.principal = principal
     origins.check(request.method, is_upgrade(request), request.headers, principal)
     request.prove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -42,7 +43,7 @@ async def experienced() -> Authenticator:
 @pytest.mark.parametrize(("fields", "token"), [row[1:3] for row in cases.GOOD], ids=[row[0] for row in cases.GOOD])
 async def test_is_remembered_as_it_was_proven(fields: Fields, token: str | None) -> None:
     authenticator = await experienced()
-    known = authenticator.recall(headers_of(fields), query_of(token))
+    known = authenticator.recall(headers_of(fields), query_of(token), {})
     proven = await authenticator.authenticate(headers_of(fields), query_of(token))
     assert known == (proven if token is None else None), "what stands in an address is not kept"
 
@@ -50,7 +51,7 @@ async def test_is_remembered_as_it_was_proven(fields: Fields, token: str | None)
 @pytest.mark.parametrize(("fields", "token"), [row[1:3] for row in cases.BAD], ids=[row[0] for row in cases.BAD])
 async def test_nobody_bad_is_known(fields: Fields, token: str | None) -> None:
     authenticator = await experienced()
-    assert authenticator.recall(headers_of(fields), query_of(token)) is None
+    assert authenticator.recall(headers_of(fields), query_of(token), {}) is None
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(headers_of(fields), query_of(token))
 
@@ -74,8 +75,8 @@ OTHERS: list[tuple[str, Fields, Query]] = [
 @pytest.mark.parametrize(("fields", "query"), [row[1:] for row in OTHERS], ids=[row[0] for row in OTHERS])
 async def test_whatever_differs_is_verified(fields: Fields, query: Query) -> None:
     authenticator = await experienced()
-    assert authenticator.recall(headers_of([bearer(ALICE)]), (("a", "b"),)) is not None
-    assert authenticator.recall(headers_of(fields), query) is None
+    assert authenticator.recall(headers_of([bearer(ALICE)]), (("a", "b"),), {}) is not None
+    assert authenticator.recall(headers_of(fields), query, {}) is None
 
 
 async def test_an_expired_key_is_not_known() -> None:
@@ -86,9 +87,9 @@ async def test_an_expired_key_is_not_known() -> None:
     fields = headers_of([bearer(key)])
     await authenticator.authenticate(fields, ())
     clock.pass_s(9.9)
-    assert authenticator.recall(fields, ()) is not None
+    assert authenticator.recall(fields, (), {}) is not None
     clock.pass_s(0.1)
-    assert authenticator.recall(fields, ()) is None
+    assert authenticator.recall(fields, (), {}) is None
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(fields, ())
 
@@ -105,9 +106,9 @@ async def test_an_ended_session_is_not_known() -> None:
     authenticator, sessions, value = opened(Clock(cases.NOW_S))
     fields = headers_of([("Cookie", f"theme=dark; {sessions.cookie_name}={value}")])
     await authenticator.authenticate(fields, ())
-    assert authenticator.recall(fields, ()) is not None
+    assert authenticator.recall(fields, (), {}) is not None
     assert sessions.end(SessionCookie(value), cases.ring_without()) is not None
-    assert authenticator.recall(fields, ()) is None
+    assert authenticator.recall(fields, (), {}) is None
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(fields, ())
 
@@ -118,14 +119,14 @@ async def test_a_session_is_known_until_its_end() -> None:
     fields = headers_of([("Cookie", f"{sessions.cookie_name}={value}")])
     await authenticator.authenticate(fields, ())
     clock.pass_s(999)
-    assert authenticator.recall(fields, ()) is not None
+    assert authenticator.recall(fields, (), {}) is not None
     clock.pass_s(1)
-    assert authenticator.recall(fields, ()) is None
+    assert authenticator.recall(fields, (), {}) is None
 
 
 async def test_a_new_configuration_knows_nobody() -> None:
     await experienced()
-    assert gate().recall(headers_of([bearer(ALICE)]), ()) is None
+    assert gate().recall(headers_of([bearer(ALICE)]), (), {}) is None
 
 
 async def test_each_of_two_credentials_has_to_hold() -> None:
@@ -137,13 +138,13 @@ async def test_each_of_two_credentials_has_to_hold() -> None:
     authenticator = Authenticator(ApiKeyStore([row], clock), cases.SESSIONS, tokens, None)
     fields = headers_of([bearer("jmine"), ("X-API-Key", key)])
     await authenticator.authenticate(fields, ())
-    assert authenticator.recall(fields, ()) is not None
+    assert authenticator.recall(fields, (), {}) is not None
     known = tokens.known.pop("jmine")
-    assert authenticator.recall(fields, ()) is None
+    assert authenticator.recall(fields, (), {}) is None
     tokens.known["jmine"] = known
-    assert authenticator.recall(fields, ()) is not None
+    assert authenticator.recall(fields, (), {}) is not None
     clock.pass_s(10)
-    assert authenticator.recall(fields, ()) is None
+    assert authenticator.recall(fields, (), {}) is None
 
 
 def test_memory_is_bounded_however_a_key_is_spelled() -> None:
@@ -151,15 +152,15 @@ def test_memory_is_bounded_however_a_key_is_spelled() -> None:
     for number in range(3 * MAX_PROOFS):
         proofs.keep(headers_of([("Authorization", f"Basic {number}")]), (), CALLER, [])
         assert len(proofs) <= MAX_PROOFS
-    assert proofs.find(headers_of([("Authorization", f"Basic {number}")]), ()) is CALLER
+    assert proofs.find(headers_of([("Authorization", f"Basic {number}")]), (), {}) is CALLER
 
 
 def test_characters_that_are_no_text_are_a_field_like_others() -> None:
     """Bytes that are no UTF-8 come as lone surrogates."""
     proofs = ProofCache()
     proofs.keep(headers_of([("Cookie", "a=\udcff")]), (), CALLER, [])
-    assert proofs.find(headers_of([("Cookie", "a=\udcff")]), ()) is CALLER
-    assert proofs.find(headers_of([("Cookie", "a=\udcfe")]), ()) is None
+    assert proofs.find(headers_of([("Cookie", "a=\udcff")]), (), {}) is CALLER
+    assert proofs.find(headers_of([("Cookie", "a=\udcfe")]), (), {}) is None
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,18 @@ def test_characters_that_are_no_text_are_a_field_like_others() -> None:
 def test_the_same_characters_in_other_fields_are_others(fields: Fields) -> None:
     proofs = ProofCache()
     proofs.keep(headers_of([("Cookie", "a=b"), ("Authorization", "x")]), (), CALLER, [])
-    assert proofs.find(headers_of(fields), ()) is None
+    assert proofs.find(headers_of(fields), (), {}) is None
     proofs.keep(headers_of(fields), (), CALLER, [])
     assert len(proofs) == 2
+
+
+async def test_the_next_request_of_a_connection_is_known_by_what_was_worked_out_of_the_same_fields() -> None:
+    authenticator, derived = await experienced(), dict[str, Any]()
+    fields = headers_of([bearer(ALICE)])
+    known = authenticator.recall(fields, (), derived)
+    assert known is not None
+    assert ALICE not in str(derived)
+    assert authenticator.recall(fields, (), derived) is known
+    assert authenticator.recall(fields, (("token", BOB),), derived) is None
+    assert gate().recall(fields, (), derived) is None, "a reload forgets"
+    assert gate(cases.ring_without(cases.ALICE_ID)).recall(fields, (), derived) is None
