@@ -110,7 +110,6 @@ class Gate:
             opened.push_async_callback(self._state.close)
             opened.push_async_callback(self._limits.stop)
             await self._open_state(config)
-            await self.dependencies.upstream.start()
             opened.push_async_callback(self.dependencies.upstream.stop)
             opened.push_async_callback(_stop_verifiers, self.dependencies.compiled)
             await _start_verifiers(self.dependencies.compiled)

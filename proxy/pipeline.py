@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Final
 
 from policy.call import ClientReply
@@ -14,7 +15,7 @@ from policy.violation import Reason, Violation
 from proxy.compiled_config import CompiledConfig
 from proxy.dependencies import Dependencies
 from proxy.http.errors import ClientGone, Refusal, TurnedAway, refusal_for
-from proxy.http.replies import Reply
+from proxy.http.replies import Reply, UpgradedReply
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.sending import send
@@ -56,20 +57,28 @@ class Pipeline:
         record = RequestRecord.begin(request, compiled.client_address(request), compiled.config.server.public_path)
         self.running.begin(request, record)
         held = Held()
+        reply: Reply | None = None
         try:
             try:
-                await send(request, record, await self._reply_to(request, record, compiled, held))
+                reply = await self._reply_to(request, record, compiled, held)
+                await send(request, record, reply)
             finally:
                 held.release()
         except asyncio.CancelledError:
-            if record.status != 101:  # a WebSocket ends when its client hangs up, and that is no failure
-                record.status = 499
+            record.status = 499
             raise
         except Exception as error:
             await self._failed(request, record, error)
         finally:
-            self.running.end(record)
-            self._dependencies.recorder.record(record)
+            if isinstance(reply, UpgradedReply):
+                self.running.upgrade(record)
+                reply.at_end(partial(self._end, record))
+            else:
+                self._end(record)
+
+    def _end(self, record: RequestRecord) -> None:
+        self.running.end(record)
+        self._dependencies.recorder.record(record)
 
     async def _reply_to(self, request: Request, record: RequestRecord, compiled: CompiledConfig, held: Held) -> Reply:
         """compiled: the one configuration that the request goes by. held: its places and ComfyUI's answer, until its own has left."""
@@ -103,7 +112,7 @@ class Pipeline:
         is_gone = isinstance(error, ClientGone | ConnectionResetError)
         if is_gone:
             record.reason = record.reason or "client-gone"
-            record.status = record.status if record.status == 101 else 499
+            record.status = 499
         elif request.has_answer:
             # The head is out: an honest end is impossible, so the connection breaks and the client sees an error.
             record.reason = refusal.reason if refusal else "internal-error"

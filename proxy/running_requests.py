@@ -24,13 +24,17 @@ class RunningRequests:
     def __init__(self, is_alive: Callable[[Principal], bool], on_late_end: Callable[[RequestRecord], None]) -> None:
         self._is_alive = is_alive
         self._on_late_end = on_late_end
-        self._requests: dict[int, tuple[Request, RequestRecord]] = {}
+        self._requests: dict[int, tuple[Request | None, RequestRecord]] = {}
         self._idle: asyncio.Event | None = None
         """While somebody waits for it."""
         self._running_rules = Tasks(is_watched=True)
 
     def begin(self, request: Request, record: RequestRecord) -> None:
         self._requests[id(record)] = (request, record)
+
+    def upgrade(self, record: RequestRecord) -> None:
+        """It is a WebSocket now, which runs without its head."""
+        self._requests[id(record)] = (None, record)
 
     def end(self, record: RequestRecord) -> None:
         self._requests.pop(id(record), None)
@@ -48,7 +52,7 @@ class RunningRequests:
         dead = [
             (request, record)
             for request, record in self._requests.values()
-            if record.principal is not None and record.status != 101 and not self._is_alive(record.principal)
+            if request is not None and record.principal is not None and not self._is_alive(record.principal)
         ]
         for request, record in dead:
             record.reason = CredentialEnded.reason

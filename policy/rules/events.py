@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import field
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -32,6 +33,8 @@ _PLAIN = re.compile(
     r'\{"type": "(progress_state|progress|executing|execution_start|execution_success|execution_interrupted)", '
     r'"data": \{[^{}]*?"prompt_id": "([^"\\]*)"'
 )
+PROGRESS: Final = frozenset({"progress_state", "progress"})
+_NO_DATA: Final[Mapping[str, Any]] = MappingProxyType({})
 ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 # What clients may tell ComfyUI of themselves; anything else in `data` is not sent.
 _CLIENT_FLAGS = ("supports_preview_metadata", "supports_manager_v4_ui", "supports_progress_text_metadata")
@@ -57,6 +60,8 @@ class EventRules:
     this socket sees them, whatever carries no prompt id is of that job.
     """
 
+    __slots__ = ("client_id", "is_running", "names")
+
     def __init__(self, names: Namespace, client_id: str) -> None:
         self.names = names
         self.client_id = client_id
@@ -66,11 +71,14 @@ class EventRules:
         """The frame for the client, None when it is not for it."""
         plain = _PLAIN.match(frame)
         if plain:
-            if not jobs.owns(plain[2]):
+            kind, prompt_id = plain.groups()
+            if not jobs.owns(prompt_id):
                 return None
-            self._follow(plain[1], is_idle='"node": null' in frame)
-            if plain[1] != "execution_interrupted" or jobs.stopped_after_s(plain[2]) is None:
-                return Event(frame, plain[1], plain[2], _place_of(frame) if plain[1] == "executing" else {})
+            if kind in PROGRESS:
+                return Event(frame, kind, prompt_id, _NO_DATA)
+            self._follow(kind, is_idle='"node": null' in frame)
+            if kind != "execution_interrupted" or jobs.stopped_after_s(prompt_id) is None:
+                return Event(frame, kind, prompt_id, _place_of(frame) if kind == "executing" else _NO_DATA)
         message = _parse(frame)
         if message is None:
             return None

@@ -87,7 +87,6 @@ async def _ask_issuers(compiled: CompiledConfig) -> list[str]:
 
 async def _ask_upstream(config: Config, is_whole: bool) -> list[str]:
     upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
-    await upstream.start()
     try:
         stats = await upstream.ask(UpstreamCall("GET", (Opaque("system_stats"),)), time_limit_s=_TIME_LIMIT_S)
         info = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)

@@ -17,14 +17,13 @@ from yarl import URL
 
 from proxy.auth.credentials import without_tokens
 from proxy.commands.connect_access import LOOPBACK, LocalAccess
+from proxy.commands.connect_relay import relay
 from proxy.config.server import ServerSettings
 from proxy.http import hdrs, headers, request_body
 from proxy.http.errors import Refusal
 from proxy.http.request import Request
 from proxy.http.responses import is_upgrade
 from proxy.http.server import Server, public_server
-from proxy.websocket import relay
-from proxy.websocket.send_queue import SendQueue
 
 HOST: Final = "127.0.0.1"
 _NOT_FORWARDED: Final = headers.HOP_BY_HOP | {
@@ -167,8 +166,7 @@ class ConnectProxy:
                 CIMultiDict({hdrs.CONTENT_TYPE: "text/plain"}),
                 f"The gate refused the WebSocket: {error.status}.\n".encode(),
             )
-        client = await relay.accept(request)
-        await relay.relay(request, client, upstream, SendQueue())
+        await relay(request, upstream)
         return None
 
     def _fields(self, request: Request) -> CIMultiDict[str]:

@@ -99,7 +99,6 @@ def _read(file: Path) -> Any:
 
 async def _catalogue(config: Config) -> Catalogue:
     upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
-    await upstream.start()
     try:
         reply = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
     except (UpstreamUnavailable, UpstreamTimeout) as error:

@@ -28,44 +28,46 @@ class Heartbeat:
         self._silence_s = silence_s
         self._groups: list[set[WebSocket]] = [set() for _ in range(_STEPS)]
         self._at = 0
-        self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, watched: WebSocket) -> None:
-        """From now on, until `forget`."""
+        """From now on, as long as it has a connection."""
         self._groups[self._at - 1].add(watched)  # the last to be looked at
-        self._count += 1
         if self._timer is None:
             self._wait()
 
-    def forget(self, watched: WebSocket) -> None:
-        """A second time does nothing."""
-        for group in self._groups:
-            if watched in group:
-                group.discard(watched)
-                self._count -= 1
-        if not self._count and self._timer is not None:
+    def stop(self) -> None:
+        """Breaks all of them off."""
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for group in self._groups:
+            for watched in group:
+                watched.abort()
+            group.clear()
 
     def _wait(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(PING_INTERVAL_S / _STEPS, self._step)
 
     def _step(self) -> None:
-        self._wait()
         group, self._at = self._groups[self._at], (self._at + 1) % _STEPS
         for watched in tuple(group):
             watched.silent_looks += 1
-            if is_dead(watched, self._silence_s):
+            if watched.transport is None:
+                group.discard(watched)
+            elif is_dead(watched, watched.transport, self._silence_s):
                 watched.abort()
             else:
                 watched.ping()
+        self._timer = None
+        if any(self._groups):
+            self._wait()
 
 
-def is_dead(watched: WebSocket, silence_s: float) -> bool:
-    if watched.transport is None or (watched.silent_looks - 1) * PING_INTERVAL_S >= silence_s:
+def is_dead(watched: WebSocket, transport: asyncio.WriteTransport, silence_s: float) -> bool:
+    if (watched.silent_looks - 1) * PING_INTERVAL_S >= silence_s:
         return True
-    acknowledged_s = since_acknowledged_s(watched.transport)
+    acknowledged_s = since_acknowledged_s(transport)
     return acknowledged_s is not None and acknowledged_s > UNACKNOWLEDGED_S
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,10 @@ class FileReply:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedWebSocket:
-    """A WebSocket that was served to its end: there is nothing left to send."""
+class UpgradedReply:
+    """The connection is a WebSocket now, which needs its request no more. at_end: takes what is to be called when it has ended."""
+
+    at_end: Callable[[Callable[[], None]], None]
 
 
-Reply = ClientReply | ForwardedReply | FileReply | ServedWebSocket
+Reply = ClientReply | ForwardedReply | FileReply | UpgradedReply

@@ -30,6 +30,7 @@ BUFFER_BYTES: Final = 64 * 1024
 ABNORMAL: Final = 1006
 """RFC 6455, 7.4.1: the connection ended without a close."""
 _NO_CODE: Final = 1000
+_MESSAGES: Final = frozenset({TEXT, BINARY})
 _COPIED_BYTES: Final = 16 * 1024
 """A payload up to this is sent with its head in one piece; a larger one is not copied."""
 
@@ -54,6 +55,18 @@ class Receiver(Protocol):
 
     def ended(self, close: Close, *, is_said: bool) -> None:
         """Called once, when the connection is gone. is_said: the peer said so, with this code and reason; else what it ended by."""
+
+
+class Hearer:
+    """A receiver of messages that does nothing about all else."""
+
+    __slots__ = ()
+
+    def received_control(self, size: int) -> None:
+        """The WebSocket has dealt with it."""
+
+    def writable(self) -> None:
+        """What is sent is small and rare."""
 
 
 class SocketConnection(asyncio.Protocol):
@@ -82,8 +95,9 @@ class SocketConnection(asyncio.Protocol):
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
-        if self.on_lost is not None:
-            self.on_lost()
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost()
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
@@ -160,7 +174,11 @@ class WebSocket(SocketConnection):
             return
         try:
             for opcode, payload in self._reader.feed(data):
-                self._take(opcode, payload)
+                if opcode in _MESSAGES:
+                    if not self._has_closed and self._receiver is not None:
+                        self._receiver.received(text_of(payload) if opcode == TEXT else payload)
+                else:
+                    self._take_control(opcode, payload)
         except FrameError as error:
             self._fail(error)
 
@@ -191,17 +209,10 @@ class WebSocket(SocketConnection):
         if not self._has_closed:
             self._write_close(close_payload(close.code, close.reason))
 
-    def _take(self, opcode: int, payload: bytes) -> None:
-        assert self._receiver is not None, "start() comes first"
+    def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE and self._end is None:
             self._take_close(payload)
-        elif self._has_closed:
-            return
-        elif opcode == TEXT:
-            self._receiver.received(text_of(payload))
-        elif opcode == BINARY:
-            self._receiver.received(payload)
-        else:
+        elif not self._has_closed and self._receiver is not None:
             if opcode == PING and not self.is_write_paused:  # else answers that nobody reads would pile up
                 self.write_frame(PONG, payload)
             self._receiver.received_control(len(payload))

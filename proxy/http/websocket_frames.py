@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import Struct
 from typing import Final
 
 CONTINUATION: Final = 0x0
@@ -22,9 +23,12 @@ _RESERVED: Final = 0x70
 _MASKED: Final = 0x80
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006})
 _SMALL_BYTES: Final = 1024
+_HEAD_16: Final = Struct("!BBH")
+_HEAD_64: Final = Struct("!BBQ")
 _KNOWN: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 _OF_MESSAGES: Final = frozenset({_FIN | CONTINUATION, _FIN | TEXT, _FIN | BINARY, CONTINUATION, TEXT, BINARY})
 """First bytes that nothing is wrong with by themselves."""
+_WHOLE: Final = frozenset({_FIN | TEXT, _FIN | BINARY})
 
 
 class FrameError(Exception):
@@ -111,7 +115,10 @@ class FrameReader:
                 # A part of its own keeps no more alive than twice its size.
                 self._partial.add(memoryview(data)[start:] if 2 * (end - start) >= end else data[start:])
                 return
-            yield self._take(data[start:at])
+            payload = data[start:at]
+            # Almost every frame of a server is a whole message: `_take` has the rest.
+            is_plain = self._opcode in _WHOLE and not self._is_masked and self._fragments is None
+            yield (self._opcode & 0x0F, payload) if is_plain else self._take(payload)
 
     def _read_head(self, data: bytes, at: int, end: int) -> int:
         """Where the payload begins that belongs to the head at `at`; 0 when the head is not whole. Raises FrameError."""
@@ -190,8 +197,8 @@ def head_of(opcode: int, size: int) -> bytes:
     if size < 126:
         return bytes((_FIN | opcode, size))
     if size < 65536:
-        return bytes((_FIN | opcode, 126)) + size.to_bytes(2, "big")
-    return bytes((_FIN | opcode, 127)) + size.to_bytes(8, "big")
+        return _HEAD_16.pack(_FIN | opcode, 126, size)
+    return _HEAD_64.pack(_FIN | opcode, 127, size)
 
 
 def frame_of(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:

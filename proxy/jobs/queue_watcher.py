@@ -9,10 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import WSMsgType
-
 from policy.rules.jobs import ABSENT_JOB
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
+from proxy.http.websocket import Close, Hearer
 from proxy.jobs.history_reader import HistoryReader, HistoryUnreadable
 from proxy.jobs.queue_reader import QueueReader, get_call, number_of
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
@@ -31,6 +30,21 @@ STUCK_AFTER_S: Final = 60.0
 STALE_AFTER_S: Final = 120.0
 
 _log = logging.getLogger("comfygate")
+
+
+class Announcements(Hearer):
+    """Hears ComfyUI say that its queue has changed. on_change: called then. over: set when it has hung up."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self.over = asyncio.Event()
+
+    def received(self, data: str | bytes) -> None:
+        if isinstance(data, str) and data.startswith('{"type": "status"'):
+            self._on_change()
+
+    def ended(self, close: Close, *, is_said: bool) -> None:
+        self.over.set()
 
 
 class QueueWatcher:
@@ -118,18 +132,18 @@ class QueueWatcher:
         # A fresh id each time: when an older socket of the same id closes, ComfyUI takes the newer one off its list (E.4).
         socket = await self._upstream.connect(get_call("ws", clientId=f"comfygate-observer-{secrets.token_hex(8)}"))
         self._queue.forget_version()
+        announcements = Announcements(self._changed.set)
         try:
+            socket.start(announcements)
             await self.rebuild()
             if self.on_connected is not None:
                 await self.on_connected()
             self.is_connected = True
             self.is_settled.set()
             _log.info("connected to ComfyUI at %s", self._upstream.url)
-            async for message in socket:
-                if message.type is WSMsgType.TEXT and message.data.startswith('{"type": "status"'):
-                    self._changed.set()
+            await announcements.over.wait()
         finally:
-            await socket.close()
+            socket.close(Close(1000, ""))
 
     async def _sync_on_change(self) -> None:
         while True:

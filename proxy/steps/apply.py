@@ -20,7 +20,7 @@ from policy.routes import (
 from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
 from proxy.dependencies import Dependencies
-from proxy.http.replies import Reply, ServedWebSocket
+from proxy.http.replies import Reply, UpgradedReply
 from proxy.http.responses import can_upgrade, is_upgrade
 from proxy.jobs.rule_runner import RuleRunner
 from proxy.observability.audit_log import SUBMISSION
@@ -69,14 +69,13 @@ class RuleApplier:
         outgoing = forward_call(permitted.call, has_body=permitted.route.has_body)
         return await self._forwarder.forward(permitted, None, outgoing, held)
 
-    async def relay(self, permitted: PermittedRequest) -> ServedWebSocket:
-        """Serves a WebSocket to its end; it has a place of its own kind. Raises Violation(header-malformed), LimitExceeded, UpstreamUnavailable."""
+    async def relay(self, permitted: PermittedRequest) -> UpgradedReply:
+        """Makes the connection a WebSocket, which has a place of its own kind. Raises Violation(header-malformed), LimitExceeded, UpstreamUnavailable."""
         request = permitted.request
         if request.method != "GET" or not is_upgrade(request) or not can_upgrade(request):
             raise Violation(Reason.HEADER_MALFORMED, "This route is a WebSocket: send an upgrade (RFC 6455, 4.1).")
         asked = RuleInput(permitted.call, await rule_context(self._dependencies, permitted))
-        await self._dependencies.client_sockets.serve(request, permitted.record, asked)
-        return ServedWebSocket()
+        return await self._dependencies.client_sockets.serve(request, permitted.record, asked)
 
     async def _find_kept(self, permitted: PermittedRequest) -> ClientReply | None:
         is_shared = permitted.compiled.config.server.share_web_ui

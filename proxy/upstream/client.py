@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import aiohttp
-from aiohttp import ClientTimeout, hdrs
+from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
 from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.http.heartbeat import Heartbeat
 from proxy.http.responses import SMALL_BYTES
+from proxy.http.websocket import WebSocket
 from proxy.tasks import Tasks
 from proxy.upstream.addresses import HostAddresses
 from proxy.upstream.connection import Connection, ConnectionClosed
+from proxy.upstream.websocket_handshake import Handshake
 
 MAX_REPLY_BYTES: Final = 256 * 1024**2
 """Bound of an answer that a rule reads; a long history with large graphs is the largest."""
@@ -30,12 +32,12 @@ MAX_EVENT_BYTES: Final = 64 * 1024**2
 
 LARGE_BYTES: Final = 256 * 1024
 """JSON of more than that is read in a thread."""
-PING_INTERVAL_S: Final = 30.0
+SILENCE_S: Final = 60.0
+"""A ComfyUI that answers no ping for so long is given up: its clients are told, and it is asked again."""
 HANDSHAKE_LIMIT_S: Final = 30.0
 """How long ComfyUI may take to accept a WebSocket, also while it blocks on /object_info."""
 IDLE_CONNECTION_S: Final = 15.0
 """Shorter than ComfyUI's own keep-alive, so that a POST never meets a socket it just closed."""
-_SKIPPED: Final = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE)
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Calls that change nothing: made again when a kept connection turns out to be closed (RFC 9110, 9.2.2)."""
@@ -118,16 +120,7 @@ class Upstream:
         self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._bodies = Tasks(is_watched=True)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def start(self) -> None:
-        self._session = aiohttp.ClientSession(  # for WebSockets, of which there are as many as clients have
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=_SKIPPED,
-            timeout=ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
-            read_bufsize=256 * 1024,
-        )
+        self._heartbeat = Heartbeat(SILENCE_S)
 
     async def stop(self) -> None:
         if self._sweep is not None:
@@ -137,9 +130,8 @@ class Upstream:
         self._open.clear()
         self._idle.clear()
         await self._bodies.stop()
+        self._heartbeat.stop()
         await asyncio.sleep(0)  # the loop tells the connections that they are closed
-        if self._session is not None:
-            await self._session.close()
 
     async def open(
         self,
@@ -215,18 +207,23 @@ class Upstream:
         return None
 
     async def _connect_new(self) -> Connection:
-        loop, connection = asyncio.get_running_loop(), Connection()
+        connection = Connection()
+        await self._dial(connection)
+        self._open.add(connection)
+        return connection
+
+    async def _dial(self, protocol: asyncio.Protocol) -> None:
+        """Gives the protocol a connection to ComfyUI. Raises UpstreamUnavailable."""
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 found = await self._addresses.connect()
                 if found is None:
-                    await loop.create_connection(lambda: connection, self._addresses.host, self._addresses.port)
+                    await loop.create_connection(lambda: protocol, self._addresses.host, self._addresses.port)
                 else:
-                    await loop.create_connection(lambda: connection, sock=found)
+                    await loop.create_connection(lambda: protocol, sock=found)
         except (TimeoutError, OSError) as error:
             raise UpstreamUnavailable from error
-        self._open.add(connection)
-        return connection
 
     def _let_go(self, connection: Connection, sending: asyncio.Task[None] | None) -> None:
         """Kept for another call when this one has ended whole on both sides, else closed."""
@@ -269,34 +266,25 @@ class Upstream:
         except TimeoutError as error:
             raise UpstreamTimeout from error
 
-    async def connect(
-        self, call: UpstreamCall, headers: Mapping[str, str] | None = None
-    ) -> aiohttp.ClientWebSocketResponse:
-        """Opens a WebSocket. Raises UpstreamTimeout, UpstreamUnavailable.
+    async def connect(self, call: UpstreamCall) -> WebSocket:
+        """Opens a WebSocket, whose `start` comes next. Raises UpstreamTimeout, UpstreamUnavailable.
 
-        No compression: it costs fifteen times the CPU on previews. ComfyUI sends whole pictures, so messages may be large.
+        ComfyUI sends whole pictures, so messages may be large.
         """
-        assert self._session is not None, "start() comes first"
+        handshake = Handshake(MAX_EVENT_BYTES)
+        head = self._head_of(call, CIMultiDict(handshake.fields), None)
         try:
             async with asyncio.timeout(HANDSHAKE_LIMIT_S):
-                return await self._session.ws_connect(
-                    self._address(call),
-                    max_msg_size=MAX_EVENT_BYTES,
-                    heartbeat=PING_INTERVAL_S,
-                    compress=0,
-                    headers=headers,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-                )
-        except aiohttp.ConnectionTimeoutError as error:
-            raise UpstreamUnavailable from error
+                await self._dial(handshake)
+                socket = await handshake.ask(head)
         except TimeoutError as error:
+            handshake.abort()
             raise UpstreamTimeout from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamUnavailable from error
-
-    def _address(self, call: UpstreamCall) -> URL:
-        # Encoded: the client must not normalise what was judged.
-        return URL(f"{self.url.origin()}{self._prefix}{call.target}", encoded=True)
+        except BaseException:
+            handshake.abort()
+            raise
+        self._heartbeat.watch(socket)
+        return socket
 
 
 async def _send(connection: Connection, body: AsyncIterable[bytes], length: int | None) -> None:

@@ -7,22 +7,28 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-
-from aiohttp import WSCloseCode
+from typing import Final
 
 from policy.call import Opaque
 from policy.rule_context import RuleContext, RuleInput
+from proxy.http.heartbeat import Heartbeat
+from proxy.http.replies import UpgradedReply
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
+from proxy.http.upgrade import accept
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
-from proxy.websocket import relay
-from proxy.websocket.accepted import AcceptedSocket
-from proxy.websocket.connections import ConnectionRegistry
+from proxy.websocket.client_socket import ClientSocket
+from proxy.websocket.connections import GOING_AWAY, ConnectionRegistry, Socket
 from proxy.websocket.event_session import EventSession
 from proxy.websocket.event_sessions import EventSessions, connect
-from proxy.websocket.places import Places, Slot
-from proxy.websocket.send_queue import Close, SendQueue
+from proxy.websocket.places import Place, Places, Slot
+from proxy.websocket.relay import RelayedClient
+from proxy.websocket.send_queue import SendQueue
+from proxy.websocket.tenant_client import TenantClient
+
+SILENCE_S: Final = 300.0
+"""A client that answers no ping for so long is given up, whatever its machine does."""
 
 
 class ClientSockets:
@@ -44,54 +50,57 @@ class ClientSockets:
         self._reconnect_grace_s = reconnect_grace_s
         self._jobs = jobs
         self._places = Places(slot, jobs.working_clients)
+        self._heartbeat = Heartbeat(SILENCE_S)
 
-    async def serve(self, request: Request, record: RequestRecord, incoming: RuleInput) -> None:
-        """Upgrades and serves until either side closes. Raises LimitExceeded, and before the upgrade UpstreamUnavailable and UpstreamTimeout."""
+    async def serve(self, request: Request, record: RequestRecord, incoming: RuleInput) -> UpgradedReply:
+        """Upgrades; what comes and goes from then on needs no request. Raises LimitExceeded, and before the upgrade UpstreamUnavailable and
+        UpstreamTimeout.
+        """
         principal, send_queue = incoming.context.principal, SendQueue()
         client_id = incoming.call.first("clientId") or secrets.token_hex(16)
-        async with self._places.take(principal, client_id, send_queue):
+        place = await self._places.take(principal, client_id, send_queue)
+        try:
             if principal.is_admin:
-                await self._relay(request, record, incoming, send_queue)
-                return
-            await self._serve_tenant(request, record, incoming, client_id, send_queue)
+                client = await self._relay(request, incoming, send_queue)
+            else:
+                client = await self._serve_tenant(request, record, incoming.context, client_id, send_queue)
+        except BaseException:
+            self._places.leave(place)
+            raise
+        record.status = 101
+        client.at_end(partial(self._left, place, self._sockets.register(principal, send_queue)))
+        self._heartbeat.watch(client.socket)
+        client.open()
+        return UpgradedReply(client.at_end)
 
-    async def _relay(self, request: Request, record: RequestRecord, incoming: RuleInput, send_queue: SendQueue) -> None:
+    def _left(self, place: Place, socket: Socket) -> None:
+        self._sockets.remove(socket)
+        self._places.leave(place)
+
+    async def _relay(self, request: Request, incoming: RuleInput, send_queue: SendQueue) -> ClientSocket:
         client_id = incoming.call.first("clientId")
         upstream = await connect(self._upstream, None if client_id is None else Opaque(client_id))
         try:
-            client = await relay.accept(request)
+            client = RelayedClient(send_queue, upstream)
+            await accept(request, client.socket)
         except BaseException:
-            await upstream.close()
+            upstream.close(GOING_AWAY)
             raise
-        record.status = 101
-        with self._sockets.register(incoming.context.principal, send_queue):
-            await relay.relay(request, client, upstream, send_queue)
+        return client
 
     async def _serve_tenant(
-        self,
-        request: Request,
-        record: RequestRecord,
-        incoming: RuleInput,
-        client_id: str,
-        send_queue: SendQueue,
-    ) -> None:
-        context = incoming.context
+        self, request: Request, record: RequestRecord, context: RuleContext, client_id: str, send_queue: SendQueue
+    ) -> ClientSocket:
         stream = await self._sessions.attach(record, context, client_id, send_queue)
         try:
             await self._catch_up(context, client_id, stream)
-            client = await relay.accept(request)
-            record.status = 101
-            with self._sockets.register(context.principal, send_queue):
-                left = partial(self._left, client, stream)
-                await relay.serve_client(request, client, send_queue, stream.from_client, left)
-        finally:
+            client = TenantClient(send_queue, stream, self._jobs, self._sessions.leave)
+            await accept(request, client.socket)
+        except BaseException:
             stream.detach(send_queue)
-            self._sessions.leave(context, client_id, stream)
-
-    def _left(self, client: AcceptedSocket, stream: EventSession, close: Close) -> None:
-        """A connection that broke may have lost events on its way: only a client that says goodbye has heard what it was sent."""
-        if client.close_code not in (None, WSCloseCode.ABNORMAL_CLOSURE):
-            self._jobs.mark_heard(stream.said_goodbye())
+            self._sessions.leave(stream)
+            raise
+        return client
 
     async def _catch_up(self, context: RuleContext, client_id: str, stream: EventSession) -> None:
         """What was submitted before this socket came."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from policy.principal import Principal
-from proxy.websocket.send_queue import Close, SendQueue
+from proxy.http.websocket import Close
+from proxy.upstream.client import MAX_EVENT_BYTES
+from proxy.websocket.send_queue import SendQueue
 
 GATE_STOPS = Close(1001, "the gate is stopping")
+GOING_AWAY = Close(1000, "")
 UPSTREAM_GONE = Close(1012, "ComfyUI went away")
+EVENT_TOO_BIG = Close(1009, f"ComfyUI sent an event of more than {MAX_EVENT_BYTES // 1024**2} MiB")
 TOO_MANY_MESSAGES = Close(1008, "too many messages")
 CREDENTIAL_DEAD = Close(4401, "the credential is no longer valid")
 
@@ -44,17 +47,17 @@ class ConnectionRegistry:
     def __len__(self) -> int:
         return len(self._open)
 
-    @contextmanager
-    def register(self, principal: Principal, send_queue: SendQueue) -> Iterator[Socket]:
+    def register(self, principal: Principal, send_queue: SendQueue) -> Socket:
+        """It is open from now on, until `remove`."""
         socket = Socket(principal, send_queue)
         self._open.add(socket)
         if self._end is not None:
             send_queue.close(self._end, at_once=True)
-        try:
-            yield socket
-        finally:
-            self._open.discard(socket)
-            self._ended.add(send_queue)
+        return socket
+
+    def remove(self, socket: Socket) -> None:
+        self._open.discard(socket)
+        self._ended.add(socket.send_queue)
 
     def traffic(self) -> SocketStats:
         total = replace(self._ended)

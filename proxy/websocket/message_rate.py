@@ -16,6 +16,8 @@ BYTES_PER_S: Final = 64.0 * 1024
 class MessageRate:
     """Two buckets that refill with time: messages, and bytes."""
 
+    __slots__ = ("_at_s", "_bytes", "_clock", "_messages")
+
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._messages = MESSAGES

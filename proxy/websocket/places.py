@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Final
 
 from policy.principal import Principal, TenantId
 from proxy.http.errors import LimitExceeded
-from proxy.websocket.send_queue import Close, SendQueue
+from proxy.http.websocket import Close
+from proxy.websocket.send_queue import SendQueue
 
 GAVE_WAY: Final = Close(4429, "too many WebSockets are open: the one that was unused for longest gave way")
 MAX_GAVE_WAY: Final = 1024
@@ -26,7 +27,9 @@ class Place:
     principal: Principal
     client_id: str
     send_queue: SendQueue
-    left: asyncio.Event = field(default_factory=asyncio.Event)
+    slot: AbstractContextManager[object] | None = None
+    left: asyncio.Event | None = None
+    """Set when it is free again, where somebody waits for that."""
 
 
 class Places:
@@ -38,22 +41,27 @@ class Places:
         self._taken: set[Place] = set()
         self._gave_way: dict[tuple[TenantId, str], None] = {}
 
-    @asynccontextmanager
-    async def take(self, principal: Principal, client_id: str, send_queue: SendQueue) -> AsyncIterator[None]:
-        """A place for as long as it is held. Raises LimitExceeded when all are taken by clients that work, or that came after this one gave way."""
+    async def take(self, principal: Principal, client_id: str, send_queue: SendQueue) -> Place:
+        """A place, until `leave`. Raises LimitExceeded when all are taken by clients that work, or that came after this one gave way."""
         place = Place(principal, client_id, send_queue)
         try:
-            with ExitStack() as held:
-                try:
-                    held.enter_context(await self._slot(principal))
-                except LimitExceeded as full:
-                    await self._make_room(place, full)
-                    held.enter_context(await self._slot(principal))
-                self._gave_way.pop((principal.tenant, client_id), None)
-                self._taken.add(place)
-                yield
-        finally:
-            self._taken.discard(place)
+            slot = await self._slot(principal)
+        except LimitExceeded as full:
+            await self._make_room(place, full)
+            slot = await self._slot(principal)
+        slot.__enter__()
+        place.slot = slot
+        self._gave_way.pop((principal.tenant, client_id), None)
+        self._taken.add(place)
+        return place
+
+    def leave(self, place: Place) -> None:
+        """It is free again; a second time does nothing."""
+        slot, place.slot = place.slot, None
+        if slot is not None:
+            slot.__exit__(None, None, None)
+        self._taken.discard(place)
+        if place.left is not None:
             place.left.set()
 
     async def _make_room(self, place: Place, full: LimitExceeded) -> None:
@@ -79,6 +87,7 @@ class Places:
             self._gave_way[tenant, leaving.client_id] = None
             if len(self._gave_way) > MAX_GAVE_WAY:
                 del self._gave_way[next(iter(self._gave_way))]
+        leaving.left = leaving.left or asyncio.Event()
         leaving.send_queue.close(GAVE_WAY, at_once=True)
         try:
             async with asyncio.timeout(LEAVES_WITHIN_S):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
+
+from proxy.http.websocket import Close
 
 MAX_BYTES: Final = 32 * 1024**2
 """Of all frames that wait behind the newest: a client that reads gets every frame, however large. More waits for PATIENCE_S only."""
@@ -25,7 +26,7 @@ _PREVIEW_JPEG: Final = b"\x00\x00\x00\x01\x00\x00\x00\x01"
 _PREVIEW_WITH_METADATA: Final = b"\x00\x00\x00\x04"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make one four times as slowly; nothing changes one
 class Frame:
     data: str | bytes
     is_preview: bool = False
@@ -33,12 +34,6 @@ class Frame:
     @property
     def cost_bytes(self) -> int:
         return len(self.data) + FRAME_OVERHEAD_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    code: int
-    reason: str
 
 
 def is_preview(data: bytes) -> bool:
@@ -50,12 +45,41 @@ def is_preview(data: bytes) -> bool:
     return data.startswith(_PREVIEW_WITH_METADATA) and b"image/jpeg" in data[8:1024]
 
 
-def _nothing() -> None:
-    return
+class Sink(Protocol):
+    """What writes to the client."""
+
+    def takes(self, frame: Frame) -> bool:
+        """Writes the frame, where the connection takes it now; says whether it did."""
+        ...
+
+    def flush(self) -> None:
+        """Takes of the queue what the connection takes now, its close too."""
 
 
 class SendQueue:
-    """Frames in order; `put` never waits. dropped_previews and sent_frames are for the metrics."""
+    """Frames in order; `put` never waits, and where the sink takes a frame at once it does not wait either.
+
+    dropped_previews and sent_frames are for the metrics.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_clock",
+        "_close",
+        "_frames",
+        "_max_bytes",
+        "_max_preview_bytes",
+        "_most_bytes",
+        "_patience_s",
+        "_preview_bytes",
+        "_since_s",
+        "dropped_previews",
+        "ends_at_once",
+        "sent_bytes",
+        "sent_frames",
+        "sink",
+        "used_at_s",
+    )
 
     def __init__(
         self,
@@ -66,7 +90,8 @@ class SendQueue:
         most_bytes: int = MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[Frame] | None = None
+        """None while nothing waits, as on almost all sockets almost always."""
         self._since_s = 0.0
         """When the client last took a frame, or began to owe one."""
         self._patience_s = patience_s
@@ -76,21 +101,15 @@ class SendQueue:
         self._max_preview_bytes = max_preview_bytes
         self._bytes = 0
         self._preview_bytes = 0
-        self._ready = asyncio.Event()
-        self.on_change: Callable[[], None] = _nothing
-        """Called when a frame was added, and when it was closed."""
         self._close: Close | None = None
+        self.sink: Sink | None = None
         self.used_at_s = clock()
         """When it was opened, or an event of its client's jobs last came."""
         self.dropped_previews = 0
         self.sent_frames = 0
         self.sent_bytes = 0
-        self.overflowed = asyncio.Event()
-        """Set when the send queue ends at once: a writer that hangs on a client's full buffers must not wait for it."""
-
-    @property
-    def has_frames(self) -> bool:
-        return bool(self._frames)
+        self.ends_at_once = False
+        """Its close does not wait for what is on its way, nor for a client whose buffers are full."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -108,7 +127,12 @@ class SendQueue:
         """
         if self._close is not None:
             return
-        if not self._frames:
+        if self._frames is None:
+            if self.sink is not None and self.sink.takes(frame):
+                self.sent_frames += 1
+                self.sent_bytes += len(frame.data)
+                return
+            self._frames = deque()
             self._since_s = self._clock()
         elif self._preview_bytes > self._max_preview_bytes or self._bytes > self._max_bytes:
             self._drop_previews()
@@ -121,42 +145,37 @@ class SendQueue:
         self._bytes += frame.cost_bytes
         if frame.is_preview:
             self._preview_bytes += frame.cost_bytes
-        self._ready.set()
-        self.on_change()
+        if self.sink is not None:
+            self.sink.flush()
 
     def close(self, close: Close, *, at_once: bool = False) -> None:
         """Ends the send queue after what waits, or at once."""
         if self._close is None:
             self._close = close
         if at_once:
-            self._frames.clear()
+            self._frames = None
             self._bytes = self._preview_bytes = 0
-            self.overflowed.set()
-        self._ready.set()
-        self.on_change()
+            self.ends_at_once = True
+        if self.sink is not None:
+            self.sink.flush()
 
     def take(self) -> Frame | Close | None:
         """The next frame, the close when there is none left, None when nothing waits."""
-        if not self._frames:
+        if self._frames is None:
             return self._close
         frame = self._frames.popleft()
         self._since_s = self._clock()
         self._forget(frame)
         self.sent_frames += 1
         self.sent_bytes += len(frame.data)
+        if not self._frames:
+            self._frames = None
         return frame
-
-    async def get(self) -> Frame | Close:
-        """The next frame, or the close when there is none left."""
-        while (item := self.take()) is None:
-            self._ready.clear()
-            await self._ready.wait()
-        return item
 
     def _drop_previews(self) -> None:
         allowed = self._max_preview_bytes // 2 if self._bytes <= self._max_bytes else 0
         kept: deque[Frame] = deque()
-        for frame in self._frames:
+        for frame in self._frames or ():
             if frame.is_preview and self._preview_bytes > allowed:
                 self._forget(frame)
                 self.dropped_previews += 1

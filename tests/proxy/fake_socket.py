@@ -6,38 +6,44 @@ import asyncio
 from typing import Any
 
 import orjson
-from aiohttp import WSMessage, WSMsgType
+
+from proxy.http.websocket import Close, Receiver
 
 
 class FakeSocket:
-    """ComfyUI's end: gives what the test puts in, notes what it is sent. refuses: sending fails, as to a peer that has gone."""
-
-    close_code: int | None = None
+    """The gate's end: hands on what the test says, notes what is sent. It ends when the gate closes it and `may_close` is set."""
 
     def __init__(self) -> None:
-        self.frames: asyncio.Queue[WSMessage] = asyncio.Queue()
-        self.sent: list[str] = []
+        self.sent: list[str | bytes] = []
         self.closed = asyncio.Event()
         self.may_close = asyncio.Event()
         self.may_close.set()
-        self.refuses: Exception | None = None
+        self._receiver: Receiver | None = None
+        self._closing: asyncio.Task[None] | None = None
 
-    async def receive(self) -> WSMessage:
-        return await self.frames.get()
+    def start(self, receiver: Receiver) -> None:
+        self._receiver = receiver
 
-    async def send_str(self, text: str) -> None:
-        if self.refuses is not None:
-            raise self.refuses
-        self.sent.append(text)
+    def send(self, data: str | bytes) -> None:
+        self.sent.append(data)
 
-    async def close(self, **_: Any) -> None:
+    def close(self, close: Close) -> None:
+        if self._closing is None and not self.closed.is_set():
+            self._closing = asyncio.ensure_future(self._end(close))
+
+    async def _end(self, close: Close) -> None:
         await self.may_close.wait()
+        self.ends(close, is_said=True)
+
+    def ends(self, close: Close, *, is_said: bool) -> None:
         self.closed.set()
-        self.frames.put_nowait(WSMessage(WSMsgType.CLOSED, None, None))
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.ended(close, is_said=is_said)
 
     def say(self, data: str | bytes) -> None:
-        kind = WSMsgType.TEXT if isinstance(data, str) else WSMsgType.BINARY
-        self.frames.put_nowait(WSMessage(kind, data, None))
+        assert self._receiver is not None, "nobody listens"
+        self._receiver.received(data)
 
     def event(self, kind: str, **data: Any) -> None:
         # As ComfyUI writes it, with blanks.

@@ -85,7 +85,7 @@ async def test_one_that_reads_nothing_is_closed_1008_and_the_others_see_nothing_
         stop_reading(stuck)
         to_stuck, to_lively = await talker.socket("stuck"), await talker.socket("lively")
         sent = 0
-        while not any(box.overflowed.is_set() for box in waiting(gate)) and len(waiting(gate)) == 2:
+        while not any(box.ends_at_once for box in waiting(gate)) and len(waiting(gate)) == 2:
             await to_stuck.send_bytes(CHUNK)
             await to_lively.send_str(str(sent))
             assert (await lively.receive()).data == str(sent)
@@ -105,7 +105,7 @@ async def test_one_that_reads_nothing_is_closed_1008_and_the_others_see_nothing_
 
 
 async def test_one_that_never_reads_again_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.websocket.relay._CLOSE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("proxy.http.websocket.CLOSE_LIMIT_S", 0.05)
     async with running(tmp_path, monkeypatch) as (gate, talker):
         stuck = await dial(gate, "stuck")
         stop_reading(stuck)

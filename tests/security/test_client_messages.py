@@ -44,6 +44,25 @@ async def test_a_flood_of_messages_closes_its_own_socket_and_no_other(gate: Runn
         assert "feature_flags" in str((await other.receive()).data)
 
 
+@pytest.mark.parametrize("frame", [b"\x89\x80mask", b"\x8a\x80mask", b"\x01\x80mask" + b"\x00\x80mask" * 50])
+async def test_a_flood_of_pings_or_fragments_closes_its_own_socket(gate: Running, frame: bytes) -> None:
+    async with (
+        asyncio.timeout(GUARD_S),
+        gate.session.ws_connect(gate.url + "/ws?clientId=a", headers=gate.headers("mallory")) as flood,
+        gate.session.ws_connect(gate.url + "/ws?clientId=b", headers=gate.headers("mallory")) as other,
+    ):
+        await other.receive()
+        connection = flood._response.connection
+        assert connection is not None
+        assert connection.transport is not None
+        connection.transport.write(frame * (int(MESSAGES) + 1 if len(frame) < 10 else 1))
+        connection.transport.write(b"\x00\x80mask" * (int(MESSAGES) if len(frame) > 10 else 0))
+        assert await close_code(flood) in (1006, 1008)
+        await other.ping()
+        await other.send_str(FLAGS)
+        assert "feature_flags" in str((await other.receive()).data)
+
+
 async def test_nothing_is_parsed_once_the_flags_are_answered(gate: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         asyncio.timeout(GUARD_S),

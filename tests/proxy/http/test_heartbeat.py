@@ -38,11 +38,20 @@ async def test_each_is_pinged_and_one_that_answers_lives(quick: None) -> None:
             assert await reader.readexactly(2) == await of_other.readexactly(2) == PING
             writer.write(frame_of(PONG, b"", MASK))
             to_other.write(frame_of(PONG, b"", MASK))
-        beat.forget(socket)
-        beat.forget(socket)
-        assert beat._timer is not None
-        beat.forget(other)
+    while beat._timer is not None:  # it has nobody to look at any more
+        await asyncio.sleep(0)
+    assert not any(beat._groups)
+
+
+async def test_one_that_stops_breaks_all_off(quick: None) -> None:
+    beat = Heartbeat(silence_s=3600.0)
+    async with raw_peer() as (socket, notes, reader, _):
+        beat.watch(socket)
+        beat.stop()
+        assert await reader.read() == b""
+        await notes.ends.wait()
         assert beat._timer is None
+        beat.stop()
 
 
 async def test_one_that_is_silent_for_too_long_is_given_up(quick: None) -> None:
@@ -53,7 +62,6 @@ async def test_one_that_is_silent_for_too_long_is_given_up(quick: None) -> None:
         assert pings in (PING * 3, PING * 4)
         await notes.ends.wait()
         assert notes.end == (Close(1006, ""), False)
-        beat.forget(socket)
 
 
 async def test_one_whose_machine_is_gone_is_given_up(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +71,6 @@ async def test_one_whose_machine_is_gone_is_given_up(quick: None, monkeypatch: p
         beat.watch(socket)
         assert await reader.read() == b""
         await notes.ends.wait()
-        beat.forget(socket)
 
 
 async def test_many_are_not_looked_at_at_once() -> None:
@@ -73,9 +80,7 @@ async def test_many_are_not_looked_at_at_once() -> None:
         if number % 10 == 0:
             beat._at = (beat._at + 1) % len(beat._groups)
     assert max(len(group) for group in beat._groups) == 10
-    for group in beat._groups:
-        for watched in tuple(group):
-            beat.forget(watched)
+    beat.stop()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="NOT TESTED: only Linux tells")
@@ -86,15 +91,14 @@ async def test_linux_tells_when_the_peer_has_acknowledged() -> None:
         told = since_acknowledged_s(socket.transport)
         assert told is not None
         assert 0 <= told < GUARD_S
-        assert not is_dead(socket, 300.0)
+        assert not is_dead(socket, socket.transport, 300.0)
 
 
 async def test_where_the_system_tells_nothing_silence_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_dead(WebSocket(is_client=False, max_bytes=1), 300.0), "it has no connection"
     async with raw_peer() as (socket, _, _, _):
         monkeypatch.setattr(sys, "platform", "win32")
         assert socket.transport is not None
         assert since_acknowledged_s(socket.transport) is None
-        assert not is_dead(socket, 300.0)
+        assert not is_dead(socket, socket.transport, 300.0)
         socket.silent_looks = 11
-        assert is_dead(socket, 300.0)
+        assert is_dead(socket, socket.transport, 300.0)

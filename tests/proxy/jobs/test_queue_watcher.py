@@ -110,7 +110,6 @@ async def watching(comfy: Comfy | None = None, *, is_started: bool = False) -> A
     comfy = comfy or Comfy()
     async with serving(comfy) as url:
         upstream = Upstream(url, GUARD_S)
-        await upstream.start()
         watch = Watch(upstream, comfy)
         try:
             async with asyncio.timeout(GUARD_S):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -102,11 +101,11 @@ async def test_a_socket_that_is_opened_while_a_job_runs_hears_where_it_is(regist
     """ComfyUI tells a new socket the node alone (server.py, websocket_handler)."""
     socket: Any = FakeSocket()
     opened = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), reports(registry))
-    drained = asyncio.ensure_future(opened.run())
+    socket.start(opened)
     opened.attach(send_queue := SendQueue(), is_new=True)
     own = running(registry, ALICE)
     socket.event("executing", node="7")
     assert await kinds(send_queue, 1) == ["executing"]
     assert registry.of(ALICE).running_nodes() == {own: {"7"}}
-    await opened.close()
-    await drained
+    opened.close()
+    await opened.wait_until_ended()

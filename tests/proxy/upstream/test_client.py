@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from multidict import CIMultiDict
 
 from policy.call import Opaque, UpstreamCall
 from policy.violation import Reason, Violation
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
-from proxy.upstream import client as upstream_module
 from proxy.upstream.client import Upstream
 from tests.proxy.upstreams import GUARD_S, RawUpstream, saying, serving
 
@@ -31,7 +30,6 @@ def get(*segments: str, **query: str) -> UpstreamCall:
 @asynccontextmanager
 async def door(url: str) -> AsyncIterator[Upstream]:
     upstream = Upstream(url, connect_timeout_s=GUARD_S)
-    await upstream.start()
     try:
         async with asyncio.timeout(GUARD_S):
             yield upstream
@@ -283,53 +281,5 @@ async def test_small_is_what_is_known_to_be(method: str, reply: bytes, expected:
         assert stream.is_small is expected
 
 
-async def test_a_websocket_takes_frames_of_any_size() -> None:
-    async def large(request: web.BaseRequest) -> web.StreamResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        assert "Sec-WebSocket-Extensions" not in request.headers
-        await socket.send_bytes(b"x" * 8_000_000)
-        await socket.close()
-        return socket
-
-    async with serving(large) as url, door(url) as upstream:
-        socket = await upstream.connect(get("ws"), {"X-A": "1"})
-        message = await socket.receive()
-        assert (message.type, len(message.data)) == (WSMsgType.BINARY, 8_000_000)
-        await socket.close()
-
-
-@pytest.mark.parametrize(
-    "reply", [b"", b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 101 X\r\n\r\n", b"x\r\n\r\n"]
-)
-async def test_a_refused_handshake_is_unavailable(reply: bytes) -> None:
-    async with saying(reply).run() as raw, door(raw.url) as upstream:
-        with pytest.raises(UpstreamUnavailable):
-            await upstream.connect(get("ws"))
-
-
-async def test_a_handshake_without_answer_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_module, "HANDSHAKE_LIMIT_S", SHORT_S)
-    async with RawUpstream(silent).run() as raw, door(raw.url) as upstream:
-        with pytest.raises(UpstreamTimeout):
-            await upstream.connect(get("ws"))
-
-
 async def test_stopping_what_never_started_is_fine() -> None:
     await Upstream(NOWHERE, 1.0).stop()
-
-
-async def test_as_many_websockets_as_clients_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_module, "HANDSHAKE_LIMIT_S", 5.0)
-
-    async def greet(request: web.BaseRequest) -> web.StreamResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        await socket.receive()
-        return socket
-
-    async with serving(greet) as url, door(url) as upstream:
-        opened = [await upstream.connect(get("ws")) for _ in range(150)]
-        assert not any(socket.closed for socket in opened)
-        for socket in opened:
-            await socket.close()

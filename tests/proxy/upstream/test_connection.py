@@ -62,7 +62,6 @@ async def door(comfy: Comfy) -> AsyncIterator[Upstream]:
     server = await asyncio.start_server(comfy.serve, "127.0.0.1", 0)
     comfy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     upstream = Upstream(comfy.url, GUARD_S)
-    await upstream.start()
     try:
         async with asyncio.timeout(GUARD_S):
             yield upstream

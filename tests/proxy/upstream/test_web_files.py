@@ -54,7 +54,6 @@ async def keeping(comfy: Files, compressor: Compressor | None = None, **options:
     compressor = compressor or Compressor()
     async with serving(comfy) as url:
         upstream = Upstream(url, 5)
-        await upstream.start()
         files = WebFiles(upstream, compressor, **options)
         try:
             yield files
@@ -261,7 +260,6 @@ async def test_what_is_kept_is_shown_while_comfyui_is_away() -> None:
     comfy = Files({"/assets/main-Ab3_dE6h.js": SCRIPT})
     async with serving(comfy) as url:
         upstream = Upstream(url, 5)
-        await upstream.start()
         compressor = Compressor()
         files = WebFiles(upstream, compressor)
         assert await kept(files) is not None

@@ -13,42 +13,34 @@ MALLORY = Principal("m", TenantId("mallory"))
 
 async def test_counts_what_is_open() -> None:
     sockets = ConnectionRegistry()
-    with sockets.register(ALICE, SendQueue()) as first:
-        with sockets.register(ALICE, SendQueue()):
-            assert len(sockets) == 2
-        assert len(sockets) == 1
-        assert first.principal == ALICE
-    assert len(sockets) == 0
-
-
-async def test_is_forgotten_when_its_handler_fails() -> None:
-    sockets = ConnectionRegistry()
-    try:
-        with sockets.register(ALICE, SendQueue()):
-            raise ConnectionResetError
-    except ConnectionResetError:
-        pass
+    first, second = sockets.register(ALICE, SendQueue()), sockets.register(ALICE, SendQueue())
+    assert len(sockets) == 2
+    sockets.remove(second)
+    assert len(sockets) == 1
+    assert first.principal == ALICE
+    sockets.remove(first)
     assert len(sockets) == 0
 
 
 async def test_closes_those_whose_credential_died() -> None:
     sockets = ConnectionRegistry()
     alices, mallorys = SendQueue(), SendQueue()
-    with sockets.register(ALICE, alices), sockets.register(MALLORY, mallorys):
-        assert sockets.close_revoked(lambda principal: principal != MALLORY) == 1
-        assert await mallorys.get() == CREDENTIAL_DEAD
-        assert mallorys.overflowed.is_set()
-        assert not alices.is_closed
+    sockets.register(ALICE, alices)
+    sockets.register(MALLORY, mallorys)
+    assert sockets.close_revoked(lambda principal: principal != MALLORY) == 1
+    assert mallorys.take() == CREDENTIAL_DEAD
+    assert mallorys.ends_at_once
+    assert not alices.is_closed
 
 
 async def test_closes_all_also_those_that_open_meanwhile() -> None:
     sockets = ConnectionRegistry()
     early, late = SendQueue(), SendQueue()
-    with sockets.register(ALICE, early):
-        sockets.close_all(GATE_STOPS)
-        assert await early.get() == GATE_STOPS
-        with sockets.register(MALLORY, late):
-            assert await late.get() == GATE_STOPS
+    sockets.register(ALICE, early)
+    sockets.close_all(GATE_STOPS)
+    assert early.take() == GATE_STOPS
+    sockets.register(MALLORY, late)
+    assert late.take() == GATE_STOPS
 
 
 def test_close_codes_may_be_sent() -> None:

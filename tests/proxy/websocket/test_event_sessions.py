@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, web
 
 from proxy.auth import key_file
-from proxy.websocket.event_session import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, ReplayBuffer
+from proxy.websocket.replay_buffer import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, ReplayBuffer
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like

@@ -13,6 +13,7 @@ from proxy.http.errors import LimitExceeded
 from proxy.websocket import places as module
 from proxy.websocket.places import GAVE_WAY, Places
 from proxy.websocket.send_queue import SendQueue
+from tests.proxy.websocket.ear import Ear
 
 ALICE, MATE, BOB = (
     Principal(key, TenantId(tenant)) for key, tenant in (("k1", "alice"), ("k2", "alice"), ("k3", "bob"))
@@ -53,9 +54,12 @@ class Room:
         is_in = asyncio.Event()
 
         async def stay() -> None:
-            async with self.places.take(who, client_id or name, send_queue):
+            place = await self.places.take(who, client_id or name, send_queue)
+            try:
                 is_in.set()
-                await (asyncio.Event().wait() if name in self.stubborn else send_queue.overflowed.wait())
+                await (asyncio.Event().wait() if name in self.stubborn else Ear(send_queue).wait_for_close())
+            finally:
+                self.places.leave(place)
 
         task = self.tasks[name] = asyncio.ensure_future(stay())
         entering = asyncio.ensure_future(is_in.wait())
@@ -67,7 +71,7 @@ class Room:
 
 
 async def gone(send_queue: SendQueue) -> bool:
-    return send_queue.is_closed and await send_queue.get() == GAVE_WAY
+    return send_queue.is_closed and send_queue.take() == GAVE_WAY
 
 
 async def test_the_one_unused_for_longest_gives_way() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.websocket.send_queue import FRAME_OVERHEAD_BYTES, Close, Frame, SendQueue, is_preview
+from proxy.http.websocket import Close
+from proxy.websocket.send_queue import FRAME_OVERHEAD_BYTES, Frame, SendQueue, is_preview
 
 BYE = Close(1001, "bye")
 
@@ -18,10 +18,12 @@ def preview(size: int = 1000) -> Frame:
     return Frame(b"p" * size, is_preview=True)
 
 
-async def drained(send_queue: SendQueue) -> list[Frame | Close]:
+def drained(send_queue: SendQueue) -> list[Frame | Close]:
     found: list[Frame | Close] = []
     while not found or not isinstance(found[-1], Close):
-        found.append(await send_queue.get())
+        item = send_queue.take()
+        assert item is not None
+        found.append(item)
     return found
 
 
@@ -31,46 +33,71 @@ def box(frames: float, previews: float = 1000.0) -> SendQueue:
     return SendQueue(max_bytes=int(frames * cost), max_preview_bytes=int(previews * cost), patience_s=0)
 
 
-async def test_frames_come_in_order_and_then_the_close() -> None:
+def test_frames_come_in_order_and_then_the_close() -> None:
     send_queue = SendQueue()
     frames = [Frame("a"), Frame(b"b"), preview(), Frame("c")]
     for frame in frames:
         send_queue.put(frame)
     send_queue.close(BYE)
     send_queue.put(Frame("too late"))
-    assert await drained(send_queue) == [*frames, BYE]
+    assert drained(send_queue) == [*frames, BYE]
     assert send_queue.waiting_bytes == 0
     assert send_queue.is_closed
 
 
-async def test_get_waits_for_a_frame() -> None:
-    send_queue = SendQueue()
-    waiting = asyncio.ensure_future(send_queue.get())
-    await asyncio.wait((waiting,), timeout=0)
-    assert not waiting.done()
-    send_queue.put(Frame("x"))
-    assert await waiting == Frame("x")
+class Line(list[Frame | Close]):
+    """A sink: takes what there is while it is ready."""
+
+    def __init__(self, send_queue: SendQueue, *, is_ready: bool) -> None:
+        self.send_queue, self.is_ready = send_queue, is_ready
+        send_queue.sink = self
+
+    def takes(self, frame: Frame) -> bool:
+        if self.is_ready:
+            self.append(frame)
+        return self.is_ready
+
+    def flush(self) -> None:
+        while self.is_ready and (item := self.send_queue.take()) is not None:
+            self.append(item)
+            if isinstance(item, Close):
+                return
 
 
-async def test_get_waits_for_the_close() -> None:
+def test_what_can_leave_at_once_does_not_wait() -> None:
     send_queue = SendQueue()
-    waiting = asyncio.ensure_future(send_queue.get())
-    await asyncio.wait((waiting,), timeout=0)
+    line = Line(send_queue, is_ready=True)
+    send_queue.put(Frame("é"))
+    send_queue.put(Frame(b"bytes"))
+    assert line == [Frame("é"), Frame(b"bytes")]
+    assert (send_queue.waiting_bytes, send_queue.sent_frames, send_queue.sent_bytes) == (0, 2, 6)
     send_queue.close(BYE)
-    assert await waiting == BYE
-    assert not send_queue.overflowed.is_set()
+    assert line[-1] == BYE
 
 
-async def test_the_first_close_counts() -> None:
+def test_nothing_overtakes_what_waits() -> None:
+    send_queue = SendQueue()
+    line = Line(send_queue, is_ready=False)
+    for text in ("1", "2", "3"):
+        send_queue.put(Frame(text))
+    assert line == []
+    line.is_ready = True
+    send_queue.put(Frame("4"))
+    send_queue.put(Frame("5"))
+    assert line == [Frame(text) for text in "12345"]
+    assert (send_queue.waiting_bytes, send_queue.sent_frames) == (0, 5)
+
+
+def test_the_first_close_counts() -> None:
     send_queue = SendQueue()
     send_queue.put(Frame("x"))
     send_queue.close(BYE)
     send_queue.close(Close(1012, "later"), at_once=True)
-    assert await send_queue.get() == BYE
-    assert send_queue.overflowed.is_set()
+    assert send_queue.take() == BYE
+    assert send_queue.ends_at_once
 
 
-async def test_previews_in_excess_are_dropped_oldest_first() -> None:
+def test_previews_in_excess_are_dropped_oldest_first() -> None:
     send_queue = box(frames=100, previews=4)
     frames = [Frame(bytes([index]) * 1000, is_preview=True) for index in range(6)]
     send_queue.put(Frame("before"))
@@ -79,12 +106,12 @@ async def test_previews_in_excess_are_dropped_oldest_first() -> None:
     send_queue.put(Frame("after"))
     send_queue.close(BYE)
     # Down to half of what previews may take, so that dropping is not repeated for each one.
-    assert await drained(send_queue) == [Frame("before"), *frames[3:], Frame("after"), BYE]
+    assert drained(send_queue) == [Frame("before"), *frames[3:], Frame("after"), BYE]
     assert send_queue.dropped_previews == 3
-    assert not send_queue.overflowed.is_set()
+    assert not send_queue.ends_at_once
 
 
-async def test_previews_make_room_for_all_else() -> None:
+def test_previews_make_room_for_all_else() -> None:
     send_queue = box(frames=4)
     for _ in range(3):
         send_queue.put(preview())
@@ -92,34 +119,34 @@ async def test_previews_make_room_for_all_else() -> None:
     for text in texts:
         send_queue.put(text)
     send_queue.close(BYE)
-    assert await drained(send_queue) == [*texts, BYE]
+    assert drained(send_queue) == [*texts, BYE]
     assert send_queue.dropped_previews == 3
 
 
-async def test_a_client_that_reads_nothing_is_given_up() -> None:
+def test_a_client_that_reads_nothing_is_given_up() -> None:
     send_queue = box(frames=4)
     send_queue.put(preview())
     for index in range(6):
         send_queue.put(Frame(str(index) * 1000))
-    assert send_queue.overflowed.is_set()
+    assert send_queue.ends_at_once
     assert send_queue.waiting_bytes == 0
     send_queue.put(Frame("ignored"))
-    told = await send_queue.get()
+    told = send_queue.take()
     assert isinstance(told, Close)
     assert (told.code, told.reason) == (1008, "the client reads too slowly: 0.0 MiB wait, nothing was taken for 0 s")
 
 
 @pytest.mark.parametrize("is_droppable", [True, False])
-async def test_a_client_that_reads_gets_every_frame_however_large(is_droppable: bool) -> None:
+def test_a_client_that_reads_gets_every_frame_however_large(is_droppable: bool) -> None:
     send_queue = box(frames=4, previews=2)
     for size in (1000, 50_000, 1000, 50_000):
         frame = Frame(b"x" * size, is_preview=is_droppable)
         send_queue.put(frame)
-        assert await send_queue.get() == frame
+        assert send_queue.take() == frame
     assert send_queue.dropped_previews == 0
 
 
-async def test_results_wait_while_the_client_takes_some_of_them() -> None:
+def test_results_wait_while_the_client_takes_some_of_them() -> None:
     now_s = 0.0
     cost = 1000 + FRAME_OVERHEAD_BYTES
     send_queue = SendQueue(max_bytes=2 * cost, patience_s=10, most_bytes=20 * cost, clock=lambda: now_s)
@@ -127,54 +154,54 @@ async def test_results_wait_while_the_client_takes_some_of_them() -> None:
         send_queue.put(Frame(bytes([index]) * 1000))
     for index in range(5):
         now_s += 9
-        assert await send_queue.get() == Frame(bytes([index]) * 1000)
+        assert send_queue.take() == Frame(bytes([index]) * 1000)
         send_queue.put(Frame(b"more" * 250))
     now_s += 10
     send_queue.put(Frame("too much"))
-    assert send_queue.overflowed.is_set()
+    assert send_queue.ends_at_once
 
 
-async def test_more_than_the_most_does_not_wait() -> None:
+def test_more_than_the_most_does_not_wait() -> None:
     cost = 1000 + FRAME_OVERHEAD_BYTES
     send_queue = SendQueue(max_bytes=2 * cost, most_bytes=4 * cost)
     for _ in range(5):
         send_queue.put(Frame("x" * 1000))
-    assert not send_queue.overflowed.is_set()
+    assert not send_queue.ends_at_once
     send_queue.put(Frame("x"))
-    assert send_queue.overflowed.is_set()
+    assert send_queue.ends_at_once
 
 
-async def test_many_small_frames_cost_something_too() -> None:
+def test_many_small_frames_cost_something_too() -> None:
     send_queue = SendQueue(max_bytes=10 * FRAME_OVERHEAD_BYTES, patience_s=0)
     for _ in range(12):
         send_queue.put(Frame(""))
-    assert send_queue.overflowed.is_set()
+    assert send_queue.ends_at_once
 
 
-async def test_dropped_previews_leave_nothing_behind() -> None:
+def test_dropped_previews_leave_nothing_behind() -> None:
     send_queue = box(frames=100, previews=4)
     for _ in range(1000):
         send_queue.put(preview())
     assert send_queue.dropped_previews >= 994
-    assert len(send_queue._frames) <= 6
+    assert len(send_queue._frames or ()) <= 6
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.booleans(), st.booleans()), max_size=60))
-async def test_stays_in_its_bounds_and_loses_only_previews(steps: list[tuple[int, bool, bool]]) -> None:
+def test_stays_in_its_bounds_and_loses_only_previews(steps: list[tuple[int, bool, bool]]) -> None:
     send_queue = box(frames=5, previews=2)
     lasting: list[Frame] = []
     got: list[Frame | Close] = []
     for size, is_droppable, is_read in steps:
         frame = Frame(b"x" * size, is_preview=is_droppable)
         send_queue.put(frame)
-        if not send_queue.overflowed.is_set():
+        if not send_queue.ends_at_once:
             lasting += [] if is_droppable else [frame]
         assert send_queue.waiting_bytes <= box(5)._max_bytes + frame.cost_bytes
         if is_read and send_queue.waiting_bytes:
-            got.append(await send_queue.get())
-    if not send_queue.overflowed.is_set():
+            got += [item for item in (send_queue.take(),) if item is not None]
+    if not send_queue.ends_at_once:
         send_queue.close(BYE)
-        got += await drained(send_queue)
+        got += drained(send_queue)
         assert [frame for frame in got[:-1] if isinstance(frame, Frame) and not frame.is_preview] == lasting
         assert send_queue.waiting_bytes == 0
 

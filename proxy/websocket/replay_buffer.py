@@ -1,0 +1,53 @@
+"""The text events that a client may have missed while it had no connection."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from policy.rules.events import ENDS, PROGRESS
+
+MAX_KEPT_EVENTS: Final = 2000
+MAX_KEPT_BYTES: Final = 4 * 1024**2
+
+
+class ReplayBuffer:
+    """The text events of the job that runs, or ran last: what a client that lost its connection may have missed. Bounded."""
+
+    __slots__ = ("_bytes", "_events", "_is_dropped", "_is_over")
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[str, str]] | None = None
+        """None where there are none, as of a client that only looks."""
+        self._bytes = 0
+        self._is_over = self._is_dropped = False
+
+    def keep(self, kind: str, text: str) -> None:
+        if kind == "execution_start":
+            self._clear()
+            self._is_over = self._is_dropped = False
+        elif self._is_dropped:
+            return
+        events = self._events = self._events or deque()
+        self._bytes += len(text)
+        if kind in PROGRESS and events and events[-1][0] == kind:
+            self._bytes -= len(events[-1][1])  # each tells the whole state: the newest is enough
+            events[-1] = kind, text
+        else:
+            events.append((kind, text))
+            self._is_over = self._is_over or kind in ENDS
+        while len(events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
+            self._bytes -= len(events.popleft()[1])
+
+    def drop_what_ended(self) -> None:
+        """Nothing of a job that has ended is kept any more, nor what still comes of it."""
+        if self._is_over:
+            self._clear()
+            self._is_dropped = True
+
+    def texts(self) -> list[str]:
+        return [text for _, text in self._events or ()]
+
+    def _clear(self) -> None:
+        self._events = None
+        self._bytes = 0
