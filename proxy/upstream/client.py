@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
 from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
+from proxy.http import hdrs
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 from proxy.http.heartbeat import Heartbeat
 from proxy.http.responses import SMALL_BYTES

@@ -1,4 +1,4 @@
-"""A running gate loads what it uses: nothing of other commands, and without Redis and token issuers nothing of either."""
+"""A running gate loads what it uses: nothing of other commands and of the codecs, and without Redis and token issuers nothing of either."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from tests.harness import write_config
 
 NOT_NEEDED = (
     "PIL",
+    "aiohttp",
+    "backports.zstd",
+    "brotli",
+    "compression.zstd",
     "cryptography",
     "jwt",
     "redis",
