@@ -119,7 +119,7 @@ class QueueWatcher:
                 failures = 0
             except (UpstreamUnavailable, UpstreamTimeout) as error:
                 if failures == 0:
-                    _log.warning("%s The gate tries on.", unreachable(str(self._upstream.url).rstrip("/"), error))
+                    _log.warning("%s The gate tries on.", unreachable(self._upstream.url.rstrip("/"), error))
                 failures += 1
             finally:
                 if self.is_connected:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 from multidict import CIMultiDict
-from yarl import URL
 
 from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
@@ -110,12 +110,12 @@ class Upstream:
     """One ComfyUI. Connections that have answered are kept for the next call, the one that was used last first."""
 
     def __init__(self, url: str, connect_timeout_s: float) -> None:
-        self.url = URL(url)
+        self.url = url
         self._connect_timeout_s = connect_timeout_s
-        self._addresses = HostAddresses(self.url.host or "", self.url.port or 80)
-        self._prefix = self.url.raw_path.rstrip("/")
-        host = self.url.host_subcomponent or ""
-        self._host_line = f"Host: {host if self.url.is_default_port() else f'{host}:{self.url.port}'}\r\n"
+        parts = urlsplit(url)
+        self._addresses = HostAddresses(parts.hostname or "", parts.port or 80)
+        self._prefix = parts.path.rstrip("/")
+        self._host_line = f"Host: {_host_of(parts)}\r\n"
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -285,6 +285,16 @@ class Upstream:
             raise
         self._heartbeat.watch(socket)
         return socket
+
+
+def _host_of(parts: SplitResult) -> str:
+    """As it stands in a Host field (RFC 9112, 3.2)."""
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    elif not host.isascii():
+        host = host.encode("idna").decode("ascii")
+    return host if parts.port in (None, 80) else f"{host}:{parts.port}"
 
 
 async def _send(connection: Connection, body: AsyncIterable[bytes], length: int | None) -> None:

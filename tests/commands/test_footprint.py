@@ -25,6 +25,7 @@ NOT_NEEDED = (
     "rich",
     "standin",
     "tomlkit",
+    "yarl",
 )
 TELL = "import atexit, sys; atexit.register(lambda: print('loaded:', *sys.modules, file=sys.stderr))"
 OTHER_COMMANDS = ("audit", "backup", "check", "connect", "demo", "init", "keys", "policy", "routes")

@@ -283,3 +283,17 @@ async def test_small_is_what_is_known_to_be(method: str, reply: bytes, expected:
 
 async def test_stopping_what_never_started_is_fine() -> None:
     await Upstream(NOWHERE, 1.0).stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("http://127.0.0.1:8188", "127.0.0.1:8188"),
+        ("http://Comfy.example/", "comfy.example"),
+        ("http://comfy.example:80", "comfy.example"),
+        ("http://[::1]:8188", "[::1]:8188"),
+        ("http://bücher.example:8188", "xn--bcher-kva.example:8188"),
+    ],
+)
+def test_the_host_is_named_as_http_writes_it(url: str, field: str) -> None:
+    assert Upstream(url, 1.0)._host_line == f"Host: {field}\r\n"
