@@ -104,7 +104,7 @@ class ApiKeyStore:
         """Whether the key is still in the ring under its own hash, permits all that the caller may do, and has not expired."""
         key = self._keys.get(principal.subject)
         if key is principal:
-            return not _has_expired(key, now)
+            return key.expires_at_s is None or key.expires_at_s > now
         return (
             key is not None
             and hmac.compare_digest(key.digest, principal.digest)

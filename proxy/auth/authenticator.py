@@ -51,11 +51,11 @@ class Authenticator:
         if not credentials:
             raise self.sessions.missing(headers)
         principal = await self._verify(credentials[0])
-        checks = [self._check_of(credentials[0], principal)]
+        checks = self._checks_of(credentials[0], principal)
         for credential in credentials[1:]:
             has_assertion = isinstance(credential, AccessAssertion) or isinstance(credentials[0], AccessAssertion)
             other = await self._verify(credential)
-            checks.append(self._check_of(credential, other))
+            checks += self._checks_of(credential, other)
             principal = _agreed(principal, other, is_same_subject=not has_assertion)
         self._proofs.keep(headers, query, principal, checks)
         return principal
@@ -69,14 +69,15 @@ class Authenticator:
         verifiers = (verifier for verifier in (self._tokens, self._access) if verifier is not None)
         return any(verifier.still_knows(principal) for verifier in verifiers)
 
-    def _check_of(self, credential: Credential, principal: Principal) -> Callable[[], bool]:
-        """What may change of a verified credential while this configuration is in force."""
+    def _checks_of(self, credential: Credential, principal: Principal) -> list[Callable[[], bool]]:
+        """What may change of a verified credential while this configuration is in force; nothing, of a key without an end."""
         if isinstance(principal, KeyPrincipal):
-            return partial(self._holds, principal)
+            is_for_good = principal.session is None and principal.expires_at_s is None
+            return [] if is_for_good else [partial(self._holds, principal)]
         verifier = self._access if isinstance(credential, AccessAssertion) else self._tokens
         assert verifier is not None, "it was verified"
         assert not isinstance(credential, SessionCookie), "a session is a key's"
-        return verifier.check_of(credential.text)
+        return [verifier.check_of(credential.text)]
 
     def _holds(self, principal: KeyPrincipal) -> bool:
         if principal.session is None:

@@ -30,10 +30,6 @@ class _Crowd:
     asked_at_s: float = 0.0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
-    @property
-    def has_room(self) -> bool:
-        return self.limit is None or self.running < self.limit
-
 
 class UnderWay:
     """Counted by each gate for itself: what is bounded is its connections and its memory.
@@ -56,9 +52,11 @@ class UnderWay:
 
     def enter_at_once(self, tenant: TenantId) -> bool:
         """Takes a place, until `leave`, where one is free."""
-        crowd = self._crowd(tenant)
+        crowd = self._crowds.get(tenant)
+        if crowd is None or crowd.version != self._allotment.version:
+            crowd = self._crowd(tenant)
         crowd.asked_at_s = time.monotonic()
-        if not crowd.has_room:
+        if crowd.limit is not None and crowd.running >= crowd.limit:
             return False
         crowd.running += 1
         return True
@@ -86,9 +84,13 @@ class UnderWay:
             raise
 
     def leave(self, tenant: TenantId) -> None:
-        crowd = self._crowd(tenant)
+        crowd = self._crowds[tenant]
         crowd.running -= 1
-        while crowd.waiting and crowd.has_room:
+        if crowd.waiting:
+            self._let_in(self._crowd(tenant))
+
+    def _let_in(self, crowd: _Crowd) -> None:
+        while crowd.waiting and (crowd.limit is None or crowd.running < crowd.limit):
             turn = crowd.waiting.popleft()
             if not turn.done():
                 crowd.running += 1

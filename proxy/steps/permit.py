@@ -62,7 +62,7 @@ async def permit(
     record.principal = principal
     origins.check(request.method, is_upgrade(request), request.headers, principal)
     request.prove()
-    if not is_web_ui:  # what an edge may give to others carries nobody's cookie
+    if principal.is_session and not is_web_ui:  # what an edge may give to others carries nobody's cookie
         record.response_headers += authenticator.sessions.renewed(principal)
     call = target.call
     if query:
