@@ -18,7 +18,7 @@ QUESTION: Final = struct.Struct(">BQ")
 ANSWER: Final = struct.Struct(">Q")
 MAX_MEMORY_BYTES: Final = 1024**3
 MAX_CPU_S: Final = 600
-"""A whole web UI takes some twenty."""
+"""A whole web UI takes some ten."""
 _NICE: Final = 19
 
 
