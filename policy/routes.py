@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from policy.call import (
     ClientCall,
@@ -74,7 +74,7 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 class Caching(Enum):
     """PRIVATE: kept nowhere. REVALIDATE: kept by the caller's browser. WEB_UI: files of the web UI and its extensions, equal for all callers.
 
-    HASHED: those of them whose name holds a hash of their content, where it does.
+    HASHED: those of them whose name holds a hash of their content, where it does. words: for Cache-Control, of the first two.
     """
 
     PRIVATE = "private, no-store"
@@ -82,9 +82,9 @@ class Caching(Enum):
     WEB_UI = "web-ui"
     HASHED = "web-ui-hashed"
 
-    @property
-    def is_web_ui(self) -> bool:
-        return self in (Caching.WEB_UI, Caching.HASHED)
+    def __init__(self, words: str) -> None:
+        self.words = words
+        self.is_web_ui = words.startswith("web-ui")
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,8 +343,8 @@ def unchanged(request: RuleInput) -> UpstreamCall:
 def forward_call(call: ClientCall, *, has_body: bool) -> UpstreamCall:
     return UpstreamCall(
         call.method,
-        tuple(Opaque(segment) for segment in call.segments),
-        tuple((name, Opaque(value)) for name, value in call.query),
+        cast("tuple[Opaque, ...]", call.segments),
+        cast("tuple[tuple[str, Opaque], ...]", call.query),
         StreamedBody() if has_body else None,
     )
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from multidict import CIMultiDict
 
 from policy.call import ClientReply
+from policy.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ForwardedReply:
     """ComfyUI's answer. headers: the whole head, as the client gets it. body: whole where it is small, else as ComfyUI sends it."""
 

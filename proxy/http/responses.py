@@ -31,8 +31,6 @@ _REQUEST_ID: Final = istr("X-Request-Id")
 _TYPE_OPTIONS: Final = istr("X-Content-Type-Options")
 _POLICY: Final = istr(CONTENT_SECURITY_POLICY)
 _CREDENTIALS: Final = ("Authorization", "Cookie", "X-API-Key")
-_OF_WEB_UI: Final = frozenset(caching for caching in Caching if caching.is_web_ui)
-_WORDS: Final = {caching: caching.value for caching in Caching}
 _KEPT: Final = frozenset({200, 206, 304})
 _YEAR_S: Final = 31_536_000
 
@@ -74,10 +72,10 @@ def forwarded_headers(
     headers.respell_disposition(kept)
     if record.status not in _KEPT:
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
-    if caching in _OF_WEB_UI:
+    if caching.is_web_ui:
         kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment, is_shared=is_shared)
     else:
-        kept[hdrs.CACHE_CONTROL] = _WORDS[caching]
+        kept[hdrs.CACHE_CONTROL] = caching.words
         headers.merge_vary(kept, _CREDENTIALS)
         kept[_POLICY] = SANDBOX
     kept[_TYPE_OPTIONS] = "nosniff"
@@ -91,7 +89,7 @@ def cache_control(caching: Caching, last_segment: str, *, is_shared: bool = Fals
     is_shared: the operator lets an edge give the web UI's hashed files to everybody, without asking the gate who it is.
     """
     if not caching.is_web_ui:
-        return str(caching.value)
+        return caching.words
     if not is_hashed(caching, last_segment):
         return Caching.REVALIDATE.value
     return f"{'public' if is_shared else 'private'}, max-age={_YEAR_S}, immutable"
