@@ -6,29 +6,29 @@ client sent after the file is judged before the upstream request is whole, and a
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
-
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from policy import pictures
 from policy.principal import Principal
 from policy.rules.uploads import MAX_FIELD_BYTES, UploadKind
 from proxy.http import hdrs
-from proxy.http.multipart_lines import LineTidier
 from proxy.http.multipart_part import Part, malformed
+from proxy.http.multipart_reader import MultipartReader
 from proxy.http.request import Request
 from proxy.http.request_body import BodyStream
 
 if TYPE_CHECKING:
     from policy.rules.uploads import UploadPlan, UploadSession
 
-MAX_PART_HEADERS: Final = 32
 HEAD_BYTES: Final = pictures.HEAD_BYTES
 """What the judge of a file's type gets to see of it."""
+MAX_BOUNDARY_BYTES: Final = 200
+_BOUNDARY: Final = re.compile(r';[ \t]*boundary=(?:"([^"\\]*)"|([^\s";,]*))(?=[ \t]*(?:;|$))', re.IGNORECASE)
+_SMALL_BYTES: Final = 16 * 1024
 _SPEND_BYTES: Final = 1024 * 1024
 
 Spend = Callable[[Principal, int], Awaitable[None]]
@@ -65,12 +65,9 @@ class UploadStream:
         self.before_end: Callable[[], Awaitable[None]] | None = None
         self._boundary = f"comfygate-{secrets.token_hex(16)}"
         self._out: list[bytes] = []
-        self._part = Part()
-        self._is_ended = False
+        self._part: Part | None = None
         self._unspent = 0
-        boundary = _boundary_of(request)
-        self._lines = LineTidier(boundary)
-        self._parser = MultipartParser(boundary, self._callbacks(), max_header_count=MAX_PART_HEADERS)
+        self._reader = MultipartReader(_boundary_of(request), self)
 
     @property
     def content_type(self) -> str:
@@ -91,30 +88,23 @@ class UploadStream:
             self._unspent += len(chunk)
             if self._unspent >= _SPEND_BYTES:
                 await self._pay()
-            self._parse(chunk)
+            self._reader.feed(chunk)
             if self._out:
-                yield self._out[0] if len(self._out) == 1 else b"".join(self._out)
-                self._out.clear()
-        self._parse(None)
+                out, self._out = self._out, []
+                for piece in out if len(out) == 1 else _joined(out):
+                    yield piece
         await self._pay()
         last = b"".join(self._out) + self._last()
         if self.before_end is not None:
             await self.before_end()
         yield last
 
-    def _parse(self, chunk: bytes | None) -> None:
-        """chunk: None at the end of the body."""
-        try:
-            self._parser.write(self._lines.finish() if chunk is None else self._lines.feed(chunk))
-        except (MultipartParseError, ValueError) as error:
-            raise malformed(str(error)) from None
-
     async def _pay(self) -> None:
         amount, self._unspent = self._unspent, 0
         await self._spend(self._principal, amount)
 
     def _last(self) -> bytes:
-        if not self._is_ended:
+        if not self._reader.is_ended:
             raise malformed("the closing boundary is missing")
         fields = (
             f'--{self._boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -122,38 +112,30 @@ class UploadStream:
         )
         return ("".join(fields) + f"--{self._boundary}--\r\n").encode()
 
-    def _callbacks(self) -> Any:
-        return {
-            "on_part_begin": self._on_part_begin,
-            "on_header_field": lambda data, start, end: self._part.add_to_name(data[start:end]),
-            "on_header_value": lambda data, start, end: self._part.add_to_value(data[start:end]),
-            "on_header_end": lambda: self._part.end_header(),
-            "on_headers_finished": lambda: self._part.end_head(),
-            "on_part_data": self._on_part_data,
-            "on_part_end": self._on_part_end,
-            "on_end": self._on_end,
-        }
+    # What the reader calls.
 
-    def _on_part_begin(self) -> None:
-        self._part = Part()
+    def part_begun(self, part: Part) -> None:
+        self._part = part
 
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+    def part_data(self, data: bytes) -> None:
         part = self._part
+        assert part is not None, "part_begun() comes first"
         if part.is_open:
-            self._out.append(data[start:end])
+            self._out.append(data)
             return
-        part.value += data[start:end]
+        part.value += data
         if part.filename is not None:
             if len(part.value) >= HEAD_BYTES:
-                self._open_file()
+                self._open_file(part)
         elif len(part.value) > MAX_FIELD_BYTES:
             raise malformed(f"a field has at most {MAX_FIELD_BYTES} bytes")
 
-    def _on_part_end(self) -> None:
+    def part_ended(self) -> None:
         part = self._part
+        assert part is not None, "part_begun() comes first"
         if part.filename is not None:
             if not part.is_open:
-                self._open_file()
+                self._open_file(part)
             self._out.append(b"\r\n")
             return
         try:
@@ -161,8 +143,7 @@ class UploadStream:
         except UnicodeDecodeError:
             raise malformed("fields must be UTF-8") from None
 
-    def _open_file(self) -> None:
-        part = self._part
+    def _open_file(self, part: Part) -> None:
         assert part.filename is not None, "only file parts are opened"
         name = self._session.accept_file(part.name, part.filename, bytes(part.value[:HEAD_BYTES]))
         if not self._session.is_overwriting:
@@ -177,8 +158,20 @@ class UploadStream:
         part.value.clear()
         part.is_open = True
 
-    def _on_end(self) -> None:
-        self._is_ended = True
+
+def _joined(pieces: list[bytes]) -> Iterator[bytes]:
+    """Small ones together, since each is a call of the system; large ones as they are."""
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < _SMALL_BYTES:
+            small.append(piece)
+            continue
+        if small:
+            yield b"".join(small)
+            small = []
+        yield piece
+    if small:
+        yield b"".join(small)
 
 
 def _filename_parameter(name: str) -> str:
@@ -187,9 +180,13 @@ def _filename_parameter(name: str) -> str:
 
 
 def _boundary_of(request: Request) -> bytes:
-    kind, parameters = parse_options_header(request.headers.get(hdrs.CONTENT_TYPE, ""))
-    boundary = parameters.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 200:
+    """The boundary (RFC 2046, 5.1.1); a program could read a field that names two of them in two ways."""
+    kind, _, parameters = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")
+    found = _BOUNDARY.findall(f";{parameters}")
+    if kind.strip().lower() != "multipart/form-data" or len(found) != 1:
+        raise malformed("send multipart/form-data with a boundary")
+    boundary = "".join(found[0]).encode("ascii", "replace")
+    if not 1 <= len(boundary) <= MAX_BOUNDARY_BYTES:
         raise malformed("send multipart/form-data with a boundary")
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("", "identity"):
         raise malformed("send uploads without Content-Encoding")

@@ -76,6 +76,10 @@ class BodyStream:
         clock = asyncio.get_running_loop().time
         waited_s = 0.0  # for the client alone: while ComfyUI takes its time the client cannot send
         while True:
+            ready = body.take()
+            if ready is not None:
+                yield self._counted(ready)
+                continue
             left_s = min(self._limits.timeout_s, self._limits.allowed_s(self.received_bytes) - waited_s)
             began_s = clock()
             try:
@@ -85,14 +89,18 @@ class BodyStream:
                 raise BodyTimeout from None
             except ConnectionError as error:
                 raise ClientGone(str(error)) from error
-            self._check()
             if not chunk:
+                self._check()
                 return
             waited_s += clock() - began_s
-            self.received_bytes += len(chunk)
-            if self.received_bytes > self._limits.max_bytes:
-                raise self._over
-            yield chunk
+            yield self._counted(chunk)
+
+    def _counted(self, chunk: bytes) -> bytes:
+        self._check()
+        self.received_bytes += len(chunk)
+        if self.received_bytes > self._limits.max_bytes:
+            raise self._over
+        return chunk
 
 
 async def read_whole(

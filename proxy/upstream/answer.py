@@ -40,6 +40,8 @@ class AnswerReader:
         self.overhead_bytes = 0
         """Received since the last of the body."""
         self.waiting_bytes = 0
+        self._parsed_bytes = self._left_bytes = 0
+        """Of a body of known length: read by the parser, and still to come after that."""
         self.content_length: int | None = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._chunks: deque[bytes] = deque()
@@ -49,6 +51,13 @@ class AnswerReader:
         """Raises UpstreamUnavailable for what is no answer."""
         if self.is_complete:
             self.may_be_followed = False
+            return
+        if self._left_bytes:
+            taken = data if len(data) <= self._left_bytes else data[: self._left_bytes]
+            self.may_be_followed = self.may_be_followed and taken is data
+            self._left_bytes -= len(taken)
+            self.on_body(taken)
+            self.is_complete = not self._left_bytes
             return
         self.overhead_bytes += len(data)
         if self.overhead_bytes > MAX_FIELDS_BYTES:
@@ -60,6 +69,13 @@ class AnswerReader:
             raise UpstreamUnavailable(_SWITCHED) from None
         except httptools.HttpParserError as error:
             self._misread(error)
+        self._leave_parser()
+
+    def _leave_parser(self) -> None:
+        """The rest of a body of known length goes past the parser, which would copy each piece of it."""
+        if self.has_head and not self.is_complete and self.content_length is not None:
+            self._left_bytes = self.content_length - self._parsed_bytes
+            self._parser = httptools.HttpResponseParser(self)
 
     def feed_end(self) -> bool:
         """The connection has ended; says whether that ends the answer well."""
@@ -135,6 +151,7 @@ class AnswerReader:
         self.overhead_bytes = 0
         self._chunks.append(body)
         self.waiting_bytes += len(body)
+        self._parsed_bytes += len(body)
 
     def on_message_complete(self) -> None:
         if self._is_interim:
