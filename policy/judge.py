@@ -96,7 +96,6 @@ def judge_document(document: Any, policy: Policy, catalogue: Catalogue, patience
     judging = _Judging(policy, catalogue, prompt, Findings(), patience)
     judging.drop_bad_ids()
     judging.read_nodes()
-    judging.read_links()
     judging.judge_rest()
     fields = read_fields(document, judging.findings)
     judging.raise_if_any()
@@ -118,10 +117,8 @@ class _Judging:
         self.nodes = nodes
         self.findings = findings
         self.plans: dict[str, NodePlan] = {}
-        self.inputs: list[dict[str, Any]] = []
-        """Of the nodes that have a plan."""
-        self.ends: dict[str, tuple[int, int]] = {}
-        """Of nodes whose links are judged: the depth, and how many outputs they have."""
+        self.ends: dict[str, tuple[int, range]] = {}
+        """Of nodes whose links are judged: the depth, and the numbers of their outputs."""
         self.refused: dict[str, None] = {}
         self.late: list[str] = []
         self.bound: list[str] = []
@@ -140,60 +137,57 @@ class _Judging:
             del self.nodes[node_id]
 
     def read_nodes(self) -> None:
-        """Shape and class of each node, and its plan."""
-        known, nodes, plans = self.policy.plans_for(self.catalogue), self.nodes, self.plans
-        for node_id, node in nodes.items():
-            if (
-                type(node) is not dict
-                or type(class_type := node.get("class_type")) is not str
-                or type(inputs := node.get("inputs")) is not dict
-                or (class_plan := known.get(class_type) or self.policy.plan_of(class_type, self.catalogue)) is None
-            ):
-                self.refused[node_id] = None
-                continue
-            if len(node) > 2 and not (
-                len(node) == 3 and type(meta := node.get("_meta")) is dict and type(meta.get("title", "")) is str
-            ):
-                nodes[node_id] = rebuild_node(node, class_type, inputs)
-                self.stripped.append(node_id)
-            if SALT in inputs:  # a workflow out of a saved picture has it; the gate gives it anew
-                del inputs[SALT]
-            plan = class_plan.nodes.get((*inputs, *map(type, inputs.values())))
-            if plan is None:
-                plan = plan_node(class_plan, inputs, self.patience)
+        """Judges each node as far as it is ordinary: of a permitted class and known inputs, with links to nodes before it, and else literals."""
+        known, plans, ends, shape = self.policy.plans_for(self.catalogue), self.plans, self.ends, self.shape
+        for node_id, node in self.nodes.items():
+            try:
+                inputs = node["inputs"]
+                plan = known[node["class_type"]].nodes[(*inputs, *map(type, inputs.values()))]
+                if len(node) > 2 and (len(node) > 3 or type(node["_meta"]["title"]) is not str):
+                    raise KeyError("other keys")
+            except (KeyError, TypeError, AttributeError):  # whatever stands in the place of an object, a name or a plan
+                if (found := self._read_node(node_id, node)) is None:
+                    continue
+                inputs, plan = found
             plans[node_id] = plan
-            self.inputs.append(inputs)
             for pick, accepted in plan.checks:
                 if pick(inputs) not in accepted:
                     self.bound.append(node_id)
                     break
-
-    def read_links(self) -> None:
-        """Judges the inputs of each node that is ordinary: whose links lead to nodes that came before it, and all else is literals."""
-        ends, shape = self.ends, self.shape
-        for (node_id, plan), inputs in zip(self.plans.items(), self.inputs, strict=True):
-            depth, began = 1, len(shape)
-            shape.append(plan.class_type)
+            depth = 1
             try:
                 for name in plan.links:
-                    link = inputs[name]
-                    target, index = link
-                    below, count = ends[target]
-                    if type(index) is not int or not 0 <= index < count:
+                    target, index = inputs[name]
+                    below, outputs = ends[target]
+                    if type(index) is not int or index not in outputs:
                         raise ValueError("no such output")
-                    shape.append(link)
                     if below >= depth:
                         depth = below + 1
-                ends[node_id] = (depth, plan.output_count)
-                is_done = plan.is_usual
             except (ValueError, KeyError, TypeError):  # of other parts than two, to no node so far, to what names none
-                is_done = False
-            if is_done:
-                for name in plan.cost:
-                    shape.append(inputs.get(name))
-            else:
-                del shape[began:]
                 self.late.append(node_id)
+                continue
+            ends[node_id] = (depth, plan.outputs)
+            if plan.is_usual:
+                shape.append((plan.title, plan.pick(inputs)))
+            else:
+                self.late.append(node_id)
+
+    def _read_node(self, node_id: str, node: Any) -> tuple[dict[str, Any], NodePlan] | None:
+        """The inputs and the plan of a node that is not quite as others before it; None for one that is refused. Raises TooMuch."""
+        if (
+            type(node) is not dict
+            or type(class_type := node.get("class_type")) is not str
+            or type(inputs := node.get("inputs")) is not dict
+            or (class_plan := self.policy.plan_of(class_type, self.catalogue)) is None
+        ):
+            self.refused[node_id] = None
+            return None
+        rebuilt = rebuild_node(node, class_type, inputs)
+        if rebuilt is not node:
+            self.nodes[node_id] = rebuilt
+            self.stripped.append(node_id)
+        inputs.pop(SALT, None)  # a workflow out of a saved picture has it; the gate gives it anew
+        return inputs, plan_node(class_plan, inputs, self.patience)
 
     def _refuse_node(self, node_id: str, node: Any) -> None:
         add = self.findings.add
@@ -232,21 +226,18 @@ class _Judging:
 
     def _judge_late(self, node_id: str) -> list[str]:
         """Judges the inputs of a node and returns the nodes that it links to."""
-        plan, inputs, shape = self.plans[node_id], self.nodes[node_id]["inputs"], self.shape
+        plan, inputs = self.plans[node_id], self.nodes[node_id]["inputs"]
         targets: list[str] = []
-        shape.append(plan.class_type)
         for name in plan.looked_at:
             self.patience.spend_on(inputs[name])
             if self.links.lead_somewhere(link := inputs[name]):
                 targets.append(link[0])
-                shape.append(link)
             else:
                 self._judge_compound(node_id, name, inputs, plan.inputs)
         if plan.undeclared:
             self.patience.spend(5 * len(plan.undeclared))
             self._judge_undeclared(node_id, plan.undeclared, inputs, plan)
-        for name in plan.cost:
-            shape.append(inputs.get(name))
+        self.shape.append((plan.title, plan.pick(inputs)))
         return targets
 
     def _check_bound(self, node_id: str) -> None:
@@ -299,7 +290,7 @@ class _Judging:
 
     def _judge_depth(self, sources: Mapping[str, list[str]]) -> None:
         """Longest chain and cycles. sources: of the nodes that do not come after all that they link to."""
-        deepest, _ = max(self.ends.values(), default=(0, 0))
+        deepest = max((depth for depth, _ in self.ends.values()), default=0)
         if sources:
             known = {node_id: depth for node_id, (depth, _) in self.ends.items()}
             deepest, self.tangled = measure_depth(sources, known)

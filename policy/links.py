@@ -33,7 +33,7 @@ class Links:
     def _count_outputs(self, node_id: str) -> int:
         # Nothing is known of the outputs of a node that is refused: links to it are not judged, so no answer tells what exists.
         plan = self._plans.get(node_id)
-        return plan.output_count if plan is not None else _ANY_OUTPUT if node_id in self._refused else 0
+        return len(plan.outputs) if plan is not None else _ANY_OUTPUT if node_id in self._refused else 0
 
     def keep_broken(self, node_id: str, name: str, value: list[Any]) -> None:
         """SECURITY: ComfyUI follows the links of all inputs (test_upstream_rule.py::test_what_passes_holds_the_rule)."""

@@ -35,20 +35,22 @@ _ALWAYS: Final[Check] = (len, ())
 class NodePlan:
     """links: names of inputs with lists. looked_at: these, and those with objects, and with texts where only a link makes sense; in the node's order.
 
-    is_usual: whether links and lines are all there is to judge. cost: see InputPlan, without lists. checks: what lines bind.
+    outputs: their numbers. is_usual: whether links and lines are all there is to judge. title, pick: what like workflows have alike of such nodes:
+    the class and names of inputs, and the values of these, which are links and what decides the cost. checks: what lines bind.
     files: names of inputs whose values may have to be written in the tenant's names. is_salted, needs_ancestor: see policy/salt.py.
     """
 
     class_type: str
     of_class: ClassPlan
     inputs: InputPlan
-    output_count: int
+    outputs: range
     is_output: bool
     links: tuple[str, ...]
     looked_at: tuple[str, ...]
     undeclared: tuple[str, ...]
     is_usual: bool
-    cost: tuple[str, ...]
+    title: str
+    pick: Callable[[Mapping[str, Any]], Any]
     checks: tuple[Check, ...]
     files: tuple[str, ...]
     is_salted: bool
@@ -87,23 +89,29 @@ def _make(class_plan: ClassPlan, plan: InputPlan, kinds: Mapping[str, type]) -> 
         name for name, kind in kinds.items() if kind is list or kind is dict or (kind is str and name in plan.made)
     )
     undeclared = tuple(name for name in kinds if name not in plan.specs)
+    shown = (*links, *(name for name in plan.cost if name in kinds and name not in links))
     is_salted = plan.needs_salt and takes_salt(class_plan.node_class)
     return NodePlan(
         class_type=class_plan.node_class.name,
         of_class=class_plan,
         inputs=plan,
-        output_count=class_plan.output_count,
+        outputs=range(class_plan.output_count),
         is_output=class_plan.node_class.is_output_node,
         links=links,
         looked_at=looked_at,
         undeclared=undeclared,
         is_usual=not undeclared and links == looked_at,
-        cost=tuple(name for name in plan.cost if name not in links),
+        title=f"{class_plan.node_class.name} {' '.join(shown)}",
+        pick=itemgetter(*shown) if shown else _pick_nothing,
         checks=tuple(_list_checks(plan, kinds)),
         files=tuple(name for name, kind in kinds.items() if _may_name_files(class_plan, plan, name, kind)),
         is_salted=is_salted,
         needs_ancestor=plan.needs_salt and not is_salted,
     )
+
+
+def _pick_nothing(inputs: Mapping[str, Any]) -> None:
+    return None
 
 
 def _list_checks(plan: InputPlan, kinds: Mapping[str, type]) -> Iterable[Check]:

@@ -216,11 +216,14 @@ def read_prompt(body: Any) -> dict[str, Any]:
 
 
 def rebuild_node(node: dict[str, Any], class_type: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    """A node without other keys. SECURITY: ComfyUI believes some of them, as what its cache says of the node
+    """The node itself where it has nothing else. SECURITY: ComfyUI believes some other keys, as what its cache says of the node
     (execution.py, IsChangedCache; test_judge.py::test_other_keys_of_a_node_are_left_out)."""
     meta = node.get("_meta")
+    is_titled = type(meta) is dict and type(meta.get("title", "")) is str
+    if len(node) == 2 + is_titled:
+        return node
     rebuilt = {"class_type": class_type, "inputs": inputs}
-    return rebuilt | {"_meta": meta} if type(meta) is dict and type(meta.get("title", "")) is str else rebuilt
+    return rebuilt | {"_meta": meta} if is_titled else rebuilt
 
 
 def nodes_of(document: Any) -> Any:
@@ -350,6 +353,6 @@ def _read_pnginfo(value: Any, left_out: list[str]) -> dict[str, Any]:
     return {"extra_pnginfo": kept} if kept else {}
 
 
-def hash_shape(shape: list[Any]) -> str:
+def hash_shape(shape: list[tuple[str, Any]]) -> str:
     """A short stable name for workflows that cost alike."""
     return blake2b(orjson.dumps(shape), digest_size=16).hexdigest()

@@ -29,12 +29,15 @@ def test_nodes_of_like_inputs_share_a_plan() -> None:
 def test_what_is_to_be_done_follows_the_names_and_kinds_of_the_inputs() -> None:
     plan = plan_of("KSampler", {"model": ["4", 0], "seed": 1, "steps": 20, "positive": "text", "extra": {"a": 1}})
     assert plan.class_type == "KSampler"
-    assert plan.output_count == 1
+    assert plan.outputs == range(1)
     assert plan.links == ("model",)
     assert plan.looked_at == ("model", "positive", "extra")
     assert plan.undeclared == ("extra",)
     assert not plan.is_usual
-    assert plan.cost == ("steps",)
+    assert (plan.title, plan.pick({"model": ["4", 0], "steps": 20, "seed": 1})) == (
+        "KSampler model steps",
+        (["4", 0], 20),
+    )
     assert plan.files == ("extra",)
     assert plan.is_salted
     assert not plan.needs_ancestor
@@ -47,8 +50,10 @@ def test_an_ordinary_node_has_links_and_literals() -> None:
     assert not plan_of("Curve", {"curve": {}}).is_usual
 
 
-def test_a_linked_cost_is_not_counted() -> None:
-    assert plan_of("EmptyLatentImage", {"width": ["1", 0], "height": 5}).cost == ("batch_size", "height")
+def test_like_workflows_have_links_and_cost_alike() -> None:
+    assert plan_of("EmptyLatentImage", {"width": ["1", 0], "height": 5}).title == "EmptyLatentImage width height"
+    nothing = plan_of("PrimitiveInt", {"value": 5})
+    assert (nothing.title, nothing.pick({"value": 5})) == ("PrimitiveInt ", None)
 
 
 def test_inputs_that_a_choice_brings_are_planned_by_it() -> None:
