@@ -44,7 +44,7 @@ class Pipeline:
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self.is_draining = False
-        self.running = RunningRequests(self._is_alive, dependencies.recorder.record_late)
+        self.running = RunningRequests(self._is_alive)
         self._rules = RuleApplier(dependencies, self.running)
 
     def _is_alive(self, principal: Principal) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from policy.call import ClientReply
 from policy.principal import Principal
@@ -13,21 +12,21 @@ from proxy.http.errors import CredentialEnded, refusal_for
 from proxy.http.request import Request
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.observability.recent_refusals import describe, describe_comfyuis
-from proxy.tasks import Tasks
 
 _log = logging.getLogger("comfygate")
 
 
 class RunningRequests:
-    """is_alive: whether the configuration in force still lets a caller in. on_late_end: a rule whose client has left has ended."""
+    """is_alive: whether the configuration in force still lets a caller in."""
 
-    def __init__(self, is_alive: Callable[[Principal], bool], on_late_end: Callable[[RequestRecord], None]) -> None:
+    def __init__(self, is_alive: Callable[[Principal], bool]) -> None:
         self._is_alive = is_alive
-        self._on_late_end = on_late_end
         self._requests: dict[int, tuple[Request | None, RequestRecord]] = {}
         self._idle: asyncio.Event | None = None
         """While somebody waits for it."""
-        self._running_rules = Tasks(is_watched=True)
+        self._rules: dict[int, Request] = {}
+        """Whose rules are ended also when their clients have left."""
+        self._rule_ended: asyncio.Event | None = None
 
     def begin(self, request: Request, record: RequestRecord) -> None:
         self._requests[id(record)] = (request, record)
@@ -60,10 +59,10 @@ class RunningRequests:
         return len(dead)
 
     async def wait_until_idle(self, limit_s: float) -> bool:
-        """Waits for the requests that run, at most that long; says whether all ended."""
+        """Waits for the requests that run and have a client, at most that long; says whether all ended."""
         try:
             async with asyncio.timeout(limit_s):
-                if self._requests:
+                if not all(_is_left(request) for request, _ in self._requests.values()):
                     self._idle = self._idle or asyncio.Event()
                     await self._idle.wait()
         except TimeoutError:
@@ -71,40 +70,60 @@ class RunningRequests:
         return True
 
     async def stop(self, limit_s: float) -> None:
-        """Waits for rules whose clients have left, at most that long."""
+        """Waits for rules that were begun, whether their clients are there or not; what takes longer than that is broken off."""
         try:
             async with asyncio.timeout(limit_s):
-                await self._running_rules.finish()
+                await self._until_no_rule_runs()
         except TimeoutError:
             _log.warning("jobs were being submitted for %.0f s after the last request: that is broken off", limit_s)
-        await self._running_rules.stop()
+        for request in tuple(self._rules.values()):
+            request.break_off()
+        await self._until_no_rule_runs()
 
-    async def finish(self, run: Coroutine[Any, Any, ClientReply], record: RequestRecord) -> ClientReply:
+    async def _until_no_rule_runs(self) -> None:
+        while self._rules:
+            self._rule_ended = self._rule_ended or asyncio.Event()
+            await self._rule_ended.wait()
+            self._rule_ended = None
+
+    async def finish(self, run: Awaitable[ClientReply], request: Request, record: RequestRecord) -> ClientReply:
         """A rule that was begun is ended, also when its client has gone: half a rule is a job without an owner."""
-        task = self._running_rules.start(run, "rule")
+        request.goes_on = True
+        self._rules[id(record)] = request
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.done():
-                record.decision = Decision.OPEN
-                task.add_done_callback(lambda ended: self._ended_late(ended, record))
+            reply = await run
+        except BaseException as error:
+            if request.is_gone:
+                _tell_failure(error, record)
+                raise asyncio.CancelledError from error
             raise
+        finally:
+            request.goes_on = False
+            del self._rules[id(record)]
+            if self._rule_ended is not None:
+                self._rule_ended.set()
+        if request.is_gone:
+            record.decision = Decision.ACCEPTED if reply.status < 400 else Decision.REFUSED
+            record.notes |= describe_comfyuis(reply)
+            raise asyncio.CancelledError
+        return reply
 
-    def _ended_late(self, task: asyncio.Task[ClientReply], record: RequestRecord) -> None:
-        """Nobody waits for it: what became of it is recorded here, and a bug in it is logged here or nowhere."""
-        error = None if task.cancelled() else task.exception()
-        if task.cancelled():
-            record.decision = Decision.UNKNOWN
-        elif error is None:
-            record.decision = Decision.ACCEPTED if task.result().status < 400 else Decision.REFUSED
-            record.notes |= describe_comfyuis(task.result())
-        else:
-            refusal = refusal_for(error) if isinstance(error, Exception) else None
-            if refusal is None:
-                _log.error("request %s failed after its client had left", record.request_id, exc_info=error)
-            else:
-                record.reason = refusal.reason
-                record.notes |= describe(refusal)
-            is_unknown = refusal is None or record.is_submitted
-            record.decision = Decision.UNKNOWN if is_unknown else Decision.REFUSED
-        self._on_late_end(record)
+
+def _is_left(request: Request | None) -> bool:
+    """Whether it goes on without its client."""
+    return request is not None and request.goes_on and request.is_gone
+
+
+def _tell_failure(error: BaseException, record: RequestRecord) -> None:
+    """Nobody is there to be answered: what became of it is recorded here, and a bug in it is logged here or nowhere."""
+    if isinstance(error, asyncio.CancelledError):
+        record.decision = Decision.UNKNOWN
+        return
+    refusal = refusal_for(error) if isinstance(error, Exception) else None
+    if refusal is None:
+        _log.error("request %s failed after its client had left", record.request_id, exc_info=error)
+    else:
+        record.reason = refusal.reason
+        record.notes |= describe(refusal)
+    is_unknown = refusal is None or record.is_submitted
+    record.decision = Decision.UNKNOWN if is_unknown else Decision.REFUSED

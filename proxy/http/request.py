@@ -130,6 +130,7 @@ class Request:
         "body",
         "connection",
         "derived",
+        "goes_on",
         "has_answer",
         "has_ended",
         "head_bytes",
@@ -167,6 +168,8 @@ class Request:
         self.is_upgrade = is_upgrade
         self.derived: dict[str, Any] = {} if derived is None else derived
         """What was worked out of the header fields alone: the next request of the connection shares it, when its fields are the same."""
+        self.goes_on = False
+        """It is ended also when its client has left: what it began must not stay half done."""
         self.has_answer = False
         """The head of the answer is out."""
         self.has_ended = False
@@ -188,9 +191,18 @@ class Request:
         """The address of whoever connected."""
         return self.connection.peer
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody is there to be answered."""
+        return not self.connection.is_usable
+
     def hang_up(self) -> None:
         """At once: what was not sent is lost."""
         self.connection.close()
+
+    def break_off(self) -> None:
+        """Also what goes on without its client."""
+        self.connection.break_off()
 
     def ask_for_body(self) -> None:
         """Answers `Expect: 100-continue` (RFC 9110, 10.1.1)."""

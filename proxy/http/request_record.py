@@ -32,8 +32,6 @@ class Decision(StrEnum):
     REFUSED = "refused"
     UNKNOWN = "unknown"
     """ComfyUI was asked, and no answer came: the job may run."""
-    OPEN = "open"
-    """Its client has left, and it goes on: it is recorded when it ends."""
 
 
 @dataclass(slots=True)

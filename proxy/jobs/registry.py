@@ -25,7 +25,9 @@ MAX_ENDED_JOBS: Final = 10_000
 def _mint() -> str:
     """A random UUID (RFC 9562, 5.4) in half of the time that `uuid` takes."""
     digits = os.urandom(16).hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
+    return (
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
+    )
 
 
 class JobRegistry(KnownJobs):

@@ -74,10 +74,6 @@ class Recorder:
         """Just before a scrape."""
         self._metrics.lines_dropped(log=self._log.dropped, audit=self._audit.dropped)
 
-    def record_late(self, record: RequestRecord) -> None:
-        """A submission whose client had left has ended: the trail alone had to wait for that."""
-        self._audit.record(record)
-
 
 def request_log(style: Literal["auto", "json", "text"], lines: QueuedWriter | None = None) -> RequestLog:
     """The log on standard error, which `lines` writes; `auto` is text on a terminal and JSON elsewhere."""

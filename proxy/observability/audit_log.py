@@ -101,7 +101,7 @@ class AuditTrail:
         if not self._is_open:
             return
         if record.route == SUBMISSION:
-            if record.decision is Decision.OPEN or (record.principal is None and not self._has_room_for_nobody()):
+            if record.principal is None and not self._has_room_for_nobody():
                 return
             self.write("submission", decision=_decision(record), **_who(record), **record.notes)
         elif record.notes and "login" in record.notes:

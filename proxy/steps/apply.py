@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import assert_never
 
 from policy.call import ClientReply
@@ -94,10 +93,11 @@ class RuleApplier:
             self._running.check,
             dependencies.heavy,
         )
-        turn = dependencies.exclusive_runs.of(principal.tenant) if rule.is_exclusive else nullcontext()
-        run = runner.run_exclusively(turn, rule.rule(asked))
+        steps, turns = rule.rule(asked), dependencies.exclusive_runs
+        is_alone = rule.is_exclusive
+        run = runner.run_exclusively(turns.of(principal.tenant), steps) if is_alone else runner.run(steps)
         # What only reads ends with its client; else many that left would go on reading.
-        reply = await (run if route.method == "GET" else self._running.finish(run, record))
+        reply = await (run if route.method == "GET" else self._running.finish(run, permitted.request, record))
         if record.route == SUBMISSION:
             record.notes |= describe_comfyuis(reply)
         return told(reply, asked.left_out)

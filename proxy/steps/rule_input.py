@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -28,8 +27,8 @@ async def read_rule_input(dependencies: Dependencies, permitted: PermittedReques
     held.callback(dependencies.under_way.leave, tenant)
     asked = None
     if not isinstance(permitted.rule, PassThrough):
-        asked = RuleInput(permitted.call, await rule_context(dependencies, permitted))
-        asked = await _read_document(dependencies, permitted, asked, held)
+        context = await rule_context(dependencies, permitted)
+        asked = await _read_document(dependencies, permitted, context, held)
     if permitted.route.is_large:
         held.callback(await dependencies.large_answers.acquire(tenant))
     if permitted.route.is_heavy:
@@ -68,14 +67,14 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
 
 
 async def _read_document(
-    dependencies: Dependencies, permitted: PermittedRequest, asked: RuleInput, held: Held
+    dependencies: Dependencies, permitted: PermittedRequest, context: RuleContext, held: Held
 ) -> RuleInput:
-    """Adds the bounded document that the rule judges; a body that streams stays where it is, and so does one that nobody judges."""
-    route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
+    """With the bounded document that the rule judges; a body that streams stays where it is, and so does one that nobody judges."""
+    route, compiled, principal, call = permitted.route, permitted.compiled, permitted.principal, permitted.call
     if route.stores and not principal.is_admin:
         await dependencies.storage.remaining_bytes(principal.tenant, compiled.limits_of(principal.tenant).storage)
     if route.body in (Body.NONE, Body.STREAM):
-        return asked
+        return RuleInput(call, context)
     place = held.enter_context(dependencies.bodies.place(principal.tenant))
     limits, over = compiled.json_limits, None
     if route.body is not Body.RAW and route.max_json_bytes < limits.max_bytes:
@@ -86,7 +85,7 @@ async def _read_document(
     if route.body is Body.RAW:  # the rule reads it, beside the event loop with all else that it does with it
         await heavy.space(tenant, len(raw))
         max_parts = compiled.config.server.max_prompt_parts
-        return replace(asked, raw=raw, credentials=permitted.credentials, max_parts=max_parts)
+        return RuleInput(call, context, raw=raw, credentials=permitted.credentials, max_parts=max_parts)
     read = partial(read_document, permitted.credentials, raw, route.body, route.max_json_parts)
     document, raw, left_out = await heavy.run(tenant, read, len(raw))
-    return replace(asked, document=document, raw=raw, left_out=left_out)
+    return RuleInput(call, context, document, raw, left_out=left_out)

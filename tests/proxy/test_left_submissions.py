@@ -46,7 +46,11 @@ class Held:
             await self.is_asked.wait()
             submitting.cancel()
             await asyncio.wait({submitting})
-        assert await self.gate.gate.pipeline.running.wait_until_idle(GUARD_S)
+        running = self.gate.gate.pipeline.running
+        async with asyncio.timeout(GUARD_S):
+            while not all(request.is_gone for request in running._rules.values()):
+                await asyncio.sleep(0)
+        assert await running.wait_until_idle(GUARD_S), "nobody waits for it"
 
     def submissions(self) -> list[dict[str, Any]]:
         lines = (self.gate.config_file.parent / AUDIT_FILE).read_bytes().splitlines()
