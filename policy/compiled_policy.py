@@ -43,7 +43,7 @@ class Policy:
         self.max_prompt_bytes = max_prompt_bytes
         self.keeps_undeclared = keeps_undeclared
         self._verdicts: dict[str, bool] = {}
-        self._plans: tuple[Catalogue | None, dict[str, ClassPlan | None]] = (None, {})
+        self._plans: tuple[Catalogue | None, dict[str, ClassPlan]] = (None, {})
 
     def permits(self, class_type: str) -> bool:
         """Whether the class may run: listed by exact name, glob, preset or pinned workflow, and not denied."""
@@ -54,7 +54,7 @@ class Policy:
                 self._verdicts[class_type] = verdict
         return verdict
 
-    def plans_for(self, catalogue: Catalogue) -> dict[str, ClassPlan | None]:
+    def plans_for(self, catalogue: Catalogue) -> dict[str, ClassPlan]:
         """The plans that were made for this catalogue so far."""
         known, plans = self._plans
         if known is not catalogue:
@@ -68,10 +68,9 @@ class Policy:
         if class_type in plans:
             return plans[class_type]
         node_class = catalogue.get(class_type)
-        if node_class is None:
+        if node_class is None or not self.permits(class_type):
             return None
-        plan = plan_class(node_class, self.constraints, self.budgets) if self.permits(class_type) else None
-        plans[class_type] = plan
+        plan = plans[class_type] = plan_class(node_class, self.constraints, self.budgets)
         return plan
 
 

@@ -296,8 +296,8 @@ def test_refusals_say_their_code_first() -> None:
 
 
 def test_like_shapes_have_one_hash() -> None:
-    assert hash_shape(["A", ["1", 0], 20]) == hash_shape(["A", ["1", 0], 20])
-    assert hash_shape(["A", ["1", 0], 20]) != hash_shape(["A", ["1", 1], 20])
+    assert hash_shape([("A", (["1", 0], 20))]) == hash_shape([("A", (["1", 0], 20))])
+    assert hash_shape([("A", (["1", 0], 20))]) != hash_shape([("A", (["1", 1], 20))])
 
 
 @given(st.dictionaries(st.text(), st.none(), max_size=5))
