@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from policy.call import ClientReply
 from policy.principal import Principal
@@ -24,8 +25,8 @@ class RunningRequests:
         self._requests: dict[int, tuple[Request | None, RequestRecord]] = {}
         self._idle: asyncio.Event | None = None
         """While somebody waits for it."""
-        self._rules: dict[int, Request] = {}
-        """Whose rules are ended also when their clients have left."""
+        self._rules: dict[int, asyncio.Task[Any] | None] = {}
+        """In which tasks rules run that are ended also when their clients have left."""
         self._rule_ended: asyncio.Event | None = None
 
     def begin(self, request: Request, record: RequestRecord) -> None:
@@ -76,8 +77,9 @@ class RunningRequests:
                 await self._until_no_rule_runs()
         except TimeoutError:
             _log.warning("jobs were being submitted for %.0f s after the last request: that is broken off", limit_s)
-        for request in tuple(self._rules.values()):
-            request.break_off()
+        for task in tuple(self._rules.values()):
+            if task is not None:
+                task.cancel()
         await self._until_no_rule_runs()
 
     async def _until_no_rule_runs(self) -> None:
@@ -89,11 +91,11 @@ class RunningRequests:
     async def finish(self, run: Awaitable[ClientReply], request: Request, record: RequestRecord) -> ClientReply:
         """A rule that was begun is ended, also when its client has gone: half a rule is a job without an owner."""
         request.goes_on = True
-        self._rules[id(record)] = request
+        self._rules[id(record)] = asyncio.current_task()
         try:
             reply = await run
         except BaseException as error:
-            if request.is_gone:
+            if is_gone(request):
                 _tell_failure(error, record)
                 raise asyncio.CancelledError from error
             raise
@@ -102,16 +104,21 @@ class RunningRequests:
             del self._rules[id(record)]
             if self._rule_ended is not None:
                 self._rule_ended.set()
-        if request.is_gone:
+        if is_gone(request):
             record.decision = Decision.ACCEPTED if reply.status < 400 else Decision.REFUSED
             record.notes |= describe_comfyuis(reply)
             raise asyncio.CancelledError
         return reply
 
 
+def is_gone(request: Request) -> bool:
+    """Whether its client has left: nobody is there to be answered."""
+    return not request.connection.is_usable
+
+
 def _is_left(request: Request | None) -> bool:
     """Whether it goes on without its client."""
-    return request is not None and request.goes_on and request.is_gone
+    return request is not None and request.goes_on and is_gone(request)
 
 
 def _tell_failure(error: BaseException, record: RequestRecord) -> None:

@@ -78,12 +78,7 @@ class Connection(Wire):
             self._half_closed_timer.cancel()
         if self._request is not None:
             self._request.body.fail(ConnectionResetError(CLIENT_GONE))
-        if self._request is None or not self._request.goes_on:
-            self.break_off()
-
-    def break_off(self) -> None:
-        """Ends what runs."""
-        if self._task is not None:
+        if self._task is not None and (self._request is None or not self._request.goes_on):
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:

@@ -191,18 +191,9 @@ class Request:
         """The address of whoever connected."""
         return self.connection.peer
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether nobody is there to be answered."""
-        return not self.connection.is_usable
-
     def hang_up(self) -> None:
         """At once: what was not sent is lost."""
         self.connection.close()
-
-    def break_off(self) -> None:
-        """Also what goes on without its client."""
-        self.connection.break_off()
 
     def ask_for_body(self) -> None:
         """Answers `Expect: 100-continue` (RFC 9110, 10.1.1)."""

@@ -13,6 +13,7 @@ import pytest
 from policy.call import UpstreamCall
 from proxy import app
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.running_requests import is_gone
 from tests.contract.driver import saving
 from tests.harness import AUDIT_FILE, Running
 from tests.proxy.upstreams import GUARD_S
@@ -48,7 +49,7 @@ class Held:
             await asyncio.wait({submitting})
         running = self.gate.gate.pipeline.running
         async with asyncio.timeout(GUARD_S):
-            while not all(request.is_gone for request in running._rules.values()):
+            while not all(request is not None and is_gone(request) for request, _ in running._requests.values()):
                 await asyncio.sleep(0)
         assert await running.wait_until_idle(GUARD_S), "nobody waits for it"
 
