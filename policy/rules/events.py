@@ -34,6 +34,7 @@ _PLAIN = re.compile(
     r'"data": \{[^{}]*?"prompt_id": "([^"\\]*)"'
 )
 PROGRESS: Final = frozenset({"progress_state", "progress"})
+_NEVER: Final = "\0"
 _NO_DATA: Final[Mapping[str, Any]] = MappingProxyType({})
 ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 # What clients may tell ComfyUI of themselves; anything else in `data` is not sent.
@@ -60,21 +61,27 @@ class EventRules:
     this socket sees them, whatever carries no prompt id is of that job.
     """
 
-    __slots__ = ("client_id", "is_running", "names")
+    __slots__ = ("_progress", "_progress_id", "_progress_kind", "client_id", "is_running", "names")
 
     def __init__(self, names: Namespace, client_id: str) -> None:
         self.names = names
         self.client_id = client_id
         self.is_running = False
+        self._progress = _NEVER
+        """What the last event of a job's progress began with, up to the job: whatever begins like that is of the same kind and job."""
+        self._progress_kind = self._progress_id = ""
 
     def text(self, frame: str, jobs: OwnJobs) -> Event | None:
         """The frame for the client, None when it is not for it."""
+        if frame.startswith(self._progress) and jobs.owns(self._progress_id):
+            return Event(frame, self._progress_kind, self._progress_id, _NO_DATA)
         plain = _PLAIN.match(frame)
         if plain:
             kind, prompt_id = plain.groups()
             if not jobs.owns(prompt_id):
                 return None
             if kind in PROGRESS:
+                self._progress, self._progress_kind, self._progress_id = plain[0], kind, prompt_id
                 return Event(frame, kind, prompt_id, _NO_DATA)
             self._follow(kind, is_idle='"node": null' in frame)
             if kind != "execution_interrupted" or jobs.stopped_after_s(prompt_id) is None:

@@ -173,12 +173,7 @@ class WebSocket(SocketConnection):
         if self._end is not None:
             return
         try:
-            for opcode, payload in self._reader.feed(data):
-                if opcode in _MESSAGES:
-                    if not self._has_closed and self._receiver is not None:
-                        self._receiver.received(text_of(payload) if opcode == TEXT else payload)
-                else:
-                    self._take_control(opcode, payload)
+            self._reader.feed(data, self._take)
         except FrameError as error:
             self._fail(error)
 
@@ -208,6 +203,12 @@ class WebSocket(SocketConnection):
         """After what was sent. The connection ends when the peer has answered, or CLOSE_LIMIT_S later."""
         if not self._has_closed:
             self._write_close(close_payload(close.code, close.reason))
+
+    def _take(self, opcode: int, payload: bytes) -> None:
+        if opcode not in _MESSAGES:
+            self._take_control(opcode, payload)
+        elif not self._has_closed and self._receiver is not None:
+            self._receiver.received(text_of(payload) if opcode == TEXT else payload)
 
     def _take_control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE and self._end is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -29,6 +29,10 @@ _KNOWN: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 _OF_MESSAGES: Final = frozenset({_FIN | CONTINUATION, _FIN | TEXT, _FIN | BINARY, CONTINUATION, TEXT, BINARY})
 """First bytes that nothing is wrong with by themselves."""
 _WHOLE: Final = frozenset({_FIN | TEXT, _FIN | BINARY})
+
+
+Take = Callable[[int, bytes], None]
+"""Gets (TEXT | BINARY, message), (CLOSE | PING | PONG, payload), and (CONTINUATION, b"") for each fragment that ends no message."""
 
 
 class FrameError(Exception):
@@ -86,9 +90,9 @@ class FrameReader:
         """Whether nothing was begun that is not whole."""
         return not self._head and self._partial is None and self._fragments is None
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Whatever is whole with these bytes: (TEXT | BINARY, message), (CLOSE | PING | PONG, payload), and (CONTINUATION, b"") for each
-        fragment that ends no message. Raises FrameError at the frame that breaks the protocol; nothing may be fed after that.
+    def feed(self, data: bytes, take: Take) -> None:
+        """take: called with whatever is whole with these bytes. Raises FrameError at the frame that breaks the protocol, and what `take`
+        raises; nothing may be fed after that.
         """
         at, end = 0, len(data)
         if self._partial is not None:
@@ -99,7 +103,7 @@ class FrameReader:
                 return
             payload = self._partial.join()
             self._partial = None
-            yield self._take(payload)
+            take(*self._finish(payload))
         if self._head and at < end:
             data, at = self._head + (data[at:] if at else data), 0
             self._head, end = b"", len(data)
@@ -115,10 +119,10 @@ class FrameReader:
                 # A part of its own keeps no more alive than twice its size.
                 self._partial.add(memoryview(data)[start:] if 2 * (end - start) >= end else data[start:])
                 return
-            payload = data[start:at]
-            # Almost every frame of a server is a whole message: `_take` has the rest.
-            is_plain = self._opcode in _WHOLE and not self._is_masked and self._fragments is None
-            yield (self._opcode & 0x0F, payload) if is_plain else self._take(payload)
+            if self._opcode in _WHOLE and not self._is_masked and self._fragments is None:
+                take(self._opcode & 0x0F, data[start:at])  # as almost every frame of a server
+            else:
+                take(*self._finish(data[start:at]))
 
     def _read_head(self, data: bytes, at: int, end: int) -> int:
         """Where the payload begins that belongs to the head at `at`; 0 when the head is not whole. Raises FrameError."""
@@ -162,7 +166,7 @@ class FrameReader:
         is_control = first & 0x0F >= CLOSE
         return not is_control and self._fragments is not None and self._fragments.size + size > self._max_bytes
 
-    def _take(self, payload: bytes) -> tuple[int, bytes]:
+    def _finish(self, payload: bytes) -> tuple[int, bytes]:
         """A whole frame came. Raises FrameError when its kind may not come now."""
         if self._is_masked and payload:
             payload = masked(payload, self._mask)

@@ -66,11 +66,13 @@ class Line(asyncio.Transport):
         return True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        for opcode, payload in self._reader.feed(bytes(data)):
-            if opcode == CLOSE:
-                self.close()
-            else:
-                self.events.append(orjson.loads(payload)["type"])
+        self._reader.feed(bytes(data), self._take)
+
+    def _take(self, opcode: int, payload: bytes) -> None:
+        if opcode == CLOSE:
+            self.close()
+        else:
+            self.events.append(orjson.loads(payload)["type"])
 
     def close(self) -> None:
         self._is_closed = True

@@ -36,22 +36,22 @@ def reader(*, is_masked: bool = False, max_bytes: int = LIMIT) -> FrameReader:
     return FrameReader(is_masked=is_masked, max_bytes=max_bytes)
 
 
+def fed(of: FrameReader, *pieces: bytes) -> Read:
+    found: Read = []
+    for piece in pieces:
+        of.feed(piece, lambda opcode, payload: found.append((opcode, payload)))
+    return found
+
+
 def read(*pieces: bytes, is_masked: bool = False, max_bytes: int = LIMIT) -> Read:
-    of = reader(is_masked=is_masked, max_bytes=max_bytes)
-    return [found for piece in pieces for found in of.feed(piece)]
+    return fed(reader(is_masked=is_masked, max_bytes=max_bytes), *pieces)
 
 
 def refused(data: bytes, *, is_masked: bool = False) -> tuple[int, str, Read]:
     """Code and reason, and what was read before."""
-    found: Read = []
+    before: Read = []
     with pytest.raises(FrameError) as caught:
-        found.extend(reader(is_masked=is_masked).feed(data))
-    of, before = reader(is_masked=is_masked), []
-    try:
-        for each in of.feed(data):
-            before.append(each)
-    except FrameError:
-        pass
+        reader(is_masked=is_masked).feed(data, lambda opcode, payload: before.append((opcode, payload)))
     return caught.value.code, caught.value.reason, before
 
 
@@ -171,7 +171,7 @@ def test_control_frames_come_between_fragments() -> None:
     ]
     assert read(*parts) == read(b"".join(parts)) == expected
     full = FrameReader(is_masked=False, max_bytes=2)
-    assert list(full.feed(b"\x01\x02ab\x89\x02pp\x80\x00"))[-1] == (TEXT, b"ab"), "a ping is no part of the message"
+    assert fed(full, b"\x01\x02ab\x89\x02pp\x80\x00")[-1] == (TEXT, b"ab"), "a ping is no part of the message"
 
 
 messages = st.lists(
@@ -188,18 +188,18 @@ def test_it_is_the_same_whatever_pieces_it_comes_in(messages: Read, cuts: list[i
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     pieces = [data[begin:end] for begin, end in pairwise(places)]
     of = reader(is_masked=is_masked)
-    assert [found for piece in pieces for found in of.feed(piece)] == messages
+    assert fed(of, *pieces) == messages
     assert of.is_idle
 
 
 @given(data=st.binary(max_size=400), cuts=st.lists(st.integers(0, 400), max_size=20), is_masked=st.booleans())
 def test_any_bytes_are_read_or_refused_alike_in_any_pieces(data: bytes, cuts: list[int], is_masked: bool) -> None:
     def outcome(pieces: list[bytes]) -> tuple[Read, int | None]:
-        of, found = reader(is_masked=is_masked, max_bytes=1000), []
+        of = reader(is_masked=is_masked, max_bytes=1000)
+        found: Read = []
         try:
             for piece in pieces:
-                for each in of.feed(piece):
-                    found.append(each)
+                of.feed(piece, lambda opcode, payload: found.append((opcode, payload)))
         except FrameError as error:
             return found, error.code
         return found, None
@@ -213,7 +213,7 @@ def test_byte_by_byte(is_masked: bool) -> None:
     payload = bytes(range(256)) * 20
     data = frame_of(BINARY, payload, MASK if is_masked else None) * 2
     of = reader(is_masked=is_masked)
-    assert [found for at in range(len(data)) for found in of.feed(data[at : at + 1])] == [(BINARY, payload)] * 2
+    assert fed(of, *(data[at : at + 1] for at in range(len(data)))) == [(BINARY, payload)] * 2
 
 
 def test_small_pieces_are_kept_together() -> None:
@@ -230,10 +230,10 @@ def test_small_pieces_are_kept_together() -> None:
 def test_a_small_end_of_a_large_read_does_not_keep_it_alive() -> None:
     of = reader()
     large = frame_of(BINARY, b"x" * 50_000)
-    assert list(of.feed(large + b"\x82\x7dy")) == [(BINARY, b"x" * 50_000)]
+    assert fed(of, large + b"\x82\x7dy") == [(BINARY, b"x" * 50_000)]
     assert of._partial is not None
     assert [type(part) for part in of._partial._parts] == [bytes]
-    assert list(of.feed(b"y" * 124)) == [(BINARY, b"y" * 125)]
+    assert fed(of, b"y" * 124) == [(BINARY, b"y" * 125)]
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"abc\xe2\x82"])
