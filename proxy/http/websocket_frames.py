@@ -133,8 +133,13 @@ class FrameReader:
         start = at + 2
         if first not in _OF_MESSAGES or is_masked != self._is_masked:
             self._check(first, is_masked, size)
-        if size >= 126:
-            start += 2 if size == 126 else 8
+        if size == 126:
+            start = at + 4
+            if end < start:
+                return 0
+            size = data[at + 2] << 8 | data[at + 3]
+        elif size == 127:
+            start = at + 10
             if end < start:
                 return 0
             size = int.from_bytes(data[at + 2 : start], "big")

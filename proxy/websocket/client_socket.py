@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.http.websocket import Close, WebSocket
+from proxy.http.websocket_frames import BINARY, TEXT
 from proxy.websocket.send_queue import Frame, SendQueue
 
 MAX_CLIENT_MESSAGE_BYTES: Final = 4 * 1024**2
@@ -42,9 +43,13 @@ class ClientSocket:
     # What the send queue calls.
 
     def takes(self, frame: Frame) -> bool:
-        if self.socket.is_write_paused:
+        socket, data = self.socket, frame.data
+        if socket.is_write_paused:
             return False
-        self.socket.send(frame.data)
+        if isinstance(data, str):
+            socket.write_frame(TEXT, data.encode())
+        else:
+            socket.write_frame(BINARY, data)
         return True
 
     def flush(self) -> None:
