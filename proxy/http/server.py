@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -50,7 +51,10 @@ class Server:
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Raises OSError."""
-        return await self.loop.create_server(lambda: Connection(self), host, port, backlog=_BACKLOG)
+        bound = await self.loop.create_server(lambda: Connection(self), host, port, backlog=_BACKLOG)
+        for each in bound.sockets:  # what is accepted there has it too
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return bound
 
     async def stop(self) -> None:
         """Whoever stops a server has waited for its requests already: what still runs is cut off."""

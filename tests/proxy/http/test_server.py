@@ -99,6 +99,21 @@ async def test_what_still_runs_is_cut_off() -> None:
         writer.close()
 
 
+async def test_a_client_whose_machine_is_gone_is_noticed() -> None:
+    """The system asks after a connection on which nothing comes for hours: a stream of events may be as quiet."""
+    asked = list[int]()
+
+    async def answer(request: Request) -> None:
+        transport = request.connection._transport
+        assert transport is not None
+        asked.append(transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        await hello(request)
+
+    async with served(answer) as listener:
+        await send(listener.url, request("/", None))
+    assert asked == [1]
+
+
 class Places:
     def __init__(self, free: int) -> None:
         self.free = free
