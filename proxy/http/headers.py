@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -48,7 +48,6 @@ _TO_UPSTREAM: Final = {
 }
 _CONNECTION: Final = istr("Connection")
 _VARY: Final = istr("Vary")
-_DISPOSITION: Final = istr("Content-Disposition")
 _LISTS: Final = frozenset(
     {"accept", "accept-encoding", "accept-language", "if-match", "if-none-match", "content-encoding"}
 )
@@ -60,6 +59,21 @@ _NOT_TO_CLIENT: Final = HOP_BY_HOP | {
     "alt-svc",
     "strict-transport-security",
 }
+
+
+_SAID_BY_GATE: Final = frozenset(
+    {
+        "cache-control",
+        "content-security-policy",
+        "x-content-type-options",
+        "x-request-id",
+        "ratelimit",
+        "ratelimit-policy",
+    }
+)
+_NOTHING: Final[frozenset[str]] = frozenset()
+RawFields = Sequence[tuple[bytes, bytes]]
+"""Names and values, as they came."""
 
 
 def connection_named(headers: MultiMapping[str]) -> frozenset[str]:
@@ -126,6 +140,42 @@ def _goes_to_client(name: str) -> bool:
     return name.lower() not in _NOT_TO_CLIENT and not name.lower().startswith("access-control-")
 
 
+def from_upstream(fields: RawFields, left_out: Container[str] = ()) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """The end-to-end fields of ComfyUI's answer without those that the gate says itself, and the values of `Vary`.
+
+    left_out: names of further fields, in lower case. Files are named as their client knows them: ComfyUI names them as they lie on its disk
+    (server.py, view_image).
+    """
+    kept: list[tuple[str, str]] = []
+    vary: tuple[str, ...] = ()
+    dropped = _named_by_connection(fields)
+    for raw_name, raw_value in fields:
+        name, key = _of_answer(raw_name)
+        if not name or key in left_out or key in dropped:
+            continue
+        value = raw_value.decode("utf-8", "surrogateescape")
+        if key == "vary":
+            vary += (value,)
+        elif key == "content-disposition" and (found := _SPELLED_FILENAME.fullmatch(value)):
+            kept.append((name, disposition(found[1])))
+        else:
+            kept.append((name, value))
+    return kept, vary
+
+
+def _named_by_connection(fields: RawFields) -> frozenset[str]:
+    values = tuple(value.decode("latin-1") for name, value in fields if _of_answer(name)[1] == "connection")
+    return named_by(values) if values else _NOTHING
+
+
+@lru_cache(maxsize=256)
+def _of_answer(raw_name: bytes) -> tuple[str, str]:
+    """A field's name as it goes to the client, empty where it does not, and in lower case."""
+    name = raw_name.decode("utf-8", "surrogateescape")
+    key = name.lower()
+    return ("" if key in _SAID_BY_GATE or not _goes_to_client(name) else name), key
+
+
 def disposition(name: str) -> str:
     """`Content-Disposition` of a file with this upstream name, in the client's spelling."""
     name = unspell(name)
@@ -134,20 +184,14 @@ def disposition(name: str) -> str:
     return f"filename*=UTF-8''{quote(name, safe='')}"
 
 
-def respell_disposition(headers: CIMultiDict[str]) -> None:
-    """ComfyUI names the file as it lies on its disk (server.py, view_image)."""
-    named = headers.get(_DISPOSITION)
-    if named is not None and (found := _SPELLED_FILENAME.fullmatch(named)):
-        headers[_DISPOSITION] = disposition(found[1])
-
-
 def merge_vary(headers: CIMultiDict[str], names: Iterable[str]) -> None:
     """Adds to `Vary` what the answer depends on."""
-    headers[_VARY] = _merged(tuple(headers.getall(_VARY, ())), tuple(names))
+    headers[_VARY] = merged_vary(tuple(headers.getall(_VARY, ())), tuple(names))
 
 
 @lru_cache(maxsize=256)
-def _merged(values: tuple[str, ...], names: tuple[str, ...]) -> str:
+def merged_vary(values: tuple[str, ...], names: tuple[str, ...]) -> str:
+    """One value of `Vary` from several, and what the answer depends on besides."""
     present = [part.strip() for value in values for part in value.split(",") if part.strip()]
     lowered = {part.lower() for part in present}
     return ", ".join([*present, *(name for name in names if name.lower() not in lowered)])

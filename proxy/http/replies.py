@@ -14,10 +14,13 @@ from policy.values import value
 
 @value
 class ForwardedReply:
-    """ComfyUI's answer. headers: the whole head, as the client gets it. body: whole where it is small, else as ComfyUI sends it."""
+    """ComfyUI's answer. headers: the whole head as the client gets it, but for the length of a body that is whole.
+
+    body: whole where it is small, else as ComfyUI sends it.
+    """
 
     status: int
-    headers: CIMultiDict[str]
+    headers: list[tuple[str, str]]
     body: bytes | AsyncIterable[bytes]
 
 

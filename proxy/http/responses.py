@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import Final
 
 import orjson
-from multidict import CIMultiDict, MultiMapping, istr
+from multidict import CIMultiDict, istr
 
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy.http import hdrs, headers
+from proxy.http.headers import RawFields
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 
@@ -28,8 +30,9 @@ _HASHED = re.compile(r".+-[A-Za-z0-9_-]{8}(?:\.[a-z0-9]{2,5}){1,2}")
 _KEY: Final = re.compile(r"[A-Za-z0-9+/]{22}==")
 """16 bytes in base64 (RFC 6455, 4.1)."""
 _REQUEST_ID: Final = istr("X-Request-Id")
-_TYPE_OPTIONS: Final = istr("X-Content-Type-Options")
-_POLICY: Final = istr(CONTENT_SECURITY_POLICY)
+_SANDBOXED: Final = (CONTENT_SECURITY_POLICY, SANDBOX)
+_NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
+_SERVED_BY: Final = ("Server", SERVER)
 _CREDENTIALS: Final = ("Authorization", "Cookie", "X-API-Key")
 _KEPT: Final = frozenset({200, 206, 304})
 _YEAR_S: Final = 31_536_000
@@ -64,22 +67,36 @@ def add_common_headers(record: RequestRecord, fields: CIMultiDict[str]) -> None:
             fields[name] = value
 
 
-def forwarded_headers(
-    record: RequestRecord, fields: MultiMapping[str], caching: Caching, last_segment: str, *, is_shared: bool = False
-) -> CIMultiDict[str]:
-    """The head of an answer that ComfyUI gave with record.status: its end-to-end fields, with the gate's own word on caching."""
-    kept = headers.to_client(fields)
-    headers.respell_disposition(kept)
+def forwarded_head(
+    record: RequestRecord,
+    fields: RawFields,
+    caching: Caching,
+    last_segment: str,
+    *,
+    is_shared: bool = False,
+    left_out: Container[str] = (),
+) -> list[tuple[str, str]]:
+    """The head of an answer that ComfyUI gave with record.status: its end-to-end fields, with the gate's own word on caching.
+
+    left_out: names of fields, in lower case, that are not passed on besides.
+    """
     if record.status not in _KEPT:
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
+    kept, vary = headers.from_upstream(fields, left_out)
     if caching.is_web_ui:
-        kept[hdrs.CACHE_CONTROL] = cache_control(caching, last_segment, is_shared=is_shared)
+        kept.append(("Cache-Control", cache_control(caching, last_segment, is_shared=is_shared)))
+        added: tuple[str, ...] = ()
     else:
-        kept[hdrs.CACHE_CONTROL] = caching.words
-        headers.merge_vary(kept, _CREDENTIALS)
-        kept[_POLICY] = SANDBOX
-    kept[_TYPE_OPTIONS] = "nosniff"
-    add_common_headers(record, kept)
+        kept += ((("Cache-Control", caching.words)), _SANDBOXED)
+        added = _CREDENTIALS
+    kept += (_NO_SNIFFING, _SERVED_BY, ("X-Request-Id", record.request_id))
+    for field in record.response_headers:
+        if field[0] == "Vary":
+            added += (field[1],)
+        else:
+            kept.append(field)
+    if vary or added:
+        kept.append(("Vary", headers.merged_vary(vary, added)))
     return kept
 
 

@@ -25,8 +25,7 @@ async def send(request: Request, record: RequestRecord, reply: Reply) -> None:
             await _send_own(request, record, reply)
         case ForwardedReply(status=status, headers=headers, body=bytes() as body):
             record.status, record.sent_bytes = status, len(body)
-            headers.popall("Content-Length", None)
-            await request.send(status, headers.items(), body)
+            await request.send(status, headers, body)
         case ForwardedReply():
             await _send_stream(request, record, reply)
         case FileReply():
@@ -51,7 +50,7 @@ async def _send_own(request: Request, record: RequestRecord, reply: ClientReply)
 async def _send_stream(request: Request, record: RequestRecord, reply: ForwardedReply) -> None:
     assert not isinstance(reply.body, bytes), "sent whole"
     record.status = reply.status
-    await request.begin_answer(reply.status, reply.headers.items())
+    await request.begin_answer(reply.status, reply.headers)
     async for chunk in reply.body:
         record.sent_bytes += len(chunk)
         await request.send_piece(chunk)

@@ -26,11 +26,17 @@ from proxy.http.multipart_upload import UploadStream
 from proxy.http.replies import FileReply, ForwardedReply, Reply
 from proxy.http.request import Request
 from proxy.http.request_body import BodyStream, refuse_encoded, too_large_here
-from proxy.http.responses import SMALL_BYTES, forwarded_headers
+from proxy.http.responses import SMALL_BYTES, forwarded_head
 from proxy.limits.lane import Turn
 from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
-from proxy.upstream.cleaned_replies import drop_what_changes, fields_for_cleaning, headers_of_cleaned, read_text
+from proxy.upstream.cleaned_replies import (
+    WITH_WHOLE_BODY,
+    fields_for_cleaning,
+    fields_left_out,
+    headers_of_cleaned,
+    read_text,
+)
 from proxy.upstream.client import FieldLines, UpstreamStream
 from proxy.upstream.preview_queue import wait_for
 
@@ -202,11 +208,13 @@ async def _forwarded(permitted: PermittedRequest, stream: UpstreamStream) -> For
     record.status = stream.status
     is_shared = permitted.compiled.config.server.share_web_ui
     last = segments[-1] if segments else ""
-    head = forwarded_headers(record, stream.headers, permitted.route.caching, last, is_shared=is_shared)
+    is_small = stream.is_small
+    left_out: frozenset[str] = WITH_WHOLE_BODY if is_small else frozenset()
     clean = _clean_of(permitted)
     if clean is not None:
-        drop_what_changes(head, stream, clean)
-    return ForwardedReply(stream.status, head, await stream.body(SMALL_BYTES) if stream.is_small else stream.chunks())
+        left_out = fields_left_out(stream, clean, left_out)
+    head = forwarded_head(record, stream.fields, permitted.route.caching, last, is_shared=is_shared, left_out=left_out)
+    return ForwardedReply(stream.status, head, await stream.body(SMALL_BYTES) if is_small else stream.chunks())
 
 
 def _count_received(permitted: PermittedRequest, stream: BodyStream) -> None:

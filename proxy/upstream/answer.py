@@ -43,7 +43,7 @@ class AnswerReader:
         self._parsed_bytes = self._left_bytes = 0
         """Of a body of known length: read by the parser, and still to come after that."""
         self.content_length: int | None = None
-        self._fields: list[tuple[bytes, bytes]] = []
+        self.fields: list[tuple[bytes, bytes]] = []
         self._chunks: deque[bytes] = deque()
         self._is_interim = self._ends_with_connection = False
 
@@ -90,7 +90,7 @@ class AnswerReader:
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        return CIMultiDict([(_text(name), _text(value)) for name, value in self._fields])
+        return CIMultiDict([(_text(name), _text(value)) for name, value in self.fields])
 
     @property
     def is_whole_in_one(self) -> bool:
@@ -120,7 +120,7 @@ class AnswerReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.has_head:  # trailers go nowhere
-            self._fields.append((name, value))
+            self.fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.is_complete:
@@ -132,7 +132,7 @@ class AnswerReader:
                 raise UpstreamUnavailable(_SWITCHED)
             return
         is_chunked = False
-        for name, value in self._fields:
+        for name, value in self.fields:
             kind = _FRAMING.get(name.lower())
             if kind is True:
                 self.content_length = int(value)
@@ -155,7 +155,7 @@ class AnswerReader:
 
     def on_message_complete(self) -> None:
         if self._is_interim:
-            self._fields, self._is_interim = [], False
+            self.fields, self._is_interim = [], False
         else:
             self.is_complete = True
 

@@ -12,7 +12,9 @@ from proxy.http import hdrs
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.upstream.client import UpstreamStream
 
-_OF_THE_BODY: Final = (hdrs.CONTENT_LENGTH, hdrs.ETAG, hdrs.LAST_MODIFIED, hdrs.ACCEPT_RANGES)
+WITH_WHOLE_BODY: Final = frozenset({"content-length"})
+"""A body that is sent whole is framed where it is sent."""
+_OF_THE_BODY: Final = frozenset({"content-length", "etag", "last-modified", "accept-ranges"})
 _BODILESS: Final = frozenset({204, 304})
 
 
@@ -31,11 +33,9 @@ async def read_text(stream: UpstreamStream, clean: CleanReply, method: str) -> U
     return await stream.whole(clean.max_bytes) if _is_text(stream, clean) else None
 
 
-def drop_what_changes(head: CIMultiDict[str], stream: UpstreamStream, clean: CleanReply) -> None:
-    """Of a head without its body: the length and the validators of a text that is sent as another one."""
-    if _is_text(stream, clean):
-        for name in _OF_THE_BODY:
-            head.popall(name, None)
+def fields_left_out(stream: UpstreamStream, clean: CleanReply, others: frozenset[str]) -> frozenset[str]:
+    """Of a head without its body: the length and the validators of a text that is sent as another one, and the others."""
+    return others | _OF_THE_BODY if _is_text(stream, clean) else others
 
 
 def _is_text(stream: UpstreamStream, clean: CleanReply) -> bool:

@@ -16,6 +16,7 @@ from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
 from proxy.http import hdrs
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.http.headers import RawFields
 from proxy.http.heartbeat import Heartbeat
 from proxy.http.responses import SMALL_BYTES
 from proxy.http.websocket import WebSocket
@@ -75,6 +76,11 @@ class UpstreamStream:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def fields(self) -> RawFields:
+        """The head, as it came; of this answer until `close`."""
+        return self.connection.answer.fields
 
     @property
     def headers(self) -> CIMultiDict[str]:
