@@ -106,9 +106,9 @@ class DocumentCache:
 
     async def _make(self, describe: Describe, request: RuleInput) -> CachedDocument:
         document = await asyncio.to_thread(_write, describe, request)
-        # Tenants of one policy without files of their own see the same: it is held, and compressed, once.
-        like = next((each for each in self._documents() if each.coded.version == document.coded.version), None)
-        if like is not None:
+        # Tenants of one policy without files see the same: it is held, and compressed, once.
+        # SECURITY: not where files are listed: who has a neighbour's would see by the coding that the neighbour has them too (test_document_cache.py).
+        if not request.context.files.input and (like := self._like(document)) is not None:
             return like
         if len(document.body) >= _MIN_COMPRESSED_BYTES:
             document.coded.add("gzip", await asyncio.to_thread(quick_gzip, document.body))
@@ -123,6 +123,9 @@ class DocumentCache:
                 return
             with suppress(CompressionFailed):
                 document.coded.add(coding, await self._compressor.best(coding, document.body))
+
+    def _like(self, document: CachedDocument) -> CachedDocument | None:
+        return next((each for each in self._documents() if each.coded.version == document.coded.version), None)
 
     def _documents(self) -> Iterator[CachedDocument]:
         """Those that are made. One that several tenants have comes several times."""

@@ -222,6 +222,20 @@ async def test_what_several_tenants_see_alike_is_held_and_compressed_once() -> N
     assert sorted(compressor.packed) == ["br", "br", "gzip", "gzip", "zstd", "zstd"]
 
 
+async def test_who_has_the_files_of_a_neighbour_gets_a_document_of_its_own() -> None:
+    """Else its smallest form were there at once, and said so."""
+    document_cache = DocumentCache(Compressor())
+    files = OwnFiles(("a.png",))
+    neighbours, own = [
+        await document_cache.get(request(tenant, files), lambda _: [("text", {"is": "x" * 2000})])
+        for tenant in ("alice", "mallory")
+    ]
+    neighbours.coded.add("zstd", b"smallest")
+    assert neighbours.body == own.body
+    assert "zstd" not in own.coded
+    await document_cache.stop()
+
+
 async def test_large_documents_leave_room_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.upstream.document_cache.MAX_BYTES", 5000)
     document_cache = DocumentCache(Compressor())
