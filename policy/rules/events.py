@@ -123,7 +123,7 @@ class EventRules:
         elif kind in ("execution_start", "executing"):
             self.is_running = True
 
-    def binary(self, frame: bytes, jobs: OwnJobs) -> bytes | None:
+    def binary(self, frame: bytes | memoryview, jobs: OwnJobs) -> bytes | memoryview | None:
         """A preview or a text, None when it is not the client's. Unknown kinds are dropped: they may carry another tenant's data."""
         kind = frame[:4]
         if kind == PREVIEW_WITH_METADATA:
@@ -133,7 +133,7 @@ class EventRules:
         if kind == PREVIEW:
             return frame
         if kind == TEXT:
-            return self._name_text(frame)
+            return self._name_text(bytes(frame))
         return None
 
     def _name_text(self, frame: bytes) -> bytes | None:
@@ -180,7 +180,7 @@ def _name_data(kind: str, data: dict[str, Any], names: Namespace) -> dict[str, A
     return shown
 
 
-def _is_own_preview(frame: bytes, jobs: OwnJobs) -> bool:
+def _is_own_preview(frame: bytes | memoryview, jobs: OwnJobs) -> bool:
     length = int.from_bytes(frame[4:8], "big")
     if length > MAX_METADATA_BYTES or len(frame) < 8 + length:
         return False

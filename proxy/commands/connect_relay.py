@@ -12,7 +12,7 @@ from aiohttp import WSMsgType
 from proxy.http.request import Request
 from proxy.http.upgrade import accept
 from proxy.http.websocket import Close, Hearer, WebSocket
-from proxy.http.websocket_frames import may_be_sent
+from proxy.http.websocket_frames import Payload, may_be_sent
 from proxy.websocket.client_socket import MAX_CLIENT_MESSAGE_BYTES
 
 _GONE: Final = Close(1012, "the gate went away")
@@ -43,14 +43,14 @@ class LocalClient(Hearer):
     def __init__(self) -> None:
         self.socket = WebSocket(is_client=False, max_bytes=MAX_CLIENT_MESSAGE_BYTES)
         self.end = Close(1000, "")
-        self._messages: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+        self._messages: asyncio.Queue[str | Payload | None] = asyncio.Queue()
         self._may_write = asyncio.Event()
 
     async def send_to(self, gate: aiohttp.ClientWebSocketResponse) -> None:
         """What the client says, until it has ended."""
         while (data := await self._messages.get()) is not None:
             with suppress(ConnectionError, aiohttp.ClientError, RuntimeError):  # gone: take_from sees the same
-                await (gate.send_str(data) if isinstance(data, str) else gate.send_bytes(data))
+                await (gate.send_str(data) if isinstance(data, str) else gate.send_bytes(bytes(data)))
             if self._messages.qsize() < _WAITING:
                 self.socket.resume_reading()
 
@@ -68,7 +68,7 @@ class LocalClient(Hearer):
 
     # What the WebSocket calls.
 
-    def received(self, data: str | bytes) -> None:
+    def received(self, data: str | Payload) -> None:
         self._messages.put_nowait(data)
         if self._messages.qsize() >= _WAITING:
             self.socket.pause_reading()

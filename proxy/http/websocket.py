@@ -16,6 +16,7 @@ from proxy.http.websocket_frames import (
     TEXT,
     FrameError,
     FrameReader,
+    Payload,
     close_payload,
     frame_of,
     head_of,
@@ -44,7 +45,7 @@ class Close:
 class Receiver(Protocol):
     """Whom a WebSocket tells what happens to it. All are called by the event loop, and none waits."""
 
-    def received(self, data: str | bytes) -> None:
+    def received(self, data: str | Payload) -> None:
         """A whole message."""
 
     def received_control(self, size: int) -> None:
@@ -119,7 +120,7 @@ class SocketConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def write_frame(self, opcode: int, payload: bytes) -> None:
+    def write_frame(self, opcode: int, payload: Payload) -> None:
         transport = self.transport
         if transport is None or self._has_closed or transport.is_closing():
             return
@@ -129,6 +130,12 @@ class SocketConnection(asyncio.Protocol):
             transport.write(head_of(opcode, len(payload)) + payload)
         else:
             transport.writelines((head_of(opcode, len(payload)), payload))
+
+    def write_ready(self, frame: bytes) -> None:
+        """A whole frame as a server writes it, such as came from one."""
+        transport = self.transport
+        if transport is not None and not self._has_closed and not transport.is_closing():
+            transport.write(frame)
 
     def _write_close(self, payload: bytes) -> None:
         """The last frame. From now on the peer has CLOSE_LIMIT_S to end the connection."""
@@ -153,6 +160,11 @@ class WebSocket(SocketConnection):
         self._end: tuple[Close, bool] | None = None
         self.silent_looks = 0
         """How often its heartbeat has looked since the peer was heard."""
+
+    @property
+    def frame(self) -> bytes | None:
+        """While a message is received: see `FrameReader.frame`."""
+        return self._reader.frame
 
     def start(self, receiver: Receiver) -> None:
         """Tells the receiver what comes from now on, and what has come."""
@@ -187,7 +199,7 @@ class WebSocket(SocketConnection):
         if self._receiver is not None and not self._has_closed:
             self._receiver.writable()
 
-    def send(self, data: str | bytes) -> None:
+    def send(self, data: str | Payload) -> None:
         """A message. It waits in memory while `is_write_paused`: who sends looks at that first."""
         if isinstance(data, str):
             self.write_frame(TEXT, data.encode())
@@ -204,9 +216,9 @@ class WebSocket(SocketConnection):
         if not self._has_closed:
             self._write_close(close_payload(close.code, close.reason))
 
-    def _take(self, opcode: int, payload: bytes) -> None:
+    def _take(self, opcode: int, payload: Payload) -> None:
         if opcode not in _MESSAGES:
-            self._take_control(opcode, payload)
+            self._take_control(opcode, bytes(payload))
         elif not self._has_closed and self._receiver is not None:
             self._receiver.received(text_of(payload) if opcode == TEXT else payload)
 

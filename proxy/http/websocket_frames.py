@@ -22,6 +22,7 @@ _FIN: Final = 0x80
 _RESERVED: Final = 0x70
 _MASKED: Final = 0x80
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006})
+_COPIED_BYTES: Final = 16 * 1024
 _SMALL_BYTES: Final = 1024
 _HEAD_16: Final = Struct("!BBH")
 _HEAD_64: Final = Struct("!BBQ")
@@ -31,7 +32,9 @@ _OF_MESSAGES: Final = frozenset({_FIN | CONTINUATION, _FIN | TEXT, _FIN | BINARY
 _WHOLE: Final = frozenset({_FIN | TEXT, _FIN | BINARY})
 
 
-Take = Callable[[int, bytes], None]
+Payload = bytes | memoryview
+"""A view where it is large and came alone: a picture is not copied."""
+Take = Callable[[int, Payload], None]
 """Gets (TEXT | BINARY, message), (CLOSE | PING | PONG, payload), and (CONTINUATION, b"") for each fragment that ends no message."""
 
 
@@ -68,7 +71,18 @@ class Pieces:
 class FrameReader:
     """What a peer sends, as messages and control frames. is_masked: it is a client (5.1). max_bytes: of one message, all its fragments."""
 
-    __slots__ = ("_fragments", "_head", "_is_masked", "_kind", "_mask", "_max_bytes", "_missing", "_opcode", "_partial")
+    __slots__ = (
+        "_fragments",
+        "_head",
+        "_is_masked",
+        "_kind",
+        "_mask",
+        "_max_bytes",
+        "_missing",
+        "_opcode",
+        "_partial",
+        "frame",
+    )
 
     def __init__(self, *, is_masked: bool, max_bytes: int) -> None:
         self._is_masked = is_masked
@@ -84,6 +98,8 @@ class FrameReader:
         self._kind = CONTINUATION
         """Opcode of the message whose fragments are being read."""
         self._fragments: Pieces | None = None
+        self.frame: bytes | None = None
+        """While a message is taken that came in one frame of a server's, and alone: its frame, which a client may be sent as it is."""
 
     @property
     def is_idle(self) -> bool:
@@ -108,7 +124,7 @@ class FrameReader:
             data, at = self._head + (data[at:] if at else data), 0
             self._head, end = b"", len(data)
         while at < end:
-            start = self._read_head(data, at, end)
+            begin, start = at, self._read_head(data, at, end)
             if not start:
                 self._head = data[at:]
                 return
@@ -119,8 +135,14 @@ class FrameReader:
                 # A part of its own keeps no more alive than twice its size.
                 self._partial.add(memoryview(data)[start:] if 2 * (end - start) >= end else data[start:])
                 return
-            if self._opcode in _WHOLE and not self._is_masked and self._fragments is None:
-                take(self._opcode & 0x0F, data[start:at])  # as almost every frame of a server
+            if (
+                self._opcode in _WHOLE and not self._is_masked and self._fragments is None
+            ):  # as almost all of a server's
+                is_alone = not begin and at == end
+                self.frame = data if is_alone else None
+                is_large = is_alone and end > _COPIED_BYTES
+                take(self._opcode & 0x0F, memoryview(data)[start:] if is_large else data[start:at])
+                self.frame = None
             else:
                 take(*self._finish(data[start:at]))
 
@@ -194,7 +216,7 @@ class FrameReader:
         return self._kind, fragments.join()
 
 
-def masked(payload: bytes, mask: bytes) -> bytes:
+def masked(payload: Payload, mask: bytes) -> bytes:
     """5.3: masks, or takes the mask off again. mask: 4 bytes."""
     size = len(payload)
     key = (mask * (size // 4 + 1))[:size]
@@ -210,7 +232,7 @@ def head_of(opcode: int, size: int) -> bytes:
     return _HEAD_64.pack(_FIN | opcode, 127, size)
 
 
-def frame_of(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:
+def frame_of(opcode: int, payload: Payload, mask: bytes | None = None) -> bytes:
     """5.2: one whole frame. mask: 4 bytes that nobody can guess, for a client's."""
     head = head_of(opcode, len(payload))
     if mask is None:
@@ -218,10 +240,10 @@ def frame_of(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:
     return bytes((head[0], head[1] | _MASKED)) + head[2:] + mask + masked(payload, mask)
 
 
-def text_of(payload: bytes) -> str:
+def text_of(payload: Payload) -> str:
     """8.1. Raises FrameError for what is no UTF-8."""
     try:
-        return payload.decode()
+        return str(payload, "utf-8")
     except UnicodeDecodeError as error:
         raise FrameError(NOT_UTF8, "a text is no UTF-8") from error
 

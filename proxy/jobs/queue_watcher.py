@@ -12,6 +12,7 @@ from typing import Any, Final
 from policy.rules.jobs import ABSENT_JOB
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.http.websocket import Close, Hearer
+from proxy.http.websocket_frames import Payload
 from proxy.jobs.history_reader import HistoryReader, HistoryUnreadable
 from proxy.jobs.queue_reader import QueueReader, get_call, number_of
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
@@ -39,7 +40,7 @@ class Announcements(Hearer):
         self._on_change = on_change
         self.over = asyncio.Event()
 
-    def received(self, data: str | bytes) -> None:
+    def received(self, data: str | Payload) -> None:
         if isinstance(data, str) and data.startswith('{"type": "status"'):
             self._on_change()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.http.websocket import Close, WebSocket
-from proxy.http.websocket_frames import BINARY, TEXT
+from proxy.http.websocket_frames import BINARY, TEXT, Payload
 from proxy.websocket.send_queue import Frame, SendQueue
 
 MAX_CLIENT_MESSAGE_BYTES: Final = 4 * 1024**2
@@ -42,11 +42,13 @@ class ClientSocket:
 
     # What the send queue calls.
 
-    def takes(self, frame: Frame) -> bool:
+    def takes(self, frame: Frame, ready: bytes | None) -> bool:
         socket, data = self.socket, frame.data
         if socket.is_write_paused:
             return False
-        if isinstance(data, str):
+        if ready is not None:
+            socket.write_ready(ready)
+        elif isinstance(data, str):
             socket.write_frame(TEXT, data.encode())
         else:
             socket.write_frame(BINARY, data)
@@ -65,7 +67,7 @@ class ClientSocket:
 
     # What the WebSocket calls.
 
-    def received(self, data: str | bytes) -> None:
+    def received(self, data: str | Payload) -> None:
         """Nobody hears it."""
 
     def received_control(self, size: int) -> None:

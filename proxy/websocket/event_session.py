@@ -11,7 +11,7 @@ from policy.namespace import Namespace
 from policy.rule_context import OwnJobs
 from policy.rules.events import PROGRESS, Event, EventRules, status_frame, to_upstream
 from proxy.http.websocket import Close, Hearer, WebSocket
-from proxy.http.websocket_frames import TOO_BIG
+from proxy.http.websocket_frames import TOO_BIG, Payload
 from proxy.jobs.events import SocketReports
 from proxy.websocket.connections import EVENT_TOO_BIG, GOING_AWAY, UPSTREAM_GONE
 from proxy.websocket.heard_jobs import HeardJobs
@@ -105,7 +105,7 @@ class EventSession(Hearer):
         self._kept.drop_what_ended()
         return self._heard.ends()
 
-    def from_client(self, data: str | bytes) -> None:
+    def from_client(self, data: str | Payload) -> None:
         """ComfyUI hears one thing from a client: its feature flags, once per upstream socket.
 
         SECURITY: what a client sends costs time that everybody waits for; once the flags are answered nothing is parsed
@@ -131,10 +131,10 @@ class EventSession(Hearer):
 
     # What the WebSocket to ComfyUI calls. None of these waits: one client that does not read would stall everybody's events.
 
-    def received(self, data: str | bytes) -> None:
-        if isinstance(data, bytes):
+    def received(self, data: str | Payload) -> None:
+        if not isinstance(data, str):
             if (named := self._rules.binary(data, self.jobs)) is not None:
-                self.hand_on("", Frame(named, is_preview(named)))
+                self.hand_on("", Frame(named, is_preview(named)), self._socket.frame if named is data else None)
             return
         event = self._rules.text(data, self.jobs)
         if event is None:
@@ -146,7 +146,7 @@ class EventSession(Hearer):
             self._heard.tell(event, is_attached=self._send_queue is not None)
             if self._send_queue is not None:
                 self._send_queue.used_at_s = time.monotonic()
-        self.hand_on(event.kind, Frame(event.text))
+        self.hand_on(event.kind, Frame(event.text), self._socket.frame if event.text is data else None)
 
     def _take_own(self, event: Event) -> None:
         """What is said to this socket alone, and of no job."""
@@ -169,12 +169,12 @@ class EventSession(Hearer):
 
     # What it hands on.
 
-    def hand_on(self, kind: str, frame: Frame) -> None:
-        """An event for this client, whichever upstream socket brought it. kind: empty for binary ones, which are not kept."""
+    def hand_on(self, kind: str, frame: Frame, ready: bytes | None = None) -> None:
+        """An event for this client, whichever upstream socket brought it. kind: empty for binary ones, which are not kept. ready: see `Sink`."""
         if isinstance(frame.data, str):
             self._kept.keep(kind, frame.data)
         if self._send_queue is not None:
-            self._send_queue.put(frame)
+            self._send_queue.put(frame, ready)
         if self._share is not None:
             self._share(kind, frame)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.http.websocket import Close, Hearer, WebSocket
-from proxy.http.websocket_frames import TOO_BIG, may_be_sent
+from proxy.http.websocket_frames import TOO_BIG, Payload, may_be_sent
 from proxy.websocket.client_socket import ClientSocket
 from proxy.websocket.connections import EVENT_TOO_BIG, UPSTREAM_GONE
 from proxy.websocket.send_queue import Frame, SendQueue, is_preview
@@ -12,24 +12,24 @@ from proxy.websocket.send_queue import Frame, SendQueue, is_preview
 class RelayedClient(ClientSocket):
     """upstream: its WebSocket to ComfyUI, which nobody else listens to."""
 
-    __slots__ = ("_upstream",)
+    __slots__ = ("upstream",)
 
     def __init__(self, send_queue: SendQueue, upstream: WebSocket) -> None:
         super().__init__(send_queue)
-        self._upstream = upstream
+        self.upstream = upstream
 
     def open(self) -> None:
         super().open()
-        self._upstream.start(FromComfyUI(self))
+        self.upstream.start(FromComfyUI(self))
 
-    def received(self, data: str | bytes) -> None:
-        self._upstream.send(data)
-        if self._upstream.is_write_paused:
+    def received(self, data: str | Payload) -> None:
+        self.upstream.send(data)
+        if self.upstream.is_write_paused:
             self.socket.pause_reading()
 
     def ended(self, close: Close, *, is_said: bool) -> None:
         # SECURITY: a socket that nobody drains would stall everybody's events. test_slow_readers.py
-        self._upstream.close(Close(sendable(close.code), close.reason if is_said else ""))
+        self.upstream.close(Close(sendable(close.code), close.reason if is_said else ""))
         super().ended(close, is_said=is_said)
 
 
@@ -41,17 +41,18 @@ class FromComfyUI(Hearer):
     def __init__(self, client: RelayedClient) -> None:
         self._client = client
 
-    def received(self, data: str | bytes) -> None:
-        self._client.send_queue.put(Frame(data, isinstance(data, bytes) and is_preview(data)))
+    def received(self, data: str | Payload) -> None:
+        frame = Frame(data, not isinstance(data, str) and is_preview(data))
+        self._client.send_queue.put(frame, self._client.upstream.frame)
 
     def writable(self) -> None:
         self._client.socket.resume_reading()
 
     def ended(self, close: Close, *, is_said: bool) -> None:
-        self._client.send_queue.close(end_of_upstream(close, is_said=is_said))
+        self._client.send_queue.close(end_ofupstream(close, is_said=is_said))
 
 
-def end_of_upstream(close: Close, *, is_said: bool) -> Close:
+def end_ofupstream(close: Close, *, is_said: bool) -> Close:
     """What a client is told when ComfyUI's WebSocket has ended."""
     if is_said:
         return Close(sendable(close.code), close.reason)

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from policy.values import value
 from proxy.http.websocket import Close
+from proxy.http.websocket_frames import Payload
 
 MAX_BYTES: Final = 32 * 1024**2
 """Of all frames that wait behind the newest: a client that reads gets every frame, however large. More waits for PATIENCE_S only."""
@@ -28,7 +29,7 @@ _PREVIEW_WITH_METADATA: Final = b"\x00\x00\x00\x04"
 
 @value
 class Frame:
-    data: str | bytes
+    data: str | Payload
     is_preview: bool = False
 
     @property
@@ -36,20 +37,21 @@ class Frame:
         return len(self.data) + FRAME_OVERHEAD_BYTES
 
 
-def is_preview(data: bytes) -> bool:
+def is_preview(data: Payload) -> bool:
     """Whether a binary event may be lost: a JPEG preview is shown for a moment, a PNG may be the result of SaveImageWebsocket."""
     if len(data) > LARGEST_PREVIEW_BYTES:
         return False
-    if data.startswith(_PREVIEW_JPEG):
+    head = bytes(data[:1024])
+    if head.startswith(_PREVIEW_JPEG):
         return True
-    return data.startswith(_PREVIEW_WITH_METADATA) and b"image/jpeg" in data[8:1024]
+    return head.startswith(_PREVIEW_WITH_METADATA) and b"image/jpeg" in head[8:]
 
 
 class Sink(Protocol):
     """What writes to the client."""
 
-    def takes(self, frame: Frame) -> bool:
-        """Writes the frame, where the connection takes it now; says whether it did."""
+    def takes(self, frame: Frame, ready: bytes | None) -> bool:
+        """Writes the frame, where the connection takes it now; says whether it did. ready: the frame's bytes, where somebody has them."""
         ...
 
     def flush(self) -> None:
@@ -119,16 +121,16 @@ class SendQueue:
     def is_closed(self) -> bool:
         return self._close is not None
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: Frame, ready: bytes | None = None) -> None:
         """Adds a frame. Over max_preview_bytes the oldest previews are dropped; over max_bytes for patience_s, or over most_bytes, the
         connection is closed with 1008.
 
-        What counts is what waits behind the frame that is added: its size is not the client's doing.
+        ready: see `Sink.takes`. What counts is what waits behind the frame that is added: its size is not the client's doing.
         """
         if self._close is not None:
             return
         if self._frames is None:
-            if self.sink is not None and self.sink.takes(frame):
+            if self.sink is not None and self.sink.takes(frame, ready):
                 self.sent_frames += 1
                 self.sent_bytes += len(frame.data)
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.http.websocket import Close
+from proxy.http.websocket_frames import Payload
 from proxy.jobs.registry import JobRegistry
 from proxy.websocket.client_socket import ClientSocket
 from proxy.websocket.connections import TOO_MANY_MESSAGES
@@ -27,7 +28,7 @@ class TenantClient(ClientSocket):
         self._leave = leave
         self._rate: MessageRate | None = None
 
-    def received(self, data: str | bytes) -> None:
+    def received(self, data: str | Payload) -> None:
         if self._may_send(len(data)):
             self._stream.from_client(data)
 

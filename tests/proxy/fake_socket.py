@@ -13,6 +13,8 @@ from proxy.http.websocket import Close, Receiver
 class FakeSocket:
     """The gate's end: hands on what the test says, notes what is sent. It ends when the gate closes it and `may_close` is set."""
 
+    frame: bytes | None = None
+
     def __init__(self) -> None:
         self.sent: list[str | bytes] = []
         self.closed = asyncio.Event()

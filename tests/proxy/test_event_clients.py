@@ -17,7 +17,7 @@ from proxy.http.replies import UpgradedReply
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.websocket import Close, WebSocket
-from proxy.http.websocket_frames import CLOSE, FrameReader
+from proxy.http.websocket_frames import CLOSE, FrameReader, Payload
 from proxy.jobs.registry import JobRegistry
 from proxy.websocket import client_sockets, event_sessions
 from proxy.websocket.client_socket import ClientSocket
@@ -68,7 +68,7 @@ class Line(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._reader.feed(bytes(data), self._take)
 
-    def _take(self, opcode: int, payload: bytes) -> None:
+    def _take(self, opcode: int, payload: Payload) -> None:
         if opcode == CLOSE:
             self.close()
         else:

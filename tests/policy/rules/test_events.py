@@ -77,6 +77,19 @@ def test_foreign_events_are_dropped(kind: str, data: Any, prompt_id: Any) -> Non
     assert rules(is_running=True).text(frame_of(kind, data | {"prompt_id": prompt_id}), JOBS) is None
 
 
+def test_progress_that_begins_like_the_last_is_of_the_same_job_while_that_is_ones_own() -> None:
+    made, other = rules(), uuid_of(3)
+    for prompt_id, value in ((OWN, 1), (OWN, 2), (other, 3), (other, 4), (OWN, 5)):
+        frame = frame_of("progress_state", {"prompt_id": prompt_id, "nodes": {"1": {"value": value}}})
+        event = made.text(frame, JOBS)
+        assert event is not None
+        assert (event.text, event.kind, event.prompt_id, event.data) == (frame, "progress_state", prompt_id, {})
+        assert made.text(frame.replace(prompt_id, FOREIGN), JOBS) is None
+        assert made.text(frame, Jobs(active=[FOREIGN])) is None
+    longer = frame_of("progress_state", {"prompt_id": OWN + "0", "nodes": {}})
+    assert made.text(longer, JOBS) is None
+
+
 def test_a_node_cannot_speak_for_another_job() -> None:
     node_id = f'1", "prompt_id": "{OWN}'
     assert rules().text(frame_of("executing", {"node": node_id, "prompt_id": FOREIGN}), JOBS) is None

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from proxy.http.websocket import Close, WebSocket
+from proxy.http.websocket_frames import Payload
 
 MAX_BYTES = 1024**2
 
@@ -24,8 +25,8 @@ class Notes:
     ends: asyncio.Event = field(default_factory=asyncio.Event)
     something: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def received(self, data: str | bytes) -> None:
-        self.messages.append(data)
+    def received(self, data: str | Payload) -> None:
+        self.messages.append(data if isinstance(data, str) else bytes(data))
         self.something.set()
 
     def received_control(self, size: int) -> None:

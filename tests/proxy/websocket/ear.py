@@ -16,7 +16,7 @@ class Ear:
         self._changed = asyncio.Event()
         send_queue.sink = self
 
-    def takes(self, frame: Frame) -> bool:
+    def takes(self, frame: Frame, ready: bytes | None) -> bool:
         return False
 
     def flush(self) -> None:

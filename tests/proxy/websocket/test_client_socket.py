@@ -131,3 +131,14 @@ async def test_its_end_is_told_to_all_also_where_one_of_them_fails(caplog: pytes
     assert told[-1] == "late"
     queue.put(Frame("nobody"))
     assert wire.written == b""
+
+
+async def test_bytes_that_are_a_frame_already_are_written_as_they_are() -> None:
+    _, wire, queue = opened()
+    queue.put(Frame("text"), b"\x81\x7e\x00\x04text")
+    assert wire.written == b"\x81\x7e\x00\x04text"
+    wire.fill()
+    queue.put(Frame("next"), b"\x81\x7e\x00\x04next")
+    wire.drain()
+    assert wire.written == b"\x81\x7e\x00\x04text" + b"\x81\x04next"
+    assert (queue.sent_frames, queue.sent_bytes) == (2, 8)

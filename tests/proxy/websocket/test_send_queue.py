@@ -52,7 +52,7 @@ class Line(list[Frame | Close]):
         self.send_queue, self.is_ready = send_queue, is_ready
         send_queue.sink = self
 
-    def takes(self, frame: Frame) -> bool:
+    def takes(self, frame: Frame, ready: bytes | None) -> bool:
         if self.is_ready:
             self.append(frame)
         return self.is_ready
