@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from multidict import CIMultiDict
 
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 Fields = Collection[tuple[str, str]]
 """Header fields, in order."""
 CLIENT_GONE: Final = "the client has gone"
+_LENGTH: Final = "content-length"
 _CLOSE: Final = ("Connection", "close")
 _COPIED_BYTES: Final = 32 * 1024
 """A body up to this is sent with its head in one piece; a larger one is not copied."""
 HIGH_WATER_BYTES: Final = 256 * 1024
 """So much of a body waits for its reader before no more is read from the client."""
+
+
+class WrongLength(Exception):
+    """The pieces of an answer do not add up to the Content-Length that was said. The connection is closed: nobody knows where the answer ends."""
 
 
 class RequestBody:
@@ -126,6 +131,7 @@ class Request:
     """
 
     __slots__ = (
+        "_unsent_bytes",
         "answer_has_body",
         "body",
         "connection",
@@ -176,6 +182,8 @@ class Request:
         """The whole answer is out."""
         self.answer_has_body = self.is_chunked_out = False
         """How its pieces go out: not at all to a HEAD, for one."""
+        self._unsent_bytes: int | None = None
+        """Of the body of an answer in pieces: what its length still promises; None where it has none."""
 
     @property
     def content_length(self) -> int | None:
@@ -229,27 +237,37 @@ class Request:
             await self._write(head, body)
 
     async def begin_answer(self, status: int, fields: Fields, reason: str = "") -> None:
-        """An answer whose body follows in pieces; chunked where the fields have no Content-Length."""
+        """An answer whose body follows in pieces; chunked where the fields have no Content-Length. Raises ValueError for a length that is no number."""
         framing = ""
         self.answer_has_body = has_body(self.method, status)
-        if self.answer_has_body and all(name.lower() != "content-length" for name, _ in fields):
-            self.is_chunked_out = self.version >= (1, 1)
-            framing = "Transfer-Encoding: chunked\r\n" if self.is_chunked_out else ""
-            self.keep_alive = self.keep_alive and self.is_chunked_out
+        if self.answer_has_body:
+            length = next((value for name, value in fields if name.lower() == _LENGTH), None)
+            self._unsent_bytes = None if length is None else int(length)
+            if length is None:
+                self.is_chunked_out = self.version >= (1, 1)
+                framing = "Transfer-Encoding: chunked\r\n" if self.is_chunked_out else ""
+                self.keep_alive = self.keep_alive and self.is_chunked_out
         head = head_bytes(status, reason, fields, framing + self._persistence(fields))
         self.has_answer = True
         await self._write(head)
 
     async def send_piece(self, data: bytes) -> None:
-        """Some of the body, at the pace of its reader."""
+        """Some of the body, at the pace of its reader. Raises WrongLength, and sends nothing, where it is more than the length says."""
         if not data or not self.answer_has_body:
             await self._write()
         elif self.is_chunked_out:
             await self._write(b"%x\r\n" % len(data), data, b"\r\n")
         else:
+            if self._unsent_bytes is not None:
+                if len(data) > self._unsent_bytes:
+                    _break_off(self, "longer")
+                self._unsent_bytes -= len(data)
             await self._write(data)
 
     async def end_answer(self) -> None:
+        """Raises WrongLength where the pieces were fewer bytes than the length says."""
+        if self._unsent_bytes:
+            _break_off(self, "shorter")
         if self.is_chunked_out:
             await self._write(b"0\r\n\r\n")
         self.has_ended = True
@@ -277,3 +295,9 @@ class Request:
             await connection.drain()
             if connection.is_closed:
                 raise ConnectionResetError(CLIENT_GONE)
+
+
+def _break_off(request: Request, how: str) -> NoReturn:
+    """SECURITY: a byte more is read as the next answer, a byte less is taken from it (RFC 9112, 6.3). test_answer_lengths.py"""
+    request.hang_up()
+    raise WrongLength(f"the body of an answer is {how} than its length says")
