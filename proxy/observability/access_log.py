@@ -63,6 +63,7 @@ class Recorder:
         self._audit = audit
 
     def record(self, record: RequestRecord) -> None:
+        """record: of a request that has ended."""
         record.elapsed_s = time.perf_counter() - record.started_s
         self._metrics.count(record)
         self._log.write(record)
