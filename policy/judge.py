@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
+from operator import itemgetter
 from typing import Any, Final
 
 from policy import values
@@ -38,6 +39,7 @@ from policy.workflow import (
 __all__ = ["ADMIN_POLICY", "JudgedPrompt", "Policy", "compile_policy", "judge", "judge_document"]
 
 MAX_LISTED: Final = 20
+_DEPTH_OF: Final = itemgetter(0)
 
 
 @values.value
@@ -290,7 +292,7 @@ class _Judging:
 
     def _judge_depth(self, sources: Mapping[str, list[str]]) -> None:
         """Longest chain and cycles. sources: of the nodes that do not come after all that they link to."""
-        deepest = max((depth for depth, _ in self.ends.values()), default=0)
+        deepest = max(map(_DEPTH_OF, self.ends.values()), default=0)
         if sources:
             known = {node_id: depth for node_id, (depth, _) in self.ends.items()}
             deepest, self.tangled = measure_depth(sources, known)

@@ -38,6 +38,7 @@ class NodePlan:
     outputs: their numbers. is_usual: whether links and lines are all there is to judge. title, pick: what like workflows have alike of such nodes:
     the class and names of inputs, and the values of these, which are links and what decides the cost. checks: what lines bind.
     files: names of inputs whose values may have to be written in the tenant's names. is_salted, needs_ancestor: see policy/salt.py.
+    is_shared: none of this, so that ComfyUI gets the node as every tenant writes it.
     """
 
     class_type: str
@@ -55,6 +56,7 @@ class NodePlan:
     files: tuple[str, ...]
     is_salted: bool
     needs_ancestor: bool
+    is_shared: bool
 
     def remember(self, inputs: Mapping[str, Any]) -> None:
         """These values were judged, and nothing is wrong with them."""
@@ -91,6 +93,7 @@ def _make(class_plan: ClassPlan, plan: InputPlan, kinds: Mapping[str, type]) -> 
     undeclared = tuple(name for name in kinds if name not in plan.specs)
     shown = (*links, *(name for name in plan.cost if name in kinds and name not in links))
     is_salted = plan.needs_salt and takes_salt(class_plan.node_class)
+    files = tuple(name for name, kind in kinds.items() if _may_name_files(class_plan, plan, name, kind))
     return NodePlan(
         class_type=class_plan.node_class.name,
         of_class=class_plan,
@@ -104,9 +107,10 @@ def _make(class_plan: ClassPlan, plan: InputPlan, kinds: Mapping[str, type]) -> 
         title=f"{class_plan.node_class.name} {' '.join(shown)}",
         pick=itemgetter(*shown) if shown else _pick_nothing,
         checks=tuple(_list_checks(plan, kinds)),
-        files=tuple(name for name, kind in kinds.items() if _may_name_files(class_plan, plan, name, kind)),
+        files=files,
         is_salted=is_salted,
         needs_ancestor=plan.needs_salt and not is_salted,
+        is_shared=not files and not plan.needs_salt,
     )
 
 

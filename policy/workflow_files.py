@@ -5,7 +5,7 @@ What names a file must be a literal: a linked value is not known before the job 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from policy.catalogue import InputSpec, NodeClass
@@ -38,68 +38,80 @@ def rewrite_nodes(
 
     plans: of all nodes. Raises TooMuch, Violation(policy-violation) with all offending nodes.
     """
-    originals: list[Original] = []
     node_errors: dict[str, Any] = {}
     unsalted: list[str] = []
     tenant, id_inputs = context.names.tenant, context.id_inputs
-    texts = Texts(nodes, context.catalogue)
+    writing = _Writing(nodes, context, patience)
     for node_id, plan in plans.items():
+        if plan.is_shared and not id_inputs:
+            continue
+        inputs = nodes[node_id]["inputs"]
         if plan.files or plan.class_type in id_inputs:
-            for name in plan.files:
-                patience.spend_on(nodes[node_id]["inputs"][name])
-            errors = _rewrite_inputs(node_id, nodes[node_id]["inputs"], plan, texts, context, originals)
+            errors = writing.write(node_id, inputs, plan)
             if errors:
                 node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": plan.class_type}
         if plan.is_salted:
-            nodes[node_id]["inputs"][SALT] = tenant
+            inputs[SALT] = tenant
         elif plan.needs_ancestor:
             unsalted.append(node_id)
     if node_errors:
         raise _refusal_of(node_errors)
+    originals = writing.originals
     if unsalted:
         apart = {node_id for node_id, _, _ in originals} | {node_id for node_id in plans if plans[node_id].is_salted}
         salt_nodes(nodes, unsalted, apart, lambda node_id: plans[node_id].of_class.node_class, tenant)
     return originals
 
 
+class _Writing:
+    """The names of files of one workflow, on their way into the tenant's namespace. originals: what was replaced."""
+
+    def __init__(self, nodes: Mapping[str, Mapping[str, Any]], context: RuleContext, patience: Patience) -> None:
+        self._context = context
+        self._texts = Texts(nodes, context.catalogue)
+        self._patience = patience
+        self.originals: list[Original] = []
+
+    def write(self, node_id: str, inputs: dict[str, Any], plan: NodePlan) -> list[dict[str, Any]]:
+        """Replaces names in the inputs of a node, and returns what is wrong with them. Raises TooMuch."""
+        errors = []
+        uses, names = plan.inputs.uses, plan.files
+        # Inputs of which the rows of custom nodes say so, declared or not.
+        if (ids := self._context.id_inputs.get(plan.class_type)) is not None:
+            uses = {**uses, **dict.fromkeys(ids, FileUse.ID)}
+            names = tuple(name for name in inputs if name in ids or name in names)
+        self._patience.spend(4 * len(names))
+        for name in names:
+            value = inputs[name]
+            try:
+                judged = self._judge(name, value, uses.get(name), plan)
+            except _FileRefused as refused:
+                errors.append(refused.describe(name))
+                continue
+            if judged is not value and judged != value:
+                inputs[name] = judged
+                self.originals.append((node_id, name, value))
+        return errors
+
+    def _judge(self, name: str, value: Any, use: FileUse | None, plan: NodePlan) -> Any:
+        """What ComfyUI gets for a value. Raises TooMuch, _FileRefused."""
+        node_class, declared = plan.of_class.node_class, plan.inputs.specs
+        if use is None and name not in declared:
+            use = _use_of_undeclared(node_class, name, value)
+        if use is not None:
+            text = _follow(value, use, self._texts)
+            return _rewrite(text, use, node_class.inputs.get(name), self._context)
+        self._patience.spend_on(value)
+        if name not in declared or _is_untold(node_class, declared[name]):
+            return _rewrite_untold(value, self._texts, self._context)
+        _check_told(value, self._texts, self._context)
+        return value
+
+
 def _refusal_of(node_errors: Mapping[str, Any]) -> Violation:
     named = ", ".join(f"node {node_id}: {entry['errors'][0]['details']}" for node_id, entry in node_errors.items())
     message = "The workflow names files in a way that is not accepted: see the nodes."
     return Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
-
-
-def _rewrite_inputs(
-    node_id: str, inputs: dict[str, Any], plan: NodePlan, texts: Texts, context: RuleContext, originals: list[Original]
-) -> list[dict[str, Any]]:
-    """Writes the names of files in the tenant's namespace, and returns what is wrong with them."""
-    errors = []
-    node_class, declared, uses = plan.of_class.node_class, plan.inputs.specs, plan.inputs.uses
-    names: Iterable[str] = plan.files
-    # Inputs of which the rows of custom nodes say so, declared or not.
-    if (ids := context.id_inputs.get(plan.class_type)) is not None:
-        uses, names = (
-            {**uses, **dict.fromkeys(ids, FileUse.ID)},
-            [name for name in inputs if name in ids or name in names],
-        )
-    for name in names:
-        judged = value = inputs[name]
-        try:
-            use = uses.get(name)
-            if use is None and name not in declared:
-                use = _use_of_undeclared(node_class, name, value)
-            if use is not None:
-                text = _follow(value, use, texts)
-                judged = _rewrite(text, use, node_class.inputs.get(name), context)
-            elif name not in declared or _is_untold(node_class, declared[name]):
-                judged = _rewrite_untold(value, texts, context)
-            else:
-                _check_told(value, texts, context)
-        except _FileRefused as refused:
-            errors.append(refused.describe(name))
-        if judged is not value and judged != value:
-            inputs[name] = judged
-            originals.append((node_id, name, value))
-    return errors
 
 
 def _use_of_undeclared(node_class: NodeClass, name: str, value: Any) -> FileUse | None:

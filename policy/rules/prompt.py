@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 import orjson
@@ -39,6 +40,7 @@ from policy.workflow import Notice
 from policy.workflow_files import rewrite_nodes
 
 PROMPT: Final = (Opaque("prompt"),)
+_CLASS_OF: Final = attrgetter("class_type")
 LARGE_BYTES: Final = 1024**2
 """As much work as so many bytes."""
 
@@ -54,7 +56,7 @@ class Prepared:
     body: bytes
     originals: bytes
     wish: ClaimJob
-    outputs: tuple[str, ...]
+    outputs: list[str]
     node_errors: Mapping[str, Any]
     notices: tuple[Notice, ...]
     left_out: tuple[str, ...]
@@ -76,12 +78,16 @@ def submit(request: RuleInput) -> RuleGenerator:
     reply = yield UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
     nodes = (yield Work(partial(_read_nodes, body), len(body))) if node_errors else {}
-    shown_errors = {**prepared.node_errors, **node_errors_to_client(node_errors, context, nodes)}
+    shown_errors = prepared.node_errors
+    if node_errors:
+        shown_errors = {**shown_errors, **node_errors_to_client(node_errors, context, nodes)}
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
         return _told(ClientReply(reply.status, refusal_to_client(reply, context, shown_errors)), prepared)
-    wrong = _list_spoiled(node_errors)
-    outputs = [node_id for node_id in prepared.outputs if node_id not in wrong]
+    outputs = prepared.outputs
+    if node_errors:
+        wrong = _list_spoiled(node_errors)
+        outputs = [node_id for node_id in outputs if node_id not in wrong]
     # SECURITY: what `GET /queue` shows of it is kept, since ComfyUI's own list holds everybody's (policy/rules/jobs.py, queue).
     item = submitted_item(body, prepared.originals, claimed, outputs, context.names)
     if not context.documents.has_room(item.held_bytes):
@@ -111,7 +117,8 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
     judged = judge(raw, context.policy, context.catalogue, patience)
     originals = rewrite_nodes(judged.nodes, judged.plans, context, patience)
     client_id = context.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
-    chosen = judged.partial_execution_targets
+    chosen, plans = judged.partial_execution_targets, judged.plans
+    outputs = [node_id for node_id, plan in plans.items() if plan.is_output]
     return Prepared(
         body=orjson.dumps(_document(judged, client_id)),
         originals=orjson.dumps(originals),
@@ -119,14 +126,10 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
             _check_prompt_id(judged.prompt_id),
             judged.workflow_hash,
             judged.priority,
-            tuple(sorted({plan.class_type for plan in judged.plans.values()})),
+            tuple(sorted(set(map(_CLASS_OF, plans.values())))),
             judged.client_id or "",
         ),
-        outputs=tuple(
-            node_id
-            for node_id, plan in judged.plans.items()
-            if plan.is_output and (chosen is None or node_id in chosen)
-        ),
+        outputs=outputs if chosen is None else [node_id for node_id in outputs if node_id in chosen],
         node_errors=judged.node_errors,
         notices=judged.notices,
         left_out=left_out,
