@@ -88,7 +88,10 @@ class NumberedJobs:
         """A job whose number is a fact already."""
         self._jobs[prompt_id] = job
         self.numbers.add(job.number)
-        self._backlogs.setdefault(job.tenant, _Backlog()).add(job)
+        backlog = self._backlogs.get(job.tenant)
+        if backlog is None:
+            backlog = self._backlogs[job.tenant] = _Backlog()
+        backlog.add(job)
 
     def start(self, job: NumberedJob) -> None:
         self._backlogs[job.tenant].pending_span -= job.span

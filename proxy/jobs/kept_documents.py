@@ -64,7 +64,9 @@ class KeptJobs:
         cost = _cost(document)
         if cost > self._max_tenant_bytes:
             return
-        shelf = self._shelves.setdefault(tenant, _Shelf())
+        shelf = self._shelves.get(tenant)
+        if shelf is None:
+            shelf = self._shelves[tenant] = _Shelf()
         shelf.documents[document.kind, prompt_id] = document
         shelf.held_bytes += cost
         self.held_bytes += cost

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from policy.principal import Principal, TenantId
@@ -182,6 +183,7 @@ def _jobs_key(tenant: str) -> str:
     return f"comfygate:jobs:{tenant}"
 
 
+@lru_cache(maxsize=1024)
 def _jobs_pool(tenant: str, size: int) -> Pool:
     return Pool(_jobs_key(tenant), size, f"{size} jobs of the tenant")
 
