@@ -221,8 +221,9 @@ class Connection(Wire):
 
     @property
     def gives_way(self) -> bool:
-        """Whether a new connection may have its place: it is idle, or it has shown no credential and holds its body back."""
-        return self._request is None or (not self.is_proven and not self._request.body.is_complete)
+        """Whether a new connection may have its place: it is idle, or its request shows no credential and holds its body back, or leaves its answer unread."""
+        request = self._request
+        return request is None or (not request.is_proven and (not request.body.is_complete or self.has_unsent))
 
     def look(self, now_s: float, limits: ClientLimits) -> None:
         """Hangs up on a client that takes its time: to send a head, to send what nobody reads, to read, or to ask again."""

@@ -142,6 +142,7 @@ class Request:
         "head_bytes",
         "headers",
         "is_chunked_out",
+        "is_proven",
         "is_upgrade",
         "keep_alive",
         "method",
@@ -176,6 +177,8 @@ class Request:
         """What was worked out of the header fields alone: the next request of the connection shares it, when its fields are the same."""
         self.goes_on = False
         """It is ended also when its client has left: what it began must not stay half done."""
+        self.is_proven = False
+        """It brought a good credential."""
         self.has_answer = False
         """The head of the answer is out."""
         self.has_ended = False
@@ -215,7 +218,7 @@ class Request:
 
     def prove(self) -> None:
         """It brought a good credential: its connection may stay idle as long as the configuration says."""
-        self.connection.is_proven = True
+        self.is_proven = self.connection.is_proven = True
 
     @property
     def is_reserved(self) -> bool:

@@ -97,3 +97,27 @@ async def test_a_stranger_that_holds_its_bodies_back_shuts_nobody_out(path: str,
         assert await gate.status("GET", "/users", "alice") == 200
         for writer in held:
             writer.transport.abort()
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["a stranger", "who brought a key once"])
+async def test_who_leaves_answers_unread_without_a_key_shuts_nobody_out(is_known: bool, tmp_path: Path) -> None:
+    async with (
+        comfy_like(nothing) as url,
+        running_gate(tmp_path, url, server="max_connections = 12") as gate,
+        asyncio.timeout(GUARD_S),
+    ):
+        asked = b"GET /gate/login HTTP/1.1\r\nHost: gate\r\n\r\n" * 1000
+        unread = []
+        for _ in range(12):
+            reader, writer = await connect(gate.url)
+            if is_known:
+                writer.write(request("/users", gate.keys["mallory"]).replace(b"Connection: close\r\n", b""))
+                assert await reader.readuntil(b"\r\n") == b"HTTP/1.1 200 OK\r\n"
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            while writer.transport.get_write_buffer_size() == 0:  # until the gate takes no more
+                writer.write(asked)
+                await asyncio.sleep(0)
+            unread.append(writer)
+        assert await gate.status("GET", "/users", "alice") == 200
+        for writer in unread:
+            writer.transport.abort()
