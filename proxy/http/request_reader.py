@@ -241,7 +241,8 @@ class RequestReader:
     # What the parser calls.
 
     def on_url(self, url: bytes) -> None:
-        self._target += url
+        # SECURITY: one head is one request: whatever a parser may call the end of it, a second one within it is none.
+        self._target = b"" if self._is_whole else self._target + url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._body is None:  # trailers go nowhere
