@@ -15,7 +15,7 @@ from proxy.config.server import LogSettings
 from proxy.http.request_record import RequestRecord
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
-from proxy.observability.queued_writer import QueuedWriter
+from proxy.observability.queued_writer import QueuedWriter, write_all
 from proxy.observability.recent_refusals import RecentRefusals
 from proxy.observability.sampling import LIMITED, Sampler
 
@@ -86,11 +86,7 @@ def request_log(style: Literal["auto", "json", "text"], lines: QueuedWriter | No
 def standard_error() -> QueuedWriter:
     """One writer for the request log and the gate's own words, so that they stand in their order."""
 
-    def write(lines: bytes) -> None:
-        sys.stderr.buffer.write(lines)
-        sys.stderr.buffer.flush()
-
-    writer = QueuedWriter(write, together=LINES_TOGETHER)
+    writer = QueuedWriter(lambda lines: write_all(sys.stderr.buffer, lines), together=LINES_TOGETHER)
     atexit.register(writer.close)
     return writer
 

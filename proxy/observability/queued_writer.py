@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import BinaryIO, Final
 
 MAX_LINES: Final = 10_000
 """What waits beyond that is dropped, and the number told when there is room again."""
@@ -74,3 +74,20 @@ class QueuedWriter:
         if self.dropped > self._told:
             self._told, lost = self.dropped, self.dropped - self._told
             _log.warning("%d lines were not written: what takes them was too slow", lost)
+
+
+def write_all(stream: BinaryIO, lines: bytes) -> None:
+    """Waits for a reader, also where the stream would not: another program that has the same terminal may have set it so. Raises OSError, ValueError."""
+    while lines:
+        try:
+            stream.write(lines)
+            lines = b""
+        except BlockingIOError as error:
+            lines = lines[error.characters_written :]
+            time.sleep(GATHER_S)
+    while True:
+        try:
+            stream.flush()
+            return
+        except BlockingIOError:
+            time.sleep(GATHER_S)

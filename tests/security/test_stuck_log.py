@@ -14,7 +14,7 @@ from proxy.http.request_record import RequestRecord
 from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail, read_trail
 from proxy.observability.metrics import Metrics
-from proxy.observability.queued_writer import QueuedWriter
+from proxy.observability.queued_writer import QueuedWriter, write_all
 
 
 def test_a_pipe_that_nobody_reads_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -53,6 +53,26 @@ def test_lost_lines_are_counted_by_their_sink(tmp_path: Path) -> None:
         recorder.count_dropped()
         assert b'comfygate_log_lines_dropped_total{sink="log"} 3.0' in metrics.render()
         assert b'comfygate_log_lines_dropped_total{sink="audit"} 0.0' in metrics.render()
+
+
+def test_a_stream_that_would_not_block_loses_nothing() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    expected = b"".join(b"%07d\n" % number for number in range(50_000))
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb") as stream:
+        lines = QueuedWriter(lambda together: write_all(stream, together), max_lines=50_000, together=10_000)
+        for start in range(0, len(expected), 8):
+            lines.put(expected[start : start + 8])
+
+        def end() -> None:
+            lines.close(30.0)
+            stream.close()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        found = reader.read()
+        ending.join(30.0)
+    assert found == expected
 
 
 def test_a_reader_that_is_stuck_does_not_hold_up_the_end() -> None:
