@@ -159,6 +159,13 @@ class ClaimedJob:
 
 
 @value
+class NameJob:
+    """Tells under which id the next call submits a job that nobody claims: an admin's."""
+
+    prompt_id: str
+
+
+@value
 class ReleaseJob:
     """The job was refused upstream: it never existed."""
 
@@ -184,7 +191,7 @@ class Work:
     size: int
 
 
-Effect = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | ReleaseJob | AnswerNode | Work
+Effect = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | NameJob | ReleaseJob | AnswerNode | Work
 RuleGenerator = Generator[Effect, Any, ClientReply]
 """A rule that needs several answers: it yields a step, is sent the answer (an UpstreamReply, a list of them, a ClaimedJob, None), and returns the reply.
 

@@ -102,3 +102,5 @@ class RuleInput:
     credentials: Presented = NOTHING_PRESENTED
     """What the request proved itself with: a rule that reads the bytes itself looks for it, and takes at most `max_parts` parts."""
     max_parts: int = MAX_PARTS
+    minted_id: str = ""
+    """A new UUID for the job of an admin who names none, where its id must be known before ComfyUI has it."""

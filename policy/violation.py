@@ -28,6 +28,7 @@ class Reason(StrEnum):
     NOT_FOUND = "not-found"
     WORKFLOW_MALFORMED = "workflow-malformed"
     PROMPT_ID_TAKEN = "prompt-id-taken"
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     POLICY_VIOLATION = "policy-violation"
 
 

@@ -54,7 +54,7 @@ class Gate:
             raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
         self._events = JobEvents()
         recorder = Recorder(self.metrics, log, self.audit)
-        self.dependencies = build_dependencies(compiled, self._limits, self._events, recorder)
+        self.dependencies = build_dependencies(compiled, self._limits, self._state, self._events, recorder)
         self._keeper, self._quotas, self._job_times = self._build_followers()
         self._subscribe()
         self.pipeline = Pipeline(self.dependencies)

@@ -11,6 +11,7 @@ from proxy.files.quota import StorageQuota
 from proxy.files.upload_names import UploadNames
 from proxy.http.body_memory import BodyRoom
 from proxy.jobs.admission import JobAdmission
+from proxy.jobs.idempotency import IdempotentSubmissions
 from proxy.jobs.kept_documents import KeptJobs
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import JobRegistry
@@ -48,6 +49,7 @@ class Dependencies:
     registry: JobRegistry
     queue_watcher: QueueWatcher
     admission: JobAdmission
+    idempotency: IdempotentSubmissions
     kept: KeptJobs
     catalogue: CatalogueSource
     compressor: Compressor

@@ -14,6 +14,9 @@ from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
 from proxy.jobs.admission import JobAdmission
 from proxy.jobs.events import JobEvents, SocketReports
+from proxy.jobs.idempotency import IdempotentSubmissions
+from proxy.jobs.idempotency_db import KeptSubmissions
+from proxy.jobs.job_finder import JobFinder
 from proxy.jobs.kept_documents import KeptJobs
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import JobRegistry
@@ -22,6 +25,7 @@ from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
 from proxy.pages.routes import GatePages
+from proxy.persistence.database import StateDatabase
 from proxy.upstream.client import Upstream
 from proxy.upstream.compressor import Compressor
 from proxy.upstream.document_cache import DocumentCache
@@ -35,22 +39,20 @@ from proxy.websocket.event_sessions import EventSessions
 InForce = Callable[[], CompiledConfig]
 
 
-def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEvents, recorder: Recorder) -> Dependencies:
-    """events: published by the queue watcher, the sockets and the admission; who hears of them is wired in app.py."""
+def build_dependencies(
+    compiled: CompiledConfig, limits: Limits, state: StateDatabase, events: JobEvents, recorder: Recorder
+) -> Dependencies:
+    """state: open while requests come. events: published by the queue watcher, the sockets and the admission; who hears of them is wired in app.py."""
 
-    def in_force() -> CompiledConfig:
-        """For what outlives a request; a request has one of its own."""
+    def in_force() -> CompiledConfig:  # for what outlives a request; a request has one of its own
         return dependencies.compiled
 
-    config = compiled.config
-    directory = config.resolve(config.upstream.directory) if config.upstream.directory is not None else None
+    directory = _directory(compiled)
     upstream, kept, sockets = _upstream(compiled), KeptJobs(), ConnectionRegistry()
     registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
     watcher = QueueWatcher(upstream, registry, on_started=events.started, on_ended=events.ended)
-    reports = SocketReports(registry, events, watcher.request_sync)
-    streams = EventSessions(upstream, reconnect_grace_s=lambda: _grace_s(in_force), reports=reports)
-    throttle, under_way = LoginThrottle(limits), UnderWay(limits.allotment)
-    compressor = Compressor()
+    streams = _streams(upstream, in_force, SocketReports(registry, events, watcher.request_sync))
+    throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
     dependencies = Dependencies(
         compiled=compiled,
         upstream=upstream,
@@ -59,6 +61,7 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
         registry=registry,
         queue_watcher=watcher,
         admission=_admission(limits, registry, kept, events, watcher, streams),
+        idempotency=IdempotentSubmissions(KeptSubmissions(state), JobFinder(upstream, registry, watcher)),
         kept=kept,
         catalogue=CatalogueSource(upstream),
         compressor=compressor,
@@ -77,9 +80,19 @@ def build_dependencies(compiled: CompiledConfig, limits: Limits, events: JobEven
     return dependencies
 
 
+def _directory(compiled: CompiledConfig) -> Path | None:
+    """ComfyUI's base folder, None where the gate does not see it."""
+    config = compiled.config
+    return config.resolve(config.upstream.directory) if config.upstream.directory is not None else None
+
+
 def _upstream(compiled: CompiledConfig) -> Upstream:
     settings = compiled.config.upstream
     return Upstream(settings.url, settings.connect_timeout)
+
+
+def _streams(upstream: Upstream, in_force: InForce, reports: SocketReports) -> EventSessions:
+    return EventSessions(upstream, reconnect_grace_s=lambda: _grace_s(in_force), reports=reports)
 
 
 def _grace_s(in_force: InForce) -> float:

@@ -16,6 +16,7 @@ from policy.call import (
     ClaimJob,
     ClientReply,
     JobUpdate,
+    NameJob,
     Opaque,
     ReleaseJob,
     RuleGenerator,
@@ -162,6 +163,8 @@ def notices_to_client(notices: Iterable[Notice]) -> dict[str, Any]:
 def submit_as_admin(request: RuleInput) -> RuleGenerator:
     """An admin's workflow: rebuilt, so that it cannot hurt ComfyUI itself, and otherwise as it came."""
     judged, body, left_out = yield Work(partial(_prepare_as_admin, request), len(request.raw))
+    if request.minted_id:
+        yield NameJob(judged.prompt_id or request.minted_id)
     reply = yield UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
     answer = ClientReply(reply.status, reply.body, reply.content_type)
     if judged.notices and isinstance(reply.value, dict):
@@ -184,6 +187,9 @@ def _prepare_as_admin(request: RuleInput) -> tuple[JudgedPrompt, bytes, tuple[st
         # (test_prompt.py::test_an_admin_cannot_queue_two_equal_places).
         place.pop("number", None)
         place["prompt_id"] = prompt_id
+    elif request.minted_id:
+        # With a number too: an id of the gate's own making is nobody else's.
+        place["prompt_id"] = request.minted_id
     return judged, orjson.dumps(_document(judged, judged.client_id) | place), left_out
 
 

@@ -79,6 +79,10 @@ class UpstreamUnavailable(Exception):
         self.status = status
 
 
+class UpstreamUnreachable(UpstreamUnavailable):
+    """No connection to ComfyUI came to be, so it was sent nothing: 502."""
+
+
 class ReplyTooLarge(UpstreamUnavailable):
     """ComfyUI answers more than is read of one answer: 502."""
 
@@ -130,6 +134,7 @@ _STATUS: Mapping[Reason, int] = {
     Reason.BODY_MALFORMED: 400,
     Reason.WORKFLOW_MALFORMED: 400,
     Reason.PROMPT_ID_TAKEN: 400,
+    Reason.IDEMPOTENCY_KEY_REUSED: 422,
     Reason.NAME_REFUSED: 400,
     Reason.CREDENTIAL_MISPLACED: 400,
     Reason.BODY_TOO_LARGE: 413,
@@ -179,7 +184,7 @@ class Refusal:
 
 
 class TurnedAway(Exception):
-    """The gate takes no call on this connection, or none at all."""
+    """The gate does not take the call now, on this connection, or none at all."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)

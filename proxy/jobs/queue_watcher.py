@@ -175,7 +175,7 @@ class QueueWatcher:
             is_whole &= page is not None
             for prompt_id, entry in (page or {}).items():
                 listed.add(prompt_id)
-                self._adopt_ended(prompt_id, entry)
+                self.adopt_ended(prompt_id, entry)
         if is_whole and listed.isdisjoint(ended):
             self._registry.forget_restarted(ended)
         await self.sync(was_watched=False)
@@ -228,7 +228,8 @@ class QueueWatcher:
         if job.outcome is Outcome.LOST or job.is_deleted:
             self._registry.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
 
-    def _adopt_ended(self, prompt_id: str, entry: Any) -> None:
+    def adopt_ended(self, prompt_id: str, entry: Any) -> None:
+        """Takes up a job by its entry in ComfyUI's history; nothing for what is none."""
         prompt = entry.get("prompt") if isinstance(entry, dict) else None
         if not isinstance(prompt, list) or len(prompt) < 4 or not isinstance(prompt[3], dict):
             return

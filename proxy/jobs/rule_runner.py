@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -14,6 +14,7 @@ from policy.call import (
     ClaimJob,
     ClientReply,
     Effect,
+    NameJob,
     ReleaseJob,
     RuleGenerator,
     UpstreamCall,
@@ -26,6 +27,9 @@ from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.admission import JobAdmission
 from proxy.limits.heavy_work import HeavyWork
 from proxy.upstream.client import Upstream
+
+BeforeSending = Callable[[str], Awaitable[None]]
+"""Called with a job's id, before ComfyUI is sent the job."""
 
 
 class RuleRunner:
@@ -50,6 +54,8 @@ class RuleRunner:
         self._record = record
         self._time_limit_s = time_limit_s
         self._claimed: ClaimedJob | None = None
+        self._is_named = False
+        self.before_sending: BeforeSending | None = None
 
     async def run(self, steps: RuleGenerator) -> ClientReply:
         """Runs the rule to its reply. What goes wrong on the way is raised inside the rule, and from there to the caller."""
@@ -87,18 +93,22 @@ class RuleRunner:
             return await self.run(steps)
 
     async def _perform(self, step: Effect) -> Any:
-        if self._check is not None and not isinstance(step, ClaimJob | ReleaseJob):
+        if self._check is not None and not isinstance(step, ClaimJob | NameJob | ReleaseJob):
             check, self._check = self._check, None
             check(self._principal)
         match step:
             case UpstreamCall():
-                self._record.is_submitted |= self._claimed is not None
+                self._record.is_submitted |= self._claimed is not None or self._is_named
                 return await self._ask(step)
             case ClaimJob():
                 self._record.notes |= {"workflow": step.workflow, "classes": step.classes}
                 self._claimed = await self._admission.claim(self._principal, step)
-                self._record.notes["prompt_id"] = self._claimed.prompt_id
+                await self._name(self._claimed.prompt_id)
                 return self._claimed
+            case NameJob():
+                await self._name(step.prompt_id)
+                self._is_named = True
+                return None
             case ReleaseJob():
                 self._admission.release(step.prompt_id)
                 self._claimed = None
@@ -116,6 +126,11 @@ class RuleRunner:
                 except ExceptionGroup as errors:
                     raise errors.exceptions[0] from None  # the first failure cancelled the others
                 return [task.result() for task in asked]
+
+    async def _name(self, prompt_id: str) -> None:
+        self._record.notes["prompt_id"] = prompt_id
+        if self.before_sending is not None:
+            await self.before_sending(prompt_id)
 
     async def _ask(self, call: UpstreamCall) -> UpstreamReply:
         started_s = time.perf_counter()

@@ -53,6 +53,11 @@ class Series:
             self.logins.labels(result)
 
     def _add_jobs(self) -> None:
+        self.idempotent_submissions = self._counter(
+            "idempotent_submissions", "Submissions with an Idempotency-Key, by what became of it.", "outcome"
+        )
+        for outcome in ("first", "replayed", "found", "in-use", "reused"):
+            self.idempotent_submissions.labels(outcome)
         self.jobs_ended = self._counter("jobs_ended", "Jobs that ended, by outcome.", "tenant", "outcome")
         self.jobs_failed = self._counter("jobs_failed", "Jobs that failed, by the class that failed.", "node_class")
         self.jobs = self._gauge("jobs", "Jobs in ComfyUI's queue.", "tenant", "state")

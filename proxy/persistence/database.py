@@ -130,8 +130,8 @@ def set_aside(file: Path) -> Path:
         if source.exists():
             source.rename(target.with_name(target.name + beside))
     _log.error(
-        "%s is damaged and was moved to %s: GPU budgets count from zero, and browser sessions of before have ended. "
-        "To go back to a backup of it, stop the gate and put the copy in its place",
+        "%s is damaged and was moved to %s: GPU budgets count from zero, browser sessions of before have ended, and "
+        "idempotency keys are forgotten. To go back to a backup of it, stop the gate and put the copy in its place",
         file,
         target,
     )

@@ -28,5 +28,22 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             PRIMARY KEY (key_id, session_id)
         ) WITHOUT ROWID""",
     ),
+    # 3: submissions with an Idempotency-Key (its SHA-256). status 0: no answer is known. size: what the row is counted with, in bytes.
+    (
+        """CREATE TABLE idempotent_submissions (
+            owner TEXT NOT NULL,
+            key_hash BLOB NOT NULL,
+            fingerprint BLOB NOT NULL,
+            prompt_id TEXT NOT NULL,
+            created_s REAL NOT NULL,
+            status INTEGER NOT NULL,
+            content_type TEXT NOT NULL,
+            body BLOB NOT NULL,
+            size INTEGER NOT NULL,
+            PRIMARY KEY (owner, key_hash)
+        )""",
+        "CREATE INDEX idempotent_submissions_by_age ON idempotent_submissions (owner, created_s, size)",
+        "CREATE INDEX idempotent_submissions_by_time ON idempotent_submissions (created_s)",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from policy.call import ClientReply
+from policy.idempotency import fingerprint, parse_key
 from policy.left_out import told
 from policy.routes import (
     AdminOnly,
@@ -21,7 +25,8 @@ from policy.violation import Reason, Violation
 from proxy.dependencies import Dependencies
 from proxy.http.replies import Reply, UpgradedReply
 from proxy.http.responses import can_upgrade, is_upgrade
-from proxy.jobs.rule_runner import RuleRunner
+from proxy.jobs.idempotency import IDEMPOTENCY_KEY, Attempt, place_of
+from proxy.jobs.rule_runner import BeforeSending, RuleRunner
 from proxy.observability.audit_log import SUBMISSION
 from proxy.observability.recent_refusals import describe_comfyuis
 from proxy.running_requests import RunningRequests
@@ -93,11 +98,32 @@ class RuleApplier:
             self._running.check,
             dependencies.heavy,
         )
-        steps, turns = rule.rule(asked), dependencies.exclusive_runs
-        is_alone = rule.is_exclusive
-        run = runner.run_exclusively(turns.of(principal.tenant), steps) if is_alone else runner.run(steps)
+        if record.route == SUBMISSION and IDEMPOTENCY_KEY in permitted.request.headers:
+            run = self._submit_once(permitted, rule, asked, runner)
+        elif rule.is_exclusive:
+            run = runner.run_exclusively(dependencies.exclusive_runs.of(principal.tenant), rule.rule(asked))
+        else:
+            run = runner.run(rule.rule(asked))
         # What only reads ends with its client; else many that left would go on reading.
         reply = await (run if route.method == "GET" else self._running.finish(run, permitted.request, record))
-        if record.route == SUBMISSION:
+        # Who refused what is answered again stands in the trail once, under the request id of the first one.
+        if reply.status >= 400 and record.route == SUBMISSION and record.notes.get("idempotency") != "replayed":
             record.notes |= describe_comfyuis(reply)
         return told(reply, asked.left_out)
+
+    async def _submit_once(
+        self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput, runner: RuleRunner
+    ) -> ClientReply:
+        """Raises what the rule does, and IdempotentSubmissions.submit."""
+        dependencies, principal = self._dependencies, permitted.principal
+        place = place_of(principal, parse_key(permitted.request.headers.getall(IDEMPOTENCY_KEY)))
+        hashing = partial(fingerprint, asked.call, asked.raw)
+        mark = await dependencies.heavy.run(principal.tenant, hashing, len(asked.raw))
+        if principal.is_admin:
+            asked = replace(asked, minted_id=str(uuid.uuid4()))
+
+        async def run(before_sending: BeforeSending) -> ClientReply:
+            runner.before_sending = before_sending
+            return await runner.run(rule.rule(asked))
+
+        return await dependencies.idempotency.submit(Attempt(place, mark, principal, permitted.record), run)

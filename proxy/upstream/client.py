@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
 from proxy.http import hdrs
-from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnreachable
 from proxy.http.headers import RawFields
 from proxy.http.heartbeat import Heartbeat
 from proxy.http.responses import SMALL_BYTES
@@ -219,7 +219,7 @@ class Upstream:
         return connection
 
     async def _dial(self, protocol: asyncio.Protocol) -> None:
-        """Gives the protocol a connection to ComfyUI. Raises UpstreamUnavailable."""
+        """Gives the protocol a connection to ComfyUI. Raises UpstreamUnreachable."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
@@ -229,7 +229,7 @@ class Upstream:
                 else:
                     await loop.create_connection(lambda: protocol, sock=found)
         except (TimeoutError, OSError) as error:
-            raise UpstreamUnavailable from error
+            raise UpstreamUnreachable from error
 
     def _let_go(self, connection: Connection, sending: asyncio.Task[None] | None) -> None:
         """Kept for another call when this one has ended whole on both sides, else closed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, UpstreamReply, Work
+from policy.call import ClaimedJob, ClaimJob, ClientReply, NameJob, ReleaseJob, UpstreamReply, Work
 from policy.documents import Document, Kind
 from policy.keyform import presented
 from policy.patience import AT_ONCE_BYTES, AT_ONCE_EFFORT
@@ -19,6 +19,7 @@ from policy.violation import Reason
 from tests.policy.tenants import Jobs, caller_of, drive, is_refused, refusal, reply_of, request_of, sent, uuid_of
 
 ID = uuid_of(7)
+MINTED = uuid_of(8)
 ALICE = caller_of("alice", jobs=Jobs(ended=[uuid_of(1), uuid_of(2)], waiting=[ID]))
 ADMIN = caller_of("ops", Role.ADMIN)
 GRAPH = {
@@ -332,6 +333,14 @@ def test_an_admin_is_told_what_was_left_out() -> None:
 def test_an_admin_cannot_queue_two_equal_places() -> None:
     document = submitted_by_admin(body_of(number=5, prompt_id=ID))[0]
     assert document == {"prompt": GRAPH, "extra_data": {}, "prompt_id": ID}
+
+
+@pytest.mark.parametrize(("more", "prompt_id"), [({"number": 5}, MINTED), ({"prompt_id": ID}, ID)])
+def test_an_admins_job_has_a_known_id_where_one_was_made_for_it(more: dict[str, Any], prompt_id: str) -> None:
+    request = replace(request_of(ADMIN, method="POST", raw=body_of(**more)), minted_id=MINTED)
+    steps, _ = drive(submit_as_admin(request), None, ACCEPTED)
+    assert steps[0] == NameJob(prompt_id)
+    assert sent(steps[1]) == {"prompt": GRAPH, "extra_data": {}, **more, "prompt_id": prompt_id}
 
 
 def test_an_admins_workflow_is_judged_too() -> None:

@@ -1,0 +1,37 @@
+"""Whether a job is there whose submission got no answer: in the registry, or in ComfyUI's queue or history."""
+
+from __future__ import annotations
+
+from policy.principal import Principal
+from proxy.http.errors import UpstreamUnavailable
+from proxy.jobs.history_reader import HistoryReader, HistoryUnreadable
+from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.registry import JobRegistry
+from proxy.upstream.client import Upstream
+
+
+class JobFinder:
+    """What ComfyUI has and the registry had not is taken up, with its owner."""
+
+    def __init__(self, upstream: Upstream, registry: JobRegistry, watcher: QueueWatcher) -> None:
+        self._registry = registry
+        self._watcher = watcher
+        self._history = HistoryReader(upstream)
+
+    async def has(self, principal: Principal, prompt_id: str) -> bool:
+        """Whether this caller has the job; an admin has everybody's. Raises UpstreamUnavailable, UpstreamTimeout: not knowing is not a no."""
+        if not self._registry.knows(prompt_id):
+            if not self._watcher.is_settled.is_set():
+                raise UpstreamUnavailable
+            if await self._watcher.has_job(prompt_id) and not self._registry.knows(prompt_id):
+                try:
+                    self._watcher.adopt_ended(prompt_id, await self._history.entry(prompt_id))
+                except HistoryUnreadable as error:
+                    raise UpstreamUnavailable from error
+        if principal.is_admin:
+            return self._registry.knows(prompt_id)
+        return self._registry.of(principal.tenant).owns(prompt_id)
+
+    def place_of(self, principal: Principal, prompt_id: str) -> int:
+        """As `OwnJobs.place_of`."""
+        return self._registry.of(principal.tenant).place_of(prompt_id)

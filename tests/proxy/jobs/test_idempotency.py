@@ -1,0 +1,71 @@
+"""What a key's owner is, and which answers are kept whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+
+from policy.call import ClientReply
+from policy.principal import Principal, Role, parse_tenant
+from proxy.http.request_record import RequestRecord
+from proxy.jobs.idempotency import MAX_BODY_BYTES, Attempt, IdempotentSubmissions, place_of
+from proxy.jobs.idempotency_db import KeptSubmissions, Place
+from proxy.jobs.rule_runner import BeforeSending
+from tests.proxy.conftest import opened
+
+ALICE = Principal("a", parse_tenant("alice"))
+
+
+class Finder:
+    """Knows no job."""
+
+    async def has(self, principal: Principal, prompt_id: str) -> bool:
+        return False
+
+    def place_of(self, principal: Principal, prompt_id: str) -> int:
+        return 4
+
+
+def test_keys_are_of_a_tenants_users_or_of_its_admins() -> None:
+    """SECURITY: an admin is answered as ComfyUI answers, with everybody's names."""
+    callers = (
+        ALICE,
+        Principal("b", parse_tenant("alice")),
+        Principal("c", parse_tenant("alice"), Role.ADMIN),
+        Principal("d", parse_tenant("mallory")),
+        Principal("e", parse_tenant("mallory"), Role.ADMIN),
+    )
+    places = [place_of(caller, "key") for caller in callers]
+    assert places[0] == places[1]
+    assert len(set(places)) == 4
+    assert place_of(ALICE, "key") != place_of(ALICE, "KEY")
+    assert b"key" not in places[0].key_hash
+
+
+def attempt(place: Place) -> Attempt:
+    return Attempt(place, b"f" * 32, ALICE, RequestRecord("POST", "id", "127.0.0.1"))
+
+
+async def test_a_large_answer_is_kept_short_and_a_large_refusal_not_at_all(tmp_path: Path) -> None:
+    """A job that runs is known by its id, whatever else its answer says; a refusal can be made again."""
+    large = {"prompt_id": "an-id", "number": 1, "node_errors": {"1": "x" * MAX_BODY_BYTES}}
+    async with opened(tmp_path / "state.sqlite3") as state:
+        submissions = IdempotentSubmissions(KeptSubmissions(state), Finder())  # type: ignore[arg-type]
+        runs = []
+
+        async def accepted(before_sending: BeforeSending) -> ClientReply:
+            await before_sending("an-id")
+            return ClientReply(200, large)
+
+        async def refused(before_sending: BeforeSending) -> ClientReply:
+            runs.append("refused")
+            return ClientReply(400, large)
+
+        first = await submissions.submit(attempt(place_of(ALICE, "one")), accepted)
+        assert first.body == large
+        again = await submissions.submit(attempt(place_of(ALICE, "one")), accepted)
+        assert orjson.loads(again.body) == {"prompt_id": "an-id", "number": 4, "node_errors": {}}
+        for _ in range(2):
+            assert (await submissions.submit(attempt(place_of(ALICE, "two")), refused)).status == 400
+        assert runs == ["refused"] * 2
