@@ -183,13 +183,15 @@ class Connection(Wire):
             self.data_received(b"")
 
     def _end(self, *, is_quiet: bool = True) -> None:
-        """After what is on its way out. A client that still sends would lose the answer with a connection that is closed under it (RFC 9112, 9.6)."""
+        """After what is on its way out. A client that still sends, or sent more than was read, would lose the answer with a connection that is closed
+        under it (RFC 9112, 9.6).
+        """
         self._is_ending = True
         self._unread = b""
         self._waiting_since_s = self._loop.time()
         if self._transport is None or not self.is_usable:
             return
-        is_quiet = is_quiet and (self._request is None or self._request.body.is_complete)
+        is_quiet = is_quiet and not self.is_read_paused and (self._request is None or self._request.body.is_complete)
         if is_quiet or self._half_closed_timer is not None or not self._transport.can_write_eof():
             self._transport.close()
         else:
@@ -221,9 +223,13 @@ class Connection(Wire):
 
     @property
     def gives_way(self) -> bool:
-        """Whether a new connection may have its place: it is idle, or its request shows no credential and holds its body back, or leaves its answer unread."""
+        """Whether a new connection may have its place: nothing is asked of it or left to send, or its request shows no credential and holds its body back
+        or leaves its answer unread.
+        """
         request = self._request
-        return request is None or (not request.is_proven and (not request.body.is_complete or self.has_unsent))
+        if request is None or (self._is_ending and not self.has_unsent):
+            return True
+        return not request.is_proven and (not request.body.is_complete or self.has_unsent)
 
     def look(self, now_s: float, limits: ClientLimits) -> None:
         """Hangs up on a client that takes its time: to send a head, to send what nobody reads, to read, or to ask again."""

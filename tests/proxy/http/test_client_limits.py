@@ -101,6 +101,30 @@ async def test_what_is_waited_for_has_its_time(came: bytes, is_proven: bool, pat
         assert wire.is_aborted
 
 
+async def test_who_is_answered_for_the_last_time_gives_way_once_all_is_sent() -> None:
+    go_on = asyncio.Event()
+
+    async def last(request: Request) -> None:
+        request.prove()
+        await go_on.wait()
+        await request.send(200, (("Connection", "close"),), b"last")
+
+    async with connected(last) as (connection, wire):
+        connection.data_received(GET)
+        connection.data_received(GET)
+        await asyncio.sleep(0)
+        assert not connection.gives_way, "it is being answered"
+        wire.waiting = 10
+        go_on.set()
+        await answered(connection)
+        assert (wire.has_eof, wire.is_closed) == (True, False), (
+            "what came behind the request is read, so that its answer arrives"
+        )
+        assert not connection.gives_way
+        wire.waiting = 0
+        assert connection.gives_way
+
+
 @pytest.mark.parametrize("came", [GET, POST])
 async def test_a_request_that_runs_may_last(came: bytes) -> None:
     """How long a body may take is said where it is read."""

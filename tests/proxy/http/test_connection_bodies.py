@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import http.client
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -175,6 +177,36 @@ async def test_a_client_that_still_sends_can_read_why_its_connection_ends() -> N
             await writer.drain()
         answer = parse_answer(await reader.read())
     assert (answer.status, answer.body) == (413, b"too large")
+
+
+async def test_a_client_that_sent_more_than_is_answered_can_read_its_last_answer() -> None:
+    """What nobody read when a connection is closed takes with it what is on its way out."""
+    begun, go_on, size, loop = asyncio.Event(), asyncio.Event(), 600_000, asyncio.get_running_loop()
+
+    async def last(request: Request) -> None:
+        begun.set()
+        await go_on.wait()
+        await request.send(200, (("Connection", "close"),), b"x" * size)
+
+    async with served(last) as listener:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # most of the answer waits for its reader
+            client.connect(("127.0.0.1", listener.port))
+            client.setblocking(False)
+            await loop.sock_sendall(client, GET)
+            await begun.wait()
+            sent = 0
+            with suppress(BlockingIOError):
+                while True:  # until the gate reads no more
+                    sent += client.send(GET * 1000)
+                    await asyncio.sleep(0)
+            go_on.set()
+            said = b""
+            while data := await loop.sock_recv(client, 65536):
+                said += data
+    assert sent > 0
+    assert said.count(b"x" * size) == 1
+    assert said.count(b"HTTP/1.1 ") == 1
 
 
 @pytest.mark.parametrize("bad", [b"no request\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n"])
