@@ -11,7 +11,8 @@ from yarl import URL
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _ALLOWED_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _EXPOSED_HEADERS: Final = (
-    "Content-Disposition, Content-Length, Content-Range, ETag, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
+    "Content-Disposition, Content-Length, Content-Range, ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy, "
+    "Retry-After, X-Request-Id"
 )
 _PREFLIGHT_LIFETIME_S: Final = 600
 
