@@ -99,6 +99,25 @@ def test_a_longer_text_is_no_delimiter() -> None:
         assert read(b"--b\r\n" + PART + text + b"\r\n--b--\r\n") == ([("image", "x.png", text)], True)
 
 
+@pytest.mark.parametrize(
+    "lookalike", [b"\r\n--bX", b"\r\n--b-", b"\r\n--b \t--", b"\r\n--b" + b" " * MAX_PADDING_BYTES + b"X"]
+)
+def test_what_looks_like_delimiters_passes_in_one_piece(lookalike: bytes) -> None:
+    """Else a body of nothing but that costs a step, and a copy of the rest, for each."""
+
+    class Counted(Parts):
+        pieces = 0
+
+        def part_data(self, data: bytes) -> None:
+            super().part_data(data)
+            self.pieces += 1
+
+    parts, content = Counted(), b"x" + lookalike * (256 * 1024 // len(lookalike))
+    MultipartReader(b"b", parts).feed(b"--b\r\n" + PART + content + b"\r\n--b--")
+    assert parts.ended == [("image", "x.png", content)]
+    assert parts.pieces == 1
+
+
 def test_several_parts_and_an_empty_one() -> None:
     field = b'Content-Disposition: form-data; name="type"\r\n\r\n'
     body = b"--b\r\n" + field + b"input\r\n--b\r\n" + PART + b"\r\n--b\r\n" + field + b"\r\n--b--"
