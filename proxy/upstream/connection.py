@@ -159,6 +159,8 @@ class Connection(Wire):
 
     async def _next(self) -> None:
         """Waits for whatever comes next. Raises what has ended the call; what came before that is read first."""
+        if self.is_closed and self._error is None:
+            raise UpstreamUnavailable  # it ended before the call began, and nobody was told
         if self._error is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:

@@ -15,6 +15,7 @@ from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream import client as module
 from proxy.upstream.addresses import HostAddresses
 from proxy.upstream.client import Upstream
+from proxy.upstream.connection import Connection
 from tests.proxy.upstreams import GUARD_S
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
@@ -293,3 +294,14 @@ async def test_an_address_that_does_not_answer_delays_the_next_one_by_little(mon
             assert await ask(upstream, "GET", "one") == b"aa"
             assert await ask(upstream, "GET", "two") == b"cc"
     assert (asked, comfy.connections) == (["comfyui.test"], 2)
+
+
+async def test_a_connection_that_ended_before_its_first_call_is_not_waited_for() -> None:
+    """It was told of its end when nobody waited for anything, and is told once."""
+    connection = Connection()
+    connection.connection_lost(None)
+    async with asyncio.timeout(GUARD_S):
+        connection.begin("GET", b"GET /queue HTTP/1.1\r\n\r\n", None, time_limit_s=3600.0)
+        with pytest.raises(UpstreamUnavailable):
+            await connection.head()
+    assert not connection.finish()
