@@ -150,7 +150,10 @@ class RequestReader:
                 raise MalformedRequest("the head does not begin with a method")
             return None
         end += len(_END)
-        return self._parse(data[:end] if end < len(data) else data, connection), end
+        request = self._parse(data[:end] if end < len(data) else data, connection)
+        # A connection may be idle for long: a large head does not stay with it. What its next request may share, `_last` keeps.
+        self._target, self._fields = b"", []
+        return request, end
 
     def read_body(self, data: bytes) -> bytes:
         """More of the body of the request that was read last; what is behind it. A body that is none fails."""

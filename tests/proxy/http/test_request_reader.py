@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from proxy.http.request import NO_BODY
@@ -270,6 +272,20 @@ def test_fields_that_are_the_same_are_read_once_and_others_are_not() -> None:
         assert request.derived == {}
         assert request.headers["X-API-Key"] == other[11]
     assert read(head, reader).derived == {}, "the last alone is kept"
+
+
+def test_a_large_head_is_forgotten_when_it_is_read() -> None:
+    """A connection may be idle for long, and there may be thousands."""
+    reader = RequestReader(256 * 1024)
+    read(lines("GET / HTTP/1.1", "Host: x"), reader)
+    head = lines(f"GET /{'a' * 50_000} HTTP/1.1", "Host: x", *(f"X-{number}: {'b' * 1000}" for number in range(100)))
+    tracemalloc.start()
+    try:
+        read(head, reader)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 10_000
 
 
 @pytest.mark.parametrize(
