@@ -83,7 +83,8 @@ class Connection(Wire):
 
     def data_received(self, data: bytes) -> None:
         """Reads what there is of the request that runs, or begins the next; what is for later is kept, and no more is read meanwhile."""
-        if self._unread:
+        had_unread = bool(self._unread)
+        if had_unread:
             data, self._unread = self._unread + data, b""
         while data and not self._is_ending:
             request = self._request
@@ -91,12 +92,12 @@ class Connection(Wire):
                 rest = self._begin(data)
                 if rest is data:
                     self._unread = data
-                    return
+                    break
                 data = rest
             elif request.body.is_complete:
                 self.pause_reading()
                 self._unread = data
-                return
+                break
             else:
                 data = self._reader.read_body(data)
                 if request.body.is_full:
@@ -105,6 +106,8 @@ class Connection(Wire):
                     self._is_ending = True
                 if self._task is None and request.body.is_read:
                     self._next()
+        if had_unread or self._unread:
+            self._server.keeps(self, len(self._unread))
 
     def eof_received(self) -> bool:
         """The client sends no more. It may wait for its answer (RFC 9112, 9.6), or be gone: that is told apart by what is written to it."""
@@ -187,7 +190,9 @@ class Connection(Wire):
         under it (RFC 9112, 9.6).
         """
         self._is_ending = True
-        self._unread = b""
+        if self._unread:
+            self._unread = b""
+            self._server.keeps(self, 0)
         self._waiting_since_s = self._loop.time()
         if self._transport is None or not self.is_usable:
             return

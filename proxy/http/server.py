@@ -25,6 +25,8 @@ RESERVED: Final = 8
 """Connections beyond `max_connections`, for /gate/health: an edge that hears nothing takes the gate for dead."""
 HEALTH_PATH: Final = "/gate/health"
 _LOOKED_AT: Final = 64
+MAX_UNREAD_BYTES: Final = 32 * 1024**2
+"""Of all connections: of heads that have not come whole, and of what came before its turn."""
 _BACKLOG: Final = 1024
 _CUT_OFF_S: Final = 0.5
 
@@ -46,6 +48,8 @@ class Server:
         self._open: set[Connection] = set()
         self._upgraded: dict[SocketConnection, AbstractContextManager[object] | None] = {}
         self._reserved: dict[Connection, None] = {}
+        self._unread: dict[Connection, int] = {}
+        self._unread_bytes = 0
         self._next_look: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
 
@@ -88,13 +92,30 @@ class Server:
     def disconnected(self, connection: Connection) -> None:
         self._open.discard(connection)
         self._reserved.pop(connection, None)
+        self.keeps(connection, 0)
         self._release(connection)
         self._tell_gone()
+
+    def keeps(self, connection: Connection, size: int) -> None:
+        """So many bytes of it wait to be read. Hangs up where all of them are too many: on who has shown no credential first, and for longest.
+
+        SECURITY: else strangers with half a head each, or many requests at once, fill the memory (tests/security/test_unread.py).
+        """
+        self._unread_bytes += size - self._unread.get(connection, 0)
+        if size:
+            self._unread[connection] = size
+        else:
+            self._unread.pop(connection, None)
+        while self._unread_bytes > MAX_UNREAD_BYTES:
+            longest = next((each for each in self._unread if not each.is_proven), None) or next(iter(self._unread))
+            self._unread_bytes -= self._unread.pop(longest)
+            longest.close()
 
     def upgraded(self, connection: Connection, protocol: SocketConnection) -> None:
         """The connection speaks another protocol from now on, and keeps its place until it ends."""
         place = self._held.pop(connection, None)
         self._open.discard(connection)
+        self.keeps(connection, 0)
         self._upgraded[protocol] = place
         protocol.on_lost = partial(self._left, protocol)
 

@@ -1,0 +1,112 @@
+"""What came and is not read yet is bounded over all connections, whoever sends it: half a head, or requests before their turn."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.http import server as http_server
+from proxy.http.connection import Connection
+from proxy.http.listener import Listener
+from proxy.http.request import Request
+from proxy.http.server import Server
+from tests.proxy.http.requests import hello, served
+from tests.proxy.http.test_server import is_cut_off
+from tests.wire.raw import connect, request
+
+HALF = b"GET / HTTP/1.1\r\nHost: gate.example\r\nX-Half: " + b"a" * 10_000
+GET = b"GET / HTTP/1.1\r\nHost: gate.example\r\n\r\n"
+
+
+def server_of(listener: Listener) -> Server:
+    return listener._server
+
+
+async def until_unread(server: Server, count: int) -> list[Connection]:
+    """Those of which something waits, the longest first."""
+    while len(server._unread) < count:
+        await asyncio.sleep(0)
+    return list(server._unread)
+
+
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "MAX_UNREAD_BYTES", len(HALF) * 3 + 10)
+
+
+async def test_half_heads_beyond_the_bound_cost_who_holds_one_for_longest() -> None:
+    async with served() as listener:
+        opened = []
+        for number in range(3):
+            opened.append(await connect(listener.url))
+            opened[-1][1].write(HALF)
+            await until_unread(server_of(listener), number + 1)
+        opened[0][1].write(b"a")  # a byte more does not make it a new one
+        opened.append(await connect(listener.url))
+        opened[-1][1].write(HALF)
+        assert await is_cut_off(opened[0][0])
+        for reader, writer in opened[1:]:
+            writer.write(b"\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(b"hello")
+        for _, writer in opened:
+            writer.close()
+        assert (server_of(listener)._unread, server_of(listener)._unread_bytes) == ({}, 0)
+
+
+async def test_who_brought_a_key_is_spared() -> None:
+    async def proving(request: Request) -> None:
+        if request.raw_path == "/key":
+            request.prove()
+        await hello(request)
+
+    async with served(proving) as listener:
+        known, stranger, late = [await connect(listener.url) for _ in range(3)]
+        known[1].write(GET.replace(b"/ ", b"/key ", 1))
+        await known[0].readuntil(b"hello")
+        known[1].write(HALF)
+        await until_unread(server_of(listener), 1)
+        stranger[1].write(HALF)
+        await until_unread(server_of(listener), 2)
+        late[1].write(HALF + HALF)
+        assert await is_cut_off(stranger[0])
+        known[1].write(b"\r\n\r\n")
+        await known[0].readuntil(b"hello")
+        for _, writer in (known, stranger, late):
+            writer.transport.abort()
+
+
+async def test_requests_before_their_turn_count() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> None:
+        begun.set()
+        await go_on.wait()
+        await hello(request)
+
+    async with served(slow) as listener:
+        hasty = await connect(listener.url)
+        hasty[1].write(GET + GET * (len(HALF) * 2 // len(GET)))
+        await begun.wait()
+        await until_unread(server_of(listener), 1)
+        half = await connect(listener.url)
+        half[1].write(HALF + b"a" * 11_000)
+        assert await is_cut_off(hasty[0])
+        go_on.set()
+        half[1].write(b"\r\nConnection: close\r\n\r\n")
+        assert (await half[0].read()).endswith(b"hello")
+        for _, writer in (hasty, half):
+            writer.transport.abort()
+
+
+async def test_what_is_read_in_its_turn_counts_no_more() -> None:
+    async with served() as listener:
+        reader, writer = await connect(listener.url)
+        for _ in range(5):
+            writer.write(GET * 100)
+            for _ in range(100):
+                await reader.readuntil(b"hello")
+        writer.write(GET * 20 + request("/", None) + GET)
+        await reader.read()
+        assert (server_of(listener)._unread, server_of(listener)._unread_bytes) == ({}, 0)
+        writer.close()
