@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from policy import routes
 from policy.principal import Principal, Role, Scope, TenantId
 from policy.routes import AdminOnly, Body, Budget, Deny, PassThrough, Prefix, Route, RouteTable
 from policy.table import ROUTES, TABLE
@@ -109,6 +110,46 @@ def test_head_is_its_get() -> None:
     assert found is not None
     assert found.route.name == "GET /view"
     assert TABLE.match("HEAD", ("upload", "image")) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "raw", "segments", "name"),
+    [
+        ("GET", "/queue", ("queue",), "GET /queue"),
+        ("HEAD", "/api/queue", ("queue",), "GET /queue"),
+        ("GET", "/view?filename=a.png", ("view",), "GET /view"),
+        ("GET", "/history/x%20y", ("history", "x y"), "GET /history/{prompt_id}"),
+        ("GET", "/nowhere/at-all", ("nowhere", "at-all"), None),
+    ],
+)
+def test_a_target_is_read_into_its_row(method: str, raw: str, segments: tuple[str, ...], name: str | None) -> None:
+    for _ in range(2):  # it means the same when it comes again
+        target = TABLE.read(method, raw)
+        assert (target.route.name if target.route else None) == name
+        assert (target.call.method, target.call.segments, target.call.query) == (method, segments, ())
+
+
+def test_what_goes_on_of_a_query_is_the_calls() -> None:
+    target = TABLE.read("GET", "/view?filename=a.png&token=x")
+    assert target.query == (("filename", "a.png"), ("token", "x"))
+    assert target.call_with(()) is target.call
+    assert target.call_with(target.query[:1]).query == (("filename", "a.png"),)
+
+
+def test_targets_that_hold_no_name_are_remembered_and_no_others() -> None:
+    table = RouteTable(TABLE.routes)
+    assert table.read("GET", "/queue") is table.read("GET", "/queue")
+    for raw in ("/queue?a=1", "/history/x", "/nowhere"):
+        assert table.read("GET", raw) is not table.read("GET", raw)
+
+
+def test_so_many_targets_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "MAX_REMEMBERED", 2)
+    table = RouteTable(TABLE.routes)
+    for raw in ("/%71ueue", "/q%75eue", "/qu%65ue"):
+        assert table.read("GET", raw).route is not None
+    assert table.read("GET", "/%71ueue") is table.read("GET", "/%71ueue")
+    assert table.read("GET", "/qu%65ue") is not table.read("GET", "/qu%65ue")
 
 
 @pytest.mark.parametrize(
