@@ -70,6 +70,8 @@ class Connection(Wire):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        # SECURITY: a stranger's next request is not begun before the answer to its last has left (tests/security/test_unread.py).
+        self.limit_unsent(0)
         self._server.connected(self)
 
     def lost(self, error: Exception | None) -> None:

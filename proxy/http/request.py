@@ -218,7 +218,10 @@ class Request:
 
     def prove(self) -> None:
         """It brought a good credential: its connection may stay idle as long as the configuration says."""
-        self.is_proven = self.connection.is_proven = True
+        self.is_proven = True
+        if not self.connection.is_proven:
+            self.connection.is_proven = True
+            self.connection.limit_unsent(None)
 
     @property
     def is_reserved(self) -> bool:

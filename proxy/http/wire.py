@@ -48,6 +48,11 @@ class Wire(asyncio.Protocol):
     def has_unsent(self) -> bool:
         return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
+    def limit_unsent(self, max_bytes: int | None) -> None:
+        """How much of what is written may wait for the other side before `write` says that it takes no more; None: as much as asyncio likes."""
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(max_bytes)
+
     def write(self, *parts: bytes) -> bool:
         """Says whether the other side takes more; else `drain` comes next. On an ended connection nothing is written."""
         transport = self._transport

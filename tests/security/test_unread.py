@@ -1,8 +1,10 @@
-"""What came and is not read yet is bounded over all connections, whoever sends it: half a head, or requests before their turn."""
+"""What came and is not read yet is bounded over all connections: half a head, or requests before their turn. So is what strangers do not take."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 
 import pytest
 
@@ -23,6 +25,10 @@ def server_of(listener: Listener) -> Server:
     return listener._server
 
 
+def unsent_bytes(connection: Connection) -> int:
+    return 0 if connection._transport is None else connection._transport.get_write_buffer_size()
+
+
 async def until_unread(server: Server, count: int) -> list[Connection]:
     """Those of which something waits, the longest first."""
     while len(server._unread) < count:
@@ -30,11 +36,12 @@ async def until_unread(server: Server, count: int) -> list[Connection]:
     return list(server._unread)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "MAX_UNREAD_BYTES", len(HALF) * 3 + 10)
 
 
+@pytest.mark.usefixtures("little_room")
 async def test_half_heads_beyond_the_bound_cost_who_holds_one_for_longest() -> None:
     async with served() as listener:
         opened = []
@@ -54,6 +61,7 @@ async def test_half_heads_beyond_the_bound_cost_who_holds_one_for_longest() -> N
         assert (server_of(listener)._unread, server_of(listener)._unread_bytes) == ({}, 0)
 
 
+@pytest.mark.usefixtures("little_room")
 async def test_who_brought_a_key_is_spared() -> None:
     async def proving(request: Request) -> None:
         if request.raw_path == "/key":
@@ -76,6 +84,7 @@ async def test_who_brought_a_key_is_spared() -> None:
             writer.transport.abort()
 
 
+@pytest.mark.usefixtures("little_room")
 async def test_requests_before_their_turn_count() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -110,3 +119,27 @@ async def test_what_is_read_in_its_turn_counts_no_more() -> None:
         await reader.read()
         assert (server_of(listener)._unread, server_of(listener)._unread_bytes) == ({}, 0)
         writer.close()
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_one_answer_at_a_time_waits_for_a_stranger_that_does_not_read(is_known: bool) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def answer(request: Request) -> None:
+        if is_known:
+            request.prove()
+        await request.send(200, (), b"x" * 2000)
+
+    async with served(answer) as listener:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", listener.port))
+            waiting_bytes = 0
+            while not waiting_bytes:
+                with suppress(BlockingIOError):
+                    client.send(GET * 100)
+                await asyncio.sleep(0)
+                waiting_bytes = sum(unsent_bytes(each) for each in server_of(listener)._open if each._is_write_paused)
+        assert (waiting_bytes > 50_000) is is_known
+        assert (waiting_bytes < 3000) is not is_known

@@ -34,6 +34,9 @@ class RecordingConnection:
     def resume_reading(self) -> None:
         self.times_resumed += 1
 
+    def limit_unsent(self, max_bytes: int | None) -> None:
+        """Nothing waits here."""
+
     def close(self) -> None:
         self.has_hung_up = True
 
