@@ -116,7 +116,8 @@ async def test_no_character_of_a_seen_token_may_change(tmp_path: Path, data: st.
     )
     token = EC.sign(claims())
     await tokens.verify(token)
-    index = data.draw(st.integers(0, len(token) - 1))
+    # Not the last: of its bits some are filling, which mean nothing (RFC 4648, 3.5).
+    index = data.draw(st.integers(0, len(token) - 2))
     character = data.draw(st.sampled_from("ABZabz019-_.=+/ \n\0é").filter(lambda one: one != token[index]))
     changed = data.draw(
         st.sampled_from([token[:index] + character + token[index + 1 :], token[:index], token[: index + 1] + token])
