@@ -153,7 +153,7 @@ class Connection(Wire):
         try:
             await self._server.handler(request)
         except asyncio.CancelledError:
-            self.close()
+            request.hang_up()
         except Exception:
             _log.exception("a request failed without an answer")
         finally:
@@ -165,7 +165,7 @@ class Connection(Wire):
         if self.is_closed:
             return
         if not request.has_ended:
-            self.close()
+            request.hang_up()
             return
         request.body.drop()
         if not request.keep_alive:

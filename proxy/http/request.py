@@ -203,8 +203,12 @@ class Request:
         return self.connection.peer
 
     def hang_up(self) -> None:
-        """At once: what was not sent is lost."""
-        self.connection.close()
+        """At once: what was not sent is lost. An answer that only the end of the connection ends is broken off by a reset, so that it never looks whole."""
+        is_open_ended = self.answer_has_body and not self.is_chunked_out and self._unsent_bytes is None
+        if is_open_ended and not self.has_ended:
+            self.connection.reset()
+        else:
+            self.connection.close()
 
     def ask_for_body(self) -> None:
         """Answers `Expect: 100-continue` (RFC 9110, 10.1.1)."""

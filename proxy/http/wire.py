@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import cast
 
@@ -85,6 +87,13 @@ class Wire(asyncio.Protocol):
         self.is_closed = True
         if self._transport is not None:
             self._transport.abort()
+
+    def reset(self) -> None:
+        """`close`, in a way that the other side takes for no ordinary end (RFC 9293, 3.10.7.4)."""
+        found = None if self._transport is None or self.is_closed else self._transport.get_extra_info("socket")
+        if found is not None:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
 
 class SilenceTimer:

@@ -89,3 +89,21 @@ async def test_a_length_that_is_no_number_leaves_nothing_on_the_wire() -> None:
         said = await reader.read()
     assert said.count(b"HTTP/1.1 ") == 1
     assert said.endswith(b"hello")
+
+
+async def test_one_that_only_its_connection_ends_never_looks_whole_when_it_breaks_off() -> None:
+    """HTTP/1.0 has no chunks: whoever reads to the end must meet an error there."""
+
+    async def broken(request: Request) -> None:
+        await request.begin_answer(200, ())
+        await request.send_piece(b"half")
+        await go_on.wait()
+        raise LookupError("the rest is nowhere")
+
+    go_on = asyncio.Event()
+    async with served(broken) as listener, talking(listener) as (reader, writer):
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.readuntil(b"half")).startswith(b"HTTP/1.1 200 OK\r\n")
+        go_on.set()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
