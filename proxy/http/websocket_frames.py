@@ -106,6 +106,10 @@ class FrameReader:
         """Whether nothing was begun that is not whole."""
         return not self._head and self._partial is None and self._fragments is None
 
+    def drop(self) -> None:
+        """Forgets what is not whole: nothing is fed any more."""
+        self._head, self._partial, self._fragments = b"", None, None
+
     def feed(self, data: bytes, take: Take) -> None:
         """take: called with whatever is whole with these bytes. Raises FrameError at the frame that breaks the protocol, and what `take`
         raises; nothing may be fed after that.

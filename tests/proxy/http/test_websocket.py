@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket as sockets_of_the_system
+import tracemalloc
 
 import pytest
 
 from proxy.http import websocket
-from proxy.http.websocket import BUFFER_BYTES, Close, WebSocket
-from proxy.http.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame_of, head_of
+from proxy.http.websocket import BUFFER_BYTES, MAX_LATE_FRAMES, Close, WebSocket
+from proxy.http.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, close_payload, frame_of, head_of
 from tests.proxy.http.sockets import MAX_BYTES, Notes, raw_peer
 from tests.wire.raw import GUARD_S
 
@@ -232,3 +233,48 @@ async def test_an_idle_one_has_no_task_and_no_buffer() -> None:
         assert socket._reader.is_idle
         assert not any("websocket" in repr(task.get_coro()) for task in asyncio.all_tasks() - before)
         assert socket._limit is None
+
+
+@pytest.mark.parametrize("frame", [of_client(PING), of_client(TEXT, b"{}")])
+async def test_what_comes_behind_a_close_is_soon_read_no_more(frame: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_peer() as (socket, notes, reader, writer):
+        read = 0
+        read_head = FrameReader._read_head
+
+        def count(of: FrameReader, data: bytes, at: int, end: int) -> int:
+            nonlocal read
+            read += 1
+            return read_head(of, data, at, end)
+
+        monkeypatch.setattr(FrameReader, "_read_head", count)
+        socket.close(Close(1008, "enough"))
+        writer.write(frame * 2000)
+        assert (await reader.read())[4:] == b"enough"
+        assert read <= MAX_LATE_FRAMES + 1
+        assert not notes.messages
+        assert not notes.controls
+
+
+async def test_what_comes_behind_its_own_close_does_not_change_what_a_peer_said() -> None:
+    async with raw_peer() as (_, notes, _, writer):
+        writer.write(of_client(CLOSE, close_payload(1001, "bye")) + b"\xf0" * 8)
+        await notes.ends.wait()
+        assert notes.end == (Close(1001, "bye"), True)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_half_a_message_ends_with_its_connection(opcode: int) -> None:
+    kept = []
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            async with raw_peer() as (socket, notes, _, writer):
+                kept.append(socket)
+                writer.write(of_client(opcode, b"x" * MAX_BYTES)[:-1])
+                writer.write_eof()
+                await notes.ends.wait()
+                assert socket.transport is None
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < MAX_BYTES
