@@ -84,14 +84,17 @@ class EventSession(Hearer):
     def attach(self, send_queue: SendQueue, *, is_new: bool) -> None:
         """Sends events there from now on. A client that comes back gets what ComfyUI sends to new sockets alone, and what it missed."""
         self._send_queue = send_queue
-        if self.grace is not None:
-            self.grace.cancel()
-            self.grace = None
+        self.stop_grace()
         if not is_new:
             self._is_greeted = True
             send_queue.put(Frame(status_frame(self.jobs, self.client_id)))
             for text in self._kept.texts():
                 send_queue.put(Frame(text))
+
+    def stop_grace(self) -> None:
+        if self.grace is not None:
+            self.grace.cancel()
+            self.grace = None
 
     def detach(self, send_queue: SendQueue) -> None:
         if self._send_queue is send_queue:

@@ -176,6 +176,7 @@ class EventSessions:
         is_shared = stream.client_id == UNNAMED_CLIENT and bool(self._named(tenant))
         if stream.is_attached or not stream.is_open or is_shared:
             return
+        stream.stop_grace()  # of another client of its id that has left before: its time would end the next one's
         waiting = [other for other in self._named(tenant) if not other.is_attached]
         delay_s = (
             self._reconnect_grace_s() if stream.jobs.count_unfinished() and len(waiting) <= MAX_WAITING_STREAMS else 0.0

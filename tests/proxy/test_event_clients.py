@@ -185,6 +185,19 @@ async def test_a_client_that_came_back_is_not_closed_for_having_been_away(make: 
     await again.leave()
 
 
+async def test_two_of_one_id_that_went_leave_nothing_that_closes_a_third(make: Make, registry: JobRegistry) -> None:
+    clients = make(grace_s=3600.0)
+    registry.claim(ALICE, None, client_id="other")
+    first, second = await clients.open(), await clients.open()
+    timers = []
+    for client in (second, first):
+        await client.leave()
+        timers.append(clients.streams._streams[ALICE]["tab"].grace)
+    third = await clients.open()
+    assert all(timer is not None and timer.cancelled() for timer in timers)
+    await third.leave()
+
+
 async def test_not_too_many_wait(make: Make, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_sessions, "MAX_WAITING_STREAMS", 2)
     clients = make(grace_s=3600.0)
