@@ -22,7 +22,7 @@ from proxy.config.server import ServerSettings
 from proxy.http import hdrs, headers, request_body
 from proxy.http.errors import Refusal
 from proxy.http.request import Request
-from proxy.http.responses import is_upgrade
+from proxy.http.responses import can_upgrade, is_upgrade
 from proxy.http.server import Server, public_server
 
 HOST: Final = "127.0.0.1"
@@ -45,6 +45,7 @@ _TARGET: Final = Refusal(
     "target-malformed",
     "Send a path such as /queue as the request's target: this address forwards to one gate alone.",
 )
+_UPGRADE: Final = Refusal(400, "upgrade-malformed", "Open a WebSocket by a GET, as RFC 6455, 4.1 says.")
 _EXPECTATION: Final = Refusal(417, "expectation-unknown", "The only expectation known here is 100-continue.")
 _FOREIGN: Final = Refusal(
     403,
@@ -131,6 +132,8 @@ class ConnectProxy:
         try:
             address = self._address(target)
             if is_upgrade(request):
+                if request.method != "GET" or not can_upgrade(request):
+                    return _told(_UPGRADE, readable)
                 return await self._relay(request, address)
             await self._forward(request, address, readable)
             return None

@@ -101,6 +101,16 @@ async def test_the_key_goes_to_the_gate_alone(gate: Spy, other: Spy, target: str
     assert (gate.heads, other.heads) == ([], [])
 
 
+@pytest.mark.parametrize("missing", [1, 2, 3])
+async def test_half_an_upgrade_is_answered_and_asks_the_gate_nothing(gate: Spy, missing: int) -> None:
+    lines = UPGRADE[:missing] + UPGRADE[missing + 1 :]
+    async with asyncio.timeout(GUARD_S), forwarding(gate.url, KEY) as here:
+        answer = await send(here, local(here, "/ws", *lines, end=False))
+        posted = await send(here, local(here, "/ws", *UPGRADE, method="POST", end=False))
+    assert (answer.status, posted.status) == (400, 400)
+    assert gate.heads == []
+
+
 async def test_connect_opens_no_tunnel(gate: Spy, other: Spy) -> None:
     async with forwarding(gate.url, KEY) as here:
         for target in (f"127.0.0.1:{other.port}", "/queue"):
