@@ -112,8 +112,9 @@ class RequestCounts(Collector):
         return kind
 
     def collect(self) -> Iterator[Metric]:
+        """In a thread of its own, while requests are counted: tables are copied in one step, in which nobody adds to them."""
         requests = _counter("comfygate_requests", "Requests answered.")
-        for (route, method, status, tenant), kind in list(self._kinds.items()):
+        for (route, method, status, tenant), kind in self._kinds.copy().items():
             requests.add_metric((route, method, str(status), tenant), kind.count, kind.created_s)
         yield requests
         yield from self._times()
@@ -122,7 +123,7 @@ class RequestCounts(Collector):
     def _times(self) -> Iterator[Metric]:
         gate = _histogram("comfygate_gate_seconds", "Time of a request without the wait for ComfyUI.")
         upstream = _histogram("comfygate_upstream_seconds", "Time until ComfyUI began to answer.")
-        for route, times in list(self._routes.items()):
+        for route, times in self._routes.copy().items():
             times.gate.add_to(gate, route)
             times.upstream.add_to(upstream, route)
         yield gate
@@ -131,7 +132,7 @@ class RequestCounts(Collector):
     def _bytes(self) -> Iterator[Metric]:
         received = _counter("comfygate_received_bytes", "Bodies of requests.")
         sent = _counter("comfygate_sent_bytes", "Bodies of answers.")
-        for tenant, of_tenant in list(self._tenants.items()):
+        for tenant, of_tenant in self._tenants.copy().items():
             if of_tenant.created_s:
                 received.add_metric((tenant,), of_tenant.received_bytes, of_tenant.created_s)
                 sent.add_metric((tenant,), of_tenant.sent_bytes, of_tenant.created_s)

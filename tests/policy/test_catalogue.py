@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.catalogue import (
@@ -241,6 +241,7 @@ def test_the_last_of_two_classes_of_one_name_counts() -> None:
     assert list(catalogue.classes["A"].inputs) == ["two"]
 
 
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.text(),
