@@ -17,7 +17,7 @@ from proxy.upstream.connection import HIGH_WATER_BYTES
 from tests.proxy.upstream.test_connection import OK, Comfy, ask, call, door
 from tests.proxy.upstreams import GUARD_S
 
-LIMIT_S = 0.2
+LIMIT_S = 0.5
 
 
 async def test_a_connection_that_is_being_closed_carries_no_further_call() -> None:
