@@ -20,7 +20,7 @@ UNKNOWN: Final = "unknown"
 
 
 class Headers(Protocol):
-    """Request headers, as aiohttp gives them."""
+    """Request headers, as multidict holds them."""
 
     def getall(self, key: str, default: Sequence[str], /) -> Sequence[str]: ...
 

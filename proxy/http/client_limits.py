@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClientLimits:
     """All in seconds. stall_s: how long it may read less than bytes_per_second. header_s: for a head that was begun, or the first one.
 
@@ -19,10 +20,10 @@ class ClientLimits:
     unproven_idle_s: float
     lingering_s: float
 
-    @property
+    @cached_property
     def look_every_s(self) -> float:
         return min(self.stall_s, self.header_s, self.keepalive_s, self.unproven_idle_s, self.lingering_s) / 4
 
-    @property
+    @cached_property
     def bytes_between_looks(self) -> int:
         return max(1, int(self.bytes_per_second * self.look_every_s))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from proxy.http.client_limits import ClientLimits
@@ -134,7 +135,7 @@ class Connection(Wire):
             found = self._reader.read_head(data, self._looked_at, self)
         except MalformedRequest as error:
             _log.debug("a request from %s could not be read: %s", self.peer, error)
-            self.write(_refusal())
+            self.write(_refusal(str(error)))
             self._end(is_quiet=False)
             return b""
         if found is None:
@@ -272,13 +273,13 @@ class Connection(Wire):
         self._half_closed_timer = self._loop.call_later(_HALF_CLOSED_LOOK_S, self._look_at_half_closed)
 
 
-def _refusal() -> bytes:
-    """Answers what is not HTTP, which never becomes a call.
+def _refusal(rule: str) -> bytes:
+    """Answers what is not HTTP, which never becomes a call. rule: which one it breaks.
 
     SECURITY: nothing of what could not be read is in it: a key may stand there. test_malformed.py::test_keys_stay_out
     """
     request_id = secrets.token_hex(8)
-    body = _MALFORMED.body(request_id)
+    body = replace(_MALFORMED, details=rule).body(request_id)
     fields = (
         ("Server", "comfygate"),
         ("Content-Type", "application/json"),

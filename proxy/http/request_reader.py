@@ -237,8 +237,8 @@ class RequestReader:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             return True
-        except httptools.HttpParserError as error:
-            raise MalformedRequest(type(error).__name__) from None
+        except httptools.HttpParserError:
+            raise MalformedRequest("a line of the head cannot be read") from None
         return False
 
     # What the parser calls.

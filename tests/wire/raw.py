@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -52,3 +53,12 @@ def request(target: bytes | str, key: str | None, *lines: bytes | str, method: s
         head.append(f"Authorization: Bearer {key}".encode())
     head += [line.encode() if isinstance(line, str) else line for line in lines]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
+
+
+async def rest_of(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the gate hangs up."""
+    rest = b""
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            rest += data
+    return rest

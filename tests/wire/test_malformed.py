@@ -77,6 +77,7 @@ def told(answer: RawAnswer) -> None:
     assert answer.all("Cache-Control") == ["private, no-store"]
     body = orjson.loads(answer.body)
     assert body["error"]["extra_info"]["request_id"] == answer.all("X-Request-Id")[0]
+    assert body["error"]["details"], "which rule it breaks"
 
 
 @pytest.mark.parametrize("name", FRAMING)

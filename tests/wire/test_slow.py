@@ -13,7 +13,7 @@ import pytest
 from proxy.http import server as http_server
 from standin import StandIn
 from tests.harness import Running, running_gate
-from tests.wire.raw import GUARD_S, connect, parse_answer, request
+from tests.wire.raw import GUARD_S, connect, parse_answer, request, rest_of
 
 HALF_HEAD = b"GET /features HTTP/1.1\r\nHost: gate.example\r\nX-Slow: 1"
 CROWD = 200
@@ -57,15 +57,6 @@ async def answer_of(reader: asyncio.StreamReader) -> int:
     answer = parse_answer(await reader.readuntil(b"\r\n\r\n"))
     await reader.readexactly(int(answer.all("Content-Length")[0]))
     return answer.status
-
-
-async def rest_of(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the gate hangs up."""
-    rest = b""
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            rest += data
-    return rest
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from proxy.http.request import Request
 from proxy.http.server import Handler
 from tests.programs import path_of
 from tests.proxy.http.requests import hello, served, talking
-from tests.wire.raw import parse_answer, request, send
+from tests.wire.raw import parse_answer, request, rest_of, send
 
 
 def asked(path: str = "/", *lines: str, version: str = "1.1", method: str = "GET", body: bytes = b"") -> bytes:
@@ -24,14 +24,6 @@ def asked(path: str = "/", *lines: str, version: str = "1.1", method: str = "GET
 
 async def path_told(request: Request) -> None:
     await request.send(200, (("Content-Type", "text/plain"),), f"[{request.raw_path}]".encode())
-
-
-async def rest_of(reader: asyncio.StreamReader) -> bytes:
-    rest = b""
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            rest += data
-    return rest
 
 
 # Keeping a connection (RFC 9112, 9.3).
