@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -24,7 +23,9 @@ from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.observability.ops_server import Ops
-from proxy.persistence.database import STATE_FILE, StateDatabase, StateError
+from proxy.persistence.operations import DatabaseUnavailable, StateError
+from proxy.persistence.sqlite import SqliteDatabase
+from proxy.persistence.sqlite_file import STATE_FILE
 from proxy.pipeline import Pipeline
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks, on_failure
@@ -41,7 +42,7 @@ class Gate:
 
     def __init__(self, config: Config, log: RequestLog) -> None:
         """Raises ConfigError."""
-        self._state = StateDatabase(config.resolve(config.server.state_dir) / STATE_FILE)
+        self._state = SqliteDatabase(config.resolve(config.server.state_dir) / STATE_FILE)
         compiled = compile_config(config, state=self._state)
         self.metrics = Metrics()
         self.metrics.set_keys(config.keys)
@@ -201,7 +202,7 @@ class Gate:
             await self._state.open()
             await self.dependencies.compiled.authenticator.sessions.revoked.load()
             await self._limits.start()
-        except (OSError, sqlite3.Error, StateError) as error:
+        except (OSError, DatabaseUnavailable, StateError) as error:
             raise ConfigError(config.file, [Mistake("server.state_dir", None, f"cannot be used: {error}")]) from None
 
     async def _close_expired(self) -> None:

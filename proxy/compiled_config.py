@@ -30,7 +30,7 @@ from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
 from proxy.http.request import Request
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.operations import Database
 
 if TYPE_CHECKING:
     from proxy.auth.cloudflare_access import CloudflareAccess
@@ -92,7 +92,7 @@ class CompiledConfig:
 
 
 def compile_config(
-    config: Config, previous: CompiledConfig | None = None, state: StateDatabase | None = None
+    config: Config, previous: CompiledConfig | None = None, state: Database | None = None
 ) -> CompiledConfig:
     """Raises ConfigError with all mistakes. previous: what this one replaces; fetched keys of token issuers are taken over. state: of `open_sessions`."""
     mistakes: list[Mistake] = []
@@ -123,7 +123,7 @@ def compile_config(
     )
 
 
-def _open_sessions(config: Config, previous: CompiledConfig | None, state: StateDatabase | None) -> Sessions:
+def _open_sessions(config: Config, previous: CompiledConfig | None, state: Database | None) -> Sessions:
     """Raises SessionStateError."""
     secret_file = config.sessions.secret_file
     resolved = config.sessions.model_copy(

@@ -25,7 +25,7 @@ from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
 from proxy.pages.routes import GatePages
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.operations import Database
 from proxy.upstream.client import Upstream
 from proxy.upstream.compressor import Compressor
 from proxy.upstream.document_cache import DocumentCache
@@ -40,7 +40,7 @@ InForce = Callable[[], CompiledConfig]
 
 
 def build_dependencies(
-    compiled: CompiledConfig, limits: Limits, state: StateDatabase, events: JobEvents, recorder: Recorder
+    compiled: CompiledConfig, limits: Limits, state: Database, events: JobEvents, recorder: Recorder
 ) -> Dependencies:
     """state: open while requests come. events: published by the queue watcher, the sockets and the admission; who hears of them is wired in app.py."""
 

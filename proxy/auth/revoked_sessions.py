@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from proxy.auth.api_keys import Session
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.operations import Database, DatabaseUnavailable, Operation, Statement
 
 MAX_REVOKED_PER_KEY: Final = 1024
 OLD_FILE: Final = "sessions.ended"
@@ -38,16 +37,22 @@ class RevokedSessions:
     Bounded: over MAX_REVOKED_PER_KEY of one key, all sessions of that key issued until then end.
     """
 
-    def __init__(self, state: StateDatabase | None = None, now: Callable[[], float] = time.time) -> None:
-        """state: None keeps them in the process alone. now: Unix time in seconds."""
+    def __init__(
+        self,
+        state: Database | None = None,
+        now: Callable[[], float] = time.time,
+        state_dir: Path | None = None,
+    ) -> None:
+        """state: None keeps them in the process alone. now: Unix time in seconds. state_dir: where a list of before the database may lie."""
         self._state = state
+        self._old = None if state_dir is None else state_dir / OLD_FILE
         self._now = now
         self._sessions: dict[str, dict[str, int]] = {}
         self._floors: dict[str, tuple[int, int]] = {}
         self._unsaved: list[_Row] = []
 
     async def load(self) -> None:
-        """Reads what was kept. Raises sqlite3.Error, and OSError for a list of before the database that cannot be read."""
+        """Reads what was kept. Raises DatabaseUnavailable, and OSError for a list of before the database that cannot be read."""
         if self._state is None:
             return
         if self._state.set_aside is not None:
@@ -55,11 +60,10 @@ class RevokedSessions:
             self._unsaved.append(_Row("", "", int(self._now()), _FOR_EVER_S))
             await self._state.run(_write, self._unsaved, self._now())
             self._unsaved = []
-        old = self._state.path.with_name(OLD_FILE)
-        if old.exists():
-            await self._state.run(_write, read_old_file(old), self._now())
-            os.replace(old, old.with_name(f"{OLD_FILE}.migrated"))
-        for row in await self._state.run(_read):
+        if self._old is not None and self._old.exists():
+            await self._state.run(_write, read_old_file(self._old), self._now())
+            os.replace(self._old, self._old.with_name(f"{OLD_FILE}.migrated"))
+        for row in await self._state.read(_read):
             self._take(row)
         self._forget_expired(self._now())
 
@@ -89,9 +93,9 @@ class RevokedSessions:
         rows, self._unsaved = self._unsaved, []
         try:
             await self._state.run(_write, rows, self._now())
-        except sqlite3.Error as error:
+        except DatabaseUnavailable as error:
             self._unsaved = [*rows, *self._unsaved]
-            _log.error("ended sessions cannot be written to %s: %s", self._state.path, error)
+            _log.error("ended sessions cannot be written to %s: %s", self._state.place, error)
 
     def _take(self, row: _Row) -> None:
         if row.session_id:
@@ -122,17 +126,22 @@ def read_old_file(file: Path) -> list[_Row]:
     return sorted(rows)  # floors first, as `_write` takes them
 
 
-def _write(connection: sqlite3.Connection, rows: Iterable[_Row], now: float) -> None:
-    connection.execute("DELETE FROM revoked_sessions WHERE expires_s <= ?", (now,))
+def _write(rows: Iterable[_Row], now: float) -> Operation[None]:
+    yield Statement("DELETE FROM revoked_sessions WHERE expires_s <= ?", (now,))
     for row in rows:
         if not row.session_id:
-            connection.execute("DELETE FROM revoked_sessions WHERE key_id = ?", (row.key_id,))
-        connection.execute("INSERT OR REPLACE INTO revoked_sessions VALUES (?, ?, ?, ?)", row)
+            yield Statement("DELETE FROM revoked_sessions WHERE key_id = ?", (row.key_id,))
+        yield Statement(
+            "INSERT INTO revoked_sessions (key_id, session_id, issued_until_s, expires_s) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (key_id, session_id) DO UPDATE "
+            "SET issued_until_s = excluded.issued_until_s, expires_s = excluded.expires_s",
+            tuple(row),
+        )
 
 
-def _read(connection: sqlite3.Connection) -> list[_Row]:
+def _read() -> Operation[list[_Row]]:
     """Floors first: they take the place of sessions that were ended one by one until then."""
-    found = connection.execute(
-        "SELECT key_id, session_id, issued_until_s, expires_s FROM revoked_sessions ORDER BY 1, 2"
+    found = yield Statement(
+        "SELECT key_id, session_id, issued_until_s, expires_s FROM revoked_sessions ORDER BY key_id, session_id"
     )
     return [_Row(*row) for row in found]

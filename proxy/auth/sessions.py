@@ -21,7 +21,7 @@ from proxy.auth.revoked_sessions import RevokedSessions
 from proxy.auth.session_secret import MIN_SECRET_BYTES, load_secret
 from proxy.config.identity import SessionSettings
 from proxy.http.errors import Unauthenticated
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.operations import Database
 
 COOKIE_NAME: Final = "comfygate_session"
 COOKIE_AFTERLIFE_S: Final = 30 * 86400
@@ -186,7 +186,7 @@ def open_sessions(
     now: Callable[[], float] = time.time,
     *,
     public_path: str = "",
-    state: StateDatabase | None = None,
+    state: Database | None = None,
     previous: Sessions | None = None,
 ) -> Sessions:
     """Sessions as configured; secret_file and state_dir with their folders. Raises SessionStateError.
@@ -202,6 +202,6 @@ def open_sessions(
         max_lifetime_s=settings.max_lifetime,
         is_secure=is_secure,
         public_path=public_path,
-        revoked=previous.revoked if previous else RevokedSessions(state, now),
+        revoked=previous.revoked if previous else RevokedSessions(state, now, state_dir),
         now=now,
     )

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from proxy.commands.exits import fail
 from proxy.config import Config, ConfigError, load_config
-from proxy.persistence.database import DAMAGED
+from proxy.persistence.sqlite_file import DAMAGED
 
 _PRIVATE_FOLDER: Final = 0o700
 _SQLITE: Final = b"SQLite format 3\0"

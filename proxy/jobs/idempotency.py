@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from proxy.http.request_record import RequestRecord
 from proxy.jobs.idempotency_db import UNANSWERED, Kept, KeptSubmissions, Place
 from proxy.jobs.job_finder import JobFinder
 from proxy.jobs.rule_runner import BeforeSending
+from proxy.persistence.operations import DatabaseUnavailable
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 REPLAYED: Final = ("Idempotency-Replayed", "true")
@@ -88,7 +88,7 @@ class IdempotentSubmissions:
             kept = await self._kept.find(attempt.place, self._clock())
             known = None if kept is None else await self._answer(attempt, kept)
             return await self._run(attempt, run) if known is None else known
-        except sqlite3.Error as error:
+        except DatabaseUnavailable as error:
             _log.error("Idempotency-Keys cannot be kept: %s", error)
             sentence = "Idempotency keys cannot be kept at the moment. Try again later, or without the key."
             raise TurnedAway(
@@ -155,7 +155,7 @@ class IdempotentSubmissions:
             await self._kept.put(
                 attempt.place, Kept(attempt.fingerprint, prompt_id, now_s, status, content_type, body), now_s
             )
-        except sqlite3.Error as error:
+        except DatabaseUnavailable as error:
             _log.error("the answer of an Idempotency-Key cannot be kept: %s", error)
 
     async def _forget(self, attempt: Attempt) -> None:
@@ -163,7 +163,7 @@ class IdempotentSubmissions:
         if attempt.prompt_id:
             try:
                 await self._kept.forget(attempt.place)
-            except sqlite3.Error as error:
+            except DatabaseUnavailable as error:
                 _log.error("an Idempotency-Key cannot be taken back: %s", error)
 
     def _accepted(self, attempt: Attempt) -> bytes:

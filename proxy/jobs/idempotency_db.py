@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Final, NamedTuple
 
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.operations import Database, Operation, Statement
 
 KEPT_S: Final = 86_400.0
 MAX_KEYS: Final = 10_000
@@ -35,14 +34,14 @@ class Kept(NamedTuple):
 
 
 class KeptSubmissions:
-    """Every method raises sqlite3.Error when the database is not open, or cannot be read or written."""
+    """Every method raises DatabaseUnavailable."""
 
-    def __init__(self, state: StateDatabase) -> None:
+    def __init__(self, state: Database) -> None:
         self._state = state
 
     async def find(self, place: Place, now_s: float) -> Kept | None:
         """None for a key that was not used in the last KEPT_S seconds."""
-        return await self._state.run(_find, place, now_s - KEPT_S)
+        return await self._state.read(_find, place, now_s - KEPT_S)
 
     async def put(self, place: Place, kept: Kept, now_s: float) -> None:
         """On disk when it returns; in the place of what stood there."""
@@ -52,32 +51,36 @@ class KeptSubmissions:
         await self._state.run(_forget, place)
 
 
-def _find(connection: sqlite3.Connection, place: Place, oldest_s: float) -> Kept | None:
-    row = connection.execute(
+def _find(place: Place, oldest_s: float) -> Operation[Kept | None]:
+    rows = yield Statement(
         "SELECT fingerprint, prompt_id, created_s, status, content_type, body FROM idempotent_submissions "
         "WHERE owner = ? AND key_hash = ? AND created_s > ?",
         (*place, oldest_s),
-    ).fetchone()
-    return None if row is None else Kept(*row)
+    )
+    return Kept(*rows[0]) if rows else None
 
 
-def _put(connection: sqlite3.Connection, place: Place, kept: Kept, oldest_s: float) -> None:
-    connection.execute("DELETE FROM idempotent_submissions WHERE created_s <= ?", (oldest_s,))
-    connection.execute(
-        "INSERT OR REPLACE INTO idempotent_submissions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+def _put(place: Place, kept: Kept, oldest_s: float) -> Operation[None]:
+    yield Statement("DELETE FROM idempotent_submissions WHERE created_s <= ?", (oldest_s,))
+    yield from _forget(place)
+    yield Statement(
+        "INSERT INTO idempotent_submissions "
+        "(owner, key_hash, fingerprint, prompt_id, created_s, status, content_type, body, size) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*place, *kept, len(kept.body) + ROW_BYTES),
     )
     # SECURITY: a tenant's keys are its own to use up: they push out its own oldest ones and nobody else's (test_idempotency_db.py).
-    count, size = connection.execute(
+    [(count, size)] = yield Statement(
         "SELECT COUNT(*), SUM(size) FROM idempotent_submissions WHERE owner = ?", (place.owner,)
-    ).fetchone()
+    )
     while count > MAX_KEYS or size > MAX_BYTES:
-        rowid, freed = connection.execute(
-            "SELECT rowid, size FROM idempotent_submissions WHERE owner = ? ORDER BY created_s LIMIT 1", (place.owner,)
-        ).fetchone()
-        connection.execute("DELETE FROM idempotent_submissions WHERE rowid = ?", (rowid,))
+        [(key_hash, freed)] = yield Statement(
+            "SELECT key_hash, size FROM idempotent_submissions WHERE owner = ? ORDER BY created_s LIMIT 1",
+            (place.owner,),
+        )
+        yield from _forget(Place(place.owner, key_hash))
         count, size = count - 1, size - freed
 
 
-def _forget(connection: sqlite3.Connection, place: Place) -> None:
-    connection.execute("DELETE FROM idempotent_submissions WHERE owner = ? AND key_hash = ?", place)
+def _forget(place: Place) -> Operation[None]:
+    yield Statement("DELETE FROM idempotent_submissions WHERE owner = ? AND key_hash = ?", tuple(place))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from proxy.limits.rate_limiter import words_of_time
 from proxy.limits.redis_scripts import CHARGE, RAISE_TOTAL, TOTALS, Call
 from proxy.limits.sliding_window import tightest
 from proxy.limits.store_unavailable import StoreUnavailable
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.operations import Database, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from proxy.limits.redis_store import SharedStore
@@ -53,7 +52,7 @@ class GpuBudgets:
     def __init__(
         self,
         allotment: EffectiveLimits,
-        state: StateDatabase,
+        state: Database,
         store: SharedStore | None = None,
         *,
         clock: Callable[[], float] = time.time,
@@ -68,7 +67,7 @@ class GpuBudgets:
             store.on_return(self._known_here)
 
     async def start(self) -> None:
-        """The database must be open. Raises sqlite3.Error when it cannot be read."""
+        """The database must be open. Raises DatabaseUnavailable."""
         spans_by_tenant = [self._spans(tenant) for tenant in self._allotment.tenants]
         longest_s = max((span.window_s for spans in spans_by_tenant for span in spans), default=0)
         await self._usage.forget_before(self._clock() - max(_KEPT_S, longest_s + _DAY_S))
@@ -176,9 +175,9 @@ class GpuBudgets:
             return True
         try:
             return await self._usage.add(run_id, tenant, at_s, gpu_s)
-        except sqlite3.Error as error:
+        except DatabaseUnavailable as error:
             # Counted in memory at least: a full disk gives nobody free GPU time.
-            _log.error("GPU seconds of job %s are not in %s: %s", run_id, self._usage.state.path, error)
+            _log.error("GPU seconds of job %s are not in %s: %s", run_id, self._usage.state.place, error)
             return True
 
     async def _tell(self, store: SharedStore, call: Call) -> None:

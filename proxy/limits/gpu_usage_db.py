@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.operations import Database, Operation, Statement
 
 
 class GpuUsage:
-    """Every method raises sqlite3.Error when the database is not open, or cannot be read or written."""
+    """Every method raises DatabaseUnavailable."""
 
-    def __init__(self, state: StateDatabase) -> None:
+    def __init__(self, state: Database) -> None:
         self.state = state
 
     async def add(self, run_id: str, tenant: str, ended_at_s: float, gpu_s: float) -> bool:
@@ -20,21 +19,29 @@ class GpuUsage:
 
     async def totals_s(self, wanted: Iterable[tuple[str, float]]) -> list[float]:
         """For each tenant and Unix time: GPU seconds of the tenant's jobs that ended then or later."""
-        return await self.state.run(_totals_s, list(wanted))
+        return await self.state.read(_totals_s, list(wanted))
 
     async def forget_before(self, ended_at_s: float) -> None:
         await self.state.run(_forget_before, ended_at_s)
 
 
-def _add(connection: sqlite3.Connection, run_id: str, tenant: str, ended_at_s: float, gpu_s: float) -> bool:
-    row = (run_id, tenant, ended_at_s, gpu_s)
-    return connection.execute("INSERT OR IGNORE INTO gpu_usage VALUES (?, ?, ?, ?)", row).rowcount == 1
+def _add(run_id: str, tenant: str, ended_at_s: float, gpu_s: float) -> Operation[bool]:
+    added = yield Statement(
+        "INSERT INTO gpu_usage (run_id, tenant, ended_at_s, gpu_s) VALUES (?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING RETURNING run_id",
+        (run_id, tenant, ended_at_s, gpu_s),
+    )
+    return bool(added)
 
 
-def _totals_s(connection: sqlite3.Connection, wanted: list[tuple[str, float]]) -> list[float]:
-    total = "SELECT COALESCE(SUM(gpu_s), 0.0) FROM gpu_usage WHERE tenant = ? AND ended_at_s >= ?"
-    return [float(connection.execute(total, each).fetchone()[0]) for each in wanted]
+def _totals_s(wanted: list[tuple[str, float]]) -> Operation[list[float]]:
+    totals = []
+    for each in wanted:
+        [(total_s,)] = yield Statement(
+            "SELECT COALESCE(SUM(gpu_s), 0.0) FROM gpu_usage WHERE tenant = ? AND ended_at_s >= ?", each
+        )
+        totals.append(float(total_s))
+    return totals
 
 
-def _forget_before(connection: sqlite3.Connection, ended_at_s: float) -> None:
-    connection.execute("DELETE FROM gpu_usage WHERE ended_at_s < ?", (ended_at_s,))
+def _forget_before(ended_at_s: float) -> Operation[None]:
+    yield Statement("DELETE FROM gpu_usage WHERE ended_at_s < ?", (ended_at_s,))

@@ -15,7 +15,7 @@ from proxy.limits.effective_limits import EffectiveLimits, LimitStatus
 from proxy.limits.failed_logins import FailedLogins
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.rate_limiter import Limiter, RateExceeded, RateHeaders
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.operations import Database
 
 _log = logging.getLogger("comfygate.limits")
 
@@ -27,7 +27,7 @@ def _ignore(is_up: bool) -> None:
 class Limits:
     """The parts are `allotment`, `limiter`, `logins`, `slots`, `budgets`, and `store`, which is None without Redis."""
 
-    def __init__(self, config: Config, state: StateDatabase, on_store_change: Callable[[bool], None] = _ignore) -> None:
+    def __init__(self, config: Config, state: Database, on_store_change: Callable[[bool], None] = _ignore) -> None:
         """state: where GPU seconds are counted; open from before `start` until after `stop`.
 
         on_store_change: told whether Redis is relied on. Raises OSError for a missing storage_file, ValueError for a bad URL.
@@ -48,7 +48,7 @@ class Limits:
         self.budgets = GpuBudgets(self.allotment, state, self.store)
 
     async def start(self) -> None:
-        """Budgets first: Redis is told what they know before anybody relies on it. Raises sqlite3.Error when the database cannot be read."""
+        """Budgets first: Redis is told what they know before anybody relies on it. Raises DatabaseUnavailable."""
         await self.budgets.start()
         if self.store is not None:
             await self.store.start()

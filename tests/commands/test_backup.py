@@ -15,7 +15,7 @@ from proxy.auth.session_secret import load_secret
 from proxy.commands.main import app
 from proxy.config import load_config
 from proxy.limits.gpu_usage_db import GpuUsage
-from proxy.persistence.database import DAMAGED, STATE_FILE
+from proxy.persistence.sqlite_file import DAMAGED, STATE_FILE
 from tests.proxy.conftest import opened
 
 CONFIG = """\

@@ -16,7 +16,8 @@ from policy.principal import Principal, Role, parse_tenant
 from proxy.config.limits import LimitsSettings
 from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.redis_store import SharedStore
-from proxy.persistence.database import STATE_FILE, StateDatabase
+from proxy.persistence.sqlite import SqliteDatabase
+from proxy.persistence.sqlite_file import STATE_FILE
 from tests.programs import path_of
 
 # Slow machines must not look like a sick Redis where that is not the question.
@@ -93,9 +94,9 @@ async def store(redis: RedisServer) -> AsyncIterator[SharedStore]:
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[StateDatabase]:
+async def opened(path: Path) -> AsyncIterator[SqliteDatabase]:
     """A gate's database, closed at the end."""
-    state = StateDatabase(path)
+    state = SqliteDatabase(path)
     try:
         await state.open()
         yield state
@@ -104,7 +105,7 @@ async def opened(path: Path) -> AsyncIterator[StateDatabase]:
 
 
 @pytest.fixture
-async def state(tmp_path: Path) -> AsyncIterator[StateDatabase]:
+async def state(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     async with opened(tmp_path / "state" / STATE_FILE) as state:
         yield state
 

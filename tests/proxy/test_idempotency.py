@@ -21,6 +21,7 @@ from proxy.app import Gate
 from proxy.config import load_config
 from proxy.jobs import idempotency
 from proxy.observability.access_log import RequestLog
+from proxy.persistence.operations import Operation, Statement
 from standin import StandIn
 from tests.commands.served import served
 from tests.contract.conftest import REAL_URL, TARGETS
@@ -371,16 +372,15 @@ async def test_a_key_that_cannot_be_kept_is_refused_and_nothing_runs(gate: Runni
 
     state = gate.gate._state
 
-    def set_read_only(value: bool) -> None:
-        assert state._connection is not None
-        state._connection.execute(f"PRAGMA query_only={int(value)}")
+    def rename(old: str, new: str) -> Operation[None]:
+        yield Statement(f"ALTER TABLE {old} RENAME TO {new}")
 
-    await state._in_thread(lambda: set_read_only(True))
+    await state.run(rename, "idempotent_submissions", "away")
     answer = await sent(gate.session, gate.url, gate.headers("alice"), saving(prefix), key)
     assert (answer.status, answer.type) == (503, "idempotency_unavailable")
     assert "Retry-After" in answer.headers
     assert (await sent(gate.session, gate.url, gate.headers("alice"), saving(unique()), None)).status == 200
-    await state._in_thread(lambda: set_read_only(False))
+    await state.run(rename, "away", "idempotent_submissions")
     assert (await sent(gate.session, gate.url, gate.headers("alice"), saving(prefix), key)).status == 200
     assert await jobs_of(gate.session, gate.comfy.url, prefix) == 1
 

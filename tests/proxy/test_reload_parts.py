@@ -19,7 +19,7 @@ from proxy import app
 from proxy.auth import key_file
 from proxy.config import Config, ConfigError
 from proxy.config.restart import AT_START
-from proxy.persistence.database import DAMAGED, STATE_FILE
+from proxy.persistence.sqlite_file import DAMAGED, STATE_FILE
 from standin import StandIn
 from tests.contract.driver import saving, slow
 from tests.harness import Running, running_gate

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +13,9 @@ from proxy.auth.api_keys import Session
 from proxy.auth.revoked_sessions import OLD_FILE, RevokedSessions
 from proxy.auth.sessions import Sessions, open_sessions
 from proxy.config.identity import SessionSettings
-from proxy.persistence.database import STATE_FILE, StateDatabase
+from proxy.persistence.operations import Operation, Statement
+from proxy.persistence.sqlite import SqliteDatabase
+from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.auth.test_sessions import (
     KEY,
     KEY_ID,
@@ -33,18 +35,18 @@ def session(letter: str, expires_s: int = NOW_S + 1000, issued_s: int = NOW_S) -
     return Session(letter * 32, issued_s, expires_s)
 
 
-async def loaded(state: StateDatabase, clock: Clock) -> RevokedSessions:
-    revoked = RevokedSessions(state, clock)
+async def loaded(state: SqliteDatabase, clock: Clock) -> RevokedSessions:
+    revoked = RevokedSessions(state, clock, state.path.parent)
     await revoked.load()
     return revoked
 
 
-def rename(connection: sqlite3.Connection, old: str, new: str) -> None:
-    connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
+def rename(old: str, new: str) -> Operation[None]:
+    yield Statement(f"ALTER TABLE {old} RENAME TO {new}")
 
 
-def rows(connection: sqlite3.Connection) -> set[tuple[str, str]]:
-    return set(connection.execute("SELECT key_id, session_id FROM revoked_sessions"))
+def rows() -> Operation[set[tuple[Any, ...]]]:
+    return set((yield Statement("SELECT key_id, session_id FROM revoked_sessions")))
 
 
 def test_too_many_ended_sessions_of_a_key_end_all_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +66,7 @@ def test_too_many_ended_sessions_of_a_key_end_all_it_had(monkeypatch: pytest.Mon
 
 
 async def test_no_restart_revives_an_ended_session(
-    tmp_path: Path, state: StateDatabase, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, state: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     ring = ring_of(clock)
@@ -87,7 +89,7 @@ async def test_no_restart_revives_an_ended_session(
     assert refused(await started(), kept, ring)
 
 
-async def test_what_would_have_ended_by_now_is_forgotten(state: StateDatabase) -> None:
+async def test_what_would_have_ended_by_now_is_forgotten(state: SqliteDatabase) -> None:
     clock = Clock()
     revoked = await loaded(state, clock)
     revoked.add(KEY_ID, session("a", NOW_S + 10))
@@ -102,7 +104,7 @@ async def test_what_would_have_ended_by_now_is_forgotten(state: StateDatabase) -
 
 
 async def test_sessions_that_ended_after_all_others_of_their_key_stay_ended(
-    state: StateDatabase, monkeypatch: pytest.MonkeyPatch
+    state: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_REVOKED_PER_KEY", 2)
     clock = Clock()
@@ -120,7 +122,7 @@ async def test_sessions_that_ended_after_all_others_of_their_key_stay_ended(
     assert not again.has(KEY_ID, session("e", issued_s=NOW_S + 5))
 
 
-async def test_the_list_of_before_is_taken_over_once(state: StateDatabase, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_list_of_before_is_taken_over_once(state: SqliteDatabase, caplog: pytest.LogCaptureFixture) -> None:
     """A key whose sessions all had ended had others that ended after that: both lines count."""
     old = state.path.with_name(OLD_FILE)
     lines = [
@@ -141,14 +143,14 @@ async def test_the_list_of_before_is_taken_over_once(state: StateDatabase, caplo
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-async def test_a_list_of_before_that_cannot_be_read_stops_the_start(state: StateDatabase) -> None:
+async def test_a_list_of_before_that_cannot_be_read_stops_the_start(state: SqliteDatabase) -> None:
     state.path.with_name(OLD_FILE).mkdir()
     with pytest.raises(OSError, match=OLD_FILE):
-        await RevokedSessions(state, Clock()).load()
+        await RevokedSessions(state, Clock(), state.path.parent).load()
 
 
 async def test_a_full_disk_is_said_the_session_has_ended_and_is_written_later(
-    state: StateDatabase, caplog: pytest.LogCaptureFixture
+    state: SqliteDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
     revoked = await loaded(state, clock)

@@ -17,7 +17,7 @@ from proxy.jobs.admission import JobAdmission
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.gpu_budget import GpuBudgets
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.sqlite import SqliteDatabase
 from tests.proxy.conftest import allotment, context
 from tests.proxy.upstreams import GUARD_S
 
@@ -76,7 +76,7 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-async def make(state: StateDatabase) -> AsyncIterator[Make]:
+async def make(state: SqliteDatabase) -> AsyncIterator[Make]:
     made: list[Desks] = []
 
     async def make(limits: Mapping[str, Any] | None = None, is_taken: Answer | None = None) -> Desks:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from proxy.jobs import idempotency_db as module
 from proxy.jobs.idempotency_db import KEPT_S, MAX_KEYS, ROW_BYTES, Kept, KeptSubmissions, Place
+from proxy.persistence.operations import Operation, Statement
 from tests.proxy.conftest import opened
 
 NOW_S = 1_000_000.0
@@ -37,9 +37,9 @@ async def test_what_was_put_is_found_for_a_day_also_after_a_restart(tmp_path: Pa
         assert await submissions.find(place(1), NOW_S) is None
 
 
-def count(connection: sqlite3.Connection) -> int:
-    number: int = connection.execute("SELECT COUNT(*) FROM idempotent_submissions").fetchone()[0]
-    return number
+def count() -> Operation[int]:
+    [(number,)] = yield Statement("SELECT COUNT(*) FROM idempotent_submissions")
+    return int(number)
 
 
 async def test_old_ones_of_everybody_are_deleted_as_new_ones_come(tmp_path: Path) -> None:
@@ -52,9 +52,10 @@ async def test_old_ones_of_everybody_are_deleted_as_new_ones_come(tmp_path: Path
 
 
 async def test_ten_thousand_keys_push_out_their_owners_oldest_and_nobody_elses(tmp_path: Path) -> None:
-    def fill(connection: sqlite3.Connection) -> None:
-        rows = [(*place(number), *kept(NOW_S + number), ROW_BYTES) for number in range(MAX_KEYS)]
-        connection.executemany(f"INSERT INTO idempotent_submissions VALUES ({'?, ' * 8}?)", rows)
+    def fill() -> Operation[None]:
+        for number in range(MAX_KEYS):
+            row = (*place(number), *kept(NOW_S + number), ROW_BYTES)
+            yield Statement(f"INSERT INTO idempotent_submissions VALUES ({'?, ' * 8}?)", row)
 
     async with opened(tmp_path / "state.sqlite3") as state:
         submissions = KeptSubmissions(state)

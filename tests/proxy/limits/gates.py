@@ -21,7 +21,7 @@ from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_scripts import TOTALS, Call
 from proxy.limits.redis_store import SharedStore
 from proxy.limits.store_unavailable import StoreUnavailable
-from proxy.persistence.database import StateDatabase
+from proxy.persistence.sqlite import SqliteDatabase
 from tests.proxy.conftest import PATIENCE_S, RedisServer, allotment, context
 
 ALICE = TenantId("alice")
@@ -38,7 +38,7 @@ class Gate:
         self.limiter = Limiter(allowed, self.store)
         self.slots = ConcurrencyLimits(allowed, self.store, sleep=self.sleep_for_ever)
         self.logins = FailedLogins(LoginLimitSettings(failures="5/hour", delay=1.0, max_delay=64.0), self.store)
-        self.state = StateDatabase(folder / f"{name}.sqlite3")
+        self.state = SqliteDatabase(folder / f"{name}.sqlite3")
         self.budgets = GpuBudgets(allowed, self.state, self.store)
 
     def changed(self, is_up: bool) -> None:

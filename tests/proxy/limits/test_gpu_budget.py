@@ -15,7 +15,8 @@ from proxy.http.errors import LimitExceeded
 from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.gpu_usage_db import GpuUsage
-from proxy.persistence.database import STATE_FILE, StateDatabase
+from proxy.persistence.sqlite import SqliteDatabase
+from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.conftest import Clock, allotment, opened
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -171,7 +172,7 @@ async def test_past_windows_leave_memory(file: Path, noon: Clock) -> None:
 
 
 async def test_before_the_database_is_open_usage_counts_in_memory(file: Path, noon: Clock) -> None:
-    budgets = GpuBudgets(allotment({"gpu_seconds": "100/day"}), StateDatabase(file), clock=noon)
+    budgets = GpuBudgets(allotment({"gpu_seconds": "100/day"}), SqliteDatabase(file), clock=noon)
     await budgets.add(ALICE, "1", 100.0)
     assert await is_refused(budgets, ALICE)
     assert not file.exists()

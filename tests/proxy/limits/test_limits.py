@@ -17,7 +17,8 @@ from proxy.config.reader import check_config
 from proxy.http.errors import LimitExceeded
 from proxy.limits.gpu_usage_db import GpuUsage
 from proxy.limits.limits import Limits
-from proxy.persistence.database import STATE_FILE, StateDatabase
+from proxy.persistence.sqlite import SqliteDatabase
+from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.conftest import PATIENCE_S, RedisServer, context
 
 ALICE = TenantId("alice")
@@ -34,7 +35,7 @@ def config(folder: Path, limits: Mapping[str, Any], **server: Any) -> Config:
     return check_config(document, folder / "config.toml", environ={})
 
 
-async def test_everything_is_built_from_the_configuration(tmp_path: Path, state: StateDatabase) -> None:
+async def test_everything_is_built_from_the_configuration(tmp_path: Path, state: SqliteDatabase) -> None:
     limits = Limits(
         config(tmp_path, {"large": {"requests": "5/minute", "gpu_seconds": "100/day; 50/hour", "weight": 3.0}}), state
     )
@@ -66,7 +67,7 @@ async def test_everything_is_built_from_the_configuration(tmp_path: Path, state:
     assert await GpuUsage(state).totals_s([("alice", 0.0)]) == [20.0]
 
 
-async def test_a_failed_login_waits(tmp_path: Path, state: StateDatabase) -> None:
+async def test_a_failed_login_waits(tmp_path: Path, state: SqliteDatabase) -> None:
     limits = Limits(config(tmp_path, {"logins": {"failures": "1/minute", "delay": 0}}), state)
     await limits.failed("203.0.113.9", None)
     with pytest.raises(LimitExceeded):
@@ -74,7 +75,7 @@ async def test_a_failed_login_waits(tmp_path: Path, state: StateDatabase) -> Non
 
 
 async def test_a_reload_reaches_every_part(
-    tmp_path: Path, state: StateDatabase, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, state: SqliteDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = Limits(config(tmp_path, {"logins": {"failures": "9/minute", "delay": 0}}), state)
     await limits.acquire(context(), Budget.READ)
@@ -102,7 +103,7 @@ async def test_a_reload_reaches_every_part(
     assert "secret" not in caplog.text
 
 
-async def test_the_url_of_redis_may_come_from_a_file(tmp_path: Path, state: StateDatabase, redis: RedisServer) -> None:
+async def test_the_url_of_redis_may_come_from_a_file(tmp_path: Path, state: SqliteDatabase, redis: RedisServer) -> None:
     (tmp_path / "redis-url").write_text(redis.url + "\n", encoding="utf-8")
     states: list[bool] = []
     read = config(tmp_path, {"storage_file": "redis-url", "storage_timeout": "5s"})
@@ -126,10 +127,10 @@ async def test_the_url_of_redis_may_come_from_a_file(tmp_path: Path, state: Stat
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Limits(config(tmp_path, {"storage_file": "nowhere"}), StateDatabase(tmp_path / STATE_FILE))
+        Limits(config(tmp_path, {"storage_file": "nowhere"}), SqliteDatabase(tmp_path / STATE_FILE))
 
 
 def test_without_redis_nobody_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        Limits(config(tmp_path, {}), StateDatabase(tmp_path / STATE_FILE)).apply(config(tmp_path, {}))
+        Limits(config(tmp_path, {}), SqliteDatabase(tmp_path / STATE_FILE)).apply(config(tmp_path, {}))
     assert not caplog.records

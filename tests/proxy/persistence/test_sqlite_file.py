@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.persistence import database as module
-from proxy.persistence.database import DAMAGED, OLD_FILE, STATE_FILE, StateDatabase, StateError
+from proxy.persistence import sqlite_file as module
 from proxy.persistence.migrations import MIGRATIONS
+from proxy.persistence.operations import DatabaseUnavailable, Operation, Rows, StateError, Statement
+from proxy.persistence.sqlite import SqliteDatabase
+from proxy.persistence.sqlite_file import DAMAGED, OLD_FILE, STATE_FILE
 from tests.proxy.conftest import opened
 
 OLD_SCHEMA = """
@@ -30,25 +32,28 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / STATE_FILE
 
 
-def put(connection: sqlite3.Connection, run_id: str, gpu_s: float = 1.0) -> None:
-    connection.execute("INSERT INTO gpu_usage VALUES (?, 'alice', 100.0, ?)", (run_id, gpu_s))
+def put(run_id: str, gpu_s: float = 1.0) -> Operation[None]:
+    yield Statement("INSERT INTO gpu_usage VALUES (?, 'alice', 100.0, ?)", (run_id, gpu_s))
 
 
-def put_many(connection: sqlite3.Connection, count: int) -> None:
+def put_many(count: int) -> Operation[None]:
     for number in range(count):
-        put(connection, f"run-{number}")
+        yield from put(f"run-{number}")
 
 
-def rows(connection: sqlite3.Connection) -> list[tuple[str, float]]:
-    return connection.execute("SELECT run_id, gpu_s FROM gpu_usage ORDER BY run_id").fetchall()
+def rows() -> Operation[Rows]:
+    return (yield Statement("SELECT run_id, gpu_s FROM gpu_usage ORDER BY run_id"))
+
+
+def version() -> Operation[Rows]:
+    return (yield Statement("PRAGMA user_version"))
 
 
 async def test_it_is_made_whole_and_its_owners_alone(path: Path) -> None:
     async with opened(path) as state:
         assert state.set_aside is None
-        assert await state.run(rows) == []
-        version = await state.run(lambda connection: connection.execute("PRAGMA user_version").fetchone()[0])
-        assert version == len(MIGRATIONS)
+        assert await state.read(rows) == []
+        assert await state.read(version) == [(len(MIGRATIONS),)]
         if sys.platform != "win32":
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob(f"{STATE_FILE}*")}
             assert set(modes.values()) == {0o600}, modes
@@ -60,29 +65,29 @@ async def test_what_was_written_is_there_after_a_restart(path: Path) -> None:
     async with opened(path) as state:
         await state.run(put, "one", gpu_s=2.0)
     async with opened(path) as state:
-        assert await state.run(rows) == [("one", 2.0)]
+        assert await state.read(rows) == [("one", 2.0)]
 
 
 async def test_what_fails_half_way_leaves_nothing(path: Path) -> None:
-    def fail(connection: sqlite3.Connection) -> None:
-        put(connection, "one")
+    def fail() -> Operation[None]:
+        yield from put("one")
         raise ValueError("half way")
 
     async with opened(path) as state:
         with pytest.raises(ValueError, match="half way"):
             await state.run(fail)
         await state.run(put, "two")
-        assert await state.run(rows) == [("two", 1.0)]
+        assert await state.read(rows) == [("two", 1.0)]
 
 
 async def test_nothing_is_done_before_it_is_open_or_after_it_was_closed(path: Path) -> None:
-    state = StateDatabase(path)
-    with pytest.raises(sqlite3.ProgrammingError, match="not open"):
-        await state.run(rows)
+    state = SqliteDatabase(path)
+    with pytest.raises(DatabaseUnavailable, match="not open"):
+        await state.read(rows)
     await state.open()
     await state.close()
-    with pytest.raises(sqlite3.ProgrammingError, match="not open"):
-        await state.run(rows)
+    with pytest.raises(DatabaseUnavailable, match="not open"):
+        await state.read(rows)
 
 
 def old_file(path: Path) -> Path:
@@ -97,7 +102,7 @@ async def test_the_file_of_before_is_taken_over_with_its_rows(path: Path) -> Non
     old = old_file(path)
     old.chmod(0o644)
     async with opened(path) as state:
-        assert await state.run(rows) == [("a-run", 7.5)]
+        assert await state.read(rows) == [("a-run", 7.5)]
     assert not old.exists()
     if sys.platform != "win32":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -119,7 +124,7 @@ async def test_what_the_old_file_still_has_in_its_log_is_taken_over(path: Path) 
     assert killed.returncode == -signal.SIGKILL
     assert old.with_name(f"{OLD_FILE}-wal").stat().st_size
     async with opened(path) as state:
-        assert await state.run(rows) == [("a-run", 7.5)]
+        assert await state.read(rows) == [("a-run", 7.5)]
     assert [file.name for file in path.parent.glob("usage*")] == []
 
 
@@ -130,7 +135,7 @@ async def test_an_old_gate_that_still_runs_is_said(path: Path, monkeypatch: pyte
         other.execute("PRAGMA journal_mode=WAL")
         other.execute("SELECT * FROM jobs").fetchall()
         with pytest.raises(StateError, match=r"state\.sqlite3: database is locked"):
-            await StateDatabase(path).open()
+            await SqliteDatabase(path).open()
     assert old.exists()
     assert not path.exists()
 
@@ -143,7 +148,7 @@ async def test_a_damaged_file_is_moved_and_said(path: Path, name: str, caplog: p
         assert state.set_aside is not None
         assert state.set_aside.read_bytes() == b"this is no database" * 1000
         assert state.set_aside.name.startswith(f"{STATE_FILE}{DAMAGED}")
-        assert await state.run(rows) == []
+        assert await state.read(rows) == []
     assert f"is damaged and was moved to {state.set_aside}" in caplog.text
 
 
@@ -157,7 +162,7 @@ async def test_damage_inside_of_a_file_is_found(path: Path) -> None:
     async with opened(path) as state:
         assert state.set_aside is not None
         assert state.set_aside.read_bytes() == content
-        assert await state.run(rows) == []
+        assert await state.read(rows) == []
 
 
 async def test_no_damaged_file_is_written_over_by_the_next(path: Path) -> None:
@@ -176,7 +181,7 @@ async def test_a_file_of_a_newer_gate_is_left_alone(path: Path) -> None:
         connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
     before = path.read_bytes()
     with pytest.raises(StateError, match=r"written by a newer comfygate.*put back the backup"):
-        await StateDatabase(path).open()
+        await SqliteDatabase(path).open()
     assert path.read_bytes() == before
 
 
@@ -184,33 +189,34 @@ async def test_a_step_that_fails_leaves_the_file_as_it_was(path: Path, monkeypat
     old_file(path)
     monkeypatch.setattr(module, "MIGRATIONS", (MIGRATIONS[0], ("CREATE TABLE more (x)", "no SQL")))
     with pytest.raises(StateError, match="syntax error"):
-        await StateDatabase(path).open()
+        await SqliteDatabase(path).open()
     monkeypatch.undo()
     async with opened(path) as state:
-        assert await state.run(rows) == [("a-run", 7.5)]
+        assert await state.read(rows) == [("a-run", 7.5)]
 
 
 async def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match=r"state\.sqlite3: "):
-        await StateDatabase(tmp_path / "file" / STATE_FILE).open()
+        await SqliteDatabase(tmp_path / "file" / STATE_FILE).open()
 
 
 async def test_two_gates_may_start_on_one_file(path: Path) -> None:
     async with opened(path) as one, opened(path) as two:
         await one.run(put, "one")
         await two.run(put, "two")
-        assert await one.run(rows) == [("one", 1.0), ("two", 1.0)]
+        assert await one.read(rows) == [("one", 1.0), ("two", 1.0)]
 
 
 async def test_a_gate_that_is_killed_loses_nothing(path: Path) -> None:
     script = (
         "import asyncio, pathlib, sys\n"
-        "from proxy.persistence.database import StateDatabase\n"
-        "def put(connection, index):\n"
-        "    connection.execute('INSERT INTO gpu_usage VALUES (?, ?, 0, 1)', (index, 'alice'))\n"
+        "from proxy.persistence.operations import Statement\n"
+        "from proxy.persistence.sqlite import SqliteDatabase\n"
+        "def put(index):\n"
+        "    yield Statement('INSERT INTO gpu_usage VALUES (?, ?, 0, 1)', (index, 'alice'))\n"
         "async def main():\n"
-        "    state = StateDatabase(pathlib.Path(sys.argv[1]))\n"
+        "    state = SqliteDatabase(pathlib.Path(sys.argv[1]))\n"
         "    await state.open()\n"
         "    for index in range(10**9):\n"
         "        await state.run(put, index)\n"
@@ -225,4 +231,4 @@ async def test_a_gate_that_is_killed_loses_nothing(path: Path) -> None:
         os.kill(writer.pid, signal.SIGKILL)
         written += len(writer.stdout.read().splitlines())
     async with opened(path) as state:
-        assert written <= len(await state.run(rows)) <= written + 1
+        assert written <= len(await state.read(rows)) <= written + 1

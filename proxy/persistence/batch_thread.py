@@ -1,0 +1,104 @@
+"""A thread that does what waits for it in batches: one hop there and one back for all of a batch, however many they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, NamedTuple, TypeAlias
+
+MAX_BATCH: Final = 256
+"""Whoever is first in a batch waits for its last."""
+
+
+class Task(NamedTuple):
+    """A call that somebody awaits."""
+
+    operation: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    answer: asyncio.Future[Any]
+
+
+class Failure(NamedTuple):
+    """In the place of a result."""
+
+    error: Exception
+
+
+Work: TypeAlias = Callable[[Sequence[Task]], list[Any]]
+"""Called in the thread; gives a result or a Failure for each task."""
+
+
+class BatchThread:
+    """Everything but `work` happens in the event loop that made it."""
+
+    def __init__(self, name: str, work: Work) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._work = work
+        self._waiting: deque[Task] = deque()
+        self._batches: SimpleQueue[list[Task] | None] = SimpleQueue()
+        self._is_busy = False
+        self._is_stopping = False
+        self._ended = self._loop.create_future()
+        # It ends with the process: what a transaction has not committed is not there, which is what its caller was told.
+        Thread(target=self._serve, name=name, daemon=True).start()
+
+    def submit(
+        self, operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> asyncio.Future[Any]:
+        answer = self._loop.create_future()
+        self._waiting.append(Task(operation, args, kwargs, answer))
+        if not self._is_busy:
+            # In the next round of the loop, so that all who come in this one are in it.
+            self._is_busy = True
+            self._loop.call_soon(self._hand_over)
+        return answer
+
+    async def stop(self) -> None:
+        """Ends the thread after all that was submitted."""
+        self._is_stopping = True
+        if not self._is_busy:
+            self._batches.put(None)
+        await self._ended
+
+    def _hand_over(self) -> None:
+        batch: list[Task] = []
+        while self._waiting and len(batch) < MAX_BATCH:
+            task = self._waiting.popleft()
+            if not task.answer.done():  # else its caller was cancelled
+                batch.append(task)
+        self._is_busy = bool(batch)
+        if batch:
+            self._batches.put(batch)
+        elif self._is_stopping:
+            self._batches.put(None)
+
+    def _answer(self, batch: list[Task], outcomes: list[Any]) -> None:
+        for task, outcome in zip(batch, outcomes, strict=True):
+            if task.answer.done():
+                continue
+            if type(outcome) is Failure:
+                task.answer.set_exception(outcome.error)
+            else:
+                task.answer.set_result(outcome)
+        self._hand_over()
+
+    def _serve(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            try:
+                outcomes = self._work(batch)
+            except Exception as error:  # a bug, and nobody waits for ever because of it
+                outcomes = [Failure(error) for _ in batch]
+            if not self._tell(self._answer, batch, outcomes):
+                return
+        self._tell(self._ended.set_result, None)
+
+    def _tell(self, callback: Callable[..., object], *args: Any) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop was closed: nobody waits any more
+            return False
+        return True

@@ -1,0 +1,69 @@
+"""What the gate asks of its database, in words that SQLite and PostgreSQL both know. No driver is imported here.
+
+An operation is a generator function: it yields statements, is sent the rows of each, and returns its result. It may be begun in another thread, so
+it touches nothing but its arguments. A statement uses `?` for its parameters and only SQL that both know: `ON CONFLICT … DO …` and `RETURNING`,
+no `rowid`, no `INSERT OR …`. Columns are TEXT, INTEGER (64 bits), REAL (a double) or BLOB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StateError(Exception):
+    """The database cannot be opened. The text says why, and what to do."""
+
+
+class DatabaseUnavailable(Exception):
+    """The database is closed, full, locked, gone, or lacks a table: nothing is known to be kept. It may work again later."""
+
+
+class ConstraintViolated(Exception):
+    """A row breaks a rule of the schema (a key that is there already, NULL where a value must be). Nothing of the operation is kept."""
+
+
+class Statement(NamedTuple):
+    sql: str
+    parameters: tuple[Any, ...] = ()
+
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+"""Empty for a statement without SELECT or RETURNING."""
+Operation: TypeAlias = Generator[Statement, Rows, T]
+
+
+class Database(Protocol):
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def set_aside(self) -> Path | None:
+        """Where a file went that was damaged, None when there was none; what it held is then not known any more."""
+
+    @property
+    def place(self) -> str:
+        """What a log line may call it: a file, or a URL without the password."""
+
+    async def open(self) -> None:
+        """Checks it and brings it up to date, or makes it. Raises StateError."""
+
+    async def close(self) -> None:
+        """Ends it after what was asked of it before; a second time does nothing."""
+
+    async def run(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the operation returns, done as one transaction and on disk. Those that wait at the same time share one commit.
+
+        Raises what the operation raises, ConstraintViolated and DatabaseUnavailable; nothing of it is then kept, nor of it alone when another one
+        fails. A caller that is cancelled does not know whether it was done.
+        """
+
+    async def read(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the operation returns, all of it from one moment not before the call. It never waits for a commit, and must not write.
+
+        Raises what the operation raises, and DatabaseUnavailable.
+        """

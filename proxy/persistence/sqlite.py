@@ -1,0 +1,132 @@
+"""The gate's database as one SQLite file in `state_dir`. One thread writes, another reads; SQLite blocks, and the event loop does not.
+
+It writes ahead: a gate that is killed loses no row that was answered for, and reading never waits for writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, cast
+
+from proxy.persistence.batch_thread import BatchThread, Failure, Task
+from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, P, T
+from proxy.persistence.sqlite_file import open_file, open_reader
+
+_BEGIN: Final = "BEGIN IMMEDIATE"
+
+
+class SqliteDatabase:
+    """A `Database` (operations.py)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.set_aside: Path | None = None
+        self._writer: sqlite3.Connection
+        self._reader: sqlite3.Connection
+        self._threads: tuple[BatchThread, BatchThread] | None = None
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_open(self) -> bool:
+        return self._threads is not None
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self._open)
+        self._threads = (BatchThread("state", self._write), BatchThread("state reader", self._read))
+
+    async def close(self) -> None:
+        threads, self._threads = self._threads, None
+        if threads is None:
+            return
+        for thread in threads:
+            await thread.stop()
+        self._reader.close()
+        # The last one that closes writes the log into the file, which takes a while.
+        await asyncio.to_thread(self._writer.close)
+
+    async def run(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._threads is None:
+            raise self._unavailable("it is not open")
+        return cast(T, await self._threads[0].submit(operation, args, kwargs))
+
+    async def read(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._threads is None:
+            raise self._unavailable("it is not open")
+        return cast(T, await self._threads[1].submit(operation, args, kwargs))
+
+    def _open(self) -> None:
+        writer, self.set_aside = open_file(self.path)
+        try:
+            self._reader = open_reader(self.path)
+        except BaseException:
+            writer.close()
+            raise
+        self._writer = writer
+
+    def _unavailable(self, why: object) -> DatabaseUnavailable:
+        return DatabaseUnavailable(f"{self.path.name}: {why}")
+
+    def _write(self, batch: Sequence[Task]) -> list[Any]:
+        """One transaction for all: who fails is rolled back alone, and a commit that fails is everybody's."""
+        connection, outcomes = self._writer, list[Any]()
+        try:
+            connection.execute(_BEGIN)
+            for task in batch:
+                connection.execute("SAVEPOINT operation")
+                outcome = self._outcome(connection, task)
+                if type(outcome) is Failure:
+                    # Where SQLite has rolled back all of it (a full disk), there is no savepoint, and this fails too.
+                    connection.execute("ROLLBACK TO operation")
+                connection.execute("RELEASE operation")
+                outcomes.append(outcome)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            _end(connection)
+            done = [outcome if type(outcome) is Failure else self._failed(error) for outcome in outcomes]
+            return done + [self._failed(error) for _ in batch[len(done) :]]
+        return outcomes
+
+    def _read(self, batch: Sequence[Task]) -> list[Any]:
+        """All from one moment."""
+        connection = self._reader
+        try:
+            connection.execute("BEGIN")
+            return [self._outcome(connection, task) for task in batch]
+        except sqlite3.Error as error:
+            return [self._failed(error) for _ in batch]
+        finally:
+            _end(connection)
+
+    def _outcome(self, connection: sqlite3.Connection, task: Task) -> Any:
+        try:
+            operation: Operation[Any] = task.operation(*task.args, **task.kwargs)
+            try:
+                statement = next(operation)
+                while True:
+                    statement = operation.send(connection.execute(*statement).fetchall())
+            except StopIteration as end:
+                return end.value
+            finally:
+                operation.close()
+        except sqlite3.IntegrityError as error:
+            return Failure(ConstraintViolated(str(error)))
+        except sqlite3.Error as error:
+            return self._failed(error)
+        except Exception as error:
+            return Failure(error)
+
+    def _failed(self, error: sqlite3.Error) -> Failure:
+        return Failure(self._unavailable(error))
+
+
+def _end(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
