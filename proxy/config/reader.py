@@ -24,6 +24,7 @@ from proxy.config.identity import (
     Tenant,
     TenantSettings,
 )
+from proxy.config.jobs import JobsSettings
 from proxy.config.limits import LimitsSettings
 from proxy.config.packs import load_packs
 from proxy.config.server import LogSettings, OpsSettings, ServerSettings, UpstreamSettings
@@ -33,6 +34,7 @@ from proxy.config.units import Settings
 ENVIRONMENT = {
     "COMFYGATE_UPSTREAM_URL": ("upstream", "url"),
     "COMFYGATE_LIMITS_STORAGE": ("limits", "storage"),
+    "COMFYGATE_JOBS_DATABASE": ("jobs", "database"),
 }
 AUDIT_FILE: Final = "audit.jsonl"
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
@@ -77,6 +79,7 @@ class Config(Settings):
     cloudflare_access: CloudflareAccessSettings | None = None
     policies: dict[str, PolicySettings] = Field(default_factory=lambda: {"default": PolicySettings()})
     limits: LimitsSettings = LimitsSettings()
+    jobs: JobsSettings = JobsSettings()
     routes: tuple[RouteSettings, ...] = ()
     file: Path = Field(default=Path("config.toml"), exclude=True)
 

@@ -13,6 +13,7 @@ AT_START: Final[Mapping[str, frozenset[str]]] = {
     "upstream": frozenset({"url", "directory", "connect_timeout"}),
     "log": frozenset({"format", "level", "audit_file", "audit_max_bytes", "audit_keep"}),
     "limits": frozenset({"storage", "storage_file", "storage_timeout"}),
+    "jobs": frozenset({"database", "database_file"}),
 }
 
 

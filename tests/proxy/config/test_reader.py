@@ -167,6 +167,8 @@ def test_names_of_the_operators_choice_stay_in_the_path(tmp_path: Path, name: st
         ("[limits.storage]\na = 1\n", "limits.storage", 1, ""),
         ('[limits]\nstorage = "disk"\n', "limits.storage", 2, "redis://"),
         ('[limits]\nstorage = "redis://x"\nstorage_file = "y"\n', "limits", 1, "not both"),
+        ('[jobs]\ndatabase = "state.sqlite3"\n', "jobs.database", 2, "postgresql://"),
+        ('[jobs]\ndatabase = "postgresql://h/d"\ndatabase_file = "y"\n', "jobs", 1, "not both"),
         ("[tenants]\nacme = 5\n", "tenants.acme", 2, ""),
         ('file = "x"\n', "file", 1, "unknown key"),
         ('[server]\nport = 8190\n[ops]\nport = 8190\n', "", None, "ops.port must differ"),
