@@ -23,9 +23,8 @@ from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.observability.ops_server import Ops
+from proxy.persistence.chosen import chosen_database, setting_of
 from proxy.persistence.operations import DatabaseUnavailable, StateError
-from proxy.persistence.sqlite import SqliteDatabase
-from proxy.persistence.sqlite_file import STATE_FILE
 from proxy.pipeline import Pipeline
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks, on_failure
@@ -42,7 +41,7 @@ class Gate:
 
     def __init__(self, config: Config, log: RequestLog) -> None:
         """Raises ConfigError."""
-        self._state = SqliteDatabase(config.resolve(config.server.state_dir) / STATE_FILE)
+        self._state = chosen_database(config)
         compiled = compile_config(config, state=self._state)
         self.metrics = Metrics()
         self.metrics.set_keys(config.keys)
@@ -203,7 +202,7 @@ class Gate:
             await self.dependencies.compiled.authenticator.sessions.revoked.load()
             await self._limits.start()
         except (OSError, DatabaseUnavailable, StateError) as error:
-            raise ConfigError(config.file, [Mistake("server.state_dir", None, f"cannot be used: {error}")]) from None
+            raise ConfigError(config.file, [Mistake(setting_of(config), None, f"cannot be used: {error}")]) from None
 
     async def _close_expired(self) -> None:
         while True:

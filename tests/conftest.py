@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from standin import StandIn
 from tests.harness import Running, running_gate
+from tests.postgres import PostgresServer, running_postgres
 
 # A busy machine is no mistake of what is tested: no example has a deadline. A failure prints how it is made again. CI tries the same
 # examples each time, so that only a change can break it; `make fuzz` looks for others.
@@ -33,3 +35,25 @@ async def gate(tmp_path: Path, comfy: StandIn) -> AsyncIterator[Running]:
     async with running_gate(tmp_path, comfy.url) as running:
         running.comfy = comfy
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One for all tests; what kills or freezes it takes `own_postgres`."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+async def postgres_url(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """An empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    await postgres_server.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.url(name)
+    await postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -55,9 +55,9 @@ class RevokedSessions:
         """Reads what was kept. Raises DatabaseUnavailable, and OSError for a list of before the database that cannot be read."""
         if self._state is None:
             return
-        if self._state.set_aside is not None:
+        if self._state.is_past_unknown:
             # SECURITY: which sessions were ended is not known any more, so all have (test_revoked_sessions.py).
-            self._unsaved.append(_Row("", "", int(self._now()), _FOR_EVER_S))
+            self._unsaved.append(_Row("", "", int(self._now()) - (self._state.set_aside is None), _FOR_EVER_S))
             await self._state.run(_write, self._unsaved, self._now())
             self._unsaved = []
         if self._old is not None and self._old.exists():
@@ -127,7 +127,7 @@ def read_old_file(file: Path) -> list[_Row]:
 
 
 def _write(rows: Iterable[_Row], now: float) -> Operation[None]:
-    yield Statement("DELETE FROM revoked_sessions WHERE expires_s <= ?", (now,))
+    yield Statement("DELETE FROM revoked_sessions WHERE expires_s <= ?", (int(now),))
     for row in rows:
         if not row.session_id:
             yield Statement("DELETE FROM revoked_sessions WHERE key_id = ?", (row.key_id,))

@@ -15,6 +15,8 @@ from pydantic import BaseModel
 
 from proxy.commands.exits import fail
 from proxy.config import Config, ConfigError, load_config
+from proxy.persistence.chosen import place_of_postgres
+from proxy.persistence.operations import SCHEMA
 from proxy.persistence.sqlite_file import DAMAGED
 
 _PRIVATE_FOLDER: Final = 0o700
@@ -43,8 +45,19 @@ def backup(
     typer.echo(
         f"{folder} holds config.toml and state. Keep it as safe as the gate itself: it has the secret of all sessions."
     )
+    for words in _not_copied(loaded):
+        typer.echo(words, err=True)
     for file in elsewhere:
         typer.echo(f"Not in it, since it lies elsewhere: {file}", err=True)
+
+
+def _not_copied(config: Config) -> Iterator[str]:
+    place = place_of_postgres(config)
+    if place is not None:
+        yield (
+            f"Not in it: the database at {place}, which holds jobs, GPU seconds and ended sessions. "
+            f"Copy it with PostgreSQL's own tool: pg_dump --format=custom --schema={SCHEMA}"
+        )
 
 
 def _copy_named(config: Config, folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from proxy.config import Config, ConfigError, load_config
 from proxy.config.presets import load_excluded, load_presets
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.limits.limits import try_storage
+from proxy.persistence.chosen import try_database
 from proxy.upstream.client import Upstream
 
 TESTED_FROM = (0, 3, 64)
@@ -38,9 +39,10 @@ def check(
             # Nothing is made in the real state folder by a mere check.
             server = loaded.server.model_copy(update={"state_dir": Path(scratch)})
             compiled = compile_config(loaded.model_copy(update={"server": server}))
+        told = asyncio.run(try_database(loaded))
     except ConfigError as error:
         fail(str(error))
-    warnings = _warnings_of(loaded)
+    warnings = [*_warnings_of(loaded), *told]
     warnings += asyncio.run(_ask_store(loaded))
     warnings += asyncio.run(_ask_upstream(loaded, is_whole))
     warnings += asyncio.run(_ask_issuers(compiled))

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from proxy.persistence.waiting import Call, Failure, Waiting, answer
 
 MAX_BATCH: Final = 256
 """Whoever is first in a batch waits for its last."""
 
-
-class Task(NamedTuple):
-    """A call that somebody awaits."""
-
-    operation: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    answer: asyncio.Future[Any]
-
-
-class Failure(NamedTuple):
-    """In the place of a result."""
-
-    error: Exception
-
-
-Work: TypeAlias = Callable[[Sequence[Task]], list[Any]]
-"""Called in the thread; gives a result or a Failure for each task."""
+Work: TypeAlias = Callable[[Sequence[Call]], list[Any]]
+"""Called in the thread; gives a result or a Failure for each call."""
 
 
 class BatchThread:
@@ -38,8 +23,8 @@ class BatchThread:
     def __init__(self, name: str, work: Work) -> None:
         self._loop = asyncio.get_running_loop()
         self._work = work
-        self._waiting: deque[Task] = deque()
-        self._batches: SimpleQueue[list[Task] | None] = SimpleQueue()
+        self._waiting = Waiting()
+        self._batches: SimpleQueue[list[Call] | None] = SimpleQueue()
         self._is_busy = False
         self._is_stopping = False
         self._ended = self._loop.create_future()
@@ -49,13 +34,11 @@ class BatchThread:
     def submit(
         self, operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> asyncio.Future[Any]:
-        answer = self._loop.create_future()
-        self._waiting.append(Task(operation, args, kwargs, answer))
         if not self._is_busy:
             # In the next round of the loop, so that all who come in this one are in it.
             self._is_busy = True
             self._loop.call_soon(self._hand_over)
-        return answer
+        return self._waiting.add(operation, args, kwargs)
 
     async def stop(self) -> None:
         """Ends the thread after all that was submitted."""
@@ -65,25 +48,15 @@ class BatchThread:
         await self._ended
 
     def _hand_over(self) -> None:
-        batch: list[Task] = []
-        while self._waiting and len(batch) < MAX_BATCH:
-            task = self._waiting.popleft()
-            if not task.answer.done():  # else its caller was cancelled
-                batch.append(task)
+        batch = self._waiting.take(MAX_BATCH)
         self._is_busy = bool(batch)
         if batch:
             self._batches.put(batch)
         elif self._is_stopping:
             self._batches.put(None)
 
-    def _answer(self, batch: list[Task], outcomes: list[Any]) -> None:
-        for task, outcome in zip(batch, outcomes, strict=True):
-            if task.answer.done():
-                continue
-            if type(outcome) is Failure:
-                task.answer.set_exception(outcome.error)
-            else:
-                task.answer.set_result(outcome)
+    def _answer(self, batch: list[Call], outcomes: list[Any]) -> None:
+        answer(batch, outcomes)
         self._hand_over()
 
     def _serve(self) -> None:

@@ -2,14 +2,18 @@
 
 An operation is a generator function: it yields statements, is sent the rows of each, and returns its result. It may be begun in another thread, so
 it touches nothing but its arguments. A statement uses `?` for its parameters and only SQL that both know: `ON CONFLICT … DO …` and `RETURNING`,
-no `rowid`, no `INSERT OR …`. Columns are TEXT, INTEGER (64 bits), REAL (a double) or BLOB.
+no `rowid`, no `INSERT OR …`. Columns are TEXT (without NUL), INTEGER (64 bits), REAL (a double) or BLOB; a parameter is of its column's type, a whole
+number where that is INTEGER. Where no column says the type of a parameter, write `CAST(? AS BIGINT)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
+
+SCHEMA: Final = "comfygate"
+"""Of the gate's tables in PostgreSQL."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +50,10 @@ class Database(Protocol):
         """Where a file went that was damaged, None when there was none; what it held is then not known any more."""
 
     @property
+    def is_past_unknown(self) -> bool:
+        """Whether it is an empty one in the place of another, as far as it can tell: a damaged file, or tables that were made by this `open`."""
+
+    @property
     def place(self) -> str:
         """What a log line may call it: a file, or a URL without the password."""
 
@@ -59,7 +67,15 @@ class Database(Protocol):
         """What the operation returns, done as one transaction and on disk. Those that wait at the same time share one commit.
 
         Raises what the operation raises, ConstraintViolated and DatabaseUnavailable; nothing of it is then kept, nor of it alone when another one
-        fails. A caller that is cancelled does not know whether it was done.
+        fails. Operations are done one after the other, also those of other processes. It is not known whether it was done where the caller is
+        cancelled, and where a PostgreSQL that was lost did not say what became of the commit: so an operation that is asked again should find what it
+        did the first time (a key of its own, `ON CONFLICT DO NOTHING`).
+        """
+
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls back, in the event loop, after another process has written: soon with PostgreSQL, within 0.3 s with SQLite; once for many writes.
+
+        It also calls back where it cannot know whether there was one (after a lost connection). What is returned ends it.
         """
 
     async def read(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:

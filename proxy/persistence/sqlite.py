@@ -12,11 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
-from proxy.persistence.batch_thread import BatchThread, Failure, Task
-from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, P, T
+from proxy.persistence.batch_thread import BatchThread
+from proxy.persistence.changes import Changes
+from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, P, Statement, T
 from proxy.persistence.sqlite_file import open_file, open_reader
+from proxy.persistence.waiting import Call, Failure, check_text
 
-_BEGIN: Final = "BEGIN IMMEDIATE"
+POLL_S: Final = 0.25
 
 
 class SqliteDatabase:
@@ -28,6 +30,11 @@ class SqliteDatabase:
         self._writer: sqlite3.Connection
         self._reader: sqlite3.Connection
         self._threads: tuple[BatchThread, BatchThread] | None = None
+        self._changes = Changes(self._watch)
+
+    @property
+    def is_past_unknown(self) -> bool:
+        return self.set_aside is not None
 
     @property
     def place(self) -> str:
@@ -40,8 +47,10 @@ class SqliteDatabase:
     async def open(self) -> None:
         await asyncio.to_thread(self._open)
         self._threads = (BatchThread("state", self._write), BatchThread("state reader", self._read))
+        self._changes.start()
 
     async def close(self) -> None:
+        await self._changes.stop()
         threads, self._threads = self._threads, None
         if threads is None:
             return
@@ -61,6 +70,19 @@ class SqliteDatabase:
             raise self._unavailable("it is not open")
         return cast(T, await self._threads[1].submit(operation, args, kwargs))
 
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._changes.add(callback)
+
+    async def _watch(self) -> None:
+        seen: int | None = None
+        while True:
+            with suppress(DatabaseUnavailable):
+                found = await self.run(_data_version)
+                if seen is not None and found != seen:
+                    self._changes.tell()
+                seen = found
+            await asyncio.sleep(POLL_S)
+
     def _open(self) -> None:
         writer, self.set_aside = open_file(self.path)
         try:
@@ -73,14 +95,14 @@ class SqliteDatabase:
     def _unavailable(self, why: object) -> DatabaseUnavailable:
         return DatabaseUnavailable(f"{self.path.name}: {why}")
 
-    def _write(self, batch: Sequence[Task]) -> list[Any]:
+    def _write(self, batch: Sequence[Call]) -> list[Any]:
         """One transaction for all: who fails is rolled back alone, and a commit that fails is everybody's."""
         connection, outcomes = self._writer, list[Any]()
         try:
-            connection.execute(_BEGIN)
-            for task in batch:
+            connection.execute("BEGIN IMMEDIATE")
+            for call in batch:
                 connection.execute("SAVEPOINT operation")
-                outcome = self._outcome(connection, task)
+                outcome = self._outcome(connection, call)
                 if type(outcome) is Failure:
                     # Where SQLite has rolled back all of it (a full disk), there is no savepoint, and this fails too.
                     connection.execute("ROLLBACK TO operation")
@@ -93,24 +115,25 @@ class SqliteDatabase:
             return done + [self._failed(error) for _ in batch[len(done) :]]
         return outcomes
 
-    def _read(self, batch: Sequence[Task]) -> list[Any]:
+    def _read(self, batch: Sequence[Call]) -> list[Any]:
         """All from one moment."""
         connection = self._reader
         try:
             connection.execute("BEGIN")
-            return [self._outcome(connection, task) for task in batch]
+            return [self._outcome(connection, call) for call in batch]
         except sqlite3.Error as error:
             return [self._failed(error) for _ in batch]
         finally:
             _end(connection)
 
-    def _outcome(self, connection: sqlite3.Connection, task: Task) -> Any:
+    def _outcome(self, connection: sqlite3.Connection, call: Call) -> Any:
         try:
-            operation: Operation[Any] = task.operation(*task.args, **task.kwargs)
+            operation: Operation[Any] = call.operation(*call.args, **call.kwargs)
             try:
-                statement = next(operation)
+                sql, parameters = next(operation)
                 while True:
-                    statement = operation.send(connection.execute(*statement).fetchall())
+                    check_text(parameters)
+                    sql, parameters = operation.send(connection.execute(sql, parameters).fetchall())
             except StopIteration as end:
                 return end.value
             finally:
@@ -124,6 +147,12 @@ class SqliteDatabase:
 
     def _failed(self, error: sqlite3.Error) -> Failure:
         return Failure(self._unavailable(error))
+
+
+def _data_version() -> Operation[int]:
+    """Another number when another connection has written: asked through the one that writes, so its own do not count."""
+    [(number,)] = yield Statement("PRAGMA data_version")
+    return int(number)
 
 
 def _end(connection: sqlite3.Connection) -> None:

@@ -46,6 +46,21 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Path | None]:
         raise StateError(f"{path.name}: {error}") from None
 
 
+def look_at_file(path: Path) -> None:
+    """Whether `open_file` would find what it needs, as far as can be told without a change. Raises StateError."""
+    folder = path.parent
+    if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise StateError(f"{path.name}: {folder} cannot be written")
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)) as file:
+            _check_version(path, file)
+    except sqlite3.Error as error:
+        if not _is_damage(error):
+            raise StateError(f"{path.name}: {error}") from None
+
+
 def open_reader(path: Path) -> sqlite3.Connection:
     """A second connection to an open database, which cannot write. Raises StateError."""
     try:
@@ -120,12 +135,7 @@ def _open_current(path: Path) -> sqlite3.Connection:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise _Damaged(found)
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise StateError(
-                f"{path.name} was written by a newer comfygate (schema {version}, this one knows {len(MIGRATIONS)}): "
-                "install that one again, or put back the backup from before the upgrade."
-            )
+        _check_version(path, connection)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         _migrate(connection)
@@ -133,6 +143,15 @@ def _open_current(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _check_version(path: Path, connection: sqlite3.Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StateError(
+            f"{path.name} was written by a newer comfygate (schema {version}, this one knows {len(MIGRATIONS)}): "
+            "install that one again, or put back the backup from before the upgrade."
+        )
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -150,5 +169,5 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
+def _is_damage(error: sqlite3.Error) -> bool:
     return isinstance(error, _Damaged) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE

@@ -1,0 +1,120 @@
+"""One connection to PostgreSQL that comes back by itself: a lost one is made anew at the next use, a failed attempt is not repeated for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import asyncpg
+
+from proxy.persistence.operations import SCHEMA, DatabaseUnavailable, StateError
+
+OLDEST_SERVER: Final = 15
+CONNECT_TIMEOUT_S: Final = 5.0
+COMMAND_TIMEOUT_S: Final = 15.0
+"""Longer than the server's own, so that its words are told where it still has some."""
+_SESSION: Final = {
+    "application_name": "comfygate",
+    "search_path": SCHEMA,
+    "synchronous_commit": "on",
+    "statement_timeout": "10s",
+    "lock_timeout": "8s",
+    # A gate that is frozen in the middle of a transaction must not keep the others from writing.
+    "idle_in_transaction_session_timeout": "10s",
+}
+_READER: Final = {
+    "default_transaction_isolation": "repeatable read",
+    "default_transaction_read_only": "on",
+}
+_FIRST_BACK_OFF_S: Final = 0.1
+_MAX_BACK_OFF_S: Final = 5.0
+_CACHED_STATEMENTS: Final = 512
+
+FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""What asyncpg raises; a TimeoutError is an OSError."""
+
+
+async def connect(url: str, *, is_reader: bool = False) -> asyncpg.Connection:
+    """Raises one of FAILURES, and StateError for a server that is too old."""
+    connection = await asyncpg.connect(
+        url,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=COMMAND_TIMEOUT_S,
+        statement_cache_size=_CACHED_STATEMENTS,
+        server_settings=_SESSION | _READER if is_reader else _SESSION,
+    )
+    try:
+        version = connection.get_server_version()
+        if version.major < OLDEST_SERVER:
+            raise StateError(f"the server is PostgreSQL {version.major}; {OLDEST_SERVER} or newer is needed")
+        # A sum of whole numbers is `numeric`: an int like all others here.
+        await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def words_of(error: BaseException) -> str:
+    """What went wrong, in the server's words or the system's; never the address, which may hold a password."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+class Link:
+    """For one task at a time."""
+
+    def __init__(self, url: str, place: str, *, is_reader: bool = False) -> None:
+        self._url = url
+        self._place = place
+        self._is_reader = is_reader
+        self._connection: asyncpg.Connection | None = None
+        self._back_off_s = 0.0
+        self._not_before_s = 0.0
+        self._fault = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process of this connection."""
+        return None if self._connection is None else self._connection.get_server_pid()
+
+    def take(self, connection: asyncpg.Connection) -> None:
+        """One that is there already."""
+        self._connection = connection
+
+    async def get(self) -> asyncpg.Connection:
+        """Open, as far as is known. Raises DatabaseUnavailable."""
+        if self._connection is not None and not self._connection.is_closed():
+            return self._connection
+        clock = asyncio.get_running_loop().time
+        if clock() < self._not_before_s:
+            raise DatabaseUnavailable(f"{self._place}: {self._fault}")
+        try:
+            self._connection = await connect(self._url, is_reader=self._is_reader)
+        except (*FAILURES, StateError) as error:
+            self._back_off_s = min(max(2 * self._back_off_s, _FIRST_BACK_OFF_S), _MAX_BACK_OFF_S)
+            self._not_before_s, self._fault = clock() + self._back_off_s, words_of(error)
+            raise DatabaseUnavailable(f"{self._place}: {self._fault}") from error
+        self._back_off_s = 0.0
+        return self._connection
+
+    def drop(self) -> None:
+        """Whatever it was doing is undone by the server."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            try:
+                await connection.close(timeout=CONNECT_TIMEOUT_S)
+            except FAILURES:
+                connection.terminate()

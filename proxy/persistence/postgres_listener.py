@@ -1,0 +1,55 @@
+"""Hears of other gates' commits: PostgreSQL tells them to who listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import asyncpg
+
+from proxy.persistence.operations import DatabaseUnavailable
+from proxy.persistence.postgres_link import FAILURES, Link
+
+CHANNEL: Final = "comfygate"
+_STILL_THERE_S: Final = 30.0
+"""After so long without a word the server is asked whether it is there."""
+_AGAIN_S: Final = 0.25
+
+
+class Listener:
+    """own_pid: the server's process of the connection that this gate writes with; what that tells is no news here."""
+
+    def __init__(self, link: Link, own_pid: Callable[[], int | None], tell: Callable[[], None]) -> None:
+        self._link = link
+        self._own_pid = own_pid
+        self._tell = tell
+
+    async def listen_forever(self) -> None:
+        try:
+            while True:
+                with suppress(*FAILURES, DatabaseUnavailable):
+                    await self._listen()
+                await asyncio.sleep(_AGAIN_S)
+        finally:
+            self._link.drop()
+
+    async def _listen(self) -> None:
+        """Until the connection is lost."""
+        connection = await self._link.get()
+        is_lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: is_lost.set())
+        await connection.add_listener(CHANNEL, self._heard)
+        # Nobody told what came between the lost connection and this one, or between the registration and now.
+        self._tell()
+        while not connection.is_closed():
+            try:
+                async with asyncio.timeout(_STILL_THERE_S):
+                    await is_lost.wait()
+            except TimeoutError:
+                await connection.execute("SELECT 1")
+
+    def _heard(self, connection: asyncpg.Connection, pid: int, channel: str, payload: object) -> None:
+        if pid != self._own_pid():
+            self._tell()
