@@ -24,7 +24,7 @@ _MALFORMED: Final = Refusal(400, "request-malformed", "This is not a well-formed
 _log = logging.getLogger("comfygate")
 
 
-class Connection(Wire):
+class Connection(Wire, asyncio.Protocol):
     """is_reserved: beyond what the gate takes, for /gate/health alone. is_proven: a good credential came. peer: the address of whoever connected.
 
     Answers are written by `Request`.

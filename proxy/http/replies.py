@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from multidict import CIMultiDict
 
 from policy.call import ClientReply
 from policy.values import value
+
+
+class Taker(Protocol):
+    """Takes the pieces of a body, each as it comes. Both raise what ends the answer."""
+
+    def take(self, piece: bytes | memoryview) -> bool:
+        """Says whether all of it has left; else it is kept until it has, and `ready` comes next."""
+        ...
+
+    async def ready(self) -> None:
+        """Waits until it takes more."""
+
+
+class Source(Protocol):
+    """A body that is still to come."""
+
+    async def pour(self, taker: Taker) -> None:
+        """Gives it all of the body. Raises what the body breaks with, and what the taker does."""
 
 
 @value
@@ -21,7 +40,7 @@ class ForwardedReply:
 
     status: int
     headers: list[tuple[str, str]]
-    body: bytes | AsyncIterable[bytes]
+    body: bytes | Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,14 +237,14 @@ class Request:
     async def send(self, status: int, fields: Fields, body: bytes, reason: str = "") -> None:
         """A whole answer, in one write: half the cost of a small one is its system calls. fields: without what frames the body."""
         framing = "" if status in (204, 304) else length_line(len(body))
-        head = head_bytes(status, reason, fields, framing + self._persistence(fields))
+        head = head_bytes(status, reason, fields, framing + _persistence(self, fields))
         self.has_answer = self.has_ended = True
         if not has_body(self.method, status):
-            await self._write(head)
+            await _write(self, head)
         elif len(body) <= _COPIED_BYTES:
-            await self._write(head + body)
+            await _write(self, head + body)
         else:
-            await self._write(head, body)
+            await _write(self, head, body)
 
     async def begin_answer(self, status: int, fields: Fields, reason: str = "") -> None:
         """An answer whose body follows in pieces; chunked where the fields have no Content-Length. Raises ValueError for a length that is no number."""
@@ -257,54 +257,69 @@ class Request:
                 self.is_chunked_out = self.version >= (1, 1)
                 framing = "Transfer-Encoding: chunked\r\n" if self.is_chunked_out else ""
                 self.keep_alive = self.keep_alive and self.is_chunked_out
-        head = head_bytes(status, reason, fields, framing + self._persistence(fields))
+        head = head_bytes(status, reason, fields, framing + _persistence(self, fields))
         self.has_answer = True
-        await self._write(head)
+        await _write(self, head)
 
     async def send_piece(self, data: bytes) -> None:
         """Some of the body, at the pace of its reader. Raises WrongLength, and sends nothing, where it is more than the length says."""
+        self.write_piece(data)
+        await self.until_taken()
+
+    def write_piece(self, data: bytes | memoryview) -> bool:
+        """Says whether all of it has left; else it is kept until it has, and `until_taken` comes next. Raises WrongLength as `send_piece` does."""
+        connection = self.connection
+        if not connection.is_usable:
+            raise ConnectionResetError(CLIENT_GONE)
         if not data or not self.answer_has_body:
-            await self._write()
-        elif self.is_chunked_out:
-            await self._write(b"%x\r\n" % len(data), data, b"\r\n")
+            return True
+        if self.is_chunked_out:
+            connection.write(b"%x\r\n" % len(data), data, b"\r\n")
         else:
             if self._unsent_bytes is not None:
                 if len(data) > self._unsent_bytes:
                     _break_off(self, "longer")
                 self._unsent_bytes -= len(data)
-            await self._write(data)
+            connection.write(data)
+        return not connection.has_unsent
+
+    async def until_taken(self) -> None:
+        """Until the client takes more."""
+        await self.connection.drain()
+        if self.connection.is_closed:
+            raise ConnectionResetError(CLIENT_GONE)
 
     async def end_answer(self) -> None:
         """Raises WrongLength where the pieces were fewer bytes than the length says."""
         if self._unsent_bytes:
             _break_off(self, "shorter")
         if self.is_chunked_out:
-            await self._write(b"0\r\n\r\n")
+            await _write(self, b"0\r\n\r\n")
         self.has_ended = True
 
     async def upgrade(self, protocol: SocketConnection, fields: Fields) -> None:
         """Answers 101 and hands the connection over; what came behind the head is the new protocol's. Nothing more of the request is answered."""
-        await self._write(head_bytes(101, "", fields))
+        await _write(self, head_bytes(101, "", fields))
         self.has_answer = self.has_ended = True
         self.connection.upgrade(protocol)
 
-    def _persistence(self, fields: Fields) -> str:
-        """What is said of whether another request may follow (RFC 9112, 9.3)."""
-        says_so = _CLOSE in fields
-        if says_so or not self.connection.may_go_on:
-            self.keep_alive = False
-        if not self.keep_alive:
-            return "" if says_so else "Connection: close\r\n"
-        return "" if self.version >= (1, 1) else "Connection: keep-alive\r\n"
 
-    async def _write(self, *parts: bytes) -> None:
-        connection = self.connection
-        if not connection.is_usable:
-            raise ConnectionResetError(CLIENT_GONE)
-        if not connection.write(*parts):
-            await connection.drain()
-            if connection.is_closed:
-                raise ConnectionResetError(CLIENT_GONE)
+def _persistence(request: Request, fields: Fields) -> str:
+    """What is said of whether another request may follow (RFC 9112, 9.3)."""
+    says_so = _CLOSE in fields
+    if says_so or not request.connection.may_go_on:
+        request.keep_alive = False
+    if not request.keep_alive:
+        return "" if says_so else "Connection: close\r\n"
+    return "" if request.version >= (1, 1) else "Connection: keep-alive\r\n"
+
+
+async def _write(request: Request, *parts: bytes) -> None:
+    connection = request.connection
+    if not connection.is_usable:
+        raise ConnectionResetError(CLIENT_GONE)
+    if not connection.write(*parts):
+        await request.until_taken()
 
 
 def _break_off(request: Request, how: str) -> NoReturn:

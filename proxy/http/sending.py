@@ -51,7 +51,22 @@ async def _send_stream(request: Request, record: RequestRecord, reply: Forwarded
     assert not isinstance(reply.body, bytes), "sent whole"
     record.status = reply.status
     await request.begin_answer(reply.status, reply.headers)
-    async for chunk in reply.body:
-        record.sent_bytes += len(chunk)
-        await request.send_piece(chunk)
+    await reply.body.pour(_Answer(request, record))
     await request.end_answer()
+
+
+class _Answer:
+    """Takes a body for the client; see `Taker`."""
+
+    __slots__ = ("_record", "_request")
+
+    def __init__(self, request: Request, record: RequestRecord) -> None:
+        self._request = request
+        self._record = record
+
+    def take(self, piece: bytes | memoryview) -> bool:
+        self._record.sent_bytes += len(piece)
+        return self._request.write_piece(piece)
+
+    async def ready(self) -> None:
+        await self._request.until_taken()

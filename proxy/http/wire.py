@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
+
+READ_BYTES: Final = 256 * 1024
+"""Read at once. Small enough to stay in a processor's cache until it is written."""
 
 
-class Wire(asyncio.Protocol):
-    """Whoever speaks on it overrides `data_received` and `lost`. is_closed: it has ended, or was broken off."""
+class Wire(asyncio.BaseProtocol):
+    """Whoever speaks on it is an asyncio.Protocol or BufferedProtocol besides, and overrides `lost`. is_closed: it has ended, or was broken off."""
 
     __slots__ = ("_drained", "_is_write_paused", "_loop", "_transport", "is_closed", "is_read_paused")
 
@@ -55,7 +59,7 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.set_write_buffer_limits(max_bytes)
 
-    def write(self, *parts: bytes) -> bool:
+    def write(self, *parts: bytes | memoryview) -> bool:
         """Says whether the other side takes more; else `drain` comes next. On an ended connection nothing is written."""
         transport = self._transport
         if transport is None or self.is_closed or transport.is_closing():
@@ -94,6 +98,40 @@ class Wire(asyncio.Protocol):
         if found is not None:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
+
+
+class _Buffer(threading.local):
+    """What all buffered connections of a thread read into, one after the other.
+
+    SECURITY: each is done with what it has read before the next one reads, or keeps it; else one tenant's bytes would go to another
+    (tests/proxy/upstream/test_pouring.py).
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.view = memoryview(bytearray(READ_BYTES))
+
+
+_buffer: Final = _Buffer()
+
+
+class BufferedWire(Wire, asyncio.BufferedProtocol):
+    """A connection whose bytes need not be copied to be passed on."""
+
+    def received(self, data: memoryview) -> None:
+        """Some bytes have come. What is wanted for longer than this call is copied, or the buffer is kept."""
+
+    def keep_buffer(self) -> None:
+        """Somebody has what was received last, and is not done with it: what comes next is read into another."""
+        _buffer.renew()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _buffer.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received(_buffer.view[:nbytes])
 
 
 class SilenceTimer:

@@ -214,7 +214,7 @@ async def _forwarded(permitted: PermittedRequest, stream: UpstreamStream) -> For
     if clean is not None:
         left_out = fields_left_out(stream, clean, left_out)
     head = forwarded_head(record, stream.fields, permitted.route.caching, last, is_shared=is_shared, left_out=left_out)
-    return ForwardedReply(stream.status, head, await stream.body(SMALL_BYTES) if is_small else stream.chunks())
+    return ForwardedReply(stream.status, head, await stream.body(SMALL_BYTES) if is_small else stream)
 
 
 def _count_received(permitted: PermittedRequest, stream: BodyStream) -> None:

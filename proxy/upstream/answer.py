@@ -40,24 +40,25 @@ class AnswerReader:
         self.overhead_bytes = 0
         """Received since the last of the body."""
         self.waiting_bytes = 0
-        self._parsed_bytes = self._left_bytes = 0
-        """Of a body of known length: read by the parser, and still to come after that."""
+        self._parsed_bytes = 0
+        self.left_bytes = 0
+        """Of a body of known length: what comes next goes past the parser, and is kept as it comes."""
         self.content_length: int | None = None
         self.fields: list[tuple[bytes, bytes]] = []
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | memoryview] = deque()
         self._is_interim = self._ends_with_connection = False
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Raises UpstreamUnavailable for what is no answer."""
         if self.is_complete:
             self.may_be_followed = False
             return
-        if self._left_bytes:
-            taken = data if len(data) <= self._left_bytes else data[: self._left_bytes]
+        if self.left_bytes:
+            taken = data if len(data) <= self.left_bytes else data[: self.left_bytes]
             self.may_be_followed = self.may_be_followed and taken is data
-            self._left_bytes -= len(taken)
+            self.left_bytes -= len(taken)
             self.on_body(taken)
-            self.is_complete = not self._left_bytes
+            self.is_complete = not self.left_bytes
             return
         self.overhead_bytes += len(data)
         if self.overhead_bytes > MAX_FIELDS_BYTES:
@@ -74,7 +75,7 @@ class AnswerReader:
     def _leave_parser(self) -> None:
         """The rest of a body of known length goes past the parser, which would copy each piece of it."""
         if self.has_head and not self.is_complete and self.content_length is not None:
-            self._left_bytes = self.content_length - self._parsed_bytes
+            self.left_bytes = self.content_length - self._parsed_bytes
             self._parser = httptools.HttpResponseParser(self)
 
     def feed_end(self) -> bool:
@@ -100,7 +101,7 @@ class AnswerReader:
     def has_chunk(self) -> bool:
         return bool(self._chunks)
 
-    def take_chunk(self) -> bytes:
+    def take_chunk(self) -> bytes | memoryview:
         """The next piece, as it was read: to join pieces costs more than to send each."""
         taken = self._chunks.popleft()
         self.waiting_bytes -= len(taken)
@@ -144,7 +145,7 @@ class AnswerReader:
             self._parser = httptools.HttpResponseParser(self)
             self.is_complete = True
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(self, body: bytes | memoryview) -> None:
         if self.is_complete:
             self.may_be_followed = False
             return

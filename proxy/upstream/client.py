@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -18,6 +18,7 @@ from proxy.http import hdrs
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnreachable
 from proxy.http.headers import RawFields
 from proxy.http.heartbeat import Heartbeat
+from proxy.http.replies import Taker
 from proxy.http.responses import SMALL_BYTES
 from proxy.http.websocket import WebSocket
 from proxy.tasks import Tasks
@@ -93,9 +94,9 @@ class UpstreamStream:
         answer = self.connection.answer
         return answer.content_length is not None and answer.content_length <= SMALL_BYTES and answer.has_body
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body, as it comes. Raises UpstreamTimeout, UpstreamUnavailable."""
-        return self.connection.chunks()
+    async def pour(self, taker: Taker) -> None:
+        """The body into the taker, as it comes. Raises UpstreamTimeout, UpstreamUnavailable, and what the taker does."""
+        await self.connection.pour(taker)
 
     async def body(self, max_bytes: int) -> bytes:
         """The bounded body. Raises ReplyTooLarge when it is larger, UpstreamTimeout, UpstreamUnavailable."""
@@ -218,7 +219,7 @@ class Upstream:
         self._open.add(connection)
         return connection
 
-    async def _dial(self, protocol: asyncio.Protocol) -> None:
+    async def _dial(self, protocol: asyncio.BaseProtocol) -> None:
         """Gives the protocol a connection to ComfyUI. Raises UpstreamUnreachable."""
         loop = asyncio.get_running_loop()
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from typing import Final
 
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
-from proxy.http.wire import SilenceTimer, Wire
+from proxy.http.replies import Taker
+from proxy.http.wire import BufferedWire, SilenceTimer
 from proxy.upstream.answer import BROKEN_OFF, AnswerReader
 
 HIGH_WATER_BYTES: Final = 256 * 1024
@@ -18,8 +19,30 @@ class ConnectionClosed(UpstreamUnavailable):
     """A kept connection was closed before the first byte of an answer: the call may be made again on a new one, if it changes nothing."""
 
 
-class Connection(Wire):
-    """`begin` writes a call, `head` waits for its answer, `chunks` and `read` give its body, `finish` says whether another call may follow."""
+class _TooLarge(Exception):
+    """A body has more bytes than its reader takes."""
+
+
+class _Collector:
+    """Takes a body of so many bytes at most, to be read whole."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.parts: list[bytes] = []
+        self._left_bytes = max_bytes
+
+    def take(self, piece: bytes | memoryview) -> bool:
+        self._left_bytes -= len(piece)
+        if self._left_bytes < 0:
+            raise _TooLarge
+        self.parts.append(bytes(piece))
+        return True
+
+    async def ready(self) -> None:
+        """It always is."""
+
+
+class Connection(BufferedWire):
+    """`begin` writes a call, `head` waits for its answer, `pour` and `read` give its body, `finish` says whether another call may follow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,6 +53,8 @@ class Connection(Wire):
         self._is_busy = self._is_reused = self._is_clients_turn = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._taker: Taker | None = None
+        """While it takes what comes at once."""
 
     def begin(self, method: str, head: bytes, body: bytes | AsyncIterable[bytes] | None, time_limit_s: float) -> None:
         """Writes the call, whole where its body is. time_limit_s: how long ComfyUI may be silent from then on."""
@@ -68,27 +93,35 @@ class Connection(Wire):
         while not self.answer.has_head:
             await self._next()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, as it comes. Raises UpstreamTimeout, UpstreamUnavailable."""
+    async def pour(self, taker: Taker) -> None:
+        """The body into the taker, each piece in the step in which it comes: nobody is woken for it, and nothing of it is copied.
+
+        Raises UpstreamTimeout, UpstreamUnavailable, and what the taker does.
+        """
         while True:
-            if self.answer.has_chunk():
-                yield self._take()
-            elif self.answer.is_complete:
+            while self.answer.has_chunk():
+                if not taker.take(self.answer.take_chunk()):
+                    await taker.ready()
+            if self.answer.is_complete:
                 return
-            else:
+            self._taker = taker
+            self._go_on()
+            try:
                 await self._next()
+            finally:
+                self._taker = None
+            await taker.ready()
 
     async def read(self, max_bytes: int) -> bytes | None:
         """The whole body; None when it is larger. Raises UpstreamTimeout, UpstreamUnavailable."""
         if self.answer.is_whole_in_one and self.answer.waiting_bytes <= max_bytes and self._error is None:
-            return self._take()
-        size, parts = 0, []
-        async for part in self.chunks():
-            parts.append(part)
-            size += len(part)
-            if size > max_bytes:
-                return None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            return bytes(self.answer.take_chunk())
+        collector = _Collector(max_bytes)
+        try:
+            await self.pour(collector)
+        except _TooLarge:
+            return None
+        return b"".join(collector.parts)
 
     def finish(self) -> bool:
         """The answer is no longer wanted. Returns whether the connection may carry another call; else it is closed."""
@@ -114,21 +147,32 @@ class Connection(Wire):
         """Whether the answer of a call is still to come, or its end."""
         return self._is_busy and not self.answer.is_complete
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: memoryview) -> None:
         if not self._is_waited_for:
             self.close()
             return
         self._silence.heard()
+        taker = self._taker
+        is_passed_on = taker is not None and self.answer.left_bytes > 0
         try:
-            self.answer.feed(data)
+            self.answer.feed(data if is_passed_on else bytes(data))
         except UpstreamUnavailable as error:
             self.fail(error)
             return
-        if self.answer.waiting_bytes > HIGH_WATER_BYTES and not self.answer.is_complete:
+        if taker is not None:
+            try:
+                while self.answer.has_chunk() and not self.is_read_paused:
+                    if not taker.take(self.answer.take_chunk()):
+                        self.keep_buffer()
+                        self.pause_reading()
+            except Exception as error:
+                self.fail(error)
+        elif self.answer.waiting_bytes > HIGH_WATER_BYTES and not self.answer.is_complete:
             self.pause_reading()
         if self.answer.is_complete or self.is_read_paused:
             self._silence.stop()
-        self._wake()
+        if taker is None or self.answer.is_complete or self.is_read_paused:
+            self._wake()
 
     def lost(self, error: Exception | None) -> None:
         self._silence.cancel()
@@ -142,12 +186,11 @@ class Connection(Wire):
             is_untouched = self._is_reused and not self.answer.overhead_bytes
             self.fail(ConnectionClosed() if is_untouched else UpstreamUnavailable())
 
-    def _take(self) -> bytes:
-        taken = self.answer.take_chunk()
-        if self.is_read_paused and self.answer.waiting_bytes <= HIGH_WATER_BYTES // 2:
+    def _go_on(self) -> None:
+        """Reads on, where that was paused."""
+        if self.is_read_paused:
             self.resume_reading()
             self._turn_to(is_clients=self._is_clients_turn)
-        return taken
 
     def _turn_to(self, *, is_clients: bool) -> None:
         """Whose silence it is: ComfyUI's clock stands still while the call's sender or its answer's reader takes its time."""

@@ -14,6 +14,7 @@ from aiohttp import web
 from policy.call import ClientReply
 from policy.routes import Deny, Route, RouteTable
 from policy.table import ROUTES
+from proxy.http.replies import Taker
 from proxy.upstream.client import UpstreamStream
 from standin import StandIn
 from tests.harness import Running, running_gate
@@ -225,12 +226,12 @@ async def test_a_bug_after_the_head_breaks_the_answer(tmp_path: Path, monkeypatc
         await response.write(b"[")
         return response
 
-    async def broken(self: UpstreamStream) -> AsyncIterator[bytes]:
-        yield b"["
+    async def broken(self: UpstreamStream, taker: Taker) -> None:
+        taker.take(b"[")
         raise LookupError("a bug")
 
     async with comfy_like(chunked) as url, running_gate(tmp_path, url) as gate:
-        monkeypatch.setattr(UpstreamStream, "chunks", broken)
+        monkeypatch.setattr(UpstreamStream, "pour", broken)
         async with gate.call("GET", "/models") as response:
             assert response.status == 200
             with pytest.raises(aiohttp.ClientError):

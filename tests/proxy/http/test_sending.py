@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import aiohttp
 import pytest
 
 from policy.call import ClientReply
-from proxy.http.replies import ForwardedReply
+from proxy.http.replies import ForwardedReply, Taker
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.responses import SMALL_BYTES
@@ -50,10 +48,18 @@ async def test_what_is_recorded_of_an_answer_has_left(size: int) -> None:
     assert left == [(True, 201, size)]
 
 
-async def pieces() -> AsyncIterator[bytes]:
-    yield b"ab"
-    yield b""
-    yield b"cd"
+class Pieces:
+    """A body that comes in these pieces, and breaks with the last of them where that is an error."""
+
+    def __init__(self, *pieces: bytes | memoryview | Exception) -> None:
+        self.pieces = pieces
+
+    async def pour(self, taker: Taker) -> None:
+        for piece in self.pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            if not taker.take(piece):
+                await taker.ready()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +71,8 @@ async def test_a_forwarded_body_goes_on_as_it_comes(fields: dict[str, str], on_t
 
     async def answer(request: Request) -> None:
         record = RequestRecord.begin(request, "::1")
-        await send(request, record, ForwardedReply(200, list(fields.items()), pieces()))
+        body = Pieces(b"ab", b"", memoryview(b"cd"))
+        await send(request, record, ForwardedReply(200, list(fields.items()), body))
         sent.append(record.sent_bytes)
 
     async with served(answer) as listener:
@@ -74,12 +81,10 @@ async def test_a_forwarded_body_goes_on_as_it_comes(fields: dict[str, str], on_t
 
 
 async def test_a_forwarded_body_that_breaks_off_is_never_a_whole_one() -> None:
-    async def broken() -> AsyncIterator[bytes]:
-        yield b"ab"
-        raise ConnectionResetError("the upstream went away")
+    broken = Pieces(b"ab", ConnectionResetError("the upstream went away"))
 
     async def answer(request: Request) -> None:
-        await send(request, RequestRecord.begin(request, "::1"), ForwardedReply(200, [], broken()))
+        await send(request, RequestRecord.begin(request, "::1"), ForwardedReply(200, [], broken))
 
     async with served(answer) as listener, aiohttp.ClientSession() as session, session.get(listener.url) as response:
         with pytest.raises(aiohttp.ClientError):

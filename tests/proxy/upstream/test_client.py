@@ -15,6 +15,7 @@ from policy.call import Opaque, UpstreamCall
 from policy.violation import Reason, Violation
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream.client import Upstream
+from tests.proxy.upstream.takers import Quick
 from tests.proxy.upstreams import GUARD_S, RawUpstream, saying, serving
 
 NOWHERE = "http://127.0.0.1:9"
@@ -158,10 +159,10 @@ async def test_silence_in_mid_answer_is_a_timeout() -> None:
         with pytest.raises(UpstreamTimeout):
             await upstream.ask(get("x"), time_limit_s=SHORT_S)
         async with await upstream.open(get("x"), time_limit_s=SHORT_S) as stream:
-            chunks = aiter(stream.chunks())
-            assert await anext(chunks) == b"hel"
+            taker = Quick()
             with pytest.raises(UpstreamTimeout):
-                await anext(chunks)
+                await stream.pour(taker)
+            assert taker.body == b"hel"
 
 
 async def test_a_trickle_does_not_outlast_the_limit_of_ask() -> None:
@@ -258,7 +259,8 @@ async def test_leaving_early_ends_the_call_upstream() -> None:
 
     async with serving(endless) as url, door(url) as upstream:
         async with await upstream.open(get("x"), time_limit_s=GUARD_S) as stream:
-            assert await anext(aiter(stream.chunks()))
+            with pytest.raises(LookupError):
+                await stream.pour(Quick(LookupError("enough")))
         await ended.wait()
 
 

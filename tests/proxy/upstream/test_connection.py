@@ -16,6 +16,7 @@ from proxy.upstream import client as module
 from proxy.upstream.addresses import HostAddresses
 from proxy.upstream.client import Upstream
 from proxy.upstream.connection import Connection
+from tests.proxy.upstream.takers import Quick
 from tests.proxy.upstreams import GUARD_S
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
@@ -110,7 +111,9 @@ async def test_a_head_answer_has_no_body_whatever_its_length_says() -> None:
     async with door(comfy) as upstream:
         async with await upstream.open(call("HEAD", "one"), time_limit_s=GUARD_S) as stream:
             assert (stream.headers["Content-Length"], stream.is_small) == ("7", False)
-            assert [chunk async for chunk in stream.chunks()] == []
+            taker = Quick()
+            await stream.pour(taker)
+            assert taker.pieces == []
         assert await ask(upstream, "GET", "two") == b"aa"
     assert comfy.connections == 1
 
@@ -177,10 +180,10 @@ async def test_an_answer_that_nobody_reads_to_its_end_closes_its_connection() ->
 async def test_silence_within_an_answer_ends_it() -> None:
     comfy = Comfy(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\naa")
     async with door(comfy) as upstream, await upstream.open(call("GET", "one"), time_limit_s=0.1) as stream:
-        parts = stream.chunks()
-        assert await anext(parts) == b"aa"
+        taker = Quick()
         with pytest.raises(UpstreamTimeout):
-            await anext(parts)
+            await stream.pour(taker)
+        assert taker.body == b"aa"
 
 
 async def test_a_head_without_end_is_not_held() -> None:

@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from policy.call import Opaque, StreamedBody, UpstreamCall
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream.connection import HIGH_WATER_BYTES
+from tests.proxy.upstream.takers import Quick
 from tests.proxy.upstream.test_connection import OK, Comfy, ask, call, door
 from tests.proxy.upstreams import GUARD_S
 
@@ -120,13 +121,14 @@ async def test_a_client_that_pauses_in_its_body_is_not_comfyuis_silence_when_the
     ):
         while not stream.connection.is_read_paused:
             await asyncio.sleep(0)
-        parts, got = stream.chunks(), 0
-        while got < size - 1:
-            got += len(await anext(parts))
+        taker = Quick()
+        pouring = asyncio.create_task(stream.pour(taker))
+        await taker.until(size - 1)
         await asyncio.sleep(2 * LIMIT_S)
         goes_on.set()
         comfy.writers[0].write(b"z")
-        assert await anext(parts) == b"z"
+        await pouring
+        assert taker.body.endswith(b"z")
 
 
 async def test_an_answer_that_falls_silent_while_it_is_read_slowly_is_a_timeout_afterwards() -> None:
