@@ -101,6 +101,12 @@ class PostgresServer:
         for each in self._frozen:
             each.resume()
 
+    def limit_files(self, pid: int, size: int | None) -> None:
+        """How large a file may grow that one of its processes writes, None for any size: a disk that is full for it."""
+        limit = "unlimited" if size is None else str(size)
+        command = [path_of("prlimit"), f"--pid={pid}", f"--fsize={limit}:"]
+        subprocess.run(command, check=True, env=self.environ, **_UNPRIVILEGED)
+
     async def execute(self, *statements: str, database: str = "postgres") -> None:
         connection = await asyncpg.connect(self.url(database))
         try:

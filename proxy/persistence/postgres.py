@@ -11,15 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-import asyncpg
-
 from proxy.config.postgres_url import read_postgres_url
 from proxy.persistence.changes import Changes
-from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, P, StateError, T
-from proxy.persistence.postgres_link import FAILURES, Link, connect, words_of
+from proxy.persistence.operations import DatabaseUnavailable, Operation, P, StateError, T
+from proxy.persistence.postgres_link import Link, connect, words_of
 from proxy.persistence.postgres_listener import CHANNEL, Listener
 from proxy.persistence.postgres_schema import LOCK, bring_up_to_date, look
-from proxy.persistence.postgres_sql import numbered
 from proxy.persistence.waiting import Call, Failure, Waiting, answer, check_text
 from proxy.tasks import Tasks
 
@@ -44,7 +41,7 @@ async def try_postgres(url: str) -> None:
             connection.terminate()
     except StateError as error:
         raise StateError(f"{place}: {error}") from None
-    except FAILURES as error:
+    except Exception as error:  # of asyncpg, or of the network
         raise StateError(f"{place}: {words_of(error)}") from None
 
 
@@ -79,7 +76,7 @@ class PostgresDatabase:
                 raise
         except StateError as error:
             raise StateError(f"{self.place}: {error}") from None
-        except FAILURES as error:
+        except Exception as error:  # of asyncpg, or of the network
             raise StateError(f"{self.place}: {words_of(error)}") from None
         self._writer.take(connection)
         self._lanes.supervise(self._write_forever, "database writer")
@@ -125,66 +122,66 @@ class PostgresDatabase:
         """One transaction for all: who fails is rolled back alone, and a commit that fails is everybody's."""
         outcomes: list[Any] = []
         try:
-            connection = await self._writer.get()
-            await connection.execute(_BEGIN)
+            await self._writer.begin(_BEGIN)
             for call in batch:
-                outcome = await self._outcome(connection, call)
+                outcome = await _outcome(self._writer, call)
                 outcomes.append(outcome)
                 if type(outcome) is Failure:
-                    await connection.execute(_UNDO)
+                    await self._writer.execute(_UNDO)
                 elif len(outcomes) < len(batch):
-                    await connection.execute(_NEXT)
-            await connection.execute(_COMMIT)
-        except (*FAILURES, DatabaseUnavailable) as error:
+                    await self._writer.execute(_NEXT)
+            await self._writer.execute(_COMMIT)
+        except DatabaseUnavailable as error:
             self._writer.drop()
-            done = [outcome if type(outcome) is Failure else self._failed(error) for outcome in outcomes]
-            return done + [self._failed(error) for _ in batch[len(done) :]]
+            done = [outcome if type(outcome) is Failure else _failed(error) for outcome in outcomes]
+            return done + [_failed(error) for _ in batch[len(done) :]]
         return outcomes
 
     async def _read_forever(self) -> None:
         link = Link(self._url, self.place, is_reader=True)
-        while batch := await self._reads.take(1):
+        while batch := await self._reads.take_share(READERS):
             try:
-                connection = await link.get()
-                # All statements of an operation see one moment: the session's own settings say so.
-                await connection.execute("BEGIN")
-                answer(batch, [await self._outcome(connection, batch[0])])
-                await connection.execute("ROLLBACK")
-            except (*FAILURES, DatabaseUnavailable) as error:
+                await self._read(link, batch)
+            except DatabaseUnavailable as error:
                 link.drop()
-                answer(batch, [self._failed(error)])
-            except Exception as error:
+                answer(batch, [_failed(error) for _ in batch])
+            except Exception as error:  # a bug, and nobody waits for ever because of it
                 link.drop()
-                answer(batch, [Failure(error)])
+                answer(batch, [Failure(error) for _ in batch])
         await link.close()
 
-    async def _outcome(self, connection: asyncpg.Connection, call: Call) -> Any:
-        try:
-            operation: Operation[Any] = call.operation(*call.args, **call.kwargs)
-            try:
-                sql, parameters = next(operation)
-                while True:
-                    check_text(parameters)
-                    records = await connection.fetch(numbered(sql), *parameters)
-                    sql, parameters = operation.send([tuple(record) for record in records])
-            except StopIteration as end:
-                return end.value
-            finally:
-                operation.close()
-        except asyncpg.IntegrityConstraintViolationError as error:
-            return Failure(ConstraintViolated(words_of(error)))
-        except asyncpg.DataError as error:
-            return Failure(ValueError(words_of(error)))
-        except FAILURES as error:
-            return self._failed(error)
-        except Exception as error:
-            return Failure(error)
+    async def _read(self, link: Link, batch: Sequence[Call]) -> None:
+        """All from one moment: the session's own settings say so."""
+        await link.begin("BEGIN")
+        for call in batch:
+            outcome = await _outcome(link, call)
+            answer([call], [outcome])
+            if type(outcome) is Failure:
+                await link.execute("ROLLBACK; BEGIN")
+        await link.execute("ROLLBACK")
 
-    def _failed(self, error: Exception) -> Failure:
-        words = str(error) if isinstance(error, DatabaseUnavailable) else f"{self.place}: {words_of(error)}"
-        failure = DatabaseUnavailable(words)
-        failure.__cause__ = error
-        return Failure(failure)
+
+async def _outcome(link: Link, call: Call) -> Any:
+    try:
+        operation: Operation[Any] = call.operation(*call.args, **call.kwargs)
+        try:
+            sql, parameters = next(operation)
+            while True:
+                check_text(parameters)
+                sql, parameters = operation.send(await link.fetch(sql, parameters))
+        except StopIteration as end:
+            return end.value
+        finally:
+            operation.close()
+    except Exception as error:
+        return Failure(error)
+
+
+def _failed(error: DatabaseUnavailable) -> Failure:
+    """Each caller gets one of its own."""
+    own = DatabaseUnavailable(str(error))
+    own.__cause__ = error
+    return Failure(own)
 
 
 class _Line:
@@ -204,11 +201,17 @@ class _Line:
         self._is_closed = True
         self._wake.set()
 
+    async def take_share(self, takers: int) -> list[Call]:
+        """As `take`, and leaves something for the others that take."""
+        await self._wait()
+        return self._waiting.take(-(-len(self._waiting) // takers))
+
     async def take(self, most: int) -> list[Call]:
         """At least one, or none after `close`."""
-        while not (batch := self._waiting.take(most)):
-            if self._is_closed:
-                break
+        await self._wait()
+        return self._waiting.take(most)
+
+    async def _wait(self) -> None:
+        while not self._waiting.forget_left() and not self._is_closed:
             self._wake.clear()
             await self._wake.wait()
-        return batch

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import errno
+from collections.abc import Callable
+from typing import Any, Final
 
 import asyncpg
 
-from proxy.persistence.operations import SCHEMA, DatabaseUnavailable, StateError
+from proxy.persistence.operations import SCHEMA, ConstraintViolated, DatabaseUnavailable, Rows, StateError
+from proxy.persistence.postgres_sql import numbered
 
 OLDEST_SERVER: Final = 15
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -30,12 +33,9 @@ _FIRST_BACK_OFF_S: Final = 0.1
 _MAX_BACK_OFF_S: Final = 5.0
 _CACHED_STATEMENTS: Final = 512
 
-FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-"""What asyncpg raises; a TimeoutError is an OSError."""
-
 
 async def connect(url: str, *, is_reader: bool = False) -> asyncpg.Connection:
-    """Raises one of FAILURES, and StateError for a server that is too old."""
+    """Raises what asyncpg raises, and StateError for a server that is too old."""
     connection = await asyncpg.connect(
         url,
         timeout=CONNECT_TIMEOUT_S,
@@ -69,7 +69,7 @@ def words_of(error: BaseException) -> str:
 
 
 class Link:
-    """For one task at a time."""
+    """For one task at a time. What asyncpg raises becomes DatabaseUnavailable, whatever it is: a lost connection has many faces."""
 
     def __init__(self, url: str, place: str, *, is_reader: bool = False) -> None:
         self._url = url
@@ -98,12 +98,44 @@ class Link:
             raise DatabaseUnavailable(f"{self._place}: {self._fault}")
         try:
             self._connection = await connect(self._url, is_reader=self._is_reader)
-        except (*FAILURES, StateError) as error:
+        except Exception as error:
             self._back_off_s = min(max(2 * self._back_off_s, _FIRST_BACK_OFF_S), _MAX_BACK_OFF_S)
             self._not_before_s, self._fault = clock() + self._back_off_s, words_of(error)
-            raise DatabaseUnavailable(f"{self._place}: {self._fault}") from error
+            raise self._unavailable(error) from error
         self._back_off_s = 0.0
         return self._connection
+
+    async def begin(self, sql: str) -> None:
+        """As `execute`, on a new connection where the last one was lost. Raises DatabaseUnavailable."""
+        await self.get()
+        await self.execute(sql)
+
+    async def execute(self, sql: str) -> None:
+        """One statement or several, without parameters. Raises DatabaseUnavailable."""
+        try:
+            await self._there().execute(sql)
+        except Exception as error:
+            raise self._unavailable(error) from error
+
+    async def fetch(self, sql: str, parameters: tuple[Any, ...]) -> Rows:
+        """Raises ConstraintViolated, ValueError for a parameter that its column cannot hold, DatabaseUnavailable."""
+        try:
+            return [tuple(record) for record in await self._there().fetch(numbered(sql), *parameters)]
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise ConstraintViolated(words_of(error)) from error
+        except asyncpg.DataError as error:
+            raise ValueError(words_of(error)) from error
+        except Exception as error:
+            raise self._unavailable(error) from error
+
+    async def listen(self, channel: str, heard: Callable[[int], None], lost: Callable[[], None]) -> None:
+        """heard: called with the server's process of who told. lost: called when the connection is. Raises DatabaseUnavailable."""
+        connection = await self.get()
+        try:
+            connection.add_termination_listener(lambda _: lost())
+            await connection.add_listener(channel, lambda _connection, pid, _channel, _payload: heard(pid))
+        except Exception as error:
+            raise self._unavailable(error) from error
 
     def drop(self) -> None:
         """Whatever it was doing is undone by the server."""
@@ -116,5 +148,14 @@ class Link:
         if connection is not None and not connection.is_closed():
             try:
                 await connection.close(timeout=CONNECT_TIMEOUT_S)
-            except FAILURES:
+            except Exception:
                 connection.terminate()
+
+    def _there(self) -> asyncpg.Connection:
+        """Never a new one: what is asked between `begin` and its end belongs to that transaction."""
+        if self._connection is None or self._connection.is_closed():
+            raise ConnectionError(errno.ECONNRESET, "the connection was lost")
+        return self._connection
+
+    def _unavailable(self, error: Exception) -> DatabaseUnavailable:
+        return DatabaseUnavailable(f"{self._place}: {words_of(error)}")

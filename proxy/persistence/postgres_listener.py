@@ -7,10 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-import asyncpg
-
 from proxy.persistence.operations import DatabaseUnavailable
-from proxy.persistence.postgres_link import FAILURES, Link
+from proxy.persistence.postgres_link import Link
 
 CHANNEL: Final = "comfygate"
 _STILL_THERE_S: Final = 30.0
@@ -29,7 +27,7 @@ class Listener:
     async def listen_forever(self) -> None:
         try:
             while True:
-                with suppress(*FAILURES, DatabaseUnavailable):
+                with suppress(DatabaseUnavailable):
                     await self._listen()
                 await asyncio.sleep(_AGAIN_S)
         finally:
@@ -37,19 +35,17 @@ class Listener:
 
     async def _listen(self) -> None:
         """Until the connection is lost."""
-        connection = await self._link.get()
         is_lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: is_lost.set())
-        await connection.add_listener(CHANNEL, self._heard)
+        await self._link.listen(CHANNEL, self._heard, is_lost.set)
         # Nobody told what came between the lost connection and this one, or between the registration and now.
         self._tell()
-        while not connection.is_closed():
+        while not is_lost.is_set():
             try:
                 async with asyncio.timeout(_STILL_THERE_S):
                     await is_lost.wait()
             except TimeoutError:
-                await connection.execute("SELECT 1")
+                await self._link.execute("SELECT 1")
 
-    def _heard(self, connection: asyncpg.Connection, pid: int, channel: str, payload: object) -> None:
+    def _heard(self, pid: int) -> None:
         if pid != self._own_pid():
             self._tell()

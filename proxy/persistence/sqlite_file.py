@@ -49,7 +49,8 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Path | None]:
 def look_at_file(path: Path) -> None:
     """Whether `open_file` would find what it needs, as far as can be told without a change. Raises StateError."""
     folder = path.parent
-    if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+    is_effective = os.access in os.supports_effective_ids
+    if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=is_effective):
         raise StateError(f"{path.name}: {folder} cannot be written")
     if not path.exists():
         return

@@ -27,8 +27,14 @@ class Waiting:
     def __init__(self) -> None:
         self._calls: deque[Call] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._calls)
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def forget_left(self) -> int:
+        """Drops the first ones whose caller was cancelled. Returns how many remain, of which the first is waited for."""
+        while self._calls and self._calls[0].answer.done():
+            self._calls.popleft()
+        return len(self._calls)
 
     def add(self, operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> asyncio.Future[Any]:
         answer = asyncio.get_running_loop().create_future()

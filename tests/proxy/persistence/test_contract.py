@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -21,37 +19,8 @@ from proxy.persistence.operations import (
     StateError,
     Statement,
 )
-from proxy.persistence.postgres import PostgresDatabase
-from proxy.persistence.sqlite import SqliteDatabase
-from proxy.persistence.sqlite_file import STATE_FILE
+from tests.proxy.persistence.conftest import Make, opened
 from tests.proxy.upstreams import GUARD_S
-
-Make = Callable[[], Database]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Gives databases that are the same one: as several processes would have it."""
-    if request.param == "sqlite":
-        return lambda: SqliteDatabase(tmp_path / STATE_FILE)
-    url: str = request.getfixturevalue("postgres_url")
-    return lambda: PostgresDatabase(url)
-
-
-@asynccontextmanager
-async def opened(make: Make) -> AsyncIterator[Database]:
-    database = make()
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-@pytest.fixture
-async def database(make: Make) -> AsyncIterator[Database]:
-    async with opened(make) as database:
-        yield database
 
 
 def put(run_id: str, gpu_s: float = 1.0) -> Operation[str]:

@@ -1,0 +1,145 @@
+"""A disk that is full, a file that is locked, a folder that may not be written: told while it lasts, and over when it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from proxy.persistence import sqlite_file
+from proxy.persistence.operations import DatabaseUnavailable, Operation, StateError, Statement
+from proxy.persistence.sqlite import SqliteDatabase
+from proxy.persistence.sqlite_file import STATE_FILE
+from tests.proxy.conftest import opened
+
+
+def put(run_id: str, tenant: str = "alice") -> Operation[None]:
+    yield Statement("INSERT INTO gpu_usage VALUES (?, ?, 100, 1)", (run_id, tenant))
+
+
+def names() -> Operation[list[str]]:
+    rows = yield Statement("SELECT run_id FROM gpu_usage ORDER BY run_id")
+    return [name for (name,) in rows]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As a full disk: what would grow a file over it fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files")
+async def test_a_full_disk_is_told_and_over_when_there_is_room(tmp_path: Path) -> None:
+    async with opened(tmp_path / STATE_FILE) as state:
+        await state.run(put, "before")
+        with files_of_at_most((tmp_path / f"{STATE_FILE}-wal").stat().st_size + 100):
+            # All of a group fail: the one that is large, and those whose commit it was too.
+            answers = await asyncio.gather(
+                *(state.run(put, f"{number}", "a" * 10_000_000 * (number == 1)) for number in range(4)),
+                return_exceptions=True,
+            )
+            assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 4
+            with pytest.raises(DatabaseUnavailable, match=r"state\.sqlite3: (disk I/O error|database or disk is full)"):
+                await state.run(put, "small")
+            assert await state.read(names) == ["before"]
+        await state.run(put, "after")
+        assert await state.read(names) == ["after", "before"]
+    async with opened(tmp_path / STATE_FILE) as state:
+        assert state.set_aside is None
+        assert await state.read(names) == ["after", "before"]
+
+
+async def test_a_locked_file_is_told_and_reading_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.0)
+    async with opened(tmp_path / STATE_FILE) as state:
+        await state.run(put, "before")
+        with closing(sqlite3.connect(state.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(DatabaseUnavailable, match=r"state\.sqlite3: database is locked"):
+                await state.run(put, "meanwhile")
+            assert await state.read(names) == ["before"]
+            other.execute("ROLLBACK")
+        await state.run(put, "after")
+        assert await state.read(names) == ["after", "before"]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that somebody without rights reaches."""
+    folder = Path(tempfile.mkdtemp(prefix="comfygate-folder-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def without_rights(*files: Path) -> Iterator[None]:
+    """Root may write everywhere: for a while it is nobody, who has these files."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for file in files:
+        os.chown(file, 65534, 65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of files")
+async def test_a_folder_that_may_not_be_written_stops_the_start_until_it_may(folder: Path) -> None:
+    state_dir = folder / "state"
+    state_dir.mkdir()
+    state = SqliteDatabase(state_dir / STATE_FILE)
+    with without_rights(state_dir):
+        state_dir.chmod(0o500)
+        with pytest.raises(StateError, match=r"state\.sqlite3: Permission denied"):
+            await state.open()
+        with pytest.raises(StateError, match=r"cannot be written"):
+            sqlite_file.look_at_file(state.path)
+        state_dir.chmod(0o700)
+        await state.open()
+        await state.run(put, "one")
+        await state.close()
+        state.path.chmod(0o400)
+        with pytest.raises(StateError, match=r"state\.sqlite3: Permission denied"):
+            await state.open()
+        state.path.chmod(0o600)
+        await state.open()
+        assert await state.read(names) == ["one"]
+        await state.close()
+
+
+async def test_a_group_shares_one_commit(tmp_path: Path) -> None:
+    """However many wait, another connection sees one change."""
+    async with opened(tmp_path / STATE_FILE) as state:
+        await state.run(put, "first")
+        with closing(sqlite3.connect(state.path, isolation_level=None)) as other:
+            seen = {other.execute("SELECT COUNT(*) FROM gpu_usage").fetchone()[0]}
+            watching = asyncio.ensure_future(asyncio.to_thread(_counts, state.path, 201))
+            await asyncio.gather(*(state.run(put, f"{number}") for number in range(200)))
+            seen |= await watching
+        assert seen == {1, 201}
+
+
+def _counts(path: Path, last: int) -> set[int]:
+    seen = set[int]()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        while last not in seen:
+            seen.add(connection.execute("SELECT COUNT(*) FROM gpu_usage").fetchone()[0])
+    return seen
