@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from proxy.auth.api_keys import Session
 from proxy.persistence.operations import Database, DatabaseUnavailable, Operation, Statement
+from proxy.tasks import Tasks
 
 MAX_REVOKED_PER_KEY: Final = 1024
+READ_AGAIN_S: Final = 0.5
+"""After another gate has written to the database, what sessions it has ended is read; once in so long at most."""
 OLD_FILE: Final = "sessions.ended"
 """Where they stood before the gate had a database: lines of text."""
 _OLD_LINE = re.compile(r"(session|floor) ([0-9a-f]{8,32}) ([0-9a-f]{32}|[0-9]{1,12}) ([0-9]{1,12})")
@@ -50,6 +55,8 @@ class RevokedSessions:
         self._sessions: dict[str, dict[str, int]] = {}
         self._floors: dict[str, tuple[int, int]] = {}
         self._unsaved: list[_Row] = []
+        self._is_reading_soon = False
+        self._tasks = Tasks()
 
     async def load(self) -> None:
         """Reads what was kept. Raises DatabaseUnavailable, and OSError for a list of before the database that cannot be read."""
@@ -66,6 +73,8 @@ class RevokedSessions:
         for row in await self._state.read(_read):
             self._take(row)
         self._forget_expired(self._now())
+        if self._state.is_shared:
+            self._state.on_change(self._heard)
 
     def has(self, key_id: str, session: Session) -> bool:
         floors = (self._floors.get(key_id), self._floors.get(""))
@@ -96,6 +105,30 @@ class RevokedSessions:
         except DatabaseUnavailable as error:
             self._unsaved = [*rows, *self._unsaved]
             _log.error("ended sessions cannot be written to %s: %s", self._state.place, error)
+
+    def _heard(self) -> None:
+        """Another gate has written something: of many such calls comes one reading."""
+        if not self._is_reading_soon:
+            self._is_reading_soon = True
+            asyncio.get_running_loop().call_later(READ_AGAIN_S, self._read_again)
+
+    def _read_again(self) -> None:
+        self._is_reading_soon = False
+        self._tasks.start(self._take_from_others(), "ended sessions")
+
+    async def _take_from_others(self) -> None:
+        assert self._state is not None
+        with suppress(DatabaseUnavailable):  # when it is back, it calls again
+            for row in await self._state.read(_read):
+                self._add(row)
+
+    def _add(self, row: _Row) -> None:
+        """SECURITY: takes nothing away: what this gate has ended may not be written yet (test_revoked_sessions.py)."""
+        if row.session_id:
+            self._sessions.setdefault(row.key_id, {})[row.session_id] = row.expires_s
+        else:
+            issued_until_s, expires_s = self._floors.get(row.key_id, (0, 0))
+            self._floors[row.key_id] = (max(row.issued_until_s, issued_until_s), max(row.expires_s, expires_s))
 
     def _take(self, row: _Row) -> None:
         if row.session_id:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from policy.violation import Reason, Violation
+from proxy.persistence.operations import DatabaseUnavailable
 
 
 class Unauthenticated(Exception):
@@ -218,6 +219,10 @@ def refusal_for(error: Exception) -> Refusal | None:
             return Refusal(
                 429, error.reason, error.message, error.limit, headers=(("Retry-After", retry), *error.headers)
             )
+        case DatabaseUnavailable():
+            # Its words are for the log: they name a file or a server.
+            sentence = "The gate's database cannot be used at the moment. Try again later."
+            return Refusal(503, "database-unavailable", sentence, headers=(("Retry-After", "5"),))
         case UpstreamUnavailable():
             return Refusal(error.status, "upstream-unavailable", error.message, headers=(("Retry-After", "5"),))
         case UpstreamTimeout():

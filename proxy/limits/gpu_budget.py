@@ -62,6 +62,8 @@ class GpuBudgets:
         self._store = store
         self._clock = clock
         self._totals: dict[str, float] = {}
+        self._unkept: dict[str, float] = {}
+        """Of windows whose sum could not be read yet: what is missing in the database."""
         self._unsent: deque[Call] = deque(maxlen=_MAX_UNSENT)
         if store is not None:
             store.on_return(self._known_here)
@@ -75,7 +77,7 @@ class GpuBudgets:
             await self._load(spans)
 
     async def check(self, tenant: TenantId, queued_s: float = 0.0) -> None:
-        """Raises LimitExceeded when the tenant's budget is spent.
+        """Raises LimitExceeded when the tenant's budget is spent, DatabaseUnavailable where it cannot be read how much of it is.
 
         queued_s: what its unfinished jobs will probably cost: without it a full queue slips in before the first job is counted. It is not
         told: where nothing of a tenant's own was measured yet, it comes from what everybody's jobs took.
@@ -103,12 +105,16 @@ class GpuBudgets:
             raise ValueError(f"{gpu_s} is no number of seconds")
         at_s = self._clock() if ended_at_s is None else ended_at_s
         spans = self._spans(tenant)
-        await self._load(spans)
-        if not await self._write(run_id, tenant, at_s, gpu_s):
+        is_loaded = await self._is_loaded(spans)
+        is_new, is_kept = await self._write(run_id, tenant, at_s, gpu_s)
+        if not is_new:
             return
         hit = [span for span in spans if span.starts_at_s <= at_s < span.ends_at_s]
         for span in hit:
-            self._totals[span.key] = self._totals.get(span.key, 0.0) + gpu_s
+            if is_loaded:
+                self._totals[span.key] = self._totals.get(span.key, 0.0) + gpu_s
+            elif not is_kept:
+                self._unkept[span.key] = self._unkept.get(span.key, 0.0) + gpu_s
         if self._store is not None and hit:
             lives = [_lifetime_ms(span) for span in hit]
             keys = (f"comfygate:gpu:job:{run_id}", *(span.key for span in hit))
@@ -162,23 +168,32 @@ class GpuBudgets:
         wanted = [(span.tenant, float(span.starts_at_s)) for span in missing]
         for span, total_s in zip(missing, await self._usage.totals_s(wanted), strict=True):
             # Another task may have been quicker, and have added to it.
-            self._totals.setdefault(span.key, total_s)
+            self._totals.setdefault(span.key, total_s + self._unkept.pop(span.key, 0.0))
         self._forget_past()
+
+    async def _is_loaded(self, spans: list[_Span]) -> bool:
+        try:
+            await self._load(spans)
+        except DatabaseUnavailable:
+            return False
+        return True
 
     def _forget_past(self) -> None:
         now_s = self._clock()
-        for key in [key for key in self._totals if _ends_at_s(key) <= now_s]:
-            del self._totals[key]
+        for sums in (self._totals, self._unkept):
+            for key in [key for key in sums if _ends_at_s(key) <= now_s]:
+                del sums[key]
 
-    async def _write(self, run_id: str, tenant: str, at_s: float, gpu_s: float) -> bool:
+    async def _write(self, run_id: str, tenant: str, at_s: float, gpu_s: float) -> tuple[bool, bool]:
+        """Whether it was not counted before, and whether it is in the database."""
         if not self._usage.state.is_open:
-            return True
+            return True, False
         try:
-            return await self._usage.add(run_id, tenant, at_s, gpu_s)
+            return await self._usage.add(run_id, tenant, at_s, gpu_s), True
         except DatabaseUnavailable as error:
             # Counted in memory at least: a full disk gives nobody free GPU time.
             _log.error("GPU seconds of job %s are not in %s: %s", run_id, self._usage.state.place, error)
-            return True
+            return True, False
 
     async def _tell(self, store: SharedStore, call: Call) -> None:
         try:

@@ -46,6 +46,10 @@ class Database(Protocol):
     def is_open(self) -> bool: ...
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other gates may use it at the same time."""
+
+    @property
     def set_aside(self) -> Path | None:
         """Where a file went that was damaged, None when there was none; what it held is then not known any more."""
 

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from proxy.config.postgres_url import read_postgres_url
 from proxy.persistence.changes import Changes
 from proxy.persistence.operations import DatabaseUnavailable, Operation, P, StateError, T
+from proxy.persistence.outage import Outage
 from proxy.persistence.postgres_link import Link, connect, words_of
 from proxy.persistence.postgres_listener import CHANNEL, Listener
 from proxy.persistence.postgres_schema import LOCK, bring_up_to_date, look
@@ -58,9 +59,14 @@ class PostgresDatabase:
         self._writes, self._reads = _Line(), _Line()
         self._lanes = Tasks()
         self._is_open = False
+        self._outage = Outage(self.place)
         ears = Link(url, self.place, is_reader=True)
         self._listener = Listener(ears, lambda: self._writer.pid, lambda: self._changes.tell())
         self._changes = Changes(self._listener.listen_forever)
+
+    @property
+    def is_shared(self) -> bool:
+        return True
 
     @property
     def is_open(self) -> bool:
@@ -130,11 +136,15 @@ class PostgresDatabase:
                     await self._writer.execute(_UNDO)
                 elif len(outcomes) < len(batch):
                     await self._writer.execute(_NEXT)
-            await self._writer.execute(_COMMIT)
+            if await self._writer.execute(_COMMIT) != "COMMIT":
+                # What PostgreSQL answers where something had failed unnoticed.
+                raise DatabaseUnavailable(f"{self.place}: the transaction was rolled back")
         except DatabaseUnavailable as error:
             self._writer.drop()
+            self._outage.begins(error)
             done = [outcome if type(outcome) is Failure else _failed(error) for outcome in outcomes]
             return done + [_failed(error) for _ in batch[len(done) :]]
+        self._outage.is_over()
         return outcomes
 
     async def _read_forever(self) -> None:

@@ -110,10 +110,10 @@ class Link:
         await self.get()
         await self.execute(sql)
 
-    async def execute(self, sql: str) -> None:
-        """One statement or several, without parameters. Raises DatabaseUnavailable."""
+    async def execute(self, sql: str) -> str:
+        """One statement or several, without parameters. Returns the last one's tag, as `COMMIT`. Raises DatabaseUnavailable."""
         try:
-            await self._there().execute(sql)
+            return str(await self._there().execute(sql))
         except Exception as error:
             raise self._unavailable(error) from error
 

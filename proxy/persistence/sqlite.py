@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from proxy.persistence.batch_thread import BatchThread
 from proxy.persistence.changes import Changes
 from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, P, Statement, T
+from proxy.persistence.outage import Outage
 from proxy.persistence.sqlite_file import open_file, open_reader
 from proxy.persistence.waiting import Call, Failure, check_text
 
@@ -31,6 +32,7 @@ class SqliteDatabase:
         self._reader: sqlite3.Connection
         self._threads: tuple[BatchThread, BatchThread] | None = None
         self._changes = Changes(self._watch)
+        self._outage = Outage(self.place)
 
     @property
     def is_past_unknown(self) -> bool:
@@ -39,6 +41,10 @@ class SqliteDatabase:
     @property
     def place(self) -> str:
         return str(self.path)
+
+    @property
+    def is_shared(self) -> bool:
+        return False
 
     @property
     def is_open(self) -> bool:
@@ -62,12 +68,12 @@ class SqliteDatabase:
 
     async def run(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._threads is None:
-            raise self._unavailable("it is not open")
+            raise DatabaseUnavailable(f"{self.path.name}: it is not open")
         return cast(T, await self._threads[0].submit(operation, args, kwargs))
 
     async def read(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._threads is None:
-            raise self._unavailable("it is not open")
+            raise DatabaseUnavailable(f"{self.path.name}: it is not open")
         return cast(T, await self._threads[1].submit(operation, args, kwargs))
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -92,9 +98,6 @@ class SqliteDatabase:
             raise
         self._writer = writer
 
-    def _unavailable(self, why: object) -> DatabaseUnavailable:
-        return DatabaseUnavailable(f"{self.path.name}: {why}")
-
     def _write(self, batch: Sequence[Call]) -> list[Any]:
         """One transaction for all: who fails is rolled back alone, and a commit that fails is everybody's."""
         connection, outcomes = self._writer, list[Any]()
@@ -111,8 +114,10 @@ class SqliteDatabase:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             _end(connection)
+            self._outage.begins(error)
             done = [outcome if type(outcome) is Failure else self._failed(error) for outcome in outcomes]
             return done + [self._failed(error) for _ in batch[len(done) :]]
+        self._outage.is_over()
         return outcomes
 
     def _read(self, batch: Sequence[Call]) -> list[Any]:
@@ -146,7 +151,7 @@ class SqliteDatabase:
             return Failure(error)
 
     def _failed(self, error: sqlite3.Error) -> Failure:
-        return Failure(self._unavailable(error))
+        return Failure(DatabaseUnavailable(f"{self.path.name}: {error}"))
 
 
 def _data_version() -> Operation[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from proxy.auth.revoked_sessions import OLD_FILE, RevokedSessions
 from proxy.auth.sessions import Sessions, open_sessions
 from proxy.config.identity import SessionSettings
 from proxy.persistence.operations import Operation, Statement
+from proxy.persistence.postgres import PostgresDatabase
 from proxy.persistence.sqlite import SqliteDatabase
 from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.auth.test_sessions import (
@@ -29,6 +32,7 @@ from tests.proxy.auth.test_sessions import (
     ring_of,
 )
 from tests.proxy.conftest import opened
+from tests.proxy.upstreams import GUARD_S
 
 
 def session(letter: str, expires_s: int = NOW_S + 1000, issued_s: int = NOW_S) -> Session:
@@ -184,3 +188,46 @@ async def test_without_a_database_sessions_end_in_the_process_alone() -> None:
     revoked.add(KEY_ID, session("a"))
     await revoked.save()
     assert revoked.has(KEY_ID, session("a"))
+
+
+async def test_where_the_tables_are_new_every_session_of_before_has_ended(postgres_url: str) -> None:
+    """Which ones were ended is in another database; who comes after the first start has a session for good."""
+    before, later = session("a", issued_s=NOW_S - 1), session("b", issued_s=NOW_S)
+    for _ in range(2):
+        database = PostgresDatabase(postgres_url)
+        await database.open()
+        revoked = RevokedSessions(database, Clock())
+        await revoked.load()
+        assert revoked.has(KEY_ID, before)
+        assert not revoked.has(KEY_ID, later)
+        await database.close()
+
+
+async def test_another_gate_hears_of_a_session_that_ended(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And forgets nothing of what it could not write itself, also where the other one has ended all sessions of a key."""
+    monkeypatch.setattr(module, "READ_AGAIN_S", 0.0)
+    one, two = PostgresDatabase(postgres_url), PostgresDatabase(postgres_url)
+    await one.open()
+    await two.open()
+    here, there = RevokedSessions(one, Clock()), RevokedSessions(two, Clock())
+    await here.load()
+    await there.load()
+    own = session("c", issued_s=NOW_S + 5)
+    there.add(KEY_ID, own)  # and is not saved
+    here.add(KEY_ID, session("a"))
+    await here.save()
+    await until(lambda: there.has(KEY_ID, session("a")))
+    monkeypatch.setattr(module, "MAX_REVOKED_PER_KEY", 0)
+    here.add(KEY_ID, session("b"))
+    await here.save()
+    await until(lambda: there.has(KEY_ID, session("z", issued_s=NOW_S)))
+    assert there.has(KEY_ID, own)
+    assert not there.has(KEY_ID, session("d", issued_s=NOW_S + 5))
+    await one.close()
+    await two.close()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(GUARD_S):
+        while not is_so():
+            await asyncio.sleep(0.01)

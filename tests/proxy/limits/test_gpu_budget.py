@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from proxy.http.errors import LimitExceeded
 from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.gpu_usage_db import GpuUsage
+from proxy.persistence.operations import DatabaseUnavailable
 from proxy.persistence.sqlite import SqliteDatabase
 from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.conftest import Clock, allotment, opened
@@ -148,6 +149,28 @@ async def test_a_file_that_cannot_be_written_gives_nobody_free_time(
         await budgets.add(ALICE, "1", 100.0)
         assert await is_refused(budgets, ALICE)
     assert "GPU seconds of job 1 are not in" in caplog.text
+
+
+async def test_a_database_that_is_gone_as_a_window_begins_gives_nobody_free_time(
+    file: Path, noon: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing runs while it is not known what is left, and what ended meanwhile is counted once, in the database or without it."""
+    async with budgets_of(allotment({"gpu_seconds": "100/day"}), file, noon) as budgets:
+        await budgets.add(ALICE, "1", 90.0)
+        noon.pass_s(86_400)
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("ALTER TABLE gpu_usage RENAME TO away")
+            await budgets.add(ALICE, "2", 60.0)
+            with pytest.raises(DatabaseUnavailable):
+                await budgets.check(ALICE)
+            other.execute("ALTER TABLE away RENAME TO gpu_usage")
+        await budgets.check(ALICE, 39.0)
+        assert await is_refused(budgets, ALICE, 40.0)
+        await budgets.add(ALICE, "3", 39.0)
+        await budgets.check(ALICE)
+        await budgets.add(ALICE, "4", 1.0)
+        assert await is_refused(budgets, ALICE)
+    assert "GPU seconds of job 2 are not in" in caplog.text
 
 
 async def test_old_rows_are_forgotten(file: Path, noon: Clock) -> None:

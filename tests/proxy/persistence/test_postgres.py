@@ -314,3 +314,26 @@ async def test_a_listener_hears_again_after_the_server_was_gone(own_postgres: Po
             async with opened(lambda: PostgresDatabase(own_postgres.url())) as two:
                 await two.run(put, "foreign")
                 await told.wait()
+
+
+async def test_a_commit_that_was_a_rollback_is_no_success(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL answers COMMIT of a failed transaction without an error."""
+    monkeypatch.setattr("proxy.persistence.postgres._UNDO", "SELECT 1")  # it goes on as if nothing had failed
+    monkeypatch.setattr("proxy.persistence.postgres._NEXT", "SELECT 1")
+    await database.run(put, "before")
+    real = database._writer.execute
+
+    async def forgets(sql: str) -> str:
+        try:
+            return await real(sql)
+        except DatabaseUnavailable:
+            return ""
+
+    monkeypatch.setattr(database._writer, "execute", forgets)
+    good, bad = await asyncio.gather(database.run(put, "good"), database.run(ask, "no SQL"), return_exceptions=True)
+    assert isinstance(bad, DatabaseUnavailable)
+    assert isinstance(good, DatabaseUnavailable)
+    monkeypatch.undo()
+    assert await database.read(names) == {"before"}
