@@ -107,6 +107,11 @@ class PostgresServer:
         command = [path_of("prlimit"), f"--pid={pid}", f"--fsize={limit}:"]
         subprocess.run(command, check=True, env=self.environ, **_UNPRIVILEGED)
 
+    def tool(self, name: str, *arguments: str) -> None:
+        """One of PostgreSQL's own programs, asked of this server."""
+        where = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": USER}
+        subprocess.run([_program(name), *arguments], check=True, env=self.environ | where, capture_output=True)
+
     async def execute(self, *statements: str, database: str = "postgres") -> None:
         connection = await asyncpg.connect(self.url(database))
         try:

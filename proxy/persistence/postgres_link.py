@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ _READER: Final = {
 _FIRST_BACK_OFF_S: Final = 0.1
 _MAX_BACK_OFF_S: Final = 5.0
 _CACHED_STATEMENTS: Final = 512
+_ARGUMENT: Final = re.compile(r"query argument \$(\d+)")
 
 
 async def connect(url: str, *, is_reader: bool = False) -> asyncpg.Connection:
@@ -122,9 +124,12 @@ class Link:
         try:
             return [tuple(record) for record in await self._there().fetch(numbered(sql), *parameters)]
         except asyncpg.IntegrityConstraintViolationError as error:
-            raise ConstraintViolated(words_of(error)) from error
+            raise ConstraintViolated(words_of(error)) from None
         except asyncpg.DataError as error:
-            raise ValueError(words_of(error)) from error
+            # SECURITY: words of both hold the value, which may be a client's text (test_postgres.py).
+            which = _ARGUMENT.search(str(error))
+            number = f"parameter {which[1]}" if which else "a value"
+            raise ValueError(f"{number} is nothing that its column can hold") from None
         except Exception as error:
             raise self._unavailable(error) from error
 

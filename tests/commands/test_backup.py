@@ -15,7 +15,9 @@ from proxy.auth.session_secret import load_secret
 from proxy.commands.main import app
 from proxy.config import load_config
 from proxy.limits.gpu_usage_db import GpuUsage
+from proxy.persistence.postgres import PostgresDatabase
 from proxy.persistence.sqlite_file import DAMAGED, STATE_FILE
+from tests.postgres import PostgresServer
 from tests.proxy.conftest import opened
 
 CONFIG = """\
@@ -93,6 +95,37 @@ def test_says_what_it_leaves_and_takes_nothing_that_is_not_the_gates(house: Path
         "session.secret",
         "state",
     }
+
+
+def test_a_database_in_postgresql_is_named_with_the_tool_that_copies_it(house: Path, tmp_path: Path) -> None:
+    (tmp_path / "postgres-url").write_text("postgresql://gate:hidden@db.example/jobs")
+    with (house / "config.toml").open("a") as file:
+        file.write(f'[jobs]\ndatabase_file = "{(tmp_path / "postgres-url").as_posix()}"\n')
+
+    result = run(tmp_path / "backup", "--config", house / "config.toml")
+
+    assert result.exit_code == 0
+    assert "Not in it: the database at postgresql://db.example:5432/jobs" in result.stderr
+    assert "pg_dump --format=custom --schema=comfygate" in result.stderr
+    assert "hidden" not in result.output
+
+
+async def test_a_dump_of_postgresql_is_the_same_database(
+    tmp_path: Path, postgres_url: str, postgres_server: PostgresServer
+) -> None:
+    """By the commands of docs/operations.md, while the gate has it open, and into a database that has gone on since."""
+    name, file = postgres_url.rpartition("/")[2], str(tmp_path / "comfygate.dump")
+    database = PostgresDatabase(postgres_url)
+    await database.open()
+    await GpuUsage(database).add("a-run", "alice", 100.0, 7.5)
+    postgres_server.tool("pg_dump", "--format=custom", "--schema=comfygate", f"--file={file}", name)
+    await GpuUsage(database).add("later", "alice", 100.0, 1.0)
+    await database.close()
+    postgres_server.tool("pg_restore", "--clean", "--if-exists", f"--dbname={name}", file)
+    await database.open()
+    assert not database.is_past_unknown
+    assert await GpuUsage(database).totals_s([("alice", 0.0)]) == [7.5]
+    await database.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes and links")

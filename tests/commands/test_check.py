@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from proxy.commands.check import _about_comfyui, _is_loopback, _listen_address
 from proxy.commands.main import app
+from proxy.persistence.postgres import PostgresDatabase
 from standin import StandIn
 from tests.harness import write_config
 
@@ -112,3 +113,24 @@ async def test_the_issuers_keys_are_fetched(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "the issuer's keys at http://127.0.0.1:1/keys cannot be read" in result.stderr
     assert "secret=1" not in result.stderr
+
+
+async def test_a_database_that_cannot_be_used_is_a_mistake(tmp_path: Path, comfy: StandIn) -> None:
+    file, _ = write_config(tmp_path, comfy.url, more='[jobs]\ndatabase = "postgresql://gate:hidden@127.0.0.1:1/jobs"\n')
+    result = await run(file)
+    assert result.exit_code == 1
+    assert "jobs.database: cannot be used: postgresql://127.0.0.1:1/jobs: " in result.stderr
+    assert "hidden" not in result.output
+
+
+async def test_a_database_that_is_there_is_good_and_stays_empty(
+    tmp_path: Path, comfy: StandIn, postgres_url: str
+) -> None:
+    file, _ = write_config(tmp_path, comfy.url, more=f'[jobs]\ndatabase = "{postgres_url}"\n')
+    result = await run(file)
+    assert (result.exit_code, "is good" in result.stdout) == (0, True), result.output
+    assert "postgresql" not in result.stderr
+    database = PostgresDatabase(postgres_url)
+    await database.open()
+    assert database.is_past_unknown, "the tables were made by the check"
+    await database.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import asyncpg
 import pytest
 
 from proxy.persistence import postgres_link, postgres_schema
-from proxy.persistence.operations import DatabaseUnavailable, Operation, Rows, StateError, Statement
+from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, Rows, StateError, Statement
 from proxy.persistence.postgres import PostgresDatabase
 from tests.postgres import PostgresServer
 from tests.proxy.persistence.conftest import opened
@@ -337,3 +338,15 @@ async def test_a_commit_that_was_a_rollback_is_no_success(
     assert isinstance(good, DatabaseUnavailable)
     monkeypatch.undo()
     assert await database.read(names) == {"before"}
+
+
+async def test_what_does_not_fit_is_told_without_the_value(database: PostgresDatabase) -> None:
+    words = "a client's words"
+    for value in (words, "1.5", 2**63):
+        with pytest.raises(ValueError, match="parameter 2 is nothing that its column can hold") as caught:
+            await database.run(ask, "INSERT INTO revoked_sessions VALUES (?, 's', ?, 1)", "key", value)
+        assert words not in "".join(traceback.format_exception(caught.value))
+    await database.run(put, words)
+    with pytest.raises(ConstraintViolated, match="gpu_usage") as violated:
+        await database.run(put, words)
+    assert words not in "".join(traceback.format_exception(violated.value))
