@@ -13,22 +13,26 @@ from proxy.http.errors import Refusal
 from proxy.http.request import CLIENT_GONE, Request
 from proxy.http.request_reader import MalformedRequest, RequestReader
 from proxy.http.response_head import head_bytes, length_line
-from proxy.http.wire import Wire
+from proxy.http.wire import BufferedWire, ReadBuffer
 
 if TYPE_CHECKING:
     from proxy.http.server import Server
     from proxy.http.websocket import SocketConnection
 
+READ_BYTES: Final = 512 * 1024
+"""Read at once: what is done for each piece of an upload counts more than what it takes to copy a large one."""
 _HALF_CLOSED_LOOK_S: Final = 0.25
 _MALFORMED: Final = Refusal(400, "request-malformed", "This is not a well-formed HTTP/1.1 request.")
 _log = logging.getLogger("comfygate")
 
 
-class Connection(Wire, asyncio.Protocol):
+class Connection(BufferedWire):
     """is_reserved: beyond what the gate takes, for /gate/health alone. is_proven: a good credential came. peer: the address of whoever connected.
 
     Answers are written by `Request`.
     """
+
+    buffer = ReadBuffer(READ_BYTES)
 
     __slots__ = (
         "_half_closed_timer",

@@ -7,10 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from typing import Final, cast
-
-READ_BYTES: Final = 256 * 1024
-"""Read at once. Small enough to stay in a processor's cache until it is written."""
+from typing import ClassVar, cast
 
 
 class Wire(asyncio.BaseProtocol):
@@ -100,38 +97,39 @@ class Wire(asyncio.BaseProtocol):
         self.close()
 
 
-class _Buffer(threading.local):
-    """What all buffered connections of a thread read into, one after the other.
+class ReadBuffer(threading.local):
+    """What connections of a kind and a thread read into, one after the other, so many bytes at once.
 
     SECURITY: each is done with what it has read before the next one reads, or keeps it; else one tenant's bytes would go to another
     (tests/proxy/upstream/test_pouring.py).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = size
         self.renew()
 
     def renew(self) -> None:
-        self.view = memoryview(bytearray(READ_BYTES))
-
-
-_buffer: Final = _Buffer()
+        """Somebody has what was read last, and is not done with it."""
+        self.view = memoryview(bytearray(self._size))
 
 
 class BufferedWire(Wire, asyncio.BufferedProtocol):
-    """A connection whose bytes need not be copied to be passed on."""
+    """A connection whose bytes need not be copied to be passed on. Whoever speaks on it overrides `received`, or `data_received`."""
+
+    buffer: ClassVar[ReadBuffer]
 
     def received(self, data: memoryview) -> None:
-        """Some bytes have come. What is wanted for longer than this call is copied, or the buffer is kept."""
+        """Some bytes have come. What is wanted for longer than this call is copied, or the buffer is renewed."""
+        self.data_received(bytes(data))
 
-    def keep_buffer(self) -> None:
-        """Somebody has what was received last, and is not done with it: what comes next is read into another."""
-        _buffer.renew()
+    def data_received(self, data: bytes) -> None:
+        """The same, copied."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _buffer.view
+        return self.buffer.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.received(_buffer.view[:nbytes])
+        self.received(self.buffer.view[:nbytes])
 
 
 class SilenceTimer:

@@ -8,9 +8,11 @@ from typing import Final
 
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.replies import Taker
-from proxy.http.wire import BufferedWire, SilenceTimer
+from proxy.http.wire import BufferedWire, ReadBuffer, SilenceTimer
 from proxy.upstream.answer import BROKEN_OFF, AnswerReader
 
+READ_BYTES: Final = 256 * 1024
+"""Read at once: so little that it stays in a processor's cache until it is written."""
 HIGH_WATER_BYTES: Final = 256 * 1024
 """So much of an answer waits for its reader before no more is read."""
 
@@ -43,6 +45,8 @@ class _Collector:
 
 class Connection(BufferedWire):
     """`begin` writes a call, `head` waits for its answer, `pour` and `read` give its body, `finish` says whether another call may follow."""
+
+    buffer = ReadBuffer(READ_BYTES)
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +167,7 @@ class Connection(BufferedWire):
             try:
                 while self.answer.has_chunk() and not self.is_read_paused:
                     if not taker.take(self.answer.take_chunk()):
-                        self.keep_buffer()
+                        self.buffer.renew()
                         self.pause_reading()
             except Exception as error:
                 self.fail(error)

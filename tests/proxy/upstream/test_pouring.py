@@ -8,8 +8,9 @@ import hashlib
 import pytest
 
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
-from proxy.http.wire import READ_BYTES
+from proxy.upstream.answer import AnswerReader
 from proxy.upstream.client import UpstreamStream
+from proxy.upstream.connection import READ_BYTES
 from tests.proxy.upstream.takers import Quick, Slow
 from tests.proxy.upstream.test_connection import Comfy, ask, call, door
 from tests.proxy.upstreams import GUARD_S
@@ -37,6 +38,14 @@ async def test_pieces_go_on_uncopied_and_whole() -> None:
         assert taker.views
         assert await ask(upstream, "GET", "two") == body
     assert comfy.connections == 1
+
+
+def test_a_head_may_end_in_a_piece_that_is_as_large_as_any() -> None:
+    reader = AnswerReader()
+    reader.begin("GET")
+    reader.feed(HEAD[:20])
+    reader.feed((HEAD[20:] + bytes(SIZE))[:READ_BYTES])
+    assert reader.waiting_bytes == READ_BYTES - len(HEAD) + 20
 
 
 async def test_what_a_slow_taker_keeps_is_its_own() -> None:
