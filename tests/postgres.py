@@ -72,6 +72,17 @@ class PostgresServer:
         assert is_ready.wait(_PATIENCE_S), said
         assert self._process.poll() is None, said
 
+    def use_certificate(self, certificate: Path, key: Path) -> None:
+        """From its next start on."""
+        for source, name in ((certificate, "server.crt"), (key, "server.key")):
+            target = self.folder / name
+            target.write_bytes(source.read_bytes())
+            target.chmod(0o600)
+            if _UNPRIVILEGED:
+                shutil.chown(target, "postgres", "postgres")
+        with (self.folder / "postgresql.conf").open("a") as file:
+            file.write("ssl = on\n")
+
     def kill(self) -> None:
         """All its processes at once, as when the machine loses its current."""
         if self._process is not None:

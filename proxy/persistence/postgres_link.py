@@ -6,10 +6,12 @@ import asyncio
 import errno
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
+from proxy.config.postgres_url import read_postgres_url
 from proxy.persistence.operations import SCHEMA, ConstraintViolated, DatabaseUnavailable, Rows, StateError
 from proxy.persistence.postgres_sql import numbered
 
@@ -24,7 +26,7 @@ _SESSION: Final = {
     "statement_timeout": "10s",
     "lock_timeout": "8s",
     # A gate that is frozen in the middle of a transaction must not keep the others from writing.
-    "idle_in_transaction_session_timeout": "10s",
+    "idle_in_transaction_session_timeout": "5s",
 }
 _READER: Final = {
     "default_transaction_isolation": "repeatable read",
@@ -37,7 +39,8 @@ _ARGUMENT: Final = re.compile(r"query argument \$(\d+)")
 
 
 async def connect(url: str, *, is_reader: bool = False) -> asyncpg.Connection:
-    """Raises what asyncpg raises, and StateError for a server that is too old."""
+    """Raises what asyncpg raises, and StateError for a server that is too old and for a file of the address that is not there."""
+    _check_files(url)
     connection = await asyncpg.connect(
         url,
         timeout=CONNECT_TIMEOUT_S,
@@ -57,6 +60,14 @@ async def connect(url: str, *, is_reader: bool = False) -> asyncpg.Connection:
     return connection
 
 
+def _check_files(url: str) -> None:
+    """asyncpg would say that there is no such file, and not which."""
+    for name in ("sslrootcert", "sslcert", "sslkey"):
+        file = read_postgres_url(url).fields.get(name)
+        if file is not None and not Path(file).is_file():
+            raise StateError(f"{name}: there is no file {file}")
+
+
 def _number(text: str) -> int | float:
     return int(text) if text.lstrip("-").isdigit() else float(text)
 
@@ -66,7 +77,7 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
+        return error.strerror or str(error) or type(error).__name__
     return str(error).partition("\n")[0] or type(error).__name__
 
 

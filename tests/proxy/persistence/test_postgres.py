@@ -1,4 +1,4 @@
-"""PostgreSQL that is killed, restarted, frozen, full, old, or somebody else's."""
+"""PostgreSQL that is killed, restarted, frozen or full."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from proxy.persistence import postgres_link, postgres_schema
-from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, Rows, StateError, Statement
+from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, Rows, Statement
 from proxy.persistence.postgres import PostgresDatabase
 from tests.postgres import PostgresServer
 from tests.proxy.persistence.conftest import opened
@@ -238,60 +238,6 @@ async def test_after_a_failed_attempt_nobody_waits_for_the_next_one(
             with pytest.raises(DatabaseUnavailable):
                 await database.run(put, "one")
         assert attempts == ["connect"]
-
-
-async def test_an_address_where_nobody_is_stops_the_start() -> None:
-    with pytest.raises(StateError, match=r"postgresql://127\.0\.0\.1:1/jobs: Connect"):
-        await PostgresDatabase("postgresql://gate:hidden@127.0.0.1:1/jobs").open()
-
-
-@pytest.mark.parametrize("table", ["jobs", "schema_version"])
-async def test_tables_of_somebody_else_are_left_alone(
-    postgres_server: PostgresServer, postgres_url: str, table: str
-) -> None:
-    name = postgres_url.rpartition("/")[2]
-    await postgres_server.execute(
-        "CREATE SCHEMA comfygate", f"CREATE TABLE comfygate.{table} (version TEXT)", database=name
-    )
-    with pytest.raises(StateError, match=rf"{table}.* not comfygate's: give the gate a database of its own"):
-        await PostgresDatabase(postgres_url).open()
-    await postgres_server.execute(f"INSERT INTO comfygate.{table} VALUES ('theirs')", database=name)
-
-
-async def test_other_schemas_are_nobodys_business(postgres_server: PostgresServer, postgres_url: str) -> None:
-    await postgres_server.execute("CREATE TABLE public.gpu_usage (x TEXT)", database=postgres_url.rpartition("/")[2])
-    async with opened(lambda: PostgresDatabase(postgres_url)) as database:
-        await database.run(put, "one")
-        assert await database.read(names) == {"one"}
-
-
-async def test_a_user_that_may_make_no_schema_is_told_what_its_owner_does(
-    postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    name = postgres_url.rpartition("/")[2]
-    user = f"guest-{name[-8:]}"
-    await postgres_server.execute(f'CREATE ROLE "{user}" LOGIN')
-    database = PostgresDatabase(postgres_server.url(name, user))
-    with pytest.raises(StateError, match=f'run CREATE SCHEMA comfygate AUTHORIZATION "{user}"'):
-        await database.open()
-    await postgres_server.execute(f'CREATE SCHEMA comfygate AUTHORIZATION "{user}"', database=name)
-    await database.open()
-    await database.close()
-    await postgres_server.execute(f'DROP OWNED BY "{user}"', f'DROP ROLE "{user}"', database=name)
-
-
-async def test_a_database_that_is_not_utf8_is_refused(postgres_server: PostgresServer, postgres_url: str) -> None:
-    name = f"{postgres_url.rpartition('/')[2]}_latin"
-    await postgres_server.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0")
-    with pytest.raises(StateError, match="encoding is SQL_ASCII: make one with ENCODING 'UTF8'"):
-        await PostgresDatabase(postgres_server.url(name)).open()
-    await postgres_server.execute(f"DROP DATABASE {name}")
-
-
-async def test_an_old_server_is_refused(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_link, "OLDEST_SERVER", 99)
-    with pytest.raises(StateError, match=r"the server is PostgreSQL \d+; 99 or newer is needed"):
-        await PostgresDatabase(postgres_url).open()
 
 
 async def test_a_sum_is_a_number_like_all_others(database: PostgresDatabase) -> None:

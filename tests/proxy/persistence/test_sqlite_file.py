@@ -215,20 +215,23 @@ async def test_a_gate_that_is_killed_loses_nothing(path: Path) -> None:
         "from proxy.persistence.sqlite import SqliteDatabase\n"
         "def put(index):\n"
         "    yield Statement('INSERT INTO gpu_usage VALUES (?, ?, 0, 1)', (index, 'alice'))\n"
+        "async def write(state, writer):\n"
+        "    for index in range(10**9):\n"
+        "        await state.run(put, f'{writer}-{index}')\n"
+        "        print(f'{writer}-{index}', flush=True)\n"
         "async def main():\n"
         "    state = SqliteDatabase(pathlib.Path(sys.argv[1]))\n"
         "    await state.open()\n"
-        "    for index in range(10**9):\n"
-        "        await state.run(put, index)\n"
-        "        print(index, flush=True)\n"
+        "    await asyncio.gather(*(write(state, writer) for writer in range(8)))\n"
         "asyncio.run(main())\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, cwd=Path.cwd()) as writer:
         assert writer.stdout is not None
-        written = 0
-        while written < 20:
-            written = int(writer.stdout.readline()) + 1
+        told = [writer.stdout.readline() for _ in range(100)]
         os.kill(writer.pid, signal.SIGKILL)
-        written += len(writer.stdout.read().splitlines())
+        told += writer.stdout.read().splitlines(keepends=True)
+    answered = {line.decode().strip() for line in told if line.endswith(b"\n")}
     async with opened(path) as state:
-        assert written <= len(await state.read(rows)) <= written + 1
+        there = {run_id for run_id, _ in await state.read(rows)}
+    assert answered <= there
+    assert len(there) <= len(answered) + 8, "each of the eight writers waits for its answer before it goes on"
