@@ -107,7 +107,8 @@ class SqliteDatabase:
                 connection.execute("SAVEPOINT operation")
                 outcome = self._outcome(connection, call)
                 if type(outcome) is Failure:
-                    # Where SQLite has rolled back all of it (a full disk), there is no savepoint, and this fails too.
+                    if not connection.in_transaction and isinstance(outcome.error.__cause__, sqlite3.Error):
+                        raise outcome.error.__cause__  # SQLite has rolled back all of it, as for a full disk
                     connection.execute("ROLLBACK TO operation")
                 connection.execute("RELEASE operation")
                 outcomes.append(outcome)
@@ -151,7 +152,9 @@ class SqliteDatabase:
             return Failure(error)
 
     def _failed(self, error: sqlite3.Error) -> Failure:
-        return Failure(DatabaseUnavailable(f"{self.path.name}: {error}"))
+        failure = DatabaseUnavailable(f"{self.path.name}: {error}")
+        failure.__cause__ = error
+        return Failure(failure)
 
 
 def _data_version() -> Operation[int]:

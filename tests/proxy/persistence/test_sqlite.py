@@ -53,6 +53,8 @@ async def test_a_full_disk_is_told_and_over_when_there_is_room(tmp_path: Path) -
                 return_exceptions=True,
             )
             assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 4
+            assert len({str(answer) for answer in answers}) == 1
+            assert str(answers[0]).endswith(("disk I/O error", "database or disk is full"))
             with pytest.raises(DatabaseUnavailable, match=r"state\.sqlite3: (disk I/O error|database or disk is full)"):
                 await state.run(put, "small")
             assert await state.read(names) == ["before"]
