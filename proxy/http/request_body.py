@@ -80,11 +80,13 @@ class BodyStream:
             if ready is not None:
                 yield self._counted(ready)
                 continue
+            if body.is_read:
+                self._check()
+                return
             left_s = min(self._limits.timeout_s, self._limits.allowed_s(self.received_bytes) - waited_s)
             began_s = clock()
             try:
-                async with asyncio.timeout(max(left_s, 0)):
-                    chunk = await body.read()
+                chunk = await body.read(max(left_s, 0))
             except TimeoutError:
                 raise BodyTimeout from None
             except ConnectionError as error:

@@ -147,8 +147,10 @@ class Upstream:
         body: AsyncIterable[bytes] | bytes | None = None,
         *,
         time_limit_s: float,
+        is_for_all: bool = False,
     ) -> UpstreamStream:
-        """Sends the call and waits for the head of its answer, which is to be closed. time_limit_s: how long ComfyUI may be silent once it has the whole call.
+        """Sends the call and waits for the head of its answer, which is to be closed. time_limit_s: how long ComfyUI may be silent once it has the whole
+        call; is_for_all: or take for all of its answer.
 
         Raises UpstreamUnavailable, UpstreamTimeout, or what the client's body broke with.
         """
@@ -164,7 +166,7 @@ class Upstream:
             connection = self._idle_connection() or await self._connect_new()
             sending: asyncio.Task[None] | None = None
             try:
-                connection.begin(call.method, head, body, time_limit_s)
+                connection.begin(call.method, head, body, time_limit_s, is_for_all=is_for_all)
                 if body is not None and not isinstance(body, bytes):
                     sending = self._bodies.start(_send(connection, body, length), "upstream body")
                 await connection.head()
@@ -266,12 +268,8 @@ class Upstream:
         """A call with a small body and a bounded answer, as multi-call rules make it. Raises ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable."""
         headers = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
         body = call.body if isinstance(call.body, bytes) else None
-        try:
-            async with asyncio.timeout(time_limit_s):
-                async with await self.open(call, headers, body, time_limit_s=time_limit_s) as stream:
-                    return await stream.whole(max_bytes)
-        except TimeoutError as error:
-            raise UpstreamTimeout from error
+        async with await self.open(call, headers, body, time_limit_s=time_limit_s, is_for_all=True) as stream:
+            return await stream.whole(max_bytes)
 
     async def connect(self, call: UpstreamCall) -> WebSocket:
         """Opens a WebSocket, whose `start` comes next. Raises UpstreamTimeout, UpstreamUnavailable.

@@ -54,18 +54,27 @@ class Connection(BufferedWire):
         self.idle_since_s = 0.0
         self._silence = SilenceTimer(lambda: self.fail(UpstreamTimeout()))
         self._time_limit_s = 0.0
-        self._is_busy = self._is_reused = self._is_clients_turn = False
+        self._is_busy = self._is_reused = self._is_clients_turn = self._is_limit_for_all = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._taker: Taker | None = None
         """While it takes what comes at once."""
 
-    def begin(self, method: str, head: bytes, body: bytes | AsyncIterable[bytes] | None, time_limit_s: float) -> None:
-        """Writes the call, whole where its body is. time_limit_s: how long ComfyUI may be silent from then on."""
+    def begin(
+        self,
+        method: str,
+        head: bytes,
+        body: bytes | AsyncIterable[bytes] | None,
+        time_limit_s: float,
+        *,
+        is_for_all: bool = False,
+    ) -> None:
+        """Writes the call, whole where its body is. time_limit_s: how long ComfyUI may be silent from then on; is_for_all: or take for all of its answer."""
         self.answer.begin(method)
         self._error = None
         self._is_busy = True
         self._time_limit_s = time_limit_s
+        self._is_limit_for_all = is_for_all
         self.write(head + body if isinstance(body, bytes) else head)
         self._turn_to(is_clients=body is not None and not isinstance(body, bytes))
 
@@ -155,7 +164,8 @@ class Connection(BufferedWire):
         if not self._is_waited_for:
             self.close()
             return
-        self._silence.heard()
+        if not self._is_limit_for_all:
+            self._silence.heard()
         taker = self._taker
         is_passed_on = taker is not None and self.answer.left_bytes > 0
         try:
@@ -171,7 +181,9 @@ class Connection(BufferedWire):
                         self.pause_reading()
             except Exception as error:
                 self.fail(error)
-        elif self.answer.waiting_bytes > HIGH_WATER_BYTES and not self.answer.is_complete:
+        elif (
+            self.answer.waiting_bytes > HIGH_WATER_BYTES and not self.answer.is_complete and not self._is_limit_for_all
+        ):
             self.pause_reading()
         if self.answer.is_complete or self.is_read_paused:
             self._silence.stop()
