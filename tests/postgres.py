@@ -38,6 +38,10 @@ log_min_messages = warning
 _ACCESS = "host all locked 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\nlocal all all trust\n"
 
 
+# It ends with the tests, also when they are killed and can stop nothing any more.
+_WITH_THE_TESTS = [setpriv, "--pdeathsig", "INT", "--"] if (setpriv := shutil.which("setpriv")) else []
+
+
 def _program(name: str) -> str:
     found = sorted(glob(f"/usr/lib/postgresql/*/bin/{name}"))
     return found[-1] if found else path_of(name)
@@ -58,7 +62,7 @@ class PostgresServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [_program("postgres"), "-D", self.folder, "-p", str(self.port), "-k", self.folder],
+            [*_WITH_THE_TESTS, _program("postgres"), "-D", self.folder, "-p", str(self.port), "-k", self.folder],
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
