@@ -18,7 +18,7 @@ from limits import parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-from policy.fairness import FairQueue
+from policy.fairness import Head, next_of
 from policy.principal import Principal, parse_tenant
 from policy.routes import Budget
 from proxy.config.limits import LimitsSettings, LoginLimitSettings
@@ -121,17 +121,13 @@ async def bench_library(others: int) -> None:
     show(f"limits library, memory, one window, {others} keys", await measure(hit, 2000 if others < 100 else 50))
 
 
-async def bench_fairness(pending: int) -> None:
-    queue = FairQueue({"a": 1.0, "b": 3.0})
-    tenants = [parse_tenant(f"t{index}") for index in range(20)]
-    for index in range(pending):
-        queue.claim(tenants[index % 20], f"job-{index}")
+async def bench_fairness(tenants: int) -> None:
+    heads = [Head(parse_tenant(f"t{index}"), index / 7, f"job-{index}", index) for index in range(tenants)]
 
-    async def claim_and_release() -> None:
-        queue.claim(tenants[0], "new")
-        queue.release("new")
+    async def choose() -> None:
+        next_of(heads, 1.0)
 
-    show(f"fair queueing: a number, {pending} jobs pending", await measure(claim_and_release, 2000))
+    show(f"fair queueing: who is next, {tenants} tenants wait", await measure(choose, 2000))
 
 
 async def bench_flood() -> None:
