@@ -9,14 +9,14 @@ from proxy.persistence.sqlite import SqliteDatabase
 from proxy.persistence.sqlite_file import STATE_FILE, look_at_file
 
 
-def chosen_database(config: Config) -> Database:
-    """Not open yet. Raises ConfigError."""
+def chosen_database(config: Config, *, is_guest: bool = False) -> Database:
+    """Not open yet. is_guest: for a command beside the gate: opened as a gate left it, or not at all. Raises ConfigError."""
     url = _url_of(config)
     if not url:
-        return SqliteDatabase(config.resolve(config.server.state_dir) / STATE_FILE)
+        return SqliteDatabase(config.resolve(config.server.state_dir) / STATE_FILE, is_guest=is_guest)
     from proxy.persistence.postgres import PostgresDatabase  # a gate with a file does without it
 
-    return PostgresDatabase(url)
+    return PostgresDatabase(url, is_guest=is_guest)
 
 
 def place_of_postgres(config: Config) -> str | None:

@@ -45,5 +45,62 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX idempotent_submissions_by_age ON idempotent_submissions (owner, created_s, size)",
         "CREATE INDEX idempotent_submissions_by_time ON idempotent_submissions (created_s)",
     ),
+    # 4: jobs. version: of the transaction that wrote the row last, counted in store_state, whose row each writer holds until it commits; so whoever
+    # has read all up to a version misses nothing. rank: the job's own priority, negated. ended_at_s: NULL until it has ended.
+    (
+        """CREATE TABLE store_state (
+            id INTEGER PRIMARY KEY,
+            version INTEGER NOT NULL,
+            virtual_time REAL NOT NULL,
+            is_draining INTEGER NOT NULL
+        )""",
+        "INSERT INTO store_state VALUES (1, 0, 0.0, 0)",
+        """CREATE TABLE fair_tags (
+            tenant TEXT PRIMARY KEY,
+            finish_tag REAL NOT NULL
+        )""",
+        """CREATE TABLE jobs (
+            prompt_id TEXT PRIMARY KEY,
+            tenant TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            client_id TEXT NOT NULL,
+            workflow TEXT NOT NULL,
+            state TEXT NOT NULL,
+            sequence INTEGER NOT NULL,
+            rank REAL NOT NULL,
+            cost_s REAL NOT NULL,
+            span REAL NOT NULL,
+            number REAL NOT NULL,
+            created_at_s REAL NOT NULL,
+            started_at_s REAL,
+            ended_at_s REAL,
+            gpu_s REAL NOT NULL,
+            error TEXT NOT NULL,
+            failing_class TEXT NOT NULL,
+            comfyui TEXT NOT NULL,
+            gate TEXT NOT NULL,
+            lease_until_s REAL NOT NULL,
+            attempts TEXT NOT NULL,
+            stopped_after_s INTEGER,
+            wish TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            version INTEGER NOT NULL
+        )""",
+        "CREATE INDEX jobs_by_order ON jobs (state, tenant, rank, sequence)",
+        "CREATE INDEX jobs_by_end ON jobs (tenant, ended_at_s, size)",
+        "CREATE INDEX jobs_by_version ON jobs (version)",
+        """CREATE TABLE job_documents (
+            prompt_id TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (prompt_id, kind)
+        )""",
+        """CREATE TABLE forgotten_jobs (
+            prompt_id TEXT PRIMARY KEY,
+            tenant TEXT NOT NULL,
+            version INTEGER NOT NULL
+        )""",
+        "CREATE INDEX forgotten_jobs_by_version ON forgotten_jobs (version)",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

@@ -17,7 +17,7 @@ from proxy.persistence.operations import DatabaseUnavailable, Operation, P, Stat
 from proxy.persistence.outage import Outage
 from proxy.persistence.postgres_link import Link, connect, words_of
 from proxy.persistence.postgres_listener import CHANNEL, Listener
-from proxy.persistence.postgres_schema import LOCK, bring_up_to_date, look
+from proxy.persistence.postgres_schema import LOCK, bring_up_to_date, check_current, look
 from proxy.persistence.waiting import Call, Failure, Waiting, answer, check_text
 from proxy.tasks import Tasks
 
@@ -49,8 +49,9 @@ async def try_postgres(url: str) -> None:
 class PostgresDatabase:
     """A `Database` (operations.py). A commit whose answer never came raises DatabaseUnavailable, and may have been done."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ValueError for a URL that cannot be read."""
+    def __init__(self, url: str, *, is_guest: bool = False) -> None:
+        """is_guest: of a command beside the gate, which finds the tables as a gate left them or not at all. Raises ValueError for a URL that cannot be read."""
+        self._is_guest = is_guest
         self.place = read_postgres_url(url).place
         self.set_aside: Path | None = None
         self.is_past_unknown = False
@@ -76,7 +77,10 @@ class PostgresDatabase:
         try:
             connection = await connect(self._url)
             try:
-                self.is_past_unknown = await bring_up_to_date(connection)
+                if self._is_guest:
+                    await check_current(connection)
+                else:
+                    self.is_past_unknown = await bring_up_to_date(connection)
             except BaseException:
                 connection.terminate()
                 raise

@@ -38,6 +38,16 @@ async def look(connection: asyncpg.Connection) -> None:
     await _version(connection)
 
 
+async def check_current(connection: asyncpg.Connection) -> None:
+    """Whether the tables are as a gate of this version leaves them. Raises StateError, asyncpg.PostgresError."""
+    await _check_server(connection)
+    version = await _version(connection)
+    if version is None:
+        raise StateError("it has no tables of a gate: no gate has run with this configuration yet")
+    if version < len(MIGRATIONS):
+        raise StateError("it was written by an older comfygate: start the gate, which brings it up to date")
+
+
 async def _check_server(connection: asyncpg.Connection) -> None:
     encoding, is_standby = await connection.fetchrow("SELECT current_setting('server_encoding'), pg_is_in_recovery()")
     if encoding != "UTF8":

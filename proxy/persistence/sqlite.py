@@ -16,17 +16,18 @@ from proxy.persistence.batch_thread import BatchThread
 from proxy.persistence.changes import Changes
 from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, P, Statement, T
 from proxy.persistence.outage import Outage
-from proxy.persistence.sqlite_file import open_file, open_reader
+from proxy.persistence.sqlite_file import open_existing, open_file, open_reader
 from proxy.persistence.waiting import Call, Failure, check_text
 
 POLL_S: Final = 0.25
 
 
 class SqliteDatabase:
-    """A `Database` (operations.py)."""
+    """A `Database` (operations.py). is_guest: of a command beside the gate, which finds the file as a gate left it or not at all."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_guest: bool = False) -> None:
         self.path = path
+        self._is_guest = is_guest
         self.set_aside: Path | None = None
         self._writer: sqlite3.Connection
         self._reader: sqlite3.Connection
@@ -90,7 +91,7 @@ class SqliteDatabase:
             await asyncio.sleep(POLL_S)
 
     def _open(self) -> None:
-        writer, self.set_aside = open_file(self.path)
+        writer, self.set_aside = (open_existing(self.path), None) if self._is_guest else open_file(self.path)
         try:
             self._reader = open_reader(self.path)
         except BaseException:

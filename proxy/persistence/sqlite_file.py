@@ -62,6 +62,27 @@ def look_at_file(path: Path) -> None:
             raise StateError(f"{path.name}: {error}") from None
 
 
+def open_existing(path: Path) -> sqlite3.Connection:
+    """A connection to a database that a gate made: nothing is made, moved or brought up to date. Raises StateError."""
+    if not path.exists():
+        raise StateError(f"{path} is not there: no gate has run with this configuration yet")
+    try:
+        connection = _connect(path)
+        try:
+            _check_version(path, connection)
+            if connection.execute("PRAGMA user_version").fetchone()[0] < len(MIGRATIONS):
+                raise StateError(
+                    f"{path.name} was written by an older comfygate: start the gate, which brings it up to date"
+                )
+            connection.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise StateError(f"{path.name}: {error}. Run this as the user that the gate runs as") from None
+    return connection
+
+
 def open_reader(path: Path) -> sqlite3.Connection:
     """A second connection to an open database, which cannot write. Raises StateError."""
     try:

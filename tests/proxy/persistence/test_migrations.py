@@ -19,6 +19,33 @@ ROWS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
     "gpu_usage": (1, ("a-run", "alice", 100.0, 7.5)),
     "revoked_sessions": (2, ("7f3a9c21", "a" * 32, 0, 2**40)),
     "idempotent_submissions": (3, ("alice", b"k" * 32, b"f" * 32, "an-id", 1.5, 200, "application/json", b"{}", 258)),
+    "store_state": (4, (2, 7, 1.5, 0)),
+    "fair_tags": (4, ("alice", 2.5)),
+    "jobs": (
+        4,
+        (
+            "an-id",
+            "alice",
+            "7f3a9c21",
+            "",
+            "w",
+            "waiting",
+            1,
+            *[0.5] * 5,
+            None,
+            None,
+            0.0,
+            *[""] * 4,
+            0.0,
+            "[]",
+            None,
+            "",
+            2,
+            1,
+        ),
+    ),
+    "job_documents": (4, ("an-id", "prompt", b"{}")),
+    "forgotten_jobs": (4, ("old-id", "alice", 3)),
 }
 
 

@@ -1,0 +1,339 @@
+"""What is done with jobs in the gate's database, each as one transaction (proxy/persistence/operations.py).
+
+Every writer holds the one row of `store_state` until it commits: so versions come in the order of commits, and who is given to ComfyUI next is
+decided by one gate at a time. Holding it takes as long as the transaction, which is a few statements by index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import orjson
+
+from policy.fairness import Head, next_of, span_of, start_tag, time_at_rest
+from policy.principal import TenantId
+from proxy.jobs.job import COMFYUI_GONE
+from proxy.jobs.job_rows import (
+    CANCEL,
+    COLUMNS,
+    ENTRY,
+    PLACES,
+    ROW,
+    SUBMITTED,
+    Ended,
+    Given,
+    JobRow,
+    StoredState,
+    Submitted,
+)
+from proxy.jobs.store_reading import find, submitted_of
+from proxy.persistence.operations import Operation, Statement
+
+
+class JobIdTaken(Exception):
+    """There is, or lately was, a job of this id."""
+
+
+class State(NamedTuple):
+    """version: of this transaction. virtual_time: see policy.fairness."""
+
+    version: int
+    virtual_time: float
+    is_draining: bool
+
+
+def begin() -> Operation[State]:
+    """Each writer begins with it: from here to its commit nobody else writes."""
+    rows = yield Statement(
+        "UPDATE store_state SET version = version + 1 WHERE id = 1 RETURNING version, virtual_time, is_draining"
+    )
+    version, virtual_time, is_draining = rows[0]
+    return State(version, virtual_time, bool(is_draining))
+
+
+def add_next(job: JobRow, submitted: Submitted, window: int, weight: float) -> Operation[JobRow | None]:
+    """Records a job as dispatched, where ComfyUI has room for it and nobody waits; else nothing is recorded, and it is None.
+
+    Raises JobIdTaken.
+    """
+    state = yield from begin()
+    yield from _take_id(job)
+    if state.is_draining or (yield from _waits()):
+        return None
+    room = yield from _room(job.comfyui, window)
+    if room <= 0:
+        return None
+    if room == window:
+        tags = yield Statement("SELECT finish_tag FROM fair_tags")
+        state = state._replace(virtual_time=time_at_rest((tag for (tag,) in tags), state.virtual_time))
+    placed = job._replace(sequence=state.version, version=state.version)
+    placed = yield from _charge(placed, state, weight)
+    return (yield from _insert(placed, submitted))
+
+
+def add_waiting(job: JobRow, submitted: Submitted) -> Operation[JobRow]:
+    """Records a job that waits until it is given (`give`). Raises JobIdTaken."""
+    state = yield from begin()
+    yield from _take_id(job)
+    placed = job._replace(
+        state=StoredState.WAITING,
+        sequence=state.version,
+        version=state.version,
+        gate="",
+        lease_until_s=0.0,
+        attempts="[]",
+    )
+    yield from _know(job.tenant)
+    return (yield from _insert(placed, submitted))
+
+
+def _know(tenant: str) -> Operation[None]:
+    """Only of tenants that have a tag jobs are given to ComfyUI."""
+    yield Statement("INSERT INTO fair_tags VALUES (?, 0.0) ON CONFLICT (tenant) DO NOTHING", (tenant,))
+
+
+def adopt(
+    job: JobRow, submitted: Submitted | None = None, entry: bytes | None = None, row: bytes | None = None
+) -> Operation[JobRow | None]:
+    """Takes up a job that ComfyUI has and the database had not, as it is; None when it is known, or was forgotten."""
+    state = yield from begin()
+    if (yield Statement("SELECT 1 FROM jobs WHERE prompt_id = ?", (job.prompt_id,))):
+        return None
+    if (yield Statement("SELECT 1 FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))):
+        return None
+    yield from _know(job.tenant)  # it may have to wait yet
+    if job.span:
+        yield from _correct(job.tenant, job.span)
+    placed = yield from _insert(job._replace(sequence=state.version, version=state.version), submitted)
+    yield from _keep_result(job.prompt_id, entry, row)
+    return placed
+
+
+def _take_id(job: JobRow) -> Operation[None]:
+    known = yield Statement("SELECT tenant, state FROM jobs WHERE prompt_id = ?", (job.prompt_id,))
+    if known and (known[0][0] != job.tenant or known[0][1] != StoredState.CANCELED):
+        raise JobIdTaken(job.prompt_id)
+    if known:  # canceled while it waited: as in ComfyUI, it left no trace
+        yield from delete_job(job.prompt_id)
+    gone = yield Statement("SELECT tenant FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
+    if gone and gone[0][0] != job.tenant:
+        raise JobIdTaken(job.prompt_id)
+    if gone:
+        yield Statement("DELETE FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
+
+
+def _insert(job: JobRow, submitted: Submitted | None) -> Operation[JobRow]:
+    if submitted is not None:
+        job = job._replace(size=sum(map(len, submitted)))
+    yield Statement(f"INSERT INTO jobs ({COLUMNS}) VALUES ({PLACES})", job)
+    if submitted is not None:
+        for kind, body in zip(SUBMITTED, submitted, strict=True):
+            yield Statement("INSERT INTO job_documents VALUES (?, ?, ?)", (job.prompt_id, kind, body))
+    return job
+
+
+def _waits() -> Operation[bool]:
+    return bool((yield Statement("SELECT 1 FROM jobs WHERE state = ? LIMIT 1", (StoredState.WAITING,))))
+
+
+def _room(comfyui: str, window: int) -> Operation[int]:
+    """How many jobs this ComfyUI can be given: none beside one that it was given alone."""
+    rows = yield Statement(
+        "SELECT COUNT(*), COALESCE(SUM(CASE WHEN attempts LIKE ? THEN 1 ELSE 0 END), 0) FROM jobs WHERE state IN (?, ?) AND comfyui = ?",
+        (f'%"{COMFYUI_GONE}"%', StoredState.DISPATCHED, StoredState.RUNNING, comfyui),
+    )
+    count, alone = rows[0]
+    return 0 if alone else window - int(count)
+
+
+def _charge(job: JobRow, state: State, weight: float) -> Operation[JobRow]:
+    """It goes to ComfyUI now: its tenant's tag and the virtual time move on."""
+    rows = yield Statement("SELECT finish_tag FROM fair_tags WHERE tenant = ?", (job.tenant,))
+    tag = start_tag(rows[0][0] if rows else 0.0, state.virtual_time)
+    span = span_of(job.cost_s, weight)
+    yield Statement(
+        "INSERT INTO fair_tags VALUES (?, ?) ON CONFLICT (tenant) DO UPDATE SET finish_tag = excluded.finish_tag",
+        (job.tenant, tag + span),
+    )
+    yield Statement("UPDATE store_state SET virtual_time = ? WHERE id = 1", (tag,))
+    return job._replace(state=StoredState.DISPATCHED, span=span, number=float(state.version))
+
+
+def give(
+    comfyui: str, window: int, gate: str, now_s: float, lease_until_s: float, weights: Mapping[str, float]
+) -> Operation[list[Given]]:
+    """Chooses who goes to this ComfyUI next, as far as its window has room, and marks them as dispatched by this gate.
+
+    A job that ComfyUI had when it went away goes alone: if ComfyUI goes away again, it is known under which job.
+    """
+    state = yield from begin()
+    given: list[Given] = []
+    if state.is_draining:
+        return given
+    room = yield from _room(comfyui, window)
+    while room > 0:
+        head = next_of((yield from _heads()), state.virtual_time)
+        if head is None:
+            break
+        waiting = yield from _get(head.prompt_id)
+        is_alone = COMFYUI_GONE in waiting.attempts
+        if is_alone and room < window:
+            break
+        job = yield from _charge(waiting, state, weights.get(head.tenant, 1.0))
+        # Each gets a number of its own, in the order in which they are given.
+        number = job.number + len(given) / 1024
+        attempts = [*job.told_attempts(), {"at": now_s, "comfyui": comfyui}]
+        job = job._replace(number=number, comfyui=comfyui, gate=gate, lease_until_s=lease_until_s)
+        job = job._replace(attempts=orjson.dumps(attempts).decode(), version=state.version)
+        yield Statement(
+            "UPDATE jobs SET state = ?, span = ?, number = ?, comfyui = ?, gate = ?, lease_until_s = ?, attempts = ?, version = ? WHERE prompt_id = ?",
+            (job.state, job.span, number, comfyui, gate, lease_until_s, job.attempts, job.version, job.prompt_id),
+        )
+        given.append(Given(job, (yield from submitted_of(job.prompt_id))))
+        state = state._replace(virtual_time=start_tag(head.finish_tag, state.virtual_time))
+        room = 0 if is_alone else room - 1
+    return given
+
+
+def _heads() -> Operation[list[Head]]:
+    rows = yield Statement(
+        "SELECT fair_tags.tenant, fair_tags.finish_tag, jobs.prompt_id, jobs.sequence FROM fair_tags JOIN jobs ON jobs.prompt_id = ("
+        "SELECT first.prompt_id FROM jobs AS first WHERE first.state = ? AND first.tenant = fair_tags.tenant "
+        "ORDER BY first.rank, first.sequence LIMIT 1)",
+        (StoredState.WAITING,),
+    )
+    return [Head(TenantId(tenant), tag, prompt_id, sequence) for tenant, tag, prompt_id, sequence in rows]
+
+
+def _get(prompt_id: str) -> Operation[JobRow]:
+    rows = yield Statement(f"SELECT {COLUMNS} FROM jobs WHERE prompt_id = ?", (prompt_id,))
+    return JobRow(*rows[0])
+
+
+def start(prompt_id: str, started_at_s: float) -> Operation[JobRow | None]:
+    """ComfyUI runs it; None when that is known, or it is none that ComfyUI has."""
+    state = yield from begin()
+    rows = yield Statement(
+        f"UPDATE jobs SET state = ?, started_at_s = ?, version = ? WHERE prompt_id = ? AND state = ? RETURNING {COLUMNS}",
+        (StoredState.RUNNING, started_at_s, state.version, prompt_id, StoredState.DISPATCHED),
+    )
+    return JobRow(*rows[0]) if rows else None
+
+
+def finish(prompt_id: str, ended: Ended) -> Operation[JobRow | None]:
+    """Ends a job; the row as it is when it has ended already, None when it is gone. What was submitted is kept where it failed, to be tried again."""
+    state = yield from begin()
+    known = yield from find(prompt_id)
+    if known is None or known.has_ended:
+        return known
+    attempts = _close_attempt(known.attempts, ended.ended_at_s, ended.error or ended.state)
+    if ended.state is not StoredState.FAILED:
+        yield Statement("DELETE FROM job_documents WHERE prompt_id = ? AND kind IN (?, ?, ?)", (prompt_id, *SUBMITTED))
+    yield from _keep_result(prompt_id, ended.entry, ended.row)
+    size = yield Statement("SELECT COALESCE(SUM(LENGTH(body)), 0) FROM job_documents WHERE prompt_id = ?", (prompt_id,))
+    done = yield Statement(
+        "UPDATE jobs SET state = ?, ended_at_s = ?, started_at_s = ?, gpu_s = ?, error = ?, failing_class = ?, attempts = ?, "
+        f"wish = '', lease_until_s = 0.0, size = ?, version = ? WHERE prompt_id = ? RETURNING {COLUMNS}",
+        (*ended[:6], attempts, int(size[0][0]), state.version, prompt_id),
+    )
+    job = JobRow(*done[0])
+    if ended.correction:
+        yield from _correct(job.tenant, ended.correction)
+    return job
+
+
+def _keep_result(prompt_id: str, entry: bytes | None, row: bytes | None) -> Operation[None]:
+    for kind, body in ((ENTRY, entry), (ROW, row)):
+        if body is not None:
+            yield Statement(
+                "INSERT INTO job_documents VALUES (?, ?, ?) ON CONFLICT (prompt_id, kind) DO UPDATE SET body = excluded.body",
+                (prompt_id, kind, body),
+            )
+
+
+def _close_attempt(attempts: str, ended_s: float, reason: str) -> str:
+    told = orjson.loads(attempts)
+    if told:
+        told[-1] |= {"ended": ended_s, "reason": reason}
+    return orjson.dumps(told).decode()
+
+
+def _correct(tenant: str, correction: float) -> Operation[None]:
+    yield Statement("UPDATE fair_tags SET finish_tag = finish_tag + ? WHERE tenant = ?", (correction, tenant))
+
+
+def give_back(prompt_id: str, now_s: float, reason: str) -> Operation[JobRow | None]:
+    """A job that ComfyUI had waits again, where it stood, and its tenant is not charged for it; the row as it is when it is at no ComfyUI.
+
+    One that the operator wants to end is canceled instead.
+    """
+    state = yield from begin()
+    job = yield from find(prompt_id)
+    if job is None or job.state not in (StoredState.DISPATCHED, StoredState.RUNNING):
+        return job
+    attempts = _close_attempt(job.attempts, now_s, reason)
+    done = yield Statement(
+        "UPDATE jobs SET state = ?, started_at_s = NULL, gate = '', lease_until_s = 0.0, span = 0.0, attempts = ?, version = ? "
+        f"WHERE prompt_id = ? RETURNING {COLUMNS}",
+        (StoredState.WAITING, attempts, state.version, prompt_id),
+    )
+    yield from _correct(job.tenant, -job.span)
+    if job.wish == CANCEL:
+        yield from cancel_waiting(job.tenant, [prompt_id], now_s)
+        return (yield from find(prompt_id))
+    return JobRow(*done[0])
+
+
+def stop_after(prompt_id: str, limit_s: int) -> Operation[None]:
+    """The gate stops it, because it has run for so long."""
+    state = yield from begin()
+    yield Statement(
+        "UPDATE jobs SET stopped_after_s = ?, version = ? WHERE prompt_id = ?", (limit_s, state.version, prompt_id)
+    )
+
+
+def cancel_waiting(tenant: str, prompt_ids: Sequence[str], now_s: float) -> Operation[list[str]]:
+    """Ends those that wait; the ids of those."""
+    state = yield from begin()
+    canceled = []
+    for prompt_id in prompt_ids:
+        done = yield Statement(
+            "UPDATE jobs SET state = ?, ended_at_s = ?, size = 0, version = ? WHERE prompt_id = ? AND tenant = ? AND state = ? RETURNING prompt_id",
+            (StoredState.CANCELED, now_s, state.version, prompt_id, tenant, StoredState.WAITING),
+        )
+        if done:
+            canceled.append(prompt_id)
+            yield Statement("DELETE FROM job_documents WHERE prompt_id = ?", (prompt_id,))
+    return canceled
+
+
+def forget(tenant: str, prompt_ids: Sequence[str]) -> Operation[None]:
+    """Deletes jobs that are the tenant's; their ids are nobody else's for a while."""
+    state = yield from begin()
+    for prompt_id in prompt_ids:
+        rows = yield Statement("SELECT span, state FROM jobs WHERE prompt_id = ? AND tenant = ?", (prompt_id, tenant))
+        if not rows:
+            continue
+        yield from delete_job(prompt_id)
+        if rows[0][1] == StoredState.DISPATCHED:
+            yield from _correct(tenant, -rows[0][0])
+        yield Statement(
+            "INSERT INTO forgotten_jobs VALUES (?, ?, ?) ON CONFLICT (prompt_id) DO NOTHING",
+            (prompt_id, tenant, state.version),
+        )
+
+
+def delete_job(prompt_id: str) -> Operation[None]:
+    """With its documents."""
+    yield Statement("DELETE FROM job_documents WHERE prompt_id = ?", (prompt_id,))
+    yield Statement("DELETE FROM jobs WHERE prompt_id = ?", (prompt_id,))
+
+
+def confirm(prompt_id: str) -> Operation[JobRow | None]:
+    """ComfyUI has a job that was doubted; None when there is none of this id."""
+    state = yield from begin()
+    rows = yield Statement(
+        f"UPDATE jobs SET wish = '', version = ? WHERE prompt_id = ? RETURNING {COLUMNS}", (state.version, prompt_id)
+    )
+    return JobRow(*rows[0]) if rows else None

@@ -1,0 +1,105 @@
+"""What is done with recorded jobs beside their way through ComfyUI: leases, bounds, and what the operator wants."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.jobs.job_rows import COLUMNS, ENTRY, ROW, SUBMITTED, Bounds, JobRow, StoredState
+from proxy.jobs.store_operations import begin, delete_job, forget
+from proxy.persistence.operations import Operation, Statement
+
+MAX_FORGOTTEN: Final = 20_000
+"""Ids of jobs that are gone: nobody else gets them, and what ComfyUI still has in its history does not bring them back."""
+
+
+def renew_leases(gate: str, lease_until_s: float) -> Operation[None]:
+    """Of the jobs that this gate follows. Not a change that anybody has to read."""
+    yield Statement(
+        "UPDATE jobs SET lease_until_s = ? WHERE gate = ? AND state IN (?, ?)",
+        (lease_until_s, gate, StoredState.DISPATCHED, StoredState.RUNNING),
+    )
+
+
+def take_over(gate: str, now_s: float, lease_until_s: float) -> Operation[list[str]]:
+    """Jobs whose gate has not renewed its lease are followed by this one from now on; the ids of those."""
+    state = yield from begin()
+    rows = yield Statement(
+        "UPDATE jobs SET gate = ?, lease_until_s = ?, version = ? WHERE state IN (?, ?) AND lease_until_s < ? RETURNING prompt_id",
+        (gate, lease_until_s, state.version, StoredState.DISPATCHED, StoredState.RUNNING, now_s),
+    )
+    return [prompt_id for (prompt_id,) in rows]
+
+
+def retain(tenant: str, bounds: Bounds) -> Operation[dict[str, list[str]]]:
+    """Deletes what is too old, too many or too large of a tenant's ended jobs, the oldest first; the ids, by the reason: age, count or bytes."""
+    state = yield from begin()
+    rows = yield Statement(
+        "SELECT prompt_id, ended_at_s, size FROM jobs WHERE tenant = ? AND ended_at_s IS NOT NULL ORDER BY ended_at_s DESC",
+        (tenant,),
+    )
+    dropped: dict[str, list[str]] = {"age": [], "count": [], "bytes": []}
+    held = 0
+    for count, (prompt_id, ended_at_s, size) in enumerate(rows, 1):
+        held += size
+        if ended_at_s < bounds.oldest_s:
+            dropped["age"].append(prompt_id)
+        elif count > bounds.max_jobs:
+            dropped["count"].append(prompt_id)
+        elif held > bounds.max_bytes:
+            dropped["bytes"].append(prompt_id)
+    for prompt_id in (each for ids in dropped.values() for each in ids):
+        yield from delete_job(prompt_id)
+        yield Statement(
+            "INSERT INTO forgotten_jobs VALUES (?, ?, ?) ON CONFLICT (prompt_id) DO NOTHING",
+            (prompt_id, tenant, state.version),
+        )
+    yield Statement(
+        "DELETE FROM forgotten_jobs WHERE version <= (SELECT version FROM forgotten_jobs ORDER BY version DESC LIMIT 1 OFFSET ?)",
+        (MAX_FORGOTTEN,),
+    )
+    return dropped
+
+
+def wish(prompt_id: str, text: str) -> Operation[bool]:
+    """What the operator wants of a job that has not ended; False when there is none."""
+    state = yield from begin()
+    done = yield Statement(
+        "UPDATE jobs SET wish = ?, version = ? WHERE prompt_id = ? AND ended_at_s IS NULL RETURNING prompt_id",
+        (text, state.version, prompt_id),
+    )
+    return bool(done)
+
+
+def retry(prompt_id: str) -> Operation[JobRow | None]:
+    """A job that failed waits again; None when there is none, or what was submitted is not kept."""
+    state = yield from begin()
+    [(kept, size)] = yield Statement(
+        "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM job_documents WHERE prompt_id = ? AND kind IN (?, ?, ?)",
+        (prompt_id, *SUBMITTED),
+    )
+    if kept < len(SUBMITTED):
+        return None
+    done = yield Statement(
+        "UPDATE jobs SET state = ?, started_at_s = NULL, ended_at_s = NULL, gpu_s = 0.0, error = '', failing_class = '', gate = '', "
+        "span = 0.0, stopped_after_s = NULL, size = ?, version = ? WHERE prompt_id = ? AND state = ? "
+        f"RETURNING {COLUMNS}",
+        (StoredState.WAITING, int(size), state.version, prompt_id, StoredState.FAILED),
+    )
+    if done:
+        yield Statement("DELETE FROM job_documents WHERE prompt_id = ? AND kind IN (?, ?)", (prompt_id, ENTRY, ROW))
+    return JobRow(*done[0]) if done else None
+
+
+def drop_wished(text: str, before_s: float) -> Operation[None]:
+    """Jobs with this wish that were submitted before a time (Unix seconds), and have not ended: they never came to be."""
+    rows = yield Statement(
+        "SELECT prompt_id, tenant FROM jobs WHERE state IN (?, ?) AND wish = ? AND created_at_s < ?",
+        (StoredState.DISPATCHED, StoredState.RUNNING, text, before_s),
+    )
+    for prompt_id, tenant in rows:
+        yield from forget(tenant, [prompt_id])
+
+
+def drain(*, is_on: bool) -> Operation[None]:
+    """While it is on no gate gives ComfyUI a job."""
+    yield Statement("UPDATE store_state SET version = version + 1, is_draining = ? WHERE id = 1", (int(is_on),))
