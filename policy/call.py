@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, NewType
 from urllib.parse import quote, unquote_to_bytes
 
-from policy.documents import Document
+from policy.documents import Document, Kind
 from policy.values import value
 from policy.violation import Reason, Violation
 
@@ -111,7 +112,6 @@ class JobUpdate:
     """What an answer tells of a job of the tenant's: the registry must know it before the client can act on it."""
 
     prompt_id: str
-    temp_files: tuple[str, ...] = ()
     has_ended: bool = False
     is_deleted: bool = False
     documents: tuple[Document, ...] = ()
@@ -154,8 +154,86 @@ class ClaimedJob:
     """created_ms: Unix time."""
 
     prompt_id: str
-    number: float
     created_ms: int = field(default=0, compare=False)
+    is_next: bool = True
+    """Whether ComfyUI has room for it, as far as is known before it is recorded."""
+    sequence: int = field(default=0, compare=False)
+    """No other job that is being submitted has it."""
+
+
+class Place(StrEnum):
+    NEXT = "next"
+    """Only where ComfyUI has room for it and nobody waits."""
+    WAITING = "waiting"
+    """It waits, whether there is room or not."""
+    THERE = "there"
+    """ComfyUI has it already."""
+
+
+@value
+class RecordJob:
+    """Puts a claimed job on disk; answered with its number in ComfyUI's queue, or None where it waits (with `Place.NEXT`: where it was not recorded).
+
+    body, originals, outputs: see policy.rules.jobs.submitted_item; outputs as JSON.
+    """
+
+    prompt_id: str
+    place: Place
+    body: bytes
+    originals: bytes
+    outputs: bytes
+
+
+@value
+class TryJob:
+    """Asks ComfyUI whether it takes a job that has to wait, and takes the job back before it can run; answered with a `Tried`.
+
+    None instead where ComfyUI has too little to do: the job would run at once, before those that wait.
+    """
+
+    prompt_id: str
+    call: UpstreamCall
+
+
+@value
+class Tried:
+    """is_there: the job had come to its turn meanwhile and stays with ComfyUI."""
+
+    reply: UpstreamReply
+    is_there: bool = False
+
+
+@value
+class ReadDocuments:
+    """Asks for what is on disk of the tenant's own jobs; answered with a `DocumentsRead`.
+
+    Of a job whose end is being read it comes when that is known.
+    """
+
+    kind: Kind
+    prompt_ids: tuple[str, ...]
+
+
+@value
+class DocumentsRead:
+    """By id, those that there are, as many as are held at a time. unread: the ids of the others, in the order asked for."""
+
+    documents: Mapping[str, Document]
+    unread: tuple[str, ...] = ()
+
+
+@value
+class CancelWaiting:
+    """Ends those of the tenant's own jobs that wait outside ComfyUI; answered with their ids."""
+
+    prompt_ids: tuple[str, ...]
+
+
+@value
+class ForgetJobs:
+    """Deletes jobs of the tenant's own that have ended; ComfyUI, where it still has them, deletes them too."""
+
+    prompt_ids: tuple[str, ...]
 
 
 @value
@@ -191,7 +269,20 @@ class Work:
     size: int
 
 
-Effect = UpstreamCall | tuple[UpstreamCall, ...] | ClaimJob | NameJob | ReleaseJob | AnswerNode | Work
+Effect = (
+    UpstreamCall
+    | tuple[UpstreamCall, ...]
+    | ClaimJob
+    | RecordJob
+    | TryJob
+    | ReadDocuments
+    | CancelWaiting
+    | ForgetJobs
+    | NameJob
+    | ReleaseJob
+    | AnswerNode
+    | Work
+)
 RuleGenerator = Generator[Effect, Any, ClientReply]
 """A rule that needs several answers: it yields a step, is sent the answer (an UpstreamReply, a list of them, a ClaimedJob, None), and returns the reply.
 

@@ -20,6 +20,7 @@ from policy.constraints import BoundBudget, Constraint, Constraints, bind_budget
 from policy.file_uses import FileUse, uses_of
 from policy.salt import needs_salt
 from policy.settings import Budget
+from policy.surely_valid import InputCheck, compile_checks
 
 if TYPE_CHECKING:
     from policy.node_plan import NodePlan
@@ -62,6 +63,7 @@ class InputPlan:
     """What the declared inputs of a node are. lists: those that take one as `{"__value__": […]}`.
 
     made: those whose values only nodes make. cost: those that the time depends on. uses: those that name files. needs_salt: see policy/salt.py.
+    sure: what ComfyUI is certain to accept (policy/surely_valid.py).
     """
 
     specs: Mapping[str, InputSpec]
@@ -72,6 +74,7 @@ class InputPlan:
     cost: tuple[str, ...]
     uses: Mapping[str, FileUse]
     needs_salt: bool
+    sure: tuple[InputCheck, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,7 @@ def plan_inputs(
         cost=tuple(sorted(name for name in specs if name.rpartition(".")[2] in _COST_INPUTS)),
         uses=uses,
         needs_salt=needs_salt(node_class, bool(uses)),
+        sure=compile_checks(node_class, specs),
     )
 
 

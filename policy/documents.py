@@ -30,7 +30,7 @@ _HEADS: Final = {Kind.ITEM: b"[", Kind.ENTRY: b'{"prompt":[', Kind.ROW: b'{"prio
 
 @value
 class Document:
-    """size: in bytes, as it is sent. prompt_id, order: of items of the queue, the job and ComfyUI's number.
+    """size: in bytes, as it is sent. prompt_id: of the job, for items of the queue.
 
     write: makes the document itself, where that was not done yet: `size` is then about what it will be, and `tail` the bytes that it is made of.
     """
@@ -40,7 +40,6 @@ class Document:
     size: int
     is_packed: bool = False
     prompt_id: str = ""
-    order: float = 0.0
     write: Callable[[], Document] | None = None
 
     def written(self) -> Document:
@@ -53,24 +52,35 @@ class Document:
         tail = zlib.decompress(self.tail) if self.is_packed else self.tail
         return _HEADS[self.kind] + str(number).encode() + tail
 
+    def to_bytes(self) -> bytes:
+        """As it stands on disk."""
+        assert self.write is None, "written first"
+        return b"%d%s:%s" % (self.size, b"z" if self.is_packed else b"", self.tail)
+
     def without_workflow(self) -> Document:
         """An item of the queue that says no more than which job it is."""
-        return keep(self.kind, [0, self.prompt_id, {}, {}, []], self.prompt_id, self.order)
+        return keep(self.kind, [0, self.prompt_id, {}, {}, []], self.prompt_id)
 
     @property
     def held_bytes(self) -> int:
         return len(self.tail)
 
 
-def keep(kind: Kind, shown: Any, prompt_id: str = "", order: float = 0.0) -> Document:
+def keep(kind: Kind, shown: Any, prompt_id: str = "") -> Document:
     """shown: what the client sees, with the number 0 where `kind` has it, first of all."""
     body = orjson.dumps(shown)
     head = _HEADS[kind]
     assert body.startswith(head + b"0"), "the number comes first"
     tail = body[len(head) + 1 :]
     if len(tail) <= PACKED_BYTES:
-        return Document(kind, tail, len(body), False, prompt_id, order)
-    return Document(kind, zlib.compress(tail, _LEVEL), len(body), True, prompt_id, order)
+        return Document(kind, tail, len(body), False, prompt_id)
+    return Document(kind, zlib.compress(tail, _LEVEL), len(body), True, prompt_id)
+
+
+def from_bytes(kind: Kind, kept: bytes) -> Document:
+    """What `Document.to_bytes` wrote."""
+    head, _, tail = kept.partition(b":")
+    return Document(kind, tail, int(head.removesuffix(b"z")), head.endswith(b"z"))
 
 
 def joined(documents: Sequence[tuple[int, Document]]) -> bytes:

@@ -60,7 +60,7 @@ def _asset(method: str, path: str) -> Route:
 
 
 EXECUTION = (
-    _poll("/prompt", Rewrite(jobs.count, jobs.show_own_count)),
+    _poll("/prompt", MultiCall(jobs.count)),
     _row(
         "POST",
         "/prompt",

@@ -1,4 +1,4 @@
-"""/api/jobs: a tenant's own jobs, filtered, sorted and paged here. Each row is asked for by its id; 0.3.64 has no such route and says so itself."""
+"""/api/jobs: a tenant's own jobs, filtered, sorted and paged here. ComfyUI 0.3.64 has no such routes; through the gate it has them."""
 
 from __future__ import annotations
 
@@ -9,45 +9,37 @@ from typing import Any, Final
 
 import orjson
 
-from policy.call import ClientReply, Effect, JobUpdate, Opaque, RuleGenerator, UpstreamCall, Work
+from policy.call import (
+    CancelWaiting,
+    ClientReply,
+    DocumentsRead,
+    Effect,
+    JobUpdate,
+    Opaque,
+    ReadDocuments,
+    RuleGenerator,
+    UpstreamCall,
+    Work,
+)
 from policy.documents import Document, Kind, keep
-from policy.namespace import Namespace
+from policy.job_rows import detail_of_entry, row_of_entry, row_of_item
 from policy.prompt_ids import is_prompt_id
 from policy.rule_context import OwnJobs, RuleContext, RuleInput
 from policy.rules.jobs import (
     MAX_ENTRIES,
     MAX_READ_BYTES,
+    READ_BATCH,
+    bare_item,
     find_gone,
-    in_batches,
-    job_call,
     json_call,
-    own_or_absent,
     passed,
-)
-from policy.rules.overtime import mark_row
-from policy.rules.results import (
-    extra_data_to_client,
-    graph_to_client,
-    output_to_client,
-    outputs_to_client,
-    scrub,
-    status_to_client,
-    update_of,
+    read_entry,
+    read_items,
 )
 
 STATUSES: Final = ("pending", "in_progress", "completed", "failed", "cancelled")
 _ENDED = frozenset({"completed", "failed", "cancelled"})
 _WAITING = frozenset({"pending", "in_progress"})
-_ROW_KEYS = (
-    "id",
-    "status",
-    "create_time",
-    "execution_start_time",
-    "execution_end_time",
-    "outputs_count",
-    "previewable_outputs_count",
-    "workflow_id",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +109,6 @@ def _bad(message: str) -> ClientReply:
 def list_jobs(request: RuleInput) -> RuleGenerator:
     """GET /api/jobs."""
     query = read_query(request)
-    # Asked first, and for the one running job at most: whether this ComfyUI has the route at all.
-    probe = yield UpstreamCall(
-        "GET", (Opaque("api"), Opaque("jobs")), (("status", Opaque("in_progress")), ("limit", Opaque("1")))
-    )
-    if probe.status != 200:
-        return passed(probe)
     if isinstance(query, ClientReply):
         return query
     candidates = _list_candidates(request.context.jobs, query)
@@ -150,35 +136,62 @@ class _Read:
 
 
 def _read_rows(context: RuleContext, prompt_ids: Sequence[str], query: ListQuery) -> Generator[Effect, Any, _Read]:
-    """Rows that are kept, and ComfyUI's for the others, within a bound of what is held at once."""
+    """Within a bound of what is held at once; what was not read still counts in the total, so the client asks for the next page."""
     read = _Read()
     read_bytes = 0
-    for batch in in_batches(prompt_ids[:MAX_ENTRIES]):
-        if read_bytes >= MAX_READ_BYTES:
-            break  # what was not asked for still counts in the total, so the client asks for the next page
-        kept = {prompt_id: context.documents.get(Kind.ROW, prompt_id) for prompt_id in batch}
-        missing = [prompt_id for prompt_id, document in kept.items() if document is None]
-        replies = (yield tuple(job_call(prompt_id) for prompt_id in missing)) if missing else ()
-        answers = dict(zip(missing, replies, strict=True))
-        for prompt_id, document in kept.items():
-            if document is not None:
-                row = orjson.loads(document.numbered(context.jobs.place_of(prompt_id)))
+    left = list(prompt_ids[:MAX_ENTRIES])
+    running = set(context.jobs.running())
+    unfinished = running.union(context.jobs.pending())
+    while left and read_bytes < MAX_READ_BYTES:
+        batch, left = left[:READ_BATCH], left[READ_BATCH:]
+        items, updates = yield from _read_unfinished(context, [each for each in batch if each in unfinished])
+        rows, unread = yield from _read_ended(context, [each for each in batch if each not in unfinished], read)
+        if unread:
+            stop = batch.index(unread[0])
+            batch, left = batch[:stop], [*batch[stop:], *left]
+        for prompt_id in batch:
+            number = context.jobs.place_of(prompt_id)
+            if prompt_id in items:
+                status = "in_progress" if prompt_id in running else "pending"
+                row = yield Work(partial(_row_of_item, items[prompt_id], status, number), items[prompt_id].size)
+                read_bytes += items[prompt_id].size
+            elif prompt_id in rows:
+                row = orjson.loads(rows[prompt_id].numbered(number))
+                read_bytes += rows[prompt_id].size
             else:
-                value = mark_row(answers[prompt_id].value, prompt_id, context.jobs)
-                row = row_to_client(value, prompt_id, context.names, context.jobs.place_of(prompt_id))
-                if row is not None:
-                    read.updates.append(_update_of(value, row))
-            if row is not None and row["status"] in query.statuses:
+                continue
+            if row["status"] in query.statuses:
                 read.rows.append(row)
+        read.updates += updates
         read.asked += len(batch)
-        read_bytes += sum(len(reply.body) for reply in replies)
     return read
 
 
-def _update_of(value: dict[str, Any], row: dict[str, Any]) -> JobUpdate:
-    has_ended = value["status"] in _ENDED
-    told = update_of(value["id"], value.get("outputs"), has_ended=has_ended)
-    return replace(told, documents=(keep(Kind.ROW, row | {"priority": 0}),)) if has_ended else told
+def _read_unfinished(
+    context: RuleContext, prompt_ids: Sequence[str]
+) -> Generator[Effect, Any, tuple[dict[str, Document], list[JobUpdate]]]:
+    """Items by id. Where the workflows are too much for one answer all the same: that a job waits is always told, unless it is over by now."""
+    items, updates = yield from read_items(context, prompt_ids)
+    if len(items) < len(prompt_ids):
+        unfinished = {*context.jobs.pending(), *context.jobs.running()}
+        items |= {each: bare_item(each) for each in prompt_ids if each in unfinished and each not in items}
+    return items, updates
+
+
+def _read_ended(
+    context: RuleContext, prompt_ids: Sequence[str], read: _Read
+) -> Generator[Effect, Any, tuple[dict[str, Document], tuple[str, ...]]]:
+    """Rows by id, and the ids of those that were not read."""
+    kept = {prompt_id: context.documents.get(Kind.ROW, prompt_id) for prompt_id in prompt_ids}
+    missing = tuple(prompt_id for prompt_id, row in kept.items() if row is None)
+    found: DocumentsRead = (yield ReadDocuments(Kind.ROW, missing)) if missing else DocumentsRead({})
+    read.updates += [JobUpdate(prompt_id, documents=(row,)) for prompt_id, row in found.documents.items()]
+    rows = {prompt_id: row for prompt_id, row in kept.items() if row is not None}
+    return rows | dict(found.documents), found.unread
+
+
+def _row_of_item(item: Document, status: str, number: int) -> dict[str, Any]:
+    return row_of_item(orjson.loads(item.numbered(number)), status)
 
 
 def _list_candidates(jobs: OwnJobs, query: ListQuery) -> list[str]:
@@ -207,90 +220,85 @@ def _duration(row: dict[str, Any]) -> float:
     return end - start if isinstance(start, int | float) and isinstance(end, int | float) else 0
 
 
-def row_to_client(value: Any, prompt_id: str, names: Namespace, number: int) -> dict[str, Any] | None:
-    """A row of the list, None when ComfyUI knows no such job."""
-    if not isinstance(value, dict) or value.get("id") != prompt_id or value.get("status") not in STATUSES:
-        return None
-    row = {"priority": number} | {key: value[key] for key in _ROW_KEYS if key in value}
-    if isinstance(value.get("execution_error"), dict):
-        row["execution_error"] = scrub(value["execution_error"], names)
-    preview = output_to_client(value.get("preview_output"), names)
-    if isinstance(preview, dict):
-        row["preview_output"] = preview
-    return row
-
-
 def job(request: RuleInput) -> RuleGenerator:
     """GET /api/jobs/{job_id}."""
     prompt_id, context = request.call.parameters["job_id"], request.context
-    number = context.jobs.place_of(prompt_id)
-    kept = context.documents.get(Kind.JOB, prompt_id) if context.jobs.owns(prompt_id) else None
+    jobs = context.jobs
+    if not jobs.owns(prompt_id):
+        return _NOT_FOUND
+    number = jobs.place_of(prompt_id)
+    kept = context.documents.get(Kind.JOB, prompt_id)
     if kept is not None:
         body = yield Work(partial(kept.numbered, number), kept.size)
         return ClientReply(body=body)
-    reply = yield job_call(own_or_absent(request, prompt_id))
-    if reply.status != 200:
-        return passed(reply)
-    value = mark_row(reply.value, prompt_id, context.jobs)
-    shown = yield Work(partial(keep_job, value, prompt_id, context.names), len(reply.body))
-    if shown is None:
-        return ClientReply(404, {"error": "Job not found"})
+    is_running = prompt_id in jobs.running()
+    if is_running or prompt_id in jobs.pending():
+        items, updates = yield from read_items(context, [prompt_id])
+        if prompt_id in items:
+            item, status = items[prompt_id], "in_progress" if is_running else "pending"
+            row = yield Work(partial(_row_of_item, item, status, number), item.size)
+            return ClientReply(body=row, updates=tuple(updates))
+        # It has just ended.
+    entry, updates_of_entry = yield from read_entry(context, prompt_id)
+    if entry is None:
+        return _NOT_FOUND
+    shown = yield Work(partial(keep_job, entry, prompt_id), entry.size)
     body = yield Work(partial(shown.numbered, number), shown.size)
-    row = row_to_client(value, prompt_id, context.names, 0) or {}
-    update = _update_of(value, row)
-    return ClientReply(
-        body=body, updates=(replace(update, documents=(*update.documents, shown)) if update.has_ended else update,)
-    )
+    update = JobUpdate(prompt_id, documents=(shown,))
+    return ClientReply(body=body, updates=(*updates_of_entry, update))
 
 
-def keep_job(value: Any, prompt_id: str, names: Namespace) -> Document | None:
-    """The answer of `GET /api/jobs/{id}`, to be shown again; None when ComfyUI knows no such job."""
-    row = row_to_client(value, prompt_id, names, 0)
-    if row is None:
-        return None
-    if "outputs" in value:
-        row["outputs"] = outputs_to_client(value["outputs"], names)
-        row["execution_status"] = status_to_client(value.get("execution_status"), names)
-        workflow = value.get("workflow")
-        workflow = workflow if isinstance(workflow, dict) else {}
-        row["workflow"] = {
-            "prompt": graph_to_client(workflow.get("prompt"), names),
-            "extra_data": extra_data_to_client(workflow.get("extra_data"), names),
-        }
-    return keep(Kind.JOB, row)
+_NOT_FOUND: Final = ClientReply(404, {"error": "Job not found"})
+
+
+def keep_job(entry: Document, prompt_id: str) -> Document:
+    """The answer of `GET /api/jobs/{id}`, to be shown again."""
+    return keep(Kind.JOB, detail_of_entry(orjson.loads(entry.numbered(0)), prompt_id))
+
+
+def keep_row(entry: Document, prompt_id: str) -> Document:
+    """The job's row in `GET /api/jobs`."""
+    return keep(Kind.ROW, row_of_entry(orjson.loads(entry.numbered(0)), prompt_id))
 
 
 def cancel(request: RuleInput) -> RuleGenerator:
-    """POST /api/jobs/{job_id}/cancel."""
-    prompt_id = own_or_absent(request, request.call.parameters["job_id"])
-    reply = yield UpstreamCall("POST", (Opaque("api"), Opaque("jobs"), prompt_id, Opaque("cancel")))
-    if reply.status != 200:
-        return passed(reply)
-    return (yield from _cancelled(reply.value, [prompt_id], request))
-
-
-def _cancelled(value: Any, own: Sequence[str], request: RuleInput) -> Generator[Effect, Any, ClientReply]:
-    waited = [prompt_id for prompt_id in request.context.jobs.pending() if prompt_id in own]
-    gone = yield from find_gone(waited)
-    is_cancelled = isinstance(value, dict) and value.get("cancelled") is True
-    updates = tuple(JobUpdate(prompt_id, has_ended=True) for prompt_id in gone)
-    return ClientReply(body={"cancelled": is_cancelled}, updates=updates)
+    """POST /api/jobs/{job_id}/cancel: `cancelled` is false for what has ended, or is none of one's own."""
+    prompt_id = request.call.parameters["job_id"]
+    return (yield from _cancel(request, [prompt_id] if request.context.jobs.owns(prompt_id) else []))
 
 
 def cancel_many(request: RuleInput) -> RuleGenerator:
     """POST /api/jobs/cancel: ids that are not one's own are passed over, as ComfyUI passes over unknown ones."""
     document = request.document
     job_ids = document.get("job_ids") if isinstance(document, dict) else None
-    invalid: list[str] = []
-    own: list[str] = []
-    if isinstance(job_ids, list):
-        invalid = [item if isinstance(item, str) else repr(item) for item in job_ids if not is_prompt_id(item)]
-        own = [item for item in job_ids if is_prompt_id(item) and request.context.jobs.owns(item)]
-    reply = yield json_call("POST", ("api", "jobs", "cancel"), {"job_ids": [] if invalid else own})
-    if reply.status != 200:
-        return passed(reply)
     if not isinstance(job_ids, list):
         return _bad("job_ids must be a list")
+    invalid = [item if isinstance(item, str) else repr(item) for item in job_ids if not is_prompt_id(item)]
     if invalid:
         return ClientReply(400, {"error": "job_ids contains invalid id(s)", "invalid_ids": invalid})
-    return (yield from _cancelled(reply.value, own, request))
+    return (yield from _cancel(request, [item for item in job_ids if request.context.jobs.owns(item)]))
+
+
+def _cancel(request: RuleInput, prompt_ids: Sequence[str]) -> RuleGenerator:
+    """Those that wait outside ComfyUI are canceled here, the others that have not ended by ComfyUI."""
+    # A job that is named twice is asked for once.
+    jobs, own = request.context.jobs, dict.fromkeys(prompt_ids)
+    waited = [prompt_id for prompt_id in jobs.pending() if prompt_id in own]
+    canceled = (yield CancelWaiting(tuple(waited))) if waited else ()
+    updates = [JobUpdate(prompt_id, is_deleted=True) for prompt_id in canceled]
+    unfinished = {*waited, *jobs.running()}
+    left = [prompt_id for prompt_id in own if prompt_id in unfinished and prompt_id not in canceled]
+    is_cancelled = bool(canceled)
+    for prompt_id in left:
+        reply = yield UpstreamCall("POST", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id), Opaque("cancel")))
+        if reply.status in (404, 405):  # before 0.33
+            reply = yield json_call("POST", ("queue",), {"delete": [prompt_id]})
+            reply = yield json_call("POST", ("interrupt",), {"prompt_id": prompt_id})
+            is_cancelled |= reply.status == 200
+        elif reply.status != 200:
+            return replace(passed(reply), updates=tuple(updates))
+        else:
+            is_cancelled |= isinstance(reply.value, dict) and reply.value.get("cancelled") is True
+    gone = yield from find_gone([prompt_id for prompt_id in left if prompt_id in waited])
+    updates += [JobUpdate(prompt_id, has_ended=True) for prompt_id in gone]
+    return ClientReply(body={"cancelled": is_cancelled}, updates=tuple(updates))

@@ -10,11 +10,14 @@ from typing import Any, Final
 import orjson
 
 from policy.call import (
-    ClaimedJob,
+    CancelWaiting,
     ClientReply,
+    DocumentsRead,
     Effect,
+    ForgetJobs,
     JobUpdate,
     Opaque,
+    ReadDocuments,
     RuleGenerator,
     UpstreamCall,
     UpstreamReply,
@@ -23,8 +26,7 @@ from policy.call import (
 from policy.documents import Document, Kind, joined, keep, named
 from policy.namespace import Namespace
 from policy.rule_context import OwnJobs, RuleContext, RuleInput
-from policy.rules.overtime import mark_entry
-from policy.rules.results import entry_to_client, extra_data_to_client, item_to_client, update_of
+from policy.rules.results import entry_to_client, extra_data_to_client
 from policy.salt import SALT
 from policy.violation import Reason, Violation
 
@@ -35,6 +37,8 @@ MAX_ENTRIES: Final = 1000
 """How many jobs one answer shows, the newest first to stay."""
 BATCH: Final = 8
 """How many calls of one rule are under way at a time."""
+READ_BATCH: Final = 64
+"""How many documents are asked for at a time."""
 MAX_READ_BYTES: Final = 8 * 1024**2
 """How much of ComfyUI's answers is read for one answer: workflows may be megabytes each, and reading them takes everybody's time."""
 MAX_ANSWER_BYTES: Final = 16 * 1024**2
@@ -63,59 +67,64 @@ def in_batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
     return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
-def count(request: RuleInput) -> UpstreamCall:
+def count(request: RuleInput) -> RuleGenerator:
     """GET /prompt."""
-    return UpstreamCall("GET", (Opaque("prompt"),))
-
-
-def show_own_count(value: Any, request: RuleInput) -> Any:
-    return {"exec_info": {"queue_remaining": count_own(request.context.jobs)}}
+    yield from ()
+    return ClientReply(body={"exec_info": {"queue_remaining": count_own(request.context.jobs)}})
 
 
 def count_own(jobs: OwnJobs) -> int:
     return jobs.count_unfinished()
 
 
-def job_call(prompt_id: str) -> UpstreamCall:
-    return UpstreamCall("GET", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id)))
-
-
 def queue(request: RuleInput) -> RuleGenerator:
     """GET /queue: one's own items, in the order in which they run.
 
-    SECURITY: ComfyUI's own list holds everybody's workflows, so it is not read: what waits is kept since its submission, and what is
-    not is asked for by its id (tests/security/test_neighbours_cost.py).
+    SECURITY: ComfyUI's own list holds everybody's workflows, so it is not read: what waits and runs is kept since its submission
+    (tests/security/test_neighbours_cost.py).
     """
-    jobs, documents = request.context.jobs, request.context.documents
-    first, running = jobs.count_finished() + 1, list(jobs.running())
-    waiting = list(jobs.pending())
-    items = {
-        prompt_id: document
-        for prompt_id in [*running, *waiting]
-        if (document := documents.get(Kind.ITEM, prompt_id)) is not None
-    }
-    missing = [prompt_id for prompt_id in [*running, *waiting] if prompt_id not in items][:MAX_ENTRIES]
-    updates: list[JobUpdate] = []
-    unwritten = [item for item in items.values() if item.write is not None]
-    for item in (
-        (yield Work(partial(_write_items, unwritten), sum(item.size for item in unwritten))) if unwritten else ()
-    ):
-        items[item.prompt_id] = item
-        updates.append(JobUpdate(item.prompt_id, documents=(item,)))
-    for batch in in_batches(missing):
-        replies = yield tuple(job_call(prompt_id) for prompt_id in batch)
-        for prompt_id, reply in zip(batch, replies, strict=True):
-            read = partial(read_item, reply.value, prompt_id, request.context.names)
-            document = yield Work(read, len(reply.body))
-            if document is not None:
-                items[prompt_id] = document
-                updates.append(JobUpdate(prompt_id, documents=(document,)))
-    parts = [
-        sorted((items[prompt_id] for prompt_id in ids if prompt_id in items), key=lambda item: item.order)
-        for ids in (running, waiting)
-    ]
-    body = yield Work(partial(_write_queue, parts[0], parts[1], first), sum(item.size for item in items.values()))
+    jobs = request.context.jobs
+    first, running, waiting = jobs.count_finished() + 1, list(jobs.running()), list(jobs.pending())
+    items, updates = yield from read_items(request.context, [*running, *waiting])
+    lists = [[items.get(prompt_id) or bare_item(prompt_id) for prompt_id in ids] for ids in (running, waiting)]
+    body = yield Work(partial(_write_queue, lists[0], lists[1], first), sum(item.size for item in items.values()))
     return ClientReply(body=body, updates=tuple(updates))
+
+
+def read_items(
+    context: RuleContext, prompt_ids: Sequence[str]
+) -> Generator[Effect, Any, tuple[dict[str, Document], list[JobUpdate]]]:
+    """What one answer shows of them with its workflow; and what is kept from now on, so that it is not written or read again."""
+    items: dict[str, Document] = {}
+    missing: list[str] = []
+    total = 0
+    for prompt_id in prompt_ids:
+        item = context.documents.get(Kind.ITEM, prompt_id)
+        if item is None:
+            missing.append(prompt_id)
+            continue
+        items[prompt_id] = item
+        total += item.size
+        if total > MAX_ANSWER_BYTES:
+            break
+    fresh = [prompt_id for prompt_id, item in items.items() if item.write is not None]
+    while missing and total <= MAX_ANSWER_BYTES:
+        batch, missing = missing[:READ_BATCH], missing[READ_BATCH:]
+        read: DocumentsRead = yield ReadDocuments(Kind.ITEM, tuple(batch))
+        missing = [*read.unread, *missing]
+        items |= read.documents
+        fresh += read.documents
+        total += sum(item.size for item in read.documents.values())
+    if fresh:
+        unwritten = [items[prompt_id] for prompt_id in fresh]
+        written = yield Work(partial(_write_items, unwritten), sum(item.size for item in unwritten))
+        items |= zip(fresh, written, strict=True)
+    return items, [JobUpdate(prompt_id, documents=(items[prompt_id],)) for prompt_id in fresh]
+
+
+def bare_item(prompt_id: str) -> Document:
+    """One that says no more than which job it is."""
+    return keep(Kind.ITEM, [0, prompt_id, {}, {}, []], prompt_id)
 
 
 def _write_items(items: Sequence[Document]) -> list[Document]:
@@ -133,27 +142,20 @@ def _write_queue(running: Sequence[Document], pending: Sequence[Document], first
     return b'{"queue_running":' + joined(shown[0]) + b',"queue_pending":' + joined(shown[1]) + b"}"
 
 
-def keep_item(item: Any, names: Namespace) -> Document | None:
-    """An item of ComfyUI's queue, as it lists it, to be shown again; None when it is not the tenant's."""
-    shown = item_to_client(item, names, 0)
-    return None if shown is None else keep(Kind.ITEM, shown, shown[1], _order(item))
-
-
 def submitted_item(
-    sent: bytes, originals: bytes, claimed: ClaimedJob, outputs: Sequence[str], names: Namespace
+    sent: bytes, originals: bytes, prompt_id: str, created_ms: int, outputs: Sequence[str], names: Namespace
 ) -> Document:
-    """The item of a job that the gate has just given to ComfyUI. It is written when somebody asks for it: most jobs have ended by then.
+    """The item of a job as it was submitted. It is written when somebody asks for it: most jobs have ended by then.
 
-    sent: the document that ComfyUI got. originals: what its client wrote in other words, as JSON: [node, input, value] of each.
+    sent: the document that ComfyUI gets. originals: what its client wrote in other words, as JSON: [node, input, value] of each.
+    created_ms: Unix time.
     """
-    write = partial(_write_submitted, sent, originals, claimed, outputs, names)
-    return Document(
-        Kind.ITEM, sent, len(sent) + len(originals), prompt_id=claimed.prompt_id, order=claimed.number, write=write
-    )
+    write = partial(_write_submitted, sent, originals, prompt_id, created_ms, outputs, names)
+    return Document(Kind.ITEM, sent, len(sent) + len(originals), prompt_id=prompt_id, write=write)
 
 
 def _write_submitted(
-    sent: bytes, originals: bytes, claimed: ClaimedJob, outputs: Sequence[str], names: Namespace
+    sent: bytes, originals: bytes, prompt_id: str, created_ms: int, outputs: Sequence[str], names: Namespace
 ) -> Document:
     document = orjson.loads(sent)
     nodes = document["prompt"]
@@ -161,41 +163,40 @@ def _write_submitted(
         node["inputs"].pop(SALT, None)
     for node_id, name, value in orjson.loads(originals):
         nodes[node_id]["inputs"][name] = value
-    extra = extra_data_to_client(document["extra_data"] | {"create_time": claimed.created_ms}, names)
-    return keep(Kind.ITEM, [0, claimed.prompt_id, nodes, extra, outputs], claimed.prompt_id, claimed.number)
-
-
-def read_item(value: Any, prompt_id: str, names: Namespace) -> Document | None:
-    """The same of a waiting job that was asked for by its id; None when ComfyUI knows none. It does not tell which nodes are outputs."""
-    if (
-        not isinstance(value, dict)
-        or value.get("id") != prompt_id
-        or value.get("status") not in ("pending", "in_progress")
-    ):
-        return None
-    workflow = value.get("workflow")
-    workflow = workflow if isinstance(workflow, dict) else {}
-    return keep_item([value.get("priority"), prompt_id, workflow.get("prompt"), workflow.get("extra_data"), []], names)
-
-
-def _order(item: list[Any]) -> float:
-    number = item[0]
-    return float(number) if isinstance(number, int | float) else 0.0
+    extra = extra_data_to_client(document["extra_data"] | {"create_time": created_ms}, names)
+    return keep(Kind.ITEM, [0, prompt_id, nodes, extra, outputs], prompt_id)
 
 
 def edit_queue(request: RuleInput) -> RuleGenerator:
     """POST /queue: `clear` means one's own waiting jobs, `delete` passes over the ids that are not one's own."""
-    pending = request.context.jobs.pending()
-    return (yield from _delete(request, "queue", pending))
+    chosen = _choose(request, request.context.jobs.pending())
+    updates, refusal = yield from take_out(chosen)
+    return refusal or replace(EMPTY, updates=updates)
+
+
+def take_out(prompt_ids: Sequence[str]) -> Generator[Effect, Any, tuple[tuple[JobUpdate, ...], ClientReply | None]]:
+    """Jobs that have not begun, out of whichever queue they are in. → what became of them, and ComfyUI's refusal where it gave one."""
+    canceled = (yield CancelWaiting(tuple(prompt_ids))) if prompt_ids else ()
+    updates = tuple(JobUpdate(prompt_id, is_deleted=True) for prompt_id in canceled)
+    left = [prompt_id for prompt_id in prompt_ids if prompt_id not in canceled]
+    if not left:
+        return updates, None
+    reply = yield json_call("POST", ("queue",), {"delete": left})
+    if reply.status != 200:
+        return updates, replace(passed(reply), updates=updates)
+    gone = yield from find_gone(left)
+    return (*updates, *(JobUpdate(prompt_id, has_ended=True) for prompt_id in gone)), None
 
 
 def edit_history(request: RuleInput) -> RuleGenerator:
     """POST /history: likewise, for jobs that ended."""
-    finished = request.context.jobs.finished()
-    return (yield from _delete(request, "history", finished))
+    chosen = _choose(request, request.context.jobs.finished())
+    if chosen:
+        yield ForgetJobs(tuple(chosen))
+    return replace(EMPTY, updates=tuple(JobUpdate(prompt_id, is_deleted=True) for prompt_id in chosen))
 
 
-def _delete(request: RuleInput, route: str, own: Sequence[str]) -> RuleGenerator:
+def _choose(request: RuleInput, own: Sequence[str]) -> list[str]:
     document = request.document
     if not isinstance(document, dict):
         raise Violation(Reason.BODY_MALFORMED, 'Send a JSON object: {"delete": [ids]} or {"clear": true}.')
@@ -203,21 +204,17 @@ def _delete(request: RuleInput, route: str, own: Sequence[str]) -> RuleGenerator
     if not isinstance(wanted, list):
         raise Violation(Reason.BODY_MALFORMED, "`delete` must be a list of job ids.")
     if document.get("clear"):
-        chosen = list(own)
-    else:
-        ids = {prompt_id for prompt_id in wanted if isinstance(prompt_id, str)}
-        chosen = [prompt_id for prompt_id in own if prompt_id in ids]
-    reply = yield json_call("POST", (route,), {"delete": chosen})
-    if reply.status != 200:
-        return passed(reply)
-    if route == "history":
-        return replace(EMPTY, updates=tuple(JobUpdate(prompt_id, is_deleted=True) for prompt_id in chosen))
-    gone = yield from find_gone(chosen)
-    return replace(EMPTY, updates=tuple(JobUpdate(prompt_id, has_ended=True) for prompt_id in gone))
+        return list(own)
+    ids = {prompt_id for prompt_id in wanted if isinstance(prompt_id, str)}
+    return [prompt_id for prompt_id in own if prompt_id in ids]
+
+
+def job_call(prompt_id: str) -> UpstreamCall:
+    return UpstreamCall("GET", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id)))
 
 
 def find_gone(prompt_ids: Sequence[str]) -> Generator[Effect, Any, list[str]]:
-    """Of jobs that waited, those that ComfyUI has no more: one that began to run meanwhile was not taken out.
+    """Of jobs that waited in ComfyUI's queue, those that it has no more: one that began to run meanwhile was not taken out.
 
     Asked before the answer, so that a client which then lists its queue does not find what it has just deleted.
     """
@@ -263,30 +260,25 @@ def _running(request: RuleInput) -> Generator[Effect, Any, list[Opaque]]:
 def history_of(request: RuleInput) -> RuleGenerator:
     """GET /history/{prompt_id}: `{}` for what is unknown."""
     prompt_id, context = request.call.parameters["prompt_id"], request.context
-    number = context.jobs.place_of(prompt_id)
-    updates: tuple[JobUpdate, ...] = ()
-    entry = _kept(context, Kind.ENTRY, prompt_id)
+    if not context.jobs.owns(prompt_id):
+        return ClientReply(body={})
+    entry, updates = yield from read_entry(context, prompt_id)
     if entry is None:
-        reply = yield _entry_call(own_or_absent(request, prompt_id))
-        if reply.status != 200:
-            return passed(reply)
-        entry = yield Work(
-            partial(keep_entry, mark_entry(reply.value, prompt_id, context.jobs), prompt_id, context.names),
-            len(reply.body),
-        )
-        if entry is None:
-            return ClientReply(body={})
-        updates = (_update_of(reply.value, prompt_id, entry),)
-    body = yield Work(partial(named, [(prompt_id, number, entry)]), entry.size)
+        return ClientReply(body={})
+    body = yield Work(partial(named, [(prompt_id, context.jobs.place_of(prompt_id), entry)]), entry.size)
     return ClientReply(body=body, updates=updates)
 
 
-def _kept(context: RuleContext, kind: Kind, prompt_id: str) -> Document | None:
-    return context.documents.get(kind, prompt_id) if context.jobs.owns(prompt_id) else None
-
-
-def _entry_call(prompt_id: str) -> UpstreamCall:
-    return UpstreamCall("GET", (Opaque("history"), Opaque(prompt_id)))
+def read_entry(
+    context: RuleContext, prompt_id: str
+) -> Generator[Effect, Any, tuple[Document | None, tuple[JobUpdate, ...]]]:
+    """The history entry of an own job, None when it has none; and what is kept from now on."""
+    entry = context.documents.get(Kind.ENTRY, prompt_id)
+    if entry is not None:
+        return entry, ()
+    read: DocumentsRead = yield ReadDocuments(Kind.ENTRY, (prompt_id,))
+    entry = read.documents.get(prompt_id)
+    return entry, () if entry is None else (JobUpdate(prompt_id, documents=(entry,)),)
 
 
 def keep_entry(value: Any, prompt_id: str, names: Namespace) -> Document | None:
@@ -296,48 +288,37 @@ def keep_entry(value: Any, prompt_id: str, names: Namespace) -> Document | None:
     return None if shown is None else keep(Kind.ENTRY, shown)
 
 
-def _update_of(value: Any, prompt_id: str, entry: Document) -> JobUpdate:
-    told = update_of(prompt_id, value[prompt_id].get("outputs"), has_ended=True)
-    return replace(told, documents=(entry,))
-
-
 def history(request: RuleInput) -> RuleGenerator:
-    """GET /history: what is kept, the newest first to stay; other entries of one's own are asked for by their ids.
+    """GET /history: the newest first to stay.
 
     SECURITY: a hundred submissions of the largest size would fill the gate's memory, and keep its event loop busy
     (tests/security/test_large_answers.py).
     """
     context = request.context
     chosen = _choose_entries(context.jobs.finished(), _number(request, "max_items"), _number(request, "offset"))
+    left = list(chosen[: -MAX_ENTRIES - 1 : -1])
     shown: list[tuple[str, int, Document]] = []
     updates: list[JobUpdate] = []
-    asked_bytes = total = 0
-    for batch in reversed([*in_batches(chosen[-MAX_ENTRIES:])]):
+    total = 0
+    while left and total <= MAX_ANSWER_BYTES:
+        batch, left = left[:READ_BATCH], left[READ_BATCH:]
         entries = {prompt_id: context.documents.get(Kind.ENTRY, prompt_id) for prompt_id in batch}
-        missing = [prompt_id for prompt_id, entry in entries.items() if entry is None]
-        replies = (yield tuple(_entry_call(prompt_id) for prompt_id in missing)) if missing else ()
-        for prompt_id, reply in zip(missing, replies, strict=True):
-            if reply.status != 200:
-                return passed(reply)
-            asked_bytes += len(reply.body)
-            entry = entries[prompt_id] = yield Work(
-                partial(keep_entry, mark_entry(reply.value, prompt_id, context.jobs), prompt_id, context.names),
-                len(reply.body),
-            )
-            if entry is not None:
-                updates.append(_update_of(reply.value, prompt_id, entry))
-        found = [
-            (prompt_id, context.jobs.place_of(prompt_id), entry)
-            for prompt_id, entry in entries.items()
-            if entry is not None
-        ]
-        for item in reversed(found):
-            total += item[2].size
+        missing = tuple(prompt_id for prompt_id, entry in entries.items() if entry is None)
+        if missing:
+            read: DocumentsRead = yield ReadDocuments(Kind.ENTRY, missing)
+            entries |= read.documents
+            updates += [JobUpdate(prompt_id, documents=(entry,)) for prompt_id, entry in read.documents.items()]
+            if read.unread:
+                stop = batch.index(read.unread[0])
+                batch, left = batch[:stop], [*batch[stop:], *left]
+        for prompt_id in batch:
+            entry = entries[prompt_id]
+            if entry is None:
+                continue
+            total += entry.size
             if shown and total > MAX_ANSWER_BYTES:
                 break
-            shown.append(item)
-        if asked_bytes >= MAX_READ_BYTES or total > MAX_ANSWER_BYTES:
-            break
+            shown.append((prompt_id, context.jobs.place_of(prompt_id), entry))
     body = yield Work(partial(named, shown[::-1]), total)
     return ClientReply(body=body, updates=tuple(updates))
 

@@ -14,11 +14,11 @@ import orjson
 
 from policy.call import AnswerNode, ClientReply, Effect, Opaque, RuleGenerator, UpstreamCall, Work
 from policy.document import parse_json
-from policy.documents import Document, Kind
+from policy.documents import Document
 from policy.forms import FORM_TYPE, read_form, write_form
 from policy.reply_texts import clean_reply
 from policy.rule_context import RuleInput
-from policy.rules.jobs import job_call, read_item
+from policy.rules.jobs import read_items
 from policy.violation import Reason, Violation
 
 JSON_TYPE: Final = "application/json"
@@ -100,11 +100,9 @@ class OwnJob:
 
 
 def _graph_of(prompt_id: str, request: RuleInput) -> Generator[Effect, Any, Any]:
-    """What is kept of a running job since its submission, or what ComfyUI says of it."""
-    item: Document | None = request.context.documents.get(Kind.ITEM, prompt_id)
-    if item is None:
-        reply = yield job_call(prompt_id)
-        item = yield Work(partial(read_item, reply.value, prompt_id, request.context.names), len(reply.body))
+    """What a running job is made of, as it was submitted."""
+    items, _ = yield from read_items(request.context, [prompt_id])
+    item = items.get(prompt_id)
     return {} if item is None else (yield Work(partial(_read_graph, item), item.size))
 
 

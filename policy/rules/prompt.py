@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -15,11 +15,16 @@ from policy.call import (
     ClaimedJob,
     ClaimJob,
     ClientReply,
+    Effect,
     JobUpdate,
     NameJob,
     Opaque,
+    Place,
+    RecordJob,
     ReleaseJob,
     RuleGenerator,
+    Tried,
+    TryJob,
     UpstreamCall,
     UpstreamReply,
     Work,
@@ -35,6 +40,7 @@ from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules.jobs import JSON_TYPE, submitted_item
 from policy.rules.results import UNNAMED_CLIENT, scrub
+from policy.surely_valid import is_surely_valid
 from policy.values import value
 from policy.violation import Reason, Violation
 from policy.workflow import Notice
@@ -42,6 +48,14 @@ from policy.workflow_files import rewrite_nodes
 
 PROMPT: Final = (Opaque("prompt"),)
 _CLASS_OF: Final = attrgetter("class_type")
+LAST_PLACE: Final = 2.0**52
+"""In ComfyUI's queue, behind all that wait, from here on: of jobs that are only to be judged. What stands there is taken out again."""
+MAX_TRIES: Final = 5
+"""Of a job that waits, for a ComfyUI that has something to do; each takes as long as proxy/jobs/trial.py waits for that."""
+_BUSY = "ComfyUI goes from one short job to the next, so that it could not be asked. Send the workflow again."
+UNTRIED: Final = UpstreamReply(
+    503, {"error": {"type": "upstream_busy", "message": _BUSY, "details": "", "extra_info": {}}}
+)
 LARGE_BYTES: Final = 1024**2
 """As much work as so many bytes."""
 
@@ -51,7 +65,7 @@ class Prepared:
     """A judged workflow as ComfyUI gets it, and what is to be known of it afterwards. Its nodes are bytes by now.
 
     body: the call's, but for the id and the place in the queue, which `body_for` adds. originals: see policy.rules.jobs.submitted_item.
-    outputs: ids of the output nodes that were asked for. left_out: see policy.keyform.check_document.
+    outputs: ids of the output nodes that were asked for. left_out: see policy.keyform.check_document. is_sure: ComfyUI will find nothing wrong.
     """
 
     body: bytes
@@ -61,10 +75,7 @@ class Prepared:
     node_errors: Mapping[str, Any]
     notices: tuple[Notice, ...]
     left_out: tuple[str, ...]
-
-    def body_for(self, claimed: ClaimedJob) -> bytes:
-        place = orjson.dumps({"prompt_id": claimed.prompt_id, "number": claimed.number})
-        return b"".join((memoryview(self.body)[:-1], b",", memoryview(place)[1:]))
+    is_sure: bool = False
 
 
 def submit(request: RuleInput) -> RuleGenerator:
@@ -75,30 +86,76 @@ def submit(request: RuleInput) -> RuleGenerator:
         # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_what_takes_long_is_done_beside_the_event_loop).
         prepared = yield Work(partial(_prepare, request, ENDLESS), max(len(request.raw), LARGE_BYTES))
     claimed = yield prepared.wish
-    body = prepared.body_for(claimed)
-    reply = yield UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
+    reply = yield from _hand_in(prepared, claimed, context)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
-    nodes = (yield Work(partial(_read_nodes, body), len(body))) if node_errors else {}
+    nodes = (yield Work(partial(_read_nodes, prepared.body), len(prepared.body))) if node_errors else {}
     shown_errors = prepared.node_errors
     if node_errors:
         shown_errors = {**shown_errors, **node_errors_to_client(node_errors, context, nodes)}
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
-        return _told(ClientReply(reply.status, refusal_to_client(reply, context, shown_errors)), prepared)
-    outputs = prepared.outputs
-    if node_errors:
-        wrong = _list_spoiled(node_errors)
-        outputs = [node_id for node_id in outputs if node_id not in wrong]
+        headers = (("Retry-After", "1"),) if reply is UNTRIED else ()
+        refused = ClientReply(reply.status, refusal_to_client(reply, context, shown_errors), headers=headers)
+        return _told(refused, prepared)
     # SECURITY: what `GET /queue` shows of it is kept, since ComfyUI's own list holds everybody's (policy/rules/jobs.py, queue).
-    item = submitted_item(body, prepared.originals, claimed, outputs, context.names)
+    item = submitted_item(
+        prepared.body,
+        prepared.originals,
+        claimed.prompt_id,
+        claimed.created_ms,
+        _outputs(prepared, reply),
+        context.names,
+    )
     if not context.documents.has_room(item.held_bytes):
-        item = yield Work(item.written, len(body))
+        item = yield Work(item.written, len(prepared.body))
     shown = {
         "prompt_id": claimed.prompt_id,
         "number": context.jobs.place_of(claimed.prompt_id),
         "node_errors": shown_errors,
     }
     return _told(ClientReply(body=shown, updates=(JobUpdate(claimed.prompt_id, documents=(item,)),)), prepared)
+
+
+def _hand_in(prepared: Prepared, claimed: ClaimedJob, context: RuleContext) -> Generator[Effect, Any, UpstreamReply]:
+    """ComfyUI's verdict of the job, which is on disk by then if it is a good one.
+
+    With room in ComfyUI's queue it is recorded first and then sent. Else it waits outside: ComfyUI is asked all the same, so that a client hears of
+    its mistakes at once, unless it is sure to find none.
+    """
+    record = RecordJob(claimed.prompt_id, Place.NEXT, prepared.body, prepared.originals, orjson.dumps(prepared.outputs))
+    trial = TryJob(claimed.prompt_id, _submission(prepared, claimed, LAST_PLACE + claimed.sequence))
+    is_next = claimed.is_next
+    for _ in range(MAX_TRIES):
+        number = (yield record) if is_next else None
+        if number is not None:
+            reply: UpstreamReply = yield _submission(prepared, claimed, number)
+            return reply
+        tried: Tried | None = Tried(UpstreamReply(200, {"node_errors": {}})) if prepared.is_sure else (yield trial)
+        if tried is not None and tried.reply.status == 200:
+            outputs = orjson.dumps(_outputs(prepared, tried.reply))
+            yield replace(record, place=Place.THERE if tried.is_there else Place.WAITING, outputs=outputs)
+        if tried is not None:
+            return tried.reply
+        is_next = True  # ComfyUI has come to the end of what it had
+    return UNTRIED
+
+
+def _submission(prepared: Prepared, claimed: ClaimedJob, number: float) -> UpstreamCall:
+    body = body_for(prepared.body, claimed.prompt_id, number)
+    return UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
+
+
+def _outputs(prepared: Prepared, reply: UpstreamReply) -> list[str]:
+    """The output nodes that ComfyUI will run."""
+    node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
+    wrong = _list_spoiled(node_errors) if node_errors else frozenset()
+    return [node_id for node_id in prepared.outputs if node_id not in wrong]
+
+
+def body_for(body: bytes, prompt_id: str, number: float) -> bytes:
+    """`Prepared.body` with the id and the place in ComfyUI's queue."""
+    place = orjson.dumps({"prompt_id": prompt_id, "number": number})
+    return b"".join((memoryview(body)[:-1], b",", memoryview(place)[1:]))
 
 
 def _prepare_at_once(request: RuleInput) -> Prepared | None:
@@ -119,6 +176,7 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
     originals = rewrite_nodes(judged.nodes, judged.plans, context, patience)
     client_id = context.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
     chosen, plans = judged.partial_execution_targets, judged.plans
+    is_whole = not judged.node_errors and not judged.notices
     outputs = [node_id for node_id, plan in plans.items() if plan.is_output]
     return Prepared(
         body=orjson.dumps(_document(judged, client_id)),
@@ -134,6 +192,7 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
         node_errors=judged.node_errors,
         notices=judged.notices,
         left_out=left_out,
+        is_sure=is_whole and is_surely_valid(judged.nodes, plans, chosen),
     )
 
 

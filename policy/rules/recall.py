@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from policy.rules.events import Event
 
-def events_of(entry: Any, prompt_id: str) -> list[str]:
-    """Frames as ComfyUI sends them, in its names: they pass the same rules as live ones. Empty for what is no entry."""
+
+def events_of(entry: Any, prompt_id: str) -> list[Event]:
+    """As ComfyUI sends them. entry: in the client's names; empty for what is none."""
     if not isinstance(entry, Mapping):
         return []
     status = entry.get("status")
@@ -18,7 +20,11 @@ def events_of(entry: Any, prompt_id: str) -> list[str]:
     begins = [message for message in told if message not in ends]
     idle = {"node": None, "prompt_id": prompt_id}
     every = [*begins, *_executed(entry.get("outputs"), prompt_id), *ends, ("executing", idle)]
-    return [json.dumps({"type": kind, "data": {**data, "prompt_id": prompt_id}}) for kind, data in every]
+    return [_event(kind, {**data, "prompt_id": prompt_id}) for kind, data in every]
+
+
+def _event(kind: str, data: dict[str, Any]) -> Event:
+    return Event(json.dumps({"type": kind, "data": data}), kind, data["prompt_id"], data)
 
 
 def _is_event(message: Any) -> bool:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policy.call import JobUpdate
 from policy.namespace import Folder, Namespace, is_path, is_unguessable
 from policy.own_ids import made_ids
 from policy.salt import SALT
@@ -129,12 +128,6 @@ def temp_files(output: Any) -> list[str]:
     # A path, since the gate deletes these files when they are old: what leads out of the folder names nothing there.
     kept = [name for name in found if is_path(name)] + [text for text in texts if is_unguessable(text)]
     return [*kept, *made_ids(items)]
-
-
-def update_of(prompt_id: str, outputs: Any, *, has_ended: bool) -> JobUpdate:
-    """What the outputs of a job of the tenant's tell the registry."""
-    nodes = outputs.values() if isinstance(outputs, Mapping) else ()
-    return JobUpdate(prompt_id, tuple(name for output in nodes for name in temp_files(output)), has_ended)
 
 
 def _list(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What bounds the policy itself: long paths, long messages, answers that are read in parts, JSON that no strict parser reads."""
+"""What bounds the policy itself: long paths, long messages, JSON that no strict parser reads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
-from policy.call import UpstreamReply
 from policy.document import read_upstream_json
 from policy.namespace import MAX_SEGMENTS, Namespace, is_path
 from policy.principal import TenantId
 from policy.routes import unchanged
-from policy.rules import joblist, jobs
 from policy.rules.results import MAX_MESSAGE_LENGTH, scrub_text
-from tests.policy.tenants import Jobs, caller_of, drive, request_of, uuid_of
+from tests.policy.tenants import request_of
 
 
 def test_paths_have_so_many_segments_at_most() -> None:
@@ -43,25 +41,3 @@ def test_what_no_strict_parser_reads_is_read_all_the_same(text: bytes, value: An
 def test_a_call_that_passes_unchanged_keeps_path_and_query() -> None:
     call = unchanged(request_of(segments=("models", "a b"), query={"x": "1 2"}))
     assert (call.method, call.segments, call.query) == ("GET", ("models", "a b"), (("x", "1 2"),))
-
-
-IDS = [uuid_of(number) for number in range(2 * jobs.BATCH)]
-FULL = b"x" * (jobs.MAX_READ_BYTES // jobs.BATCH)
-
-
-def test_a_history_that_is_long_is_read_in_part() -> None:
-    context = caller_of("alice", jobs=Jobs(ended=IDS))
-    newest = [UpstreamReply(200, {}, FULL) for _ in range(jobs.BATCH)]
-    steps, _ = drive(jobs.history(request_of(context)), newest)
-    assert len(steps) == 1
-
-
-def test_a_list_of_jobs_that_is_long_is_read_in_part() -> None:
-    context = caller_of("alice", jobs=Jobs(ended=IDS))
-    newest = [
-        UpstreamReply(200, {"id": prompt_id, "status": "completed"}, FULL) for prompt_id in IDS[::-1][: jobs.BATCH]
-    ]
-    request = request_of(context, query={"status": "completed,failed,cancelled"})
-    reply = drive(joblist.list_jobs(request), UpstreamReply(200, {"jobs": []}), newest)[1]
-    assert reply.body["pagination"]["total"] == len(IDS)
-    assert [row["id"] for row in reply.body["jobs"]] == IDS[::-1][: jobs.BATCH]

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from policy.documents import PACKED_BYTES, Document, Kind, NoDocuments, joined, keep, named
+from policy.documents import PACKED_BYTES, Document, Kind, NoDocuments, from_bytes, joined, keep, named
 
 ITEM = [0, "id", {"1": {"class_type": "A", "inputs": {}}}, {}, []]
 
@@ -35,8 +35,7 @@ def test_a_document_gets_its_number_when_it_is_shown(kind: Kind, shown: Any, num
 
 
 def test_lists_and_objects_of_documents() -> None:
-    document = keep(Kind.ITEM, ITEM, "id", 2.5)
-    assert document.order == 2.5
+    document = keep(Kind.ITEM, ITEM, "id")
     assert orjson.loads(joined([(1, document), (2, document)])) == [[1, *ITEM[1:]], [2, *ITEM[1:]]]
     assert joined([]) == b"[]"
     assert orjson.loads(named([('a"b', 3, document)])) == {'a"b': [3, *ITEM[1:]]}
@@ -44,7 +43,7 @@ def test_lists_and_objects_of_documents() -> None:
 
 
 def test_a_document_may_be_written_when_it_is_asked_for() -> None:
-    document = keep(Kind.ITEM, ITEM, "id", 2.5)
+    document = keep(Kind.ITEM, ITEM, "id")
     assert document.written() is document
     asked: list[int] = []
 
@@ -52,12 +51,22 @@ def test_a_document_may_be_written_when_it_is_asked_for() -> None:
         asked.append(1)
         return document
 
-    unwritten = Document(Kind.ITEM, b"what it is made of", 5, prompt_id="id", order=2.5, write=write)
+    unwritten = Document(Kind.ITEM, b"what it is made of", 5, prompt_id="id", write=write)
     assert unwritten.held_bytes == 18
     assert orjson.loads(unwritten.without_workflow().numbered(4)) == [4, "id", {}, {}, []]
     assert not asked
     assert unwritten.written() is document
     assert unwritten.numbered(4) == document.numbered(4)
+
+
+@pytest.mark.parametrize("text", ["", "z:1z", "é" * PACKED_BYTES])
+@pytest.mark.parametrize("kind", [Kind.ENTRY, Kind.ROW])
+def test_a_document_comes_from_disk_as_it_was(kind: Kind, text: str) -> None:
+    shown = {"prompt": [0, text]} if kind is Kind.ENTRY else {"priority": 0, "id": text}
+    document = keep(kind, shown)
+    read = from_bytes(kind, document.to_bytes())
+    assert read == document
+    assert read.numbered(12) == document.numbered(12)
 
 
 def test_nothing_is_kept_where_nobody_keeps() -> None:

@@ -25,7 +25,7 @@ from tests.policy.upstream_rule import FILES, find_breaches, is_link
 ALICE, ADMIN = caller_of("alice"), caller_of("ops", Role.ADMIN)
 CALLERS = st.sampled_from([ALICE, ADMIN])
 SHARED = ("example.png", "shared.pdf")
-CLAIMED = ClaimedJob(uuid_of(7), 512.25)
+CLAIMED = ClaimedJob(uuid_of(7))
 ACCEPTED = reply_of({"prompt_id": uuid_of(7), "number": 512.25, "node_errors": {}})
 CLASSES = (
     "LoadImage",
@@ -76,8 +76,8 @@ def send(body: bytes, context: RuleContext) -> bytes | None:
             steps, _ = drive(submit_as_admin(request), UpstreamReply(200, {}))
             call = steps[0]
         else:
-            steps, _ = drive(submit(request), CLAIMED, ACCEPTED)
-            call = steps[1]
+            steps, _ = drive(submit(request), CLAIMED, 512.25, ACCEPTED)
+            call = steps[2]
     except Violation:
         return None
     assert (call.method, call.segments) == ("POST", ("prompt",))

@@ -1,3 +1,5 @@
+"""`GET /api/jobs` and what is done with one job: from what is on disk, filtered, sorted and paged as ComfyUI does it."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -5,47 +7,57 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClientReply, JobUpdate, UpstreamReply
+from policy.call import CancelWaiting, ClientReply, JobUpdate, UpstreamReply
 from policy.documents import Document, Kind
-from policy.rule_context import RuleInput
+from policy.rule_context import RuleContext, RuleInput
 from policy.rules import joblist as rules
-from policy.rules.jobs import ABSENT_JOB
+from policy.rules import jobs as job_rules
+from policy.rules.jobs import MAX_ENTRIES, READ_BATCH
+from tests.policy.disk import Disk, Kept, items, kept_entry, kept_item, reading
+from tests.policy.disk import rows as rows_of
 from tests.policy.tenants import Jobs, caller_of, drive, reply_of, request_of, sent, uuid_of
 
 DONE, FAILED, LAST, RUNNING, WAITING, FOREIGN = (uuid_of(number) for number in range(1, 7))
 ALICE = caller_of("alice", jobs=Jobs(waiting=[WAITING], active=[RUNNING], ended=[DONE, FAILED, LAST]))
-PROBE = "/api/jobs?status=in_progress&limit=1"
-EMPTY_LIST = {"jobs": [], "pagination": {"offset": 0, "limit": 1, "total": 0, "has_more": False}}
 FILE = {"filename": "x.png", "subfolder": "tenants/alice/a", "type": "output"}
+WORKFLOW: dict[str, Any] = {"create_time": 1, "extra_pnginfo": {"workflow": {"id": "w"}}}
+ENDED = {"status": "completed,failed,cancelled"}
+NOT_FOUND = ClientReply(404, {"error": "Job not found"})
 
 
-def job_of(prompt_id: str, status: str, **more: Any) -> dict[str, Any]:
-    return {"id": prompt_id, "status": status, "priority": 77.5, "create_time": 1, "outputs_count": 1} | more
+def status(start: int, end: int, error: dict[str, Any] | None = None) -> dict[str, Any]:
+    last = (
+        ["execution_success", {"timestamp": end}] if error is None else ["execution_error", {"timestamp": end} | error]
+    )
+    messages = [["execution_start", {"timestamp": start}], last]
+    return {"status_str": "error" if error else "success", "completed": error is None, "messages": messages}
 
 
-KNOWN = {
-    DONE: job_of(DONE, "completed", execution_start_time=10, execution_end_time=15, workflow_id="w", preview_output=FILE, outputs={}),
-    FAILED: job_of(FAILED, "failed", execution_start_time=10, execution_end_time=12, execution_error={"exception_message": "at /a/b/c"}),
-    LAST: job_of(LAST, "completed", execution_start_time=10, execution_end_time=30, preview_output=FILE | {"subfolder": ""}),
-    RUNNING: job_of(RUNNING, "in_progress"),
-    WAITING: job_of(WAITING, "pending", workflow_id="w"),
-}  # fmt: skip
+ENTRIES = {
+    DONE: kept_entry(DONE, "text", status=status(10, 15), outputs={"9": {"images": [FILE]}}, **WORKFLOW),
+    FAILED: kept_entry(FAILED, status=status(10, 12, {"exception_message": "at /a/b/c"}), create_time=1),
+    LAST: kept_entry(LAST, status=status(10, 30), outputs={"9": {"images": [FILE | {"subfolder": ""}]}}),
+}
+ON_DISK: dict[tuple[Kind, str], Document] = {
+    **{(Kind.ENTRY, each): document for each, document in ENTRIES.items()},
+    **{(Kind.ROW, each): rules.keep_row(document, each) for each, document in ENTRIES.items()},
+    (Kind.ITEM, RUNNING): kept_item(RUNNING, create_time=1),
+    (Kind.ITEM, WAITING): kept_item(WAITING, **WORKFLOW),
+}
 
 
-def ask(**more: Any) -> RuleInput:
-    return request_of(ALICE, **more)
+def ask(context: RuleContext = ALICE, **more: Any) -> RuleInput:
+    return request_of(context, **more)
 
 
-def list_with(query: dict[str, str], *asked: str) -> dict[str, Any]:
-    """The answer to a listing that asks ComfyUI for these jobs, in this order."""
-    answers: list[Any] = [reply_of(EMPTY_LIST)]
-    if asked:
-        answers.append(
-            [reply_of(KNOWN[prompt_id]) if prompt_id in KNOWN else reply_of({"error": "x"}, 404) for prompt_id in asked]
-        )
-    steps, reply = drive(rules.list_jobs(ask(query=query)), *answers)
-    assert steps[0].target == PROBE
-    assert [call.target for step in steps[1:] for call in step] == [f"/api/jobs/{prompt_id}" for prompt_id in asked]
+def list_with(
+    query: dict[str, str], *asked: str, context: RuleContext = ALICE, disk: Disk | None = None
+) -> dict[str, Any]:
+    """The answer to a listing that reads these jobs."""
+    disk = disk or Disk(ON_DISK)
+    steps, reply = drive(reading(rules.list_jobs(ask(context, query=query)), disk))
+    assert steps == [], "ComfyUI is not asked"
+    assert sorted(disk.asked) == sorted(asked)
     assert reply.status == 200
     body: dict[str, Any] = reply.body
     return body
@@ -60,22 +72,31 @@ def test_all_of_ones_own_jobs_are_listed_newest_first() -> None:
     assert ids_of(body) == [WAITING, RUNNING, LAST, FAILED, DONE]
     assert body["pagination"] == {"offset": 0, "limit": None, "total": 5, "has_more": False}
     assert [row["priority"] for row in body["jobs"]] == [5, 4, 3, 2, 1]
+    assert [row["status"] for row in body["jobs"]] == ["pending", "in_progress", "completed", "failed", "completed"]
 
 
 def test_rows_are_in_the_tenants_names() -> None:
     rows = {row["id"]: row for row in list_with({}, WAITING, RUNNING, LAST, FAILED, DONE)["jobs"]}
-    assert rows[DONE]["preview_output"] == FILE | {"subfolder": "a"}
+    assert rows[DONE]["preview_output"] == FILE | {"subfolder": "a", "nodeId": "9", "mediaType": "images"}
     assert "outputs" not in rows[DONE]
-    assert "preview_output" not in rows[LAST]
-    assert rows[FAILED]["execution_error"] == {"exception_message": "at c"}
-    assert rows[WAITING] == job_of(WAITING, "pending", workflow_id="w", priority=5)
+    assert "preview_output" not in rows[LAST], "a file that is not the tenant's"
+    assert rows[FAILED]["execution_error"] == {"exception_message": "at c", "timestamp": 12}
+    assert rows[WAITING] == {
+        "priority": 5,
+        "id": WAITING,
+        "status": "pending",
+        "create_time": 1,
+        "outputs_count": 0,
+        "previewable_outputs_count": 0,
+        "workflow_id": "w",
+    }
 
 
 @pytest.mark.parametrize(
     ("query", "asked", "total", "has_more"),
     [
-        ({"status": "completed,failed,cancelled", "limit": "2"}, [LAST, FAILED], 3, True),
-        ({"status": "completed,failed,cancelled", "limit": "2", "offset": "2"}, [DONE], 3, False),
+        (ENDED | {"limit": "2"}, [LAST, FAILED], 3, True),
+        (ENDED | {"limit": "2", "offset": "2"}, [DONE], 3, False),
         ({"status": "in_progress,pending", "limit": "200"}, [WAITING, RUNNING], 2, False),
         ({"status": " PENDING , in_progress,"}, [WAITING, RUNNING], 2, False),
         ({"sort_order": "asc", "limit": "1"}, [DONE], 5, True),
@@ -84,7 +105,7 @@ def test_rows_are_in_the_tenants_names() -> None:
         ({"limit": "1", "offset": "4", "status": ""}, [DONE], 5, False),
     ],
 )
-def test_a_page_asks_only_for_its_own_jobs(query: dict[str, str], asked: list[str], total: int, has_more: bool) -> None:
+def test_a_page_reads_only_its_own_jobs(query: dict[str, str], asked: list[str], total: int, has_more: bool) -> None:
     body = list_with(query, *asked)
     assert ids_of(body) == asked
     assert (body["pagination"]["total"], body["pagination"]["has_more"]) == (total, has_more)
@@ -99,12 +120,7 @@ def test_a_page_asks_only_for_its_own_jobs(query: dict[str, str], asked: list[st
         ({"workflow_id": "w"}, [WAITING, RUNNING, LAST, FAILED, DONE], [WAITING, DONE], 2),
         ({"workflow_id": "none"}, [WAITING, RUNNING, LAST, FAILED, DONE], [], 0),
         ({"sort_by": "execution_duration"}, [WAITING, RUNNING, LAST, FAILED, DONE], [LAST, DONE, FAILED, WAITING, RUNNING], 5),
-        (
-            {"sort_by": "execution_duration", "sort_order": "asc", "status": "completed,failed,cancelled"},
-            [LAST, FAILED, DONE],
-            [FAILED, DONE, LAST],
-            3,
-        ),
+        (ENDED | {"sort_by": "execution_duration", "sort_order": "asc"}, [LAST, FAILED, DONE], [FAILED, DONE, LAST], 3),
     ],
 )  # fmt: skip
 def test_other_filters_are_applied_to_ones_own_rows(
@@ -115,19 +131,68 @@ def test_other_filters_are_applied_to_ones_own_rows(
     assert body["pagination"]["total"] == total
 
 
-def test_jobs_that_changed_or_went_are_left_out_of_the_page() -> None:
-    context = caller_of("alice", jobs=Jobs(waiting=[DONE, FOREIGN, WAITING]))
-    answers = [reply_of(EMPTY_LIST), [reply_of(KNOWN[WAITING]), reply_of({"error": "x"}, 404), reply_of(KNOWN[DONE])]]
-    reply = drive(rules.list_jobs(request_of(context, query={"status": "pending,in_progress"})), *answers)[1]
-    assert ids_of(reply.body) == [WAITING]
-    assert reply.body["pagination"]["total"] == 1
+def test_jobs_that_went_meanwhile_are_left_out_of_the_page() -> None:
+    ids = [uuid_of(number) for number in range(1, 4)]
+
+    class Ending(Disk):
+        def read(self, wish: Any) -> Any:
+            jobs.waiting = ids[:1]
+            return super().read(wish)
+
+    jobs = Jobs(waiting=ids)
+    disk = Ending(items(*ids[:2]))
+    body = list_with({"status": "pending,in_progress"}, *ids, context=caller_of("alice", jobs=jobs), disk=disk)
+    assert ids_of(body) == ids[1::-1], "the second one was read all the same"
+    assert body["pagination"]["total"] == 2
 
 
-@pytest.mark.parametrize(
-    "value", [None, [], {"id": FOREIGN, "status": "completed"}, {"id": DONE, "status": "odd"}, {"id": DONE}]
-)
-def test_rows_that_are_not_understood_are_left_out(value: Any) -> None:
-    assert rules.row_to_client(value, DONE, ALICE.names, 1) is None
+def test_ended_jobs_that_are_gone_are_left_out_of_the_page() -> None:
+    body = list_with(ENDED, LAST, FAILED, DONE, disk=Disk(rows_of(LAST, DONE)))
+    assert ids_of(body) == [LAST, DONE]
+    assert body["pagination"] == {"offset": 0, "limit": None, "total": 2, "has_more": False}
+
+
+def test_a_job_that_is_too_large_for_the_answer_is_listed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [uuid_of(number) for number in range(4)]
+    context = caller_of(
+        "alice", jobs=Jobs(active=ids[:1], waiting=ids[1:]), documents=Kept(items(*ids, text="x" * 5000))
+    )
+    monkeypatch.setattr(job_rules, "MAX_ANSWER_BYTES", 6000)
+    body = list_with({}, context=context)
+    assert ids_of(body) == ids[::-1]
+    assert [row["status"] for row in body["jobs"]] == ["pending", "pending", "pending", "in_progress"]
+    assert [row["priority"] for row in body["jobs"]] == [4, 3, 2, 1]
+    assert body["pagination"]["total"] == 4
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3, 10])
+def test_what_was_not_read_at_once_is_read_next_in_its_order(at_a_time: int) -> None:
+    ids = [uuid_of(number) for number in range(10)]
+    context = caller_of("alice", jobs=Jobs(ended=ids[:8], waiting=ids[8:]))
+    disk = Disk(rows_of(*ids[:4], *ids[5:8]) | items(*ids[8:]), at_a_time)
+    steps, reply = drive(reading(rules.list_jobs(ask(context)), disk))
+    assert steps == []
+    assert ids_of(reply.body) == [*ids[:4:-1], *ids[3::-1]]
+    assert reply.body["pagination"]["total"] == 9
+    assert max(len(read.prompt_ids) for read in disk.reads if read.kind is Kind.ROW) == 8
+
+
+def test_a_list_that_is_long_is_read_in_batches_and_to_a_bound() -> None:
+    ids = [uuid_of(number) for number in range(MAX_ENTRIES + 5)]
+    disk = Disk(rows_of(*ids))
+    body = list_with(ENDED, *ids[5:], context=caller_of("alice", jobs=Jobs(ended=ids)), disk=disk)
+    assert ids_of(body) == ids[:4:-1]
+    assert body["pagination"] == {"offset": 0, "limit": None, "total": len(ids), "has_more": True}
+    assert {len(wish.prompt_ids) for wish in disk.reads[:-1]} == {READ_BATCH}
+
+
+def test_what_is_beyond_the_bytes_of_an_answer_is_on_the_next_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [uuid_of(number) for number in range(2 * READ_BATCH)]
+    monkeypatch.setattr(rules, "MAX_READ_BYTES", 1000)
+    context = caller_of("alice", jobs=Jobs(ended=ids))
+    body = list_with(ENDED, *ids[READ_BATCH:], context=context, disk=Disk(rows_of(*ids)))
+    assert ids_of(body) == ids[: READ_BATCH - 1 : -1]
+    assert body["pagination"] == {"offset": 0, "limit": None, "total": len(ids), "has_more": True}
 
 
 @pytest.mark.parametrize(
@@ -143,111 +208,77 @@ def test_rows_that_are_not_understood_are_left_out(value: Any) -> None:
     ],
 )  # fmt: skip
 def test_bad_queries_get_comfyuis_words(query: dict[str, str], error: str) -> None:
-    reply = drive(rules.list_jobs(ask(query=query)), reply_of(EMPTY_LIST))[1]
-    assert reply == ClientReply(400, {"error": error})
-
-
-def test_a_comfyui_without_the_route_says_so_itself() -> None:
-    missing = UpstreamReply(404, None, b"", "application/octet-stream")
-    told = ClientReply(404, b"", "application/octet-stream")
-    assert drive(rules.list_jobs(ask()), missing)[1] == told
-    assert drive(rules.job(ask(parameters={"job_id": DONE})), missing)[1] == told
-    assert drive(rules.cancel_many(ask(document={"job_ids": [DONE]})), missing)[1] == told
+    assert drive(rules.list_jobs(ask(query=query))) == ([], ClientReply(400, {"error": error}))
 
 
 def test_a_job_is_shown_whole() -> None:
-    graph = {"9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "tenants/alice/x"}}}
-    value = KNOWN[DONE] | {
-        "outputs": {"9": {"images": [FILE]}},
-        "execution_status": {"status_str": "success", "completed": True, "messages": []},
-        "workflow": {"prompt": graph, "extra_data": {"client_id": "alice.tab"}},
-    }
-    steps, reply = drive(rules.job(ask(parameters={"job_id": DONE})), reply_of(value))
-    assert steps[0].target == f"/api/jobs/{DONE}"
+    disk = Disk(ON_DISK)
+    steps, reply = drive(reading(rules.job(ask(parameters={"job_id": DONE})), disk))
+    assert steps == []
+    assert [(read.kind, read.prompt_ids) for read in disk.reads] == [(Kind.ENTRY, (DONE,))]
     assert reply.body["outputs"] == {"9": {"images": [FILE | {"subfolder": "a"}]}}
     assert reply.body["execution_status"]["status_str"] == "success"
     assert reply.body["workflow"] == {
-        "prompt": {"9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}},
-        "extra_data": {"client_id": "tab"},
+        "prompt": {"1": {"class_type": "A", "inputs": {"text": "text"}}},
+        "extra_data": WORKFLOW | {"client_id": "tab"},
     }
     assert reply.body["priority"] == 1
 
 
-class CachedDocument(dict[tuple[Kind, str], Document]):
-    """What is kept of a tenant's jobs."""
-
-    def get(self, kind: Kind, prompt_id: str) -> Document | None:  # type: ignore[override]
-        return super().get((kind, prompt_id))
-
-    def has_room(self, size: int) -> bool:
-        return True
-
-    def learn(self, reply: ClientReply) -> None:
-        for update in reply.updates:
-            for document in update.documents:
-                self[document.kind, update.prompt_id] = document
-
-
-def test_jobs_that_ended_are_asked_for_once() -> None:
-    kept = CachedDocument()
+def test_jobs_are_read_once() -> None:
+    kept, disk = Kept(), Disk(ON_DISK)
     context = replace(ALICE, documents=kept)
-    answers = [[reply_of(KNOWN[each]) for each in (WAITING, RUNNING, LAST, FAILED, DONE)]]
-    first = drive(rules.list_jobs(request_of(context)), reply_of(EMPTY_LIST), *answers)[1]
+    first = drive(reading(rules.list_jobs(ask(context)), disk))[1]
     kept.learn(first)
-    assert {each for _, each in kept} == {LAST, FAILED, DONE}
-    _, again = drive(
-        rules.list_jobs(request_of(context)), reply_of(EMPTY_LIST), [reply_of(KNOWN[WAITING]), reply_of(KNOWN[RUNNING])]
-    )
-    assert again.body == first.body
-    kept_pages = drive(
-        rules.list_jobs(request_of(context, query={"status": "completed,failed,cancelled"})), reply_of(EMPTY_LIST)
-    )
-    assert len(kept_pages[0]) == 1
+    assert set(kept) == {key for key in ON_DISK if key[0] is not Kind.ENTRY}
+    steps, again = drive(rules.list_jobs(ask(context)))
+    assert (steps, again.body, again.updates) == ([], first.body, ())
 
 
-@pytest.mark.parametrize(("prompt_id", "is_kept"), [(DONE, True), (WAITING, False)])
-def test_a_job_that_ended_is_shown_again_without_asking(prompt_id: str, is_kept: bool) -> None:
-    kept = CachedDocument()
-    context = replace(ALICE, documents=kept)
-    ask_again = request_of(context, parameters={"job_id": prompt_id})
-    first = drive(rules.job(ask_again), reply_of(KNOWN[prompt_id]))[1]
+def test_a_job_that_ended_is_shown_again_without_reading() -> None:
+    kept = Kept()
+    request = ask(replace(ALICE, documents=kept), parameters={"job_id": DONE})
+    first = drive(reading(rules.job(request), Disk(ON_DISK)))[1]
     kept.learn(first)
-    assert ((Kind.JOB, prompt_id) in kept) is is_kept
-    if is_kept:
-        assert drive(rules.job(ask_again)) == ([], replace(first, updates=()))
-        steps, _ = drive(
-            rules.job(request_of(replace(context, jobs=Jobs()), parameters={"job_id": prompt_id})), reply_of({}, 404)
-        )
-        assert steps[0].target == f"/api/jobs/{ABSENT_JOB}", "what is not one's own any more is not shown"
+    assert set(kept) == {(Kind.ENTRY, DONE), (Kind.JOB, DONE)}
+    assert drive(rules.job(request)) == ([], first)
+    others = ask(replace(ALICE, documents=kept, jobs=Jobs()), parameters={"job_id": DONE})
+    assert drive(rules.job(others)) == ([], NOT_FOUND), "what is not one's own any more is not shown"
 
 
-def test_a_waiting_job_has_no_outputs() -> None:
-    reply = drive(rules.job(ask(parameters={"job_id": WAITING})), reply_of(KNOWN[WAITING]))[1]
-    assert reply.body == job_of(WAITING, "pending", workflow_id="w", priority=5)
+@pytest.mark.parametrize(
+    ("prompt_id", "shown"),
+    [(WAITING, {"status": "pending"} | {"workflow_id": "w"}), (RUNNING, {"status": "in_progress"})],
+)
+def test_a_job_that_has_not_ended_has_no_outputs(prompt_id: str, shown: dict[str, Any]) -> None:
+    disk = Disk(ON_DISK)
+    steps, reply = drive(reading(rules.job(ask(parameters={"job_id": prompt_id})), disk))
+    assert (steps, disk.asked) == ([], [prompt_id])
+    place = 5 if prompt_id == WAITING else 4
+    known = {"priority": place, "id": prompt_id, "create_time": 1, "outputs_count": 0, "previewable_outputs_count": 0}
+    assert reply.body == known | shown
 
 
-def test_a_job_without_a_workflow_is_shown_without() -> None:
-    reply = drive(rules.job(ask(parameters={"job_id": DONE})), reply_of(KNOWN[DONE]))[1]
-    assert reply.body["workflow"] == {"prompt": {}, "extra_data": {}}
+def test_a_job_that_has_just_ended_is_shown_as_it_ended() -> None:
+    disk = Disk({(Kind.ENTRY, RUNNING): kept_entry(RUNNING, status=status(1, 2))})
+    reply = drive(reading(rules.job(ask(parameters={"job_id": RUNNING})), disk))[1]
+    assert (reply.body["status"], reply.body["priority"]) == ("completed", 4)
+    assert [(read.kind, read.prompt_ids) for read in disk.reads] == [(Kind.ITEM, (RUNNING,)), (Kind.ENTRY, (RUNNING,))]
+
+
+@pytest.mark.parametrize("prompt_id", [DONE, RUNNING, WAITING])
+def test_a_job_of_which_nothing_is_there_is_not_found(prompt_id: str) -> None:
+    assert drive(reading(rules.job(ask(parameters={"job_id": prompt_id})), Disk({}))) == ([], NOT_FOUND)
 
 
 @pytest.mark.parametrize("prompt_id", [FOREIGN, "unknown", "x/y"])
-def test_a_neighbours_job_is_asked_for_as_one_that_is_not_there(prompt_id: str) -> None:
-    steps, reply = drive(rules.job(ask(parameters={"job_id": prompt_id})), reply_of({"error": "Job not found"}, 404))
-    assert [step.target for step in steps] == [f"/api/jobs/{ABSENT_JOB}"]
-    assert reply == ClientReply(404, b'{"error": "Job not found"}')
-    told = {"cancelled": False}
-    steps, reply = drive(rules.cancel(ask(parameters={"job_id": prompt_id})), reply_of(told))
-    assert [step.target for step in steps] == [f"/api/jobs/{ABSENT_JOB}/cancel"]
-    assert reply == ClientReply(body=told)
+def test_a_neighbours_job_is_answered_as_one_that_is_not_there(prompt_id: str) -> None:
+    """Nothing is read of it, so that the time tells nothing either."""
+    assert drive(rules.job(ask(parameters={"job_id": prompt_id}))) == ([], NOT_FOUND)
+    assert drive(rules.cancel(ask(parameters={"job_id": prompt_id}))) == ([], ClientReply(body={"cancelled": False}))
 
 
-def test_an_answer_about_another_job_is_none() -> None:
-    reply = drive(rules.job(ask(parameters={"job_id": DONE})), reply_of(KNOWN[LAST]))[1]
-    assert reply == ClientReply(404, {"error": "Job not found"})
-
-
-def test_ones_own_job_is_cancelled() -> None:
+def test_ones_own_running_job_is_cancelled_by_comfyui() -> None:
     for value, is_cancelled in (({"cancelled": True}, True), ({"cancelled": 1}, False), (None, False)):
         steps, reply = drive(rules.cancel(ask(parameters={"job_id": RUNNING})), reply_of(value))
         assert [(step.method, step.target) for step in steps] == [("POST", f"/api/jobs/{RUNNING}/cancel")]
@@ -256,30 +287,76 @@ def test_ones_own_job_is_cancelled() -> None:
     assert broken.status == 500
 
 
-@pytest.mark.parametrize(("status", "is_gone"), [(404, True), (200, False)])
-def test_a_waiting_job_that_is_cancelled_is_in_no_list_afterwards(status: int, is_gone: bool) -> None:
+def test_a_job_that_has_ended_is_not_cancelled() -> None:
+    assert drive(rules.cancel(ask(parameters={"job_id": DONE}))) == ([], ClientReply(body={"cancelled": False}))
+
+
+@pytest.mark.parametrize(("status_code", "is_cancelled"), [(200, True), (500, False)])
+def test_a_comfyui_without_the_route_is_told_in_its_own_way(status_code: int, is_cancelled: bool) -> None:
+    missing = UpstreamReply(404, None, b"404: Not Found", "text/plain")
+    answers = [missing, reply_of(None), reply_of(None, status_code)]
+    steps, reply = drive(rules.cancel(ask(parameters={"job_id": RUNNING})), *answers)
+    told = [(step.target, sent(step)) for step in steps[1:]]
+    assert told == [("/queue", {"delete": [RUNNING]}), ("/interrupt", {"prompt_id": RUNNING})]
+    assert reply == ClientReply(body={"cancelled": is_cancelled})
+
+
+def test_a_job_that_waits_in_the_gate_is_cancelled_there() -> None:
+    steps, reply = drive(rules.cancel(ask(parameters={"job_id": WAITING})), (WAITING,))
+    assert steps == [CancelWaiting((WAITING,))]
+    assert reply == ClientReply(body={"cancelled": True})
+    assert reply.updates == (JobUpdate(WAITING, is_deleted=True),)
+
+
+@pytest.mark.parametrize(("code", "is_gone"), [(404, True), (200, False)])
+def test_a_job_that_waits_in_comfyui_is_in_no_list_afterwards(code: int, is_gone: bool) -> None:
     """One that began to run meanwhile is not taken out."""
-    answers = [reply_of({"cancelled": True}), [reply_of({}, status)]]
+    answers = [(), reply_of({"cancelled": True}), [reply_of({}, code)]]
     steps, reply = drive(rules.cancel(ask(parameters={"job_id": WAITING})), *answers)
-    assert [call.target for call in steps[1]] == [f"/api/jobs/{WAITING}"]
+    assert steps[1].target == f"/api/jobs/{WAITING}/cancel"
+    assert [call.target for call in steps[2]] == [f"/api/jobs/{WAITING}"]
+    assert reply == ClientReply(body={"cancelled": True})
     assert reply.updates == ((JobUpdate(WAITING, has_ended=True),) if is_gone else ())
 
 
+def test_what_was_canceled_is_when_comfyui_refuses_the_rest() -> None:
+    request = ask(document={"job_ids": [WAITING, RUNNING]})
+    steps, reply = drive(rules.cancel_many(request), (WAITING,), UpstreamReply(503, None, b"busy", "text/plain"))
+    assert len(steps) == 2
+    assert reply == ClientReply(503, b"busy", "text/plain")
+    assert reply.updates == (JobUpdate(WAITING, is_deleted=True),)
+
+
 @pytest.mark.parametrize(
-    ("job_ids", "own"), [([RUNNING, FOREIGN, uuid_of(99)], [RUNNING]), ([FOREIGN], []), ([], []), ([WAITING, WAITING], [WAITING, WAITING])]
-)  # fmt: skip
-def test_a_batch_cancels_ones_own(job_ids: list[str], own: list[str]) -> None:
-    answers = [reply_of({"cancelled": bool(own)}), *[[reply_of({}, 404)] for _ in {*own} & {WAITING}]]
-    steps, reply = drive(rules.cancel_many(ask(document={"job_ids": job_ids})), *answers)
-    assert steps[0].target == "/api/jobs/cancel"
-    assert sent(steps[0]) == {"job_ids": own}
-    assert reply == ClientReply(body={"cancelled": bool(own)})
+    ("job_ids", "asked"),
+    [
+        ([RUNNING, FOREIGN, uuid_of(99)], [RUNNING]),
+        ([RUNNING, RUNNING, RUNNING], [RUNNING]),
+        ([FOREIGN], []),
+        ([DONE], []),
+        ([], []),
+    ],
+)
+def test_a_batch_cancels_ones_own(job_ids: list[str], asked: list[str]) -> None:
+    steps, reply = drive(
+        rules.cancel_many(ask(document={"job_ids": job_ids})), *[reply_of({"cancelled": True})] * len(asked)
+    )
+    assert [step.target for step in steps] == [f"/api/jobs/{prompt_id}/cancel" for prompt_id in asked]
+    assert reply == ClientReply(body={"cancelled": bool(asked)})
+
+
+def test_a_batch_cancels_what_waits_and_what_runs() -> None:
+    request = ask(document={"job_ids": [WAITING, WAITING, RUNNING, FOREIGN]})
+    steps, reply = drive(rules.cancel_many(request), (WAITING,), reply_of({"cancelled": False}))
+    assert steps[0] == CancelWaiting((WAITING,))
+    assert [step.target for step in steps[1:]] == [f"/api/jobs/{RUNNING}/cancel"]
+    assert reply == ClientReply(body={"cancelled": True})
 
 
 def test_a_batch_with_bad_ids_cancels_nothing() -> None:
     job_ids = [RUNNING, "x", 5, RUNNING.upper().replace("0", "A"), None]
-    steps, reply = drive(rules.cancel_many(ask(document={"job_ids": job_ids})), reply_of({"cancelled": False}))
-    assert sent(steps[0]) == {"job_ids": []}
+    steps, reply = drive(rules.cancel_many(ask(document={"job_ids": job_ids})))
+    assert steps == []
     assert reply.status == 400
     assert reply.body == {
         "error": "job_ids contains invalid id(s)",
@@ -289,5 +366,5 @@ def test_a_batch_with_bad_ids_cancels_nothing() -> None:
 
 @pytest.mark.parametrize("document", [None, [], {}, {"job_ids": "x"}])
 def test_a_batch_is_a_list(document: Any) -> None:
-    reply = drive(rules.cancel_many(ask(document=document)), reply_of({"cancelled": False}))[1]
+    reply = drive(rules.cancel_many(ask(document=document)))[1]
     assert reply == ClientReply(400, {"error": "job_ids must be a list"})

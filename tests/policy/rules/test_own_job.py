@@ -9,11 +9,11 @@ from urllib.parse import parse_qs
 import pytest
 
 from policy.call import AnswerNode, ClientReply, UpstreamCall, Work
-from policy.documents import Document, Kind
+from policy.documents import Document, Kind, NoDocuments, keep
 from policy.rule_context import RuleContext, RuleInput
-from policy.rules.jobs import keep_item
 from policy.rules.own_job import OwnJob
 from policy.violation import Reason
+from tests.policy.disk import Disk, reading
 from tests.policy.tenants import Jobs, caller_of, drive, is_refused, refusal, reply_of, request_of, uuid_of
 from tests.policy.test_forms import multipart
 
@@ -30,12 +30,15 @@ BY_FORM = OwnJob(True, WAITS, "id", "", (), CANCEL, START, "pack")
 WRAPPED = OwnJob(True, WAITS, "", "response", ("masked_image",), {}, {}, "pack")
 
 
+def item_of(graph: Any) -> Document:
+    return keep(Kind.ITEM, [0, OWN, graph, {}, []], OWN)
+
+
 class Kept:
     """What is kept of a job that was submitted through this gate."""
 
     def get(self, kind: Kind, prompt_id: str) -> Document | None:
-        item = [1, OWN, GRAPH, {"client_id": "alice.tab"}, []]
-        return keep_item(item, caller_of().names) if (kind, prompt_id) == (Kind.ITEM, OWN) else None
+        return item_of(GRAPH) if (kind, prompt_id) == (Kind.ITEM, OWN) else None
 
     def has_room(self, size: int) -> bool:
         return True
@@ -149,29 +152,22 @@ def test_nothing_is_answered_while_nothing_runs() -> None:
     assert refuses(WRAPPED, multipart(("response", "{}")), Reason.NOT_FOUND, IDLE)
 
 
-def test_of_a_job_that_is_not_kept_comfyui_is_asked() -> None:
+def test_a_job_that_is_not_held_is_read() -> None:
     """One that was submitted before the gate was started."""
-    context = at("7", documents=caller_of().documents)
-    workflow = {"prompt": GRAPH, "extra_data": {"client_id": "alice.tab"}}
-    told = {"id": OWN, "status": "in_progress", "priority": 1, "workflow": workflow}
-    steps, reply = drive(BY_JSON(asked({"node_id": "7"}, context)), reply_of(told), reply_of({"code": 1}))
-    assert [step.target for step in steps] == [f"/api/jobs/{OWN}", "/pack/message"]
+    context = at("7", documents=NoDocuments())
+    disk = Disk({(Kind.ITEM, OWN): item_of(GRAPH)})
+    steps, reply = drive(reading(BY_JSON(asked({"node_id": "7"}, context)), disk), reply_of({"code": 1}))
+    assert [step.target for step in steps] == ["/pack/message"]
+    assert disk.asked == [OWN]
     assert reply.status == 200
 
 
-@pytest.mark.parametrize("workflow", [{}, {"prompt": {"7": 3}}, {"prompt": {"7": {"inputs": {}}}}, None])
-def test_a_job_of_which_nothing_is_known_waits_for_nothing(workflow: Any) -> None:
-    context = at("7", documents=caller_of().documents)
-    rule = BY_JSON(asked({"node_id": "7"}, context))
-    next(rule)
-    told = {"id": OWN, "status": "in_progress", "priority": 1, "workflow": workflow}
-
-    def go_on() -> Any:
-        step = rule.send(reply_of(told))
-        while True:
-            step = rule.send(step.function())  # type: ignore[union-attr]
-
-    assert refusal(go_on).reason is Reason.NOT_FOUND
+@pytest.mark.parametrize("graph", [{}, {"7": 3}, {"7": {"inputs": {}}}, None])
+def test_a_job_of_which_nothing_is_known_waits_for_nothing(graph: Any) -> None:
+    context = at("7", documents=NoDocuments())
+    for documents in ({}, {(Kind.ITEM, OWN): item_of(graph)}):
+        rule = reading(BY_JSON(asked({"node_id": "7"}, context)), Disk(documents))
+        assert is_refused(drive, rule, reason=Reason.NOT_FOUND)
 
 
 def test_a_form_is_written_anew() -> None:

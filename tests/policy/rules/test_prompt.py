@@ -34,7 +34,8 @@ UPSTREAM_GRAPH = {
     },
 }
 ACCEPTED = reply_of({"prompt_id": ID, "number": 512.25, "node_errors": {}})
-CLAIMED = ClaimedJob(ID, 512.25)
+CLAIMED = ClaimedJob(ID)
+NUMBER = 512.25
 
 
 def body_of(graph: Any = GRAPH, **more: Any) -> bytes:
@@ -44,13 +45,13 @@ def body_of(graph: Any = GRAPH, **more: Any) -> bytes:
 def submitted(
     raw: bytes, reply: UpstreamReply = ACCEPTED, context: RuleContext = ALICE
 ) -> tuple[list[Any], ClientReply]:
-    answers = [CLAIMED, reply] + ([None] if reply.status != 200 else [])
+    answers = [CLAIMED, NUMBER, reply] + ([None] if reply.status != 200 else [])
     return drive(submit(request_of(context, method="POST", raw=raw)), *answers)
 
 
 def test_a_workflow_goes_on_in_the_tenants_names() -> None:
     steps, reply = submitted(body_of(client_id="tab"))
-    claim, call = steps
+    claim, record, call = steps
     assert isinstance(claim, ClaimJob)
     assert (claim.prompt_id, claim.priority) == (None, 0.0)
     assert claim.workflow
@@ -60,8 +61,12 @@ def test_a_workflow_goes_on_in_the_tenants_names() -> None:
         "client_id": "alice.tab",
         "extra_data": {"client_id": "alice.tab"},
         "prompt_id": ID,
-        "number": 512.25,
+        "number": NUMBER,
     }
+    assert json.loads(record.body) == {
+        key: value for key, value in sent(call).items() if key not in ("prompt_id", "number")
+    }
+    assert json.loads(record.originals) == [["1", "image", "photo.png"], ["2", "filename_prefix", "out/x"]]
     assert reply == ClientReply(body={"prompt_id": ID, "number": 3, "node_errors": {}})
 
 
@@ -86,7 +91,7 @@ def test_a_credential_in_a_workflow_is_found_where_it_is_read() -> None:
         assert is_refused(rule, request, reason=Reason.CREDENTIAL_MISPLACED)
         raw = body_of(extra_data={"api_key_comfy_org": key})
         request = replace(request_of(context, method="POST", raw=raw), credentials=presented([key]))
-        answers = [CLAIMED, ACCEPTED] if rule is submit else [ACCEPTED]
+        answers = [CLAIMED, NUMBER, ACCEPTED] if rule is submit else [ACCEPTED]
         steps, reply = drive(rule(request), *answers)
         assert key not in str(sent(steps[-1]))
         shown = reply.body if isinstance(reply.body, dict) else json.loads(reply.body)
@@ -131,7 +136,7 @@ def test_outputs_that_comfyui_will_not_run_are_none_of_the_jobs() -> None:
     assert json.loads(reply.updates[0].documents[0].numbered(1))[4] == ["4"]
 
 
-def test_the_place_is_that_of_the_job_when_the_ledger_knows_it() -> None:
+def test_the_place_is_the_jobs_among_its_tenants_own() -> None:
     context = caller_of("alice", jobs=Jobs(ended=[uuid_of(1)], waiting=[ID, uuid_of(9)]))
     assert submitted(body_of(), context=context)[1].body["number"] == 2
 
@@ -148,7 +153,7 @@ def test_the_place_is_that_of_the_job_when_the_ledger_knows_it() -> None:
     ],
 )
 def test_the_client_id_always_names_the_tenant(more: dict[str, Any], client_id: str) -> None:
-    document = sent(submitted(body_of(**more))[0][1])
+    document = sent(submitted(body_of(**more))[0][2])
     assert document["client_id"] == document["extra_data"]["client_id"] == client_id
 
 
@@ -156,8 +161,8 @@ def test_what_the_client_says_of_its_place_is_dropped() -> None:
     raw = body_of(number=-1000, front=True, prompt_id=uuid_of(5), priority=3, partial_execution_targets=["2"], hook="x")
     steps = submitted(raw)[0]
     assert (steps[0].prompt_id, steps[0].priority) == (uuid_of(5), 3.0)
-    document = sent(steps[1])
-    assert (document["prompt_id"], document["number"]) == (ID, 512.25)
+    document = sent(steps[2])
+    assert (document["prompt_id"], document["number"]) == (ID, NUMBER)
     assert document["partial_execution_targets"] == ["2"]
     assert not {"front", "priority", "hook"} & document.keys()
 
@@ -165,7 +170,7 @@ def test_what_the_client_says_of_its_place_is_dropped() -> None:
 def test_what_was_left_out_is_told_beside_the_answer() -> None:
     graph = GRAPH | {"3": {"class_type": "LoadImage", "inputs": {"image": ["gone", 0]}}}
     steps, reply = submitted(body_of(graph))
-    assert sent(steps[1])["prompt"] == UPSTREAM_GRAPH
+    assert sent(steps[2])["prompt"] == UPSTREAM_GRAPH
     assert [notice["type"] for notice in reply.body["notices"]] == ["nodes-left-out"]
     assert submitted(body_of(graph), reply_of({"error": {}}, 400))[1].body["notices"] == reply.body["notices"]
 
@@ -181,7 +186,7 @@ def test_outputs_that_cannot_run_are_named_beside_what_comfyui_finds() -> None:
 
 def test_extra_data_is_kept_as_judged() -> None:
     raw = body_of(extra_data={"extra_pnginfo": {"workflow": {"id": "w"}}, "create_time": 5})
-    assert sent(submitted(raw)[0][1])["extra_data"] == {
+    assert sent(submitted(raw)[0][2])["extra_data"] == {
         "extra_pnginfo": {"workflow": {"id": "w"}},
         "client_id": f"alice.{UNNAMED_CLIENT}",
     }
@@ -223,7 +228,7 @@ def test_a_refusal_of_comfyui_comes_in_the_tenants_names() -> None:
         "node_errors": {"1": {"errors": [custom], "dependent_outputs": ["2"], "class_type": "LoadImage"}},
     }
     steps, reply = submitted(body_of(), reply_of(value, 400))
-    assert steps[2] == ReleaseJob(ID)
+    assert steps[3] == ReleaseJob(ID)
     assert reply.status == 400
     assert reply.body == {
         "error": error | {"message": "at x.py"},
@@ -240,7 +245,7 @@ def test_a_refusal_of_comfyui_comes_in_the_tenants_names() -> None:
 @pytest.mark.parametrize("value", [None, [], {"error": "text"}])
 def test_a_failure_without_words_gets_some(value: Any) -> None:
     steps, reply = submitted(body_of(), UpstreamReply(500, value, b"500 Internal Server Error", "text/plain"))
-    assert steps[2] == ReleaseJob(ID)
+    assert steps[3] == ReleaseJob(ID)
     assert reply.status == 500
     assert reply.body["error"]["type"] == "upstream_error"
     assert reply.body["node_errors"] == {}
