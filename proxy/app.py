@@ -12,12 +12,9 @@ from typing import Final
 from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, Mistake, load_config
 from proxy.config.restart import need_restart
-from proxy.files.quota_keeper import QuotaKeeper
 from proxy.http.listener import Listener
 from proxy.http.server import ops_server, public_server
 from proxy.jobs.events import JobEvents
-from proxy.jobs.kept_documents import Keeper
-from proxy.jobs.time_limit import JobTimes
 from proxy.limits.limits import Limits
 from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail
@@ -29,7 +26,8 @@ from proxy.pipeline import Pipeline
 from proxy.systemd import ServiceManager
 from proxy.tasks import Tasks, on_failure
 from proxy.websocket.connections import GATE_STOPS
-from proxy.wiring import build_dependencies
+from proxy.wiring.followers import JobFollowers
+from proxy.wiring.parts import build_dependencies
 
 _log = logging.getLogger("comfygate")
 _EXPIRY_CHECK_S: Final = 0.5
@@ -55,44 +53,14 @@ class Gate:
         self._events = JobEvents()
         recorder = Recorder(self.metrics, log, self.audit)
         self.dependencies = build_dependencies(compiled, self._limits, self._state, self._events, recorder)
-        self._keeper, self._quotas, self._job_times = self._build_followers()
-        self._subscribe()
+        self._followers = JobFollowers(
+            self.dependencies, self._events, self._state, self._limits.allotment, self.metrics, self.audit
+        )
+        self.dependencies.queue_watcher.on_connected = self._connected
         self.pipeline = Pipeline(self.dependencies)
         self._ops = Ops(self.metrics, self.dependencies.queue_watcher, self._refresh_gauges)
         self.public: Listener
         self.ops: Listener
-
-    def _build_followers(self) -> tuple[Keeper, QuotaKeeper, JobTimes]:
-        """What works for jobs beside the requests."""
-        parts, allotment = self.dependencies, self._limits.allotment
-        return (
-            Keeper(parts.kept, parts.registry),
-            QuotaKeeper(parts.upstream, parts.registry, parts.storage, self.audit),
-            JobTimes(parts.upstream, parts.registry, lambda tenant: allotment.of_tenant(tenant).job_seconds),
-        )
-
-    def _subscribe(self) -> None:
-        """Who hears what of jobs, in this order."""
-        admission, streams, watcher = (
-            self.dependencies.admission,
-            self.dependencies.streams,
-            self.dependencies.queue_watcher,
-        )
-        # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.
-        self._events.queued.subscribe(streams.job_changed)
-        self._events.started.subscribe(admission.started, streams.job_changed)
-        self._events.ended.subscribe(
-            admission.ended,
-            streams.job_ended,
-            self.metrics.job_ended,
-            self.audit.job_ended,
-            self._quotas.job_ended,
-            streams.job_changed,
-        )
-        watcher.on_synced = admission.synced
-        self.dependencies.registry.temp_files.on_let_go = self._quotas.let_go
-        watcher.on_connected = self._connected
-        watcher.on_item, watcher.on_entry = self._keeper.item, self._keeper.entry
 
     async def start(self) -> None:
         """Listens. Raises ListenError. ComfyUI may be down: the gate starts, and /readyz says so."""
@@ -120,7 +88,7 @@ class Gate:
         on_failure.append(self.metrics.task_failed)
         self.dependencies.queue_watcher.start()
         self._tasks.supervise(self._close_expired, "expiry")
-        self._tasks.supervise(self._job_times.watch, "job times")
+        self._followers.start()
         self._tasks.supervise(self.dependencies.storage.sweep_forever, "retention")
         self._tasks.supervise(self._service_manager.keep_alive, "watchdog")
         self._service_manager.notify("READY=1")
@@ -141,8 +109,8 @@ class Gate:
             on_failure.remove(self.metrics.task_failed)
         await self.dependencies.streams.stop()
         await self.dependencies.queue_watcher.stop()
-        await self._keeper.stop()
-        await self._quotas.stop()
+        await self.dependencies.jobs.results.stop()
+        await self._followers.stop()
         await self.dependencies.catalogue.stop()
         await self.dependencies.document_cache.stop()
         await self.dependencies.web_files.stop()
@@ -170,7 +138,6 @@ class Gate:
         except (OSError, ValueError) as error:
             return self._reject(ConfigError(file, [Mistake("limits.storage_file", None, str(error))]))
         self._audit_keys(self.dependencies.compiled.config, config)
-        self.dependencies.admission.set_weights(self._limits.allotment.weights())
         replaced, self.dependencies.compiled = self.dependencies.compiled, compiled
         await _start_verifiers(compiled)
         closed = self.dependencies.sockets.close_revoked(lambda who: compiled.authenticator.is_alive(who, time.time()))
@@ -201,6 +168,7 @@ class Gate:
             await self._state.open()
             await self.dependencies.compiled.authenticator.sessions.revoked.load()
             await self._limits.start()
+            await self.dependencies.jobs.replica.load()
         except (OSError, DatabaseUnavailable, StateError) as error:
             raise ConfigError(config.file, [Mistake(setting_of(config), None, f"cannot be used: {error}")]) from None
 
@@ -213,7 +181,7 @@ class Gate:
 
     async def _connected(self) -> None:
         """ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
-        self.dependencies.admission.rebuilt()
+        self.dependencies.admission.synced()
         self.dependencies.web_files.connected()
         await self.dependencies.catalogue.renew()
 

@@ -13,6 +13,7 @@ from proxy.http.body_memory import BodyRoom
 from proxy.jobs.admission import JobAdmission
 from proxy.jobs.idempotency import IdempotentSubmissions
 from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.parts import JobParts
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import JobRegistry
 from proxy.limits.heavy_work import HeavyWork
@@ -49,6 +50,7 @@ class Dependencies:
     registry: JobRegistry
     queue_watcher: QueueWatcher
     admission: JobAdmission
+    jobs: JobParts
     idempotency: IdempotentSubmissions
     kept: KeptJobs
     catalogue: CatalogueSource

@@ -233,6 +233,7 @@ class PromptRun:
         return Context(
             folders=self.executor.folders,
             node_id=node_id,
+            prompt_id=self.prompt_id,
             prompt=self.graph,
             extra_data=self.extra_data,
             progress=progress,

@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from proxy.commands.exits import fail
+from proxy.commands.terminal import printable
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.units import parse_duration
 from proxy.observability.audit_log import is_since, read_trail
@@ -82,7 +83,7 @@ def why(
     if as_json:
         typer.echo(orjson.dumps(found).decode())
     elif is_refusal(found):
-        typer.echo("\n".join(_printable(line) for line in explain_refusal(found, loaded).splitlines()))
+        typer.echo("\n".join(printable(line) for line in explain_refusal(found, loaded).splitlines()))
     else:
         typer.echo(f"Request {found.get('request_id')} was not refused: it got {found.get('status')}.")
 
@@ -145,11 +146,5 @@ def _why(entry: dict[str, Any]) -> str:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    when, tenant, what, status, request, why_text = (_printable(cell) for cell in cells)
+    when, tenant, what, status, request, why_text = (printable(cell) for cell in cells)
     return f"{when:<23}  {tenant:<12}  {what:<18}  {status:<9}  {request:<16}  {why_text}".rstrip()
-
-
-def _printable(text: str) -> str:
-    # SECURITY: node ids and class names are the client's, and a terminal obeys control characters
-    # (tests/commands/test_audit.py::test_a_terminal_is_sent_no_control_characters).
-    return "".join(character if character.isprintable() else "?" for character in text)

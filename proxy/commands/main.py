@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "routes": "routes.routes",
     "audit": "audit.audit",
     "why": "audit.why",
+    "jobs": "jobs.app",
     "backup": "backup.backup",
     "demo": "demo.demo",
     "connect": "connect.connect",

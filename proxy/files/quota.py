@@ -106,7 +106,7 @@ class StorageQuota:
 
     async def _sweep(self, disk: ComfyUIFolders, tenant: TenantId, age_s: float) -> None:
         old = self._registry.old_temp_files(tenant, age_s)
-        self._registry.forget_temp_files(old)
+        self._registry.temp_files.forget(old)
         await disk.delete_temp(old)
         deleted = await disk.delete_older(tenant, age_s)
         if deleted:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from policy.rules.events import Event
+from proxy.jobs.history import is_memory_error
 from proxy.jobs.registry import Job, JobRegistry, JobState
 from proxy.jobs.temp_files import Made
 
@@ -27,20 +29,36 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class JobEvents:
-    """queued: ComfyUI took the job. started: it runs. ended: however it ended, once per job."""
+    """queued: it is on disk, and its client is told. started: it runs. ended: however it ended, once per job that came to ComfyUI. canceled: it had not."""
 
     queued: JobEvent = field(default_factory=JobEvent)
     started: JobEvent = field(default_factory=JobEvent)
     ended: JobEvent = field(default_factory=JobEvent)
+    canceled: JobEvent = field(default_factory=JobEvent)
 
 
 class SocketReports:
-    """What tenants' sockets hear of jobs before the queue watcher has asked: the registry is brought up to date."""
+    """What tenants' sockets hear of jobs before the queue watcher has asked: the registry is brought up to date.
 
-    def __init__(self, registry: JobRegistry, events: JobEvents, request_sync: Callable[[], None]) -> None:
+    close_soon: called with the id of a job whose client was told that it ended.
+    """
+
+    def __init__(self, registry: JobRegistry, events: JobEvents, close_soon: Callable[[str], None]) -> None:
         self._registry = registry
         self._events = events
-        self._request_sync = request_sync
+        self._close_soon = close_soon
+
+    def withholds(self, event: Event) -> bool:
+        """Whether the client is not told: the job is going to be tried once more, because the GPU's memory did not suffice."""
+        job = self._registry.job(event.prompt_id or "")
+        if job is None:
+            return False
+        if event.kind == "execution_start":
+            job.is_withheld = False
+        elif event.kind == "execution_error" and is_memory_error(event.data) and not job.was_out_of_memory:
+            job.is_withheld = True
+            self._close_soon(job.prompt_id)
+        return job.is_withheld
 
     def started(self, prompt_id: str) -> None:
         job = self._registry.job(prompt_id)
@@ -48,9 +66,9 @@ class SocketReports:
             self._events.started(job)
 
     def ended(self, prompt_id: str) -> None:
-        """How it ended is asked by the queue watcher."""
+        """How it ended is read at once."""
         self._registry.mark_over(prompt_id)
-        self._request_sync()
+        self._close_soon(prompt_id)
 
     def is_at(self, prompt_id: str, nodes: frozenset[str]) -> None:
         """The job runs these nodes now."""

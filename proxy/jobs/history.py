@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from policy.rules.results import temp_files
 from proxy.jobs.temp_files import Made
+
+_MEMORY_ERRORS: Final = frozenset({"OutOfMemoryError", "OOM_EXCEPTION"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class Told:
     times: Mapping[str, float] = field(default_factory=dict)
     failing_class: str = ""
     is_error: bool = False
+    is_out_of_memory: bool = False
     files: Mapping[str, Made] = field(default_factory=dict)
 
     @property
@@ -35,7 +38,7 @@ def read_entry(entry: Any) -> Told | None:
     status = entry.get("status")
     messages = status.get("messages") if isinstance(status, dict) else None
     times: dict[str, float] = {}
-    failing_class, cached = "", frozenset[str]()
+    failing_class, cached, is_out_of_memory = "", frozenset[str](), False
     for message in messages if isinstance(messages, list) else ():
         if isinstance(message, list) and len(message) == 2 and isinstance(message[1], dict):
             kind, data = message
@@ -43,10 +46,17 @@ def read_entry(entry: Any) -> Told | None:
                 times[str(kind)] = data["timestamp"] / 1000
             if kind == "execution_error":
                 failing_class = str(data.get("node_type", ""))[:100]
+                is_out_of_memory = is_memory_error(data)
             elif kind == "execution_cached":
                 cached |= cached_nodes(data)
     is_error = "execution_error" in times or (isinstance(status, dict) and status.get("status_str") == "error")
-    return Told(times, failing_class, is_error, temp_files_of(entry.get("outputs"), cached))
+    return Told(times, failing_class, is_error, is_out_of_memory, temp_files_of(entry.get("outputs"), cached))
+
+
+def is_memory_error(data: Mapping[str, Any]) -> bool:
+    """Whether an `execution_error` says that the GPU's memory did not suffice. exception_type is the class's full name, of torch or of an accelerator's own."""
+    kind = data.get("exception_type")
+    return isinstance(kind, str) and kind.rpartition(".")[2] in _MEMORY_ERRORS
 
 
 def cached_nodes(data: Any) -> frozenset[str]:

@@ -14,11 +14,19 @@ ENTRY_LIMIT_S: Final = 10.0
 MAX_TRIES: Final = 3
 """Of reading the history entry of one job. SECURITY: an entry that cannot be read keeps neither its own slot nor the others from
 being freed (tests/security/test_unreadable.py)."""
+MAX_UNANSWERED: Final = 20
+"""Of reading it where no answer comes: that is more likely to be ComfyUI than the entry, and a job whose end is given up leaves no trace."""
+_NOT_READY: Final = frozenset({502, 503, 504})
+"""What a server in front of ComfyUI answers while that is away."""
 _HISTORY_PAGE: Final = 100
 _PAGE_BYTES: Final = 32 * 1024**2
 _MAX_UNREADABLE: Final = 200
 
 _log = logging.getLogger("comfygate")
+
+
+UNREADABLE: Final = object()
+"""In the place of an entry that is there, or may be, and cannot be read."""
 
 
 class HistoryUnreadable(Exception):
@@ -31,6 +39,10 @@ class HistoryReader:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._tries: dict[str, int] = {}
+
+    def connected(self) -> None:
+        """ComfyUI was away: what could not be read then says nothing of the entries."""
+        self._tries.clear()
 
     async def has(self, prompt_id: str) -> bool:
         reply = await self._upstream.ask(get_call("history", prompt_id), time_limit_s=SYNC_LIMIT_S)
@@ -61,25 +73,29 @@ class HistoryReader:
             _log.warning("%d entries of ComfyUI's history cannot be read: their tenants do not see them", unreadable)
 
     async def entry(self, prompt_id: str) -> Any:
-        """The entry of a job, None when it has none, one that is too large, or one that could not be read MAX_TRIES times.
+        """The entry of a job, None when it has none, UNREADABLE for one that is too large, or could not be read too often.
 
         Raises HistoryUnreadable.
         """
+        is_first = prompt_id not in self._tries
         tries = self._tries.pop(prompt_id, 0) + 1
         try:
             reply = await self._upstream.ask(get_call("history", prompt_id), time_limit_s=ENTRY_LIMIT_S)
         except ReplyTooLarge:
-            return None
+            return UNREADABLE
         except (UpstreamTimeout, UpstreamUnavailable) as error:
-            problem = str(error) or type(error).__name__
+            problem, limit = str(error) or type(error).__name__, MAX_TRIES
+            if isinstance(error, UpstreamUnavailable):
+                limit = MAX_UNANSWERED
         else:
             if reply.status == 200 and isinstance(reply.value, dict):
                 return reply.value.get(prompt_id)
             problem = f"status {reply.status}"
-        if tries == 1:
+            limit = MAX_UNANSWERED if reply.status in _NOT_READY else MAX_TRIES
+        if is_first:
             _log.warning("the end of job %s cannot be read from ComfyUI's history (%s)", prompt_id, problem)
-        if tries >= MAX_TRIES:
-            return None
+        if tries >= limit:
+            return UNREADABLE
         self._tries[prompt_id] = tries
         raise HistoryUnreadable(problem)
 

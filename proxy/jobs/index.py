@@ -13,30 +13,33 @@ ANSWERED_S: Final = 1.0
 """How long a node that was answered is none that waits: packs look for an answer some times a second, and what then runs has its own event."""
 
 
+Order = tuple[float, float]
+
+
 class Ordered:
-    """Ids in the order of their sequence numbers. Additions are at or near the end, so both lists hardly move."""
+    """Ids in their order. Additions are at or near the end, so both lists hardly move."""
 
     def __init__(self) -> None:
-        self._sequences: list[int] = []
+        self._orders: list[Order] = []
         self._ids: list[str] = []
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, sequence: int, prompt_id: str) -> None:
-        at = bisect_left(self._sequences, sequence)
-        self._sequences.insert(at, sequence)
+    def add(self, order: Order, prompt_id: str) -> None:
+        at = bisect_left(self._orders, order)
+        self._orders.insert(at, order)
         self._ids.insert(at, prompt_id)
 
-    def remove(self, sequence: int) -> None:
-        at = self.place(sequence)
+    def remove(self, order: Order) -> None:
+        at = self.place(order)
         if at is not None:
-            del self._sequences[at], self._ids[at]
+            del self._orders[at], self._ids[at]
 
-    def place(self, sequence: int) -> int | None:
+    def place(self, order: Order) -> int | None:
         """How many come before it, None when it is not here."""
-        at = bisect_left(self._sequences, sequence)
-        return at if at < len(self._sequences) and self._sequences[at] == sequence else None
+        at = bisect_left(self._orders, order)
+        return at if at < len(self._orders) and self._orders[at] == order else None
 
     def ids(self) -> list[str]:
         return list(self._ids)
@@ -56,7 +59,7 @@ class TenantJobs:
         self._stopped_after_s = stopped_after_s
         self._pending, self._running, self._finished = Ordered(), Ordered(), Ordered()
         self._hidden = Ordered()
-        self._where: dict[str, tuple[int, Ordered]] = {}
+        self._where: dict[str, tuple[Order, Ordered]] = {}
         self._nodes: dict[str, frozenset[str]] = {}
         self._answered: dict[tuple[str, str], float] = {}
 
@@ -81,10 +84,10 @@ class TenantJobs:
     def place_of(self, prompt_id: str) -> int:
         """The job's place among the tenant's own, from 1: those that ended, then what runs, then what waits. 0 when it is none of them."""
         before = 0
-        sequence, where = self._where.get(prompt_id, (0, None))
+        order, where = self._where.get(prompt_id, ((0.0, 0.0), None))
         for each in (self._finished, self._running, self._pending):
             if each is where:
-                place = each.place(sequence)
+                place = each.place(order)
                 return 0 if place is None else before + place + 1
             before += len(each)
         return 0
@@ -118,7 +121,7 @@ class TenantJobs:
     def has_temp_file(self, name: str) -> bool:
         return self._has_file(self._tenant, name)
 
-    def put(self, prompt_id: str, sequence: int, *, is_running: bool, has_ended: bool, is_deleted: bool) -> None:
+    def put(self, prompt_id: str, order: Order, *, is_running: bool, has_ended: bool, is_deleted: bool) -> None:
         """A job is new, or what is known of it has changed."""
         where = self._pending
         if has_ended:
@@ -128,11 +131,11 @@ class TenantJobs:
             where = self._running
         known = self._where.get(prompt_id)
         if known is not None:
-            if known[1] is where:
+            if known == (order, where):
                 return
             known[1].remove(known[0])
-        where.add(sequence, prompt_id)
-        self._where[prompt_id] = (sequence, where)
+        where.add(order, prompt_id)
+        self._where[prompt_id] = (order, where)
 
     def remove(self, prompt_id: str) -> None:
         known = self._where.pop(prompt_id, None)

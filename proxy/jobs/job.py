@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from policy.principal import TenantId
 from proxy.jobs.history import read_entry
@@ -14,10 +16,24 @@ from proxy.jobs.temp_files import Made, end_of
 
 class JobState(StrEnum):
     CLAIMED = "claimed"
-    """Owned, but ComfyUI has not said yet that it took it."""
-    PENDING = "pending"
+    """Owned, and not on disk yet."""
+    WAITING = "waiting"
+    """On disk, and not with ComfyUI."""
+    SENT = "sent"
+    """Given to ComfyUI, which has not said yet that it took it."""
+    DISPATCHED = "dispatched"
+    """In ComfyUI's queue."""
     RUNNING = "running"
     ENDED = "ended"
+
+
+GIVEN: Final = frozenset({JobState.SENT, JobState.DISPATCHED, JobState.RUNNING})
+"""In ComfyUI's window."""
+
+
+COMFYUI_GONE: Final = "comfyui-gone"
+OUT_OF_MEMORY: Final = "out-of-memory"
+TOO_LONG: Final = "job-seconds"
 
 
 class Outcome(StrEnum):
@@ -37,7 +53,19 @@ class Job:
     subject: str = ""
     workflow: str = ""
     client_id: str = ""
+    priority: float = 0.0
+    cost_s: float = 0.0
+    """GPU seconds that it will probably take."""
+    span: float = 0.0
+    """What its tenant's place in the fair order was charged for it."""
     number: float = 0.0
+    """In ComfyUI's queue; a new one each time that it is given."""
+    gate: str = ""
+    """Which gate follows it."""
+    attempts: tuple[Mapping[str, Any], ...] = ()
+    """proxy.jobs.job_rows.JobRow"""
+    error: str = ""
+    """Why it failed, by class: `validation`, `node`, `out-of-memory`, `comfyui-gone`, `job-seconds`."""
     state: JobState = JobState.CLAIMED
     claimed_at_s: float = 0.0
     started_at_s: float | None = None
@@ -55,10 +83,23 @@ class Job:
     stopped_at_s: float | None = None
     """When the gate last asked ComfyUI to stop it, because it had run for `stopped_after_s`."""
     stopped_after_s: int | None = None
+    is_withheld: bool = False
+    """Its client is not told what ComfyUI says of this run: it is going to be tried once more."""
     is_deleted: bool = False
     """Its client deleted it before that."""
     sequence: int = 0
-    """Its place in the order in which the registry came to know of jobs."""
+    """Its place among all jobs in the order of their submission; while it is not on disk, behind them."""
+    seen_in: int = -1
+    """The connection to ComfyUI (proxy.jobs.queue_watcher) in which ComfyUI was known to have it; -1 for none."""
+    is_in_flight: bool = False
+    """ComfyUI is being sent it: it comes to its queue, or somebody hears that it does not."""
+    sent_in: int = 0
+    sent_at_s: float = 0.0
+    """When, and in which connection, it was given to ComfyUI."""
+    version: int = 0
+    """Of the row in the database that it was last taken from."""
+    closed: asyncio.Event | None = None
+    """Set when its end is known and on disk; made by who waits for that."""
 
     @property
     def run_id(self) -> str:
@@ -71,6 +112,27 @@ class Job:
             "" if self.started_at_s is None or self.outcome is Outcome.LOST else round(self.started_at_s * 1000)
         )
         return f"{self.prompt_id}/{self.number!r}/{started_ms}"
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """Its place among its tenant's: what ComfyUI has by its number, then what waits by its own priority, then what is being submitted."""
+        match self.state:
+            case JobState.DISPATCHED | JobState.SENT:
+                return (-math.inf, self.number)
+            case JobState.WAITING:
+                return (-self.priority, self.sequence)
+            case JobState.CLAIMED:
+                return (math.inf, self.sequence)
+        return (0.0, self.sequence)
+
+    @property
+    def lost_runs(self) -> int:
+        """How often ComfyUI went away while it ran."""
+        return sum(attempt.get("reason") == COMFYUI_GONE for attempt in self.attempts)
+
+    @property
+    def was_out_of_memory(self) -> bool:
+        return any(attempt.get("reason") == OUT_OF_MEMORY for attempt in self.attempts)
 
     @property
     def is_over(self) -> bool:
@@ -97,6 +159,8 @@ def read_history(job: Job, entry: Mapping[str, Any] | None) -> Mapping[str, Made
         job.gpu_s = max(0.0, ended - started)
     if "execution_interrupted" in told.times:
         job.outcome = Outcome.CANCELLED if job.stopped_after_s is None else Outcome.FAILED
+        job.error = "" if job.stopped_after_s is None else TOO_LONG
     else:
         job.outcome = Outcome.FAILED if told.is_error else Outcome.COMPLETED
+        job.error = "" if not told.is_error else job.error or (OUT_OF_MEMORY if told.is_out_of_memory else "node")
     return told.files

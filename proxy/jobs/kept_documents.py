@@ -5,21 +5,13 @@ Bounded in bytes by tenant and in all. What is not kept is asked for by its id.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from policy.documents import Document, Kind
-from policy.namespace import Namespace
 from policy.principal import TenantId
-from policy.rules.jobs import keep_entry, keep_item
-from policy.rules.overtime import mark_entry
 from policy.values import value
-from proxy.jobs.registry import Job, JobRegistry, JobState
-from proxy.tasks import Tasks
 
 MAX_TENANT_BYTES: Final = 8 * 1024**2
 MAX_BYTES: Final = 48 * 1024**2
@@ -107,38 +99,6 @@ class KeptOfTenant:
 
     def has_room(self, size: int) -> bool:
         return self.kept.has_room(self.tenant, size)
-
-
-class Keeper:
-    """Keeps what the queue watcher reads of jobs: made beside the event loop, since workflows may be megabytes."""
-
-    def __init__(self, kept: KeptJobs, registry: JobRegistry) -> None:
-        self._kept = kept
-        self._registry = registry
-        self._tasks = Tasks()
-
-    async def stop(self) -> None:
-        await self._tasks.stop()
-
-    def item(self, job: Job, item: list[Any]) -> None:
-        """An item of ComfyUI's queue that this gate has not submitted itself."""
-        if self._kept.get(job.tenant, Kind.ITEM, job.prompt_id) is None:
-            self._start(job, partial(keep_item, item, Namespace(job.tenant)))
-
-    def entry(self, job: Job, value: Any) -> None:
-        """The answer of `GET /history/{id}` at a job's end: it never changes, and its tenant asks for it next."""
-        marked = mark_entry(value, job.prompt_id, self._registry.of(job.tenant))
-        self._start(job, partial(keep_entry, marked, job.prompt_id, Namespace(job.tenant)))
-
-    def _start(self, job: Job, make: Callable[[], Document | None]) -> None:
-        self._tasks.start(self._keep(job, make), "keep a job's document")
-
-    async def _keep(self, job: Job, make: Callable[[], Document | None]) -> None:
-        document = await asyncio.to_thread(make)
-        is_late = job.is_deleted or self._registry.job(job.prompt_id) is not job
-        if document is None or is_late or (document.kind is Kind.ITEM and job.state is JobState.ENDED):
-            return
-        self._kept.put(job.tenant, job.prompt_id, document)
 
 
 def _cost(document: Document) -> int:

@@ -7,6 +7,7 @@ from typing import Final
 from policy.principal import TenantId
 from proxy.jobs.index import TenantJobs
 from proxy.jobs.job import Job, JobState
+from proxy.jobs.tally import Tally
 from proxy.jobs.temp_files import TempFiles, WrittenAt
 
 MAX_LOOKED_BACK: Final = 50
@@ -21,6 +22,7 @@ class KnownJobs:
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._ended: dict[str, None] = {}
         self.temp_files = TempFiles(written_at)
+        self.tally = Tally()
         self._sequence = 0
 
     def of(self, tenant: TenantId) -> TenantJobs:
@@ -33,7 +35,7 @@ class KnownJobs:
         return self._jobs.get(prompt_id)
 
     def active(self) -> list[Job]:
-        """Jobs that ComfyUI has or may have in its queue."""
+        """Jobs that have not ended."""
         return list(self._active.values())
 
     def count_active(self) -> int:
@@ -65,15 +67,18 @@ class KnownJobs:
         return None if job is None else job.stopped_after_s
 
     def _add(self, job: Job) -> None:
-        self._sequence += 1
-        job.sequence = self._sequence
+        if not job.sequence:
+            self._sequence += 1
+            job.sequence = self._sequence
         self._jobs[job.prompt_id] = self._active[job.prompt_id] = job
         self._index(job)
 
     def _index(self, job: Job) -> None:
+        if job.state is not JobState.ENDED:
+            self.tally.note(job)
         self.of(job.tenant).put(
             job.prompt_id,
-            job.sequence,
+            job.order,
             is_running=job.state is JobState.RUNNING,
             has_ended=job.state is JobState.ENDED or job.is_over,
             is_deleted=job.is_deleted,
@@ -83,10 +88,12 @@ class KnownJobs:
         del self._jobs[job.prompt_id]
         self.of(job.tenant).remove(job.prompt_id)
         self._active.pop(job.prompt_id, None)
+        self.tally.drop(job)
         self._ended.pop(job.prompt_id, None)
 
     def _close(self, job: Job) -> None:
         """It has ended."""
         self._active.pop(job.prompt_id, None)
+        self.tally.drop(job)
         self._index(job)
         self._ended[job.prompt_id] = None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from policy.call import Opaque, UpstreamCall
 from proxy.http.errors import UpstreamUnavailable
-from proxy.jobs.registry import Job, JobRegistry, JobState
+from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
 
 SYNC_LIMIT_S: Final = 30.0
@@ -19,22 +18,28 @@ def get_call(*segments: str, **query: str) -> UpstreamCall:
     )
 
 
+class Queue(NamedTuple):
+    """Ids that run and that wait. unknown: items of jobs that the registry has not, as `GET /queue` lists them; whether each runs is told by its id."""
+
+    running: set[str]
+    pending: set[str]
+    unknown: list[list[Any]]
+
+
 class QueueReader:
     """The short list is enough while it names known jobs only."""
 
-    def __init__(self, upstream: Upstream, registry: JobRegistry, on_item: Callable[[Job, list[Any]], None]) -> None:
-        """on_item: told what the long list says of a job."""
+    def __init__(self, upstream: Upstream, registry: JobRegistry) -> None:
         self._upstream = upstream
         self._registry = registry
-        self._on_item = on_item
         self._has_jobs_route = True
 
     def forget_version(self) -> None:
         """ComfyUI may be another version than before."""
         self._has_jobs_route = True
 
-    async def read(self) -> tuple[set[str], set[str]]:
-        """Ids that run and that wait. Jobs that were not known are taken up. Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge."""
+    async def read(self) -> Queue:
+        """Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge."""
         if self._has_jobs_route:
             reply = await self._upstream.ask(
                 get_call("api", "jobs", status="pending,in_progress"), time_limit_s=SYNC_LIMIT_S
@@ -44,7 +49,7 @@ class QueueReader:
                 states = {str(row.get("id")): row.get("status") for row in rows if isinstance(row, dict)}
                 if all(self._registry.knows(prompt_id) for prompt_id in states):
                     running = {prompt_id for prompt_id, state in states.items() if state == "in_progress"}
-                    return running, set(states) - running
+                    return Queue(running, set(states) - running, [])
             else:
                 # No such route before 0.33. A history entry can break it for everybody too, but that one goes again.
                 self._has_jobs_route = reply.status not in (404, 405)
@@ -53,23 +58,16 @@ class QueueReader:
         if not isinstance(queue, dict):
             # Not knowing is not an empty queue: else every job would be taken for lost.
             raise UpstreamUnavailable("ComfyUI does not tell its queue.")
-        running = self._read_items(queue.get("queue_running"), JobState.RUNNING)
-        return running, self._read_items(queue.get("queue_pending"), JobState.PENDING)
+        items = [_items(queue.get(key)) for key in ("queue_running", "queue_pending")]
+        unknown = [item for listed in items for item in listed if not self._registry.knows(str(item[1]))]
+        running, pending = ({str(item[1]) for item in listed} for listed in items)
+        return Queue(running, pending, unknown)
 
-    def _read_items(self, items: Any, state: JobState) -> set[str]:
-        found = set()
-        for item in sorted(items, key=number_of) if isinstance(items, list) else ():
-            if not isinstance(item, list) or len(item) < 4 or not isinstance(item[3], dict):
-                continue
-            prompt_id = str(item[1])
-            found.add(prompt_id)
-            job = self._registry.adopt(prompt_id, item[3].get("client_id"), JobState.PENDING, number_of(item))
-            if job is None:
-                self._registry.mark_unowned(prompt_id)
-            else:
-                self._registry.submitted(prompt_id, number_of(item))
-                self._on_item(job, item)
-        return found
+
+def _items(listed: Any) -> list[list[Any]]:
+    items = listed if isinstance(listed, list) else []
+    whole = [item for item in items if isinstance(item, list) and len(item) >= 4 and isinstance(item[3], dict)]
+    return sorted(whole, key=number_of)
 
 
 def number_of(item: Any) -> float:

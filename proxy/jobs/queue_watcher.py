@@ -13,9 +13,14 @@ from policy.rules.jobs import ABSENT_JOB
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.http.websocket import Close, Hearer
 from proxy.http.websocket_frames import Payload
-from proxy.jobs.history_reader import HistoryReader, HistoryUnreadable
-from proxy.jobs.queue_reader import QueueReader, get_call, number_of
-from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
+from proxy.jobs.adoption import Adoption, is_of_run
+from proxy.jobs.closing import JobClosing
+from proxy.jobs.endings import JobEndings
+from proxy.jobs.history_reader import HistoryReader
+from proxy.jobs.queue_reader import QueueReader, get_call
+from proxy.jobs.records import JobRecords
+from proxy.jobs.registry import Job, JobRegistry, JobState, claim_listed_files
+from proxy.persistence.operations import DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
 
@@ -23,6 +28,7 @@ _POLL_BUSY_S: Final = 5.0
 _POLL_IDLE_S: Final = 30.0
 _RECONNECT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 _SETTLE_S: Final = 0.03  # ComfyUI announces a change several times within a few milliseconds
+_SETTLE_BUSY_S: Final = 0.003
 _SETTLE_JOB_S: Final = 0.00006
 """More of it for each unfinished job: reading a queue of thousands takes tens of milliseconds, and each submission announces one."""
 _SETTLE_AT_MOST_S: Final = 1.0
@@ -34,52 +40,62 @@ _log = logging.getLogger("comfygate")
 
 
 class Announcements(Hearer):
-    """Hears ComfyUI say that its queue has changed. on_change: called then. over: set when it has hung up."""
+    """Hears ComfyUI say that its queue has changed. on_change: called then. over: set when it has hung up. is_read: whether the queue was read since."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
         self.over = asyncio.Event()
+        self.is_read = False
 
     def received(self, data: str | Payload) -> None:
         if isinstance(data, str) and data.startswith('{"type": "status"'):
+            self.is_read = False
             self._on_change()
 
     def ended(self, close: Close, *, is_said: bool) -> None:
         self.over.set()
 
 
+def _settle_s(registry: JobRegistry) -> float:
+    """While jobs wait outside ComfyUI its next one is due at once."""
+    settle_s = _SETTLE_BUSY_S if registry.tally.waiting else _SETTLE_S
+    return min(_SETTLE_AT_MOST_S, settle_s + _SETTLE_JOB_S * registry.tally.given)
+
+
 class QueueWatcher:
-    """on_started and on_ended are called once per job, on_synced after each comparison with the queue, on_item and
-    on_entry with what ComfyUI's queue and history say of a job, on_connected after each
-    (re)connection, when the registry was rebuilt."""
+    """on_started is called once per job, on_synced after each comparison with the queue, on_connected after each (re)connection, when the
+    registry was rebuilt. endings: told how jobs end."""
 
     def __init__(
         self,
         upstream: Upstream,
         registry: JobRegistry,
+        records: JobRecords,
+        endings: JobEndings,
         *,
         on_started: Callable[[Job], None] = lambda job: None,
-        on_ended: Callable[[Job], None] = lambda job: None,
         on_synced: Callable[[], None] = lambda: None,
-        on_item: Callable[[Job, list[Any]], None] = lambda job, item: None,
-        on_entry: Callable[[Job, Any], None] = lambda job, value: None,
         on_connected: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._upstream = upstream
         self._registry = registry
-        self._queue = QueueReader(upstream, registry, lambda job, item: self.on_item(job, item))
+        self._records = records
+        self._endings = endings
+        self._upstream = upstream
+        self._queue = QueueReader(upstream, registry)
         self._history = HistoryReader(upstream)
+        self._adoption = Adoption(upstream, registry, records)
         self._on_started = on_started
-        self._on_ended = on_ended
         self.on_synced = on_synced
-        self.on_item = on_item
-        self.on_entry = on_entry
         self.on_connected = on_connected
         self._tasks = Tasks()
         self._changed = asyncio.Event()
+        self.closing = JobClosing(registry, records, endings, self._history)
         self._waiting_since_s: float | None = None
         self._synced_at_s = time.monotonic()
         self._is_failing = False
+        self._announcements = Announcements(self._changed.set)
+        self._was_current = False
+        """All that ComfyUI had announced was read when the connection before this one ended."""
         self.is_connected = False
         self.is_settled = asyncio.Event()
         """Set while connected and after the registry was rebuilt."""
@@ -91,9 +107,15 @@ class QueueWatcher:
 
     async def stop(self) -> None:
         await self._tasks.stop()
+        await self.closing.stop()
 
     def request_sync(self) -> None:
         """Something may have changed."""
+        self._changed.set()
+
+    def close_soon(self, prompt_id: str) -> None:
+        """Its client was told that it ended."""
+        self.closing.close_soon(prompt_id)
         self._changed.set()
 
     @property
@@ -118,6 +140,10 @@ class QueueWatcher:
             try:
                 await self._follow()
                 failures = 0
+            except DatabaseUnavailable as error:
+                if failures == 0:
+                    _log.error("jobs are not followed until the database can be used again: %s", error)
+                failures += 1
             except (UpstreamUnavailable, UpstreamTimeout) as error:
                 if failures == 0:
                     _log.warning("%s The gate tries on.", unreachable(self._upstream.url.rstrip("/"), error))
@@ -133,7 +159,10 @@ class QueueWatcher:
         # A fresh id each time: when an older socket of the same id closes, ComfyUI takes the newer one off its list (E.4).
         socket = await self._upstream.connect(get_call("ws", clientId=f"comfygate-observer-{secrets.token_hex(8)}"))
         self._queue.forget_version()
-        announcements = Announcements(self._changed.set)
+        self._history.connected()
+        self._registry.connection += 1
+        self._was_current = self._announcements.is_read
+        announcements = self._announcements = Announcements(self._changed.set)
         try:
             socket.start(announcements)
             await self.rebuild()
@@ -152,7 +181,7 @@ class QueueWatcher:
             try:
                 async with asyncio.timeout(_POLL_BUSY_S if is_busy else _POLL_IDLE_S):
                     await self._changed.wait()
-                await asyncio.sleep(min(_SETTLE_AT_MOST_S, _SETTLE_S + _SETTLE_JOB_S * self._registry.count_active()))
+                await asyncio.sleep(_settle_s(self._registry))
             except TimeoutError:
                 pass
             self._changed.clear()
@@ -160,6 +189,10 @@ class QueueWatcher:
                 continue
             try:
                 await self.sync()
+            except DatabaseUnavailable as error:
+                if not self._is_failing:
+                    _log.error("jobs are not followed until the database can be used again: %s", error)
+                self._is_failing = True
             except (UpstreamUnavailable, UpstreamTimeout) as error:
                 # The watching socket may be well all the same.
                 if not self._is_failing:
@@ -168,40 +201,60 @@ class QueueWatcher:
 
     async def rebuild(self) -> None:
         """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
-        ended = self._registry.ended()
+        begun_s, ended = time.time(), self._registry.ended()
         listed: set[str] = set()
         is_whole = True
         async for page in self._history.pages():
             is_whole &= page is not None
             for prompt_id, entry in (page or {}).items():
                 listed.add(prompt_id)
-                self.adopt_ended(prompt_id, entry)
+                await self.take_entry(prompt_id, entry)
         if is_whole and listed.isdisjoint(ended):
             self._registry.forget_restarted(ended)
-        await self.sync(was_watched=False)
+        await self.sync()
+        if is_whole:  # they would keep ComfyUI's window from those that wait
+            await self._records.drop_doubted(begun_s)
 
-    async def sync(self, *, was_watched: bool = True) -> None:
-        """Compares the registry with ComfyUI's queue and closes what is no longer in it. was_watched: see `JobRegistry.end`."""
-        known = {job.prompt_id for job in self._registry.active() if job.state is not JobState.CLAIMED}
-        stale_at_s = time.time() - _CLAIM_LOST_S
-        known |= {job.prompt_id for job in self._registry.active() if job.claimed_at_s < stale_at_s}
-        running, pending = await self._queue.read()
-        self._waiting_since_s = (self._waiting_since_s or time.monotonic()) if pending and not running else None
-        for prompt_id in running:
+    async def sync(self) -> None:
+        """Compares the registry with ComfyUI's queue and closes what is no longer in it."""
+        known = {job.prompt_id for job in self._registry.active() if self._is_followed(job)}
+        announcements = self._announcements
+        announcements.is_read = True
+        try:
+            queue = await self._queue.read()
+        except BaseException:
+            announcements.is_read = False
+            raise
+        await self._adoption.take(queue)
+        self._waiting_since_s = (
+            (self._waiting_since_s or time.monotonic()) if queue.pending and not queue.running else None
+        )
+        for prompt_id in queue.running | queue.pending:
+            self._registry.dispatched(prompt_id)
+            if (job := self._registry.job(prompt_id)) is not None:
+                job.seen_in = self._registry.connection
+        for prompt_id in queue.running:
             job = self._registry.job(prompt_id)
             if job is not None and self._registry.start(job):
                 self._on_started(job)
-        for prompt_id in pending:
-            job = self._registry.job(prompt_id)
-            if job is not None:
-                self._registry.submitted(prompt_id, job.number)
-        for prompt_id in known - running - pending:
-            await self._close(prompt_id, was_watched)
+        missing = known - queue.running - queue.pending
+        await self.closing.close_missing(missing, was_current=self._was_current)
         if self._is_failing:
             _log.info("ComfyUI's queue can be read again")
         self._is_failing = False
         self._synced_at_s = time.monotonic()
         self.on_synced()
+
+    def _is_followed(self, job: Job) -> bool:
+        """Whether ComfyUI should have it in its queue, and this gate is the one that sees to its end."""
+        if job.gate != self._records.gate:
+            return False
+        if job.state is JobState.SENT and job.is_in_flight:
+            return False
+        if job.state is JobState.SENT:
+            # Of an earlier connection, or sent so long ago that it is in the queue by now, or nowhere.
+            return job.sent_in != self._registry.connection or time.time() - job.sent_at_s > _CLAIM_LOST_S
+        return job.state in (JobState.DISPATCHED, JobState.RUNNING)
 
     async def has_job(self, prompt_id: str) -> bool:
         """Whether ComfyUI has or had a job of this id, whoever sent it. Raises UpstreamUnavailable, UpstreamTimeout.
@@ -210,32 +263,20 @@ class QueueWatcher:
         """
         is_known = self._registry.knows(prompt_id)
         ended = await self._history.has(ABSENT_JOB if is_known else prompt_id)
-        running, pending = await self._queue.read()
-        return is_known or ended or prompt_id in running | pending
+        queue = await self._queue.read()
+        await self._adoption.take(queue)
+        return is_known or ended or prompt_id in queue.running | queue.pending
 
-    async def _close(self, prompt_id: str, was_watched: bool) -> None:
+    async def take_entry(self, prompt_id: str, entry: Any) -> None:
+        """What ComfyUI's history has of a job: its end, where that was not known; nothing for what is none."""
         job = self._registry.job(prompt_id)
         if job is None:
-            return
-        try:
-            entry = await self._history.entry(prompt_id)
-        except HistoryUnreadable:
-            return  # for now: the others' jobs are still to be closed
-        if self._registry.end(job, entry, was_watched=was_watched):
-            self._on_ended(job)
-        if entry is not None and not job.is_deleted:
-            self.on_entry(job, {prompt_id: entry})
-        if job.outcome is Outcome.LOST or job.is_deleted:
-            self._registry.release(prompt_id)  # as in ComfyUI, a job that was taken out of the queue leaves no trace
-
-    def adopt_ended(self, prompt_id: str, entry: Any) -> None:
-        """Takes up a job by its entry in ComfyUI's history; nothing for what is none."""
-        prompt = entry.get("prompt") if isinstance(entry, dict) else None
-        if not isinstance(prompt, list) or len(prompt) < 4 or not isinstance(prompt[3], dict):
-            return
-        was_known = self._registry.job(prompt_id) is not None
-        job = self._registry.adopt(prompt_id, prompt[3].get("client_id"), JobState.PENDING, number_of(prompt))
+            await self._adoption.take_entry(prompt_id, entry)
+            # It may be on disk already, as one whose submission got no answer: then this is the first that is heard of its end.
+            job = self._registry.job(prompt_id)
         if job is None:
-            self._registry.mark_unowned(prompt_id)
-        elif self._registry.end(job, entry) and was_known:
-            self._on_ended(job)
+            return
+        if job.state is JobState.ENDED:
+            claim_listed_files(self._registry, job, entry)
+        elif self._is_followed(job) and is_of_run(entry, job):
+            await self._endings.told(job, entry)

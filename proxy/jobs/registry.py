@@ -1,4 +1,4 @@
-"""Which tenant owns which job, and how far it is: a cache of what ComfyUI knows, rebuilt from its queue and history at any start."""
+"""Which tenant owns which job, and how far it is: what stands in the gate's database, in memory, and what is known of it in the meantime."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from policy.namespace import Namespace, owner_of
 from policy.principal import TenantId, parse_tenant
 from policy.prompt_ids import is_prompt_id
 from policy.rules.results import UNNAMED_CLIENT
+from proxy.jobs.history import read_entry
 from proxy.jobs.job import Job, JobState, Outcome, read_history
+from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.known_jobs import KnownJobs
 from proxy.jobs.temp_files import Made, WrittenAt, unseen
 
 __all__ = ["Job", "JobRegistry", "JobState", "Outcome", "read_history"]
 
 
-MAX_ENDED_JOBS: Final = 10_000
-"""What ComfyUI itself keeps in its history, of all tenants together."""
+MAX_RETIRED: Final = 10_000
+"""Ids of jobs that are gone, or none of the gate's."""
 
 
 def _mint() -> str:
@@ -38,9 +40,19 @@ class JobRegistry(KnownJobs):
         self._clock = clock
         self._unowned: dict[str, None] = {}
         self._retired: dict[str, TenantId] = {}
+        self.connection = 0
+        """Counts connections to ComfyUI: what was seen in an earlier one may be gone since."""
 
     def claim(
-        self, tenant: TenantId, wish: str | None, *, subject: str = "", workflow: str = "", client_id: str = ""
+        self,
+        tenant: TenantId,
+        wish: str | None,
+        *,
+        subject: str = "",
+        workflow: str = "",
+        client_id: str = "",
+        priority: float = 0.0,
+        cost_s: float = 0.0,
     ) -> Job:
         """Owns a job before it exists upstream. A wished id is kept when it is a canonical UUID that nobody has, or lately had.
 
@@ -53,17 +65,42 @@ class JobRegistry(KnownJobs):
             and self._retired.get(wish, tenant) == tenant
         )
         prompt_id = wish if wish and is_free else _mint()
-        job = Job(prompt_id, tenant, subject, workflow, claimed_at_s=self._clock(), client_id=client_id)
+        job = Job(prompt_id, tenant, subject, workflow, client_id, priority, cost_s, claimed_at_s=self._clock())
         self._add(job)
         return job
 
-    def submitted(self, prompt_id: str, number: float) -> None:
-        """ComfyUI took the job. number: its place in ComfyUI's queue. Unknown ids are ignored."""
+    def apply(self, row: JobRow) -> Job:
+        """A job as it stands in the database."""
+        job = self._jobs.get(row.prompt_id)
+        if job is not None and job.state is JobState.ENDED and not row.has_ended:  # tried again
+            self._drop(job)
+            job = None
+        is_new = job is None
+        if job is None:
+            job = Job(row.prompt_id, TenantId(row.tenant), sequence=row.sequence)
+        take_row(job, row)
+        if is_new:
+            self._add(job)
+        if job.state is JobState.ENDED:
+            self._close(job)
+        else:
+            self._active[job.prompt_id] = job
+            self._index(job)
+        return job
+
+    def sent(self, job: Job) -> None:
+        """ComfyUI is being given it."""
+        job.state = JobState.SENT
+        job.sent_in, job.sent_at_s, job.is_in_flight = self.connection, self._clock(), True
+        self._index(job)
+
+    def dispatched(self, prompt_id: str) -> None:
+        """ComfyUI has it in its queue. Unknown ids are ignored."""
         job = self._jobs.get(prompt_id)
-        if job is not None:
-            job.number = number
-            if job.state is JobState.CLAIMED:
-                job.state = JobState.PENDING
+        if job is not None and job.state in (JobState.CLAIMED, JobState.SENT, JobState.WAITING):
+            job.state = JobState.DISPATCHED
+            job.seen_in, job.is_in_flight = self.connection, False
+            self._index(job)
 
     def release(self, prompt_id: str) -> None:
         """The job never came to be, or is gone from the history: its id is nobody else's for a while. Unknown ids are ignored."""
@@ -72,27 +109,13 @@ class JobRegistry(KnownJobs):
             self._drop(job)
             self.temp_files.release(job)
             self._retired[prompt_id] = job.tenant
-            while len(self._retired) > MAX_ENDED_JOBS:
+            while len(self._retired) > MAX_RETIRED:
                 del self._retired[next(iter(self._retired))]
-
-    def adopt(self, prompt_id: str, client_id: object, state: JobState, number: float = 0.0) -> Job | None:
-        """Takes up a job found upstream when its client id names a tenant; None for one that the gate did not send."""
-        known = self._jobs.get(prompt_id)
-        if known is not None:
-            return known
-        tenant = _tenant_of(client_id)
-        if tenant is None:
-            return None
-        own_id = Namespace(tenant).client_id_to_client(client_id) or ""
-        own_id = "" if own_id == UNNAMED_CLIENT else own_id
-        job = Job(prompt_id, tenant, number=number, state=state, claimed_at_s=self._clock(), client_id=own_id)
-        self._add(job)
-        return job
 
     def mark_unowned(self, prompt_id: str) -> None:
         """ComfyUI has a job that no tenant sent. SECURITY: a tenant that claimed its id would see it (tests/matrix/test_reuse.py)."""
         self._unowned[prompt_id] = None
-        while len(self._unowned) > MAX_ENDED_JOBS:
+        while len(self._unowned) > MAX_RETIRED:
             del self._unowned[next(iter(self._unowned))]
 
     def knows(self, prompt_id: str) -> bool:
@@ -104,6 +127,7 @@ class JobRegistry(KnownJobs):
         if job.state in (JobState.RUNNING, JobState.ENDED):
             return False
         job.state = JobState.RUNNING
+        job.seen_in = self.connection
         job.started_at_s = self._clock() if at_s is None else at_s
         self._index(job)
         return True
@@ -131,16 +155,12 @@ class JobRegistry(KnownJobs):
             for name in names:
                 self.temp_files.claim(job, name, made)
 
-    def forget_temp_files(self, names: Iterable[str]) -> None:
-        """These are gone, or about to go: nobody may see what ComfyUI will write under the same names."""
-        self.temp_files.forget(names)
-
     def old_temp_files(self, tenant: TenantId, age_s: float) -> dict[str, float]:
         """Preview files of the tenant's jobs that ended that long ago; a file newer than the time beside its name is another one."""
         return self.temp_files.older(tenant, self._clock() - age_s)
 
     def end(self, job: Job, entry: Mapping[str, Any] | None, *, was_watched: bool = False) -> bool:
-        """Closes a job with its history entry, None when ComfyUI has none; says whether that is news.
+        """Closes a job with its history entry, None when ComfyUI has none; says whether that is news. An outcome that is known already stays without one.
 
         was_watched: the gate was connected all the time, so that a job without an entry was deleted and not lost.
         """
@@ -148,7 +168,7 @@ class JobRegistry(KnownJobs):
             return False
         job.state = JobState.ENDED
         job.ended_at_s = self._clock()
-        files = read_history(job, entry)
+        files = {} if entry is None and job.outcome is not None else read_history(job, entry)
         if was_watched and job.outcome is Outcome.LOST and job.started_at_s is not None:
             # SECURITY: who deletes a job from the history, or makes its entry unreadable, before the gate has read it, has used the GPU
             # all the same (tests/security/test_unreadable.py).
@@ -158,8 +178,8 @@ class JobRegistry(KnownJobs):
         if job.is_deleted:
             self.temp_files.release(job)
         self._close(job)
-        while len(self._ended) > MAX_ENDED_JOBS:
-            self.release(next(iter(self._ended)))
+        if job.closed is not None:
+            job.closed.set()
         return True
 
     def forget_history(self, prompt_ids: Iterable[str]) -> None:
@@ -174,9 +194,27 @@ class JobRegistry(KnownJobs):
                 self._index(job)
 
     def forget_restarted(self, prompt_ids: Iterable[str]) -> None:
-        """ComfyUI was restarted: these are in its history no more, and its temp folder is empty, whose names it will use again."""
-        self.forget_history(prompt_ids)
+        """ComfyUI was restarted since these ended: its temp folder is empty, and it will use the names again."""
+        for prompt_id in prompt_ids:
+            if (job := self._jobs.get(prompt_id)) is not None:
+                self.temp_files.release(job)
         self.temp_files.forget_unheld()
+
+
+def owner_of_client(client_id: object) -> tuple[TenantId, str] | None:
+    """Whose job is one that was found upstream, and which client's; None for one that the gate did not send."""
+    tenant = _tenant_of(client_id)
+    if tenant is None:
+        return None
+    own_id = Namespace(tenant).client_id_to_client(client_id) or ""
+    return tenant, "" if own_id == UNNAMED_CLIENT else own_id
+
+
+def claim_listed_files(registry: JobRegistry, job: Job, entry: Any) -> None:
+    """ComfyUI, which has not been restarted since, still lists the temp files of a job that has ended."""
+    told = read_entry(entry)
+    for name, made in (told.files if told is not None else {}).items():
+        registry.temp_files.claim(job, name, made)
 
 
 def _tenant_of(client_id: object) -> TenantId | None:
@@ -185,3 +223,40 @@ def _tenant_of(client_id: object) -> TenantId | None:
         return parse_tenant(owner_of(client_id) or "")
     except ValueError:
         return None
+
+
+_STATES: Final = {
+    StoredState.WAITING: (JobState.WAITING, None),
+    StoredState.DISPATCHED: (JobState.DISPATCHED, None),
+    StoredState.RUNNING: (JobState.RUNNING, None),
+    StoredState.SUCCEEDED: (JobState.ENDED, Outcome.COMPLETED),
+    StoredState.FAILED: (JobState.ENDED, Outcome.FAILED),
+    StoredState.CANCELED: (JobState.ENDED, Outcome.CANCELLED),
+}
+
+
+def take_row(job: Job, row: JobRow) -> None:
+    """What the database has of it."""
+    job.state, job.outcome = _STATES[StoredState(row.state)]
+    job.subject, job.workflow, job.client_id = row.subject, row.workflow, row.client_id
+    job.priority, job.cost_s, job.span, job.number = -row.rank, row.cost_s, row.span, row.number
+    job.sequence, job.gate, job.attempts = row.sequence, row.gate, tuple(row.told_attempts())
+    job.claimed_at_s, job.started_at_s, job.ended_at_s = row.created_at_s, row.started_at_s, row.ended_at_s
+    job.gpu_s, job.error, job.failing_class = row.gpu_s, row.error, row.failing_class
+    job.stopped_after_s, job.version = row.stopped_after_s, row.version
+
+
+def row_of(job: Job) -> JobRow:
+    """A job that is to be recorded."""
+    return JobRow(
+        prompt_id=job.prompt_id,
+        tenant=job.tenant,
+        subject=job.subject,
+        client_id=job.client_id,
+        workflow=job.workflow,
+        rank=-job.priority,
+        cost_s=job.cost_s,
+        number=job.number,
+        created_at_s=job.claimed_at_s,
+        gate=job.gate,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -10,23 +11,34 @@ from typing import Any
 
 from policy.call import (
     AnswerNode,
+    CancelWaiting,
     ClaimedJob,
     ClaimJob,
     ClientReply,
     Effect,
+    ForgetJobs,
     NameJob,
+    ReadDocuments,
+    RecordJob,
     ReleaseJob,
     RuleGenerator,
+    Tried,
+    TryJob,
     UpstreamCall,
     UpstreamReply,
     Work,
 )
 from policy.principal import Principal
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.admission import JobAdmission
+from proxy.jobs.results import JobResults
+from proxy.jobs.trial import try_job
 from proxy.limits.heavy_work import HeavyWork
+from proxy.persistence.operations import DatabaseUnavailable
 from proxy.upstream.client import Upstream
+
+_log = logging.getLogger("comfygate")
 
 BeforeSending = Callable[[str], Awaitable[None]]
 """Called with a job's id, before ComfyUI is sent the job."""
@@ -39,6 +51,7 @@ class RuleRunner:
         self,
         upstream: Upstream,
         admission: JobAdmission,
+        results: JobResults,
         principal: Principal,
         record: RequestRecord,
         time_limit_s: float,
@@ -50,6 +63,7 @@ class RuleRunner:
         self._check: Callable[[Principal], None] | None = check
         self._upstream = upstream
         self._admission = admission
+        self._results = results
         self._principal = principal
         self._record = record
         self._time_limit_s = time_limit_s
@@ -71,18 +85,20 @@ class RuleRunner:
         except StopIteration as end:
             reply: ClientReply = end.value
             if self._claimed is not None:
-                self._admission.submitted(self._claimed)
+                self._admission.accepted(self._claimed.prompt_id)
             for update in reply.updates:
                 self._admission.apply_update(update)
             return reply
         except BaseException as error:
-            if self._record.is_submitted and isinstance(
+            is_doubtful = self._record.is_submitted and isinstance(
                 error, UpstreamTimeout | UpstreamUnavailable | asyncio.CancelledError
-            ):
+            )
+            if is_doubtful:
                 self._record.decision = Decision.UNKNOWN
             # Where ComfyUI took the job all the same, the queue watcher finds it in the queue, with its owner.
             if self._claimed is not None:
-                self._admission.release(self._claimed.prompt_id)
+                is_doubtful = is_doubtful and not isinstance(error, UpstreamUnreachable)
+                await self._let_go(self._claimed.prompt_id, is_doubtful=is_doubtful)
             raise
         finally:
             steps.close()
@@ -93,7 +109,7 @@ class RuleRunner:
             return await self.run(steps)
 
     async def _perform(self, step: Effect) -> Any:
-        if self._check is not None and not isinstance(step, ClaimJob | NameJob | ReleaseJob):
+        if self._check is not None and not isinstance(step, ClaimJob | NameJob | ReleaseJob | RecordJob):
             check, self._check = self._check, None
             check(self._principal)
         match step:
@@ -105,12 +121,14 @@ class RuleRunner:
                 self._claimed = await self._admission.claim(self._principal, step)
                 await self._name(self._claimed.prompt_id)
                 return self._claimed
+            case RecordJob() | TryJob() | ReadDocuments() | CancelWaiting() | ForgetJobs():
+                return await self._perform_on_disk(step)
             case NameJob():
                 await self._name(step.prompt_id)
                 self._is_named = True
                 return None
             case ReleaseJob():
-                self._admission.release(step.prompt_id)
+                await self._admission.release(step.prompt_id)
                 self._claimed = None
                 self._record.is_submitted = False
                 return None
@@ -126,6 +144,31 @@ class RuleRunner:
                 except ExceptionGroup as errors:
                     raise errors.exceptions[0] from None  # the first failure cancelled the others
                 return [task.result() for task in asked]
+
+    async def _perform_on_disk(self, step: RecordJob | TryJob | ReadDocuments | CancelWaiting | ForgetJobs) -> Any:
+        """What concerns jobs that are, or are going to be, in the database."""
+        tenant = self._principal.tenant
+        match step:
+            case RecordJob():
+                return await self._admission.record(step)
+            case TryJob():
+                if await self._results.is_draining():
+                    # ComfyUI would run it at once. What is wrong with it is told when its turn comes.
+                    return Tried(UpstreamReply(200, {"node_errors": {}}))
+                self._record.is_submitted = True
+                return await try_job(self._ask, step, self._admission.window)
+            case ReadDocuments():
+                return await self._results.read(tenant, step.kind, step.prompt_ids)
+            case CancelWaiting():
+                return await self._results.cancel_waiting(tenant, step.prompt_ids)
+            case ForgetJobs():
+                return await self._results.forget(tenant, step.prompt_ids)
+
+    async def _let_go(self, prompt_id: str, *, is_doubtful: bool) -> None:
+        try:
+            await self._admission.release(prompt_id, is_doubtful=is_doubtful)
+        except DatabaseUnavailable as error:
+            _log.error("job %s was not taken, and cannot be taken out of the database: %s", prompt_id, error)
 
     async def _name(self, prompt_id: str) -> None:
         self._record.notes["prompt_id"] = prompt_id

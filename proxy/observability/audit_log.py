@@ -119,7 +119,25 @@ class AuditTrail:
             outcome=job.outcome,
             gpu_seconds=round(job.gpu_s, 3),
             **({"failing_class": job.failing_class} if job.failing_class else {}),
-            **({"reason": "job-seconds"} if job.stopped_after_s is not None and job.outcome is Outcome.FAILED else {}),
+            **({"reason": job.error} if job.error else {}),
+            **({"attempts": len(job.attempts)} if len(job.attempts) > 1 else {}),
+        )
+
+    def job_tried_again(self, job: Job) -> None:
+        """It waits again after ComfyUI had it."""
+        reason = job.attempts[-1].get("reason", "") if job.attempts else ""
+        self.write("job-attempt", prompt_id=job.prompt_id, tenant=job.tenant, attempt=len(job.attempts), reason=reason)
+
+    def job_canceled(self, job: Job) -> None:
+        """It waited, and ComfyUI never had it."""
+        self.write(
+            "job",
+            prompt_id=job.prompt_id,
+            tenant=job.tenant,
+            subject=job.subject,
+            workflow=job.workflow,
+            outcome=Outcome.CANCELLED,
+            gpu_seconds=0.0,
         )
 
     def _has_room_for_nobody(self) -> bool:

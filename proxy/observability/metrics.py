@@ -52,6 +52,12 @@ class Metrics(Series):
         if outcome is Outcome.FAILED:
             self.jobs_failed.labels(self._node_class(job.failing_class)).inc()
 
+    def job_tried_again(self, job: Job) -> None:
+        self.jobs_tried_again.labels(job.attempts[-1].get("reason", "") if job.attempts else "operator").inc()
+
+    def jobs_dropped(self, tenant: str, bound: str, count: int) -> None:
+        self.jobs_forgotten.labels(tenant, bound).inc(count)
+
     def refresh(self, sockets: ConnectionRegistry, jobs: Iterable[Job], tenants: Iterable[str]) -> None:
         """Gauges, just before a scrape."""
         for key_id, tenant, expires_s in self._keys:

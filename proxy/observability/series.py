@@ -11,6 +11,15 @@ from prometheus_client.metrics import MetricWrapperBase
 from proxy.observability.request_counts import RequestCounts
 
 _SOCKET_SECONDS: Final = (1, 10, 60, 300, 1800, 3600, 14400, 43200, 86400)
+TRIED_AGAIN: Final = (
+    "comfyui-gone",
+    "comfyui-restarted",
+    "comfyui-unreachable",
+    "comfyui-not-ready",
+    "not-sent",
+    "out-of-memory",
+    "operator",
+)
 _JOB_SECONDS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 
@@ -60,7 +69,15 @@ class Series:
             self.idempotent_submissions.labels(outcome)
         self.jobs_ended = self._counter("jobs_ended", "Jobs that ended, by outcome.", "tenant", "outcome")
         self.jobs_failed = self._counter("jobs_failed", "Jobs that failed, by the class that failed.", "node_class")
-        self.jobs = self._gauge("jobs", "Jobs in ComfyUI's queue.", "tenant", "state")
+        self.jobs = self._gauge("jobs", "Jobs that wait and run.", "tenant", "state")
+        self.jobs_tried_again = self._counter(
+            "jobs_tried_again", "Jobs that wait again after ComfyUI had them, by the reason.", "reason"
+        )
+        for reason in TRIED_AGAIN:
+            self.jobs_tried_again.labels(reason)
+        self.jobs_forgotten = self._counter(
+            "jobs_forgotten", "Ended jobs that are kept no more, by the bound that they were over.", "tenant", "bound"
+        )
         self.job_wait_seconds = self._histogram(
             "job_wait_seconds", "From the submission of a job to its start.", "tenant", buckets=_JOB_SECONDS
         )

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any, Final
 
 from policy.call import ClientReply
+from proxy.jobs.forecasts import JobForecast
 from proxy.limits.effective_limits import LimitStatus
 from proxy.observability.refusal_advice import moment, sentence
 from proxy.pages.document import PRIVATE_HEADERS, document, template
@@ -48,6 +49,7 @@ class MeView:
     session_ends_at_s: float | None = None
     note: str = ""
     refusals: tuple[Mapping[str, Any], ...] = ()
+    jobs: tuple[JobForecast, ...] = ()
 
 
 def wants_html(accept: str) -> bool:
@@ -70,7 +72,11 @@ def me_json(view: MeView) -> ClientReply:
         "policy": list(view.policy),
         "limits": [_limit_value(limit) for limit in view.limits],
         "gpu": _limit_value(view.gpu) if view.gpu else None,
-        "jobs": {"pending": view.jobs_pending, "running": view.jobs_running},
+        "jobs": {
+            "pending": view.jobs_pending,
+            "running": view.jobs_running,
+            "unfinished": [_job_value(job) for job in view.jobs],
+        },
         "key_expires": _iso(view.key_expires_at_s),
         "session_ends": _iso(view.session_ends_at_s),
         "refusals": list(view.refusals),
@@ -88,7 +94,7 @@ def me_page(view: MeView) -> ClientReply:
         scopes=escape(scopes_in_words(view.scopes)) or "nothing",
         expires=_moment(view.key_expires_at_s),
         session=session,
-        jobs=f"{view.jobs_pending} waiting, {view.jobs_running} running",
+        jobs=f"{view.jobs_pending} waiting, {view.jobs_running} running{_jobs_list(view.jobs)}",
         policy="\n".join(f"<li>{escape(line)}</li>" for line in view.policy) or "<li>None: ask for a policy.</li>",
         limits=_limits_table(limits) if limits else '<p class="quiet">None.</p>',
         refusals=_refusals_list(view.refusals)
@@ -105,6 +111,26 @@ def _who(view: MeView) -> str:
     if view.note:
         return f'{escape(view.note)} <span class="quiet">(key <code>{escape(view.subject)}</code>)</span>'
     return f"<code>{escape(view.subject)}</code>"
+
+
+def _jobs_list(jobs: Iterable[JobForecast]) -> str:
+    rows = "".join(_job_row(job) for job in jobs)
+    return f'<ol class="plain small">{rows}</ol>' if rows else ""
+
+
+def _job_row(job: JobForecast) -> str:
+    what = "runs" if job.state == "running" else f"is number {job.position} of yours"
+    when = "" if job.starts_at_s is None else f", begins about {_moment(job.starts_at_s)}"
+    return f"<li><code>{escape(job.prompt_id)}</code> {what}{when}</li>"
+
+
+def _job_value(job: JobForecast) -> dict[str, Any]:
+    return {
+        "id": job.prompt_id,
+        "state": job.state,
+        "position": job.position,
+        "estimated_start": _iso(job.starts_at_s),
+    }
 
 
 def _refusals_list(refusals: Iterable[Mapping[str, Any]]) -> str:

@@ -22,6 +22,7 @@ from proxy.http.errors import Unauthenticated
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.responses import is_navigation
+from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.registry import JobRegistry
 from proxy.limits.limits import Limits
 from proxy.observability.recent_refusals import RecentRefusals
@@ -104,11 +105,17 @@ class GatePages:
     """The pages under /gate/. refusals: what callers were refused lately, each of them its own."""
 
     def __init__(
-        self, throttle: LoginThrottle, limiter: Limits, registry: JobRegistry, refusals: RecentRefusals
+        self,
+        throttle: LoginThrottle,
+        limiter: Limits,
+        registry: JobRegistry,
+        forecasts: JobForecasts,
+        refusals: RecentRefusals,
     ) -> None:
         self._throttle = throttle
         self._limiter = limiter
         self._registry = registry
+        self._forecasts = forecasts
         self._refusals = refusals
 
     async def serve(
@@ -200,6 +207,7 @@ class GatePages:
             limits=tuple(await self._limiter.remaining(principal)),
             jobs_pending=len(jobs.pending()),
             jobs_running=len(jobs.running()),
+            jobs=await self._forecasts.of(principal.tenant),
             gpu=await self._limiter.gpu_budget(principal),
             key_expires_at_s=key_ends_s,
             session_ends_at_s=principal.expires_at_s if session is not None else None,

@@ -92,6 +92,7 @@ class RuleApplier:
         runner = RuleRunner(
             dependencies.upstream,
             dependencies.admission,
+            dependencies.jobs.results,
             principal,
             record,
             route.time_limit_s,

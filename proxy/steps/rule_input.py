@@ -43,6 +43,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
     """
     route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
     tenant = principal.tenant
+    await dependencies.jobs.replica.current()
     access, config = compiled.access_of(principal), compiled.config
     snapshot = dependencies.catalogue.snapshot
     if isinstance(permitted.rule, CachedReply):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from policy.namespace import Namespace
 from policy.rule_context import OwnJobs
@@ -31,6 +31,7 @@ class EventSession(Hearer):
         "_is_greeted",
         "_kept",
         "_on_end",
+        "_reports",
         "_rules",
         "_send_queue",
         "_share",
@@ -59,6 +60,7 @@ class EventSession(Hearer):
         self.client_id = client_id
         self.jobs = jobs
         self._heard = HeardJobs(jobs, reports)
+        self._reports = reports
         self._send_queue: SendQueue | None = None
         self._kept = ReplayBuffer()
         self._on_end = on_end
@@ -145,6 +147,8 @@ class EventSession(Hearer):
         if event.kind == "feature_flags" or event.kind == "status":
             self._take_own(event)
             return
+        if self._reports.withholds(event):
+            return
         if event.kind not in PROGRESS:  # they are most of all events, and say nothing that the others do not
             self._heard.tell(event, is_attached=self._send_queue is not None)
             if self._send_queue is not None:
@@ -181,11 +185,16 @@ class EventSession(Hearer):
         if self._share is not None:
             self._share(kind, frame)
 
-    def recall(self, prompt_id: str, frames: list[str]) -> None:
-        """The events of a job that ended before this socket was there, unless it heard of the job after all."""
-        if not self._heard.knows(prompt_id):
-            for text in frames:
-                self.received(text)
+    def tell(self, prompt_id: str, events: Iterable[Event], *, unless_heard: bool = False) -> None:
+        """What ComfyUI does not say of a job itself, or has said before this socket was there. A beginning that was heard is not told again.
+
+        unless_heard: nothing is told to a socket that has heard of the job after all.
+        """
+        is_heard = self._heard.knows(prompt_id)
+        for event in () if is_heard and unless_heard else events:
+            if event.kind != "execution_start" or not is_heard:
+                self._heard.tell(event, is_attached=self._send_queue is not None)
+                self.hand_on(event.kind, Frame(event.text))
 
     def push_status(self, frame: Frame) -> None:
         """The tenant's own count of jobs changed. A socket's first frame is the one with its id, as clients know it from ComfyUI."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from policy.call import Opaque, UpstreamCall, UpstreamText
 from policy.namespace import Namespace
@@ -26,13 +26,10 @@ from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
 from proxy.websocket.event_session import EventSession
-from proxy.websocket.replay_buffer import MAX_KEPT_BYTES
 from proxy.websocket.send_queue import Frame, SendQueue
 
 MAX_WAITING_STREAMS: Final = 16
 """Of one tenant: streams whose client is gone and may come back."""
-
-RECALL_LIMIT_S: Final = 10.0
 
 _log = logging.getLogger("comfygate")
 
@@ -46,7 +43,10 @@ class EventSessions:
         *,
         reconnect_grace_s: Callable[[], float],
         reports: SocketReports,
+        read_entry: Callable[[Job], Awaitable[Mapping[str, Any] | None]],
     ) -> None:
+        """read_entry: of the history, in the client's names; None where it cannot be read."""
+        self._read_entry = read_entry
         self._upstream = upstream
         self._reconnect_grace_s = reconnect_grace_s
         self._reports = reports
@@ -151,13 +151,14 @@ class EventSessions:
             self._tasks.start(self._recall(stream, job), "recall")
 
     async def _recall(self, stream: EventSession, job: Job) -> None:
-        call = UpstreamCall("GET", (Opaque("history"), Opaque(job.prompt_id)))
-        try:
-            reply = await self._upstream.ask(call, time_limit_s=RECALL_LIMIT_S, max_bytes=MAX_KEPT_BYTES)
-        except (UpstreamUnavailable, UpstreamTimeout):
-            return  # what it missed it finds in its history
-        entry = reply.value.get(job.prompt_id) if isinstance(reply.value, dict) else None
-        stream.recall(job.prompt_id, events_of(entry, job.prompt_id))
+        events = events_of(await self._read_entry(job), job.prompt_id)
+        stream.tell(job.prompt_id, events, unless_heard=True)
+
+    def job_failed(self, job: Job, entry: Mapping[str, Any]) -> None:
+        """ComfyUI does not tell of its end. entry: of the history, in the client's names."""
+        stream = self._stream(job.tenant, job.client_id or UNNAMED_CLIENT)
+        if stream is not None and stream.is_open:
+            stream.tell(job.prompt_id, events_of(entry, job.prompt_id))
 
     def _ended(self, stream: EventSession) -> None:
         tenant = stream.names.tenant

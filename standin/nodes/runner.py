@@ -48,6 +48,7 @@ class Context:
 
     folders: Folders
     node_id: str
+    prompt_id: str
     prompt: dict[str, Any]
     extra_data: dict[str, Any]
     progress: Callable[[float, float, Preview | None], None]

@@ -86,10 +86,9 @@ async def test_a_submission(tmp_path: Path, object_info: Path) -> None:
         await submits(50, 3)(subject.gate)
         after = await subject.asked()
     looking = {"GET /bench/asked", "GET /api/jobs"}  # the test's, and the watcher's by the clock
-    assert {path: after[path] - before.get(path, 0) for path in after if path not in looking} == {"POST /prompt": 3} | {
-        path: 0 for path in before if path not in looking and path != "POST /prompt"
-    }
-    assert small["loads"] == 2, "the workflow, and ComfyUI's answer"
+    asked = {path: after[path] - before.get(path, 0) for path in after if path not in looking}
+    assert set(asked.values()) == {0}, "ComfyUI has enough to do, and would surely take them: they wait in the gate"
+    assert small["loads"] <= 2, "the workflow, and ComfyUI's answer"
     assert small["dumps"] <= 9, "nothing is written once for each node"
     assert large["steps"] <= 4.5 * small["steps"], "it grows with the workflow, and no faster"
 

@@ -29,6 +29,7 @@ WORKFLOW = {
 }
 # These need what one healthy gate does not show: uploads, logins, reloads, keys that end, jobs that fail.
 MAY_BE_EMPTY = (
+    "comfygate_jobs_forgotten_total",
     "comfygate_uploads",
     "comfygate_logins",
     "comfygate_config_reloads",

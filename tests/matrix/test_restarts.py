@@ -49,6 +49,10 @@ async def restarted_gate(world: World) -> AsyncIterator[Gate]:
 async def has_nothing(tenant: Tenant, prompt_ids: list[str]) -> None:
     queue = (await tenant.get("/queue")).json()
     assert queue == {"queue_running": [], "queue_pending": []}
+    await has_nothing_of(tenant, prompt_ids)
+
+
+async def has_nothing_of(tenant: Tenant, prompt_ids: list[str]) -> None:
     listed = (await tenant.get("/history")).json()
     for prompt_id in prompt_ids:
         assert prompt_id not in listed
@@ -103,24 +107,30 @@ async def until_closed(socket: Socket) -> int | None:
 
 
 async def test_comfyui_restarts_in_the_middle_of_a_job(standing: World) -> None:
-    """Queue, history and temp files are gone for both, and new work runs at once."""
+    """What ran is tried once more, what waited runs, history stays; temp files are gone for both."""
     queue_watcher = standing.running.gate.dependencies.queue_watcher
     listeners = {who.who: await who.connect(unique("sid")) for who in (standing.alice, standing.mallory)}
     shown = await standing.alice.run(previewing(NUMBERS["alice"]))
     temp = images_of(shown)[0]
-    running = await standing.alice.queue(slow(), client_id=listeners["alice"].sid)
+    running = await standing.alice.queue(slow(1.0, 10), client_id=listeners["alice"].sid)
     await listeners["alice"].event("progress", running)
-    waiting = await standing.mallory.queue(slow(), client_id=listeners["mallory"].sid)
+    waiting = await standing.mallory.queue(previewing(NUMBERS["mallory"]), client_id=listeners["mallory"].sid)
     standing.standin.restart_state()
     for listener in listeners.values():
         assert await until_closed(listener) == 1012
     while queue_watcher.is_settled.is_set():
         await asyncio.sleep(0)
     await queue_watcher.is_settled.wait()
-    for tenant, prompt_ids in ((standing.alice, [running, shown["prompt"][1]]), (standing.mallory, [waiting])):
-        await has_nothing(tenant, prompt_ids)
-        assert (await tenant.get("/prompt")).json() == {"exec_info": {"queue_remaining": 0}}
+    ended = shown["prompt"][1]
+    for tenant, own, foreign in ((standing.alice, running, waiting), (standing.mallory, waiting, running)):
         assert (await tenant.file(temp)).status == 404
+        while own not in (history := (await tenant.get("/history")).json()):
+            await asyncio.sleep(0)
+        assert history[own]["status"]["completed"]
+        assert foreign not in history
+        assert (ended in history) == (tenant is standing.alice)
+        await has_nothing_of(tenant, [foreign])
+        assert (await tenant.get("/prompt")).json() == {"exec_info": {"queue_remaining": 0}}
         entry = await tenant.run(saving("anew", NUMBERS[tenant.who]))
         assert (await tenant.file(images_of(entry)[0])).status == 200
     assert not standing.running.gate.dependencies.registry.of(TenantId("alice")).has_temp_file(temp["filename"])
@@ -177,7 +187,7 @@ async def test_a_second_socket_takes_over_and_outlives_the_first(world: World) -
 async def test_nothing_is_announced_before_the_greeting() -> None:
     """The first frame is ComfyUI's status with the sid, which clients wait for, also when the count changes while the socket opens."""
     registry = JobRegistry()
-    reports = SocketReports(registry, JobEvents(), lambda: None)
+    reports = SocketReports(registry, JobEvents(), lambda prompt_id: None)
     socket: Any = None
     stream = EventSession(socket, Namespace(TenantId("alice")), "sid", registry.of(TenantId("alice")), reports)
     send_queue = SendQueue()

@@ -18,7 +18,7 @@ from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.websocket import Close, WebSocket
 from proxy.http.websocket_frames import CLOSE, FrameReader, Payload
-from proxy.jobs.registry import JobRegistry
+from proxy.jobs.registry import Job, JobRegistry
 from proxy.websocket import client_sockets, event_sessions
 from proxy.websocket.client_socket import ClientSocket
 from proxy.websocket.client_sockets import ClientSockets
@@ -31,6 +31,10 @@ from tests.proxy.test_event_stream import ALICE, Told, registry, told
 from tests.proxy.upstreams import GUARD_S
 
 __all__ = ["registry", "told"]
+
+
+async def nothing_is_kept(job: Job) -> None:
+    """Of the ends of jobs."""
 
 
 class FakeUpstream:
@@ -100,7 +104,9 @@ class Clients:
         self.upstream, self.sockets, self.registry = FakeUpstream(), ConnectionRegistry(), registry
         self.grace_s = grace_s
         upstream: Any = self.upstream
-        self.streams = EventSessions(upstream, reconnect_grace_s=self._grace, reports=told.reports)
+        self.streams = EventSessions(
+            upstream, reconnect_grace_s=self._grace, reports=told.reports, read_entry=nothing_is_kept
+        )
         self.clients = ClientSockets(
             upstream, self.streams, self.sockets, reconnect_grace_s=self._grace, slot=unlimited, jobs=registry
         )

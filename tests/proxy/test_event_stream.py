@@ -10,7 +10,7 @@ import pytest
 
 from policy.namespace import Namespace
 from policy.principal import TenantId
-from policy.rules.events import status_frame
+from policy.rules.events import Event, status_frame
 from proxy.http.websocket import Close
 from proxy.jobs.events import SocketReports
 from proxy.jobs.registry import JobRegistry
@@ -35,6 +35,9 @@ class Told(list[tuple[str, ...]]):
 class Reports(SocketReports):
     def __init__(self, told: Told) -> None:
         self.told = told
+
+    def withholds(self, event: Event) -> bool:
+        return False
 
     def started(self, prompt_id: str) -> None:
         self.told.append(("started", prompt_id))

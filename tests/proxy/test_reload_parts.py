@@ -97,7 +97,7 @@ async def test_a_workflow_that_a_policy_pins_is_read_anew(gate: Running, caplog:
 async def test_weights_change(gate: Running) -> None:
     change(gate, ("[limits.default]", "[limits.default]\nweight = 4.0"))
     assert await gate.gate.reload(gate.config_file)
-    assert gate.gate.dependencies.admission._fair._weights["alice"] == 4.0
+    assert gate.gate.dependencies.jobs.records._weights()["alice"] == 4.0
 
 
 async def test_a_tenant_that_is_new_works_and_one_that_is_gone_does_not(gate: Running) -> None:

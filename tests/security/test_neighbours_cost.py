@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from policy.call import UpstreamCall
+from policy.call import Place, UpstreamCall
 from policy.rules import jobs
 from standin import StandIn
 from tests.contract.driver import slow
 from tests.harness import Running, running_gate
 from tests.matrix.world import World
+from tests.proxy.jobs.following import ALICE, SUBMITTED
 from tests.proxy.upstreams import GUARD_S, comfy_like
 
 
@@ -129,6 +130,7 @@ async def test_work_on_large_answers_is_done_beside_the_event_loop(
     """Held by what is asked, not by time: the thread in which an entry of a megabyte is read is not the loop's."""
     threads: list[str] = []
     keep = jobs.keep_entry
+    numbers: dict[str, float] = {}
 
     def noting(*arguments: Any) -> Any:
         threads.append(threading.current_thread().name)
@@ -136,14 +138,16 @@ async def test_work_on_large_answers_is_done_beside_the_event_loop(
 
     async def entry(request: web.BaseRequest) -> web.StreamResponse:
         prompt_id = request.path.rpartition("/")[2]
-        item = [1, prompt_id, {}, {"client_id": "alice.x", "note": "x" * 1024**2}, []]
+        item = [numbers[prompt_id], prompt_id, {}, {"client_id": "alice.x", "note": "x" * 1024**2}, []]
         return web.json_response({prompt_id: {"prompt": item, "outputs": {}, "status": None}})
 
-    monkeypatch.setattr(jobs, "keep_entry", noting)
+    monkeypatch.setattr("proxy.jobs.endings.keep_entry", noting)
     async with comfy_like(entry) as url, running_gate(tmp_path, url) as gate:
-        registry = gate.gate.dependencies.registry
-        job = registry.claim(next(iter(gate.gate.dependencies.compiled.tenants)), None)
-        registry.mark_over(job.prompt_id)
-        assert await gate.status("GET", f"/history/{job.prompt_id}", "alice") == 200
+        parts = gate.gate.dependencies.jobs
+        job = parts.registry.claim(ALICE, None)
+        await parts.records.record(job, SUBMITTED, Place.THERE)
+        numbers[job.prompt_id] = job.number
+        parts.registry.mark_over(job.prompt_id)
+        assert job.prompt_id in await gate.json("GET", f"/history/{job.prompt_id}", "alice")
     assert threads
     assert "MainThread" not in threads

@@ -193,25 +193,29 @@ async def test_the_id_of_a_neighbours_job_is_asked_for_like_a_free_one(
     assert (await world.mallory.get(f"/history/{taken}")).json() == {}
 
 
-async def test_a_preview_whose_job_was_pushed_out_is_nobodys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all tenants' jobs together so many are kept; when one's own is pushed out, nobody comes to its pictures or its id."""
-    monkeypatch.setattr("proxy.jobs.registry.MAX_ENDED_JOBS", 3)
-    monkeypatch.setattr("standin.promptqueue.MAX_HISTORY", 3)
-    alice, mallory = world.alice, world.mallory
-    entry = await alice.run(previewing(NUMBERS["alice"]))
-    prompt_id, (picture,) = entry["prompt"][1], images_of(entry)
-    assert (await alice.file(picture)).status == 200
-    for number in range(4):
-        await mallory.run(saving(unique("push"), number))
-    while world.running.gate.dependencies.registry.job(prompt_id) is not None:
-        await world.running.gate.dependencies.queue_watcher.sync()
-    assert (await alice.get(f"/history/{prompt_id}")).json() == {}
-    assert prompt_id not in (await alice.get("/history")).json()
-    mallory.own_words.add(prompt_id.encode())
-    answer = await mallory.submit(previewing(NUMBERS["mallory"]), prompt_id=prompt_id)
-    assert (answer.status, answer.json()["prompt_id"] == prompt_id) == (200, False)
-    for tenant in (alice, mallory):
-        await is_nobodys(tenant, picture)
+async def test_a_preview_whose_job_was_pushed_out_is_nobodys(
+    tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tenant's ended jobs so many are kept; when one is pushed out, nobody comes to its pictures or its id."""
+    monkeypatch.setattr("proxy.jobs.housekeeping.RETAIN_EACH_S", 0.01)
+    async with open_world(tmp_path, real_url=target, more="\n[jobs]\nhistory_jobs = 3\n") as world:
+        alice, mallory = world.alice, world.mallory
+        entry = await alice.run(previewing(NUMBERS["alice"]))
+        prompt_id, (picture,) = entry["prompt"][1], images_of(entry)
+        assert (await alice.file(picture)).status == 200
+        kept = (await mallory.run(saving(unique("kept"), NUMBERS["mallory"])))["prompt"][1]
+        for number in range(3):
+            await alice.run(saving(unique("push"), number))
+        async with asyncio.timeout(GUARD_S):
+            while (await alice.get(f"/history/{prompt_id}")).json() != {}:
+                await asyncio.sleep(0.01)
+        assert prompt_id not in (await alice.get("/history")).json()
+        assert kept in (await mallory.get("/history")).json(), "a neighbour's jobs push out nobody's"
+        mallory.own_words.add(prompt_id.encode())
+        answer = await mallory.submit(previewing(NUMBERS["mallory"]), prompt_id=prompt_id)
+        assert (answer.status, answer.json()["prompt_id"] == prompt_id) == (200, False)
+        for tenant in (alice, mallory):
+            await is_nobodys(tenant, picture)
 
 
 async def is_nobodys(tenant: Tenant, picture: dict[str, str]) -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
-from policy.fairness import FairQueue
-from policy.principal import TenantId
 from proxy.http.errors import ReplyTooLarge
 from proxy.jobs import history_reader
-from proxy.jobs.admission import JobAdmission
-from proxy.jobs.queue_watcher import QueueWatcher
-from proxy.jobs.registry import JobRegistry, JobState, Outcome
+from proxy.jobs.registry import Outcome
+from proxy.persistence.operations import Operation, Statement
 from proxy.upstream.client import MAX_REPLY_BYTES, Upstream
 from standin import StandIn
-from tests.harness import Running
+from tests.harness import Running, running_gate
+from tests.proxy.jobs.following import ALICE, MALLORY, following
 
-ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
 IDS = [f"00000000-0000-4000-8000-{number:012d}" for number in range(20)]
 PICTURE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 1}},
@@ -56,14 +54,18 @@ def test_bytes_that_are_no_text_are_no_json() -> None:
 
 
 @pytest.mark.parametrize("literal", HOSTILE)
-async def test_one_job_hides_no_other_from_a_gate_that_reads_anew(gate: Running, comfy: StandIn, literal: str) -> None:
+async def test_one_job_hides_no_other_from_a_gate_that_reads_anew(
+    tmp_path: Path, gate: Running, comfy: StandIn, literal: str
+) -> None:
+    """As after its database was lost: what the gate knows of jobs is what ComfyUI still has."""
     ids = {who: await run_picture(gate, who) for who in ("alice", "mallory")}
     history = comfy._engine.life.queue.history  # type: ignore[union-attr]
     history[ids["mallory"]]["outputs"]["1"] = {"boxes": [_hostile(literal)]}
-    await gate.gate.dependencies.queue_watcher.rebuild()
-    for who, prompt_id in ids.items():
-        assert list(await gate.json("GET", "/history", who)) == [prompt_id]
-        assert [row["id"] for row in (await gate.json("GET", "/api/jobs", who))["jobs"]] == [prompt_id]
+    (folder := tmp_path / "anew").mkdir()
+    async with running_gate(folder, comfy.url) as anew:
+        for who, prompt_id in ids.items():
+            assert list(await anew.json("GET", "/history", who)) == [prompt_id]
+            assert [row["id"] for row in (await anew.json("GET", "/api/jobs", who))["jobs"]] == [prompt_id]
 
 
 async def run_picture(gate: Running, who: str) -> str:
@@ -108,91 +110,90 @@ class History(Upstream):
         return UpstreamReply(200, {key: entry_of("alice") if value == "huge" else value for key, value in page.items()})
 
 
-def entry_of(tenant: str) -> dict[str, Any]:
-    return {"prompt": [1, "id", {}, {"client_id": f"{tenant}.x"}, []], "outputs": {}, "status": {}}
+def entry_of(tenant: str, number: float = 1) -> dict[str, Any]:
+    return {"prompt": [number, "id", {}, {"client_id": f"{tenant}.x"}, []], "outputs": {}, "status": {}}
 
 
 async def test_pages_are_made_smaller_until_all_that_can_be_read_is_read() -> None:
     entries: dict[str, Any] = {prompt_id: entry_of("alice") for prompt_id in IDS}
     entries |= {IDS[3]: None, IDS[11]: "huge"}
-    registry = JobRegistry()
-    queue_watcher = QueueWatcher(History(entries), registry)
-    await queue_watcher.rebuild()
-    assert list(registry.of(ALICE).finished()) == [prompt_id for prompt_id in IDS if prompt_id != IDS[3]]
+    async with following(History(entries)) as parts:
+        await parts.watcher.rebuild()
+        assert parts.registry.of(ALICE).finished() == [prompt_id for prompt_id in IDS if prompt_id != IDS[3]]
 
 
 async def test_what_cannot_be_read_is_not_taken_for_a_restart() -> None:
-    registry = JobRegistry()
+    """What is taken for a restart makes the previews of all that ended nobody's."""
     upstream = History({prompt_id: entry_of("alice") for prompt_id in IDS})
-    queue_watcher = QueueWatcher(upstream, registry)
-    await queue_watcher.rebuild()
-    upstream.entries = dict.fromkeys(IDS)
-    await queue_watcher.rebuild()
-    assert list(registry.of(ALICE).finished()) == IDS
-    upstream.entries = {}
-    await queue_watcher.rebuild()
-    assert not registry.of(ALICE).finished()
+    upstream.entries[IDS[0]]["outputs"] = {"1": {"images": [{"filename": "a.png", "subfolder": "", "type": "temp"}]}}
+    async with following(upstream) as parts:
+        own = parts.registry.of(ALICE)
+        await parts.watcher.rebuild()
+        assert own.has_temp_file("a.png")
+        upstream.entries = dict.fromkeys(IDS)
+        await parts.watcher.rebuild()
+        assert (own.finished(), own.has_temp_file("a.png")) == (IDS, True)
+        upstream.entries = {}
+        await parts.watcher.rebuild()
+        assert (own.finished(), own.has_temp_file("a.png")) == (IDS, False), "the gate's own history stays"
 
 
 async def test_a_history_that_is_never_readable_does_not_keep_the_gate_from_its_start() -> None:
     upstream = History({f"{number}": None for number in range(10_000)})
-    await QueueWatcher(upstream, JobRegistry()).rebuild()
+    async with following(upstream) as parts:
+        await parts.watcher.rebuild()
     assert upstream.calls < 2 * history_reader._MAX_UNREADABLE
 
 
 async def test_a_job_that_cannot_be_read_keeps_no_other_from_its_end() -> None:
-    registry = JobRegistry()
-    for prompt_id in IDS:
-        registry.start(registry.adopt(prompt_id, "alice.x", JobState.PENDING))  # type: ignore[arg-type]
-    upstream = History({prompt_id: entry_of("alice") for prompt_id in IDS})
-    ended: list[str] = []
-    queue_watcher = QueueWatcher(upstream, registry, on_ended=lambda job: ended.append(job.prompt_id))
+    upstream = History({})
+    async with following(upstream) as parts:
+        parts.window = len(IDS)
+        jobs = {prompt_id: await parts.running(prompt_id=prompt_id) for prompt_id in IDS}
+        upstream.entries = {prompt_id: entry_of("alice", job.number) for prompt_id, job in jobs.items()}
 
-    async def too_large(call: UpstreamCall, **_: Any) -> UpstreamReply:
-        if call.segments[-1] == IDS[5]:
-            raise ReplyTooLarge
-        return await History.ask(upstream, call, time_limit_s=1)
+        async def too_large(call: UpstreamCall, **_: Any) -> UpstreamReply:
+            if call.segments[-1] == IDS[5]:
+                raise ReplyTooLarge
+            return await History.ask(upstream, call, time_limit_s=1)
 
-    upstream.ask = too_large  # type: ignore[method-assign]
-    await queue_watcher.sync()
-    assert sorted(ended) == IDS
-
-
-@pytest.mark.parametrize(("was_watched", "gpu_s"), [(True, 7.0), (False, 0.0)])
-def test_a_job_whose_entry_is_gone_has_used_the_gpu(was_watched: bool, gpu_s: float) -> None:
-    clock = iter([100.0, 107.0])
-    registry = JobRegistry(lambda: next(clock))
-    job = registry.claim(MALLORY, IDS[0])
-    registry.start(job, 100.0)
-    assert registry.end(job, None, was_watched=was_watched)
-    assert (job.outcome, job.gpu_s) == (Outcome.LOST, gpu_s)
+        upstream.ask = too_large  # type: ignore[method-assign]
+        parts.told.clear()
+        await parts.watcher.sync()
+        assert sorted(parts.told) == [("ended", prompt_id) for prompt_id in IDS]
+        assert parts.registry.active() == []
 
 
-def test_a_job_that_never_began_costs_nothing() -> None:
-    registry = JobRegistry()
-    job = registry.claim(MALLORY, IDS[0])
-    registry.end(job, None, was_watched=True)
-    assert job.gpu_s == 0
+@pytest.mark.parametrize("is_unreadable", [True, False], ids=["its entry cannot be read", "its entry was deleted"])
+async def test_a_job_whose_entry_is_gone_has_used_the_gpu(is_unreadable: bool) -> None:
+    upstream = History({})
+    async with following(upstream) as parts:
+        job = await parts.running(MALLORY)
+        before = await parts.database.read(tag_of, MALLORY)
+        parts.now_s += 37.0
+
+        async def too_large(call: UpstreamCall, **_: Any) -> UpstreamReply:
+            if is_unreadable and call.segments[0] == "history":
+                raise ReplyTooLarge
+            return await History.ask(upstream, call, time_limit_s=1)
+
+        upstream.ask = too_large  # type: ignore[method-assign]
+        await parts.watcher.sync()
+        assert (job.outcome, job.gpu_s) == (Outcome.LOST, 37.0)
+        assert (await parts.stored(job.prompt_id)).gpu_s == 37.0
+        after = await parts.database.read(tag_of, MALLORY)
+        assert after - before == 27.0, "the fair order charges for it: 10 s were paid before"
 
 
-async def test_the_fair_queue_charges_for_it() -> None:
-    registry = JobRegistry()
-    charged: list[tuple[str, float | None]] = []
+async def test_a_job_that_never_began_costs_nothing() -> None:
+    async with following(History({})) as parts:
+        job = await parts.taken(MALLORY)
+        parts.now_s += 37.0
+        await parts.watcher.sync()
+        assert (job.outcome, job.gpu_s) == (Outcome.LOST, 0.0)
+        assert await parts.database.read(tag_of, MALLORY) == 0.0
 
-    class Fair(FairQueue):
-        def finish(self, prompt_id: str, gpu_s: float | None = None, *, is_complete: bool = True) -> None:
-            charged.append((prompt_id, gpu_s))
 
-    class Quiet:
-        def free_job(self, prompt_id: str) -> None: ...
-
-        async def add(self, *_: Any) -> None: ...
-
-    admission = JobAdmission(registry, Quiet(), Quiet(), {})  # type: ignore[arg-type]
-    admission._fair = Fair({})
-    job = registry.claim(MALLORY, IDS[0])
-    registry.start(job, job.claimed_at_s - 5)
-    registry.end(job, None, was_watched=True)
-    admission.ended(job)
-    await admission.stop()
-    assert [prompt_id for prompt_id, _ in charged] == [IDS[0]]
+def tag_of(tenant: str) -> Operation[float]:
+    rows = yield Statement("SELECT finish_tag FROM fair_tags WHERE tenant = ?", (tenant,))
+    return float(rows[0][0])

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClaimedJob, ClaimJob, JobUpdate
+from policy.call import ClaimJob, JobUpdate, Place, RecordJob
 from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
 from proxy.http.errors import LimitExceeded, UpstreamUnavailable
 from proxy.jobs.admission import JobAdmission
+from proxy.jobs.records import UNSURE
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.persistence.sqlite import SqliteDatabase
 from tests.proxy.conftest import allotment, context
+from tests.proxy.jobs.following import SUBMITTED, Following
 from tests.proxy.upstreams import GUARD_S
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -32,7 +34,7 @@ class Desks:
     """An admission with everything real behind it, and what it told."""
 
     admission: JobAdmission
-    registry: JobRegistry
+    parts: Following
     slots: ConcurrencyLimits
     budgets: GpuBudgets
     queued: list[Job]
@@ -41,17 +43,20 @@ class Desks:
         claimed = await self.admission.claim(who or context(), wish)
         job = self.registry.job(claimed.prompt_id)
         assert job is not None
-        assert claimed == ClaimedJob(job.prompt_id, job.number)
         return job
 
     async def submit(self, who: Principal | None = None) -> Job:
         job = await self.claim(who)
-        self.admission.submitted(ClaimedJob(job.prompt_id, job.number))
+        if await self.record(job) is None:
+            await self.record(job, Place.WAITING)
+        self.admission.accepted(job.prompt_id)
         return job
+
+    async def record(self, job: Job, place: Place = Place.NEXT) -> float | None:
+        return await self.admission.record(RecordJob(job.prompt_id, place, *SUBMITTED))
 
     def start(self, job: Job) -> None:
         self.registry.start(job)
-        self.admission.started(job)
 
     def end(self, job: Job, outcome: Outcome = Outcome.COMPLETED, gpu_s: float = 0.0) -> None:
         self.registry.end(job, None)
@@ -59,12 +64,17 @@ class Desks:
         self.admission.ended(job)
 
     @property
-    def held(self) -> tuple[int, int, int]:
-        """Slots, jobs of the registry and places in the fair queue."""
+    def registry(self) -> JobRegistry:
+        return self.parts.registry
+
+    @property
+    def held(self) -> tuple[int, int, float]:
+        """Slots, jobs of the registry and what those will cost, in jobs of 10 s."""
+        registry = self.registry
         return (
             self.slots.jobs_of(ALICE) + self.slots.jobs_of(BOB),
-            len(self.registry.active()),
-            len(self.admission._fair),
+            len(registry.active()),
+            (registry.tally.cost_s(ALICE) + registry.tally.cost_s(BOB)) / 10,
         )
 
     async def used_s(self, tenant: TenantId = ALICE) -> float:
@@ -81,12 +91,12 @@ async def make(state: SqliteDatabase) -> AsyncIterator[Make]:
 
     async def make(limits: Mapping[str, Any] | None = None, is_taken: Answer | None = None) -> Desks:
         allowed = allotment({"gpu_seconds": "1000/day", **(limits or {})})
-        registry, slots, queued = JobRegistry(), ConcurrencyLimits(allowed), list[Job]()
+        parts, slots, queued = Following(None, state), ConcurrencyLimits(allowed), list[Job]()
         budgets = GpuBudgets(allowed, state)
         await budgets.start()
         more: dict[str, Any] = {} if is_taken is None else {"is_taken": is_taken}
-        admission = JobAdmission(registry, slots, budgets, {"alice": 1.0, "bob": 1.0}, queued.append, **more)
-        made.append(Desks(admission, registry, slots, budgets, queued))
+        admission = JobAdmission(parts.registry, parts.records, slots, budgets, queued.append, **more)
+        made.append(Desks(admission, parts, slots, budgets, queued))
         return made[-1]
 
     yield make
@@ -94,16 +104,45 @@ async def make(state: SqliteDatabase) -> AsyncIterator[Make]:
         await each.admission.stop()
 
 
-async def test_a_claimed_job_has_an_owner_a_slot_and_a_place(make: Make) -> None:
+async def test_a_claimed_job_has_an_owner_and_a_slot(make: Make) -> None:
     desks = await make()
     job = await desks.claim()
     assert (job.tenant, job.subject, job.workflow, job.state) == (ALICE, "7f3a9c21", "workflow", JobState.CLAIMED)
     assert desks.held == (1, 1, 1)
     assert desks.queued == []
-    desks.admission.submitted(ClaimedJob(job.prompt_id, job.number))
-    assert (job.state, desks.queued) == (JobState.PENDING, [job])
-    desks.admission.submitted(ClaimedJob("gone meanwhile", 1.0))
+    assert await desks.parts.row(job.prompt_id) is None
+    assert await desks.record(job) == (await desks.parts.stored(job.prompt_id)).number
+    assert (job.state, desks.queued) == (JobState.SENT, []), "its client is not told yet"
+    desks.admission.accepted(job.prompt_id)
+    assert (job.state, desks.queued) == (JobState.DISPATCHED, [job])
+    desks.admission.accepted("gone meanwhile")
     assert desks.queued == [job]
+
+
+async def test_what_waits_is_on_disk_before_its_client_is_told(make: Make) -> None:
+    desks = await make()
+    desks.parts.window = 1
+    first, second = await desks.submit(), await desks.claim()
+    assert await desks.record(second, Place.NEXT) is None, "there is no room, and it is not recorded"
+    assert (second.state, await desks.parts.row(second.prompt_id)) == (JobState.CLAIMED, None)
+    assert await desks.record(second, Place.WAITING) is None
+    assert (await desks.parts.stored(second.prompt_id)).state == "waiting"
+    desks.admission.accepted(second.prompt_id)
+    assert (second.state, desks.queued) == (JobState.WAITING, [first, second])
+    assert not (await desks.admission.claim(context(), WISH)).is_next
+
+
+async def test_an_id_that_another_gate_has_recorded_meanwhile_is_refused(make: Make) -> None:
+    desks = await make()
+    job = await desks.claim(wish=ClaimJob(WISHED, "workflow"))
+    other = Following(None, desks.parts.database, "gate/2")
+    await other.recorded(BOB, prompt_id=WISHED)
+    with pytest.raises(Violation) as refused:
+        await desks.record(job)
+    assert refused.value.reason is Reason.PROMPT_ID_TAKEN
+    await desks.admission.release(WISHED)
+    assert (await desks.parts.stored(WISHED)).tenant == BOB, "nothing of the other job is lost"
+    assert desks.held == (0, 0, 0)
 
 
 async def test_without_a_free_slot_nothing_is_claimed(make: Make) -> None:
@@ -191,8 +230,32 @@ async def test_of_two_submissions_of_one_id_at_once_one_is_refused(make: Make) -
 async def test_a_job_that_never_came_to_be_is_released(make: Make) -> None:
     desks = await make()
     job = await desks.claim()
-    desks.admission.release(job.prompt_id)
-    desks.admission.release(job.prompt_id)
+    await desks.admission.release(job.prompt_id)
+    await desks.admission.release(job.prompt_id)
+    assert desks.held == (0, 0, 0)
+
+
+@pytest.mark.parametrize("is_doubtful", [True, False])
+async def test_a_recorded_job_that_was_not_taken_is_taken_off_the_disk(make: Make, is_doubtful: bool) -> None:
+    """Where ComfyUI did not answer it may be there: then it is kept until that is known, and nobody sees it."""
+    desks = await make()
+    job = await desks.claim()
+    await desks.record(job)
+    await desks.admission.release(job.prompt_id, is_doubtful=is_doubtful)
+    row = await desks.parts.row(job.prompt_id)
+    assert (row is not None and row.wish) == (is_doubtful and UNSURE)
+    assert desks.held == (0, 0, 0)
+    again = Following(None, desks.parts.database, "gate/2")
+    await again.replica.load()
+    assert again.registry.active() == []
+
+
+async def test_what_waits_and_is_canceled_frees_its_slot(make: Make) -> None:
+    desks = await make()
+    desks.parts.window = 0
+    job = await desks.submit()
+    for canceled in await desks.parts.records.cancel_waiting(ALICE, [job.prompt_id]):
+        desks.admission.let_go(canceled)
     assert desks.held == (0, 0, 0)
 
 
@@ -214,9 +277,8 @@ async def test_an_id_that_comes_again_is_counted_again(make: Make, is_seen: bool
     for run in range(3):
         job = await desks.claim(wish=ClaimJob(WISHED, "workflow"))
         assert job.prompt_id == WISHED
-        desks.admission.submitted(ClaimedJob(job.prompt_id, job.number))
+        job.number = float(run)
         desks.registry.start(job, 100.0 * run if is_seen else None)
-        desks.admission.started(job)
         desks.end(job, Outcome.COMPLETED if is_seen else Outcome.LOST, gpu_s=7.0)
         desks.admission.ended(job)
         desks.registry.release(WISHED)
@@ -231,8 +293,8 @@ async def test_the_next_job_of_the_same_workflow_is_expected_to_take_as_long(mak
         desks.start(job)
         desks.end(job, outcome, gpu_s)
         following = await desks.claim()
-        assert desks.admission._fair.cost_s(following.prompt_id) == 4.0, outcome
-        desks.admission.release(following.prompt_id)
+        assert following.cost_s == 4.0, outcome
+        await desks.admission.release(following.prompt_id)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +318,6 @@ async def test_what_an_answer_tells_is_known_before_the_observer_asks(make: Make
     desks = await make()
     job = await desks.submit()
     own = desks.registry.of(ALICE)
-    desks.admission.apply_update(JobUpdate(job.prompt_id, ("a.png",)))
-    assert own.has_temp_file("a.png")
     assert own.finished() == []
     desks.admission.apply_update(JobUpdate(job.prompt_id, has_ended=True))
     assert (own.pending(), own.finished()) == ([], [job.prompt_id])
@@ -265,42 +325,24 @@ async def test_what_an_answer_tells_is_known_before_the_observer_asks(make: Make
     assert own.finished() == []
 
 
-def listed(registry: JobRegistry, tenant: str, number: float, state: JobState) -> Job:
-    """A job that another gate has sent, or this one before it was restarted."""
-    prompt_id = f"00000000-0000-4000-8000-{int(number * 10):012d}"
-    job = registry.adopt(prompt_id, f"{tenant}.client", JobState.PENDING, number)
-    assert job is not None
-    if state is JobState.RUNNING:
-        registry.start(job)
-    return job
-
-
-@pytest.mark.parametrize("step", ["rebuilt", "synced"])
-async def test_jobs_of_another_gate_take_slots_and_places(make: Make, step: str) -> None:
+async def test_jobs_of_another_gate_take_slots(make: Make) -> None:
     desks = await make({"queued_jobs": 3})
-    listed(desks.registry, "alice", 5.0, JobState.RUNNING)
-    waiting = listed(desks.registry, "alice", 15.0, JobState.PENDING)
+    other = Following(None, desks.parts.database, "gate/2")
+    await other.running()
+    waiting = await other.recorded()
+    await desks.parts.replica.catch_up()
     on_its_way = await desks.claim()
-    getattr(desks.admission, step)()
+    desks.admission.synced()
     assert desks.slots.jobs_of(ALICE) == 3, "what is on its way keeps its slot"
     with pytest.raises(LimitExceeded):
         await desks.claim()
-    bobs = await desks.claim(context("bob"))
-    assert 5.0 <= bobs.number < waiting.number, "a neighbour runs next after the running job"
-    desks.admission.release(on_its_way.prompt_id)
-    desks.registry.release(waiting.prompt_id)
+    assert (await desks.claim(context("bob"))).tenant == BOB
+    await desks.admission.release(on_its_way.prompt_id)
+    await other.records.forget(ALICE, [waiting.prompt_id])
+    await desks.parts.replica.catch_up()
     desks.admission.synced()
-    assert desks.slots.jobs_of(ALICE) == 1, "what has gone from the queue is free"
+    assert desks.slots.jobs_of(ALICE) == 1, "what has gone is free"
     assert (await desks.claim()).tenant == ALICE
-
-
-async def test_weights_change_for_the_jobs_from_now_on(make: Make) -> None:
-    desks = await make()
-    assert (await desks.submit()).number < (second := await desks.submit()).number
-    desks.admission.set_weights({"alice": 10.0})
-    third, fourth = await desks.submit(), await desks.submit()
-    assert third.number - second.number == pytest.approx(10.0)
-    assert fourth.number - third.number == pytest.approx(1.0)
 
 
 async def test_a_store_that_fails_does_not_hold_the_stop(

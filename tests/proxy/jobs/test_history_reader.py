@@ -8,7 +8,7 @@ import pytest
 
 from policy.call import UpstreamReply
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
-from proxy.jobs.history_reader import MAX_TRIES, HistoryReader, HistoryUnreadable
+from proxy.jobs.history_reader import MAX_TRIES, UNREADABLE, HistoryReader, HistoryUnreadable
 
 
 class Comfy:
@@ -35,16 +35,14 @@ def reader(*answers: UpstreamReply | Exception) -> HistoryReader:
         (UpstreamReply(200, {"id": {"status": {}}}), {"status": {}}),
         (UpstreamReply(200, {}), None),
         (UpstreamReply(200, {"other": {}}), None),
-        (ReplyTooLarge("too large"), None),
+        (ReplyTooLarge("too large"), UNREADABLE),
     ],
 )
 async def test_an_entry_is_read_or_there_is_none(answer: UpstreamReply | Exception, expected: Any) -> None:
     assert await reader(answer).entry("id") == expected
 
 
-@pytest.mark.parametrize(
-    "answer", [UpstreamReply(500, None), UpstreamReply(200, []), UpstreamTimeout(), UpstreamUnavailable("gone")]
-)
+@pytest.mark.parametrize("answer", [UpstreamReply(500, None), UpstreamReply(200, []), UpstreamTimeout()])
 async def test_what_cannot_be_read_is_tried_again_and_then_given_up(
     answer: UpstreamReply | Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -52,8 +50,19 @@ async def test_what_cannot_be_read_is_tried_again_and_then_given_up(
     for _ in range(MAX_TRIES - 1):
         with pytest.raises(HistoryUnreadable):
             await history.entry("id")
-    assert await history.entry("id") is None
+    assert await history.entry("id") is UNREADABLE
     assert len(caplog.records) == 1
+    assert await history.entry("id") == 1
+
+
+async def test_what_could_not_be_read_before_comfyui_went_away_says_nothing_of_an_entry() -> None:
+    """A job must not be lost because ComfyUI broke off three times."""
+    history = reader(*[UpstreamUnavailable("gone")] * 2 * (MAX_TRIES - 1), UpstreamReply(200, {"id": 1}))
+    for _ in range(2):
+        for _ in range(MAX_TRIES - 1):
+            with pytest.raises(HistoryUnreadable):
+                await history.entry("id")
+        history.connected()
     assert await history.entry("id") == 1
 
 

@@ -12,11 +12,10 @@ import pytest
 from policy.principal import Principal, Role, parse_tenant
 from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs.job_finder import JobFinder
-from proxy.jobs.queue_watcher import QueueWatcher
-from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
 from standin import StandIn
 from tests.contract.driver import saving, slow
+from tests.proxy.jobs.following import following
 from tests.proxy.upstreams import GUARD_S
 
 ALICE = Principal("a", parse_tenant("alice"))
@@ -47,12 +46,12 @@ class Beside:
         async with self._session.post(f"{self._comfy.url}/interrupt") as answer:
             assert answer.status == 200
 
-    def finder(self, *, is_settled: bool = True) -> JobFinder:
-        registry = JobRegistry()
-        watcher = QueueWatcher(self._upstream, registry)
-        if is_settled:
-            watcher.is_settled.set()
-        return JobFinder(self._upstream, registry, watcher)
+    async def has(self, caller: Principal, prompt_id: str, *, is_settled: bool = True) -> bool:
+        """What a gate answers that knows nothing yet, so that no answer comes from what an earlier question has brought."""
+        async with following(self._upstream) as parts:
+            if is_settled:
+                parts.watcher.is_settled.set()
+            return await JobFinder(self._upstream, parts.registry, parts.watcher).has(caller, prompt_id)
 
 
 @pytest.fixture
@@ -66,8 +65,7 @@ async def beside(comfy: StandIn) -> AsyncIterator[Beside]:
 @pytest.mark.parametrize("runs", [True, False])
 async def test_a_job_is_found_in_queue_or_history_by_its_owner(beside: Beside, runs: bool) -> None:
     prompt_id = await beside.send("alice.tab", runs=runs)
-    # Each asks a gate that knows nothing yet, so that no answer comes from what an earlier question has brought.
-    found = [await beside.finder().has(caller, prompt_id) for caller in (ALICE, MALLORY, ADMIN)]
+    found = [await beside.has(caller, prompt_id) for caller in (ALICE, MALLORY, ADMIN)]
     assert found == [True, False, True]
     if runs:
         await beside.interrupt()
@@ -75,19 +73,19 @@ async def test_a_job_is_found_in_queue_or_history_by_its_owner(beside: Beside, r
 
 async def test_what_no_tenant_sent_is_an_admins_alone(beside: Beside) -> None:
     prompt_id = await beside.send("somebody", runs=False)
-    found = [await beside.finder().has(caller, prompt_id) for caller in (ALICE, MALLORY, ADMIN)]
+    found = [await beside.has(caller, prompt_id) for caller in (ALICE, MALLORY, ADMIN)]
     assert found == [False, False, True]
 
 
 async def test_what_is_not_there_is_nobodys(beside: Beside) -> None:
-    assert not await beside.finder().has(ALICE, str(uuid.uuid4()))
-    assert not await beside.finder().has(ADMIN, str(uuid.uuid4()))
+    assert not await beside.has(ALICE, str(uuid.uuid4()))
+    assert not await beside.has(ADMIN, str(uuid.uuid4()))
 
 
 async def test_not_knowing_is_not_a_no(beside: Beside, comfy: StandIn) -> None:
     with pytest.raises(UpstreamUnavailable):
-        await beside.finder(is_settled=False).has(ALICE, str(uuid.uuid4()))
+        await beside.has(ALICE, str(uuid.uuid4()), is_settled=False)
     await comfy.stop()
     with pytest.raises(UpstreamUnavailable):
-        await beside.finder().has(ALICE, str(uuid.uuid4()))
+        await beside.has(ALICE, str(uuid.uuid4()))
     await comfy.start()

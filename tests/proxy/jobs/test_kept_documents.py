@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from policy.documents import Document, Kind
 from policy.principal import TenantId
-from proxy.jobs.kept_documents import MAX_UNWRITTEN_BYTES, Keeper, KeptJobs
-from proxy.jobs.registry import JobRegistry, JobState
+from proxy.jobs.kept_documents import MAX_UNWRITTEN_BYTES, KeptJobs
 
 ALICE, BOB, CAROL = TenantId("alice"), TenantId("bob"), TenantId("carol")
-ITEM: list[Any] = [1, "id", {}, {"client_id": "alice.tab"}, []]
 
 
 def entry(size: int) -> Document:
@@ -75,25 +71,3 @@ def test_so_much_may_come_unwritten() -> None:
     for number, tenant in enumerate((BOB, CAROL)):
         put(tenant, str(number), MAX_UNWRITTEN_BYTES * 3 // 2)
     assert not kept.of(ALICE).has_room(MAX_UNWRITTEN_BYTES), "all together hold much"
-
-
-async def test_what_the_observer_reads_is_kept_unless_its_job_is_gone_meanwhile() -> None:
-    kept, registry = KeptJobs(), JobRegistry()
-    keeper = Keeper(kept, registry)
-    there = registry.adopt("id", "alice.tab", JobState.PENDING)
-    gone = registry.adopt("gone", "alice.tab", JobState.PENDING)
-    assert there is not None
-    assert gone is not None
-    keeper.item(there, ITEM)
-    keeper.item(gone, [1, "gone", *ITEM[2:]])
-    keeper.entry(there, {"id": {"prompt": ITEM, "outputs": {}, "status": None}})
-    keeper.entry(there, {})
-    registry.release("gone")
-    await keeper._tasks.finish()
-    assert kept.get(ALICE, Kind.ITEM, "id") is not None
-    assert kept.get(ALICE, Kind.ENTRY, "id") is not None
-    assert kept.get(ALICE, Kind.ITEM, "gone") is None
-    known = kept.held_bytes
-    keeper.item(there, ITEM)
-    await keeper.stop()
-    assert kept.held_bytes == known

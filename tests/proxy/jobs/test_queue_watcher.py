@@ -14,12 +14,12 @@ from aiohttp import web
 from policy.principal import TenantId
 from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs import queue_watcher as watcher_module
-from proxy.jobs.queue_watcher import QueueWatcher
-from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
+from proxy.jobs.registry import Job, JobState, Outcome
+from proxy.persistence.operations import Database
 from proxy.upstream.client import Upstream
+from tests.proxy.jobs.following import ALICE, Following, following, opened
 from tests.proxy.upstreams import GUARD_S, serving
 
-ALICE = TenantId("alice")
 STATUS = '{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}}}'
 
 
@@ -27,9 +27,11 @@ def item(number: Any, prompt_id: str, client_id: Any = "alice.tab") -> list[Any]
     return [number, prompt_id, {}, {"client_id": client_id}, []]
 
 
-def ended(prompt_id: str, client_id: Any = "alice.tab", kind: str = "execution_success") -> dict[str, Any]:
+def ended(
+    prompt_id: str, client_id: Any = "alice.tab", kind: str = "execution_success", number: float = 1
+) -> dict[str, Any]:
     messages = [["execution_start", {"timestamp": 1000}], [kind, {"timestamp": 3000}]]
-    return {"prompt": item(1, prompt_id, client_id), "outputs": {}, "status": {"messages": messages}}
+    return {"prompt": item(number, prompt_id, client_id), "outputs": {}, "status": {"messages": messages}}
 
 
 class Comfy:
@@ -73,22 +75,16 @@ class Comfy:
         return web.Response(status=404)
 
 
-class Watch:
-    """A queue watcher, what it tells, and what it watches."""
+class Watch(Following):
+    """What follows jobs, and the ComfyUI that it watches."""
 
-    def __init__(self, upstream: Upstream, comfy: Comfy) -> None:
-        self.comfy, self.registry = comfy, JobRegistry()
-        self.told: list[tuple[str, str]] = []
+    def __init__(self, upstream: Upstream, database: Database, comfy: Comfy) -> None:
+        super().__init__(upstream, database)
+        self.comfy, self.queue_watcher = comfy, self.watcher
+        self.window = 100
         self.synced = asyncio.Event()
         self.connections = asyncio.Semaphore(0)
-        self.queue_watcher = QueueWatcher(
-            upstream,
-            self.registry,
-            on_started=lambda job: self.told.append(("started", job.prompt_id)),
-            on_ended=lambda job: self.told.append(("ended", job.prompt_id)),
-            on_synced=self.synced.set,
-            on_connected=self._connected,
-        )
+        self.watcher.on_synced, self.watcher.on_connected = self.synced.set, self._connected
 
     async def _connected(self) -> None:
         self.connections.release()
@@ -108,9 +104,9 @@ class Watch:
 @asynccontextmanager
 async def watching(comfy: Comfy | None = None, *, is_started: bool = False) -> AsyncIterator[Watch]:
     comfy = comfy or Comfy()
-    async with serving(comfy) as url:
+    async with serving(comfy) as url, opened() as database:
         upstream = Upstream(url, GUARD_S)
-        watch = Watch(upstream, comfy)
+        watch = Watch(upstream, database, comfy)
         try:
             async with asyncio.timeout(GUARD_S):
                 if is_started:
@@ -127,20 +123,20 @@ async def test_a_job_is_seen_from_claim_to_end(has_jobs: bool) -> None:
     async with watching(is_started=True) as watch:
         comfy = watch.comfy
         comfy.has_jobs = has_jobs
-        prompt_id = watch.registry.claim(ALICE, None).prompt_id
-        watch.registry.submitted(prompt_id, 1.0)
-        comfy.pending = [item(1, prompt_id)]
+        number = (job := await watch.taken()).number
+        prompt_id = job.prompt_id
+        comfy.pending = [item(number, prompt_id)]
         await watch.announced()
         assert watch.told == []
         comfy.running, comfy.pending = comfy.pending, []
         await watch.announced()
         assert watch.told == [("started", prompt_id)]
-        comfy.running, comfy.history = [], {prompt_id: ended(prompt_id)}
+        comfy.running, comfy.history = [], {prompt_id: ended(prompt_id, number=number)}
         await watch.announced()
         await watch.announced()
         assert watch.told == [("started", prompt_id), ("ended", prompt_id)]
-        job = watch.job(prompt_id)
         assert (job.outcome, job.gpu_s) == (Outcome.COMPLETED, 2.0)
+        assert ((row := await watch.stored(prompt_id)).state, row.gpu_s) == ("succeeded", 2.0)
 
 
 async def test_a_poke_is_as_good_as_an_event() -> None:
@@ -171,9 +167,10 @@ async def test_takes_up_what_the_gate_did_not_know() -> None:
     async with watching(comfy) as watch:
         await watch.queue_watcher.rebuild()
         assert (watch.job(ids[0]).state, watch.job(ids[0]).number) == (JobState.RUNNING, 5.0)
-        assert (watch.job(ids[1]).state, watch.job(ids[1]).number) == (JobState.PENDING, 7.0)
+        assert (watch.job(ids[1]).state, watch.job(ids[1]).number) == (JobState.DISPATCHED, 7.0)
         assert (watch.job(ids[3]).tenant, watch.job(ids[3]).outcome) == ("mallory", Outcome.FAILED)
         assert watch.registry.job(ids[2]) is watch.registry.job("broken") is None
+        assert [(await watch.stored(name)).state for name in (ids[1], ids[3])] == ["dispatched", "failed"]
         # What ended before the gate looked is history, not news.
         assert watch.told == [("started", ids[0])]
 
@@ -188,42 +185,74 @@ async def test_reads_all_of_a_long_history() -> None:
         assert comfy.asked.count("/history") == 3
 
 
-async def test_a_job_that_left_no_trace_is_lost() -> None:
+async def test_a_job_that_was_taken_out_of_the_queue_leaves_no_trace() -> None:
     async with watching() as watch:
-        job = watch.registry.claim(ALICE, None)
-        watch.registry.submitted(job.prompt_id, 1.0)
+        job = await watch.taken()
         await watch.queue_watcher.sync()
         assert (watch.told, job.outcome) == ([("ended", job.prompt_id)], Outcome.LOST)
+        assert watch.registry.job(job.prompt_id) is None
+        assert (await watch.stored(job.prompt_id)).state == "canceled"
 
 
-async def test_a_claim_is_given_time_before_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its submission is on the way: not in the queue yet is not gone."""
+async def test_a_claim_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not on disk yet, and ComfyUI has not heard of it."""
+    monkeypatch.setattr(watcher_module, "_CLAIM_LOST_S", -1.0)
     async with watching() as watch:
-        prompt_id = watch.registry.claim(ALICE, None).prompt_id
+        job = watch.registry.claim(ALICE, None)
         await watch.queue_watcher.sync()
-        assert watch.told == []
+        assert (watch.told, job.state) == ([], JobState.CLAIMED)
+
+
+async def test_a_job_on_its_way_is_given_time_before_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the queue yet is not gone."""
+    async with watching() as watch:
+        job = await watch.recorded()
+        await watch.queue_watcher.sync()
+        assert (watch.told, job.state) == ([], JobState.SENT)
         monkeypatch.setattr(watcher_module, "_CLAIM_LOST_S", -1.0)
+        job.is_in_flight = True
         await watch.queue_watcher.sync()
-        assert watch.told == [("ended", prompt_id)]
+        assert (watch.told, job.state) == ([], JobState.SENT), "it is being sent"
+        job.is_in_flight = False
+        await watch.queue_watcher.sync()
+        assert (watch.told, job.state) == ([("waits", job.prompt_id)], JobState.WAITING)
 
 
-async def test_a_claim_whose_answer_never_came_is_found_in_the_queue() -> None:
+async def test_a_job_whose_answer_never_came_is_found_in_the_queue() -> None:
     async with watching() as watch:
-        prompt_id = watch.registry.claim(ALICE, None).prompt_id
-        watch.comfy.pending = [item(3, prompt_id)]
+        job = await watch.recorded()
+        watch.comfy.pending = [item(job.number, job.prompt_id)]
         await watch.queue_watcher.sync()
-        assert watch.job(prompt_id).state is JobState.PENDING
+        assert job.state is JobState.DISPATCHED
 
 
 async def test_not_knowing_the_queue_loses_no_job() -> None:
     async with watching() as watch:
-        prompt_id = watch.registry.claim(ALICE, None).prompt_id
-        watch.registry.submitted(prompt_id, 1.0)
+        job = await watch.taken()
         watch.comfy.broken = {"/api/jobs", "/queue"}
         with pytest.raises(UpstreamUnavailable):
             await watch.queue_watcher.sync()
         assert watch.told == []
-        assert watch.job(prompt_id).state is JobState.PENDING
+        assert job.state is JobState.DISPATCHED
+
+
+async def test_jobs_of_another_gate_are_left_to_it() -> None:
+    async with watching() as watch:
+        job = await watch.taken()
+        job.gate = "gate/2"
+        await watch.queue_watcher.sync()
+        assert (watch.told, job.state) == ([], JobState.DISPATCHED)
+
+
+async def test_the_end_of_an_earlier_run_is_not_the_end_of_this_one() -> None:
+    """A job that was tried again has another number in ComfyUI's queue."""
+    async with watching() as watch:
+        job = await watch.taken()
+        watch.comfy.pending = [item(job.number, job.prompt_id)]
+        watch.comfy.history = {job.prompt_id: ended(job.prompt_id, number=job.number - 1)}
+        watch.queue_watcher.close_soon(job.prompt_id)
+        await watch.queue_watcher.rebuild()
+        assert (watch.told, job.state) == ([], JobState.DISPATCHED)
 
 
 async def test_foreign_jobs_are_looked_at_once() -> None:
@@ -267,8 +296,8 @@ async def test_jobs_that_wait_while_none_runs_show_a_stuck_worker(monkeypatch: p
     monkeypatch.setattr(watcher_module, "STUCK_AFTER_S", -1.0)
     async with watching() as watch:
         is_stuck = [watch.queue_watcher.is_worker_stuck]
-        prompt_id = watch.registry.claim(ALICE, None).prompt_id
-        watch.comfy.pending = [item(1, prompt_id)]
+        job = await watch.taken()
+        watch.comfy.pending = [item(job.number, job.prompt_id)]
         await watch.queue_watcher.sync()
         is_stuck.append(watch.queue_watcher.is_worker_stuck)
         watch.comfy.running, watch.comfy.pending = watch.comfy.pending, []
@@ -282,13 +311,12 @@ async def test_connects_again_with_a_new_id_and_rebuilds(
     monkeypatch.setattr(watcher_module, "_RECONNECT_S", (0.0,))
     async with watching(is_started=True) as watch:
         await watch.connections.acquire()
-        prompt_id = watch.registry.claim(ALICE, None).prompt_id
-        watch.registry.submitted(prompt_id, 1.0)
+        job = await watch.taken()
         await watch.comfy.sockets[0].close()
         await watch.connections.acquire()
         await watch.queue_watcher.is_settled.wait()
         assert watch.queue_watcher.is_connected
-        assert watch.told == [("ended", prompt_id)]
+        assert (watch.told, job.state) == ([("waits", job.prompt_id)], JobState.WAITING)
         first, second = watch.comfy.ids
         assert first != second
     assert caplog.text.count("the connection to ComfyUI ended") == 2
@@ -308,11 +336,10 @@ async def test_says_once_that_comfyui_is_down(
                 enough.set()
             raise UpstreamUnavailable
 
-    queue_watcher = QueueWatcher(Down("http://127.0.0.1:9", 1.0), JobRegistry())
-    queue_watcher.start()
-    await enough.wait()
-    assert not queue_watcher.is_connected
-    await queue_watcher.stop()
+    async with following(Down("http://127.0.0.1:9", 1.0)) as parts:
+        parts.watcher.start()
+        await enough.wait()
+        assert not parts.watcher.is_connected
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "does not answer at http://127.0.0.1:9" in caplog.text
 

@@ -7,7 +7,7 @@ import pytest
 from proxy.jobs import queue_watcher as watcher_module
 from proxy.jobs.history_reader import MAX_TRIES
 from proxy.jobs.registry import JobState, Outcome
-from tests.proxy.jobs.test_queue_watcher import ALICE, Comfy, ended, watching
+from tests.proxy.jobs.test_queue_watcher import Comfy, ended, watching
 
 
 async def test_a_jobs_route_that_failed_once_is_asked_again() -> None:
@@ -43,15 +43,14 @@ async def test_a_job_whose_end_cannot_be_read_is_not_lost_and_holds_up_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with watching() as watch:
-        ids = [watch.registry.claim(ALICE, None).prompt_id for _ in range(3)]
-        for prompt_id in ids:
-            watch.registry.submitted(prompt_id, 1.0)
-        watch.comfy.history = {prompt_id: ended(prompt_id) for prompt_id in ids}
+        jobs = [await watch.taken() for _ in range(3)]
+        ids = [job.prompt_id for job in jobs]
+        watch.comfy.history = {job.prompt_id: ended(job.prompt_id, number=job.number) for job in jobs}
         watch.comfy.broken = {f"/history/{ids[1]}"}
         for _ in range(MAX_TRIES - 1):
             await watch.queue_watcher.sync()
             assert {each for _, each in watch.told} == {ids[0], ids[2]}
-            assert watch.job(ids[1]).state is JobState.PENDING
+            assert watch.job(ids[1]).state is JobState.DISPATCHED
         assert caplog.text.count("cannot be read") == 1
         watch.comfy.broken = set()
         await watch.queue_watcher.sync()
@@ -60,8 +59,7 @@ async def test_a_job_whose_end_cannot_be_read_is_not_lost_and_holds_up_no_other(
 
 async def test_a_job_whose_end_can_never_be_read_frees_its_slot() -> None:
     async with watching() as watch:
-        job = watch.registry.claim(ALICE, None)
-        watch.registry.submitted(job.prompt_id, 1.0)
+        job = await watch.taken()
         watch.comfy.broken = {f"/history/{job.prompt_id}"}
         for _ in range(MAX_TRIES):
             assert watch.told == []

@@ -10,13 +10,19 @@ from hypothesis import strategies as st
 
 from policy.principal import TenantId
 from policy.prompt_ids import is_prompt_id
+from policy.rules.results import UNNAMED_CLIENT
 from proxy.jobs import registry as ledger_module
 from proxy.jobs.history import temp_files_of
-from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome, read_history
+from proxy.jobs.job_rows import JobRow, StoredState
+from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome, owner_of_client, read_history
 from proxy.jobs.temp_files import Made
 
 ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
 ID = "6f9619ff-8b86-4d11-b42d-00c04fc964ff"
+
+
+def stored(state: StoredState, **more: Any) -> JobRow:
+    return JobRow(ID, "alice", client_id="tab", state=state, sequence=1)._replace(**more)
 
 
 def stopped_clock() -> float:
@@ -67,12 +73,14 @@ def test_a_job_goes_through_its_states() -> None:
     registry = JobRegistry(stopped_clock)
     job, jobs = registry.claim(ALICE, ID), registry.of(ALICE)
     assert jobs.pending() == [ID]
-    registry.submitted(ID, 7.0)
-    assert (job.state, job.number, jobs.pending()) == (JobState.PENDING, 7.0, [ID])
+    registry.sent(job)
+    assert (job.state, job.sent_at_s, jobs.pending()) == (JobState.SENT, 1000.0, [ID])
+    registry.dispatched(ID)
+    assert (job.state, jobs.pending()) == (JobState.DISPATCHED, [ID])
     assert registry.start(job, 5.0)
     assert not registry.start(job)
     assert (job.started_at_s, jobs.running(), jobs.pending()) == (5.0, [ID], [])
-    registry.submitted(ID, 8.0)
+    registry.dispatched(ID)
     assert job.state is JobState.RUNNING
     assert registry.active() == [job]
     assert registry.end(job, {})
@@ -94,7 +102,7 @@ def test_a_released_job_is_nobodys() -> None:
     registry.claim(ALICE, ID)
     registry.release(ID)
     registry.release(ID)
-    registry.submitted(ID, 1.0)
+    registry.dispatched(ID)
     registry.add_temp_files(ID, ["x.png"])
     assert registry.job(ID) is None
     assert not registry.of(ALICE).owns(ID)
@@ -103,7 +111,7 @@ def test_a_released_job_is_nobodys() -> None:
 
 
 def test_retired_ids_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_ENDED_JOBS", 2)
+    monkeypatch.setattr(ledger_module, "MAX_RETIRED", 2)
     registry = JobRegistry()
     for number in range(4):
         registry.release(registry.claim(ALICE, ID if number == 0 else None).prompt_id)
@@ -117,8 +125,7 @@ def test_a_run_is_named_alike_by_every_gate() -> None:
     for clock_s in (10.5, 99.0):
         registry = JobRegistry(lambda now_s=clock_s: now_s)  # type: ignore[misc]
         for told in (entry, None):
-            job = registry.adopt(ID, "alice.tab", JobState.PENDING, 1.25)
-            assert job is not None
+            job = registry.apply(stored(StoredState.DISPATCHED, number=1.25))
             registry.start(job)
             registry.end(job, told, was_watched=True)
             names.add(job.run_id)
@@ -126,31 +133,57 @@ def test_a_run_is_named_alike_by_every_gate() -> None:
     assert names == {f"{ID}/1.25/10000", f"{ID}/1.25/"}
 
 
-def test_adopts_by_the_owner_that_comfyui_keeps() -> None:
-    registry = JobRegistry(stopped_clock)
-    job = registry.adopt(ID, "alice.tab", JobState.PENDING, 3.0)
-    assert job is not None
-    assert (job.tenant, job.state, job.number) == (ALICE, JobState.PENDING, 3.0)
-    assert registry.adopt(ID, "mallory.tab", JobState.RUNNING) is job
-    assert job.tenant == ALICE
+def test_the_owner_is_told_by_the_client_id_that_comfyui_keeps() -> None:
+    assert owner_of_client("alice.tab") == (ALICE, "tab")
+    assert owner_of_client(f"alice.{UNNAMED_CLIENT}") == (ALICE, "")
 
 
 @pytest.mark.parametrize("client_id", [None, "", "nobody", ".x", "Not A Tenant.x", 7, ["alice.tab"], {}, "alice"])
-def test_does_not_adopt_what_the_gate_did_not_send(client_id: object) -> None:
-    registry = JobRegistry()
-    assert registry.adopt(ID, client_id, JobState.PENDING) is None
-    assert registry.job(ID) is None
+def test_what_the_gate_did_not_send_is_nobodys(client_id: object) -> None:
+    assert owner_of_client(client_id) is None
 
 
-def test_forgets_the_oldest_ended_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_ENDED_JOBS", 2)
+def test_a_job_is_as_it_stands_in_the_database() -> None:
     registry = JobRegistry()
-    jobs = [registry.claim(ALICE, None) for _ in range(4)]
-    for job in jobs[:3]:
-        registry.end(job, None)
-    assert registry.of(ALICE).finished() == [job.prompt_id for job in jobs[1:3]]
-    assert registry.job(jobs[0].prompt_id) is None
-    assert registry.active() == [jobs[3]]
+    jobs = registry.of(ALICE)
+    job = registry.apply(stored(StoredState.WAITING, rank=-2.0, attempts='[{"at":1.0}]', subject="key"))
+    assert (job.state, job.priority, job.subject, job.client_id) == (JobState.WAITING, 2.0, "key", "tab")
+    assert (job.attempts, jobs.pending(), registry.active()) == (({"at": 1.0},), [ID], [job])
+    assert registry.apply(stored(StoredState.RUNNING, started_at_s=5.0)) is job
+    assert (job.state, job.started_at_s, jobs.running(), jobs.pending()) == (JobState.RUNNING, 5.0, [ID], [])
+    assert registry.apply(stored(StoredState.FAILED, ended_at_s=9.0, gpu_s=4.0, error="node", failing_class="K")) is job
+    assert (job.state, job.outcome, job.gpu_s, job.error, job.failing_class) == (
+        JobState.ENDED,
+        Outcome.FAILED,
+        4.0,
+        "node",
+        "K",
+    )
+    assert (jobs.finished(), registry.active(), registry.ended()) == ([ID], [], [ID])
+
+
+def test_a_job_that_is_tried_again_is_another_one_in_the_same_place() -> None:
+    registry = JobRegistry()
+    failed = registry.apply(stored(StoredState.FAILED, ended_at_s=9.0))
+    again = registry.apply(stored(StoredState.WAITING))
+    assert again is not failed
+    assert (registry.of(ALICE).finished(), registry.of(ALICE).pending()) == ([], [ID])
+    assert (registry.job(ID), registry.active(), registry.ended()) == (again, [again], [])
+
+
+def test_jobs_are_counted_as_they_change() -> None:
+    registry = JobRegistry()
+    job = registry.claim(ALICE, ID, cost_s=4.0)
+    assert (registry.tally.given, registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 0, 4.0)
+    registry.apply(stored(StoredState.WAITING, cost_s=6.0))
+    assert (registry.tally.given, registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 1, 6.0)
+    registry.sent(job)
+    registry.dispatched(ID)
+    registry.start(job)
+    assert (registry.tally.given, registry.tally.waiting, registry.tally.cost_s(MALLORY)) == (1, 0, 0.0)
+    registry.end(job, None)
+    registry.end(job, None)
+    assert (registry.tally.given, registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 0, 0.0)
 
 
 def test_forgets_history_but_no_job_that_lives() -> None:

@@ -14,6 +14,8 @@ from policy.call import (
     ClaimJob,
     ClientReply,
     Opaque,
+    Place,
+    RecordJob,
     ReleaseJob,
     RuleGenerator,
     UpstreamCall,
@@ -21,12 +23,23 @@ from policy.call import (
 )
 from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
-from proxy.http.errors import LimitExceeded, UpstreamTimeout, UpstreamUnavailable
+from proxy.http.errors import (
+    LimitExceeded,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    UpstreamUnreachable,
+    refusal_for,
+)
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.rule_runner import RuleRunner
+from proxy.persistence.operations import DatabaseUnavailable
 
 ALICE = Principal("a", TenantId("alice"))
 CLAIM = ClaimJob("wish", "hash")
+JOB = ClaimedJob("job", 1000, True)
+RECORD = RecordJob("job", Place.NEXT, b"{}", b"[]", b"[]")
+RESULTS: Any = None
+"""No rule here reads what is on disk."""
 
 
 def call(name: str) -> UpstreamCall:
@@ -53,24 +66,31 @@ class Upstream:
 class JobAdmission:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
+        self.record_error: Exception | None = None
         self.said: list[tuple[str, str]] = []
 
     async def claim(self, principal: Principal, wish: ClaimJob) -> ClaimedJob:
         if self.error is not None:
             raise self.error
         self.said.append(("claimed", principal.tenant))
-        return ClaimedJob("job", 1.0)
+        return JOB
 
-    def submitted(self, job: ClaimedJob) -> None:
-        self.said.append(("submitted", job.prompt_id))
+    async def record(self, wish: RecordJob) -> float | None:
+        if isinstance(self.record_error, Exception):
+            raise self.record_error
+        self.said.append(("recorded", wish.prompt_id))
+        return 7.0
 
-    def release(self, prompt_id: str) -> None:
-        self.said.append(("released", prompt_id))
+    def accepted(self, prompt_id: str) -> None:
+        self.said.append(("accepted", prompt_id))
+
+    async def release(self, prompt_id: str, *, is_doubtful: bool = False) -> None:
+        self.said.append(("doubted" if is_doubtful else "released", prompt_id))
 
 
 def conversation(upstream: Upstream, admission: JobAdmission) -> RuleRunner:
     record = RequestRecord("GET", "id", "127.0.0.1")
-    return RuleRunner(upstream, admission, ALICE, record, 7.0)  # type: ignore[arg-type]
+    return RuleRunner(upstream, admission, RESULTS, ALICE, record, 7.0)  # type: ignore[arg-type]
 
 
 async def test_answers_are_sent_into_the_dialogue() -> None:
@@ -88,16 +108,18 @@ async def test_answers_are_sent_into_the_dialogue() -> None:
     assert talking._record.upstream_s > 0
 
 
-async def test_a_claimed_job_that_came_to_be_is_submitted() -> None:
+async def test_a_claimed_job_that_came_to_be_is_accepted() -> None:
     def runner() -> RuleGenerator:
         job = yield CLAIM
-        assert job == ClaimedJob("job", 1.0)
+        assert job == JOB
+        number = yield RECORD
+        assert number == 7.0
         yield call("prompt")
         return ClientReply(200)
 
     admission = JobAdmission()
     await conversation(Upstream(), admission).run(runner())
-    assert admission.said == [("claimed", "alice"), ("submitted", "job")]
+    assert admission.said == [("claimed", "alice"), ("recorded", "job"), ("accepted", "job")]
 
 
 async def test_a_job_that_comfyui_refused_is_released_once() -> None:
@@ -112,8 +134,18 @@ async def test_a_job_that_comfyui_refused_is_released_once() -> None:
     assert admission.said == [("claimed", "alice"), ("released", "job")]
 
 
-@pytest.mark.parametrize("error", [UpstreamUnavailable(), UpstreamTimeout(), LookupError("a bug")])
-async def test_a_claimed_job_is_released_whatever_went_wrong(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UpstreamUnavailable(), "doubted"),
+        (UpstreamTimeout(), "doubted"),
+        (UpstreamUnreachable(), "released"),
+        (LookupError("a bug"), "released"),
+    ],
+)
+async def test_a_claimed_job_is_released_whatever_went_wrong(error: Exception, said: str) -> None:
+    """Where ComfyUI was sent it and did not answer, it may be there."""
+
     def runner() -> RuleGenerator:
         yield CLAIM
         yield call("prompt")
@@ -123,7 +155,26 @@ async def test_a_claimed_job_is_released_whatever_went_wrong(error: Exception) -
     with pytest.raises(type(error)) as caught:
         await conversation(Upstream(prompt=error), admission).run(runner())
     assert caught.value is error
-    assert admission.said[-1] == ("released", "job")
+    assert admission.said[-1] == (said, "job")
+
+
+async def test_what_cannot_be_recorded_is_refused_for_now_and_released() -> None:
+    def runner() -> RuleGenerator:
+        yield CLAIM
+        yield RECORD
+        raise AssertionError("not reached")
+
+    upstream, admission = Upstream(), JobAdmission()
+    admission.record_error = DatabaseUnavailable("the disk is full")
+    with pytest.raises(DatabaseUnavailable) as refused:
+        await conversation(upstream, admission).run(runner())
+    refusal = refusal_for(refused.value)
+    assert refusal is not None
+    assert (refusal.status, refusal.reason) == (503, "database-unavailable")
+    assert dict(refusal.headers)["Retry-After"] == "5"
+    assert "disk" not in refusal.message
+    assert admission.said == [("claimed", "alice"), ("released", "job")]
+    assert upstream.asked == []
 
 
 async def test_a_violation_after_the_claim_releases_too() -> None:
@@ -160,7 +211,7 @@ async def test_cancelling_releases_and_ends_the_dialogue() -> None:
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holding
-    assert admission.said[-1] == ("released", "job")
+    assert admission.said[-1] == ("doubted", "job")
     assert ended == ["closed"]
 
 

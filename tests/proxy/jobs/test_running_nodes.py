@@ -26,7 +26,7 @@ def registry() -> JobRegistry:
 
 
 def reports(registry: JobRegistry) -> SocketReports:
-    return SocketReports(registry, JobEvents(), lambda: None)
+    return SocketReports(registry, JobEvents(), lambda prompt_id: None)
 
 
 def running(registry: JobRegistry, tenant: TenantId) -> str:

@@ -169,11 +169,11 @@ def test_places_are_those_among_all_of_the_tenants_jobs() -> None:
     jobs = TenantJobs(ALICE, lambda tenant, name: False)
     states = {"ended": (False, True, False), "runs": (True, False, False), "waits": (False, False, False)}
     for sequence, (prompt_id, (is_running, has_ended, is_deleted)) in enumerate([*states.items()][::-1]):
-        jobs.put(prompt_id, sequence, is_running=is_running, has_ended=has_ended, is_deleted=is_deleted)
+        jobs.put(prompt_id, (0.0, sequence), is_running=is_running, has_ended=has_ended, is_deleted=is_deleted)
     assert [jobs.place_of(each) for each in (*states, "unknown")] == [1, 2, 3, 0]
     assert (jobs.count_finished(), jobs.count_unfinished()) == (1, 2)
-    jobs.put("runs", 1, is_running=True, has_ended=True, is_deleted=False)
-    jobs.put("waits", 0, is_running=False, has_ended=True, is_deleted=True)
+    jobs.put("runs", (0.0, 1.0), is_running=True, has_ended=True, is_deleted=False)
+    jobs.put("waits", (0.0, 0.0), is_running=False, has_ended=True, is_deleted=True)
     assert (jobs.finished(), jobs.place_of("runs")) == (["runs", "ended"], 1), "in the order in which they came"
     assert (jobs.owns("waits"), jobs.place_of("waits"), jobs.pending()) == (True, 0, [])
     jobs.remove("waits")

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from policy.namespace import Folder
 from proxy.auth.login_throttle import LoginThrottle
 from proxy.compiled_config import CompiledConfig
 from proxy.dependencies import Dependencies
 from proxy.files.comfyui_folders import ComfyUIFolders
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
-from proxy.jobs.admission import JobAdmission
-from proxy.jobs.events import JobEvents, SocketReports
+from proxy.jobs.events import JobEvents
+from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.idempotency import IdempotentSubmissions
 from proxy.jobs.idempotency_db import KeptSubmissions
 from proxy.jobs.job_finder import JobFinder
 from proxy.jobs.kept_documents import KeptJobs
-from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import JobRegistry
-from proxy.jobs.temp_files import unseen, written_at
 from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
@@ -35,6 +32,7 @@ from proxy.upstream.web_files import WebFiles
 from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
+from proxy.wiring.jobs import build_jobs
 
 InForce = Callable[[], CompiledConfig]
 
@@ -47,21 +45,21 @@ def build_dependencies(
     def in_force() -> CompiledConfig:  # for what outlives a request; a request has one of its own
         return dependencies.compiled
 
-    directory = _directory(compiled)
     upstream, kept, sockets = _upstream(compiled), KeptJobs(), ConnectionRegistry()
-    registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
-    watcher = QueueWatcher(upstream, registry, on_started=events.started, on_ended=events.ended)
-    streams = _streams(upstream, in_force, SocketReports(registry, events, watcher.request_sync))
+    directory = _directory(compiled)
+    jobs, streams = build_jobs(upstream, state, limits, events, kept, directory, in_force)
+    registry, forecasts = jobs.registry, JobForecasts(state, jobs.registry, limits.allotment.weights)
     throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
     dependencies = Dependencies(
         compiled=compiled,
         upstream=upstream,
         login_throttle=throttle,
-        pages=GatePages(throttle, limits, registry, recorder.refusals),
+        pages=GatePages(throttle, limits, registry, forecasts, recorder.refusals),
         registry=registry,
-        queue_watcher=watcher,
-        admission=_admission(limits, registry, kept, events, watcher, streams),
-        idempotency=IdempotentSubmissions(KeptSubmissions(state), JobFinder(upstream, registry, watcher)),
+        queue_watcher=jobs.watcher,
+        admission=jobs.admission,
+        jobs=jobs,
+        idempotency=IdempotentSubmissions(KeptSubmissions(state), JobFinder(upstream, registry, jobs.watcher)),
         kept=kept,
         catalogue=CatalogueSource(upstream),
         compressor=compressor,
@@ -91,10 +89,6 @@ def _upstream(compiled: CompiledConfig) -> Upstream:
     return Upstream(settings.url, settings.connect_timeout)
 
 
-def _streams(upstream: Upstream, in_force: InForce, reports: SocketReports) -> EventSessions:
-    return EventSessions(upstream, reconnect_grace_s=lambda: _grace_s(in_force), reports=reports)
-
-
 def _grace_s(in_force: InForce) -> float:
     return in_force().config.server.reconnect_grace
 
@@ -114,26 +108,6 @@ def _client_sockets(
         reconnect_grace_s=lambda: _grace_s(in_force),
         slot=limits.slots.claim_socket,
         jobs=registry,
-    )
-
-
-def _admission(
-    limits: Limits,
-    registry: JobRegistry,
-    kept: KeptJobs,
-    events: JobEvents,
-    watcher: QueueWatcher,
-    streams: EventSessions,
-) -> JobAdmission:
-    return JobAdmission(
-        registry,
-        limits.slots,
-        limits.budgets,
-        limits.allotment.weights(),
-        on_queued=events.queued,
-        is_taken=watcher.has_job,
-        kept=kept,
-        listen=streams.listen,
     )
 
 

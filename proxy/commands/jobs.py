@@ -1,0 +1,271 @@
+"""`comfygate jobs`: what the gate's database says of jobs, and what the operator does with them. The gate may run meanwhile, and hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Final, NoReturn, TypeVar
+
+import orjson
+import typer
+
+from proxy.commands.exits import fail
+from proxy.commands.job_texts import TABLE_HEAD, as_json, cells_of, describe, in_columns, note_of
+from proxy.config import ConfigError, load_config
+from proxy.config.units import parse_duration
+from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
+from proxy.jobs.operator_operations import Load, load
+from proxy.jobs.store_operations import cancel_waiting
+from proxy.jobs.store_reading import find, listing
+from proxy.jobs.store_upkeep import drain as drain_comfyui
+from proxy.jobs.store_upkeep import retry as try_again
+from proxy.jobs.store_upkeep import wish
+from proxy.persistence.chosen import chosen_database, setting_of
+from proxy.persistence.operations import Database, DatabaseUnavailable, StateError
+
+app = typer.Typer(
+    name="jobs",
+    help="List, show, cancel and retry jobs, and drain ComfyUI. The gate may run or not.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+T = TypeVar("T")
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The prompt id, which `comfygate jobs list` shows.")]
+_DEFAULT: Final = Path("config.toml")
+_LOOK_S: Final = 1.0
+"""A change is heard of at once; this is for leases that end."""
+_CANCEL_S: Final = 15.0
+_DRAINED: Final = "No job is given to ComfyUI, until `comfygate jobs drain --off`."
+
+
+@app.command("list")
+def list_(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's jobs.")] = None,
+    state: Annotated[StoredState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    is_json: Annotated[bool, typer.Option("--json", help="JSON lines, one for each job.")] = False,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """List jobs, the newest first."""
+
+    async def work(database: Database) -> tuple[list[JobRow], Load]:
+        return await database.read(listing, tenant, state, limit), await database.read(load)
+
+    jobs, found = _ask(config, work)
+    if is_json:
+        for job in jobs:
+            typer.echo(orjson.dumps(as_json(job)))
+        return
+    now_s = time.time()
+    if jobs:
+        typer.echo(in_columns([TABLE_HEAD, *(cells_of(job, now_s) for job in jobs)]))
+    else:
+        is_narrowed = tenant is not None or state is not None
+        typer.echo("There is no such job." if is_narrowed else "There is no job.", err=True)
+    if found.is_draining:
+        typer.echo(_DRAINED, err=True)
+
+
+@app.command()
+def show(
+    prompt_id: JobId,
+    is_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Show what is known of one job, with each time that ComfyUI had it."""
+    job = _ask(config, lambda database: _find(database, prompt_id))
+    typer.echo(orjson.dumps(as_json(job)) if is_json else describe(job, time.time()))
+
+
+@app.command()
+def cancel(prompt_id: JobId, config: ConfigFile = _DEFAULT) -> None:
+    """Cancel a job that waits or runs. What runs is stopped by the gate, within seconds."""
+    job = _ask(config, lambda database: _cancel(database, prompt_id))
+    typer.echo(f"Job {prompt_id} of {job.tenant} is {_ended(job)}.")
+
+
+@app.command()
+def retry(prompt_id: JobId, config: ConfigFile = _DEFAULT) -> None:
+    """Let a job that failed wait again, under the same id."""
+    job = _ask(config, lambda database: _retry(database, prompt_id))
+    typer.echo(f"Job {prompt_id} of {job.tenant} waits again.")
+
+
+@app.command()
+def drain(
+    wait: Annotated[
+        str | None, typer.Option(help='How long to wait for it, in seconds or as "5m"; without it as long as it takes.')
+    ] = None,
+    is_off: Annotated[bool, typer.Option("--off", help="End it: jobs are given to ComfyUI again.")] = False,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Give ComfyUI no more jobs, and wait until it has none of the gate's. New jobs are accepted, and wait in the gate."""
+    wait_s = _seconds(wait)
+    if is_off:
+        _ask(config, lambda database: database.run(drain_comfyui, is_on=False))
+        typer.echo("Jobs are given to ComfyUI again.")
+        return
+    try:
+        found = _ask(config, lambda database: _drain(database, wait_s))
+    except KeyboardInterrupt:
+        fail(f"Not waited for any longer. {_DRAINED}")
+    if found.given:
+        fail(f"ComfyUI still has {_count(len(found.given))} after {wait_s:g} s. {_DRAINED}")
+    typer.echo(
+        f"ComfyUI has none of the gate's jobs; {_count(found.waiting)} {_verb(found.waiting)} in the gate. {_DRAINED}"
+    )
+
+
+def _ask(config: Path, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Opens the database that the configuration names, as a gate left it, and ends the command with a sentence where that cannot be."""
+    try:
+        loaded = load_config(config)
+        database = chosen_database(loaded, is_guest=True)
+    except ConfigError as error:
+        fail(str(error))
+
+    async def run() -> T:
+        await database.open()
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(run())
+    except (StateError, DatabaseUnavailable) as error:
+        fail(f"The gate's database cannot be used ({setting_of(loaded)}): {error}.")
+
+
+async def _find(database: Database, prompt_id: str) -> JobRow:
+    job = await database.read(find, prompt_id) if prompt_id.isprintable() else None
+    if job is None:
+        _refuse_unknown(prompt_id)
+    return job
+
+
+async def _cancel(database: Database, prompt_id: str) -> JobRow:
+    job = await _find(database, prompt_id)
+    if job.has_ended:
+        fail(f"Job {prompt_id} is {_ended(job)} already.")
+
+    async def look() -> JobRow | None:
+        await database.run(cancel_waiting, job.tenant, [prompt_id], time.time())
+        return await database.read(find, prompt_id)
+
+    found = await look()
+    if found is not None and not found.has_ended:
+        # ComfyUI has it, so the gate that follows it has to stop it.
+        await database.run(wish, prompt_id, CANCEL)
+    found = await _until(database, look, _has_ended, _CANCEL_S)
+    if found is None:  # its client has deleted it meanwhile
+        return job._replace(state=StoredState.CANCELED)
+    if not found.has_ended:
+        note = note_of(found, time.time())
+        fail(f"Job {prompt_id} is {found.state}, and no gate has stopped it within {_CANCEL_S:g} s. {note}".rstrip())
+    return found
+
+
+def _has_ended(job: JobRow | None) -> bool:
+    return job is None or job.has_ended
+
+
+async def _retry(database: Database, prompt_id: str) -> JobRow:
+    before = await _find(database, prompt_id)
+    if before.state != StoredState.FAILED:
+        fail(f"Job {prompt_id} is {before.state}: only a job that failed can be tried again.")
+    job = await database.run(try_again, prompt_id)
+    if job is None:
+        fail(f"Job {prompt_id} cannot be tried again: what was submitted is not kept any more.")
+    return job
+
+
+async def _drain(database: Database, wait_s: float) -> Load:
+    await database.run(drain_comfyui, is_on=True)
+    progress = Progress()
+
+    def is_empty(found: Load) -> bool:
+        progress.tell(found)
+        return not found.given
+
+    try:
+        return await _until(database, lambda: database.read(load), is_empty, wait_s)
+    finally:
+        progress.end()
+
+
+async def _until(
+    database: Database, ask: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool], wait_s: float
+) -> T:
+    """The first answer that is enough, or the last one in that time."""
+    changed = asyncio.Event()
+    ends_hearing = database.on_change(changed.set)
+    deadline_s = time.monotonic() + wait_s
+    try:
+        while True:
+            changed.clear()
+            found = await ask()
+            left_s = deadline_s - time.monotonic()
+            if is_enough(found) or left_s <= 0:
+                return found
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _LOOK_S)):
+                    await changed.wait()
+    finally:
+        ends_hearing()
+
+
+class Progress:
+    """A line on standard error: on a terminal one that changes, elsewhere one for each change."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._shown = ""
+
+    def tell(self, found: Load) -> None:
+        left = len(found.given)
+        running = sum(job.state == StoredState.RUNNING for job in found.given)
+        alone = sum(job.lease_until_s < time.time() for job in found.given)
+        text = f"ComfyUI has {_count(left)}, {running} of them running; {_count(found.waiting)} {_verb(found.waiting)} in the gate"
+        if alone:
+            text += f"; no gate follows {alone}: start it, and it sees how they end"
+        if text == self._shown:
+            return
+        lead = "\r" if self._is_terminal and self._shown else ""
+        typer.echo(f"{lead}{text:<{len(self._shown)}}", err=True, nl=not self._is_terminal)
+        self._shown = text
+
+    def end(self) -> None:
+        if self._is_terminal and self._shown:
+            typer.echo(err=True)
+
+
+def _seconds(text: str | None) -> float:
+    if text is None:
+        return math.inf
+    try:
+        return parse_duration(float(text) if text.strip().isdecimal() else text)
+    except ValueError as error:
+        fail(f"--wait {text!r}: {error}")
+
+
+def _refuse_unknown(prompt_id: str) -> NoReturn:
+    fail(f"There is no job {prompt_id}." if prompt_id.isprintable() else "There is no such job.")
+
+
+def _ended(job: JobRow) -> str:
+    return {StoredState.SUCCEEDED: "done", StoredState.FAILED: "failed"}.get(StoredState(job.state), job.state)
+
+
+def _count(number: int) -> str:
+    return f"{number} job" if number == 1 else f"{number} jobs"
+
+
+def _verb(number: int) -> str:
+    return "waits" if number == 1 else "wait"

@@ -1,0 +1,94 @@
+"""Finds out how jobs ended that ComfyUI has no more in its queue."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from proxy.jobs.adoption import is_of_run
+from proxy.jobs.endings import JobEndings
+from proxy.jobs.history_reader import UNREADABLE, HistoryReader, HistoryUnreadable
+from proxy.jobs.job import Job, JobState
+from proxy.jobs.records import JobRecords
+from proxy.jobs.registry import JobRegistry
+from proxy.persistence.operations import DatabaseUnavailable
+from proxy.tasks import Tasks
+
+_HISTORY_DELAYS_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""ComfyUI tells a job's client of its end just before it writes its history."""
+
+
+class JobClosing:
+    """Of jobs that this gate follows. What is not found out is asked again at the next comparison with the queue."""
+
+    def __init__(self, registry: JobRegistry, records: JobRecords, endings: JobEndings, history: HistoryReader) -> None:
+        self._registry = registry
+        self._records = records
+        self._endings = endings
+        self._history = history
+        self._tasks = Tasks()
+        self._closing: set[str] = set()
+        self.is_giving_back = False
+        """Of several jobs that ComfyUI has lost some wait again already: no job is given meanwhile, so that their order stays."""
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    async def close_missing(self, prompt_ids: set[str], *, was_current: bool) -> None:
+        """In the order in which ComfyUI had them. was_current: all that ComfyUI had announced was known when the connection before this one ended."""
+        jobs = [job for prompt_id in prompt_ids if (job := self._registry.job(prompt_id)) is not None]
+        lost = [job for job in sorted(jobs, key=lambda job: job.number) if not await self._close(job)]
+        runs = [job for job in lost if job.state is JobState.RUNNING]
+        self.is_giving_back = bool(lost)
+        try:
+            for job in lost:
+                # Where none is known to have run, the first may have just begun; where it is not known what ComfyUI did last, any may have.
+                is_unknown = not was_current or job.seen_in != self._registry.connection - 1
+                await self._endings.lost(job, has_run=job in runs or is_unknown or (not runs and job is lost[0]))
+        finally:
+            self.is_giving_back = False
+
+    def close_soon(self, prompt_id: str) -> None:
+        """Its client was told that it ended: its end is read as soon as ComfyUI's history has it."""
+        job = self._registry.job(prompt_id)
+        is_ours = job is not None and job.gate == self._records.gate and job.state is not JobState.ENDED
+        if job is not None and is_ours and prompt_id not in self._closing:
+            self._closing.add(prompt_id)
+            self._tasks.start(self._close_over(job), "end of a job")
+
+    async def _close_over(self, job: Job) -> None:
+        try:
+            for delay_s in _HISTORY_DELAYS_S:
+                await asyncio.sleep(delay_s)
+                if job.state is JobState.ENDED or await self._told(job):
+                    return
+        except (HistoryUnreadable, DatabaseUnavailable):
+            return  # the comparison with the queue goes on with it
+        finally:
+            self._closing.discard(job.prompt_id)
+
+    async def _told(self, job: Job) -> bool:
+        """Whether ComfyUI's history has the end of this run of the job. Raises HistoryUnreadable."""
+        entry = await self._history.entry(job.prompt_id)
+        if entry is UNREADABLE:
+            await self._endings.taken_out(job, was_watched=True)
+            return True
+        if not is_of_run(entry, job):
+            return False
+        if job.state is not JobState.ENDED:
+            await self._endings.told(job, entry)
+        return True
+
+    async def _close(self, job: Job) -> bool:
+        """False for a job that ComfyUI has lost."""
+        try:
+            if await self._told(job):
+                return True
+        except HistoryUnreadable:
+            return True  # for now: the others' jobs are still to be closed
+        if job.state is JobState.ENDED:
+            return True
+        if job.seen_in == self._registry.connection:
+            await self._endings.taken_out(job, was_watched=True)
+            return True
+        return False

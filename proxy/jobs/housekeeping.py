@@ -1,0 +1,91 @@
+"""What has to be done with recorded jobs from time to time: leases, jobs that never came to be, and what is kept for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from proxy.config.jobs import JobsSettings
+from proxy.jobs.job_rows import Bounds
+from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.records import LEASE_S, UNSURE, JobRecords
+from proxy.jobs.registry import JobRegistry
+from proxy.jobs.store_reading import leases
+from proxy.jobs.store_upkeep import drop_wished, renew_leases, retain, take_over
+from proxy.persistence.operations import Database, DatabaseUnavailable
+
+RETAIN_EACH_S: Final = 60.0
+UNSURE_S: Final = 120.0
+"""A submission without an answer is in ComfyUI's queue by then, or nowhere."""
+
+_log = logging.getLogger("comfygate")
+
+
+class Housekeeping:
+    """settings: in force. tenants: all there are. on_dropped: told how many jobs of a tenant are kept no more, by the reason."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: JobRegistry,
+        records: JobRecords,
+        watcher: QueueWatcher,
+        settings: Callable[[], JobsSettings],
+        tenants: Callable[[], Iterable[str]],
+        on_dropped: Callable[[str, str, int], None] = lambda tenant, reason, count: None,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self._records = records
+        self._watcher = watcher
+        self._settings = settings
+        self._tenants = tenants
+        self._on_dropped = on_dropped
+
+    async def follow(self) -> None:
+        """Keeps this gate's leases, and takes over what another gate followed that is gone."""
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            try:
+                await self.keep_leases()
+            except DatabaseUnavailable as error:
+                _log.warning("leases of jobs cannot be renewed: %s", error)
+
+    async def clean(self) -> None:
+        while True:
+            try:
+                await self._database.run(drop_wished, UNSURE, time.time() - UNSURE_S)
+                for tenant in list(self._tenants()):
+                    await self.retain(tenant)
+            except DatabaseUnavailable as error:
+                _log.warning("old jobs cannot be deleted: %s", error)
+            await asyncio.sleep(RETAIN_EACH_S)
+
+    async def keep_leases(self) -> None:
+        """Renews this gate's, and follows the jobs of gates that did not renew theirs."""
+        if not self._registry.tally.given:
+            return
+        gate, now_s = self._records.gate, time.time()
+        await self._database.run(renew_leases, gate, now_s + LEASE_S)
+        if any(lease.until_s < now_s for lease in await self._database.read(leases)):
+            await self._database.run(take_over, gate, now_s, now_s + LEASE_S)
+        # What stands there counts, also where nobody said that it was written.
+        taken = [lease.prompt_id for lease in await self._database.read(leases) if lease.gate == gate]
+        jobs = [job for prompt_id in taken if (job := self._registry.job(prompt_id)) is not None and job.gate != gate]
+        for job in jobs:
+            job.gate = gate
+        if jobs:
+            _log.warning("%d jobs were followed by a gate that is gone: this one goes on with them", len(jobs))
+            self._watcher.request_sync()
+
+    async def retain(self, tenant: str) -> None:
+        """Deletes what is too much of what ended."""
+        settings = self._settings()
+        bounds = Bounds(time.time() - settings.history, settings.history_jobs, settings.history_bytes)
+        for bound, prompt_ids in (await self._database.run(retain, tenant, bounds)).items():
+            self._records.let_go(prompt_ids)
+            if prompt_ids:
+                self._on_dropped(tenant, bound, len(prompt_ids))

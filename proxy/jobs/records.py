@@ -1,0 +1,176 @@
+"""The registry and the gate's database, changed together: what is on disk first, and in memory then.
+
+Every method raises DatabaseUnavailable when the database cannot be used; nothing has changed then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import orjson
+
+from policy.call import Place
+from policy.documents import Document
+from policy.fairness import span_of
+from policy.principal import TenantId
+from policy.rules.prompt import LAST_PLACE
+from proxy.jobs import store_operations as store
+from proxy.jobs import store_upkeep
+from proxy.jobs.job import Job
+from proxy.jobs.job_rows import Ended, Given, JobRow, StoredState, Submitted
+from proxy.jobs.operator_operations import is_draining
+from proxy.jobs.registry import JobRegistry, row_of
+from proxy.persistence.operations import Database, DatabaseUnavailable
+
+COMFYUI: Final = "default"
+"""The name of the one ComfyUI."""
+LEASE_S: Final = 10.0
+"""A gate that has not renewed its leases for so long is gone, and another one follows its jobs."""
+UNSURE: Final = "unsure"
+"""The wish of a row whose submission got no answer: nobody was told that the job is there, so it is dropped when ComfyUI has none."""
+
+
+class JobRecords:
+    """gate: names this process among those that share the database. window: how many jobs ComfyUI gets at a time. weights: by tenant."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: JobRegistry,
+        gate: str,
+        window: Callable[[], int],
+        weights: Callable[[], Mapping[str, float]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._registry = registry
+        self.window = window
+        self._weights = weights
+        self._clock = clock
+        self.is_uncertain = False
+        """Whether jobs may have been given to ComfyUI of which this process does not know."""
+        self.unsaid: dict[str, TenantId] = {}
+        """Jobs that may be on disk although their clients were told that they are not."""
+        self.gate = gate
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new job goes to ComfyUI at once, as far as this gate knows."""
+        return self._registry.tally.given < self.window() and not self._registry.tally.waiting
+
+    async def record(self, job: Job, submitted: Submitted, place: Place) -> float | None:
+        """Puts a claimed job on disk; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken."""
+        now_s = self._clock()
+        row = row_of(job)._replace(comfyui=COMFYUI, gate=self.gate, lease_until_s=now_s + LEASE_S)
+        attempt = orjson.dumps([{"at": now_s, "comfyui": COMFYUI}]).decode()
+        row = row._replace(attempts=attempt)
+        try:
+            placed = await self._place(row, submitted, place, job)
+        except DatabaseUnavailable:
+            self.unsaid[job.prompt_id] = job.tenant
+            self.is_uncertain = True
+            raise
+        self.unsaid.pop(job.prompt_id, None)
+        if placed is None:
+            return None
+        taken = self._registry.apply(placed)
+        if place is Place.NEXT:
+            self._registry.sent(taken)
+        elif place is Place.THERE:
+            taken.seen_in = self._registry.connection
+        return None if place is Place.WAITING else placed.number
+
+    async def _place(self, row: JobRow, submitted: Submitted, place: Place, job: Job) -> JobRow | None:
+        match place:
+            case Place.NEXT:
+                weight = self._weights().get(job.tenant, 1.0)
+                return await self._database.run(store.add_next, row, submitted, self.window(), weight)
+            case Place.WAITING:
+                return await self._database.run(store.add_waiting, row, submitted)
+        span = span_of(job.cost_s, self._weights().get(job.tenant, 1.0))
+        there = row._replace(state=StoredState.DISPATCHED, number=LAST_PLACE + job.sequence, span=span)
+        return await self._database.run(store.adopt, there, submitted)
+
+    async def adopt(
+        self, row: JobRow, submitted: Submitted | None, entry: Document | None = None, shown: Document | None = None
+    ) -> Job | None:
+        """Takes up a job that ComfyUI has, with what it was submitted as or how it ended; None when it was deleted."""
+        row = row._replace(comfyui=COMFYUI, gate=self.gate, lease_until_s=self._clock() + LEASE_S)
+        documents = (None if each is None else each.to_bytes() for each in (entry, shown))
+        placed = await self._database.run(store.adopt, row, submitted, *documents)
+        if placed is None:
+            placed = await self._database.run(store.confirm, row.prompt_id)
+        return None if placed is None else self._registry.apply(placed)
+
+    async def give(self) -> list[Given]:
+        """Who goes to ComfyUI now."""
+        now_s = self._clock()
+        try:
+            given = await self._database.run(
+                store.give, COMFYUI, self.window(), self.gate, now_s, now_s + LEASE_S, self._weights()
+            )
+        except BaseException:
+            self.is_uncertain = True  # of what became of it, where the database was lost at its commit
+            raise
+        for job, _ in given:
+            self._registry.sent(self._registry.apply(job))
+        return given
+
+    async def start(self, prompt_id: str, started_at_s: float) -> None:
+        row = await self._database.run(store.start, prompt_id, started_at_s)
+        job = self._registry.job(prompt_id)
+        if row is not None and job is not None:
+            job.version = row.version
+
+    async def finish(self, job: Job, ended: Ended) -> JobRow | None:
+        """None when it is gone. The registry is told by `JobRegistry.end`."""
+        row = await self._database.run(store.finish, job.prompt_id, ended)
+        if row is not None:
+            job.version, job.attempts = row.version, tuple(row.told_attempts())
+        return row
+
+    async def give_back(self, job: Job, reason: str) -> bool:
+        """It waits again; False when it has ended meanwhile, or is gone."""
+        row = await self._database.run(store.give_back, job.prompt_id, self._clock(), reason)
+        if row is None:
+            self._registry.release(job.prompt_id)
+            return False
+        job.over_at_s = None
+        self._registry.apply(row)
+        if row.left_no_trace:
+            self._registry.release(job.prompt_id)
+        return row.state == StoredState.WAITING
+
+    async def stop_after(self, job: Job, limit_s: int) -> None:
+        await self._database.run(store.stop_after, job.prompt_id, limit_s)
+
+    async def cancel_waiting(self, tenant: TenantId, prompt_ids: Sequence[str]) -> list[Job]:
+        """Ends those that wait outside ComfyUI; they are in the registry no more."""
+        canceled = await self._database.run(store.cancel_waiting, tenant, prompt_ids, self._clock())
+        return self.let_go(canceled)
+
+    async def forget(self, tenant: TenantId, prompt_ids: Sequence[str]) -> list[Job]:
+        """Deletes jobs of the tenant's."""
+        await self._database.run(store.forget, tenant, prompt_ids)
+        return self.let_go(prompt_ids)
+
+    async def is_draining(self) -> bool:
+        """Whether ComfyUI is to be given no jobs, as the operator says."""
+        return await self._database.read(is_draining)
+
+    async def doubt(self, prompt_id: str) -> None:
+        """ComfyUI was sent it and did not answer; its client is told so. It comes back when ComfyUI turns out to have it."""
+        await self._database.run(store_upkeep.wish, prompt_id, UNSURE)
+
+    async def drop_doubted(self, before_s: float) -> None:
+        """Of those that were submitted before a time (Unix seconds): ComfyUI has none of them."""
+        await self._database.run(store_upkeep.drop_wished, UNSURE, before_s)
+
+    def let_go(self, prompt_ids: Iterable[str]) -> list[Job]:
+        """They are on disk no more."""
+        jobs = [job for prompt_id in prompt_ids if (job := self._registry.job(prompt_id)) is not None]
+        for job in jobs:
+            self._registry.release(job.prompt_id)
+        return jobs

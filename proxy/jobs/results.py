@@ -1,0 +1,129 @@
+"""What tenants do with jobs that are on disk: read them, cancel what waits, delete what has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from policy.call import DocumentsRead
+from policy.documents import Kind
+from policy.principal import TenantId
+from policy.rules.jobs import json_call
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.jobs.admission import JobAdmission
+from proxy.jobs.job import Job, JobState
+from proxy.jobs.job_documents import JobDocuments
+from proxy.jobs.records import JobRecords
+from proxy.jobs.registry import JobRegistry
+from proxy.persistence.operations import DatabaseUnavailable
+from proxy.tasks import Tasks
+from proxy.upstream.client import Upstream
+
+_log = logging.getLogger("comfygate")
+
+CLOSING_LIMIT_S: Final = 10.0
+"""How long a reader waits for the end of a job that its client has heard of already."""
+_DELETE_LIMIT_S: Final = 30.0
+
+
+class JobResults:
+    """close_soon: called for a job that is over, so that its end is read at once. on_canceled: called for each job that waited and does no more."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        registry: JobRegistry,
+        records: JobRecords,
+        documents: JobDocuments,
+        admission: JobAdmission,
+        close_soon: Callable[[str], None],
+        on_canceled: Callable[[Job], None],
+    ) -> None:
+        self._upstream = upstream
+        self._registry = registry
+        self._records = records
+        self._documents = documents
+        self._admission = admission
+        self._close_soon = close_soon
+        self._on_canceled = on_canceled
+        self._tasks = Tasks()
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    async def read(self, tenant: TenantId, kind: Kind, prompt_ids: tuple[str, ...]) -> DocumentsRead:
+        """Raises DatabaseUnavailable."""
+        if kind is not Kind.ITEM:
+            await self._wait_until_closed(prompt_ids)
+        return await self._documents.read(tenant, kind, prompt_ids)
+
+    async def _wait_until_closed(self, prompt_ids: tuple[str, ...]) -> None:
+        jobs = [job for prompt_id in prompt_ids if (job := self._registry.job(prompt_id)) is not None]
+        closing = [job for job in jobs if job.is_over and job.state is not JobState.ENDED]
+        for job in closing:
+            job.closed = job.closed or asyncio.Event()
+            self._close_soon(job.prompt_id)
+        try:
+            async with asyncio.timeout(CLOSING_LIMIT_S):
+                for job in closing:
+                    if job.closed is not None:
+                        await job.closed.wait()
+        except TimeoutError:
+            return  # it is shown when its end has been read
+
+    async def is_draining(self) -> bool:
+        """Whether ComfyUI is to be given no jobs. Raises DatabaseUnavailable."""
+        return await self._records.is_draining()
+
+    async def cancel_waiting(self, tenant: TenantId, prompt_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Ids of those that waited outside ComfyUI. Raises DatabaseUnavailable."""
+        canceled = await self._records.cancel_waiting(tenant, prompt_ids)
+        for job in canceled:
+            self._admission.let_go(job)
+            self._on_canceled(job)
+        return tuple(job.prompt_id for job in canceled)
+
+    async def forget(self, tenant: TenantId, prompt_ids: tuple[str, ...]) -> None:
+        """Raises DatabaseUnavailable."""
+        forgotten = await self._records.forget(tenant, prompt_ids)
+        for job in forgotten:
+            self._admission.let_go(job)
+        self._tasks.start(self._delete_upstream(list(prompt_ids)), "delete from ComfyUI's history")
+
+    def cancel(self, job: Job) -> None:
+        """The operator wants it to end: it is taken out of ComfyUI's queue, or stopped."""
+        self._tasks.start(self._cancel(job), "cancel a job")
+
+    async def _cancel(self, job: Job) -> None:
+        calls = (
+            json_call("POST", ("queue",), {"delete": [job.prompt_id]}),
+            json_call("POST", ("interrupt",), {"prompt_id": job.prompt_id}),
+        )
+        try:
+            for call in calls:
+                await self._upstream.ask(call, time_limit_s=_DELETE_LIMIT_S)
+        except (UpstreamTimeout, UpstreamUnavailable) as error:
+            _log.warning("ComfyUI does not cancel job %s (%s)", job.prompt_id, error)
+
+    async def _delete_upstream(self, prompt_ids: list[str]) -> None:
+        """What ComfyUI still has of them. Where it cannot be asked it is likely to have lost them anyway, and nobody is shown them."""
+        call = json_call("POST", ("history",), {"delete": prompt_ids})
+        try:
+            await self._upstream.ask(call, time_limit_s=_DELETE_LIMIT_S)
+        except (UpstreamTimeout, UpstreamUnavailable):
+            return
+
+
+async def read_ended(documents: JobDocuments, job: Job) -> Mapping[str, Any] | None:
+    """The history entry of a job that has ended, in its client's names; None when there is none, or it cannot be read now."""
+    try:
+        read = await documents.read(job.tenant, Kind.ENTRY, (job.prompt_id,))
+    except DatabaseUnavailable:
+        return None
+    entry = read.documents.get(job.prompt_id)
+    found: Mapping[str, Any] | None = None if entry is None else orjson.loads(entry.numbered(0))
+    return found

@@ -1,0 +1,126 @@
+"""Who hears what becomes of jobs, and what works for them beside the requests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from proxy.dependencies import Dependencies
+from proxy.files.quota_keeper import QuotaKeeper
+from proxy.jobs.events import JobEvents
+from proxy.jobs.housekeeping import Housekeeping
+from proxy.jobs.job import Job, JobState
+from proxy.jobs.time_limit import JobTimes
+from proxy.limits.effective_limits import EffectiveLimits
+from proxy.observability.audit_log import AuditTrail
+from proxy.observability.metrics import Metrics
+from proxy.persistence.operations import Database, DatabaseUnavailable
+from proxy.tasks import Tasks
+
+_log = logging.getLogger("comfygate")
+
+
+class JobFollowers:
+    """Subscribed when it is made; `start` and `stop` are of its loops."""
+
+    def __init__(
+        self,
+        parts: Dependencies,
+        events: JobEvents,
+        database: Database,
+        allotment: EffectiveLimits,
+        metrics: Metrics,
+        audit: AuditTrail,
+    ) -> None:
+        self._parts = parts
+        self._metrics = metrics
+        self._audit = audit
+        self._tasks = Tasks()
+        self._end_following: Callable[[], None] | None = None
+        self._housekeeping = Housekeeping(
+            database,
+            parts.registry,
+            parts.jobs.records,
+            parts.queue_watcher,
+            lambda: parts.compiled.config.jobs,
+            lambda: parts.compiled.config.tenants,
+            metrics.jobs_dropped,
+        )
+        self._quotas = QuotaKeeper(
+            parts.upstream, parts.registry, parts.jobs.results.cancel_waiting, parts.storage, audit
+        )
+        self._job_times = JobTimes(
+            parts.upstream, parts.registry, parts.jobs.records, lambda tenant: allotment.of_tenant(tenant).job_seconds
+        )
+        self._subscribe(events)
+
+    def start(self) -> None:
+        self._end_following = self._parts.jobs.replica.follow()
+        self._tasks.supervise(self._parts.jobs.dispatcher.run, "dispatcher")
+        self._tasks.supervise(self._housekeeping.follow, "leases")
+        self._tasks.supervise(self._housekeeping.clean, "retention of jobs")
+        self._tasks.supervise(self._job_times.watch, "job times")
+
+    async def stop(self) -> None:
+        if self._end_following is not None:
+            self._end_following()
+            self._end_following = None
+        await self._tasks.stop()
+        await self._parts.jobs.replica.stop()
+        await self._quotas.stop()
+
+    def _subscribe(self, events: JobEvents) -> None:
+        """Who hears what, in this order."""
+        parts, streams = self._parts, self._parts.streams
+        # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.
+        events.queued.subscribe(streams.job_changed, self._may_run)
+        events.started.subscribe(streams.job_changed, self._record_start)
+        events.ended.subscribe(
+            parts.admission.ended,
+            streams.job_ended,
+            self._metrics.job_ended,
+            self._audit.job_ended,
+            self._quotas.job_ended,
+            streams.job_changed,
+            lambda job: parts.jobs.dispatcher.wake(),
+        )
+        events.canceled.subscribe(self._audit.job_canceled, streams.job_changed)
+        parts.queue_watcher.on_synced = self._synced
+        parts.registry.temp_files.on_let_go = self._quotas.let_go
+        parts.jobs.endings.on_waiting = self._waits_again
+        parts.jobs.endings.on_failed = streams.job_failed
+        parts.jobs.replica.on_foreign_change = self._changed_elsewhere
+        parts.jobs.replica.on_cancel_wish = parts.jobs.results.cancel
+
+    def _may_run(self, job: Job) -> None:
+        """A job is new: it may be given to ComfyUI, or have run already."""
+        self._parts.jobs.dispatcher.wake()
+        self._parts.queue_watcher.request_sync()
+
+    def _record_start(self, job: Job) -> None:
+        if job.gate == self._parts.jobs.records.gate and job.started_at_s is not None:
+            self._tasks.start(self._write_start(job.prompt_id, job.started_at_s), "record a start")
+
+    async def _write_start(self, prompt_id: str, started_at_s: float) -> None:
+        try:
+            await self._parts.jobs.records.start(prompt_id, started_at_s)
+        except DatabaseUnavailable as error:
+            _log.warning("that job %s runs is not recorded: %s", prompt_id, error)
+
+    def _synced(self) -> None:
+        self._parts.admission.synced()
+        self._parts.jobs.replica.cancel_unwanted()
+        self._parts.jobs.dispatcher.wake()
+
+    def _waits_again(self, job: Job) -> None:
+        self._metrics.job_tried_again(job)
+        self._audit.job_tried_again(job)
+        self._parts.streams.job_changed(job)
+        self._parts.jobs.dispatcher.wake()
+
+    def _changed_elsewhere(self, job: Job) -> None:
+        """Another gate, or the operator, has written of it."""
+        if job.state is JobState.ENDED or self._parts.registry.job(job.prompt_id) is None:
+            self._parts.admission.let_go(job)
+        self._parts.streams.job_changed(job)
+        self._parts.jobs.dispatcher.wake()

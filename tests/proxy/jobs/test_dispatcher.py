@@ -1,0 +1,141 @@
+"""Who is given to ComfyUI: each once, as many as there is room for, and what becomes of those that it does not take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+from aiohttp import web
+
+from policy.call import Place
+from proxy.jobs import dispatcher
+from proxy.jobs.job import JobState, Outcome
+from proxy.upstream.client import Upstream
+from tests.proxy.jobs.following import ALICE, MALLORY, Following, following
+from tests.proxy.upstreams import GUARD_S, serving
+
+
+class Comfy:
+    """Takes jobs. status: of its answer, 0 for none at all."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.taken: list[tuple[str, float]] = []
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert (request.method, request.path) == ("POST", "/prompt")
+        document = orjson.loads(await request.read())
+        self.taken.append((document["prompt_id"], document["number"]))
+        if not self.status:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response({"error": {"message": "no"}}, status=self.status or 200)
+
+    @property
+    def ids(self) -> list[str]:
+        return [prompt_id for prompt_id, _ in self.taken]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "_TRY_AGAIN_S", 0.0)
+
+
+@pytest.fixture
+def comfy() -> Comfy:
+    return Comfy()
+
+
+@pytest.fixture
+async def parts(comfy: Comfy) -> AsyncIterator[Following]:
+    async with serving(comfy) as url:
+        upstream = Upstream(url, GUARD_S)
+        async with following(upstream) as parts:
+            yield parts
+        await upstream.stop()
+
+
+async def test_each_is_given_once_and_no_more_than_there_is_room_for(parts: Following, comfy: Comfy) -> None:
+    jobs = [await parts.recorded(place=Place.WAITING) for _ in range(5)]
+    await asyncio.gather(*(parts.dispatcher.dispatch() for _ in range(3)))
+    assert comfy.taken == [(job.prompt_id, job.number) for job in jobs[:2]]
+    assert [job.state for job in jobs] == [JobState.DISPATCHED] * 2 + [JobState.WAITING] * 3
+    await parts.endings.taken_out(jobs[0], was_watched=True)
+    await parts.dispatcher.dispatch()
+    assert comfy.ids == [job.prompt_id for job in jobs[:3]]
+    assert comfy.taken[2][1] > comfy.taken[1][1]
+
+
+async def test_tenants_come_in_turn(parts: Following, comfy: Comfy) -> None:
+    many = [await parts.recorded(MALLORY, Place.WAITING) for _ in range(4)]
+    own = await parts.recorded(ALICE, Place.WAITING)
+    await parts.dispatcher.dispatch()
+    assert comfy.ids == [many[0].prompt_id, own.prompt_id]
+
+
+async def test_while_comfyui_is_not_ready_nothing_is_given(parts: Following, comfy: Comfy) -> None:
+    job = await parts.recorded(place=Place.WAITING)
+    parts.is_ready = False
+    await parts.dispatcher.dispatch()
+    assert (comfy.taken, job.state) == ([], JobState.WAITING)
+
+
+async def test_a_comfyui_that_is_not_there_has_got_nothing(parts: Following, comfy: Comfy) -> None:
+    job = await parts.recorded(place=Place.WAITING)
+    nowhere = parts.dispatcher._upstream = Upstream("http://127.0.0.1:9", 1.0)
+    await parts.dispatcher.dispatch()
+    await nowhere.stop()
+    assert job.state is JobState.WAITING
+    assert (await parts.stored(job.prompt_id)).state == "waiting"
+
+
+async def test_a_comfyui_that_does_not_answer_may_have_got_it(parts: Following, comfy: Comfy) -> None:
+    """It is nowhere else until the queue watcher knows."""
+    comfy.status = 0
+    job = await parts.recorded(place=Place.WAITING)
+    for _ in range(3):
+        await parts.dispatcher.dispatch()
+    assert (comfy.ids, job.state, job.is_in_flight) == ([job.prompt_id], JobState.SENT, False)
+    assert (await parts.stored(job.prompt_id)).state == "dispatched"
+
+
+async def test_a_comfyui_that_is_starting_gets_it_later(parts: Following, comfy: Comfy) -> None:
+    comfy.status = 503
+    job = await parts.recorded(place=Place.WAITING)
+    await parts.dispatcher.dispatch()
+    assert job.state is JobState.WAITING
+    comfy.status = 200
+    await parts.dispatcher.dispatch()
+    assert (comfy.ids, job.state) == ([job.prompt_id] * 2, JobState.DISPATCHED)
+
+
+async def test_what_it_refuses_has_failed_and_the_next_has_its_turn(parts: Following, comfy: Comfy) -> None:
+    comfy.status = 400
+    jobs = [await parts.recorded(place=Place.WAITING) for _ in range(3)]
+    await parts.dispatcher.dispatch()
+    comfy.status = 200
+    await parts.dispatcher.dispatch()
+    assert [job.outcome for job in jobs] == [Outcome.FAILED, Outcome.FAILED, None]
+    assert comfy.ids == [job.prompt_id for job in jobs]
+
+
+async def test_what_was_canceled_is_not_given(parts: Following, comfy: Comfy) -> None:
+    jobs = [await parts.recorded(place=Place.WAITING) for _ in range(2)]
+    await parts.records.cancel_waiting(ALICE, [jobs[0].prompt_id])
+    await parts.dispatcher.dispatch()
+    assert comfy.ids == [jobs[1].prompt_id]
+
+
+async def test_it_looks_when_it_is_told_to(parts: Following, comfy: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "LOOK_EACH_S", 3600.0)
+    running = asyncio.ensure_future(parts.dispatcher.run())
+    job = await parts.recorded(place=Place.WAITING)
+    parts.dispatcher.wake()
+    async with asyncio.timeout(GUARD_S):
+        while not comfy.taken:
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+    assert comfy.ids == [job.prompt_id]

@@ -1,0 +1,147 @@
+"""What other processes write of jobs, and what an earlier start of the gate left: known here as it stands in the database."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from policy.call import Place
+from proxy.config.jobs import JobsSettings
+from proxy.jobs.housekeeping import Housekeeping
+from proxy.jobs.job import JobState, Outcome
+from proxy.jobs.job_rows import StoredState
+from proxy.jobs.store_upkeep import retry, wish
+from tests.proxy.jobs.following import ALICE, MALLORY, Following, opened
+from tests.proxy.jobs.stored import ended
+
+NOBODY = None
+"""No ComfyUI is asked here."""
+
+
+async def test_what_is_on_disk_is_known_after_a_start() -> None:
+    async with opened() as database:
+        before = Following(NOBODY, database, "gate/1")
+        running, waiting = await before.running(), await before.recorded(MALLORY, Place.WAITING)
+        after = Following(NOBODY, database, "gate/2")
+        await after.replica.load()
+        assert after.registry.of(ALICE).running() == [running.prompt_id]
+        assert after.registry.of(MALLORY).pending() == [waiting.prompt_id]
+        job = after.registry.job(running.prompt_id)
+        assert job is not None
+        assert (job.gate, (await after.stored(running.prompt_id)).gate) == ("gate/2", "gate/2"), "the first one is gone"
+
+
+async def test_another_gates_jobs_are_followed_by_what_it_writes() -> None:
+    async with opened() as database:
+        first, second = Following(NOBODY, database, "gate/1"), Following(NOBODY, database, "gate/2")
+        changed: list[str] = []
+        second.replica.on_foreign_change = lambda job: changed.append(job.prompt_id)
+        job = await first.recorded(place=Place.NEXT)
+        own = second.registry.of(ALICE)
+        await second.replica.catch_up()
+        assert (own.pending(), changed) == ([job.prompt_id], [job.prompt_id])
+        await first.records.start(job.prompt_id, first.now_s)
+        await second.replica.catch_up()
+        assert own.running() == [job.prompt_id]
+        await first.records.finish(job, ended())
+        await second.replica.catch_up()
+        assert own.finished() == [job.prompt_id]
+        await second.replica.catch_up()
+        assert len(changed) == 3, "nothing is told twice"
+        await first.records.forget(ALICE, [job.prompt_id])
+        await second.replica.catch_up()
+        assert not own.owns(job.prompt_id)
+
+
+async def test_what_this_gate_does_itself_is_known_better_here() -> None:
+    async with opened() as database:
+        parts = Following(NOBODY, database)
+        changed: list[str] = []
+        parts.replica.on_foreign_change = lambda job: changed.append(job.prompt_id)
+        job = await parts.recorded(place=Place.NEXT)
+        parts.registry.dispatched(job.prompt_id)
+        parts.registry.start(job)
+        await parts.replica.catch_up()
+        assert (job.state, changed) == (JobState.RUNNING, [])
+
+
+async def test_what_was_canceled_elsewhere_while_it_waited_is_gone() -> None:
+    async with opened() as database:
+        first, second = Following(NOBODY, database, "gate/1"), Following(NOBODY, database, "gate/2")
+        job = await first.recorded(place=Place.WAITING)
+        await second.replica.load()
+        await first.records.cancel_waiting(ALICE, [job.prompt_id])
+        await second.replica.catch_up()
+        assert second.registry.job(job.prompt_id) is None
+
+
+@pytest.mark.parametrize("is_followed_here", [True, False])
+async def test_a_job_that_the_operator_cancels_is_stopped_by_the_gate_that_follows_it(is_followed_here: bool) -> None:
+    async with opened() as database:
+        first, second = Following(NOBODY, database, "gate/1"), Following(NOBODY, database, "gate/2")
+        asked: list[str] = []
+        job = await first.running()
+        await second.replica.load()
+        gate = second if is_followed_here else first
+        gate.replica.on_cancel_wish = lambda job: asked.append(job.prompt_id)
+        await database.run(wish, job.prompt_id, "cancel")
+        await gate.replica.catch_up()
+        assert asked == ([job.prompt_id] if is_followed_here else []), "by the one that took it over at its start"
+
+
+async def test_a_job_that_the_operator_retries_waits_here_too() -> None:
+    async with opened() as database:
+        parts = Following(NOBODY, database)
+        job = await parts.running()
+        job.outcome = Outcome.FAILED
+        await parts.records.finish(job, ended(StoredState.FAILED))
+        parts.registry.end(job, None)
+        await database.run(retry, job.prompt_id)
+        await parts.replica.catch_up()
+        assert (parts.registry.of(ALICE).pending(), parts.registry.of(ALICE).finished()) == ([job.prompt_id], [])
+
+
+def housekeeping(parts: Following, dropped: list[tuple[str, str, int]], **settings: object) -> Housekeeping:
+    made = JobsSettings.model_validate(settings)
+    return Housekeeping(
+        parts.database,
+        parts.registry,
+        parts.records,
+        parts.watcher,
+        lambda: made,
+        lambda: [ALICE, MALLORY],
+        lambda *told: dropped.append(told),
+    )
+
+
+async def test_jobs_of_a_gate_that_is_gone_are_followed_by_one_that_is_there() -> None:
+    async with opened() as database:
+        gone, here = Following(NOBODY, database, "gate/1"), Following(NOBODY, database, "gate/2")
+        job = await gone.running()
+        await here.replica.catch_up()
+        keeping = housekeeping(here, [])
+        await keeping.keep_leases()
+        assert (await here.stored(job.prompt_id)).gate == "gate/1", "its lease has not ended"
+        gone.now_s = time.time() - 3600
+        late = await gone.running()
+        await here.replica.catch_up()
+        await keeping.keep_leases()
+        found = here.registry.job(late.prompt_id)
+        assert found is not None
+        assert (found.gate, (await here.stored(late.prompt_id)).gate) == ("gate/2", "gate/2")
+
+
+async def test_what_is_kept_no_more_is_known_no_more_and_counted() -> None:
+    async with opened() as database:
+        parts, dropped = Following(NOBODY, database), list[tuple[str, str, int]]()
+        parts.window = 9
+        jobs = [await parts.running() for _ in range(3)]
+        for job in jobs:
+            await parts.records.finish(job, ended()._replace(ended_at_s=parts.now_s))
+            parts.registry.end(job, None)
+        theirs = await parts.running(MALLORY)
+        await housekeeping(parts, dropped, history_jobs=1).retain(ALICE)
+        assert len(parts.registry.of(ALICE).finished()) == 1
+        assert dropped == [(ALICE, "count", 2)]
+        assert parts.registry.job(theirs.prompt_id) is theirs
