@@ -16,7 +16,7 @@ NEED_PIP = true
 INSTALL = uv pip install --python $(BIN)/python --compile-bytecode --no-deps  # as pip does: else the first start compiles for a second
 endif
 
-.PHONY: demo install test fuzz check format bench soak storm clients pictures lock clean
+.PHONY: demo install test fuzz faults check format bench soak storm clients pictures lock clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comfygate needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -54,6 +54,11 @@ fuzz: $(READY)
 	  $(BIN)/python -m pytest -q --no-header -x -m hypothesis --timeout 600 --hypothesis-profile=fuzz --hypothesis-seed="$$seed" $(FUZZ_TESTS) || exit 1; \
 	  [ -z "$${FUZZ_SEED:-}" ] || break; \
 	done
+
+# ComfyUI, the gate, both, PostgreSQL killed at random moments, a hundred rounds each, and two gates of which one is lost; a seed makes the same rounds
+# again: make faults FAULTS_ARGS="--rounds 10 --only gate --seed 7"
+faults: $(READY)
+	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

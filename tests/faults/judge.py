@@ -1,0 +1,182 @@
+"""What must hold after a fault, of what was answered, what ran, and what the gate tells afterwards. Has no clock and asks nobody."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tests.faults.recording import Line
+
+_Wrong = Callable[[str, str], None]
+
+UNSEEN_S = 1.0
+"""A job that ended this shortly before its ComfyUI died may have ended unseen: nobody can tell it from one that ran when ComfyUI died."""
+
+
+@dataclass
+class Submission:
+    """prompt_id: None as long as it was never answered with 200."""
+
+    tenant: str
+    name: str
+    prompt_id: str | None = None
+    answers: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the gate tells a tenant at the end. history: status_str by prompt id. queued: ids that still wait or run."""
+
+    history: Mapping[str, str]
+    queued: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A round. is_ordered: submissions are in the order in which each tenant sent them.
+
+    deaths: when each ComfyUI was killed, by its life. held: the ids that it had then in its queue, or had run and nobody had seen the end of; where
+    that is not known, what ended less than UNSEEN_S before. tried: ids that were only to be tried, and had come to their turn when they were taken
+    back (proxy/jobs/trial.py).
+    """
+
+    submissions: Sequence[Submission]
+    lines: Sequence[Line]
+    deaths: Mapping[int, float]
+    told: Mapping[str, Told]
+    is_ordered: bool = True
+    held: Mapping[int, Collection[str]] | None = None
+    tried: Collection[str] = ()
+
+
+class Run(NamedTuple):
+    """One attempt of a job. end: how it ended, None when it never did."""
+
+    prompt_id: str
+    life: int
+    begin_s: float
+    end: str | None
+    end_s: float | None
+
+    def was_cut_off(self, case: Case) -> bool:
+        """Whether its ComfyUI died while it ran, or before anybody can have seen that it had ended."""
+        death_s = case.deaths.get(self.life)
+        if death_s is None or self.end_s is None:
+            return death_s is not None
+        if case.held is None:
+            return death_s - self.end_s < UNSEEN_S
+        return self.prompt_id in case.held[self.life]
+
+
+@dataclass
+class Verdict:
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, other: Verdict) -> None:
+        self.counts += other.counts
+        self.wrong += other.wrong
+
+
+def judge(case: Case) -> Verdict:
+    verdict = Verdict()
+    runs = runs_of(case.lines)
+    for submission in case.submissions:
+        _judge_job(submission, runs.get(submission.name, []), case, verdict)
+    for tenant in sorted({each.tenant for each in case.submissions}):
+        if case.is_ordered:
+            _judge_order(tenant, case, runs, verdict)
+        _judge_told(tenant, case, verdict)
+    return verdict
+
+
+def runs_of(lines: Iterable[Line]) -> dict[str, list[Run]]:
+    """By the job's name, in the order in which they began."""
+    ended: dict[tuple[str, int], list[Line]] = defaultdict(list)
+    lines = list(lines)
+    for line in lines:
+        if line.event != "begin":
+            ended[line.name, line.life].append(line)
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for line in lines:
+        if line.event == "begin":
+            ends = ended[line.name, line.life]
+            end = ends.pop(0) if ends else None
+            runs[line.name].append(
+                Run(line.prompt_id, line.life, line.at_s, end.event if end else None, end.at_s if end else None)
+            )
+    return runs
+
+
+def _judge_job(submission: Submission, runs: list[Run], case: Case, verdict: Verdict) -> None:
+    def wrong(what: str, kind: str) -> None:
+        verdict.wrong.append(f"{submission.name} ({submission.prompt_id}) {what}: answers {submission.answers}, {runs}")
+        verdict.counts[kind] += 1
+
+    history = case.told[submission.tenant].history
+    is_accepted = submission.prompt_id is not None
+    ids = {submission.prompt_id} if submission.prompt_id is not None else {run.prompt_id for run in runs}
+    prompt_id = next((each for each in ids if each in history), "")
+    outcome = history.get(prompt_id)
+    verdict.counts["jobs" if is_accepted else "not accepted"] += 1
+    verdict.counts["retried"] += len(runs) > 1
+    if len({run.prompt_id for run in runs}) > 1:
+        wrong("ran as several jobs", "doubled")
+    if is_accepted and any(run.prompt_id != submission.prompt_id for run in runs):
+        wrong("ran under another id", "doubled")
+    for run in runs[:-1]:
+        if not run.was_cut_off(case):
+            wrong("was begun again though nothing had cut it off", "doubled")
+    if len(runs) > 2:
+        wrong("was begun more than twice", "doubled")
+    if is_accepted and outcome is None:
+        wrong("is not in the history", "lost")
+    _judge_outcome(outcome, prompt_id, runs, case, verdict, wrong)
+
+
+def _judge_outcome(
+    outcome: str | None, prompt_id: str, runs: list[Run], case: Case, verdict: Verdict, wrong: _Wrong
+) -> None:
+    has_ended = any(run.end == "end" for run in runs)
+    was_twice_away = len(runs) == 2 and all(run.was_cut_off(case) for run in runs)
+    if case.held is not None:
+        # What stood first in the queue of a ComfyUI that died may have run, as far as anybody knows.
+        was_twice_away = sum(prompt_id in held for held in case.held.values()) >= 2
+    if outcome == "success" and not has_ended:
+        wrong("is told to have succeeded, and never ended", "lost")
+    if outcome == "error":
+        if was_twice_away:
+            verdict.counts["failed by rule"] += 1
+        else:
+            wrong("is told to have failed", "lost")
+
+
+def _judge_order(tenant: str, case: Case, runs: Mapping[str, list[Run]], verdict: Verdict) -> None:
+    first = {
+        each.name: runs[each.name][0].begin_s
+        for each in case.submissions
+        if each.tenant == tenant
+        and runs.get(each.name)
+        and runs[each.name][0].prompt_id not in case.tried
+        # What had no answer at first may have run at any time, before it was asked for again.
+        and all(status == 200 for status in each.answers)
+    }
+    as_begun = sorted(first, key=lambda name: first[name])
+    if as_begun != list(first):
+        verdict.wrong.append(f"{tenant}'s jobs were begun as {as_begun}, and submitted as {list(first)}")
+        verdict.counts["out of order"] += 1
+
+
+def _judge_told(tenant: str, case: Case, verdict: Verdict) -> None:
+    told = case.told[tenant]
+    own = {each.prompt_id for each in case.submissions if each.tenant == tenant}
+    unanswered = {each.name for each in case.submissions if each.tenant == tenant and each.prompt_id is None}
+    own |= {line.prompt_id for line in case.lines if line.name in unanswered}
+    for stranger in sorted(set(told.history) - own):
+        verdict.wrong.append(f"{tenant} is told of {stranger}, which it has not submitted")
+        verdict.counts["strange"] += 1
+    if told.queued:
+        verdict.wrong.append(f"{tenant}'s queue still has {list(told.queued)}")
+        verdict.counts["left"] += len(told.queued)

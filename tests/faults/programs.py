@@ -1,0 +1,190 @@
+"""ComfyUI, the gate and PostgreSQL as processes that are killed by their ids and started again: on the same ports, with the same folders."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.faults import recorded_node
+
+ROOT = Path(__file__).resolve().parents[2]
+GUARD_S = 60.0
+"""Ends a test that would hang; nothing is measured with it."""
+NAP_S = 0.01
+_UNPRIVILEGED = "nobody"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+@dataclass
+class Program(ABC):
+    """One that listens on `port`. log: what it says, of all its lives. lives: their process ids, oldest first."""
+
+    name: str
+    folder: Path
+    port: int = field(default_factory=free_port)
+    lives: list[int] = field(default_factory=list)
+    user: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    _process: asyncio.subprocess.Process | None = None
+
+    @abstractmethod
+    def command(self) -> list[str]: ...
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    async def start(self) -> None:
+        """Returns at once; see `is_up`."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.command(),
+                cwd=ROOT,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=self.user,
+                env=os.environ | self.environment,
+            )
+        self.lives.append(self._process.pid)
+
+    async def is_up(self) -> None:
+        """Waits until it listens."""
+        async with asyncio.timeout(GUARD_S):
+            while not await listens(self.port):
+                self.check()
+                await asyncio.sleep(NAP_S)
+
+    async def has_ended(self) -> None:
+        """Waits until it ends by itself."""
+        assert self._process is not None
+        await self._process.wait()
+
+    def check(self) -> None:
+        """AssertionError when it has ended though nobody killed it."""
+        if self._process is not None and self._process.returncode is not None:
+            raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{self.last_words()}")
+
+    def last_words(self, lines: int = 40) -> str:
+        """Without the clients' asking after their jobs."""
+        said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join([line for line in said if "GET /queue" not in line][-lines:])
+
+    async def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory runs out: nothing is written, nobody is told."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            for child in self.dies_with_it(children):
+                child.kill()
+            await process.wait()
+
+    def dies_with_it(self, children: Iterable[psutil.Process]) -> Iterable[psutil.Process]:
+        return ()
+
+
+@dataclass
+class ComfyUI(Program):
+    """The stand-in, or a real one, which writes down what it runs. real: the command of a real one, with {port} and {folder}; empty: the stand-in."""
+
+    real: str = ""
+
+    def command(self) -> list[str]:
+        base = self.folder / self.name
+        if not self.real:
+            return [sys.executable, "-m", "tests.faults.comfyui", str(self.port), str(base), str(self.record)]
+        return [word.format(port=self.port, folder=base) for word in shlex.split(self.real)]
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "record.jsonl"
+
+    def prepare(self) -> None:
+        """A real one finds the classes among its custom nodes."""
+        if self.real:
+            nodes = self.folder / self.name / "custom_nodes"
+            nodes.mkdir(parents=True)
+            shutil.copy(recorded_node.__file__, nodes / "recorded_work.py")
+            self.environment[recorded_node.RECORD] = str(self.record)
+
+
+@dataclass
+class GateProcess(Program):
+    """`comfygate serve`, with `config.toml` of a folder of its own under its name."""
+
+    def command(self) -> list[str]:
+        code = "from proxy.commands.main import main; main()"
+        return [sys.executable, "-c", code, "serve", "--config", str(self.config)]
+
+    @property
+    def config(self) -> Path:
+        return self.folder / self.name / "config.toml"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass
+class PostgreSQL(Program):
+    """A cluster of its own that trusts who comes from this machine. It does not run as root, so its folder is another user's then."""
+
+    def prepare(self, programs: Path) -> None:
+        """programs: the folder of initdb and postgres."""
+        self.programs = programs
+        data = self.folder / self.name
+        data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            self.user = _UNPRIVILEGED
+            shutil.chown(data, self.user, pwd.getpwnam(self.user).pw_gid)
+        words = ("--username=comfygate", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions")
+        subprocess.run(
+            [programs / "initdb", *words, "-D", data], check=True, capture_output=True, user=self.user, cwd="/"
+        )
+
+    def command(self) -> list[str]:
+        data = str(self.folder / self.name)
+        settings = (f"port={self.port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={data}")
+        return [str(self.programs / "postgres"), "-D", data, *(word for each in settings for word in ("-c", each))]
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://comfygate@127.0.0.1:{self.port}/postgres"
+
+    def dies_with_it(self, children: Iterable[psutil.Process]) -> Iterable[psutil.Process]:
+        """As when the machine fails: a new server does not start beside what an old one has left."""
+        return children
+
+
+def postgresql_programs() -> Path | None:
+    """Where Debian, or the path, has the newest server."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    on_path = shutil.which("postgres")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None

@@ -1,0 +1,185 @@
+"""Rounds of one fault: two tenants submit jobs, something is killed at a random moment and started again, and everything comes to an end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tests.faults.clients import Client
+from tests.faults.judge import Case, Submission, Told, Verdict, judge
+from tests.faults.programs import GUARD_S, NAP_S, Program
+from tests.faults.recording import CORE, CUSTOM, work
+from tests.faults.world import World, open_world
+
+JOBS = 20
+SHORTEST_S, LONGEST_S = 0.01, 0.12
+LONGEST_OUTAGE_S = 1.0
+SUBMITTING_SHARE = 0.4
+"""Of the rounds, in which it is killed while jobs are submitted; in the others while they run."""
+FAULTS = ("comfyui", "comfyui twice", "gate", "both", "postgresql")
+"""What is killed. "comfyui twice": again as soon as it runs the job that it ran when it was killed."""
+WEIGHTS = {"alice": 1.0, "mallory": 1.0}
+_JSON = {"Content-Type": "application/json"}
+
+
+@dataclass
+class Tally:
+    """What many rounds came to. wrong: sentences, each with its round."""
+
+    fault: str
+    seed: int
+    rounds: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Plan(NamedTuple):
+    """A job that is to be submitted. is_repeated: with an idempotency key, until it is answered."""
+
+    name: str
+    graph: dict[str, Any]
+    is_repeated: bool
+
+
+async def play(fault: str, rounds: int, seed: int, *, is_shared: bool = False, comfyui: str = "") -> Tally:
+    """Stops after the first round that is wrong. The seed decides all but what processes do meanwhile. comfyui: see `ComfyUI.real`."""
+    tally = Tally(fault, seed)
+    submissions: list[Submission] = []
+    async with open_world(WEIGHTS, is_shared=is_shared or fault == "postgresql", comfyui=comfyui) as world:
+        for number in range(rounds):
+            chance = random.Random(f"{seed} {fault} {number}")
+            verdict = await _judged(Round(world, fault, chance, number), submissions)
+            tally.rounds += 1
+            tally.counts += verdict.counts
+            tally.wrong += [f"round {number}: {each}" for each in verdict.wrong]
+            if tally.wrong:
+                tally.wrong.append(world.last_words())
+                break
+        else:
+            tally.wrong += _begun_later(world, submissions)
+    return tally
+
+
+async def _judged(this: Round, submissions: list[Submission]) -> Verdict:
+    """Appends to `submissions` what was submitted."""
+    world, before = this.world, this.world.record.begun()
+    try:
+        async with asyncio.timeout(2 * GUARD_S):
+            submitted = await this.play()
+            told = {client.tenant: await client.told() for client in world.clients}
+            for client in world.clients:
+                await client.sure("POST", "/history", data=b'{"clear": true}', headers=_JSON)
+    except (AssertionError, TimeoutError, ExceptionGroup) as error:
+        runs = Counter(line.event for line in world.record.lines())
+        sentence = f"it comes to no end ({_causes(error)}); {dict(runs)} of all rounds, {before} were begun before it"
+        return Verdict(Counter(stuck=1), [sentence])
+    submissions += submitted
+    names = {each.name for each in submitted}
+    return judge(Case(submitted, [line for line in world.record.lines() if line.name in names], world.deaths, told))
+
+
+def _causes(error: Exception) -> str:
+    parts = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
+    return "; ".join(f"{type(each).__name__} {each}" for each in parts)
+
+
+def _begun_later(world: World, submissions: Sequence[Submission]) -> list[str]:
+    """What was begun once more after its round had been judged."""
+    nothing = {client.tenant: Told({}) for client in world.clients}
+    verdict = judge(Case(submissions, world.record.lines(), world.deaths, nothing))
+    return [each for each in verdict.wrong if "begun" in each]
+
+
+@dataclass
+class Round:
+    world: World
+    fault: str
+    chance: random.Random
+    number: int
+    submissions: list[Submission] = field(default_factory=list)
+
+    async def play(self) -> list[Submission]:
+        """All that was submitted, when nothing waits or runs any more. TimeoutError, AssertionError."""
+        plans = [self._plans(client) for client in self.world.clients]
+        begun_before = self.world.record.begun()
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._watch())
+            sending = [
+                group.create_task(self._submit(client, plan))
+                for client, plan in zip(self.world.clients, plans, strict=True)
+            ]
+            await self._moment(begun_before)
+            await self._strike()
+            await asyncio.gather(*sending)
+            for client in self.world.clients:
+                await client.is_idle()
+            watching.cancel()
+        return self.submissions
+
+    async def _submit(self, client: Client, plans: Sequence[Plan]) -> None:
+        for plan in plans:
+            self.submissions.append(await client.submit(plan.name, plan.graph, is_repeated=plan.is_repeated))
+
+    def _plans(self, client: Client) -> list[Plan]:
+        plans = []
+        for index in range(JOBS // len(self.world.clients)):
+            name = f"{self.number:03}-{client.tenant}-{index:02}"
+            graph = work(name, self.chance.uniform(SHORTEST_S, LONGEST_S), self.chance.choice((CORE, CUSTOM)))
+            plans.append(Plan(name, graph, self.chance.random() < 0.5))
+        return plans
+
+    async def _watch(self) -> None:
+        while True:
+            self.world.check()
+            await asyncio.sleep(NAP_S)
+
+    async def _moment(self, begun_before: int) -> None:
+        """Waits until so many jobs were submitted, or have begun, and some time more."""
+        count, is_submitting = self.chance.randrange(JOBS), self.chance.random() < SUBMITTING_SHARE
+        while (len(self.submissions) if is_submitting else self.world.record.begun() - begun_before) < count:
+            await asyncio.sleep(NAP_S)
+        if self.fault != "comfyui twice":  # which is about a job that runs
+            await asyncio.sleep(self.chance.uniform(0, SHORTEST_S if is_submitting else LONGEST_S))
+
+    async def _strike(self) -> None:
+        """Kills and starts again."""
+        victims = self._victims()
+        for program in victims:
+            await self.world.kill(program)
+        await asyncio.gather(*(self._start_again(program) for program in victims))
+        if self.fault == "comfyui twice" and await self._runs_again():
+            await self.world.kill(self.world.comfyui)
+            await self._start_again(self.world.comfyui)
+
+    def _victims(self) -> list[Program]:
+        world = self.world
+        match self.fault:
+            case "comfyui" | "comfyui twice":
+                return [world.comfyui]
+            case "gate":
+                return [world.gates[0]]
+            case "both":
+                return self.chance.sample([world.comfyui, world.gates[0]], 2)
+        assert world.database is not None
+        return [world.database]
+
+    async def _start_again(self, program: Program) -> None:
+        await asyncio.sleep(self.chance.uniform(0, LONGEST_OUTAGE_S))
+        await program.start()
+
+    async def _runs_again(self) -> bool:
+        """Waits for a job that is begun a second time; False when there is none."""
+        dead = self.world.comfyui.lives[-2]
+        lines = self.world.record.lines()
+        cut = {line.name for line in lines if line.life == dead and line.event == "begin"}
+        cut -= {line.name for line in lines if line.life == dead and line.event == "end"}
+        if not cut:
+            return False
+        life = self.world.comfyui.lives[-1]
+        while not any(line.name in cut and line.life == life for line in self.world.record.lines()):
+            await asyncio.sleep(NAP_S)
+        return True

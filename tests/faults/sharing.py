@@ -1,0 +1,151 @@
+"""Two gates that share one PostgreSQL and one ComfyUI: five tenants submit through both, and one gate is killed in the middle and never comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.faults.clients import Client
+from tests.faults.judge import Case, Submission, judge
+from tests.faults.programs import GUARD_S, NAP_S
+from tests.faults.recording import CORE, CUSTOM, Line, work
+from tests.faults.rounds import Tally
+from tests.faults.world import World, open_world
+
+WEIGHTS: dict[str, float] = {"ann": 1.0, "bob": 1.0, "cas": 2.0, "dan": 2.0, "eve": 4.0}
+HOLDER = "holder"
+"""A tenant whose jobs keep ComfyUI busy until the others have submitted most of theirs: so all of them wait from the beginning."""
+MEASURED = "measured"
+WINDOW = 2
+JOB_S = 0.02
+LANES = 4
+"""How many jobs of a tenant are submitted at once, half of them to each gate."""
+EARLY_SHARE = 0.8
+"""Of a tenant's jobs, which are submitted before the first one runs; the others come while jobs run."""
+TOLERANCE = 0.05
+"""Of a tenant's share by its weight."""
+ROUNDING = WINDOW + 1
+"""Jobs that a share may be wrong by however small it is: those in ComfyUI's window when it is counted, and a part of one."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the jobs that began as long as all tenants had some that waited. by_tenant: how many of them."""
+
+    by_tenant: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_tenant.values())
+
+    def due(self, tenant: str) -> float:
+        return self.total * WEIGHTS[tenant] / sum(WEIGHTS.values())
+
+    def wrong(self) -> list[str]:
+        return [
+            f"{tenant} had {self.by_tenant[tenant]} of {self.total} jobs, and {self.due(tenant):.1f} were due to it"
+            for tenant in WEIGHTS
+            if abs(self.by_tenant[tenant] - self.due(tenant)) > max(ROUNDING, TOLERANCE * self.due(tenant))
+        ]
+
+
+def shares_of(lines: Sequence[Line]) -> Shares:
+    """Until the first tenant's last job has begun: then it has none that waits."""
+    begun = [
+        each for each in (line.name.partition("-")[0] for line in lines if line.event == "begin") if each in WEIGHTS
+    ]
+    left = Counter(begun)
+    counted: Counter[str] = Counter(dict.fromkeys(WEIGHTS, 0))
+    for tenant in begun:
+        counted[tenant] += 1
+        left[tenant] -= 1
+        if not left[tenant]:
+            break
+    return Shares(counted)
+
+
+async def play(jobs: int, seed: int) -> Tally:
+    """jobs: of all tenants together, by weight."""
+    tally = Tally("two gates", seed, rounds=1)
+    chance = random.Random(seed)
+    jobs_line = f"window = {WINDOW}"
+    async with open_world(WEIGHTS | {HOLDER: 1.0}, gates=2, is_shared=True, jobs=jobs_line) as world:
+        sharing = Sharing(world, chance, jobs)
+        try:
+            async with asyncio.timeout(2 * GUARD_S + jobs):
+                await sharing.play()
+                told = {client.tenant: await client.told() for client in world.clients}
+        except TimeoutError:
+            tally.wrong.append(f"it comes to no end: {world.record.begun()} of {jobs} have begun")
+            tally.counts["stuck"] += 1
+        else:
+            lines = world.record.lines()
+            verdict = judge(Case(sharing.submissions, lines, {}, told, is_ordered=False))
+            tally.counts, tally.wrong = verdict.counts, verdict.wrong + shares_of(lines).wrong()
+        if tally.wrong:
+            tally.wrong.append(world.last_words())
+    return tally
+
+
+class Sharing:
+    def __init__(self, world: World, chance: random.Random, jobs: int) -> None:
+        self.world = world
+        self.submissions: list[Submission] = []
+        self._chance = chance
+        self._jobs = jobs
+        self._holder = next(client for client in world.clients if client.tenant == HOLDER)
+        self._tenants = [client for client in world.clients if client.tenant != HOLDER]
+
+    async def play(self) -> None:
+        """Until nothing waits or runs any more. TimeoutError."""
+        record = self.world.record
+        await self._measure()
+        record.hold.touch()
+        for number in range(WINDOW):
+            graph = work(f"{HOLDER}-{number}", 0.0, CUSTOM, waits=True)
+            self.submissions.append(await self._holder.submit(f"{HOLDER}-{number}", graph, is_repeated=True))
+        counts = {
+            client.tenant: self._jobs * WEIGHTS[client.tenant] / sum(WEIGHTS.values()) for client in self._tenants
+        }
+        early = {tenant: range(round(count * EARLY_SHARE)) for tenant, count in counts.items()}
+        late = {tenant: range(len(early[tenant]), round(count)) for tenant, count in counts.items()}
+        await self._submit(early)
+        record.hold.unlink()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._submit(late))
+            group.create_task(self._lose_a_gate(round(self._jobs * self._chance.uniform(0.3, 0.6))))
+        for client in self.world.clients:
+            client.urls = [self.world.gates[-1].url]
+            await client.is_idle()
+
+    async def _measure(self) -> None:
+        """Each gate knows how long such a job of each tenant takes: shares are of GPU seconds."""
+        for gate in self.world.gates:
+            for client in self._tenants:
+                client.urls = [gate.url]
+                name = f"{MEASURED}-{client.tenant}-{gate.name}"
+                self.submissions.append(await client.submit(name, work(name, JOB_S), is_repeated=True))
+                await client.is_idle()
+
+    async def _submit(self, numbers: Mapping[str, Sequence[int]]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for client in self._tenants:
+                for lane in range(LANES):
+                    urls = [gate.url for gate in self.world.gates]
+                    urls = urls if lane % 2 else urls[::-1]
+                    sender = Client(client.tenant, client.key, urls, client.session)
+                    group.create_task(self._submit_each(sender, numbers[client.tenant][lane::LANES]))
+
+    async def _submit_each(self, client: Client, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            name = f"{client.tenant}-{number:03}"
+            graph = work(name, JOB_S, self._chance.choice((CORE, CUSTOM)))
+            self.submissions.append(await client.submit(name, graph, is_repeated=True))
+
+    async def _lose_a_gate(self, begun: int) -> None:
+        while self.world.record.begun() < begun:
+            await asyncio.sleep(NAP_S)
+        await self.world.kill(self.world.gates[0])

@@ -1,0 +1,38 @@
+"""Two gates on one PostgreSQL, of which one is lost: each job runs once, and the GPU is shared by weight."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from tests.faults.recording import Line
+from tests.faults.sharing import HOLDER, WEIGHTS, play, shares_of
+
+JOBS = 200
+
+
+@pytest.mark.usefixtures("needs_postgresql")
+async def test_each_job_of_two_gates_runs_once_and_shares_are_by_weight() -> None:
+    tally = await play(JOBS, secrets.randbelow(2**31))
+    assert not tally.wrong, f"--only 'two gates' --jobs {JOBS} --seed {tally.seed}\n" + "\n".join(tally.wrong)
+    assert tally.counts["jobs"] >= JOBS
+
+
+def begun(*tenants: str) -> list[Line]:
+    return [Line("begin", f"id-{index}", f"{tenant}-{index}", 1, float(index)) for index, tenant in enumerate(tenants)]
+
+
+ROUND = [tenant for tenant, weight in WEIGHTS.items() for _ in range(int(weight))]
+
+
+def test_shares_are_counted_until_a_tenant_has_no_job_left() -> None:
+    shares = shares_of(begun(HOLDER, *ROUND * 20, *["eve"] * 50))
+    assert shares.total == 20 * len(ROUND) - len(ROUND) + 1, "ann's last job is the first of the last round"
+    assert not shares.wrong()
+
+
+@pytest.mark.parametrize("extra", ["ann", "eve"])
+def test_a_share_that_is_too_large_is_found(extra: str) -> None:
+    shares = shares_of(begun(*(ROUND + [extra] * 2) * 20))
+    assert any(line.startswith(extra) for line in shares.wrong())

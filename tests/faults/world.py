@@ -1,0 +1,133 @@
+"""A whole installation in processes of its own: ComfyUI, one gate or several, and PostgreSQL where they share one."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy.auth import key_file
+from tests.faults.clients import Client, clients
+from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, postgresql_programs
+from tests.faults.recording import CORE, CUSTOM, Record
+
+_CONFIG = """\
+[server]
+port = {port}
+[ops]
+port = 0
+[upstream]
+url = "http://127.0.0.1:{comfyui}"
+[log]
+format = "text"
+[jobs]
+retry_interrupted = true
+{jobs}
+[policies.default]
+allow = ["{custom}", "{core}"]
+"""
+_LIMITS = """\
+requests = "1000000/minute"
+prompts = "1000000/minute"
+polls = "1000000/minute"
+queued_jobs = 100000
+"""
+
+
+@dataclass
+class World:
+    """deaths: when each ComfyUI was killed, by its process id, in seconds of the machine's monotonic clock."""
+
+    folder: Path
+    comfyui: ComfyUI
+    gates: list[GateProcess]
+    database: PostgreSQL | None
+    record: Record
+    keys: dict[str, str]
+    clients: list[Client] = field(default_factory=list)
+    deaths: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def programs(self) -> list[Program]:
+        return [*([self.database] if self.database is not None else []), self.comfyui, *self.gates]
+
+    async def kill(self, program: Program) -> None:
+        await program.kill()
+        if program is self.comfyui:
+            self.deaths[program.lives[-1]] = time.monotonic()
+
+    def check(self) -> None:
+        """AssertionError when a program has ended by itself."""
+        for program in self.programs:
+            program.check()
+
+    def last_words(self) -> str:
+        return "\n".join(f"--- {program.name}\n{program.last_words()}" for program in self.programs)
+
+
+@asynccontextmanager
+async def open_world(
+    weights: Mapping[str, float], *, gates: int = 1, is_shared: bool = False, jobs: str = "", comfyui: str = ""
+) -> AsyncIterator[World]:
+    """weights: by tenant. is_shared: the database is PostgreSQL. jobs: lines of the `[jobs]` table. comfyui: see `ComfyUI.real`.
+
+    Everything has ended with the block.
+    """
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfygate-faults-")))
+        folder.chmod(0o711)  # PostgreSQL, as another user, has a folder in it
+        database = _postgresql(folder) if is_shared else None
+        runner = ComfyUI("comfyui", folder, real=comfyui)
+        runner.prepare()
+        if database is not None:
+            jobs += f'\ndatabase = "{database.url}"'
+        names = ["gate"] if gates == 1 else [f"gate-{number + 1}" for number in range(gates)]
+        running, keys = _configured(folder, names, runner.port, weights, jobs)
+        world = World(folder, runner, running, database, Record(runner.record), keys)
+        stack.push_async_callback(_end, world)
+        for program in world.programs:
+            await program.start()
+            if program is database:
+                await program.is_up()
+        await asyncio.gather(*(program.is_up() for program in world.programs))
+        world.clients = await stack.enter_async_context(clients(keys, [gate.url for gate in running]))
+        yield world
+
+
+async def _end(world: World) -> None:
+    for program in reversed(world.programs):
+        await program.kill()
+
+
+def _postgresql(folder: Path) -> PostgreSQL:
+    programs = postgresql_programs()
+    assert programs is not None, "PostgreSQL is not installed"
+    database = PostgreSQL("postgresql", folder)
+    database.prepare(programs)
+    return database
+
+
+def _configured(
+    folder: Path, names: list[str], comfyui: int, weights: Mapping[str, float], jobs: str
+) -> tuple[list[GateProcess], dict[str, str]]:
+    """Gates that know the same tenants and keys, each with a folder of its own."""
+    gates = [GateProcess(name, folder) for name in names]
+    tables = "".join(
+        f'[tenants.{tenant}]\nlimits = "{tenant}"\n[limits.{tenant}]\nweight = {weight}\n{_LIMITS}'
+        for tenant, weight in weights.items()
+    )
+    first = gates[0]
+    for gate in gates:
+        gate.config.parent.mkdir()
+    first.config.write_text(
+        _CONFIG.format(port=first.port, comfyui=comfyui, jobs=jobs, custom=CUSTOM, core=CORE) + tables, "utf-8"
+    )
+    keys = {tenant: key_file.create_key(first.config, tenant=tenant).text for tenant in weights}
+    for gate in gates[1:]:
+        text = first.config.read_text("utf-8").replace(f"port = {first.port}", f"port = {gate.port}", 1)
+        gate.config.write_text(text, "utf-8")
+    return gates, keys
