@@ -39,7 +39,7 @@ audit_file = "{audit_file}"
 [tenants.mallory]
 
 [policies.default]
-allow = ["@core-image", "SlowProgress", "PrimitiveString", "StringConcatenate", "GatePack*"]
+allow = ["@core-image", "SlowProgress", "PrimitiveString", "StringConcatenate", "GatePack*", "Recorded*"]
 
 [limits.default]
 requests = "100000/minute"

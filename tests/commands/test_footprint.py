@@ -28,7 +28,7 @@ NOT_NEEDED = (
     "yarl",
 )
 TELL = "import atexit, sys; atexit.register(lambda: print('loaded:', *sys.modules, file=sys.stderr))"
-OTHER_COMMANDS = ("audit", "backup", "check", "connect", "demo", "init", "keys", "policy", "routes")
+OTHER_COMMANDS = ("audit", "backup", "check", "connect", "demo", "init", "jobs", "keys", "policy", "routes")
 
 
 @pytest.fixture(scope="module")
