@@ -39,7 +39,7 @@ from policy.patience import AT_ONCE_EFFORT, ENDLESS, Patience, TooMuch, is_quick
 from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules.jobs import JSON_TYPE, submitted_item
-from policy.rules.results import UNNAMED_CLIENT, scrub
+from policy.rules.results import CREDENTIALS, UNNAMED_CLIENT, scrub
 from policy.surely_valid import is_surely_valid
 from policy.values import value
 from policy.violation import Reason, Violation
@@ -156,6 +156,16 @@ def body_for(body: bytes, prompt_id: str, number: float) -> bytes:
     """`Prepared.body` with the id and the place in ComfyUI's queue."""
     place = orjson.dumps({"prompt_id": prompt_id, "number": number})
     return b"".join((memoryview(body)[:-1], b",", memoryview(place)[1:]))
+
+
+def without_credentials(body: bytes) -> bytes:
+    """`Prepared.body` without the client's keys of paid services: to be kept of a job that has failed. As it is where it has none."""
+    if not any(name.encode() in body for name in CREDENTIALS):
+        return body
+    document = orjson.loads(body)
+    for name in CREDENTIALS:
+        document["extra_data"].pop(name, None)
+    return orjson.dumps(document)
 
 
 def _prepare_at_once(request: RuleInput) -> Prepared | None:

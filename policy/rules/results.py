@@ -19,7 +19,8 @@ UNNAMED_CLIENT: Final = "unnamed"
 
 # Where ComfyUI's own nodes and the common packs list the files that they saved.
 _FILE_KEYS = ("images", "audio", "video", "gifs", "3d", "files", "a_images", "b_images", "compositor_layers")
-_CREDENTIALS = frozenset({"auth_token_comfy_org", "api_key_comfy_org"})
+CREDENTIALS: Final = frozenset({"auth_token_comfy_org", "api_key_comfy_org"})
+"""In `extra_data`: of paid services."""
 _PART = r"[\\/]+[^\s\"'<>|*?:\\/,;()\[\]{}]+"
 # Two or more segments from a root; not in a URL, a fraction or a relative path. In quotes the segments may have spaces.
 _ABSOLUTE = re.compile(rf"(?<![\w.~%:/\\-])(?:[A-Za-z]:)?(?:{_PART}){{2,}}[\\/]*")
@@ -56,7 +57,7 @@ def extra_data_to_client(extra: Any, names: Namespace) -> dict[str, Any]:
     """extra_data with the client's own id; without one when the client gave none. Credentials of paid services stay out (0.3.64 shows them)."""
     if not isinstance(extra, Mapping):
         return {}
-    kept = {key: value for key, value in extra.items() if key not in _CREDENTIALS and key != "client_id"}
+    kept = {key: value for key, value in extra.items() if key not in CREDENTIALS and key != "client_id"}
     client_id = names.client_id_to_client(extra.get("client_id"))
     if client_id is not None and client_id != UNNAMED_CLIENT:
         kept["client_id"] = client_id

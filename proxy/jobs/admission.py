@@ -77,7 +77,7 @@ class JobAdmission:
         """Raises LimitExceeded when the tenant has no slot or no budget left, Violation when it has a job of this id; then nothing is claimed."""
         tenant, prompt_id = principal.tenant, wish.prompt_id
         # SECURITY: with the id of a job beside the gate, a tenant would read and stop that job (tests/matrix/test_reuse.py).
-        is_taken = prompt_id is not None and await self._is_taken(prompt_id)
+        is_taken = prompt_id is not None and await self._is_foreign(tenant, prompt_id)
         if prompt_id is not None and self._registry.of(tenant).owns(prompt_id):
             raise Violation(
                 Reason.PROMPT_ID_TAKEN,
@@ -107,7 +107,14 @@ class JobAdmission:
             self._kept.forget(tenant, job.prompt_id)  # of an earlier job of the same id
         if not wish.client_id:
             await self._listen(tenant, self._registry.of(tenant))
-        return ClaimedJob(job.prompt_id, int(job.claimed_at_s * 1000), self._records.has_room, job.sequence)
+        tally = self._registry.tally
+        has_room = tally.given < self.window and not tally.waiting
+        return ClaimedJob(job.prompt_id, int(job.claimed_at_s * 1000), has_room, job.sequence)
+
+    async def _is_foreign(self, tenant: TenantId, prompt_id: str) -> bool:
+        """SECURITY: the database and ComfyUI are asked whoever has it (test_admission.py)."""
+        is_known = await self._records.is_foreign(tenant, prompt_id)
+        return await self._is_taken(prompt_id) or is_known
 
     async def record(self, wish: RecordJob) -> float | None:
         """Puts a claimed job on disk: its number where ComfyUI is to be given it now, else None.

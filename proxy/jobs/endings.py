@@ -145,6 +145,7 @@ class JobEndings:
             correction=_correction(job),
             entry=None if shown is None else shown.to_bytes(),
             row=None if row is None else row.to_bytes(),
+            body=await self._documents.without_credentials(job) if job.outcome is Outcome.FAILED else None,
         )
         if await self._records.finish(job, ended) is None:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -11,9 +12,12 @@ from policy.documents import Document, Kind, from_bytes
 from policy.namespace import Namespace
 from policy.principal import TenantId
 from policy.rules.jobs import MAX_READ_BYTES, submitted_item
+from policy.rules.prompt import without_credentials
+from proxy.jobs.job import Job
 from proxy.jobs.job_rows import Submitted
+from proxy.jobs.operator_operations import is_draining
 from proxy.jobs.registry import JobRegistry
-from proxy.jobs.store_reading import documents, submissions
+from proxy.jobs.store_reading import documents, submissions, submitted_of
 from proxy.persistence.operations import Database
 
 
@@ -31,6 +35,18 @@ class JobDocuments:
             return DocumentsRead(items, tuple(unread))
         bodies, unread = await self._database.read(documents, tenant, kind.value, prompt_ids, MAX_READ_BYTES)
         return DocumentsRead({each: from_bytes(kind, body) for each, body in bodies.items()}, tuple(unread))
+
+    async def is_draining(self) -> bool:
+        """Whether ComfyUI is to be given no jobs, as the operator says. Raises DatabaseUnavailable."""
+        return await self._database.read(is_draining)
+
+    async def without_credentials(self, job: Job) -> bytes | None:
+        """What was submitted, as it may be kept; None where nothing is. Raises DatabaseUnavailable."""
+        try:
+            submitted = await self._database.read(submitted_of, job.prompt_id)
+        except LookupError:
+            return None
+        return await asyncio.to_thread(without_credentials, submitted.body)
 
     def _item(self, prompt_id: str, submitted: Submitted, names: Namespace) -> Document:
         job = self._registry.job(prompt_id)

@@ -89,7 +89,9 @@ PLACES: Final = ", ".join("?" * len(JobRow._fields))
 
 
 class Ended(NamedTuple):
-    """How a job ended. correction: what its tenant's finish tag is wrong by. entry, row: as its tenant sees them in history and job list, None for none."""
+    """How a job ended. correction: what its tenant's finish tag is wrong by. entry, row: as its tenant sees them in history and job list, None for none.
+    body: what is kept of a submission that failed, to be tried again, in the place of what was sent; None where that stays as it is.
+    """
 
     state: StoredState
     ended_at_s: float
@@ -100,6 +102,7 @@ class Ended(NamedTuple):
     correction: float = 0.0
     entry: bytes | None = None
     row: bytes | None = None
+    body: bytes | None = None
 
 
 class Given(NamedTuple):

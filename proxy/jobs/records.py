@@ -20,8 +20,8 @@ from proxy.jobs import store_operations as store
 from proxy.jobs import store_upkeep
 from proxy.jobs.job import Job
 from proxy.jobs.job_rows import Ended, Given, JobRow, StoredState, Submitted
-from proxy.jobs.operator_operations import is_draining
 from proxy.jobs.registry import JobRegistry, row_of
+from proxy.jobs.store_reading import owner_of
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
 COMFYUI: Final = "default"
@@ -55,10 +55,10 @@ class JobRecords:
         """Jobs that may be on disk although their clients were told that they are not."""
         self.gate = gate
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a new job goes to ComfyUI at once, as far as this gate knows."""
-        return self._registry.tally.given < self.window() and not self._registry.tally.waiting
+    async def is_foreign(self, tenant: TenantId, prompt_id: str) -> bool:
+        """Whether another tenant has, or lately had, a job of this id."""
+        owner = await self._database.read(owner_of, prompt_id)
+        return owner is not None and owner != tenant
 
     async def record(self, job: Job, submitted: Submitted, place: Place) -> float | None:
         """Puts a claimed job on disk; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken."""
@@ -155,10 +155,6 @@ class JobRecords:
         """Deletes jobs of the tenant's."""
         await self._database.run(store.forget, tenant, prompt_ids)
         return self.let_go(prompt_ids)
-
-    async def is_draining(self) -> bool:
-        """Whether ComfyUI is to be given no jobs, as the operator says."""
-        return await self._database.read(is_draining)
 
     async def doubt(self, prompt_id: str) -> None:
         """ComfyUI was sent it and did not answer; its client is told so. It comes back when ComfyUI turns out to have it."""

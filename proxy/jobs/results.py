@@ -77,7 +77,7 @@ class JobResults:
 
     async def is_draining(self) -> bool:
         """Whether ComfyUI is to be given no jobs. Raises DatabaseUnavailable."""
-        return await self._records.is_draining()
+        return await self._documents.is_draining()
 
     async def cancel_waiting(self, tenant: TenantId, prompt_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Ids of those that waited outside ComfyUI. Raises DatabaseUnavailable."""

@@ -230,6 +230,10 @@ def finish(prompt_id: str, ended: Ended) -> Operation[JobRow | None]:
     attempts = _close_attempt(known.attempts, ended.ended_at_s, ended.error or ended.state)
     if ended.state is not StoredState.FAILED:
         yield Statement("DELETE FROM job_documents WHERE prompt_id = ? AND kind IN (?, ?, ?)", (prompt_id, *SUBMITTED))
+    elif ended.body is not None:
+        yield Statement(
+            "UPDATE job_documents SET body = ? WHERE prompt_id = ? AND kind = ?", (ended.body, prompt_id, SUBMITTED[0])
+        )
     yield from _keep_result(prompt_id, ended.entry, ended.row)
     size = yield Statement("SELECT COALESCE(SUM(LENGTH(body)), 0) FROM job_documents WHERE prompt_id = ?", (prompt_id,))
     done = yield Statement(

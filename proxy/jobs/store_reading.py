@@ -116,3 +116,12 @@ def fair_tags() -> Operation[tuple[float, dict[TenantId, float]]]:
     rows = yield Statement("SELECT virtual_time FROM store_state WHERE id = 1")
     tags = yield Statement("SELECT tenant, finish_tag FROM fair_tags")
     return float(rows[0][0]), {TenantId(tenant): float(tag) for tenant, tag in tags}
+
+
+def owner_of(prompt_id: str) -> Operation[str | None]:
+    """The tenant that has, or lately had, a job of this id; None for nobody."""
+    rows = yield Statement(
+        "SELECT tenant FROM jobs WHERE prompt_id = ? UNION ALL SELECT tenant FROM forgotten_jobs WHERE prompt_id = ?",
+        (prompt_id, prompt_id),
+    )
+    return str(rows[0][0]) if rows else None

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
 from policy.call import (
@@ -21,7 +22,7 @@ from policy.call import (
     UpstreamReply,
 )
 from policy.rule_context import RuleContext
-from policy.rules.prompt import LAST_PLACE, MAX_TRIES, Prepared, submit
+from policy.rules.prompt import LAST_PLACE, MAX_TRIES, Prepared, submit, without_credentials
 from tests.policy.tenants import OBJECT_INFO, Jobs, caller_of, drive, reply_of, request_of, sent, uuid_of
 from tests.policy.upstream_rule import find_breaches
 
@@ -190,3 +191,10 @@ def test_a_workflow_that_is_prepared_knows_whether_comfyui_is_sure_to_take_it() 
         prepared = step.function()  # type: ignore[union-attr]
         assert isinstance(prepared, Prepared)
         assert prepared.is_sure is is_sure
+
+
+def test_what_is_kept_of_a_failed_job_has_no_keys_of_paid_services() -> None:
+    plain = b'{"prompt":{},"extra_data":{"client_id":"alice.tab"}}'
+    assert without_credentials(plain) == plain
+    paid = orjson.dumps({"prompt": {}, "extra_data": {"client_id": "alice.tab", "api_key_comfy_org": "secret"}})
+    assert without_credentials(paid) == plain

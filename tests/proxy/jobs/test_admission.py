@@ -214,6 +214,20 @@ async def test_ones_own_taken_id_is_refused_and_a_neighbours_is_replaced(make: M
     assert desks.held == (2, 2, 2)
 
 
+async def test_an_id_of_a_neighbours_job_that_is_on_disk_alone_is_replaced(make: Make) -> None:
+    """The gate was started again since, and nothing in memory tells of it."""
+    desks = await make()
+    wish = ClaimJob(WISHED, "workflow")
+    job = await desks.claim(wish=wish)
+    await desks.record(job, Place.WAITING)
+    await desks.parts.records.cancel_waiting(ALICE, [WISHED])
+    desks.registry._retired.clear()
+    replaced = await desks.claim(context("bob"), wish)
+    assert replaced.prompt_id != WISHED
+    assert await desks.record(replaced) is not None
+    assert (await desks.claim(wish=wish)).prompt_id == WISHED, "its own tenant may have it again"
+
+
 async def test_of_two_submissions_of_one_id_at_once_one_is_refused(make: Make) -> None:
     both = asyncio.Barrier(2)
 

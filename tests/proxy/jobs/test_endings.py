@@ -9,9 +9,11 @@ import orjson
 import pytest
 from aiohttp import web
 
-from policy.call import UpstreamReply
+from policy.call import Place, UpstreamReply
 from policy.documents import Kind
 from proxy.jobs.job import Job, JobState, Outcome
+from proxy.jobs.job_rows import Submitted
+from proxy.jobs.store_reading import submitted_of
 from proxy.upstream.client import Upstream
 from tests.proxy.jobs.following import ALICE, Following, following
 from tests.proxy.upstreams import GUARD_S, serving
@@ -170,6 +172,16 @@ async def test_what_comfyui_takes_no_more_has_failed_and_is_not_tried_again(part
     row = await parts.stored(job.prompt_id)
     assert (row.state, row.error, parts.outcomes) == ("failed", "validation", [(job.prompt_id, Outcome.FAILED)])
     assert "no such model" in str(parts.entries)
+
+
+async def test_what_is_kept_to_be_tried_again_has_no_keys_of_paid_services(parts: Following) -> None:
+    job = parts.registry.claim(ALICE, None, client_id="tab", cost_s=10.0)
+    body = b'{"prompt":{},"extra_data":{"api_key_comfy_org":"secret"}}'
+    await parts.records.record(job, Submitted(body, b"[]", b"[]"), Place.NEXT)
+    parts.registry.dispatched(job.prompt_id)
+    await parts.endings.told(job, entry(job, "execution_error", node_type="KSampler"))
+    kept = await parts.database.read(submitted_of, job.prompt_id)
+    assert kept.body == b'{"prompt":{},"extra_data":{}}'
 
 
 async def test_what_was_taken_out_of_the_queue_leaves_no_trace(parts: Following) -> None:
