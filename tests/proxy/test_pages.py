@@ -329,7 +329,7 @@ def test_me_for_programs() -> None:
             {"name": "websockets", "size": "8", "remaining": 8, "total": 8},
         ],
         "gpu": {"name": "GPU seconds", "size": "3600/day", "remaining": 1800.4, "total": 3600},
-        "jobs": {"pending": 2, "running": 1},
+        "jobs": {"pending": 2, "running": 1, "unfinished": []},
         "key_expires": "2027-01-15T08:00:00Z",
         "session_ends": "2027-01-15T07:59:59Z",
         "refusals": [],
