@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
 
 import pytest
 from multidict import CIMultiDict
@@ -19,6 +21,13 @@ from proxy.upstream.connection import Connection
 from tests.proxy.upstream.takers import Quick
 from tests.proxy.upstreams import GUARD_S
 
+NewLoop: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
+Found: TypeAlias = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+# The gate runs on uvloop where there is one.
+LOOPS = [pytest.param(asyncio.new_event_loop, id="asyncio")]
+if importlib.util.find_spec("uvloop") is not None:
+    LOOPS.append(pytest.param(importlib.import_module("uvloop").new_event_loop, id="uvloop"))
+NAME = "comfyui.test"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 
 
@@ -278,8 +287,14 @@ async def test_a_body_of_another_length_than_it_says_breaks_the_call_off(body: b
         assert not upstream._idle
 
 
-async def test_an_address_that_does_not_answer_delays_the_next_one_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_an_address_that_does_not_answer_delays_the_next_one_by_little(new_loop: NewLoop) -> None:
     """A name may stand for several addresses, and what asks the first one for a connection be lost on its way."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_ask_a_name_of_which_one_address_does_not_answer())
+
+
+async def _ask_a_name_of_which_one_address_does_not_answer() -> None:
     with socket.socket() as full, socket.socket() as waiting:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -287,16 +302,21 @@ async def test_an_address_that_does_not_answer_delays_the_next_one_by_little(mon
         comfy, asked = Comfy(OK + b"aa", b"", OK + b"cc"), list[str]()
         async with door(comfy) as upstream:
             places = [("127.0.0.1", port) for port in (full.getsockname()[1], upstream._addresses.port)]
+            loop = asyncio.get_running_loop()
+            look_up = loop.getaddrinfo
 
-            async def resolve(host: str, *_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+            async def resolve(host: str, port: int, **more: int) -> Sequence[Found]:
+                if host != NAME:
+                    return await look_up(host, port, **more)  # uvloop looks up the address too that it connects to
                 asked.append(host)
                 return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
 
-            monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
-            upstream._addresses = HostAddresses("comfyui.test", upstream._addresses.port)
-            assert await ask(upstream, "GET", "one") == b"aa"
-            assert await ask(upstream, "GET", "two") == b"cc"
-    assert (asked, comfy.connections) == (["comfyui.test"], 2)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(loop, "getaddrinfo", resolve)
+                upstream._addresses = HostAddresses(NAME, upstream._addresses.port)
+                assert await ask(upstream, "GET", "one") == b"aa"
+                assert await ask(upstream, "GET", "two") == b"cc"
+    assert (asked, comfy.connections) == ([NAME], 2)
 
 
 async def test_a_connection_that_ended_before_its_first_call_is_not_waited_for() -> None:
