@@ -233,7 +233,7 @@ BAD_KEYS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "reason", "sentence"), BAD_KEYS)
+@pytest.mark.parametrize(("text", "reason", "sentence"), BAD_KEYS, ids=range(len(BAD_KEYS)))
 async def test_a_bad_key_is_told_to_person_and_limiter(text: str, reason: str, sentence: str) -> None:
     login = await LOGIN.login(form_of(key=text, next="/view"), headers_of())
     assert login.failure is not None
@@ -261,7 +261,7 @@ BAD_FORMS: list[tuple[bytes, dict[str, str], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("form", "fields", "status"), BAD_FORMS)
+@pytest.mark.parametrize(("form", "fields", "status"), BAD_FORMS, ids=range(len(BAD_FORMS)))
 async def test_a_bad_form_costs_nothing(form: bytes, fields: dict[str, str], status: int) -> None:
     login = await LOGIN.login(form, headers_of(**fields))
     assert (login.reply.status, login.principal, login.failure) == (status, None, None)

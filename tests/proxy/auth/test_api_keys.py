@@ -90,7 +90,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("text", "reason"), BAD)
+@pytest.mark.parametrize(("text", "reason"), BAD, ids=range(len(BAD)))
 def test_refuses_every_other_text(text: str, reason: str) -> None:
     with pytest.raises(Unauthenticated) as caught:
         make_ring(settings_of(KEY_ID, KEY)).verify(text)
