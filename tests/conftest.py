@@ -11,8 +11,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from standin import StandIn
+from tests.distribution import pytest_xdist_make_scheduler
 from tests.harness import Running, running_gate
 from tests.postgres import PostgresServer, running_postgres
+
+__all__ = ["pytest_xdist_make_scheduler"]  # a hook
 
 # A busy machine is no mistake of what is tested: no example has a deadline. A failure prints how it is made again. CI tries the same
 # examples each time, so that only a change can break it; `make fuzz` looks for others.

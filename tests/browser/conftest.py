@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 OUTPUT = Path(__file__).parents[2] / "test-output" / "browser"
 REAL_URL = os.environ.get("COMFYUI_URL", "").rstrip("/")
-TIMEOUT_MS = 20_000
+TIMEOUT_MS = 60_000
+"""As long as a person would wait for the web UI on a machine that has much else to do."""
+TEST_LIMIT_S = 300
 CHROMIUM_OPTIONS = (
     "--no-sandbox",  # the tests may run as root, where Chromium has no sandbox; it opens pages of ours only
     "--disable-gpu",
@@ -51,6 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(needs("chromium"))
+            item.add_marker(pytest.mark.timeout(TEST_LIMIT_S))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
