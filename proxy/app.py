@@ -23,7 +23,7 @@ from proxy.observability.ops_server import Ops
 from proxy.persistence.chosen import chosen_database, setting_of
 from proxy.persistence.operations import DatabaseUnavailable, StateError
 from proxy.pipeline import Pipeline
-from proxy.systemd import ServiceManager
+from proxy.systemd import PassedSockets, ServiceManager
 from proxy.tasks import Tasks, on_failure
 from proxy.websocket.connections import GATE_STOPS
 from proxy.wiring.followers import JobFollowers
@@ -37,8 +37,9 @@ DIALOGUES_END_S: Final = 5.0
 class Gate:
     """One running gate. `dependencies.compiled` is what a reload replaces; everything else lives until stop()."""
 
-    def __init__(self, config: Config, log: RequestLog) -> None:
+    def __init__(self, config: Config, log: RequestLog, passed: PassedSockets | None = None) -> None:
         """Raises ConfigError."""
+        self._passed = passed or PassedSockets()
         self._state = chosen_database(config)
         compiled = compile_config(config, state=self._state)
         self.metrics = Metrics()
@@ -70,8 +71,11 @@ class Gate:
             config.server.host,
             config.server.port,
             "server.port",
+            self._passed.public,
         )
-        self.ops = Listener(ops_server(self._ops.handle), config.ops.host, config.ops.port, "ops.port")
+        self.ops = Listener(
+            ops_server(self._ops.handle), config.ops.host, config.ops.port, "ops.port", self._passed.ops
+        )
         # Everything a request needs is there before the first one can come; what was opened is closed when a port is taken.
         async with AsyncExitStack() as opened:
             opened.callback(self.audit.close)
@@ -93,16 +97,20 @@ class Gate:
         self._tasks.supervise(self._service_manager.keep_alive, "watchdog")
         self._service_manager.notify("READY=1")
         _log.info("gate on %s, ops on %s, ComfyUI at %s", self.public.url, self.ops.url, config.upstream.url)
+        if self.public.is_passed:
+            _log.info("connections come from the service manager's socket: over a restart they wait")
 
     async def stop(self) -> None:
-        """Drains: no new requests, running ones end within shutdown_grace, WebSockets close 1001."""
+        """Drains: no new connections; requests that run, or come on those that there are, end within shutdown_grace; WebSockets close 1001."""
         self._service_manager.notify("STOPPING=1")
-        self.pipeline.is_draining = self._ops.is_draining = True
+        self._ops.is_draining = True
         await self.public.stop_accepting()
+        self.pipeline.running.stopping.set()
         self.dependencies.sockets.close_all(GATE_STOPS)
         grace_s = self.dependencies.compiled.config.server.shutdown_grace
-        if not await self.pipeline.running.wait_until_idle(grace_s):
+        if not await self._drain(grace_s):
             _log.warning("requests still ran after %.0f s: they are cut off", grace_s)
+        self.pipeline.is_closed = True
         await self.pipeline.running.stop(DIALOGUES_END_S)
         await self._tasks.stop()
         if self.metrics.task_failed in on_failure:
@@ -123,6 +131,19 @@ class Gate:
         await self._state.close()
         await self.dependencies.upstream.stop()
         self.audit.close()
+
+    async def _drain(self, limit_s: float) -> bool:
+        """Says whether all ended in the time. Where new connections are refused meanwhile, it ends with the last request; where they wait for the next
+        gate, idle ones are given the time for a last request too.
+        """
+        deadline_s = time.monotonic() + limit_s
+        if self.public.is_passed:
+            try:
+                async with asyncio.timeout(limit_s):
+                    await self.public.drain()
+            except TimeoutError:
+                return False
+        return await self.pipeline.running.wait_until_idle(deadline_s - time.monotonic())
 
     async def reload(self, file: Path) -> bool:
         """Puts a changed file into force, or leaves everything as it is and says why. Returns whether it was taken."""

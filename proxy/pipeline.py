@@ -32,18 +32,18 @@ from proxy.steps.rule_input import read_rule_input
 _log = logging.getLogger("comfygate")
 _BUG: Final = Refusal(500, "internal-error", "The gate failed. The request id is in its log.")
 _CLOSING: Final = (("Connection", "close"), ("Retry-After", "5"))
-_DRAINING: Final = Refusal(503, "gate-stopping", "The gate is stopping.", headers=_CLOSING)
+_STOPPING: Final = Refusal(503, "gate-stopping", "The gate is stopping.", headers=_CLOSING)
 _NO_PLACE: Final = Refusal(
     503, "no-connections-left", "The gate has as many connections as it takes.", headers=_CLOSING
 )
 
 
 class Pipeline:
-    """The handler of the public listener. dependencies: everything that lives longer than a request."""
+    """The handler of the public listener. dependencies: everything that lives longer than a request. is_closed: it answers no more."""
 
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
-        self.is_draining = False
+        self.is_closed = False
         self.running = RunningRequests(self._is_alive)
         self._rules = RuleApplier(dependencies, self.running)
 
@@ -82,8 +82,8 @@ class Pipeline:
 
     async def _reply_to(self, request: Request, record: RequestRecord, compiled: CompiledConfig, held: Held) -> Reply:
         """compiled: the one configuration that the request goes by. held: its places and ComfyUI's answer, until its own has left."""
-        if self.is_draining:
-            raise TurnedAway(_DRAINING)
+        if self.is_closed:
+            raise TurnedAway(_STOPPING)
         if request.is_reserved and request.raw_path.partition("?")[0] != HEALTH_PATH:
             raise TurnedAway(_NO_PLACE)
         max_head_bytes = compiled.config.server.max_header_bytes

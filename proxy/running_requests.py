@@ -28,6 +28,8 @@ class RunningRequests:
         self._rules: dict[int, asyncio.Task[Any] | None] = {}
         """In which tasks rules run that are ended also when their clients have left."""
         self._rule_ended: asyncio.Event | None = None
+        self.stopping = asyncio.Event()
+        """The gate stops: an answer that has no end of its own ends now, in order, so that its client comes again."""
 
     def begin(self, request: Request, record: RequestRecord) -> None:
         self._requests[id(record)] = (request, record)

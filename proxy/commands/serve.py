@@ -20,6 +20,7 @@ from proxy.http.listener import ListenError
 from proxy.memory import set_up_allocator, spare_collections
 from proxy.observability.access_log import request_log, set_up_logging, standard_error
 from proxy.observability.queued_writer import QueuedWriter
+from proxy.systemd import PassedSockets, take_sockets
 from proxy.tasks import Tasks
 
 _log = logging.getLogger("comfygate")
@@ -34,7 +35,8 @@ def serve(
         loaded = load_config(config)
         lines = standard_error()
         set_up_logging(loaded.log, lines)
-        run(lambda: _serve(loaded, config, seen, lines))
+        passed = take_sockets(loaded)
+        run(lambda: _serve(loaded, config, seen, lines, passed))
     except ConfigError as error:
         if not config.exists():
             fail(
@@ -61,9 +63,9 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         runner.run(work())
 
 
-async def _serve(config: Config, file: Path, seen: bytes, lines: QueuedWriter) -> None:
+async def _serve(config: Config, file: Path, seen: bytes, lines: QueuedWriter, passed: PassedSockets) -> None:
     stop = stop_event()
-    gate = Gate(config, request_log(config.log.format, lines))
+    gate = Gate(config, request_log(config.log.format, lines), passed)
     is_up = asyncio.Event()
     tasks = Tasks()
 

@@ -215,7 +215,8 @@ class Connection(BufferedWire):
     @property
     def may_go_on(self) -> bool:
         """Whether another request may follow the one that runs."""
-        return not self.is_reserved and (self._half_closed_timer is None or bool(self._unread))
+        is_last = self.is_reserved or (self._server.is_draining and not self._unread)
+        return not is_last and (self._half_closed_timer is None or bool(self._unread))
 
     def upgrade(self, protocol: SocketConnection) -> None:
         """Hands the wire over, with what came behind the request; nothing of it is the connection's any more."""
@@ -263,7 +264,11 @@ class Connection(BufferedWire):
             patience_s = limits.header_s
         else:
             patience_s = limits.keepalive_s if self.is_proven else min(limits.keepalive_s, limits.unproven_idle_s)
-        if now_s - self._waiting_since_s > patience_s:
+        if now_s - self._waiting_since_s <= patience_s:
+            return
+        is_idle = self._request is None and not self._unread and not self._is_ending
+        # To close an idle connection under a request that has just come would break it.
+        if not (is_idle and self.has_input):
             self.close()
 
     def _look_at_half_closed(self) -> None:

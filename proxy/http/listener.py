@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
+from collections.abc import Sequence
 
-from proxy.http.server import Server
+from proxy.http.server import Server, until_connected
 
 
 class ListenError(Exception):
@@ -13,19 +15,30 @@ class ListenError(Exception):
 
 
 class Listener:
-    """One HTTP server on one address. `port` is the real one, also when 0 was asked for."""
+    """One HTTP server on one address. `port` is the real one, also when 0 was asked for.
 
-    def __init__(self, server: Server, host: str, port: int, setting: str) -> None:
+    passed: sockets that listen there already; they go on listening when this process has closed its own descriptors of them.
+    """
+
+    def __init__(
+        self, server: Server, host: str, port: int, setting: str, passed: Sequence[socket.socket] = ()
+    ) -> None:
         self._server = server
         self._host = host
         self._wanted_port = port
         self._setting = setting
-        self._bound: asyncio.Server | None = None
+        self._passed = tuple(passed)
+        self._bound: list[asyncio.Server] = []
         self._port = port
 
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether who connects while the gate does not run waits, and is not refused."""
+        return bool(self._passed)
 
     @property
     def url(self) -> str:
@@ -35,7 +48,10 @@ class Listener:
     async def start(self) -> None:
         """Raises ListenError."""
         try:
-            self._bound = await self._server.listen(self._host, self._wanted_port)
+            if self._passed:
+                self._bound = [await self._server.listen_on(each) for each in self._passed]
+            else:
+                self._bound = [await self._server.listen(self._host, self._wanted_port)]
         except OSError as error:
             address = f"{self._host}:{self._wanted_port}"
             if error.errno == errno.EADDRINUSE:
@@ -43,13 +59,28 @@ class Listener:
                     f"{address} is already in use: stop what listens there, or change {self._setting} in config.toml"
                 ) from None
             raise ListenError(f"cannot listen on {address} ({self._setting}): {error.strerror or error}") from None
-        self._port = int(self._bound.sockets[0].getsockname()[1])
+        self._port = int(self._bound[0].sockets[0].getsockname()[1])
 
     async def stop_accepting(self) -> None:
-        if self._bound is not None:
-            self._bound.close()
-            self._bound = None
+        """Takes no more connections; each answer from now on is the last one of its connection, and says so."""
+        self._server.is_draining = True
+        bound, self._bound = self._bound, []
+        for each in bound:
+            if self._passed and isinstance(each, asyncio.Server):
+                await _let_in(each)
+            each.close()
+
+    async def drain(self) -> None:
+        """Returns when all connections have ended, each in order."""
+        await self._server.drain()
 
     async def stop(self) -> None:
         await self.stop_accepting()
         await self._server.stop()
+
+
+async def _let_in(bound: asyncio.Server) -> None:
+    """Accepts no more, and makes connections of what was accepted: asyncio's own loop loses them with the asyncio.Server. uvloop makes them at once."""
+    for each in bound.sockets:
+        asyncio.get_running_loop().remove_reader(each.fileno())
+    await until_connected()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -27,8 +29,14 @@ HEALTH_PATH: Final = "/gate/health"
 _LOOKED_AT: Final = 64
 MAX_UNREAD_BYTES: Final = 32 * 1024**2
 """Of all connections: of heads that have not come whole, and of what came before its turn."""
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 4096
+"""So many wait to be accepted: while a gate is started again, everybody who connects. The system may bound it lower (net.core.somaxconn)."""
 _CUT_OFF_S: Final = 0.5
+DRAIN_IDLE_S: Final = 5.0
+"""For the last request of an idle connection: to close one under a request breaks it. HTTP clients use one that was idle for longer no more
+(httpx 5 s, undici 4 s), or ask again by themselves (browsers)."""
+_ACCEPTED_TURNS: Final = 4
+"""Until what was accepted is a connection: three turns of asyncio's own loop, one of uvloop."""
 
 
 class Server:
@@ -52,13 +60,39 @@ class Server:
         self._unread_bytes = 0
         self._next_look: asyncio.TimerHandle | None = None
         self._all_gone = asyncio.Event()
+        self.is_draining = False
+        """Each answer is its connection's last, unless the next request has come already."""
+        self._strangers_leave_s = math.inf
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Raises OSError."""
-        bound = await self.loop.create_server(lambda: Connection(self), host, port, backlog=_BACKLOG)
-        for each in bound.sockets:  # what is accepted there has it too
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return bound
+        return _alive(await self.loop.create_server(lambda: Connection(self), host, port, backlog=_BACKLOG))
+
+    async def listen_on(self, passed: socket.socket) -> asyncio.Server:
+        """A socket that listens already. Raises OSError."""
+        return _alive(await self.loop.create_server(lambda: Connection(self), sock=passed, backlog=_BACKLOG))
+
+    async def drain(self) -> None:
+        """Ends in order: what is asked on the connections that there are is answered, and who does not ask for a while is hung up on. Returns when
+        none is left.
+
+        SECURITY: else a stranger with half a body makes everybody wait who connects meanwhile (tests/proxy/http/test_draining.py).
+        """
+        await until_connected()
+        self._strangers_leave_s = self.loop.time() + DRAIN_IDLE_S
+        now = self._limits
+        self._limits = replace(
+            now,
+            header_s=min(now.header_s, DRAIN_IDLE_S),
+            keepalive_s=min(now.keepalive_s, DRAIN_IDLE_S),
+            unproven_idle_s=min(now.unproven_idle_s, DRAIN_IDLE_S),
+        )
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._look()
+        while self._open or self._upgraded:
+            self._all_gone.clear()
+            await self._all_gone.wait()
 
     async def stop(self) -> None:
         """Whoever stops a server has waited for its requests already: what still runs is cut off."""
@@ -164,9 +198,24 @@ class Server:
         self._next_look = None
         now_s = self.loop.time()
         for connection in tuple(self._open):
-            connection.look(now_s, self._limits)
+            if now_s > self._strangers_leave_s and connection.gives_way and not connection.is_proven:
+                connection.close()
+            else:
+                connection.look(now_s, self._limits)
         if self._open:
             self._next_look = self.loop.call_later(self._limits.look_every_s, self._look)
+
+
+async def until_connected() -> None:
+    """Until the protocols of all connections that were accepted know of them."""
+    for _ in range(_ACCEPTED_TURNS):
+        await asyncio.sleep(0)
+
+
+def _alive(bound: asyncio.Server) -> asyncio.Server:
+    for each in bound.sockets:  # what is accepted there has it too
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return bound
 
 
 def ops_server(handler: Handler) -> Server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 import threading
@@ -50,6 +51,18 @@ class Wire(asyncio.BaseProtocol):
     @property
     def has_unsent(self) -> bool:
         return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    @property
+    def has_input(self) -> bool:
+        """Whether something has come that was not read yet: bytes, or the end."""
+        if self._transport is None or not self.is_usable or not hasattr(select, "poll"):  # Windows
+            return False
+        found = self._transport.get_extra_info("socket")
+        if found is None:
+            return False
+        poll = select.poll()
+        poll.register(found.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def limit_unsent(self, max_bytes: int | None) -> None:
         """How much of what is written may wait for the other side before `write` says that it takes no more; None: as much as asyncio likes."""

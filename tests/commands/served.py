@@ -18,7 +18,7 @@ from proxy.commands.main import main
 
 GUARD_S = 60.0
 """Ends a test that would hang; nothing is measured with it."""
-_COMMAND = f"from {main.__module__} import main; main()"
+COMMAND = f"from {main.__module__} import main; main()"
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Process:
     process: asyncio.subprocess.Process
     lines: list[str] = field(default_factory=list)
     has_ended: bool = False
+    listening: asyncio.Future[None] | None = None
     _grown: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def listen(self) -> None:
@@ -100,7 +101,7 @@ async def started(*arguments: str, before: str = "") -> AsyncIterator[Process]:
         await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            f"{before}\n{_COMMAND}",
+            f"{before}\n{COMMAND}",
             *arguments,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -19,9 +19,11 @@ from proxy.auth import key_file
 from proxy.config import ConfigError, load_config
 from proxy.http.listener import ListenError
 from proxy.observability.access_log import RequestLog
+from proxy.systemd import PassedSockets
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like, serving
+from tests.wire.raw import connect, parse_answer, request, rest_of, send
 
 NOWHERE = "http://127.0.0.1:9"
 GRAPH = {
@@ -61,6 +63,24 @@ async def test_starts_without_a_comfyui(tmp_path: Path) -> None:
         assert await gate.status("GET", "/features") == 502
 
 
+async def test_takes_connections_from_the_sockets_that_it_is_passed(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as public, socket.create_server(("127.0.0.1", 0)) as ops:
+        file = tmp_path / "config.toml"
+        file.write_text(f'[upstream]\nurl = "{NOWHERE}"\n[server]\nport = 0\n[ops]\nport = 0\n', encoding="utf-8")
+        passed = PassedSockets((public.dup(),), (ops.dup(),))
+        gate = Gate(load_config(file, {}), RequestLog(io.BytesIO(), "json"), passed)
+        await gate.start()
+        try:
+            assert gate.public.port == public.getsockname()[1]
+            assert gate.ops.port == ops.getsockname()[1]
+            assert (await send(gate.public.url, request("/gate/health", None))).status == 200
+            assert (await send(gate.ops.url, request("/healthz", None))).status == 200
+        finally:
+            await gate.stop()
+        for each in (public, ops):
+            socket.create_connection(each.getsockname()).close()
+
+
 @pytest.mark.parametrize("setting", ["server", "ops"])
 async def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as probe:
@@ -95,6 +115,31 @@ async def test_a_gate_that_stops_ends_what_runs(tmp_path: Path) -> None:
             go_on.set()
             assert len(await response.read()) == 200_000
         await stopping
+
+
+async def test_what_comes_while_something_runs_is_answered_for_the_last_time(tmp_path: Path) -> None:
+    """A program that waits for its job gives up at a 503; the next request may find the gate that is started meanwhile."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        begun.set()
+        await go_on.wait()
+        return web.Response(text="done")
+
+    async with comfy_like(slow) as url, running_gate(tmp_path, url) as gate, asyncio.timeout(GUARD_S):
+        reader, writer = await connect(gate.url)
+        asking = asyncio.ensure_future(gate.status("GET", "/models"))
+        await begun.wait()
+        stopping = asyncio.ensure_future(gate.gate.stop())
+        await gate.gate.pipeline.running.stopping.wait()
+        writer.write(request("/history", gate.keys["alice"]).replace(b"Connection: close\r\n", b""))
+        answer = parse_answer(await rest_of(reader))
+        assert (answer.status, answer.all("Connection")) == (200, ["close"])
+        assert not stopping.done()
+        go_on.set()
+        assert await asking == 200
+        await stopping
+        writer.close()
 
 
 async def test_what_outlasts_the_grace_is_cut_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -263,8 +263,8 @@ async def test_an_upgrade_needs_all_of_its_fields(quiet: Running, caplog: pytest
     assert "failed" not in caplog.text
 
 
-async def test_the_server_answers_while_it_drains_and_takes_nothing_new(gate: Running) -> None:
-    gate.gate.pipeline.is_draining = True
+async def test_what_comes_after_the_last_request_is_refused(gate: Running) -> None:
+    gate.gate.pipeline.is_closed = True
     async with gate.call("GET", "/features") as response:
         body = await response.json()
         assert (response.status, response.headers["Connection"]) == (503, "close")
