@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from proxy.commands.check import _about_comfyui
+from proxy.commands.check import CLIENTS_WAIT_S, _about_comfyui
 from proxy.commands.main import app
 from proxy.config.units import parse_duration
 from tests.deploy.files import DEPLOY, shipped
@@ -21,13 +21,18 @@ from tests.programs import needs
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 USER_UNIT = DEPLOY / "systemd" / "user" / "comfygate.service"
+SOCKETS = [DEPLOY / "systemd" / "comfygate.socket", USER_UNIT.with_suffix(".socket")]
 README = (DEPLOY / "systemd" / "README.md").read_text(encoding="utf-8")
 
 
 def read(name: str) -> configparser.ConfigParser:
+    return parsed(DEPLOY / "systemd" / f"{name}.service")
+
+
+def parsed(file: Path) -> configparser.ConfigParser:
     unit = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(DEPLOY / "systemd" / f"{name}.service", encoding="utf-8")
+    unit.read(file, encoding="utf-8")
     return unit
 
 
@@ -93,9 +98,7 @@ def test_the_tunnel_reads_the_configuration_beside_it() -> None:
 
 
 def test_a_users_unit_runs_what_the_readme_makes() -> None:
-    unit = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes=("#",))
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(USER_UNIT, encoding="utf-8")
+    unit = parsed(USER_UNIT)
     service = unit["Service"]
 
     assert (
@@ -108,21 +111,50 @@ def test_a_users_unit_runs_what_the_readme_makes() -> None:
     assert service["Type"] == "notify"
     assert float(service["TimeoutStopSec"]) > shipped().server.shutdown_grace
     assert unit["Install"]["WantedBy"] == "default.target"
-    assert f"cp {USER_UNIT.relative_to(DEPLOY.parent)} ~/.config/systemd/user/\n" in README
+    both = (USER_UNIT.relative_to(DEPLOY.parent), SOCKETS[1].relative_to(DEPLOY.parent))
+    assert f"cp {both[0]} {both[1]} ~/.config/systemd/user/\n" in README
+
+
+@pytest.mark.parametrize("file", SOCKETS, ids=lambda file: file.parent.name)
+def test_the_socket_is_where_the_gate_listens(file: Path) -> None:
+    unit = parsed(file)
+    listens = urlsplit(f"//{unit['Socket']['ListenStream']}")
+    server = shipped().server
+
+    assert (listens.hostname, listens.port) == (server.host, server.port)
+    assert unit["Socket"]["FileDescriptorName"] == "public"
+    assert "Accept" not in unit["Socket"], "each connection would get a gate of its own"
+    assert int(unit["Socket"]["Backlog"]) >= server.max_connections
+    assert unit["Install"]["WantedBy"] == "sockets.target"
+    of_the_gate = parsed(file.with_suffix(".service"))["Unit"]
+    assert file.name in of_the_gate["Wants"].split()
+    assert file.name in of_the_gate["After"].split()
+
+
+def test_who_waits_for_a_restart_waits_less_than_clients_do() -> None:
+    (grace,) = re.findall(r'^shutdown_grace = "(.*)"', README, flags=re.MULTILINE)
+
+    assert parse_duration(grace) < CLIENTS_WAIT_S
+    assert (
+        f"cp /opt/comfygate/deploy/systemd/comfygate.service /opt/comfygate/deploy/systemd/{SOCKETS[0].name} " in README
+    )
 
 
 @needs("systemd-analyze")
-@pytest.mark.parametrize("unit", [*UNITS, USER_UNIT], ids=lambda unit: f"{unit.parent.name}-{unit.stem}")
+@pytest.mark.parametrize(
+    "unit", [*UNITS, USER_UNIT, *SOCKETS], ids=lambda unit: f"{unit.parent.name}-{unit.stem}{unit.suffix}"
+)
 def test_systemd_understands_every_line(unit: Path, tmp_path: Path) -> None:
-    # The programs are not installed here; everything else of the unit is.
-    text = re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", unit.read_text(encoding="utf-8"), flags=re.MULTILINE)
     copy = tmp_path / unit.name
-    copy.write_text(text, encoding="utf-8")
+    for file in {unit, unit.with_suffix(".service")}:
+        # The programs are not installed here; everything else of the unit is.
+        text = re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        (tmp_path / file.name).write_text(text, encoding="utf-8")
 
     said = subprocess.run(
         [
             "systemd-analyze",
-            *(["--user"] if unit == USER_UNIT else []),
+            *(["--user"] if unit.parent == USER_UNIT.parent else []),
             "verify",
             "--man=no",
             "--recursive-errors=no",
