@@ -13,7 +13,7 @@ from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, Mistake, load_config
 from proxy.config.restart import need_restart
 from proxy.http.listener import Listener
-from proxy.http.server import ops_server, public_server
+from proxy.http.server import DRAIN_IDLE_S, ops_server, public_server
 from proxy.jobs.events import JobEvents
 from proxy.limits.limits import Limits
 from proxy.observability.access_log import Recorder, RequestLog
@@ -32,6 +32,9 @@ from proxy.wiring.parts import build_dependencies
 _log = logging.getLogger("comfygate")
 _EXPIRY_CHECK_S: Final = 0.5
 DIALOGUES_END_S: Final = 5.0
+_LAST_REQUESTS_S: Final = 15.0
+"""For requests that came last, while who connects waits: many clients wait for 30 s, the start of the next gate included."""
+_CUT_OFF: Final = "requests still ran after %.0f s: they are cut off"
 
 
 class Gate:
@@ -60,6 +63,8 @@ class Gate:
         self.dependencies.queue_watcher.on_connected = self._connected
         self.pipeline = Pipeline(self.dependencies)
         self._ops = Ops(self.metrics, self.dependencies.queue_watcher, self._refresh_gauges)
+        self._last_s: float | None = None
+        """How long stop() may drain, where wind_down() has come before."""
         self.public: Listener
         self.ops: Listener
 
@@ -100,16 +105,29 @@ class Gate:
         if self.public.is_passed:
             _log.info("connections come from the service manager's socket: over a restart they wait")
 
+    async def wind_down(self) -> None:
+        """Comes before stop(). Where who connects would wait for the next gate, goes on answering until what runs has ended, within shutdown_grace: nobody
+        waits for another's transfer. WebSockets close 1001; those that come meanwhile are served until stop(). May be reloaded.
+        """
+        if not self.public.is_passed:
+            return
+        self._begin_stopping()
+        self.dependencies.sockets.close_open(GATE_STOPS)
+        grace_s = self.dependencies.compiled.config.server.shutdown_grace
+        began_s = time.monotonic()
+        if not await self.public.wind_down(grace_s):
+            _log.warning(_CUT_OFF, grace_s)
+        left_s = grace_s - (time.monotonic() - began_s)
+        self._last_s = min(max(left_s, DRAIN_IDLE_S), _LAST_REQUESTS_S, grace_s)
+
     async def stop(self) -> None:
         """Drains: no new connections; requests that run, or come on those that there are, end within shutdown_grace; WebSockets close 1001."""
-        self._service_manager.notify("STOPPING=1")
-        self._ops.is_draining = True
+        self._begin_stopping()
         await self.public.stop_accepting()
-        self.pipeline.running.stopping.set()
         self.dependencies.sockets.close_all(GATE_STOPS)
-        grace_s = self.dependencies.compiled.config.server.shutdown_grace
-        if not await self._drain(grace_s):
-            _log.warning("requests still ran after %.0f s: they are cut off", grace_s)
+        limit_s = self.dependencies.compiled.config.server.shutdown_grace if self._last_s is None else self._last_s
+        if not await self._drain(limit_s):
+            _log.warning(_CUT_OFF, limit_s)
         self.pipeline.is_closed = True
         await self.pipeline.running.stop(DIALOGUES_END_S)
         await self._tasks.stop()
@@ -131,6 +149,11 @@ class Gate:
         await self._state.close()
         await self.dependencies.upstream.stop()
         self.audit.close()
+
+    def _begin_stopping(self) -> None:
+        self._service_manager.notify("STOPPING=1")
+        self._ops.is_draining = True
+        self.pipeline.running.stopping.set()
 
     async def _drain(self, limit_s: float) -> bool:
         """Says whether all ended in the time. Where new connections are refused meanwhile, it ends with the last request; where they wait for the next

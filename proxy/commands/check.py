@@ -22,13 +22,11 @@ from proxy.config.presets import load_excluded, load_presets
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.limits.limits import try_storage
 from proxy.persistence.chosen import try_database
-from proxy.systemd import PassedSockets, take_sockets
+from proxy.systemd import take_sockets
 from proxy.upstream.client import Upstream
 
 TESTED_FROM = (0, 3, 64)
 _TIME_LIMIT_S = 60.0
-CLIENTS_WAIT_S = 30.0
-"""For an answer: the default of Comfy's SDKs, and of many others."""
 
 
 def check(
@@ -38,7 +36,7 @@ def check(
     """Validate the configuration file. Exit 0 when the gate would run with it, 1 when not."""
     try:
         loaded = load_config(config)
-        passed = take_sockets(loaded)
+        take_sockets(loaded)
         with tempfile.TemporaryDirectory() as scratch:
             # Nothing is made in the real state folder by a mere check.
             server = loaded.server.model_copy(update={"state_dir": Path(scratch)})
@@ -46,7 +44,7 @@ def check(
         told = asyncio.run(try_database(loaded))
     except ConfigError as error:
         fail(str(error))
-    warnings = [*_warnings_of(loaded), *_warnings_of_waiting(loaded, passed), *told]
+    warnings = [*_warnings_of(loaded), *told]
     warnings += asyncio.run(_ask_store(loaded))
     warnings += asyncio.run(_ask_upstream(loaded, is_whole))
     warnings += asyncio.run(_ask_issuers(compiled))
@@ -66,16 +64,6 @@ def _warnings_of(config: Config) -> list[str]:
             f"server.host {config.server.host} is not loopback: without TLS in front, keys cross that network in clear"
         )
     return found
-
-
-def _warnings_of_waiting(config: Config, passed: PassedSockets) -> list[str]:
-    grace_s = config.server.shutdown_grace
-    if not passed.public or grace_s < CLIENTS_WAIT_S:
-        return []
-    return [
-        f"server.shutdown_grace is {grace_s:.0f} s: while the gate is stopped for a restart, who connects waits for so long at most, and "
-        f"many clients give up after {CLIENTS_WAIT_S:.0f} s"
-    ]
 
 
 async def _ask_store(config: Config) -> list[str]:

@@ -83,6 +83,9 @@ async def _serve(config: Config, file: Path, seen: bytes, lines: QueuedWriter, p
         await stop.wait()
         _log.info("stopping")
     finally:
+        if is_up.is_set():
+            # SECURITY: it still answers: a key that is revoked meanwhile ends (tests/commands/test_winding_down.py).
+            await gate.wind_down()
         await tasks.stop()
         if is_up.is_set():
             await gate.stop()

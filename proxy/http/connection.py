@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 512 * 1024
 """Read at once: what is done for each piece of an upload counts more than what it takes to copy a large one."""
 _HALF_CLOSED_LOOK_S: Final = 0.25
+_QUICK_S: Final = 1.0
 _MALFORMED: Final = Refusal(400, "request-malformed", "This is not a well-formed HTTP/1.1 request.")
 _log = logging.getLogger("comfygate")
 
@@ -280,6 +281,25 @@ class Connection(BufferedWire):
             return
         self._request.write_interim()
         self._half_closed_timer = self._loop.call_later(_HALF_CLOSED_LOOK_S, self._look_at_half_closed)
+
+
+def is_slow(connection: Connection, age_s: float) -> bool:
+    """Whether what it asked takes time, as far as can be told: more of its body is to come, more of its answer to leave, or it is older than others get.
+
+    SECURITY: not of who has shown no credential and holds it up (tests/proxy/http/test_winding_down.py).
+    """
+    request = connection._request
+    if request is None or connection.gives_way:
+        return False
+    return not request.body.is_complete or connection.has_unsent or age_s > _QUICK_S
+
+
+def cut_off(connection: Connection) -> None:
+    """At once, in a way that no answer looks whole that is not."""
+    if connection._request is not None:
+        connection._request.hang_up()
+    else:
+        connection.close()
 
 
 def _refusal(rule: str) -> bytes:

@@ -70,6 +70,12 @@ class Listener:
                 await _let_in(each)
             each.close()
 
+    async def wind_down(self, limit_s: float) -> bool:
+        """Goes on accepting until the connections that there are have ended, and no later one is slow; each answer from now on is the last one of its
+        connection, and says so. When the limit is over, cuts off those that there were, and says False.
+        """
+        return await self._server.wind_down(limit_s)
+
     async def drain(self) -> None:
         """Returns when all connections have ended, each in order."""
         await self._server.drain()

@@ -14,7 +14,8 @@ from typing import Final
 
 from proxy.config.server import ServerSettings
 from proxy.http.client_limits import ClientLimits
-from proxy.http.connection import Connection
+from proxy.http.connection import Connection, cut_off, is_slow
+from proxy.http.departures import Departures
 from proxy.http.request import Request
 from proxy.http.websocket import SocketConnection
 
@@ -53,16 +54,18 @@ class Server:
         self._limits = limits
         self._take = take
         self._held: OrderedDict[Connection, AbstractContextManager[object]] = OrderedDict()
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, float] = {}
+        """Since when, in the loop's seconds."""
         self._upgraded: dict[SocketConnection, AbstractContextManager[object] | None] = {}
         self._reserved: dict[Connection, None] = {}
         self._unread: dict[Connection, int] = {}
         self._unread_bytes = 0
         self._next_look: asyncio.TimerHandle | None = None
-        self._all_gone = asyncio.Event()
+        self._departures = Departures()
         self.is_draining = False
         """Each answer is its connection's last, unless the next request has come already."""
         self._strangers_leave_s = math.inf
+        """Not before; each connection has some time of its own besides."""
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Raises OSError."""
@@ -72,13 +75,43 @@ class Server:
         """A socket that listens already. Raises OSError."""
         return _alive(await self.loop.create_server(lambda: Connection(self), sock=passed, backlog=_BACKLOG))
 
+    async def wind_down(self, limit_s: float) -> bool:
+        """Answers whoever comes, on each connection once. Returns when the connections that there were have ended, and of later ones none is slow.
+        When the limit is over, cuts off those that there were, and says False.
+        """
+        self.is_draining = True
+        self._hurry()
+        open_before, upgraded_before = set(self._open), set(self._upgraded)
+        try:
+            async with asyncio.timeout(limit_s):
+                waited_for: set[object] = {*open_before, *upgraded_before}
+                while waited_for:
+                    await self._departures.wait(waited_for)
+                    now_s = self.loop.time()
+                    waited_for = {each for each, since_s in self._open.items() if is_slow(each, now_s - since_s)}
+        except TimeoutError:
+            open_before &= self._open.keys()
+            upgraded_before &= self._upgraded.keys()
+            for connection in open_before:
+                cut_off(connection)
+            for protocol in upgraded_before:
+                protocol.abort()
+            return not open_before and not upgraded_before
+        return True
+
     async def drain(self) -> None:
         """Ends in order: what is asked on the connections that there are is answered, and who does not ask for a while is hung up on. Returns when
         none is left.
-
-        SECURITY: else a stranger with half a body makes everybody wait who connects meanwhile (tests/proxy/http/test_draining.py).
         """
         await until_connected()
+        self._hurry()
+        while left := {*self._open, *self._upgraded}:
+            await self._departures.wait(left)
+
+    def _hurry(self) -> None:
+        """SECURITY: else a stranger with half a body makes everybody wait who connects meanwhile (tests/proxy/http/test_draining.py)."""
+        if self._strangers_leave_s < math.inf:
+            return
         self._strangers_leave_s = self.loop.time() + DRAIN_IDLE_S
         now = self._limits
         self._limits = replace(
@@ -90,28 +123,24 @@ class Server:
         if self._next_look is not None:
             self._next_look.cancel()
             self._look()
-        while self._open or self._upgraded:
-            self._all_gone.clear()
-            await self._all_gone.wait()
 
     async def stop(self) -> None:
         """Whoever stops a server has waited for its requests already: what still runs is cut off."""
         if self._next_look is not None:
             self._next_look.cancel()
         for connection in tuple(self._open):
-            connection.close()
+            cut_off(connection)
         for protocol in tuple(self._upgraded):
             protocol.abort()
-        while self._open or self._upgraded:
-            self._all_gone.clear()
+        while left := {*self._open, *self._upgraded}:
             try:
                 async with asyncio.timeout(_CUT_OFF_S):
-                    await self._all_gone.wait()
+                    await self._departures.wait(left)
             except TimeoutError:
                 return
 
     def connected(self, connection: Connection) -> None:
-        self._open.add(connection)
+        self._open[connection] = self.loop.time()
         if self._next_look is None:
             self._next_look = self.loop.call_later(self._limits.look_every_s, self._look)
         place = self._take()
@@ -124,11 +153,11 @@ class Server:
             self._reserve(connection)
 
     def disconnected(self, connection: Connection) -> None:
-        self._open.discard(connection)
+        self._open.pop(connection, None)
         self._reserved.pop(connection, None)
         self.keeps(connection, 0)
         self._release(connection)
-        self._tell_gone()
+        self._departures.ended(connection)
 
     def keeps(self, connection: Connection, size: int) -> None:
         """So many bytes of it wait to be read. Hangs up where all of them are too many: on who has shown no credential first, and for longest.
@@ -148,8 +177,9 @@ class Server:
     def upgraded(self, connection: Connection, protocol: SocketConnection) -> None:
         """The connection speaks another protocol from now on, and keeps its place until it ends."""
         place = self._held.pop(connection, None)
-        self._open.discard(connection)
+        self._open.pop(connection, None)
         self.keeps(connection, 0)
+        self._departures.ended(connection)
         self._upgraded[protocol] = place
         protocol.on_lost = partial(self._left, protocol)
 
@@ -157,11 +187,7 @@ class Server:
         place = self._upgraded.pop(protocol, None)
         if place is not None:
             place.__exit__(None, None, None)
-        self._tell_gone()
-
-    def _tell_gone(self) -> None:
-        if not self._open and not self._upgraded:
-            self._all_gone.set()
+        self._departures.ended(protocol)
 
     def _release(self, connection: Connection) -> None:
         place = self._held.pop(connection, None)
@@ -197,8 +223,9 @@ class Server:
     def _look(self) -> None:
         self._next_look = None
         now_s = self.loop.time()
-        for connection in tuple(self._open):
-            if now_s > self._strangers_leave_s and connection.gives_way and not connection.is_proven:
+        for connection, since_s in tuple(self._open.items()):
+            leaves_s = max(self._strangers_leave_s, since_s + DRAIN_IDLE_S)
+            if now_s > leaves_s and connection.gives_way and not connection.is_proven:
                 connection.close()
             else:
                 connection.look(now_s, self._limits)

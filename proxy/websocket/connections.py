@@ -66,8 +66,11 @@ class ConnectionRegistry:
         return total
 
     def close_all(self, close: Close) -> None:
-        """Closes those that are open, and those that are just being opened as soon as they are."""
+        """Closes those that are open, and those that are opened later as soon as they are."""
         self._end = close
+        self.close_open(close)
+
+    def close_open(self, close: Close) -> None:
         for socket in self._open:
             socket.send_queue.close(close, at_once=True)
 

@@ -14,7 +14,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
+
 from tests.commands.served import COMMAND, GUARD_S, Process
+from tests.contract.driver import saving
+from tests.harness import write_config
 
 PAUSE_S = 0.005
 """Between a client's answer and its next request."""
@@ -95,6 +99,27 @@ async def managed(config: Path, listening: socket.socket) -> AsyncIterator[Manag
         await manager.life.ended()
         if manager.life.listening is not None:
             await manager.life.listening
+
+
+def configured(folder: Path, upstream: str, listening: socket.socket, **more: str) -> tuple[Path, dict[str, str]]:
+    """With the port of the socket, and no other address but a free one for operators."""
+    file, keys = write_config(folder, upstream, **more)
+    text = file.read_text(encoding="utf-8")
+    port = listening.getsockname()[1]
+    file.write_text(text.replace("[server]\nport = 0", f"[server]\nport = {port}"), encoding="utf-8")
+    return file, keys
+
+
+async def job_of(manager: Manager, key: str) -> str:
+    """The path at which a submitted job is asked after."""
+    url = f"http://127.0.0.1:{manager.port}"
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{url}/prompt", json={"prompt": saving("kept")}) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+        return f"/api/jobs/{(await answer.json())['prompt_id']}"
 
 
 @dataclass(frozen=True)

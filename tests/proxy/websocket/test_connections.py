@@ -43,6 +43,16 @@ async def test_closes_all_also_those_that_open_meanwhile() -> None:
     assert late.take() == GATE_STOPS
 
 
+async def test_closes_those_that_are_open_and_none_that_opens_later() -> None:
+    sockets = ConnectionRegistry()
+    early, late = SendQueue(), SendQueue()
+    sockets.register(ALICE, early)
+    sockets.close_open(GATE_STOPS)
+    sockets.register(ALICE, late)
+    assert early.take() == GATE_STOPS
+    assert not late.is_closed
+
+
 def test_close_codes_may_be_sent() -> None:
     for close in (GATE_STOPS, UPSTREAM_GONE, CREDENTIAL_DEAD):
         assert sendable(close.code) == close.code
