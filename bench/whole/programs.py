@@ -30,6 +30,7 @@ _CONFIG: Final = """\
 port = 0
 max_upload_bytes = "4GiB"
 max_connections = 20000
+state_dir = "{state}"
 [ops]
 port = 0
 [upstream]
@@ -158,14 +159,15 @@ def gate(
     profile: Path | None = None,
     allow: Sequence[str] = ALLOWED,
     watched_by: str = "profiled",
+    state: Path = Path("state"),
 ) -> Iterator[Subject]:
     """With every check, limit, log line and metric of a shipped configuration.
 
-    profile: a file for what `watched_by`, a module beside this one, sees of it.
+    profile: a file for what `watched_by`, a module beside this one, sees of it. state: its `state_dir`.
     """
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.toml"
-        config.write_text(_CONFIG.format(upstream=upstream, allow=list(allow)), encoding="utf-8")
+        config.write_text(_CONFIG.format(upstream=upstream, allow=list(allow), state=state), encoding="utf-8")
         key = key_file.create_key(config, tenant=TENANT).text
         plain = ("-c", "from proxy.commands.main import main; main()")
         command = plain if profile is None else ("-m", f"bench.whole.{watched_by}", str(profile))
