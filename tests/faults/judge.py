@@ -69,6 +69,23 @@ class Run(NamedTuple):
             return death_s - self.end_s < UNSEEN_S
         return self.prompt_id in case.held[self.life]
 
+    def was_begun_unseen(self, case: Case, runs: Mapping[str, list[Run]]) -> bool:
+        """Whether its ComfyUI died before it told anybody of its begin: the end of the job before it had not been seen either.
+
+        The gate then takes that job for the one that ran, and has it begun again; this one stood behind it, as far as anybody knows.
+        """
+        if not self.was_cut_off(case):
+            return False
+        others = [run for run in _all(runs) if run.life == self.life and run.begin_s < self.begin_s]
+        before = max(others, key=lambda run: run.begin_s, default=None)
+        if before is None or before.end_s is None or not before.was_cut_off(case):
+            return False
+        return any(run.prompt_id == before.prompt_id and run.begin_s > self.begin_s for run in _all(runs))
+
+
+def _all(runs: Mapping[str, list[Run]]) -> Iterable[Run]:
+    return (run for each in runs.values() for run in each)
+
 
 @dataclass
 class Verdict:
@@ -84,7 +101,7 @@ def judge(case: Case) -> Verdict:
     verdict = Verdict()
     runs = runs_of(case.lines)
     for submission in case.submissions:
-        _judge_job(submission, runs.get(submission.name, []), case, verdict)
+        _judge_job(submission, runs, case, verdict)
     for tenant in sorted({each.tenant for each in case.submissions}):
         if case.is_ordered:
             _judge_order(tenant, case, runs, verdict)
@@ -110,7 +127,9 @@ def runs_of(lines: Iterable[Line]) -> dict[str, list[Run]]:
     return runs
 
 
-def _judge_job(submission: Submission, runs: list[Run], case: Case, verdict: Verdict) -> None:
+def _judge_job(submission: Submission, all_runs: Mapping[str, list[Run]], case: Case, verdict: Verdict) -> None:
+    runs = all_runs.get(submission.name, [])
+
     def wrong(what: str, kind: str) -> None:
         verdict.wrong.append(f"{submission.name} ({submission.prompt_id}) {what}: answers {submission.answers}, {runs}")
         verdict.counts[kind] += 1
@@ -129,7 +148,7 @@ def _judge_job(submission: Submission, runs: list[Run], case: Case, verdict: Ver
     for run in runs[:-1]:
         if not run.was_cut_off(case):
             wrong("was begun again though nothing had cut it off", "doubled")
-    if len(runs) > 2:
+    if sum(not run.was_begun_unseen(case, all_runs) for run in runs) > 2:
         wrong("was begun more than twice", "doubled")
     if is_accepted and outcome is None:
         wrong("is not in the history", "lost")
@@ -140,7 +159,7 @@ def _judge_outcome(
     outcome: str | None, prompt_id: str, runs: list[Run], case: Case, verdict: Verdict, wrong: _Wrong
 ) -> None:
     has_ended = any(run.end == "end" for run in runs)
-    was_twice_away = len(runs) == 2 and all(run.was_cut_off(case) for run in runs)
+    was_twice_away = len(runs) >= 2 and all(run.was_cut_off(case) for run in runs)
     if case.held is not None:
         # What stood first in the queue of a ComfyUI that died may have run, as far as anybody knows.
         was_twice_away = sum(prompt_id in held for held in case.held.values()) >= 2

@@ -34,6 +34,15 @@ RIGHT = {
     "cut off, and again": case([sent("a")], [*run("a", FIRST, 9), *run("a", SECOND, 12, 13)], DONE),
     "ended unseen, and again": case([sent("a")], [*run("a", FIRST, 9, 9.9), *run("a", SECOND, 12, 13)], DONE),
     "twice cut off": case([sent("a")], [*run("a", FIRST, 9), *run("a", SECOND, 19)], {"id-a": "error"}),
+    "begun unseen behind one that ended unseen": case(
+        [sent("b"), sent("a")],
+        [
+            *(*run("b", FIRST, 9, 9.9), *run("a", FIRST, 9.95)),
+            *(*run("b", SECOND, 12, 13), *run("a", SECOND, 19)),
+            *run("a", THIRD, 22, 23),
+        ],
+        DONE | {"id-b": "success"},
+    ),
     "not answered, and not run": case([sent("a", is_answered=False)], [], {}),
     "not answered, and run": case([sent("a", is_answered=False)], run("a", FIRST, 1, 2), DONE),
     "in order": case(
@@ -53,6 +62,16 @@ WRONG = {
     "under two ids": case([sent("a")], [*run("a", FIRST, 9), *run("a", SECOND, 12, 13, "other")], DONE),
     "a third time": case(
         [sent("a")], [*run("a", FIRST, 9), *run("a", SECOND, 19), *run("a", THIRD, 22, 23)], {"id-a": "success"}
+    ),
+    "a third time, though the end before it had been seen": case(
+        [sent("b"), sent("a")],
+        [*run("b", FIRST, 8, 8.9), *run("a", FIRST, 9.95), *run("a", SECOND, 19), *run("a", THIRD, 22, 23)],
+        DONE | {"id-b": "success"},
+    ),
+    "a third time, though it was known to have begun": case(
+        [sent("b"), sent("a")],
+        [*run("b", FIRST, 9, 9.9), *run("a", FIRST, 9.95), *run("a", SECOND, 19), *run("a", THIRD, 22, 23)],
+        DONE | {"id-b": "success"},
     ),
     "out of order": case(
         [sent("a"), sent("b")], [*run("b", FIRST, 1, 2), *run("a", FIRST, 2, 3)], DONE | {"id-b": "success"}

@@ -30,6 +30,8 @@ retry_interrupted = true
 [policies.default]
 allow = ["{custom}", "{core}"]
 """
+_LAST_LINES = 60
+_LAST_DEATHS = 4
 _LIMITS = """\
 requests = "1000000/minute"
 prompts = "1000000/minute"
@@ -66,7 +68,11 @@ class World:
             program.check()
 
     def last_words(self) -> str:
-        return "\n".join(f"--- {program.name}\n{program.last_words()}" for program in self.programs)
+        """Of each program, and what ran last; ComfyUIs by their process ids, times of the machine's monotonic clock."""
+        said = [f"--- {program.name}\n{program.last_words()}" for program in self.programs]
+        ran = [f"{each.at_s:.3f} {each.life} {each.event} {each.name}" for each in self.record.lines()[-_LAST_LINES:]]
+        died = [f"{at_s:.3f} {life} was killed" for life, at_s in self.deaths.items()]
+        return "\n".join([*said, "--- what ran", *sorted([*ran, *died[-_LAST_DEATHS:]])])
 
 
 @asynccontextmanager
