@@ -6,20 +6,28 @@ from policy.principal import Principal
 from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs.history_reader import HistoryReader, HistoryUnreadable
 from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
+from proxy.persistence.operations import DatabaseUnavailable
 from proxy.upstream.client import Upstream
 
 
 class JobFinder:
     """What ComfyUI has and the registry had not is taken up, with its owner."""
 
-    def __init__(self, upstream: Upstream, registry: JobRegistry, watcher: QueueWatcher) -> None:
+    def __init__(self, upstream: Upstream, registry: JobRegistry, records: JobRecords, watcher: QueueWatcher) -> None:
         self._registry = registry
+        self._records = records
         self._watcher = watcher
         self._history = HistoryReader(upstream)
 
     async def has(self, principal: Principal, prompt_id: str) -> bool:
-        """Whether this caller has the job; an admin has everybody's. Raises UpstreamUnavailable, UpstreamTimeout: not knowing is not a no."""
+        """Whether this caller has the job; an admin has everybody's.
+
+        Raises UpstreamUnavailable, UpstreamTimeout, DatabaseUnavailable: not knowing is not a no.
+        """
+        if prompt_id in self._records.unsaid:
+            raise DatabaseUnavailable("it is not known yet whether the job was recorded")
         if not self._registry.knows(prompt_id):
             if not self._watcher.is_settled.is_set():
                 raise UpstreamUnavailable

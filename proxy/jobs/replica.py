@@ -6,18 +6,15 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Final
 
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
 from proxy.jobs.records import LEASE_S, UNSURE, JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import changes
-from proxy.jobs.store_upkeep import take_over
+from proxy.jobs.store_upkeep import NOT_SENT, settle_unsaid, take_over
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
-
-NOT_SENT: Final = "not-sent"
 
 _log = logging.getLogger("comfygate")
 
@@ -91,7 +88,7 @@ class JobReplica:
     def _take(self, row: JobRow) -> None:
         job = self._registry.job(row.prompt_id)
         is_ours = row.gate == self._records.gate and not row.has_ended and row.state != StoredState.WAITING
-        if row.wish == UNSURE or (job is None and row.left_no_trace):
+        if row.wish == UNSURE or row.prompt_id in self._records.unsaid or (job is None and row.left_no_trace):
             return
         if job is not None and row.wish == CANCEL and row.gate == self._records.gate:
             self.on_cancel_wish(job)
@@ -109,9 +106,8 @@ class JobReplica:
 
     async def recover(self) -> None:
         """Jobs that were given, and nobody said so to this gate. Of those that it does not know the queue watcher sees whether ComfyUI has them."""
-        for prompt_id, tenant in list(self._records.unsaid.items()):
-            await self._records.forget(tenant, [prompt_id])
-            self._records.unsaid.pop(prompt_id, None)
+        for prompt_id in list(self._records.unsaid):
+            await self._settle_unsaid(prompt_id)
         found = await self._database.read(changes, 0)
         for row in found.jobs:
             job = self._registry.job(row.prompt_id)
@@ -121,3 +117,10 @@ class JobReplica:
             elif is_given and job is not None and job.state is JobState.WAITING:  # it was never sent
                 await self._records.give_back(job, NOT_SENT)
         self._records.is_uncertain = False
+
+    async def _settle_unsaid(self, prompt_id: str) -> None:
+        row = await self._database.run(settle_unsaid, self._records.unsaid[prompt_id], prompt_id, time.time())
+        # Until here nobody was told of it, and from here on it stays.
+        del self._records.unsaid[prompt_id]
+        if row is not None:
+            self.on_foreign_change(self._registry.apply(row))

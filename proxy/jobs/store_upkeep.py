@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from policy.rules.prompt import LAST_PLACE
 from proxy.jobs.job_rows import COLUMNS, ENTRY, ROW, SUBMITTED, Bounds, JobRow, StoredState
-from proxy.jobs.store_operations import begin, delete_job, forget
+from proxy.jobs.store_operations import begin, delete_job, forget, give_back
+from proxy.jobs.store_reading import find
 from proxy.persistence.operations import Operation, Statement
 
+NOT_SENT: Final = "not-sent"
 MAX_FORGOTTEN: Final = 20_000
 """Ids of jobs that are gone: nobody else gets them, and what ComfyUI still has in its history does not bring them back."""
 
@@ -88,6 +91,20 @@ def retry(prompt_id: str) -> Operation[JobRow | None]:
     if done:
         yield Statement("DELETE FROM job_documents WHERE prompt_id = ? AND kind IN (?, ?)", (prompt_id, ENTRY, ROW))
     return JobRow(*done[0]) if done else None
+
+
+def settle_unsaid(tenant: str, prompt_id: str, now_s: float) -> Operation[JobRow | None]:
+    """Deletes a job that is on disk although its client was told that it is not.
+
+    Where an Idempotency-Key names it, with which its client asks after it again, it stays and waits; its row then.
+    """
+    if not (yield Statement("SELECT 1 FROM idempotent_submissions WHERE prompt_id = ? LIMIT 1", (prompt_id,))):
+        yield from forget(tenant, [prompt_id])
+        return None
+    job = yield from find(prompt_id)
+    if job is None or job.state != StoredState.DISPATCHED or job.number >= LAST_PLACE:
+        return job
+    return (yield from give_back(prompt_id, now_s, NOT_SENT))  # ComfyUI is sent nothing before it is recorded
 
 
 def drop_wished(text: str, before_s: float) -> Operation[None]:

@@ -17,6 +17,7 @@ from proxy.jobs.idempotency import IdempotentSubmissions
 from proxy.jobs.idempotency_db import KeptSubmissions
 from proxy.jobs.job_finder import JobFinder
 from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.parts import JobParts
 from proxy.jobs.registry import JobRegistry
 from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
@@ -59,7 +60,7 @@ def build_dependencies(
         queue_watcher=jobs.watcher,
         admission=jobs.admission,
         jobs=jobs,
-        idempotency=IdempotentSubmissions(KeptSubmissions(state), JobFinder(upstream, registry, jobs.watcher)),
+        idempotency=_idempotency(upstream, state, jobs),
         kept=kept,
         catalogue=CatalogueSource(upstream),
         compressor=compressor,
@@ -76,6 +77,10 @@ def build_dependencies(
         recorder=recorder,
     )
     return dependencies
+
+
+def _idempotency(upstream: Upstream, state: Database, jobs: JobParts) -> IdempotentSubmissions:
+    return IdempotentSubmissions(KeptSubmissions(state), JobFinder(upstream, jobs.registry, jobs.records, jobs.watcher))
 
 
 def _directory(compiled: CompiledConfig) -> Path | None:

@@ -51,7 +51,7 @@ class Beside:
         async with following(self._upstream) as parts:
             if is_settled:
                 parts.watcher.is_settled.set()
-            return await JobFinder(self._upstream, parts.registry, parts.watcher).has(caller, prompt_id)
+            return await JobFinder(self._upstream, parts.registry, parts.records, parts.watcher).has(caller, prompt_id)
 
 
 @pytest.fixture

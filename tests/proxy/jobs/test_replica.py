@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
+from typing import Any, cast
 
 import pytest
 
 from policy.call import Place
+from policy.principal import Principal
 from proxy.config.jobs import JobsSettings
 from proxy.jobs.housekeeping import Housekeeping
-from proxy.jobs.job import JobState, Outcome
+from proxy.jobs.idempotency_db import Kept, KeptSubmissions
+from proxy.jobs.idempotency_db import Place as KeyPlace
+from proxy.jobs.job import Job, JobState, Outcome
+from proxy.jobs.job_finder import JobFinder
 from proxy.jobs.job_rows import StoredState
 from proxy.jobs.store_upkeep import retry, wish
-from tests.proxy.jobs.following import ALICE, MALLORY, Following, opened
+from proxy.persistence.operations import Database, DatabaseUnavailable
+from proxy.upstream.client import Upstream
+from tests.proxy.jobs.following import ALICE, MALLORY, SUBMITTED, Following, opened
 from tests.proxy.jobs.stored import ended
 
 NOBODY = None
@@ -100,6 +107,65 @@ async def test_a_job_that_the_operator_retries_waits_here_too() -> None:
         await database.run(retry, job.prompt_id)
         await parts.replica.catch_up()
         assert (parts.registry.of(ALICE).pending(), parts.registry.of(ALICE).finished()) == ([job.prompt_id], [])
+
+
+class Unsaid:
+    """A database that does what it is asked, and says that it does not know, until `is_silent` is over."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self.is_silent = database, True
+
+    async def run(self, *asked: Any) -> Any:
+        done = await self._database.run(*asked)
+        if self.is_silent:
+            raise DatabaseUnavailable("nobody said so")
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+
+async def unsaid(database: Database, place: Place, *, has_key: bool) -> tuple[Following, Job]:
+    """A gate whose client was told that its job is not on disk, where it is."""
+    silent = Unsaid(database)
+    parts = Following(NOBODY, cast(Database, silent))
+    job = parts.registry.claim(ALICE, None, client_id="tab", cost_s=10.0)
+    if has_key:
+        kept = Kept(b"fingerprint", job.prompt_id, parts.now_s)
+        await KeptSubmissions(database).put(KeyPlace(ALICE, b"key"), kept, parts.now_s)
+    with pytest.raises(DatabaseUnavailable):
+        await parts.records.record(job, SUBMITTED, place)
+    parts.registry.release(job.prompt_id)
+    assert await parts.row(job.prompt_id) is not None
+    await parts.replica.catch_up()
+    assert not parts.registry.of(ALICE).owns(job.prompt_id), "it may go yet"
+    silent.is_silent = False
+    return parts, job
+
+
+@pytest.mark.parametrize("place", [Place.WAITING, Place.NEXT])
+async def test_a_job_that_nobody_was_told_of_is_deleted(place: Place) -> None:
+    async with opened() as database:
+        parts, job = await unsaid(database, place, has_key=False)
+        await parts.replica.recover()
+        assert not parts.registry.of(ALICE).owns(job.prompt_id)
+        assert await parts.row(job.prompt_id) is None
+
+
+@pytest.mark.parametrize("place", [Place.WAITING, Place.NEXT])
+async def test_a_job_that_an_idempotency_key_names_stays_and_waits_for_its_client(place: Place) -> None:
+    async with opened() as database:
+        parts, job = await unsaid(database, place, has_key=True)
+        finder = JobFinder(cast(Upstream, NOBODY), parts.registry, parts.records, parts.watcher)
+        alice = Principal("key", ALICE)
+        with pytest.raises(DatabaseUnavailable):
+            await finder.has(alice, job.prompt_id)
+        await parts.replica.recover()
+        assert await finder.has(alice, job.prompt_id)
+        row = await parts.stored(job.prompt_id)
+        assert (row.state, row.gate) == ("waiting", "")
+        [given] = await parts.records.give()
+        assert given.job.prompt_id == job.prompt_id
 
 
 def housekeeping(parts: Following, dropped: list[tuple[str, str, int]], **settings: object) -> Housekeeping:
