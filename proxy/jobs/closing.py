@@ -44,7 +44,10 @@ class JobClosing:
             for job in lost:
                 # Where none is known to have run, the first may have just begun; where it is not known what ComfyUI did last, any may have.
                 is_unknown = not was_current or job.seen_in != self._registry.connection - 1
-                await self._endings.lost(job, has_run=job in runs or is_unknown or (not runs and job is lost[0]))
+                is_first = not runs and job is lost[0]
+                # What stood behind another one has run only if that one had ended, of which nothing was seen.
+                is_sure = job in runs or job is lost[0]
+                await self._endings.lost(job, has_run=job in runs or is_unknown or is_first, is_sure=is_sure)
         finally:
             self.is_giving_back = False
 

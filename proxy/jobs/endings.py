@@ -24,7 +24,7 @@ from policy.rules.overtime import mark_entry
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.events import JobEvent
 from proxy.jobs.history import read_entry
-from proxy.jobs.job import COMFYUI_GONE, OUT_OF_MEMORY, Job, Outcome, read_history
+from proxy.jobs.job import COMFYUI_GONE, OUT_OF_MEMORY, PERHAPS_GONE, Job, Outcome, read_history
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.job_rows import Ended, StoredState
 from proxy.jobs.kept_documents import KeptJobs
@@ -97,13 +97,16 @@ class JobEndings:
         await self._end(job, None, None, None)
         self._registry.release(job.prompt_id)  # as in ComfyUI, it leaves no trace
 
-    async def lost(self, job: Job, *, has_run: bool) -> None:
-        """ComfyUI was restarted and does not know it any more. has_run: it ran, or may have."""
+    async def lost(self, job: Job, *, has_run: bool, is_sure: bool = True) -> None:
+        """ComfyUI was restarted and does not know it any more. has_run: it ran, or where that is not sure, it may have.
+
+        One that may have run goes alone the next time, so that it is sure then; until it is, that does not count against it.
+        """
         if not has_run:
             await self._try_again(job, "comfyui-restarted")
             return
-        if self._retries_interrupted() and job.lost_runs + 1 < MAX_LOST_RUNS:
-            await self._try_again(job, COMFYUI_GONE)
+        if self._retries_interrupted() and job.lost_runs + is_sure < MAX_LOST_RUNS:
+            await self._try_again(job, COMFYUI_GONE if is_sure else PERHAPS_GONE)
             return
         often = "twice " if job.lost_runs else ""
         message = f"ComfyUI went away {often}while this job ran. It is not tried again."

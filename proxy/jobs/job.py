@@ -32,6 +32,8 @@ GIVEN: Final = frozenset({JobState.SENT, JobState.DISPATCHED, JobState.RUNNING})
 
 
 COMFYUI_GONE: Final = "comfyui-gone"
+PERHAPS_GONE: Final = "comfyui-gone-perhaps"
+"""ComfyUI went away, and may have come to the job by then; begins as the reason for one that ran, so that both are found as one."""
 OUT_OF_MEMORY: Final = "out-of-memory"
 TOO_LONG: Final = "job-seconds"
 

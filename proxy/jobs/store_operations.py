@@ -141,7 +141,7 @@ def _room(comfyui: str, window: int) -> Operation[int]:
     """How many jobs this ComfyUI can be given: none beside one that it was given alone."""
     rows = yield Statement(
         "SELECT COUNT(*), COALESCE(SUM(CASE WHEN attempts LIKE ? THEN 1 ELSE 0 END), 0) FROM jobs WHERE state IN (?, ?) AND comfyui = ?",
-        (f'%"{COMFYUI_GONE}"%', StoredState.DISPATCHED, StoredState.RUNNING, comfyui),
+        (f'%"{COMFYUI_GONE}%', StoredState.DISPATCHED, StoredState.RUNNING, comfyui),
     )
     count, alone = rows[0]
     return 0 if alone else window - int(count)
@@ -165,7 +165,7 @@ def give(
 ) -> Operation[list[Given]]:
     """Chooses who goes to this ComfyUI next, as far as its window has room, and marks them as dispatched by this gate.
 
-    A job that ComfyUI had when it went away goes alone: if ComfyUI goes away again, it is known under which job.
+    A job that ComfyUI ran, or may have, when it went away goes alone: if ComfyUI goes away again, it is known under which job.
     """
     state = yield from begin()
     given: list[Given] = []

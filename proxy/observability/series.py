@@ -13,6 +13,7 @@ from proxy.observability.request_counts import RequestCounts
 _SOCKET_SECONDS: Final = (1, 10, 60, 300, 1800, 3600, 14400, 43200, 86400)
 TRIED_AGAIN: Final = (
     "comfyui-gone",
+    "comfyui-gone-perhaps",
     "comfyui-restarted",
     "comfyui-unreachable",
     "comfyui-not-ready",

@@ -70,17 +70,21 @@ class Run(NamedTuple):
         return self.prompt_id in case.held[self.life]
 
     def was_begun_unseen(self, case: Case, runs: Mapping[str, list[Run]]) -> bool:
-        """Whether its ComfyUI died before it told anybody of its begin: the end of the job before it had not been seen either.
+        """Whether its ComfyUI died before anybody can have known of its begin: the end of a job before it had not been seen either.
 
-        The gate then takes that job for the one that ran, and has it begun again; this one stood behind it, as far as anybody knows.
+        The gate takes that job for the one that ran, and has it begun again; this one stood behind it, as far as anybody knows.
         """
         if not self.was_cut_off(case):
             return False
-        others = [run for run in _all(runs) if run.life == self.life and run.begin_s < self.begin_s]
-        before = max(others, key=lambda run: run.begin_s, default=None)
-        if before is None or before.end_s is None or not before.was_cut_off(case):
-            return False
-        return any(run.prompt_id == before.prompt_id and run.begin_s > self.begin_s for run in _all(runs))
+        before = [
+            run
+            for run in _all(runs)
+            if run.life == self.life and run.begin_s < self.begin_s and run.end_s is not None and run.was_cut_off(case)
+        ]
+        if case.held is not None:
+            return bool(before)
+        again = {run.prompt_id for run in _all(runs) if run.begin_s > self.begin_s}
+        return any(run.prompt_id in again for run in before)
 
 
 def _all(runs: Mapping[str, list[Run]]) -> Iterable[Run]:

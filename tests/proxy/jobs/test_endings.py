@@ -139,6 +139,25 @@ async def test_a_job_during_which_comfyui_went_away_is_tried_once_more(parts: Fo
     assert (shown["status"]["status_str"], list(shown["prompt"][2])) == ("error", ["1", "2"])
 
 
+async def test_a_job_of_which_it_is_not_sure_that_it_ran_has_a_try_more(parts: Following) -> None:
+    job = await parts.running()
+    for is_sure in (False, True):
+        await parts.endings.lost(job, has_run=True, is_sure=is_sure)
+        assert job.state is JobState.WAITING
+        await given_again(parts, job)
+    await parts.endings.lost(job, has_run=True)
+    row = await parts.stored(job.prompt_id)
+    reasons = [each["reason"] for each in row.told_attempts()]
+    assert (row.state, reasons) == ("failed", ["comfyui-gone-perhaps", "comfyui-gone", "comfyui-gone"])
+
+
+async def test_without_retries_what_may_have_run_has_failed(parts: Following) -> None:
+    parts.retries_interrupted = False
+    job = await parts.running()
+    await parts.endings.lost(job, has_run=True, is_sure=False)
+    assert (await parts.stored(job.prompt_id)).state == "failed"
+
+
 async def test_without_retries_it_has_failed_at_once(parts: Following) -> None:
     parts.retries_interrupted = False
     job = await parts.running()

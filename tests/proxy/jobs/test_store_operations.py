@@ -231,6 +231,20 @@ async def test_a_job_that_comes_back_waits_where_it_stood_and_costs_nothing(data
     assert len(again.told_attempts()) == 2
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_alone"), [("comfyui-gone", True), ("comfyui-gone-perhaps", True), ("comfyui-restarted", False)]
+)
+async def test_a_job_that_comfyui_may_have_run_when_it_went_away_goes_alone(
+    database: Database, reason: str, is_alone: bool
+) -> None:
+    for number in range(2):
+        await put(database, str(number))
+    assert names(await given(database, 1)) == ["0"]
+    await database.run(give_back, "0", 170.0, reason)
+    assert names(await given(database, 2)) == (["0"] if is_alone else ["0", "1"])
+    assert names(await given(database, 2)) == []
+
+
 @pytest.mark.parametrize("state", [StoredState.WAITING, StoredState.SUCCEEDED])
 async def test_only_what_comfyui_has_comes_back(database: Database, state: StoredState) -> None:
     job = await put(database, "1", window=0 if state is StoredState.WAITING else 1)
