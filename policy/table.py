@@ -181,7 +181,9 @@ CATALOGUE = (
         may_contain_slash=frozenset({"filename"}),
     ),
     _shared("/global_subgraphs"),
-    _shared("/global_subgraphs/{id}"),
+    _shared(
+        "/global_subgraphs/{id}", budget=Budget.WEB_UI
+    ),  # a page that loads asks for each: some ninety of ComfyUI 0.33's own
     _shared("/node_replacements"),
     _shared("/workflow_templates"),
     _shared("/workflow_templates/{pack}/{file...}", prefix=Prefix.API),

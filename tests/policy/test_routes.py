@@ -236,6 +236,7 @@ def test_examples_cover_every_prefix() -> None:
         ("/upload/mask", {}, Budget.UPLOAD),
         ("/experiment/models/preview/checkpoints/0/a.safetensors", {}, Budget.PREVIEW),
         ("/queue", {}, Budget.POLL),
+        ("/global_subgraphs/a", {}, Budget.WEB_UI),
     ],
 )
 def test_pictures_that_comfyui_makes_have_a_budget_of_their_own(
