@@ -11,9 +11,10 @@ from typing import Final
 from bench.whole import documents, programs
 from bench.whole.client import ask, load, request
 from bench.whole.figures import Budget, Figure, compare
+from bench.whole.jobs import PROMPT_COUNTS, submits, until_waiting
 from bench.whole.programs import Subject
 from bench.whole.rounds import micro, quiet
-from bench.whole.rows import PROMPT_COUNTS, Run, submits, until_waiting
+from bench.whole.rows import Run
 
 MEMORY: Final = Path("/dev/shm")
 ON_DISK: Final = "gate"
@@ -44,7 +45,9 @@ async def durable(run: Run) -> list[Figure]:
 
         for nodes in PROMPT_COUNTS:
             title = f"POST /prompt, {nodes} nodes, on disk"
-            rounds = micro(await run.measure(subjects, submits(nodes), until_quiet=True, after=clear))
+            rounds = micro(
+                await run.measure(subjects, submits(nodes, PROMPT_COUNTS[nodes]), until_quiet=True, after=clear)
+            )
             figures.append(compare(title, "µs CPU", rounds, BUDGET, of=IN_MEMORY, note="of the same in memory"))
         waited: dict[str, list[float]] = {subject.name: [] for subject in subjects}
         for number in range(run.rounds):

@@ -139,14 +139,20 @@ class Subject:
 
 @contextmanager
 def stub(
-    object_info: Path, *, web: Path | None = None, waiting: int = 0, ended: int = 0, is_silent: bool = False
+    object_info: Path,
+    *,
+    web: Path | None = None,
+    waiting: int = 0,
+    ended: int = 0,
+    is_silent: bool = False,
+    runs: bool = False,
 ) -> Iterator[Subject]:
-    """The upstream. waiting, ended: jobs of the tenant that it has from the start. is_silent: it tells nobody of new ones."""
+    """The upstream. waiting, ended: jobs of the tenant that it has from the start. is_silent: it tells nobody of new ones. runs: they come to their end."""
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.json"
         owner = f"{TENANT}.other"
         told = {"object_info": str(object_info), "web": str(web or ""), "waiting": waiting, "ended": ended}
-        told["is_silent"] = is_silent
+        told |= {"is_silent": is_silent, "runs": runs}
         state.write_bytes(orjson.dumps({**told, "owner": owner}))
         with program("-m", "bench.whole.stub", str(state)) as started:
             yield Subject("stub", started.url, started.process.pid)

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import statistics
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -88,57 +87,6 @@ async def _median_s(subject: Subject) -> float:
     return statistics.median(tally.times_s)
 
 
-PROMPT_BUDGETS: Final = {7: Budget(0.8, 0.4), 50: Budget(1.2, 0.8), 500: Budget(5, 3)}
-PROMPT_COUNTS: Final = {7: 160, 50: 80, 500: 24}
-
-
-async def prompt(run: Run) -> list[Figure]:
-    """Submitted and waiting: the notice of a changed queue that follows each, and what the gate does about it, is counted too."""
-    figures = []
-    with ExitStack() as stack:
-        subjects, stubs = [], {}
-        for waiting in (0,) if run.profile is not None else (0, 1000, 5000):
-            comfy = stack.enter_context(programs.stub(run.object_info, waiting=waiting))
-            subject = stack.enter_context(programs.gate(comfy.url, f"gate {waiting}", run.profile))
-            await until_waiting(subject, waiting)
-            subjects.append(subject)
-            stubs[subject.name] = comfy
-        for name, start in (("naive", programs.naive), *([("nginx", programs.nginx)] if programs.has_nginx() else [])):
-            stubs[name] = stack.enter_context(programs.stub(run.object_info))
-            subjects.append(stack.enter_context(start(stubs[name].url)))
-
-        async def clear(subject: Subject) -> None:
-            await ask(stubs[subject.name], "POST", "/bench/clear")
-            if subject.name.startswith("gate"):
-                await until_waiting(subject, int(subject.name.split()[1]))
-            await quiet(subject)
-
-        for nodes, budget in PROMPT_BUDGETS.items():
-            rounds = micro(await run.measure(subjects, submits(nodes), until_quiet=True, after=clear))
-            title = f"POST /prompt, {nodes} nodes"
-            figures.append(compare(title, "µs CPU", rounds, budget, gate="gate 0"))
-            for waiting, bound in ((1000, None), (5000, Budget(1.1, 1.0))):
-                shown = {f"gate {waiting}": rounds[f"gate {waiting}"], "gate 0": rounds["gate 0"]}
-                words = f"{title}, {waiting:,} own jobs"
-                figures.append(
-                    compare(
-                        words, "µs CPU", shown, bound, gate=f"gate {waiting}", of="gate 0", note="of the same with none"
-                    )
-                )
-    return figures
-
-
-def submits(nodes: int, count: int = 0) -> Work:
-    bodies = documents.prompts(nodes, "bench-client")
-
-    async def work(subject: Subject) -> float:
-        wanted = [request(subject, "POST", "/prompt", body) for body in bodies]
-        asked = itertools.islice(itertools.cycle(wanted), count or PROMPT_COUNTS[nodes])
-        return (await load(subject, asked, 4)).count
-
-    return work
-
-
 async def until_connected(comfy: Subject) -> None:
     """Until the gate has read what ComfyUI has, of which its classes are the last."""
     while True:
@@ -146,15 +94,6 @@ async def until_connected(comfy: Subject) -> None:
         if "GET /object_info" in orjson.loads(body):
             return
         await quiet(comfy)
-
-
-async def until_waiting(subject: Subject, waiting: int) -> None:
-    """Until the gate knows of these jobs, and of no others."""
-    while True:
-        _, body = await ask(subject, "GET", "/prompt")
-        if orjson.loads(body)["exec_info"]["queue_remaining"] == waiting:
-            return
-        await quiet(subject)
 
 
 async def large(run: Run) -> list[Figure]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench.whole import documents, durable, rows, sockets, web
+from bench.whole import documents, durable, jobs, rows, sockets, web
 from bench.whole.figures import Figure, table
 from bench.whole.programs import load_average
 from bench.whole.rows import Profiled, Row, Run
@@ -21,7 +21,8 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 ROWS: Final[dict[str, Row]] = {
     "small-get": rows.small_get,
     "latency": rows.latency,
-    "prompt": rows.prompt,
+    "prompt": jobs.prompt,
+    "job": jobs.job,
     "durable": durable.durable,
     "large": rows.large,
     "frames": sockets.frames,

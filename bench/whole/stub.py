@@ -1,7 +1,8 @@
 """An upstream that costs next to nothing: a raw protocol on httptools that knows as much of ComfyUI's API as a gate and its clients ask for.
 
 A process of its own: `python -m bench.whole.stub STATE`, with STATE a file of JSON: `{"object_info": file, "web": folder or "", "waiting": n,
-"ended": n, "owner": client id, "is_silent": bool}`. Jobs wait for ever; `/bench/...` is how the measurement tells it what to do.
+"ended": n, "owner": client id, "is_silent": bool, "runs": bool}`. Jobs wait for ever, unless it runs them, one after the other and each in an instant;
+`/bench/...` is how the measurement tells it what to do.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import hashlib
 import itertools
 import mimetypes
 import sys
-import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -22,6 +22,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import httptools
 import orjson
 
+from bench.whole.messages import CREATED_MS, GRAPH, entry, frame, frame_of, text_frame
+
 PAUSE_S: Final = 0.002  # beyond what a loop's clock rounds away
 CHUNK: Final = bytes(256 * 1024)
 FEATURES: Final = (
@@ -29,14 +31,8 @@ FEATURES: Final = (
 )
 EMBEDDINGS: Final = b'["easynegative", "bad-hands-5", "detail-enhancer"]'
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_GRAPH: Final = {
-    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd_xl_base.safetensors"}},
-    "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a lighthouse on a cliff, storm", "clip": ["1", 1]}},
-    "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 1024, "height": 1024, "batch_size": 1}},
-    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "tenants/bench/image"}},
-}
-_CREATED_MS: Final = round((time.time() - 86_400) * 1000)
-"""Yesterday: what is older than the gate keeps it is deleted while the gate still takes it up."""
+RUN: Final = ("start", "progress", "executed", "success")
+"""What the socket of a job's client is sent while it runs."""
 
 
 class ComfyUI:
@@ -53,31 +49,58 @@ class ComfyUI:
             self.waiting[str(uuid.uuid4())] = (float(next(self.numbers)), state["owner"])
         self.base = set(self.waiting)
         self.is_silent = state["is_silent"]
+        self.runs = state["runs"]
+        self.running: dict[str, tuple[float, str]] = {}
         self.asked: Counter[str] = Counter()
         ended = [str(uuid.uuid4()) for _ in range(state["ended"])]
-        self.history = {prompt_id: _entry(prompt_id, state["owner"], index) for index, prompt_id in enumerate(ended)}
+        self.history = {prompt_id: entry(prompt_id, state["owner"], index) for index, prompt_id in enumerate(ended)}
 
     def status(self, sid: str = "") -> bytes:
         """As ComfyUI tells everybody when its queue changes, and a new socket with the id that it has."""
         told = b', "sid": "%s"' % sid.encode() if sid else b""
-        count = len(self.waiting)
+        count = len(self.waiting) + len(self.running)
         return text_frame(
             b'{"type": "status", "data": {"status": {"exec_info": {"queue_remaining": %d}}%s}}' % (count, told)
         )
 
     def changed(self) -> None:
-        if self.is_silent:
-            return
-        frame = self.status()
+        if not self.is_silent:
+            self.notify()
+
+    def notify(self) -> None:
+        told = self.status()
         for connection in self.sockets.values():
-            connection.write(frame)
+            connection.write(told)
 
     def take(self, body: bytes) -> bytes:
         document = orjson.loads(body)
         prompt_id, number = document.get("prompt_id") or str(uuid.uuid4()), document.get("number", next(self.numbers))
         self.waiting[prompt_id] = (number, document.get("client_id") or "")
         self.changed()
+        if self.runs and not self.running:
+            self._run_next()
         return orjson.dumps({"prompt_id": prompt_id, "number": number, "node_errors": {}})
+
+    def delete(self, body: bytes) -> None:
+        """Of those that wait."""
+        for prompt_id in orjson.loads(body).get("delete", ()):
+            self.waiting.pop(prompt_id, None)
+        self.changed()
+
+    def _run_next(self) -> None:
+        if self.waiting:
+            prompt_id = min(self.waiting, key=lambda prompt_id: self.waiting[prompt_id][0])
+            self.running[prompt_id] = self.waiting.pop(prompt_id)
+            asyncio.get_running_loop().call_later(PAUSE_S, self._finish, prompt_id)
+
+    def _finish(self, prompt_id: str) -> None:
+        _, owner = self.running.pop(prompt_id)
+        if (socket := self.sockets.get(owner)) is not None:
+            for kind in RUN:
+                socket.write(frame_of(kind, prompt_id))
+        self.history[prompt_id] = entry(prompt_id, owner, len(self.history))
+        self.changed()
+        self._run_next()
 
     def clear(self) -> None:
         """Back to the jobs of the start."""
@@ -86,17 +109,21 @@ class ComfyUI:
 
     def jobs(self) -> bytes:
         rows = [
-            {"id": prompt_id, "status": "pending", "priority": number, "create_time": _CREATED_MS, "outputs_count": 0}
-            for prompt_id, (number, _) in self.waiting.items()
+            {"id": prompt_id, "status": state, "priority": number, "create_time": CREATED_MS, "outputs_count": 0}
+            for state, jobs in (("in_progress", self.running), ("pending", self.waiting))
+            for prompt_id, (number, _) in jobs.items()
         ]
         return orjson.dumps({"jobs": rows, "pagination": {"offset": 0, "limit": None, "total": len(rows)}})
 
     def queue(self) -> bytes:
-        items = [
-            [number, prompt_id, _GRAPH, {"client_id": owner, "create_time": _CREATED_MS}, ["4"]]
-            for prompt_id, (number, owner) in self.waiting.items()
-        ]
-        return orjson.dumps({"queue_running": [], "queue_pending": items})
+        running, pending = (
+            [
+                [number, prompt_id, GRAPH, {"client_id": owner, "create_time": CREATED_MS}, ["4"]]
+                for prompt_id, (number, owner) in jobs.items()
+            ]
+            for jobs in (self.running, self.waiting)
+        )
+        return orjson.dumps({"queue_running": running, "queue_pending": pending})
 
     def page(self, path: str) -> tuple[bytes, str, str] | None:
         """Body, type and validator of a file of the web UI."""
@@ -109,63 +136,6 @@ class ComfyUI:
                 kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
                 known = self.pages[path] = (body, kind, f'"{hashlib.sha1(body).hexdigest()}"')
         return known
-
-
-def _entry(prompt_id: str, owner: str, index: int) -> dict[str, Any]:
-    at_ms = _CREATED_MS + index * 10_000
-    images = [{"filename": f"image_{index:05}_.png", "subfolder": "tenants/bench", "type": "output"}]
-    return {
-        "prompt": [index, prompt_id, _GRAPH, {"client_id": owner, "create_time": at_ms}, ["4"]],
-        "outputs": {"4": {"images": images}},
-        "status": {
-            "status_str": "success",
-            "completed": True,
-            "messages": [
-                ["execution_start", {"prompt_id": prompt_id, "timestamp": at_ms}],
-                ["execution_success", {"prompt_id": prompt_id, "timestamp": at_ms + 9000}],
-            ],
-        },
-        "meta": {"4": {"node_id": "4", "display_node": "4", "parent_node": None, "real_node_id": "4"}},
-    }
-
-
-def text_frame(text: bytes) -> bytes:
-    return _frame(0x81, text)
-
-
-def _frame(first: int, payload: bytes) -> bytes:
-    size = len(payload)
-    if size < 126:
-        return bytes((first, size)) + payload
-    if size < 65536:
-        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
-
-
-def frame_of(kind: str, prompt_id: str) -> bytes:
-    """One frame as ComfyUI sends it while a job runs."""
-    if kind == "start":
-        return text_frame(
-            orjson.dumps({"type": "execution_start", "data": {"prompt_id": prompt_id, "timestamp": 1}})
-            .replace(b'":', b'": ')
-            .replace(b',"', b', "')
-        )
-    if kind == "preview":
-        metadata = orjson.dumps({"node_id": "5", "prompt_id": prompt_id, "image_type": "image/jpeg"})
-        picture = b"\xff\xd8\xff" + bytes(range(256)) * 200
-        return _frame(0x82, (4).to_bytes(4, "big") + len(metadata).to_bytes(4, "big") + metadata + picture)
-    if kind == "executed":
-        output = {"images": [{"filename": "image_00001_.png", "subfolder": "tenants/bench", "type": "output"}]}
-        data = {"node": "4", "display_node": "4", "output": output, "prompt_id": prompt_id}
-        return text_frame(orjson.dumps({"type": "executed", "data": data}))
-    nodes = ", ".join(
-        f'"{node}": {{"value": 7.0, "max": 20.0, "state": "running", "node_id": "{node}", "prompt_id": "{prompt_id}", '
-        f'"display_node_id": "{node}", "parent_node_id": null, "real_node_id": "{node}"}}'
-        for node in range(1, 6)
-    )
-    return text_frame(
-        f'{{"type": "progress_state", "data": {{"prompt_id": "{prompt_id}", "nodes": {{{nodes}}}}}}}'.encode()
-    )
 
 
 class Connection(asyncio.Protocol):
@@ -252,6 +222,14 @@ class Connection(asyncio.Protocol):
         elif path == "/bench/clear":
             comfy.clear()
             self._reply(b"{}")
+        elif path == "/bench/notify":
+            comfy.notify()
+            self._reply(b"{}")
+        elif path == "/bench/ended":
+            self._reply(b"%d" % len(comfy.history))
+        elif path == "/queue" and method == b"POST":
+            comfy.delete(b"".join(self._body))
+            self._reply(b"")
         elif path == "/prompt" and method == b"POST":
             self._reply(comfy.take(b"".join(self._body)))
         elif path.startswith("/upload/"):
@@ -319,9 +297,9 @@ class Connection(asyncio.Protocol):
 
     async def _send_events(self, query: dict[str, str]) -> None:
         """`count` frames of a kind to the socket `to`, one at a time, as they come while a job runs."""
-        socket, frame = self._comfy.sockets[query["to"]], frame_of(query["kind"], query["prompt"])
+        socket, told = self._comfy.sockets[query["to"]], frame_of(query["kind"], query["prompt"])
         for _ in range(int(query["count"])):
-            socket.write(frame)
+            socket.write(told)
             await asyncio.sleep(PAUSE_S)
         self._reply(b"{}")
 
@@ -352,9 +330,9 @@ class Connection(asyncio.Protocol):
             payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(self._unread[offset : offset + size]))
             self._unread = self._unread[offset + size :]
             if kind == 9:
-                self.write(_frame(0x8A, payload))
+                self.write(frame(0x8A, payload))
             elif kind == 8:
-                self.write(_frame(0x88, payload))
+                self.write(frame(0x88, payload))
                 self._transport.close()
                 return
 
