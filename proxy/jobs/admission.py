@@ -6,6 +6,7 @@ What becomes of the jobs comes back here: slots are freed, GPU seconds counted.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -27,6 +28,8 @@ from proxy.tasks import Tasks
 _log = logging.getLogger("comfygate")
 
 
+COUNT_EACH_S: Final = 30.0
+"""All unfinished jobs are looked through then: each submission announces a change of ComfyUI's queue, and there may be thousands that wait."""
 _TAKEN: Final = "You have a job of this prompt_id: leave prompt_id out, or choose another."
 
 
@@ -63,6 +66,7 @@ class JobAdmission:
         self._kept = KeptJobs() if kept is None else kept
         self._tasks = Tasks()
         self._listen = listen
+        self._counted_at_s = -COUNT_EACH_S
 
     async def stop(self) -> None:
         """What ended jobs have used is counted first."""
@@ -108,7 +112,7 @@ class JobAdmission:
         if not wish.client_id:
             await self._listen(tenant, self._registry.of(tenant))
         tally = self._registry.tally
-        has_room = tally.given < self.window and not tally.waiting
+        has_room = len(tally.given) < self.window and not tally.waiting
         return ClaimedJob(job.prompt_id, int(job.claimed_at_s * 1000), has_room, job.sequence)
 
     async def _is_foreign(self, tenant: TenantId, prompt_id: str) -> bool:
@@ -182,6 +186,15 @@ class JobAdmission:
             self._tasks.start(self._budgets.add(job.tenant, job.run_id, job.gpu_s, job.ended_at_s), "gpu seconds")
 
     def synced(self) -> None:
-        """The registry is as the database and ComfyUI's queue are: slots are counted by it, also of what another gate has taken."""
-        active = (job for job in self._registry.active() if job.state is not JobState.CLAIMED)
-        self._slots.reconcile({job.prompt_id: job.tenant for job in active})
+        """The registry is as the database and ComfyUI's queue are: slots are counted by it, also of what another gate has taken.
+
+        Mostly of the jobs that have changed since: of all of them now and then, for what was claimed and came to nothing.
+        """
+        now_s, changed = time.monotonic(), self._registry.tally.take_changed()
+        if changed is None or now_s - self._counted_at_s > COUNT_EACH_S:
+            self._counted_at_s, changed = now_s, None
+            jobs = self._registry.active()
+        else:
+            jobs = [job for prompt_id in changed if (job := self._registry.job(prompt_id)) is not None]
+        taken = {job.prompt_id: job.tenant for job in jobs if job.state not in (JobState.CLAIMED, JobState.ENDED)}
+        self._slots.reconcile(taken, changed)

@@ -51,8 +51,10 @@ class Dispatcher:
         self._is_wanted = asyncio.Event()
 
     def wake(self) -> None:
-        """There may be room, or somebody who waits."""
-        self._is_wanted.set()
+        """There may be room, or somebody who waits. Who knows of both at once does not ask the database."""
+        tally = self._registry.tally
+        if tally.waiting and len(tally.given) < self._records.window():
+            self._is_wanted.set()
 
     async def run(self) -> None:
         while True:

@@ -59,7 +59,7 @@ class Announcements(Hearer):
 def _settle_s(registry: JobRegistry) -> float:
     """While jobs wait outside ComfyUI its next one is due at once."""
     settle_s = _SETTLE_BUSY_S if registry.tally.waiting else _SETTLE_S
-    return min(_SETTLE_AT_MOST_S, settle_s + _SETTLE_JOB_S * registry.tally.given)
+    return min(_SETTLE_AT_MOST_S, settle_s + _SETTLE_JOB_S * len(registry.tally.given))
 
 
 class QueueWatcher:
@@ -217,7 +217,7 @@ class QueueWatcher:
 
     async def sync(self) -> None:
         """Compares the registry with ComfyUI's queue and closes what is no longer in it."""
-        known = {job.prompt_id for job in self._registry.active() if self._is_followed(job)}
+        known = {prompt_id for prompt_id, job in self._registry.tally.given.items() if self._is_followed(job)}
         announcements = self._announcements
         announcements.is_read = True
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -100,10 +100,11 @@ class ConcurrencyLimits:
         if claim is not None:
             self._leases.free((_jobs_key(claim.tenant),), prompt_id)
 
-    def reconcile(self, jobs: Mapping[str, TenantId]) -> list[str]:
+    def reconcile(self, jobs: Mapping[str, TenantId], among: Collection[str] | None = None) -> list[str]:
         """Takes ComfyUI's queue for the truth: unknown jobs get a claim, vanished ones lose theirs; the ids of those.
 
-        jobs: all pending and running ones, by prompt id. A claim that was never seen there may be on its way: it has `CLAIM_GRACE_S`.
+        jobs: all pending and running ones, by prompt id. among: of these ids alone. A claim that was never seen there may be on its way: it has
+        `CLAIM_GRACE_S`.
         """
         now_s = self._clock()
         for prompt_id, tenant in jobs.items():
@@ -114,8 +115,10 @@ class ConcurrencyLimits:
             claim.was_seen = True
         gone = [
             prompt_id
-            for prompt_id, claim in self._jobs.items()
-            if prompt_id not in jobs and (claim.was_seen or now_s - claim.claimed_at_s > CLAIM_GRACE_S)
+            for prompt_id in (self._jobs if among is None else among)
+            if prompt_id not in jobs
+            and (claim := self._jobs.get(prompt_id)) is not None
+            and (claim.was_seen or now_s - claim.claimed_at_s > CLAIM_GRACE_S)
         ]
         for prompt_id in gone:
             self.free_job(prompt_id)

@@ -93,9 +93,11 @@ class JobFollowers:
         parts.jobs.replica.on_cancel_wish = parts.jobs.results.cancel
 
     def _may_run(self, job: Job) -> None:
-        """A job is new: it may be given to ComfyUI, or have run already."""
-        self._parts.jobs.dispatcher.wake()
-        self._parts.queue_watcher.request_sync()
+        """A job is new: it waits until it is given to ComfyUI, or has been given, and may have run already."""
+        if job.state is JobState.WAITING:
+            self._parts.jobs.dispatcher.wake()
+        else:
+            self._parts.queue_watcher.request_sync()
 
     def _record_start(self, job: Job) -> None:
         if job.gate == self._parts.jobs.records.gate and job.started_at_s is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import orjson
@@ -75,7 +75,7 @@ class Unlimited:
     def free_job(self, prompt_id: str) -> None:
         return
 
-    def reconcile(self, jobs: Mapping[str, TenantId]) -> list[str]:
+    def reconcile(self, jobs: Mapping[str, TenantId], among: Collection[str] | None = None) -> list[str]:
         return []
 
     async def check(self, tenant: TenantId, queued_s: float = 0.0) -> None:

@@ -171,19 +171,34 @@ def test_a_job_that_is_tried_again_is_another_one_in_the_same_place() -> None:
     assert (registry.job(ID), registry.active(), registry.ended()) == (again, [again], [])
 
 
+def test_it_tells_which_jobs_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = JobRegistry()
+    monkeypatch.setattr("proxy.jobs.tally.MAX_CHANGED", 2)
+    assert registry.tally.take_changed() is None, "all of them, to begin with"
+    job = registry.apply(stored(StoredState.WAITING))
+    assert (registry.tally.take_changed(), registry.tally.take_changed()) == ({ID}, set())
+    registry.sent(job)
+    registry.release(ID)
+    assert registry.tally.take_changed() == {ID}
+    for _ in range(3):
+        registry.claim(ALICE, None)
+    assert registry.tally.take_changed() is None, "too many to be told one by one"
+    assert registry.tally.take_changed() == set()
+
+
 def test_jobs_are_counted_as_they_change() -> None:
     registry = JobRegistry()
     job = registry.claim(ALICE, ID, cost_s=4.0)
-    assert (registry.tally.given, registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 0, 4.0)
+    assert (len(registry.tally.given), registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 0, 4.0)
     registry.apply(stored(StoredState.WAITING, cost_s=6.0))
-    assert (registry.tally.given, registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 1, 6.0)
+    assert (len(registry.tally.given), registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 1, 6.0)
     registry.sent(job)
     registry.dispatched(ID)
     registry.start(job)
-    assert (registry.tally.given, registry.tally.waiting, registry.tally.cost_s(MALLORY)) == (1, 0, 0.0)
+    assert ([*registry.tally.given], registry.tally.waiting, registry.tally.cost_s(MALLORY)) == ([ID], 0, 0.0)
     registry.end(job, None)
     registry.end(job, None)
-    assert (registry.tally.given, registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 0, 0.0)
+    assert (len(registry.tally.given), registry.tally.waiting, registry.tally.cost_s(ALICE)) == (0, 0, 0.0)
 
 
 def test_forgets_history_but_no_job_that_lives() -> None:

@@ -76,6 +76,13 @@ async def test_comfyuis_queue_is_the_truth(clock: Clock) -> None:
     assert (slots.jobs_of(ALICE), slots.jobs_of(BOB)) == (1, 0)
 
 
+async def test_those_that_have_changed_are_enough(clock: Clock) -> None:
+    slots = ConcurrencyLimits(allotment({"queued_jobs": 3}), clock=clock)
+    slots.reconcile({"here": ALICE, "gone": ALICE})
+    assert slots.reconcile({"new": BOB}, {"gone", "new", "unknown"}) == ["gone"]
+    assert (slots.jobs_of(ALICE), slots.jobs_of(BOB)) == (1, 1)
+
+
 async def test_a_claim_on_its_way_is_not_taken_for_vanished(clock: Clock) -> None:
     slots = ConcurrencyLimits(allotment({"queued_jobs": 3}), clock=clock)
     await slots.claim_job(ALICE, "on its way")
