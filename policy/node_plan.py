@@ -12,6 +12,7 @@ from policy.class_plan import ClassPlan, InputPlan
 from policy.literals import WRAPPER, unwrap
 from policy.patience import ENDLESS, Patience
 from policy.salt import is_core, takes_salt
+from policy.surely_valid import NodeChecks, narrow_checks
 
 MAX_PLANS: Final = 200
 """Of a class. Clients decide which there are, so when there are more it begins anew."""
@@ -38,7 +39,7 @@ class NodePlan:
     outputs: their numbers. is_usual: whether links and lines are all there is to judge. title, pick: what like workflows have alike of such nodes:
     the class and names of inputs, and the values of these, which are links and what decides the cost. checks: what lines bind.
     files: names of inputs whose values may have to be written in the tenant's names. is_salted, needs_ancestor: see policy/salt.py.
-    is_shared: none of this, so that ComfyUI gets the node as every tenant writes it.
+    is_shared: none of this, so that ComfyUI gets the node as every tenant writes it. makes: the types of its outputs. sure: see policy/surely_valid.py.
     """
 
     class_type: str
@@ -57,6 +58,8 @@ class NodePlan:
     is_salted: bool
     needs_ancestor: bool
     is_shared: bool
+    makes: tuple[Any, ...]
+    sure: NodeChecks | None
 
     def remember(self, inputs: Mapping[str, Any]) -> None:
         """These values were judged, and nothing is wrong with them."""
@@ -111,6 +114,8 @@ def _make(class_plan: ClassPlan, plan: InputPlan, kinds: Mapping[str, type]) -> 
         is_salted=is_salted,
         needs_ancestor=plan.needs_salt and not is_salted,
         is_shared=not files and not plan.needs_salt,
+        makes=tuple(class_plan.node_class.outputs),
+        sure=narrow_checks(plan.sure, kinds, files),
     )
 
 

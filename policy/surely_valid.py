@@ -40,7 +40,6 @@ _MATCHED: Final = "COMFY_MATCHTYPE_V3"
 _FREE: Final = frozenset({_ANYTHING, _MATCHED})
 _SCALARS: Final = frozenset({str, int, float, bool, NoneType})
 _LARGEST_WHOLE: Final = 2**53
-_ABSENT: Final = object()
 
 
 class InputCheck(NamedTuple):
@@ -52,6 +51,17 @@ class InputCheck(NamedTuple):
     kind: str
 
 
+class NodeChecks(NamedTuple):
+    """What is still to be looked at of nodes whose inputs have the same names and kinds. links: lists, with what may be linked.
+
+    others: of whatever kind they are by now.
+    """
+
+    literals: tuple[tuple[str, Callable[[Any], bool]], ...]
+    links: tuple[tuple[str, str], ...]
+    others: tuple[InputCheck, ...]
+
+
 def compile_checks(node_class: NodeClass, specs: Mapping[str, InputSpec]) -> tuple[InputCheck, ...] | None:
     """For nodes of this class that declare these inputs (expand_inputs); None where nothing is certain."""
     if node_class.python_module.partition(".")[0] not in _MODULES or node_class.name in _CHECKING:
@@ -61,15 +71,33 @@ def compile_checks(node_class: NodeClass, specs: Mapping[str, InputSpec]) -> tup
     return tuple(InputCheck(name, spec.is_required, _literals_of(spec), _kind_of(spec)) for name, spec in specs.items())
 
 
+def narrow_checks(
+    declared: tuple[InputCheck, ...] | None, kinds: Mapping[str, type], rewritten: Container[str]
+) -> NodeChecks | None:
+    """kinds: of the inputs that a node has, by name. rewritten: those whose values become others. None where nothing is certain of such a node."""
+    if declared is None or any(check.is_required and check.name not in kinds for check in declared):
+        return None
+    literals, links, others = [], [], []
+    for check in declared:
+        name, kind = check.name, kinds.get(check.name)
+        if kind is dict or (kind is not None and name in rewritten):
+            others.append(check)
+        elif kind is list:
+            links.append((name, check.kind))
+        elif (
+            kind is not None and check.takes is not _takes_all and not (check.takes is _is_scalar and kind in _SCALARS)
+        ):
+            literals.append((name, check.takes))
+    return NodeChecks(tuple(literals), tuple(links), tuple(others))
+
+
 def is_surely_valid(
     nodes: Mapping[str, Mapping[str, Any]], plans: Mapping[str, NodePlan], targets: Container[str] | None
 ) -> bool:
     """Whether ComfyUI accepts all of these nodes that an output needs. nodes, plans, targets: of a JudgedPrompt, in the names that ComfyUI gets."""
     outputs, doubted = [], set()
-    for node_id, node in nodes.items():
-        plan = plans[node_id]
-        checks = plan.inputs.sure
-        if checks is None or not _are_valid(node["inputs"], checks, plans):
+    for node_id, plan in plans.items():
+        if plan.sure is None or not _are_valid(nodes[node_id]["inputs"], plan.sure, plans):
             doubted.add(node_id)
         if plan.is_output and (targets is None or node_id in targets):
             outputs.append(node_id)
@@ -88,25 +116,37 @@ def _needed_by(outputs: Iterable[str], nodes: Mapping[str, Mapping[str, Any]]) -
     return found
 
 
-def _are_valid(inputs: Mapping[str, Any], checks: tuple[InputCheck, ...], plans: Mapping[str, NodePlan]) -> bool:
-    for name, is_required, takes, kind in checks:
-        value = inputs.get(name, _ABSENT)
-        if value is _ABSENT:
-            if is_required:
-                return False
-        elif type(value) is list:
-            if not _is_fitting_link(value, kind, plans):
-                return False
-        elif not takes(value):
+def _are_valid(inputs: Mapping[str, Any], checks: NodeChecks, plans: Mapping[str, NodePlan]) -> bool:
+    literals, links, others = checks
+    for name, takes in literals:
+        if not takes(inputs[name]):
+            return False
+    for name, kind in links:
+        if not _is_fitting_link(inputs[name], kind, plans):
+            return False
+    for name, _, takes, kind in others:
+        value = inputs[name]
+        if not (_is_fitting_link(value, kind, plans) if type(value) is list else takes(value)):
             return False
     return True
 
 
 def _is_fitting_link(value: list[Any], kind: str, plans: Mapping[str, NodePlan]) -> bool:
     """Lists that are no links are found by ComfyUI, not by the judge."""
-    if not is_link(value) or (plan := plans.get(value[0])) is None or value[1] not in plan.outputs:
+    try:
+        target, index = value
+        made = plans[target].makes
+        received = made[index]
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+    ):  # of other parts than two, to what is no node, to no such output
         return False
-    return _fits(plan.of_class.node_class.outputs[value[1]], kind)
+    if type(index) is not int or index < 0:
+        return False
+    return received == kind != "" or _fits(received, kind)
 
 
 def _is_understood(spec: InputSpec, specs: Mapping[str, InputSpec]) -> bool:
@@ -124,8 +164,8 @@ def _is_understood(spec: InputSpec, specs: Mapping[str, InputSpec]) -> bool:
 
 
 def _fits(received: Any, wanted: str) -> bool:
-    """Whether such an output may be linked to such an input (comfy_execution/validation.py, validate_node_input)."""
-    return type(received) is str and (received == wanted != "" or _have_common(received, wanted))
+    """Whether an output may be linked to an input of another type (comfy_execution/validation.py, validate_node_input)."""
+    return type(received) is str and _have_common(received, wanted)
 
 
 @lru_cache(maxsize=1024)
