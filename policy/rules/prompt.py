@@ -56,6 +56,8 @@ _BUSY = "ComfyUI goes from one short job to the next, so that it could not be as
 UNTRIED: Final = UpstreamReply(
     503, {"error": {"type": "upstream_busy", "message": _BUSY, "details": "", "extra_info": {}}}
 )
+_SURE: Final = UpstreamReply(200, {"node_errors": {}})
+"""What ComfyUI is certain to say."""
 LARGE_BYTES: Final = 1024**2
 """As much work as so many bytes."""
 
@@ -98,22 +100,17 @@ def submit(request: RuleInput) -> RuleGenerator:
         refused = ClientReply(reply.status, refusal_to_client(reply, context, shown_errors), headers=headers)
         return _told(refused, prepared)
     # SECURITY: what `GET /queue` shows of it is kept, since ComfyUI's own list holds everybody's (policy/rules/jobs.py, queue).
-    item = submitted_item(
-        prepared.body,
-        prepared.originals,
-        claimed.prompt_id,
-        claimed.created_ms,
-        _outputs(prepared, reply),
-        context.names,
-    )
-    if not context.documents.has_room(item.held_bytes):
-        item = yield Work(item.written, len(prepared.body))
+    updates: tuple[JobUpdate, ...] = ()
+    if context.documents.has_room(len(prepared.body)):  # else it is read from the disk when somebody asks for it
+        sent, originals, outputs = prepared.body, prepared.originals, _outputs(prepared, reply)
+        item = submitted_item(sent, originals, claimed.prompt_id, claimed.created_ms, outputs, context.names)
+        updates = (JobUpdate(claimed.prompt_id, documents=(item,)),)
     shown = {
         "prompt_id": claimed.prompt_id,
         "number": context.jobs.place_of(claimed.prompt_id),
         "node_errors": shown_errors,
     }
-    return _told(ClientReply(body=shown, updates=(JobUpdate(claimed.prompt_id, documents=(item,)),)), prepared)
+    return _told(ClientReply(body=shown, updates=updates), prepared)
 
 
 def _hand_in(prepared: Prepared, claimed: ClaimedJob, context: RuleContext) -> Generator[Effect, Any, UpstreamReply]:
@@ -122,22 +119,29 @@ def _hand_in(prepared: Prepared, claimed: ClaimedJob, context: RuleContext) -> G
     With room in ComfyUI's queue it is recorded first and then sent. Else it waits outside: ComfyUI is asked all the same, so that a client hears of
     its mistakes at once, unless it is sure to find none.
     """
-    record = RecordJob(claimed.prompt_id, Place.NEXT, prepared.body, prepared.originals, orjson.dumps(prepared.outputs))
-    trial = TryJob(claimed.prompt_id, _submission(prepared, claimed, LAST_PLACE + claimed.sequence))
     is_next = claimed.is_next
     for _ in range(MAX_TRIES):
-        number = (yield record) if is_next else None
+        number = (yield _record(prepared, claimed, Place.NEXT, prepared.outputs)) if is_next else None
         if number is not None:
             reply: UpstreamReply = yield _submission(prepared, claimed, number)
             return reply
-        tried: Tried | None = Tried(UpstreamReply(200, {"node_errors": {}})) if prepared.is_sure else (yield trial)
+        if prepared.is_sure:
+            yield _record(prepared, claimed, Place.WAITING, prepared.outputs)
+            return _SURE
+        tried: Tried | None = yield TryJob(
+            claimed.prompt_id, _submission(prepared, claimed, LAST_PLACE + claimed.sequence)
+        )
         if tried is not None and tried.reply.status == 200:
-            outputs = orjson.dumps(_outputs(prepared, tried.reply))
-            yield replace(record, place=Place.THERE if tried.is_there else Place.WAITING, outputs=outputs)
+            place = Place.THERE if tried.is_there else Place.WAITING
+            yield _record(prepared, claimed, place, _outputs(prepared, tried.reply))
         if tried is not None:
             return tried.reply
         is_next = True  # ComfyUI has come to the end of what it had
     return UNTRIED
+
+
+def _record(prepared: Prepared, claimed: ClaimedJob, place: Place, outputs: list[str]) -> RecordJob:
+    return RecordJob(claimed.prompt_id, place, prepared.body, prepared.originals, orjson.dumps(outputs))
 
 
 def _submission(prepared: Prepared, claimed: ClaimedJob, number: float) -> UpstreamCall:

@@ -36,6 +36,11 @@ class Submitted(NamedTuple):
     originals: bytes
     outputs: bytes
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.body) + len(self.originals) + len(self.outputs)
+
 
 class JobRow(NamedTuple):
     """Times are Unix seconds, the rest is as in proxy.jobs.job.Job. rank: the priority, negated. span: what the tenant was charged for it.
@@ -80,7 +85,7 @@ class JobRow(NamedTuple):
         return self.state == StoredState.CANCELED and not self.size
 
     def told_attempts(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = orjson.loads(self.attempts)
+        found: list[dict[str, Any]] = [] if self.attempts == "[]" else orjson.loads(self.attempts)
         return found
 
 

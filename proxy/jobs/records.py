@@ -63,9 +63,8 @@ class JobRecords:
     async def record(self, job: Job, submitted: Submitted, place: Place) -> float | None:
         """Puts a claimed job on disk; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken."""
         now_s = self._clock()
-        row = row_of(job)._replace(comfyui=COMFYUI, gate=self.gate, lease_until_s=now_s + LEASE_S)
-        attempt = orjson.dumps([{"at": now_s, "comfyui": COMFYUI}]).decode()
-        row = row._replace(attempts=attempt)
+        attempts = "[]" if place is Place.WAITING else orjson.dumps([{"at": now_s, "comfyui": COMFYUI}]).decode()
+        row = row_of(job, comfyui=COMFYUI, gate=self.gate, lease_until_s=now_s + LEASE_S, attempts=attempts)
         try:
             placed = await self._place(row, submitted, place, job)
         except DatabaseUnavailable:

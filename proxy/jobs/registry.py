@@ -246,7 +246,7 @@ def take_row(job: Job, row: JobRow) -> None:
     job.stopped_after_s, job.version = row.stopped_after_s, row.version
 
 
-def row_of(job: Job) -> JobRow:
+def row_of(job: Job, *, comfyui: str, gate: str, lease_until_s: float, attempts: str) -> JobRow:
     """A job that is to be recorded."""
     return JobRow(
         prompt_id=job.prompt_id,
@@ -258,5 +258,8 @@ def row_of(job: Job) -> JobRow:
         cost_s=job.cost_s,
         number=job.number,
         created_at_s=job.claimed_at_s,
-        gate=job.gate,
+        comfyui=comfyui,
+        gate=gate,
+        lease_until_s=lease_until_s,
+        attempts=attempts,
     )

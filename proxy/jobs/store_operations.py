@@ -7,7 +7,7 @@ decided by one gate at a time. Holding it takes as long as the transaction, whic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -29,6 +29,14 @@ from proxy.jobs.job_rows import (
 )
 from proxy.jobs.store_reading import find, submitted_of
 from proxy.persistence.operations import Operation, Statement
+
+_FORGOTTEN: Final = ""
+_KNOWN: Final = (
+    "SELECT tenant, state FROM jobs WHERE prompt_id = ? "
+    f"UNION ALL SELECT tenant, '{_FORGOTTEN}' FROM forgotten_jobs WHERE prompt_id = ?"
+)
+_INSERT_JOB: Final = f"INSERT INTO jobs ({COLUMNS}) VALUES ({PLACES})"
+_INSERT_SUBMITTED: Final = f"INSERT INTO job_documents VALUES {', '.join(['(?, ?, ?)'] * len(SUBMITTED))}"
 
 
 class JobIdTaken(Exception):
@@ -67,9 +75,10 @@ def add_next(job: JobRow, submitted: Submitted, window: int, weight: float) -> O
     if room == window:
         tags = yield Statement("SELECT finish_tag FROM fair_tags")
         state = state._replace(virtual_time=time_at_rest((tag for (tag,) in tags), state.virtual_time))
-    placed = job._replace(sequence=state.version, version=state.version)
-    placed = yield from _charge(placed, state, weight)
-    return (yield from _insert(placed, submitted))
+    placed = yield from _charge(job, state, weight)
+    placed = placed._replace(sequence=state.version, version=state.version, size=submitted.size)
+    yield from _insert(placed, submitted)
+    return placed
 
 
 def add_waiting(job: JobRow, submitted: Submitted) -> Operation[JobRow]:
@@ -83,9 +92,11 @@ def add_waiting(job: JobRow, submitted: Submitted) -> Operation[JobRow]:
         gate="",
         lease_until_s=0.0,
         attempts="[]",
+        size=submitted.size,
     )
     yield from _know(job.tenant)
-    return (yield from _insert(placed, submitted))
+    yield from _insert(placed, submitted)
+    return placed
 
 
 def _know(tenant: str) -> Operation[None]:
@@ -105,32 +116,30 @@ def adopt(
     yield from _know(job.tenant)  # it may have to wait yet
     if job.span:
         yield from _correct(job.tenant, job.span)
-    placed = yield from _insert(job._replace(sequence=state.version, version=state.version), submitted)
+    size = job.size if submitted is None else submitted.size
+    placed = job._replace(sequence=state.version, version=state.version, size=size)
+    yield from _insert(placed, submitted)
     yield from _keep_result(job.prompt_id, entry, row)
     return placed
 
 
 def _take_id(job: JobRow) -> Operation[None]:
-    known = yield Statement("SELECT tenant, state FROM jobs WHERE prompt_id = ?", (job.prompt_id,))
-    if known and (known[0][0] != job.tenant or known[0][1] != StoredState.CANCELED):
-        raise JobIdTaken(job.prompt_id)
-    if known:  # canceled while it waited: as in ComfyUI, it left no trace
+    """One that was canceled while it waited left no trace, as in ComfyUI. Raises JobIdTaken."""
+    known = yield Statement(_KNOWN, (job.prompt_id, job.prompt_id))
+    for tenant, state in known:
+        if tenant != job.tenant or state not in (StoredState.CANCELED, _FORGOTTEN):
+            raise JobIdTaken(job.prompt_id)
+    if known:
         yield from delete_job(job.prompt_id)
-    gone = yield Statement("SELECT tenant FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
-    if gone and gone[0][0] != job.tenant:
-        raise JobIdTaken(job.prompt_id)
-    if gone:
         yield Statement("DELETE FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
 
 
-def _insert(job: JobRow, submitted: Submitted | None) -> Operation[JobRow]:
+def _insert(job: JobRow, submitted: Submitted | None) -> Operation[None]:
+    yield Statement(_INSERT_JOB, job)
     if submitted is not None:
-        job = job._replace(size=sum(map(len, submitted)))
-    yield Statement(f"INSERT INTO jobs ({COLUMNS}) VALUES ({PLACES})", job)
-    if submitted is not None:
-        for kind, body in zip(SUBMITTED, submitted, strict=True):
-            yield Statement("INSERT INTO job_documents VALUES (?, ?, ?)", (job.prompt_id, kind, body))
-    return job
+        kinds, prompt_id = SUBMITTED, job.prompt_id
+        parts = (part for kind, body in zip(kinds, submitted, strict=True) for part in (prompt_id, kind, body))
+        yield Statement(_INSERT_SUBMITTED, tuple(parts))
 
 
 def _waits() -> Operation[bool]:

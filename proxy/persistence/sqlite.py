@@ -104,16 +104,20 @@ class SqliteDatabase:
         connection, outcomes = self._writer, list[Any]()
         try:
             connection.execute("BEGIN IMMEDIATE")
+            is_alone = len(batch) == 1
             for call in batch:
-                connection.execute("SAVEPOINT operation")
+                if not is_alone:
+                    connection.execute("SAVEPOINT operation")
                 outcome = self._outcome(connection, call)
                 if type(outcome) is Failure:
                     if not connection.in_transaction and isinstance(outcome.error.__cause__, sqlite3.Error):
                         raise outcome.error.__cause__  # SQLite has rolled back all of it, as for a full disk
-                    connection.execute("ROLLBACK TO operation")
-                connection.execute("RELEASE operation")
+                    connection.execute("ROLLBACK" if is_alone else "ROLLBACK TO operation")
+                if not is_alone:
+                    connection.execute("RELEASE operation")
                 outcomes.append(outcome)
-            connection.execute("COMMIT")
+            if not (is_alone and type(outcomes[0]) is Failure):
+                connection.execute("COMMIT")
         except sqlite3.Error as error:
             _end(connection)
             self._outage.begins(error)

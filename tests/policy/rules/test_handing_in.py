@@ -23,11 +23,12 @@ from policy.call import (
 )
 from policy.rule_context import RuleContext
 from policy.rules.prompt import LAST_PLACE, MAX_TRIES, Prepared, submit, without_credentials
+from tests.policy.disk import Kept
 from tests.policy.tenants import OBJECT_INFO, Jobs, caller_of, drive, reply_of, request_of, sent, uuid_of
 from tests.policy.upstream_rule import find_breaches
 
 ID = uuid_of(7)
-ALICE = caller_of("alice", jobs=Jobs(waiting=[uuid_of(6), ID]))
+ALICE = replace(caller_of("alice", jobs=Jobs(waiting=[uuid_of(6), ID])), documents=Kept())
 ROOM, NO_ROOM = ClaimedJob(ID, 1234, True, 5), ClaimedJob(ID, 1234, False, 5)
 NUMBER = 12.0
 PICTURE = {"class_type": "EmptyImage", "inputs": {"width": 64}}
