@@ -18,11 +18,12 @@ CREATED_MS: Final = round((time.time() - 86_400) * 1000)
 """Yesterday: what is older than the gate keeps it is deleted while the gate still takes it up."""
 
 
-def entry(prompt_id: str, owner: str, index: int) -> dict[str, Any]:
-    at_ms = CREATED_MS + index * 10_000
-    images = [{"filename": f"image_{index:05}_.png", "subfolder": "tenants/bench", "type": "output"}]
+def entry(prompt_id: str, owner: str, number: float) -> dict[str, Any]:
+    """number: the job's in the queue."""
+    at_ms = CREATED_MS + int(number * 10_000)
+    images = [{"filename": f"image_{int(number):05}_.png", "subfolder": "tenants/bench", "type": "output"}]
     return {
-        "prompt": [index, prompt_id, GRAPH, {"client_id": owner, "create_time": at_ms}, ["4"]],
+        "prompt": [number, prompt_id, GRAPH, {"client_id": owner, "create_time": at_ms}, ["4"]],
         "outputs": {"4": {"images": images}},
         "status": {
             "status_str": "success",

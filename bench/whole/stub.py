@@ -94,11 +94,11 @@ class ComfyUI:
             asyncio.get_running_loop().call_later(PAUSE_S, self._finish, prompt_id)
 
     def _finish(self, prompt_id: str) -> None:
-        _, owner = self.running.pop(prompt_id)
+        number, owner = self.running.pop(prompt_id)
         if (socket := self.sockets.get(owner)) is not None:
             for kind in RUN:
                 socket.write(frame_of(kind, prompt_id))
-        self.history[prompt_id] = entry(prompt_id, owner, len(self.history))
+        self.history[prompt_id] = entry(prompt_id, owner, number)
         self.changed()
         self._run_next()
 

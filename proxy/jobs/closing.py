@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from proxy.jobs.adoption import is_of_run
@@ -21,11 +22,20 @@ _HISTORY_DELAYS_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 class JobClosing:
     """Of jobs that this gate follows. What is not found out is asked again at the next comparison with the queue."""
 
-    def __init__(self, registry: JobRegistry, records: JobRecords, endings: JobEndings, history: HistoryReader) -> None:
+    def __init__(
+        self,
+        registry: JobRegistry,
+        records: JobRecords,
+        endings: JobEndings,
+        history: HistoryReader,
+        on_left: Callable[[], None],
+    ) -> None:
+        """on_left: called when the end of a job was not found soon, so that the queue is compared again."""
         self._registry = registry
         self._records = records
         self._endings = endings
         self._history = history
+        self._on_left = on_left
         self._tasks = Tasks()
         self._closing: set[str] = set()
         self.is_giving_back = False
@@ -35,8 +45,11 @@ class JobClosing:
         await self._tasks.stop()
 
     async def close_missing(self, prompt_ids: set[str], *, was_current: bool) -> None:
-        """In the order in which ComfyUI had them. was_current: all that ComfyUI had announced was known when the connection before this one ended."""
-        jobs = [job for prompt_id in prompt_ids if (job := self._registry.job(prompt_id)) is not None]
+        """In the order in which ComfyUI had them; those whose end is being read already are left to that. was_current: all that ComfyUI had announced
+        was known when the connection before this one ended.
+        """
+        known = [job for prompt_id in prompt_ids if (job := self._registry.job(prompt_id)) is not None]
+        jobs = [job for job in known if not self._is_closing(job)]
         lost = [job for job in sorted(jobs, key=lambda job: job.number) if not await self._close(job)]
         runs = [job for job in lost if job.state is JobState.RUNNING]
         self.is_giving_back = bool(lost)
@@ -50,6 +63,9 @@ class JobClosing:
                 await self._endings.lost(job, has_run=job in runs or is_unknown or is_first, is_sure=is_sure)
         finally:
             self.is_giving_back = False
+
+    def _is_closing(self, job: Job) -> bool:
+        return job.prompt_id in self._closing and job.seen_in == self._registry.connection
 
     def close_soon(self, prompt_id: str) -> None:
         """Its client was told that it ended: its end is read as soon as ComfyUI's history has it."""
@@ -66,20 +82,21 @@ class JobClosing:
                 if job.state is JobState.ENDED or await self._told(job):
                     return
         except (HistoryUnreadable, DatabaseUnavailable):
-            return  # the comparison with the queue goes on with it
+            pass  # the comparison with the queue goes on with it
         finally:
             self._closing.discard(job.prompt_id)
+        self._on_left()
 
     async def _told(self, job: Job) -> bool:
         """Whether ComfyUI's history has the end of this run of the job. Raises HistoryUnreadable."""
-        entry = await self._history.entry(job.prompt_id)
+        entry, size = await self._history.find(job.prompt_id)
         if entry is UNREADABLE:
             await self._endings.taken_out(job, was_watched=True)
             return True
         if not is_of_run(entry, job):
             return False
         if job.state is not JobState.ENDED:
-            await self._endings.told(job, entry)
+            await self._endings.told(job, entry, size)
         return True
 
     async def _close(self, job: Job) -> bool:

@@ -24,12 +24,14 @@ from policy.rules.overtime import mark_entry
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.events import JobEvent
 from proxy.jobs.history import read_entry
-from proxy.jobs.job import COMFYUI_GONE, OUT_OF_MEMORY, PERHAPS_GONE, Job, Outcome, read_history
+from proxy.jobs.job import COMFYUI_GONE, OUT_OF_MEMORY, PERHAPS_GONE, Job, Outcome, take_told
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.job_rows import Ended, StoredState
 from proxy.jobs.kept_documents import KeptJobs
 from proxy.jobs.records import JobRecords
-from proxy.jobs.registry import JobRegistry
+from proxy.jobs.registry import NO_FILES, JobRegistry
+from proxy.jobs.temp_files import Made
+from proxy.limits.heavy_work import WORK_BYTES
 from proxy.upstream.client import Upstream
 
 VALIDATION: Final = "validation"
@@ -74,18 +76,21 @@ class JobEndings:
         self.on_failed = on_failed
         self._clock = clock
 
-    async def told(self, job: Job, entry: Any) -> None:
-        """ComfyUI's history says how it ended."""
-        found = read_entry(entry)
-        if found is not None and found.is_out_of_memory and not job.was_out_of_memory:
+    async def told(self, job: Job, entry: Mapping[str, Any], size: int = WORK_BYTES) -> None:
+        """ComfyUI's history says how it ended. size: of the entry, in bytes, as far as it is known."""
+        told = read_entry(entry)
+        assert told is not None, "an entry"
+        if told.is_out_of_memory and not job.was_out_of_memory:
             await self._free_memory(job)
             await self._try_again(job, OUT_OF_MEMORY)
             return
         names, jobs = Namespace(job.tenant), self._registry.of(job.tenant)
         value = mark_entry({job.prompt_id: entry}, job.prompt_id, jobs)
-        shown, row = await asyncio.to_thread(_documents, value, job.prompt_id, names)
-        read_history(job, entry)
-        await self._end(job, entry, shown, row)
+        if size < WORK_BYTES:
+            shown, row = _documents(value, job.prompt_id, names)
+        else:
+            shown, row = await asyncio.to_thread(_documents, value, job.prompt_id, names)
+        await self._end(job, shown, row, take_told(job, told))
 
     async def taken_out(self, job: Job, *, was_watched: bool) -> None:
         """ComfyUI has it no more, and no entry of it: somebody took it out of the queue."""
@@ -94,7 +99,7 @@ class JobEndings:
             # all the same (tests/security/test_unreadable.py).
             job.gpu_s = max(0.0, self._clock() - job.started_at_s)
         job.outcome = Outcome.LOST
-        await self._end(job, None, None, None)
+        await self._end(job, None, None)
         self._registry.release(job.prompt_id)  # as in ComfyUI, it leaves no trace
 
     async def lost(self, job: Job, *, has_run: bool, is_sure: bool = True) -> None:
@@ -133,10 +138,12 @@ class JobEndings:
         job.error = error
         shown, row = await asyncio.to_thread(_keep, entry, job.prompt_id)
         job.outcome, job.failing_class = Outcome.FAILED, ""
-        await self._end(job, None, shown, row)
+        await self._end(job, shown, row)
         self.on_failed(job, entry)
 
-    async def _end(self, job: Job, entry: Any, shown: Document | None, row: Document | None) -> None:
+    async def _end(
+        self, job: Job, shown: Document | None, row: Document | None, files: Mapping[str, Made] = NO_FILES
+    ) -> None:
         now_s = self._clock()
         ended = Ended(
             state=_STORED[job.outcome or Outcome.LOST],
@@ -155,7 +162,7 @@ class JobEndings:
         for document in (shown, row):
             if document is not None:
                 self._kept.put(job.tenant, job.prompt_id, document)
-        if self._registry.end(job, entry):
+        if self._registry.end(job, files):
             self._on_ended(job)
 
     async def _free_memory(self, job: Job) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.queue_reader import SYNC_LIMIT_S, get_call
@@ -27,6 +27,13 @@ _log = logging.getLogger("comfygate")
 
 UNREADABLE: Final = object()
 """In the place of an entry that is there, or may be, and cannot be read."""
+
+
+class Found(NamedTuple):
+    """entry: None where there is none. size: in bytes, of ComfyUI's answer."""
+
+    entry: Any
+    size: int = 0
 
 
 class HistoryUnreadable(Exception):
@@ -72,8 +79,8 @@ class HistoryReader:
         if unreadable:
             _log.warning("%d entries of ComfyUI's history cannot be read: their tenants do not see them", unreadable)
 
-    async def entry(self, prompt_id: str) -> Any:
-        """The entry of a job, None when it has none, UNREADABLE for one that is too large, or could not be read too often.
+    async def find(self, prompt_id: str) -> Found:
+        """The entry of a job, UNREADABLE for one that is too large, or could not be read too often.
 
         Raises HistoryUnreadable.
         """
@@ -82,20 +89,20 @@ class HistoryReader:
         try:
             reply = await self._upstream.ask(get_call("history", prompt_id), time_limit_s=ENTRY_LIMIT_S)
         except ReplyTooLarge:
-            return UNREADABLE
+            return Found(UNREADABLE)
         except (UpstreamTimeout, UpstreamUnavailable) as error:
             problem, limit = str(error) or type(error).__name__, MAX_TRIES
             if isinstance(error, UpstreamUnavailable):
                 limit = MAX_UNANSWERED
         else:
             if reply.status == 200 and isinstance(reply.value, dict):
-                return reply.value.get(prompt_id)
+                return Found(reply.value.get(prompt_id), len(reply.body))
             problem = f"status {reply.status}"
             limit = MAX_UNANSWERED if reply.status in _NOT_READY else MAX_TRIES
         if is_first:
             _log.warning("the end of job %s cannot be read from ComfyUI's history (%s)", prompt_id, problem)
         if tries >= limit:
-            return UNREADABLE
+            return Found(UNREADABLE)
         self._tries[prompt_id] = tries
         raise HistoryUnreadable(problem)
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from policy.principal import TenantId
-from proxy.jobs.history import read_entry
+from proxy.jobs.history import Told
 from proxy.jobs.temp_files import Made, end_of
 
 
@@ -146,12 +146,8 @@ class Job:
         return end_of(self.ended_at_s if self.state is JobState.ENDED else None, self.over_at_s)
 
 
-def read_history(job: Job, entry: Mapping[str, Any] | None) -> Mapping[str, Made]:
-    """Takes outcome and times out of a history entry; returns the temp files that it lists."""
-    told = read_entry(entry)
-    if told is None:
-        job.outcome = Outcome.LOST
-        return {}
+def take_told(job: Job, told: Told) -> Mapping[str, Made]:
+    """Takes outcome and times out of what a history entry tells; returns the temp files that it lists."""
     started = told.started_at_s if told.started_at_s is not None else job.started_at_s
     ended = told.ended_at_s
     job.started_at_s = started

@@ -33,7 +33,7 @@ class JobFinder:
                 raise UpstreamUnavailable
             if await self._watcher.has_job(prompt_id) and not self._registry.knows(prompt_id):
                 try:
-                    await self._watcher.take_entry(prompt_id, await self._history.entry(prompt_id))
+                    await self._watcher.take_entry(prompt_id, (await self._history.find(prompt_id)).entry)
                 except HistoryUnreadable as error:
                     raise UpstreamUnavailable from error
         if principal.is_admin:

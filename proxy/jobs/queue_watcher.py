@@ -89,7 +89,7 @@ class QueueWatcher:
         self.on_connected = on_connected
         self._tasks = Tasks()
         self._changed = asyncio.Event()
-        self.closing = JobClosing(registry, records, endings, self._history)
+        self.closing = JobClosing(registry, records, endings, self._history, self._changed.set)
         self._waiting_since_s: float | None = None
         self._synced_at_s = time.monotonic()
         self._is_failing = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from policy.namespace import Namespace, owner_of
@@ -12,16 +13,17 @@ from policy.principal import TenantId, parse_tenant
 from policy.prompt_ids import is_prompt_id
 from policy.rules.results import UNNAMED_CLIENT
 from proxy.jobs.history import read_entry
-from proxy.jobs.job import Job, JobState, Outcome, read_history
+from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.known_jobs import KnownJobs
 from proxy.jobs.temp_files import Made, WrittenAt, unseen
 
-__all__ = ["Job", "JobRegistry", "JobState", "Outcome", "read_history"]
+__all__ = ["Job", "JobRegistry", "JobState", "Outcome"]
 
 
 MAX_RETIRED: Final = 10_000
 """Ids of jobs that are gone, or none of the gate's."""
+NO_FILES: Final[Mapping[str, Made]] = MappingProxyType({})
 
 
 def _mint() -> str:
@@ -159,20 +161,14 @@ class JobRegistry(KnownJobs):
         """Preview files of the tenant's jobs that ended that long ago; a file newer than the time beside its name is another one."""
         return self.temp_files.older(tenant, self._clock() - age_s)
 
-    def end(self, job: Job, entry: Mapping[str, Any] | None, *, was_watched: bool = False) -> bool:
-        """Closes a job with its history entry, None when ComfyUI has none; says whether that is news. An outcome that is known already stays without one.
-
-        was_watched: the gate was connected all the time, so that a job without an entry was deleted and not lost.
-        """
+    def end(self, job: Job, files: Mapping[str, Made] = NO_FILES) -> bool:
+        """Closes a job whose outcome and times are known (take_told), or which is lost; says whether that is news. files: that its history entry lists."""
         if job.state is JobState.ENDED:
             return False
         job.state = JobState.ENDED
-        job.ended_at_s = self._clock()
-        files = {} if entry is None and job.outcome is not None else read_history(job, entry)
-        if was_watched and job.outcome is Outcome.LOST and job.started_at_s is not None:
-            # SECURITY: who deletes a job from the history, or makes its entry unreadable, before the gate has read it, has used the GPU
-            # all the same (tests/security/test_unreadable.py).
-            job.gpu_s = max(0.0, job.ended_at_s - job.started_at_s)
+        job.outcome = job.outcome or Outcome.LOST
+        if job.ended_at_s is None:
+            job.ended_at_s = self._clock()
         for name, made in files.items():
             self.temp_files.claim(job, name, made)
         if job.is_deleted:

@@ -59,7 +59,7 @@ class Desks:
         self.registry.start(job)
 
     def end(self, job: Job, outcome: Outcome = Outcome.COMPLETED, gpu_s: float = 0.0) -> None:
-        self.registry.end(job, None)
+        self.registry.end(job)
         job.outcome, job.gpu_s = outcome, gpu_s
         self.admission.ended(job)
 

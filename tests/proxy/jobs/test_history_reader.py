@@ -39,7 +39,7 @@ def reader(*answers: UpstreamReply | Exception) -> HistoryReader:
     ],
 )
 async def test_an_entry_is_read_or_there_is_none(answer: UpstreamReply | Exception, expected: Any) -> None:
-    assert await reader(answer).entry("id") == expected
+    assert (await reader(answer).find("id")).entry == expected
 
 
 @pytest.mark.parametrize("answer", [UpstreamReply(500, None), UpstreamReply(200, []), UpstreamTimeout()])
@@ -49,10 +49,10 @@ async def test_what_cannot_be_read_is_tried_again_and_then_given_up(
     history = reader(*[answer] * MAX_TRIES, UpstreamReply(200, {"id": 1}))
     for _ in range(MAX_TRIES - 1):
         with pytest.raises(HistoryUnreadable):
-            await history.entry("id")
-    assert await history.entry("id") is UNREADABLE
+            await history.find("id")
+    assert (await history.find("id")).entry is UNREADABLE
     assert len(caplog.records) == 1
-    assert await history.entry("id") == 1
+    assert (await history.find("id")).entry == 1
 
 
 async def test_what_could_not_be_read_before_comfyui_went_away_says_nothing_of_an_entry() -> None:
@@ -61,9 +61,9 @@ async def test_what_could_not_be_read_before_comfyui_went_away_says_nothing_of_a
     for _ in range(2):
         for _ in range(MAX_TRIES - 1):
             with pytest.raises(HistoryUnreadable):
-                await history.entry("id")
+                await history.find("id")
         history.connected()
-    assert await history.entry("id") == 1
+    assert (await history.find("id")).entry == 1
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ async def test_a_job_that_the_operator_retries_waits_here_too() -> None:
         job = await parts.running()
         job.outcome = Outcome.FAILED
         await parts.records.finish(job, ended(StoredState.FAILED))
-        parts.registry.end(job, None)
+        parts.registry.end(job)
         await database.run(retry, job.prompt_id)
         await parts.replica.catch_up()
         assert (parts.registry.of(ALICE).pending(), parts.registry.of(ALICE).finished()) == ([job.prompt_id], [])
@@ -205,7 +205,7 @@ async def test_what_is_kept_no_more_is_known_no_more_and_counted() -> None:
         jobs = [await parts.running() for _ in range(3)]
         for job in jobs:
             await parts.records.finish(job, ended()._replace(ended_at_s=parts.now_s))
-            parts.registry.end(job, None)
+            parts.registry.end(job)
         theirs = await parts.running(MALLORY)
         await housekeeping(parts, dropped, history_jobs=1).retain(ALICE)
         assert len(parts.registry.of(ALICE).finished()) == 1
