@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -52,12 +53,13 @@ class InputCheck(NamedTuple):
 
 
 class NodeChecks(NamedTuple):
-    """What is still to be looked at of nodes whose inputs have the same names and kinds. links: lists, with what may be linked.
+    """What is still to be looked at of nodes whose inputs have the same names and kinds. ranges: numbers. choices: what a value must be among.
 
-    others: of whatever kind they are by now.
+    links: lists, with what may be linked. others: of whatever kind they are by now.
     """
 
-    literals: tuple[tuple[str, Callable[[Any], bool]], ...]
+    ranges: tuple[tuple[str, float, float], ...]
+    choices: tuple[tuple[str, frozenset[Any]], ...]
     links: tuple[tuple[str, str], ...]
     others: tuple[InputCheck, ...]
 
@@ -77,18 +79,24 @@ def narrow_checks(
     """kinds: of the inputs that a node has, by name. rewritten: those whose values become others. None where nothing is certain of such a node."""
     if declared is None or any(check.is_required and check.name not in kinds for check in declared):
         return None
-    literals, links, others = [], [], []
+    ranges, choices, links, others = [], [], [], []
     for check in declared:
-        name, kind = check.name, kinds.get(check.name)
-        if kind is dict or (kind is not None and name in rewritten):
+        name, takes, kind = check.name, check.takes, kinds.get(check.name)
+        if kind is None:
+            continue
+        if kind is dict or name in rewritten:
             others.append(check)
         elif kind is list:
             links.append((name, check.kind))
-        elif (
-            kind is not None and check.takes is not _takes_all and not (check.takes is _is_scalar and kind in _SCALARS)
-        ):
-            literals.append((name, check.takes))
-    return NodeChecks(tuple(literals), tuple(links), tuple(others))
+        elif isinstance(takes, _Number):
+            if (bounds := takes.bounds_of(kind)) is None:
+                return None
+            ranges.append((name, *bounds))
+        elif isinstance(takes, _Choice):
+            choices.append((name, takes.known))
+        elif takes is _takes_nothing:
+            return None
+    return NodeChecks(tuple(ranges), tuple(choices), tuple(links), tuple(others))
 
 
 def is_surely_valid(
@@ -117,26 +125,32 @@ def _needed_by(outputs: Iterable[str], nodes: Mapping[str, Mapping[str, Any]]) -
 
 
 def _are_valid(inputs: Mapping[str, Any], checks: NodeChecks, plans: Mapping[str, NodePlan]) -> bool:
-    literals, links, others = checks
-    for name, takes in literals:
-        if not takes(inputs[name]):
+    ranges, choices, links, others = checks
+    for name, low, high in ranges:
+        if not low <= inputs[name] <= high:
             return False
-    for name, kind in links:
-        if not _is_fitting_link(inputs[name], kind, plans):
+    for name, known in choices:
+        if inputs[name] not in known:
             return False
     for name, _, takes, kind in others:
         value = inputs[name]
-        if not (_is_fitting_link(value, kind, plans) if type(value) is list else takes(value)):
+        if type(value) is list:
+            links = (*links, (name, kind))
+        elif not takes(value):
             return False
-    return True
+    return _are_fitting(inputs, links, plans)
 
 
-def _is_fitting_link(value: list[Any], kind: str, plans: Mapping[str, NodePlan]) -> bool:
+def _are_fitting(inputs: Mapping[str, Any], links: Iterable[tuple[str, str]], plans: Mapping[str, NodePlan]) -> bool:
     """Lists that are no links are found by ComfyUI, not by the judge."""
     try:
-        target, index = value
-        made = plans[target].makes
-        received = made[index]
+        for name, kind in links:
+            target, index = inputs[name]
+            received = plans[target].makes[index]
+            if type(index) is not int or index < 0:
+                return False
+            if (received != kind or not kind) and not _fits(received, kind):
+                return False
     except (
         ValueError,
         KeyError,
@@ -144,9 +158,7 @@ def _is_fitting_link(value: list[Any], kind: str, plans: Mapping[str, NodePlan])
         IndexError,
     ):  # of other parts than two, to what is no node, to no such output
         return False
-    if type(index) is not int or index < 0:
-        return False
-    return received == kind != "" or _fits(received, kind)
+    return True
 
 
 def _is_understood(spec: InputSpec, specs: Mapping[str, InputSpec]) -> bool:
@@ -189,7 +201,7 @@ def _literals_of(spec: InputSpec) -> Callable[[Any], bool]:
         low, high = options.get("min", -math.inf), options.get("max", math.inf)
         if type(low) not in (int, float) or type(high) not in (int, float):
             return _takes_nothing
-        return _whole(low, high) if spec.type == "INT" else _number(low, high)
+        return _Number(low, high, spec.type == "INT")
     if "min" in options or "max" in options:  # compared with what may be no number
         return _takes_nothing
     if spec.type in ("STRING", "BOOLEAN"):
@@ -214,22 +226,38 @@ def _is_scalar(value: Any) -> bool:
     return type(value) in _SCALARS
 
 
-def _whole(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """is_whole: of whole numbers only. Others may be whole too, as far as all of these are floating-point numbers."""
+
+    low: float
+    high: float
+    is_whole: bool
+
+    def __call__(self, value: Any) -> bool:
+        bounds = self.bounds_of(type(value))
+        return bounds is not None and bounds[0] <= value <= bounds[1]
+
+    def bounds_of(self, kind: type) -> tuple[float, float] | None:
+        """For values of a kind; None where none of them is certain to be accepted."""
+        if kind is int:
+            low, high = (-math.inf, math.inf) if self.is_whole else (-_LARGEST_WHOLE, _LARGEST_WHOLE)
+            return max(self.low, low), min(self.high, high)
+        return (self.low, self.high) if kind is float and not self.is_whole else None
 
 
-def _number(low: float, high: float) -> Callable[[Any], bool]:
-    """Whole numbers as far as all of them are floating-point numbers too."""
-    return lambda value: (
-        (type(value) is float or (type(value) is int and -_LARGEST_WHOLE <= value <= _LARGEST_WHOLE))
-        and low <= value <= high
-    )
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """As in ComfyUI, 1 and true are one choice."""
+
+    known: frozenset[Any]
+
+    def __call__(self, value: Any) -> bool:
+        return type(value) in _SCALARS and value in self.known
 
 
 def _one_of(choices: Iterable[Any]) -> Callable[[Any], bool]:
-    """As in ComfyUI, 1 and true are one choice."""
     try:
-        known = frozenset(choices)
+        return _Choice(frozenset(choices))
     except TypeError:  # lists or objects among them
         return _takes_nothing
-    return lambda value: type(value) in _SCALARS and value in known

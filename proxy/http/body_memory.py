@@ -26,7 +26,8 @@ class BodyRoom:
         self._max_tenant_bytes = max_tenant_bytes
         self._held: dict[TenantId, int] = {}
         self._total = 0
-        self._freed = asyncio.Event()
+        self._freed: asyncio.Event | None = None
+        """While somebody waits for it."""
 
     @property
     def held_bytes(self) -> int:
@@ -48,6 +49,7 @@ class BodyRoom:
             try:
                 async with asyncio.timeout(wait_s):
                     while not self.has_room(tenant, more):
+                        self._freed = self._freed or asyncio.Event()
                         await self._freed.wait()
             except TimeoutError:
                 raise LimitExceeded(
@@ -64,9 +66,9 @@ class BodyRoom:
         if not self._held[tenant]:
             del self._held[tenant]
         self._total -= amount
-        # All that wait look again, those that come later wait for the next one.
-        self._freed.set()
-        self._freed = asyncio.Event()
+        if self._freed is not None:  # all that wait look again, those that come later wait for the next one
+            self._freed.set()
+            self._freed = None
 
 
 class BodyPlace:

@@ -56,15 +56,29 @@ class BodyStream:
         self._check = check
         self._request = request
         self._limits = limits
-        self._over = over or too_large(limits.max_bytes)
+        self._over = over
         self.received_bytes = 0
         declared = request.content_length
         if declared is not None and declared > limits.max_bytes:
-            raise self._over
+            raise self._refusal()
+
+    def _refusal(self) -> Violation:
+        return self._over or too_large(self._limits.max_bytes)
 
     @property
     def max_bytes(self) -> int:
         return self._limits.max_bytes
+
+    def at_once(self) -> bytes | None:
+        """The whole body where all of it is there already, as small ones are; else None, and nothing of it is read."""
+        body = self._request.body
+        if not body.is_complete or "Expect" in self._request.headers:
+            return None
+        pieces = []
+        while (piece := body.take()) is not None:
+            pieces.append(self._counted(piece))
+        self._check()
+        return b"".join(pieces)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         await expect_continue(self._request)
@@ -101,7 +115,7 @@ class BodyStream:
         self._check()
         self.received_bytes += len(chunk)
         if self.received_bytes > self._limits.max_bytes:
-            raise self._over
+            raise self._refusal()
         return chunk
 
 
@@ -119,6 +133,9 @@ async def read_whole(
     if place is None:
         return b"".join([chunk async for chunk in stream])
     await place.hold(request.content_length or 0)
+    if (whole := stream.at_once()) is not None:
+        await place.hold(len(whole))
+        return whole
     chunks = []
     async for chunk in stream:
         await place.hold(stream.received_bytes)
