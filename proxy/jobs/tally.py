@@ -29,24 +29,35 @@ class Tally:
 
     def note(self, job: Job) -> None:
         """It is new, or has changed."""
-        self.drop(job)
-        counted = _Counted(job.tenant, job.state is JobState.WAITING, job.cost_s)
-        self._jobs[job.prompt_id] = counted
-        if job.state in GIVEN:
-            self.given[job.prompt_id] = job
-        self.waiting += counted.is_waiting
-        self._costs_s[job.tenant] = self._costs_s.get(job.tenant, 0.0) + counted.cost_s
+        state, prompt_id = job.state, job.prompt_id
+        is_waiting = state is JobState.WAITING
+        known = self._jobs.get(prompt_id)
+        if known is None or known.is_waiting is not is_waiting or known.cost_s != job.cost_s:
+            self.drop(job)
+            self._jobs[prompt_id] = _Counted(job.tenant, is_waiting, job.cost_s)
+            self.waiting += is_waiting
+            self._costs_s[job.tenant] = self._costs_s.get(job.tenant, 0.0) + job.cost_s
+        else:
+            self._note_change(prompt_id)
+        if state in GIVEN:
+            self.given[prompt_id] = job
+        else:
+            self.given.pop(prompt_id, None)
 
     def drop(self, job: Job) -> None:
         """It has ended, or is gone."""
-        if self._changed is not None:
-            self._changed.add(job.prompt_id)
-            self._changed = self._changed if len(self._changed) <= MAX_CHANGED else None
+        self._note_change(job.prompt_id)
         counted = self._jobs.pop(job.prompt_id, None)
         if counted is not None:
             self.given.pop(job.prompt_id, None)
             self.waiting -= counted.is_waiting
             self._costs_s[counted.tenant] -= counted.cost_s
+
+    def _note_change(self, prompt_id: str) -> None:
+        if self._changed is not None:
+            self._changed.add(prompt_id)
+            if len(self._changed) > MAX_CHANGED:
+                self._changed = None
 
     def take_changed(self) -> set[str] | None:
         """Ids of jobs that are new, have changed, have ended or are gone since it was asked last; None the first time, and when there are too many."""

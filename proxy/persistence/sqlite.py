@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from proxy.persistence.batch_thread import BatchThread
 from proxy.persistence.changes import Changes
-from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, P, Statement, T
+from proxy.persistence.operations import DatabaseUnavailable, Operation, P, Statement, T
 from proxy.persistence.outage import Outage
 from proxy.persistence.sqlite_file import open_existing, open_file, open_reader
-from proxy.persistence.waiting import Call, Failure, check_text
+from proxy.persistence.sqlite_transactions import Transactions
 
 POLL_S: Final = 0.25
 
@@ -53,7 +53,10 @@ class SqliteDatabase:
 
     async def open(self) -> None:
         await asyncio.to_thread(self._open)
-        self._threads = (BatchThread("state", self._write), BatchThread("state reader", self._read))
+        writing, reading = (
+            Transactions(connection, self.path.name, self._outage) for connection in (self._writer, self._reader)
+        )
+        self._threads = (BatchThread("state", writing.write), BatchThread("state reader", reading.read))
         self._changes.start()
 
     async def close(self) -> None:
@@ -99,76 +102,8 @@ class SqliteDatabase:
             raise
         self._writer = writer
 
-    def _write(self, batch: Sequence[Call]) -> list[Any]:
-        """One transaction for all: who fails is rolled back alone, and a commit that fails is everybody's."""
-        connection, outcomes = self._writer, list[Any]()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            is_alone = len(batch) == 1
-            for call in batch:
-                if not is_alone:
-                    connection.execute("SAVEPOINT operation")
-                outcome = self._outcome(connection, call)
-                if type(outcome) is Failure:
-                    if not connection.in_transaction and isinstance(outcome.error.__cause__, sqlite3.Error):
-                        raise outcome.error.__cause__  # SQLite has rolled back all of it, as for a full disk
-                    connection.execute("ROLLBACK" if is_alone else "ROLLBACK TO operation")
-                if not is_alone:
-                    connection.execute("RELEASE operation")
-                outcomes.append(outcome)
-            if not (is_alone and type(outcomes[0]) is Failure):
-                connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            _end(connection)
-            self._outage.begins(error)
-            done = [outcome if type(outcome) is Failure else self._failed(error) for outcome in outcomes]
-            return done + [self._failed(error) for _ in batch[len(done) :]]
-        self._outage.is_over()
-        return outcomes
-
-    def _read(self, batch: Sequence[Call]) -> list[Any]:
-        """All from one moment."""
-        connection = self._reader
-        try:
-            connection.execute("BEGIN")
-            return [self._outcome(connection, call) for call in batch]
-        except sqlite3.Error as error:
-            return [self._failed(error) for _ in batch]
-        finally:
-            _end(connection)
-
-    def _outcome(self, connection: sqlite3.Connection, call: Call) -> Any:
-        try:
-            operation: Operation[Any] = call.operation(*call.args, **call.kwargs)
-            try:
-                sql, parameters = next(operation)
-                while True:
-                    check_text(parameters)
-                    sql, parameters = operation.send(connection.execute(sql, parameters).fetchall())
-            except StopIteration as end:
-                return end.value
-            finally:
-                operation.close()
-        except sqlite3.IntegrityError as error:
-            return Failure(ConstraintViolated(str(error)))
-        except sqlite3.Error as error:
-            return self._failed(error)
-        except Exception as error:
-            return Failure(error)
-
-    def _failed(self, error: sqlite3.Error) -> Failure:
-        failure = DatabaseUnavailable(f"{self.path.name}: {error}")
-        failure.__cause__ = error
-        return Failure(failure)
-
 
 def _data_version() -> Operation[int]:
     """Another number when another connection has written: asked through the one that writes, so its own do not count."""
     [(number,)] = yield Statement("PRAGMA data_version")
     return int(number)
-
-
-def _end(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
