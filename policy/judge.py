@@ -20,6 +20,7 @@ from policy.node_plan import NodePlan, plan_node
 from policy.patience import ENDLESS, Patience
 from policy.pinned import find_differences
 from policy.salt import SALT
+from policy.surely_valid import is_valid
 from policy.undeclared import bind_budgets, bind_fields, bind_input, describe
 from policy.violation import Reason, Violation
 from policy.workflow import (
@@ -53,7 +54,7 @@ class JudgedPrompt:
     notices: what was left out, for the client.
     followed: (node, input, value) of constrained inputs that are linked to a constant.
     workflow_hash: by which like workflows are known: classes, links and what decides the cost, no seeds and no text.
-    plans: of `nodes`, by id.
+    plans: of `nodes`, by id. unproven: those of which it is not certain yet that ComfyUI accepts them (policy/surely_valid.py).
     """
 
     nodes: dict[str, dict[str, Any]]
@@ -67,6 +68,7 @@ class JudgedPrompt:
     followed: tuple[tuple[str, str, Any], ...]
     workflow_hash: str
     plans: Mapping[str, NodePlan] = field(default_factory=dict)
+    unproven: tuple[str, ...] = ()
 
 
 def judge(body: bytes, policy: Policy, catalogue: Catalogue, patience: Patience = ENDLESS) -> JudgedPrompt:
@@ -123,6 +125,7 @@ class _Judging:
         """Of nodes whose links are judged: the depth, and the numbers of their outputs."""
         self.refused: dict[str, None] = {}
         self.late: list[str] = []
+        self.unproven: list[str] = []
         self.bound: list[str] = []
         self.links = Links(nodes, self.plans, self.refused)
         self.tangled: frozenset[str] = frozenset()
@@ -169,10 +172,12 @@ class _Judging:
                 self.late.append(node_id)
                 continue
             ends[node_id] = (depth, plan.outputs)
-            if plan.is_usual:
-                shape.append((plan.title, plan.pick(inputs)))
-            else:
+            if not plan.is_usual:
                 self.late.append(node_id)
+                continue
+            shape.append((plan.title, plan.pick(inputs)))
+            if plan.proof is None or not is_valid(inputs, plan.proof, plans):
+                self.unproven.append(node_id)
 
     def _read_node(self, node_id: str, node: Any) -> tuple[dict[str, Any], NodePlan] | None:
         """The inputs and the plan of a node that is not quite as others before it; None for one that is refused. Raises TooMuch."""
@@ -357,6 +362,7 @@ class _Judging:
             followed=tuple(self.checks.followed),
             workflow_hash=hash_shape(self.shape),
             plans=self.plans,
+            unproven=tuple(node_id for node_id in (*self.unproven, *self.late) if node_id in self.plans),
         )
 
 

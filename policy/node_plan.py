@@ -40,6 +40,7 @@ class NodePlan:
     the class and names of inputs, and the values of these, which are links and what decides the cost. checks: what lines bind.
     files: names of inputs whose values may have to be written in the tenant's names. is_salted, needs_ancestor: see policy/salt.py.
     is_shared: none of this, so that ComfyUI gets the node as every tenant writes it. makes: the types of its outputs. sure: see policy/surely_valid.py.
+    proof: the same where it holds in whatever names ComfyUI gets, else None.
     """
 
     class_type: str
@@ -60,6 +61,7 @@ class NodePlan:
     is_shared: bool
     makes: tuple[Any, ...]
     sure: NodeChecks | None
+    proof: NodeChecks | None
 
     def remember(self, inputs: Mapping[str, Any]) -> None:
         """These values were judged, and nothing is wrong with them."""
@@ -115,7 +117,8 @@ def _make(class_plan: ClassPlan, plan: InputPlan, kinds: Mapping[str, type]) -> 
         needs_ancestor=plan.needs_salt and not is_salted,
         is_shared=not files and not plan.needs_salt,
         makes=tuple(class_plan.node_class.outputs),
-        sure=narrow_checks(plan.sure, kinds, files),
+        sure=(sure := narrow_checks(plan.sure, kinds, files)),
+        proof=None if sure is None or sure.others else sure,
     )
 
 

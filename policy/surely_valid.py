@@ -6,7 +6,7 @@ Trusts the judge: no links go in a circle, and no chain of them is longer than C
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType
@@ -84,6 +84,8 @@ def narrow_checks(
         name, takes, kind = check.name, check.takes, kinds.get(check.name)
         if kind is None:
             continue
+        if kind is str and (takes is _takes_all or takes is _is_scalar):
+            continue  # a text that is written anew is a text
         if kind is dict or name in rewritten:
             others.append(check)
         elif kind is list:
@@ -100,15 +102,20 @@ def narrow_checks(
 
 
 def is_surely_valid(
-    nodes: Mapping[str, Mapping[str, Any]], plans: Mapping[str, NodePlan], targets: Container[str] | None
+    nodes: Mapping[str, Mapping[str, Any]],
+    plans: Mapping[str, NodePlan],
+    outputs: Sequence[str],
+    unproven: Iterable[str] | None = None,
 ) -> bool:
-    """Whether ComfyUI accepts all of these nodes that an output needs. nodes, plans, targets: of a JudgedPrompt, in the names that ComfyUI gets."""
-    outputs, doubted = [], set()
-    for node_id, plan in plans.items():
-        if plan.sure is None or not _are_valid(nodes[node_id]["inputs"], plan.sure, plans):
+    """Whether ComfyUI accepts all of these nodes that an output needs. nodes, plans: of a JudgedPrompt, in the names that ComfyUI gets.
+
+    outputs: those that were asked for. unproven: of the nodes that are still to be looked at, all without it.
+    """
+    doubted = set()
+    for node_id in plans if unproven is None else unproven:
+        checks = plans[node_id].sure
+        if checks is None or not is_valid(nodes[node_id]["inputs"], checks, plans):
             doubted.add(node_id)
-        if plan.is_output and (targets is None or node_id in targets):
-            outputs.append(node_id)
     return bool(outputs) and (not doubted or doubted.isdisjoint(_needed_by(outputs, nodes)))
 
 
@@ -124,7 +131,8 @@ def _needed_by(outputs: Iterable[str], nodes: Mapping[str, Mapping[str, Any]]) -
     return found
 
 
-def _are_valid(inputs: Mapping[str, Any], checks: NodeChecks, plans: Mapping[str, NodePlan]) -> bool:
+def is_valid(inputs: Mapping[str, Any], checks: NodeChecks, plans: Mapping[str, NodePlan]) -> bool:
+    """Whether ComfyUI is certain to accept these inputs of a node. plans: of the nodes that it links to, at least."""
     ranges, choices, links, others = checks
     for name, low, high in ranges:
         if not low <= inputs[name] <= high:
@@ -138,7 +146,7 @@ def _are_valid(inputs: Mapping[str, Any], checks: NodeChecks, plans: Mapping[str
             links = (*links, (name, kind))
         elif not takes(value):
             return False
-    return _are_fitting(inputs, links, plans)
+    return not links or _are_fitting(inputs, links, plans)
 
 
 def _are_fitting(inputs: Mapping[str, Any], links: Iterable[tuple[str, str]], plans: Mapping[str, NodePlan]) -> bool:

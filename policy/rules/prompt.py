@@ -192,6 +192,9 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
     chosen, plans = judged.partial_execution_targets, judged.plans
     is_whole = not judged.node_errors and not judged.notices
     outputs = [node_id for node_id, plan in plans.items() if plan.is_output]
+    outputs = outputs if chosen is None else [node_id for node_id in outputs if node_id in chosen]
+    # Which inputs the rows of custom nodes have written anew is not in the plans.
+    unproven = None if context.id_inputs else judged.unproven
     return Prepared(
         body=orjson.dumps(_document(judged, client_id)),
         originals=orjson.dumps(originals),
@@ -202,11 +205,11 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
             tuple(sorted(set(map(_CLASS_OF, plans.values())))),
             judged.client_id or "",
         ),
-        outputs=outputs if chosen is None else [node_id for node_id in outputs if node_id in chosen],
+        outputs=outputs,
         node_errors=judged.node_errors,
         notices=judged.notices,
         left_out=left_out,
-        is_sure=is_whole and is_surely_valid(judged.nodes, plans, chosen),
+        is_sure=is_whole and is_surely_valid(judged.nodes, plans, outputs, unproven),
     )
 
 

@@ -55,7 +55,9 @@ async def compare(comfy: Comfy) -> None:
             judged = judged_of(workflow, catalogue)
             if judged is None:
                 continue
-            is_sure = is_surely_valid(judged.nodes, judged.plans, judged.partial_execution_targets)
+            plans, chosen = judged.plans, judged.partial_execution_targets
+            outputs = [each for each, plan in plans.items() if plan.is_output and (chosen is None or each in chosen)]
+            is_sure = is_surely_valid(judged.nodes, judged.plans, outputs, judged.unproven)
             kinds[workflow.kind, is_sure] += 1
             if is_sure:
                 document = await ask(comfy, judged)

@@ -63,8 +63,13 @@ CATALOGUE: Catalogue = read_catalogue(INFO)
 
 
 def is_sure(prompt: dict[str, Any], **body: Any) -> bool:
+    """The same with what the judge has proven, and without."""
     judged = run(prompt, catalogue=CATALOGUE, policy=ADMIN_POLICY, **body)
-    return is_surely_valid(judged.nodes, judged.plans, judged.partial_execution_targets)
+    chosen = judged.partial_execution_targets
+    outputs = [each for each, plan in judged.plans.items() if plan.is_output and (chosen is None or each in chosen)]
+    answers = {is_surely_valid(judged.nodes, judged.plans, outputs, unproven) for unproven in (None, judged.unproven)}
+    assert len(answers) == 1
+    return answers.pop()
 
 
 def shown(class_type: str, **inputs: Any) -> dict[str, Any]:
@@ -211,9 +216,9 @@ def test_links_to_nowhere(link: list[Any]) -> None:
     """Of workflows that were not judged."""
     nodes = {"1": WHOLE, "2": node("Show", source=["1", 0])}
     plans = plans_of(nodes, CATALOGUE)
-    assert is_surely_valid(nodes, plans, None)
+    assert is_surely_valid(nodes, plans, ["2"])
     nodes["2"]["inputs"]["source"] = link
-    assert not is_surely_valid(nodes, plans, None)
+    assert not is_surely_valid(nodes, plans, ["2"])
 
 
 def test_what_no_output_needs_is_not_looked_at() -> None:
