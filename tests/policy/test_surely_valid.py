@@ -77,6 +77,11 @@ def shown(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"1": node(class_type, **inputs), "2": node("Show", source=["1", 0])}
 
 
+def wrapped(value: Any) -> dict[str, Any]:
+    """As the web UI writes a value that could be taken for a link."""
+    return {"__value__": value}
+
+
 def linked(maker: dict[str, Any], class_type: str, name: str = "value") -> dict[str, Any]:
     return {"0": maker, "1": node(class_type, **{name: ["0", 0]}), "2": node("Show", source=["1", 0])}
 
@@ -94,6 +99,12 @@ def test_one_value_that_may_be_refused(name: str, value: Any) -> None:
     assert not is_sure(with_input("3", name, value))
 
 
+@pytest.mark.parametrize(("maker", "expected"), [("Text", True), ("Whole", False)])
+def test_a_name_of_a_file_may_come_by_a_link(maker: str, expected: bool) -> None:
+    prompt = with_input("9", "filename_prefix", ["20", 0])
+    assert is_sure(prompt | {"20": node(maker, value=5)}) is expected
+
+
 def test_what_is_required_is_there() -> None:
     prompt = make_prompt()
     del prompt["3"]["inputs"]["denoise"]
@@ -109,7 +120,7 @@ def test_what_is_not_declared_is_not_looked_at() -> None:
 @pytest.mark.parametrize(
     ("class_type", "good", "bad"),
     [
-        ("Whole", [-3, 9, 0], [-4, 10, 1.0, False, "1", None, {"a": 1}]),
+        ("Whole", [-3, 9, 0, wrapped(5)], [wrapped(10), -4, 10, 1.0, False, "1", None, {"a": 1}]),
         ("Number", [0, 1, 1.5, 0.0], [-0.1, 2, 1.51, True, "1", None]),
         ("Endless", [-5, 1e300, 2**53], [2**53 + 1, -(2**60), "1"]),
         ("Odd", [], [1, 0]),
@@ -117,11 +128,11 @@ def test_what_is_not_declared_is_not_looked_at() -> None:
         ("Text", ["", "x", 5, 1.5, True, None], [{"a": 1}]),
         ("Long", [], ["x", 1]),
         ("Switch", [True, False, 0, "x", None], [{"a": 1}]),
-        ("Choice", ["a", 3, 3.0], ["c", 4, None, True]),
+        ("Choice", ["a", 3, 3.0, wrapped("a")], ["c", 4, None, True, wrapped("c")]),
         ("OldChoice", ["a", "b"], ["c", "", None]),
         ("NoChoice", [], ["a", ""]),
         ("OddChoice", [], ["a"]),
-        ("Color", ["#fff", 5, None], []),
+        ("Color", ["#fff", 5, None, {"r": 1}, wrapped([1, 2])], []),
         ("Low", [], [{"points": 1}, 5]),
         ("Or", ["x", 5], []),
         ("Optional", [0, 5], [-1]),
