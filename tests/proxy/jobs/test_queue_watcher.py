@@ -13,6 +13,7 @@ from aiohttp import web
 
 from policy.principal import TenantId
 from proxy.http.errors import UpstreamUnavailable
+from proxy.jobs import closing as closing_module
 from proxy.jobs import queue_watcher as watcher_module
 from proxy.jobs.registry import Job, JobState, Outcome
 from proxy.persistence.operations import Database
@@ -268,6 +269,30 @@ async def test_the_end_of_an_earlier_run_is_not_the_end_of_this_one() -> None:
         watch.queue_watcher.close_soon(job.prompt_id)
         await watch.queue_watcher.rebuild()
         assert (watch.told, job.state) == ([], JobState.DISPATCHED)
+
+
+async def test_an_end_that_is_being_read_is_read_once() -> None:
+    """By who heard of it; the comparison with the queue leaves it to that."""
+    async with watching() as watch:
+        job = await watch.taken()
+        job.closed = asyncio.Event()
+        watch.comfy.history = {job.prompt_id: ended(job.prompt_id, number=job.number)}
+        watch.queue_watcher.close_soon(job.prompt_id)
+        await watch.queue_watcher.sync()
+        await job.closed.wait()
+        await watch.queue_watcher.sync()
+        asked = [path for path in watch.comfy.asked if path.startswith("/history/")]
+        assert (asked, watch.told) == ([f"/history/{job.prompt_id}"], [("ended", job.prompt_id)])
+
+
+async def test_an_end_that_does_not_come_is_looked_for_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing_module, "_HISTORY_DELAYS_S", (0.0,))
+    async with watching(is_started=True) as watch:
+        job = await watch.taken()
+        job.closed = asyncio.Event()
+        watch.queue_watcher.close_soon(job.prompt_id)
+        await job.closed.wait()
+        assert job.outcome is Outcome.LOST
 
 
 async def test_foreign_jobs_are_looked_at_once() -> None:
