@@ -12,6 +12,7 @@ from aiohttp import web
 from policy.call import Place
 from proxy.jobs import dispatcher
 from proxy.jobs.job import JobState, Outcome
+from proxy.persistence.operations import Operation, Statement
 from proxy.upstream.client import Upstream
 from tests.proxy.jobs.following import ALICE, MALLORY, Following, following
 from tests.proxy.upstreams import GUARD_S, serving
@@ -139,3 +140,26 @@ async def test_it_looks_when_it_is_told_to(parts: Following, comfy: Comfy, monke
     running.cancel()
     await asyncio.wait({running})
     assert comfy.ids == [job.prompt_id]
+
+
+async def test_where_there_is_no_room_the_database_is_not_asked(
+    parts: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "LOOK_EACH_S", 3600.0)
+    for _ in range(parts.window):
+        await parts.running()
+    await parts.recorded(place=Place.WAITING)
+    before = await parts.database.run(version)
+    running = asyncio.ensure_future(parts.dispatcher.run())
+    for _ in range(3):
+        parts.dispatcher.wake()
+        await asyncio.sleep(0)
+    assert await parts.database.run(version) == before, "each writer counts one more"
+    running.cancel()
+    await asyncio.wait({running})
+
+
+def version() -> Operation[int]:
+    """Behind all that was asked before."""
+    [(found,)] = yield Statement("SELECT version FROM store_state")
+    return int(found)
