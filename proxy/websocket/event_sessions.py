@@ -26,6 +26,7 @@ from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
 from proxy.websocket.event_session import EventSession
+from proxy.websocket.paced_counts import PacedCounts
 from proxy.websocket.send_queue import Frame, SendQueue
 
 MAX_WAITING_STREAMS: Final = 16
@@ -52,6 +53,7 @@ class EventSessions:
         self._reports = reports
         self._streams: dict[TenantId, dict[str, EventSession]] = {}
         self._opening = KeyedSemaphore()
+        self._counts = PacedCounts(self.push_status)
         self._tasks = Tasks()
 
     async def stop(self) -> None:
@@ -78,7 +80,8 @@ class EventSessions:
             stream.push_status(frame)
 
     def job_changed(self, job: Job) -> None:
-        self.push_status(job.tenant)
+        if self._streams.get(job.tenant):
+            self._counts.changed(job.tenant)
 
     async def attach(
         self, record: RequestRecord, context: RuleContext, client_id: str, send_queue: SendQueue
