@@ -87,7 +87,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             version INTEGER NOT NULL
         )""",
         "CREATE INDEX jobs_by_order ON jobs (state, tenant, rank, sequence)",
-        "CREATE INDEX jobs_by_end ON jobs (tenant, ended_at_s, size)",
+        "CREATE INDEX jobs_by_end ON jobs (tenant, ended_at_s, size) WHERE ended_at_s IS NOT NULL",
         "CREATE INDEX jobs_by_version ON jobs (version)",
         """CREATE TABLE job_documents (
             prompt_id TEXT NOT NULL,
