@@ -29,15 +29,23 @@ class ReplayBuffer:
         elif self._is_dropped:
             return
         events = self._events = self._events or deque()
+        if kind in PROGRESS:
+            self._drop_older(events, kind)
         self._bytes += len(text)
-        if kind in PROGRESS and events and events[-1][0] == kind:
-            self._bytes -= len(events[-1][1])  # each tells the whole state: the newest is enough
-            events[-1] = kind, text
-        else:
-            events.append((kind, text))
-            self._is_over = self._is_over or kind in ENDS
+        events.append((kind, text))
+        self._is_over = self._is_over or kind in ENDS
         while len(events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
             self._bytes -= len(events.popleft()[1])
+
+    def _drop_older(self, events: deque[tuple[str, str]], kind: str) -> None:
+        """Each tells a whole state, and the newest of a kind is enough. ComfyUI's two kinds come by turns."""
+        for place in (-1, -2):
+            if len(events) < -place or events[place][0] not in PROGRESS:
+                return
+            if events[place][0] == kind:
+                self._bytes -= len(events[place][1])
+                del events[place]
+                return
 
     def drop_what_ended(self) -> None:
         """Nothing of a job that has ended is kept any more, nor what still comes of it."""
