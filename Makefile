@@ -86,7 +86,7 @@ soak: $(READY)
 # The clients of docs/clients.md, installed from their registries into test-output/ and run against the gate; with COMFYUI_URL in front of a real
 # ComfyUI too. Writes what docs/compatibility.md is made of: python -m tests.clients.report.
 clients: $(READY)
-	$(BIN)/python -m pytest -q -o python_files="test_*.py run_*.py" tests/clients $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -o python_files="test_*.py run_*.py" tests/clients tests/v2/test_surface.py tests/v2/run_official.py $(PYTEST_ARGS)
 
 # The pictures of the documentation, from Chromium: look at them before they are committed.
 pictures: $(READY)

@@ -11,6 +11,7 @@ from typing import Any, Final, NewType
 from urllib.parse import quote, unquote_to_bytes
 
 from policy.documents import Document, Kind
+from policy.v2.effects import V2Effect
 from policy.values import value
 from policy.violation import Reason, Violation
 
@@ -171,6 +172,17 @@ class Place(StrEnum):
 
 
 @value
+class JobExtras:
+    """What is kept of a job beside what ComfyUI is sent. labels: by name. assets: ids of those that its workflow uses."""
+
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    assets: tuple[str, ...] = ()
+
+
+NO_EXTRAS: Final = JobExtras()
+
+
+@value
 class RecordJob:
     """Puts a claimed job on disk; answered with its number in ComfyUI's queue, or None where it waits (with `Place.NEXT`: where it was not recorded).
 
@@ -181,6 +193,15 @@ class RecordJob:
     place: Place
     body: bytes
     originals: bytes
+    outputs: bytes
+    extras: JobExtras = NO_EXTRAS
+
+
+@value
+class AmendJob:
+    """What is on disk of a job says now which output nodes ComfyUI runs: less than all that were asked for. outputs: as JSON."""
+
+    prompt_id: str
     outputs: bytes
 
 
@@ -274,6 +295,7 @@ Effect = (
     | tuple[UpstreamCall, ...]
     | ClaimJob
     | RecordJob
+    | AmendJob
     | TryJob
     | ReadDocuments
     | CancelWaiting
@@ -282,6 +304,7 @@ Effect = (
     | ReleaseJob
     | AnswerNode
     | Work
+    | V2Effect
 )
 RuleGenerator = Generator[Effect, Any, ClientReply]
 """A rule that needs several answers: it yields a step, is sent the answer (an UpstreamReply, a list of them, a ClaimedJob, None), and returns the reply.

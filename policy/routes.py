@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from policy.call import (
     ClientCall,
     ClientReply,
-    Opaque,
     RuleGenerator,
-    StreamedBody,
     UpstreamCall,
     UpstreamPath,
     UpstreamReply,
@@ -24,11 +22,13 @@ from policy.call import (
 from policy.namespace import Folder
 from policy.principal import Principal, Scope
 from policy.rule_context import RuleInput
+from policy.v2.asset_files import FileGenerator
 from policy.violation import Reason, Violation
 
 RequestRule = Callable[[RuleInput], UpstreamCall | ClientReply]
 ReplyRule = Callable[[Any, RuleInput], Any]
 DialogueRule = Callable[[RuleInput], RuleGenerator]
+FileRule = Callable[[RuleInput], FileGenerator]
 
 
 class Body(Enum):
@@ -57,6 +57,14 @@ class Budget(StrEnum):
     """The web UI's files: hundreds for one load of the page."""
     PREVIEW = "previews"
     """Pictures that ComfyUI makes for a call, on its event loop."""
+
+
+class Idempotency(Enum):
+    """What an `Idempotency-Key` means here. NONE: nothing. REPLAYED: a repeat gets the first answer. SINGLE_USE: a repeat is refused."""
+
+    NONE = "none"
+    REPLAYED = "replayed"
+    SINGLE_USE = "single-use"
 
 
 class Prefix(Enum):
@@ -108,7 +116,10 @@ class Deny:
 
 @dataclass(frozen=True, slots=True)
 class MultiCall:
-    """A rule that talks with ComfyUI before it answers. is_exclusive: it reads, changes and writes, so one at a time per tenant."""
+    """A rule that talks with ComfyUI before it answers. is_exclusive: it reads, changes and writes, so one at a time per tenant.
+
+    On a row whose body streams it asks for the body itself (policy.v2.effects.ReceiveUpload).
+    """
 
     rule: DialogueRule
     is_exclusive: bool = False
@@ -139,6 +150,13 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class SendFile:
+    """A rule that finds out, in several steps, which file its answer is."""
+
+    rule: FileRule
+
+
+@dataclass(frozen=True, slots=True)
 class RelayWebSocket:
     """The upgrade of a WebSocket."""
 
@@ -154,7 +172,14 @@ class CachedReply:
     picks: str | None = None
 
 
-TenantRule = PassThrough | AdminOnly | Deny | MultiCall | Rewrite | CachedReply | RelayWebSocket
+@dataclass(frozen=True, slots=True)
+class StreamEvents:
+    """What happens to one job, as it happens (policy/v2)."""
+
+
+TenantRule = (
+    PassThrough | AdminOnly | Deny | MultiCall | SendFile | Rewrite | CachedReply | RelayWebSocket | StreamEvents
+)
 
 UNCHANGED: Final = PassThrough()
 QUICK_S: Final = 30.0
@@ -213,6 +238,11 @@ class Route:
     """Another program makes the answer while it is sent: few at a time per tenant, until each has gone out."""
     max_stream_bytes: int | None = None
     """Of a body that streams, where the row takes less than the configuration permits."""
+    idempotency: Idempotency = Idempotency.NONE
+    submits: bool = False
+    """The call submits a job: it stands in the audit trail."""
+    shows_links: bool = False
+    """The answer names addresses of the gate's own."""
     origin: str = "ComfyUI"
     """Whose route it is: ComfyUI's own, or the pack's or the line of the configuration that the row comes from."""
     kind: str = ""
@@ -333,20 +363,6 @@ class RouteTable:
             if (match := self.match(method, segments)) and not match.route.caching.is_web_ui
         ]
         return ("GET", "HEAD", *found[1:]) if found[:1] == ["GET"] else tuple(found)
-
-
-def unchanged(request: RuleInput) -> UpstreamCall:
-    """The same path and query, minus credentials, which the pipeline took out: what UNCHANGED means."""
-    return forward_call(request.call, has_body=False)
-
-
-def forward_call(call: ClientCall, *, has_body: bool) -> UpstreamCall:
-    return UpstreamCall(
-        call.method,
-        cast("tuple[Opaque, ...]", call.segments),
-        cast("tuple[tuple[str, Opaque], ...]", call.query),
-        StreamedBody() if has_body else None,
-    )
 
 
 def _key(segments: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from policy.documents import NoDocuments, OwnDocuments
 from policy.keyform import NOTHING_PRESENTED, Presented
 from policy.namespace import Namespace
 from policy.principal import Principal
+from policy.v2.links import Links
 from policy.values import value
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class RuleContext:
     has_account_menu: bool = True
     documents: OwnDocuments = field(default_factory=NoDocuments)
     id_inputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    links: Links = Links()
+    """For rows whose answers name addresses."""
 
 
 @value
@@ -103,4 +106,4 @@ class RuleInput:
     """What the request proved itself with: a rule that reads the bytes itself looks for it, and takes at most `max_parts` parts."""
     max_parts: int = MAX_PARTS
     minted_id: str = ""
-    """A new UUID for the job of an admin who names none, where its id must be known before ComfyUI has it."""
+    """A new UUID: for the job of an admin who names none, where its id must be known before ComfyUI has it; for what a streamed body holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from policy.passed_calls import unchanged
 from policy.principal import Scope
 from policy.routes import (
     PATIENT_S,
@@ -14,17 +15,19 @@ from policy.routes import (
     CachedReply,
     Caching,
     Deny,
+    Idempotency,
     MultiCall,
     Prefix,
     RelayWebSocket,
     Rewrite,
     Route,
     RouteTable,
+    SendFile,
+    StreamEvents,
     TenantRule,
     always,
-    unchanged,
 )
-from policy.rules import catalog, files, joblist, jobs, logs, prompt, settings, uploads, userdata
+from policy.rules import catalog, files, joblist, jobs, logs, prompt, settings, uploads, userdata, v2_assets, v2_jobs
 
 SUBMIT, READ_JOBS = Scope.JOBS_SUBMIT, Scope.JOBS_READ
 READ_FILES, WRITE_FILES = Scope.FILES_READ, Scope.FILES_WRITE
@@ -72,6 +75,8 @@ EXECUTION = (
         stores=True,
         time_limit_s=PATIENT_S,
         needs_catalogue=True,
+        idempotency=Idempotency.REPLAYED,
+        submits=True,
     ),
     _poll("/queue", MultiCall(jobs.queue), is_large=True),
     _row("POST", "/queue", SUBMIT, MultiCall(jobs.edit_queue), body=Body.JSON),
@@ -226,6 +231,71 @@ ASSETS = (
     _asset("GET", "/tags"),
 )
 
+_NOT_OF_ADMINS = Deny("an admin's jobs and files are ComfyUI's, not the gate's: use a tenant's key")
+
+
+def _v2(method: str, path: str, needs: Scope, rule: TenantRule, **more: Any) -> Route:
+    """Comfy API v2 (policy/v2), which the gate answers itself."""
+    return _row(
+        method,
+        f"/v2{path}",
+        needs,
+        rule,
+        **{"admin": _NOT_OF_ADMINS, "prefix": Prefix.API, "shows_links": True, "origin": "comfygate", **more},
+    )
+
+
+V2 = (
+    _v2(
+        "POST",
+        "/jobs",
+        SUBMIT,
+        MultiCall(v2_jobs.submit),
+        body=Body.RAW,
+        budget=Budget.SUBMIT,
+        stores=True,
+        time_limit_s=PATIENT_S,
+        needs_catalogue=True,
+        idempotency=Idempotency.SINGLE_USE,
+        submits=True,
+    ),
+    _v2("GET", "/jobs", READ_JOBS, MultiCall(v2_jobs.list_jobs), budget=Budget.POLL),
+    _v2("GET", "/jobs/{job_id}", READ_JOBS, MultiCall(v2_jobs.read), budget=Budget.POLL),
+    _v2("GET", "/jobs/{job_id}/workflow", READ_JOBS, MultiCall(v2_jobs.workflow), is_large=True),
+    _v2("GET", "/jobs/{job_id}/events", READ_JOBS, StreamEvents(), budget=Budget.POLL),
+    _v2("POST", "/jobs/{job_id}/cancel", SUBMIT, MultiCall(v2_jobs.cancel)),
+    _v2(
+        "POST",
+        "/assets",
+        WRITE_FILES,
+        MultiCall(v2_assets.upload),
+        body=Body.STREAM,
+        budget=Budget.UPLOAD,
+        stores=True,
+        time_limit_s=PATIENT_S,
+        idempotency=Idempotency.SINGLE_USE,
+    ),
+    _v2(
+        "POST",
+        "/assets/from-hash",
+        WRITE_FILES,
+        MultiCall(v2_assets.from_hash),
+        body=Body.JSON,
+        budget=Budget.UPLOAD,
+    ),
+    _v2("GET", "/assets/by-hash/{hash}", READ_FILES, MultiCall(v2_assets.by_hash)),
+    _v2("GET", "/assets/{asset_id}", READ_FILES, MultiCall(v2_assets.read)),
+    _v2("DELETE", "/assets/{asset_id}", WRITE_FILES, MultiCall(v2_assets.delete)),
+    _v2(
+        "GET",
+        "/assets/{asset_id}/content",
+        READ_FILES,
+        SendFile(v2_assets.content),
+        caching=Caching.REVALIDATE,
+        time_limit_s=PATIENT_S,
+    ),
+)
+
 # Of later versions of ComfyUI: its server would fetch an address of the client's choice. Refused before it can be there.
 _FETCHES = Deny("ComfyUI would fetch any address")
 FORBIDDEN = (_row("POST", "/assets/download", WRITE_FILES, _FETCHES, admin=_FETCHES, prefix=Prefix.API),)
@@ -246,5 +316,5 @@ WEB = (
     _web("/docs/{file...}"),
 )
 
-ROUTES = EXECUTION + FILES + USERS + CATALOGUE + INSIDE + ASSETS + FORBIDDEN + WEB
+ROUTES = EXECUTION + FILES + USERS + CATALOGUE + INSIDE + ASSETS + V2 + FORBIDDEN + WEB
 TABLE = RouteTable(ROUTES)

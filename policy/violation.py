@@ -30,6 +30,12 @@ class Reason(StrEnum):
     PROMPT_ID_TAKEN = "prompt-id-taken"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     POLICY_VIOLATION = "policy-violation"
+    MISSING_ASSET = "missing-asset"
+    HASH_MISMATCH = "hash-mismatch"
+    ASSET_IN_USE = "asset-in-use"
+    METADATA_INVALID = "metadata-invalid"
+    METADATA_FILTER_INVALID = "metadata-filter-invalid"
+    CURSOR_MALFORMED = "cursor-malformed"
 
 
 class Violation(Exception):

@@ -133,10 +133,12 @@ class Gate:
         await self._tasks.stop()
         if self.metrics.task_failed in on_failure:
             on_failure.remove(self.metrics.task_failed)
+        await self.dependencies.v2.own_sockets.stop()
         await self.dependencies.streams.stop()
         await self.dependencies.queue_watcher.stop()
         await self.dependencies.jobs.results.stop()
         await self._followers.stop()
+        await self.dependencies.v2.stop()
         await self.dependencies.catalogue.stop()
         await self.dependencies.document_cache.stop()
         await self.dependencies.web_files.stop()
@@ -227,6 +229,7 @@ class Gate:
         """ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
         self.dependencies.admission.synced()
         self.dependencies.web_files.connected()
+        await self.dependencies.v2.own_sockets.listen_for_all()
         await self.dependencies.catalogue.renew()
 
     def _store_changed(self, is_up: bool) -> None:

@@ -17,6 +17,7 @@ from policy.route_kinds import make_routes
 from policy.routes import RouteTable
 from policy.settings import PolicySettings
 from policy.table import ROUTES, TABLE
+from policy.v2.links import Links
 from proxy.auth.api_keys import ApiKeyStore
 from proxy.auth.authenticator import Authenticator
 from proxy.auth.csrf_cors import CsrfCors
@@ -28,6 +29,7 @@ from proxy.config.packs import load_packs
 from proxy.config.presets import load_presets
 from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
+from proxy.http.origin import origin_of
 from proxy.http.request import Request
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
 from proxy.persistence.operations import Database
@@ -71,6 +73,12 @@ class CompiledConfig:
     def client_address(self, request: Request) -> str:
         """Whose address the client's is: the peer's, or what a trusted proxy says of it."""
         return self.addresses.of(request.remote, request.headers)
+
+    def links_for(self, request: Request) -> Links:
+        """Where this client finds what an answer names: server.public_url where it is set, else by what the request says of itself."""
+        server = self.config.server
+        origin = server.public_url or origin_of(request, self.addresses.believes(request.remote))
+        return Links(origin, server.public_path)
 
     def access_of(self, principal: Principal) -> TenantAccess:
         """An admin sees ComfyUI as it is. Raises CredentialEnded for a tenant that this configuration does not have."""

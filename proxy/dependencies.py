@@ -29,6 +29,7 @@ from proxy.upstream.document_cache import DocumentCache
 from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.preview_queue import PreviewQueue
 from proxy.upstream.web_files import WebFiles
+from proxy.v2.parts import V2Parts
 from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
@@ -66,6 +67,7 @@ class Dependencies:
     streams: EventSessions
     client_sockets: ClientSockets
     recorder: Recorder
+    v2: V2Parts
     bodies: BodyRoom = field(default_factory=BodyRoom)
     heavy: HeavyWork = field(default_factory=HeavyWork)
     upload_names: UploadNames = field(default_factory=UploadNames)

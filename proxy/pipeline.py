@@ -10,7 +10,8 @@ from typing import Final
 
 from policy.call import ClientReply
 from policy.principal import Principal
-from policy.routes import RelayWebSocket
+from policy.routes import RelayWebSocket, StreamEvents
+from policy.v2.paths import is_v2
 from policy.violation import Reason, Violation
 from proxy.compiled_config import CompiledConfig
 from proxy.dependencies import Dependencies
@@ -55,6 +56,8 @@ class Pipeline:
         """Answers one request; every exception becomes an answer or a broken connection, and always a record."""
         compiled = self._dependencies.compiled
         record = RequestRecord.begin(request, compiled.client_address(request), compiled.config.server.public_path)
+        if is_v2(record.raw_path):
+            record.response_headers.append(("X-Comfy-Request-Id", record.request_id))
         self.running.begin(request, record)
         held = Held()
         reply: Reply | None = None
@@ -101,6 +104,8 @@ class Pipeline:
             return permitted
         if isinstance(permitted.rule, RelayWebSocket):
             return await self._rules.relay(permitted)
+        if isinstance(permitted.rule, StreamEvents):
+            return await self._rules.follow(permitted)
         asked = await read_rule_input(self._dependencies, permitted, held)
         self.running.check(permitted.principal)
         return await self._rules.apply(permitted, asked, held)

@@ -9,7 +9,7 @@ from typing import Any
 
 from policy.call import ClientReply
 from policy.principal import Principal
-from proxy.http.errors import CredentialEnded, refusal_for
+from proxy.http.errors import ClientGone, CredentialEnded, refusal_for
 from proxy.http.request import Request
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.observability.recent_refusals import describe, describe_comfyuis
@@ -35,7 +35,7 @@ class RunningRequests:
         self._requests[id(record)] = (request, record)
 
     def upgrade(self, record: RequestRecord) -> None:
-        """It is a WebSocket now, which runs without its head."""
+        """It is a WebSocket or a stream of events now, which runs without its head."""
         self._requests[id(record)] = (None, record)
 
     def end(self, record: RequestRecord) -> None:
@@ -129,10 +129,12 @@ def _tell_failure(error: BaseException, record: RequestRecord) -> None:
         record.decision = Decision.UNKNOWN
         return
     refusal = refusal_for(error) if isinstance(error, Exception) else None
-    if refusal is None:
+    if isinstance(error, ClientGone):  # in the middle of its body, which a rule waited for
+        record.reason = "client-gone"
+    elif refusal is None:
         _log.error("request %s failed after its client had left", record.request_id, exc_info=error)
     else:
         record.reason = refusal.reason
         record.notes |= describe(refusal)
-    is_unknown = refusal is None or record.is_submitted
+    is_unknown = (refusal is None and not isinstance(error, ClientGone)) or record.is_submitted
     record.decision = Decision.UNKNOWN if is_unknown else Decision.REFUSED

@@ -64,6 +64,7 @@ LAYERS = (
     "observability",
     "running_requests",
     "files",
+    "v2",
     "compiled_config",
     "pages",
     "dependencies",

@@ -22,9 +22,11 @@ from policy.routes import (
     RelayWebSocket,
     Rewrite,
     Route,
+    SendFile,
+    StreamEvents,
     TenantRule,
 )
-from policy.table import ASSETS, CATALOGUE, EXECUTION, FILES, FORBIDDEN, INSIDE, ROUTES, USERS, WEB
+from policy.table import ASSETS, CATALOGUE, EXECUTION, FILES, FORBIDDEN, INSIDE, ROUTES, USERS, V2, WEB
 from proxy.config.packs import load_packs
 from proxy.config.reader import ENVIRONMENT, Config
 from proxy.observability.metrics import Metrics
@@ -39,6 +41,7 @@ _AREAS: Final = (
     ("What ComfyUI can do", CATALOGUE),
     ("Inside the server", INSIDE),
     ("Assets", ASSETS),
+    ("Comfy API v2, for Comfy-Org's SDKs", V2),
     ("Never", FORBIDDEN),
     ("The web UI", WEB),
 )
@@ -52,6 +55,7 @@ _BUDGETS: Final = {
 }
 _SHARED: Final = "the same for everybody, read-only"
 _PICKED: Final = "one permitted class; `{}` for any other"
+_STREAMED: Final = "what happens to one's own job, as a stream of events"
 _RELAYED: Final = "a WebSocket that carries one's own events only"
 # What each rule does for a tenant, in an operator's words; a rule that is not here speaks by its docstring.
 _WORDS: Final = {
@@ -189,9 +193,11 @@ def _words_of(rule: TenantRule) -> str:
             return f"**refused**: {why}"
         case RelayWebSocket():
             return _RELAYED
+        case StreamEvents():
+            return _STREAMED
         case CachedReply(rule=described, picks=picks):
             return _say(described) if picks is None else _PICKED
-        case MultiCall(rule=asked):
+        case MultiCall(rule=asked) | SendFile(rule=asked):
             return _say(asked)
         case Rewrite(request=request, reply=reply):
             return _say(request) if _name_of(request) in _WORDS or reply is None else _say(reply)

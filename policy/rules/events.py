@@ -33,7 +33,8 @@ _PLAIN = re.compile(
     r'\{"type": "(progress_state|progress|executing|execution_start|execution_success|execution_interrupted)", '
     r'"data": \{[^{}]*?"prompt_id": "([^"\\]*)"'
 )
-PROGRESS: Final = frozenset({"progress_state", "progress"})
+PROGRESS_STATE: Final = "progress_state"
+PROGRESS: Final = frozenset({PROGRESS_STATE, "progress"})
 _NEVER: Final = "\0"
 _NO_DATA: Final[Mapping[str, Any]] = MappingProxyType({})
 ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})

@@ -33,19 +33,27 @@ def find_file(request: RuleInput) -> tuple[Folder, UpstreamPath]:
 
 def view(request: RuleInput) -> UpstreamCall:
     folder, path = find_file(request)
-    where, name = split_path(path)
-    query: list[tuple[str, UpstreamText]] = [
-        ("filename", name),
-        ("subfolder", where),
-        ("type", Opaque(folder.value)),
-    ]
+    query: list[tuple[str, UpstreamText]] = []
     preview = request.call.first("preview")
     if preview is not None:
         query.append(("preview", _read_preview(preview)))
     channel = request.call.first("channel")
     if channel in _CHANNELS:
         query.append(("channel", Opaque(channel)))
-    return UpstreamCall(request.call.method, (Opaque("view"),), tuple(query))
+    return view_of(request.call.method, folder, path, tuple(query))
+
+
+def view_of(
+    method: str, folder: Folder, path: UpstreamPath, more: tuple[tuple[str, UpstreamText], ...] = ()
+) -> UpstreamCall:
+    """Asks ComfyUI for a file. more: how it is to be shown."""
+    where, name = split_path(path)
+    query: tuple[tuple[str, UpstreamText], ...] = (
+        ("filename", name),
+        ("subfolder", where),
+        ("type", Opaque(folder.value)),
+    )
+    return UpstreamCall(method, (Opaque("view"),), query + more)
 
 
 def makes_picture(call: ClientCall) -> bool:

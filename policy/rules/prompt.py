@@ -12,10 +12,13 @@ from typing import Any, Final
 import orjson
 
 from policy.call import (
+    NO_EXTRAS,
+    AmendJob,
     ClaimedJob,
     ClaimJob,
     ClientReply,
     Effect,
+    JobExtras,
     JobUpdate,
     NameJob,
     Opaque,
@@ -80,15 +83,18 @@ class Prepared:
     is_sure: bool = False
 
 
-def submit(request: RuleInput) -> RuleGenerator:
-    """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run."""
+def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
+    """A tenant's workflow. When ComfyUI refuses it the job is released; when no answer comes, whoever sends knows whether it may run.
+
+    extras: recorded with the job.
+    """
     context = request.context
     prepared = _prepare_at_once(request)
     if prepared is None:
         # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_what_takes_long_is_done_beside_the_event_loop).
         prepared = yield Work(partial(_prepare, request, ENDLESS), max(len(request.raw), LARGE_BYTES))
     claimed = yield prepared.wish
-    reply = yield from _hand_in(prepared, claimed, context)
+    reply = yield from _hand_in(prepared, claimed, extras)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
     nodes = (yield Work(partial(_read_nodes, prepared.body), len(prepared.body))) if node_errors else {}
     shown_errors = prepared.node_errors
@@ -113,35 +119,39 @@ def submit(request: RuleInput) -> RuleGenerator:
     return _told(ClientReply(body=shown, updates=updates), prepared)
 
 
-def _hand_in(prepared: Prepared, claimed: ClaimedJob, context: RuleContext) -> Generator[Effect, Any, UpstreamReply]:
+def _hand_in(prepared: Prepared, claimed: ClaimedJob, extras: JobExtras) -> Generator[Effect, Any, UpstreamReply]:
     """ComfyUI's verdict of the job, which is on disk by then if it is a good one.
 
     With room in ComfyUI's queue it is recorded first and then sent. Else it waits outside: ComfyUI is asked all the same, so that a client hears of
     its mistakes at once, unless it is sure to find none.
     """
+    record = partial(_record, prepared, claimed, extras)
     is_next = claimed.is_next
     for _ in range(MAX_TRIES):
-        number = (yield _record(prepared, claimed, Place.NEXT, prepared.outputs)) if is_next else None
+        number = (yield record(Place.NEXT, prepared.outputs)) if is_next else None
         if number is not None:
             reply: UpstreamReply = yield _submission(prepared, claimed, number)
+            runs = _outputs(prepared, reply)
+            if reply.status == 200 and len(runs) < len(prepared.outputs):
+                yield AmendJob(claimed.prompt_id, orjson.dumps(runs))
             return reply
         if prepared.is_sure:
-            yield _record(prepared, claimed, Place.WAITING, prepared.outputs)
+            yield record(Place.WAITING, prepared.outputs)
             return _SURE
         tried: Tried | None = yield TryJob(
             claimed.prompt_id, _submission(prepared, claimed, LAST_PLACE + claimed.sequence)
         )
         if tried is not None and tried.reply.status == 200:
             place = Place.THERE if tried.is_there else Place.WAITING
-            yield _record(prepared, claimed, place, _outputs(prepared, tried.reply))
+            yield record(place, _outputs(prepared, tried.reply))
         if tried is not None:
             return tried.reply
         is_next = True  # ComfyUI has come to the end of what it had
     return UNTRIED
 
 
-def _record(prepared: Prepared, claimed: ClaimedJob, place: Place, outputs: list[str]) -> RecordJob:
-    return RecordJob(claimed.prompt_id, place, prepared.body, prepared.originals, orjson.dumps(outputs))
+def _record(prepared: Prepared, claimed: ClaimedJob, extras: JobExtras, place: Place, outputs: list[str]) -> RecordJob:
+    return RecordJob(claimed.prompt_id, place, prepared.body, prepared.originals, orjson.dumps(outputs), extras)
 
 
 def _submission(prepared: Prepared, claimed: ClaimedJob, number: float) -> UpstreamCall:

@@ -16,6 +16,10 @@ MAX_MESSAGE_LENGTH: Final = 64 * 1024
 
 UNNAMED_CLIENT: Final = "unnamed"
 """The client id of jobs whose client gave none: ComfyUI sends the events of jobs without an id to everybody."""
+SDK_CLIENT: Final = "api-v2"
+"""The client id of jobs that come in by Comfy API v2: ComfyUI tells their progress to the tenant's one socket of this id, which the gate keeps open."""
+OWN_CLIENTS: Final = frozenset({UNNAMED_CLIENT, SDK_CLIENT})
+"""Client ids of the gate's making, which clients are not shown."""
 
 # Where ComfyUI's own nodes and the common packs list the files that they saved.
 _FILE_KEYS = ("images", "audio", "video", "gifs", "3d", "files", "a_images", "b_images", "compositor_layers")
@@ -59,7 +63,7 @@ def extra_data_to_client(extra: Any, names: Namespace) -> dict[str, Any]:
         return {}
     kept = {key: value for key, value in extra.items() if key not in CREDENTIALS and key != "client_id"}
     client_id = names.client_id_to_client(extra.get("client_id"))
-    if client_id is not None and client_id != UNNAMED_CLIENT:
+    if client_id is not None and client_id not in OWN_CLIENTS:
         kept["client_id"] = client_id
     return kept
 

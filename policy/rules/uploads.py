@@ -61,6 +61,10 @@ class UploadPlan:
     upload_types: frozenset[str] = DEFAULT_UPLOAD_TYPES
     max_picture_pixels: int = 100_000_000
 
+    @property
+    def is_mask(self) -> bool:
+        return self.kind is UploadKind.MASK
+
     def begin(self) -> UploadSession:
         return UploadSession(self)
 
@@ -112,6 +116,11 @@ class UploadSession:
     def is_overwriting(self) -> bool:
         """Whether the file takes the place of one of its name, by the parts so far."""
         return self._values.get("overwrite") in _YES
+
+    @property
+    def keeps_name(self) -> bool:
+        """Whether its name is its own, however many files have it."""
+        return self.is_overwriting
 
     def set_apart(self, token: str) -> str:
         """The name to send the accepted file under instead, since ComfyUI would compare it with too many. token: that no other name has."""

@@ -9,7 +9,7 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -82,13 +82,13 @@ class ComfyUIFolders:
         """The file, when it is a plain one that a browser only shows; None leaves the answer to ComfyUI."""
         if content_type_of(path) is None:
             return None
-        return await asyncio.to_thread(_regular_file, self.directory / folder.value, path)
+        return await asyncio.to_thread(regular_file, self.directory / folder.value, path)
 
     async def head(self, folder: Folder, path: UpstreamPath, size: int) -> bytes:
         """The first bytes of a file, none when it is not there."""
 
         def read() -> bytes:
-            file = _regular_file(self.directory / folder.value, path)
+            file = regular_file(self.directory / folder.value, path)
             if file is None:
                 return b""
             with file.open("rb") as opened:
@@ -98,6 +98,34 @@ class ComfyUIFolders:
             return await asyncio.to_thread(read)
         except OSError:
             return b""
+
+    async def stamps(self, files: Sequence[tuple[Folder, UpstreamPath]]) -> list[str | None]:
+        """Of each file as it is now (policy.v2.assets.Asset), None where there is none."""
+        roots = {folder: self.directory / folder.value for folder in Folder}
+
+        def look() -> list[str | None]:
+            found = (regular_file(roots[folder], path) for folder, path in files)
+            return [None if file is None else _stamp_of(file) for file in found]
+
+        return await asyncio.to_thread(look)
+
+    async def delete(self, tenant: TenantId, folder: Folder, path: UpstreamPath, stamp: str) -> None:
+        """Deletes one file of the tenant's, where it is as its stamp says ("" for any), and its folder where nothing else is in it. Raises OSError."""
+        root = self.directory / folder.value
+        home = root / Namespace(tenant).root
+
+        def unlink() -> int:
+            file = regular_file(root, path)
+            if file is None or (stamp and _stamp_of(file) != stamp):
+                return 0
+            size = _size_of(file)
+            file.unlink(missing_ok=True)
+            if home in file.parent.parents:
+                with suppress(OSError):  # not empty
+                    file.parent.rmdir()
+            return size
+
+        self.add(tenant, -await asyncio.to_thread(unlink))
 
     async def usage_bytes(self, tenant: TenantId, temp_files: Iterable[str] = (), *, is_fresh: bool = False) -> int:
         """What the tenant's files take: uploads, outputs, saved workflows, and these of the temp folder.
@@ -134,7 +162,7 @@ class ComfyUIFolders:
 
         def delete() -> None:
             for name, not_after_s in names.items():
-                file = _regular_file(root, UpstreamPath(name))
+                file = regular_file(root, UpstreamPath(name))
                 with suppress(FileNotFoundError):
                     if file is not None and file.lstat().st_mtime <= not_after_s:
                         file.unlink()
@@ -146,7 +174,7 @@ class ComfyUIFolders:
 
     def _count(self, tenant: TenantId, temp_files: Iterable[str] = ()) -> int:
         temp = self.directory / Folder.TEMP.value
-        previews = (_regular_file(temp, UpstreamPath(name)) for name in temp_files)
+        previews = (regular_file(temp, UpstreamPath(name)) for name in temp_files)
         roots = [*self._roots(tenant), self.directory / USERDATA / Namespace(tenant).root]
         stored = sum(found.st_size for root in roots for _, found in _files(root))
         return stored + sum(_size_of(file) for file in previews if file is not None)
@@ -185,7 +213,7 @@ def content_type_of(name: str) -> str | None:
     return PLAIN_TYPES.get(PurePosixPath(name).suffix.lower())
 
 
-def _regular_file(root: Path, path: UpstreamPath) -> Path | None:
+def regular_file(root: Path, path: UpstreamPath) -> Path | None:
     """The file below the root, None when it is absent, special, or reached through a link (which an operator may have made)."""
     current, mode = root, 0
     try:
@@ -197,6 +225,18 @@ def _regular_file(root: Path, path: UpstreamPath) -> Path | None:
     except (OSError, ValueError):
         return None
     return current if stat.S_ISREG(mode) else None
+
+
+def _stamp_of(file: Path) -> str | None:
+    try:
+        return stamp_of(file.lstat())
+    except OSError:
+        return None  # deleted meanwhile
+
+
+def stamp_of(found: os.stat_result) -> str:
+    """See policy.v2.assets.Asset."""
+    return f"{found.st_mtime_ns:x}-{found.st_size:x}"
 
 
 def _size_of(file: Path) -> int:

@@ -40,16 +40,24 @@ class ClientAddresses:
         """
         if peer is None:
             return UNKNOWN
-        known = self._peers.get(peer)
-        if known is None:
-            if len(self._peers) >= _MAX_PEERS:
-                self._peers.clear()
-            known = self._peers[peer] = (str(parse_address(peer) or peer), self._is_trusted(peer))
+        known = self._know(peer)
         if known[1]:
             values = headers.getall(_HEADER, ())
             if len(values) == 1 and (address := _shortest_form(values[0])) is not None:
                 return address
         return known[0]
+
+    def believes(self, peer: str | None) -> bool:
+        """Whether a trusted proxy speaks for the client."""
+        return peer is not None and self._know(peer)[1]
+
+    def _know(self, peer: str) -> tuple[str, bool]:
+        known = self._peers.get(peer)
+        if known is None:
+            if len(self._peers) >= _MAX_PEERS:
+                self._peers.clear()
+            known = self._peers[peer] = (str(parse_address(peer) or peer), self._is_trusted(peer))
+        return known
 
     def _is_trusted(self, peer: str) -> bool:
         address = parse_address(peer)

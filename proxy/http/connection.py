@@ -16,8 +16,8 @@ from proxy.http.response_head import head_bytes, length_line
 from proxy.http.wire import BufferedWire, ReadBuffer
 
 if TYPE_CHECKING:
+    from proxy.http.handed_over import HandedOver
     from proxy.http.server import Server
-    from proxy.http.websocket import SocketConnection
 
 READ_BYTES: Final = 512 * 1024
 """Read at once: what is done for each piece of an upload counts more than what it takes to copy a large one."""
@@ -219,7 +219,7 @@ class Connection(BufferedWire):
         is_last = self.is_reserved or (self._server.is_draining and not self._unread)
         return not is_last and (self._half_closed_timer is None or bool(self._unread))
 
-    def upgrade(self, protocol: SocketConnection) -> None:
+    def upgrade(self, protocol: HandedOver) -> None:
         """Hands the wire over, with what came behind the request; nothing of it is the connection's any more."""
         transport, self._transport = self._transport, None
         assert transport is not None, "written to just now"

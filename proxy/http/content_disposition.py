@@ -14,6 +14,7 @@ _TOKEN: Final = re.compile(r"[\t!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """RFC 9110, 5.6.2, and a tab, as there."""
 _QUOTED: Final = re.compile(r'".*"', re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\([\x00-\x7f])")
+_OF_SDK: Final = re.compile(r'form-data; name="file"; filename="(.*)"', re.DOTALL)
 _CONTINUED: Final = re.compile(r"[^*]*\*[0-9]+\*?")
 """The name of a parameter that comes in pieces: `filename*0`, `filename*1*`."""
 
@@ -37,6 +38,15 @@ def read_disposition(text: str) -> tuple[str, dict[str, str]]:
         if read is not None:
             found[name] = read
     return kind.strip().lower(), found
+
+
+def read_raw_filename(text: str) -> str | None:
+    """The file name of a part `file` as Comfy-Org's SDK for Python writes it: with whatever stands in it, quotes and semicolons too.
+
+    For parts of Comfy API v2 alone, whose names ComfyUI never sees. None for any other spelling.
+    """
+    found = _OF_SDK.fullmatch(text)
+    return None if found is None else found[1]
 
 
 def _read(name: str, value: str, rest: list[str]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from policy.v2.errors import envelope, in_words
 from policy.violation import Reason, Violation
 from proxy.persistence.operations import DatabaseUnavailable
 
@@ -141,6 +142,12 @@ _STATUS: Mapping[Reason, int] = {
     Reason.BODY_TOO_LARGE: 413,
     Reason.PICTURE_TOO_LARGE: 413,
     Reason.STORAGE_FULL: 507,
+    Reason.MISSING_ASSET: 422,
+    Reason.HASH_MISMATCH: 409,
+    Reason.ASSET_IN_USE: 409,
+    Reason.METADATA_INVALID: 422,
+    Reason.METADATA_FILTER_INVALID: 400,
+    Reason.CURSOR_MALFORMED: 400,
 }
 
 
@@ -169,6 +176,19 @@ class Refusal:
     def type(self) -> str:
         """ComfyUI writes error types with underscores."""
         return self.error_type or self.reason.replace("-", "_")
+
+    def v2(self, request_id: str) -> tuple[int, bytes]:
+        """Status and body as Comfy API v2 tells it."""
+        status, code = in_words(self.type, self.status, frozenset(code for code, _ in self.general))
+        body = envelope(
+            code,
+            self.message,
+            gate_type=self.type,
+            request_id=request_id,
+            details=self.details,
+            node_errors=self.node_errors,
+        )
+        return status, orjson.dumps(body)
 
     def body(self, request_id: str) -> bytes:
         return orjson.dumps(

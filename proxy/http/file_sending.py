@@ -89,11 +89,11 @@ def _judge(request: Request, etag: str, modified_s: int, size: int) -> tuple[int
     is_another = if_range is not None and if_range != etag and _time_of(if_range) != modified_s
     if is_another or request.method != "GET":  # RFC 9110, 14.2: a range is of a GET alone
         return 200, 0, size
-    return _range_of(asked, size)
+    return range_of(asked, size)
 
 
-def _range_of(asked: CIMultiDict[str], size: int) -> tuple[int, int, int]:
-    """One range; several, or what is none, are answered with the whole file (RFC 9110, 14.2)."""
+def range_of(asked: CIMultiDict[str], size: int) -> tuple[int, int, int]:
+    """The status, and which bytes: where they begin and how many. One range; several, or what is none, are answered with the whole file (RFC 9110, 14.2)."""
     found = _RANGE.fullmatch("".join(asked.getall("Range", ())))
     first, last = found.groups() if found is not None else ("", "")
     if not first and not last:

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 from policy.rules.uploads import FIELDS
 from policy.violation import Reason, Violation
 from proxy.http import hdrs
-from proxy.http.content_disposition import filename_of, read_disposition
+from proxy.http.content_disposition import filename_of, read_disposition, read_raw_filename
 
 MAX_PART_HEADER_BYTES: Final = 8 * 1024
 _NO_ENCODINGS: Final = frozenset({"binary", "8bit", "7bit"})
@@ -30,10 +30,7 @@ class Part:
             raise malformed("parts must not be encoded")
         if len(headers.getall(hdrs.CONTENT_DISPOSITION, ())) != 1:
             raise malformed("each part needs one Content-Disposition")
-        try:
-            kind, parameters = read_disposition(headers[hdrs.CONTENT_DISPOSITION])
-        except ValueError:
-            raise malformed("each part needs a name") from None
+        kind, parameters = _read(headers[hdrs.CONTENT_DISPOSITION])
         if kind != "form-data" or not parameters.get("name"):
             raise malformed("each part needs a name")
         self.name: str = parameters["name"]
@@ -42,6 +39,16 @@ class Part:
             self.filename = None  # clients that send every field as a file mean its text
         elif self.filename is None and any(key.startswith("filename") for key in parameters):
             raise malformed("the file's name cannot be read")
+
+
+def _read(disposition: str) -> tuple[str, dict[str, str]]:
+    try:
+        return read_disposition(disposition)
+    except ValueError:
+        raw = read_raw_filename(disposition)
+        if raw is None:
+            raise malformed("each part needs a name") from None
+        return "form-data", {"name": "file", "filename": raw}
 
 
 def malformed(rule: str) -> Violation:

@@ -9,20 +9,17 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from policy import pictures
 from policy.principal import Principal
-from policy.rules.uploads import MAX_FIELD_BYTES, UploadKind
+from policy.rules.uploads import FILE_FIELD, MAX_FIELD_BYTES
 from proxy.http import hdrs
 from proxy.http.multipart_part import Part, malformed
 from proxy.http.multipart_reader import MultipartReader
 from proxy.http.request import Request
 from proxy.http.request_body import BodyStream
-
-if TYPE_CHECKING:
-    from policy.rules.uploads import UploadPlan, UploadSession
 
 HEAD_BYTES: Final = pictures.HEAD_BYTES
 """What the judge of a file's type gets to see of it."""
@@ -32,6 +29,32 @@ _SMALL_BYTES: Final = 16 * 1024
 _SPEND_BYTES: Final = 1024 * 1024
 
 Spend = Callable[[Principal, int], Awaitable[None]]
+
+
+class Session(Protocol):
+    """Judges one upload, part by part. Every method raises Violation; nothing may be sent after that."""
+
+    def accept_field(self, name: str, text: str, /) -> None: ...
+
+    def accept_file(self, name: str, filename: str, head: bytes) -> str:
+        """The name to send it under. head: its first HEAD_BYTES."""
+        ...
+
+    @property
+    def keeps_name(self) -> bool: ...
+
+    def set_apart(self, token: str) -> str: ...
+
+    def fields_to_send(self) -> tuple[tuple[str, str], ...]: ...
+
+
+class Plan(Protocol):
+    """What may be uploaded. is_mask: put on a picture that ComfyUI has."""
+
+    @property
+    def is_mask(self) -> bool: ...
+
+    def begin(self) -> Session: ...
 
 
 class Names(Protocol):
@@ -48,21 +71,25 @@ class UploadStream:
         self,
         request: Request,
         source: BodyStream,
-        plan: UploadPlan,
+        plan: Plan,
         principal: Principal,
         spend: Spend,
         names: Names,
     ) -> None:
-        """spend: pays for what came. before_end: awaited when all of the client's came, before ComfyUI gets the end of it."""
+        """spend: pays for what came. before_end: awaited when all of the client's came, before ComfyUI gets the end of it.
+
+        on_file: told of the file's bytes as they go on.
+        """
         self._source = source
-        self._session: UploadSession = plan.begin()
+        self.session = plan.begin()
         self._principal = principal
         self._spend = spend
         self._names = names
-        self._is_mask = plan.kind is UploadKind.MASK
+        self._is_mask = plan.is_mask
         self._declared_bytes = source.max_bytes if request.content_length is None else request.content_length
         self._sent_name = ""
         self.before_end: Callable[[], Awaitable[None]] | None = None
+        self.on_file: Callable[[bytes], object] = _pass_over
         self._boundary = f"comfygate-{secrets.token_hex(16)}"
         self._out: list[bytes] = []
         self._part: Part | None = None
@@ -108,7 +135,7 @@ class UploadStream:
             raise malformed("the closing boundary is missing")
         fields = (
             f'--{self._boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-            for name, value in self._session.fields_to_send()
+            for name, value in self.session.fields_to_send()
         )
         return ("".join(fields) + f"--{self._boundary}--\r\n").encode()
 
@@ -121,6 +148,7 @@ class UploadStream:
         part = self._part
         assert part is not None, "part_begun() comes first"
         if part.is_open:
+            self.on_file(data)
             self._out.append(data)
             return
         part.value += data
@@ -139,24 +167,30 @@ class UploadStream:
             self._out.append(b"\r\n")
             return
         try:
-            self._session.accept_field(part.name, part.value.decode("utf-8"))
+            self.session.accept_field(part.name, part.value.decode("utf-8"))
         except UnicodeDecodeError:
             raise malformed("fields must be UTF-8") from None
 
     def _open_file(self, part: Part) -> None:
         assert part.filename is not None, "only file parts are opened"
-        name = self._session.accept_file(part.name, part.filename, bytes(part.value[:HEAD_BYTES]))
-        if not self._session.is_overwriting:
+        name = self.session.accept_file(part.name, part.filename, bytes(part.value[:HEAD_BYTES]))
+        if not self.session.keeps_name:
             token = self._names.token(name, self._declared_bytes, is_mask=self._is_mask)
-            name = name if token is None else self._session.set_apart(token)
+            name = name if token is None else self.session.set_apart(token)
         self._sent_name = name
         self._out.append(
-            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{part.name}"; {_filename_parameter(name)}\r\n'
+            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{FILE_FIELD}"; {_filename_parameter(name)}\r\n'
             "Content-Type: application/octet-stream\r\n\r\n".encode()
         )
-        self._out.append(bytes(part.value))
+        beginning = bytes(part.value)
+        self.on_file(beginning)
+        self._out.append(beginning)
         part.value.clear()
         part.is_open = True
+
+
+def _pass_over(data: bytes) -> None:
+    pass
 
 
 def _joined(pieces: list[bytes]) -> Iterator[bytes]:

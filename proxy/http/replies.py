@@ -53,7 +53,7 @@ class FileReply:
 
 @dataclass(frozen=True, slots=True)
 class UpgradedReply:
-    """The connection is a WebSocket now, which needs its request no more. at_end: takes what is to be called when it has ended."""
+    """The connection is a WebSocket or a stream of events now, which needs its request no more. at_end: takes what is to be called when it has ended."""
 
     at_end: Callable[[Callable[[], None]], None]
 

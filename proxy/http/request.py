@@ -13,7 +13,7 @@ from proxy.http.response_head import INTERIM, has_body, head_bytes, length_line
 
 if TYPE_CHECKING:
     from proxy.http.connection import Connection
-    from proxy.http.websocket import SocketConnection
+    from proxy.http.handed_over import HandedOver
 
 Fields = Collection[tuple[str, str]]
 """Header fields, in order."""
@@ -309,7 +309,7 @@ class Request:
             await _write(self, b"0\r\n\r\n")
         self.has_ended = True
 
-    async def upgrade(self, protocol: SocketConnection, fields: Fields) -> None:
+    async def upgrade(self, protocol: HandedOver, fields: Fields) -> None:
         """Answers 101 and hands the connection over; what came behind the head is the new protocol's. Nothing more of the request is answered."""
         await _write(self, head_bytes(101, "", fields))
         self.has_answer = self.has_ended = True

@@ -55,6 +55,8 @@ class RequestRecord:
     started_s: float = field(default_factory=time.perf_counter)
     elapsed_s: float = 0.0
     """From its beginning until it was written down."""
+    submits: bool = False
+    """Its route takes jobs."""
     is_submitted: bool = False
     """ComfyUI was sent the job."""
     decision: Decision | None = None

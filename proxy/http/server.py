@@ -16,8 +16,8 @@ from proxy.config.server import ServerSettings
 from proxy.http.client_limits import ClientLimits
 from proxy.http.connection import Connection, cut_off, is_slow
 from proxy.http.departures import Departures
+from proxy.http.handed_over import HandedOver
 from proxy.http.request import Request
-from proxy.http.websocket import SocketConnection
 
 AcquireConnection = Callable[[], AbstractContextManager[object] | None]
 Handler = Callable[[Request], Awaitable[None]]
@@ -56,7 +56,7 @@ class Server:
         self._held: OrderedDict[Connection, AbstractContextManager[object]] = OrderedDict()
         self._open: dict[Connection, float] = {}
         """Since when, in the loop's seconds."""
-        self._upgraded: dict[SocketConnection, AbstractContextManager[object] | None] = {}
+        self._upgraded: dict[HandedOver, AbstractContextManager[object] | None] = {}
         self._reserved: dict[Connection, None] = {}
         self._unread: dict[Connection, int] = {}
         self._unread_bytes = 0
@@ -174,7 +174,7 @@ class Server:
             self._unread_bytes -= self._unread.pop(longest)
             longest.close()
 
-    def upgraded(self, connection: Connection, protocol: SocketConnection) -> None:
+    def upgraded(self, connection: Connection, protocol: HandedOver) -> None:
         """The connection speaks another protocol from now on, and keeps its place until it ends."""
         place = self._held.pop(connection, None)
         self._open.pop(connection, None)
@@ -183,7 +183,7 @@ class Server:
         self._upgraded[protocol] = place
         protocol.on_lost = partial(self._left, protocol)
 
-    def _left(self, protocol: SocketConnection) -> None:
+    def _left(self, protocol: HandedOver) -> None:
         place = self._upgraded.pop(protocol, None)
         if place is not None:
             place.__exit__(None, None, None)

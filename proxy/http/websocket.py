@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
+from proxy.http.handed_over import HandedOver
 from proxy.http.websocket_frames import (
     BINARY,
     CLOSE,
@@ -73,55 +73,33 @@ class Hearer:
         """What is sent is small and rare."""
 
 
-class SocketConnection(asyncio.Protocol):
+class SocketConnection(HandedOver):
     """A connection whose frames are written as they are sent. Nothing is written once a close was, or the connection has ended."""
 
-    __slots__ = ("_has_closed", "_is_client", "_limit", "is_write_paused", "on_lost", "transport")
+    __slots__ = ("_has_closed", "_is_client", "_limit")
 
     def __init__(self, *, is_client: bool) -> None:
+        super().__init__()
         self._is_client = is_client
-        self.transport: asyncio.Transport | None = None
-        """None before there is a connection, and after it has ended."""
         self._has_closed = False
         """A close was sent, or the connection broken off: whatever still comes is no message."""
         self._limit: asyncio.TimerHandle | None = None
-        self.is_write_paused = False
-        self.on_lost: Callable[[], None] | None = None
-        """Called when the connection is gone, for whoever counts connections."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(BUFFER_BYTES)
+        super().connection_made(transport)
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(BUFFER_BYTES)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.transport = None
         self._has_closed = True
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
-        on_lost, self.on_lost = self.on_lost, None
-        if on_lost is not None:
-            on_lost()
-
-    def pause_writing(self) -> None:
-        self.is_write_paused = True
-
-    def resume_writing(self) -> None:
-        self.is_write_paused = False
-
-    def pause_reading(self) -> None:
-        if self.transport is not None and not self.transport.is_closing() and self.transport.is_reading():
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self.transport is not None and not self.transport.is_closing() and not self.transport.is_reading():
-            self.transport.resume_reading()
+        super().connection_lost(error)
 
     def abort(self) -> None:
-        """At once: what was not sent is lost."""
         self._has_closed = True
-        if self.transport is not None:
-            self.transport.abort()
+        super().abort()
 
     def write_frame(self, opcode: int, payload: Payload) -> None:
         transport = self.transport

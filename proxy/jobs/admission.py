@@ -15,6 +15,7 @@ from policy.costs import Costs
 from policy.documents import Kind
 from policy.principal import Principal, TenantId
 from policy.rule_context import OwnJobs
+from policy.rules.results import SDK_CLIENT
 from policy.violation import Reason, Violation
 from proxy.jobs.job_rows import Submitted
 from proxy.jobs.kept_documents import KeptJobs
@@ -41,6 +42,10 @@ async def _nobody_listens(tenant: TenantId, jobs: OwnJobs) -> None:
     return
 
 
+async def _nobody_follows(tenant: TenantId) -> None:
+    return
+
+
 class JobAdmission:
     """on_queued is called for each job that ComfyUI took. is_taken: whether it has a job of this id, whoever sent it."""
 
@@ -54,8 +59,10 @@ class JobAdmission:
         is_taken: Callable[[str], Awaitable[bool]] = _is_unknown,
         kept: KeptJobs | None = None,
         listen: Callable[[TenantId, OwnJobs], Awaitable[None]] = _nobody_listens,
+        follow: Callable[[TenantId], Awaitable[None]] = _nobody_follows,
     ) -> None:
-        """listen: called before a job without a client id goes to ComfyUI, whose events are all its tenant's sockets'."""
+        """listen: called before a job without a client id goes to ComfyUI, whose events are all its tenant's sockets'. follow: before one of
+        Comfy API v2 does, whose events are the gate's to hear."""
         self._registry = registry
         self._slots = slots
         self._budgets = budgets
@@ -66,6 +73,7 @@ class JobAdmission:
         self._kept = KeptJobs() if kept is None else kept
         self._tasks = Tasks()
         self._listen = listen
+        self._follow = follow
         self._counted_at_s = -COUNT_EACH_S
 
     async def stop(self) -> None:
@@ -111,6 +119,8 @@ class JobAdmission:
             self._kept.forget(tenant, job.prompt_id)  # of an earlier job of the same id
         if not wish.client_id:
             await self._listen(tenant, self._registry.of(tenant))
+        elif wish.client_id == SDK_CLIENT:
+            await self._follow(tenant)
         tally = self._registry.tally
         has_room = len(tally.given) < self.window and not tally.waiting
         return ClaimedJob(job.prompt_id, int(job.claimed_at_s * 1000), has_room, job.sequence)
@@ -127,8 +137,9 @@ class JobAdmission:
         """
         job = self._registry.job(wish.prompt_id)
         assert job is not None, "claimed"
+        submitted = Submitted(wish.body, wish.originals, wish.outputs)
         try:
-            return await self._records.record(job, Submitted(wish.body, wish.originals, wish.outputs), wish.place)
+            return await self._records.record(job, submitted, wish.place, wish.extras)
         except JobIdTaken:
             raise Violation(Reason.PROMPT_ID_TAKEN, _TAKEN, "prompt_id") from None
 

@@ -28,10 +28,16 @@ _TRY_AGAIN_S: Final = 1.0
 _log = logging.getLogger("comfygate")
 
 Refused = Callable[[Job, UpstreamReply], Awaitable[None]]
+Prepare = Callable[[Job], Awaitable[None]]
+
+
+async def _unprepared(job: Job) -> None:
+    return
 
 
 class Dispatcher:
-    """is_ready: whether ComfyUI is there, and the registry is as its queue is. on_refused: called with a job that ComfyUI does not take any more."""
+    """is_ready: whether ComfyUI is there, and the registry is as its queue is. on_refused: called with a job that ComfyUI does not take any more.
+    prepare: called with each before ComfyUI is sent it."""
 
     def __init__(
         self,
@@ -41,6 +47,7 @@ class Dispatcher:
         replica: JobReplica,
         is_ready: Callable[[], bool],
         on_refused: Refused,
+        prepare: Prepare = _unprepared,
     ) -> None:
         self._upstream = upstream
         self._registry = registry
@@ -48,6 +55,7 @@ class Dispatcher:
         self._replica = replica
         self._is_ready = is_ready
         self._on_refused = on_refused
+        self._prepare = prepare
         self._is_wanted = asyncio.Event()
 
     def wake(self) -> None:
@@ -94,6 +102,7 @@ class Dispatcher:
         job = self._registry.job(given.job.prompt_id)
         if job is None or job.state is not JobState.SENT:  # gone meanwhile
             return True
+        await self._prepare(job)
         body = body_for(given.submitted.body, job.prompt_id, job.number)
         call = UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
         sent_s = time.monotonic()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from policy.rule_context import OwnJobs
 from policy.rules.events import Event
 from proxy.jobs.history import is_memory_error
 from proxy.jobs.registry import Job, JobRegistry, JobState
@@ -37,11 +39,30 @@ class JobEvents:
     canceled: JobEvent = field(default_factory=JobEvent)
 
 
+class Listener(Protocol):
+    """Hears what tenants' sockets are sent. jobs: of the tenant whose event it is."""
+
+    def heard(self, event: Event, jobs: OwnJobs) -> None: ...
+
+    def pictured(self, frame: bytes | memoryview, jobs: OwnJobs) -> None:
+        """A binary event."""
+
+
+class _Nobody:
+    def heard(self, event: Event, jobs: OwnJobs) -> None:
+        return
+
+    def pictured(self, frame: bytes | memoryview, jobs: OwnJobs) -> None:
+        return
+
+
 class SocketReports:
     """What tenants' sockets hear of jobs before the queue watcher has asked: the registry is brought up to date.
 
-    close_soon: called with the id of a job whose client was told that it ended.
+    close_soon: called with the id of a job whose client was told that it ended. listener: told of everything that was judged to be a tenant's.
     """
+
+    listener: Listener = _Nobody()
 
     def __init__(self, registry: JobRegistry, events: JobEvents, close_soon: Callable[[str], None]) -> None:
         self._registry = registry

@@ -87,6 +87,8 @@ class Job:
     stopped_after_s: int | None = None
     is_withheld: bool = False
     """Its client is not told what ComfyUI says of this run: it is going to be tried once more."""
+    is_unwanted: bool = False
+    """Somebody has asked for its end, and ComfyUI still has it."""
     is_deleted: bool = False
     """Its client deleted it before that."""
     sequence: int = 0

@@ -17,6 +17,7 @@ from proxy.jobs.job import Job
 from proxy.jobs.job_rows import Submitted
 from proxy.jobs.operator_operations import is_draining
 from proxy.jobs.registry import JobRegistry
+from proxy.jobs.store_operations import amend
 from proxy.jobs.store_reading import documents, submissions, submitted_of
 from proxy.persistence.operations import Database
 
@@ -35,6 +36,10 @@ class JobDocuments:
             return DocumentsRead(items, tuple(unread))
         bodies, unread = await self._database.read(documents, tenant, kind.value, prompt_ids, MAX_READ_BYTES)
         return DocumentsRead({each: from_bytes(kind, body) for each, body in bodies.items()}, tuple(unread))
+
+    async def amend(self, prompt_id: str, outputs: bytes) -> None:
+        """outputs: as in Submitted. Raises DatabaseUnavailable."""
+        await self._database.run(amend, prompt_id, outputs)
 
     async def is_draining(self) -> bool:
         """Whether ComfyUI is to be given no jobs, as the operator says. Raises DatabaseUnavailable."""

@@ -25,6 +25,8 @@ SUBMITTED: Final = ("body", "originals", "outputs")
 ENTRY: Final = "entry"
 ROW: Final = "row"
 """Kinds of a job's documents."""
+MEASURED: Final = "measured"
+"""That what a job has made is among the assets, and how it failed, as JSON (proxy/v2/job_operations.py)."""
 
 ENDS: Final = frozenset({StoredState.SUCCEEDED, StoredState.FAILED, StoredState.CANCELED})
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from proxy.jobs.admission import JobAdmission
 from proxy.jobs.dispatcher import Dispatcher
 from proxy.jobs.endings import JobEndings
+from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
@@ -24,3 +25,4 @@ class JobParts:
     admission: JobAdmission
     results: JobResults
     dispatcher: Dispatcher
+    documents: JobDocuments

@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from policy.call import Place
+from policy.call import NO_EXTRAS, JobExtras, Place
 from policy.documents import Document
 from policy.fairness import span_of
 from policy.principal import TenantId
@@ -19,7 +19,7 @@ from policy.rules.prompt import LAST_PLACE
 from proxy.jobs import store_operations as store
 from proxy.jobs import store_upkeep
 from proxy.jobs.job import Job
-from proxy.jobs.job_rows import Ended, Given, JobRow, StoredState, Submitted
+from proxy.jobs.job_rows import CANCEL, Ended, Given, JobRow, StoredState, Submitted
 from proxy.jobs.registry import JobRegistry, row_of
 from proxy.jobs.store_reading import owner_of
 from proxy.persistence.operations import Database, DatabaseUnavailable
@@ -60,13 +60,13 @@ class JobRecords:
         owner = await self._database.read(owner_of, prompt_id)
         return owner is not None and owner != tenant
 
-    async def record(self, job: Job, submitted: Submitted, place: Place) -> float | None:
+    async def record(self, job: Job, submitted: Submitted, place: Place, extras: JobExtras = NO_EXTRAS) -> float | None:
         """Puts a claimed job on disk; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken."""
         now_s = self._clock()
         attempts = "[]" if place is Place.WAITING else orjson.dumps([{"at": now_s, "comfyui": COMFYUI}]).decode()
         row = row_of(job, comfyui=COMFYUI, gate=self.gate, lease_until_s=now_s + LEASE_S, attempts=attempts)
         try:
-            placed = await self._place(row, submitted, place, job)
+            placed = await self._place(row, submitted, place, job, extras)
         except DatabaseUnavailable:
             self.unsaid[job.prompt_id] = job.tenant
             self.is_uncertain = True
@@ -81,24 +81,26 @@ class JobRecords:
             taken.seen_in = self._registry.connection
         return None if place is Place.WAITING else placed.number
 
-    async def _place(self, row: JobRow, submitted: Submitted, place: Place, job: Job) -> JobRow | None:
+    async def _place(
+        self, row: JobRow, submitted: Submitted, place: Place, job: Job, extras: JobExtras
+    ) -> JobRow | None:
         match place:
             case Place.NEXT:
                 weight = self._weights().get(job.tenant, 1.0)
-                return await self._database.run(store.add_next, row, submitted, self.window(), weight)
+                return await self._database.run(store.add_next, row, submitted, self.window(), weight, extras)
             case Place.WAITING:
-                return await self._database.run(store.add_waiting, row, submitted)
+                return await self._database.run(store.add_waiting, row, submitted, extras)
         span = span_of(job.cost_s, self._weights().get(job.tenant, 1.0))
         there = row._replace(state=StoredState.DISPATCHED, number=LAST_PLACE + job.sequence, span=span)
-        return await self._database.run(store.adopt, there, submitted)
+        return await self._database.run(store.adopt, there, submitted, None, None, extras)
 
     async def adopt(
         self, row: JobRow, submitted: Submitted | None, entry: Document | None = None, shown: Document | None = None
     ) -> Job | None:
         """Takes up a job that ComfyUI has, with what it was submitted as or how it ended; None when it was deleted."""
         row = row._replace(comfyui=COMFYUI, gate=self.gate, lease_until_s=self._clock() + LEASE_S)
-        documents = (None if each is None else each.to_bytes() for each in (entry, shown))
-        placed = await self._database.run(store.adopt, row, submitted, *documents)
+        kept, told = (None if each is None else each.to_bytes() for each in (entry, shown))
+        placed = await self._database.run(store.adopt, row, submitted, kept, told)
         if placed is None:
             placed = await self._database.run(store.confirm, row.prompt_id)
         return None if placed is None else self._registry.apply(placed)
@@ -149,6 +151,11 @@ class JobRecords:
         """Ends those that wait outside ComfyUI; they are in the registry no more."""
         canceled = await self._database.run(store.cancel_waiting, tenant, prompt_ids, self._clock())
         return self.let_go(canceled)
+
+    async def unwanted(self, job: Job) -> None:
+        """Somebody wants its end: the gate that follows it asks ComfyUI for that, also after a restart."""
+        if await self._database.run(store_upkeep.wish, job.prompt_id, CANCEL):
+            job.is_unwanted = True
 
     async def forget(self, tenant: TenantId, prompt_ids: Sequence[str]) -> list[Job]:
         """Deletes jobs of the tenant's."""

@@ -14,7 +14,7 @@ from policy.prompt_ids import is_prompt_id
 from policy.rules.results import UNNAMED_CLIENT
 from proxy.jobs.history import read_entry
 from proxy.jobs.job import Job, JobState, Outcome
-from proxy.jobs.job_rows import JobRow, StoredState
+from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
 from proxy.jobs.known_jobs import KnownJobs
 from proxy.jobs.temp_files import Made, WrittenAt, unseen
 
@@ -248,6 +248,7 @@ def take_row(job: Job, row: JobRow) -> None:
     job.claimed_at_s, job.started_at_s, job.ended_at_s = row.created_at_s, row.started_at_s, row.ended_at_s
     job.gpu_s, job.error, job.failing_class = row.gpu_s, row.error, row.failing_class
     job.stopped_after_s, job.version = row.stopped_after_s, row.version
+    job.is_unwanted = row.wish == CANCEL
 
 
 def row_of(job: Job, *, comfyui: str, gate: str, lease_until_s: float, attempts: str) -> JobRow:

@@ -75,6 +75,13 @@ class JobResults:
         except TimeoutError:
             return  # it is shown when its end has been read
 
+    async def amend(self, prompt_id: str, outputs: bytes) -> None:
+        """outputs: which ComfyUI runs. It has the job by now: where the database is gone, what is shown of it says too much, and no more is wrong."""
+        try:
+            await self._documents.amend(prompt_id, outputs)
+        except DatabaseUnavailable as error:
+            _log.warning("which outputs of job %s run is not recorded: %s", prompt_id, error)
+
     async def is_draining(self) -> bool:
         """Whether ComfyUI is to be given no jobs. Raises DatabaseUnavailable."""
         return await self._documents.is_draining()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from policy.call import (
+    AmendJob,
     AnswerNode,
     CancelWaiting,
     ClaimedJob,
@@ -21,7 +22,6 @@ from policy.call import (
     ReadDocuments,
     RecordJob,
     ReleaseJob,
-    RuleGenerator,
     Tried,
     TryJob,
     UpstreamCall,
@@ -29,6 +29,7 @@ from policy.call import (
     Work,
 )
 from policy.principal import Principal
+from policy.v2.effects import FinishUpload, Received, ReceiveUpload, ReuseBytes, V2Effect
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.admission import JobAdmission
@@ -38,10 +39,30 @@ from proxy.limits.heavy_work import HeavyWork
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.upstream.client import Upstream
 
+Answer = TypeVar("Answer")
+
 _log = logging.getLogger("comfygate")
 
+
+class V2(Protocol):
+    """Carries out what rules of Comfy API v2 ask for (proxy/v2/door.py)."""
+
+    async def perform(self, principal: Principal, step: V2Effect) -> Any: ...
+
+
+class Upload(Protocol):
+    """The body of the client's request (proxy/steps/held_upload.py)."""
+
+    async def receive(self, call: UpstreamCall) -> Received | UpstreamReply: ...
+
+    async def finish(self) -> UpstreamReply: ...
+
+    async def close(self) -> None:
+        """Breaks off what was not finished."""
+
+
 BeforeSending = Callable[[str], Awaitable[None]]
-"""Called with a job's id, before ComfyUI is sent the job."""
+"""Called with a job's id, before ComfyUI is sent the job; with "" for what is no job."""
 
 
 class RuleRunner:
@@ -57,10 +78,12 @@ class RuleRunner:
         time_limit_s: float,
         check: Callable[[Principal], None] = lambda principal: None,
         heavy: HeavyWork | None = None,
+        v2: V2 | None = None,
     ) -> None:
         """check: raises when the caller may not go on; asked before ComfyUI is asked first. heavy: where large work takes its turn."""
         self._heavy = heavy or HeavyWork()
         self._check: Callable[[Principal], None] | None = check
+        self._v2 = v2
         self._upstream = upstream
         self._admission = admission
         self._results = results
@@ -70,8 +93,9 @@ class RuleRunner:
         self._claimed: ClaimedJob | None = None
         self._is_named = False
         self.before_sending: BeforeSending | None = None
+        self.upload: Upload | None = None
 
-    async def run(self, steps: RuleGenerator) -> ClientReply:
+    async def run(self, steps: Generator[Effect, Any, Answer]) -> Answer:
         """Runs the rule to its reply. What goes wrong on the way is raised inside the rule, and from there to the caller."""
         try:
             step = next(steps)
@@ -83,12 +107,12 @@ class RuleRunner:
                 else:
                     step = steps.send(answer)
         except StopIteration as end:
-            reply: ClientReply = end.value
+            result: Answer = end.value
             if self._claimed is not None:
                 self._admission.accepted(self._claimed.prompt_id)
-            for update in reply.updates:
+            for update in result.updates if isinstance(result, ClientReply) else ():
                 self._admission.apply_update(update)
-            return reply
+            return result
         except BaseException as error:
             is_doubtful = self._record.is_submitted and isinstance(
                 error, UpstreamTimeout | UpstreamUnavailable | asyncio.CancelledError
@@ -102,8 +126,12 @@ class RuleRunner:
             raise
         finally:
             steps.close()
+            if self.upload is not None:
+                await self.upload.close()
 
-    async def run_exclusively(self, turn: AbstractAsyncContextManager[None], steps: RuleGenerator) -> ClientReply:
+    async def run_exclusively(
+        self, turn: AbstractAsyncContextManager[None], steps: Generator[Effect, Any, Answer]
+    ) -> Answer:
         """As `run`, when it is its turn; raises what that raises."""
         async with turn:
             return await self.run(steps)
@@ -121,7 +149,7 @@ class RuleRunner:
                 self._claimed = await self._admission.claim(self._principal, step)
                 await self._name(self._claimed.prompt_id)
                 return self._claimed
-            case RecordJob() | TryJob() | ReadDocuments() | CancelWaiting() | ForgetJobs():
+            case RecordJob() | AmendJob() | TryJob() | ReadDocuments() | CancelWaiting() | ForgetJobs():
                 return await self._perform_on_disk(step)
             case NameJob():
                 await self._name(step.prompt_id)
@@ -137,6 +165,8 @@ class RuleRunner:
                 return None
             case Work():
                 return await self._heavy.run(self._principal.tenant, step.function, step.size)
+            case V2Effect():
+                return await self._perform_v2(step)
             case _:
                 try:
                     async with asyncio.TaskGroup() as group:
@@ -145,12 +175,30 @@ class RuleRunner:
                     raise errors.exceptions[0] from None  # the first failure cancelled the others
                 return [task.result() for task in asked]
 
-    async def _perform_on_disk(self, step: RecordJob | TryJob | ReadDocuments | CancelWaiting | ForgetJobs) -> Any:
+    async def _perform_v2(self, step: V2Effect) -> Any:
+        match step:
+            case ReceiveUpload():
+                assert self.upload is not None, "of a row whose body streams"
+                return await self.upload.receive(step.call)
+            case FinishUpload():
+                assert self.upload is not None, "of a row whose body streams"
+                self._record.is_submitted = True  # whether it is stored is not known, until ComfyUI says so
+                return await self.upload.finish()
+            case ReuseBytes() if self.before_sending is not None:
+                await self.before_sending("")
+        assert self._v2 is not None, "of a gate"
+        return await self._v2.perform(self._principal, step)
+
+    async def _perform_on_disk(
+        self, step: RecordJob | AmendJob | TryJob | ReadDocuments | CancelWaiting | ForgetJobs
+    ) -> Any:
         """What concerns jobs that are, or are going to be, in the database."""
         tenant = self._principal.tenant
         match step:
             case RecordJob():
                 return await self._admission.record(step)
+            case AmendJob():
+                return await self._results.amend(step.prompt_id, step.outputs)
             case TryJob():
                 if await self._results.is_draining():
                     # ComfyUI would run it at once. What is wrong with it is told when its turn comes.

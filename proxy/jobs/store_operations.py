@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from policy.call import NO_EXTRAS, JobExtras
 from policy.fairness import Head, next_of, span_of, start_tag, time_at_rest
 from policy.principal import TenantId
 from proxy.jobs.job import COMFYUI_GONE
@@ -60,7 +61,9 @@ def begin() -> Operation[State]:
     return State(version, virtual_time, bool(is_draining))
 
 
-def add_next(job: JobRow, submitted: Submitted, window: int, weight: float) -> Operation[JobRow | None]:
+def add_next(
+    job: JobRow, submitted: Submitted, window: int, weight: float, extras: JobExtras = NO_EXTRAS
+) -> Operation[JobRow | None]:
     """Records a job as dispatched, where ComfyUI has room for it and nobody waits; else nothing is recorded, and it is None.
 
     Raises JobIdTaken.
@@ -77,11 +80,11 @@ def add_next(job: JobRow, submitted: Submitted, window: int, weight: float) -> O
         state = state._replace(virtual_time=time_at_rest((tag for (tag,) in tags), state.virtual_time))
     placed = yield from _charge(job, state, weight)
     placed = placed._replace(sequence=state.version, version=state.version, size=submitted.size)
-    yield from _insert(placed, submitted)
+    yield from _insert(placed, submitted, extras)
     return placed
 
 
-def add_waiting(job: JobRow, submitted: Submitted) -> Operation[JobRow]:
+def add_waiting(job: JobRow, submitted: Submitted, extras: JobExtras = NO_EXTRAS) -> Operation[JobRow]:
     """Records a job that waits until it is given (`give`). Raises JobIdTaken."""
     state = yield from begin()
     yield from _take_id(job)
@@ -95,7 +98,7 @@ def add_waiting(job: JobRow, submitted: Submitted) -> Operation[JobRow]:
         size=submitted.size,
     )
     yield from _know(job.tenant)
-    yield from _insert(placed, submitted)
+    yield from _insert(placed, submitted, extras)
     return placed
 
 
@@ -105,7 +108,11 @@ def _know(tenant: str) -> Operation[None]:
 
 
 def adopt(
-    job: JobRow, submitted: Submitted | None = None, entry: bytes | None = None, row: bytes | None = None
+    job: JobRow,
+    submitted: Submitted | None = None,
+    entry: bytes | None = None,
+    row: bytes | None = None,
+    extras: JobExtras = NO_EXTRAS,
 ) -> Operation[JobRow | None]:
     """Takes up a job that ComfyUI has and the database had not, as it is; None when it is known, or was forgotten."""
     state = yield from begin()
@@ -118,7 +125,7 @@ def adopt(
         yield from _correct(job.tenant, job.span)
     size = job.size if submitted is None else submitted.size
     placed = job._replace(sequence=state.version, version=state.version, size=size)
-    yield from _insert(placed, submitted)
+    yield from _insert(placed, submitted, extras)
     yield from _keep_result(job.prompt_id, entry, row)
     return placed
 
@@ -134,12 +141,16 @@ def _take_id(job: JobRow) -> Operation[None]:
         yield Statement("DELETE FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
 
 
-def _insert(job: JobRow, submitted: Submitted | None) -> Operation[None]:
+def _insert(job: JobRow, submitted: Submitted | None, extras: JobExtras) -> Operation[None]:
     yield Statement(_INSERT_JOB, job)
     if submitted is not None:
         kinds, prompt_id = SUBMITTED, job.prompt_id
         parts = (part for kind, body in zip(kinds, submitted, strict=True) for part in (prompt_id, kind, body))
         yield Statement(_INSERT_SUBMITTED, tuple(parts))
+    for name, text in extras.labels.items():
+        yield Statement("INSERT INTO job_labels VALUES (?, ?, ?, ?)", (job.prompt_id, job.tenant, name, text))
+    for asset_id in extras.assets:
+        yield Statement("INSERT INTO job_assets VALUES (?, ?)", (job.prompt_id, asset_id))
 
 
 def _waits() -> Operation[bool]:
@@ -218,6 +229,13 @@ def _heads() -> Operation[list[Head]]:
 def _get(prompt_id: str) -> Operation[JobRow]:
     rows = yield Statement(f"SELECT {COLUMNS} FROM jobs WHERE prompt_id = ?", (prompt_id,))
     return JobRow(*rows[0])
+
+
+def amend(prompt_id: str, outputs: bytes) -> Operation[None]:
+    """outputs: as in Submitted. Nothing where it has ended meanwhile."""
+    yield Statement(
+        "UPDATE job_documents SET body = ? WHERE prompt_id = ? AND kind = ?", (outputs, prompt_id, SUBMITTED[2])
+    )
 
 
 def start(prompt_id: str, started_at_s: float) -> Operation[JobRow | None]:
@@ -338,9 +356,9 @@ def forget(tenant: str, prompt_ids: Sequence[str]) -> Operation[None]:
 
 
 def delete_job(prompt_id: str) -> Operation[None]:
-    """With its documents."""
-    yield Statement("DELETE FROM job_documents WHERE prompt_id = ?", (prompt_id,))
-    yield Statement("DELETE FROM jobs WHERE prompt_id = ?", (prompt_id,))
+    """With its documents, its labels, and the records of what it made."""
+    for table in ("job_documents", "job_labels", "job_assets", "assets", "jobs"):
+        yield Statement(f"DELETE FROM {table} WHERE prompt_id = ?", (prompt_id,))
 
 
 def confirm(prompt_id: str) -> Operation[JobRow | None]:

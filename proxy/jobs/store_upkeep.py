@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from policy.rules.prompt import LAST_PLACE
-from proxy.jobs.job_rows import COLUMNS, ENTRY, ROW, SUBMITTED, Bounds, JobRow, StoredState
+from proxy.jobs.job_rows import COLUMNS, ENTRY, MEASURED, ROW, SUBMITTED, Bounds, JobRow, StoredState
 from proxy.jobs.store_operations import begin, delete_job, forget, give_back
 from proxy.jobs.store_reading import find
 from proxy.persistence.operations import Operation, Statement
@@ -89,7 +89,10 @@ def retry(prompt_id: str) -> Operation[JobRow | None]:
         (StoredState.WAITING, int(size), state.version, prompt_id, StoredState.FAILED),
     )
     if done:
-        yield Statement("DELETE FROM job_documents WHERE prompt_id = ? AND kind IN (?, ?)", (prompt_id, ENTRY, ROW))
+        yield Statement(
+            "DELETE FROM job_documents WHERE prompt_id = ? AND kind IN (?, ?, ?)", (prompt_id, ENTRY, ROW, MEASURED)
+        )
+        yield Statement("DELETE FROM assets WHERE prompt_id = ?", (prompt_id,))
     return JobRow(*done[0]) if done else None
 
 

@@ -17,7 +17,6 @@ from proxy.jobs.registry import Job, Outcome
 from proxy.observability.queued_writer import QueuedWriter
 from proxy.observability.rotating_file import RotatingFile, read_lines
 
-SUBMISSION: Final = "POST /prompt"
 REFUSED: Final = frozenset(
     {
         Reason.ROUTE_REFUSED,
@@ -100,7 +99,7 @@ class AuditTrail:
         """What of a request belongs in the trail: submissions, logins, refused routes."""
         if not self._is_open:
             return
-        if record.route == SUBMISSION:
+        if record.submits:
             if record.principal is None and not self._has_room_for_nobody():
                 return
             self.write("submission", decision=_decision(record), **_who(record), **record.notes)

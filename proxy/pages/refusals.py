@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policy.call import ClientReply
+from policy.v2.paths import is_v2
 from proxy.http import hdrs
 from proxy.http.errors import CHALLENGE_FOR_PAGES, Refusal
 from proxy.http.request import Request
@@ -15,6 +16,8 @@ from proxy.pages.refusal import refusal_page
 def refuse(request: Request, record: RequestRecord, refusal: Refusal) -> ClientReply:
     """The answer for a refusal; a person who opens a page is led to the login, or told in words."""
     record.reason = refusal.reason
+    if is_v2(record.raw_path):
+        return _v2(record, refusal)
     is_page = is_navigation(request)
     if refusal.status == 401 and is_page:
         session_headers = tuple(pair for pair in refusal.headers if pair[0] == "Set-Cookie")
@@ -30,6 +33,17 @@ def refuse(request: Request, record: RequestRecord, refusal: Refusal) -> ClientR
         for name, value in refusal.headers
     )
     return ClientReply(refusal.status, refusal.body(record.request_id), headers=fields, phrase=refusal.message)
+
+
+def _v2(record: RequestRecord, refusal: Refusal) -> ClientReply:
+    """The SDKs wait and send again only what comes with a `Retry-After`."""
+    status, body = refusal.v2(record.request_id)
+    fields = dict(refusal.headers)
+    if status in (429, 503, 504):
+        fields.setdefault("Retry-After", "5")
+    elif status == 402:  # in hours, and the SDKs wait for a minute
+        fields.pop("Retry-After", None)
+    return ClientReply(status, body, headers=tuple(fields.items()))
 
 
 def _page(record: RequestRecord, refusal: Refusal) -> ClientReply:

@@ -102,5 +102,49 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         )""",
         "CREATE INDEX forgotten_jobs_by_version ON forgotten_jobs (version)",
     ),
+    # 5: labels of jobs, and files under an id. prompt_id: of the job that made it, "" for an upload; place: among all that it made. folder: "" for a
+    # text, which is in body. hash: "" where it is not known. tags: a list, as JSON. stamp: see policy.v2.assets.Asset. job_assets: which of them a job's
+    # workflow uses.
+    (
+        """CREATE TABLE job_labels (
+            prompt_id TEXT NOT NULL,
+            tenant TEXT NOT NULL,
+            name TEXT NOT NULL,
+            value TEXT NOT NULL,
+            PRIMARY KEY (prompt_id, name)
+        )""",
+        "CREATE INDEX job_labels_by_value ON job_labels (tenant, name, value)",
+        """CREATE TABLE assets (
+            asset_id TEXT PRIMARY KEY,
+            tenant TEXT NOT NULL,
+            prompt_id TEXT NOT NULL,
+            node_id TEXT NOT NULL,
+            place INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            folder TEXT NOT NULL,
+            path TEXT NOT NULL,
+            file_path TEXT NOT NULL,
+            content_type TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            hash TEXT NOT NULL,
+            created_at_s REAL NOT NULL,
+            expires_at_s REAL,
+            tags TEXT NOT NULL,
+            stamp TEXT NOT NULL,
+            body BLOB
+        )""",
+        "CREATE INDEX assets_by_hash ON assets (tenant, hash, created_at_s)",
+        "CREATE INDEX assets_by_job ON assets (prompt_id, place)",
+        "CREATE INDEX assets_by_file ON assets (tenant, folder, path)",
+        "CREATE INDEX assets_by_expiry ON assets (tenant, expires_at_s)",
+        "CREATE INDEX assets_by_tenant ON assets (tenant, prompt_id, asset_id)",
+        """CREATE TABLE job_assets (
+            prompt_id TEXT NOT NULL,
+            asset_id TEXT NOT NULL,
+            PRIMARY KEY (prompt_id, asset_id)
+        )""",
+        "CREATE INDEX job_assets_by_asset ON job_assets (asset_id)",
+        "CREATE INDEX jobs_by_creation ON jobs (tenant, created_at_s, prompt_id)",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

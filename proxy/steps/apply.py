@@ -10,15 +10,19 @@ from typing import assert_never
 from policy.call import ClientReply
 from policy.idempotency import fingerprint, parse_key
 from policy.left_out import told
+from policy.passed_calls import forward_call
 from policy.routes import (
     AdminOnly,
+    Body,
     CachedReply,
     Deny,
+    Idempotency,
     MultiCall,
     PassThrough,
     RelayWebSocket,
     Rewrite,
-    forward_call,
+    SendFile,
+    StreamEvents,
 )
 from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
@@ -27,13 +31,14 @@ from proxy.http.replies import Reply, UpgradedReply
 from proxy.http.responses import can_upgrade, is_upgrade
 from proxy.jobs.idempotency import IDEMPOTENCY_KEY, Attempt, place_of
 from proxy.jobs.rule_runner import BeforeSending, RuleRunner
-from proxy.observability.audit_log import SUBMISSION
 from proxy.observability.recent_refusals import describe_comfyuis
 from proxy.running_requests import RunningRequests
 from proxy.steps.forward import Forwarder
 from proxy.steps.held import Held
+from proxy.steps.held_upload import HeldUpload
 from proxy.steps.permit import PermittedRequest
 from proxy.steps.rule_input import rule_context
+from proxy.steps.stored_files import StoredFiles
 
 
 class RuleApplier:
@@ -43,6 +48,7 @@ class RuleApplier:
         self._dependencies = dependencies
         self._running = running
         self._forwarder = Forwarder(dependencies, running.check)
+        self._stored_files = StoredFiles(dependencies.upstream, dependencies.storage)
 
     async def apply(self, permitted: PermittedRequest, asked: RuleInput | None, held: Held) -> Reply:
         """asked: None where no rule judges the call. Raises what Forwarder.forward raises, and what the rule does."""
@@ -58,12 +64,15 @@ class RuleApplier:
                     return rewritten
                 return await self._forwarder.forward(permitted, asked, rewritten, held)
             case MultiCall() as rule:
-                return await self._run(permitted, rule, asked)
+                return await self._run(permitted, rule, asked, held)
+            case SendFile() as rule:
+                found = await self._runner(permitted).run(rule.rule(asked))
+                return await self._stored_files.serve(permitted, found, held)
             case CachedReply(rule=describe, picks=picks):
                 member = asked.call.parameters[picks] if picks else None
                 document = await self._dependencies.document_cache.get(asked, describe, member)
                 return document.answer(permitted.request.headers)
-            case PassThrough() | RelayWebSocket() | AdminOnly() | Deny():
+            case PassThrough() | RelayWebSocket() | StreamEvents() | AdminOnly() | Deny():
                 raise AssertionError("passed on or relayed already, or refused by rule_for")
         assert_never(permitted.rule)
 
@@ -81,25 +90,46 @@ class RuleApplier:
         asked = RuleInput(permitted.call, await rule_context(self._dependencies, permitted))
         return await self._dependencies.client_sockets.serve(request, permitted.record, asked)
 
+    async def follow(self, permitted: PermittedRequest) -> Reply:
+        """Tells what happens to a job, on a connection that has a place of its own kind. Raises Violation(not-found), LimitExceeded, CredentialEnded."""
+        dependencies, principal = self._dependencies, permitted.principal
+        permitted.compiled.access_of(principal)
+        await dependencies.jobs.replica.current()
+        self._running.check(principal)
+        return await dependencies.v2.event_streams.serve(
+            permitted.request,
+            permitted.record,
+            principal,
+            permitted.call.parameters["job_id"],
+            permitted.compiled.links_for(permitted.request),
+        )
+
     async def _find_kept(self, permitted: PermittedRequest) -> ClientReply | None:
         is_shared = permitted.compiled.config.server.share_web_ui
         files, headers, caching = self._dependencies.web_files, permitted.request.headers, permitted.route.caching
         return await files.find(permitted.call, headers, caching, is_shared=is_shared)
 
-    async def _run(self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput) -> ClientReply:
-        dependencies, route, record = self._dependencies, permitted.route, permitted.record
-        principal = permitted.principal
-        runner = RuleRunner(
+    def _runner(self, permitted: PermittedRequest) -> RuleRunner:
+        dependencies = self._dependencies
+        return RuleRunner(
             dependencies.upstream,
             dependencies.admission,
             dependencies.jobs.results,
-            principal,
-            record,
-            route.time_limit_s,
+            permitted.principal,
+            permitted.record,
+            permitted.route.time_limit_s,
             self._running.check,
             dependencies.heavy,
+            dependencies.v2.door,
         )
-        if record.route == SUBMISSION and IDEMPOTENCY_KEY in permitted.request.headers:
+
+    async def _run(self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput, held: Held) -> ClientReply:
+        dependencies, route, record = self._dependencies, permitted.route, permitted.record
+        principal, runner = permitted.principal, self._runner(permitted)
+        if route.body is Body.STREAM:
+            asked = replace(asked, minted_id=str(uuid.uuid4()))
+            runner.upload = HeldUpload(self._forwarder, permitted, held)
+        if route.idempotency is not Idempotency.NONE and IDEMPOTENCY_KEY in permitted.request.headers:
             run = self._submit_once(permitted, rule, asked, runner)
         elif rule.is_exclusive:
             run = runner.run_exclusively(dependencies.exclusive_runs.of(principal.tenant), rule.rule(asked))
@@ -108,7 +138,7 @@ class RuleApplier:
         # What only reads ends with its client; else many that left would go on reading.
         reply = await (run if route.method == "GET" else self._running.finish(run, permitted.request, record))
         # Who refused what is answered again stands in the trail once, under the request id of the first one.
-        if reply.status >= 400 and record.route == SUBMISSION and record.notes.get("idempotency") != "replayed":
+        if reply.status >= 400 and route.submits and record.notes.get("idempotency") != "replayed":
             record.notes |= describe_comfyuis(reply)
         return told(reply, asked.left_out)
 
@@ -118,13 +148,16 @@ class RuleApplier:
         """Raises what the rule does, and IdempotentSubmissions.submit."""
         dependencies, principal = self._dependencies, permitted.principal
         place = place_of(principal, parse_key(permitted.request.headers.getall(IDEMPOTENCY_KEY)))
-        hashing = partial(fingerprint, asked.call, asked.raw)
-        mark = await dependencies.heavy.run(principal.tenant, hashing, len(asked.raw))
-        if principal.is_admin:
-            asked = replace(asked, minted_id=str(uuid.uuid4()))
 
         async def run(before_sending: BeforeSending) -> ClientReply:
             runner.before_sending = before_sending
             return await runner.run(rule.rule(asked))
 
+        if permitted.route.idempotency is Idempotency.SINGLE_USE:
+            place = place._replace(owner=f"{place.owner} {permitted.route.name}")
+            return await dependencies.v2.keys.run(place, permitted.record, run)
+        hashing = partial(fingerprint, asked.call, asked.raw)
+        mark = await dependencies.heavy.run(principal.tenant, hashing, len(asked.raw))
+        if principal.is_admin:
+            asked = replace(asked, minted_id=str(uuid.uuid4()))
         return await dependencies.idempotency.submit(Attempt(place, mark, principal, permitted.record), run)

@@ -12,10 +12,10 @@ from typing import Final
 import orjson
 from multidict import CIMultiDict
 
-from policy.call import ClientReply, HeadJudged, StreamedBody, UploadBody, UpstreamCall, UpstreamPath
+from policy.call import ClientReply, HeadJudged, StreamedBody, UploadBody, UpstreamCall, UpstreamPath, UpstreamReply
 from policy.namespace import Folder
 from policy.pictures import HEAD_BYTES, check_pixels
-from policy.principal import Principal
+from policy.principal import Principal, TenantId
 from policy.routes import Body, CleanReply, ReplyRule, Rewrite
 from policy.rule_context import RuleInput
 from proxy.dependencies import Dependencies
@@ -83,7 +83,7 @@ class Forwarder:
         """
         record, tenant = permitted.record, permitted.principal.tenant
         rewrite = permitted.rule.reply if isinstance(permitted.rule, Rewrite) else None
-        body = _NO_BODY if outgoing.body is None else await self._body_of(permitted, outgoing, held)
+        body = _NO_BODY if outgoing.body is None else await self.body_of(permitted, outgoing, held)
         fields: CIMultiDict[str] | FieldLines
         if asked is None and outgoing.body is None:
             fields = _lines_of(permitted.request)
@@ -101,15 +101,15 @@ class Forwarder:
             turn.release()  # ComfyUI has made the picture before it answers
         record.upstream_s = time.perf_counter() - started_s
         if stream.status < 400 and body.received is not None:
-            self._storage.add_usage(tenant, body.received.received_bytes)
+            self.stored(tenant, body.received.received_bytes)
         if asked is None:
-            return await _forwarded(permitted, stream)
+            return await forwarded(permitted, stream)
         if stream.status < 400 and rewrite is not None:
             value = (await stream.whole()).value
             if isinstance(body.content, UploadStream):
                 body.content.stored(value)
             return ClientReply(stream.status, orjson.dumps(rewrite(value, asked)))
-        return await self._clean(permitted, asked, outgoing, stream) or await _forwarded(permitted, stream)
+        return await self._clean(permitted, asked, outgoing, stream) or await forwarded(permitted, stream)
 
     async def _clean(
         self, permitted: PermittedRequest, asked: RuleInput, outgoing: UpstreamCall, stream: UpstreamStream
@@ -123,7 +123,7 @@ class Forwarder:
         cleaned = await self._heavy.run(tenant, partial(clean.clean, text, asked), len(text.body))
         return replace(cleaned, headers=headers_of_cleaned(permitted.route.caching))
 
-    async def _body_of(self, permitted: PermittedRequest, outgoing: UpstreamCall, held: Held) -> OutgoingBody:
+    async def body_of(self, permitted: PermittedRequest, outgoing: UpstreamCall, held: Held) -> OutgoingBody:
         """A client's body is counted, also of what is refused or breaks off, and has its room in the quota meanwhile."""
         if isinstance(outgoing.body, bytes):
             return OutgoingBody(outgoing.body)
@@ -151,6 +151,22 @@ class Forwarder:
             refuse_encoded(permitted.request)
             return OutgoingBody(HeadJudgedStream(stream, outgoing.body, partial(self._pay, principal)), stream)
         return OutgoingBody(stream, stream) if permitted.request.can_read_body else OutgoingBody(None)
+
+    async def ask(
+        self,
+        permitted: PermittedRequest,
+        call: UpstreamCall,
+        fields: CIMultiDict[str],
+        body: AsyncIterable[bytes],
+        max_bytes: int,
+    ) -> UpstreamReply:
+        """A call with a body that streams and a bounded answer. Raises ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable, and what the body does."""
+        async with await self._upstream.open(call, fields, body, time_limit_s=permitted.route.time_limit_s) as stream:
+            return await stream.whole(max_bytes)
+
+    def stored(self, tenant: TenantId, amount_bytes: int) -> None:
+        """ComfyUI has stored a client's body."""
+        self._storage.add_usage(tenant, amount_bytes)
 
     async def _pay(self, principal: Principal, amount: int) -> None:
         """For bytes that ComfyUI will hold in memory. Raises LimitExceeded."""
@@ -203,7 +219,8 @@ def _clean_of(permitted: PermittedRequest) -> CleanReply | None:
     return permitted.rule.clean if isinstance(permitted.rule, Rewrite) else None
 
 
-async def _forwarded(permitted: PermittedRequest, stream: UpstreamStream) -> ForwardedReply:
+async def forwarded(permitted: PermittedRequest, stream: UpstreamStream) -> ForwardedReply:
+    """ComfyUI's answer as it comes, under a head of the gate's. Raises UpstreamUnavailable, UpstreamTimeout."""
     record, segments = permitted.record, permitted.call.segments
     record.status = stream.status
     is_shared = permitted.compiled.config.server.share_web_ui

@@ -54,7 +54,7 @@ async def permit(
     record.response_headers += origins.cors_headers(request.headers)
     if (preflight := origins.preflight(request.method, request.headers)) is not None:
         return preflight
-    record.route = route.name if route is not None else record.route
+    _note(record, route)
     is_web_ui = route is not None and route.caching.is_web_ui
     principal = authenticator.recall(request.headers, query, request.derived)
     if principal is None:
@@ -78,6 +78,11 @@ async def permit(
         return page
     credentials = search_head(request, query, call, authenticator.sessions.cookie_name)
     return PermittedRequest(request, record, compiled, route, rule, call, principal, credentials)
+
+
+def _note(record: RequestRecord, route: Route | None) -> None:
+    if route is not None:
+        record.route, record.submits = route.name, route.submits
 
 
 def _unlisted(table: RouteTable, segments: tuple[str, ...]) -> Exception:

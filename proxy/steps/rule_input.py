@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 from policy.routes import Body, CachedReply, PassThrough
 from policy.rule_context import RuleContext, RuleInput
+from policy.v2.links import Links
 from proxy.auth.misplaced_credentials import read_document
 from proxy.dependencies import Dependencies
 from proxy.http import request_body
 from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
+
+_NO_LINKS: Final = Links()
 
 
 async def read_rule_input(dependencies: Dependencies, permitted: PermittedRequest, held: Held) -> RuleInput | None:
@@ -64,6 +68,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         has_account_menu=config.server.account_menu,
         documents=dependencies.kept.of(tenant),
         id_inputs=compiled.id_inputs,
+        links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
     )
 
 

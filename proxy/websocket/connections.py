@@ -1,14 +1,14 @@
-"""The open WebSockets of clients: counted, and closed when the gate stops or a credential dies."""
+"""The open WebSockets and event streams of clients: counted, and closed when the gate stops or a credential dies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from policy.principal import Principal
 from proxy.http.websocket import Close
 from proxy.upstream.client import MAX_EVENT_BYTES
-from proxy.websocket.send_queue import SendQueue
 
 GATE_STOPS = Close(1001, "the gate is stopping")
 GOING_AWAY = Close(1000, "")
@@ -18,10 +18,20 @@ TOO_MANY_MESSAGES = Close(1008, "too many messages")
 CREDENTIAL_DEAD = Close(4401, "the credential is no longer valid")
 
 
+class Sending(Protocol):
+    """What is sent to a client, for as long as it likes: a WebSocket's send queue, or a stream of events."""
+
+    sent_frames: int
+    sent_bytes: int
+    dropped_previews: int
+
+    def close(self, close: Close, *, at_once: bool = False) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Socket:
     principal: Principal
-    send_queue: SendQueue
+    send_queue: Sending
 
 
 @dataclass(slots=True)
@@ -32,7 +42,7 @@ class SocketStats:
     sent_bytes: int = 0
     dropped_previews: int = 0
 
-    def add(self, send_queue: SendQueue) -> None:
+    def add(self, send_queue: Sending) -> None:
         self.sent_frames += send_queue.sent_frames
         self.sent_bytes += send_queue.sent_bytes
         self.dropped_previews += send_queue.dropped_previews
@@ -47,7 +57,7 @@ class ConnectionRegistry:
     def __len__(self) -> int:
         return len(self._open)
 
-    def register(self, principal: Principal, send_queue: SendQueue) -> Socket:
+    def register(self, principal: Principal, send_queue: Sending) -> Socket:
         """It is open from now on, until `remove`."""
         socket = Socket(principal, send_queue)
         self._open.add(socket)

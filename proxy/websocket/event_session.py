@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from policy.namespace import Namespace
 from policy.rule_context import OwnJobs
 from policy.rules.events import PROGRESS, Event, EventRules, status_frame, to_upstream
+from policy.rules.results import SDK_CLIENT
 from proxy.http.websocket import Close, Hearer, WebSocket
 from proxy.http.websocket_frames import TOO_BIG, Payload
 from proxy.jobs.events import SocketReports
@@ -139,6 +140,7 @@ class EventSession(Hearer):
     def received(self, data: str | Payload) -> None:
         if not isinstance(data, str):
             if (named := self._rules.binary(data, self.jobs)) is not None:
+                self._reports.listener.pictured(named, self.jobs)
                 self.hand_on("", Frame(named, is_preview(named)), self._socket.frame if named is data else None)
             return
         event = self._rules.text(data, self.jobs)
@@ -153,6 +155,7 @@ class EventSession(Hearer):
             self._heard.tell(event, is_attached=self._send_queue is not None)
             if self._send_queue is not None:
                 self._send_queue.used_at_s = time.monotonic()
+        self._reports.listener.heard(event, self.jobs)
         self.hand_on(event.kind, Frame(event.text), self._socket.frame if event.text is data else None)
 
     def _take_own(self, event: Event) -> None:
@@ -178,7 +181,7 @@ class EventSession(Hearer):
 
     def hand_on(self, kind: str, frame: Frame, ready: bytes | None = None) -> None:
         """An event for this client, whichever upstream socket brought it. kind: empty for binary ones, which are not kept. ready: see `Sink`."""
-        if isinstance(frame.data, str):
+        if isinstance(frame.data, str) and self.client_id != SDK_CLIENT:  # there nobody comes back
             self._kept.keep(kind, frame.data)
         if self._send_queue is not None:
             self._send_queue.put(frame, ready)

@@ -16,7 +16,7 @@ from policy.principal import TenantId
 from policy.rule_context import OwnJobs, RuleContext
 from policy.rules.events import status_frame
 from policy.rules.recall import events_of
-from policy.rules.results import UNNAMED_CLIENT
+from policy.rules.results import OWN_CLIENTS, SDK_CLIENT, UNNAMED_CLIENT
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.request_record import RequestRecord
 from proxy.http.websocket import CLOSE_LIMIT_S, WebSocket
@@ -31,6 +31,8 @@ from proxy.websocket.send_queue import Frame, SendQueue
 
 MAX_WAITING_STREAMS: Final = 16
 """Of one tenant: streams whose client is gone and may come back."""
+_FLAGS: Final = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
+"""What ComfyUI is told on a socket of the gate's own: previews come with their node and job."""
 
 _log = logging.getLogger("comfygate")
 
@@ -55,6 +57,8 @@ class EventSessions:
         self._opening = KeyedSemaphore()
         self._counts = PacedCounts(self.push_status)
         self._tasks = Tasks()
+        self.on_own_ended: Callable[[TenantId], None] = lambda tenant: None
+        """Told when a tenant's socket for jobs of SDK_CLIENT is gone."""
 
     async def stop(self) -> None:
         """Closes all of them; not for long."""
@@ -69,7 +73,8 @@ class EventSessions:
             )
         await self._tasks.stop()
 
-    def _stream(self, tenant: TenantId, client_id: str) -> EventSession | None:
+    def stream(self, tenant: TenantId, client_id: str) -> EventSession | None:
+        """The session of this client id, which may be about to end."""
         return self._streams.get(tenant, {}).get(client_id)
 
     def push_status(self, tenant: TenantId) -> None:
@@ -91,7 +96,7 @@ class EventSessions:
         upstream_id = context.names.client_id_to_upstream(client_id)
         # Two upstream sockets of one id at a time would leave ComfyUI with neither (E.4).
         async with self._opening.of(key):
-            stream = self._stream(*key)
+            stream = self.stream(*key)
             if stream is not None and stream.is_closing:
                 await stream.wait_until_ended()
             elif stream is not None and stream.is_open:
@@ -117,29 +122,34 @@ class EventSessions:
         if send_queue is not None:
             stream.attach(send_queue, is_new=True)
         socket.start(stream)  # whoever listens is there before the first event
+        if client_id == SDK_CLIENT:
+            socket.send(_FLAGS)
         return stream
 
     async def listen(self, tenant: TenantId, jobs: OwnJobs) -> None:
         """Hears the events of the tenant's jobs without a client id, for all its sockets; nothing to do while it has none."""
-        key, names = (tenant, UNNAMED_CLIENT), Namespace(tenant)
-        if not self._named(tenant):
-            return
+        if self._named(tenant):
+            try:
+                await self.hear(tenant, jobs, UNNAMED_CLIENT)
+            except (UpstreamUnavailable, UpstreamTimeout) as error:
+                _log.info("events of jobs without a client id are not heard: %s", error)
+
+    async def hear(self, tenant: TenantId, jobs: OwnJobs, client_id: str) -> None:
+        """Hears the events of this client id, one of OWN_CLIENTS, from now on. Raises UpstreamUnavailable, UpstreamTimeout."""
+        key, names = (tenant, client_id), Namespace(tenant)
         async with self._opening.of(key):
-            stream = self._stream(*key)
+            stream = self.stream(*key)
             if stream is not None and stream.is_closing:
                 await stream.wait_until_ended()
             elif stream is not None and stream.is_open:
                 return
-            try:
-                await self._open(names, UNNAMED_CLIENT, names.client_id_to_upstream(UNNAMED_CLIENT), jobs)
-            except (UpstreamUnavailable, UpstreamTimeout) as error:
-                _log.info("events of jobs without a client id are not heard: %s", error)
+            await self._open(names, client_id, names.client_id_to_upstream(client_id), jobs)
 
     def _named(self, tenant: TenantId) -> list[EventSession]:
         return [
             stream
             for client_id, stream in self._streams.get(tenant, {}).items()
-            if client_id != UNNAMED_CLIENT and stream.is_open
+            if client_id not in OWN_CLIENTS and stream.is_open
         ]
 
     def _share(self, tenant: TenantId, kind: str, frame: Frame) -> None:
@@ -149,7 +159,7 @@ class EventSessions:
 
     def job_ended(self, job: Job) -> None:
         """A client that submitted first and opened its socket then is told what it missed."""
-        stream = self._stream(job.tenant, job.client_id)
+        stream = self.stream(job.tenant, job.client_id) if job.client_id != SDK_CLIENT else None
         if stream is not None and stream.is_open and stream.opened_at_s > job.claimed_at_s:
             self._tasks.start(self._recall(stream, job), "recall")
 
@@ -159,7 +169,7 @@ class EventSessions:
 
     def job_failed(self, job: Job, entry: Mapping[str, Any]) -> None:
         """ComfyUI does not tell of its end. entry: of the history, in the client's names."""
-        stream = self._stream(job.tenant, job.client_id or UNNAMED_CLIENT)
+        stream = self.stream(job.tenant, job.client_id or UNNAMED_CLIENT)
         if stream is not None and stream.is_open:
             stream.tell(job.prompt_id, events_of(entry, job.prompt_id))
 
@@ -168,6 +178,8 @@ class EventSessions:
         of_tenant = self._streams.get(tenant, {})
         if of_tenant.get(stream.client_id) is stream:
             del of_tenant[stream.client_id]
+            if stream.client_id == SDK_CLIENT:
+                self.on_own_ended(tenant)
         if not of_tenant:
             self._streams.pop(tenant, None)
         unnamed = of_tenant.get(UNNAMED_CLIENT)
@@ -178,8 +190,8 @@ class EventSessions:
         """Keeps the upstream socket for a client that may come back: while a job of its tenant waits or runs, and not for too many."""
         tenant = stream.names.tenant
         is_shared = stream.client_id == UNNAMED_CLIENT and bool(self._named(tenant))
-        if stream.is_attached or not stream.is_open or is_shared:
-            return
+        if stream.is_attached or not stream.is_open or is_shared or stream.client_id == SDK_CLIENT:
+            return  # the last is closed by whoever keeps it open (proxy/websocket/own_sockets.py)
         stream.stop_grace()  # of another client of its id that has left before: its time would end the next one's
         waiting = [other for other in self._named(tenant) if not other.is_attached]
         delay_s = (

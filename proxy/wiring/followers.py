@@ -59,6 +59,7 @@ class JobFollowers:
         self._tasks.supervise(self._parts.jobs.dispatcher.run, "dispatcher")
         self._tasks.supervise(self._housekeeping.follow, "leases")
         self._tasks.supervise(self._housekeeping.clean, "retention of jobs")
+        self._tasks.supervise(self._parts.v2.assets.sweep_forever, "expiry of assets")
         self._tasks.supervise(self._job_times.watch, "job times")
 
     async def stop(self) -> None:
@@ -71,10 +72,10 @@ class JobFollowers:
 
     def _subscribe(self, events: JobEvents) -> None:
         """Who hears what, in this order."""
-        parts, streams = self._parts, self._parts.streams
+        parts, streams, followed = self._parts, self._parts.streams, self._parts.v2.streams
         # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.
-        events.queued.subscribe(streams.job_changed, self._may_run)
-        events.started.subscribe(streams.job_changed, self._record_start)
+        events.queued.subscribe(streams.job_changed, followed.job_changed, self._may_run)
+        events.started.subscribe(streams.job_changed, followed.job_changed, self._record_start)
         events.ended.subscribe(
             parts.admission.ended,
             streams.job_ended,
@@ -82,9 +83,10 @@ class JobFollowers:
             self._audit.job_ended,
             self._quotas.job_ended,
             streams.job_changed,
+            followed.job_ended,
             lambda job: parts.jobs.dispatcher.wake(),
         )
-        events.canceled.subscribe(self._audit.job_canceled, streams.job_changed)
+        events.canceled.subscribe(self._audit.job_canceled, streams.job_changed, followed.job_changed)
         parts.queue_watcher.on_synced = self._synced
         parts.registry.temp_files.on_let_go = self._quotas.let_go
         parts.jobs.endings.on_waiting = self._waits_again
@@ -118,6 +120,7 @@ class JobFollowers:
         self._metrics.job_tried_again(job)
         self._audit.job_tried_again(job)
         self._parts.streams.job_changed(job)
+        self._parts.v2.streams.job_changed(job)
         self._parts.jobs.dispatcher.wake()
 
     def _changed_elsewhere(self, job: Job) -> None:
@@ -125,4 +128,5 @@ class JobFollowers:
         if job.state is JobState.ENDED or self._parts.registry.job(job.prompt_id) is None:
             self._parts.admission.let_go(job)
         self._parts.streams.job_changed(job)
+        self._parts.v2.streams.job_changed(job)
         self._parts.jobs.dispatcher.wake()

@@ -28,6 +28,8 @@ from proxy.limits.limits import Limits
 from proxy.persistence.operations import Database
 from proxy.upstream.client import Upstream
 from proxy.websocket.event_sessions import EventSessions
+from proxy.websocket.own_sockets import OwnSockets
+from proxy.websocket.parts import SocketParts
 
 
 def build_jobs(
@@ -38,28 +40,24 @@ def build_jobs(
     kept: KeptJobs,
     directory: Path | None,
     in_force: Callable[[], CompiledConfig],
-) -> tuple[JobParts, EventSessions]:
+) -> tuple[JobParts, SocketParts]:
     """directory: ComfyUI's base folder, None where the gate does not see it. in_force: the configuration, when everything is built."""
     registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
     records = JobRecords(
         database, registry, _gate_name(), lambda: in_force().config.jobs.window, limits.allotment.weights
     )
-    replica, documents = JobReplica(database, registry, records), JobDocuments(database, registry)
 
     def retries() -> bool:
         return in_force().config.jobs.retry_interrupted
 
+    replica, documents = JobReplica(database, registry, records), JobDocuments(database, registry)
+
     endings = JobEndings(upstream, registry, records, documents, kept, retries, events.ended)
     watcher = QueueWatcher(upstream, registry, records, endings, on_started=events.started)
-    streams = EventSessions(
-        upstream,
-        reconnect_grace_s=lambda: in_force().config.server.reconnect_grace,
-        reports=SocketReports(registry, events, watcher.close_soon),
-        read_entry=partial(read_ended, documents),
-    )
-    admission = JobAdmission(
-        registry, records, limits.slots, limits.budgets, events.queued, watcher.has_job, kept, streams.listen
-    )
+    reports = SocketReports(registry, events, watcher.close_soon)
+    sessions = _sessions(upstream, reports, documents, in_force)
+    own = OwnSockets(sessions, registry, records.gate, lambda: watcher.is_connected)
+    admission = _admission(registry, records, limits, events, watcher, kept, sessions, own)
     results = JobResults(upstream, registry, records, documents, admission, watcher.close_soon, events.canceled)
     dispatcher = Dispatcher(
         upstream,
@@ -68,8 +66,36 @@ def build_jobs(
         replica,
         lambda: watcher.is_settled.is_set() and not watcher.closing.is_giving_back,
         endings.refused,
+        own.prepare,
     )
-    return JobParts(registry, records, replica, watcher, endings, admission, results, dispatcher), streams
+    jobs = JobParts(registry, records, replica, watcher, endings, admission, results, dispatcher, documents)
+    return jobs, SocketParts(sessions, own, reports)
+
+
+def _sessions(
+    upstream: Upstream, reports: SocketReports, documents: JobDocuments, in_force: Callable[[], CompiledConfig]
+) -> EventSessions:
+    return EventSessions(
+        upstream,
+        reconnect_grace_s=lambda: in_force().config.server.reconnect_grace,
+        reports=reports,
+        read_entry=partial(read_ended, documents),
+    )
+
+
+def _admission(
+    registry: JobRegistry,
+    records: JobRecords,
+    limits: Limits,
+    events: JobEvents,
+    watcher: QueueWatcher,
+    kept: KeptJobs,
+    sessions: EventSessions,
+    own: OwnSockets,
+) -> JobAdmission:
+    slots, budgets = limits.slots, limits.budgets
+    has_job, listen, follow = watcher.has_job, sessions.listen, own.listen
+    return JobAdmission(registry, records, slots, budgets, events.queued, has_job, kept, listen=listen, follow=follow)
 
 
 def _gate_name() -> str:

@@ -34,6 +34,7 @@ from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
 from proxy.wiring.jobs import build_jobs
+from proxy.wiring.v2 import build_v2
 
 InForce = Callable[[], CompiledConfig]
 
@@ -46,10 +47,10 @@ def build_dependencies(
     def in_force() -> CompiledConfig:  # for what outlives a request; a request has one of its own
         return dependencies.compiled
 
-    upstream, kept, sockets = _upstream(compiled), KeptJobs(), ConnectionRegistry()
-    directory = _directory(compiled)
-    jobs, streams = build_jobs(upstream, state, limits, events, kept, directory, in_force)
-    registry, forecasts = jobs.registry, JobForecasts(state, jobs.registry, limits.allotment.weights)
+    upstream, directory, kept, sockets = _upstream(compiled), _directory(compiled), KeptJobs(), ConnectionRegistry()
+    jobs, hearing = build_jobs(upstream, state, limits, events, kept, directory, in_force)
+    registry, storage = jobs.registry, _storage(directory, jobs.registry, in_force)
+    forecasts = JobForecasts(state, registry, limits.allotment.weights)
     throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
     dependencies = Dependencies(
         compiled=compiled,
@@ -67,14 +68,15 @@ def build_dependencies(
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
         files=FileListing(directory),
-        storage=_storage(directory, registry, in_force),
+        storage=storage,
         limiter=limits,
         under_way=under_way,
         pictures=PreviewQueue(under_way.has_neighbours),
         sockets=sockets,
-        streams=streams,
-        client_sockets=_client_sockets(upstream, streams, sockets, limits, registry, in_force),
+        streams=hearing.sessions,
+        client_sockets=_client_sockets(upstream, hearing.sessions, sockets, limits, registry, in_force),
         recorder=recorder,
+        v2=build_v2(upstream, state, storage.disk, jobs, hearing, sockets, limits.slots.claim_socket, in_force),
     )
     return dependencies
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import re
 import struct
+import time
 
 import pytest
 
@@ -37,6 +39,12 @@ async def test_view_sends_the_file_with_validators(comfy: Comfy) -> None:
     assert (part.status, part.body) == (206, b"PNG")
     head = await comfy.call("HEAD", query)
     assert (head.status, head.headers["Content-Length"]) == (200, str(len(RGBA)))
+    # Assets are stamped with it: the time of the last change in ns, and the size (proxy/v2/stamps.py).
+    assert head.headers["ETag"] == answer.headers["ETag"]
+    found = re.fullmatch(r'"([0-9a-f]+)-([0-9a-f]+)"', head.headers["ETag"])
+    assert found is not None
+    assert abs(int(found[1], 16) / 1e9 - time.time()) < 3600
+    assert int(found[2], 16) == len(RGBA)
 
 
 async def test_type_is_output_by_default(comfy: Comfy) -> None:

@@ -63,6 +63,19 @@ def upload(name: str, **fields: str) -> Callable[[], aiohttp.FormData]:
     return make
 
 
+def asset_form(file_path: str, data: bytes, **fields: str) -> Callable[[], aiohttp.FormData]:
+    """As Comfy API v2 has it: what is said of a file comes before it."""
+
+    def make() -> aiohttp.FormData:
+        form = aiohttp.FormData(quote_fields=False)
+        for key, value in {"file_path": file_path, **fields}.items():
+            form.add_field(key, value)
+        form.add_field("file", data, filename="x.png", content_type="image/png")
+        return form
+
+    return make
+
+
 def _join(root: str, folder: str) -> str:
     return f"{root}/{folder}".strip("/")
 
@@ -103,12 +116,27 @@ def _prompts(things: Things) -> list[Call]:
     return [Call("/prompt", {"prompt": graph, "client_id": things.client_id}) for graph in graphs]
 
 
+def _v2_workflows(things: Things) -> list[Call]:
+    """The same, and a workflow with an asset of somebody's in it."""
+    reference = {"__type": "core/ASSET", "info": {"id": things.asset, "hash": None, "file_path": things.upload}}
+    graphs = [call.document["prompt"] for call in _prompts(things)]
+    by_id = loading("x.png")
+    for each in by_id.values():
+        if "image" in each["inputs"] and each["class_type"].startswith("LoadImage"):
+            each["inputs"]["image"] = reference
+    return [Call("/v2/jobs", {"workflow": graph}) for graph in [*graphs, by_id]]
+
+
 def _plain(*paths: str, document: Any = None, **more: Any) -> Entry:
     return Entry(lambda things: [Call(path, document) for path in paths], (200,) * len(paths), **more)
 
 
 def _ids(things: Things) -> list[str]:
     return [things.finished, things.running, things.pending]
+
+
+def _of_each_asset(path: str) -> Callable[[Things], list[Call]]:
+    return lambda things: [Call(f"/v2/assets/{each}{path}") for each in (things.asset, things.kept_asset)]
 
 
 def _of_each_job(path: str, document: Any = None) -> Callable[[Things], list[Call]]:
@@ -171,6 +199,56 @@ ENTRIES: dict[str, Entry] = {
         (200, 200),
         changes=True,
     ),
+    "POST /api/v2/jobs": Entry(
+        _v2_workflows,
+        (201, 201, 201, 422, 201),  # its preview went with the history just before
+        changes=True,
+    ),
+    "GET /api/v2/jobs": Entry(
+        lambda things: [
+            Call("/v2/jobs"),
+            Call("/v2/jobs?status=running,queued&limit=1"),
+            Call(f"/v2/jobs?metadata[owner]={things.client_id}"),
+        ],
+        (200, 200, 200),
+        shows=_ids,
+    ),
+    "GET /api/v2/jobs/{job_id}": Entry(_of_each_job("/v2/jobs/{id}"), (200, 200, 200), shows=_ids),
+    "GET /api/v2/jobs/{job_id}/workflow": Entry(
+        _of_each_job("/v2/jobs/{id}/workflow"), (200, 200, 200), shows=lambda things: [things.upload]
+    ),
+    "GET /api/v2/jobs/{job_id}/events": Entry(lambda things: [Call(f"/v2/jobs/{things.finished}/events")]),
+    "POST /api/v2/jobs/{job_id}/cancel": Entry(
+        lambda things: [Call(f"/v2/jobs/{each}/cancel") for each in (things.finished, things.running)],
+        (404, 200),  # it was deleted from the history just before
+        changes=True,
+    ),
+    # Bytes that are not those of the hash, whether somebody has those or not.
+    "POST /api/v2/assets": Entry(
+        lambda things: [
+            Call(
+                "/v2/assets",
+                form=asset_form(things.upload, PICTURE, expected_hash=things.hash),
+                said=f"{things.upload} {things.hash}",
+            )
+        ],
+        (409,),
+    ),
+    "POST /api/v2/assets/from-hash": Entry(
+        lambda things: [Call("/v2/assets/from-hash", {"hash": things.hash, "file_path": things.upload})],
+        (200,),
+        shows=lambda things: [things.hash, things.asset],
+        changes=True,
+    ),
+    "GET /api/v2/assets/by-hash/{hash}": Entry(
+        lambda things: [Call(f"/v2/assets/by-hash/{things.hash}")], shows=lambda things: [things.hash]
+    ),
+    "GET /api/v2/assets/{asset_id}": Entry(
+        _of_each_asset(""), (200, 200), shows=lambda things: [things.asset, things.kept_asset, things.upload]
+    ),
+    "GET /api/v2/assets/{asset_id}/content": Entry(_of_each_asset("/content"), (200, 200)),
+    # A job that waits uses one of two records of the same file.
+    "DELETE /api/v2/assets/{asset_id}": Entry(_of_each_asset(""), (409, 409), changes=True),
     # The upgrade itself is tried apart (test_matrix.py); without one the row refuses.
     "GET /ws": Entry(lambda things: [Call(f"/ws?clientId={things.client_id}")], (400,)),
     "POST /upload/image": Entry(

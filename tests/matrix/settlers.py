@@ -11,7 +11,7 @@ from typing import Any
 from policy.routes import Route
 from policy.table import ROUTES
 from tests.contract.driver import Answer, Comfy, Graph, empty_image, node, slow
-from tests.matrix.entries import ENTRIES, Call, Entry
+from tests.matrix.entries import ENTRIES, PICTURE, Call, Entry, asset_form
 from tests.matrix.people import Listener, Tenant, seen
 from tests.matrix.things import NOTHING, SECRET, Things, things_of
 from tests.matrix.world import World, open_world
@@ -127,7 +127,19 @@ async def settle_alice(settled: Settled) -> Things:
     saved, shown = outputs["2"]["images"][0]["filename"], outputs["3"]["images"][0]["filename"]
     assert (len(saved), len(shown)) == (len(things.output), len(things.temp)), "what is compared is equally long"
     things = replace(things, output=saved, temp=shown)
+    things = await settle_assets(alice, things)
     for prompt_id in (things.running, things.pending):
         assert await alice.queue(endless_graph(), prompt_id=prompt_id, **sent) == prompt_id
     await settled.ear.event("progress", things.running)
     return things
+
+
+async def settle_assets(alice: Tenant, things: Things) -> Things:
+    """Two records over the same bytes."""
+    data = PICTURE + SECRET.encode()
+    answer = await alice.post("/api/v2/assets", data=asset_form(things.upload, data)())
+    assert answer.status == 201, answer.text()
+    asset = answer.json()
+    answer = await alice.post("/api/v2/assets/from-hash", json={"hash": asset["hash"], "file_path": "kept.png"})
+    assert answer.status == 201, answer.text()
+    return replace(things, asset=asset["id"], kept_asset=answer.json()["id"], hash=asset["hash"])

@@ -6,13 +6,15 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
+from blake3 import blake3
+
 # What no answer to a neighbour may hold. The second word is of the same length and names nothing.
 SECRET, NOTHING = "zq7canary", "zq7nobody"
 
 
 @dataclass(frozen=True)
 class Things:
-    """root: what stands before a folder for whoever asks: nothing for a tenant, the tenant's folder for an admin.
+    """hash: of the bytes of both assets. root: what stands before a folder for whoever asks: nothing for a tenant, the tenant's folder for an admin.
 
     copied_*: names under which a neighbour stores something too.
     """
@@ -29,6 +31,8 @@ class Things:
     setting: str
     client_id: str
     asset: str
+    kept_asset: str
+    hash: str
     copied_upload: str
     copied_userdata: str
     copied_setting: str
@@ -49,7 +53,7 @@ class Things:
 
 def things_of(word: str) -> Things:
     """output and temp: the names that ComfyUI gives are known later only."""
-    ids = [str(uuid.uuid4()) for _ in range(4)]
+    ids = [str(uuid.uuid4()) for _ in range(5)]
     return Things(
         finished=ids[0],
         running=ids[1],
@@ -63,6 +67,8 @@ def things_of(word: str) -> Things:
         setting=f"Matrix.{word}",
         client_id=f"{word}-client",
         asset=ids[3],
+        kept_asset=ids[4],
+        hash=f"blake3:{blake3(word.encode()).hexdigest()}",
         copied_upload=f"{word}-copied.png",
         copied_userdata=f"{word}-copied.json",
         copied_setting=f"Copied.{word}",

@@ -86,8 +86,8 @@ def kept_entry(prompt_id: str, text: str = "", **more: Any) -> Document:
     return document
 
 
-def entries(*prompt_ids: str) -> dict[tuple[Kind, str], Document]:
-    return {(Kind.ENTRY, prompt_id): kept_entry(prompt_id) for prompt_id in prompt_ids}
+def entries(*prompt_ids: str, text: str = "") -> dict[tuple[Kind, str], Document]:
+    return {(Kind.ENTRY, prompt_id): kept_entry(prompt_id, text) for prompt_id in prompt_ids}
 
 
 def items(*prompt_ids: str, text: str = "") -> dict[tuple[Kind, str], Document]:

@@ -8,8 +8,8 @@ import pytest
 
 from policy.document import read_upstream_json
 from policy.namespace import MAX_SEGMENTS, Namespace, is_path
+from policy.passed_calls import unchanged
 from policy.principal import TenantId
-from policy.routes import unchanged
 from policy.rules.results import MAX_MESSAGE_LENGTH, scrub_text
 from tests.policy.tenants import request_of
 

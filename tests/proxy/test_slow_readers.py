@@ -74,7 +74,8 @@ def go_on_reading(socket: ClientWebSocketResponse) -> None:
 
 
 def waiting(gate: Running) -> list[send_queue.SendQueue]:
-    return [socket.send_queue for socket in gate.gate.dependencies.sockets._open]
+    open_ones = (socket.send_queue for socket in gate.gate.dependencies.sockets._open)
+    return [each for each in open_ones if isinstance(each, send_queue.SendQueue)]
 
 
 async def test_one_that_reads_nothing_is_closed_1008_and_the_others_see_nothing_of_it(

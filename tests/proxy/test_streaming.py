@@ -114,6 +114,10 @@ async def test_the_gate_grows_by_little_however_large_the_body() -> None:
     assert figures.download_growth_bytes < memory.MAX_GROWTH_BYTES
 
 
+async def test_an_asset_is_hashed_as_it_comes() -> None:
+    assert await asyncio.to_thread(memory.measure_asset, 200 * MIB) < memory.MAX_ASSET_GROWTH_BYTES
+
+
 async def test_chunked_bodies_pass_chunk_by_chunk(tmp_path: Path) -> None:
     """Each side hears what the other said before the rest of it is sent."""
     heard: asyncio.Queue[bytes] = asyncio.Queue()

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from policy.call import (
+    AmendJob,
     ClaimedJob,
     ClaimJob,
     ClientReply,
@@ -157,12 +158,19 @@ def test_a_client_cannot_tell_how_its_job_was_handed_in() -> None:
     assert len({json.dumps(reply.body) for _, reply in ways}) == 1
     assert len({reply.updates[0].documents[0].numbered(1) for _, reply in ways}) == 1
     spoiled = [
-        handed_in(SURE | {"3": SAVE}, ROOM, NUMBER, SPOILED),
+        handed_in(SURE | {"3": SAVE}, ROOM, NUMBER, SPOILED, None),
         handed_in(CHECKED | {"3": SAVE}, NO_ROOM, Tried(SPOILED), None),
         handed_in(CHECKED | {"3": SAVE}, NO_ROOM, Tried(SPOILED, is_there=True), None),
     ]
     assert len({json.dumps(reply.body) for _, reply in spoiled}) == 1
     assert spoiled[0][1].body["node_errors"].keys() == {"3"}
+
+
+def test_outputs_that_comfyui_turns_out_not_to_run_are_taken_off_the_record() -> None:
+    steps, _ = handed_in(SURE | {"3": SAVE}, ROOM, NUMBER, SPOILED, None)
+    assert kinds(steps) == [Place.NEXT, UpstreamCall, AmendJob]
+    assert json.loads(steps[0].outputs) == ["2", "3"]
+    assert steps[2] == AmendJob(ID, b'["2"]')
 
 
 def test_outputs_that_comfyui_will_not_run_are_not_recorded_as_the_jobs() -> None:

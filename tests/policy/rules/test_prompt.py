@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClaimedJob, ClaimJob, ClientReply, NameJob, ReleaseJob, UpstreamReply, Work
+from policy.call import AmendJob, ClaimedJob, ClaimJob, ClientReply, NameJob, ReleaseJob, UpstreamReply, Work
 from policy.documents import Document, Kind
 from policy.keyform import presented
 from policy.patience import AT_ONCE_BYTES, AT_ONCE_EFFORT
@@ -43,9 +43,10 @@ def body_of(graph: Any = GRAPH, **more: Any) -> bytes:
 
 
 def submitted(
-    raw: bytes, reply: UpstreamReply = ACCEPTED, context: RuleContext = ALICE
+    raw: bytes, reply: UpstreamReply = ACCEPTED, context: RuleContext = ALICE, *, is_amended: bool = False
 ) -> tuple[list[Any], ClientReply]:
-    answers = [CLAIMED, NUMBER, reply] + ([None] if reply.status != 200 else [])
+    """is_amended: ComfyUI runs less of it than was asked for."""
+    answers = [CLAIMED, NUMBER, reply] + ([None] if reply.status != 200 or is_amended else [])
     return drive(submit(request_of(context, method="POST", raw=raw)), *answers)
 
 
@@ -132,8 +133,9 @@ def test_outputs_that_comfyui_will_not_run_are_none_of_the_jobs() -> None:
     errors = {"3": {"errors": [], "dependent_outputs": ["3", 5], "class_type": "SaveImage"}, "5": "odd", "6": {}}
     context = replace(ALICE, documents=Shelf(10_000))
     accepted = reply_of({"prompt_id": ID, "number": 1, "node_errors": errors})
-    reply = submitted(body_of(graph), accepted, context=context)[1]
+    steps, reply = submitted(body_of(graph), accepted, context=context, is_amended=True)
     assert json.loads(reply.updates[0].documents[0].numbered(1))[4] == ["2", "4"]
+    assert steps[-1] == AmendJob(ID, b'["2","4"]'), "what is on disk says the same"
     reply = submitted(body_of(graph, partial_execution_targets=["4"]), context=context)[1]
     assert json.loads(reply.updates[0].documents[0].numbered(1))[4] == ["4"]
 
@@ -181,7 +183,8 @@ def test_outputs_that_cannot_run_are_named_beside_what_comfyui_finds() -> None:
     graph = GRAPH | {"3": {"class_type": "SaveImage", "inputs": {"images": ["gone", 0], "filename_prefix": "x"}}}
     error = node_error("required_input_missing", "images", input_name="images")
     errors = {"2": {"errors": [error], "dependent_outputs": ["2"], "class_type": "SaveImage"}}
-    reply = submitted(body_of(graph), reply_of({"prompt_id": ID, "number": 1, "node_errors": errors}))[1]
+    accepted = reply_of({"prompt_id": ID, "number": 1, "node_errors": errors})
+    reply = submitted(body_of(graph), accepted, is_amended=True)[1]
     assert set(reply.body["node_errors"]) == {"2", "3"}
     assert reply.body["node_errors"]["3"]["errors"][0]["type"] == "exception_during_validation"
 
@@ -256,7 +259,8 @@ def test_a_failure_without_words_gets_some(value: Any) -> None:
 def test_warnings_of_an_accepted_workflow_are_shown() -> None:
     error = node_error("required_input_missing", "images", input_name="images")
     errors = {"2": {"errors": [error], "dependent_outputs": ["2"], "class_type": "SaveImage"}}
-    reply = submitted(body_of(), reply_of({"prompt_id": ID, "number": 1, "node_errors": errors}))[1]
+    accepted = reply_of({"prompt_id": ID, "number": 1, "node_errors": errors})
+    reply = submitted(body_of(), accepted, is_amended=True)[1]
     assert reply.body["node_errors"] == errors
     assert submitted(body_of(), reply_of("odd"))[1].body["node_errors"] == {}
 

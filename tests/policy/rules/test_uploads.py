@@ -270,3 +270,13 @@ def test_what_overwrites_is_never_set_apart() -> None:
     assert session.is_overwriting
     violation = refusal(session.fields_to_send)
     assert "before the file" in violation.message
+
+
+def test_a_name_is_kept_where_the_file_overwrites() -> None:
+    kept = []
+    session = begin()
+    for overwrite in ("1", "1"):
+        kept.append(session.keeps_name)
+        session.accept_field("overwrite", overwrite)
+    assert kept == [False, True]
+    assert (begin().plan.is_mask, begin(UploadKind.MASK).plan.is_mask) == (False, True)

@@ -9,7 +9,7 @@ from aiohttp.multipart import content_disposition_filename, parse_content_dispos
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.http.content_disposition import filename_of, read_disposition
+from proxy.http.content_disposition import filename_of, read_disposition, read_raw_filename
 
 Read = tuple[str, dict[str, str], str | None]
 
@@ -118,3 +118,23 @@ def test_the_name_of_a_file(text: str, filename: str | None) -> None:
 def test_what_can_be_read_in_two_ways_is_not_read(text: str) -> None:
     with pytest.raises(ValueError, match=r"kind|parameter"):
         read_disposition(text)
+
+
+@pytest.mark.parametrize("name", ['a"b.png', "a;b;c.png", '"; x="y', "", "ü.png", 'a"; filename="b.png', "a\\b"])
+def test_a_name_of_the_sdk_is_read_raw(name: str) -> None:
+    assert read_raw_filename(f'form-data; name="file"; filename="{name}"') == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'form-data; name="image"; filename="x;y;z.png"',
+        'form-data; name="file"',
+        'form-data; filename="x.png"; name="file"',
+        'form-data;name="file"; filename="x.png"',
+        'form-data; name="file"; filename="x.png"; more=1',
+        'form-data; name="file"; filename=x.png',
+    ],
+)
+def test_no_other_spelling_is(text: str) -> None:
+    assert read_raw_filename(text) is None

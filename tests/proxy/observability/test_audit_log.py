@@ -217,7 +217,8 @@ def test_since(written: Any, expected: bool) -> None:
 
 
 def record(route: str, status: int = 200, reason: str = "", **more: Any) -> RequestRecord:
-    return RequestRecord("POST", "abc", "192.0.2.1", route=route, status=status, reason=reason, **more)
+    submits = route == "POST /prompt"
+    return RequestRecord("POST", "abc", "192.0.2.1", route=route, status=status, reason=reason, submits=submits, **more)
 
 
 REFUSED_ROUTES = (

@@ -176,7 +176,8 @@ def test_tenants_are_bounded() -> None:
 # The shape of what was sent: there is no setting to change.
 MALFORMED = {Reason.NOT_FOUND, Reason.PATH_MALFORMED, Reason.QUERY_MALFORMED, Reason.HEADER_MALFORMED}
 MALFORMED |= {Reason.BODY_MALFORMED, Reason.WORKFLOW_MALFORMED, Reason.POLICY_VIOLATION}
-MALFORMED |= {Reason.CREDENTIAL_MISPLACED, Reason.PROMPT_ID_TAKEN}
+MALFORMED |= {Reason.CREDENTIAL_MISPLACED, Reason.PROMPT_ID_TAKEN, Reason.MISSING_ASSET, Reason.HASH_MISMATCH}
+MALFORMED |= {Reason.ASSET_IN_USE, Reason.METADATA_INVALID, Reason.METADATA_FILTER_INVALID, Reason.CURSOR_MALFORMED}
 
 
 def test_every_reason_that_a_setting_decides_has_advice() -> None:

@@ -46,6 +46,29 @@ ROWS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
     ),
     "job_documents": (4, ("an-id", "prompt", b"{}")),
     "forgotten_jobs": (4, ("old-id", "alice", 3)),
+    "job_labels": (5, ("an-id", "alice", "client", "acme")),
+    "assets": (
+        5,
+        (
+            "a",
+            "alice",
+            "an-id",
+            "9",
+            0,
+            "image",
+            "output",
+            *["x.png"] * 2,
+            "image/png",
+            3,
+            "",
+            1.5,
+            None,
+            "[]",
+            "",
+            b"",
+        ),
+    ),
+    "job_assets": (5, ("an-id", "a")),
 }
 
 

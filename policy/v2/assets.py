@@ -1,0 +1,169 @@
+"""Assets: files of the tenant's under an id, uploaded or made by its jobs, and what stands for them in a workflow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from policy.namespace import Folder
+from policy.v2.links import Links
+from policy.v2.times import timestamp, timestamp_or_null
+from policy.values import value
+from policy.violation import Reason, Violation
+
+REFERENCE: Final = "core/ASSET"
+"""The `__type` of an object in a workflow that stands for an asset."""
+MAX_REFERENCES: Final = 1000
+"""In one workflow."""
+# Unreserved characters of a URL (RFC 3986, 2.3), as ids are written; a NUL is no text of a database.
+_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+
+
+@value
+class Asset:
+    """A file under an id.
+
+    folder, path: where ComfyUI has it, in the tenant's own names; None and "" for a text that the gate keeps itself. file_path: what its uploader
+    called it. hash: `blake3:` and 64 hexadecimal digits; None when it is not known. kind: of an output: image, video, audio, text, latent or
+    file; "" for an upload. prompt_id, node_id: of the job that made it, "" for an upload. Times are Unix seconds. stamp: of the file as it was when
+    it was recorded, `<time of its last change in ns>-<size>` in hexadecimal digits, as ComfyUI's ETags have it; "" where that is not known.
+    """
+
+    asset_id: str
+    file_path: str
+    content_type: str
+    size_bytes: int
+    hash: str | None
+    created_at_s: float
+    expires_at_s: float | None = None
+    folder: Folder | None = None
+    path: str = ""
+    kind: str = ""
+    prompt_id: str = ""
+    node_id: str = ""
+    tags: tuple[str, ...] = ()
+    stamp: str = ""
+
+
+@value
+class AssetDetails:
+    """What a client says of an asset of its own. file_path, content_type: empty for those of the record that is there. expires_in_s: None to keep it."""
+
+    file_path: str = ""
+    content_type: str = ""
+    tags: tuple[str, ...] = ()
+    expires_in_s: float | None = None
+
+
+def asset_to_client(
+    asset: Asset, links: Links, url_expires_at_s: float, *, is_new: bool | None = None
+) -> dict[str, Any]:
+    """The contract's Asset. url_expires_at_s: Unix time until which the link works. is_new: whether its bytes were stored just now."""
+    shown: dict[str, Any] = {
+        "id": asset.asset_id,
+        "hash": asset.hash,
+        "size_bytes": asset.size_bytes,
+        "content_type": asset.content_type,
+        "file_path": asset.file_path,
+        "created_at": timestamp(asset.created_at_s),
+        "expires_at": timestamp_or_null(asset.expires_at_s),
+        "url": links.content(asset.asset_id),
+        "url_expires_at": timestamp(url_expires_at_s),
+        "job_id": asset.prompt_id or None,
+        "tags": list(asset.tags),
+    }
+    return shown if is_new is None else shown | {"created_new": is_new}
+
+
+def output_to_client(asset: Asset, links: Links, url_expires_at_s: float) -> dict[str, Any]:
+    """The contract's Output: an asset that a job made."""
+    return {
+        "id": asset.asset_id,
+        "node_id": asset.node_id,
+        "name": asset.file_path,
+        "type": asset.kind,
+        "content_type": asset.content_type,
+        "size_bytes": asset.size_bytes,
+        "hash": asset.hash,
+        "url": links.content(asset.asset_id),
+        "url_expires_at": timestamp(url_expires_at_s),
+        "job_id": asset.prompt_id,
+    }
+
+
+def name_in_workflow(asset: Asset) -> str:
+    """As ComfyUI's loaders read the name of a file. Raises Violation(missing-asset) for a text, which is no file of ComfyUI's."""
+    if asset.folder is None:
+        raise missing(asset.asset_id, "it is a text: write the text itself into the workflow")
+    return asset.path if asset.folder is Folder.INPUT else f"{asset.path} [{asset.folder.value}]"
+
+
+def is_reference(found: Any) -> bool:
+    return isinstance(found, Mapping) and found.get("__type") == REFERENCE
+
+
+def find_references(workflow: Any) -> list[str]:
+    """Ids of the assets that a workflow names, each once, wherever in a node's inputs they stand. Raises Violation(missing-asset) for a malformed one."""
+    found: dict[str, None] = {}
+    for inputs in _inputs_of(workflow):
+        _collect(inputs, found)
+    return list(found)
+
+
+def resolve(workflow: Any, names: Mapping[str, str]) -> Any:
+    """The workflow with the file names in the places of the assets. names: by id. Raises Violation(missing-asset) for one that is none of them."""
+    if not isinstance(workflow, Mapping):
+        return workflow
+    return {
+        node_id: {**node, "inputs": _replace(node["inputs"], names)}
+        if isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping)
+        else node
+        for node_id, node in workflow.items()
+    }
+
+
+def missing(
+    asset_id: str, why: str = "there is no such asset of yours: upload the file, and name the id of the answer"
+) -> Violation:
+    return Violation(Reason.MISSING_ASSET, f"The workflow names an asset that cannot be used: {why}.", asset_id)
+
+
+def _inputs_of(workflow: Any) -> Iterable[Any]:
+    nodes = workflow.values() if isinstance(workflow, Mapping) else ()
+    return (node["inputs"] for node in nodes if isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping))
+
+
+def _collect(found: Any, ids: dict[str, None]) -> None:
+    """As deep as a document goes, which policy/document.py bounds: what is not found here would reach ComfyUI as an object."""
+    if is_reference(found):
+        ids[_id_of(found)] = None
+        if len(ids) > MAX_REFERENCES:
+            raise missing("", f"a workflow names {MAX_REFERENCES} assets at most")
+    elif isinstance(found, Mapping):
+        for inner in found.values():
+            _collect(inner, ids)
+    elif isinstance(found, list):
+        for inner in found:
+            _collect(inner, ids)
+
+
+def _replace(found: Any, names: Mapping[str, str]) -> Any:
+    if is_reference(found):
+        asset_id = _id_of(found)
+        if asset_id not in names:
+            raise missing(asset_id)
+        return names[asset_id]
+    if isinstance(found, Mapping):
+        return {key: _replace(inner, names) for key, inner in found.items()}
+    if isinstance(found, list):
+        return [_replace(inner, names) for inner in found]
+    return found
+
+
+def _id_of(reference: Mapping[str, Any]) -> str:
+    info = reference.get("info")
+    asset_id = info.get("id") if isinstance(info, Mapping) else None
+    if not isinstance(asset_id, str) or not _ID.fullmatch(asset_id):
+        raise missing("", "a core/ASSET object has `info` with the asset's `id`")
+    return asset_id

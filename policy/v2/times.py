@@ -1,0 +1,17 @@
+"""Times as the API writes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def timestamp(at_s: float) -> str:
+    """RFC 3339 in UTC with `Z`, to the millisecond. at_s: Unix time.
+
+    The schemas that the SDKs export take no other offset, and no time without one.
+    """
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def timestamp_or_null(at_s: float | None) -> str | None:
+    return None if at_s is None else timestamp(at_s)

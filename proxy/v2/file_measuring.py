@@ -1,0 +1,123 @@
+"""How large files of ComfyUI's are, and their hashes: from disk where the gate sees the folders, else as ComfyUI sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from blake3 import blake3
+from multidict import CIMultiDict
+
+from policy.call import Opaque, UpstreamCall, UpstreamPath
+from policy.namespace import Folder, split_path
+from policy.principal import TenantId
+from proxy.files.comfyui_folders import regular_file, stamp_of
+from proxy.http import hdrs
+from proxy.http.errors import UpstreamUnavailable
+from proxy.limits.keyed_semaphore import KeyedSemaphore
+from proxy.upstream.client import Upstream
+from proxy.v2.stamps import stamp_of_etag
+
+THREADS: Final = 2
+"""Of all tenants: hashing leaves the interpreter's lock, and takes a core."""
+PIECE_BYTES: Final = 1024**2
+_SILENCE_S: Final = 30.0
+_ABSENT: Final = frozenset({400, 403, 404})
+"""What ComfyUI answers for a file that is not there, or that it does not give."""
+
+
+class Measured(NamedTuple):
+    """hash: `blake3:` and 64 hexadecimal digits. stamp: see policy.v2.assets.Asset."""
+
+    size_bytes: int
+    hash: str
+    stamp: str = ""
+
+
+def measure_bytes(data: bytes) -> Measured:
+    return Measured(len(data), _told(blake3(data)))
+
+
+class FileMeasuring:
+    """directory: ComfyUI's base folder, None where the gate does not see it.
+
+    SECURITY: one file of a tenant at a time, tenants in turn: else the results of one keep those of all others (tests/proxy/v2/test_outputs.py).
+    """
+
+    def __init__(self, upstream: Upstream, directory: Path | None) -> None:
+        self._upstream = upstream
+        self._directory = directory
+        self._threads = ThreadPoolExecutor(THREADS, "hashing")
+        self._turns = KeyedSemaphore()
+
+    def stop(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def measure(self, tenant: TenantId, folder: Folder, path: UpstreamPath) -> Measured | None:
+        """None for a file that is not there. Raises UpstreamUnavailable and UpstreamTimeout where that is not known."""
+        async with self._turns.of(tenant):
+            found = None
+            if self._directory is not None:
+                root = self._directory / folder.value
+                found = await asyncio.get_running_loop().run_in_executor(self._threads, _read, root, path)
+            return found or await self._ask(folder, path)
+
+    async def _ask(self, folder: Folder, path: UpstreamPath) -> Measured | None:
+        where, name = split_path(path)
+        query = (("filename", name), ("subfolder", where), ("type", Opaque(folder.value)))
+        headers = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
+        call = UpstreamCall("GET", (Opaque("view"),), query)
+        async with await self._upstream.open(call, headers, time_limit_s=_SILENCE_S) as stream:
+            if stream.status in _ABSENT:
+                return None
+            if stream.status != 200:
+                raise UpstreamUnavailable(status=503)
+            hasher = _Hasher()
+            await stream.pour(hasher)
+            measured = hasher.measured()
+            # Where the disk should have had it, the disk would never have what ComfyUI says of it.
+            return measured if self._directory is not None else measured._replace(stamp=stamp_of_etag(stream.headers))
+
+
+class _Hasher:
+    """Takes a body as it comes, see `Taker`; a piece takes less time than it took to be read."""
+
+    __slots__ = ("_digest", "_size_bytes")
+
+    def __init__(self) -> None:
+        self._digest = blake3()
+        self._size_bytes = 0
+
+    def take(self, piece: bytes | memoryview) -> bool:
+        self._size_bytes += len(piece)
+        self._digest.update(piece)
+        return True
+
+    async def ready(self) -> None:
+        return
+
+    def measured(self) -> Measured:
+        return Measured(self._size_bytes, _told(self._digest))
+
+
+def _read(root: Path, path: UpstreamPath) -> Measured | None:
+    file = regular_file(root, path)
+    if file is None:
+        return None
+    digest, size_bytes = blake3(), 0
+    try:
+        with file.open("rb") as opened:
+            stamp = stamp_of(os.fstat(opened.fileno()))
+            while piece := opened.read(PIECE_BYTES):
+                digest.update(piece)
+                size_bytes += len(piece)
+    except OSError:
+        return None
+    return Measured(size_bytes, _told(digest), stamp)
+
+
+def _told(digest: blake3) -> str:
+    return f"blake3:{digest.hexdigest()}"

@@ -1,0 +1,94 @@
+"""What ComfyUI says of jobs, as it was judged to be a tenant's (proxy/websocket/event_session.py): how far they are, and what they have made."""
+
+from __future__ import annotations
+
+import logging
+
+import orjson
+
+from policy.rule_context import OwnJobs
+from policy.rules.events import PROGRESS, Event
+from policy.v2.outputs import find_shown
+from proxy.jobs.history import cached_nodes
+from proxy.jobs.job import JobState
+from proxy.jobs.registry import JobRegistry
+from proxy.persistence.operations import DatabaseUnavailable
+from proxy.tasks import Tasks
+from proxy.v2 import followed_job
+from proxy.v2.followed_job import FollowedJob
+from proxy.v2.followed_jobs import FollowedJobs
+from proxy.v2.off_loop import off_loop
+from proxy.v2.outputs import JobOutputs
+from proxy.websocket.send_queue import LARGEST_PREVIEW_BYTES
+
+_log = logging.getLogger("comfygate")
+
+
+class JobHearing:
+    """A proxy.jobs.events.Listener. Of jobs that nobody watches it keeps the newest that says how far they are, unread."""
+
+    def __init__(self, registry: JobRegistry, followed: FollowedJobs, outputs: JobOutputs) -> None:
+        self._registry = registry
+        self._followed = followed
+        self._outputs = outputs
+        self._tasks = Tasks()
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+
+    def heard(self, event: Event, jobs: OwnJobs) -> None:
+        kind, prompt_id = event.kind, event.prompt_id
+        if (
+            prompt_id is None and kind == "executing"
+        ):  # to a socket that was opened meanwhile it does not say of which job it speaks
+            running = jobs.running()
+            prompt_id = running[0] if len(running) == 1 else None
+        followed = self._followed.get(prompt_id or "") or self._begin(prompt_id)
+        if followed is None:
+            return
+        followed.is_heard = True
+        if kind in PROGRESS:
+            followed.tracker.keep(kind, event.text)
+        elif kind == "execution_start":
+            followed.begin()
+        elif kind == "execution_cached":
+            followed.tracker.cached(cached_nodes(event.data))
+        elif kind == "executing":
+            followed.tracker.executing(event.data.get("node"), event.data.get("display_node"))
+        elif kind == "executed":
+            self._executed(followed, event)
+        followed.audience.changed(followed_job.PROGRESS)
+
+    def _begin(self, prompt_id: str | None) -> FollowedJob | None:
+        job = None if prompt_id is None else self._registry.job(prompt_id)
+        return None if job is None or job.state is JobState.ENDED else self._followed.ensure(job.tenant, job.prompt_id)
+
+    def pictured(self, frame: bytes | memoryview, jobs: OwnJobs) -> None:
+        """ComfyUI runs one job at a time, so a picture is of the tenant's only one that runs."""
+        running = jobs.running()
+        followed = self._followed.get(running[0]) if len(running) == 1 else None
+        if followed is not None and len(frame) <= LARGEST_PREVIEW_BYTES and self._followed.is_watched(followed):
+            followed.picture(bytes(frame))
+
+    def _executed(self, followed: FollowedJob, event: Event) -> None:
+        node_id = event.data.get("node")
+        if isinstance(node_id, str):
+            followed.tracker.executed(node_id)
+            is_shown = bool(event.data.get("output")) and self._followed.is_watched(followed)
+            if is_shown and followed.show(event.text):
+                self._tasks.start(self._measure(followed), "results of a node")
+
+    async def _measure(self, followed: FollowedJob) -> None:
+        """One after the other, so that they are told in their order."""
+        while followed.unmeasured:
+            frame = followed.unmeasured[0]
+            data = (await off_loop(orjson.loads, frame, size=len(frame)))["data"]
+            shown = find_shown(data["node"], data.get("output"))
+            try:
+                made = await self._outputs.measure_shown(followed.tenant, followed.prompt_id, shown)
+            except DatabaseUnavailable as error:
+                _log.warning("what job %s has made is not known until it ends: %s", followed.prompt_id, error)
+                made = []
+            if (job := self._followed.job(followed)) is not None:
+                followed.tell_outputs(made, self._followed.expires_at_s(job))
+            followed.shown()

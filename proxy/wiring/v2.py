@@ -1,0 +1,72 @@
+"""Makes what serves Comfy API v2, and gives each part what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.compiled_config import CompiledConfig
+from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.jobs.idempotency_db import KeptSubmissions
+from proxy.jobs.parts import JobParts
+from proxy.jobs.single_use_keys import SingleUseKeys
+from proxy.persistence.operations import Database
+from proxy.upstream.client import Upstream
+from proxy.v2.asset_files import AssetFiles
+from proxy.v2.assets import Assets
+from proxy.v2.door import V2Door
+from proxy.v2.event_streams import EventStreams
+from proxy.v2.file_measuring import FileMeasuring
+from proxy.v2.followed_jobs import FollowedJobs
+from proxy.v2.job_hearing import JobHearing
+from proxy.v2.job_streams import JobStreams
+from proxy.v2.job_views import JobViews
+from proxy.v2.outputs import JobOutputs
+from proxy.v2.parts import V2Parts
+from proxy.websocket.connections import ConnectionRegistry
+from proxy.websocket.parts import SocketParts
+from proxy.websocket.places import Slot
+
+
+def build_v2(
+    upstream: Upstream,
+    database: Database,
+    disk: ComfyUIFolders | None,
+    jobs: JobParts,
+    hearing: SocketParts,
+    sockets: ConnectionRegistry,
+    slot: Slot,
+    in_force: Callable[[], CompiledConfig],
+) -> V2Parts:
+    """disk: ComfyUI's folders, None where the gate does not see them. slot: see `EventStreams`. in_force: the configuration, when all is built."""
+
+    def history_s() -> float:
+        return in_force().config.jobs.history
+
+    directory = None if disk is None else disk.directory
+    assets = _assets(database, AssetFiles(disk, upstream, jobs.registry), in_force)
+    outputs = JobOutputs(database, jobs.documents, jobs.registry, FileMeasuring(upstream, directory))
+    followed = FollowedJobs(jobs.registry, history_s)
+    streams, hears = JobStreams(database, jobs.registry, followed), JobHearing(jobs.registry, followed, outputs)
+    views = JobViews(database, jobs.registry, streams, outputs, history_s)
+    streams.find = views.find
+    assets.on_deleted = lambda asset: views.forget(asset.prompt_id)
+    hearing.reports.listener = hears
+    return V2Parts(
+        door=V2Door(views, assets, jobs.registry, jobs.records, jobs.results, streams.job_changed),
+        keys=SingleUseKeys(KeptSubmissions(database)),
+        streams=streams,
+        hearing=hears,
+        outputs=outputs,
+        own_sockets=hearing.own,
+        event_streams=EventStreams(streams, views, sockets, slot),
+        assets=assets,
+    )
+
+
+def _assets(database: Database, files: AssetFiles, in_force: Callable[[], CompiledConfig]) -> Assets:
+    return Assets(
+        database,
+        files,
+        lambda: in_force().tenants,
+        lambda tenant: in_force().limits_of(tenant).retention,
+    )
