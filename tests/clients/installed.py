@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -16,17 +17,19 @@ CACHE = HERE.parents[1] / "test-output" / "clients"
 REQUIREMENTS = HERE / "requirements.txt"
 NODE_FILES = (HERE / "node" / "package.json", HERE / "node" / "package-lock.json")
 INSTALL_LIMIT_S = 300
+NODE_VERSION = "22.23.3"
+_NODE_MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
 
 
-def python_folder() -> Path:
-    """A virtual environment with the Python clients."""
+def python_folder(name: str = "python", requirements: Path = REQUIREMENTS, *options: str) -> Path:
+    """A virtual environment with what a file of requirements names. options: of `pip install`."""
 
     def install(folder: Path) -> None:
         _run(sys.executable, "-m", "venv", str(folder))
         pip = str(folder / "bin" / "python")
-        _run(pip, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS))
+        _run(pip, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options, "-r", str(requirements))
 
-    return _once("python", install, (REQUIREMENTS,), sys.version)
+    return _once(name, install, (requirements,), f"{sys.version} {options}" if options else sys.version)
 
 
 def client_folder(*requirements: str) -> Path:
@@ -42,15 +45,15 @@ def client_folder(*requirements: str) -> Path:
     return _once(requirements[0].partition("==")[0], install, (), f"{sys.version} {requirements}")
 
 
-def node_folder() -> Path:
-    """A folder whose node_modules holds the Node clients."""
+def node_folder(name: str = "node", files: tuple[Path, ...] = NODE_FILES) -> Path:
+    """A folder whose node_modules holds what package.json and package-lock.json name. Nothing of a package runs while it is installed."""
 
     def install(folder: Path) -> None:
-        for file in NODE_FILES:
+        for file in files:
             shutil.copy(file, folder)
         _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", cwd=folder)
 
-    return _once("node", install, NODE_FILES, "")
+    return _once(name, install, files, "")
 
 
 def node_client_folder(name: str, version: str) -> Path:
@@ -62,6 +65,21 @@ def node_client_folder(name: str, version: str) -> Path:
         _run("npm", "install", *options, f"{name}@{version}", cwd=folder)
 
     return _once(name, install, (), version)
+
+
+def node_program(oldest: int) -> str:
+    """Node of this major version at least: the system's, or what the package `node` of the npm registry would install for this machine."""
+    found = shutil.which("node")
+    if found is not None and _major_version(found) >= oldest:
+        return found
+    kind = f"{sys.platform}-{_NODE_MACHINES.get(platform.machine(), platform.machine())}"
+    installed = node_client_folder(f"node-{kind}", NODE_VERSION)
+    return str(installed / "node_modules" / f"node-{kind}" / "bin" / "node")
+
+
+def _major_version(node: str) -> int:
+    said = subprocess.run((node, "--version"), capture_output=True, text=True, check=True).stdout
+    return int(said.removeprefix("v").partition(".")[0])
 
 
 def _once(name: str, install: Callable[[Path], None], files: tuple[Path, ...], more: str) -> Path:

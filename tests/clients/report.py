@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients.record import FOLDER
+from tests.v2 import report as v2
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 _HEAD = """\
@@ -55,7 +56,7 @@ def render(rows: list[dict[str, Any]]) -> str:
     ordered = sorted(rows, key=lambda row: (row["client"].lower(), row["what"], row["upstream"]))
     lines = [f"| {row['client']} | {row['version']} | {row['upstream']} | {row['what']} | works |\n" for row in ordered]
     loads = [line for row in ordered if row["loads"] for line in _load_lines(row)]
-    return _HEAD + "".join(lines) + _LOADS + "".join(loads) + _ROUTES
+    return _HEAD + "".join(lines) + v2.render() + _LOADS + "".join(loads) + _ROUTES
 
 
 def _load_lines(row: dict[str, Any]) -> list[str]:
