@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Final
 
 from aiohttp import web
 
 CHUNK: Final = bytes(1024 * 1024)
+_TAIL_BYTES: Final = 1024
+_SUBFOLDER: Final = re.compile(rb'name="subfolder"\r\n\r\n(.*)\r\n')
 _ANSWERS: Final = {
     "/history": b"{}",
     "/queue": b'{"queue_running": [], "queue_pending": []}',
@@ -24,12 +27,15 @@ async def answer(request: web.BaseRequest) -> web.StreamResponse:
         await socket.receive()
         return socket
     if request.method == "POST":
-        received = 0
+        received, last = 0, b""
         async for chunk in request.content.iter_any():
             received += len(chunk)
-        return web.json_response({"received": received})
+            last = (last + chunk)[-_TAIL_BYTES:]
+        folder = _SUBFOLDER.search(last)
+        stored = {} if folder is None else {"name": "x.png", "subfolder": folder[1].decode(), "type": "input"}
+        return web.json_response({"received": received, **stored})
     if request.path == "/view":
-        return await give(request, int(request.query["size"]))
+        return await give(request, int(request.query.get("size", 0)))
     return web.Response(body=_ANSWERS.get(request.path, b"{}"), content_type="application/json")
 
 

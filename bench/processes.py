@@ -40,7 +40,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Program:
-    """key: of an admin, empty where none is asked for."""
+    """key: of a caller, empty where none is asked for."""
 
     url: str
     process: psutil.Process
@@ -93,11 +93,12 @@ def endpoint() -> Iterator[Program]:
 
 
 @contextmanager
-def gate(upstream: str) -> Iterator[Program]:
+def gate(upstream: str, role: Role = Role.ADMIN) -> Iterator[Program]:
+    """role: of the caller that the key is of."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.toml"
         config.write_text(_CONFIG.format(upstream=upstream), encoding="utf-8")
-        key = key_file.create_key(config, tenant="bench", role=Role.ADMIN).text
+        key = key_file.create_key(config, tenant="bench", role=role).text
         command = ("-c", "from proxy.commands.main import main; main()", "serve", "--config", str(config))
         with program(*command, key=key, speaks_on_stderr=True) as started:
             yield started

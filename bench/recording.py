@@ -12,7 +12,7 @@ from typing import Final
 from policy.principal import Principal, parse_tenant
 from proxy.http.request_record import RequestRecord
 from proxy.observability.access_log import Recorder, RequestLog
-from proxy.observability.audit_log import SUBMISSION, AuditTrail
+from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 
 ROUNDS: Final = 5
@@ -35,7 +35,8 @@ def _refused() -> RequestRecord:
 
 
 def _submission() -> RequestRecord:
-    record = _record("POST", SUBMISSION, 200)
+    record = _record("POST", "POST /prompt", 200)
+    record.submits = True
     classes = ["CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage", "KSampler", "SaveImage", "VAEDecode"]
     record.notes = {
         "prompt_id": "11111111-2222-3333-4444-555555555555",
