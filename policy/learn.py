@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from policy.judge import JudgedPrompt
+from policy.toml_text import quote
 from policy.violation import Violation
 from policy.workflow import is_ui_format, nodes_of
-
-_ORDINARY = re.compile(r"[^\x00-\x1f\x7f\"\\]*")
 
 
 def learn(documents: Iterable[Any], permits: Callable[[str], bool] = lambda name: False) -> str:
@@ -30,8 +28,8 @@ def learn(documents: Iterable[Any], permits: Callable[[str], bool] = lambda name
         uses.update({node["class_type"] for node in nodes.values()})
     lines = [f"# {len(uses)} classes of {count} workflows, the largest of {largest} nodes", "allow = ["]
     known = [name for name in sorted(uses) if permits(name)]
-    lines += [f"    {_quote(name)}," for name in sorted(uses) if name not in known]
-    lines += [f"    # permitted already: {_quote(name)}" for name in known]
+    lines += [f"    {quote(name)}," for name in sorted(uses) if name not in known]
+    lines += [f"    # permitted already: {quote(name)}" for name in known]
     lines.append("]")
     return "\n".join(lines) + "\n"
 
@@ -47,21 +45,6 @@ def _read_nodes(document: Any, number: int) -> dict[str, dict[str, Any]]:
 
 def _has_class(node: Any) -> bool:
     return isinstance(node, dict) and isinstance(node.get("class_type"), str)
-
-
-def _quote(text: str) -> str:
-    """A TOML basic string."""
-    if _ORDINARY.fullmatch(text):
-        return f'"{text}"'
-    escaped = "".join(
-        f"\\{character}"
-        if character in '"\\'
-        else f"\\u{ord(character):04x}"
-        if ord(character) < 0x20 or ord(character) == 0x7F
-        else character
-        for character in text
-    )
-    return f'"{escaped}"'
 
 
 def explain(outcome: JudgedPrompt | Violation) -> str:

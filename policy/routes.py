@@ -40,6 +40,8 @@ class Body(Enum):
     """JSON, or anything else, which means nothing: so ComfyUI reads an interrupt."""
     RAW = "raw"
     """Bounded bytes, for the rule that judges their very spelling."""
+    ARGUMENTS = "arguments"
+    """As RAW; but a multipart form streams, and the rule asks for its parts."""
     FORM = "form"
     """Bounded bytes of a small form."""
     STREAM = "stream"
@@ -177,9 +179,13 @@ class StreamEvents:
     """What happens to one job, as it happens (policy/v2)."""
 
 
-TenantRule = (
-    PassThrough | AdminOnly | Deny | MultiCall | SendFile | Rewrite | CachedReply | RelayWebSocket | StreamEvents
-)
+@dataclass(frozen=True, slots=True)
+class RunFunction:
+    """A job is made of the arguments of a function, and told of as the client wishes (policy/rules/functions.py)."""
+
+
+_Calling = PassThrough | MultiCall | SendFile | Rewrite | CachedReply | RunFunction
+TenantRule = _Calling | RelayWebSocket | StreamEvents | AdminOnly | Deny
 
 UNCHANGED: Final = PassThrough()
 QUICK_S: Final = 30.0
@@ -189,8 +195,6 @@ SMALL_JSON_BYTES: Final = 1024**2
 SMALL_JSON_PARTS: Final = 10_000
 PATIENT_S: Final = 90.0
 """For answers that take work; below the 100 s after which the edge gives up."""
-
-
 MAX_REMEMBERED: Final = 1024
 """Targets that are remembered: more than there are without a parameter, unless somebody spells them in many ways."""
 
@@ -248,7 +252,6 @@ class Route:
     kind: str = ""
     note: str = ""
     """Of a row that comes from data: what kind it is, and what for."""
-
     name: str = field(init=False, default="")
     """The label in metrics and logs: one per row, whatever clients send."""
 
@@ -303,9 +306,7 @@ class Target:
 
     def call_with(self, query: tuple[tuple[str, str], ...]) -> ClientCall:
         """query: what of it goes on."""
-        if not query:
-            return self.call
-        return ClientCall(self.call.method, self.call.segments, query, self.call.parameters)
+        return self.call if not query else ClientCall(self.call.method, self.call.segments, query, self.call.parameters)
 
 
 class RouteTable:

@@ -18,6 +18,7 @@ from policy.v2.links import Links
 from policy.values import value
 
 if TYPE_CHECKING:
+    from policy.functions.function import CallableFunction
     from policy.judge import Policy
 
 
@@ -87,6 +88,10 @@ class RuleContext:
     has_account_menu: bool = True
     documents: OwnDocuments = field(default_factory=NoDocuments)
     id_inputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    functions: Mapping[str, CallableFunction] = field(default_factory=dict)
+    """That the caller may call, by name."""
+    takes_workflows: bool = True
+    """Whether the caller may send workflows of its own."""
     links: Links = Links()
     """For rows whose answers name addresses."""
 
@@ -105,5 +110,7 @@ class RuleInput:
     credentials: Presented = NOTHING_PRESENTED
     """What the request proved itself with: a rule that reads the bytes itself looks for it, and takes at most `max_parts` parts."""
     max_parts: int = MAX_PARTS
+    is_form: bool = False
+    """The body is a multipart form, which streams: the rule asks for its parts (policy.v2.effects.ReadPart)."""
     minted_id: str = ""
     """A new UUID: for the job of an admin who names none, where its id must be known before ComfyUI has it; for what a streamed body holds."""

@@ -22,12 +22,26 @@ from policy.routes import (
     Rewrite,
     Route,
     RouteTable,
+    RunFunction,
     SendFile,
     StreamEvents,
     TenantRule,
     always,
 )
-from policy.rules import catalog, files, joblist, jobs, logs, prompt, settings, uploads, userdata, v2_assets, v2_jobs
+from policy.rules import (
+    catalog,
+    files,
+    functions,
+    joblist,
+    jobs,
+    logs,
+    prompt,
+    settings,
+    uploads,
+    userdata,
+    v2_assets,
+    v2_jobs,
+)
 
 SUBMIT, READ_JOBS = Scope.JOBS_SUBMIT, Scope.JOBS_READ
 READ_FILES, WRITE_FILES = Scope.FILES_READ, Scope.FILES_WRITE
@@ -296,6 +310,42 @@ V2 = (
     ),
 )
 
+
+def _gate(method: str, path: str, needs: Scope, rule: TenantRule, **more: Any) -> Route:
+    """The gate's own: functions, and their jobs."""
+    own = {"admin": _NOT_OF_ADMINS, "prefix": Prefix.BARE, "shows_links": True, "origin": "comfygate"}
+    return _row(method, f"/gate{path}", needs, rule, **{**own, **more})
+
+
+FUNCTIONS = (
+    _gate("GET", "/functions", CATALOG, MultiCall(functions.list_functions)),
+    _gate("GET", "/functions/{name}", CATALOG, MultiCall(functions.describe)),
+    _gate(
+        "POST",
+        "/run/{name}",
+        SUBMIT,
+        RunFunction(),
+        body=Body.ARGUMENTS,
+        budget=Budget.SUBMIT,
+        stores=True,
+        time_limit_s=PATIENT_S,
+        needs_catalogue=True,
+        idempotency=Idempotency.REPLAYED,
+        submits=True,
+    ),
+    _gate("GET", "/jobs/{job_id}", READ_JOBS, MultiCall(functions.read), budget=Budget.POLL),
+    _gate("GET", "/jobs/{job_id}/events", READ_JOBS, StreamEvents(), budget=Budget.POLL),
+    _gate("POST", "/jobs/{job_id}/cancel", SUBMIT, MultiCall(functions.cancel)),
+    _gate(
+        "GET",
+        "/jobs/{job_id}/outputs/{name}",
+        READ_FILES,
+        SendFile(functions.output),
+        caching=Caching.REVALIDATE,
+        time_limit_s=PATIENT_S,
+    ),
+)
+
 # Of later versions of ComfyUI: its server would fetch an address of the client's choice. Refused before it can be there.
 _FETCHES = Deny("ComfyUI would fetch any address")
 FORBIDDEN = (_row("POST", "/assets/download", WRITE_FILES, _FETCHES, admin=_FETCHES, prefix=Prefix.API),)
@@ -316,5 +366,5 @@ WEB = (
     _web("/docs/{file...}"),
 )
 
-ROUTES = EXECUTION + FILES + USERS + CATALOGUE + INSIDE + ASSETS + V2 + FORBIDDEN + WEB
+ROUTES = EXECUTION + FILES + USERS + CATALOGUE + INSIDE + ASSETS + V2 + FUNCTIONS + FORBIDDEN + WEB
 TABLE = RouteTable(ROUTES)

@@ -30,6 +30,8 @@ class Reason(StrEnum):
     PROMPT_ID_TAKEN = "prompt-id-taken"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     POLICY_VIOLATION = "policy-violation"
+    ARGUMENT_REFUSED = "argument-refused"
+    NOT_ACCEPTABLE = "not-acceptable"
     MISSING_ASSET = "missing-asset"
     HASH_MISMATCH = "hash-mismatch"
     ASSET_IN_USE = "asset-in-use"

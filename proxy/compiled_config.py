@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from policy.compiled_policy import ADMIN_POLICY, Policy, compile_policy
+from policy.functions.function import CallableFunction, Function
 from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
 from policy.route_kinds import make_routes
@@ -24,6 +25,7 @@ from proxy.auth.csrf_cors import CsrfCors
 from proxy.auth.session_secret import SessionStateError
 from proxy.auth.sessions import Sessions, open_sessions
 from proxy.config import Config, ConfigError, Mistake
+from proxy.config.functions import FOLDER, read_functions
 from proxy.config.limits import LimitSettings
 from proxy.config.packs import load_packs
 from proxy.config.presets import load_presets
@@ -46,6 +48,8 @@ class TenantAccess:
     namespace: Namespace
     policy: Policy
     limits: LimitSettings
+    functions: Mapping[str, CallableFunction]
+    takes_workflows: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,11 @@ class CompiledConfig:
     origins: CsrfCors
     addresses: ClientAddresses
     policies: Mapping[TenantId, Policy]
+    named_policies: Mapping[str, Policy]
     json_limits: BodyLimits
     upload_limits: BodyLimits
     upload_types: frozenset[str]
+    functions: Mapping[str, Function] = field(default_factory=dict)
     _access: dict[tuple[TenantId, bool], TenantAccess] = field(default_factory=dict, repr=False)
 
     @property
@@ -89,9 +95,31 @@ class CompiledConfig:
             if policy is None:
                 raise CredentialEnded
             policy = ADMIN_POLICY if principal.is_admin else policy
-            access = TenantAccess(Namespace(principal.tenant), policy, self.limits_of(principal.tenant))
+            settings = self.config.tenants[principal.tenant]
+            access = TenantAccess(
+                Namespace(principal.tenant),
+                policy,
+                self.limits_of(principal.tenant),
+                self._callable(principal),
+                principal.is_admin or settings.workflows == "any",
+            )
             self._access[key] = access
         return access
+
+    def _callable(self, principal: Principal) -> Mapping[str, CallableFunction]:
+        """An admin calls none: what an admin runs is ComfyUI's."""
+        settings = self.config.tenants.get(principal.tenant)
+        if settings is None or principal.is_admin:
+            return {}
+        names = self.functions if "*" in settings.functions else settings.functions
+        own = self.policies[principal.tenant]
+        return {
+            name: CallableFunction(
+                function, own if function.settings.policy is None else self.named_policies[function.settings.policy]
+            )
+            for name in names
+            if (function := self.functions.get(name)) is not None
+        }
 
     def limits_of(self, tenant: TenantId) -> LimitSettings:
         """The default ones for a tenant that was taken out while something of it is under way."""
@@ -105,6 +133,7 @@ def compile_config(
     """Raises ConfigError with all mistakes. previous: what this one replaces; fetched keys of token issuers are taken over. state: of `open_sessions`."""
     mistakes: list[Mistake] = []
     policies = _compile(config, mistakes)
+    functions = _functions(config, mistakes)
     tokens, access = _verifiers(config, previous, mistakes)
     try:
         sessions = _open_sessions(config, previous, state)
@@ -123,6 +152,8 @@ def compile_config(
         origins=CsrfCors(server.public_url, server.cors_origins),
         addresses=ClientAddresses(server.trusted_proxies),
         policies=MappingProxyType({TenantId(name): policies[tenant.policy] for name, tenant in config.tenants.items()}),
+        named_policies=policies,
+        functions=functions,
         json_limits=BodyLimits(
             server.max_prompt_bytes, server.body_timeout, server.min_body_bytes_per_second, WHOLE_JSON_S
         ),
@@ -189,6 +220,24 @@ def _compile(config: Config, mistakes: list[Mistake]) -> Mapping[str, Policy]:
         except ValueError as error:
             mistakes.append(Mistake(f"policies.{name}", None, str(error)))
     return policies
+
+
+def _functions(config: Config, mistakes: list[Mistake]) -> Mapping[str, Function]:
+    """Those in the folder beside the configuration file; a tenant and a function name nothing that is not there."""
+    functions, found = read_functions(config.file.parent / FOLDER)
+    mistakes += [Mistake(file, None, words) for file, words in found]
+    broken = {Path(file).stem for file, _ in found}
+    for tenant, settings in config.tenants.items():
+        mistakes += [
+            Mistake(f"tenants.{tenant}.functions", None, f"there is no {FOLDER}/{name}.toml")
+            for name in settings.functions
+            if name != "*" and name not in functions and name not in broken
+        ]
+    for name, function in functions.items():
+        if function.settings.policy is not None and function.settings.policy not in config.policies:
+            words = f"policy: there is no [policies.{function.settings.policy}]"
+            mistakes.append(Mistake(f"{FOLDER}/{name}.toml", None, words))
+    return functions
 
 
 def _pinned_documents(config: Config, mistakes: list[Mistake]) -> Mapping[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
+
+from proxy.config.functions import FOLDER
 
 POLL_S: Final = 0.3
 """Between two looks at the content. Not every file system tells of changes (network shares, mounts of containers), and none tells through every link."""
@@ -19,11 +22,19 @@ _log = logging.getLogger("comfygate")
 
 
 def fingerprint(file: Path) -> bytes:
-    """The SHA-256 of the content: by it a change is told from a touch. Empty when the file cannot be read."""
+    """The SHA-256 of the content: by it a change is told from a touch. Empty when the file cannot be read.
+
+    Functions, which lie beside it and may be large, are told by their times and sizes.
+    """
     try:
-        return hashlib.sha256(file.read_bytes()).digest()
+        digest = hashlib.sha256(file.read_bytes())
     except OSError:
         return _MISSING
+    for beside in sorted((file.parent / FOLDER).glob("*")):
+        with contextlib.suppress(OSError):  # it has just gone, and is missing at the next look
+            found = beside.stat()
+            digest.update(f"{beside.name}\0{found.st_mtime_ns}\0{found.st_size}\0".encode("utf-8", "surrogateescape"))
+    return digest.digest()
 
 
 async def watch(file: Path, on_change: Callable[[], Awaitable[None]], *, seen: bytes | None = None) -> None:

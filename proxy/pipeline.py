@@ -10,7 +10,7 @@ from typing import Final
 
 from policy.call import ClientReply
 from policy.principal import Principal
-from policy.routes import RelayWebSocket, StreamEvents
+from policy.routes import RelayWebSocket, RunFunction, StreamEvents
 from policy.v2.paths import is_v2
 from policy.violation import Reason, Violation
 from proxy.compiled_config import CompiledConfig
@@ -106,6 +106,8 @@ class Pipeline:
             return await self._rules.relay(permitted)
         if isinstance(permitted.rule, StreamEvents):
             return await self._rules.follow(permitted)
+        if isinstance(permitted.rule, RunFunction):
+            return await self._rules.call(permitted, held)
         asked = await read_rule_input(self._dependencies, permitted, held)
         self.running.check(permitted.principal)
         return await self._rules.apply(permitted, asked, held)

@@ -35,9 +35,7 @@ url = "{upstream}"
 [log]
 audit_file = "{audit_file}"
 
-[tenants.alice]
-[tenants.mallory]
-
+{tenants}
 [policies.default]
 allow = ["@core-image", "SlowProgress", "PrimitiveString", "StringConcatenate", "GatePack*", "Recorded*"]
 
@@ -51,6 +49,7 @@ queued_jobs = 1000
 websockets = 100
 {more}
 """
+TENANTS = "[tenants.alice]\n[tenants.mallory]\n"
 
 
 @dataclass
@@ -101,6 +100,7 @@ def write_config(
     upstream_more: str = "",
     more: str = "",
     shutdown_grace: str = "2s",
+    tenants: str = TENANTS,
 ) -> tuple[Path, dict[str, str]]:
     """A configuration file with two tenants, and a key for each of: alice, mallory, admin. more: appended to the file."""
     file = folder / "config.toml"
@@ -110,6 +110,7 @@ def write_config(
             server=server,
             upstream_more=upstream_more,
             more=more,
+            tenants=tenants,
             shutdown_grace=shutdown_grace,
             audit_file=AUDIT_FILE,
         ),

@@ -22,11 +22,12 @@ from policy.routes import (
     RelayWebSocket,
     Rewrite,
     Route,
+    RunFunction,
     SendFile,
     StreamEvents,
     TenantRule,
 )
-from policy.table import ASSETS, CATALOGUE, EXECUTION, FILES, FORBIDDEN, INSIDE, ROUTES, USERS, V2, WEB
+from policy.table import ASSETS, CATALOGUE, EXECUTION, FILES, FORBIDDEN, FUNCTIONS, INSIDE, ROUTES, USERS, V2, WEB
 from proxy.config.packs import load_packs
 from proxy.config.reader import ENVIRONMENT, Config
 from proxy.observability.metrics import Metrics
@@ -42,6 +43,7 @@ _AREAS: Final = (
     ("Inside the server", INSIDE),
     ("Assets", ASSETS),
     ("Comfy API v2, for Comfy-Org's SDKs", V2),
+    ("Functions", FUNCTIONS),
     ("Never", FORBIDDEN),
     ("The web UI", WEB),
 )
@@ -56,6 +58,7 @@ _BUDGETS: Final = {
 _SHARED: Final = "the same for everybody, read-only"
 _PICKED: Final = "one permitted class; `{}` for any other"
 _STREAMED: Final = "what happens to one's own job, as a stream of events"
+_CALLED: Final = "a job of a [function](functions.md) that one may call, from named arguments"
 _RELAYED: Final = "a WebSocket that carries one's own events only"
 # What each rule does for a tenant, in an operator's words; a rule that is not here speaks by its docstring.
 _WORDS: Final = {
@@ -193,6 +196,8 @@ def _words_of(rule: TenantRule) -> str:
             return f"**refused**: {why}"
         case RelayWebSocket():
             return _RELAYED
+        case RunFunction():
+            return _CALLED
         case StreamEvents():
             return _STREAMED
         case CachedReply(rule=described, picks=picks):

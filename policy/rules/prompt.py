@@ -53,6 +53,7 @@ PROMPT: Final = (Opaque("prompt"),)
 _CLASS_OF: Final = attrgetter("class_type")
 LAST_PLACE: Final = 2.0**52
 """In ComfyUI's queue, behind all that wait, from here on: of jobs that are only to be judged. What stands there is taken out again."""
+NO_WORKFLOWS: Final = "This tenant calls functions, and sends no workflows of its own: /gate/functions lists them."
 MAX_TRIES: Final = 5
 """Of a job that waits, for a ComfyUI that has something to do; each takes as long as proxy/jobs/trial.py waits for that."""
 _BUSY = "ComfyUI goes from one short job to the next, so that it could not be asked. Send the workflow again."
@@ -183,7 +184,9 @@ def without_credentials(body: bytes) -> bytes:
 
 
 def _prepare_at_once(request: RuleInput) -> Prepared | None:
-    """None for what may take long."""
+    """None for what may take long. Raises Violation for who sends no workflows, and what `_prepare` raises."""
+    if not request.context.takes_workflows:
+        raise Violation(Reason.POLICY_VIOLATION, NO_WORKFLOWS, "workflows")
     try:
         return _prepare(request, Patience(AT_ONCE_EFFORT)) if is_quick(request.raw) else None
     except TooMuch:

@@ -25,6 +25,7 @@ from policy.v2.effects import (
     Reused,
 )
 from policy.v2.errors import envelope
+from policy.values import value
 from policy.violation import Reason, Violation
 
 LINK_S: Final = 86_400.0
@@ -32,12 +33,18 @@ LINK_S: Final = 86_400.0
 _TOO_LARGE: Final = 413
 
 
+@value
+class Kept:
+    """is_new: bytes that the tenant did not have. is_new_record: what is there because of this upload."""
+
+    asset: Asset
+    is_new: bool
+    is_new_record: bool
+
+
 def upload(request: RuleInput) -> RuleGenerator:
     """POST /api/v2/assets. 201: bytes that the tenant did not have; 200: a record over those that it has."""
-    context = request.context
-    plan = AssetUploadPlan(context.names, request.minted_id, context.upload_types, context.max_picture_pixels)
-    call = UpstreamCall("POST", (Opaque("upload"), Opaque("image")), body=UploadBody(plan))
-    received: Received | UpstreamReply = yield ReceiveUpload(call)
+    received: Received | UpstreamReply = yield ReceiveUpload(upload_call(request, request.minted_id))
     if isinstance(received, UpstreamReply):
         return _not_stored(received)
     asked = received.upload
@@ -47,17 +54,32 @@ def upload(request: RuleInput) -> RuleGenerator:
             "These are not the bytes of `expected_hash`: nothing is stored. Send the file again.",
             received.hash,
         )
-    reused: Reused | None = yield ReuseBytes(received.hash, asked.details)
+    kept = yield from keep(request, request.minted_id, received)
+    if isinstance(kept, UpstreamReply):
+        return _not_stored(kept)
+    return ClientReply(201 if kept.is_new else 200, _shown(request, kept.asset, is_new=kept.is_new))
+
+
+def upload_call(request: RuleInput, asset_id: str) -> UpstreamCall:
+    """What takes a file that is going to be this asset."""
+    context = request.context
+    plan = AssetUploadPlan(context.names, asset_id, context.upload_types, context.max_picture_pixels)
+    return UpstreamCall("POST", (Opaque("upload"), Opaque("image")), body=UploadBody(plan))
+
+
+def keep(request: RuleInput, asset_id: str, received: Received) -> Generator[Effect, Any, Kept | UpstreamReply]:
+    """A file that has come, but for its end: as a record over the same bytes, or stored under this id. ComfyUI's answer where it does not store it."""
+    details = received.upload.details
+    reused: Reused | None = yield ReuseBytes(received.hash, details)
     if reused is not None:
-        return ClientReply(200, _shown(request, reused.asset, is_new=False))
+        return Kept(reused.asset, False, reused.is_new_record)
     reply: UpstreamReply = yield FinishUpload()
     stored = uploaded(reply.value, request) if reply.status < 400 else {}
     if not stored:
-        return _not_stored(reply)
-    details = asked.details
+        return reply
     asset: Asset = yield AddAsset(
         Asset(
-            asset_id=request.minted_id,
+            asset_id=asset_id,
             file_path=details.file_path,
             content_type=details.content_type,
             size_bytes=received.size_bytes,
@@ -69,7 +91,7 @@ def upload(request: RuleInput) -> RuleGenerator:
         ),
         details.expires_in_s,
     )
-    return ClientReply(201, _shown(request, asset, is_new=True))
+    return Kept(asset, True, True)
 
 
 def _not_stored(reply: UpstreamReply) -> ClientReply:
@@ -126,9 +148,14 @@ def delete(request: RuleInput) -> RuleGenerator:
 def content(request: RuleInput) -> FileGenerator:
     """GET /api/v2/assets/{id}/content."""
     asset = yield from _own(request)
+    return (yield from content_of(request, asset, request.call.method))
+
+
+def content_of(request: RuleInput, asset: Asset, method: str) -> FileGenerator:
+    """The bytes of an own asset."""
     if asset.folder is not None:
         context = request.context
-        return stored_file(asset, context.names, context.jobs.has_temp_file, request.call.method)
+        return stored_file(asset, context.names, context.jobs.has_temp_file, method)
     body: bytes | None = yield ReadText(asset.asset_id)
     if body is None:
         raise _no_asset()

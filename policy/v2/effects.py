@@ -63,6 +63,13 @@ class JobPage:
 
 
 @value
+class DrawSeeds(V2Effect):
+    """Answered with a random whole number for each pair of bounds, both of them included."""
+
+    bounds: tuple[tuple[int, int], ...]
+
+
+@value
 class FindAssets(V2Effect):
     """Answered with a mapping of Assets by id, of those that there are: one whose time is over, or whose file is gone or was overwritten, is none."""
 
@@ -140,3 +147,51 @@ class Received:
 @value
 class FinishUpload(V2Effect):
     """Sends the end of the upload, so that ComfyUI stores it; answered with its UpstreamReply. An upload that is not finished is broken off."""
+
+
+@value
+class ReadPart(V2Effect):
+    """The next part of the client's form; answered with a `FormText` or a `FormFile`, None at the end. A file is received before the next one is asked for.
+
+    room: how many bytes a text may have. Raises Violation(body-malformed | body-too-large).
+    """
+
+    room: int
+
+
+@value
+class FormText:
+    name: str
+    text: str
+
+
+@value
+class FormFile:
+    """Its bytes are still to come. filename: empty of a field of a form in which nobody chose a file."""
+
+    name: str
+    filename: str
+
+
+@value
+class ReceiveFile(V2Effect):
+    """Sends one file on to ComfyUI, all but its end, so that nothing is stored yet; answered as `ReceiveUpload`, and ended by `FinishUpload`.
+
+    call: with an UploadBody. data: the file; None for the one that the form is at.
+    """
+
+    call: UpstreamCall
+    filename: str
+    data: bytes | None = None
+
+
+@value
+class SkipFile(V2Effect):
+    """Reads over the file that the form is at; answered with whether it had any bytes."""
+
+
+@value
+class ForecastStart(V2Effect):
+    """Answered with the Unix time at which a waiting job of the tenant's will probably begin, None where nobody can tell."""
+
+    prompt_id: str

@@ -37,7 +37,7 @@ def connect(
     ] = None,
 ) -> None:
     """Make a remote gate look like a ComfyUI on this machine, for programs that cannot send a key."""
-    key = _read_key(key_file)
+    key = read_key(key_file)
     hosts, origins = allow_host or [], [_origin(text) for text in allow_origin or []]
     try:
         forwarder = ConnectProxy(url, key, LocalAccess([*hosts, listen], origins))
@@ -95,7 +95,7 @@ async def serve_until(forwarder: ConnectProxy, url: str, port: int, stop: asynci
         await forwarder.stop()
 
 
-def _read_key(key_file: Path | None) -> str:
+def read_key(key_file: Path | None) -> str:
     """Never an argument: every user of the machine sees the arguments of all programs."""
     if key_file is None:
         key = os.environ.get("COMFYGATE_KEY", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ import typer
 
 from proxy.commands.exits import fail
 from proxy.commands.job_texts import TABLE_HEAD, as_json, cells_of, describe, in_columns, note_of
+from proxy.commands.terminal import progress_line
 from proxy.config import ConfigError, load_config
 from proxy.config.units import parse_duration
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
@@ -188,16 +188,13 @@ async def _retry(database: Database, prompt_id: str) -> JobRow:
 
 async def _drain(database: Database, wait_s: float) -> Load:
     await database.run(drain_comfyui, is_on=True)
-    progress = Progress()
+    with progress_line() as tell:
 
-    def is_empty(found: Load) -> bool:
-        progress.tell(found)
-        return not found.given
+        def is_empty(found: Load) -> bool:
+            tell(what_is_left(found))
+            return not found.given
 
-    try:
         return await _until(database, lambda: database.read(load), is_empty, wait_s)
-    finally:
-        progress.end()
 
 
 async def _until(
@@ -221,29 +218,12 @@ async def _until(
         ends_hearing()
 
 
-class Progress:
-    """A line on standard error: on a terminal one that changes, elsewhere one for each change."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-        self._shown = ""
-
-    def tell(self, found: Load) -> None:
-        left = len(found.given)
-        running = sum(job.state == StoredState.RUNNING for job in found.given)
-        alone = sum(job.lease_until_s < time.time() for job in found.given)
-        text = f"ComfyUI has {_count(left)}, {running} of them running; {_count(found.waiting)} {_verb(found.waiting)} in the gate"
-        if alone:
-            text += f"; no gate follows {alone}: start it, and it sees how they end"
-        if text == self._shown:
-            return
-        lead = "\r" if self._is_terminal and self._shown else ""
-        typer.echo(f"{lead}{text:<{len(self._shown)}}", err=True, nl=not self._is_terminal)
-        self._shown = text
-
-    def end(self) -> None:
-        if self._is_terminal and self._shown:
-            typer.echo(err=True)
+def what_is_left(found: Load) -> str:
+    left = len(found.given)
+    running = sum(job.state == StoredState.RUNNING for job in found.given)
+    alone = sum(job.lease_until_s < time.time() for job in found.given)
+    text = f"ComfyUI has {_count(left)}, {running} of them running; {_count(found.waiting)} {_verb(found.waiting)} in the gate"
+    return text + (f"; no gate follows {alone}: start it, and it sees how they end" if alone else "")
 
 
 def _seconds(text: str | None) -> float:

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "audit": "audit.audit",
     "why": "audit.why",
     "jobs": "jobs.app",
+    "functions": "functions.app",
     "backup": "backup.backup",
     "demo": "demo.demo",
     "connect": "connect.connect",

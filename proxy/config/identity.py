@@ -30,8 +30,12 @@ def is_safe_url(url: str) -> bool:
 
 
 class TenantSettings(Settings):
+    """functions: those that it may call, "*" for all. workflows: "functions" for a tenant that sends no workflows of its own."""
+
     policy: str = "default"
     limits: str = "default"
+    functions: tuple[str, ...] = ()
+    workflows: Literal["any", "functions"] = "any"
 
 
 def as_utc(value: Any) -> Any:

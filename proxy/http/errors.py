@@ -142,6 +142,8 @@ _STATUS: Mapping[Reason, int] = {
     Reason.BODY_TOO_LARGE: 413,
     Reason.PICTURE_TOO_LARGE: 413,
     Reason.STORAGE_FULL: 507,
+    Reason.ARGUMENT_REFUSED: 422,
+    Reason.NOT_ACCEPTABLE: 406,
     Reason.MISSING_ASSET: 422,
     Reason.HASH_MISMATCH: 409,
     Reason.ASSET_IN_USE: 409,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from multidict import CIMultiDict
@@ -16,11 +17,14 @@ _NO_ENCODINGS: Final = frozenset({"binary", "8bit", "7bit"})
 
 
 class Part:
-    """name, filename: as its head says. value: what of its content is not sent yet. Raises Violation for a head that could be read in two ways."""
+    """name, filename: as its head says. value: what of its content is not sent yet. Raises Violation for a head that could be read in two ways.
+
+    texts: names of parts that are no files, whatever their heads say.
+    """
 
     __slots__ = ("filename", "is_open", "name", "value")
 
-    def __init__(self, headers: CIMultiDict[str]) -> None:
+    def __init__(self, headers: CIMultiDict[str], texts: Collection[str] = FIELDS) -> None:
         self.value = bytearray()
         self.is_open = False
         """The file's head was judged and its bytes go on as they come."""
@@ -35,7 +39,7 @@ class Part:
             raise malformed("each part needs a name")
         self.name: str = parameters["name"]
         self.filename: str | None = filename_of(parameters)
-        if self.filename is not None and self.name in FIELDS:
+        if self.filename is not None and self.name in texts:
             self.filename = None  # clients that send every field as a file mean its text
         elif self.filename is None and any(key.startswith("filename") for key in parameters):
             raise malformed("the file's name cannot be read")

@@ -6,10 +6,12 @@ Delimiter lines may be padded with spaces, and text may stand before the first a
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final, Protocol
 
 from multidict import CIMultiDict
 
+from policy.rules.uploads import FIELDS
 from proxy.http.multipart_part import MAX_PART_HEADER_BYTES, Part, malformed
 
 MAX_PART_HEADERS: Final = 32
@@ -39,7 +41,9 @@ class PartReceiver(Protocol):
 class MultipartReader:
     """is_ended: the closing delimiter has come; what follows it is thrown away. Raises Violation(body-malformed)."""
 
-    def __init__(self, boundary: bytes, receiver: PartReceiver) -> None:
+    def __init__(self, boundary: bytes, receiver: PartReceiver, texts: Collection[str] = FIELDS) -> None:
+        """texts: see Part."""
+        self._texts = texts
         self._delimiter = b"\r\n--" + boundary
         self._receiver = receiver
         self._state = _PREAMBLE
@@ -72,7 +76,7 @@ class MultipartReader:
                 self._held = data
                 return None
             end, lines = at + len(_HEAD_END), data[:at].split(_LINE_END)
-        self._receiver.part_begun(Part(_fields_of(lines)))
+        self._receiver.part_begun(Part(_fields_of(lines), self._texts))
         self._state = _CONTENT
         return data[end:]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -94,7 +94,7 @@ class UploadStream:
         self._out: list[bytes] = []
         self._part: Part | None = None
         self._unspent = 0
-        self._reader = MultipartReader(_boundary_of(request), self)
+        self._reader = MultipartReader(boundary_of(request), self)
 
     @property
     def content_type(self) -> str:
@@ -133,11 +133,7 @@ class UploadStream:
     def _last(self) -> bytes:
         if not self._reader.is_ended:
             raise malformed("the closing boundary is missing")
-        fields = (
-            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-            for name, value in self.session.fields_to_send()
-        )
-        return ("".join(fields) + f"--{self._boundary}--\r\n").encode()
+        return end_fields(self._boundary, self.session.fields_to_send())
 
     # What the reader calls.
 
@@ -178,15 +174,28 @@ class UploadStream:
             token = self._names.token(name, self._declared_bytes, is_mask=self._is_mask)
             name = name if token is None else self.session.set_apart(token)
         self._sent_name = name
-        self._out.append(
-            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{FILE_FIELD}"; {_filename_parameter(name)}\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n".encode()
-        )
+        self._out.append(begin_file(self._boundary, name))
         beginning = bytes(part.value)
         self.on_file(beginning)
         self._out.append(beginning)
         part.value.clear()
         part.is_open = True
+
+
+def begin_file(boundary: str, name: str) -> bytes:
+    """What stands before the bytes of a file, as ComfyUI's uploads have it."""
+    return (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{FILE_FIELD}"; {_filename_parameter(name)}\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+
+
+def end_fields(boundary: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    """The fields behind the file, and the end of the body."""
+    parts = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields
+    )
+    return ("".join(parts) + f"--{boundary}--\r\n").encode()
 
 
 def _pass_over(data: bytes) -> None:
@@ -213,7 +222,12 @@ def _filename_parameter(name: str) -> str:
     return f'filename="{name}"' if simple else f"filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _boundary_of(request: Request) -> bytes:
+def is_form(request: Request) -> bool:
+    """Whether its body is said to be a multipart form."""
+    return request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip(" \t").lower() == "multipart/form-data"
+
+
+def boundary_of(request: Request) -> bytes:
     """The boundary (RFC 2046, 5.1.1); a program could read a field that names two of them in two ways."""
     kind, _, parameters = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")
     found = _BOUNDARY.findall(f";{parameters}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from proxy.jobs.admission import JobAdmission
 from proxy.jobs.dispatcher import Dispatcher
 from proxy.jobs.endings import JobEndings
+from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import JobRecords
@@ -26,3 +27,4 @@ class JobParts:
     results: JobResults
     dispatcher: Dispatcher
     documents: JobDocuments
+    forecasts: JobForecasts

@@ -29,7 +29,18 @@ from policy.call import (
     Work,
 )
 from policy.principal import Principal
-from policy.v2.effects import FinishUpload, Received, ReceiveUpload, ReuseBytes, V2Effect
+from policy.v2.effects import (
+    FinishUpload,
+    FormFile,
+    FormText,
+    ReadPart,
+    Received,
+    ReceiveFile,
+    ReceiveUpload,
+    ReuseBytes,
+    SkipFile,
+    V2Effect,
+)
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.admission import JobAdmission
@@ -54,6 +65,21 @@ class Upload(Protocol):
     """The body of the client's request (proxy/steps/held_upload.py)."""
 
     async def receive(self, call: UpstreamCall) -> Received | UpstreamReply: ...
+
+    async def finish(self) -> UpstreamReply: ...
+
+    async def close(self) -> None:
+        """Breaks off what was not finished."""
+
+
+class Files(Protocol):
+    """The files of a call (proxy/steps/held_files.py)."""
+
+    async def read_part(self, room: int) -> FormText | FormFile | None: ...
+
+    async def skip_file(self) -> bool: ...
+
+    async def receive(self, step: ReceiveFile) -> Received | UpstreamReply: ...
 
     async def finish(self) -> UpstreamReply: ...
 
@@ -94,6 +120,7 @@ class RuleRunner:
         self._is_named = False
         self.before_sending: BeforeSending | None = None
         self.upload: Upload | None = None
+        self.files: Files | None = None
 
     async def run(self, steps: Generator[Effect, Any, Answer]) -> Answer:
         """Runs the rule to its reply. What goes wrong on the way is raised inside the rule, and from there to the caller."""
@@ -126,8 +153,9 @@ class RuleRunner:
             raise
         finally:
             steps.close()
-            if self.upload is not None:
-                await self.upload.close()
+            for body in (self.upload, self.files):
+                if body is not None:
+                    await body.close()
 
     async def run_exclusively(
         self, turn: AbstractAsyncContextManager[None], steps: Generator[Effect, Any, Answer]
@@ -180,6 +208,8 @@ class RuleRunner:
             case ReceiveUpload():
                 assert self.upload is not None, "of a row whose body streams"
                 return await self.upload.receive(step.call)
+            case ReadPart() | SkipFile() | ReceiveFile() | FinishUpload() if self.files is not None:
+                return await self._perform_on_files(self.files, step)
             case FinishUpload():
                 assert self.upload is not None, "of a row whose body streams"
                 self._record.is_submitted = True  # whether it is stored is not known, until ComfyUI says so
@@ -188,6 +218,16 @@ class RuleRunner:
                 await self.before_sending("")
         assert self._v2 is not None, "of a gate"
         return await self._v2.perform(self._principal, step)
+
+    async def _perform_on_files(self, files: Files, step: ReadPart | SkipFile | ReceiveFile | FinishUpload) -> Any:
+        match step:
+            case ReadPart():
+                return await files.read_part(step.room)
+            case SkipFile():
+                return await files.skip_file()
+            case ReceiveFile():
+                return await files.receive(step)
+        return await files.finish()
 
     async def _perform_on_disk(
         self, step: RecordJob | AmendJob | TryJob | ReadDocuments | CancelWaiting | ForgetJobs

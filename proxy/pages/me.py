@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
@@ -33,6 +33,7 @@ class MeView:
     """What `/gate/me` shows. subject: the key's id, or the token's subject; times are Unix times in seconds, None for never.
 
     note: of the key, what people call it; refusals: the tenant's last ones, newest first, as proxy/observability/recent_refusals.py keeps them.
+    functions: titles of those that it may call, by name.
     policy: sentences; gpu: the budget of GPU seconds, None without one; session_ends_at_s: None for a caller without a browser session.
     """
 
@@ -50,6 +51,7 @@ class MeView:
     note: str = ""
     refusals: tuple[Mapping[str, Any], ...] = ()
     jobs: tuple[JobForecast, ...] = ()
+    functions: Mapping[str, str] = field(default_factory=dict)
 
 
 def wants_html(accept: str) -> bool:
@@ -70,6 +72,7 @@ def me_json(view: MeView) -> ClientReply:
         "role": view.role,
         "scopes": list(view.scopes),
         "policy": list(view.policy),
+        "functions": list(view.functions),
         "limits": [_limit_value(limit) for limit in view.limits],
         "gpu": _limit_value(view.gpu) if view.gpu else None,
         "jobs": {
@@ -96,6 +99,7 @@ def me_page(view: MeView) -> ClientReply:
         session=session,
         jobs=f"{view.jobs_pending} waiting, {view.jobs_running} running{_jobs_list(view.jobs)}",
         policy="\n".join(f"<li>{escape(line)}</li>" for line in view.policy) or "<li>None: ask for a policy.</li>",
+        functions=_functions_list(view.functions),
         limits=_limits_table(limits) if limits else '<p class="quiet">None.</p>',
         refusals=_refusals_list(view.refusals)
         if view.refusals
@@ -104,6 +108,13 @@ def me_page(view: MeView) -> ClientReply:
         warning=_SIGN_OUT_WARNING if view.session_ends_at_s else _NO_SESSION,
     )
     return document(view.tenant, content, is_wide=True, headers=(_VARY,))
+
+
+def _functions_list(functions: Mapping[str, str]) -> str:
+    rows = "".join(
+        f"<li>{escape(title)} <code>POST /gate/run/{escape(name)}</code></li>" for name, title in functions.items()
+    )
+    return f"<h2>Functions</h2>\n<ul>{rows}</ul>" if rows else ""
 
 
 def _who(view: MeView) -> str:

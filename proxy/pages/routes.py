@@ -72,7 +72,7 @@ class PageRequest:
 
 
 def has_page(target: Target) -> bool:
-    return target.segments[:1] == ("gate",)
+    return target.segments[:1] == ("gate",) and target.route is None
 
 
 def shortcut(request: Request, record: RequestRecord) -> ClientReply | None:
@@ -208,6 +208,7 @@ class GatePages:
             jobs_pending=len(jobs.pending()),
             jobs_running=len(jobs.running()),
             jobs=await self._forecasts.of(principal.tenant),
+            functions={name: called.function.title for name, called in compiled.access_of(principal).functions.items()},
             gpu=await self._limiter.gpu_budget(principal),
             key_expires_at_s=key_ends_s,
             session_ends_at_s=principal.expires_at_s if session is not None else None,

@@ -21,6 +21,7 @@ from policy.routes import (
     PassThrough,
     RelayWebSocket,
     Rewrite,
+    RunFunction,
     SendFile,
     StreamEvents,
 )
@@ -34,6 +35,7 @@ from proxy.jobs.rule_runner import BeforeSending, RuleRunner
 from proxy.observability.recent_refusals import describe_comfyuis
 from proxy.running_requests import RunningRequests
 from proxy.steps.forward import Forwarder
+from proxy.steps.function_calls import FunctionCalls
 from proxy.steps.held import Held
 from proxy.steps.held_upload import HeldUpload
 from proxy.steps.permit import PermittedRequest
@@ -49,6 +51,7 @@ class RuleApplier:
         self._running = running
         self._forwarder = Forwarder(dependencies, running.check)
         self._stored_files = StoredFiles(dependencies.upstream, dependencies.storage)
+        self._calls = FunctionCalls(dependencies, running, self._forwarder, self._stored_files, self._runner)
 
     async def apply(self, permitted: PermittedRequest, asked: RuleInput | None, held: Held) -> Reply:
         """asked: None where no rule judges the call. Raises what Forwarder.forward raises, and what the rule does."""
@@ -72,7 +75,7 @@ class RuleApplier:
                 member = asked.call.parameters[picks] if picks else None
                 document = await self._dependencies.document_cache.get(asked, describe, member)
                 return document.answer(permitted.request.headers)
-            case PassThrough() | RelayWebSocket() | StreamEvents() | AdminOnly() | Deny():
+            case PassThrough() | RelayWebSocket() | StreamEvents() | RunFunction() | AdminOnly() | Deny():
                 raise AssertionError("passed on or relayed already, or refused by rule_for")
         assert_never(permitted.rule)
 
@@ -103,6 +106,10 @@ class RuleApplier:
             permitted.call.parameters["job_id"],
             permitted.compiled.links_for(permitted.request),
         )
+
+    async def call(self, permitted: PermittedRequest, held: Held) -> Reply:
+        """Runs a function. Raises what FunctionCalls.serve raises."""
+        return await self._calls.serve(permitted, held)
 
     async def _find_kept(self, permitted: PermittedRequest) -> ClientReply | None:
         is_shared = permitted.compiled.config.server.share_web_ui

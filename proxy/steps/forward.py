@@ -127,8 +127,23 @@ class Forwarder:
         """A client's body is counted, also of what is refused or breaks off, and has its room in the quota meanwhile."""
         if isinstance(outgoing.body, bytes):
             return OutgoingBody(outgoing.body)
+        principal = permitted.principal
+        stream = await self.client_body(permitted, held, is_upload=permitted.route.body is Body.STREAM)
+        if isinstance(outgoing.body, UploadBody):
+            names, spend = self._upload_names.of(principal.tenant), self._limiter.spend_bytes
+            return OutgoingBody(
+                UploadStream(permitted.request, stream, outgoing.body.plan, principal, spend, names), stream
+            )
+        if isinstance(outgoing.body, HeadJudged):
+            # SECURITY: the pack would keep what it unpacks to (tests/matrix/test_custom_routes.py).
+            refuse_encoded(permitted.request)
+            return OutgoingBody(HeadJudgedStream(stream, outgoing.body, partial(self._pay, principal)), stream)
+        return OutgoingBody(stream, stream) if permitted.request.can_read_body else OutgoingBody(None)
+
+    async def client_body(self, permitted: PermittedRequest, held: Held, *, is_upload: bool) -> BodyStream:
+        """The client's body, which has its room in the quota until `held` is given back. Raises Violation, DatabaseUnavailable."""
         route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
-        limits, over = (compiled.upload_limits if route.body is Body.STREAM else compiled.json_limits), None
+        limits, over = (compiled.upload_limits if is_upload else compiled.json_limits), None
         quota = compiled.limits_of(principal.tenant).storage if route.stores and not principal.is_admin else None
         room = await self._storage.remaining_bytes(principal.tenant, quota)
         if room is not None and room < limits.max_bytes:
@@ -141,16 +156,22 @@ class Forwarder:
             declared = permitted.request.content_length
             size = limits.max_bytes if declared is None else declared
             held.enter_context(self._storage.reserve(principal.tenant, size))
-        if isinstance(outgoing.body, UploadBody):
-            names, spend = self._upload_names.of(principal.tenant), self._limiter.spend_bytes
-            return OutgoingBody(
-                UploadStream(permitted.request, stream, outgoing.body.plan, principal, spend, names), stream
-            )
-        if isinstance(outgoing.body, HeadJudged):
-            # SECURITY: the pack would keep what it unpacks to (tests/matrix/test_custom_routes.py).
-            refuse_encoded(permitted.request)
-            return OutgoingBody(HeadJudgedStream(stream, outgoing.body, partial(self._pay, principal)), stream)
-        return OutgoingBody(stream, stream) if permitted.request.can_read_body else OutgoingBody(None)
+        return stream
+
+    async def spend(self, permitted: PermittedRequest, amount: int) -> None:
+        """For bytes of an upload that came. Raises LimitExceeded."""
+        await self._limiter.spend_bytes(permitted.principal, amount)
+
+    async def pay_for(self, permitted: PermittedRequest, size: int, held: Held) -> None:
+        """For a file that is here already: as of an upload. Raises Violation(storage-full), LimitExceeded."""
+        tenant = permitted.principal.tenant
+        quota = permitted.compiled.limits_of(tenant).storage
+        room = await self._storage.remaining_bytes(tenant, quota)
+        if room is not None:
+            if room < size:
+                raise self._storage.quota_exceeded(quota)
+            held.enter_context(self._storage.reserve(tenant, size))
+        await self.spend(permitted, size)
 
     async def ask(
         self,

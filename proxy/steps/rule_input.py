@@ -12,6 +12,7 @@ from policy.v2.links import Links
 from proxy.auth.misplaced_credentials import read_document
 from proxy.dependencies import Dependencies
 from proxy.http import request_body
+from proxy.http.multipart_upload import is_form
 from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
 
@@ -68,6 +69,8 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         has_account_menu=config.server.account_menu,
         documents=dependencies.kept.of(tenant),
         id_inputs=compiled.id_inputs,
+        functions=access.functions,
+        takes_workflows=access.takes_workflows,
         links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
     )
 
@@ -81,14 +84,18 @@ async def _read_document(
         await dependencies.storage.remaining_bytes(principal.tenant, compiled.limits_of(principal.tenant).storage)
     if route.body in (Body.NONE, Body.STREAM):
         return RuleInput(call, context)
+    if route.body is Body.ARGUMENTS and is_form(permitted.request):
+        max_parts = compiled.config.server.max_prompt_parts
+        return RuleInput(call, context, is_form=True, credentials=permitted.credentials, max_parts=max_parts)
     place = held.enter_context(dependencies.bodies.place(principal.tenant))
     limits, over = compiled.json_limits, None
-    if route.body is not Body.RAW and route.max_json_bytes < limits.max_bytes:
+    is_raw = route.body in (Body.RAW, Body.ARGUMENTS)
+    if not is_raw and route.max_json_bytes < limits.max_bytes:
         limits, over = limits.within(route.max_json_bytes), request_body.too_large_here(route.max_json_bytes)
     raw = await request_body.read_whole(permitted.request, limits, place, over)
     permitted.record.received_bytes = len(raw)
     heavy, tenant = dependencies.heavy, principal.tenant
-    if route.body is Body.RAW:  # the rule reads it, beside the event loop with all else that it does with it
+    if is_raw:  # the rule reads it, beside the event loop with all else that it does with it
         await heavy.space(tenant, len(raw))
         max_parts = compiled.config.server.max_prompt_parts
         return RuleInput(call, context, raw=raw, credentials=permitted.credentials, max_parts=max_parts)

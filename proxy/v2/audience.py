@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from policy.v2.links import Links
-from proxy.v2.event_stream import EventStream, Piece
+from proxy.v2.event_stream import Piece, Viewer
 
 PACE_S: Final = 0.5
 """Between two that tell how far a job is; of those in between the newest is sent, so that the last one always is."""
@@ -20,18 +20,18 @@ class Audience:
 
     def __init__(self, tell: Callable[[frozenset[str]], None]) -> None:
         self._tell = tell
-        self._streams: dict[EventStream, None] = {}
+        self._streams: dict[Viewer, None] = {}
         self._changed: set[str] = set()
         self._pace: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
         return bool(self._streams)
 
-    def join(self, stream: EventStream) -> None:
+    def join(self, stream: Viewer) -> None:
         """It is told all from now on, until `leave`."""
         self._streams[stream] = None
 
-    def leave(self, stream: EventStream) -> None:
+    def leave(self, stream: Viewer) -> None:
         self._streams.pop(stream, None)
         if not self._streams:
             self.rest()
@@ -51,7 +51,7 @@ class Audience:
             stream.send(pieces[stream.links])
 
     def offer(self, kind: str, event: bytes) -> None:
-        """What tells a whole state of its kind: see `EventStream.offer`."""
+        """What tells a whole state of its kind: see `Viewer.offer`."""
         piece = Piece(event)
         for stream in tuple(self._streams):
             stream.offer(kind, piece)

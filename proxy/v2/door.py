@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ from policy.v2.effects import (
     AddAsset,
     CancelJob,
     DeleteAsset,
+    DrawSeeds,
     FindAssets,
     FindHash,
+    ForecastStart,
     ListJobs,
     ReadJob,
     ReadText,
@@ -19,6 +22,7 @@ from policy.v2.effects import (
     V2Effect,
 )
 from policy.v2.jobs import JobView
+from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
@@ -36,6 +40,7 @@ class V2Door:
         registry: JobRegistry,
         records: JobRecords,
         results: JobResults,
+        forecasts: JobForecasts,
         on_unwanted: Callable[[Job], None],
     ) -> None:
         """on_unwanted: called with a job that ComfyUI has, and whose end somebody has asked for."""
@@ -44,6 +49,7 @@ class V2Door:
         self._registry = registry
         self._records = records
         self._results = results
+        self._forecasts = forecasts
         self._on_unwanted = on_unwanted
 
     async def perform(self, principal: Principal, step: V2Effect) -> Any:
@@ -56,6 +62,10 @@ class V2Door:
                 return await self._cancel(tenant, step.prompt_id)
             case ListJobs():
                 return await self._views.page(tenant, step)
+            case ForecastStart():
+                return await self._start_of(tenant, step.prompt_id)
+            case DrawSeeds():
+                return tuple(low + secrets.randbelow(high - low + 1) for low, high in step.bounds)
             case FindAssets():
                 return await self._assets.find(tenant, step.asset_ids)
             case FindHash():
@@ -77,6 +87,10 @@ class V2Door:
             return await self._views.accepted(tenant, step.prompt_id, step.labels)
         except DatabaseUnavailable:
             return None  # it is on disk, and ComfyUI may run it: that it cannot be shown is no reason to let it go
+
+    async def _start_of(self, tenant: TenantId, prompt_id: str) -> float | None:
+        jobs = await self._forecasts.of(tenant)
+        return next((job.starts_at_s for job in jobs if job.prompt_id == prompt_id), None)
 
     async def _cancel(self, tenant: TenantId, prompt_id: str) -> JobView | None:
         """One that waits has ended then; of one that ComfyUI has it is written down first, and then ComfyUI is asked."""

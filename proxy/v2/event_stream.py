@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from policy.v2.events import COMMENT
 from policy.v2.links import Links
@@ -45,6 +45,25 @@ class Piece:
 
 
 _COMMENT: Final = Piece(COMMENT)
+
+
+class Viewer(Protocol):
+    """Who is told what happens to a job. links: as it sees the gate."""
+
+    links: Links
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def at_end(self, callback: Callable[[], None]) -> None: ...
+
+    def send(self, piece: Piece) -> None: ...
+
+    def offer(self, kind: str, piece: Piece) -> None:
+        """The newest of what tells a whole state of this kind."""
+        ...
+
+    def finish(self, last: Piece | None = None) -> None: ...
 
 
 class EventStream(HandedOver):

@@ -14,7 +14,7 @@ from policy.v2.events import output_event, preview_event, progress_event, read_p
 from policy.v2.jobs import JobView, Status
 from policy.v2.progress import Plan, Progress, Tracker, finished
 from proxy.v2.audience import Audience
-from proxy.v2.event_stream import EventStream, Piece
+from proxy.v2.event_stream import Piece, Viewer
 
 PROGRESS: Final = "progress"
 PREVIEW: Final = "preview"
@@ -51,7 +51,7 @@ class FollowedJob:
         self.plan: Plan | None = None
         self.planning: asyncio.Task[None] | None = None
         self.audience = Audience(self._tell)
-        self.late: dict[EventStream, None] = {}
+        self.late: dict[Viewer, None] = {}
         """Those who came while its end was being read: they are told nothing before that."""
         self.outputs: dict[str, Asset] = {}
         self._told_outputs: set[str] = set()
@@ -70,7 +70,7 @@ class FollowedJob:
     def has_clients(self) -> bool:
         return bool(self.audience) or bool(self.late)
 
-    def leave(self, stream: EventStream) -> None:
+    def leave(self, stream: Viewer) -> None:
         self.late.pop(stream, None)
         self.audience.leave(stream)
 
@@ -105,7 +105,7 @@ class FollowedJob:
         """None where nothing is known of it yet."""
         return self.tracker.progress(self.plan) if self.plan is not None and self.is_heard else None
 
-    def join(self, stream: EventStream, status: Status, queue_position: int | None, expires_at_s: float) -> None:
+    def join(self, stream: Viewer, status: Status, queue_position: int | None, expires_at_s: float) -> None:
         """From now on it is told; first of all what is known. expires_at_s: Unix time until which links to results work."""
         self.tell_status(status, queue_position)
         self.audience.join(stream)

@@ -22,7 +22,7 @@ from proxy.jobs.store_reading import submissions
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.v2 import followed_job
-from proxy.v2.event_stream import EventStream
+from proxy.v2.event_stream import Viewer
 from proxy.v2.followed_job import FollowedJob
 from proxy.v2.followed_jobs import FollowedJobs
 from proxy.v2.job_status import place_in_queue, status_of_job
@@ -65,14 +65,14 @@ class JobStreams:
         await asyncio.shield(self._plan(followed))
         return followed.progress(), tuple(followed.outputs.values())
 
-    def attach(self, tenant: TenantId, prompt_id: str, stream: EventStream) -> None:
+    def attach(self, tenant: TenantId, prompt_id: str, stream: Viewer) -> None:
         """It is told what happens to this job of its tenant's from now on, and ended when there is no more to tell."""
         followed = self._followed.ensure(tenant, prompt_id)
         stream.at_end(lambda: self._detach(followed, stream))
         if stream.is_open:
             self._join(followed, stream)
 
-    def _join(self, followed: FollowedJob, stream: EventStream) -> None:
+    def _join(self, followed: FollowedJob, stream: Viewer) -> None:
         tenant, job = followed.tenant, self._followed.job(followed)
         if job is None or followed.is_closing:
             followed.late[stream] = None
@@ -88,7 +88,7 @@ class JobStreams:
         for stream in late:
             self._join(followed, stream)
 
-    def _detach(self, followed: FollowedJob, stream: EventStream) -> None:
+    def _detach(self, followed: FollowedJob, stream: Viewer) -> None:
         followed.leave(stream)
         job = self._followed.job(followed)
         if not followed.has_clients and not followed.is_closing and (job is None or job.state is not JobState.RUNNING):

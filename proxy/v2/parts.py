@@ -10,12 +10,16 @@ from proxy.v2.door import V2Door
 from proxy.v2.event_streams import EventStreams
 from proxy.v2.job_hearing import JobHearing
 from proxy.v2.job_streams import JobStreams
+from proxy.v2.left_jobs import LeftJobs
 from proxy.v2.outputs import JobOutputs
 from proxy.websocket.own_sockets import OwnSockets
+from proxy.websocket.places import Slot
 
 
 @dataclass(frozen=True, slots=True)
 class V2Parts:
+    """slot: a place for who follows a job, or waits for its end."""
+
     door: V2Door
     keys: SingleUseKeys
     streams: JobStreams
@@ -24,10 +28,13 @@ class V2Parts:
     own_sockets: OwnSockets
     event_streams: EventStreams
     assets: Assets
+    left: LeftJobs
+    slot: Slot
 
     async def stop(self) -> None:
         """Before what they ask is stopped."""
         self.event_streams.stop()
+        await self.left.stop()
         await self.streams.stop()
         await self.hearing.stop()
         await self.outputs.stop()

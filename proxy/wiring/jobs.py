@@ -15,6 +15,7 @@ from proxy.jobs.admission import JobAdmission
 from proxy.jobs.dispatcher import Dispatcher
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.events import JobEvents, SocketReports
+from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.kept_documents import KeptJobs
 from proxy.jobs.parts import JobParts
@@ -68,7 +69,8 @@ def build_jobs(
         endings.refused,
         own.prepare,
     )
-    jobs = JobParts(registry, records, replica, watcher, endings, admission, results, dispatcher, documents)
+    forecasts = JobForecasts(database, registry, limits.allotment.weights)
+    jobs = JobParts(registry, records, replica, watcher, endings, admission, results, dispatcher, documents, forecasts)
     return jobs, SocketParts(sessions, own, reports)
 
 

@@ -12,7 +12,6 @@ from proxy.files.comfyui_folders import ComfyUIFolders
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
 from proxy.jobs.events import JobEvents
-from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.idempotency import IdempotentSubmissions
 from proxy.jobs.idempotency_db import KeptSubmissions
 from proxy.jobs.job_finder import JobFinder
@@ -50,13 +49,12 @@ def build_dependencies(
     upstream, directory, kept, sockets = _upstream(compiled), _directory(compiled), KeptJobs(), ConnectionRegistry()
     jobs, hearing = build_jobs(upstream, state, limits, events, kept, directory, in_force)
     registry, storage = jobs.registry, _storage(directory, jobs.registry, in_force)
-    forecasts = JobForecasts(state, registry, limits.allotment.weights)
     throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
     dependencies = Dependencies(
         compiled=compiled,
         upstream=upstream,
         login_throttle=throttle,
-        pages=GatePages(throttle, limits, registry, forecasts, recorder.refusals),
+        pages=GatePages(throttle, limits, registry, jobs.forecasts, recorder.refusals),
         registry=registry,
         queue_watcher=jobs.watcher,
         admission=jobs.admission,

@@ -20,6 +20,7 @@ from proxy.v2.followed_jobs import FollowedJobs
 from proxy.v2.job_hearing import JobHearing
 from proxy.v2.job_streams import JobStreams
 from proxy.v2.job_views import JobViews
+from proxy.v2.left_jobs import LeftJobs
 from proxy.v2.outputs import JobOutputs
 from proxy.v2.parts import V2Parts
 from proxy.websocket.connections import ConnectionRegistry
@@ -51,8 +52,9 @@ def build_v2(
     streams.find = views.find
     assets.on_deleted = lambda asset: views.forget(asset.prompt_id)
     hearing.reports.listener = hears
+    door = V2Door(views, assets, jobs.registry, jobs.records, jobs.results, jobs.forecasts, streams.job_changed)
     return V2Parts(
-        door=V2Door(views, assets, jobs.registry, jobs.records, jobs.results, streams.job_changed),
+        door=door,
         keys=SingleUseKeys(KeptSubmissions(database)),
         streams=streams,
         hearing=hears,
@@ -60,6 +62,8 @@ def build_v2(
         own_sockets=hearing.own,
         event_streams=EventStreams(streams, views, sockets, slot),
         assets=assets,
+        left=LeftJobs(door),
+        slot=slot,
     )
 
 

@@ -16,7 +16,8 @@ import orjson
 import pytest
 
 from proxy.commands.job_texts import cells_of, describe, in_columns, note_of
-from proxy.commands.jobs import Progress
+from proxy.commands.jobs import what_is_left
+from proxy.commands.terminal import progress_line
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.operator_operations import Load
 from proxy.persistence.migrations import MIGRATIONS
@@ -204,10 +205,9 @@ def test_on_a_terminal_progress_is_one_line(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     running = JOB._replace(state=StoredState.RUNNING, lease_until_s=math.inf)
-    progress = Progress()
-    for given in ([running, running._replace(lease_until_s=0.0)], [running], [running]):
-        progress.tell(Load(True, given, 0))
-    progress.end()
+    with progress_line() as tell:
+        for given in ([running, running._replace(lease_until_s=0.0)], [running], [running]):
+            tell(what_is_left(Load(True, given, 0)))
     first = "ComfyUI has 2 jobs, 2 of them running; 0 jobs wait in the gate; no gate follows 1: start it, and it sees how they end"
     second = "ComfyUI has 1 job, 1 of them running; 0 jobs wait in the gate"
     assert capsys.readouterr().err == f"{first}\r{second:<{len(first)}}\n"

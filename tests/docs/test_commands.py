@@ -115,8 +115,8 @@ def clone(tmp_path: Path, comfy: StandIn) -> Clone:
 
 
 @pytest.mark.timeout(WALK_LIMIT_S)
-async def test_the_readme_and_then_the_quick_start_work(clone: Clone) -> None:
-    """In terminals that are closed between the two pages: the second page stands on its own."""
+async def test_the_readme_the_quick_start_and_functions_work(clone: Clone) -> None:
+    """In terminals that are closed between the pages: each page stands on its own."""
     said = await clone.follow("README.md")
 
     assert "bob's key" in said
@@ -138,6 +138,13 @@ async def test_the_readme_and_then_the_quick_start_work(clone: Clone) -> None:
     assert json.loads(friend)["tenant"] == "ann"
     assert json.loads(history) == {}
     assert said.count("\ncg_") == 2
+
+    said = await clone.follow("docs/functions.md")
+
+    assert "Wrote functions/hello.toml and .json" in said
+    assert "(acme)" in said
+    assert (clone.folder / "gate" / "green.png").read_bytes().startswith(PNG)
+    assert len(list((clone.folder / "gate").glob("hello_*.png"))) == 1
 
 
 @pytest.mark.timeout(WALK_LIMIT_S)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 
@@ -13,43 +11,11 @@ from policy.routes import Route
 from policy.rules.logs import LINE
 from policy.table import ROUTES
 from tests.contract.driver import Graph, loading, png
+from tests.matrix.calls import Call, Entry, ids_of, of_each_job, plain
+from tests.matrix.function_calls import CALLS
 from tests.matrix.things import Things
 
 PICTURE = png((120, 120, 120))
-
-
-@dataclass(frozen=True)
-class Call:
-    """path: without the prefix. A body is JSON, or bytes, or a form that is made anew for each call."""
-
-    path: str
-    document: Any = None
-    raw: bytes | None = None
-    form: Callable[[], aiohttp.FormData] | None = None
-    said: str = ""
-    """What stands in the form."""
-
-    def options(self) -> dict[str, Any]:
-        if self.form is not None:
-            return {"data": self.form(), "said": self.said}
-        if self.raw is not None:
-            return {"data": self.raw}
-        return {} if self.document is None else {"json": self.document}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """calls: the row's calls for a thing. owner: the statuses that its owner gets for them, in order.
-
-    shows: what the owner's answers hold together. changes: the calls alter something of the owner's, so it makes them last.
-    varies: two answers differ in numbers, since they tell of the machine or of times.
-    """
-
-    calls: Callable[[Things], list[Call]]
-    owner: tuple[int, ...] = (200,)
-    shows: Callable[[Things], list[str]] = field(default=lambda things: [])
-    changes: bool = False
-    varies: bool = False
 
 
 def upload(name: str, **fields: str) -> Callable[[], aiohttp.FormData]:
@@ -127,20 +93,8 @@ def _v2_workflows(things: Things) -> list[Call]:
     return [Call("/v2/jobs", {"workflow": graph}) for graph in [*graphs, by_id]]
 
 
-def _plain(*paths: str, document: Any = None, **more: Any) -> Entry:
-    return Entry(lambda things: [Call(path, document) for path in paths], (200,) * len(paths), **more)
-
-
-def _ids(things: Things) -> list[str]:
-    return [things.finished, things.running, things.pending]
-
-
 def _of_each_asset(path: str) -> Callable[[Things], list[Call]]:
     return lambda things: [Call(f"/v2/assets/{each}{path}") for each in (things.asset, things.kept_asset)]
-
-
-def _of_each_job(path: str, document: Any = None) -> Callable[[Things], list[Call]]:
-    return lambda things: [Call(path.replace("{id}", prompt_id), document) for prompt_id in _ids(things)]
 
 
 def _userdata(things: Things) -> str:
@@ -149,11 +103,11 @@ def _userdata(things: Things) -> str:
 
 
 ENTRIES: dict[str, Entry] = {
-    "GET /prompt": _plain("/prompt"),
+    "GET /prompt": plain("/prompt"),
     "POST /prompt": Entry(_prompts, (200, 200, 200, 200), changes=True),
     "GET /queue": Entry(lambda things: [Call("/queue")], shows=lambda things: [things.running, things.pending]),
     "POST /queue": Entry(
-        lambda things: [Call("/queue", {"delete": _ids(things)}), Call("/queue", {"delete": []})],
+        lambda things: [Call("/queue", {"delete": ids_of(things)}), Call("/queue", {"delete": []})],
         (200, 200),
         changes=True,
     ),
@@ -169,9 +123,9 @@ ENTRIES: dict[str, Entry] = {
         shows=lambda things: [things.finished, things.output, things.temp],
     ),
     "GET /history/{prompt_id}": Entry(
-        _of_each_job("/history/{id}"), (200, 200, 200), shows=lambda things: [things.finished, things.output]
+        of_each_job("/history/{id}"), (200, 200, 200), shows=lambda things: [things.finished, things.output]
     ),
-    "POST /history": Entry(lambda things: [Call("/history", {"delete": _ids(things)})], changes=True),
+    "POST /history": Entry(lambda things: [Call("/history", {"delete": ids_of(things)})], changes=True),
     "GET /api/jobs": Entry(
         lambda things: [
             Call("/jobs"),
@@ -180,10 +134,10 @@ ENTRIES: dict[str, Entry] = {
             Call("/jobs?sort_by=execution_duration&sort_order=asc&limit=2"),
         ],
         (200, 200, 200, 200),
-        shows=lambda things: [*_ids(things), things.output],
+        shows=lambda things: [*ids_of(things), things.output],
     ),
     "GET /api/jobs/{job_id}": Entry(
-        _of_each_job("/jobs/{id}"), (200, 200, 200), shows=lambda things: [*_ids(things), things.output, things.temp]
+        of_each_job("/jobs/{id}"), (200, 200, 200), shows=lambda things: [*ids_of(things), things.output, things.temp]
     ),
     "POST /api/jobs/cancel": Entry(
         lambda things: [
@@ -211,11 +165,11 @@ ENTRIES: dict[str, Entry] = {
             Call(f"/v2/jobs?metadata[owner]={things.client_id}"),
         ],
         (200, 200, 200),
-        shows=_ids,
+        shows=ids_of,
     ),
-    "GET /api/v2/jobs/{job_id}": Entry(_of_each_job("/v2/jobs/{id}"), (200, 200, 200), shows=_ids),
+    "GET /api/v2/jobs/{job_id}": Entry(of_each_job("/v2/jobs/{id}"), (200, 200, 200), shows=ids_of),
     "GET /api/v2/jobs/{job_id}/workflow": Entry(
-        _of_each_job("/v2/jobs/{id}/workflow"), (200, 200, 200), shows=lambda things: [things.upload]
+        of_each_job("/v2/jobs/{id}/workflow"), (200, 200, 200), shows=lambda things: [things.upload]
     ),
     "GET /api/v2/jobs/{job_id}/events": Entry(lambda things: [Call(f"/v2/jobs/{things.finished}/events")]),
     "POST /api/v2/jobs/{job_id}/cancel": Entry(
@@ -269,12 +223,12 @@ ENTRIES: dict[str, Entry] = {
     "GET /view_metadata/{folder_name}": Entry(
         lambda things: [Call(f"/view_metadata/checkpoints?filename={things.upload}")], (404,)
     ),
-    "GET /internal/files/{directory_type}": _plain(
+    "GET /internal/files/{directory_type}": plain(
         "/internal/files/input", "/internal/files/output", "/internal/files/temp"
     ),
-    "GET /users": _plain("/users"),
+    "GET /users": plain("/users"),
     "POST /users": Entry(lambda things: [Call("/users", {"username": things.client_id})], (403,)),
-    "GET /settings": _plain("/settings", shows=lambda things: [things.setting]),
+    "GET /settings": plain("/settings", shows=lambda things: [things.setting]),
     "GET /settings/{id}": Entry(
         lambda things: [Call(f"/settings/{things.setting}")], shows=lambda things: ["of " + things.client_id]
     ),
@@ -321,22 +275,22 @@ ENTRIES: dict[str, Entry] = {
         lambda things: [Call("/object_info/LoadImage"), Call("/object_info/SaveImage"), Call("/object_info/Nothing")],
         (200, 200, 200),
     ),
-    "GET /models": _plain("/models"),
-    "GET /models/{folder}": _plain("/models/checkpoints"),
-    "GET /embeddings": _plain("/embeddings"),
-    "GET /experiment/models": _plain("/experiment/models"),
-    "GET /experiment/models/{folder}": _plain("/experiment/models/checkpoints"),
+    "GET /models": plain("/models"),
+    "GET /models/{folder}": plain("/models/checkpoints"),
+    "GET /embeddings": plain("/embeddings"),
+    "GET /experiment/models": plain("/experiment/models"),
+    "GET /experiment/models/{folder}": plain("/experiment/models/checkpoints"),
     "GET /experiment/models/preview/{folder}/{path_index}/{filename}": Entry(
         lambda things: [Call(f"/experiment/models/preview/checkpoints/0/{things.upload}")], (404,)
     ),
-    "GET /system_stats": _plain("/system_stats", varies=True),
+    "GET /system_stats": plain("/system_stats", varies=True),
     "GET /internal/logs/raw": Entry(
         lambda things: [Call("/internal/logs/raw")], shows=lambda things: [] if things.root else [LINE]
     ),
     "PATCH /internal/logs/subscribe": Entry(
         lambda things: [Call("/internal/logs/subscribe", {"clientId": things.client_id, "enabled": True})]
     ),
-    "GET /internal/folder_paths": _plain("/internal/folder_paths"),
+    "GET /internal/folder_paths": plain("/internal/folder_paths"),
 }
 
 
@@ -392,4 +346,5 @@ _NAMELESS = (
     "GET /docs/{file...}",
 )
 
+ENTRIES |= CALLS
 ENTRIES |= {route.name: _generic(route) for route in ROUTES if route.name in _NAMELESS}

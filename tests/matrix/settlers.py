@@ -11,7 +11,8 @@ from typing import Any
 from policy.routes import Route
 from policy.table import ROUTES
 from tests.contract.driver import Answer, Comfy, Graph, empty_image, node, slow
-from tests.matrix.entries import ENTRIES, PICTURE, Call, Entry, asset_form
+from tests.matrix.calls import Call, Entry
+from tests.matrix.entries import ENTRIES, PICTURE, asset_form
 from tests.matrix.people import Listener, Tenant, seen
 from tests.matrix.things import NOTHING, SECRET, Things, things_of
 from tests.matrix.world import World, open_world

@@ -13,10 +13,13 @@ import aiohttp
 from proxy.auth import key_file
 from standin import StandIn
 from standin.pack import Pack
-from tests.contract.driver import Comfy
+from tests.contract.driver import Comfy, loading
 from tests.harness import Running, running_gate
 from tests.matrix.people import COLORS, Tenant, version_of
+from tests.proxy.functions.calls import write_functions
 
+WEAR = '[parameters.picture]\ntype = "image"\nfills = ["1.image"]\n'
+BOTH_CALL = "".join(f'[tenants.{who}]\nfunctions = ["wear"]\n' for who in ("alice", "mallory"))
 REAL_BASE = Path(os.environ["COMFYUI_DIRECTORY"]) if os.environ.get("COMFYUI_DIRECTORY") else None
 
 
@@ -65,8 +68,9 @@ async def open_world(
             await comfy.start()
             stack.push_async_callback(comfy.stop)
         url = comfy.url if comfy else real_url
+        write_functions(folder, {"wear": (WEAR, loading("none.png"))})
         running = await stack.enter_async_context(
-            running_gate(folder, url, server=server, upstream_more=upstream_more, more=more)
+            running_gate(folder, url, server=server, upstream_more=upstream_more, more=more, tenants=BOTH_CALL)
         )
         running.comfy = comfy
         world = await people_of(stack, running, url, comfy)

@@ -78,6 +78,7 @@ VIEW = MeView(
     role="user",
     scopes=("files:read", "jobs:read"),
     policy=["You may use 12 nodes.", "<b>No</b> more than 50 steps."],
+    functions={"paint": "Paint <it>"},
     limits=(LimitStatus("prompts", "30/minute", 30, 12), LimitStatus("websockets", "8", 8, 8)),
     jobs_pending=2,
     jobs_running=1,
@@ -324,6 +325,7 @@ def test_me_for_programs() -> None:
         "role": "user",
         "scopes": ["files:read", "jobs:read"],
         "policy": ["You may use 12 nodes.", "<b>No</b> more than 50 steps."],
+        "functions": ["paint"],
         "limits": [
             {"name": "prompts", "size": "30/minute", "remaining": 12, "total": 30},
             {"name": "websockets", "size": "8", "remaining": 8, "total": 8},
@@ -341,6 +343,7 @@ def test_me_for_programs() -> None:
 def test_me_for_people() -> None:
     page = Page(me_page(VIEW))
     for words in (
+        "Paint <it> POST /gate/run/paint",
         "acme",
         KEY_ID,
         "You may use 12 nodes.",

@@ -173,10 +173,10 @@ def test_what_is_no_part_is_refused(body: bytes, words: str) -> None:
 def test_the_boundary_is_named_once(kind: str, expected: bytes | None) -> None:
     asked = made_request("POST", "/upload/image", Content_Type=kind)
     if expected is not None:
-        assert multipart_upload._boundary_of(asked) == expected
+        assert multipart_upload.boundary_of(asked) == expected
         return
     with pytest.raises(Violation):
-        multipart_upload._boundary_of(asked)
+        multipart_upload.boundary_of(asked)
 
 
 @pytest.mark.parametrize("name", BODIES)
