@@ -35,6 +35,7 @@ from proxy.http.origin import origin_of
 from proxy.http.request import Request
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
 from proxy.persistence.operations import Database
+from proxy.webhooks.endpoint import Endpoint, make_endpoints
 
 if TYPE_CHECKING:
     from proxy.auth.cloudflare_access import CloudflareAccess
@@ -70,6 +71,7 @@ class CompiledConfig:
     upload_limits: BodyLimits
     upload_types: frozenset[str]
     functions: Mapping[str, Function] = field(default_factory=dict)
+    webhooks: tuple[Endpoint, ...] = ()
     _access: dict[tuple[TenantId, bool], TenantAccess] = field(default_factory=dict, repr=False)
 
     @property
@@ -85,6 +87,12 @@ class CompiledConfig:
         server = self.config.server
         origin = server.public_url or origin_of(request, self.addresses.believes(request.remote))
         return Links(origin, server.public_path)
+
+    @property
+    def links_outside(self) -> Links:
+        """For who is told without having asked: absolute where server.public_url says how."""
+        server = self.config.server
+        return Links(server.public_url or "", server.public_path)
 
     def access_of(self, principal: Principal) -> TenantAccess:
         """An admin sees ComfyUI as it is. Raises CredentialEnded for a tenant that this configuration does not have."""
@@ -133,7 +141,7 @@ def compile_config(
     """Raises ConfigError with all mistakes. previous: what this one replaces; fetched keys of token issuers are taken over. state: of `open_sessions`."""
     mistakes: list[Mistake] = []
     policies = _compile(config, mistakes)
-    functions = _functions(config, mistakes)
+    functions, webhooks = _functions(config, mistakes), make_endpoints(config, mistakes)
     tokens, access = _verifiers(config, previous, mistakes)
     try:
         sessions = _open_sessions(config, previous, state)
@@ -154,6 +162,7 @@ def compile_config(
         policies=MappingProxyType({TenantId(name): policies[tenant.policy] for name, tenant in config.tenants.items()}),
         named_policies=policies,
         functions=functions,
+        webhooks=webhooks,
         json_limits=BodyLimits(
             server.max_prompt_bytes, server.body_timeout, server.min_body_bytes_per_second, WHOLE_JSON_S
         ),

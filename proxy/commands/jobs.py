@@ -14,9 +14,9 @@ import orjson
 import typer
 
 from proxy.commands.exits import fail
+from proxy.commands.gate_database import ask_database
 from proxy.commands.job_texts import TABLE_HEAD, as_json, cells_of, describe, in_columns, note_of
 from proxy.commands.terminal import progress_line
-from proxy.config import ConfigError, load_config
 from proxy.config.units import parse_duration
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
 from proxy.jobs.operator_operations import Load, load
@@ -25,8 +25,7 @@ from proxy.jobs.store_reading import find, listing
 from proxy.jobs.store_upkeep import drain as drain_comfyui
 from proxy.jobs.store_upkeep import retry as try_again
 from proxy.jobs.store_upkeep import wish
-from proxy.persistence.chosen import chosen_database, setting_of
-from proxy.persistence.operations import Database, DatabaseUnavailable, StateError
+from proxy.persistence.operations import Database
 
 app = typer.Typer(
     name="jobs",
@@ -57,7 +56,7 @@ def list_(
     async def work(database: Database) -> tuple[list[JobRow], Load]:
         return await database.read(listing, tenant, state, limit), await database.read(load)
 
-    jobs, found = _ask(config, work)
+    jobs, found = ask_database(config, work)
     if is_json:
         for job in jobs:
             typer.echo(orjson.dumps(as_json(job)))
@@ -79,21 +78,21 @@ def show(
     config: ConfigFile = _DEFAULT,
 ) -> None:
     """Show what is known of one job, with each time that ComfyUI had it."""
-    job = _ask(config, lambda database: _find(database, prompt_id))
+    job = ask_database(config, lambda database: _find(database, prompt_id))
     typer.echo(orjson.dumps(as_json(job)) if is_json else describe(job, time.time()))
 
 
 @app.command()
 def cancel(prompt_id: JobId, config: ConfigFile = _DEFAULT) -> None:
     """Cancel a job that waits or runs. What runs is stopped by the gate, within seconds."""
-    job = _ask(config, lambda database: _cancel(database, prompt_id))
+    job = ask_database(config, lambda database: _cancel(database, prompt_id))
     typer.echo(f"Job {prompt_id} of {job.tenant} is {_ended(job)}.")
 
 
 @app.command()
 def retry(prompt_id: JobId, config: ConfigFile = _DEFAULT) -> None:
     """Let a job that failed wait again, under the same id."""
-    job = _ask(config, lambda database: _retry(database, prompt_id))
+    job = ask_database(config, lambda database: _retry(database, prompt_id))
     typer.echo(f"Job {prompt_id} of {job.tenant} waits again.")
 
 
@@ -108,11 +107,11 @@ def drain(
     """Give ComfyUI no more jobs, and wait until it has none of the gate's. New jobs are accepted, and wait in the gate."""
     wait_s = _seconds(wait)
     if is_off:
-        _ask(config, lambda database: database.run(drain_comfyui, is_on=False))
+        ask_database(config, lambda database: database.run(drain_comfyui, is_on=False))
         typer.echo("Jobs are given to ComfyUI again.")
         return
     try:
-        found = _ask(config, lambda database: _drain(database, wait_s))
+        found = ask_database(config, lambda database: _drain(database, wait_s))
     except KeyboardInterrupt:
         fail(f"Not waited for any longer. {_DRAINED}")
     if found.given:
@@ -120,27 +119,6 @@ def drain(
     typer.echo(
         f"ComfyUI has none of the gate's jobs; {_count(found.waiting)} {_verb(found.waiting)} in the gate. {_DRAINED}"
     )
-
-
-def _ask(config: Path, work: Callable[[Database], Awaitable[T]]) -> T:
-    """Opens the database that the configuration names, as a gate left it, and ends the command with a sentence where that cannot be."""
-    try:
-        loaded = load_config(config)
-        database = chosen_database(loaded, is_guest=True)
-    except ConfigError as error:
-        fail(str(error))
-
-    async def run() -> T:
-        await database.open()
-        try:
-            return await work(database)
-        finally:
-            await database.close()
-
-    try:
-        return asyncio.run(run())
-    except (StateError, DatabaseUnavailable) as error:
-        fail(f"The gate's database cannot be used ({setting_of(loaded)}): {error}.")
 
 
 async def _find(database: Database, prompt_id: str) -> JobRow:

@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "why": "audit.why",
     "jobs": "jobs.app",
     "functions": "functions.app",
+    "webhooks": "webhooks.app",
     "backup": "backup.backup",
     "demo": "demo.demo",
     "connect": "connect.connect",

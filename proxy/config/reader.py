@@ -29,6 +29,7 @@ from proxy.config.limits import LimitsSettings
 from proxy.config.packs import load_packs
 from proxy.config.server import LogSettings, OpsSettings, ServerSettings, UpstreamSettings
 from proxy.config.units import Settings
+from proxy.config.webhooks import WebhookSettings
 
 # What may come from the environment instead of the file: COMFYGATE_LIMITS_STORAGE for [limits] storage, and so on.
 ENVIRONMENT = {
@@ -81,6 +82,7 @@ class Config(Settings):
     limits: LimitsSettings = LimitsSettings()
     jobs: JobsSettings = JobsSettings()
     routes: tuple[RouteSettings, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
     file: Path = Field(default=Path("config.toml"), exclude=True)
 
     @model_validator(mode="before")
@@ -160,11 +162,8 @@ def _cross_references(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
             if isinstance(wanted, str) and wanted not in known:
                 section = "policies" if kind == "policy" else "limits"
                 found.append((("tenants", tenant, kind), f"there is no [{section}.{wanted}]"))
-    keys = document.get("keys")
     seen: set[str] = set()
-    for index, key in enumerate(keys if isinstance(keys, list) else []):
-        if not isinstance(key, dict):
-            continue
+    for index, key in _rows(document, "keys"):
         if isinstance(key.get("tenant"), str) and key["tenant"] not in tenants:
             found.append((("keys", index, "tenant"), f"there is no [tenants.{key['tenant']}]"))
         if isinstance(key.get("limits"), str) and key["limits"] not in limits:
@@ -174,9 +173,30 @@ def _cross_references(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
             if identifier in seen:
                 found.append((("keys", index, "id"), f"the id {identifier} is used twice"))
             seen.add(identifier)
+    found += _of_webhooks(document, tenants)
     found += _tenant_maps(document, tenants)
     found += _need_directory(document)
     return found
+
+
+def _of_webhooks(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+    found: list[tuple[KeyPath, str]] = []
+    seen: set[str] = set()
+    for index, webhook in _rows(document, "webhooks"):
+        tenant, name = webhook.get("tenant"), webhook.get("name")
+        if isinstance(tenant, str) and tenant not in tenants:
+            found.append((("webhooks", index, "tenant"), f"there is no [tenants.{tenant}]"))
+        if isinstance(name, str):
+            if name in seen:
+                found.append((("webhooks", index, "name"), f"the name {name} is used twice"))
+            seen.add(name)
+    return found
+
+
+def _rows(document: Mapping[str, Any], name: str) -> list[tuple[int, Mapping[str, Any]]]:
+    """The tables of a list of tables, with their places."""
+    rows = document.get(name)
+    return [(index, row) for index, row in enumerate(rows if isinstance(rows, list) else []) if isinstance(row, dict)]
 
 
 def _custom_routes(config: Config) -> list[tuple[KeyPath, str]]:

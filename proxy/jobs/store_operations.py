@@ -28,6 +28,7 @@ from proxy.jobs.job_rows import (
     StoredState,
     Submitted,
 )
+from proxy.jobs.outbox import announce
 from proxy.jobs.store_reading import find, submitted_of
 from proxy.persistence.operations import Operation, Statement
 
@@ -127,6 +128,8 @@ def adopt(
     placed = job._replace(sequence=state.version, version=state.version, size=size)
     yield from _insert(placed, submitted, extras)
     yield from _keep_result(job.prompt_id, entry, row)
+    if placed.has_ended:
+        yield from announce(placed, is_past=True)
     return placed
 
 
@@ -271,6 +274,7 @@ def finish(prompt_id: str, ended: Ended) -> Operation[JobRow | None]:
     job = JobRow(*done[0])
     if ended.correction:
         yield from _correct(job.tenant, ended.correction)
+    yield from announce(job)
     return job
 
 
@@ -330,12 +334,14 @@ def cancel_waiting(tenant: str, prompt_ids: Sequence[str], now_s: float) -> Oper
     canceled = []
     for prompt_id in prompt_ids:
         done = yield Statement(
-            "UPDATE jobs SET state = ?, ended_at_s = ?, size = 0, version = ? WHERE prompt_id = ? AND tenant = ? AND state = ? RETURNING prompt_id",
+            "UPDATE jobs SET state = ?, ended_at_s = ?, size = 0, version = ? "
+            f"WHERE prompt_id = ? AND tenant = ? AND state = ? RETURNING {COLUMNS}",
             (StoredState.CANCELED, now_s, state.version, prompt_id, tenant, StoredState.WAITING),
         )
         if done:
             canceled.append(prompt_id)
             yield Statement("DELETE FROM job_documents WHERE prompt_id = ?", (prompt_id,))
+            yield from announce(JobRow(*done[0]))
     return canceled
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import generate_latest
@@ -57,6 +57,18 @@ class Metrics(Series):
 
     def jobs_dropped(self, tenant: str, bound: str, count: int) -> None:
         self.jobs_forgotten.labels(tenant, bound).inc(count)
+
+    def webhook_tried(self, tenant: str, endpoint: str, result: str, outcome: str) -> None:
+        self.webhook_attempts.labels(tenant, endpoint, outcome if outcome == "given-up" else result).inc()
+        self.webhook_endpoint_up.labels(tenant, endpoint).set(result == "delivered")
+
+    def webhooks_lost(self, tenant: str, count: int) -> None:
+        self.webhooks_dropped.labels(tenant).inc(count)
+
+    def webhooks_counted(self, counts: Mapping[str, int]) -> None:
+        self.webhooks_waiting.clear()
+        for tenant, count in counts.items():
+            self.webhooks_waiting.labels(tenant).set(count)
 
     def refresh(self, sockets: ConnectionRegistry, jobs: Iterable[Job], tenants: Iterable[str]) -> None:
         """Gauges, just before a scrape."""

@@ -42,6 +42,7 @@ class Series:
         PlatformCollector(registry=self.registry)
         self._add_requests()
         self._add_jobs()
+        self._add_webhooks()
         self._add_sockets()
         self._add_gate()
 
@@ -84,6 +85,22 @@ class Series:
         )
         self.gpu_seconds = self._counter("gpu_seconds", "Time ComfyUI ran jobs.", "tenant")
         self._node_classes: set[str] = set()
+
+    def _add_webhooks(self) -> None:
+        self.webhook_attempts = self._counter(
+            "webhook_attempts",
+            "Webhooks sent, by what came of it: delivered, failed, given-up, or gone where the receiver wants no more.",
+            "tenant",
+            "endpoint",
+            "result",
+        )
+        self.webhook_endpoint_up = self._gauge(
+            "webhook_endpoint_up", "1 when the last webhook to it was delivered.", "tenant", "endpoint"
+        )
+        self.webhooks_waiting = self._gauge("webhooks_waiting", "Webhooks to be sent, counted each minute.", "tenant")
+        self.webhooks_dropped = self._counter(
+            "webhooks_dropped", "Webhooks that were too old or too many to be kept, and never delivered.", "tenant"
+        )
 
     def _add_sockets(self) -> None:
         self.websockets = self._gauge("websockets", "Open WebSockets of clients.")

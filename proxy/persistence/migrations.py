@@ -105,6 +105,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     # 5: labels of jobs, and files under an id. prompt_id: of the job that made it, "" for an upload; place: among all that it made. folder: "" for a
     # text, which is in body. hash: "" where it is not known. tags: a list, as JSON. stamp: see policy.v2.assets.Asset. job_assets: which of them a job's
     # workflow uses.
+    # webhook_endpoints: of the configuration; switched_off_s: when it wanted no more. webhook_deliveries: one for each end of a job and endpoint, with
+    # nothing of the job but its id, its state and its times. due_at_s: NULL when nothing more is to be sent; gate: which sends it just now, "" for none.
     (
         """CREATE TABLE job_labels (
             prompt_id TEXT NOT NULL,
@@ -145,6 +147,33 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         )""",
         "CREATE INDEX job_assets_by_asset ON job_assets (asset_id)",
         "CREATE INDEX jobs_by_creation ON jobs (tenant, created_at_s, prompt_id)",
+        """CREATE TABLE webhook_endpoints (
+            name TEXT PRIMARY KEY,
+            tenant TEXT NOT NULL,
+            events TEXT NOT NULL,
+            fingerprint TEXT NOT NULL,
+            since_s REAL NOT NULL,
+            switched_off_s REAL
+        )""",
+        "CREATE INDEX webhook_endpoints_by_tenant ON webhook_endpoints (tenant)",
+        """CREATE TABLE webhook_deliveries (
+            id TEXT PRIMARY KEY,
+            endpoint TEXT NOT NULL,
+            tenant TEXT NOT NULL,
+            prompt_id TEXT NOT NULL,
+            state TEXT NOT NULL,
+            created_at_s REAL NOT NULL,
+            started_at_s REAL,
+            ended_at_s REAL NOT NULL,
+            due_at_s REAL,
+            gate TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            outcome TEXT NOT NULL,
+            tried_at_s REAL,
+            note TEXT NOT NULL
+        )""",
+        "CREATE INDEX webhook_deliveries_by_due ON webhook_deliveries (endpoint, tenant, due_at_s) WHERE due_at_s IS NOT NULL",
+        "CREATE INDEX webhook_deliveries_by_end ON webhook_deliveries (tenant, ended_at_s)",
     ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

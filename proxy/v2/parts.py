@@ -10,6 +10,7 @@ from proxy.v2.door import V2Door
 from proxy.v2.event_streams import EventStreams
 from proxy.v2.job_hearing import JobHearing
 from proxy.v2.job_streams import JobStreams
+from proxy.v2.job_views import JobViews
 from proxy.v2.left_jobs import LeftJobs
 from proxy.v2.outputs import JobOutputs
 from proxy.websocket.own_sockets import OwnSockets
@@ -21,6 +22,7 @@ class V2Parts:
     """slot: a place for who follows a job, or waits for its end."""
 
     door: V2Door
+    views: JobViews
     keys: SingleUseKeys
     streams: JobStreams
     hearing: JobHearing

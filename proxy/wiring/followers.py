@@ -16,6 +16,7 @@ from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
+from proxy.wiring.webhooks import build_webhooks
 
 _log = logging.getLogger("comfygate")
 
@@ -52,6 +53,7 @@ class JobFollowers:
         self._job_times = JobTimes(
             parts.upstream, parts.registry, parts.jobs.records, lambda tenant: allotment.of_tenant(tenant).job_seconds
         )
+        self.webhooks = build_webhooks(parts, database, metrics, audit)
         self._subscribe(events)
 
     def start(self) -> None:
@@ -61,12 +63,14 @@ class JobFollowers:
         self._tasks.supervise(self._housekeeping.clean, "retention of jobs")
         self._tasks.supervise(self._parts.v2.assets.sweep_forever, "expiry of assets")
         self._tasks.supervise(self._job_times.watch, "job times")
+        self._tasks.supervise(self.webhooks.run, "webhooks")
 
     async def stop(self) -> None:
         if self._end_following is not None:
             self._end_following()
             self._end_following = None
         await self._tasks.stop()
+        await self.webhooks.stop()
         await self._parts.jobs.replica.stop()
         await self._quotas.stop()
 
@@ -85,8 +89,11 @@ class JobFollowers:
             streams.job_changed,
             followed.job_ended,
             lambda job: parts.jobs.dispatcher.wake(),
+            lambda job: self.webhooks.wake(),
         )
-        events.canceled.subscribe(self._audit.job_canceled, streams.job_changed, followed.job_changed)
+        events.canceled.subscribe(
+            self._audit.job_canceled, streams.job_changed, followed.job_changed, lambda job: self.webhooks.wake()
+        )
         parts.queue_watcher.on_synced = self._synced
         parts.registry.temp_files.on_let_go = self._quotas.let_go
         parts.jobs.endings.on_waiting = self._waits_again

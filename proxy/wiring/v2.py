@@ -55,6 +55,7 @@ def build_v2(
     door = V2Door(views, assets, jobs.registry, jobs.records, jobs.results, jobs.forecasts, streams.job_changed)
     return V2Parts(
         door=door,
+        views=views,
         keys=SingleUseKeys(KeptSubmissions(database)),
         streams=streams,
         hearing=hears,

@@ -9,8 +9,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from tests.faults import sharing
+from tests.faults import sharing, webhooks
 from tests.faults.rounds import FAULTS, Tally, play
+from tests.faults.webhooks import WEBHOOKS
 
 GATES = "two gates"
 COLUMNS = ("rounds", "jobs", "not accepted", "retried", "failed by rule", "lost", "doubled", "out of order", "stuck")
@@ -29,9 +30,11 @@ def table(tallies: Sequence[Tally]) -> str:
 
 async def run(options: argparse.Namespace) -> list[Tally]:
     tallies = []
-    for fault in options.only or (*FAULTS, GATES):
+    for fault in options.only or (*FAULTS, GATES, WEBHOOKS):
         if fault == GATES:
             tallies.append(await sharing.play(options.jobs, options.seed))
+        elif fault == WEBHOOKS:
+            tallies.append(await webhooks.play(options.rounds, options.seed))
         else:
             tallies.append(
                 await play(fault, options.rounds, options.seed, is_shared=options.shared, comfyui=options.comfyui)
@@ -46,7 +49,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1000, help=f"of {GATES!r}")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument(
-        "--only", action="append", choices=(*FAULTS, GATES), help="this fault; may be given several times"
+        "--only", action="append", choices=(*FAULTS, GATES, WEBHOOKS), help="this fault; may be given several times"
     )
     parser.add_argument("--shared", action="store_true", help="PostgreSQL is the database in all rounds")
     parser.add_argument(

@@ -223,6 +223,7 @@ def test_posts_that_carry_a_body_say_so() -> None:
         "POST /userdata/{file}/move/{dest}",
         "POST /api/jobs/{job_id}/cancel",
         "POST /api/v2/jobs/{job_id}/cancel",
+        "POST /gate/jobs/{job_id}/cancel",
         "POST /api/assets/download",
     }
     without = {route.name for route in ROUTES if route.method == "POST" and route.body is Body.NONE}

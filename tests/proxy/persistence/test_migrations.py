@@ -69,6 +69,11 @@ ROWS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
         ),
     ),
     "job_assets": (5, ("an-id", "a")),
+    "webhook_endpoints": (5, ("shop", "alice", "job.failed", "an-address", 0.5, None)),
+    "webhook_deliveries": (
+        5,
+        ("msg_1", "shop", "alice", "an-id", "failed", 0.5, None, 1.5, 2.5, "", 1, "", 1.5, "503"),
+    ),
 }
 
 

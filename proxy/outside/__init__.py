@@ -1,0 +1,1 @@
+"""How is asked what is neither ComfyUI nor chosen by the operator alone? Only at addresses that are permitted."""

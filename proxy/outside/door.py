@@ -1,0 +1,151 @@
+"""The only door to addresses that somebody else than ComfyUI answers at, on a tenant's behalf. Each connection is looked at when its socket is made, so
+it does not matter which name led there, nor what the name meant a moment ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from policy.public_addresses import plain
+from proxy.outside.target import Answer, Target, Unreachable
+
+MAX_LOOKUPS: Final = 16
+"""At once, in threads of their own: a name server that does not answer holds up nothing else of the gate's."""
+READ_BYTES: Final = 4096
+"""Of an answer, before anybody asks for more."""
+
+Place = tuple[str, int]
+"""A host, and a port."""
+
+
+class OutsideDoor:
+    """own: where ComfyUI and the gate itself listen; nobody is sent there, whatever else is permitted."""
+
+    def __init__(self, own: Callable[[], Iterable[Place]]) -> None:
+        self._own = own
+        self._resolver = _Resolver()
+
+    async def post(self, target: Target, body: bytes, headers: Mapping[str, str], time_limit_s: float) -> Answer:
+        """Sends a body, follows no redirect, and reads no more than the head of the answer. Raises Unreachable."""
+        try:
+            async with (
+                asyncio.timeout(time_limit_s),
+                self.session(target) as session,
+                session.post(target.url, data=body, headers=headers, allow_redirects=False) as response,
+            ):
+                return Answer(response.status, response.headers.get("Retry-After"))
+        except TimeoutError:
+            raise Unreachable(f"no answer within {time_limit_s:g} s") from None
+        except aiohttp.ClientConnectorCertificateError:
+            raise Unreachable("its certificate is not valid") from None
+        except aiohttp.ClientConnectorDNSError:
+            raise Unreachable("its name has no address") from None
+        except OSError as error:  # aiohttp.ClientOSError is one
+            raise Unreachable(error.strerror or "the connection was lost") from None
+        except aiohttp.ServerDisconnectedError:
+            raise Unreachable("the connection was lost") from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise Unreachable(f"the answer cannot be read ({type(error).__name__})") from None
+
+    @asynccontextmanager
+    async def session(self, target: Target) -> AsyncIterator[aiohttp.ClientSession]:
+        """For one exchange. Whoever follows a redirect asks for another one."""
+        refused: list[str] = []
+        own = await self._own_addresses()
+
+        def make_socket(info: Any) -> socket.socket:
+            family, kind, protocol, _, (address, port, *_) = info
+            objection = target.objection_to(address, port)
+            if objection is None and (_unwrapped(address), port) in own:
+                objection = f"{address} port {port} is ComfyUI's or the gate's own"
+            if objection is None and port in {each for _, each in own} and _is_of_this_machine(family, address):
+                objection = f"{address} port {port} is this machine's, where ComfyUI or the gate listens"
+            if objection is not None:
+                refused.append(objection)
+                raise OSError(None, objection)
+            return socket.socket(family, kind, protocol)
+
+        connector = aiohttp.TCPConnector(
+            resolver=self._resolver, socket_factory=make_socket, force_close=True, limit=1, use_dns_cache=False
+        )
+        try:
+            async with aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                read_bufsize=READ_BYTES,
+            ) as session:
+                yield session
+        except aiohttp.ClientConnectorError:
+            if refused:
+                raise Unreachable(refused[0]) from None
+            raise
+
+    async def stop(self) -> None:
+        await self._resolver.close()
+
+    async def _own_addresses(self) -> set[Place]:
+        found: set[Place] = set()
+        for host, port in self._own():
+            with contextlib.suppress(OSError):
+                found |= {(_unwrapped(each["host"]), port) for each in await self._resolver.resolve(host, port)}
+        return found
+
+
+class _Resolver(AbstractResolver):
+    """As the machine resolves names, in threads of its own."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MAX_LOOKUPS, "names outside")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        def look_up() -> list[tuple[Any, ...]]:
+            return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+
+        infos = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=_numeric(address),
+                port=address[1],
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in infos
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _numeric(address: tuple[Any, ...]) -> str:
+    """With its zone, which an address of a link has (RFC 4007, 11)."""
+    zone = address[3] if len(address) > 3 else 0
+    return f"{address[0]}%{zone}" if zone and "%" not in address[0] else str(address[0])
+
+
+def _unwrapped(address: str) -> str:
+    return str(plain(ip_address(address)))
+
+
+def _is_of_this_machine(family: int, address: str) -> bool:
+    """Whether something may listen at it here. Who listens at every address of the machine is found at each of them."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.bind((address.partition("%")[0], 0))
+        return True
+    return False
