@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from policy.call import ClaimedJob, RecordJob, UpstreamCall
 from policy.functions.delivery import Delivery, Kind
 from policy.functions.function import CallableFunction
 from policy.rule_context import RuleInput
 from policy.rules import functions as rules
+from policy.rules import prompt
 from policy.rules.function_files import Given
 from policy.v2.asset_files import StoredText
 from policy.v2.effects import (
@@ -20,7 +23,7 @@ from policy.v2.effects import (
     ReadText,
 )
 from policy.v2.jobs import Status
-from policy.violation import Reason
+from policy.violation import Reason, Violation
 from tests.policy.functions.driving import (
     ALICE,
     ASSET,
@@ -142,3 +145,9 @@ def test_a_file_of_it() -> None:
     for index in ("-1", "x", "1" * 7, "\u0661"):
         _, error = refused(rules.output(of_job(query={"index": index}, name="result")))
         assert error.reason is Reason.QUERY_MALFORMED
+
+
+def test_a_tenant_that_calls_functions_sends_no_workflows() -> None:
+    with pytest.raises(Violation, match="/gate/functions") as error:
+        next(prompt.submit(called(b'{"prompt": {}}')))
+    assert error.value.reason is Reason.POLICY_VIOLATION

@@ -155,7 +155,9 @@ class Caller:
 
     async def run(self, name: str, arguments: Any = None, query: str = "", **headers: str) -> Answer:
         fields = {key.replace("_", "-"): text for key, text in headers.items()}
-        return await self.ask("POST", f"/gate/run/{name}{query}", data=orjson.dumps(arguments or {}), headers=fields)
+        return await self.ask(
+            "POST", f"/gate/run/{name}{query}", data=io.BytesIO(orjson.dumps(arguments or {})), headers=fields
+        )
 
     async def send(self, name: str, body: bytes, **headers: str) -> Answer:
         fields = FORM | {key.replace("_", "-"): text for key, text in headers.items()}
