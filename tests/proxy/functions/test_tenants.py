@@ -80,6 +80,27 @@ async def test_a_function_runs_by_its_own_policy_and_its_classes_nowhere_else(tm
         assert me.body["functions"] == ["paint"]
 
 
+async def test_the_web_ui_loads_for_who_sends_no_workflows(tmp_path: Path) -> None:
+    """What a page asks for when it is opened; what it then sends is refused with a sentence."""
+    async with calling(tmp_path, tenants=ONLY, functions=PAINT_BY_ITSELF, more=POLICIES) as world:
+        alice = Caller(world.gate)
+        paths = (
+            "object_info",
+            "settings",
+            "users",
+            "system_stats",
+            "queue",
+            "history",
+            "extensions",
+            "features",
+            "i18n",
+        )
+        statuses = {path: (await alice.ask("GET", f"/api/{path}")).status for path in paths}
+        assert statuses == dict.fromkeys(paths, 200)
+        async with world.gate.session.ws_connect(f"{world.gate.url}/ws", headers=world.gate.headers("alice")) as socket:
+            assert (await socket.receive_json())["type"] == "status"
+
+
 async def test_admins_call_none(seen: Standing) -> None:
     admin = Caller(seen.gate, "admin")
     assert (await admin.run("paint")).refusal == (403, "route_refused")
