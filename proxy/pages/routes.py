@@ -11,6 +11,7 @@ from typing import Final
 from policy.call import ClientReply
 from policy.principal import Principal
 from policy.routes import Budget, Target
+from policy.table import FUNCTIONS
 from policy.violation import Reason, Violation
 from proxy.auth.api_keys import KeyPrincipal
 from proxy.auth.login_throttle import LoginThrottle
@@ -71,8 +72,12 @@ class PageRequest:
         return await request_body.read_whole(self.request, limits)
 
 
+_OF_ROWS: Final = frozenset(route.template[1] for route in FUNCTIONS)
+"""What stands below /gate and is no page."""
+
+
 def has_page(target: Target) -> bool:
-    return target.segments[:1] == ("gate",) and target.route is None
+    return target.segments[:1] == ("gate",) and target.route is None and not _OF_ROWS.intersection(target.segments[1:2])
 
 
 def shortcut(request: Request, record: RequestRecord) -> ClientReply | None:
