@@ -22,7 +22,7 @@ class FollowedJobs:
     def __init__(self, registry: JobRegistry, history_s: Callable[[], float]) -> None:
         self._registry = registry
         self._history_s = history_s
-        self._followed: dict[str, FollowedJob] = {}
+        self._followed: dict[tuple[TenantId, str], FollowedJob] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.on_gone: Callable[[FollowedJob], None] = self.drop
 
@@ -35,23 +35,23 @@ class FollowedJobs:
         for followed in self._followed.values():
             followed.audience.rest()
 
-    def get(self, prompt_id: str) -> FollowedJob | None:
-        return self._followed.get(prompt_id)
+    def get(self, tenant: TenantId, prompt_id: str) -> FollowedJob | None:
+        """SECURITY: an id that was one tenant's may be another's later, and who still asks for it takes nobody's place (test_job_streams.py)."""
+        return self._followed.get((tenant, prompt_id))
 
     def of(self, tenant: TenantId) -> Iterator[FollowedJob]:
         return (followed for followed in tuple(self._followed.values()) if followed.tenant == tenant)
 
     def ensure(self, tenant: TenantId, prompt_id: str) -> FollowedJob:
-        """prompt_id: of the tenant's own."""
-        followed = self._followed.get(prompt_id)
-        if followed is None or followed.tenant != tenant:
-            followed = self._followed[prompt_id] = FollowedJob(tenant, prompt_id)
+        followed = self.get(tenant, prompt_id)
+        if followed is None:
+            followed = self._followed[tenant, prompt_id] = FollowedJob(tenant, prompt_id)
             self._look_later()
         return followed
 
     def drop(self, followed: FollowedJob) -> None:
-        if self._followed.get(followed.prompt_id) is followed:
-            del self._followed[followed.prompt_id]
+        if self.get(followed.tenant, followed.prompt_id) is followed:
+            del self._followed[followed.tenant, followed.prompt_id]
 
     def job(self, followed: FollowedJob) -> Job | None:
         """None where it has ended, or is gone."""

@@ -43,7 +43,7 @@ class JobHearing:
         ):  # to a socket that was opened meanwhile it does not say of which job it speaks
             running = jobs.running()
             prompt_id = running[0] if len(running) == 1 else None
-        followed = self._followed.get(prompt_id or "") or self._begin(prompt_id)
+        followed = self._followed_of(prompt_id)
         if followed is None:
             return
         followed.is_heard = True
@@ -59,14 +59,18 @@ class JobHearing:
             self._executed(followed, event)
         followed.audience.changed(followed_job.PROGRESS)
 
-    def _begin(self, prompt_id: str | None) -> FollowedJob | None:
+    def _followed_of(self, prompt_id: str | None) -> FollowedJob | None:
         job = None if prompt_id is None else self._registry.job(prompt_id)
-        return None if job is None or job.state is JobState.ENDED else self._followed.ensure(job.tenant, job.prompt_id)
+        if job is None:
+            return None
+        known = self._followed.get(job.tenant, job.prompt_id)
+        return known if job.state is JobState.ENDED else known or self._followed.ensure(job.tenant, job.prompt_id)
 
     def pictured(self, frame: bytes | memoryview, jobs: OwnJobs) -> None:
         """ComfyUI runs one job at a time, so a picture is of the tenant's only one that runs."""
         running = jobs.running()
-        followed = self._followed.get(running[0]) if len(running) == 1 else None
+        job = self._registry.job(running[0]) if len(running) == 1 else None
+        followed = None if job is None else self._followed.get(job.tenant, job.prompt_id)
         if followed is not None and len(frame) <= LARGEST_PREVIEW_BYTES and self._followed.is_watched(followed):
             followed.picture(bytes(frame))
 

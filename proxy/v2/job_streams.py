@@ -58,9 +58,9 @@ class JobStreams:
     # Who asks.
 
     async def look_at(self, tenant: TenantId, prompt_id: str) -> tuple[Progress | None, tuple[Asset, ...]]:
-        """How far a job is that runs, None where nothing is known of it yet; and what it has made so far. prompt_id: of the tenant's own."""
-        followed = self._followed.get(prompt_id)
-        if followed is None or followed.tenant != tenant:
+        """How far a job is that runs, None where nothing is known of it yet; and what it has made so far."""
+        followed = self._followed.get(tenant, prompt_id)
+        if followed is None:
             return None, ()
         await asyncio.shield(self._plan(followed))
         return followed.progress(), tuple(followed.outputs.values())
@@ -98,8 +98,8 @@ class JobStreams:
 
     def job_changed(self, job: Job) -> None:
         """It waits, runs, or has ended; or it is gone."""
-        followed = self._followed.get(job.prompt_id)
-        if followed is not None and followed.tenant == job.tenant:
+        followed = self._followed.get(job.tenant, job.prompt_id)
+        if followed is not None:
             if self._followed.job(followed) is job:
                 followed.tell_status(status_of_job(job), place_in_queue(self._registry.of(job.tenant), job))
             else:

@@ -180,7 +180,10 @@ async def test_a_job_that_is_another_tenants_is_as_one_that_is_not_there(hub: Hu
     client = hub.attach(job, ALICE)
     assert await client.end() == []
     assert await hub.streams.look_at(ALICE, job.prompt_id) == (None, ())
-    assert theirs.states() == [("queued", 1)]
+    hub.start(job)
+    hub.end(job)
+    await theirs.end()
+    assert theirs.states() == [("queued", 1), ("running", None), ("succeeded", None)]
 
 
 async def test_who_comes_while_the_end_is_read_is_told_all_of_it(hub: Hub) -> None:
@@ -199,7 +202,7 @@ async def test_a_job_that_waits_again_has_not_ended(hub: Hub) -> None:
     client = hub.attach(job)
     hub.start(job)
     hub.views[job.prompt_id] = JobView(job.prompt_id, Status.QUEUED, 0.0, 60.0, queue_position=1)
-    followed = hub.followed.get(job.prompt_id)
+    followed = hub.followed.get(ALICE, job.prompt_id)
     assert followed is not None
     job.state = JobState.WAITING
     hub.registry._index(job)
@@ -245,7 +248,7 @@ async def test_an_end_is_told_when_the_database_can_be_read_again(hub: Hub, monk
         hub.start(job)
         hub.end(job)
     async with asyncio.timeout(GUARD_S):
-        while hub.followed.get(jobs[1].prompt_id) is not None:  # nobody waits for this one
+        while hub.followed.get(ALICE, jobs[1].prompt_id) is not None:  # nobody waits for this one
             await asyncio.sleep(0)
     assert not client.has_finished
     hub.is_down = False
@@ -260,11 +263,11 @@ async def test_a_client_that_leaves_is_told_nothing_more(hub: Hub) -> None:
     assert client.states() == [("queued", 1)]
     assert other.states() == [("queued", 1), ("running", None)]
     other.connection_lost(None)
-    assert hub.followed.get(job.prompt_id) is not None, "it runs"
+    assert hub.followed.get(ALICE, job.prompt_id) is not None, "it runs"
     hub.end(job)
     waiting = hub.job()
     hub.attach(waiting).connection_lost(None)
-    assert hub.followed.get(waiting.prompt_id) is None
+    assert hub.followed.get(ALICE, waiting.prompt_id) is None
 
 
 async def test_progress_that_nobody_asked_for_is_kept_unread(hub: Hub) -> None:
@@ -272,7 +275,7 @@ async def test_progress_that_nobody_asked_for_is_kept_unread(hub: Hub) -> None:
     hub.start(job)
     hub.hear("execution_start", job)
     hub.hear("progress_state", job, nodes={"1": {"state": "running", "value": 1, "max": 2}})
-    followed = hub.followed.get(job.prompt_id)
+    followed = hub.followed.get(ALICE, job.prompt_id)
     assert followed is not None
     assert followed.tracker._frame is not None
     assert followed.plan is None
@@ -286,7 +289,7 @@ async def test_an_event_without_a_job_is_of_the_one_that_runs(hub: Hub) -> None:
     job, waiting = hub.job(), hub.job()
     hub.start(job)
     hub.hear("executing", None, node="7")
-    followed = hub.followed.get(job.prompt_id)
+    followed = hub.followed.get(ALICE, job.prompt_id)
     assert followed is not None
     assert followed.tracker.node == "7"
     hub.start(waiting)
@@ -311,7 +314,7 @@ async def test_results_that_cannot_be_measured_wait_for_the_end(hub: Hub) -> Non
     hub.hear("executed", job, node="1", output=shown)
     hub.hear("executed", job, node="2", output=shown)
     hub.hear("executed", job, node="3", output={"x": ["y" * (9 * 1024**2)]})
-    followed = hub.followed.get(job.prompt_id)
+    followed = hub.followed.get(ALICE, job.prompt_id)
     assert followed is not None
     async with asyncio.timeout(GUARD_S):
         while followed.unmeasured:
