@@ -57,7 +57,7 @@ class JobOutputs:
         self._files = files
         self._clock = clock
         self._tasks = Tasks(is_watched=True)
-        self._measuring: dict[str, asyncio.Task[tuple[tuple[Asset, ...], JobError | None]]] = {}
+        self._measuring: dict[tuple[TenantId, str, int], asyncio.Task[tuple[tuple[Asset, ...], JobError | None]]] = {}
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -68,10 +68,12 @@ class JobOutputs:
 
         While ComfyUI is away, and it alone has the files, their sizes are 0 and their hashes None.
         """
-        running = self._measuring.get(row.prompt_id)
+        # SECURITY: an id may come again, as another job's, while what the one before made is still measured (test_outputs.py).
+        key = (tenant, row.prompt_id, row.sequence)
+        running = self._measuring.get(key)
         if running is None:
-            running = self._measuring[row.prompt_id] = self._tasks.start(self._measure(tenant, row), "results of a job")
-            running.add_done_callback(lambda _: self._measuring.pop(row.prompt_id, None))
+            running = self._measuring[key] = self._tasks.start(self._measure(tenant, row), "results of a job")
+            running.add_done_callback(lambda _: self._measuring.pop(key, None))
         return await asyncio.shield(running)
 
     async def measure_shown(self, tenant: TenantId, prompt_id: str, shown: Sequence[Shown]) -> list[Asset]:

@@ -18,6 +18,7 @@ from proxy.persistence.operations import Database, Operation, Statement
 from proxy.upstream.client import Upstream
 from proxy.v2 import file_measuring
 from proxy.v2.file_measuring import FileMeasuring, Measured, measure_bytes
+from proxy.v2.job_operations import read_job
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.v2.following import finished, following, saving, slow, submit
@@ -147,6 +148,19 @@ async def test_a_neighbours_preview_is_not_measured(gate: Running, comfy: StandI
     assert await outputs.measure_shown(ALICE, own, shown) == []
     # Nor does a job of another tenant's take anything.
     assert await outputs.measure_shown(ALICE, job, [Shown("9", 0, "text", "text/plain", text="x")]) == []
+
+
+async def test_who_asks_for_an_id_while_a_neighbour_measures_it_is_told_nothing_of_it(gate: Running) -> None:
+    """The id was the neighbour's, and is its own by now."""
+    job = (await gate.json("POST", "/prompt", "alice", json={"prompt": saving()}))["prompt_id"]
+    while (await gate.json("GET", f"/history/{job}", "alice")) == {}:
+        await asyncio.sleep(0.01)
+    outputs = gate.gate.dependencies.v2.outputs
+    found = await database(gate).read(read_job, ALICE, job)
+    assert found is not None
+    again = found.row._replace(tenant=MALLORY, sequence=found.row.sequence + 1)
+    theirs, own = await asyncio.gather(outputs.measure(ALICE, found.row), outputs.measure(MALLORY, again))
+    assert [len(theirs[0]), len(own[0])] == [1, 0]
 
 
 async def test_names_that_nobody_can_have_are_left_out(gate: Running) -> None:
