@@ -105,7 +105,9 @@ def settle_unsaid(tenant: str, prompt_id: str, now_s: float) -> Operation[JobRow
         yield from forget(tenant, [prompt_id])
         return None
     job = yield from find(prompt_id)
-    if job is None or job.state != StoredState.DISPATCHED or job.number >= LAST_PLACE:
+    if job is None or job.tenant != tenant:  # it was never written, and its id is another's by now
+        return None
+    if job.state != StoredState.DISPATCHED or job.number >= LAST_PLACE:
         return job
     return (yield from give_back(prompt_id, now_s, NOT_SENT))  # ComfyUI is sent nothing before it is recorded
 

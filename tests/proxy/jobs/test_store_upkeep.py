@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from proxy.jobs import store_upkeep
+from proxy.jobs.idempotency_db import Kept, KeptSubmissions, Place
 from proxy.jobs.job_rows import Bounds, JobRow, StoredState
 from proxy.jobs.store_operations import JobIdTaken, cancel_waiting, forget, give, start
 from proxy.jobs.store_reading import changes, documents, find, listing, submitted_of
-from proxy.jobs.store_upkeep import drain, drop_wished, renew_leases, retain, retry, take_over, wish
+from proxy.jobs.store_upkeep import drain, drop_wished, renew_leases, retain, retry, settle_unsaid, take_over, wish
 from proxy.persistence.operations import Database
 from tests.proxy.jobs.stored import COMFYUI, GATE, OTHER_GATE, SUBMITTED, end, put
 
@@ -27,6 +28,14 @@ async def known(database: Database, name: str) -> JobRow:
 async def given(database: Database, window: int, gate: str = GATE) -> list[str]:
     jobs = await database.run(give, COMFYUI, window, gate, 150.0, 1000.0, {})
     return [each.job.prompt_id for each in jobs]
+
+
+async def test_a_neighbours_job_is_not_taken_for_one_that_nobody_was_told_of(database: Database) -> None:
+    """Another gate gave it an id that was free, since the one that this gate is not sure of was never written."""
+    theirs = await put(database, "1", "mallory", window=1)
+    await KeptSubmissions(database).put(Place("mallory", b"key"), Kept(b"fingerprint", "1", 150.0), 150.0)
+    assert await database.run(settle_unsaid, "alice", "1", 160.0) is None
+    assert await known(database, "1") == theirs
 
 
 async def test_changes_are_what_was_written_since(database: Database) -> None:
