@@ -133,9 +133,13 @@ class TempFiles:
         claim = self._claims.get(name)
         if claim is None or claim.origin.tenant != tenant:
             return False
-        # A file that is newer than the end of the run that wrote this name is another one of that name.
         at_s = self._look(name)
-        return at_s is None or at_s <= claim.origin.wrote_until_s + CLOCK_SLACK_S
+        return at_s is None or not self.is_another(name, at_s)
+
+    def is_another(self, name: str, at_s: float) -> bool:
+        """Whether a file that was written then (Unix time) is newer than the end of the run that wrote this name: so it is another one of that name."""
+        claim = self._claims.get(name)
+        return claim is not None and at_s > claim.origin.wrote_until_s + CLOCK_SLACK_S
 
     def claim(self, job: Maker, name: str, made: Made) -> None:
         """The job lists this file among its outputs."""

@@ -13,7 +13,7 @@ import orjson
 
 from policy.call import UpstreamPath
 from policy.documents import Kind
-from policy.namespace import Namespace
+from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
 from policy.v2.assets import Asset
 from policy.v2.jobs import JobError
@@ -25,6 +25,7 @@ from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.registry import JobRegistry
 from proxy.persistence.operations import Database
 from proxy.tasks import Tasks
+from proxy.v2.asset_files import changed_at_s
 from proxy.v2.failures import failure_of
 from proxy.v2.file_measuring import FileMeasuring, measure_bytes
 from proxy.v2.job_operations import Made, keep_outputs, keep_results, outputs_of
@@ -127,10 +128,16 @@ class JobOutputs:
                 _log.info("what job %s made is not measured: %s", prompt_id, str(error) or type(error).__name__)
                 is_final, measured = False, None
             if measured is not None:
-                made.append(Made(_sized(asset, *measured)))
+                found = _sized(asset, *measured)
+                made += [Made(found)] if self._is_its_own(found, path) else []
             elif not is_final and path:
                 made.append(Made(asset))
         return _Results(made, is_final)
+
+    def _is_its_own(self, found: Asset, path: UpstreamPath | None) -> bool:
+        """SECURITY: where the gate does not see ComfyUI's folders, the file itself tells that it is a neighbour's of that name (tests/matrix/test_reuse.py)."""
+        is_temp = found.folder is Folder.TEMP and path is not None and bool(found.stamp)
+        return not is_temp or not self._registry.temp_files.is_another(str(path), changed_at_s(found))
 
     def _path(self, tenant: TenantId, shown: Shown) -> UpstreamPath | None:
         """None for a name that the tenant cannot have."""

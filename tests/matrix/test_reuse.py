@@ -16,7 +16,7 @@ from policy.principal import TenantId
 from proxy.app import Gate
 from proxy.jobs.temp_files import CLOCK_SLACK_S
 from tests.contract.conftest import REAL_URL, TARGETS
-from tests.contract.driver import images_of, loading, previewing, saving, slow
+from tests.contract.driver import images_of, loading, node, previewing, saving, slow
 from tests.matrix.people import COLORS, NUMBERS, Tenant, is_color, picture_in, told, unique
 from tests.matrix.test_restarts import restarted_gate
 from tests.matrix.world import REAL_BASE, World, open_world
@@ -162,6 +162,28 @@ async def test_a_temp_name_that_comes_back_is_its_makers(standing: World, tmp_pa
     assert picture is not None
     assert is_color(picture, COLORS["mallory"])
     assert (await alice.file(old)).status == 404
+
+
+async def test_a_result_is_not_measured_by_a_file_that_is_newer_than_its_job(standing: World, tmp_path: Path) -> None:
+    """The gate does not see the folders, and hears nothing of mallory's job, which still runs and has taken the name."""
+    alice, mallory = standing.alice, standing.mallory
+    entry = await alice.run(previewing(NUMBERS["alice"]))
+    file = tmp_path / "comfyui" / "temp" / images_of(entry)[0]["filename"]
+    written_s = file.stat().st_mtime
+    file.unlink()
+    while time.time() < written_s + 4 * CLOCK_SLACK_S:
+        await alice.get("/queue")
+    graph = previewing(NUMBERS["mallory"]) | {
+        "8": node("SlowProgress", image=["1", 0], seconds=GUARD_S, steps=300),
+        "9": node("PreviewImage", images=["8", 0]),
+    }
+    job = (await mallory.post("/prompt", json={"prompt": graph, "client_id": "nobody-listens"})).json()["prompt_id"]
+    async with asyncio.timeout(GUARD_S):
+        while not file.exists():
+            await asyncio.sleep(0.01)
+    shown = (await alice.get(f"/api/v2/jobs/{entry['prompt'][1]}")).json()
+    assert (shown["status"], shown["outputs"]) == ("succeeded", [])
+    await mallory.post(f"/api/v2/jobs/{job}/cancel")
 
 
 async def test_a_name_is_nobodys_as_soon_as_the_gate_deletes_the_file(tmp_path: Path) -> None:
