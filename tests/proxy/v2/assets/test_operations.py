@@ -316,13 +316,29 @@ async def test_nothing_is_read_row_by_row(tmp_path: Path) -> None:
             has_expired(ALICE, 1.0),
             uploads_before(ALICE, 1.0, "", 5),
             operations._check_count(ALICE),
-            operations._is_used(ALICE, asset("1")),
+            operations._places_in_use(ALICE),
         ]
         for operation in asked:
             statement = next(operation)
             plan = await database.read(explained, statement)
             found += [(statement.sql, line) for line in plan if line.startswith("SCAN")]
         assert found == []
+    finally:
+        await database.close()
+
+
+async def test_what_is_in_use_is_found_from_the_jobs_that_have_not_ended(tmp_path: Path) -> None:
+    """SECURITY: from a file with many records, each with each job of the tenant's history, one DELETE kept the writing thread for minutes (SQLite)."""
+    database = SqliteDatabase(tmp_path / "state.sqlite")
+    await database.open()
+    try:
+        plan = await database.read(explained, next(operations._places_in_use(ALICE)))
+        order = [line.partition(" (")[0] for line in plan if line.startswith("SEARCH")]
+        assert order == [
+            "SEARCH jobs USING INDEX jobs_by_order",
+            "SEARCH job_assets USING COVERING INDEX sqlite_autoindex_job_assets_1",
+            "SEARCH assets USING INDEX sqlite_autoindex_assets_1",
+        ]
     finally:
         await database.close()
 
