@@ -16,7 +16,7 @@ from policy.keyform import check_names
 from policy.principal import Scope
 from policy.rule_context import RuleInput
 from policy.rules import v2_assets
-from policy.v2.assets import Asset
+from policy.v2.assets import Asset, is_asset_id
 from policy.v2.effects import DeleteAsset, FormFile, FormText, ReadPart, Received, ReceiveFile, SkipFile
 from policy.values import value
 from policy.violation import Reason, Violation
@@ -103,8 +103,10 @@ def store_data_urls(
             file: DataFile = yield Work(partial(read_data_url, name, given), len(given))
             asset = yield from store(request, name, file.name, made, file.data)
             found[name] = asset.asset_id
-        else:
+        elif is_asset_id(given):
             found[name] = given
+        else:  # SECURITY: no database takes every text (tests/proxy/functions/test_calls.py)
+            raise no_asset(name)
     return found
 
 
@@ -139,6 +141,11 @@ def discard(made: tuple[str, ...]) -> Generator[Effect, Any, None]:
             yield DeleteAsset(asset_id)
         except Exception:  # noqa: S112 - a job uses it after all, or the database is away: why the call failed is what its client is told
             continue
+
+
+def no_asset(name: str) -> Violation:
+    """name: of a parameter."""
+    return _refused(name, "there is no such asset of yours")
 
 
 def _refused(name: str, rule: str) -> Violation:

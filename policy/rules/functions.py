@@ -33,7 +33,7 @@ from policy.keyform import check_document
 from policy.principal import Scope
 from policy.rule_context import RuleInput
 from policy.rules import prompt
-from policy.rules.function_files import Given, NotStored, discard, is_written, read_form, store_data_urls
+from policy.rules.function_files import Given, NotStored, discard, is_written, no_asset, read_form, store_data_urls
 from policy.rules.results import SDK_CLIENT
 from policy.rules.v2_assets import content_of
 from policy.v2.asset_files import FileGenerator, StoredFile, StoredText
@@ -151,8 +151,7 @@ def _find_files(files: Mapping[str, str]) -> Generator[Effect, Any, dict[str, st
     found: Mapping[str, Asset] = (yield FindAssets(tuple(files.values()))) if files else {}
     for name, asset_id in files.items():
         if asset_id not in found:
-            words = f"The argument `{name}` is not accepted: there is no such asset of yours."
-            raise Violation(Reason.ARGUMENT_REFUSED, words, name)
+            raise no_asset(name)
     return {name: name_in_workflow(found[asset_id]) for name, asset_id in files.items()}
 
 

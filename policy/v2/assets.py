@@ -123,6 +123,11 @@ def resolve(workflow: Any, names: Mapping[str, str]) -> Any:
     }
 
 
+def is_asset_id(text: str) -> bool:
+    """Whether it is written as ids are; there may be none like it."""
+    return _ID.fullmatch(text) is not None
+
+
 def missing(
     asset_id: str, why: str = "there is no such asset of yours: upload the file, and name the id of the answer"
 ) -> Violation:
@@ -164,6 +169,6 @@ def _replace(found: Any, names: Mapping[str, str]) -> Any:
 def _id_of(reference: Mapping[str, Any]) -> str:
     info = reference.get("info")
     asset_id = info.get("id") if isinstance(info, Mapping) else None
-    if not isinstance(asset_id, str) or not _ID.fullmatch(asset_id):
+    if not isinstance(asset_id, str) or not is_asset_id(asset_id):
         raise missing("", "a core/ASSET object has `info` with the asset's `id`")
     return asset_id

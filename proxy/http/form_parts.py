@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 from proxy.http.multipart_part import Part, malformed
 from proxy.http.multipart_reader import MultipartReader
 from proxy.http.request_body import BodyStream
 
 Pay = Callable[[int], Awaitable[None]]
+MAX_PARTS: Final = 256
+"""Of one form, empty ones too."""
 _PAY_BYTES = 1024 * 1024
 
 
@@ -21,6 +24,7 @@ class FormParts:
         self._chunks = aiter(source)
         self._pay = pay
         self._unpaid = 0
+        self._part_count = 0
         self._reader = MultipartReader(boundary, self, texts=())
         self._read: deque[Part | bytes | None] = deque()
         """Heads, content, and a None behind each part."""
@@ -63,6 +67,10 @@ class FormParts:
     # What the reader calls.
 
     def part_begun(self, part: Part) -> None:
+        # SECURITY: each costs far more than its bytes, and a piece of a body holds thousands (tests/proxy/functions/test_calls.py).
+        self._part_count += 1
+        if self._part_count > MAX_PARTS:
+            raise malformed(f"a form has at most {MAX_PARTS} parts")
         self._read.append(part)
 
     def part_data(self, data: bytes) -> None:

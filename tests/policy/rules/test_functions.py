@@ -200,7 +200,7 @@ def test_arguments_are_an_object(body: Any) -> None:
     assert error.reason is Reason.BODY_MALFORMED
 
 
-@pytest.mark.parametrize("given", [1, "", [], {}])
+@pytest.mark.parametrize("given", [1, "", [], {}, "\0", "x" * 65, "\u00e9"])
 def test_a_file_is_an_id_or_a_data_url(given: Any) -> None:
     _, error = refused(rules.gather(called(orjson.dumps({"picture": given}))))
     assert error.reason is Reason.ARGUMENT_REFUSED

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.http.form_parts import MAX_PARTS
 from tests.contract.driver import png
 from tests.proxy.functions.calls import FORM, TENANTS, Caller, calling, form
 from tests.proxy.upstreams import GUARD_S
@@ -240,6 +241,28 @@ async def test_a_refused_call_leaves_nothing(seen: Standing, body: bytes) -> Non
     assert answer.body["error"]["message"]
     assert seen.files() == []
     assert (await alice.ask("GET", "/api/v2/jobs")).body["jobs"] == []
+
+
+@pytest.mark.parametrize("empty", [("first", ""), ("first", "", "")], ids=["texts", "files"])
+async def test_a_form_of_countless_empty_parts_is_not_read_to_its_end(seen: Standing, empty: tuple[str, str]) -> None:
+    """SECURITY: each costs far more than its bytes, and one key's form of a few MiB held up everybody for seconds."""
+    alice = caller(seen)
+    body = form(*[empty] * (MAX_PARTS - 2), ("first", picture(), "a.png"), ("second", picture(), "b.png"))
+    assert (await alice.send("copy", body)).status == 202
+    answer = await alice.send("copy", form(*[empty] * (MAX_PARTS + 1), end=False))
+    assert answer.refusal == (400, "body_malformed")
+    assert f"at most {MAX_PARTS} parts" in answer.body["error"]["message"]
+
+
+async def test_what_is_no_id_is_no_asset(seen: Standing) -> None:
+    """Of a text that no database takes too."""
+    alice, bad = caller(seen), "00000000-0000-4000\0"
+    asked = [
+        await alice.run("copy", {"first": bad, "second": bad}),
+        await alice.send("copy", form(("first", bad), ("second", bad))),
+        await alice.run("copy", {"first": "x" * 65, "second": "x" * 65}),
+    ]
+    assert [each.refusal for each in asked] == [(422, "argument_refused")] * 3
 
 
 async def test_what_comfyui_refuses_leaves_nothing(seen: Standing) -> None:
