@@ -21,8 +21,10 @@ MAX_RECORDS: Final = 50_000
 """Of one tenant, of uploads and what was made of their hashes: records over the same file cost no storage."""
 MAX_FILES: Final = 20
 """Of one hash that are looked for on disk."""
-_LASTING: Final = (Folder.INPUT.value, Folder.OUTPUT.value)
-"""ComfyUI empties its temp folder when it starts: what is uploaded must not be kept there alone."""
+MAX_OF_HASH: Final = 1000
+"""Records of one hash that are looked at for that, the newest ones."""
+_PASSING: Final = ("", Folder.TEMP.value)
+"""Folders of texts, and of what does not last: ComfyUI empties its temp folder when it starts, and what is uploaded must not be kept there alone."""
 _UNFINISHED: Final = tuple(sorted(state.value for state in StoredState if state not in ENDS))
 _IS_VALID: Final = "(expires_at_s IS NULL OR expires_at_s > ?)"
 
@@ -63,13 +65,13 @@ def read_text(tenant: str, asset_id: str, now_s: float) -> Operation[bytes | Non
 
 def files_of(tenant: str, digest: str, now_s: float) -> Operation[list[File]]:
     """Files that a record says have these bytes, the one with the newest record first."""
+    # SECURITY: NOT IN, since else SQLite finds them by their folder, among all that a tenant ever uploaded or made (tests/proxy/v2/assets/test_operations.py).
     rows = yield Statement(
-        "SELECT folder, path, stamp FROM assets "
-        f"WHERE tenant = ? AND hash = ? AND folder IN (?, ?) AND {_IS_VALID} "
-        "GROUP BY folder, path, stamp ORDER BY MAX(created_at_s) DESC, path LIMIT ?",
-        (tenant, digest, *_LASTING, now_s, MAX_FILES),
+        f"SELECT folder, path, stamp FROM assets WHERE tenant = ? AND hash = ? AND folder NOT IN (?, ?) AND {_IS_VALID} "
+        "ORDER BY created_at_s DESC LIMIT ?",
+        (tenant, digest, *_PASSING, now_s, MAX_OF_HASH),
     )
-    return [File(*row) for row in rows]
+    return [File(*file) for file in list(dict.fromkeys(rows))[:MAX_FILES]]
 
 
 def newest_over(tenant: str, digest: str, file: File, now_s: float) -> Operation[Asset | None]:

@@ -327,6 +327,17 @@ async def test_nothing_is_read_row_by_row(tmp_path: Path) -> None:
         await database.close()
 
 
+async def test_bytes_are_found_by_their_hash(tmp_path: Path) -> None:
+    """And not among all files that a tenant ever had; of many records the newest are looked at."""
+    database = SqliteDatabase(tmp_path / "state.sqlite")
+    await database.open()
+    try:
+        plan = await database.read(explained, next(files_of(ALICE, DIGEST, 1.0)))
+        assert plan == ["SEARCH assets USING INDEX assets_by_hash (tenant=? AND hash=?)"]
+    finally:
+        await database.close()
+
+
 async def test_what_is_in_use_is_found_from_the_jobs_that_have_not_ended(tmp_path: Path) -> None:
     """SECURITY: from a file with many records, each with each job of the tenant's history, one DELETE kept the writing thread for minutes (SQLite)."""
     database = SqliteDatabase(tmp_path / "state.sqlite")
