@@ -25,6 +25,8 @@ MAX_FIELD_BYTES: Final = 8 * 1024
 MAX_PARTS: Final = 64
 MAX_TAGS: Final = 32
 MAX_TAG_CHARACTERS: Final = 128
+MAX_TAGS_BYTES: Final = 4096
+"""Of all tags of an asset, in UTF-8: a record costs no storage, and a tenant has many."""
 MIN_EXPIRES_IN_S: Final = 60
 MAX_EXPIRES_IN_S: Final = 604_800
 
@@ -212,6 +214,8 @@ def read_tags(tags: Any) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(tags))
     if len(found) > MAX_TAGS:
         raise invalid(f"an asset has at most {MAX_TAGS} tags", "tags")
+    if sum(len(tag.encode()) for tag in found) > MAX_TAGS_BYTES:
+        raise invalid(f"the tags of an asset have at most {MAX_TAGS_BYTES} bytes in all", "tags")
     return found
 
 

@@ -12,7 +12,9 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from policy.v2.asset_uploads import (
     MAX_PARTS,
+    MAX_TAG_CHARACTERS,
     MAX_TAGS,
+    MAX_TAGS_BYTES,
     AssetUpload,
     AssetUploadPlan,
     AssetUploadSession,
@@ -233,6 +235,7 @@ def test_details_of_a_document(document: Any, details: AssetDetails) -> None:
         {"tags": "a"},
         {"tags": [1]},
         {"tags": [str(number) for number in range(MAX_TAGS + 1)]},
+        {"tags": [f"{number:02}" + "\u00e9" * 126 for number in range(MAX_TAGS)]},
         {"expires_in": True},
         {"expires_in": "60"},
         {"expires_in": 60.0},
@@ -254,3 +257,6 @@ def test_hashes() -> None:
 def test_as_many_tags_as_there_may_be() -> None:
     tags = [str(number) for number in range(MAX_TAGS)]
     assert read_tags([*tags, "0"]) == tuple(tags)
+    longest = [f"{number:02}" + "x" * (MAX_TAG_CHARACTERS - 2) for number in range(MAX_TAGS)]
+    assert sum(map(len, longest)) == MAX_TAGS_BYTES
+    assert read_tags(longest) == tuple(longest)
