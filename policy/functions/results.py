@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -71,7 +72,11 @@ def job_address(links: Links, prompt_id: str) -> str:
 
 
 def result_address(links: Links, prompt_id: str, result: Result) -> str:
-    address = f"{job_address(links, prompt_id)}/outputs/{quote(result.name, safe=_SAFE)}"
+    return _address_below(job_address(links, prompt_id), result)
+
+
+def _address_below(job: str, result: Result) -> str:
+    address = f"{job}/outputs/{quote(result.name, safe=_SAFE)}"
     return f"{address}?index={result.index}" if result.index else address
 
 
@@ -82,10 +87,10 @@ def call_to_client(
     here = job_address(links, job.prompt_id)
     outputs = [
         output_to_client(result.asset, links, job.keep_until_s)
-        | {"output": result.output or None, "url": links.origin + result_address(links, job.prompt_id, result)}
+        | {"output": result.output or None, "url": links.origin + _address_below(here, result)}
         for result in results_of(job, function)
     ]
-    return job_to_client(job, links) | {
+    return job_to_client(replace(job, outputs=()), links) | {  # they may be a thousand, and are told otherwise here
         "estimated_start": timestamp_or_null(starts_at_s),
         "outputs": outputs,
         "urls": {"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
