@@ -79,6 +79,10 @@ class Limits:
         """As `Limiter.spend_bytes`. Raises RateExceeded."""
         await self.limiter.spend_bytes(principal, amount)
 
+    async def spend_file(self, principal: Principal) -> None:
+        """As `Limiter.spend_file`. Raises RateExceeded."""
+        await self.limiter.spend_file(principal)
+
     async def failed(self, address: str, key_id: str | None) -> None:
         """Counts a failed login: returns after a delay that grows. Raises LimitExceeded."""
         await self.logins.failed(address, key_id)

@@ -109,7 +109,14 @@ class Limiter:
 
     async def spend_bytes(self, principal: Principal, amount: int) -> None:
         """Spends uploaded bytes while they stream. Raises RateExceeded: then the rest of the upload is not to be read."""
-        plan = self._plan(principal, ("upload_bytes",))
+        await self._spend_rate(principal, "upload_bytes", amount)
+
+    async def spend_file(self, principal: Principal) -> None:
+        """Spends one of `uploads`, for a file that comes with a call of another budget. Raises RateExceeded: then it is not to be read."""
+        await self._spend_rate(principal, "uploads", 1)
+
+    async def _spend_rate(self, principal: Principal, rate: str, amount: int) -> None:
+        plan = self._plan(principal, (rate,))
         if not plan.quotas:
             return
         refused = await self._spend(plan, amount)

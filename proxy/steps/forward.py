@@ -158,6 +158,10 @@ class Forwarder:
             held.enter_context(self._storage.reserve(principal.tenant, size))
         return stream
 
+    async def spend_file(self, permitted: PermittedRequest) -> None:
+        """For a file of a call that is no upload. Raises LimitExceeded."""
+        await self._limiter.spend_file(permitted.principal)
+
     async def spend(self, permitted: PermittedRequest, amount: int) -> None:
         """For bytes of an upload that came. Raises LimitExceeded."""
         await self._limiter.spend_bytes(permitted.principal, amount)

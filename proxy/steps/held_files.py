@@ -111,6 +111,7 @@ class HeldFiles:
         Raises what the client's body breaks with, Violation, LimitExceeded, UpstreamUnavailable, UpstreamTimeout.
         """
         await self._tasks.stop()
+        await self._forwarder.spend_file(self._permitted)
         body = step.call.body
         assert isinstance(body, UploadBody), "what the rule asks for"
         if step.data is None:

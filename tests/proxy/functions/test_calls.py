@@ -254,6 +254,23 @@ async def test_a_form_of_countless_empty_parts_is_not_read_to_its_end(seen: Stan
     assert f"at most {MAX_PARTS} parts" in answer.body["error"]["message"]
 
 
+async def test_each_file_of_a_call_counts_as_an_upload(tmp_path: Path) -> None:
+    """SECURITY: else calls would go round the limit."""
+    async with calling(tmp_path, tenants=FEW, more='\n[limits.few]\nuploads = "3/hour"\n') as world:
+        alice = caller(world)
+        data_url = "data:image/png;base64," + base64.b64encode(picture()).decode()
+        assert (
+            await alice.send("copy", form(("first", picture(), "a.png"), ("second", picture(), "b.png")))
+        ).status == 202
+        stored = world.files()
+        answers = [
+            await alice.send("copy", form(("first", picture(), "a.png"), ("second", picture(), "b.png"))),
+            await alice.run("copy", {"first": data_url, "second": data_url}),
+        ]
+        assert [each.status for each in answers] == [429, 429]
+        assert world.files() == stored
+
+
 async def test_what_is_no_id_is_no_asset(seen: Standing) -> None:
     """Of a text that no database takes too."""
     alice, bad = caller(seen), "00000000-0000-4000\0"
