@@ -40,8 +40,8 @@ install: $(RUNTIME)
 demo: $(RUNTIME)
 	@$(BIN)/comfygate demo $(DEMO_ARGS)
 
-# In two processes (tests/distribution.py), but for a real ComfyUI, which is one for all tests: make test TEST_PROCESSES=4
-TEST_PROCESSES ?= $(if $(COMFYUI_URL),0,2)
+# In four processes (tests/distribution.py), since most tests wait for something; but for a real ComfyUI, which is one for all tests: make test TEST_PROCESSES=2
+TEST_PROCESSES ?= $(if $(COMFYUI_URL),0,4)
 test: $(READY)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --cov --cov-report=term $(PYTEST_ARGS)
 	$(BIN)/python -m coverage report --include='policy/*' --fail-under=100
