@@ -35,6 +35,7 @@ MAY_BE_EMPTY = (
     "comfygate_config_reloads",
     "comfygate_key_expiry_timestamp_seconds",
     "comfygate_jobs_failed",
+    "comfygate_webhook",
 )
 
 

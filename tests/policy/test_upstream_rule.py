@@ -186,7 +186,7 @@ def odd_documents(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(odd_documents(), CALLERS)
 def test_what_passes_holds_the_rule(document: dict[str, Any], context: RuleContext) -> None:
     body = send(written(document), context)

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
@@ -42,10 +42,20 @@ async def compressing(command: Sequence[str] = COMMAND, **options: Any) -> Async
         await compressor.stop()
 
 
+_of_others: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def before() -> Iterator[None]:
+    """What other tests leave to the end, as the browser's driver, is none of these."""
+    _of_others.update(child.pid for child in psutil.Process().children())
+    yield
+    _of_others.clear()
+
+
 def children() -> list[psutil.Process]:
-    """Those that run Python: the browser's driver, which other tests leave to the end, does not."""
     alive = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
-    return [child for child in alive if child.name().startswith("python")]
+    return [child for child in alive if child.pid not in _of_others]
 
 
 def program(text: str) -> tuple[str, ...]:

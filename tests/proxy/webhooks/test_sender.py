@@ -18,7 +18,6 @@ from policy.principal import TenantId
 from policy.v2.jobs import JobView
 from policy.v2.links import Links
 from policy.webhooks import SCHEDULE_S, Result
-from proxy.jobs.store_operations import forget
 from proxy.outside.door import OutsideDoor
 from proxy.outside.target import Target
 from proxy.persistence.operations import Database, DatabaseUnavailable
@@ -233,7 +232,7 @@ async def test_who_answers_410_is_told_no_more(desk: Desk, caplog: pytest.LogCap
 async def test_of_a_deleted_job_its_end_is_told_and_nothing_of_its_content(desk: Desk) -> None:
     sender = await desk.sender()
     done = await desk.job()
-    await desk.database.run(forget, "alice", [done])
+    assert await desk.gate.status("POST", "/history", "alice", json={"delete": [done]}) == 200
     await send(sender)
     [told] = await desk.receiver.until(lambda got: len(got) == 1)
     data = told.event["data"]
