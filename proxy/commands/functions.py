@@ -9,20 +9,17 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from policy.call import Opaque, UpstreamCall
-from policy.catalogue import Catalogue, read_catalogue
 from policy.functions.function import Function, is_graph
 from policy.functions.propose import propose
 from policy.functions.schema import arguments_schema
 from policy.functions.settings import check_name
 from policy.workflow import is_ui_format
+from proxy.commands.catalogue import ask_catalogue
 from proxy.commands.connect import read_key
 from proxy.commands.exits import fail
 from proxy.commands.function_call import CallFailed, call_function
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.functions import FOLDER, read_functions
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
-from proxy.upstream.client import Upstream
 
 app = typer.Typer(
     name="functions",
@@ -33,7 +30,6 @@ app = typer.Typer(
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the function.")]
 _DEFAULT: Final = Path("config.toml")
-_TIME_LIMIT_S: Final = 60.0
 
 
 @app.command()
@@ -49,7 +45,9 @@ def new(
     folder = loaded.file.parent / FOLDER
     files = {
         folder / f"{chosen}.json": orjson.dumps(graph, option=orjson.OPT_INDENT_2),
-        folder / f"{chosen}.toml": propose(chosen, graph, asyncio.run(_catalogue(loaded))).encode(),
+        folder / f"{chosen}.toml": propose(
+            chosen, graph, asyncio.run(ask_catalogue(loaded, "to propose a function"))
+        ).encode(),
     }
     taken = [file for file in files if file.exists()]
     if taken:
@@ -150,14 +148,3 @@ def _read_graph(file: Path) -> dict[str, Any]:
         fail(f"{file} is not a workflow in the API format.")
     found: dict[str, Any] = graph
     return found
-
-
-async def _catalogue(config: Config) -> Catalogue:
-    upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
-    try:
-        reply = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
-    except (UpstreamUnavailable, UpstreamTimeout) as error:
-        fail(f"{unreachable(config.upstream.url, error)} Its node classes are needed to propose a function.")
-    finally:
-        await upstream.stop()
-    return read_catalogue(reply.value)

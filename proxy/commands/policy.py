@@ -9,22 +9,18 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from policy.call import Opaque, UpstreamCall
-from policy.catalogue import Catalogue, read_catalogue
 from policy.compiled_policy import Policy
 from policy.judge import judge
 from policy.learn import explain
 from policy.learn import learn as derive
 from policy.principal import TenantId
 from policy.violation import Violation
+from proxy.commands.catalogue import ask_catalogue
 from proxy.commands.exits import fail
 from proxy.compiled_config import compile_policies
-from proxy.config import Config, ConfigError, load_config
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
-from proxy.upstream.client import Upstream
+from proxy.config import ConfigError, load_config
 
 app = typer.Typer(name="policy", help="Derive and try policies.", no_args_is_help=True, add_completion=False)
-_TIME_LIMIT_S = 60.0
 
 
 @app.command()
@@ -63,7 +59,7 @@ def try_out(
         fail(f"There is no [tenants.{tenant}] in {config}.")
     document = _read(file)
     body = document if isinstance(document, dict) and "prompt" in document else {"prompt": document}
-    catalogue = asyncio.run(_catalogue(loaded))
+    catalogue = asyncio.run(ask_catalogue(loaded, "to judge a workflow"))
     try:
         judged = judge(orjson.dumps(body), policies[loaded.tenants[tenant].policy], catalogue)
     except Violation as violation:
@@ -95,14 +91,3 @@ def _read(file: Path) -> Any:
         fail(f"{file} cannot be read: {error.strerror or error}")
     except orjson.JSONDecodeError as error:
         fail(f"{file} is not JSON: {error}")
-
-
-async def _catalogue(config: Config) -> Catalogue:
-    upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
-    try:
-        reply = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
-    except (UpstreamUnavailable, UpstreamTimeout) as error:
-        fail(f"{unreachable(config.upstream.url, error)} Its node classes are needed to judge a workflow.")
-    finally:
-        await upstream.stop()
-    return read_catalogue(reply.value)
