@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +16,11 @@ from standin import StandIn
 from tests.distribution import pytest_xdist_make_scheduler
 from tests.harness import Running, running_gate
 from tests.postgres import PostgresServer, running_postgres
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    # Started in the background of a shell: the programs that tests start would not hear of it either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 __all__ = ["pytest_xdist_make_scheduler"]  # a hook
 
