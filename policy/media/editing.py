@@ -1,0 +1,119 @@
+"""How a media file is read and changed without a disk or a socket: a reader asks for bytes, gets them, and notes what takes the place of which.
+
+Everything is bounded: a file that is built to be long to read is not understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Final
+
+from policy.values import value
+
+MAX_SPAN_BYTES: Final = 16 * 1024**2
+"""Of what is held of a file at a time: one text with what stands around it. A larger one is passed over."""
+MAX_PARTS: Final = 16_384
+"""Chunks, boxes, elements or pages of a file that are looked at."""
+GONE: Final = b""
+"""What a judge says of a text that is to go."""
+
+Judge = Callable[[str, bytes], bytes | None]
+"""What becomes of a text under its key: None, it stays; GONE; or a text of the same number of bytes."""
+
+
+@value
+class Read:
+    """Asks for bytes: all of them, or those up to the end of the file. keep: from where bytes may still be edited, `offset` where it is None.
+
+    Neither goes back: what lies before `keep` can be given away as it is by then, while the file still comes. Of a judge that says GONE this is not
+    so: what it takes away may change a length that stands at the beginning.
+    """
+
+    offset: int
+    size: int
+    keep: int | None = None
+
+    @property
+    def kept_from(self) -> int:
+        return self.offset if self.keep is None else self.keep
+
+
+@value
+class Edit:
+    """So many bytes there, and what takes their place."""
+
+    offset: int
+    length: int
+    replacement: bytes
+
+
+Reading = Generator[Read, bytes, None]
+"""A reader of one format; it ends when nothing more is to come. Raises NotUnderstood."""
+
+
+class NotUnderstood(Exception):
+    """The file is not what it seemed to be, is damaged, or exceeds a bound."""
+
+
+class Editing:
+    """What a reader finds. edits: in the order of the file, none over another one."""
+
+    def __init__(self, judge: Judge, size: int) -> None:
+        self.judge = judge
+        self.size = size
+        self.edits: list[Edit] = []
+        self._parts = 0
+
+    def count(self) -> None:
+        """For each part that is looked at. Raises NotUnderstood when there are too many."""
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise NotUnderstood
+
+    def replace(self, offset: int, old: bytes, new: bytes) -> None:
+        if new != old:
+            self.edits.append(Edit(offset, len(old), new))
+
+
+def exactly(offset: int, size: int, keep: int | None = None) -> Generator[Read, bytes, bytes]:
+    """Raises NotUnderstood where the file ends before, and for more than MAX_SPAN_BYTES."""
+    if size > MAX_SPAN_BYTES:
+        raise NotUnderstood
+    found = yield Read(offset, size, keep)
+    if len(found) != size:
+        raise NotUnderstood
+    return found
+
+
+def size_after(size: int, edits: Iterable[Edit]) -> int:
+    """Of a file of that size."""
+    return size + sum(len(edit.replacement) - edit.length for edit in edits)
+
+
+def apply(data: bytes, edits: Iterable[Edit], start: int = 0) -> bytes:
+    """A piece of the file with the edits in it. start: where in the file the piece begins.
+
+    An edit that lies in it only in part must be of the same length as what it replaces.
+    """
+    pieces: list[bytes | memoryview] = []
+    view, done, end = memoryview(data), start, start + len(data)
+    for edit in edits:
+        first, last = max(edit.offset, start), min(edit.offset + edit.length, end)
+        if first >= last:
+            continue
+        pieces.append(view[done - start : first - start])
+        is_whole = last - first == edit.length
+        pieces.append(edit.replacement if is_whole else edit.replacement[first - edit.offset : last - edit.offset])
+        done = last
+    if not pieces:
+        return data
+    pieces.append(view[done - start :])
+    return b"".join(pieces)
+
+
+def big(data: bytes, start: int, size: int = 4) -> int:
+    return int.from_bytes(data[start : start + size], "big")
+
+
+def little(data: bytes, start: int, size: int = 4) -> int:
+    return int.from_bytes(data[start : start + size], "little")

@@ -1,0 +1,105 @@
+"""Which reader a file has, told by its first bytes; and the two things that are done with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from policy.media.editing import Edit, Editing, NotUnderstood, Read, Reading, little
+from policy.media.exr import MARK as EXR_MARK
+from policy.media.exr import exr
+from policy.media.flac import MARK as FLAC_MARK
+from policy.media.flac import flac
+from policy.media.id3 import MARK as ID3_MARK
+from policy.media.id3 import id3
+from policy.media.jpeg import MARK as JPEG_MARK
+from policy.media.jpeg import jpeg
+from policy.media.json_heads import GLB_MARK, glb, safetensors
+from policy.media.matroska import MARK as MATROSKA_MARK
+from policy.media.matroska import matroska
+from policy.media.mp4 import MARK as MP4_MARK
+from policy.media.mp4 import mp4
+from policy.media.ogg import MARK as OGG_MARK
+from policy.media.ogg import ogg
+from policy.media.png import MARK as PNG_MARK
+from policy.media.png import png
+from policy.media.svg import svg
+from policy.media.webp import MARK as WEBP_MARK
+from policy.media.webp import webp
+from policy.media.workflow_texts import own_texts, workflow_goes
+from policy.namespace import Namespace
+
+HEAD_BYTES: Final = 16
+_READERS: Final[tuple[tuple[int, bytes, Callable[[Editing], Reading]], ...]] = (
+    (0, PNG_MARK, png),
+    (0, WEBP_MARK, webp),
+    (0, JPEG_MARK, jpeg),
+    (4, MP4_MARK, mp4),
+    (0, MATROSKA_MARK, matroska),
+    (0, FLAC_MARK, flac),
+    (0, OGG_MARK, ogg),
+    (0, ID3_MARK, id3),
+    (0, GLB_MARK, glb),
+    (0, EXR_MARK, exr),
+    (0, b"<svg", svg),
+    (0, b"<?xml", svg),
+)
+
+
+class MediaEdits:
+    """What is to be changed in a file, as it is found. is_understood: it was read to its end, so nothing else in it is known to be a workflow's.
+
+    reading: asks for bytes, and ends without an exception whatever it gets. edits: those found until now; see Read.keep for which are still to come.
+    """
+
+    def __init__(self, editing: Editing) -> None:
+        self._editing = editing
+        self.is_understood = False
+        self.reading = self._read()
+
+    @property
+    def edits(self) -> list[Edit]:
+        return self._editing.edits
+
+    def _read(self) -> Reading:
+        head = yield Read(0, HEAD_BYTES)
+        reader = _reader_of(head, self._editing.size)
+        if reader is None:
+            return
+        try:
+            yield from reader(self._editing)
+            self.is_understood = True
+        except NotUnderstood:
+            return
+
+
+def own_workflow(size: int, names: Namespace) -> MediaEdits:
+    """A file with the workflow as its tenant wrote it; every edit has the length of what it replaces. size: of the file."""
+    return MediaEdits(Editing(own_texts(names), size))
+
+
+def without_workflow(size: int) -> MediaEdits:
+    """A file without its workflow: for png, webp, jpeg, mp4, webm, mkv, flac, mp3, opus, svg, glb, safetensors and exr. size: of the file.
+
+    What else is in it stays: colors, orientation, encoder. A file that is not understood may still have its workflow.
+    """
+    return MediaEdits(Editing(workflow_goes, size))
+
+
+def find_edits(media: MediaEdits, read: Callable[[int, int], bytes]) -> list[Edit]:
+    """All of them, in the order of the file. read: gives so many bytes from there, fewer at the end of the file alone."""
+    try:
+        asked = next(media.reading)
+        while True:
+            asked = media.reading.send(read(asked.offset, asked.size))
+    except StopIteration:
+        return media.edits
+
+
+def _reader_of(head: bytes, size: int) -> Callable[[Editing], Reading] | None:
+    for place, mark, reader in _READERS:
+        if head.startswith(mark, place):
+            return reader
+    # It has no mark but its own length, before a JSON object.
+    is_safetensors = len(head) > 8 and head[8:9] == b"{" and little(head, 0, 8) <= size - 8
+    return safetensors if is_safetensors else None

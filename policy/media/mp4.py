@@ -1,0 +1,122 @@
+"""MP4 and QuickTime (ISO/IEC 14496-12; QuickTime File Format, Metadata): the box `meta`, as ffmpeg writes it with and without use_metadata_tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from policy.media.editing import GONE, MAX_SPAN_BYTES, Editing, Judge, NotUnderstood, Read, Reading, big, exactly
+
+MARK: Final = b"ftyp"
+"""Behind the length of the first box."""
+_HEAD: Final = 8
+_LONG_HEAD: Final = 16
+_AROUND_META: Final = frozenset({b"moov", b"udta"})
+_COMMENT: Final = b"\xa9cmt"
+_FREE: Final = b"free"
+_DATA_LEAD: Final = 8
+"""In a box `data`, before the value: its type and its locale."""
+_UTF8: Final = 1
+
+
+class _Box(NamedTuple):
+    kind: bytes
+    head: bytes
+    data: bytes
+
+    def with_data(self, data: bytes) -> bytes:
+        return (len(self.head) + len(data)).to_bytes(4, "big") + self.kind + data
+
+
+def mp4(editing: Editing) -> Reading:
+    offset = 0
+    while offset + _HEAD <= editing.size:
+        editing.count()
+        head = yield Read(offset, _LONG_HEAD)
+        kind = head[4:8]
+        size = _size_of(head, editing.size - offset)
+        if kind in _AROUND_META:
+            offset += _LONG_HEAD if big(head, 0) == 1 else _HEAD
+            continue
+        if kind == b"meta" and size <= MAX_SPAN_BYTES:
+            whole = yield from exactly(offset, size)
+            editing.replace(offset, whole, _judged_meta(whole, editing.judge))
+        offset += size
+
+
+def _size_of(head: bytes, left: int) -> int:
+    size, least = big(head, 0), _HEAD
+    if size == 1:
+        size, least = big(head, 8, 8), _LONG_HEAD
+    elif size == 0:  # up to the end of the file
+        size = left
+    if size < least or len(head) < least:
+        raise NotUnderstood
+    return size
+
+
+def _judged_meta(meta: bytes, judge: Judge) -> bytes:
+    """Of the same length: what goes leaves room behind it."""
+    # QuickTime's own has no version.
+    lead = _HEAD if meta[12:16] == b"hdlr" else _HEAD + 4
+    boxes = list(_boxes(meta, lead))
+    keys = next((_keys_of(box.data) for box in boxes if box.kind == b"keys"), [])
+    gone: set[int] = set()
+    made = [_judged_list(box, keys, judge, gone) if box.kind == b"ilst" else box.head + box.data for box in boxes]
+    if gone and keys:
+        made = [_without(box, gone) if box.kind == b"keys" else part for box, part in zip(boxes, made, strict=True)]
+    body = b"".join(made)
+    room = len(meta) - lead - len(body)
+    return meta[:lead] + body + ((room.to_bytes(4, "big") + _FREE).ljust(room, b"\0") if room else b"")
+
+
+def _boxes(data: bytes, start: int = 0) -> Iterator[_Box]:
+    """Boxes with short heads, to the end of the data."""
+    while start < len(data):
+        size = big(data, start)
+        if not _HEAD <= size <= len(data) - start:
+            raise NotUnderstood
+        head_end = start + _HEAD
+        yield _Box(data[start + 4 : head_end], data[start:head_end], data[head_end : start + size])
+        start += size
+
+
+def _keys_of(data: bytes) -> list[str]:
+    """Behind a version and a number: boxes, of which the kind is a namespace."""
+    return [box.data.decode("utf-8", "replace") for box in _boxes(data, 8)]
+
+
+def _without(keys: _Box, gone: Iterable[int]) -> bytes:
+    kept = [box.head + box.data for place, box in enumerate(_boxes(keys.data, 8), 1) if place not in gone]
+    return keys.with_data(keys.data[:4] + len(kept).to_bytes(4, "big") + b"".join(kept))
+
+
+def _judged_list(listed: _Box, keys: list[str], judge: Judge, gone: set[int]) -> bytes:
+    """gone: gets the places of keys whose values go."""
+    made: list[bytes] = []
+    for item in _boxes(listed.data):
+        place = big(item.kind, 0)
+        is_keyed = 1 <= place <= len(keys)
+        found = _judged_item(item, keys[place - 1] if is_keyed else "", judge)
+        if found != GONE:
+            kept = place - sum(other < place for other in gone) if is_keyed else place
+            made.append(found[:4] + kept.to_bytes(4, "big") + found[8:])
+        elif is_keyed:
+            gone.add(place)
+    return listed.with_data(b"".join(made))
+
+
+def _judged_item(item: _Box, key: str, judge: Judge) -> bytes:
+    if item.kind == _COMMENT:
+        key = "comment"
+    made: list[bytes] = []
+    for box in _boxes(item.data):
+        if box.kind == b"name":  # of iTunes' own kind of item
+            key = box.data[4:].decode("utf-8", "replace")
+        text = box.data[_DATA_LEAD:]
+        is_text = box.kind == b"data" and big(box.data, 0) == _UTF8
+        found = judge(key, text) if is_text else None
+        if found == GONE:
+            return GONE
+        made.append(box.head + (box.data if found is None else box.data[:_DATA_LEAD] + found))
+    return item.with_data(b"".join(made))

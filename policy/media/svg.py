@@ -1,0 +1,25 @@
+"""SVG: what ComfyUI writes behind each `<svg>` (comfy_extras/nodes_images.py, SaveSVGNode)."""
+
+from __future__ import annotations
+
+import re
+
+from policy.media.editing import Editing, Reading, exactly
+
+_METADATA = re.compile(rb"<metadata>\s{0,64}<!\[CDATA\[\s{0,64}(?=\{)")
+_END = b"]]>"
+
+
+def svg(editing: Editing) -> Reading:
+    data = yield from exactly(0, editing.size)
+    place = 0
+    while (found := _METADATA.search(data, place)) is not None:
+        editing.count()
+        end = data.find(_END, found.end())
+        if end < 0:
+            return
+        text = data[found.end() : end].rstrip()
+        judged = editing.judge("", text)
+        if judged is not None:
+            editing.replace(found.end(), text, judged)
+        place = end
