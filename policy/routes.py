@@ -21,6 +21,7 @@ from policy.call import (
 )
 from policy.namespace import Folder
 from policy.principal import Principal, Scope
+from policy.route_templates import bind, key_of, prefix_segments
 from policy.rule_context import RuleInput
 from policy.v2.asset_files import FileGenerator
 from policy.violation import Reason, Violation
@@ -184,8 +185,15 @@ class RunFunction:
     """A job is made of the arguments of a function, and told of as the client wishes (policy/rules/functions.py)."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShowDocs:
+    """What the tenant may call, for programs and for people (policy/openapi). is_negotiated: a page where a browser asks for one."""
+
+    is_negotiated: bool
+
+
 _Calling = PassThrough | MultiCall | SendFile | Rewrite | CachedReply | RunFunction
-TenantRule = _Calling | RelayWebSocket | StreamEvents | AdminOnly | Deny
+TenantRule = _Calling | RelayWebSocket | StreamEvents | ShowDocs | AdminOnly | Deny
 
 UNCHANGED: Final = PassThrough()
 QUICK_S: Final = 30.0
@@ -269,7 +277,7 @@ class Route:
     @property
     def patterns(self) -> tuple[tuple[str, ...], ...]:
         """The segments under each prefix."""
-        return tuple(_prefix_segments(prefix) + self.template for prefix in self.prefix.value)
+        return tuple(prefix_segments(prefix) + self.template for prefix in self.prefix.value)
 
     def budget_for(self, call: ClientCall) -> Budget:
         """What this call draws on."""
@@ -318,12 +326,12 @@ class RouteTable:
         self._literal: dict[tuple[str, tuple[str, ...]], Match] = {}
         self._patterns: dict[tuple[str, tuple[str, ...]], list[tuple[tuple[str, ...], tuple[str, ...], Route]]] = {}
         for route in routes:
-            home = _prefix_segments(route.prefix.value[0])
+            home = prefix_segments(route.prefix.value[0])
             for pattern in route.patterns:
                 if not any(part.startswith("{") for part in pattern):
                     self._literal[route.method, pattern] = Match(route, home + route.template, {})
                 else:
-                    self._patterns.setdefault((route.method, _key(pattern)), []).append((pattern, home, route))
+                    self._patterns.setdefault((route.method, key_of(pattern)), []).append((pattern, home, route))
 
     def read(self, method: str, raw: str) -> Target:
         """What a request of this method and raw target asks for. Raises Violation(path-malformed | query-malformed).
@@ -349,8 +357,8 @@ class RouteTable:
         found = self._literal.get((method, segments))
         if found is not None or not segments:
             return found
-        for pattern, home, route in self._patterns.get((method, _key(segments)), ()):
-            parameters = _bind(pattern, segments, route.may_contain_slash)
+        for pattern, home, route in self._patterns.get((method, key_of(segments)), ()):
+            parameters = bind(pattern, segments, route.may_contain_slash)
             if parameters is not None:
                 skip = len(pattern) - len(route.template)
                 return Match(route, home + segments[skip:], parameters)
@@ -364,35 +372,3 @@ class RouteTable:
             if (match := self.match(method, segments)) and not match.route.caching.is_web_ui
         ]
         return ("GET", "HEAD", *found[1:]) if found[:1] == ["GET"] else tuple(found)
-
-
-def _key(segments: tuple[str, ...]) -> tuple[str, ...]:
-    """What patterns are found by: the first segment, and behind /api the second. No pattern has a parameter there."""
-    return segments[:2] if segments[0] == "api" else segments[:1]
-
-
-def _prefix_segments(prefix: str) -> tuple[str, ...]:
-    return tuple(part for part in prefix.split("/") if part)
-
-
-def _bind(
-    pattern: tuple[str, ...], segments: tuple[str, ...], may_contain_slash: frozenset[str]
-) -> dict[str, str] | None:
-    parameters: dict[str, str] = {}
-    for index, part in enumerate(pattern):
-        if part.endswith("...}"):
-            rest = segments[index:]
-            if not rest or any("/" in segment for segment in rest):
-                return None
-            parameters[part[1:-4]] = "/".join(rest)
-            return parameters
-        if index >= len(segments):
-            return None
-        if part.startswith("{"):
-            name = part[1:-1]
-            if "/" in segments[index] and name not in may_contain_slash:
-                return None
-            parameters[name] = segments[index]
-        elif part != segments[index]:
-            return None
-    return parameters if len(pattern) == len(segments) else None

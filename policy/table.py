@@ -24,6 +24,7 @@ from policy.routes import (
     RouteTable,
     RunFunction,
     SendFile,
+    ShowDocs,
     StreamEvents,
     TenantRule,
     always,
@@ -320,6 +321,8 @@ def _gate(method: str, path: str, needs: Scope, rule: TenantRule, **more: Any) -
 FUNCTIONS = (
     _gate("GET", "/functions", CATALOG, MultiCall(functions.list_functions)),
     _gate("GET", "/functions/{name}", CATALOG, MultiCall(functions.describe)),
+    _gate("GET", "/docs", CATALOG, ShowDocs(is_negotiated=True)),
+    _gate("GET", "/openapi.json", CATALOG, ShowDocs(is_negotiated=False)),
     _gate(
         "POST",
         "/run/{name}",

@@ -23,6 +23,7 @@ from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
 from proxy.pages.routes import GatePages
+from proxy.pages.tenant_docs import TenantDocs
 from proxy.upstream.client import Upstream
 from proxy.upstream.compressor import Compressor
 from proxy.upstream.document_cache import DocumentCache
@@ -70,6 +71,7 @@ class Dependencies:
     v2: V2Parts
     bodies: BodyRoom = field(default_factory=BodyRoom)
     heavy: HeavyWork = field(default_factory=HeavyWork)
+    docs: TenantDocs = field(default_factory=TenantDocs)
     upload_names: UploadNames = field(default_factory=UploadNames)
     exclusive_runs: KeyedSemaphore = field(default_factory=KeyedSemaphore)
     large_answers: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(LARGE_AT_ONCE))

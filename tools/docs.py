@@ -24,6 +24,7 @@ from policy.routes import (
     Route,
     RunFunction,
     SendFile,
+    ShowDocs,
     StreamEvents,
     TenantRule,
 )
@@ -59,6 +60,7 @@ _SHARED: Final = "the same for everybody, read-only"
 _PICKED: Final = "one permitted class; `{}` for any other"
 _STREAMED: Final = "what happens to one's own job, as a stream of events"
 _CALLED: Final = "a job of a [function](functions.md) that one may call, from named arguments"
+_DOCUMENTED: Final = "what one may call, as an OpenAPI document"
 _RELAYED: Final = "a WebSocket that carries one's own events only"
 # What each rule does for a tenant, in an operator's words; a rule that is not here speaks by its docstring.
 _WORDS: Final = {
@@ -200,6 +202,8 @@ def _words_of(rule: TenantRule) -> str:
             return _CALLED
         case StreamEvents():
             return _STREAMED
+        case ShowDocs(is_negotiated=is_negotiated):
+            return _DOCUMENTED + (", or a page where a browser asks for one" if is_negotiated else "")
         case CachedReply(rule=described, picks=picks):
             return _say(described) if picks is None else _PICKED
         case MultiCall(rule=asked) | SendFile(rule=asked):

@@ -39,6 +39,7 @@ from policy.rules.v2_assets import content_of
 from policy.v2.asset_files import FileGenerator, StoredFile, StoredText
 from policy.v2.assets import Asset, name_in_workflow
 from policy.v2.effects import CancelJob, DrawSeeds, FindAssets, ForecastStart, ReadJob
+from policy.v2.errors import no_job
 from policy.v2.jobs import JobView, Status
 from policy.values import value
 from policy.violation import Reason, Violation
@@ -240,7 +241,7 @@ def _show(request: RuleInput, job: JobView) -> Generator[Effect, Any, dict[str, 
 
 def _there(job: JobView | None) -> JobView:
     if job is None:
-        raise Violation(Reason.NOT_FOUND, "There is no such job of yours.")
+        raise no_job(is_v2=False)
     return job
 
 

@@ -76,9 +76,10 @@ def in_words(gate_type: str, status: int, general: frozenset[str] = frozenset())
     return _BY_TYPE.get(gate_type) or (status, _BY_STATUS.get(status, "invalid_request"))
 
 
-def no_job() -> Violation:
-    """Of a job that is not there, or another tenant's."""
-    return Violation(Reason.NOT_FOUND, "There is no such job of yours.", error_type="job_not_found")
+def no_job(*, is_v2: bool = True) -> Violation:
+    """Of a job that is not there, or another tenant's. is_v2: the contract has a word of its own for it."""
+    words = "There is no such job of yours."
+    return Violation(Reason.NOT_FOUND, words, error_type="job_not_found" if is_v2 else None)
 
 
 def envelope(

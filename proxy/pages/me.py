@@ -114,7 +114,8 @@ def _functions_list(functions: Mapping[str, str]) -> str:
     rows = "".join(
         f"<li>{escape(title)} <code>POST /gate/run/{escape(name)}</code></li>" for name, title in functions.items()
     )
-    return f"<h2>Functions</h2>\n<ul>{rows}</ul>" if rows else ""
+    how = '<p><a href="docs">How to call them</a></p>'
+    return f"<h2>Functions</h2>\n<ul>{rows}</ul>\n{how}" if rows else ""
 
 
 def _who(view: MeView) -> str:

@@ -23,9 +23,10 @@ from policy.routes import (
     Rewrite,
     RunFunction,
     SendFile,
+    ShowDocs,
     StreamEvents,
 )
-from policy.rule_context import RuleInput
+from policy.rule_context import RuleContext, RuleInput
 from policy.violation import Reason, Violation
 from proxy.dependencies import Dependencies
 from proxy.http.replies import Reply, UpgradedReply
@@ -33,6 +34,7 @@ from proxy.http.responses import can_upgrade, is_upgrade
 from proxy.jobs.idempotency import IDEMPOTENCY_KEY, Attempt, place_of
 from proxy.jobs.rule_runner import BeforeSending, RuleRunner
 from proxy.observability.recent_refusals import describe_comfyuis
+from proxy.pages.me import wants_html
 from proxy.running_requests import RunningRequests
 from proxy.steps.forward import Forwarder
 from proxy.steps.function_calls import FunctionCalls
@@ -75,6 +77,8 @@ class RuleApplier:
                 member = asked.call.parameters[picks] if picks else None
                 document = await self._dependencies.document_cache.get(asked, describe, member)
                 return document.answer(permitted.request.headers)
+            case ShowDocs(is_negotiated=is_negotiated):
+                return await self._show_docs(permitted, asked.context, is_negotiated)
             case PassThrough() | RelayWebSocket() | StreamEvents() | RunFunction() | AdminOnly() | Deny():
                 raise AssertionError("passed on or relayed already, or refused by rule_for")
         assert_never(permitted.rule)
@@ -84,6 +88,15 @@ class RuleApplier:
             return kept
         outgoing = forward_call(permitted.call, has_body=permitted.route.has_body)
         return await self._forwarder.forward(permitted, None, outgoing, held)
+
+    async def _show_docs(self, permitted: PermittedRequest, context: RuleContext, is_negotiated: bool) -> ClientReply:
+        """What the tenant may call. Raises LimitExceeded(too-many-documents)."""
+        dependencies, headers = self._dependencies, permitted.request.headers
+        tenant = context.principal.tenant
+        docs = await dependencies.docs.of(tenant, context.functions, context.links, dependencies.heavy)
+        is_json = not is_negotiated or ("format", "json") in permitted.call.query
+        is_page = not is_json and wants_html(headers.get("Accept", ""))
+        return (docs.page if is_page else docs.document).answer(headers)
 
     async def relay(self, permitted: PermittedRequest) -> UpgradedReply:
         """Makes the connection a WebSocket, which has a place of its own kind. Raises Violation(header-malformed), LimitExceeded, UpstreamUnavailable."""

@@ -12,6 +12,7 @@ from policy.principal import Principal
 from policy.v2.errors import no_job
 from policy.v2.events import EVENT_STREAM
 from policy.v2.links import Links
+from policy.v2.paths import is_v2
 from proxy.http import hdrs
 from proxy.http.handed_over import hand_over
 from proxy.http.replies import ForwardedReply, Taker, UpgradedReply
@@ -52,7 +53,7 @@ class EventStreams:
         Raises Violation(not-found), LimitExceeded, DatabaseUnavailable, and ConnectionResetError when the client has gone.
         """
         if not await self._views.has(principal.tenant, prompt_id):
-            raise no_job()
+            raise no_job(is_v2=is_v2(record.raw_path))
         fields = CIMultiDict(_FIELDS)
         add_common_headers(record, fields)
         if request.method == "HEAD":

@@ -16,6 +16,7 @@ import pytest
 from standin import StandIn
 from tests.clients.examples import PAGE, read_examples
 from tests.clients.installed import node_client_folder
+from tests.clients.typescript import strip
 from tests.contract.driver import saving, unique
 from tests.faults.programs import listens
 from tests.harness import running_gate
@@ -25,14 +26,6 @@ from tests.proxy.webhooks.receiver import Receiver
 
 EXAMPLES = read_examples(PAGE.with_name("webhooks.md"))
 LIMIT_S = 60.0
-STRIP = """\
-import ts from "typescript";
-import { readFileSync, writeFileSync } from "node:fs";
-const options = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 };
-const made = ts.transpileModule(readFileSync(process.argv[2], "utf8"), { compilerOptions: options, reportDiagnostics: true });
-if (made.diagnostics.length) throw new Error(made.diagnostics.map((each) => each.messageText).join("\\n"));
-writeFileSync(process.argv[3], made.outputText);
-"""
 
 
 @asynccontextmanager
@@ -73,15 +66,9 @@ async def test_the_python_receiver_is_told_of_a_job(tmp_path: Path, comfy: Stand
 @pytest.mark.timeout(400)
 async def test_the_typescript_receiver_is_told_of_a_job(tmp_path: Path, comfy: StandIn) -> None:
     node, _ = path_of("node"), path_of("npm")
-    compiler = await asyncio.to_thread(node_client_folder, "typescript", "5.9.3")
     library = await asyncio.to_thread(node_client_folder, "standardwebhooks", "1.1.1")
     (tmp_path / "receiver.ts").write_text(EXAMPLES["receiver.ts"], "utf-8")
-    strip = compiler / "strip.mjs"
-    strip.write_text(STRIP, "utf-8")
-    process = await asyncio.create_subprocess_exec(
-        node, str(strip), str(tmp_path / "receiver.ts"), str(tmp_path / "receiver.mjs")
-    )
-    assert await process.wait() == 0
+    await strip(node, tmp_path / "receiver.ts", tmp_path / "receiver.mjs")
     (tmp_path / "node_modules").symlink_to(library / "node_modules")
     async with told(tmp_path, comfy, node, "receiver.mjs") as (said, job):
         assert await said.readline() == f"job.succeeded {job}\n".encode()

@@ -9,6 +9,8 @@ CALLS: dict[str, Entry] = {
     "GET /gate/functions/{name}": Entry(
         lambda things: [Call("/gate/functions/wear"), Call(f"/gate/functions/{things.folder}")], (200, 404)
     ),
+    "GET /gate/docs": plain("/gate/docs"),
+    "GET /gate/openapi.json": plain("/gate/openapi.json"),
     "POST /gate/run/{name}": Entry(
         lambda things: [
             Call("/gate/run/wear", {"picture": things.asset}),

@@ -182,16 +182,16 @@ async def calling(
     is_seen: bool = True,
     tenants: str = TENANTS,
     functions: Mapping[str, tuple[str, Any]] = FUNCTIONS,
-    more: str = "",
+    **options: Any,
 ) -> AsyncIterator[Standing]:
-    """A gate with functions before the stand-in."""
+    """A gate with functions before the stand-in. options: of `write_config`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_functions(folder, functions)
     comfy = StandIn(folder / "comfyui", frontend=False)
     await comfy.start()
     try:
         directory = f'directory = "{folder / "comfyui"}"' if is_seen else ""
-        async with running_gate(folder, comfy.url, upstream_more=directory, tenants=tenants, more=more) as gate:
+        async with running_gate(folder, comfy.url, upstream_more=directory, tenants=tenants, **options) as gate:
             yield Standing(gate, folder / "comfyui", comfy)
     finally:
         await comfy.stop()

@@ -1,0 +1,172 @@
+"""Schemas of what the gate answers: JSON Schema 2020-12. tests/openapi/ holds real answers against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from policy.v2.jobs import Status
+
+Schema = Mapping[str, Any]
+
+TEXT: Final[Schema] = {"type": "string"}
+TEXT_OR_NULL: Final[Schema] = {"type": ["string", "null"]}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+COUNT_OR_NULL: Final[Schema] = {"type": ["integer", "null"], "minimum": 0}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+TIME_OR_NULL: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
+TEXTS: Final[Schema] = {"type": "object", "additionalProperties": TEXT}
+HASH: Final[Schema] = {
+    "type": ["string", "null"],
+    "pattern": "^blake3:[0-9a-f]{64}$",
+    "description": "Of the bytes; null while they are not measured yet.",
+}
+ANY_OBJECT: Final[Schema] = {"type": "object"}
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def told(schema: Schema, words: str) -> Schema:
+    return {**schema, "description": words}
+
+
+def closed(needed: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, words: str = "") -> Schema:
+    """An object with these members. Others may come with later versions: clients pass over what they do not know."""
+    shown: dict[str, Any] = {"type": "object", "properties": {**needed, **(optional or {})}, "required": list(needed)}
+    return shown | ({"description": words} if words else {})
+
+
+_OUTPUT: Final[Mapping[str, Schema]] = {
+    "id": told(TEXT, "Of the asset that it is: good under /api/v2/assets, and as an argument of a file."),
+    "node_id": told(TEXT, "Of the node that made it."),
+    "name": told(TEXT, "The file's name."),
+    "type": {"enum": ["image", "video", "audio", "text", "latent", "file"]},
+    "content_type": TEXT,
+    "size_bytes": COUNT,
+    "hash": HASH,
+    "url": {
+        "type": "string",
+        "format": "uri",
+        "description": "Where its bytes are. The credential is needed there too.",
+    },
+    "url_expires_at": TIME,
+    "job_id": TEXT,
+}
+_URLS: Final = closed(
+    {
+        "self": told(TEXT, "The job."),
+        "events": told(TEXT, "A stream of what happens to it."),
+        "cancel": told(TEXT, "POST ends it."),
+    },
+    words="Relative to the host.",
+)
+_PROGRESS: Final[Schema] = {
+    **closed(
+        {
+            "value": {"type": "number", "minimum": 0, "maximum": 1, "description": "It never falls."},
+            "nodes_done": COUNT,
+            "nodes_total": COUNT,
+            "current_node": TEXT_OR_NULL,
+            "current_node_class": TEXT_OR_NULL,
+            "step": COUNT_OR_NULL,
+            "steps": COUNT_OR_NULL,
+            "message": TEXT_OR_NULL,
+        }
+    ),
+    "type": ["object", "null"],
+}
+_JOB_ERROR: Final[Schema] = {
+    **closed(
+        {
+            "code": {
+                "enum": ["node_execution_error", "out_of_memory", "lost", "deadline_exceeded", "invalid_workflow"],
+            },
+            "message": TEXT,
+            "node_id": TEXT_OR_NULL,
+            "class_type": TEXT_OR_NULL,
+            "traceback": {"type": "null"},
+        },
+        words="Why it failed.",
+    ),
+    "type": ["object", "null"],
+}
+_METRICS: Final = closed({"queue_ms": COUNT_OR_NULL, "execution_ms": COUNT_OR_NULL})
+
+
+def job_members(output: str) -> dict[str, Schema]:
+    """What each job has. output: the schema of its outputs."""
+    return {
+        "id": told(TEXT, "The prompt_id of ComfyUI's own API."),
+        "status": {"enum": [each.value for each in Status]},
+        "created_at": TIME,
+        "started_at": TIME_OR_NULL,
+        "completed_at": TIME_OR_NULL,
+        "expires_at": told(TIME, "Until when it is kept at least."),
+        "queue_position": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "description": "Among your own that wait, from 1.",
+        },
+        "progress": _PROGRESS,
+        "outputs": {"type": "array", "items": ref(output)},
+        "error": _JOB_ERROR,
+        "metrics": _METRICS,
+        "urls": _URLS,
+        "metadata": told(TEXTS, "Labels; of a function's job its name and version."),
+    }
+
+
+_ONLY_WHEN_SUBMITTED: Final[Mapping[str, Schema]] = {
+    "node_errors": told(ANY_OBJECT, "What of the workflow is not sound and was left out, in ComfyUI's words, by node."),
+    "notices": {"type": "array", "items": {}, "description": "What was changed of what was sent."},
+}
+_ONLY_WHEN_CALLED: Final[Mapping[str, Schema]] = {
+    "drawn": {
+        "type": "object",
+        "additionalProperties": {"type": "integer"},
+        "description": "Seeds that nobody gave, by parameter.",
+    },
+    "assets": told(TEXTS, "Ids of the files that were given, by parameter."),
+}
+
+ERROR: Final = closed(
+    {
+        "error": closed(
+            {
+                "type": told(TEXT, "What was wrong, for programs."),
+                "message": told(TEXT, "One sentence that says what to do."),
+                "details": told(TEXT, "What was found; may be empty."),
+                "extra_info": closed({}, {"request_id": told(TEXT, "By which the operator finds it in the log.")}),
+            }
+        ),
+        "node_errors": told(ANY_OBJECT, "Refusals of single nodes, in ComfyUI's shape."),
+    },
+    words="How everything is refused: ComfyUI's own shape.",
+)
+FUNCTION: Final = closed(
+    {
+        "name": TEXT,
+        "title": TEXT,
+        "description": TEXT,
+        "version": told(TEXT, "Changes with the function's settings and workflow."),
+        "url": told(TEXT, "Where it is called, relative to the host."),
+        "arguments": told(ANY_OBJECT, "A JSON schema (2020-12) of what a call sends."),
+        "outputs": {"type": "array", "items": TEXT, "description": "Names of what it gives."},
+    }
+)
+
+
+def shared_schemas() -> dict[str, Schema]:
+    """Of functions and their jobs, by name."""
+    own = {"output": told(TEXT_OR_NULL, "The function's name for it; null of what it does not name.")}
+    job = job_members("Output") | {"estimated_start": told(TIME_OR_NULL, "Of a job that waits, as far as is known.")}
+    return {
+        "Error": ERROR,
+        "Function": FUNCTION,
+        "Functions": closed({"functions": {"type": "array", "items": ref("Function")}}),
+        "Output": closed({**_OUTPUT, **own}),
+        "Job": closed(job),
+        "CalledJob": closed(job, {**_ONLY_WHEN_SUBMITTED, **_ONLY_WHEN_CALLED}, "A job, and what is told of it once."),
+    }
