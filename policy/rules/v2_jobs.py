@@ -15,7 +15,7 @@ import orjson
 from policy.call import ClientReply, Effect, JobExtras, RuleGenerator, Work
 from policy.document import check_parts, parse_json
 from policy.keyform import check_document
-from policy.left_out import told
+from policy.left_out import told, told_unknown
 from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules import prompt
@@ -32,18 +32,20 @@ from policy.violation import Reason, Violation
 MAX_LISTED: Final = 100
 LISTED: Final = 50
 _RESERVED: Final = ("inputs", "webhook_url")
+_MEMBERS: Final = frozenset({"workflow", "metadata", "extra_data"})
 _EXTRA: Final = "api_key_comfy_org"
 
 
 @value
 class Submission:
-    """What a client asks for. workflow: as it was sent, with assets in it."""
+    """What a client asks for. workflow: as it was sent, with assets in it. unknown: names of members that mean nothing here."""
 
     workflow: Any
     labels: Mapping[str, str]
     extra_data: Mapping[str, Any]
     references: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def submit(request: RuleInput) -> RuleGenerator:
@@ -64,7 +66,7 @@ def submit(request: RuleInput) -> RuleGenerator:
     )
     # ComfyUI runs what of a workflow is sound: what is not is told, in its own words.
     shown |= {key: reply.body[key] for key in ("node_errors", "notices") if reply.body.get(key)}
-    return told(replace(reply, status=201, body=shown), asked.left_out)
+    return told_unknown(told(replace(reply, status=201, body=shown), asked.left_out), asked.unknown)
 
 
 def _read(request: RuleInput) -> Submission:
@@ -87,6 +89,7 @@ def _read(request: RuleInput) -> Submission:
         _read_extra(document.get("extra_data")),
         tuple(find_references(workflow)),
         left_out,
+        tuple(name for name in document if name not in _MEMBERS),
     )
 
 

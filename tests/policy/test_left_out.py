@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from policy.call import ClientReply
-from policy.left_out import told
+from policy.left_out import MAX_TOLD, told, told_unknown
 
 FIELD = "extra_data.api_key_comfy_org"
 
@@ -33,3 +33,13 @@ def test_it_is_told_after_other_notices() -> None:
 @pytest.mark.parametrize("body", [b"", b"no JSON", orjson.dumps([1])])
 def test_an_answer_that_is_no_object_stays_as_it_is(body: bytes) -> None:
     assert told(ClientReply(body=body), (FIELD,)).body == body
+
+
+def test_members_that_mean_nothing_are_told_by_name() -> None:
+    reply = ClientReply(201, {"a": 1})
+    assert told_unknown(reply, ()) is reply
+    shown = told_unknown(reply, ["priority", "x" * 1000])
+    assert [notice["type"] for notice in shown.body["notices"]] == ["member-unknown"] * 2
+    assert shown.body["notices"][0]["message"].startswith("`priority` means nothing here")
+    assert len(shown.body["notices"][1]["message"]) < 200
+    assert len(told_unknown(reply, map(str, range(1000))).body["notices"]) == MAX_TOLD

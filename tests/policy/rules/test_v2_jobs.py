@@ -105,6 +105,12 @@ def test_no_more_is_taken_beside_the_workflow(extra: Any) -> None:
     assert submitted(body_of(extra_data=extra, metadata=None))[1].status == 201
 
 
+def test_what_means_nothing_here_is_passed_over_and_told() -> None:
+    _, reply = submitted(body_of(priority=9, model="x"))
+    assert reply.status == 201
+    assert [notice["message"].partition(" ")[0] for notice in reply.body["notices"]] == ["`priority`", "`model`"]
+
+
 @pytest.mark.parametrize(
     "extra",
     [
