@@ -11,6 +11,8 @@ from proxy.v2.job_operations import StoredJob
 MAX_JOBS: Final = 2048
 MAX_OUTPUTS: Final = 50
 """Of a job that is kept; one with more is read each time."""
+MAX_ALL_OUTPUTS: Final = 10_000
+"""Of all that are kept: about a kilobyte each."""
 
 
 class KeptJobs:
@@ -18,6 +20,7 @@ class KeptJobs:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, StoredJob] = OrderedDict()
+        self._outputs = 0
 
     def of(self, job: Job) -> StoredJob | None:
         """What is still true of this job: of one that has ended all of it, of another its labels alone. None where nothing is.
@@ -32,11 +35,14 @@ class KeptJobs:
     def put(self, stored: StoredJob) -> None:
         if len(stored.outputs) > MAX_OUTPUTS:
             return
+        self.forget(stored.row.prompt_id)
         self._kept[stored.row.prompt_id] = stored
-        self._kept.move_to_end(stored.row.prompt_id)
-        if len(self._kept) > MAX_JOBS:
-            self._kept.popitem(last=False)
+        self._outputs += len(stored.outputs)
+        while len(self._kept) > MAX_JOBS or self._outputs > MAX_ALL_OUTPUTS:
+            self.forget(next(iter(self._kept)))
 
     def forget(self, prompt_id: str) -> None:
         """Something that it made is deleted."""
-        self._kept.pop(prompt_id, None)
+        kept = self._kept.pop(prompt_id, None)
+        if kept is not None:
+            self._outputs -= len(kept.outputs)
