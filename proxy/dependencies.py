@@ -12,7 +12,7 @@ from proxy.files.upload_names import UploadNames
 from proxy.http.body_memory import BodyRoom
 from proxy.jobs.admission import JobAdmission
 from proxy.jobs.idempotency import IdempotentSubmissions
-from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.parts import JobParts
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import JobRegistry
@@ -54,7 +54,7 @@ class Dependencies:
     admission: JobAdmission
     jobs: JobParts
     idempotency: IdempotentSubmissions
-    kept: KeptJobs
+    kept: KeptDocuments
     catalogue: CatalogueSource
     compressor: Compressor
     document_cache: DocumentCache

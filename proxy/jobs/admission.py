@@ -16,12 +16,13 @@ from policy.documents import Kind
 from policy.principal import Principal, TenantId
 from policy.rule_context import OwnJobs
 from policy.rules.results import SDK_CLIENT
+from policy.v2.assets import missing
 from policy.violation import Reason, Violation
 from proxy.jobs.job_rows import Submitted
-from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
-from proxy.jobs.store_operations import JobIdTaken
+from proxy.jobs.store_operations import AssetGone, JobIdTaken
 from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.tasks import Tasks
@@ -57,7 +58,7 @@ class JobAdmission:
         budgets: GpuBudgets,
         on_queued: Callable[[Job], None] = lambda job: None,
         is_taken: Callable[[str], Awaitable[bool]] = _is_unknown,
-        kept: KeptJobs | None = None,
+        kept: KeptDocuments | None = None,
         listen: Callable[[TenantId, OwnJobs], Awaitable[None]] = _nobody_listens,
         follow: Callable[[TenantId], Awaitable[None]] = _nobody_follows,
     ) -> None:
@@ -70,7 +71,7 @@ class JobAdmission:
         self._costs = Costs()
         self._on_queued = on_queued
         self._is_taken = is_taken
-        self._kept = KeptJobs() if kept is None else kept
+        self._kept = KeptDocuments() if kept is None else kept
         self._tasks = Tasks()
         self._listen = listen
         self._follow = follow
@@ -133,7 +134,7 @@ class JobAdmission:
     async def record(self, wish: RecordJob) -> float | None:
         """Puts a claimed job on disk: its number where ComfyUI is to be given it now, else None.
 
-        Raises DatabaseUnavailable, Violation when a job of this id came to be in the meantime.
+        Raises DatabaseUnavailable, Violation when a job of this id came to be in the meantime, or what it uses was deleted.
         """
         job = self._registry.job(wish.prompt_id)
         assert job is not None, "claimed"
@@ -142,6 +143,8 @@ class JobAdmission:
             return await self._records.record(job, submitted, wish.place, wish.extras)
         except JobIdTaken:
             raise Violation(Reason.PROMPT_ID_TAKEN, _TAKEN, "prompt_id") from None
+        except AssetGone as gone:
+            raise missing(str(gone)) from None
 
     def accepted(self, prompt_id: str) -> None:
         """Its client is told that the job is taken."""

@@ -27,7 +27,7 @@ from proxy.jobs.history import read_entry
 from proxy.jobs.job import COMFYUI_GONE, OUT_OF_MEMORY, PERHAPS_GONE, Job, Outcome, take_told
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.job_rows import Ended, StoredState
-from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import NO_FILES, JobRegistry
 from proxy.jobs.temp_files import Made
@@ -58,7 +58,7 @@ class JobEndings:
         registry: JobRegistry,
         records: JobRecords,
         documents: JobDocuments,
-        kept: KeptJobs,
+        kept: KeptDocuments,
         retries_interrupted: Callable[[], bool],
         on_ended: JobEvent,
         on_waiting: Callable[[Job], None] = lambda job: None,

@@ -28,7 +28,7 @@ class _Shelf:
     unwritten_bytes: int = 0
 
 
-class KeptJobs:
+class KeptDocuments:
     """The oldest of a tenant's own give way; when all are too many, those of the tenant that has most."""
 
     def __init__(self, max_tenant_bytes: int = MAX_TENANT_BYTES, max_bytes: int = MAX_BYTES) -> None:
@@ -91,7 +91,7 @@ class KeptJobs:
 class KeptOfTenant:
     """One tenant's: what rules see (policy.documents.OwnDocuments)."""
 
-    kept: KeptJobs
+    kept: KeptDocuments
     tenant: TenantId
 
     def get(self, kind: Kind, prompt_id: str) -> Document | None:

@@ -61,7 +61,7 @@ class JobRecords:
         return owner is not None and owner != tenant
 
     async def record(self, job: Job, submitted: Submitted, place: Place, extras: JobExtras = NO_EXTRAS) -> float | None:
-        """Puts a claimed job on disk; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken."""
+        """Puts a claimed job on disk; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken, AssetGone."""
         now_s = self._clock()
         attempts = "[]" if place is Place.WAITING else orjson.dumps([{"at": now_s, "comfyui": COMFYUI}]).decode()
         row = row_of(job, comfyui=COMFYUI, gate=self.gate, lease_until_s=now_s + LEASE_S, attempts=attempts)

@@ -45,6 +45,10 @@ class JobIdTaken(Exception):
     """There is, or lately was, a job of this id."""
 
 
+class AssetGone(Exception):
+    """An asset that the job uses was deleted since it was found. Carries its id."""
+
+
 class State(NamedTuple):
     """version: of this transaction. virtual_time: see policy.fairness."""
 
@@ -67,10 +71,11 @@ def add_next(
 ) -> Operation[JobRow | None]:
     """Records a job as dispatched, where ComfyUI has room for it and nobody waits; else nothing is recorded, and it is None.
 
-    Raises JobIdTaken.
+    Raises JobIdTaken, AssetGone.
     """
     state = yield from begin()
     yield from _take_id(job)
+    yield from _check_assets(job.tenant, extras.assets)
     if state.is_draining or (yield from _waits()):
         return None
     room = yield from _room(job.comfyui, window)
@@ -86,9 +91,10 @@ def add_next(
 
 
 def add_waiting(job: JobRow, submitted: Submitted, extras: JobExtras = NO_EXTRAS) -> Operation[JobRow]:
-    """Records a job that waits until it is given (`give`). Raises JobIdTaken."""
+    """Records a job that waits until it is given (`give`). Raises JobIdTaken, AssetGone."""
     state = yield from begin()
     yield from _take_id(job)
+    yield from _check_assets(job.tenant, extras.assets)
     placed = job._replace(
         state=StoredState.WAITING,
         sequence=state.version,
@@ -154,6 +160,13 @@ def _insert(job: JobRow, submitted: Submitted | None, extras: JobExtras) -> Oper
         yield Statement("INSERT INTO job_labels VALUES (?, ?, ?, ?)", (job.prompt_id, job.tenant, name, text))
     for asset_id in extras.assets:
         yield Statement("INSERT INTO job_assets VALUES (?, ?)", (job.prompt_id, asset_id))
+
+
+def _check_assets(tenant: str, asset_ids: Sequence[str]) -> Operation[None]:
+    """They were found before this transaction; whoever deletes one comes before it, or sees that a job uses it. Raises AssetGone."""
+    for asset_id in asset_ids:
+        if not (yield Statement("SELECT 1 FROM assets WHERE asset_id = ? AND tenant = ?", (asset_id, tenant))):
+            raise AssetGone(asset_id)
 
 
 def _waits() -> Operation[bool]:

@@ -123,6 +123,7 @@ def reuse(tenant: str, file: File, made: Asset, now_s: float) -> Operation[tuple
 
 def delete_asset(tenant: str, asset_id: str, now_s: float) -> Operation[Deleted | None]:
     """None for what is not there. Raises Violation(asset-in-use)."""
+    state = yield from begin()  # first, as whoever records a job that uses it does: one of the two sees the other
     found = yield from find_assets(tenant, [asset_id], now_s)
     if asset_id not in found:
         return None
@@ -133,7 +134,7 @@ def delete_asset(tenant: str, asset_id: str, now_s: float) -> Operation[Deleted 
             "A job of yours that has not ended uses this asset: wait for its end, or cancel it.",
             asset_id,
         )
-    return (yield from _delete(tenant, asset))
+    return (yield from _delete(tenant, asset, state.version))
 
 
 def has_expired(tenant: str, now_s: float) -> Operation[bool]:
@@ -142,15 +143,22 @@ def has_expired(tenant: str, now_s: float) -> Operation[bool]:
 
 
 def delete_expired(tenant: str, now_s: float, limit: int) -> Operation[list[Deleted]]:
-    """Records whose time is over, but those whose file a job uses that has not ended."""
-    rows = yield Statement(
-        f"SELECT {ASSET_COLUMNS} FROM assets WHERE tenant = ? AND expires_at_s <= ? ORDER BY expires_at_s LIMIT ?",
-        (tenant, now_s, limit),
-    )
-    deleted, in_use = [], (yield from _places_in_use(tenant))
-    for asset in map(asset_of, rows):
-        if _place_of(asset) not in in_use:
-            deleted.append((yield from _delete(tenant, asset)))
+    """Records whose time is over, but those whose file a job uses that has not ended. Fewer than `limit` only where there are no more."""
+    state = yield from begin()
+    in_use = yield from _places_in_use(tenant)
+    deleted: list[Deleted] = []
+    last: tuple[float, str] | None = (0.0, "")
+    while last is not None and len(deleted) < limit:
+        rows = yield Statement(
+            f"SELECT {ASSET_COLUMNS} FROM assets WHERE tenant = ? AND expires_at_s <= ? AND (expires_at_s, asset_id) > (?, ?) "
+            "ORDER BY expires_at_s, asset_id LIMIT ?",
+            (tenant, now_s, *last, limit),
+        )
+        last = None
+        for asset in map(asset_of, rows):
+            last = (asset.expires_at_s or 0.0, asset.asset_id)
+            if _place_of(asset) not in in_use and len(deleted) < limit:
+                deleted.append((yield from _delete(tenant, asset, state.version)))
     return deleted
 
 
@@ -172,11 +180,10 @@ def delete_records(tenant: str, asset_ids: Sequence[str]) -> Operation[None]:
         )
 
 
-def _delete(tenant: str, asset: Asset) -> Operation[Deleted]:
+def _delete(tenant: str, asset: Asset, version: int) -> Operation[Deleted]:
     yield Statement("DELETE FROM assets WHERE tenant = ? AND asset_id = ?", (tenant, asset.asset_id))
     if asset.prompt_id:  # what is known of the job elsewhere is not true any more
-        state = yield from begin()
-        yield Statement("UPDATE jobs SET version = ? WHERE prompt_id = ?", (state.version, asset.prompt_id))
+        yield Statement("UPDATE jobs SET version = ? WHERE prompt_id = ?", (version, asset.prompt_id))
     where, file = _same_file(tenant, asset)
     others = yield Statement(f"SELECT 1 FROM assets WHERE {where} LIMIT 1", file)
     return Deleted(asset, not others)

@@ -17,7 +17,7 @@ from proxy.jobs.endings import JobEndings
 from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.job_documents import JobDocuments
-from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.parts import JobParts
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import JobRecords
@@ -38,7 +38,7 @@ def build_jobs(
     database: Database,
     limits: Limits,
     events: JobEvents,
-    kept: KeptJobs,
+    kept: KeptDocuments,
     directory: Path | None,
     in_force: Callable[[], CompiledConfig],
 ) -> tuple[JobParts, SocketParts]:
@@ -91,7 +91,7 @@ def _admission(
     limits: Limits,
     events: JobEvents,
     watcher: QueueWatcher,
-    kept: KeptJobs,
+    kept: KeptDocuments,
     sessions: EventSessions,
     own: OwnSockets,
 ) -> JobAdmission:

@@ -15,7 +15,7 @@ from proxy.jobs.events import JobEvents
 from proxy.jobs.idempotency import IdempotentSubmissions
 from proxy.jobs.idempotency_db import KeptSubmissions
 from proxy.jobs.job_finder import JobFinder
-from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.parts import JobParts
 from proxy.jobs.registry import JobRegistry
 from proxy.limits.limits import Limits
@@ -46,7 +46,12 @@ def build_dependencies(
     def in_force() -> CompiledConfig:  # for what outlives a request; a request has one of its own
         return dependencies.compiled
 
-    upstream, directory, kept, sockets = _upstream(compiled), _directory(compiled), KeptJobs(), ConnectionRegistry()
+    upstream, directory, kept, sockets = (
+        _upstream(compiled),
+        _directory(compiled),
+        KeptDocuments(),
+        ConnectionRegistry(),
+    )
     jobs, hearing = build_jobs(upstream, state, limits, events, kept, directory, in_force)
     registry, storage = jobs.registry, _storage(directory, jobs.registry, in_force)
     throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()

@@ -21,7 +21,7 @@ from proxy.jobs.events import JobEvent
 from proxy.jobs.housekeeping import Housekeeping
 from proxy.jobs.job import Job
 from proxy.jobs.job_documents import JobDocuments
-from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
@@ -93,7 +93,7 @@ class SimulatedGate:
         self.registry = JobRegistry(clock=now_s)
         self.records = JobRecords(self.database, self.registry, name, lambda: WINDOW, lambda: weights, clock=now_s)
         self.replica = JobReplica(self.database, self.registry, self.records)
-        documents, kept = JobDocuments(self.database, self.registry), KeptJobs()
+        documents, kept = JobDocuments(self.database, self.registry), KeptDocuments()
         ended = JobEvent()
         ended.subscribe(self._ended)
         self._endings = JobEndings(

@@ -17,7 +17,7 @@ from proxy.jobs.events import JobEvent
 from proxy.jobs.job import Job
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.job_rows import JobRow, Submitted
-from proxy.jobs.kept_documents import KeptJobs
+from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
@@ -50,7 +50,7 @@ class Following:
         self.registry = JobRegistry(self.clock)
         self.registry.connection = 1
         self.records = JobRecords(database, self.registry, gate, lambda: self.window, lambda: self.weights, self.clock)
-        self.documents, self.kept = JobDocuments(database, self.registry), KeptJobs()
+        self.documents, self.kept = JobDocuments(database, self.registry), KeptDocuments()
         self.replica = JobReplica(database, self.registry, self.records)
         on_ended = JobEvent()
         on_ended.subscribe(self._noting("ended"), lambda job: self.outcomes.append((job.prompt_id, job.outcome)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policy.call import ClaimJob, JobUpdate, Place, RecordJob
+from policy.call import ClaimJob, JobExtras, JobUpdate, Place, RecordJob
 from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
 from proxy.http.errors import LimitExceeded, UpstreamUnavailable
@@ -142,6 +142,19 @@ async def test_an_id_that_another_gate_has_recorded_meanwhile_is_refused(make: M
     assert refused.value.reason is Reason.PROMPT_ID_TAKEN
     await desks.admission.release(WISHED)
     assert (await desks.parts.stored(WISHED)).tenant == BOB, "nothing of the other job is lost"
+    assert desks.held == (0, 0, 0)
+
+
+async def test_a_job_whose_asset_was_deleted_meanwhile_is_refused(make: Make) -> None:
+    desks = await make()
+    job = await desks.claim()
+    extras = JobExtras({}, ("00000000-0000-4000-8000-000000000001",))
+    for place in (Place.NEXT, Place.WAITING):
+        with pytest.raises(Violation) as refused:
+            await desks.admission.record(RecordJob(job.prompt_id, place, *SUBMITTED, extras))
+        assert refused.value.reason is Reason.MISSING_ASSET
+    await desks.admission.release(job.prompt_id)
+    assert await desks.parts.row(job.prompt_id) is None
     assert desks.held == (0, 0, 0)
 
 

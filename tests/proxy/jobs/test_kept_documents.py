@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policy.documents import Document, Kind
 from policy.principal import TenantId
-from proxy.jobs.kept_documents import MAX_UNWRITTEN_BYTES, KeptJobs
+from proxy.jobs.kept_documents import MAX_UNWRITTEN_BYTES, KeptDocuments
 
 ALICE, BOB, CAROL = TenantId("alice"), TenantId("bob"), TenantId("carol")
 
@@ -14,7 +14,7 @@ def entry(size: int) -> Document:
 
 
 def test_each_tenant_has_its_own() -> None:
-    kept = KeptJobs()
+    kept = KeptDocuments()
     kept.put(ALICE, "1", entry(10))
     assert kept.of(ALICE).get(Kind.ENTRY, "1") is not None
     assert kept.of(BOB).get(Kind.ENTRY, "1") is None
@@ -27,7 +27,7 @@ def test_each_tenant_has_its_own() -> None:
 
 
 def test_the_oldest_of_a_tenant_gives_way_to_its_newest() -> None:
-    kept = KeptJobs(max_tenant_bytes=3000, max_bytes=10_000)
+    kept = KeptDocuments(max_tenant_bytes=3000, max_bytes=10_000)
     kept.put(BOB, "0", entry(2000))
     for number in range(5):
         kept.put(ALICE, str(number), entry(1000))
@@ -40,7 +40,7 @@ def test_the_oldest_of_a_tenant_gives_way_to_its_newest() -> None:
 
 
 def test_when_all_is_too_much_who_has_most_gives_way() -> None:
-    kept = KeptJobs(max_tenant_bytes=5000, max_bytes=6000)
+    kept = KeptDocuments(max_tenant_bytes=5000, max_bytes=6000)
     for number in range(3):
         kept.put(ALICE, str(number), entry(1000))
     kept.put(BOB, "0", entry(500))
@@ -51,7 +51,7 @@ def test_when_all_is_too_much_who_has_most_gives_way() -> None:
 
 
 def test_so_much_may_come_unwritten() -> None:
-    kept = KeptJobs(max_tenant_bytes=2 * MAX_UNWRITTEN_BYTES, max_bytes=8 * MAX_UNWRITTEN_BYTES)
+    kept = KeptDocuments(max_tenant_bytes=2 * MAX_UNWRITTEN_BYTES, max_bytes=8 * MAX_UNWRITTEN_BYTES)
 
     def put(tenant: TenantId, name: str, size: int) -> None:
         kept.put(tenant, name, Document(Kind.ITEM, bytes(size), size, write=lambda: entry(1)))

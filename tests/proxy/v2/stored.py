@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from policy.call import JobExtras
+from policy.namespace import Folder
 from policy.v2.assets import Asset
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.store_operations import add_waiting, give, start
 from proxy.persistence.operations import Database, Operation, Statement
+from proxy.v2.asset_rows import ASSET_COLUMNS, ASSET_PLACES, row_of
 from proxy.v2.job_operations import Made, StoredJob, keep_results, list_rows, read_job
 from tests.policy.v2.examples import output
 from tests.proxy.jobs.stored import COMFYUI, GATE, SUBMITTED, row
+
+Recorded = TypeVar("Recorded")
 
 ENDS = (StoredState.SUCCEEDED, StoredState.FAILED, StoredState.CANCELED)
 FAILURE = ["node_execution_error", "It broke.", "3", "KSampler"]
@@ -39,8 +43,19 @@ async def listed(database: Database, tenant: str = "alice", *states: str, **more
     return names(await database.read(list_rows, tenant, states, *asked.values()))
 
 
+def while_there(assets: tuple[str, ...], submission: Operation[Recorded], tenant: str = "alice") -> Operation[Recorded]:
+    """A submission that uses assets, which are gone after it."""
+    for asset_id in dict.fromkeys(assets):
+        asset = Asset(asset_id, "x.png", "image/png", 1, None, 1.0, folder=Folder.INPUT, path="x.png")
+        yield Statement(f"INSERT INTO assets ({ASSET_COLUMNS}) VALUES ({ASSET_PLACES})", row_of(asset, tenant))
+    made = yield from submission
+    yield Statement(f"DELETE FROM assets WHERE asset_id IN ({', '.join('?' * len(assets))})", assets)
+    return made
+
+
 async def labelled(database: Database, name: str, tenant: str = "alice", **labels: str) -> None:
-    await database.run(add_waiting, row(name, tenant), SUBMITTED, JobExtras(labels, (f"asset-of-{name}",)))
+    used = (f"asset-of-{name}",)
+    await database.run(while_there, used, add_waiting(row(name, tenant), SUBMITTED, JobExtras(labels, used)), tenant)
 
 
 async def read(database: Database, name: str, tenant: str = "alice") -> StoredJob:

@@ -10,6 +10,7 @@ from policy.call import JobExtras
 from proxy.jobs.job_rows import Bounds, StoredState
 from proxy.jobs.records import UNSURE
 from proxy.jobs.store_operations import (
+    AssetGone,
     JobIdTaken,
     add_next,
     add_waiting,
@@ -35,6 +36,7 @@ from tests.proxy.v2.stored import (
     made,
     read,
     run_one,
+    while_there,
 )
 
 
@@ -80,23 +82,29 @@ async def test_a_job_that_was_forgotten_is_not_there(database: Database) -> None
 async def test_a_job_that_does_not_come_to_be_leaves_nothing_beside_it(database: Database) -> None:
     """Labels and assets are recorded with the job, or not at all."""
     extras = JobExtras({"a": "b"}, ("asset",))
-    assert await database.run(add_next, row("1"), SUBMITTED, 0, 1.0, extras) is None
+    assert await database.run(while_there, ("asset",), add_next(row("1"), SUBMITTED, 0, 1.0, extras)) is None
     await labelled(database, "2", "mallory", a="c")
     with pytest.raises(JobIdTaken):
         await database.run(add_waiting, row("2"), SUBMITTED, extras)
+    twice = ("asset", "asset")
     with pytest.raises(ConstraintViolated):
-        await database.run(add_waiting, row("3"), SUBMITTED, JobExtras({"a": "b"}, ("asset", "asset")))
+        await database.run(while_there, twice, add_waiting(row("3"), SUBMITTED, JobExtras({"a": "b"}, twice)))
+    with pytest.raises(AssetGone):
+        await database.run(add_next, row("4"), SUBMITTED, 1, 1.0, extras)
+    with pytest.raises(AssetGone):
+        await database.run(while_there, ("asset",), add_waiting(row("4"), SUBMITTED, extras), "mallory")
     assert await database.read(find, "3") is None
     assert sorted(await database.read(everything)) == [("2", "asset-of-2"), ("2", "mallory", "a", "c")]
 
 
 @pytest.mark.parametrize("way", ["next", "waiting", "there"])
 async def test_labels_are_recorded_whichever_way_a_job_comes(database: Database, way: str) -> None:
-    extras = JobExtras({"a": "b"}, ("asset",))
+    used = ("asset",)
+    extras = JobExtras({"a": "b"}, used)
     if way == "next":
-        assert await database.run(add_next, row("1"), SUBMITTED, 1, 1.0, extras) is not None
+        assert await database.run(while_there, used, add_next(row("1"), SUBMITTED, 1, 1.0, extras)) is not None
     elif way == "waiting":
-        await database.run(add_waiting, row("1"), SUBMITTED, extras)
+        await database.run(while_there, used, add_waiting(row("1"), SUBMITTED, extras))
     else:
         there = row("1", state=StoredState.DISPATCHED)
         assert await database.run(adopt, there, SUBMITTED, None, None, extras) is not None

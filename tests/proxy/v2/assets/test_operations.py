@@ -15,7 +15,7 @@ from policy.call import JobExtras
 from policy.namespace import Folder
 from policy.v2.assets import Asset
 from policy.violation import Reason, Violation
-from proxy.jobs.store_operations import add_waiting, cancel_waiting, forget
+from proxy.jobs.store_operations import AssetGone, add_waiting, cancel_waiting, forget
 from proxy.persistence.operations import Database, Operation, Statement
 from proxy.persistence.sqlite import SqliteDatabase
 from proxy.v2 import asset_operations as operations
@@ -249,7 +249,10 @@ async def test_what_a_job_uses_is_not_deleted_until_it_ends(database: Database) 
 async def test_a_neighbours_job_keeps_nothing(database: Database) -> None:
     """Were her id among a neighbour's, whoever wrote it there."""
     await put(database, asset("1"))
-    await uses(database, "job", "1", tenant=MALLORY)
+    with pytest.raises(AssetGone):
+        await uses(database, "job", "1", tenant=MALLORY)
+    await uses(database, "job", tenant=MALLORY)
+    await database.run(statement, Statement("INSERT INTO job_assets VALUES (?, ?)", ("job", "1")))
     assert await database.run(delete_asset, ALICE, "1", 200.0) is not None
 
 
@@ -261,13 +264,22 @@ async def test_expired_ones_are_deleted_but_those_in_use(database: Database) -> 
     expiries = [await database.read(has_expired, tenant, now_s) for tenant, now_s in ((ALICE, 99.0), (ALICE, 100.0))]
     assert expiries == [False, True]
     assert not await database.read(has_expired, MALLORY, 1e9)
-    first = await database.run(delete_expired, ALICE, 200.0, 3)
+    first = await database.run(delete_expired, ALICE, 200.0, 2)
     assert [(each.asset.asset_id, each.is_last) for each in first] == [("0", False), ("2", False)]
     rest = await database.run(delete_expired, ALICE, 200.0, 10)
     assert [(each.asset.asset_id, each.is_last) for each in rest] == [("3", False), ("5", True)]
     assert await database.run(cancel_waiting, ALICE, ["job"], 150.0) == ["job"]
     assert len(await database.run(delete_expired, ALICE, 200.0, 10)) == 2
     assert await ids(database, "lasting", "later") == {"lasting", "later"}
+
+
+async def test_many_that_are_in_use_do_not_keep_what_expired_after_them(database: Database) -> None:
+    await put(database, *(asset(f"used-{number}", path="used", expires_at_s=100.0) for number in range(7)))
+    await put(database, *(asset(f"{number}", path=str(number), expires_at_s=100.0 + number) for number in range(3)))
+    await uses(database, "job", "used-3")
+    assert [each.asset.asset_id for each in await database.run(delete_expired, ALICE, 200.0, 2)] == ["0", "1"]
+    assert [each.asset.asset_id for each in await database.run(delete_expired, ALICE, 200.0, 2)] == ["2"]
+    assert await database.run(delete_expired, ALICE, 200.0, 2) == []
 
 
 async def test_old_records_of_uploads_come_in_pages(database: Database) -> None:
@@ -302,6 +314,25 @@ async def test_a_reuse_and_a_deletion_at_once_leave_no_record_without_a_file(
         await other.close()
 
 
+async def test_an_asset_is_deleted_or_a_job_uses_it(database: Database, make_database: Callable[[], Database]) -> None:
+    """Two gates, at once: the job is refused, or its asset stays."""
+    other = make_database()
+    await other.open()
+    try:
+        for number in range(20):
+            name = f"of-{number}"
+            await put(database, asset(name, path=name))
+            deleted, recorded = await asyncio.gather(
+                database.run(delete_asset, ALICE, name, 200.0),
+                other.run(add_waiting, row(f"job-{number}"), SUBMITTED, JobExtras({}, (name,))),
+                return_exceptions=True,
+            )
+            is_kept = isinstance(deleted, Violation) and deleted.reason is Reason.ASSET_IN_USE
+            assert is_kept or isinstance(recorded, AssetGone), (deleted, recorded)
+    finally:
+        await other.close()
+
+
 async def test_nothing_is_read_row_by_row(tmp_path: Path) -> None:
     """However many others have, what is asked for is found by an index (SQLite)."""
     database = SqliteDatabase(tmp_path / "state.sqlite")
@@ -312,7 +343,7 @@ async def test_nothing_is_read_row_by_row(tmp_path: Path) -> None:
             find_assets(ALICE, ["1"], 1.0),
             files_of(ALICE, DIGEST, 1.0),
             newest_over(ALICE, DIGEST, File("input", "a", "1-1"), 1.0),
-            delete_expired(ALICE, 1.0, 5),
+            _after_use(delete_expired(ALICE, 1.0, 5)),
             has_expired(ALICE, 1.0),
             uploads_before(ALICE, 1.0, "", 5),
             operations._check_count(ALICE),
@@ -320,6 +351,8 @@ async def test_nothing_is_read_row_by_row(tmp_path: Path) -> None:
         ]
         for operation in asked:
             statement = next(operation)
+            while statement.sql.startswith("UPDATE"):  # begin()
+                statement = operation.send([(1, 0.0, 0)])
             plan = await database.read(explained, statement)
             found += [(statement.sql, line) for line in plan if line.startswith("SCAN")]
         assert found == []
@@ -352,6 +385,17 @@ async def test_what_is_in_use_is_found_from_the_jobs_that_have_not_ended(tmp_pat
         ]
     finally:
         await database.close()
+
+
+def _after_use(operation: Operation[Any]) -> Operation[Any]:
+    """From the statement on that comes after `begin` and `_places_in_use`."""
+    next(operation)
+    operation.send([(1, 0.0, 0)])
+    yield operation.send([])
+
+
+def statement(asked: Statement) -> Operation[None]:
+    yield asked
 
 
 def explained(statement: Statement) -> Operation[list[str]]:
