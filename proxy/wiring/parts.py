@@ -46,12 +46,8 @@ def build_dependencies(
     def in_force() -> CompiledConfig:  # for what outlives a request; a request has one of its own
         return dependencies.compiled
 
-    upstream, directory, kept, sockets = (
-        _upstream(compiled),
-        _directory(compiled),
-        KeptDocuments(),
-        ConnectionRegistry(),
-    )
+    upstream, directory = _upstream(compiled), _directory(compiled)
+    kept, sockets = KeptDocuments(), ConnectionRegistry()
     jobs, hearing = build_jobs(upstream, state, limits, events, kept, directory, in_force)
     registry, storage = jobs.registry, _storage(directory, jobs.registry, in_force)
     throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()

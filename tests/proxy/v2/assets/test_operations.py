@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -291,46 +288,6 @@ async def test_old_records_of_uploads_come_in_pages(database: Database) -> None:
     await database.run(delete_records, ALICE, ["0", "1"])
     await database.run(delete_records, ALICE, [])
     assert await ids(database, "0", "1", "2") == {"2"}
-
-
-async def test_a_reuse_and_a_deletion_at_once_leave_no_record_without_a_file(
-    database: Database, make_database: Callable[[], Database]
-) -> None:
-    """Two gates: whoever comes first, either the last record was told, or the new one is over the file."""
-    other = make_database()
-    await other.open()
-    try:
-        for number in range(20):
-            known = asset(f"known-{number}", path=str(number))
-            await put(database, known)
-            made = asset(str(uuid.uuid4()), file_path="new.png")
-            deleted, reused = await asyncio.gather(
-                database.run(delete_asset, ALICE, known.asset_id, 200.0),
-                other.run(reuse, ALICE, over(known), made, 200.0),
-            )
-            assert deleted is not None
-            assert deleted.is_last is (reused is None)
-    finally:
-        await other.close()
-
-
-async def test_an_asset_is_deleted_or_a_job_uses_it(database: Database, make_database: Callable[[], Database]) -> None:
-    """Two gates, at once: the job is refused, or its asset stays."""
-    other = make_database()
-    await other.open()
-    try:
-        for number in range(20):
-            name = f"of-{number}"
-            await put(database, asset(name, path=name))
-            deleted, recorded = await asyncio.gather(
-                database.run(delete_asset, ALICE, name, 200.0),
-                other.run(add_waiting, row(f"job-{number}"), SUBMITTED, JobExtras({}, (name,))),
-                return_exceptions=True,
-            )
-            is_kept = isinstance(deleted, Violation) and deleted.reason is Reason.ASSET_IN_USE
-            assert is_kept or isinstance(recorded, AssetGone), (deleted, recorded)
-    finally:
-        await other.close()
 
 
 async def test_nothing_is_read_row_by_row(tmp_path: Path) -> None:
