@@ -151,6 +151,11 @@ class ClaimJob:
 
 
 @value
+class CheckRoom:
+    """Whether a job would be taken now, of one whose submission takes long. Claims nothing. Raises what `ClaimJob` does for want of a slot or a budget."""
+
+
+@value
 class ClaimedJob:
     """created_ms: Unix time."""
 
@@ -294,6 +299,7 @@ Effect = (
     UpstreamCall
     | tuple[UpstreamCall, ...]
     | ClaimJob
+    | CheckRoom
     | RecordJob
     | AmendJob
     | TryJob

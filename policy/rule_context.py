@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from policy.addresses import HostPattern
 from policy.call import ClientCall
 from policy.catalogue import Catalogue
 from policy.document import MAX_PARTS
@@ -92,6 +93,8 @@ class RuleContext:
     """That the caller may call, by name."""
     takes_workflows: bool = True
     """Whether the caller may send workflows of its own."""
+    fetches: tuple[HostPattern, ...] = ()
+    """Hosts outside from which files of a call are fetched."""
     links: Links = Links()
     """For rows whose answers name addresses."""
 

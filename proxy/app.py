@@ -150,6 +150,7 @@ class Gate:
         await self._limits.stop()
         await self._state.close()
         await self.dependencies.upstream.stop()
+        await self.dependencies.fetches.stop()
         self.audit.close()
 
     def _begin_stopping(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from policy.addresses import HostPattern, parse_host_pattern
 from policy.compiled_policy import ADMIN_POLICY, Policy, compile_policy
 from policy.functions.function import CallableFunction, Function
 from policy.namespace import Namespace
@@ -51,6 +52,7 @@ class TenantAccess:
     limits: LimitSettings
     functions: Mapping[str, CallableFunction]
     takes_workflows: bool
+    fetches: tuple[HostPattern, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class CompiledConfig:
                 self.limits_of(principal.tenant),
                 self._callable(principal),
                 principal.is_admin or settings.workflows == "any",
+                tuple(map(parse_host_pattern, settings.fetch)),
             )
             self._access[key] = access
         return access

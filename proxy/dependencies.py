@@ -22,6 +22,7 @@ from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
+from proxy.outside.fetches import Fetches
 from proxy.pages.routes import GatePages
 from proxy.pages.tenant_docs import TenantDocs
 from proxy.upstream.client import Upstream
@@ -69,6 +70,7 @@ class Dependencies:
     client_sockets: ClientSockets
     recorder: Recorder
     v2: V2Parts
+    fetches: Fetches
     bodies: BodyRoom = field(default_factory=BodyRoom)
     heavy: HeavyWork = field(default_factory=HeavyWork)
     docs: TenantDocs = field(default_factory=TenantDocs)

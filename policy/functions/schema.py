@@ -9,7 +9,7 @@ from policy.functions.arguments import MAX_SEED
 from policy.functions.function import Function
 from policy.functions.settings import FILES, MAX_TEXT, ParameterSettings
 
-_FILE_WORDS: Final = "A file of the multipart form; or, in JSON, the id of an asset, or a data URL (RFC 2397)."
+_FILE_WORDS: Final = "A file of the multipart form; or the id of an asset, a data URL (RFC 2397), or an https address of a host that the operator permits."
 
 
 def arguments_schema(function: Function) -> dict[str, Any]:

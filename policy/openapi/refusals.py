@@ -96,6 +96,7 @@ CALLS: Final = (
             406: ("not_acceptable",),
             409: ("idempotency_key_in_use",),
             422: ("argument_refused", "idempotency_key_reused"),
+            429: ("too_many_fetches",),
         }
     )
 )

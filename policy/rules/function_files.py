@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import field
 from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from policy.call import Effect, UpstreamReply, Work
+from policy.addresses import Address, AddressRefused, is_web_address, read_address
+from policy.call import Effect, UpstreamCall, UpstreamReply, Work
 from policy.functions.data_urls import DataFile, is_data_url, read_data_url
-from policy.functions.settings import FILES, MAX_TEXT, ParameterSettings
+from policy.functions.fetches import FetchFailed, naming, refusal
+from policy.functions.settings import FILES, MAX_TEXT, ParameterSettings, ParameterType
 from policy.keyform import check_names
 from policy.principal import Scope
 from policy.rule_context import RuleInput
 from policy.rules import v2_assets
 from policy.v2.assets import Asset, is_asset_id
-from policy.v2.effects import DeleteAsset, FormFile, FormText, ReadPart, Received, ReceiveFile, SkipFile
+from policy.v2.effects import DeleteAsset, FetchFile, FormFile, FormText, ReadPart, Received, ReceiveFile, SkipFile
 from policy.values import value
 from policy.violation import Reason, Violation
 
@@ -35,11 +38,15 @@ class NotStored(Exception):
 
 @value
 class Given:
-    """What a call gives, with files as ids of assets. mark: the same whenever the same is given. made: ids of the records that are there because of it."""
+    """What a call gives, with files as ids of assets. mark: the same whenever the same is given. made: ids of the records that are there because of it.
+
+    addresses: by parameter, of files that are still to be fetched.
+    """
 
     arguments: Mapping[str, Any]
     mark: bytes
     made: tuple[str, ...] = ()
+    addresses: Mapping[str, Address] = field(default_factory=dict)
 
 
 def read_form(
@@ -91,6 +98,24 @@ def _receive(
     return (yield from store(request, part.name, part.filename, made))
 
 
+def read_addresses(request: RuleInput, files: Mapping[str, Any]) -> dict[str, Address]:
+    """files: by parameter, what the call gives; those of them that are addresses. Raises Violation for one that is not permitted."""
+    hosts = request.context.fetches
+    found: dict[str, Address] = {}
+    for name, given in files.items():
+        if not isinstance(given, str) or not is_web_address(given):
+            continue
+        if not hosts:
+            raise _refused(name, "no addresses are fetched for you: the operator permits hosts with `fetch`")
+        try:
+            found[name] = read_address(given, hosts)
+        except AddressRefused as error:
+            raise _refused(name, str(error)) from None
+    if found:
+        _check_may_write(request)
+    return found
+
+
 def store_data_urls(
     request: RuleInput, files: Mapping[str, Any], made: list[str]
 ) -> Generator[Effect, Any, dict[str, str]]:
@@ -110,20 +135,41 @@ def store_data_urls(
     return found
 
 
+def fetch(
+    request: RuleInput, parameter: str, kind: ParameterType, address: Address, made: list[str]
+) -> Generator[Effect, Any, Asset]:
+    """What stands at an address as an asset of the tenant's. Raises Violation, NotStored."""
+    context = request.context
+    name = naming(parameter, kind, context.upload_types)
+    try:
+        return (
+            yield from _store(request, parameter, made, lambda call: FetchFile(call, address, context.fetches, name))
+        )
+    except FetchFailed as error:
+        raise refusal(parameter, address, error) from None
+
+
 def store(
     request: RuleInput, parameter: str, filename: str, made: list[str], data: bytes | None = None
 ) -> Generator[Effect, Any, Asset]:
     """A file as an asset of the tenant's. data: None for the one that the form is at."""
-    principal = request.context.principal
-    if Scope.FILES_WRITE not in principal.scopes:
-        raise Violation(
-            Reason.SCOPE_MISSING,
-            f"This credential lacks the scope {Scope.FILES_WRITE}, which sending a file needs.",
-            Scope.FILES_WRITE,
-        )
-    # One minted id makes as many as there are parameters, and nobody can guess the second by the first without it.
-    asset_id = str(uuid.uuid5(uuid.UUID(request.minted_id), parameter))
-    received: Received | UpstreamReply = yield ReceiveFile(v2_assets.upload_call(request, asset_id), filename, data)
+    _check_may_write(request)
+    return (yield from _store(request, parameter, made, lambda call: ReceiveFile(call, filename, data)))
+
+
+def asset_id_for(request: RuleInput, parameter: str) -> str:
+    """One minted id makes as many as there are parameters, and nobody can guess the second by the first without it."""
+    return str(uuid.uuid5(uuid.UUID(request.minted_id), parameter))
+
+
+def _store(
+    request: RuleInput,
+    parameter: str,
+    made: list[str],
+    receiving: Callable[[UpstreamCall], ReceiveFile | FetchFile],
+) -> Generator[Effect, Any, Asset]:
+    asset_id = asset_id_for(request, parameter)
+    received: Received | UpstreamReply = yield receiving(v2_assets.upload_call(request, asset_id))
     if isinstance(received, UpstreamReply):
         raise NotStored(received.status)
     kept = yield from v2_assets.keep(request, asset_id, received)
@@ -132,6 +178,15 @@ def store(
     if kept.is_new_record:
         made.append(kept.asset.asset_id)
     return kept.asset
+
+
+def _check_may_write(request: RuleInput) -> None:
+    if Scope.FILES_WRITE not in request.context.principal.scopes:
+        raise Violation(
+            Reason.SCOPE_MISSING,
+            f"This credential lacks the scope {Scope.FILES_WRITE}, which sending a file needs.",
+            Scope.FILES_WRITE,
+        )
 
 
 def discard(made: tuple[str, ...]) -> Generator[Effect, Any, None]:

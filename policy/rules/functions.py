@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import orjson
 
-from policy.call import ClientReply, Effect, JobExtras, RuleGenerator, Work
+from policy.call import CheckRoom, ClientReply, Effect, JobExtras, RuleGenerator, Work
 from policy.document import parse_json
 from policy.functions.arguments import Arguments, bounds_of, fill, read_arguments, read_written
 from policy.functions.delivery import Delivery, Kind
+from policy.functions.fetches import name_before
 from policy.functions.function import CallableFunction, Function
 from policy.functions.results import (
     LABEL,
@@ -33,10 +34,22 @@ from policy.keyform import check_document
 from policy.principal import Scope
 from policy.rule_context import RuleInput
 from policy.rules import prompt
-from policy.rules.function_files import Given, NotStored, discard, is_written, no_asset, read_form, store_data_urls
+from policy.rules.function_files import (
+    Given,
+    NotStored,
+    asset_id_for,
+    discard,
+    is_written,
+    no_asset,
+    read_addresses,
+    read_form,
+    store_data_urls,
+)
+from policy.rules.function_files import fetch as fetch_file
 from policy.rules.results import SDK_CLIENT
 from policy.rules.v2_assets import content_of
 from policy.v2.asset_files import FileGenerator, StoredFile, StoredText
+from policy.v2.asset_uploads import FOLDER
 from policy.v2.assets import Asset, name_in_workflow
 from policy.v2.effects import CancelJob, DrawSeeds, FindAssets, ForecastStart, ReadJob
 from policy.v2.errors import no_job
@@ -100,11 +113,14 @@ def gather(request: RuleInput) -> Generator[Effect, Any, Given]:
             arguments = yield Work(partial(_read, request, parameters), len(request.raw))
             mark = request.raw
         files = {name: given for name, given in arguments.items() if parameters[name].type in FILES}
-        stored = yield from store_data_urls(request, files, made)
+        addresses = read_addresses(request, files)
+        sent = {name: given for name, given in files.items() if name not in addresses}
+        stored = yield from store_data_urls(request, sent, made)
     except Exception:
         yield from discard(tuple(made))
         raise
-    return Given(arguments | stored, mark, tuple(made))
+    there = {name: argument for name, argument in arguments.items() if name not in addresses}
+    return Given(there | stored, mark, tuple(made), addresses)
 
 
 def _read_texts(given: Mapping[str, Any], parameters: Mapping[str, ParameterSettings]) -> dict[str, Any]:
@@ -125,6 +141,48 @@ def _read(request: RuleInput, parameters: Mapping[str, ParameterSettings]) -> di
     return {name: argument for name, argument in document.items() if argument is not None}
 
 
+def fetch(request: RuleInput, given: Given) -> Generator[Effect, Any, Given]:
+    """The same with what stands at its addresses as assets; nothing of it stays where one of them is refused. Raises Violation, NotStored.
+
+    SECURITY: nobody outside is asked before everything else of the call was judged, and there is room for its job
+    (tests/policy/rules/test_function_fetches.py).
+    """
+    if not given.addresses:
+        return given
+    parameters = _called(request).function.parameters
+    yield from _check_before(request, given)
+    made: list[str] = []
+    fetched: dict[str, str] = {}
+    try:
+        for name, address in given.addresses.items():
+            asset = yield from fetch_file(request, name, parameters[name].type, address, made)
+            fetched[name] = asset.asset_id
+    except Exception:
+        yield from discard(tuple(made))
+        raise
+    return replace(given, arguments={**given.arguments, **fetched}, made=(*given.made, *made), addresses={})
+
+
+def _check_before(request: RuleInput, given: Given) -> Generator[Effect, Any, None]:
+    called = _called(request)
+    parameters = called.function.parameters
+    to_come = {name: name_before(name, parameters[name].type) for name in given.addresses}
+    arguments = read_arguments(parameters, {**given.arguments, **to_come})
+    there = yield from _find_files({name: id for name, id in arguments.files.items() if name not in to_come})
+    names = {name: f"{FOLDER}/{asset_id_for(request, name)}/{filename}" for name, filename in to_come.items()}
+    seeds = {name: bounds_of(parameters[name])[0] for name in arguments.to_draw}
+    graph = fill(called.function.graph, parameters, {**arguments.values, **seeds, **there, **names})
+    asked = _as_prompt(request, called, graph)
+    yield Work(partial(prompt.check, asked), max(len(asked.raw), prompt.LARGE_BYTES))
+    yield CheckRoom()
+
+
+def _as_prompt(request: RuleInput, called: CallableFunction, graph: Mapping[str, Any]) -> RuleInput:
+    """The workflow as if the tenant had sent it, to be judged by the function's policy."""
+    context = replace(request.context, policy=called.policy, takes_workflows=True)
+    return replace(request, raw=orjson.dumps({"prompt": graph, "client_id": SDK_CLIENT}), context=context)
+
+
 def submit(request: RuleInput, given: Given) -> RuleGenerator:
     """200, with the id of a job that is on disk, and what was drawn for it; a refusal of ComfyUI's is its own."""
     called = _called(request)
@@ -136,10 +194,8 @@ def submit(request: RuleInput, given: Given) -> RuleGenerator:
     drawn = dict(zip(arguments.to_draw, seeds, strict=True))
     files = yield from _find_files(arguments.files)
     graph = fill(function.graph, function.parameters, values | drawn | files)
-    raw = orjson.dumps({"prompt": graph, "client_id": SDK_CLIENT})
-    context = replace(request.context, policy=called.policy, takes_workflows=True)
     extras = JobExtras({LABEL: function.name, VERSION_LABEL: function.version}, tuple(arguments.files.values()))
-    reply = yield from prompt.submit(replace(request, raw=raw, context=context), extras)
+    reply = yield from prompt.submit(_as_prompt(request, called, graph), extras)
     if reply.status != 200:
         return reply
     about: dict[str, Any] = {"labels": extras.labels, "drawn": drawn, "assets": dict(arguments.files)}

@@ -108,6 +108,14 @@ def check_media(filename: str, head: bytes, upload_types: frozenset[str]) -> Non
             raise _refused("The content is not what the file's name says.", f"expected: {expected}")
 
 
+def extension_of(head: bytes, family: str, upload_types: frozenset[str]) -> str | None:
+    """The extension that the first bytes have, among the permitted ones of a family (image, audio, video); None where they are of none of them."""
+    kinds = sorted(kind for kind in upload_types if _FAMILIES.get(kind) == family)
+    head = head[:HEAD_BYTES]
+    signatures = (found for kind in kinds for found in _SIGNATURES[kind].items())
+    return next((extension for extension, signature in signatures if signature.match(head)), None)
+
+
 def _extensions_of(filename: str) -> list[str]:
     """The extensions that programs see in a name. Windows drops dots and spaces at the end, and takes what follows a ":" for a stream."""
     visible = "".join(character for character in filename if unicodedata.category(character) != "Cf")

@@ -120,6 +120,11 @@ def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
     return _told(ClientReply(body=shown, updates=updates), prepared)
 
 
+def check(request: RuleInput) -> None:
+    """Raises what `submit` would for the workflow itself."""
+    _prepare(request, ENDLESS)
+
+
 def _hand_in(prepared: Prepared, claimed: ClaimedJob, extras: JobExtras) -> Generator[Effect, Any, UpstreamReply]:
     """ComfyUI's verdict of the job, which is on disk by then if it is a good one.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING
 
 from policy.values import value
 
 if TYPE_CHECKING:  # policy/call.py names these effects
+    from policy.addresses import Address, HostPattern
     from policy.call import UpstreamCall
     from policy.v2.asset_uploads import AssetUpload
     from policy.v2.assets import Asset, AssetDetails
@@ -183,6 +184,19 @@ class ReceiveFile(V2Effect):
     call: UpstreamCall
     filename: str
     data: bytes | None = None
+
+
+@value
+class FetchFile(V2Effect):
+    """Sends a file that stands at an address outside on to ComfyUI, all but its end; answered and ended as `ReceiveFile`.
+
+    hosts: that it may be led on to. name: finds the file's by its first bytes, or raises Violation. Raises FetchFailed.
+    """
+
+    call: UpstreamCall
+    address: Address
+    hosts: tuple[HostPattern, ...]
+    name: Callable[[bytes], str]
 
 
 @value

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from policy.addresses import parse_host_pattern
 from policy.principal import ALL_SCOPES, Role, Scope, TenantId, parse_tenant
 from policy.sizes import Size
 from proxy.config.units import Duration, Settings
 
 Tenant = Annotated[str, AfterValidator(parse_tenant)]
+Host = Annotated[str, AfterValidator(lambda text: str(parse_host_pattern(text)))]
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
 ]
@@ -30,12 +32,15 @@ def is_safe_url(url: str) -> bool:
 
 
 class TenantSettings(Settings):
-    """functions: those that it may call, "*" for all. workflows: "functions" for a tenant that sends no workflows of its own."""
+    """functions: those that it may call, "*" for all. workflows: "functions" for a tenant that sends no workflows of its own. fetch: hosts outside from
+    which the files of its calls may be fetched.
+    """
 
     policy: str = "default"
     limits: str = "default"
     functions: tuple[str, ...] = ()
     workflows: Literal["any", "functions"] = "any"
+    fetch: tuple[Host, ...] = ()
 
 
 def as_utc(value: Any) -> Any:

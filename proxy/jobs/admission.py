@@ -126,6 +126,12 @@ class JobAdmission:
         has_room = len(tally.given) < self.window and not tally.waiting
         return ClaimedJob(job.prompt_id, int(job.claimed_at_s * 1000), has_room, job.sequence)
 
+    async def check_room(self, principal: Principal) -> None:
+        """Claims nothing. Raises LimitExceeded as `claim` would now, as far as this gate knows."""
+        tenant = principal.tenant
+        self._slots.check_job(tenant)
+        await self._budgets.check(tenant, self._registry.tally.cost_s(tenant))
+
     async def _is_foreign(self, tenant: TenantId, prompt_id: str) -> bool:
         """SECURITY: the database and ComfyUI are asked whoever has it (test_admission.py)."""
         is_known = await self._records.is_foreign(tenant, prompt_id)

@@ -13,6 +13,7 @@ from policy.call import (
     AmendJob,
     AnswerNode,
     CancelWaiting,
+    CheckRoom,
     ClaimedJob,
     ClaimJob,
     ClientReply,
@@ -30,6 +31,7 @@ from policy.call import (
 )
 from policy.principal import Principal
 from policy.v2.effects import (
+    FetchFile,
     FinishUpload,
     FormFile,
     FormText,
@@ -79,7 +81,7 @@ class Files(Protocol):
 
     async def skip_file(self) -> bool: ...
 
-    async def receive(self, step: ReceiveFile) -> Received | UpstreamReply: ...
+    async def receive(self, step: ReceiveFile | FetchFile) -> Received | UpstreamReply: ...
 
     async def finish(self) -> UpstreamReply: ...
 
@@ -177,6 +179,8 @@ class RuleRunner:
                 self._claimed = await self._admission.claim(self._principal, step)
                 await self._name(self._claimed.prompt_id)
                 return self._claimed
+            case CheckRoom():
+                return await self._admission.check_room(self._principal)
             case RecordJob() | AmendJob() | TryJob() | ReadDocuments() | CancelWaiting() | ForgetJobs():
                 return await self._perform_on_disk(step)
             case NameJob():
@@ -208,7 +212,7 @@ class RuleRunner:
             case ReceiveUpload():
                 assert self.upload is not None, "of a row whose body streams"
                 return await self.upload.receive(step.call)
-            case ReadPart() | SkipFile() | ReceiveFile() | FinishUpload() if self.files is not None:
+            case ReadPart() | SkipFile() | ReceiveFile() | FetchFile() | FinishUpload() if self.files is not None:
                 return await self._perform_on_files(self.files, step)
             case FinishUpload():
                 assert self.upload is not None, "of a row whose body streams"
@@ -219,13 +223,15 @@ class RuleRunner:
         assert self._v2 is not None, "of a gate"
         return await self._v2.perform(self._principal, step)
 
-    async def _perform_on_files(self, files: Files, step: ReadPart | SkipFile | ReceiveFile | FinishUpload) -> Any:
+    async def _perform_on_files(
+        self, files: Files, step: ReadPart | SkipFile | ReceiveFile | FetchFile | FinishUpload
+    ) -> Any:
         match step:
             case ReadPart():
                 return await files.read_part(step.room)
             case SkipFile():
                 return await files.skip_file()
-            case ReceiveFile():
+            case ReceiveFile() | FetchFile():
                 return await files.receive(step)
         return await files.finish()
 

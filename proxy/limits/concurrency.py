@@ -76,23 +76,29 @@ class ConcurrencyLimits:
 
     async def claim_job(self, tenant: TenantId, prompt_id: str) -> None:
         """Takes one of the tenant's `queued_jobs`. Raises LimitExceeded when all are taken, or when the tenant may not run anything."""
-        limits = self._allotment.of_tenant(tenant)
-        if limits.running_jobs == 0:
-            raise _full("This tenant may run no jobs.", "0 running jobs of the tenant", "queue-full", 3600.0)
+        pools = self._pools_for_jobs(tenant)
         if prompt_id in self._jobs:
             return
-        pools = () if limits.queued_jobs is None else (_jobs_pool(tenant, limits.queued_jobs),)
         full = await self._leases.claim(pools, prompt_id)
         if full is not None:
-            raise _full(
-                f"{full.words} are in ComfyUI's queue already. Wait for one to finish, or cancel one.",
-                full.words,
-                "queue-full",
-            )
+            raise _jobs_full(full)
         # Also without a limit: a reload may set one, and then what is queued counts.
         if not pools:
             self._leases.hold(_jobs_key(tenant), prompt_id)
         self._jobs.setdefault(prompt_id, _JobClaim(tenant, self._clock()))
+
+    def check_job(self, tenant: TenantId) -> None:
+        """Takes nothing. Raises LimitExceeded as `claim_job` would now, by what this gate knows."""
+        for pool in self._pools_for_jobs(tenant):
+            if self._leases.count(pool.key) >= pool.size:
+                raise _jobs_full(pool)
+
+    def _pools_for_jobs(self, tenant: TenantId) -> tuple[Pool, ...]:
+        """Raises LimitExceeded for a tenant that may run nothing."""
+        limits = self._allotment.of_tenant(tenant)
+        if limits.running_jobs == 0:
+            raise _full("This tenant may run no jobs.", "0 running jobs of the tenant", "queue-full", 3600.0)
+        return () if limits.queued_jobs is None else (_jobs_pool(tenant, limits.queued_jobs),)
 
     def free_job(self, prompt_id: str) -> None:
         """The job ended, vanished or was refused. Unknown ids are ignored."""
@@ -189,6 +195,11 @@ def _jobs_key(tenant: str) -> str:
 @lru_cache(maxsize=1024)
 def _jobs_pool(tenant: str, size: int) -> Pool:
     return Pool(_jobs_key(tenant), size, f"{size} jobs of the tenant")
+
+
+def _jobs_full(pool: Pool) -> LimitExceeded:
+    words = f"{pool.words} are in ComfyUI's queue already. Wait for one to finish, or cancel one."
+    return _full(words, pool.words, "queue-full")
 
 
 def _full(message: str, limit: str, reason: str, retry_after_s: float = _RETRY_S) -> LimitExceeded:

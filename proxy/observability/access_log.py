@@ -71,6 +71,21 @@ class Recorder:
         if record.notes:
             self.refusals.add(record)
 
+    def fetched(self, record: RequestRecord, origin: str, result: str, note: str) -> None:
+        """A file was fetched for a request, or was not. origin: of its address; path and query may hold what is for nobody else."""
+        who = record.principal
+        tenant, subject = ("", "") if who is None else (who.tenant, who.subject)
+        self._metrics.fetches.labels(tenant, result).inc()
+        self._audit.write(
+            "fetch",
+            request_id=record.request_id,
+            tenant=tenant,
+            subject=subject,
+            origin=origin,
+            result=result,
+            **({"note": note} if note else {}),
+        )
+
     def count_dropped(self) -> None:
         """Just before a scrape."""
         self._metrics.lines_dropped(log=self._log.dropped, audit=self._audit.dropped)

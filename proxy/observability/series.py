@@ -59,6 +59,12 @@ class Series:
         self.registry.register(self.requests)
         self.refusals = self._counter("refusals", "Requests refused, by reason.", "reason")
         self.uploads = self._counter("uploads", "Files uploaded.", "tenant")
+        self.fetches = self._counter(
+            "fetches",
+            "Files that stood in calls as addresses, by what came of it: fetched, or why not.",
+            "tenant",
+            "result",
+        )
         self.logins = self._counter("logins", "Logins of people in a browser.", "result")
         for result in ("good", "bad"):
             self.logins.labels(result)

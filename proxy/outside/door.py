@@ -7,14 +7,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from policy.public_addresses import plain
 from proxy.outside.target import Answer, Target, Unreachable
@@ -29,69 +32,71 @@ Place = tuple[str, int]
 
 
 class OutsideDoor:
-    """own: where ComfyUI and the gate itself listen; nobody is sent there, whatever else is permitted."""
+    """own: where ComfyUI and the gate itself listen; nobody is sent there, whatever else is permitted. trust: whose certificates are believed, None for
+    those that the machine trusts."""
 
-    def __init__(self, own: Callable[[], Iterable[Place]]) -> None:
+    def __init__(self, own: Callable[[], Iterable[Place]], trust: ssl.SSLContext | None = None) -> None:
         self._own = own
         self._resolver = _Resolver()
+        self._trust: ssl.SSLContext | bool = True if trust is None else trust
 
     async def post(self, target: Target, body: bytes, headers: Mapping[str, str], time_limit_s: float) -> Answer:
         """Sends a body, follows no redirect, and reads no more than the head of the answer. Raises Unreachable."""
         try:
-            async with (
-                asyncio.timeout(time_limit_s),
-                self.session(target) as session,
-                session.post(target.url, data=body, headers=headers, allow_redirects=False) as response,
-            ):
+            async with asyncio.timeout(time_limit_s), AsyncExitStack() as stack:
+                response = await self.ask(stack, "POST", target, headers, body)
                 return Answer(response.status, response.headers.get("Retry-After"))
         except TimeoutError:
             raise Unreachable(f"no answer within {time_limit_s:g} s") from None
-        except aiohttp.ClientConnectorCertificateError:
-            raise Unreachable("its certificate is not valid") from None
-        except aiohttp.ClientConnectorDNSError:
-            raise Unreachable("its name has no address") from None
-        except OSError as error:  # aiohttp.ClientOSError is one
-            raise Unreachable(error.strerror or "the connection was lost") from None
-        except aiohttp.ServerDisconnectedError:
-            raise Unreachable("the connection was lost") from None
-        except (aiohttp.ClientError, ValueError) as error:
-            raise Unreachable(f"the answer cannot be read ({type(error).__name__})") from None
 
-    @asynccontextmanager
-    async def session(self, target: Target) -> AsyncIterator[aiohttp.ClientSession]:
-        """For one exchange. Whoever follows a redirect asks for another one."""
+    async def ask(
+        self,
+        stack: AsyncExitStack,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        buffer_bytes: int = READ_BYTES,
+    ) -> aiohttp.ClientResponse:
+        """The head of an answer, on a connection of its own; a redirect is one too. stack: closes it. buffer_bytes: read before anybody asks for more.
+
+        Raises Unreachable.
+        """
         refused: list[str] = []
-        own = await self._own_addresses()
+        session = self._session(partial(_make_socket, target, await self._own_addresses(), refused), buffer_bytes)
+        stack.push_async_callback(session.close)
+        url = URL(target.url, encoded=True)  # as it was judged
+        with translated():
+            try:
+                response = await session.request(method, url, data=body, headers=headers, allow_redirects=False)
+            except aiohttp.ClientConnectorError:
+                if refused:
+                    raise Unreachable(refused[0]) from None
+                raise
+        stack.callback(response.close)
+        if (connection := response.connection) is not None and connection.transport is not None:
+            # In order it would end when the other side agrees to it, or after half a minute.
+            stack.callback(connection.transport.abort)
+        return response
 
-        def make_socket(info: Any) -> socket.socket:
-            family, kind, protocol, _, (address, port, *_) = info
-            objection = target.objection_to(address, port)
-            if objection is None and (_unwrapped(address), port) in own:
-                objection = f"{address} port {port} is ComfyUI's or the gate's own"
-            if objection is None and port in {each for _, each in own} and _is_of_this_machine(family, address):
-                objection = f"{address} port {port} is this machine's, where ComfyUI or the gate listens"
-            if objection is not None:
-                refused.append(objection)
-                raise OSError(None, objection)
-            return socket.socket(family, kind, protocol)
-
+    def _session(self, make_socket: Callable[[Any], socket.socket], buffer_bytes: int) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            resolver=self._resolver, socket_factory=make_socket, force_close=True, limit=1, use_dns_cache=False
+            resolver=self._resolver,
+            socket_factory=make_socket,
+            ssl=self._trust,
+            force_close=True,
+            limit=1,
+            use_dns_cache=False,
         )
-        try:
-            async with aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                read_bufsize=READ_BYTES,
-            ) as session:
-                yield session
-        except aiohttp.ClientConnectorError:
-            if refused:
-                raise Unreachable(refused[0]) from None
-            raise
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=buffer_bytes,
+        )
 
     async def stop(self) -> None:
         await self._resolver.close()
@@ -102,6 +107,39 @@ class OutsideDoor:
             with contextlib.suppress(OSError):
                 found |= {(_unwrapped(each["host"]), port) for each in await self._resolver.resolve(host, port)}
         return found
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """What a connection breaks with, as Unreachable; but for TimeoutError."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except aiohttp.ClientConnectorCertificateError:
+        raise Unreachable("its certificate is not valid") from None
+    except aiohttp.ClientConnectorDNSError:
+        raise Unreachable("its name has no address") from None
+    except OSError as error:  # aiohttp.ClientOSError is one
+        raise Unreachable(error.strerror or "the connection was lost") from None
+    except aiohttp.ServerDisconnectedError:
+        raise Unreachable("the connection was lost") from None
+    except (aiohttp.ClientError, ValueError) as error:
+        raise Unreachable(f"the answer cannot be read ({type(error).__name__})") from None
+
+
+def _make_socket(target: Target, own: set[Place], refused: list[str], info: Any) -> socket.socket:
+    """For one connection. refused: gets why there may be none. Raises OSError."""
+    family, kind, protocol, _, (address, port, *_) = info
+    objection = target.objection_to(address, port)
+    if objection is None and (_unwrapped(address), port) in own:
+        objection = f"{address} port {port} is ComfyUI's or the gate's own"
+    if objection is None and port in {each for _, each in own} and _is_of_this_machine(family, address):
+        objection = f"{address} port {port} is this machine's, where ComfyUI or the gate listens"
+    if objection is not None:
+        refused.append(objection)
+        raise OSError(None, objection)
+    return socket.socket(family, kind, protocol)
 
 
 class _Resolver(AbstractResolver):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import orjson
 
-from policy.call import ClientReply
+from policy.call import ClientReply, Effect
 from policy.functions.delivery import Delivery, Kind, read_delivery
 from policy.idempotency import fingerprint, parse_key
 from policy.rule_context import RuleContext, RuleInput
@@ -26,6 +26,7 @@ from proxy.jobs.rule_runner import BeforeSending, RuleRunner
 from proxy.observability.recent_refusals import describe_comfyuis
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.running_requests import RunningRequests, is_gone
+from proxy.steps.file_fetching import FileFetching
 from proxy.steps.forward import Forwarder
 from proxy.steps.held import Held
 from proxy.steps.held_files import HeldFiles
@@ -97,36 +98,53 @@ class FunctionCalls:
 
     async def _submit(self, permitted: PermittedRequest, asked: RuleInput, held: Held) -> ClientReply:
         """What comes to nothing leaves nothing behind."""
-        gathering = self._runner(permitted)
-        gathering.files = HeldFiles(self._forwarder, permitted, held)
-        try:
-            given = await gathering.run(functions.gather(asked))
-        except NotStored as error:
-            return functions.not_stored(error)
+        made: list[str] = []
         is_taken = False
         try:
-            reply = await self._submit_once(permitted, asked, given)
+            given = await self._run_with_files(permitted, held, functions.gather(asked))
+            made[:] = given.made
+            reply = await self._submit_once(permitted, asked, given, made, held)
             is_taken = reply.status == 200 and permitted.record.notes.get("idempotency", "first") == "first"
             return reply
+        except NotStored as error:
+            return functions.not_stored(error)
         finally:
-            if given.made and not is_taken:
-                await self._runner(permitted).run(discard(given.made))
+            if made and not is_taken:
+                await self._runner(permitted).run(discard(tuple(made)))
 
-    async def _submit_once(self, permitted: PermittedRequest, asked: RuleInput, given: Given) -> ClientReply:
-        """Raises what the rule does, and IdempotentSubmissions.submit."""
+    async def _submit_once(
+        self, permitted: PermittedRequest, asked: RuleInput, given: Given, made: list[str], held: Held
+    ) -> ClientReply:
+        """made: gets the ids of records as they are made. Raises what the rules do, and IdempotentSubmissions.submit."""
         dependencies, principal, runner = self._dependencies, permitted.principal, self._runner(permitted)
         asked = replace(asked, raw=b"")
-        if IDEMPOTENCY_KEY not in permitted.request.headers:
-            return await runner.run(functions.submit(asked, given))
 
-        async def run(before_sending: BeforeSending) -> ClientReply:
+        async def run() -> ClientReply:
+            whole = given
+            if given.addresses:  # not before it is known that this is no repeat
+                whole = await self._run_with_files(permitted, held, functions.fetch(asked, given))
+                made[:] = whole.made
+            return await runner.run(functions.submit(asked, whole))
+
+        if IDEMPOTENCY_KEY not in permitted.request.headers:
+            return await run()
+
+        async def run_first(before_sending: BeforeSending) -> ClientReply:
             runner.before_sending = before_sending
-            return await runner.run(functions.submit(asked, given))
+            return await run()
 
         place = place_of(principal, parse_key(permitted.request.headers.getall(IDEMPOTENCY_KEY)))
         hashing = partial(fingerprint, asked.call, given.mark)
         mark = await dependencies.heavy.run(principal.tenant, hashing, len(given.mark))
-        return await dependencies.idempotency.submit(Attempt(place, mark, principal, permitted.record), run)
+        return await dependencies.idempotency.submit(Attempt(place, mark, principal, permitted.record), run_first)
+
+    async def _run_with_files(
+        self, permitted: PermittedRequest, held: Held, steps: Generator[Effect, Any, Given]
+    ) -> Given:
+        parts, runner = self._dependencies, self._runner(permitted)
+        fetching = FileFetching(parts.fetches, parts.storage, parts.limiter, parts.recorder)
+        runner.files = HeldFiles(self._forwarder, permitted, held, fetching)
+        return await runner.run(steps)
 
     async def _deliver(
         self, permitted: PermittedRequest, delivery: Delivery, accepted: Mapping[str, Any], held: Held

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from blake3 import blake3
 from multidict import CIMultiDict
 
-from policy.call import UploadBody, UpstreamReply
+from policy.call import UploadBody, UpstreamCall, UpstreamReply
 from policy.v2.asset_uploads import FILE_FIELD, AssetUploadSession
-from policy.v2.effects import FormFile, FormText, Received, ReceiveFile
+from policy.v2.effects import FetchFile, FormFile, FormText, Received, ReceiveFile
 from policy.violation import Reason, Violation
 from proxy.http import hdrs
 from proxy.http.form_parts import FormParts
 from proxy.http.multipart_part import malformed
 from proxy.http.multipart_upload import HEAD_BYTES, begin_file, boundary_of, end_fields
+from proxy.steps.file_fetching import FileFetching
 from proxy.steps.forward import Forwarder
 from proxy.steps.held import Held
 from proxy.steps.held_upload import MAX_ANSWER_BYTES
@@ -28,9 +29,12 @@ from proxy.tasks import Tasks
 class _File:
     """What ComfyUI gets of one file. Raises what its content does, and Violation."""
 
-    def __init__(self, session: AssetUploadSession, filename: str, content: AsyncIterator[bytes]) -> None:
+    def __init__(
+        self, session: AssetUploadSession, name: Callable[[bytes], str], content: AsyncIterator[bytes]
+    ) -> None:
+        """name: finds the file's by its first bytes."""
         self._session = session
-        self._filename = filename
+        self._name = name
         self._content = content
         self._boundary = f"comfygate-{secrets.token_hex(16)}"
         self._hash = blake3()
@@ -52,7 +56,8 @@ class _File:
             head += piece
             if len(head) >= HEAD_BYTES:
                 break
-        name = self._session.accept_file(FILE_FIELD, self._filename, bytes(head[:HEAD_BYTES]))
+        judged = bytes(head[:HEAD_BYTES])
+        name = self._session.accept_file(FILE_FIELD, self._name(judged), judged)
         yield begin_file(self._boundary, name)
         yield self._taken(bytes(head))
         async for piece in self._content:
@@ -71,10 +76,13 @@ class _File:
 class HeldFiles:
     """held: what the request keeps until its answer has left."""
 
-    def __init__(self, forwarder: Forwarder, permitted: PermittedRequest, held: Held) -> None:
+    def __init__(
+        self, forwarder: Forwarder, permitted: PermittedRequest, held: Held, fetching: FileFetching | None = None
+    ) -> None:
         self._forwarder = forwarder
         self._permitted = permitted
         self._held = held
+        self._fetching = fetching
         self._tasks = Tasks(is_watched=True)
         self._form: FormParts | None = None
         self._file: _File | None = None
@@ -105,25 +113,33 @@ class HeldFiles:
             size += len(piece)
         return size > 0
 
-    async def receive(self, step: ReceiveFile) -> Received | UpstreamReply:
+    async def receive(self, step: ReceiveFile | FetchFile) -> Received | UpstreamReply:
         """ComfyUI has all of it but its end; or the answer of a ComfyUI that did not wait for it. A file before that was not finished is broken off.
 
-        Raises what the client's body breaks with, Violation, LimitExceeded, UpstreamUnavailable, UpstreamTimeout.
+        Raises what the client's body breaks with, FetchFailed, Violation, LimitExceeded, UpstreamUnavailable, UpstreamTimeout.
         """
         await self._tasks.stop()
         await self._forwarder.spend_file(self._permitted)
-        body = step.call.body
-        assert isinstance(body, UploadBody), "what the rule asks for"
+        if isinstance(step, FetchFile):
+            assert self._fetching is not None, "of a run that fetches"
+            async with self._fetching.content(step, self._permitted) as found:
+                return await self._send_on(step.call, step.name, found)
         if step.data is None:
             assert self._form is not None, "read_part() comes first"
             content = self._form.content()
         else:
             await self._forwarder.pay_for(self._permitted, len(step.data), self._held)
             content = _once(step.data)
-        file = self._file = _File(body.plan.begin(), step.filename, content)
+        return await self._send_on(step.call, lambda head: step.filename, content)
+
+    async def _send_on(
+        self, call: UpstreamCall, name: Callable[[bytes], str], content: AsyncIterator[bytes]
+    ) -> Received | UpstreamReply:
+        assert isinstance(call.body, UploadBody), "what the rule asks for"
+        file = self._file = _File(call.body.plan.begin(), name, content)
         fields = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity", hdrs.CONTENT_TYPE: file.content_type})
         sending = self._sending = self._tasks.start(
-            self._forwarder.ask(self._permitted, step.call, fields, file, MAX_ANSWER_BYTES), "upload of a file"
+            self._forwarder.ask(self._permitted, call, fields, file, MAX_ANSWER_BYTES), "upload of a file"
         )
         await asyncio.wait({sending, file.has_arrived}, return_when=asyncio.FIRST_COMPLETED)
         return await sending if sending.done() else file.received()
@@ -143,6 +159,8 @@ class HeldFiles:
     async def close(self) -> None:
         """Breaks off what was not finished."""
         await self._tasks.stop()
+        if self._fetching is not None:
+            self._fetching.close()
 
     async def _begin(self) -> FormParts:
         source = await self._forwarder.client_body(self._permitted, self._held, is_upload=True)

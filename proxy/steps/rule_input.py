@@ -71,6 +71,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         id_inputs=compiled.id_inputs,
         functions=access.functions,
         takes_workflows=access.takes_workflows,
+        fetches=access.fetches,
         links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
     )
 

@@ -21,6 +21,7 @@ from proxy.jobs.registry import JobRegistry
 from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
+from proxy.outside.fetches import Fetches
 from proxy.pages.routes import GatePages
 from proxy.persistence.operations import Database
 from proxy.upstream.client import Upstream
@@ -33,6 +34,7 @@ from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
 from proxy.wiring.jobs import build_jobs
+from proxy.wiring.outside import own_places
 from proxy.wiring.v2 import build_v2
 
 InForce = Callable[[], CompiledConfig]
@@ -46,10 +48,9 @@ def build_dependencies(
     def in_force() -> CompiledConfig:  # for what outlives a request; a request has one of its own
         return dependencies.compiled
 
-    upstream, directory = _upstream(compiled), _directory(compiled)
-    kept, sockets = KeptDocuments(), ConnectionRegistry()
-    jobs, hearing = build_jobs(upstream, state, limits, events, kept, directory, in_force)
-    registry, storage = jobs.registry, _storage(directory, jobs.registry, in_force)
+    upstream, kept, sockets = _upstream(compiled), KeptDocuments(), ConnectionRegistry()
+    jobs, hearing = build_jobs(upstream, state, limits, events, kept, _directory(compiled), in_force)
+    registry, storage = jobs.registry, _storage(_directory(compiled), jobs.registry, in_force)
     throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
     dependencies = Dependencies(
         compiled=compiled,
@@ -66,7 +67,7 @@ def build_dependencies(
         compressor=compressor,
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
-        files=FileListing(directory),
+        files=FileListing(_directory(compiled)),
         storage=storage,
         limiter=limits,
         under_way=under_way,
@@ -75,6 +76,7 @@ def build_dependencies(
         streams=hearing.sessions,
         client_sockets=_client_sockets(upstream, hearing.sessions, sockets, limits, registry, in_force),
         recorder=recorder,
+        fetches=Fetches(lambda: own_places(in_force().config)),
         v2=build_v2(upstream, state, storage.disk, jobs, hearing, sockets, limits.slots.claim_socket, in_force),
     )
     return dependencies

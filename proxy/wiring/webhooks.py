@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from policy.webhooks import Result
-from proxy.config import Config
 from proxy.dependencies import Dependencies
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
@@ -15,6 +13,7 @@ from proxy.outside.target import Answer, Target
 from proxy.persistence.operations import Database
 from proxy.webhooks.deliveries import Delivery
 from proxy.webhooks.sender import WebhookSender
+from proxy.wiring.outside import own_places
 
 if TYPE_CHECKING:
     from proxy.outside.door import OutsideDoor, Place
@@ -45,14 +44,6 @@ def build_webhooks(parts: Dependencies, database: Database, metrics: Metrics, au
         on_lost=metrics.webhooks_lost,
         on_counted=metrics.webhooks_counted,
     )
-
-
-def own_places(config: Config) -> Iterable[tuple[str, int]]:
-    """Where ComfyUI and the gate itself listen."""
-    upstream = urlsplit(config.upstream.url)
-    yield upstream.hostname or "", upstream.port or 80
-    yield config.server.host, config.server.port
-    yield config.ops.host, config.ops.port
 
 
 class _DoorOnDemand:

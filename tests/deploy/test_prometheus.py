@@ -31,6 +31,7 @@ WORKFLOW = {
 MAY_BE_EMPTY = (
     "comfygate_jobs_forgotten_total",
     "comfygate_uploads",
+    "comfygate_fetches",
     "comfygate_logins",
     "comfygate_config_reloads",
     "comfygate_key_expiry_timestamp_seconds",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from policy.call import Work
+from policy.functions.fetches import FetchFailed
 from policy.functions.function import CallableFunction
 from policy.judge import Policy
 from policy.name_patterns import compile_patterns
@@ -66,7 +67,7 @@ def run(steps: Any, *answers: Any, asked: list[Any] | None = None) -> tuple[list
         while True:
             try:
                 answer = step.function() if isinstance(step, Work) else _answer(asked, step, waiting)
-            except (Violation, RuntimeError) as error:
+            except (Violation, RuntimeError, FetchFailed) as error:
                 step = steps.throw(error)
             else:
                 step = steps.send(answer)

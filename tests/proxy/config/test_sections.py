@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from policy.principal import ALL_SCOPES, Role
-from proxy.config.identity import CloudflareAccessSettings, JwtSettings, KeySettings, tenant_of
+from proxy.config.identity import CloudflareAccessSettings, JwtSettings, KeySettings, TenantSettings, tenant_of
 from proxy.config.limits import LimitSettings, LimitsSettings
 from proxy.config.server import LogSettings, ServerSettings, UpstreamSettings, parse_network, parse_origin
 
@@ -199,3 +199,12 @@ def test_a_table_of_limits_may_have_any_name() -> None:
 def test_limits_that_are_none(field: str, value: Any) -> None:
     with pytest.raises(ValidationError):
         LimitSettings.model_validate({field: value})
+
+
+def test_nothing_is_fetched_where_nothing_says_from_where() -> None:
+    assert TenantSettings().fetch == ()
+    named = TenantSettings(fetch=("Images.Example.com", "*.example.org:443", "*:8443"))
+    assert named.fetch == ("images.example.com", "*.example.org", "*:8443")
+    for text in ("https://images.example.com", "10.0.0.1", "", "images.example.com/a"):
+        with pytest.raises(ValidationError, match="is no host"):
+            TenantSettings(fetch=(text,))

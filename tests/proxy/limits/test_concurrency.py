@@ -66,6 +66,19 @@ async def test_a_tenant_with_no_running_jobs_may_run_nothing(clock: Clock) -> No
     assert len(await claimed(ConcurrencyLimits(allotment({"running_jobs": 1}), clock=clock), ALICE, range(3))) == 3
 
 
+async def test_whether_there_is_room_is_asked_without_taking_any(clock: Clock) -> None:
+    slots = ConcurrencyLimits(allotment({"queued_jobs": 2}), clock=clock)
+    for _ in range(5):
+        slots.check_job(ALICE)
+    assert len(await claimed(slots, ALICE, range(5))) == 2
+    slots.check_job(BOB)
+    with pytest.raises(LimitExceeded, match="2 jobs of the tenant are in ComfyUI's queue already"):
+        slots.check_job(ALICE)
+    with pytest.raises(LimitExceeded, match="may run no jobs"):
+        ConcurrencyLimits(allotment({"running_jobs": 0}), clock=clock).check_job(ALICE)
+    ConcurrencyLimits(allotment({"queued_jobs": None}), clock=clock).check_job(ALICE)
+
+
 async def test_comfyuis_queue_is_the_truth(clock: Clock) -> None:
     slots = ConcurrencyLimits(allotment({"queued_jobs": 3}), clock=clock)
     await slots.claim_job(ALICE, "here")
