@@ -38,6 +38,19 @@ _KNOWN: Final = (
     f"UNION ALL SELECT tenant, '{_FORGOTTEN}' FROM forgotten_jobs WHERE prompt_id = ?"
 )
 _INSERT_JOB: Final = f"INSERT INTO jobs ({COLUMNS}) VALUES ({PLACES})"
+_INSERT_UNKNOWN: Final = (
+    f"INSERT INTO jobs ({COLUMNS}) SELECT {PLACES} WHERE NOT EXISTS (SELECT 1 FROM forgotten_jobs WHERE prompt_id = ?) "
+    "ON CONFLICT (prompt_id) DO NOTHING RETURNING 1"
+)
+_HEADS: Final = (
+    # Each tenant that waits is one step in the index, however many of its jobs wait.
+    "WITH RECURSIVE waiting (tenant) AS (SELECT MIN(tenant) FROM jobs WHERE state = ? UNION ALL "
+    "SELECT (SELECT MIN(tenant) FROM jobs WHERE state = ? AND tenant > waiting.tenant) FROM waiting WHERE waiting.tenant IS NOT NULL) "
+    "SELECT waiting.tenant, COALESCE(fair_tags.finish_tag, 0.0), jobs.prompt_id, jobs.sequence FROM waiting "
+    "LEFT JOIN fair_tags ON fair_tags.tenant = waiting.tenant JOIN jobs ON jobs.prompt_id = ("
+    "SELECT first.prompt_id FROM jobs AS first WHERE first.state = ? AND first.tenant = waiting.tenant "
+    "ORDER BY first.rank, first.sequence LIMIT 1)"
+)
 _INSERT_SUBMITTED: Final = f"INSERT INTO job_documents VALUES {', '.join(['(?, ?, ?)'] * len(SUBMITTED))}"
 
 
@@ -74,7 +87,6 @@ def add_next(
     Raises JobIdTaken, AssetGone.
     """
     state = yield from begin()
-    yield from _take_id(job)
     yield from _check_assets(job.tenant, extras.assets)
     if state.is_draining or (yield from _waits()):
         return None
@@ -86,14 +98,14 @@ def add_next(
         state = state._replace(virtual_time=time_at_rest((tag for (tag,) in tags), state.virtual_time))
     placed = yield from _charge(job, state, weight)
     placed = placed._replace(sequence=state.version, version=state.version, size=submitted.size)
-    yield from _insert(placed, submitted, extras)
+    yield from _insert_unknown(placed)
+    yield from _keep_submitted(placed, submitted, extras)
     return placed
 
 
 def add_waiting(job: JobRow, submitted: Submitted, extras: JobExtras = NO_EXTRAS) -> Operation[JobRow]:
     """Records a job that waits until it is given (`give`). Raises JobIdTaken, AssetGone."""
     state = yield from begin()
-    yield from _take_id(job)
     yield from _check_assets(job.tenant, extras.assets)
     placed = job._replace(
         state=StoredState.WAITING,
@@ -104,14 +116,9 @@ def add_waiting(job: JobRow, submitted: Submitted, extras: JobExtras = NO_EXTRAS
         attempts="[]",
         size=submitted.size,
     )
-    yield from _know(job.tenant)
-    yield from _insert(placed, submitted, extras)
+    yield from _insert_unknown(placed)
+    yield from _keep_submitted(placed, submitted, extras)
     return placed
-
-
-def _know(tenant: str) -> Operation[None]:
-    """Only of tenants that have a tag jobs are given to ComfyUI."""
-    yield Statement("INSERT INTO fair_tags VALUES (?, 0.0) ON CONFLICT (tenant) DO NOTHING", (tenant,))
 
 
 def adopt(
@@ -127,35 +134,36 @@ def adopt(
         return None
     if (yield Statement("SELECT 1 FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))):
         return None
-    yield from _know(job.tenant)  # it may have to wait yet
     if job.span:
+        yield Statement("INSERT INTO fair_tags VALUES (?, 0.0) ON CONFLICT (tenant) DO NOTHING", (job.tenant,))
         yield from _correct(job.tenant, job.span)
     size = job.size if submitted is None else submitted.size
     placed = job._replace(sequence=state.version, version=state.version, size=size)
-    yield from _insert(placed, submitted, extras)
+    yield Statement(_INSERT_JOB, placed)
+    if submitted is not None:
+        yield from _keep_submitted(placed, submitted, extras)
     yield from _keep_result(job.prompt_id, entry, row)
     if placed.has_ended:
         yield from announce(placed, is_past=True)
     return placed
 
 
-def _take_id(job: JobRow) -> Operation[None]:
-    """One that was canceled while it waited left no trace, as in ComfyUI. Raises JobIdTaken."""
+def _insert_unknown(job: JobRow) -> Operation[None]:
+    """One of the same id that was canceled while it waited left no trace, as in ComfyUI. Raises JobIdTaken."""
+    if (yield Statement(_INSERT_UNKNOWN, (*job, job.prompt_id))):
+        return
     known = yield Statement(_KNOWN, (job.prompt_id, job.prompt_id))
     for tenant, state in known:
         if tenant != job.tenant or state not in (StoredState.CANCELED, _FORGOTTEN):
             raise JobIdTaken(job.prompt_id)
-    if known:
-        yield from delete_job(job.prompt_id)
-        yield Statement("DELETE FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
-
-
-def _insert(job: JobRow, submitted: Submitted | None, extras: JobExtras) -> Operation[None]:
+    yield from delete_job(job.prompt_id)
+    yield Statement("DELETE FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
     yield Statement(_INSERT_JOB, job)
-    if submitted is not None:
-        kinds, prompt_id = SUBMITTED, job.prompt_id
-        parts = (part for kind, body in zip(kinds, submitted, strict=True) for part in (prompt_id, kind, body))
-        yield Statement(_INSERT_SUBMITTED, tuple(parts))
+
+
+def _keep_submitted(job: JobRow, submitted: Submitted, extras: JobExtras) -> Operation[None]:
+    parts = (part for kind, body in zip(SUBMITTED, submitted, strict=True) for part in (job.prompt_id, kind, body))
+    yield Statement(_INSERT_SUBMITTED, tuple(parts))
     for name, text in extras.labels.items():
         yield Statement("INSERT INTO job_labels VALUES (?, ?, ?, ?)", (job.prompt_id, job.tenant, name, text))
     for asset_id in extras.assets:
@@ -233,12 +241,7 @@ def give(
 
 
 def _heads() -> Operation[list[Head]]:
-    rows = yield Statement(
-        "SELECT fair_tags.tenant, fair_tags.finish_tag, jobs.prompt_id, jobs.sequence FROM fair_tags JOIN jobs ON jobs.prompt_id = ("
-        "SELECT first.prompt_id FROM jobs AS first WHERE first.state = ? AND first.tenant = fair_tags.tenant "
-        "ORDER BY first.rank, first.sequence LIMIT 1)",
-        (StoredState.WAITING,),
-    )
+    rows = yield Statement(_HEADS, (StoredState.WAITING,) * 3)
     return [Head(TenantId(tenant), tag, prompt_id, sequence) for tenant, tag, prompt_id, sequence in rows]
 
 
