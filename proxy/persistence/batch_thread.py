@@ -1,9 +1,13 @@
-"""A thread that does what waits for it in batches: one hop there and one back for all of a batch, however many they are."""
+"""A thread that does what waits for it in batches: one hop there and one back for all of a batch, however many they are.
+
+What comes while a batch is worked at may join it, until its work is done: under load that is most of it, since who holds the interpreter asks meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final, TypeAlias
@@ -13,12 +17,14 @@ from proxy.persistence.waiting import Call, Failure, Waiting, answer
 MAX_BATCH: Final = 256
 """Whoever is first in a batch waits for its last."""
 
-Work: TypeAlias = Callable[[Sequence[Call]], list[Any]]
-"""Called in the thread; gives a result or a Failure for each call."""
+Latecomers: TypeAlias = Callable[[], Sequence[Call]]
+"""What came since, as far as the batch has room."""
+Work: TypeAlias = Callable[[list[Call], Latecomers], list[Any]]
+"""Called in the thread; gives a result or a Failure for each call, also of the latecomers that it put into its batch."""
 
 
 class BatchThread:
-    """Everything but `work` happens in the event loop that made it."""
+    """Everything but `work` happens in the event loop that made it: what waits is taken by the thread while it is busy, else by the loop."""
 
     def __init__(self, name: str, work: Work) -> None:
         self._loop = asyncio.get_running_loop()
@@ -62,12 +68,15 @@ class BatchThread:
     def _serve(self) -> None:
         while (batch := self._batches.get()) is not None:
             try:
-                outcomes = self._work(batch)
+                outcomes = self._work(batch, partial(self._join, batch))
             except Exception as error:  # a bug, and nobody waits for ever because of it
                 outcomes = [Failure(error) for _ in batch]
             if not self._tell(self._answer, batch, outcomes):
                 return
         self._tell(self._ended.set_result, None)
+
+    def _join(self, batch: list[Call]) -> list[Call]:
+        return self._waiting.take(MAX_BATCH - len(batch))
 
     def _tell(self, callback: Callable[..., object], *args: Any) -> bool:
         try:

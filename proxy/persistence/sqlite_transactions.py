@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from proxy.persistence.batch_thread import Latecomers
 from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation
 from proxy.persistence.outage import Outage
 from proxy.persistence.waiting import Call, Failure, check_text
@@ -20,8 +21,11 @@ class Transactions:
         self._name = name
         self._outage = outage
 
-    def write(self, batch: Sequence[Call]) -> list[Any]:
-        """One transaction for all. Where one fails, all are done once more, each so that it can be rolled back alone: that is rare, and dear for all."""
+    def write(self, batch: list[Call], latecomers: Latecomers) -> list[Any]:
+        """One transaction for all, and for who comes before its commit.
+
+        Where one fails, all are done once more, each so that it can be rolled back alone: that is rare, and dear for all.
+        """
         connection, outcomes = self._connection, list[Any]()
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -29,6 +33,8 @@ class Transactions:
                 outcomes.append(self._outcome(connection, call))
                 if type(outcomes[-1]) is Failure:
                     break
+                if len(outcomes) == len(batch):
+                    batch += latecomers()
             else:
                 connection.execute("COMMIT")
                 self._outage.is_over()
@@ -68,8 +74,8 @@ class Transactions:
         done = [outcome if type(outcome) is Failure else self._failed(error) for outcome in outcomes]
         return done + [self._failed(error) for _ in batch[len(done) :]]
 
-    def read(self, batch: Sequence[Call]) -> list[Any]:
-        """All from one moment."""
+    def read(self, batch: Sequence[Call], latecomers: Latecomers) -> list[Any]:
+        """All from one moment, which a latecomer may not be shown."""
         connection = self._connection
         try:
             connection.execute("BEGIN")

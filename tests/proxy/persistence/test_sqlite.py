@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from proxy.persistence import sqlite_file
-from proxy.persistence.operations import DatabaseUnavailable, Operation, StateError, Statement
+from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, StateError, Statement
 from proxy.persistence.sqlite import SqliteDatabase
 from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.conftest import opened
@@ -137,6 +138,66 @@ async def test_a_group_shares_one_commit(tmp_path: Path) -> None:
             await asyncio.gather(*(state.run(put, f"{number}") for number in range(200)))
             seen |= await watching
         assert seen == {1, 201}
+
+
+class Held:
+    """An operation that ends when it is let go."""
+
+    def __init__(self) -> None:
+        self._has_begun = threading.Event()
+        self._may_end = threading.Event()
+
+    def __call__(self, statement: Statement) -> Operation[None]:
+        yield statement
+        self._has_begun.set()
+        self._may_end.wait()
+
+    async def begun(self) -> None:
+        await asyncio.to_thread(self._has_begun.wait)
+
+    async def let_go(self) -> None:
+        """After all that was asked before has been handed over."""
+        await asyncio.sleep(0)
+        self._may_end.set()
+
+
+async def test_who_comes_before_a_commit_shares_it(tmp_path: Path) -> None:
+    async with opened(tmp_path / STATE_FILE) as state:
+        done: list[str] = []
+        held = Held()
+        state._writer.set_trace_callback(done.append)
+        first = asyncio.ensure_future(state.run(held, next(put("first"))))
+        await held.begun()
+        late = [asyncio.ensure_future(state.run(put, f"{number}")) for number in range(3)]
+        await held.let_go()
+        await asyncio.gather(first, *late)
+        state._writer.set_trace_callback(None)
+        assert done.count("COMMIT") == 1
+        assert await state.read(names) == ["0", "1", "2", "first"]
+
+
+async def test_who_comes_late_and_fails_fails_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path / STATE_FILE) as state:
+        held = Held()
+        first = asyncio.ensure_future(state.run(held, next(put("first"))))
+        await held.begun()
+        late = [asyncio.ensure_future(state.run(put, name)) for name in ("first", "late")]
+        await held.let_go()
+        answers = await asyncio.gather(first, *late, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [type(None), ConstraintViolated, type(None)]
+        assert await state.read(names) == ["first", "late"]
+
+
+async def test_who_reads_late_is_shown_no_moment_of_before(tmp_path: Path) -> None:
+    async with opened(tmp_path / STATE_FILE) as state:
+        held = Held()
+        first = asyncio.ensure_future(state.read(held, next(names())))
+        await held.begun()
+        await state.run(put, "new")
+        late = asyncio.ensure_future(state.read(names))
+        await held.let_go()
+        await first
+        assert await late == ["new"]
 
 
 def _counts(path: Path, last: int) -> set[int]:
