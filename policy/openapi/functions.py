@@ -84,14 +84,14 @@ def call_operation(function: Function, links: Links) -> dict[str, Any]:
         "description": "Where these bytes are found again.",
     }
     ended["links"] = job_links()
-    words = [function.settings.description, _outputs_in_words(function), _HOW_TO_ASK]
+    words = [function.settings.description or f"{function.title}.", _outputs_in_words(function), _HOW_TO_ASK]
     return operation(
         f"run_{function.name}",
         TAG,
         function.title,
         {"200": ended, "202": accepted},
         ALWAYS | CALLS | FOLLOWS,
-        description="\n\n".join(filter(None, words)),
+        description="\n\n".join(words),
         parameters=[PREFER, REPLAYED_KEY, ON_DISCONNECT],
         requestBody=_body(function),
         **{"x-codeSamples": _samples(function, links)},

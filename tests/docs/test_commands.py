@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -139,12 +140,29 @@ async def test_the_readme_the_quick_start_and_functions_work(clone: Clone) -> No
     assert json.loads(history) == {}
     assert said.count("\ncg_") == 2
 
+    began_s = time.monotonic()
     said = await clone.follow("docs/functions.md")
+    print(f"docs/functions.md, from a workflow to a call and further: {time.monotonic() - began_s:.0f} s")
 
     assert "Wrote functions/hello.toml and .json" in said
     assert "(acme)" in said
     assert (clone.folder / "gate" / "green.png").read_bytes().startswith(PNG)
     assert len(list((clone.folder / "gate").glob("hello_*.png"))) == 1
+
+
+def test_from_a_workflow_to_a_call_it_takes_as_many_commands_as_the_page_says() -> None:
+    page = (ROOT / "docs" / "functions.md").read_text(encoding="utf-8")
+    section = page.partition("## From a workflow to a call")[2].partition("\n## ")[0]
+    commands = [
+        line
+        for block in blocks_of(section)
+        if block.terminal == "client"
+        for line in re.sub(r"<<'END'.*?^END$", "", block.commands, flags=re.DOTALL | re.MULTILINE).splitlines()
+        if not line.startswith((". ", "cd "))
+    ]
+    ours = [line for line in commands if "comfygate " in line]
+    words = {4: "four", 5: "five", 6: "six"}
+    assert f"takes {len(commands)} commands, of which {words[len(ours)]} are `comfygate`'s" in page, commands
 
 
 @pytest.mark.timeout(WALK_LIMIT_S)
