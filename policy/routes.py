@@ -121,11 +121,13 @@ class Deny:
 class MultiCall:
     """A rule that talks with ComfyUI before it answers. is_exclusive: it reads, changes and writes, so one at a time per tenant.
 
-    On a row whose body streams it asks for the body itself (policy.v2.effects.ReceiveUpload).
+    has_page: a person who opens the address gets a page, and a program what the rule tells. On a row whose body streams it asks for the body itself
+    (policy.v2.effects.ReceiveUpload).
     """
 
     rule: DialogueRule
     is_exclusive: bool = False
+    has_page: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,6 +323,8 @@ FUNCTIONS = (
     _gate("GET", "/functions/{name}", CATALOG, MultiCall(functions.describe)),
     _gate("GET", "/docs", CATALOG, ShowDocs(is_negotiated=True)),
     _gate("GET", "/openapi.json", CATALOG, ShowDocs(is_negotiated=False)),
+    _gate("GET", "/run", CATALOG, MultiCall(functions.list_functions, has_page=True)),
+    _gate("GET", "/run/{name}", CATALOG, MultiCall(functions.describe, has_page=True)),
     _gate(
         "POST",
         "/run/{name}",

@@ -61,6 +61,7 @@ _PICKED: Final = "one permitted class; `{}` for any other"
 _STREAMED: Final = "what happens to one's own job, as a stream of events"
 _CALLED: Final = "a job of a [function](functions.md) that one may call, from named arguments"
 _DOCUMENTED: Final = "what one may call, as an OpenAPI document"
+_SHOWN: Final = "In a browser a [page](functions.md#in-the-browser) of it."
 _RELAYED: Final = "a WebSocket that carries one's own events only"
 # What each rule does for a tenant, in an operator's words; a rule that is not here speaks by its docstring.
 _WORDS: Final = {
@@ -204,6 +205,8 @@ def _words_of(rule: TenantRule) -> str:
             return _STREAMED
         case ShowDocs(is_negotiated=is_negotiated):
             return _DOCUMENTED + (", or a page where a browser asks for one" if is_negotiated else "")
+        case MultiCall(rule=asked, has_page=True):
+            return f"{_say(asked)} {_SHOWN}"
         case CachedReply(rule=described, picks=picks):
             return _say(described) if picks is None else _PICKED
         case MultiCall(rule=asked) | SendFile(rule=asked):

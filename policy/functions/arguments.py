@@ -71,7 +71,7 @@ def read_written(name: str, parameter: ParameterSettings, text: str) -> Any:
                 raise _refused(name, "write true or false")
             return _WRITTEN_BOOLEANS[text.lower()]
         case "choice":
-            return next((choice for choice in parameter.choices if _written(choice) == text), text)
+            return next((choice for choice in parameter.choices if written(choice) == text), text)
         case "integer" | "seed":
             if not _WRITTEN_INTEGER.fullmatch(text):
                 raise _refused(name, "it is a whole number")
@@ -83,7 +83,8 @@ def read_written(name: str, parameter: ParameterSettings, text: str) -> Any:
     return text
 
 
-def _written(choice: Any) -> str:
+def written(choice: Any) -> str:
+    """A value as it stands in a field of a form."""
     return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 

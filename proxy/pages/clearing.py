@@ -5,19 +5,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 from typing import Final
 
 from policy.call import ClientReply
-from proxy.pages.document import document, template
+from proxy.pages.document import document, hash_of, template
 
 _PAGE: Final = template("clearing.html")
 _SCRIPT: Final = files(__package__).joinpath("clearing.js").read_text(encoding="utf-8")
-_SCRIPT_HASH: Final = base64.b64encode(hashlib.sha256(_SCRIPT.encode("utf-8")).digest()).decode("ascii")
+_SCRIPT_HASH: Final = hash_of(_SCRIPT)
 
 
 def clearing_page(title: str, action: str, target: str | None, headers: Iterable[tuple[str, str]] = ()) -> ClientReply:

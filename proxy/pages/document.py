@@ -22,7 +22,12 @@ def template(name: str) -> Template:
 
 _LAYOUT: Final = template("layout.html")
 _STYLE: Final = template("style.css").template
-_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode("utf-8")).digest()).decode("ascii")
+
+
+def hash_of(text: str) -> str:
+    """SHA-256 in base64, by which a style or a script that stands in a page is permitted (Content Security Policy 3, 2.3.1)."""
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
 
 PRIVATE_HEADERS: Final = (
     ("Cache-Control", "no-store"),
@@ -38,10 +43,9 @@ _HEADERS: Final = (
     ("X-Frame-Options", "DENY"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
 )
-_CSP: Final = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
-)
+_CSP: Final = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+_PICTURES: Final = "img-src data:"
+"""What a page loads that says nothing else: the icon of the layout."""
 
 
 def document(
@@ -51,13 +55,21 @@ def document(
     status: int = 200,
     is_wide: bool = False,
     script_hash: str = "",
+    style: str = "",
+    sources: str = _PICTURES,
     headers: Iterable[tuple[str, str]] = (),
 ) -> ClientReply:
-    """A whole page. title: plain text; content: HTML in which everything foreign is escaped; script_hash: SHA-256 in base64 of the one script in it."""
+    """A whole page. title: plain text; content: HTML in which everything foreign is escaped; script_hash: of the one script in it.
+
+    style: of this page alone, besides the layout's. sources: directives of its policy that say what else it loads.
+    """
+    whole_style = _STYLE + style
     text = _LAYOUT.substitute(
-        title=escape(f"{title} - comfygate"), style=_STYLE, width="wide" if is_wide else "", content=content
+        title=escape(f"{title} - comfygate"), style=whole_style, width="wide" if is_wide else "", content=content
     )
-    csp = f"{_CSP}; script-src 'sha256-{script_hash}'" if script_hash else _CSP
+    csp = f"{_CSP}; style-src 'sha256-{hash_of(whole_style)}'; {sources}"
+    if script_hash:
+        csp += f"; script-src 'sha256-{script_hash}'"
     return ClientReply(status, text.encode("utf-8"), HTML, (*_HEADERS, ("Content-Security-Policy", csp), *headers))
 
 

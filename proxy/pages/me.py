@@ -33,7 +33,7 @@ class MeView:
     """What `/gate/me` shows. subject: the key's id, or the token's subject; times are Unix times in seconds, None for never.
 
     note: of the key, what people call it; refusals: the tenant's last ones, newest first, as proxy/observability/recent_refusals.py keeps them.
-    functions: titles of those that it may call, by name.
+    functions: titles of those that it may call, by name. takes_workflows: whether it may send workflows of its own, so that the web UI is of use.
     policy: sentences; gpu: the budget of GPU seconds, None without one; session_ends_at_s: None for a caller without a browser session.
     """
 
@@ -52,6 +52,7 @@ class MeView:
     refusals: tuple[Mapping[str, Any], ...] = ()
     jobs: tuple[JobForecast, ...] = ()
     functions: Mapping[str, str] = field(default_factory=dict)
+    takes_workflows: bool = True
 
 
 def wants_html(accept: str) -> bool:
@@ -104,6 +105,8 @@ def me_page(view: MeView) -> ClientReply:
         refusals=_refusals_list(view.refusals)
         if view.refusals
         else '<p class="quiet">None since the gate was started.</p>',
+        front="../" if view.takes_workflows else "run",
+        open="Open ComfyUI" if view.takes_workflows else "Open the functions",
         logout=_LOGOUT if view.session_ends_at_s else "",
         warning=_SIGN_OUT_WARNING if view.session_ends_at_s else _NO_SESSION,
     )
@@ -112,7 +115,8 @@ def me_page(view: MeView) -> ClientReply:
 
 def _functions_list(functions: Mapping[str, str]) -> str:
     rows = "".join(
-        f"<li>{escape(title)} <code>POST /gate/run/{escape(name)}</code></li>" for name, title in functions.items()
+        f'<li><a href="run/{escape(name)}">{escape(title)}</a> <code>POST /gate/run/{escape(name)}</code></li>'
+        for name, title in functions.items()
     )
     how = '<p><a href="docs">How to call them</a></p>'
     return f"<h2>Functions</h2>\n<ul>{rows}</ul>\n{how}" if rows else ""

@@ -38,6 +38,7 @@ _SHORTCUTS: Final = {
     "/gate/": "me",
     "/gate/me/": "me",
     "/gate/login/": "login",
+    "/gate/run/": "run",
     "/login": "login",
     "/login/": "login",
 }
@@ -104,6 +105,18 @@ def before_web_ui(
     if not is_browser or not is_navigation(request) or sessions.storage.is_of(principal.tenant, request.headers):
         return None
     return storage_page(request.raw_path, record.root)
+
+
+def in_place_of_web_ui(
+    request: Request, record: RequestRecord, segments: tuple[str, ...], *, takes_workflows: bool
+) -> ClientReply | None:
+    """Where a person is led who opens the front page and has no use for the web UI: to the functions; None for everybody else.
+
+    takes_workflows: whether the caller may send workflows of its own.
+    """
+    if takes_workflows or segments or not is_navigation(request):
+        return None
+    return redirect(f"{record.root}gate/run")
 
 
 class GatePages:
@@ -195,6 +208,7 @@ class GatePages:
 
     async def _view(self, compiled: CompiledConfig, principal: Principal) -> MeView:
         config, jobs = compiled.config, self._registry.of(principal.tenant)
+        access = compiled.access_of(principal)
         is_key = isinstance(principal, KeyPrincipal)
         session = principal.session if isinstance(principal, KeyPrincipal) else None
         key_ends_s = principal.expires_at_s
@@ -213,7 +227,8 @@ class GatePages:
             jobs_pending=len(jobs.pending()),
             jobs_running=len(jobs.running()),
             jobs=await self._forecasts.of(principal.tenant),
-            functions={name: called.function.title for name, called in compiled.access_of(principal).functions.items()},
+            functions={name: called.function.title for name, called in access.functions.items()},
+            takes_workflows=access.takes_workflows,
             gpu=await self._limiter.gpu_budget(principal),
             key_expires_at_s=key_ends_s,
             session_ends_at_s=principal.expires_at_s if session is not None else None,

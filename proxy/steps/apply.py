@@ -38,6 +38,7 @@ from proxy.pages.me import wants_html
 from proxy.running_requests import RunningRequests
 from proxy.steps.forward import Forwarder
 from proxy.steps.function_calls import FunctionCalls
+from proxy.steps.function_pages import function_page
 from proxy.steps.held import Held
 from proxy.steps.held_upload import HeldUpload
 from proxy.steps.permit import PermittedRequest
@@ -69,7 +70,8 @@ class RuleApplier:
                     return rewritten
                 return await self._forwarder.forward(permitted, asked, rewritten, held)
             case MultiCall() as rule:
-                return await self._run(permitted, rule, asked, held)
+                reply = await self._run(permitted, rule, asked, held)
+                return function_page(permitted, asked, reply) if rule.has_page else reply
             case SendFile() as rule:
                 found = await self._runner(permitted).run(rule.rule(asked))
                 return await self._stored_files.serve(permitted, found, held)

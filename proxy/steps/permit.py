@@ -16,7 +16,7 @@ from proxy.http.errors import MethodNotAllowed
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.responses import is_upgrade
-from proxy.pages.routes import before_web_ui
+from proxy.pages.routes import before_web_ui, in_place_of_web_ui
 
 Query = tuple[tuple[str, str], ...]
 
@@ -74,10 +74,19 @@ async def permit(
     if route is None:
         raise _unlisted(compiled.table, target.segments)
     rule = route.rule_for(principal)
-    if is_web_ui and (page := before_web_ui(request, record, authenticator.sessions, principal)) is not None:
+    if is_web_ui and (page := _before_web_ui(request, record, compiled, principal, target)) is not None:
         return page
     credentials = search_head(request, query, call, authenticator.sessions.cookie_name)
     return PermittedRequest(request, record, compiled, route, rule, call, principal, credentials)
+
+
+def _before_web_ui(
+    request: Request, record: RequestRecord, compiled: CompiledConfig, principal: Principal, target: Target
+) -> ClientReply | None:
+    """What a person's browser gets in the web UI's place."""
+    takes_workflows = compiled.access_of(principal).takes_workflows
+    elsewhere = in_place_of_web_ui(request, record, target.segments, takes_workflows=takes_workflows)
+    return elsewhere or before_web_ui(request, record, compiled.authenticator.sessions, principal)
 
 
 def _note(record: RequestRecord, route: Route | None) -> None:

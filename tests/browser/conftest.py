@@ -85,11 +85,11 @@ class House:
     def url(self) -> str:
         return self.gate.url
 
-    async def admit(self, name: str, limits: str = "default") -> str:
-        """Makes a tenant nobody used before, and a key for it."""
+    async def admit(self, name: str, limits: str = "default", more: str = "") -> str:
+        """Makes a tenant nobody used before, and a key for it. more: lines of its table."""
         tenant = f"{name}-{secrets.token_hex(3)}"
         text = self.gate.config_file.read_text(encoding="utf-8")
-        line = f'[tenants.{tenant}]\nlimits = "{limits}"\n'
+        line = f'[tenants.{tenant}]\nlimits = "{limits}"\n{more}'
         self.gate.config_file.write_text(text.replace("[tenants.alice]", f"{line}[tenants.alice]", 1), encoding="utf-8")
         self.tenants[name] = tenant
         self.keys[name] = key_file.create_key(self.gate.config_file, tenant=tenant).text

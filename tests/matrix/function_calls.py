@@ -11,6 +11,10 @@ CALLS: dict[str, Entry] = {
     ),
     "GET /gate/docs": plain("/gate/docs"),
     "GET /gate/openapi.json": plain("/gate/openapi.json"),
+    "GET /gate/run": plain("/gate/run"),
+    "GET /gate/run/{name}": Entry(
+        lambda things: [Call("/gate/run/wear"), Call(f"/gate/run/{things.folder}")], (200, 404)
+    ),
     "POST /gate/run/{name}": Entry(
         lambda things: [
             Call("/gate/run/wear", {"picture": things.asset}),

@@ -117,7 +117,7 @@ def test_pages_need_no_script_and_no_other_host(reply: ClientReply) -> None:
         assert not [name for name in attributes if name.startswith("on") or name in ("src", "style")]
         for name in ("href", "action"):
             # Relative, since an outer proxy may serve the gate below a prefix.
-            assert attributes.get(name) in (None, "", "login", "logout", "docs", "../") or str(
+            assert attributes.get(name) in (None, "", "login", "logout", "docs", "../", "run/paint") or str(
                 attributes[name]
             ).startswith("data:")
     assert "://" not in reply.body.decode().replace("http://www.w3.org/2000/svg", "")
