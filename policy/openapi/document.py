@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from policy.functions.function import CallableFunction, Function
 from policy.openapi.functions import arguments_name, call_operation, json_arguments
-from policy.openapi.jobs import shared_paths
+from policy.openapi.jobs import describe_operation, shared_paths
 from policy.openapi.schemas import shared_schemas
 from policy.v2.links import Links
 
@@ -45,7 +45,10 @@ def version_of(functions: Mapping[str, CallableFunction]) -> str:
 def openapi_document(functions: Mapping[str, CallableFunction], links: Links) -> dict[str, Any]:
     """functions: that the tenant may call, by name. links: where it does."""
     called = [each.function for each in functions.values()]
-    paths = {f"/gate/run/{each.name}": {"post": call_operation(each, links)} for each in called} | shared_paths()
+    paths = {
+        f"/gate/run/{each.name}": {"post": call_operation(each, links), "get": describe_operation(each)}
+        for each in called
+    } | shared_paths()
     refusals = _take_out_refusals(paths)
     return {
         "openapi": OPENAPI,

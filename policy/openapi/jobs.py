@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from policy.functions.function import Function
 from policy.functions.settings import NAME
 from policy.openapi.parts import (
     JSON,
@@ -39,15 +40,8 @@ def shared_paths() -> dict[str, Any]:
 
 def _of_functions() -> dict[str, Any]:
     return {
-        "/gate/functions": {
-            "get": operation(
-                "list_functions",
-                _ABOUT,
-                "The functions that you may call",
-                {"200": answer("All of them.", ref("Functions"))},
-                ALWAYS,
-            )
-        },
+        "/gate/functions": {"get": _list("list_functions", "All of them.")},
+        "/gate/run": {"get": _list("list_forms", "All of them; in a browser a page of their forms.")},
         "/gate/functions/{name}": {
             "get": operation(
                 "read_function",
@@ -61,6 +55,23 @@ def _of_functions() -> dict[str, Any]:
             )
         },
     }
+
+
+def _list(operation_id: str, words: str) -> dict[str, Any]:
+    return operation(
+        operation_id, _ABOUT, "The functions that you may call", {"200": answer(words, ref("Functions"))}, ALWAYS
+    )
+
+
+def describe_operation(function: Function) -> dict[str, Any]:
+    """GET /gate/run/NAME."""
+    return operation(
+        f"describe_{function.name}",
+        _ABOUT,
+        f"What {function.name} takes and gives",
+        {"200": answer("As of `/gate/functions`; in a browser a form to fill in.", ref("Function"))},
+        ALWAYS | NAMED,
+    )
 
 
 def _of_jobs() -> dict[str, Any]:
