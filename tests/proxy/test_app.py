@@ -8,6 +8,7 @@ import logging
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
@@ -47,7 +48,12 @@ async def test_a_workflow_runs_and_its_picture_is_the_same_through_the_gate(gate
                 message = await socket.receive()
                 if message.type is WSMsgType.TEXT and '"execution_success"' in message.data:
                     break
-    history = await gate.json("GET", f"/history/{answer['prompt_id']}")
+    history: Any = {}
+    async with asyncio.timeout(GUARD_S):
+        while (
+            not history
+        ):  # ComfyUI says that it has ended just before it writes that down, and an admin reads ComfyUI's own
+            history = await gate.json("GET", f"/history/{answer['prompt_id']}")
     image = history[answer["prompt_id"]]["outputs"]["2"]["images"][0]
     query = f"/view?filename={image['filename']}&subfolder={image['subfolder']}&type={image['type']}"
     async with gate.call("GET", query) as response, gate.session.get(comfy.url + query) as direct:
