@@ -124,6 +124,7 @@ class Gate:
         """Drains: no new connections; requests that run, or come on those that there are, end within shutdown_grace; WebSockets close 1001."""
         self._begin_stopping()
         await self.public.stop_accepting()
+        await self.dependencies.streams.close_all(GATE_STOPS)
         self.dependencies.sockets.close_all(GATE_STOPS)
         limit_s = self.dependencies.compiled.config.server.shutdown_grace if self._last_s is None else self._last_s
         if not await self._drain(limit_s):

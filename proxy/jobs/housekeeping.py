@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from proxy.config.jobs import JobsSettings
+from proxy.jobs.job import GIVEN, Job, JobState
 from proxy.jobs.job_rows import Bounds
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import LEASE_S, UNSURE, JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import leases
-from proxy.jobs.store_upkeep import drop_wished, renew_leases, retain, take_over
+from proxy.jobs.store_upkeep import drop_wished, leave, renew_leases, retain, take_over
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
 RETAIN_EACH_S: Final = 60.0
@@ -44,11 +45,22 @@ class Housekeeping:
         self._settings = settings
         self._tenants = tenants
         self._on_dropped = on_dropped
+        self._is_left = asyncio.Event()
+
+    def changed_elsewhere(self, job: Job) -> None:
+        """Another gate may have stopped, and left it to whoever comes first."""
+        if not job.gate and job.state in GIVEN:
+            self._is_left.set()
 
     async def follow(self) -> None:
         """Keeps this gate's leases, and takes over what another gate followed that is gone."""
         while True:
-            await asyncio.sleep(LEASE_S / 3)
+            try:
+                async with asyncio.timeout(LEASE_S / 3):
+                    await self._is_left.wait()
+            except TimeoutError:
+                pass
+            self._is_left.clear()
             try:
                 await self.keep_leases()
             except DatabaseUnavailable as error:
@@ -80,6 +92,17 @@ class Housekeeping:
         if jobs:
             _log.warning("%d jobs were followed by a gate that is gone: this one goes on with them", len(jobs))
             self._watcher.request_sync()
+
+    async def leave(self) -> None:
+        """The gate stops, and nothing of it follows a job any more: the other gates of its database go on with them at once."""
+        given = self._registry.tally.given
+        if not given or not self._database.is_shared:
+            return
+        unsure = [prompt_id for prompt_id, job in given.items() if job.state is JobState.SENT]
+        try:
+            await self._database.run(leave, self._records.gate, unsure)
+        except DatabaseUnavailable as error:
+            _log.warning("other gates follow the jobs of this one when its leases have ended: %s", error)
 
     async def retain(self, tenant: str) -> None:
         """Deletes what is too much of what ended."""

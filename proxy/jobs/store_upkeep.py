@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from policy.rules.prompt import LAST_PLACE
@@ -31,6 +32,18 @@ def take_over(gate: str, now_s: float, lease_until_s: float) -> Operation[list[s
         (gate, lease_until_s, state.version, StoredState.DISPATCHED, StoredState.RUNNING, now_s),
     )
     return [prompt_id for (prompt_id,) in rows]
+
+
+def leave(gate: str, but: Sequence[str]) -> Operation[None]:
+    """This gate stops: others need not wait for the end of its leases to follow its jobs. but: those of which it is not known whether ComfyUI has them
+    yet; whoever looked for them at once could take them for lost, and give them again.
+    """
+    state = yield from begin()
+    there = f"AND prompt_id NOT IN ({', '.join('?' * len(but))})" if but else ""
+    yield Statement(
+        f"UPDATE jobs SET gate = '', lease_until_s = 0.0, version = ? WHERE gate = ? AND state IN (?, ?) {there}",
+        (state.version, gate, StoredState.DISPATCHED, StoredState.RUNNING, *but),
+    )
 
 
 def retain(tenant: str, bounds: Bounds) -> Operation[dict[str, list[str]]]:

@@ -26,6 +26,7 @@ class EventSession(Hearer):
     """The receiver of one upstream socket. At most one client is attached: a second one with the same id takes over, as in ComfyUI."""
 
     __slots__ = (
+        "_farewell",
         "_flags_reply",
         "_has_ended",
         "_heard",
@@ -73,6 +74,7 @@ class EventSession(Hearer):
         self.is_closing = False
         """The gate closes it: a client that comes just now gets another one, when this one has ended."""
         self._has_ended: asyncio.Event | None = None
+        self._farewell: Close | None = None
         self.grace: asyncio.TimerHandle | None = None
         """Runs while it waits for a client that may come back."""
 
@@ -125,8 +127,10 @@ class EventSession(Hearer):
         if message is not None:
             self._socket.send(message)
 
-    def close(self) -> None:
+    def close(self, farewell: Close | None = None) -> None:
+        """farewell: how its client's socket ends, once ComfyUI has none of this id any more; as when ComfyUI went away where there is none."""
         self.is_closing = True
+        self._farewell = farewell
         self._socket.close(GOING_AWAY)
 
     async def wait_until_ended(self) -> None:
@@ -172,7 +176,8 @@ class EventSession(Hearer):
     def ended(self, close: Close, *, is_said: bool) -> None:
         self.is_open = False
         if self._send_queue is not None:
-            self._send_queue.close(EVENT_TOO_BIG if close.code == TOO_BIG and not is_said else UPSTREAM_GONE)
+            gone = EVENT_TOO_BIG if close.code == TOO_BIG and not is_said else UPSTREAM_GONE
+            self._send_queue.close(self._farewell or gone, at_once=self._farewell is not None)
         if self._has_ended is not None:
             self._has_ended.set()
         self._on_end(self)

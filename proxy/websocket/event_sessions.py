@@ -19,7 +19,7 @@ from policy.rules.recall import events_of
 from policy.rules.results import OWN_CLIENTS, SDK_CLIENT, UNNAMED_CLIENT
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.request_record import RequestRecord
-from proxy.http.websocket import CLOSE_LIMIT_S, WebSocket
+from proxy.http.websocket import CLOSE_LIMIT_S, Close, WebSocket
 from proxy.jobs.events import SocketReports
 from proxy.jobs.registry import Job
 from proxy.limits.keyed_semaphore import KeyedSemaphore
@@ -63,15 +63,22 @@ class EventSessions:
     async def stop(self) -> None:
         """Closes all of them; not for long."""
         await self._tasks.stop()
+        await self.close_all()
+        await self._tasks.stop()
+
+    async def close_all(self, farewell: Close | None = None) -> None:
+        """Those that are open, upstream first, not for long. farewell: see `EventSession.close`.
+
+        A client that is told so comes back at another gate at once, and when an older socket of its id closes ComfyUI takes the newer one off its list (E.4).
+        """
         streams = [stream for of_tenant in self._streams.values() for stream in of_tenant.values()]
         for stream in streams:
-            stream.close()
+            stream.close(farewell)
         if streams:
             await asyncio.wait(
                 [self._tasks.start(stream.wait_until_ended(), "event stream end") for stream in streams],
                 timeout=CLOSE_LIMIT_S,
             )
-        await self._tasks.stop()
 
     def stream(self, tenant: TenantId, client_id: str) -> EventSession | None:
         """The session of this client id, which may be about to end."""
@@ -116,7 +123,8 @@ class EventSessions:
         send_queue: SendQueue | None = None,
     ) -> EventSession:
         socket = await connect(self._upstream, upstream_id)
-        share = partial(self._share, names.tenant) if client_id == UNNAMED_CLIENT else None
+        # SECURITY: with the streams of the same tenant alone (tests/matrix/test_unnamed.py).
+        share = partial(_share, partial(self._named, names.tenant)) if client_id == UNNAMED_CLIENT else None
         stream = EventSession(socket, names, client_id, jobs, self._reports, self._ended, share)
         self._streams.setdefault(names.tenant, {})[client_id] = stream
         if send_queue is not None:
@@ -151,11 +159,6 @@ class EventSessions:
             for client_id, stream in self._streams.get(tenant, {}).items()
             if client_id not in OWN_CLIENTS and stream.is_open
         ]
-
-    def _share(self, tenant: TenantId, kind: str, frame: Frame) -> None:
-        # SECURITY: to the streams of the same tenant alone (tests/matrix/test_unnamed.py).
-        for stream in self._named(tenant):
-            stream.hand_on(kind, frame)
 
     def job_ended(self, job: Job) -> None:
         """A client that submitted first and opened its socket then is told what it missed."""
@@ -201,6 +204,11 @@ class EventSessions:
             stream.grace = asyncio.get_running_loop().call_later(delay_s, stream.close)
         else:
             stream.close()
+
+
+def _share(streams: Callable[[], list[EventSession]], kind: str, frame: Frame) -> None:
+    for stream in streams():
+        stream.hand_on(kind, frame)
 
 
 async def connect(upstream: Upstream, client_id: UpstreamText | None) -> WebSocket:

@@ -73,6 +73,7 @@ class JobFollowers:
         await self.webhooks.stop()
         await self._parts.jobs.replica.stop()
         await self._quotas.stop()
+        await self._housekeeping.leave()
 
     def _subscribe(self, events: JobEvents) -> None:
         """Who hears what, in this order."""
@@ -134,6 +135,7 @@ class JobFollowers:
         """Another gate, or the operator, has written of it."""
         if job.state is JobState.ENDED or self._parts.registry.job(job.prompt_id) is None:
             self._parts.admission.let_go(job)
+        self._housekeeping.changed_elsewhere(job)
         self._parts.streams.job_changed(job)
         self._parts.v2.streams.job_changed(job)
         self._parts.jobs.dispatcher.wake()

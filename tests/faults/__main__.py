@@ -9,7 +9,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from tests.faults import sharing, webhooks
+from tests.faults import rolling, sharing, webhooks
+from tests.faults.rolling import ROLLING
 from tests.faults.rounds import FAULTS, Tally, play
 from tests.faults.webhooks import WEBHOOKS
 
@@ -30,9 +31,11 @@ def table(tallies: Sequence[Tally]) -> str:
 
 async def run(options: argparse.Namespace) -> list[Tally]:
     tallies = []
-    for fault in options.only or (*FAULTS, GATES, WEBHOOKS):
+    for fault in options.only or (*FAULTS, GATES, ROLLING, WEBHOOKS):
         if fault == GATES:
             tallies.append(await sharing.play(options.jobs, options.seed))
+        elif fault == ROLLING:
+            tallies.append(await rolling.play(options.jobs // 10, options.seed))
         elif fault == WEBHOOKS:
             tallies.append(await webhooks.play(options.rounds, options.seed))
         else:
@@ -46,10 +49,13 @@ async def run(options: argparse.Namespace) -> list[Tally]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--rounds", type=int, default=100, help="of each fault")
-    parser.add_argument("--jobs", type=int, default=1000, help=f"of {GATES!r}")
+    parser.add_argument("--jobs", type=int, default=1000, help=f"of {GATES!r}; a tenth of them of {ROLLING!r}")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument(
-        "--only", action="append", choices=(*FAULTS, GATES, WEBHOOKS), help="this fault; may be given several times"
+        "--only",
+        action="append",
+        choices=(*FAULTS, GATES, ROLLING, WEBHOOKS),
+        help="this fault; may be given several times",
     )
     parser.add_argument("--shared", action="store_true", help="PostgreSQL is the database in all rounds")
     parser.add_argument(

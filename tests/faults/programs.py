@@ -96,6 +96,18 @@ class Program(ABC):
         said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join([line for line in said if "GET /queue" not in line][-lines:])
 
+    async def stop(self) -> int:
+        """SIGTERM, as a service manager does it; what it ended with. TimeoutError."""
+        process, self._process = self._process, None
+        assert process is not None, "it runs"
+        process.terminate()
+        try:
+            async with asyncio.timeout(GUARD_S):
+                return await process.wait()
+        except TimeoutError:
+            self._process = process
+            raise
+
     async def kill(self) -> None:
         """SIGKILL, as the kernel does when memory runs out: nothing is written, nobody is told."""
         process, self._process = self._process, None

@@ -12,7 +12,17 @@ from proxy.jobs.idempotency_db import Kept, KeptSubmissions, Place
 from proxy.jobs.job_rows import Bounds, JobRow, StoredState
 from proxy.jobs.store_operations import JobIdTaken, cancel_waiting, forget, give, start
 from proxy.jobs.store_reading import changes, documents, find, listing, submitted_of
-from proxy.jobs.store_upkeep import drain, drop_wished, renew_leases, retain, retry, settle_unsaid, take_over, wish
+from proxy.jobs.store_upkeep import (
+    drain,
+    drop_wished,
+    leave,
+    renew_leases,
+    retain,
+    retry,
+    settle_unsaid,
+    take_over,
+    wish,
+)
 from proxy.persistence.operations import Database
 from tests.proxy.jobs.stored import COMFYUI, GATE, OTHER_GATE, SUBMITTED, end, put
 
@@ -110,6 +120,20 @@ async def test_a_lease_that_is_renewed_is_nobody_elses(database: Database) -> No
     await database.run(renew_leases, GATE, 9000.0)
     assert (await known(database, "1")).lease_until_s == 3000.0, "the first gate has lost it"
     assert await database.run(take_over, GATE, 2500.0, 3500.0) == []
+
+
+async def test_what_a_gate_leaves_is_whoevers_comes_first(database: Database) -> None:
+    for name in ("1", "2", "3", "waits"):
+        await put(database, name)
+    await given(database, 3)
+    before = await database.read(changes, 0)
+    await database.run(leave, OTHER_GATE, [])
+    assert (await database.read(changes, before.version)).jobs == [], "it follows none"
+    await database.run(leave, GATE, ["2"])
+    left = (await database.read(changes, before.version)).jobs
+    assert [(job.prompt_id, job.state, job.gate) for job in left] == [("1", "dispatched", ""), ("3", "dispatched", "")]
+    assert sorted(await database.run(take_over, OTHER_GATE, 0.5, 3000.0)) == ["1", "3"]
+    assert (await known(database, "2")).gate == GATE
 
 
 async def test_what_has_ended_has_no_lease(database: Database) -> None:
