@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.faults import rolling, sharing, webhooks
+from tests.faults.programs import COMMAND
 from tests.faults.rolling import ROLLING
 from tests.faults.rounds import FAULTS, Tally, play
 from tests.faults.webhooks import WEBHOOKS
@@ -59,7 +60,9 @@ def main() -> int:
     )
     parser.add_argument("--shared", action="store_true", help="PostgreSQL is the database in all rounds")
     parser.add_argument(
-        "--comfyui", default="", help="of a real one, as: python main.py --port {port} --base-directory {folder}"
+        "--comfyui",
+        default=COMMAND,
+        help="of a real one, as: python main.py --port {port} --base-directory {folder}; else COMFYUI_COMMAND",
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends this ends the programs too

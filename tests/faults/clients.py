@@ -25,12 +25,13 @@ _NO_ANSWER = 0
 
 @dataclass
 class Client:
-    """Of one tenant. urls: of the gates, the first one first; a client whose gate is gone goes on with the next one."""
+    """Of one tenant. urls: of the gates, the first one first; a client whose gate is gone goes on with the next one. guard_s: for how long it asks."""
 
     tenant: str
     key: str
     urls: list[str]
     session: aiohttp.ClientSession
+    guard_s: float = GUARD_S
 
     async def ask(
         self, method: str, path: str, *, data: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -54,7 +55,7 @@ class Client:
         submission = Submission(self.tenant, name)
         document = orjson.dumps({"prompt": graph})
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": str(uuid.uuid4())} if is_repeated else {})
-        async with asyncio.timeout(GUARD_S):
+        async with asyncio.timeout(self.guard_s):
             while True:
                 status, answer = await self.ask("POST", "/prompt", data=document, headers=headers)
                 submission.answers.append(status)
@@ -68,7 +69,7 @@ class Client:
 
     async def sure(self, method: str, path: str, **more: Any) -> Any:
         """The JSON of the answer 200, asked for until it comes."""
-        async with asyncio.timeout(GUARD_S):
+        async with asyncio.timeout(self.guard_s):
             while True:
                 status, answer = await self.ask(method, path, **more)
                 if status == 200:
@@ -91,7 +92,7 @@ class Client:
 
 
 @asynccontextmanager
-async def clients(keys: dict[str, str], urls: Sequence[str]) -> AsyncIterator[list[Client]]:
-    timeout = aiohttp.ClientTimeout(total=GUARD_S)
+async def clients(keys: dict[str, str], urls: Sequence[str], guard_s: float = GUARD_S) -> AsyncIterator[list[Client]]:
+    timeout = aiohttp.ClientTimeout(total=guard_s)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        yield [Client(tenant, key, list(urls), session) for tenant, key in keys.items()]
+        yield [Client(tenant, key, list(urls), session, guard_s) for tenant, key in keys.items()]

@@ -14,10 +14,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import psutil
 
 from tests.faults import recorded_node
+
+COMMAND = os.environ.get("COMFYUI_COMMAND", "")
+"""Of a real ComfyUI, which is killed and started again: see `ComfyUI.real`."""
 
 ROOT = Path(__file__).resolve().parents[2]
 GUARD_S = 60.0
@@ -57,6 +62,14 @@ class Program(ABC):
     def command(self) -> list[str]: ...
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def guard_s(self) -> float:
+        return GUARD_S
+
+    @property
     def log(self) -> Path:
         return self.folder / f"{self.name}.log"
 
@@ -76,7 +89,7 @@ class Program(ABC):
 
     async def is_up(self) -> None:
         """Waits until it listens."""
-        async with asyncio.timeout(GUARD_S):
+        async with asyncio.timeout(self.guard_s):
             while not await listens(self.port):
                 self.check()
                 await asyncio.sleep(NAP_S)
@@ -126,6 +139,8 @@ class Program(ABC):
 class ComfyUI(Program):
     """The stand-in, or a real one, which writes down what it runs. real: the command of a real one, with {port} and {folder}; empty: the stand-in."""
 
+    GUARD_S: ClassVar[float] = 600.0
+    """Before a real one, which takes ten seconds to start, and a minute on a busy machine."""
     real: str = ""
 
     def command(self) -> list[str]:
@@ -135,15 +150,21 @@ class ComfyUI(Program):
         return [word.format(port=self.port, folder=base) for word in shlex.split(self.real)]
 
     @property
+    def guard_s(self) -> float:
+        return self.GUARD_S if self.real else GUARD_S
+
+    @property
     def record(self) -> Path:
         return self.folder / "record.jsonl"
 
-    def prepare(self) -> None:
-        """A real one finds the classes among its custom nodes."""
+    def prepare(self, *modules: ModuleType) -> None:
+        """A real one finds the classes, and those of these modules, among its custom nodes."""
         if self.real:
             nodes = self.folder / self.name / "custom_nodes"
             nodes.mkdir(parents=True)
-            shutil.copy(recorded_node.__file__, nodes / "recorded_work.py")
+            for module in (recorded_node, *modules):
+                assert module.__file__ is not None
+                shutil.copy(module.__file__, nodes)
             self.environment[recorded_node.RECORD] = str(self.record)
 
 
@@ -158,10 +179,6 @@ class GateProcess(Program):
     @property
     def config(self) -> Path:
         return self.folder / self.name / "config.toml"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass

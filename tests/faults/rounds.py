@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tests.faults.clients import Client
 from tests.faults.judge import Case, Submission, Told, Verdict, judge
-from tests.faults.programs import GUARD_S, NAP_S, Program
+from tests.faults.programs import NAP_S, Program
 from tests.faults.recording import CORE, CUSTOM, work
 from tests.faults.world import World, open_world
 
@@ -68,7 +68,7 @@ async def _judged(this: Round, submissions: list[Submission]) -> Verdict:
     """Appends to `submissions` what was submitted."""
     world, before = this.world, this.world.record.begun()
     try:
-        async with asyncio.timeout(2 * GUARD_S):
+        async with asyncio.timeout(2 * world.comfyui.guard_s):
             submitted = await this.play()
             told = {client.tenant: await client.told() for client in world.clients}
             for client in world.clients:

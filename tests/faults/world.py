@@ -100,7 +100,7 @@ async def open_world(
             if program is database:
                 await program.is_up()
         await asyncio.gather(*(program.is_up() for program in world.programs))
-        world.clients = await stack.enter_async_context(clients(keys, [gate.url for gate in running]))
+        world.clients = await stack.enter_async_context(clients(keys, [gate.url for gate in running], runner.guard_s))
         yield world
 
 
