@@ -285,6 +285,16 @@ class AnswerNode:
 
 
 @value
+class CheckTempFiles:
+    """Asks whether files of ComfyUI's temp folder, which the tenant has the names of, are still those that its jobs wrote: False when it has lost a name.
+
+    What the gate has heard of other jobs may be behind what they write; the files themselves say when they were written.
+    """
+
+    paths: tuple[UpstreamPath, ...]
+
+
+@value
 class Work:
     """Asks for the result of a pure function of so many bytes: beside the event loop when they are many, since everybody waits for that.
 
@@ -309,6 +319,7 @@ Effect = (
     | NameJob
     | ReleaseJob
     | AnswerNode
+    | CheckTempFiles
     | Work
     | V2Effect
 )

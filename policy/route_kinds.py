@@ -77,7 +77,8 @@ def _shared_read(row: RouteSettings, method: str, origin: str) -> Route:
 
 
 def _own_file(row: RouteSettings, method: str, origin: str) -> Route:
-    rule = Rewrite(OwnFile(row.refuse), None, clean=_cleaning(row, is_read))
+    own = OwnFile(row.refuse)
+    rule = Rewrite(own, None, clean=_cleaning(row, is_read), reads=own.shared)
     budget = Budget.PREVIEW if row.heavy else Budget.READ
     return _route(
         row,

@@ -144,7 +144,7 @@ class Rewrite:
     """A rule that makes one call of the client's. reply: None streams ComfyUI's answer as it is, but for what `clean` reads.
 
     on_disk: which file the answer is, for a gate that sees ComfyUI's folders; None when only ComfyUI can make it. source: which
-    picture it is made of, whose size is looked at first.
+    picture it is made of, whose size is looked at first. reads: a file that lies where those of all tenants lie, and is looked at last.
     """
 
     request: RequestRule
@@ -152,6 +152,7 @@ class Rewrite:
     on_disk: Callable[[RuleInput], tuple[Folder, UpstreamPath] | None] | None = None
     source: Callable[[RuleInput], tuple[Folder, UpstreamPath] | None] | None = None
     clean: CleanReply | None = None
+    reads: Callable[[RuleInput], UpstreamPath | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ FILES = (
         "GET",
         "/view",
         READ_FILES,
-        Rewrite(files.view, None, files.find_plain, files.find_source),
+        Rewrite(files.view, None, files.find_plain, files.find_source, reads=files.find_shared),
         makes_picture=files.makes_picture,
         caching=Caching.REVALIDATE,
         time_limit_s=PATIENT_S,

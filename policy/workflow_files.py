@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from policy.call import UpstreamPath
 from policy.catalogue import InputSpec, NodeClass
 from policy.class_plan import takes_any_literal
 from policy.file_uses import FileUse, use_of_text
@@ -25,6 +26,11 @@ from policy.workflow import is_link
 Original = tuple[str, str, Any]
 """Node, input and what its client wrote there."""
 
+MAX_TEMP_FILES: Final = 64
+"""Of one workflow: ComfyUI is asked for each of them."""
+IN_TEMP: Final = f" [{Folder.TEMP}]".encode()
+"""What the names of files in ComfyUI's temp folder end with."""
+_IN_TEMP: Final = IN_TEMP.decode()
 _NO_FILE: Final = frozenset({"none", "None"})
 
 
@@ -61,6 +67,26 @@ def rewrite_nodes(
         apart = {node_id for node_id, _, _ in originals} | {node_id for node_id in plans if plans[node_id].is_salted}
         salt_nodes(nodes, unsalted, apart, lambda node_id: plans[node_id].of_class.node_class, tenant)
     return originals
+
+
+def find_temp_files(nodes: Mapping[str, Mapping[str, Any]], context: RuleContext) -> tuple[UpstreamPath, ...]:
+    """The temp files among everybody's that rewritten nodes may read, each once. Raises Violation(policy-violation) for more than MAX_TEMP_FILES."""
+    found: dict[UpstreamPath, None] = {}
+    waiting: list[Any] = [node.get("inputs") for node in nodes.values()]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping | list):
+            waiting += [*part, *part.values()] if isinstance(part, Mapping) else part
+        elif isinstance(part, str) and part.endswith(_IN_TEMP):
+            path = UpstreamPath(part.removesuffix(_IN_TEMP))
+            if context.jobs.has_temp_file(path):
+                found[path] = None
+    if len(found) > MAX_TEMP_FILES:
+        raise Violation(
+            Reason.POLICY_VIOLATION,
+            f"A workflow reads at most {MAX_TEMP_FILES} previews: save what it is to load, and load it from the output folder.",
+        )
+    return tuple(found)
 
 
 class _Writing:

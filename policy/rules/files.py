@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from policy.call import ClientCall, Opaque, UpstreamCall, UpstreamPath, UpstreamText
-from policy.namespace import Folder, check_file_name, parse_folder, split_annotation, split_path
+from policy.namespace import Folder, Namespace, check_file_name, parse_folder, split_annotation, split_path
 from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
 
@@ -29,6 +29,16 @@ def find_file(request: RuleInput) -> tuple[Folder, UpstreamPath]:
     path = f"{subfolder}/{bare}" if subfolder else bare
     context = request.context
     return folder, context.names.readable_to_upstream(path, folder, context.shared_inputs, context.jobs.has_temp_file)
+
+
+def find_shared(request: RuleInput) -> UpstreamPath | None:
+    """A temp file of one of the tenant's jobs, which lies among everybody's; None for what lies in the tenant's own folder."""
+    return shared_temp_file(request.context.names, find_file(request))
+
+
+def shared_temp_file(names: Namespace, found: tuple[Folder, UpstreamPath]) -> UpstreamPath | None:
+    folder, path = found
+    return path if folder is Folder.TEMP and names.path_to_client(path) is None else None
 
 
 def view(request: RuleInput) -> UpstreamCall:

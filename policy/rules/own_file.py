@@ -10,6 +10,7 @@ from typing import Final
 from policy.call import Opaque, UpstreamCall, UpstreamPath, UpstreamText
 from policy.namespace import ROOT, Folder, check_file_name, parse_folder, read_path, split_annotation, split_path
 from policy.rule_context import RuleInput
+from policy.rules.files import shared_temp_file
 from policy.violation import Reason, Violation
 
 NAMES: Final = frozenset({"filename", "subfolder", "type"})
@@ -38,6 +39,10 @@ class OwnFile:
                 seen.add(field)
                 query.append((field, self._check(field, value)))
         return UpstreamCall(call.method, tuple(map(Opaque, call.segments)), tuple(query))
+
+    def shared(self, request: RuleInput) -> UpstreamPath | None:
+        """A temp file that lies among everybody's; None where none is named."""
+        return shared_temp_file(request.context.names, _find(request)) if request.call.first("filename") else None
 
     def _check(self, name: str, value: str) -> Opaque:
         if value in self.refuse.get(name, ()):

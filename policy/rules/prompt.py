@@ -14,6 +14,7 @@ import orjson
 from policy.call import (
     NO_EXTRAS,
     AmendJob,
+    CheckTempFiles,
     ClaimedJob,
     ClaimJob,
     ClientReply,
@@ -29,6 +30,7 @@ from policy.call import (
     Tried,
     TryJob,
     UpstreamCall,
+    UpstreamPath,
     UpstreamReply,
     Work,
 )
@@ -47,7 +49,7 @@ from policy.surely_valid import is_surely_valid
 from policy.values import value
 from policy.violation import Reason, Violation
 from policy.workflow import Notice
-from policy.workflow_files import rewrite_nodes
+from policy.workflow_files import IN_TEMP, find_temp_files, rewrite_nodes
 
 PROMPT: Final = (Opaque("prompt"),)
 _CLASS_OF: Final = attrgetter("class_type")
@@ -72,6 +74,7 @@ class Prepared:
 
     body: the call's, but for the id and the place in the queue, which `body_for` adds. originals: see policy.rules.jobs.submitted_item.
     outputs: ids of the output nodes that were asked for. left_out: see policy.keyform.check_document. is_sure: ComfyUI will find nothing wrong.
+    temp_files: see policy.workflow_files.find_temp_files.
     """
 
     body: bytes
@@ -82,6 +85,7 @@ class Prepared:
     notices: tuple[Notice, ...]
     left_out: tuple[str, ...]
     is_sure: bool = False
+    temp_files: tuple[UpstreamPath, ...] = ()
 
 
 def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
@@ -90,10 +94,9 @@ def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
     extras: recorded with the job.
     """
     context = request.context
-    prepared = _prepare_at_once(request)
-    if prepared is None:
-        # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_what_takes_long_is_done_beside_the_event_loop).
-        prepared = yield Work(partial(_prepare, request, ENDLESS), max(len(request.raw), LARGE_BYTES))
+    prepared = yield from _prepared(request)
+    if prepared.temp_files and not (yield CheckTempFiles(prepared.temp_files)):
+        prepared = yield from _prepared(request)  # what it has lost is a name that never was
     claimed = yield prepared.wish
     reply = yield from _hand_in(prepared, claimed, extras)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
@@ -123,6 +126,14 @@ def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
 def check(request: RuleInput) -> None:
     """Raises what `submit` would for the workflow itself."""
     _prepare(request, ENDLESS)
+
+
+def _prepared(request: RuleInput) -> Generator[Effect, Any, Prepared]:
+    prepared = _prepare_at_once(request)
+    if prepared is None:
+        # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_what_takes_long_is_done_beside_the_event_loop).
+        prepared = yield Work(partial(_prepare, request, ENDLESS), max(len(request.raw), LARGE_BYTES))
+    return prepared
 
 
 def _hand_in(prepared: Prepared, claimed: ClaimedJob, extras: JobExtras) -> Generator[Effect, Any, UpstreamReply]:
@@ -213,8 +224,9 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
     outputs = outputs if chosen is None else [node_id for node_id in outputs if node_id in chosen]
     # Which inputs the rows of custom nodes have written anew is not in the plans.
     unproven = None if context.id_inputs else judged.unproven
+    body = orjson.dumps(_document(judged, client_id))
     return Prepared(
-        body=orjson.dumps(_document(judged, client_id)),
+        body=body,
         originals=orjson.dumps(originals),
         wish=ClaimJob(
             _check_prompt_id(judged.prompt_id),
@@ -228,6 +240,7 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
         notices=judged.notices,
         left_out=left_out,
         is_sure=is_whole and is_surely_valid(judged.nodes, plans, outputs, unproven),
+        temp_files=find_temp_files(judged.nodes, context) if IN_TEMP in body else (),
     )
 
 

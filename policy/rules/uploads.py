@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from policy.call import Opaque, UploadBody, UpstreamCall
+from policy.call import Opaque, UploadBody, UpstreamCall, UpstreamPath
 from policy.document import parse_json
 from policy.keyform import NOTHING_PRESENTED, check_names
 from policy.namespace import (
@@ -27,6 +27,7 @@ from policy.namespace import (
 )
 from policy.pictures import check_pixels
 from policy.rule_context import OwnJobs, RuleInput
+from policy.rules.files import shared_temp_file
 from policy.rules.media import DEFAULT_UPLOAD_TYPES, check_media
 from policy.upload_names import set_apart
 from policy.violation import Reason, Violation
@@ -165,7 +166,18 @@ class UploadSession:
         if "original_ref" in self._values:
             self._original_to_upstream()
 
+    def shared_original(self) -> UpstreamPath | None:
+        """The image that a mask is for, where it is a temp file that lies among everybody's."""
+        if not self.plan.is_mask:
+            return None
+        return shared_temp_file(self.plan.names, self._find_original())
+
     def _original_to_upstream(self) -> str:
+        folder, path = self._find_original()
+        where, name = split_path(path)
+        return json.dumps({"filename": name, "subfolder": where, "type": folder.value})
+
+    def _find_original(self) -> tuple[Folder, UpstreamPath]:
         """The image that a mask is for: ComfyUI copies its pixels and its texts, so it must be one that the tenant may read."""
         try:
             original = parse_json(self._values.get("original_ref", "").encode("utf-8", "replace"), max_depth=4)
@@ -179,11 +191,9 @@ class UploadSession:
             raise _malformed("`original_ref` must have texts for filename, subfolder and type.")
         bare, annotated = split_annotation(filename)
         folder = annotated or parse_folder(kind, Folder.OUTPUT)
-        path = self.plan.names.readable_to_upstream(
+        return folder, self.plan.names.readable_to_upstream(
             f"{subfolder}/{bare}" if subfolder else bare, folder, self.plan.shared_inputs, self.plan.jobs.has_temp_file
         )
-        where, name = split_path(path)
-        return json.dumps({"filename": name, "subfolder": where, "type": folder.value})
 
 
 def upload_image(request: RuleInput) -> UpstreamCall:

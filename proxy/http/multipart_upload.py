@@ -76,7 +76,8 @@ class UploadStream:
         spend: Spend,
         names: Names,
     ) -> None:
-        """spend: pays for what came. before_end: awaited when all of the client's came, before ComfyUI gets the end of it.
+        """spend: pays for what came. before_fields: awaited when all of the client's came, before the fields behind it are made. before_end: before ComfyUI
+        gets them, and with them the end of it.
 
         on_file: told of the file's bytes as they go on.
         """
@@ -88,6 +89,7 @@ class UploadStream:
         self._is_mask = plan.is_mask
         self._declared_bytes = source.max_bytes if request.content_length is None else request.content_length
         self._sent_name = ""
+        self.before_fields: Callable[[], Awaitable[None]] | None = None
         self.before_end: Callable[[], Awaitable[None]] | None = None
         self.on_file: Callable[[bytes], object] = _pass_over
         self._boundary = f"comfygate-{secrets.token_hex(16)}"
@@ -121,6 +123,8 @@ class UploadStream:
                 for piece in out if len(out) == 1 else _joined(out):
                     yield piece
         await self._pay()
+        if self.before_fields is not None:
+            await self.before_fields()
         last = b"".join(self._out) + self._last()
         if self.before_end is not None:
             await self.before_end()

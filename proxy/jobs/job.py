@@ -135,6 +135,11 @@ class Job:
         return sum(attempt.get("reason") == COMFYUI_GONE for attempt in self.attempts)
 
     @property
+    def was_tried(self) -> bool:
+        """ComfyUI has had it before, and it was, or is, to be tried again."""
+        return any("reason" in attempt for attempt in self.attempts)
+
+    @property
     def was_out_of_memory(self) -> bool:
         return any(attempt.get("reason") == OUT_OF_MEMORY for attempt in self.attempts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from policy.call import (
     AnswerNode,
     CancelWaiting,
     CheckRoom,
+    CheckTempFiles,
     ClaimedJob,
     ClaimJob,
     ClientReply,
@@ -26,10 +27,11 @@ from policy.call import (
     Tried,
     TryJob,
     UpstreamCall,
+    UpstreamPath,
     UpstreamReply,
     Work,
 )
-from policy.principal import Principal
+from policy.principal import Principal, TenantId
 from policy.v2.effects import (
     FetchFile,
     FinishUpload,
@@ -89,6 +91,12 @@ class Files(Protocol):
         """Breaks off what was not finished."""
 
 
+class TempFileOwners(Protocol):
+    """proxy/steps/temp_file_owners.py"""
+
+    async def are_own(self, tenant: TenantId, paths: Sequence[UpstreamPath]) -> bool: ...
+
+
 BeforeSending = Callable[[str], Awaitable[None]]
 """Called with a job's id, before ComfyUI is sent the job; with "" for what is no job."""
 
@@ -107,11 +115,13 @@ class RuleRunner:
         check: Callable[[Principal], None] = lambda principal: None,
         heavy: HeavyWork | None = None,
         v2: V2 | None = None,
+        temp_files: TempFileOwners | None = None,
     ) -> None:
         """check: raises when the caller may not go on; asked before ComfyUI is asked first. heavy: where large work takes its turn."""
         self._heavy = heavy or HeavyWork()
         self._check: Callable[[Principal], None] | None = check
         self._v2 = v2
+        self._temp_files = temp_files
         self._upstream = upstream
         self._admission = admission
         self._results = results
@@ -195,17 +205,23 @@ class RuleRunner:
             case AnswerNode():
                 self._admission.answered(self._principal.tenant, step)
                 return None
+            case CheckTempFiles():
+                assert self._temp_files is not None, "of a gate"
+                return await self._temp_files.are_own(self._principal.tenant, step.paths)
             case Work():
                 return await self._heavy.run(self._principal.tenant, step.function, step.size)
             case V2Effect():
                 return await self._perform_v2(step)
             case _:
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        asked = [group.create_task(self._ask(call)) for call in step]
-                except ExceptionGroup as errors:
-                    raise errors.exceptions[0] from None  # the first failure cancelled the others
-                return [task.result() for task in asked]
+                return await self._ask_at_once(step)
+
+    async def _ask_at_once(self, calls: Sequence[UpstreamCall]) -> list[UpstreamReply]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self._ask(call)) for call in calls]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the first failure cancelled the others
+        return [task.result() for task in asked]
 
     async def _perform_v2(self, step: V2Effect) -> Any:
         match step:

@@ -136,6 +136,11 @@ class TempFiles:
         at_s = self._look(name)
         return at_s is None or not self.is_another(name, at_s)
 
+    def origin(self, tenant: TenantId, name: str) -> Maker | None:
+        """The job whose run wrote this file of the tenant's, as far as is known; None for a name that is not the tenant's."""
+        claim = self._claims.get(name)
+        return None if claim is None or claim.origin.tenant != tenant else claim.origin
+
     def is_another(self, name: str, at_s: float) -> bool:
         """Whether a file that was written then (Unix time) is newer than the end of the run that wrote this name: so it is another one of that name."""
         claim = self._claims.get(name)

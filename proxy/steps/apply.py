@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
@@ -44,6 +45,7 @@ from proxy.steps.held_upload import HeldUpload
 from proxy.steps.permit import PermittedRequest
 from proxy.steps.rule_input import rule_context
 from proxy.steps.stored_files import StoredFiles
+from proxy.steps.temp_file_owners import NotItsOwn, TempFileOwners
 
 
 class RuleApplier:
@@ -52,7 +54,8 @@ class RuleApplier:
     def __init__(self, dependencies: Dependencies, running: RunningRequests) -> None:
         self._dependencies = dependencies
         self._running = running
-        self._forwarder = Forwarder(dependencies, running.check)
+        self._temp_file_owners = TempFileOwners(dependencies.upstream, dependencies.registry)
+        self._forwarder = Forwarder(dependencies, running.check, self._temp_file_owners)
         self._stored_files = StoredFiles(dependencies.upstream, dependencies.storage)
         self._calls = FunctionCalls(dependencies, running, self._forwarder, self._stored_files, self._runner)
 
@@ -61,14 +64,11 @@ class RuleApplier:
         if asked is None:
             return await self._pass_on(permitted, held)
         match permitted.rule:
-            case Rewrite(request=rewrite):
+            case Rewrite() as rule:
                 file = await self._forwarder.find_file(permitted, asked)
                 if file is not None:
                     return file
-                rewritten = rewrite(asked)
-                if isinstance(rewritten, ClientReply):
-                    return rewritten
-                return await self._forwarder.forward(permitted, asked, rewritten, held)
+                return await self._rewrite(permitted, rule, asked, held)
             case MultiCall() as rule:
                 reply = await self._run(permitted, rule, asked, held)
                 return function_page(permitted, asked, reply) if rule.has_page else reply
@@ -84,6 +84,19 @@ class RuleApplier:
             case PassThrough() | RelayWebSocket() | StreamEvents() | RunFunction() | AdminOnly() | Deny():
                 raise AssertionError("passed on or relayed already, or refused by rule_for")
         assert_never(permitted.rule)
+
+    async def _rewrite(self, permitted: PermittedRequest, rule: Rewrite, asked: RuleInput, held: Held) -> Reply:
+        """Shows a temp file that lies among everybody's as long as it is its job's; then it is a name that never was, by the same way."""
+        while True:
+            rewritten = rule.request(asked)
+            if isinstance(rewritten, ClientReply):
+                return rewritten
+            path = None if rule.reads is None else rule.reads(asked)
+            if path is None:
+                return await self._forwarder.forward(permitted, asked, rewritten, held)
+            check = partial(self._temp_file_owners.check, permitted.principal.tenant, path)
+            with suppress(NotItsOwn):  # it has lost the name, so that this comes once
+                return await self._forwarder.forward(permitted, asked, rewritten, held, check)
 
     async def _pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
         if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted)) is not None:
@@ -143,6 +156,7 @@ class RuleApplier:
             self._running.check,
             dependencies.heavy,
             dependencies.v2.door,
+            self._temp_file_owners,
         )
 
     async def _run(self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput, held: Held) -> ClientReply:

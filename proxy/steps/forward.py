@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from policy.pictures import HEAD_BYTES, check_pixels
 from policy.principal import Principal, TenantId
 from policy.routes import Body, CleanReply, ReplyRule, Rewrite
 from policy.rule_context import RuleInput
+from policy.rules.uploads import UploadSession
 from proxy.dependencies import Dependencies
 from proxy.files.comfyui_folders import serve_file
 from proxy.http import headers
@@ -30,6 +31,7 @@ from proxy.http.responses import SMALL_BYTES, forwarded_head
 from proxy.limits.lane import Turn
 from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
+from proxy.steps.temp_file_owners import TempFileOwners
 from proxy.upstream.cleaned_replies import (
     WITH_WHOLE_BODY,
     fields_for_cleaning,
@@ -55,10 +57,16 @@ _NO_BODY: Final = OutgoingBody(None)
 _UNFILTERED: Final = "identity"
 
 
+async def _take(stream: UpstreamStream) -> None:
+    """Any answer."""
+
+
 class Forwarder:
     """check: raises CredentialEnded when the caller may not go on."""
 
-    def __init__(self, dependencies: Dependencies, check: Callable[[Principal], None]) -> None:
+    def __init__(
+        self, dependencies: Dependencies, check: Callable[[Principal], None], temp_file_owners: TempFileOwners
+    ) -> None:
         self._upstream = dependencies.upstream
         self._storage = dependencies.storage
         self._pictures = dependencies.pictures
@@ -67,6 +75,7 @@ class Forwarder:
         self._heavy = dependencies.heavy
         self._held_bytes = dependencies.held_bytes
         self._check = check
+        self._temp_file_owners = temp_file_owners
 
     async def find_file(self, permitted: PermittedRequest, asked: RuleInput) -> FileReply | None:
         """A picture without ComfyUI's event loop, also while that is busy; None where only ComfyUI has it, or can make it."""
@@ -75,11 +84,16 @@ class Forwarder:
         return None if file is None else serve_file(file, cache_control=permitted.route.caching.value)
 
     async def forward(
-        self, permitted: PermittedRequest, asked: RuleInput | None, outgoing: UpstreamCall, held: Held
+        self,
+        permitted: PermittedRequest,
+        asked: RuleInput | None,
+        outgoing: UpstreamCall,
+        held: Held,
+        check: Callable[[UpstreamStream], Awaitable[None]] = _take,
     ) -> Reply:
         """asked: None where no rule judges the call. held: what the request keeps until its answer has left; ComfyUI's answer is among it.
 
-        Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge, LimitExceeded, Violation, and what the client's body breaks with.
+        Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge, LimitExceeded, Violation, what `check` does, and what the client's body breaks with.
         """
         record, tenant = permitted.record, permitted.principal.tenant
         rewrite = permitted.rule.reply if isinstance(permitted.rule, Rewrite) else None
@@ -89,10 +103,7 @@ class Forwarder:
             fields = _lines_of(permitted.request)
         else:
             outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
-        turn = None
-        if permitted.route.makes_picture(permitted.call):
-            turn = held.enter_context(self._pictures.turn(tenant))
-            await self._await_turn(turn, permitted, asked, body)
+        turn = await self._await_turn(permitted, asked, body, held)
         started_s = time.perf_counter()
         time_limit_s = permitted.route.time_limit_s
         stream = await self._upstream.open(outgoing, fields, body.content, time_limit_s=time_limit_s)
@@ -100,6 +111,7 @@ class Forwarder:
         if turn is not None:
             turn.release()  # ComfyUI has made the picture before it answers
         record.upstream_s = time.perf_counter() - started_s
+        await check(stream)
         if stream.status < 400 and body.received is not None:
             self.stored(tenant, body.received.received_bytes)
         if asked is None:
@@ -131,9 +143,9 @@ class Forwarder:
         stream = await self.client_body(permitted, held, is_upload=permitted.route.body is Body.STREAM)
         if isinstance(outgoing.body, UploadBody):
             names, spend = self._upload_names.of(principal.tenant), self._limiter.spend_bytes
-            return OutgoingBody(
-                UploadStream(permitted.request, stream, outgoing.body.plan, principal, spend, names), stream
-            )
+            upload = UploadStream(permitted.request, stream, outgoing.body.plan, principal, spend, names)
+            upload.before_fields = partial(self._check_original, principal.tenant, upload.session)
+            return OutgoingBody(upload, stream)
         if isinstance(outgoing.body, HeadJudged):
             # SECURITY: the pack would keep what it unpacks to (tests/matrix/test_custom_routes.py).
             refuse_encoded(permitted.request)
@@ -198,15 +210,25 @@ class Forwarder:
         await self._limiter.spend_bytes(principal, amount)
         self._held_bytes.add(principal.tenant, amount)
 
+    async def _check_original(self, tenant: TenantId, session: object) -> None:
+        """SECURITY: a mask gets the pixels of the picture that it is for (tests/matrix/test_reuse.py)."""
+        original = session.shared_original() if isinstance(session, UploadSession) else None
+        if original is not None:
+            await self._temp_file_owners.is_own(tenant, original)
+
     async def _await_turn(
-        self, turn: Turn, permitted: PermittedRequest, asked: RuleInput | None, body: OutgoingBody
-    ) -> None:
-        """Raises Violation(picture-too-large), where the gate sees ComfyUI's folders; LimitExceeded."""
+        self, permitted: PermittedRequest, asked: RuleInput | None, body: OutgoingBody, held: Held
+    ) -> Turn | None:
+        """None for what is no picture of ComfyUI's making. Raises Violation(picture-too-large), where the gate sees ComfyUI's folders; LimitExceeded."""
+        if not permitted.route.makes_picture(permitted.call):
+            return None
+        turn = held.enter_context(self._pictures.turn(permitted.principal.tenant))
         disk = self._storage.disk
         locate = permitted.rule.source if isinstance(permitted.rule, Rewrite) else None
         if asked is not None and locate is not None and disk is not None and (where := locate(asked)) is not None:
             check_pixels(await disk.head(*where, HEAD_BYTES), asked.context.max_picture_pixels)
         await wait_for(turn, body.content)
+        return turn
 
     async def _find(self, locate: Locate | None, asked: RuleInput) -> Path | None:
         disk = self._storage.disk

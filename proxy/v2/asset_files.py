@@ -17,7 +17,7 @@ from proxy.http import hdrs
 from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
-from proxy.v2.stamps import stamp_of_etag
+from proxy.v2.stamps import stamp_of_etag, time_of
 
 _LIMIT_S: Final = 30.0
 GONE: Final = frozenset({400, 403, 404})
@@ -85,4 +85,4 @@ class AssetFiles:
 
 def changed_at_s(asset: Asset) -> float:
     """When its file was changed last, as far as is known. Unix time."""
-    return int(asset.stamp.partition("-")[0], 16) / 1e9 if asset.stamp else asset.created_at_s
+    return time_of(asset.stamp) if asset.stamp else asset.created_at_s

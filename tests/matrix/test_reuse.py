@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from proxy.app import Gate
 from proxy.jobs.temp_files import CLOCK_SLACK_S
 from tests.contract.conftest import REAL_URL, TARGETS
 from tests.contract.driver import images_of, loading, node, previewing, saving, slow
-from tests.matrix.people import COLORS, NUMBERS, Tenant, is_color, picture_in, told, unique
+from tests.matrix.people import COLORS, NUMBERS, Tenant, is_color, picture_in, png, told, unique
 from tests.matrix.test_restarts import restarted_gate
 from tests.matrix.world import REAL_BASE, World, open_world
 from tests.proxy.upstreams import GUARD_S
@@ -142,7 +143,7 @@ async def test_a_job_that_the_cache_answers_gives_no_name_back(tmp_path: Path, t
 async def test_a_job_that_the_cache_answers_shows_its_picture(tmp_path: Path, target: str) -> None:
     """Also after its earlier run was deleted from the history."""
     async with seeing(tmp_path, target) as world:
-        shade = uuid.uuid4().int & 0x070707  # else a real ComfyUI has it in its cache from a time before this gate
+        shade = new_shade()
         for _ in range(3):
             entry = await world.alice.run(previewing(NUMBERS["alice"] ^ shade))
             await sees_its_own(world.alice, images_of(entry)[0])
@@ -164,16 +165,18 @@ async def test_a_temp_name_that_comes_back_is_its_makers(standing: World, tmp_pa
     assert (await alice.file(old)).status == 404
 
 
-async def test_a_result_is_not_measured_by_a_file_that_is_newer_than_its_job(standing: World, tmp_path: Path) -> None:
-    """The gate does not see the folders, and hears nothing of mallory's job, which still runs and has taken the name."""
-    alice, mallory = standing.alice, standing.mallory
-    entry = await alice.run(previewing(NUMBERS["alice"]))
-    file = tmp_path / "comfyui" / "temp" / images_of(entry)[0]["filename"]
+@asynccontextmanager
+async def taken_over(world: World) -> AsyncIterator[dict[str, Any]]:
+    """The history entry of alice's job, the name of whose file mallory's job has taken, which still runs. Nobody hears of that."""
+    alice, mallory = world.alice, world.mallory
+    entry = await alice.run(previewing(NUMBERS["alice"] ^ new_shade()))
+    assert world.base is not None
+    file = world.base / "temp" / images_of(entry)[0]["filename"]
     written_s = file.stat().st_mtime
     file.unlink()
     while time.time() < written_s + 4 * CLOCK_SLACK_S:
         await alice.get("/queue")
-    graph = previewing(NUMBERS["mallory"]) | {
+    graph = previewing(NUMBERS["mallory"] ^ new_shade()) | {
         "8": node("SlowProgress", image=["1", 0], seconds=GUARD_S, steps=300),
         "9": node("PreviewImage", images=["8", 0]),
     }
@@ -181,9 +184,64 @@ async def test_a_result_is_not_measured_by_a_file_that_is_newer_than_its_job(sta
     async with asyncio.timeout(GUARD_S):
         while not file.exists():
             await asyncio.sleep(0.01)
-    shown = (await alice.get(f"/api/v2/jobs/{entry['prompt'][1]}")).json()
-    assert (shown["status"], shown["outputs"]) == ("succeeded", [])
+    yield entry
     await mallory.post(f"/api/v2/jobs/{job}/cancel")
+
+
+def new_shade() -> int:
+    """Of a colour, as nobody else has it: else a real ComfyUI has it in its cache from a time before this gate."""
+    return uuid.uuid4().int & 0x070707
+
+
+@pytest.mark.parametrize("preview", ["", "webp;80"])
+async def test_a_name_that_comes_back_is_not_shown_while_its_new_maker_runs(
+    tmp_path: Path, target: str, preview: str
+) -> None:
+    """The gate does not see the folders. The file says when it was written, or is asked for that where it is another picture that is shown."""
+    async with open_world(tmp_path, real_url=target) as world, taken_over(world) as entry:
+        [name], alice = images_of(entry), world.alice
+        asked = {"preview": preview} if preview else {}
+        absent = await alice.view(f"absent-{name['filename']}", type="temp", **asked)
+        shown = await alice.view(name["filename"], type="temp", **asked)
+        assert (shown.status, shown.body) == (404, absent.body), told(shown)
+        await read_everything(alice, entry["prompt"][1])
+        await sees_nothing(alice, name)
+
+
+async def test_nothing_is_made_of_a_name_that_comes_back(tmp_path: Path, target: str) -> None:
+    """By a workflow, or by a mask, which gets the pixels of the picture that it is for."""
+    async with open_world(tmp_path, real_url=target) as world, taken_over(world) as entry:
+        [name], alice = images_of(entry), world.alice
+        assert (await alice.submit(loading(f"{name['filename']} [temp]"))).status != 200
+    async with open_world(tmp_path, real_url=target) as world, taken_over(world) as entry:
+        [name], alice = images_of(entry), world.alice
+        original = json.dumps({"filename": name["filename"], "type": "temp"})
+        mask = f"{unique()}.png"
+        answer = await alice.upload(mask, png(COLORS["alice"], (32, 32)), "/upload/mask", original_ref=original)
+        assert answer.status == 200, "as ComfyUI says also where it has no such original"
+        assert (await alice.view(mask, type="input")).status == 404
+
+
+async def test_a_preview_is_shown_while_its_job_runs(tmp_path: Path, target: str) -> None:
+    graph = previewing(NUMBERS["alice"] ^ new_shade()) | {
+        "8": node("SlowProgress", image=["1", 0], seconds=GUARD_S, steps=300),
+        "9": node("PreviewImage", images=["8", 0]),
+    }
+    async with open_world(tmp_path, real_url=target) as world, asyncio.timeout(GUARD_S), world.alice.socket() as socket:
+        job = await world.alice.queue(graph, client_id=socket.sid)
+        event = await socket.event("executed", job)
+        [name] = event["output"]["images"]
+        await sees_its_own(world.alice, name)
+        picture = picture_in((await world.alice.view(name["filename"], type="temp", preview="webp;80")).body)
+        assert picture is not None
+        assert is_color(picture, COLORS["alice"])
+        await world.alice.post(f"/api/v2/jobs/{job}/cancel")
+
+
+async def test_a_result_is_not_measured_by_a_file_that_is_newer_than_its_job(tmp_path: Path, target: str) -> None:
+    async with open_world(tmp_path, real_url=target) as world, taken_over(world) as entry:
+        shown = (await world.alice.get(f"/api/v2/jobs/{entry['prompt'][1]}")).json()
+        assert (shown["status"], shown["outputs"]) == ("succeeded", [])
 
 
 async def test_a_name_is_nobodys_as_soon_as_the_gate_deletes_the_file(tmp_path: Path) -> None:

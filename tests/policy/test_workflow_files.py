@@ -9,7 +9,7 @@ from policy.file_uses import FileUse, file_inputs
 from policy.rule_context import RuleContext
 from policy.salt import SALT, needs_salt
 from policy.violation import Reason
-from policy.workflow_files import rewrite_nodes
+from policy.workflow_files import MAX_TEMP_FILES, find_temp_files, rewrite_nodes
 from tests.policy.names import HOSTILE
 from tests.policy.tenants import CATALOGUE, Jobs, caller_of, node, plans_of, refusal, rewrite_workflow
 
@@ -376,3 +376,25 @@ def test_other_texts_of_classes_from_outside_lead_into_no_neighbours_folder(text
         "7": {"class_type": "PackText", "inputs": {"value": ["1", 0]}},
     }
     assert refusal(rewrite_workflow, nodes, ALICE).node_errors.keys() == {"7"}
+
+
+def test_temp_files_among_everybodys_are_told_once_wherever_they_stand() -> None:
+    other = "sub/other.png"
+    nodes: dict[str, Any] = {
+        "1": {"inputs": {"image": f"{TEMP} [temp]", "again": [f"{TEMP} [temp]", 5]}},
+        "2": {
+            "inputs": {"text": f"of {TEMP} [temp]", "own": "tenants/alice/x.png [temp]", "more": {f"{other} [temp]": 1}}
+        },
+        "3": {},
+    }
+    context = caller_of("alice", jobs=Jobs(temp={TEMP, other}))
+    assert set(find_temp_files(nodes, context)) == {TEMP, other}
+
+
+def test_a_workflow_that_reads_too_many_is_refused() -> None:
+    names = [f"{number}.png" for number in range(MAX_TEMP_FILES + 1)]
+    context = caller_of("alice", jobs=Jobs(temp=set(names)))
+    nodes = {name: {"inputs": {"image": f"{name} [temp]"}} for name in names}
+    assert refusal(find_temp_files, nodes, context).reason is Reason.POLICY_VIOLATION
+    del nodes[names[0]]
+    assert len(find_temp_files(nodes, context)) == MAX_TEMP_FILES

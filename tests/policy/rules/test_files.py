@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from policy.namespace import Folder
-from policy.rules.files import find_file, find_plain, find_source, view
+from policy.rules.files import find_file, find_plain, find_shared, find_source, view
 from policy.violation import Reason
 from tests.policy.names import HOSTILE
 from tests.policy.tenants import Jobs, caller_of, is_refused, request_of
@@ -120,3 +120,18 @@ def test_only_plain_views_are_the_bytes_on_disk(query: dict[str, str], is_plain:
     file = (Folder.OUTPUT, "tenants/alice/x.png")
     assert find_plain(request) == (file if is_plain else None)
     assert find_source(request) == (None if is_plain else file)
+
+
+@pytest.mark.parametrize(
+    ("query", "shared"),
+    [
+        ({"filename": TEMP, "type": "temp"}, TEMP),
+        ({"filename": f"{TEMP} [temp]", "preview": "webp"}, TEMP),
+        ({"filename": "a.txt", "subfolder": "api_logs", "type": "temp"}, "api_logs/a.txt"),
+        ({"filename": "x.png", "type": "temp"}, None),
+        ({"filename": TEMP}, None),
+        ({"filename": "example.png", "type": "input"}, None),
+    ],
+)
+def test_a_temp_file_among_everybodys_is_told(query: dict[str, str], shared: str | None) -> None:
+    assert find_shared(request_of(ALICE, query=query)) == shared

@@ -50,6 +50,19 @@ def test_a_file_that_a_job_made_is_found() -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "shared"),
+    [
+        ({"filename": "p_00001_.webm", "type": "temp"}, "p_00001_.webm"),
+        ({"filename": "other.webm", "type": "temp"}, None),
+        ({"type": "temp"}, None),
+    ],
+)
+def test_a_temp_file_among_everybodys_is_told(query: dict[str, Any], shared: str | None) -> None:
+    context = caller_of(jobs=Jobs(temp={"p_00001_.webm"}))
+    assert RULE.shared(request_of(context, segments=("vhs", "viewvideo"), query=query)) == shared
+
+
+@pytest.mark.parametrize(
     "query",
     [
         {"filename": "a.mp4", "type": "path"},

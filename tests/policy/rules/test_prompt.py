@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from policy.call import AmendJob, ClaimedJob, ClaimJob, ClientReply, NameJob, ReleaseJob, UpstreamReply, Work
+from policy.call import (
+    AmendJob,
+    CheckTempFiles,
+    ClaimedJob,
+    ClaimJob,
+    ClientReply,
+    NameJob,
+    ReleaseJob,
+    UpstreamCall,
+    UpstreamPath,
+    UpstreamReply,
+    Work,
+)
 from policy.documents import Document, Kind
 from policy.keyform import presented
 from policy.patience import AT_ONCE_BYTES, AT_ONCE_EFFORT
@@ -69,6 +81,28 @@ def test_a_workflow_goes_on_in_the_tenants_names() -> None:
     }
     assert json.loads(record.originals) == [["1", "image", "photo.png"], ["2", "filename_prefix", "out/x"]]
     assert reply == ClientReply(body={"prompt_id": ID, "number": 3, "node_errors": {}})
+
+
+def test_a_preview_that_a_workflow_reads_is_asked_for_before() -> None:
+    graph = GRAPH | {"1": {"class_type": "LoadImage", "inputs": {"image": "made.png [temp]"}}}
+    jobs = Jobs(temp={"made.png"})
+    request = request_of(caller_of("alice", jobs=jobs), method="POST", raw=body_of(graph))
+    (asked, _, _, call), _ = drive(submit(request), True, CLAIMED, NUMBER, ACCEPTED)
+    assert asked == CheckTempFiles((UpstreamPath("made.png"),))
+    assert sent(call)["prompt"]["1"]["inputs"]["image"] == "made.png [temp]"
+
+
+def test_one_that_was_lost_is_a_name_that_never_was() -> None:
+    graph = GRAPH | {"1": {"class_type": "LoadImage", "inputs": {"image": "made.png [temp]"}}}
+    jobs = Jobs(temp={"made.png"})
+    dialogue = submit(request_of(caller_of("alice", jobs=jobs), method="POST", raw=body_of(graph)))
+    assert next(dialogue) == CheckTempFiles((UpstreamPath("made.png"),))
+    jobs.temp.clear()
+    assert isinstance(dialogue.send(False), ClaimJob)
+    dialogue.send(CLAIMED)
+    call = dialogue.send(NUMBER)
+    assert isinstance(call, UpstreamCall)
+    assert sent(call)["prompt"]["1"]["inputs"]["image"] == "tenants/alice/made.png [temp]"
 
 
 def test_an_ordinary_workflow_is_judged_at_once() -> None:

@@ -167,6 +167,23 @@ def test_the_whole_path_is_bounded() -> None:
     refused(Reason.NAME_REFUSED, session.accept_file, "image", "x" * 196 + ".png", PNG)
 
 
+@pytest.mark.parametrize(
+    ("kind", "original", "shared"),
+    [
+        (UploadKind.MASK, {"filename": "made.png", "type": "temp"}, "made.png"),
+        (UploadKind.MASK, {"filename": "other.png", "type": "temp"}, None),
+        (UploadKind.MASK, {"filename": "example.png", "type": "input"}, None),
+        (UploadKind.IMAGE, {"filename": "made.png", "type": "temp"}, None),
+    ],
+)
+def test_an_original_among_everybodys_temp_files_is_told(
+    kind: UploadKind, original: dict[str, str], shared: str | None
+) -> None:
+    session = begin(kind)
+    session.accept_field("original_ref", json.dumps(original))
+    assert session.shared_original() == shared
+
+
 def mask_of(original: Any) -> dict[str, str]:
     session = begin(UploadKind.MASK)
     session.accept_file("image", "mask.png", PNG)

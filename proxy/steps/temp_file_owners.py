@@ -1,0 +1,101 @@
+"""Whose a file of ComfyUI's temp folder is by now, told by the file's own time: what the gate has heard of jobs may be behind what they write."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from multidict import CIMultiDict
+
+from policy.call import UpstreamPath
+from policy.namespace import Folder
+from policy.principal import TenantId
+from policy.rules.files import view_of
+from proxy.http import hdrs
+from proxy.http.errors import UpstreamUnavailable
+from proxy.jobs.adoption import is_of_run
+from proxy.jobs.history import read_entry
+from proxy.jobs.job import Job, JobState
+from proxy.jobs.queue_reader import get_call
+from proxy.jobs.registry import JobRegistry
+from proxy.jobs.temp_files import CLOCK_SLACK_S
+from proxy.upstream.client import Upstream, UpstreamStream
+from proxy.v2.stamps import stamp_of_etag, time_of
+
+_LIMIT_S: Final = 30.0
+
+_log = logging.getLogger("comfygate")
+
+
+class NotItsOwn(Exception):
+    """A file that was to be shown is another one of its name."""
+
+
+class TempFileOwners:
+    """Every method raises UpstreamUnavailable and UpstreamTimeout."""
+
+    def __init__(self, upstream: Upstream, registry: JobRegistry) -> None:
+        self._upstream = upstream
+        self._registry = registry
+
+    async def check(self, tenant: TenantId, path: UpstreamPath, answer: UpstreamStream) -> None:
+        """Of an answer that ComfyUI has begun to give, so that it has opened the file. Raises NotItsOwn: the name is not the tenant's any more then."""
+        if answer.status < 400 and not await self.is_own(tenant, path, stamp_of_etag(answer.headers)):
+            raise NotItsOwn
+
+    async def is_own(self, tenant: TenantId, path: UpstreamPath, stamp: str = "") -> bool:
+        """Whether the file that has the stamp was written by the run that the tenant has the name from; it loses a name of which that is not so.
+
+        stamp: of the bytes in question; "" for the file as it is now, which is no older.
+        """
+        files = self._registry.temp_files
+        stamp = stamp or await self._ask(path)
+        job = files.origin(tenant, path)
+        if not isinstance(job, Job):
+            return False
+        end_s = await self._end_of(job)
+        if stamp and time_of(stamp) <= end_s + CLOCK_SLACK_S:
+            return True
+        _log.warning("temp file %s is none of job %s any more: %s", path, job.prompt_id, _reason(stamp, end_s))
+        if files.origin(tenant, path) is job:
+            files.forget([path])
+        return False
+
+    async def are_own(self, tenant: TenantId, paths: Sequence[UpstreamPath]) -> bool:
+        """Whether all of them are, as they are now."""
+        return all([await self.is_own(tenant, path) for path in paths])
+
+    async def _ask(self, path: UpstreamPath) -> str:
+        """The stamp of the file as it is; "" where there is none."""
+        fields = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
+        async with await self._upstream.open(
+            view_of("HEAD", Folder.TEMP, path), fields, time_limit_s=_LIMIT_S
+        ) as answer:
+            if answer.status >= 500:
+                raise UpstreamUnavailable
+            return stamp_of_etag(answer.headers) if answer.status < 400 else ""
+
+    async def _end_of(self, job: Job) -> float:
+        """When it wrote its last, by ComfyUI's clock; infinity while it runs. ComfyUI writes a job's history before it begins another one."""
+        if job.state is JobState.ENDED:
+            return -math.inf if job.ended_at_s is None else job.ended_at_s
+        reply = await self._upstream.ask(get_call("history", job.prompt_id), time_limit_s=_LIMIT_S)
+        if reply.status != 200 or not isinstance(reply.value, dict):
+            raise UpstreamUnavailable
+        entry = reply.value.get(job.prompt_id)
+        told = read_entry(entry)
+        # SECURITY: between two tries of a job others run (tests/proxy/test_temp_file_owners.py).
+        is_between = job.was_tried and job.state is not JobState.RUNNING
+        if told is not None and (is_between or is_of_run(entry, job)):
+            return -math.inf if told.ended_at_s is None else told.ended_at_s
+        return -math.inf if is_between else math.inf
+
+
+def _reason(stamp: str, end_s: float) -> str:
+    if not stamp:
+        return "it is gone, or ComfyUI's answer has no ETag that says of when it is"
+    if not math.isfinite(end_s):
+        return "when the job ended is not known"
+    return f"it was written {time_of(stamp) - end_s:.3f} s after the end of the job"
