@@ -100,7 +100,7 @@ pictures: $(READY)
 # Renews both locks from pyproject.toml. Extras are spelled out: a name with an extra makes some versions of pip look for newer releases.
 LOCK = $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --strip-extras --no-emit-index-url --no-header --quiet
 lock: $(READY)
-	$(LOCK) --extra demo --group build --upgrade -o requirements.lock
+	$(LOCK) --extra demo --extra convert --group build --upgrade -o requirements.lock
 	$(LOCK) --all-extras --group build --group dev -c requirements.lock --upgrade -o requirements-dev.lock
 
 clean:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     POLICY_VIOLATION = "policy-violation"
     ARGUMENT_REFUSED = "argument-refused"
     NOT_ACCEPTABLE = "not-acceptable"
+    CONVERSION_FAILED = "conversion-failed"
     MISSING_ASSET = "missing-asset"
     HASH_MISMATCH = "hash-mismatch"
     ASSET_IN_USE = "asset-in-use"

@@ -56,7 +56,9 @@ class Gate:
             raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
         self._events = JobEvents()
         recorder = Recorder(self.metrics, log, self.audit)
-        self.dependencies = build_dependencies(compiled, self._limits, self._state, self._events, recorder)
+        self.dependencies = build_dependencies(
+            compiled, self._limits, self._state, self._events, recorder, lambda: self.dependencies.compiled
+        )
         self._followers = JobFollowers(
             self.dependencies, self._events, self._state, self._limits.allotment, self.metrics, self.audit
         )
@@ -139,6 +141,7 @@ class Gate:
         await self.dependencies.queue_watcher.stop()
         await self.dependencies.jobs.results.stop()
         await self._followers.stop()
+        await self.dependencies.conversions.stop()
         await self.dependencies.v2.stop()
         await self.dependencies.catalogue.stop()
         await self.dependencies.document_cache.stop()

@@ -30,6 +30,7 @@ from proxy.config.functions import FOLDER, read_functions
 from proxy.config.limits import LimitSettings
 from proxy.config.packs import load_packs
 from proxy.config.presets import load_presets
+from proxy.conversion.pool import can_convert
 from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
 from proxy.http.origin import origin_of
@@ -248,6 +249,9 @@ def _functions(config: Config, mistakes: list[Mistake]) -> Mapping[str, Function
     for name, function in functions.items():
         if function.settings.policy is not None and function.settings.policy not in config.policies:
             words = f"policy: there is no [policies.{function.settings.policy}]"
+            mistakes.append(Mistake(f"{FOLDER}/{name}.toml", None, words))
+        if function.formats and not can_convert():
+            words = "convert: outputs are converted with Pillow, which is not installed: install comfygate[convert]"
             mistakes.append(Mistake(f"{FOLDER}/{name}.toml", None, words))
     return functions
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from proxy.auth.login_throttle import LoginThrottle
 from proxy.compiled_config import CompiledConfig
+from proxy.conversion.conversions import Conversions
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
 from proxy.files.upload_names import UploadNames
@@ -71,6 +72,7 @@ class Dependencies:
     recorder: Recorder
     v2: V2Parts
     fetches: Fetches
+    conversions: Conversions
     bodies: BodyRoom = field(default_factory=BodyRoom)
     heavy: HeavyWork = field(default_factory=HeavyWork)
     docs: TenantDocs = field(default_factory=TenantDocs)

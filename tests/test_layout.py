@@ -66,6 +66,7 @@ LAYERS = (
     "running_requests",
     "files",
     "v2",
+    "conversion",
     "webhooks",
     "compiled_config",
     "pages",

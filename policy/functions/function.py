@@ -40,6 +40,11 @@ class Function:
         """Node ids by the names of outputs."""
         return {name: output.node for name, output in self.settings.outputs.items()}
 
+    @property
+    def formats(self) -> frozenset[str]:
+        """That outputs are converted to."""
+        return frozenset(output.convert for output in self.settings.outputs.values() if output.convert is not None)
+
 
 @value
 class CallableFunction:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
+from policy.functions.conversion import Derived, NotDerived, Recipe, name_of, recipe_of, type_of
 from policy.functions.delivery import fits
 from policy.functions.function import CallableFunction, Function
 from policy.v2.assets import Asset, output_to_client
@@ -23,31 +24,60 @@ _SAFE: Final = "-._~"
 
 @value
 class Result:
-    """output: the function's name for what made it, "" where it has none. index: among those of the same name, or of the same node."""
+    """output: the function's name for what made it, "" where it has none. index: among those of the same name, or of the same node.
+
+    recipe: in which form it is given, None for the file as it is. made: what became of it, as far as it was asked for.
+    """
 
     asset: Asset
     output: str
     index: int
+    recipe: Recipe | None = None
+    made: Derived | NotDerived = NotDerived()
 
     @property
     def name(self) -> str:
         """By which it is asked for."""
         return self.output or self.asset.node_id
 
+    @property
+    def content_type(self) -> str:
+        return type_of(self.asset, self.recipe)
+
+    @property
+    def file_name(self) -> str:
+        return name_of(self.asset, self.recipe)
+
+    @property
+    def given(self) -> Asset:
+        """What a client is told of: the file that it gets."""
+        if self.recipe is None:
+            return self.asset
+        size_bytes, digest = (self.made.size_bytes, self.made.hash) if isinstance(self.made, Derived) else (0, None)
+        told = replace(self.asset, size_bytes=size_bytes, hash=digest)
+        return replace(told, file_path=self.file_name, content_type=self.content_type)
+
 
 def results_of(job: JobView, function: Function | None) -> tuple[Result, ...]:
     """What the function gives; all that the job made where it names nothing, or is none that the caller may call."""
-    outputs = {} if function is None else {node_id: name for name, node_id in function.outputs.items()}
+    if function is None or not function.outputs:
+        return tuple(_counted((asset, "", None) for asset in job.outputs))
+    return tuple(
+        _counted(
+            (asset, name, recipe_of(output))
+            for asset in job.outputs
+            for name, output in function.settings.outputs.items()
+            if output.node == asset.node_id
+        )
+    )
+
+
+def _counted(found: Iterable[tuple[Asset, str, Recipe | None]]) -> Iterator[Result]:
     counts: dict[str, int] = {}
-    found: list[Result] = []
-    for asset in job.outputs:
-        output = outputs.get(asset.node_id, "")
-        if outputs and not output:
-            continue
-        result = Result(asset, output, counts.get(asset.node_id, 0))
-        counts[asset.node_id] = result.index + 1
-        found.append(result)
-    return tuple(found)
+    for asset, output, recipe in found:
+        result = Result(asset, output, counts.get(output or asset.node_id, 0), recipe)
+        counts[result.name] = result.index + 1
+        yield result
 
 
 def function_of(job: JobView, functions: Mapping[str, CallableFunction]) -> Function | None:
@@ -55,11 +85,18 @@ def function_of(job: JobView, functions: Mapping[str, CallableFunction]) -> Func
     return None if called is None else called.function
 
 
-def find_result(job: JobView, function: Function | None, name: str, index: int) -> Asset:
-    """name: of an output of the function's, else a node's id, else a file's name. Raises Violation(not-found)."""
-    node_id = "" if function is None else function.outputs.get(name, "")
-    found = [asset for asset in job.outputs if asset.node_id == (node_id or name)]
-    found = found or [asset for asset in job.outputs if asset.file_path == name]
+def find_result(job: JobView, function: Function | None, name: str, index: int) -> Result:
+    """name: of an output of the function's, else a node's id, else a file's name. Raises Violation(not-found).
+
+    What the function gives in another form is given so, however it is asked for.
+    """
+    given = results_of(job, function)
+    found = [result for result in given if result.output == name] if name else []
+    if not found:
+        first = {result.asset.asset_id: result for result in reversed(given)}
+        every = [first.get(asset.asset_id) or Result(asset, "", 0) for asset in job.outputs]
+        found = [result for result in every if result.asset.node_id == name]
+        found = found or [result for result in every if name in (result.asset.file_path, result.file_name)]
     if index >= len(found):
         words = "There is no such output of this job." if job.ended_at_s else "This job has no such output yet."
         raise Violation(Reason.NOT_FOUND, f"{words} The job itself lists those that there are.")
@@ -81,19 +118,23 @@ def _address_below(job: str, result: Result) -> str:
 
 
 def call_to_client(
-    job: JobView, function: Function | None, links: Links, starts_at_s: float | None = None
+    job: JobView, results: Sequence[Result], links: Links, starts_at_s: float | None = None
 ) -> dict[str, Any]:
     """starts_at_s: Unix time at which it will probably begin."""
     here = job_address(links, job.prompt_id)
-    outputs = [
-        output_to_client(result.asset, links, job.keep_until_s)
-        | {"output": result.output or None, "url": links.origin + _address_below(here, result)}
-        for result in results_of(job, function)
-    ]
     return job_to_client(replace(job, outputs=()), links) | {  # they may be a thousand, and are told otherwise here
         "estimated_start": timestamp_or_null(starts_at_s),
-        "outputs": outputs,
+        "outputs": [_result_to_client(result, job, here, links) for result in results],
         "urls": {"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},
+    }
+
+
+def _result_to_client(result: Result, job: JobView, here: str, links: Links) -> dict[str, Any]:
+    """error: why it cannot be given in the form that the function says; null where it can."""
+    return output_to_client(result.given, links, job.keep_until_s) | {
+        "output": result.output or None,
+        "url": links.origin + _address_below(here, result),
+        "error": (isinstance(result.made, NotDerived) and result.made.why) or None,
     }
 
 
@@ -104,13 +145,13 @@ def pick(job: JobView, function: Function | None, ranges: Sequence[str], links: 
         why = f": {job.error.message}" if job.error is not None else "."
         raise _not_acceptable(f"The job has {_WORDS.get(job.status, 'not ended')}{why}", here)
     results = results_of(job, function)
-    fitting = [result for result in results if fits(result.asset.content_type, ranges)]
+    fitting = [result for result in results if fits(result.content_type, ranges)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = ", ".join(dict.fromkeys(result.name for result in fitting))
         raise _not_acceptable(f"{len(fitting)} outputs of the job are of such a type ({names}): ask for each", here)
-    types = ", ".join(sorted({result.asset.content_type for result in results})) or "nothing"
+    types = ", ".join(sorted({result.content_type for result in results})) or "nothing"
     raise _not_acceptable(f"No output of the job is of such a type, it made {types}: ask for that", here)
 
 

@@ -78,10 +78,18 @@ class ParameterSettings(_Settings):
 
 
 class OutputSettings(_Settings):
-    """`[outputs.NAME]`. node: the id of the node that makes it."""
+    """`[outputs.NAME]`. node: the id of the node that makes it. convert: the kind of picture that it is given as, with this quality."""
 
     node: Annotated[str, Field(min_length=1)]
     title: str = ""
+    convert: Literal["png", "jpeg", "webp", "avif"] | None = None
+    quality: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_quality_where_there_is_one(self) -> Self:
+        if self.quality is not None and self.convert in (None, "png"):
+            raise ValueError('quality is for convert = "jpeg", "webp" or "avif"')
+        return self
 
 
 class FunctionSettings(_Settings):

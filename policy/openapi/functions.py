@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from policy.functions.function import Function
 from policy.functions.schema import arguments_schema
-from policy.functions.settings import FILES
+from policy.functions.settings import FILES, OutputSettings
 from policy.openapi.examples import ExampleCall, example_call
 from policy.openapi.parts import (
     BYTES,
+    INLINE,
     JSON,
     ON_DISCONNECT,
     PREFER,
@@ -92,7 +93,7 @@ def call_operation(function: Function, links: Links) -> dict[str, Any]:
         {"200": ended, "202": accepted},
         ALWAYS | CALLS | FOLLOWS,
         description="\n\n".join(words),
-        parameters=[PREFER, REPLAYED_KEY, ON_DISCONNECT],
+        parameters=[PREFER, REPLAYED_KEY, ON_DISCONNECT, INLINE],
         requestBody=_body(function),
         **{"x-codeSamples": _samples(function, links)},
     )
@@ -110,8 +111,12 @@ def _outputs_in_words(function: Function) -> str:
     named = function.settings.outputs
     if not named:
         return "It gives all files that the workflow makes."
-    listed = ", ".join(f"`{name}`" + (f" ({each.title})" if each.title else "") for name, each in named.items())
-    return f"It gives {listed}."
+    return f"It gives {', '.join(_in_words(name, each) for name, each in named.items())}."
+
+
+def _in_words(name: str, output: OutputSettings) -> str:
+    form = "" if output.convert is None else f" as {output.convert}"
+    return f"`{name}`" + (f" ({output.title})" if output.title else "") + form
 
 
 def _body(function: Function) -> dict[str, Any]:

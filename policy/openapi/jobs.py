@@ -7,6 +7,7 @@ from typing import Any, Final
 from policy.functions.function import Function
 from policy.functions.settings import NAME
 from policy.openapi.parts import (
+    INLINE,
     JSON,
     PLAIN_TEXT,
     answer,
@@ -17,7 +18,7 @@ from policy.openapi.parts import (
     query_parameter,
     streamed,
 )
-from policy.openapi.refusals import ALWAYS, ASKS_COMFYUI, CHANGES, FOLLOWS, GIVES_FILE, NAMED
+from policy.openapi.refusals import ALWAYS, ASKS_COMFYUI, CHANGES, FOLLOWS, GIVES_FILE, HOLDS_FILES, NAMED
 from policy.openapi.schemas import ref
 
 TAG: Final = "Jobs"
@@ -81,13 +82,24 @@ def _of_jobs() -> dict[str, Any]:
     followed = {"200": streamed("Until the job has ended. A stream takes the place of one of the tenant's websockets.")}
     found = file_answers("Its bytes.")
     return {
-        here: _named("get", operation("read_job", TAG, "How far a job is", read, ALWAYS | NAMED)),
+        here: _named(
+            "get",
+            operation("read_job", TAG, "How far a job is", read, ALWAYS | NAMED | HOLDS_FILES, parameters=[INLINE]),
+        ),
         f"{here}/events": _named(
             "get",
             operation("follow_job", TAG, "What happens to a job, as it happens", followed, ALWAYS | NAMED | FOLLOWS),
         ),
         f"{here}/cancel": _named(
-            "post", operation("cancel_job", TAG, "End a job", canceled, ALWAYS | CHANGES | NAMED | ASKS_COMFYUI)
+            "post",
+            operation(
+                "cancel_job",
+                TAG,
+                "End a job",
+                canceled,
+                ALWAYS | CHANGES | NAMED | ASKS_COMFYUI | HOLDS_FILES,
+                parameters=[INLINE],
+            ),
         ),
         f"{here}/outputs/{{name}}": _named(
             "get",

@@ -9,6 +9,7 @@ from policy.functions.delivery import MAX_WAIT_S
 from policy.idempotency import MAX_KEY_CHARACTERS
 from policy.openapi.refusals import REQUEST_ID, Refusals
 from policy.openapi.schemas import Schema
+from policy.rules.function_outputs import MAX_INLINE_BYTES
 
 JSON: Final = "application/json"
 STREAM: Final = "text/event-stream"
@@ -19,6 +20,12 @@ ON_DISCONNECT: Final = {
     "in": "query",
     "schema": {"enum": ["continue", "cancel"], "default": "continue"},
     "description": "What becomes of the job when the client leaves before its answer has ended.",
+}
+INLINE: Final = {
+    "name": "inline",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 0, "maximum": MAX_INLINE_BYTES, "default": 0},
+    "description": "Files of so many bytes at most are told within the answer, as `data` of the outputs, in base64; of all files 8 MiB at most.",
 }
 PREFER: Final = {
     "name": "Prefer",

@@ -24,7 +24,7 @@ TITLES: Final = {
     409: "The first request with this Idempotency-Key has no answer yet.",
     413: "Too large.",
     416: "The file has no such range.",
-    422: "An argument is not accepted. Nothing was run.",
+    422: "An argument is not accepted, and nothing was run; or an output cannot be given in the form that the function says.",
     429: "Too many, or too much at once.",
     500: "The gate failed.",
     502: "ComfyUI does not answer.",
@@ -71,7 +71,11 @@ FOLLOWS: Final = Refusals({429: ("too_many_websockets",)})
 HAS_BODY: Final = Refusals(
     {408: ("body_timeout",), 413: ("body_too_large",), 429: ("bodies_full",)},
 )
-GIVES_FILE: Final = ASKS_COMFYUI | Refusals({404: ("asset_not_found",)})
+GIVES_FILE: Final = ASKS_COMFYUI | Refusals(
+    {404: ("asset_not_found",), 422: ("conversion_failed",), 429: ("conversion_pending",)}
+)
+HOLDS_FILES: Final = Refusals({429: ("bodies_full",)})
+"""Files stand within the answer, where that is asked for."""
 SUBMITS: Final = (
     CHANGES
     | HAS_BODY

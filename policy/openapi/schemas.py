@@ -160,13 +160,23 @@ FUNCTION: Final = closed(
 
 def shared_schemas() -> dict[str, Schema]:
     """Of functions and their jobs, by name."""
-    own = {"output": told(TEXT_OR_NULL, "The function's name for it; null of what it does not name.")}
+    own = {
+        "output": told(TEXT_OR_NULL, "The function's name for it; null of what it does not name."),
+        "error": told(TEXT_OR_NULL, "Why it cannot be given in the form that the function says; null where it can."),
+    }
+    within = {
+        "data": {
+            "type": ["string", "null"],
+            "contentEncoding": "base64",
+            "description": "The file, where `inline` asks for it and there is room for it.",
+        }
+    }
     job = job_members("Output") | {"estimated_start": told(TIME_OR_NULL, "Of a job that waits, as far as is known.")}
     return {
         "Error": ERROR,
         "Function": FUNCTION,
         "Functions": closed({"functions": {"type": "array", "items": ref("Function")}}),
-        "Output": closed({**_OUTPUT, **own}),
+        "Output": closed({**_OUTPUT, **own}, within),
         "Job": closed(job),
         "CalledJob": closed(job, {**_ONLY_WHEN_SUBMITTED, **_ONLY_WHEN_CALLED}, "A job, and what is told of it once."),
     }

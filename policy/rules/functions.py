@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -27,6 +28,7 @@ from policy.functions.results import (
     job_address,
     pick,
     result_address,
+    results_of,
 )
 from policy.functions.schema import arguments_schema
 from policy.functions.settings import FILES, ParameterSettings
@@ -46,9 +48,9 @@ from policy.rules.function_files import (
     store_data_urls,
 )
 from policy.rules.function_files import fetch as fetch_file
+from policy.rules.function_outputs import derive, file_of, inlined, read_inline
 from policy.rules.results import SDK_CLIENT
-from policy.rules.v2_assets import content_of
-from policy.v2.asset_files import FileGenerator, StoredFile, StoredText
+from policy.v2.asset_files import FileGenerator, GivenFile
 from policy.v2.asset_uploads import FOLDER
 from policy.v2.assets import Asset, name_in_workflow
 from policy.v2.effects import CancelJob, DrawSeeds, FindAssets, ForecastStart, ReadJob
@@ -58,6 +60,7 @@ from policy.values import value
 from policy.violation import Reason, Violation
 
 _TOO_LARGE: Final = 413
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _TOLD_ONCE: Final = ("node_errors", "notices", "drawn", "assets")
 """In the answer to the call."""
 
@@ -91,8 +94,9 @@ def _about(function: Function, request: RuleInput) -> dict[str, Any]:
 
 
 def check_call(request: RuleInput, delivery: Delivery) -> None:
-    """Before anything is read of it. Raises Violation(not-found | scope-missing)."""
+    """Before anything is read of it. Raises Violation(not-found | scope-missing | query-malformed)."""
     _called(request)
+    read_inline(request)
     needs = {Scope.JOBS_READ} if delivery.kind is not Kind.JOB or delivery.wait_s else set()
     needs |= {Scope.FILES_READ} if delivery.kind is Kind.BYTES else set()
     for scope in sorted(needs - request.context.principal.scopes):
@@ -232,29 +236,29 @@ def tell(request: RuleInput, accepted: Mapping[str, Any], delivery: Delivery) ->
     job: JobView | None = yield ReadJob(prompt_id, accepted.get("labels"))
     now_s = request.context.now.timestamp()
     # It is on disk, and cannot be read in this moment; or it is gone already, deleted by its own tenant.
-    shown = yield from _show(request, job or JobView(prompt_id, Status.QUEUED, now_s, now_s))
-    shown |= {key: accepted[key] for key in _TOLD_ONCE if accepted.get(key)}
+    once = {key: accepted[key] for key in _TOLD_ONCE if accepted.get(key)}
+    shown = yield from _show(request, job or JobView(prompt_id, Status.QUEUED, now_s, now_s), once)
     headers = [("Location", job_address(request.context.links, prompt_id))]
     if delivery.is_waited_for:
         headers.append(("Preference-Applied", f"wait={delivery.wait_s}"))
     is_over = job is not None and job.ended_at_s is not None and delivery.wait_s > 0
-    return ClientReply(200 if is_over else 202, shown, headers=tuple(headers))
+    return replace(shown, status=200 if is_over else 202, headers=tuple(headers))
 
 
 @value
 class Delivered:
     """The bytes of a result, and where they are found again: relative to the host."""
 
-    file: StoredFile | StoredText
+    file: GivenFile
     address: str
 
 
 def result(request: RuleInput, prompt_id: str, delivery: Delivery) -> Generator[Effect, Any, Delivered]:
-    """The one result that fits. Raises Violation(not-acceptable)."""
+    """The one result that fits. Raises Violation(not-acceptable | conversion-failed)."""
     job = _there((yield ReadJob(prompt_id)))
     context = request.context
     found = pick(job, function_of(job, context.functions), delivery.ranges, context.links)
-    file = yield from content_of(request, found.asset, "GET")
+    file = yield from file_of(request, found, "GET")
     return Delivered(file, result_address(context.links, prompt_id, found))
 
 
@@ -263,14 +267,16 @@ def result(request: RuleInput, prompt_id: str, delivery: Delivery) -> Generator[
 
 def read(request: RuleInput) -> RuleGenerator:
     """GET /gate/jobs/{id}."""
+    read_inline(request)
     job = _there((yield ReadJob(request.call.parameters["job_id"])))
-    return ClientReply(body=(yield from _show(request, job)))
+    return (yield from _show(request, job))
 
 
 def cancel(request: RuleInput) -> RuleGenerator:
     """POST /gate/jobs/{id}/cancel. What has ended stays as it ended."""
+    read_inline(request)
     job = _there((yield CancelJob(request.call.parameters["job_id"])))
-    return ClientReply(body=(yield from _show(request, job)))
+    return (yield from _show(request, job))
 
 
 def output(request: RuleInput) -> FileGenerator:
@@ -278,8 +284,8 @@ def output(request: RuleInput) -> FileGenerator:
     index = _read_index(request.call.first("index"))
     job = _there((yield ReadJob(request.call.parameters["job_id"])))
     function = function_of(job, request.context.functions)
-    asset = find_result(job, function, request.call.parameters["name"], index)
-    return (yield from content_of(request, asset, request.call.method))
+    found = find_result(job, function, request.call.parameters["name"], index)
+    return (yield from file_of(request, found, request.call.method))
 
 
 def _read_index(text: str | None) -> int:
@@ -290,9 +296,20 @@ def _read_index(text: str | None) -> int:
     return int(text)
 
 
-def _show(request: RuleInput, job: JobView) -> Generator[Effect, Any, dict[str, Any]]:
+def _show(request: RuleInput, job: JobView, more: Mapping[str, Any] = _NOTHING) -> RuleGenerator:
+    """Of a job that has ended its results are made and told as they are given; more: what is told besides."""
+    context, max_bytes = request.context, read_inline(request)
     starts_at_s = (yield ForecastStart(job.prompt_id)) if job.status is Status.QUEUED else None
-    return call_to_client(job, function_of(job, request.context.functions), request.context.links, starts_at_s)
+    results = results_of(job, function_of(job, context.functions))
+    results = yield from derive(request, results, is_awaited=job.ended_at_s is not None)
+    shown = call_to_client(job, results, context.links, starts_at_s) | dict(more)
+    if not max_bytes:
+        return ClientReply(body=shown)
+    told = yield from inlined(request, results, max_bytes)
+    for output, data in zip(shown["outputs"], told, strict=True):
+        output["data"] = data
+    body: bytes = yield Work(partial(orjson.dumps, shown), sum(len(data or "") for data in told))
+    return ClientReply(body=body)
 
 
 def _there(job: JobView | None) -> JobView:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from policy.call import Effect, UpstreamCall, UpstreamPath
+from policy.functions.conversion import Recipe
 from policy.namespace import Folder, Namespace
 from policy.rules.files import view_of
 from policy.v2.assets import Asset
@@ -30,7 +31,17 @@ class StoredText:
     name: str
 
 
-FileGenerator = Generator[Effect, Any, StoredFile | StoredText]
+@value
+class DerivedFile:
+    """An answer that is a file which the gate makes of another one. source: of which."""
+
+    asset: Asset
+    recipe: Recipe
+    source: StoredFile
+
+
+GivenFile = StoredFile | StoredText | DerivedFile
+FileGenerator = Generator[Effect, Any, GivenFile]
 """A rule whose answer is a file; see RuleGenerator."""
 
 

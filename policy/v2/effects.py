@@ -11,6 +11,7 @@ from policy.values import value
 if TYPE_CHECKING:  # policy/call.py names these effects
     from policy.addresses import Address, HostPattern
     from policy.call import UpstreamCall
+    from policy.v2.asset_files import DerivedFile, StoredFile
     from policy.v2.asset_uploads import AssetUpload
     from policy.v2.assets import Asset, AssetDetails
     from policy.v2.jobs import JobView, Status
@@ -209,3 +210,22 @@ class ForecastStart(V2Effect):
     """Answered with the Unix time at which a waiting job of the tenant's will probably begin, None where nobody can tell."""
 
     prompt_id: str
+
+
+@value
+class DeriveOutputs(V2Effect):
+    """Answered with a `Derived` or a `NotDerived` for each; they are made where they are not there. Such as could not be made in the time are not made yet.
+
+    is_awaited: whether they are made at all, else it is told what is there.
+    """
+
+    files: tuple[DerivedFile, ...]
+    is_awaited: bool
+
+
+@value
+class ReadOutputs(V2Effect):
+    """Answered with the bytes of each, None of one that is not there, or not of this size. sizes: in bytes."""
+
+    files: tuple[StoredFile | DerivedFile, ...]
+    sizes: tuple[int, ...]

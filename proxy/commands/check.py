@@ -19,6 +19,7 @@ from proxy.commands.exits import fail
 from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.presets import load_excluded, load_presets
+from proxy.conversion.trial import try_formats
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.limits.limits import try_storage
 from proxy.persistence.chosen import try_database
@@ -48,6 +49,8 @@ def check(
     warnings += asyncio.run(_ask_store(loaded))
     warnings += asyncio.run(_ask_upstream(loaded, is_whole))
     warnings += asyncio.run(_ask_issuers(compiled))
+    formats = {name for function in compiled.functions.values() for name in function.formats}
+    warnings += asyncio.run(try_formats(formats)) if formats else []
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{config} is good: {_count(len(loaded.tenants), 'tenant')}, {_count(len(loaded.keys), 'key')}.")

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 import orjson
+import yarl
 
 from proxy.commands.terminal import progress_line
 
@@ -34,7 +35,10 @@ async def call_function(url: str, key: str, name: str, given: Sequence[str], fol
         if job["status"] != "succeeded":
             error = job.get("error") or {}
             raise CallFailed(f"The job has {job['status']}. {error.get('message') or ''}".strip())
-        return [await client.save(output, folder) for output in job["outputs"]]
+        saved = [await client.save(output, folder) for output in job["outputs"] if not output["error"]]
+        if errors := [output["error"] for output in job["outputs"] if output["error"]]:
+            raise CallFailed(" ".join([*errors, "Saved:" if saved else "", *map(str, saved)]).strip())
+        return saved
 
 
 class _Client:
@@ -84,15 +88,22 @@ class _Client:
                 await asyncio.sleep(_LOOK_S)
 
     async def save(self, output: Mapping[str, Any], folder: Path) -> Path:
+        """As the function gives it; one that is still being made is asked for again."""
         file = _free_name(folder / Path(str(output["name"])).name)
-        async with self._session.get(f"{self._url}/api/v2/assets/{output['id']}/content") as answer:
-            if answer.status != 200:
-                raise CallFailed(_words(answer.status, await answer.read()))
-            folder.mkdir(parents=True, exist_ok=True)
-            with file.open("xb") as opened:
-                async for piece in answer.content.iter_chunked(_PIECE_BYTES):
-                    opened.write(piece)
-        return file
+        # Below the address that was given, by which the gate is reached from here: it may know itself by another one.
+        address = self._url + output["url"][output["url"].index("/gate/jobs/") :]
+        while True:
+            async with self._session.get(yarl.URL(address, encoded=True)) as answer:
+                if answer.status == 429:
+                    await asyncio.sleep(float(answer.headers["Retry-After"]))
+                    continue
+                if answer.status != 200:
+                    raise CallFailed(_words(answer.status, await answer.read()))
+                folder.mkdir(parents=True, exist_ok=True)
+                with file.open("xb") as opened:
+                    async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+                        opened.write(piece)
+                return file
 
 
 @asynccontextmanager

@@ -70,6 +70,7 @@ class ServerSettings(Settings):
     max_prompt_parts: Annotated[int, Field(strict=True, ge=1000, le=MAX_PARTS)] = 100_000
     max_upload_bytes: Size = 100 * 1024**2
     max_picture_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    max_converted_bytes: Annotated[Size, Field(ge=1024**2)] = 1024**3
     max_header_bytes: Annotated[Size, Field(ge=1024, le=64 * 1024)] = 32 * 1024
     header_timeout: Annotated[Duration, Field(gt=0)] = 15.0
     body_timeout: Annotated[Duration, Field(gt=0)] = 30.0

@@ -144,6 +144,7 @@ _STATUS: Mapping[Reason, int] = {
     Reason.STORAGE_FULL: 507,
     Reason.ARGUMENT_REFUSED: 422,
     Reason.NOT_ACCEPTABLE: 406,
+    Reason.CONVERSION_FAILED: 422,
     Reason.MISSING_ASSET: 422,
     Reason.HASH_MISMATCH: 409,
     Reason.ASSET_IN_USE: 409,

@@ -31,12 +31,15 @@ from policy.call import (
     UpstreamReply,
     Work,
 )
+from policy.functions.conversion import Derived, NotDerived
 from policy.principal import Principal, TenantId
 from policy.v2.effects import (
+    DeriveOutputs,
     FetchFile,
     FinishUpload,
     FormFile,
     FormText,
+    ReadOutputs,
     ReadPart,
     Received,
     ReceiveFile,
@@ -97,6 +100,14 @@ class TempFileOwners(Protocol):
     async def are_own(self, tenant: TenantId, paths: Sequence[UpstreamPath]) -> bool: ...
 
 
+class Outputs(Protocol):
+    """Results of jobs as functions give them (proxy/steps/given_outputs.py)."""
+
+    async def derive(self, step: DeriveOutputs) -> list[Derived | NotDerived]: ...
+
+    async def read(self, step: ReadOutputs) -> list[bytes | None]: ...
+
+
 BeforeSending = Callable[[str], Awaitable[None]]
 """Called with a job's id, before ComfyUI is sent the job; with "" for what is no job."""
 
@@ -133,6 +144,7 @@ class RuleRunner:
         self.before_sending: BeforeSending | None = None
         self.upload: Upload | None = None
         self.files: Files | None = None
+        self.outputs: Outputs | None = None
 
     async def run(self, steps: Generator[Effect, Any, Answer]) -> Answer:
         """Runs the rule to its reply. What goes wrong on the way is raised inside the rule, and from there to the caller."""
@@ -230,6 +242,9 @@ class RuleRunner:
                 return await self.upload.receive(step.call)
             case ReadPart() | SkipFile() | ReceiveFile() | FetchFile() | FinishUpload() if self.files is not None:
                 return await self._perform_on_files(self.files, step)
+            case DeriveOutputs() | ReadOutputs():
+                assert self.outputs is not None, "of a row of functions"
+                return await (self.outputs.read(step) if isinstance(step, ReadOutputs) else self.outputs.derive(step))
             case FinishUpload():
                 assert self.upload is not None, "of a row whose body streams"
                 self._record.is_submitted = True  # whether it is stored is not known, until ComfyUI says so

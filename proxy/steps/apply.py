@@ -40,6 +40,7 @@ from proxy.running_requests import RunningRequests
 from proxy.steps.forward import Forwarder
 from proxy.steps.function_calls import FunctionCalls
 from proxy.steps.function_pages import function_page
+from proxy.steps.given_outputs import GivenOutputs
 from proxy.steps.held import Held
 from proxy.steps.held_upload import HeldUpload
 from proxy.steps.permit import PermittedRequest
@@ -56,7 +57,7 @@ class RuleApplier:
         self._running = running
         self._temp_file_owners = TempFileOwners(dependencies.upstream, dependencies.registry)
         self._forwarder = Forwarder(dependencies, running.check, self._temp_file_owners)
-        self._stored_files = StoredFiles(dependencies.upstream, dependencies.storage)
+        self._stored_files = StoredFiles(dependencies.upstream, dependencies.storage, dependencies.conversions)
         self._calls = FunctionCalls(dependencies, running, self._forwarder, self._stored_files, self._runner)
 
     async def apply(self, permitted: PermittedRequest, asked: RuleInput | None, held: Held) -> Reply:
@@ -162,6 +163,7 @@ class RuleApplier:
     async def _run(self, permitted: PermittedRequest, rule: MultiCall, asked: RuleInput, held: Held) -> ClientReply:
         dependencies, route, record = self._dependencies, permitted.route, permitted.record
         principal, runner = permitted.principal, self._runner(permitted)
+        runner.outputs = GivenOutputs(dependencies, permitted, held)
         if route.body is Body.STREAM:
             asked = replace(asked, minted_id=str(uuid.uuid4()))
             runner.upload = HeldUpload(self._forwarder, permitted, held)

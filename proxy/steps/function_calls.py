@@ -28,6 +28,7 @@ from proxy.persistence.operations import DatabaseUnavailable
 from proxy.running_requests import RunningRequests, is_gone
 from proxy.steps.file_fetching import FileFetching
 from proxy.steps.forward import Forwarder
+from proxy.steps.given_outputs import GivenOutputs
 from proxy.steps.held import Held
 from proxy.steps.held_files import HeldFiles
 from proxy.steps.permit import PermittedRequest
@@ -160,7 +161,9 @@ class FunctionCalls:
             found = await self._runner(permitted).run(functions.result(asked, prompt_id, delivery))
             permitted.record.response_headers.append(("Content-Location", found.address))
             return await self._stored_files.serve(permitted, found.file, held)
-        return await self._runner(permitted).run(functions.tell(asked, accepted, delivery))
+        telling = self._runner(permitted)
+        telling.outputs = GivenOutputs(self._dependencies, permitted, held)
+        return await telling.run(functions.tell(asked, accepted, delivery))
 
     def _context(self, permitted: PermittedRequest) -> Awaitable[RuleContext]:
         return rule_context(self._dependencies, permitted)

@@ -1,18 +1,23 @@
-"""Answers with a file that a rule has found: from disk where the gate sees ComfyUI's folders, else as ComfyUI sends it."""
+"""Answers with a file that a rule has found: from disk where the gate sees ComfyUI's folders, else as ComfyUI sends it; or with what was made of one."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
+from multidict import CIMultiDict
+
 from policy.call import ClientReply
-from policy.v2.asset_files import StoredFile, StoredText
+from policy.functions.conversion import name_of, type_of
+from policy.v2.asset_files import DerivedFile, GivenFile, StoredText
 from policy.violation import Reason, Violation
+from proxy.conversion.conversions import Conversions
 from proxy.files.comfyui_folders import serve_file
 from proxy.files.quota import StorageQuota
 from proxy.http import hdrs, headers
-from proxy.http.errors import UpstreamUnavailable
+from proxy.http.errors import LimitExceeded, UpstreamUnavailable
 from proxy.http.file_sending import range_of
-from proxy.http.replies import Reply
+from proxy.http.replies import FileReply, Reply
 from proxy.http.request import Request
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.steps.forward import forwarded
@@ -23,21 +28,26 @@ from proxy.v2.asset_files import GONE
 from proxy.v2.stamps import stamp_of_etag
 
 TEXT: Final = "text/plain; charset=utf-8"
+CONVERTED_S: Final = 30.0
+"""How long a client waits for a file to be made; then it is told to come again, before an edge gives up."""
 
 
 class StoredFiles:
-    def __init__(self, upstream: Upstream, storage: StorageQuota) -> None:
+    def __init__(self, upstream: Upstream, storage: StorageQuota, conversions: Conversions) -> None:
         self._upstream = upstream
         self._storage = storage
+        self._conversions = conversions
 
-    async def serve(self, permitted: PermittedRequest, found: StoredFile | StoredText, held: Held) -> Reply:
-        """held: has ComfyUI's answer until the client's has left.
+    async def serve(self, permitted: PermittedRequest, found: GivenFile, held: Held) -> Reply:
+        """held: has ComfyUI's answer, or what was made, until the client's has left.
 
-        Raises Violation(not-found) where the file is gone or was overwritten, UpstreamUnavailable, UpstreamTimeout.
+        Raises Violation(not-found) where the file is gone or was overwritten, UpstreamUnavailable, UpstreamTimeout, and what Conversions.give raises.
         """
         caching = permitted.route.caching.value
         if isinstance(found, StoredText):
             return _text(permitted.request, found, caching)
+        if isinstance(found, DerivedFile):
+            return await self._derived(permitted, found, held)
         disk = self._storage.disk
         file = await disk.find(found.folder, found.path) if disk is not None else None
         if file is not None:
@@ -54,6 +64,28 @@ class StoredFiles:
         if stream.status >= 500:
             raise UpstreamUnavailable
         return await forwarded(permitted, stream)
+
+    async def _derived(self, permitted: PermittedRequest, found: DerivedFile, held: Held) -> FileReply:
+        """Raises LimitExceeded where it is not made in time, and what Conversions.give raises."""
+        try:
+            async with asyncio.timeout(CONVERTED_S):
+                file = await self._conversions.give(permitted.principal.tenant, found)
+        except TimeoutError:
+            raise LimitExceeded(
+                "This output is still being converted. Ask for it again in a moment.",
+                limit=f"{CONVERTED_S:.0f} seconds",
+                retry_after_s=CONVERTED_S / 3,
+                reason="conversion-pending",
+            ) from None
+        held.callback(file.release)
+        fields = {
+            "Content-Type": type_of(found.asset, found.recipe),
+            "Content-Disposition": headers.disposition(name_of(found.asset, found.recipe)),
+            "Cache-Control": permitted.route.caching.value,
+            "X-Content-Type-Options": "nosniff",
+            CONTENT_SECURITY_POLICY: SANDBOX,
+        }
+        return FileReply(file.path, CIMultiDict(fields))
 
 
 def _text(request: Request, text: StoredText, caching: str) -> ClientReply:

@@ -46,7 +46,7 @@ class Assets:
         self._tenants = tenants
         self._retention_s = retention_s
         self._clock = clock
-        self.on_deleted: Callable[[Asset], None] = lambda asset: None
+        self.on_deleted: Callable[[TenantId, Asset], None] = lambda tenant, asset: None
 
     async def find(self, tenant: TenantId, asset_ids: Sequence[str]) -> Mapping[str, Asset]:
         """Those that there are, but for those whose files are known to be gone or overwritten."""
@@ -112,7 +112,7 @@ class Assets:
         deleted = await self._database.run(records.delete_asset, tenant, asset_id, self._clock())
         if deleted is None:
             return False
-        self.on_deleted(deleted.asset)
+        self.on_deleted(tenant, deleted.asset)
         await self._end_file(tenant, deleted)
         return True
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from policy.principal import TenantId
+from policy.v2.assets import Asset
 from proxy.dependencies import Dependencies
 from proxy.files.quota_keeper import QuotaKeeper
 from proxy.jobs.events import JobEvents
@@ -62,6 +64,7 @@ class JobFollowers:
         self._tasks.supervise(self._housekeeping.follow, "leases")
         self._tasks.supervise(self._housekeeping.clean, "retention of jobs")
         self._tasks.supervise(self._parts.v2.assets.sweep_forever, "expiry of assets")
+        self._tasks.supervise(self._sweep_converted, "retention of converted outputs")
         self._tasks.supervise(self._job_times.watch, "job times")
         self._tasks.supervise(self.webhooks.run, "webhooks")
 
@@ -96,6 +99,7 @@ class JobFollowers:
             self._audit.job_canceled, streams.job_changed, followed.job_changed, lambda job: self.webhooks.wake()
         )
         parts.queue_watcher.on_synced = self._synced
+        parts.v2.assets.on_deleted = self._deleted
         parts.registry.temp_files.on_let_go = self._quotas.let_go
         parts.jobs.endings.on_waiting = self._waits_again
         parts.jobs.endings.on_failed = streams.job_failed
@@ -118,6 +122,16 @@ class JobFollowers:
             await self._parts.jobs.records.start(prompt_id, started_at_s)
         except DatabaseUnavailable as error:
             _log.warning("that job %s runs is not recorded: %s", prompt_id, error)
+
+    async def _sweep_converted(self) -> None:
+        parts = self._parts
+        await parts.conversions.sweep_forever(
+            lambda: parts.compiled.tenants, lambda tenant: parts.compiled.limits_of(tenant).retention
+        )
+
+    def _deleted(self, tenant: TenantId, asset: Asset) -> None:
+        self._parts.v2.views.forget(asset.prompt_id)
+        self._tasks.start(self._parts.conversions.forget(tenant, asset), "forget what was converted")
 
     def _synced(self) -> None:
         self._parts.admission.synced()

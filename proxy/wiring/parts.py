@@ -33,6 +33,7 @@ from proxy.upstream.web_files import WebFiles
 from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
+from proxy.wiring.conversions import build_conversions
 from proxy.wiring.jobs import build_jobs
 from proxy.wiring.outside import own_places
 from proxy.wiring.v2 import build_v2
@@ -41,18 +42,17 @@ InForce = Callable[[], CompiledConfig]
 
 
 def build_dependencies(
-    compiled: CompiledConfig, limits: Limits, state: Database, events: JobEvents, recorder: Recorder
+    compiled: CompiledConfig, limits: Limits, state: Database, events: JobEvents, recorder: Recorder, in_force: InForce
 ) -> Dependencies:
-    """state: open while requests come. events: published by the queue watcher, the sockets and the admission; who hears of them is wired in app.py."""
+    """state: open while requests come. events: published by the queue watcher, the sockets and the admission; who hears of them is wired in app.py.
 
-    def in_force() -> CompiledConfig:  # for what outlives a request; a request has one of its own
-        return dependencies.compiled
-
-    upstream, kept, sockets = _upstream(compiled), KeptDocuments(), ConnectionRegistry()
-    jobs, hearing = build_jobs(upstream, state, limits, events, kept, _directory(compiled), in_force)
-    registry, storage = jobs.registry, _storage(_directory(compiled), jobs.registry, in_force)
+    in_force: the configuration, when everything is built, for what outlives a request; a request has one of its own.
+    """
+    (upstream, directory), kept, sockets = _comfyui(compiled), KeptDocuments(), ConnectionRegistry()
+    jobs, hearing = build_jobs(upstream, state, limits, events, kept, directory, in_force)
+    registry, storage = jobs.registry, _storage(directory, jobs.registry, in_force)
     throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
-    dependencies = Dependencies(
+    return Dependencies(
         compiled=compiled,
         upstream=upstream,
         login_throttle=throttle,
@@ -67,7 +67,7 @@ def build_dependencies(
         compressor=compressor,
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
-        files=FileListing(_directory(compiled)),
+        files=FileListing(directory),
         storage=storage,
         limiter=limits,
         under_way=under_way,
@@ -78,23 +78,19 @@ def build_dependencies(
         recorder=recorder,
         fetches=Fetches(lambda: own_places(in_force().config)),
         v2=build_v2(upstream, state, storage.disk, jobs, hearing, sockets, limits.slots.claim_socket, in_force),
+        conversions=build_conversions(compiled, upstream, directory, in_force),
     )
-    return dependencies
 
 
 def _idempotency(upstream: Upstream, state: Database, jobs: JobParts) -> IdempotentSubmissions:
     return IdempotentSubmissions(KeptSubmissions(state), JobFinder(upstream, jobs.registry, jobs.records, jobs.watcher))
 
 
-def _directory(compiled: CompiledConfig) -> Path | None:
-    """ComfyUI's base folder, None where the gate does not see it."""
-    config = compiled.config
-    return config.resolve(config.upstream.directory) if config.upstream.directory is not None else None
-
-
-def _upstream(compiled: CompiledConfig) -> Upstream:
-    settings = compiled.config.upstream
-    return Upstream(settings.url, settings.connect_timeout)
+def _comfyui(compiled: CompiledConfig) -> tuple[Upstream, Path | None]:
+    """And its base folder, None where the gate does not see it."""
+    config, settings = compiled.config, compiled.config.upstream
+    directory = None if settings.directory is None else config.resolve(settings.directory)
+    return Upstream(settings.url, settings.connect_timeout), directory
 
 
 def _grace_s(in_force: InForce) -> float:

@@ -50,7 +50,6 @@ def build_v2(
     streams, hears = JobStreams(database, jobs.registry, followed), JobHearing(jobs.registry, followed, outputs)
     views = JobViews(database, jobs.registry, streams, outputs, history_s)
     streams.find = views.find
-    assets.on_deleted = lambda asset: views.forget(asset.prompt_id)
     hearing.reports.listener = hears
     door = V2Door(views, assets, jobs.registry, jobs.records, jobs.results, jobs.forecasts, streams.job_changed)
     return V2Parts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from proxy.commands.main import app
 from proxy.persistence.postgres import PostgresDatabase
 from standin import StandIn
 from tests.harness import write_config
+from tests.proxy.functions.calls import PAINT, write_functions
 
 
 async def run(file: Path) -> Result:
@@ -134,3 +136,19 @@ async def test_a_database_that_is_there_is_good_and_stays_empty(
     await database.open()
     assert database.is_past_unknown, "the tables were made by the check"
     await database.close()
+
+
+async def test_outputs_that_are_converted_need_pillow(
+    tmp_path: Path, comfy: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = write_config(tmp_path, comfy.url)
+    write_functions(tmp_path, {"small": ('[outputs.picture]\nnode = "2"\nconvert = "avif"\n', PAINT)})
+    result = await run(file)
+    assert (result.exit_code, "cannot be given" in result.stderr) == (0, False)
+    with monkeypatch.context() as patched:
+        patched.setattr("proxy.conversion.pool.ConverterPool.__init__.__defaults__", ((sys.executable, "-c", ""),))
+        result = await run(file)
+    assert (result.exit_code, "outputs cannot be given as avif" in result.stderr) == (0, True)
+    monkeypatch.setattr("proxy.compiled_config.can_convert", lambda: False)
+    result = await run(file)
+    assert (result.exit_code, "install comfygate[convert]" in result.stderr) == (1, True)

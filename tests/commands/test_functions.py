@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,11 +11,15 @@ import orjson
 import pytest
 
 from proxy.commands.function_call import CallFailed, call_function
+from proxy.steps import stored_files
 from standin import StandIn
 from tests.commands.cli import Said, aside, comfygate
 from tests.contract.driver import png
 from tests.harness import write_config
 from tests.proxy.functions.calls import PAINT, Caller, calling, write_functions
+from tests.proxy.functions.test_converted import FUNCTIONS as CONVERTED
+from tests.proxy.functions.test_converted import POLICIES
+from tests.proxy.functions.test_converted import TENANTS as EVERYBODY
 from tests.proxy.v2.assets.sdk import Standing, picture
 
 PNG = png()[:8]
@@ -140,3 +145,21 @@ async def test_a_result_does_not_overwrite_a_file(world: Standing, tmp_path: Pat
     saved = await call_function(world.gate.url, world.gate.keys["alice"], "paint", ["prefix=same"], tmp_path)
     assert [file.name for file in saved] == [made.replace("00001_", "00002_ (2)")]
     assert (tmp_path / made.replace("00001", "00002")).read_bytes() == b"mine"
+
+
+async def test_what_is_converted_is_saved_as_it_is_given(tmp_path: Path) -> None:
+    async with calling(tmp_path / "gate", functions=CONVERTED, tenants=EVERYBODY, more=POLICIES) as world:
+        url, key, folder = world.gate.url, world.gate.keys["alice"], tmp_path / "out"
+        (file,) = await call_function(url, key, "paint", ["prefix=x"], folder)
+        assert file.name == "x_00001_.webp"
+        assert file.read_bytes()[8:12] == b"WEBP"
+        with pytest.raises(CallFailed, match="is no picture"):
+            await call_function(url, key, "talk", ["words=x"], folder)
+        # One that is still being made is asked for again.
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(stored_files, "CONVERTED_S", 0.0)
+            calling_it = asyncio.ensure_future(call_function(url, key, "both", ["prefix=y"], folder))
+            while b"conversion-pending" not in world.gate.log.getvalue() and not calling_it.done():
+                await asyncio.sleep(0.01)
+        saved = await calling_it
+        assert sorted(each.suffix for each in saved) == [".jpg", ".png", ".webp"]

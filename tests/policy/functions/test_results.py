@@ -69,7 +69,7 @@ def test_whose_function_it_was() -> None:
     [("result", 0, "a.png"), ("result", 1, "c.webm"), ("2", 0, "a.png"), ("3", 0, "b.png"), ("b.png", 0, "b.png")],
 )
 def test_a_result_by_its_name(name: str, index: int, file: str) -> None:
-    assert find_result(MADE, function(), name, index).file_path == file
+    assert find_result(MADE, function(), name, index).asset.file_path == file
 
 
 @pytest.mark.parametrize(("name", "index"), [("result", 2), ("9", 0), ("", 0), ("result", 10**6)])
@@ -82,7 +82,7 @@ def test_a_result_that_is_none(name: str, index: int) -> None:
 
 
 def test_its_addresses() -> None:
-    shown = call_to_client(MADE, function(), LINKS, 1.5)
+    shown = call_to_client(MADE, results_of(MADE, function()), LINKS, 1.5)
     here = f"/p/gate/jobs/{JOB}"
     assert shown["urls"] == {"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"}
     assert shown["estimated_start"] == "1970-01-01T00:00:01.500Z"
@@ -90,7 +90,7 @@ def test_its_addresses() -> None:
         ("result", f"https://gate.example{here}/outputs/result"),
         ("result", f"https://gate.example{here}/outputs/result?index=1"),
     ]
-    assert call_to_client(MADE, None, LINKS)["outputs"][1]["output"] is None
+    assert call_to_client(MADE, results_of(MADE, None), LINKS)["outputs"][1]["output"] is None
     assert result_address(LINKS, JOB, Result(asset("a/b?", "x"), "", 0)) == f"{here}/outputs/a%2Fb%3F"
 
 

@@ -1,0 +1,77 @@
+"""Results in another form than the job made them: what is asked for, what a client is told of it, and what it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from policy.functions.settings import OutputSettings
+from policy.v2.assets import Asset
+from policy.values import value
+
+QUALITY: Final = 80
+"""Where the function says none."""
+LOSSLESS: Final = frozenset({"png"})
+TYPES: Final[Mapping[str, tuple[str, str]]] = {
+    "png": ("image/png", ".png"),
+    "jpeg": ("image/jpeg", ".jpg"),
+    "webp": ("image/webp", ".webp"),
+    "avif": ("image/avif", ".avif"),
+}
+"""Media type and extension, by format."""
+
+
+@value
+class Recipe:
+    """What becomes of a file. format: of the picture. quality: from 1 to 100; 0 of a format that has none."""
+
+    format: str
+    quality: int = 0
+
+    @property
+    def mark(self) -> str:
+        """Another one for everything that gives other bytes."""
+        return f"{self.format}-{self.quality}"
+
+
+@value
+class Derived:
+    """What became of it. hash: as an asset's."""
+
+    size_bytes: int
+    hash: str
+
+
+@value
+class NotDerived:
+    """why: a sentence for the client; "" where it is only not made yet."""
+
+    why: str = ""
+
+
+def recipe_of(output: OutputSettings) -> Recipe | None:
+    """None for what is given as it is."""
+    if output.convert is None:
+        return None
+    return Recipe(output.convert, 0 if output.convert in LOSSLESS else output.quality or QUALITY)
+
+
+def type_of(asset: Asset, recipe: Recipe | None) -> str:
+    """The media type under which it is given; the file's own where the recipe is not for it."""
+    return asset.content_type if recipe is None or misfit(asset, recipe) else TYPES[recipe.format][0]
+
+
+def name_of(asset: Asset, recipe: Recipe | None) -> str:
+    """The name under which it is given: `a.png` as `a.webp`."""
+    if recipe is None or misfit(asset, recipe):
+        return asset.file_path
+    stem, dot, _ = asset.file_path.rpartition(".")
+    return (stem if stem and dot else asset.file_path) + TYPES[recipe.format][1]
+
+
+def misfit(asset: Asset, recipe: Recipe) -> str:
+    """Why the recipe is not for this file, as far as its name tells: a sentence, or "" where it is."""
+    if not asset.content_type.startswith("image/"):
+        media_type = asset.content_type.partition(";")[0]
+        return f"This output is no picture ({media_type}), so it cannot be given as {recipe.format}."
+    return ""

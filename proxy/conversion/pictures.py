@@ -1,0 +1,149 @@
+"""Reads a picture and writes it as another kind of picture, with Pillow. Runs in a process of its own (worker.py) and nowhere else.
+
+What stays: frames and their times, the color profile, how it is turned (its pixels are turned then, since not every reader of a WebP or AVIF turns it).
+What goes: everything else that the file says, the workflow above all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import IO, Any, BinaryIO, Final, cast
+
+from PIL import AvifImagePlugin, ExifTags, GifImagePlugin, Image, ImageOps
+
+from proxy.conversion.order import Order
+
+READ: Final = ("PNG", "JPEG", "WEBP", "GIF", "AVIF", "BMP")
+"""Those that ComfyUI's nodes write, and browsers show."""
+_ANIMATED: Final = frozenset({"PNG", "WEBP", "GIF", "AVIF"})
+_MAX_FRAMES: Final = 10_000
+_MAX_PROFILE_BYTES: Final = 4 * 1024**2
+_PROFILE_COLORS: Final = slice(16, 20)
+"""ICC.1:2022, 7.2.6: the color space of the pixels."""
+_WHITE: Final = (255, 255, 255, 255)
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "png": {"compress_level": 6},
+    "jpeg": {"optimize": True},
+    "webp": {"method": 4},
+    "avif": {"speed": 6, "max_threads": 1},
+}
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+GifImagePlugin.LOADING_STRATEGY = GifImagePlugin.LoadingStrategy.RGB_ALWAYS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+class NotConverted(Exception):
+    """Why, as a sentence for the client."""
+
+
+class _Target:
+    """A file that Pillow writes through Python: by its number it would write JPEGs itself, and not notice when a full disk takes only a part
+    (encode.c, _encode_to_file; findings/pillow-short-write.sh)."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
+        self.flush = file.flush
+        self.seek = file.seek
+        self.tell = file.tell
+
+
+def write_converted(source: BinaryIO, file: BinaryIO, order: Order) -> None:
+    """Raises NotConverted, MemoryError, and whatever a decoder raises of a broken file."""
+    Image.MAX_IMAGE_PIXELS = order.max_pixels
+    target = cast("IO[bytes]", _Target(file))
+    try:
+        picture = Image.open(source, formats=READ)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise _too_large(order) from None
+    with picture:
+        frames = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
+        if picture.width * picture.height * frames > order.max_pixels or frames > _MAX_FRAMES:
+            raise _too_large(order)
+        if frames > 1:
+            _write_animated(picture, frames, target, order)
+        else:
+            _write(picture, target, order)
+
+
+def _too_large(order: Order) -> NotConverted:
+    return NotConverted(f"It has too many pixels: at most {order.max_pixels} are converted, of all frames together.")
+
+
+def _write(picture: Image.Image, target: IO[bytes], order: Order) -> None:
+    turned = _is_turned(picture)
+    profile = _profile_of(picture)
+    shown = _prepared(ImageOps.exif_transpose(picture) if turned else picture, order.format)
+    _check_profile(profile, shown, order.format)
+    shown.info = {}  # else its comment would go along
+    shown.save(target, format=order.format.upper(), **_options(order, profile))
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    return picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+
+
+def _options(order: Order, profile: bytes) -> dict[str, Any]:
+    quality = {"quality": order.quality} if order.quality else {}
+    return {**_OPTIONS[order.format], **quality, "icc_profile": profile}
+
+
+def _prepared(picture: Image.Image, kind: str) -> Image.Image:
+    """In colors that this kind of picture has. JPEG has no transparency: what shines through is white."""
+    if picture.mode.startswith("I;16"):
+        if kind == "png":
+            return picture
+        picture = picture.point(lambda level: level / 257).convert("L")
+    if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise NotConverted(f"Pictures in such colors ({picture.mode}) are not converted: save it as RGB.")
+    is_gray = picture.mode in ("1", "L", "LA")
+    if picture.has_transparency_data:
+        if kind != "jpeg":
+            return picture.convert("LA" if is_gray and kind == "png" else "RGBA")
+        clear = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", clear.size, _WHITE), clear)
+    return picture.convert("L" if is_gray else "RGB")
+
+
+def _profile_of(picture: Image.Image) -> bytes:
+    """b"" for none."""
+    profile = picture.info.get("icc_profile") or b""
+    if len(profile) > _MAX_PROFILE_BYTES:
+        raise NotConverted("Its color profile is too large.")
+    return bytes(profile)
+
+
+def _check_profile(profile: bytes, shown: Image.Image, kind: str) -> None:
+    """A profile of other colors than the pixels' would make others of them."""
+    is_gray = shown.mode in ("L", "LA") or shown.mode.startswith("I;16")
+    if kind in ("webp", "avif"):  # which have no gray, or are not read so everywhere
+        is_gray = False
+    if profile and profile[_PROFILE_COLORS] != (b"GRAY" if is_gray else b"RGB "):
+        raise NotConverted(f"Its color profile is not of the colors that it would have as {kind}.")
+
+
+def _write_animated(picture: Image.Image, frames: int, target: IO[bytes], order: Order) -> None:
+    if order.format == "jpeg":
+        raise NotConverted(f"It has {frames} frames, and a JPEG has one: convert it to webp, avif or png.")
+    if _is_turned(picture) or picture.info.get("default_image"):
+        raise NotConverted("Animated pictures that are turned, or have a still one besides, are not converted.")
+    profile = _profile_of(picture)
+    durations_ms = []
+    for place in range(frames):
+        picture.seek(place)
+        picture.load()
+        if picture.mode not in ("L", "LA", "RGB", "RGBA", "P"):
+            raise NotConverted(f"Pictures in such colors ({picture.mode}) are not converted: save it as RGB.")
+        durations_ms.append(round(picture.info.get("duration") or 0))
+    picture.seek(0)
+    _check_profile(profile, picture, order.format)
+    options = _options(order, profile) | {"save_all": True, "duration": durations_ms, "loop": _loops_of(picture)}
+    picture.save(target, format=order.format.upper(), **options)
+
+
+def _loops_of(picture: Image.Image) -> int:
+    """How often it is shown in all; 0 for ever. A GIF says how often it is shown again, and one that says nothing is shown once."""
+    if picture.format != "GIF":
+        return int(picture.info.get("loop", 0))
+    again = picture.info.get("loop")
+    return 1 if again is None else again + 1 if again else 0

@@ -1,0 +1,97 @@
+"""The file that is converted: on disk where the gate sees ComfyUI's folders, else fetched from ComfyUI into the folder of what was converted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from blake3 import blake3
+from multidict import CIMultiDict
+
+from policy.v2.asset_files import DerivedFile
+from policy.violation import Reason, Violation
+from proxy.files.comfyui_folders import regular_file
+from proxy.http import hdrs
+from proxy.http.errors import UpstreamUnavailable
+from proxy.upstream.client import Upstream
+from proxy.v2.asset_files import GONE
+
+_SILENCE_S: Final = 30.0
+
+
+class Source(NamedTuple):
+    """stamp: which the file must have (policy.v2.assets.Asset), "" for any."""
+
+    path: Path
+    stamp: str = ""
+
+
+class Sources:
+    """directory: ComfyUI's base folder, None where the gate does not see it."""
+
+    def __init__(self, upstream: Upstream, directory: Path | None) -> None:
+        self._upstream = upstream
+        self._directory = directory
+
+    @asynccontextmanager
+    async def opened(self, file: DerivedFile, draft: Path, max_bytes: int) -> AsyncIterator[Source]:
+        """draft: where it may be written meanwhile. Raises Violation(not-found | conversion-failed), UpstreamUnavailable, UpstreamTimeout, OSError."""
+        root = None if self._directory is None else self._directory / file.source.folder.value
+        found = None if root is None else await asyncio.to_thread(regular_file, root, file.source.path)
+        if found is not None:
+            yield Source(found, file.asset.stamp)
+            return
+        try:
+            await self._fetch(file, draft, max_bytes)
+            yield Source(draft)
+        finally:
+            await asyncio.to_thread(draft.unlink, missing_ok=True)
+
+    async def _fetch(self, file: DerivedFile, draft: Path, max_bytes: int) -> None:
+        fields = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
+        async with await self._upstream.open(file.source.call, fields, time_limit_s=_SILENCE_S) as stream:
+            if stream.status in GONE:
+                raise gone()
+            if stream.status != 200:
+                raise UpstreamUnavailable(status=503)
+            with await asyncio.to_thread(draft.open, "xb") as target:
+                writer = _Writer(target, max_bytes)
+                await stream.pour(writer)
+                await writer.ready()
+        # SECURITY: a preview's name may come again, as a neighbour's (tests/matrix/test_reuse.py): what is converted is what was recorded.
+        if writer.hash != file.asset.hash:
+            raise gone()
+
+
+class _Writer:
+    """Takes a body as it comes, see `Taker`; nothing of it is held for longer than it takes to be written. Raises Violation(conversion-failed), OSError."""
+
+    def __init__(self, target: BinaryIO, max_bytes: int) -> None:
+        self._target = target
+        self._room = max_bytes
+        self._digest = blake3()
+        self._waiting: list[bytes] = []
+
+    @property
+    def hash(self) -> str:
+        return f"blake3:{self._digest.hexdigest()}"
+
+    def take(self, piece: bytes | memoryview) -> bool:
+        self._room -= len(piece)
+        if self._room < 0:
+            raise Violation(Reason.CONVERSION_FAILED, "This output is too large to be converted.")
+        self._digest.update(piece)
+        self._waiting.append(bytes(piece))
+        return False
+
+    async def ready(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            await asyncio.to_thread(self._target.writelines, waiting)
+
+
+def gone() -> Violation:
+    return Violation(Reason.NOT_FOUND, "The file of this output is not there any more: run the function again.")

@@ -1,0 +1,77 @@
+"""Results of a job in the form in which a function gives them, for a rule that tells of them or has them within its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from multidict import CIMultiDict
+
+from policy.functions.conversion import Derived, NotDerived
+from policy.v2.asset_files import DerivedFile, StoredFile
+from policy.v2.effects import DeriveOutputs, ReadOutputs
+from policy.violation import Violation
+from proxy.dependencies import Dependencies
+from proxy.http import hdrs
+from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.steps.held import Held
+from proxy.steps.permit import PermittedRequest
+from proxy.v2.stamps import stamp_of_etag
+
+_COPIES: Final = 3
+"""A file within an answer is there as it is, in base64, and in the answer."""
+_LIMIT_S: Final = 30.0
+
+
+class GivenOutputs:
+    """held: what the request keeps until its answer has left; the room of files within the answer is among it."""
+
+    def __init__(self, dependencies: Dependencies, permitted: PermittedRequest, held: Held) -> None:
+        self._dependencies = dependencies
+        self._tenant = permitted.principal.tenant
+        self._held = held
+
+    async def derive(self, step: DeriveOutputs) -> list[Derived | NotDerived]:
+        return await self._dependencies.conversions.look(self._tenant, step.files, is_awaited=step.is_awaited)
+
+    async def read(self, step: ReadOutputs) -> list[bytes | None]:
+        """SECURITY: answers with files in them would fill the gate's memory (tests/proxy/functions/test_inline.py). Raises LimitExceeded(bodies-full)."""
+        place = self._held.enter_context(self._dependencies.bodies.place(self._tenant))
+        await place.hold(_COPIES * sum(step.sizes))
+        found = []
+        for file, size in zip(step.files, step.sizes, strict=True):
+            data = await (self._derived(file, size) if isinstance(file, DerivedFile) else self._stored(file, size))
+            found.append(data if data is not None and len(data) == size else None)
+        return found
+
+    async def _derived(self, file: DerivedFile, size: int) -> bytes | None:
+        try:
+            made = await self._dependencies.conversions.give(self._tenant, file)
+        except (Violation, UpstreamUnavailable, UpstreamTimeout):
+            return None
+        try:
+            return await asyncio.to_thread(_read, made.path, size)
+        finally:
+            made.release()
+
+    async def _stored(self, file: StoredFile, size: int) -> bytes | None:
+        disk = self._dependencies.storage.disk
+        if disk is not None and (data := await disk.head(file.folder, file.path, size + 1)):
+            return data
+        fields = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
+        try:
+            async with await self._dependencies.upstream.open(file.call, fields, time_limit_s=_LIMIT_S) as stream:
+                stamp = stamp_of_etag(stream.headers)
+                is_another = stamp and file.stamp and stamp != file.stamp
+                return await stream.body(size) if stream.status == 200 and not is_another else None
+        except (UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge):
+            return None
+
+
+def _read(path: Path, size: int) -> bytes | None:
+    try:
+        with path.open("rb") as opened:
+            return opened.read(size + 1)
+    except OSError:
+        return None
