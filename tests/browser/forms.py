@@ -11,7 +11,7 @@ from typing import Any
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import House, OpenHouse
-from tests.proxy.functions.calls import COPY, PAINT, write_functions
+from tests.proxy.functions.calls import PAINT, write_functions
 
 CLEAN = ("Failed to load resource",)
 """What Chromium says of refusals, which the page is told of."""
@@ -120,9 +120,14 @@ fills = ["3.filename_prefix"]
 [outputs.result]
 node = "3"
 """
+TURN = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "none.png"}},
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "turned"}},
+}
 FUNCTIONS = {
     "all": (ALL_TOML, ALL),
-    "turn": (TURN_TOML, {key: COPY[key] for key in ("1", "3")}),
+    "turn": (TURN_TOML, TURN),
     "echo": (ECHO_TOML, ECHO),
     "show": (SHOW_TOML, SHOW),
     "fail": (FAIL_TOML, FAIL),

@@ -17,15 +17,22 @@ from proxy.app import Gate
 from proxy.config import load_config
 from proxy.observability.access_log import RequestLog
 from tests.browser import graphs
-from tests.browser.conftest import OUTPUT, House, OpenHouse
+from tests.browser.conftest import OUTPUT, TARGETS, House, OpenHouse
 from tests.browser.forms import CLEAN, Form, forms
 from tests.browser.test_sessions import end_session, sign_in_elsewhere
 from tests.browser.webui import DROP, Screenshots
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+MIDDLE = """image => {
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = 1;
+  const context = canvas.getContext('2d');
+  context.drawImage(image, 0, 0, 1, 1);
+  return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+}"""
 RED = graphs.encode(Image.new("RGB", (48, 24), (200, 30, 30)))
-BLUE = graphs.encode(Image.new("RGB", (24, 48), (30, 30, 200)))
+BLUE = graphs.encode(Image.new("RGB", (24, 48), (0, 0, 255)))
 
 
 def _wav() -> bytes:
@@ -42,9 +49,10 @@ def _wav() -> bytes:
 WAV = _wav()
 
 
-async def test_from_the_address_to_the_picture(open_house: OpenHouse, tmp_path: Path) -> None:
-    shots = Screenshots(OUTPUT / "form")
-    async with forms(open_house, tmp_path) as house, house.person() as page:
+@pytest.mark.parametrize("target", TARGETS)
+async def test_from_the_address_to_the_picture(target: str, open_house: OpenHouse, tmp_path: Path) -> None:
+    shots = Screenshots(OUTPUT / f"form-{target}")
+    async with forms(open_house, tmp_path, target) as house, house.person() as page:
         form = Form(page, house.url, "all")
         await form.open(house.keys["cedar"])
         await shots.take(page, "empty")
@@ -153,8 +161,15 @@ async def test_what_belongs_to_no_field_is_said_at_the_button(open_house: OpenHo
         form.check()
 
 
-async def test_a_picture_is_chosen_shown_dropped_and_removed(open_house: OpenHouse, tmp_path: Path) -> None:
-    async with forms(open_house, tmp_path, server='max_upload_bytes = "1MiB"\n') as house, house.person() as page:
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_picture_is_chosen_shown_dropped_and_removed(
+    target: str, open_house: OpenHouse, tmp_path: Path
+) -> None:
+    shots = Screenshots(OUTPUT / f"form-picture-{target}")
+    async with (
+        forms(open_house, tmp_path, target, server='max_upload_bytes = "1MiB"\n') as house,
+        house.person() as page,
+    ):
         form = Form(page, house.url, "turn")
         await form.open(house.keys["dune"])
         field = page.locator("#field-picture")
@@ -175,6 +190,8 @@ async def test_a_picture_is_chosen_shown_dropped_and_removed(open_house: OpenHou
         await form.run()
         shown = (await form.until("Done")).get_by_role("img", name="result: ")
         await expect(shown).to_have_js_property("naturalWidth", 24)
+        assert await shown.evaluate(MIDDLE) == [255, 255, 0], "the function inverts it"
+        await shots.take(page, "done")
         await field.set_input_files({"name": "large.png", "mimeType": "image/png", "buffer": RED + bytes(2**21)})
         async with _no_call(page):
             await form.run()

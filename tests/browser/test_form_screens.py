@@ -66,6 +66,15 @@ async def test_every_state_of_the_form(screen: str, scheme: str, open_house: Ope
         form.check()
 
 
+async def test_what_has_no_label_is_found(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "turn")
+        await form.open(house.keys["dune"])
+        assert await complaints(page) == []
+        await page.evaluate("() => document.querySelector('label').remove()")
+        assert "label" in [line.partition(":")[0] for line in await complaints(page)]
+
+
 async def test_by_keyboard_alone(open_house: OpenHouse, tmp_path: Path) -> None:
     async with forms(open_house, tmp_path) as house, house.person() as page:
         form = Form(page, house.url, "turn")
