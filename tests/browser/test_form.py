@@ -85,7 +85,7 @@ async def _again_and_kept(form: Form) -> None:
     await expect(form.field("Color")).to_be_focused()
     await form.card().get_by_role("button", name="Run again").click()
     again = await form.until("Done", 2)
-    await expect(again.locator(".drawn")).to_contain_text("Drawn for color")
+    await expect(again.locator(".drawn")).to_contain_text("Drawn for Color")
     await form.fill(seconds="0")
     await form.run()
     third = await form.until("Done", 3)

@@ -105,6 +105,10 @@ class Clone:
 
 @pytest.fixture
 def clone(tmp_path: Path, comfy: StandIn) -> Clone:
+    return clone_into(tmp_path, comfy)
+
+
+def clone_into(tmp_path: Path, comfy: StandIn) -> Clone:
     public, ops = free_ports(2)
     folder = tmp_path / "comfygate"
     (folder / ".venv").mkdir(parents=True)

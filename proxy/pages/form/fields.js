@@ -8,6 +8,7 @@ class Field {
     this.type = box.dataset.type;
     this.fills = box.dataset.fills.split(' ');
     this.control = box.querySelector('input, textarea, select');
+    this.title = box.querySelector('label').firstChild.textContent;
     this.wrong = box.querySelector('.wrong');
     this.control.addEventListener('input', () => this.fail(''));
     if (isFile(this.type)) this.takeFiles(box.querySelector('.drop'), box.querySelector('.chosen'));

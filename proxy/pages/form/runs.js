@@ -99,7 +99,7 @@ class Run {
     const parts = [];
     for (const [name, number] of Object.entries(drawn)) {
       const field = fields.find(each => each.name === name);
-      parts.push(`Drawn for ${name}: ${number} `);
+      parts.push(`Drawn for ${field?.title ?? name}: ${number} `);
       if (field) parts.push(button(`Keep ${number}`, () => { field.set(String(number)); field.control.focus(); }), ' ');
     }
     this.drawn.replaceChildren(...parts);
