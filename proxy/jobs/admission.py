@@ -20,6 +20,7 @@ from policy.v2.assets import missing
 from policy.violation import Reason, Violation
 from proxy.jobs.job_rows import Submitted
 from proxy.jobs.kept_documents import KeptDocuments
+from proxy.jobs.noted import Note
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.jobs.store_operations import AssetGone, JobIdTaken
@@ -137,8 +138,8 @@ class JobAdmission:
         is_known = await self._records.is_foreign(tenant, prompt_id)
         return await self._is_taken(prompt_id) or is_known
 
-    async def record(self, wish: RecordJob) -> float | None:
-        """Puts a claimed job on disk: its number where ComfyUI is to be given it now, else None.
+    async def record(self, wish: RecordJob, note: Note | None = None) -> float | None:
+        """Puts a claimed job on disk, with a note of somebody's: its number where ComfyUI is to be given it now, else None.
 
         Raises DatabaseUnavailable, Violation when a job of this id came to be in the meantime, or what it uses was deleted.
         """
@@ -146,7 +147,7 @@ class JobAdmission:
         assert job is not None, "claimed"
         submitted = Submitted(wish.body, wish.originals, wish.outputs)
         try:
-            return await self._records.record(job, submitted, wish.place, wish.extras)
+            return await self._records.record(job, submitted, wish.place, wish.extras, note)
         except JobIdTaken:
             raise Violation(Reason.PROMPT_ID_TAKEN, _TAKEN, "prompt_id") from None
         except AssetGone as gone:

@@ -22,9 +22,9 @@ from policy.rules.jobs import JSON_TYPE
 from policy.violation import Reason, Violation
 from proxy.http.errors import Refusal, TurnedAway, UpstreamUnreachable, refusal_for
 from proxy.http.request_record import RequestRecord
-from proxy.jobs.idempotency_db import UNANSWERED, Kept, KeptSubmissions, Place
+from proxy.jobs.idempotency_db import UNANSWERED, Kept, KeptSubmissions, KeyNote, Place
 from proxy.jobs.job_finder import JobFinder
-from proxy.jobs.rule_runner import BeforeSending
+from proxy.jobs.rule_runner import Beforehand
 from proxy.persistence.operations import DatabaseUnavailable
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
@@ -38,7 +38,7 @@ _ASK_AGAIN_S: Final = 10
 
 _log = logging.getLogger("comfygate")
 
-Run = Callable[[BeforeSending], Awaitable[ClientReply]]
+Run = Callable[[Beforehand], Awaitable[ClientReply]]
 
 
 def place_of(principal: Principal, key: str) -> Place:
@@ -74,7 +74,7 @@ class IdempotentSubmissions:
         self._running: dict[Place, bytes] = {}
 
     async def submit(self, attempt: Attempt, run: Run) -> ClientReply:
-        """The answer that the key has, or what `run` gives, which calls what it is given before ComfyUI is sent the job.
+        """The answer that the key has, or what `run` gives, which has what it is given written down before ComfyUI is sent the job.
 
         Raises what `run` raises; Violation(idempotency-key-reused); TurnedAway while the first one runs or may have run, and where the
         database cannot be used; UpstreamUnavailable, UpstreamTimeout where ComfyUI has to be asked for the job.
@@ -118,13 +118,12 @@ class IdempotentSubmissions:
     async def _run(self, attempt: Attempt, run: Run) -> ClientReply:
         attempt.note("first")
 
-        async def begin(prompt_id: str) -> None:
-            now_s = self._clock()
-            await self._kept.put(attempt.place, Kept(attempt.fingerprint, prompt_id, now_s), now_s)
-            attempt.prompt_id = prompt_id
-
+        note = KeyNote(self._kept, attempt.place, attempt.fingerprint, self._clock)
         try:
-            reply = await run(begin)
+            try:
+                reply = await run(note)
+            finally:
+                attempt.prompt_id = note.prompt_id
         except Violation as error:
             refusal = refusal_for(error) if is_decision(error) else None
             if refusal is None:

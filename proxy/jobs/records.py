@@ -20,6 +20,7 @@ from proxy.jobs import store_operations as store
 from proxy.jobs import store_upkeep
 from proxy.jobs.job import Job
 from proxy.jobs.job_rows import CANCEL, Ended, Given, JobRow, StoredState, Submitted
+from proxy.jobs.noted import AlreadyNoted, Note, noted
 from proxy.jobs.registry import JobRegistry, row_of
 from proxy.jobs.store_reading import owner_of
 from proxy.persistence.operations import Database, DatabaseUnavailable
@@ -60,18 +61,22 @@ class JobRecords:
         owner = await self._database.read(owner_of, prompt_id)
         return owner is not None and owner != tenant
 
-    async def record(self, job: Job, submitted: Submitted, place: Place, extras: JobExtras = NO_EXTRAS) -> float | None:
-        """Puts a claimed job on disk; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken, AssetGone."""
+    async def record(
+        self, job: Job, submitted: Submitted, place: Place, extras: JobExtras = NO_EXTRAS, note: Note | None = None
+    ) -> float | None:
+        """Puts a claimed job on disk, with a note; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken, AssetGone, AlreadyNoted."""
         now_s = self._clock()
         attempts = "[]" if place is Place.WAITING else orjson.dumps([{"at": now_s, "comfyui": COMFYUI}]).decode()
         row = row_of(job, comfyui=COMFYUI, gate=self.gate, lease_until_s=now_s + LEASE_S, attempts=attempts)
         try:
-            placed = await self._place(row, submitted, place, job, extras)
+            placed = await self._place(row, submitted, place, job, extras, note)
         except DatabaseUnavailable:
             self.unsaid[job.prompt_id] = job.tenant
             self.is_uncertain = True
             raise
         self.unsaid.pop(job.prompt_id, None)
+        if isinstance(placed, AlreadyNoted):
+            raise placed
         if placed is None:
             return None
         taken = self._registry.apply(placed)
@@ -82,17 +87,19 @@ class JobRecords:
         return None if place is Place.WAITING else placed.number
 
     async def _place(
-        self, row: JobRow, submitted: Submitted, place: Place, job: Job, extras: JobExtras
-    ) -> JobRow | None:
+        self, row: JobRow, submitted: Submitted, place: Place, job: Job, extras: JobExtras, note: Note | None
+    ) -> JobRow | AlreadyNoted | None:
         match place:
             case Place.NEXT:
                 weight = self._weights().get(job.tenant, 1.0)
-                return await self._database.run(store.add_next, row, submitted, self.window(), weight, extras)
+                return await self._database.run(
+                    noted, note, store.add_next, row, submitted, self.window(), weight, extras
+                )
             case Place.WAITING:
-                return await self._database.run(store.add_waiting, row, submitted, extras)
+                return await self._database.run(noted, note, store.add_waiting, row, submitted, extras)
         span = span_of(job.cost_s, self._weights().get(job.tenant, 1.0))
         there = row._replace(state=StoredState.DISPATCHED, number=LAST_PLACE + job.sequence, span=span)
-        return await self._database.run(store.adopt, there, submitted, None, None, extras)
+        return await self._database.run(noted, note, store.adopt, there, submitted, None, None, extras)
 
     async def adopt(
         self, row: JobRow, submitted: Submitted | None, entry: Document | None = None, shown: Document | None = None

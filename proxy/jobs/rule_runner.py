@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -51,6 +51,7 @@ from policy.v2.effects import (
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.admission import JobAdmission
+from proxy.jobs.noted import Note
 from proxy.jobs.results import JobResults
 from proxy.jobs.trial import try_job
 from proxy.limits.heavy_work import HeavyWork
@@ -108,8 +109,17 @@ class Outputs(Protocol):
     async def read(self, step: ReadOutputs) -> list[bytes | None]: ...
 
 
-BeforeSending = Callable[[str], Awaitable[None]]
-"""Called with a job's id, before ComfyUI is sent the job; with "" for what is no job."""
+class Beforehand(Protocol):
+    """What is on disk before ComfyUI is sent anything: with the job, where that comes first (proxy/jobs/idempotency_db.py)."""
+
+    async def write(self, prompt_id: str) -> None:
+        """prompt_id: "" for what is no job."""
+
+    def within(self, prompt_id: str) -> Note:
+        """Done in the job's own transaction."""
+
+    def failed(self) -> None:
+        """Of that transaction nothing is there."""
 
 
 class RuleRunner:
@@ -141,7 +151,8 @@ class RuleRunner:
         self._time_limit_s = time_limit_s
         self._claimed: ClaimedJob | None = None
         self._is_named = False
-        self.before_sending: BeforeSending | None = None
+        self.beforehand: Beforehand | None = None
+        self._unwritten: Beforehand | None = None
         self.upload: Upload | None = None
         self.files: Files | None = None
         self.outputs: Outputs | None = None
@@ -192,6 +203,8 @@ class RuleRunner:
         if self._check is not None and not isinstance(step, ClaimJob | NameJob | ReleaseJob | RecordJob):
             check, self._check = self._check, None
             check(self._principal)
+        if self._unwritten is not None and not isinstance(step, RecordJob | ReleaseJob | Work):
+            await self._write_down()
         match step:
             case UpstreamCall():
                 self._record.is_submitted |= self._claimed is not None or self._is_named
@@ -199,19 +212,19 @@ class RuleRunner:
             case ClaimJob():
                 self._record.notes |= {"workflow": step.workflow, "classes": step.classes}
                 self._claimed = await self._admission.claim(self._principal, step)
-                await self._name(self._claimed.prompt_id)
+                self._name(self._claimed.prompt_id)
                 return self._claimed
             case CheckRoom():
                 return await self._admission.check_room(self._principal)
             case RecordJob() | AmendJob() | TryJob() | ReadDocuments() | CancelWaiting() | ForgetJobs():
                 return await self._perform_on_disk(step)
             case NameJob():
-                await self._name(step.prompt_id)
+                self._name(step.prompt_id)
                 self._is_named = True
                 return None
             case ReleaseJob():
                 await self._admission.release(step.prompt_id)
-                self._claimed = None
+                self._claimed = self._unwritten = None
                 self._record.is_submitted = False
                 return None
             case AnswerNode():
@@ -249,8 +262,8 @@ class RuleRunner:
                 assert self.upload is not None, "of a row whose body streams"
                 self._record.is_submitted = True  # whether it is stored is not known, until ComfyUI says so
                 return await self.upload.finish()
-            case ReuseBytes() if self.before_sending is not None:
-                await self.before_sending("")
+            case ReuseBytes() if self.beforehand is not None:
+                await self.beforehand.write("")
         assert self._v2 is not None, "of a gate"
         return await self._v2.perform(self._principal, step)
 
@@ -273,7 +286,7 @@ class RuleRunner:
         tenant = self._principal.tenant
         match step:
             case RecordJob():
-                return await self._admission.record(step)
+                return await self._record_job(step)
             case AmendJob():
                 return await self._results.amend(step.prompt_id, step.outputs)
             case TryJob():
@@ -295,10 +308,23 @@ class RuleRunner:
         except DatabaseUnavailable as error:
             _log.error("job %s was not taken, and cannot be taken out of the database: %s", prompt_id, error)
 
-    async def _name(self, prompt_id: str) -> None:
+    def _name(self, prompt_id: str) -> None:
         self._record.notes["prompt_id"] = prompt_id
-        if self.before_sending is not None:
-            await self.before_sending(prompt_id)
+        self._unwritten = self.beforehand
+
+    async def _write_down(self) -> None:
+        note, self._unwritten = self._unwritten, None
+        if note is not None:
+            await note.write(self._record.notes["prompt_id"])
+
+    async def _record_job(self, step: RecordJob) -> float | None:
+        note, self._unwritten = self._unwritten, None
+        try:
+            return await self._admission.record(step, None if note is None else note.within(step.prompt_id))
+        except Exception as error:
+            if note is not None and not isinstance(error, DatabaseUnavailable):
+                note.failed()
+            raise
 
     async def _ask(self, call: UpstreamCall) -> UpstreamReply:
         started_s = time.perf_counter()

@@ -14,8 +14,9 @@ from policy.call import ClientReply
 from policy.violation import Reason, Violation
 from proxy.http.errors import LimitExceeded, TurnedAway, UpstreamUnreachable
 from proxy.http.request_record import RequestRecord
-from proxy.jobs.idempotency_db import UNANSWERED, Kept, KeptSubmissions, Place
-from proxy.jobs.rule_runner import BeforeSending
+from proxy.jobs.idempotency_db import KeptSubmissions, KeyNote, Place
+from proxy.jobs.noted import AlreadyNoted
+from proxy.jobs.rule_runner import Beforehand
 from proxy.persistence.operations import DatabaseUnavailable
 
 _NO_FINGERPRINT: Final = b""
@@ -31,48 +32,58 @@ class SingleUseKeys:
         self._running: set[Place] = set()
 
     async def run(
-        self, place: Place, record: RequestRecord, run: Callable[[BeforeSending], Awaitable[ClientReply]]
+        self,
+        place: Place,
+        record: RequestRecord,
+        run: Callable[[Beforehand], Awaitable[ClientReply]],
+        *,
+        is_dear: bool = False,
     ) -> ClientReply:
-        """What `run` gives, which calls what it is given when something is going to come of it.
+        """What `run` gives, which has what it is given written down before something comes of it.
 
-        Raises what `run` does; Violation(idempotency-key-reused) for a key that was used, or is in use; DatabaseUnavailable.
+        is_dear: a used key is looked for first, and not when it is written down. Raises what `run` does; Violation(idempotency-key-reused) for a key
+        that was used, or is in use; DatabaseUnavailable.
         """
         if place in self._running:
             raise self._used(record)
         self._running.add(place)
         try:
-            if await self._kept.find(place, self._clock()) is not None:
+            if is_dear and await self._is_used(place):
                 raise self._used(record)
             return await self._run(place, record, run)
         finally:
             self._running.discard(place)
 
     async def _run(
-        self, place: Place, record: RequestRecord, run: Callable[[BeforeSending], Awaitable[ClientReply]]
+        self, place: Place, record: RequestRecord, run: Callable[[Beforehand], Awaitable[ClientReply]]
     ) -> ClientReply:
         record.notes["idempotency"] = "first"
-        is_taken = False
-
-        async def take(prompt_id: str) -> None:
-            nonlocal is_taken
-            now_s = self._clock()
-            await self._kept.put(place, Kept(_NO_FINGERPRINT, prompt_id, now_s, UNANSWERED), now_s)
-            is_taken = True
-
+        note = KeyNote(self._kept, place, _NO_FINGERPRINT, self._clock, is_single_use=True)
         is_undone = False
         try:
-            reply = await run(take)
+            reply = await run(note)
             is_undone = reply.status >= 400
-            return reply
+        except AlreadyNoted:
+            note.failed()
+            raise self._used(record) from None
         except (Violation, LimitExceeded, TurnedAway, UpstreamUnreachable):
             is_undone = True
+            # Whatever is wrong besides: of a used key that is what its client is told.
+            if not note.is_written and await self._is_used(place):
+                raise self._used(record) from None
             raise
         except BaseException:
             is_undone = not record.is_submitted
             raise
         finally:
-            if is_taken and is_undone:
+            if note.is_written and is_undone:
                 await self._give_back(place)
+        if is_undone and not note.is_written and await self._is_used(place):
+            raise self._used(record)
+        return reply
+
+    async def _is_used(self, place: Place) -> bool:
+        return await self._kept.find(place, self._clock()) is not None
 
     async def _give_back(self, place: Place) -> None:
         try:

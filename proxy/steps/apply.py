@@ -33,7 +33,7 @@ from proxy.dependencies import Dependencies
 from proxy.http.replies import Reply, UpgradedReply
 from proxy.http.responses import can_upgrade, is_upgrade
 from proxy.jobs.idempotency import IDEMPOTENCY_KEY, Attempt, place_of
-from proxy.jobs.rule_runner import BeforeSending, RuleRunner
+from proxy.jobs.rule_runner import Beforehand, RuleRunner
 from proxy.observability.recent_refusals import describe_comfyuis
 from proxy.pages.me import wants_html
 from proxy.running_requests import RunningRequests
@@ -187,13 +187,13 @@ class RuleApplier:
         dependencies, principal = self._dependencies, permitted.principal
         place = place_of(principal, parse_key(permitted.request.headers.getall(IDEMPOTENCY_KEY)))
 
-        async def run(before_sending: BeforeSending) -> ClientReply:
-            runner.before_sending = before_sending
+        async def run(beforehand: Beforehand) -> ClientReply:
+            runner.beforehand = beforehand
             return await runner.run(rule.rule(asked))
 
         if permitted.route.idempotency is Idempotency.SINGLE_USE:
             place = place._replace(owner=f"{place.owner} {permitted.route.name}")
-            return await dependencies.v2.keys.run(place, permitted.record, run)
+            return await dependencies.v2.keys.run(place, permitted.record, run, is_dear=not permitted.route.submits)
         hashing = partial(fingerprint, asked.call, asked.raw)
         mark = await dependencies.heavy.run(principal.tenant, hashing, len(asked.raw))
         if principal.is_admin:

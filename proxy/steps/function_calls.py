@@ -22,7 +22,7 @@ from proxy.http.errors import LimitExceeded
 from proxy.http.replies import Reply, UpgradedReply
 from proxy.http.request_record import Decision
 from proxy.jobs.idempotency import IDEMPOTENCY_KEY, Attempt, place_of
-from proxy.jobs.rule_runner import BeforeSending, RuleRunner
+from proxy.jobs.rule_runner import Beforehand, RuleRunner
 from proxy.observability.recent_refusals import describe_comfyuis
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.running_requests import RunningRequests, is_gone
@@ -130,8 +130,8 @@ class FunctionCalls:
         if IDEMPOTENCY_KEY not in permitted.request.headers:
             return await run()
 
-        async def run_first(before_sending: BeforeSending) -> ClientReply:
-            runner.before_sending = before_sending
+        async def run_first(beforehand: Beforehand) -> ClientReply:
+            runner.beforehand = beforehand
             return await run()
 
         place = place_of(principal, parse_key(permitted.request.headers.getall(IDEMPOTENCY_KEY)))

@@ -11,7 +11,7 @@ from policy.principal import Principal, Role, parse_tenant
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.idempotency import MAX_BODY_BYTES, Attempt, IdempotentSubmissions, place_of
 from proxy.jobs.idempotency_db import KeptSubmissions, Place
-from proxy.jobs.rule_runner import BeforeSending
+from proxy.jobs.rule_runner import Beforehand
 from tests.proxy.conftest import opened
 
 ALICE = Principal("a", parse_tenant("alice"))
@@ -54,11 +54,11 @@ async def test_a_large_answer_is_kept_short_and_a_large_refusal_not_at_all(tmp_p
         submissions = IdempotentSubmissions(KeptSubmissions(state), Finder())  # type: ignore[arg-type]
         runs = []
 
-        async def accepted(before_sending: BeforeSending) -> ClientReply:
-            await before_sending("an-id")
+        async def accepted(note: Beforehand) -> ClientReply:
+            await note.write("an-id")
             return ClientReply(200, large)
 
-        async def refused(before_sending: BeforeSending) -> ClientReply:
+        async def refused(note: Beforehand) -> ClientReply:
             runs.append("refused")
             return ClientReply(400, large)
 

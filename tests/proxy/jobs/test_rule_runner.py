@@ -31,8 +31,9 @@ from proxy.http.errors import (
     refusal_for,
 )
 from proxy.http.request_record import RequestRecord
+from proxy.jobs.noted import Note
 from proxy.jobs.rule_runner import RuleRunner
-from proxy.persistence.operations import DatabaseUnavailable
+from proxy.persistence.operations import DatabaseUnavailable, Operation, Statement
 
 ALICE = Principal("a", TenantId("alice"))
 CLAIM = ClaimJob("wish", "hash")
@@ -75,7 +76,9 @@ class JobAdmission:
         self.said.append(("claimed", principal.tenant))
         return JOB
 
-    async def record(self, wish: RecordJob) -> float | None:
+    async def record(self, wish: RecordJob, note: Note | None = None) -> float | None:
+        if note is not None:
+            self.said += [("noted", statement.sql) for statement in note()]
         if isinstance(self.record_error, Exception):
             raise self.record_error
         self.said.append(("recorded", wish.prompt_id))
@@ -120,6 +123,87 @@ async def test_a_claimed_job_that_came_to_be_is_accepted() -> None:
     admission = JobAdmission()
     await conversation(Upstream(), admission).run(runner())
     assert admission.said == [("claimed", "alice"), ("recorded", "job"), ("accepted", "job")]
+
+
+class Beforehand:
+    """said: as JobAdmission's."""
+
+    def __init__(self, admission: JobAdmission) -> None:
+        self.said = admission.said
+        self.is_failed = False
+
+    async def write(self, prompt_id: str) -> None:
+        self.said.append(("written", prompt_id))
+
+    def within(self, prompt_id: str) -> Note:
+        def note() -> Operation[bool]:
+            yield Statement(prompt_id)
+            return True
+
+        return note
+
+    def failed(self) -> None:
+        self.is_failed = True
+
+
+def noting(admission: JobAdmission) -> tuple[RuleRunner, Beforehand]:
+    talking, beforehand = conversation(Upstream(), admission), Beforehand(admission)
+    talking.beforehand = beforehand
+    return talking, beforehand
+
+
+async def test_what_is_to_be_written_before_comfyui_is_asked_is_recorded_with_the_job() -> None:
+    def runner() -> RuleGenerator:
+        yield CLAIM
+        yield RECORD
+        yield call("prompt")
+        return ClientReply(200)
+
+    admission = JobAdmission()
+    talking, beforehand = noting(admission)
+    await talking.run(runner())
+    assert admission.said == [("claimed", "alice"), ("noted", "job"), ("recorded", "job"), ("accepted", "job")]
+    assert not beforehand.is_failed
+
+
+async def test_it_is_written_by_itself_where_comfyui_is_asked_first() -> None:
+    def runner() -> RuleGenerator:
+        yield CLAIM
+        yield call("prompt")
+        yield RECORD
+        return ClientReply(200)
+
+    admission = JobAdmission()
+    await noting(admission)[0].run(runner())
+    assert admission.said == [("claimed", "alice"), ("written", "job"), ("recorded", "job"), ("accepted", "job")]
+
+
+async def test_a_job_that_is_released_before_anything_was_sent_leaves_nothing_written() -> None:
+    def runner() -> RuleGenerator:
+        job = yield CLAIM
+        yield ReleaseJob(job.prompt_id)
+        return ClientReply(400)
+
+    admission = JobAdmission()
+    await noting(admission)[0].run(runner())
+    assert admission.said == [("claimed", "alice"), ("released", "job")]
+
+
+@pytest.mark.parametrize(("error", "is_failed"), [(LookupError(), True), (DatabaseUnavailable("gone"), False)])
+async def test_of_a_job_that_is_not_recorded_nothing_is_written_either(error: Exception, is_failed: bool) -> None:
+    """But where nobody knows whether it is on disk."""
+
+    def runner() -> RuleGenerator:
+        yield CLAIM
+        yield RECORD
+        raise AssertionError("not reached")
+
+    admission = JobAdmission()
+    admission.record_error = error
+    talking, beforehand = noting(admission)
+    with pytest.raises(type(error)):
+        await talking.run(runner())
+    assert beforehand.is_failed is is_failed
 
 
 async def test_a_job_that_comfyui_refused_is_released_once() -> None:
