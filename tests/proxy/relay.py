@@ -1,4 +1,4 @@
-"""A TCP relay between the gate and ComfyUI, which loses what the test says: the submission itself, or its answer."""
+"""A TCP relay between the gate and ComfyUI, which loses what the test says: the submission itself, or its answer; or is not there for a while."""
 
 from __future__ import annotations
 
@@ -32,18 +32,30 @@ class Relay:
         self.has_answer, self.may_answer = asyncio.Event(), asyncio.Event()
         self.url = ""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._own_port = 0
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Relay]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await self.begin()
         try:
             yield self
         finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.end()
+
+    async def begin(self) -> None:
+        """Listens; a second time where it did the first time."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._own_port)
+        self._own_port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._own_port}"
+
+    async def end(self) -> None:
+        """Breaks off all connections, and refuses new ones. ComfyUI itself goes on."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -128,7 +128,12 @@ class Sdk:
 
 @asynccontextmanager
 async def running_sdk(
-    kind: str, folder: Path, url: str, key: str | None, environment: Mapping[str, str] | None = None
+    kind: str,
+    folder: Path,
+    url: str,
+    key: str | None,
+    environment: Mapping[str, str] | None = None,
+    guard_s: float = GUARD_S,
 ) -> AsyncIterator[Sdk]:
     """The program of that kind, told where to go as its users tell it. folder: where it runs. environment: what it is told besides."""
     command = await asyncio.to_thread(_command, kind, folder)
@@ -145,7 +150,7 @@ async def running_sdk(
     sdk = Sdk(kind, process)
     listening = asyncio.ensure_future(sdk.listen())
     try:
-        async with asyncio.timeout(GUARD_S):
+        async with asyncio.timeout(guard_s):
             yield sdk
     finally:
         if process.returncode is None:

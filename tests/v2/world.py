@@ -22,7 +22,7 @@ from tests.proxy.relay import Relay
 from tests.v2.bodies import Judges, bodies_of, header_mistakes
 from tests.v2.pack import make_pack
 from tests.v2.recorder import Recorder, recording
-from tests.v2.sdk import Sdk, running_sdk
+from tests.v2.sdk import GUARD_S, Sdk, running_sdk
 
 __all__ = ["TARGETS", "OpenWorld", "World", "open_world"]
 
@@ -49,6 +49,8 @@ class World:
     relay: Relay | None
     folder: Path
     stack: AsyncExitStack
+    guard_s: float = GUARD_S
+    """Ends an SDK that would hang."""
     _others: list[Recorder] = field(default_factory=list)
 
     @property
@@ -59,7 +61,7 @@ class World:
         """A new program of that kind with the key of alice, mallory or admin."""
         folder = self.folder / unique(kind)
         folder.mkdir()
-        program = running_sdk(kind, folder, self.recorder.url, self.gate.keys[who], environment)
+        program = running_sdk(kind, folder, self.recorder.url, self.gate.keys[who], environment, self.guard_s)
         return await self.stack.enter_async_context(program)
 
     async def reconfigure(self, old: str, new: str) -> None:
@@ -103,15 +105,23 @@ class OpenWorld(Protocol):
     """See open_world."""
 
     def __call__(
-        self, target: str, *, server: str = "", upstream_more: str = "", has_relay: bool = False
+        self, target: str, *, upstream: str = "", server: str = "", upstream_more: str = "", has_relay: bool = False
     ) -> AbstractAsyncContextManager[World]: ...
 
 
 @asynccontextmanager
 async def open_world(
-    target: str, *, folder: Path, judges: Judges, server: str = "", upstream_more: str = "", has_relay: bool = False
+    target: str,
+    *,
+    folder: Path,
+    judges: Judges,
+    upstream: str = "",
+    server: str = "",
+    upstream_more: str = "",
+    has_relay: bool = False,
 ) -> AsyncIterator[World]:
-    """target: standin or real. server, upstream_more: of tests/harness.py. has_relay: between the gate and ComfyUI.
+    """target: standin or real. upstream: of a real one that is not at COMFYUI_URL. server, upstream_more: of tests/harness.py. has_relay: between the
+    gate and ComfyUI.
 
     When it closes, every body that an SDK was given in it has been held against both SDKs' schemas.
     """
@@ -121,7 +131,7 @@ async def open_world(
             comfy = StandIn(folder / "comfyui", frontend=False, pack=make_pack())
             await comfy.start()
             stack.push_async_callback(comfy.stop)
-        upstream = REAL_URL if comfy is None else comfy.url
+        upstream = comfy.url if comfy is not None else upstream or REAL_URL
         relay = await stack.enter_async_context(Relay(upstream).run()) if has_relay else None
         if relay is not None:
             upstream = relay.url
