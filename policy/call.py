@@ -178,10 +178,12 @@ class Place(StrEnum):
 
 @value
 class JobExtras:
-    """What is kept of a job beside what ComfyUI is sent. labels: by name. assets: ids of those that its workflow uses."""
+    """What is kept of a job beside what ComfyUI is sent. labels: by name. assets: ids of those that its workflow uses. webhook: the address that is told
+    of its end, "" for none."""
 
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     assets: tuple[str, ...] = ()
+    webhook: str = ""
 
 
 NO_EXTRAS: Final = JobExtras()

@@ -95,6 +95,8 @@ class RuleContext:
     """Whether the caller may send workflows of its own."""
     fetches: tuple[HostPattern, ...] = ()
     """Hosts outside from which files of a call are fetched."""
+    webhooks: tuple[HostPattern, ...] = ()
+    """Hosts outside that a call may name to be told of its job."""
     links: Links = Links()
     """For rows whose answers name addresses."""
 

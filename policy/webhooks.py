@@ -12,6 +12,8 @@ from policy.v2.jobs import JobView, Status, job_to_client
 from policy.v2.links import Links
 from policy.v2.times import timestamp
 
+CALLS: Final = "(calls)"
+"""In the place of an endpoint's name: the addresses that a tenant's calls have named."""
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_ERROR_TEXT: Final = 1000
 SCHEDULE_S: Final = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)

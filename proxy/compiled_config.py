@@ -37,7 +37,7 @@ from proxy.http.origin import origin_of
 from proxy.http.request import Request
 from proxy.http.request_body import WHOLE_JSON_S, BodyLimits
 from proxy.persistence.operations import Database
-from proxy.webhooks.endpoint import Endpoint, make_endpoints
+from proxy.webhooks.endpoint import CallWebhooks, Endpoint, make_call_webhooks, make_endpoints
 
 if TYPE_CHECKING:
     from proxy.auth.cloudflare_access import CloudflareAccess
@@ -54,6 +54,7 @@ class TenantAccess:
     functions: Mapping[str, CallableFunction]
     takes_workflows: bool
     fetches: tuple[HostPattern, ...] = ()
+    webhooks: tuple[HostPattern, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class CompiledConfig:
     upload_types: frozenset[str]
     functions: Mapping[str, Function] = field(default_factory=dict)
     webhooks: tuple[Endpoint, ...] = ()
+    call_webhooks: tuple[CallWebhooks, ...] = ()
     _access: dict[tuple[TenantId, bool], TenantAccess] = field(default_factory=dict, repr=False)
 
     @property
@@ -114,6 +116,7 @@ class CompiledConfig:
                 self._callable(principal),
                 principal.is_admin or settings.workflows == "any",
                 tuple(map(parse_host_pattern, settings.fetch)),
+                tuple(map(parse_host_pattern, settings.call_webhooks)),
             )
             self._access[key] = access
         return access
@@ -146,6 +149,7 @@ def compile_config(
     mistakes: list[Mistake] = []
     policies = _compile(config, mistakes)
     functions, webhooks = _functions(config, mistakes), make_endpoints(config, mistakes)
+    call_webhooks = make_call_webhooks(config, mistakes)
     tokens, access = _verifiers(config, previous, mistakes)
     try:
         sessions = _open_sessions(config, previous, state)
@@ -167,6 +171,7 @@ def compile_config(
         named_policies=policies,
         functions=functions,
         webhooks=webhooks,
+        call_webhooks=call_webhooks,
         json_limits=BodyLimits(
             server.max_prompt_bytes, server.body_timeout, server.min_body_bytes_per_second, WHOLE_JSON_S
         ),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
+from policy.addresses import AddressRefused, HostPattern, read_address
 from policy.call import ClientCall
 from policy.values import value
 from policy.violation import Reason, Violation
@@ -16,6 +17,9 @@ MAX_WAIT_S: Final = 90
 WAIT_FOR_BYTES_S: Final = 60
 """Of a client that asks for bytes, and does not say how long it waits."""
 ON_DISCONNECT: Final = "on_disconnect"
+WEBHOOK_URL: Final = "Webhook-URL"
+MAX_WEBHOOK_CHARACTERS: Final = 2000
+"""Many wait in the gate's database."""
 _ANY: Final = "application/octet-stream"
 _STREAM: Final = "text/event-stream"
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -45,6 +49,24 @@ class Delivery:
     ranges: tuple[str, ...] = ()
     is_waited_for: bool = False
     ends_with_client: bool = False
+
+
+def read_webhook(lines: Sequence[str], hosts: Sequence[HostPattern]) -> str:
+    """lines: of the field `Webhook-URL`. hosts: that the caller may name. The address, "" for none. Raises Violation(header-malformed)."""
+    if not lines:
+        return ""
+    if not hosts:
+        raise _no_webhook("nobody outside is told of your calls: the operator permits hosts with `call_webhooks`")
+    if len(lines) > 1 or len(lines[0]) > MAX_WEBHOOK_CHARACTERS:
+        raise _no_webhook(f"send one address, of at most {MAX_WEBHOOK_CHARACTERS} characters")
+    try:
+        return read_address(lines[0].strip(" \t"), hosts).url
+    except AddressRefused as error:
+        raise _no_webhook(str(error)) from None
+
+
+def _no_webhook(rule: str) -> Violation:
+    return Violation(Reason.HEADER_MALFORMED, f"`{WEBHOOK_URL}` is not accepted: {rule}."[:500], WEBHOOK_URL)
 
 
 def read_delivery(call: ClientCall, accept: Sequence[str], prefer: Sequence[str]) -> Delivery:

@@ -37,7 +37,8 @@ _FILE_SCHEMA: Final[Schema] = {"type": "string", "format": "binary", "contentMed
 _LANGUAGES: Final = {"curl": "Shell", "Python": "Python", "TypeScript": "TypeScript"}
 _HOW_TO_ASK: Final = (
     "Without more the answer is 202 and the job, at once. `Prefer: wait=60` waits for its end. `Accept: image/png` (also `image/*`, `video/*`, "
-    "`audio/*`, `text/plain`, `application/octet-stream`) asks for the bytes of the one output of such a type, `Accept: text/event-stream` for what happens."
+    "`audio/*`, `text/plain`, `application/octet-stream`) asks for the bytes of the one output of such a type, `Accept: text/event-stream` for what happens. "
+    "`Webhook-URL: https://hooks.example.com/7` has an address told of the job's end, where the operator permits its host."
 )
 
 

@@ -40,13 +40,14 @@ class NotStored(Exception):
 class Given:
     """What a call gives, with files as ids of assets. mark: the same whenever the same is given. made: ids of the records that are there because of it.
 
-    addresses: by parameter, of files that are still to be fetched.
+    addresses: by parameter, of files that are still to be fetched. webhook: that is told of the job, "" for none.
     """
 
     arguments: Mapping[str, Any]
     mark: bytes
     made: tuple[str, ...] = ()
     addresses: Mapping[str, Address] = field(default_factory=dict)
+    webhook: str = ""
 
 
 def read_form(

@@ -104,8 +104,11 @@ def check_call(request: RuleInput, delivery: Delivery) -> None:
         raise Violation(Reason.SCOPE_MISSING, words, scope)
 
 
-def gather(request: RuleInput) -> Generator[Effect, Any, Given]:
-    """What a call gives, read and judged, with its files stored. Nothing stays of one that is refused. Raises Violation, NotStored."""
+def gather(request: RuleInput, webhook: str = "") -> Generator[Effect, Any, Given]:
+    """What a call gives, read and judged, with its files stored. Nothing stays of one that is refused. webhook: as the call names it.
+
+    Raises Violation, NotStored.
+    """
     parameters = _called(request).function.parameters
     made: list[str] = []
     try:
@@ -124,7 +127,7 @@ def gather(request: RuleInput) -> Generator[Effect, Any, Given]:
         yield from discard(tuple(made))
         raise
     there = {name: argument for name, argument in arguments.items() if name not in addresses}
-    return Given(there | stored, mark, tuple(made), addresses)
+    return Given(there | stored, mark + webhook.encode(), tuple(made), addresses, webhook)
 
 
 def _read_texts(given: Mapping[str, Any], parameters: Mapping[str, ParameterSettings]) -> dict[str, Any]:
@@ -198,7 +201,8 @@ def submit(request: RuleInput, given: Given) -> RuleGenerator:
     drawn = dict(zip(arguments.to_draw, seeds, strict=True))
     files = yield from _find_files(arguments.files)
     graph = fill(function.graph, function.parameters, values | drawn | files)
-    extras = JobExtras({LABEL: function.name, VERSION_LABEL: function.version}, tuple(arguments.files.values()))
+    labels = {LABEL: function.name, VERSION_LABEL: function.version}
+    extras = JobExtras(labels, tuple(arguments.files.values()), given.webhook)
     reply = yield from prompt.submit(_as_prompt(request, called, graph), extras)
     if reply.status != 200:
         return reply

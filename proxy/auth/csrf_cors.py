@@ -26,7 +26,7 @@ _PREFLIGHT_LIFETIME_S: Final = 600
 _ALLOWED_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _ALLOWED_HEADERS: Final = (
     "Authorization, X-API-Key, Content-Type, Comfy-User, Comfy-Usage-Source, Range, If-Range, If-None-Match, "
-    "If-Modified-Since, Cache-Control, X-Request-Id, Idempotency-Key"
+    "If-Modified-Since, Cache-Control, X-Request-Id, Idempotency-Key, Prefer, Webhook-URL"
 )
 _EXPOSED_HEADERS: Final = (
     "Content-Disposition, Content-Length, Content-Range, ETag, Idempotency-Replayed, RateLimit, RateLimit-Policy, "

@@ -21,7 +21,7 @@ from proxy.config.webhooks import check_name
 from proxy.persistence.operations import Database
 from proxy.webhooks.deliveries import Delivery, EndpointRow, endpoint_rows, listing
 from proxy.webhooks.deliveries import resend as send_again
-from proxy.webhooks.endpoint import new_secret
+from proxy.webhooks.endpoint import new_secret, place_of
 
 app = typer.Typer(
     name="webhooks",
@@ -114,10 +114,14 @@ def resend(
     wanted = [each for each in ids if each.isprintable()]
     found = ask_database(config, lambda database: database.run(send_again, wanted, time.time()))
     for delivery in found:
-        typer.echo(f"{delivery.id} of job {delivery.prompt_id} is sent to {delivery.endpoint} again.")
+        typer.echo(f"{delivery.id} of job {delivery.prompt_id} is sent to {_recipient_of(delivery)} again.")
     missing = [printable(each) for each in ids if each not in {delivery.id for delivery in found}]
     if missing:
         fail(f"There is no webhook {', '.join(missing)}.")
+
+
+def _recipient_of(delivery: Delivery) -> str:
+    return place_of(delivery.url) if delivery.url else delivery.endpoint
 
 
 def _state_of(delivery: Delivery, now_s: float) -> str:
@@ -131,7 +135,7 @@ def _state_of(delivery: Delivery, now_s: float) -> str:
 
 def _cells_of(delivery: Delivery, now_s: float) -> tuple[str, ...]:
     return (
-        *(delivery.id, delivery.tenant, delivery.endpoint, event_of(delivery.state), delivery.prompt_id),
+        *(delivery.id, delivery.tenant, _recipient_of(delivery), event_of(delivery.state), delivery.prompt_id),
         *(timestamp(delivery.ended_at_s), _state_of(delivery, now_s), str(delivery.attempts), delivery.note),
     )
 
@@ -142,6 +146,7 @@ def _as_json(delivery: Delivery) -> dict[str, Any]:
         "id": delivery.id,
         "tenant": delivery.tenant,
         "endpoint": delivery.endpoint,
+        "origin": place_of(delivery.url) if delivery.url else None,
         "type": event_of(delivery.state).value,
         "job": delivery.prompt_id,
         "ended_at": timestamp(delivery.ended_at_s),

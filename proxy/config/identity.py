@@ -33,7 +33,7 @@ def is_safe_url(url: str) -> bool:
 
 class TenantSettings(Settings):
     """functions: those that it may call, "*" for all. workflows: "functions" for a tenant that sends no workflows of its own. fetch: hosts outside from
-    which the files of its calls may be fetched.
+    which the files of its calls may be fetched. call_webhooks: hosts outside that a call may name to be told of its job; signed with the secrets in the files.
     """
 
     policy: str = "default"
@@ -41,6 +41,17 @@ class TenantSettings(Settings):
     functions: tuple[str, ...] = ()
     workflows: Literal["any", "functions"] = "any"
     fetch: tuple[Host, ...] = ()
+    call_webhooks: tuple[Host, ...] = ()
+    call_webhooks_secret_file: Path | None = None
+    call_webhooks_previous_secret_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _signs_what_it_tells(self) -> Self:
+        if self.call_webhooks and self.call_webhooks_secret_file is None:
+            raise ValueError(
+                "call_webhooks needs call_webhooks_secret_file: make one with `comfygate webhooks secret`, and give it to the receivers"
+            )
+        return self
 
 
 def as_utc(value: Any) -> Any:

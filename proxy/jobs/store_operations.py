@@ -168,6 +168,8 @@ def _keep_submitted(job: JobRow, submitted: Submitted, extras: JobExtras) -> Ope
         yield Statement("INSERT INTO job_labels VALUES (?, ?, ?, ?)", (job.prompt_id, job.tenant, name, text))
     for asset_id in extras.assets:
         yield Statement("INSERT INTO job_assets VALUES (?, ?)", (job.prompt_id, asset_id))
+    if extras.webhook:
+        yield Statement("INSERT INTO job_webhooks VALUES (?, ?, ?)", (job.prompt_id, job.tenant, extras.webhook))
 
 
 def _check_assets(tenant: str, asset_ids: Sequence[str]) -> Operation[None]:
@@ -379,7 +381,7 @@ def forget(tenant: str, prompt_ids: Sequence[str]) -> Operation[None]:
 
 def delete_job(prompt_id: str) -> Operation[None]:
     """With its documents, its labels, and the records of what it made."""
-    for table in ("job_documents", "job_labels", "job_assets", "assets", "jobs"):
+    for table in ("job_documents", "job_labels", "job_assets", "job_webhooks", "assets", "jobs"):
         yield Statement(f"DELETE FROM {table} WHERE prompt_id = ?", (prompt_id,))
 
 

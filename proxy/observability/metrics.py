@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client import generate_latest
 
+from policy.webhooks import CALLS
 from proxy.config.identity import KeySettings
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.registry import Job, JobState, Outcome
@@ -60,15 +61,20 @@ class Metrics(Series):
 
     def webhook_tried(self, tenant: str, endpoint: str, result: str, outcome: str) -> None:
         self.webhook_attempts.labels(tenant, endpoint, outcome if outcome == "given-up" else result).inc()
-        self.webhook_endpoint_up.labels(tenant, endpoint).set(result == "delivered")
+        if endpoint != CALLS:
+            self.webhook_endpoint_up.labels(tenant, endpoint).set(result == "delivered")
 
     def webhooks_lost(self, tenant: str, count: int) -> None:
         self.webhooks_dropped.labels(tenant).inc(count)
 
-    def webhooks_counted(self, counts: Mapping[str, int]) -> None:
+    def webhooks_counted(self, counts: Mapping[str, int], switched_off: Mapping[tuple[str, str], bool]) -> None:
+        """switched_off: of each endpoint, by tenant and name, whether it wants no more."""
         self.webhooks_waiting.clear()
         for tenant, count in counts.items():
             self.webhooks_waiting.labels(tenant).set(count)
+        self.webhook_endpoint_switched_off.clear()
+        for (tenant, endpoint), is_off in switched_off.items():
+            self.webhook_endpoint_switched_off.labels(tenant, endpoint).set(is_off)
 
     def refresh(self, sockets: ConnectionRegistry, jobs: Iterable[Job], tenants: Iterable[str]) -> None:
         """Gauges, just before a scrape."""

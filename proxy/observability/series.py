@@ -103,6 +103,12 @@ class Series:
         self.webhook_endpoint_up = self._gauge(
             "webhook_endpoint_up", "1 when the last webhook to it was delivered.", "tenant", "endpoint"
         )
+        self.webhook_endpoint_switched_off = self._gauge(
+            "webhook_endpoint_switched_off",
+            "1 while it is told nothing, since it has answered 410; looked up each minute.",
+            "tenant",
+            "endpoint",
+        )
         self.webhooks_waiting = self._gauge("webhooks_waiting", "Webhooks to be sent, counted each minute.", "tenant")
         self.webhooks_dropped = self._counter(
             "webhooks_dropped", "Webhooks that were too old or too many to be kept, and never delivered.", "tenant"

@@ -175,5 +175,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX webhook_deliveries_by_due ON webhook_deliveries (endpoint, tenant, due_at_s) WHERE due_at_s IS NOT NULL",
         "CREATE INDEX webhook_deliveries_by_end ON webhook_deliveries (tenant, ended_at_s)",
     ),
+    # 6: addresses that calls have named, to be told of their jobs: of a job, and of a delivery, where it is "" for one of an endpoint.
+    (
+        """CREATE TABLE job_webhooks (
+            prompt_id TEXT PRIMARY KEY,
+            tenant TEXT NOT NULL,
+            url TEXT NOT NULL
+        )""",
+        "ALTER TABLE webhook_deliveries ADD COLUMN url TEXT NOT NULL DEFAULT ''",
+        "DROP INDEX webhook_deliveries_by_due",
+        "CREATE INDEX webhook_deliveries_by_due ON webhook_deliveries (endpoint, tenant, due_at_s, id) WHERE due_at_s IS NOT NULL",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

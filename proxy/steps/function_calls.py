@@ -12,8 +12,9 @@ from typing import Any
 import orjson
 
 from policy.call import ClientReply, Effect
-from policy.functions.delivery import Delivery, Kind, read_delivery
+from policy.functions.delivery import WEBHOOK_URL, Delivery, Kind, read_delivery, read_webhook
 from policy.idempotency import fingerprint, parse_key
+from policy.keyform import check_names
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules import functions
 from policy.rules.function_files import Given, NotStored, discard
@@ -84,8 +85,11 @@ class FunctionCalls:
         assert asked is not None, "a rule judges it"
         self._running.check(permitted.principal)
         functions.check_call(asked, delivery)
+        lines = permitted.request.headers.getall(WEBHOOK_URL, ())
+        check_names(permitted.credentials, lines, f"in `{WEBHOOK_URL}`")
+        webhook = read_webhook(lines, asked.context.webhooks)
         asked = replace(asked, minted_id=str(uuid.uuid4()))
-        run = self._submit(permitted, asked, held)
+        run = self._submit(permitted, asked, webhook, held)
         reply = await self._running.finish(run, permitted.request, permitted.record)
         if reply.status != 200:
             if permitted.record.notes.get("idempotency") != "replayed":
@@ -97,12 +101,12 @@ class FunctionCalls:
         accepted: Mapping[str, Any] = orjson.loads(reply.body) if isinstance(reply.body, bytes) else reply.body
         return accepted
 
-    async def _submit(self, permitted: PermittedRequest, asked: RuleInput, held: Held) -> ClientReply:
+    async def _submit(self, permitted: PermittedRequest, asked: RuleInput, webhook: str, held: Held) -> ClientReply:
         """What comes to nothing leaves nothing behind."""
         made: list[str] = []
         is_taken = False
         try:
-            given = await self._run_with_files(permitted, held, functions.gather(asked))
+            given = await self._run_with_files(permitted, held, functions.gather(asked, webhook))
             made[:] = given.made
             reply = await self._submit_once(permitted, asked, given, made, held)
             is_taken = reply.status == 200 and permitted.record.notes.get("idempotency", "first") == "first"

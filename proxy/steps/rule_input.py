@@ -72,6 +72,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         functions=access.functions,
         takes_workflows=access.takes_workflows,
         fetches=access.fetches,
+        webhooks=access.webhooks,
         links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
     )
 

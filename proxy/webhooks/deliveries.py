@@ -19,7 +19,7 @@ SWITCHED_OFF: Final = "switched-off"
 
 class Delivery(NamedTuple):
     """The end of a job that an endpoint is told of. Times are Unix seconds. due_at_s: None when nothing more is to be sent. attempts: that failed, and
-    the one that did not. note: of the last one.
+    the one that did not. note: of the last one. url: where the job's call has named it; "" for an endpoint of the configuration.
     """
 
     id: str
@@ -36,6 +36,7 @@ class Delivery(NamedTuple):
     outcome: str = ""
     tried_at_s: float | None = None
     note: str = ""
+    url: str = ""
 
     def is_end_of(self, job: JobView | None) -> bool:
         """Whether the job is still as it ended then: it may be deleted, or have been tried again since."""
@@ -99,12 +100,13 @@ def endpoint_rows() -> Operation[list[EndpointRow]]:
     return [EndpointRow(*row) for row in rows]
 
 
-def next_due() -> Operation[dict[tuple[str, str], float]]:
-    """When the next delivery is due, by endpoint and tenant."""
+def next_due(endpoint: str, tenant: str) -> Operation[float | None]:
+    """When its next delivery is due, None where none is to be sent."""
     rows = yield Statement(
-        "SELECT endpoint, tenant, MIN(due_at_s) FROM webhook_deliveries WHERE due_at_s IS NOT NULL GROUP BY endpoint, tenant"
+        "SELECT due_at_s FROM webhook_deliveries WHERE endpoint = ? AND tenant = ? AND due_at_s IS NOT NULL ORDER BY due_at_s LIMIT 1",
+        (endpoint, tenant),
     )
-    return {(endpoint, tenant): due_at_s for endpoint, tenant, due_at_s in rows}
+    return float(rows[0][0]) if rows else None
 
 
 def claim(endpoint: str, tenant: str, gate: str, now_s: float, until_s: float, limit: int) -> Operation[list[Delivery]]:

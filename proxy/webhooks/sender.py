@@ -19,11 +19,9 @@ from proxy.outside.target import Answer, Target, Unreachable
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.webhooks import deliveries as outbox
-from proxy.webhooks.deliveries import DELIVERED, GIVEN_UP, SWITCHED_OFF, Delivery, EndpointRow, Kept
-from proxy.webhooks.endpoint import Endpoint
+from proxy.webhooks.deliveries import DELIVERED, GIVEN_UP, SWITCHED_OFF, Delivery, EndpointRow, Kept, endpoint_rows
+from proxy.webhooks.endpoint import CallWebhooks, Endpoint, Recipient
 
-AT_ONCE: Final = 2
-"""To one endpoint, from one gate."""
 TIME_LIMIT_S: Final = 15.0
 LOOK_LIMIT_S: Final = 10.0
 """For what a job made to be measured; else it is told without."""
@@ -56,8 +54,9 @@ class Views(Protocol):
 
 
 class WebhookSender:
-    """endpoints, links: of the configuration in force. on_attempt: told of each that ended, with what has become of it. on_lost: told of a
-    tenant's deliveries that were deleted before they could be sent. on_counted: now and then, of how many are to be sent, by tenant.
+    """endpoints, links, calls: of the configuration in force. on_attempt: told of each that ended, with what has become of it. on_lost: told of a
+    tenant's deliveries that were deleted before they could be sent. on_counted: now and then, of how many are to be sent, by tenant, and of the
+    endpoints.
     """
 
     def __init__(
@@ -68,9 +67,10 @@ class WebhookSender:
         gate: str,
         endpoints: Callable[[], Sequence[Endpoint]],
         links: Callable[[], Links],
+        calls: Callable[[], Sequence[CallWebhooks]] = lambda: (),
         on_attempt: Callable[[Delivery, Result], None] = lambda delivery, result: None,
         on_lost: Callable[[str, int], None] = lambda tenant, count: None,
-        on_counted: Callable[[Mapping[str, int]], None] = lambda counts: None,
+        on_counted: Callable[[Mapping[str, int], Sequence[EndpointRow]], None] = lambda counts, endpoints: None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -80,13 +80,14 @@ class WebhookSender:
         self._gate = gate
         self._endpoints = endpoints
         self._links = links
+        self._calls = calls
         self._on_attempt = on_attempt
         self._on_lost = on_lost
         self._on_counted = on_counted
         self._clock = clock
         self._chance = chance
         self._tasks = Tasks()
-        self._busy: Counter[str] = Counter()
+        self._busy: Counter[tuple[str, str]] = Counter()
         self._known: Sequence[Endpoint] | None = None
         self._wake = asyncio.Event()
 
@@ -141,22 +142,25 @@ class WebhookSender:
             ends_hearing()
 
     async def send_due(self) -> float:
-        """Begins to send what is due, as far as its endpoints have room; seconds until more is. Raises DatabaseUnavailable."""
+        """Begins to send what is due, as far as its recipients have room; seconds until more is. Raises DatabaseUnavailable."""
         now_s, waits_s = self._clock(), [POLL_S]
-        due = await self._database.read(outbox.next_due) if self._endpoints() else {}
-        for endpoint in self._endpoints():
-            at_s, room = due.get((endpoint.name, endpoint.tenant)), AT_ONCE - self._busy[endpoint.name]
-            if at_s is None or room <= 0:  # who has no room wakes this when there is some
+        recipients: list[Recipient] = [*self._endpoints(), *self._calls()]
+        for recipient in recipients:
+            name, tenant = key = recipient.name, recipient.tenant
+            room = recipient.at_once - self._busy[key]
+            if room <= 0:  # who has no room wakes this when there is some
+                continue
+            at_s = await self._database.read(outbox.next_due, name, tenant)
+            if at_s is None:
                 continue
             if at_s > now_s:
                 waits_s.append(at_s - now_s)
                 continue
-            claimed = await self._database.run(
-                outbox.claim, endpoint.name, endpoint.tenant, self._gate, now_s, now_s + LEASE_S, room
-            )
+            until_s = now_s + LEASE_S
+            claimed = await self._database.run(outbox.claim, name, tenant, self._gate, now_s, until_s, room)
             for delivery in claimed:
-                self._busy[endpoint.name] += 1
-                self._tasks.start(self._send(endpoint, delivery), "webhook")
+                self._busy[key] += 1
+                self._tasks.start(self._send(recipient, delivery), "webhook")
         return min(waits_s)
 
     async def finish(self) -> None:
@@ -172,7 +176,8 @@ class WebhookSender:
             if lost:
                 _log.warning("%d webhooks of tenant %s were never delivered, and are not kept any longer", lost, tenant)
                 self._on_lost(tenant, lost)
-        self._on_counted(await self._database.read(outbox.waiting_counts))
+        counts, endpoints = await self._database.read(outbox.waiting_counts), await self._database.read(endpoint_rows)
+        self._on_counted(counts, endpoints)
 
     async def stop(self) -> None:
         """What is being sent is sent once more by the next gate."""
@@ -181,30 +186,32 @@ class WebhookSender:
             await self._database.run(outbox.release, self._gate, self._clock())
         await self._door.stop()
 
-    async def _send(self, endpoint: Endpoint, delivery: Delivery) -> None:
+    async def _send(self, recipient: Recipient, delivery: Delivery) -> None:
         try:
-            result, settled = await self._attempt(endpoint, delivery)
-            if await self._database.run(outbox.settle, settled, self._gate) and result is Result.GONE:
-                await self._database.run(outbox.switch_off, endpoint.name, endpoint.tenant, self._clock())
+            result, settled = await self._attempt(recipient, delivery)
+            is_settled = await self._database.run(outbox.settle, settled, self._gate)
+            if is_settled and result is Result.GONE and isinstance(recipient, Endpoint):
+                await self._database.run(outbox.switch_off, recipient.name, recipient.tenant, self._clock())
                 _log.warning(
                     "webhook %s (%s) answered 410: it is switched off, until its configuration is changed or `comfygate webhooks resend`",
-                    endpoint.name,
-                    endpoint.place,
+                    recipient.name,
+                    recipient.place,
                 )
             self._on_attempt(settled, result)
         except DatabaseUnavailable as error:  # it is sent again when its lease is over
             _log.warning("what became of webhook %s of job %s is not kept: %s", delivery.id, delivery.prompt_id, error)
         finally:
-            self._busy[endpoint.name] -= 1
+            self._busy[recipient.name, recipient.tenant] -= 1
             self.wake()
 
-    async def _attempt(self, endpoint: Endpoint, delivery: Delivery) -> tuple[Result, Delivery]:
+    async def _attempt(self, recipient: Recipient, delivery: Delivery) -> tuple[Result, Delivery]:
         """What came of it, and what stands in the outbox of it from then on. Raises DatabaseUnavailable."""
         asked_s, result = None, Result.FAILED
         try:
+            target = recipient.target_of(delivery.url)
             body = await self._body(delivery)
-            headers = endpoint.headers(delivery.id, self._clock(), body)
-            answer = await self._door.post(endpoint.target, body, headers, TIME_LIMIT_S)
+            headers = recipient.headers(delivery.id, self._clock(), body)
+            answer = await self._door.post(target, body, headers, TIME_LIMIT_S)
             note, result = f"answered {answer.status}", result_of(answer.status)
             asked_s = asked_wait(answer.status, answer.retry_after, self._clock())
         except Unreachable as error:

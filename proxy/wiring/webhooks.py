@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from policy.webhooks import Result
@@ -11,7 +11,8 @@ from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.outside.target import Answer, Target
 from proxy.persistence.operations import Database
-from proxy.webhooks.deliveries import Delivery
+from proxy.webhooks.deliveries import Delivery, EndpointRow
+from proxy.webhooks.endpoint import place_of
 from proxy.webhooks.sender import WebhookSender
 from proxy.wiring.outside import own_places
 
@@ -31,7 +32,12 @@ def build_webhooks(parts: Dependencies, database: Database, metrics: Metrics, au
             attempt=delivery.attempts,
             result=result.value,
             note=delivery.note,
+            **({"origin": place_of(delivery.url)} if delivery.url else {}),
         )
+
+    def count(waiting: Mapping[str, int], endpoints: Sequence[EndpointRow]) -> None:
+        switched_off = {(each.tenant, each.name): each.switched_off_s is not None for each in endpoints}
+        metrics.webhooks_counted(waiting, switched_off)
 
     return WebhookSender(
         database,
@@ -40,9 +46,10 @@ def build_webhooks(parts: Dependencies, database: Database, metrics: Metrics, au
         parts.jobs.records.gate,
         lambda: parts.compiled.webhooks,
         lambda: parts.compiled.links_outside,
+        lambda: parts.compiled.call_webhooks,
         on_attempt=tell,
         on_lost=metrics.webhooks_lost,
-        on_counted=metrics.webhooks_counted,
+        on_counted=count,
     )
 
 

@@ -67,6 +67,7 @@ def key_ending(days: float) -> Series:
 
 PAGE, TICKET = {"severity": "page"}, {"severity": "ticket"}
 KEY = {**TICKET, "key": "7f3a9c21", "tenant": "acme"}
+ENDPOINT = {**TICKET, "tenant": "acme", "endpoint": "shop"}
 SOCKETS = {
     **histogram("comfygate_websocket_seconds", "", 5, 7200, (1, 60, 3600, 14400)),
     'comfygate_requests_total{route="GET /ws",method="GET",status="101",tenant="acme"}': counter(5),
@@ -129,6 +130,27 @@ SITUATIONS: dict[str, tuple[Series, dict[str, tuple[dict[str, str], tuple[str, .
     "a log that loses lines for an hour": (
         {'comfygate_log_lines_dropped_total{sink="audit"}': "0x110 1+5x40 206x207"},
         {"LogLinesDropped": ({**TICKET, "sink": "audit"}, ("2h",))},
+    ),
+    "an endpoint that takes nothing from the second hour on": (
+        {
+            'comfygate_webhook_endpoint_up{tenant="acme",endpoint="shop"}': "1x60 0x299",
+            'comfygate_webhook_endpoint_switched_off{tenant="acme",endpoint="shop"}': flat(0),
+        },
+        {"WebhookFailing": (ENDPOINT, ("3h", "6h"))},
+    ),
+    "an endpoint of two gates, of which one delivers": (
+        {
+            'comfygate_webhook_endpoint_up{tenant="acme",endpoint="shop",instance="a"}': flat(0),
+            'comfygate_webhook_endpoint_up{tenant="acme",endpoint="shop",instance="b"}': flat(1),
+        },
+        {},
+    ),
+    "an endpoint that wants no more after an hour and a half": (
+        {
+            'comfygate_webhook_endpoint_up{tenant="acme",endpoint="shop"}': "1x90 0x269",
+            'comfygate_webhook_endpoint_switched_off{tenant="acme",endpoint="shop"}': "0x90 1x269",
+        },
+        {"WebhookSwitchedOff": (ENDPOINT, ("2h", "3h", "6h"))},
     ),
     "Redis away": (
         {"comfygate_limit_store_up": "1x100 0x259"},

@@ -76,7 +76,7 @@ def test_the_pieces_fit_into_another_prometheus(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert (said.returncode, "15 rules found" in said.stdout) == (0, True), said.stdout + said.stderr
+    assert (said.returncode, "17 rules found" in said.stdout) == (0, True), said.stdout + said.stderr
 
 
 def test_every_alert_says_how_urgent_it_is_and_what_to_do() -> None:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from policy.addresses import HostPattern
 from policy.call import ClientCall
-from policy.functions.delivery import MAX_WAIT_S, WAIT_FOR_BYTES_S, Delivery, Kind, fits, read_delivery
+from policy.functions.delivery import (
+    MAX_WAIT_S,
+    MAX_WEBHOOK_CHARACTERS,
+    WAIT_FOR_BYTES_S,
+    Delivery,
+    Kind,
+    fits,
+    read_delivery,
+    read_webhook,
+)
 from policy.violation import Reason, Violation
 
 
@@ -87,3 +97,29 @@ def test_what_becomes_of_a_job_whose_client_leaves() -> None:
 )
 def test_fits(content_type: str, ranges: tuple[str, ...], is_fit: bool) -> None:
     assert fits(content_type, ranges) is is_fit
+
+
+HOSTS = (HostPattern("hooks.example.com"),)
+
+
+def test_an_address_that_is_told_of_the_job() -> None:
+    assert read_webhook((), HOSTS) == read_webhook((), ()) == ""
+    assert read_webhook([" https://HOOKS.example.com/a?b=c "], HOSTS) == "https://hooks.example.com/a?b=c"
+
+
+@pytest.mark.parametrize(
+    ("lines", "hosts", "rule"),
+    [
+        (["https://hooks.example.com/"], (), "the operator permits hosts with `call_webhooks`"),
+        (["https://elsewhere.test/"], HOSTS, "not among those that you may name: hooks.example.com"),
+        (["http://hooks.example.com/"], HOSTS, "write an address as https"),
+        (["https://a@hooks.example.com/"], HOSTS, "without a user name"),
+        ([""], HOSTS, "write an address as https"),
+        (["https://hooks.example.com/", "https://hooks.example.com/"], HOSTS, "send one address"),
+        (["https://hooks.example.com/" + "x" * MAX_WEBHOOK_CHARACTERS], HOSTS, "of at most 2000 characters"),
+    ],
+)
+def test_an_address_that_is_not_told(lines: list[str], hosts: tuple[HostPattern, ...], rule: str) -> None:
+    with pytest.raises(Violation, match=rule) as refused:
+        read_webhook(lines, hosts)
+    assert (refused.value.reason, refused.value.details) == (Reason.HEADER_MALFORMED, "Webhook-URL")

@@ -180,3 +180,10 @@ def test_what_was_stored_before_stays_until_the_call_has_come_to_nothing() -> No
     asked, error = refused(rules.fetch(asking({}), given), None, Violation(Reason.STORAGE_FULL, "x"))
     assert not any(isinstance(step, DeleteAsset) for step in asked)
     assert error.reason is Reason.STORAGE_FULL
+
+
+def test_the_address_that_is_told_of_the_job_is_a_part_of_the_call() -> None:
+    _, plain = run(rules.gather(asking({"picture": AT})))
+    _, told = run(rules.gather(asking({"picture": AT}), "https://hooks.example.com/"))
+    assert (plain.webhook, told.webhook) == ("", "https://hooks.example.com/")
+    assert plain.mark != told.mark

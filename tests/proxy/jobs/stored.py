@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from policy.call import NO_EXTRAS, JobExtras
 from proxy.jobs.job_rows import Ended, JobRow, StoredState, Submitted
 from proxy.jobs.store_operations import add_next, add_waiting, finish
 from proxy.persistence.operations import Database
@@ -17,11 +18,18 @@ def row(name: str, tenant: str = "alice", **more: Any) -> JobRow:
     return made._replace(**{"attempts": '[{"at":100.0,"comfyui":"default"}]', **more})
 
 
-async def put(database: Database, name: str, tenant: str = "alice", window: int = 0, **more: Any) -> JobRow:
+async def put(
+    database: Database,
+    name: str,
+    tenant: str = "alice",
+    window: int = 0,
+    extras: JobExtras = NO_EXTRAS,
+    **more: Any,
+) -> JobRow:
     """A recorded job; without a window it waits."""
     job = row(name, tenant, **more)
-    placed = await database.run(add_next, job, SUBMITTED, window, 1.0) if window else None
-    return await database.run(add_waiting, job, SUBMITTED) if placed is None else placed
+    placed = await database.run(add_next, job, SUBMITTED, window, 1.0, extras) if window else None
+    return await database.run(add_waiting, job, SUBMITTED, extras) if placed is None else placed
 
 
 def ended(state: StoredState = StoredState.SUCCEEDED, at_s: float = 200.0, **more: Any) -> Ended:

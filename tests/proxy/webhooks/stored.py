@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policy.call import JobExtras
 from proxy.jobs.job_rows import StoredState
 from proxy.persistence.operations import Database
 from proxy.webhooks.deliveries import Delivery, EndpointRow, claim, listing, set_endpoints
@@ -22,9 +23,10 @@ async def configured(database: Database, *rows: EndpointRow) -> None:
 
 
 async def ended(
-    database: Database, name: str, tenant: str = "alice", state: StoredState = StoredState.SUCCEEDED
+    database: Database, name: str, tenant: str = "alice", state: StoredState = StoredState.SUCCEEDED, webhook: str = ""
 ) -> None:
-    await put(database, name, tenant, window=100)
+    """webhook: that its call has named."""
+    await put(database, name, tenant, window=100, extras=JobExtras(webhook=webhook))
     await end(database, name, state)
 
 

@@ -120,7 +120,8 @@ async def test_each_is_taken_once_and_again_when_its_gate_must_be_gone(database:
     await ended(database, "1")
     assert [each.prompt_id for each in await taken(database)] == ["1"]
     assert not await taken(database, gate="gate/2")
-    assert (await database.read(next_due)) == {("shop", "alice"): UNTIL_S}
+    assert (await database.read(next_due, "shop", "alice")) == UNTIL_S
+    assert await database.read(next_due, "shop", "mallory") is None
     again = await database.run(claim, "shop", "alice", "gate/2", UNTIL_S, UNTIL_S + 60, 10)
     assert [each.prompt_id for each in again] == ["1"]
 
@@ -162,7 +163,7 @@ async def test_what_a_gate_that_has_lost_it_says_counts_where_it_was_delivered(d
     assert not await database.run(settle, first._replace(due_at_s=999.0, note="answered 500"), GATE)
     assert [each.gate for each in await kept(database)] == ["gate/2"]
     assert await database.run(settle, first._replace(due_at_s=None, outcome=DELIVERED), GATE)
-    assert not await database.read(next_due)
+    assert await database.read(next_due, "shop", "alice") is None
     assert not await database.run(settle, first._replace(tenant="mallory", outcome=DELIVERED), GATE)
 
 
