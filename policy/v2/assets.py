@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from policy.namespace import Folder
@@ -106,8 +106,9 @@ def is_reference(found: Any) -> bool:
 def find_references(workflow: Any) -> list[str]:
     """Ids of the assets that a workflow names, each once, wherever in a node's inputs they stand. Raises Violation(missing-asset) for a malformed one."""
     found: dict[str, None] = {}
-    for inputs in _inputs_of(workflow):
-        _collect(inputs, found)
+    for node in workflow.values() if type(workflow) is dict else ():
+        if type(node) is dict and type(inputs := node.get("inputs")) is dict:
+            _collect(inputs, found)
     return list(found)
 
 
@@ -134,22 +135,15 @@ def missing(
     return Violation(Reason.MISSING_ASSET, f"The workflow names an asset that cannot be used: {why}.", asset_id)
 
 
-def _inputs_of(workflow: Any) -> Iterable[Any]:
-    nodes = workflow.values() if isinstance(workflow, Mapping) else ()
-    return (node["inputs"] for node in nodes if isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping))
-
-
-def _collect(found: Any, ids: dict[str, None]) -> None:
+def _collect(found: dict[str, Any] | list[Any], ids: dict[str, None]) -> None:
     """As deep as a document goes, which policy/document.py bounds: what is not found here would reach ComfyUI as an object."""
-    if is_reference(found):
+    if type(found) is dict and found.get("__type") == REFERENCE:
         ids[_id_of(found)] = None
         if len(ids) > MAX_REFERENCES:
             raise missing("", f"a workflow names {MAX_REFERENCES} assets at most")
-    elif isinstance(found, Mapping):
-        for inner in found.values():
-            _collect(inner, ids)
-    elif isinstance(found, list):
-        for inner in found:
+        return
+    for inner in found.values() if type(found) is dict else found:
+        if type(inner) is dict or type(inner) is list:
             _collect(inner, ids)
 
 
