@@ -1,4 +1,4 @@
-"""Results in another form than the job made them: what is asked for, what a client is told of it, and what it cannot be."""
+"""Results in another form than the job made them, or without their workflow: what is asked for, what a client is told of it, and what it cannot be."""
 
 from __future__ import annotations
 
@@ -23,15 +23,20 @@ TYPES: Final[Mapping[str, tuple[str, str]]] = {
 
 @value
 class Recipe:
-    """What becomes of a file. format: of the picture. quality: from 1 to 100; 0 of a format that has none."""
+    """What becomes of a file. format: of the picture; "" for a file that only loses its workflow. quality: from 1 to 100; 0 of a format that has none."""
 
-    format: str
+    format: str = ""
     quality: int = 0
 
     @property
     def mark(self) -> str:
         """Another one for everything that gives other bytes."""
         return f"{self.format}-{self.quality}"
+
+    @property
+    def words(self) -> str:
+        """How it is given."""
+        return f"as {self.format}" if self.format else "without its workflow"
 
 
 @value
@@ -49,29 +54,34 @@ class NotDerived:
     why: str = ""
 
 
-def recipe_of(output: OutputSettings) -> Recipe | None:
-    """None for what is given as it is."""
-    if output.convert is None:
-        return None
-    return Recipe(output.convert, 0 if output.convert in LOSSLESS else output.quality or QUALITY)
+def recipe_of(output: OutputSettings, asset: Asset) -> Recipe | None:
+    """None for what is given as it is. A converted picture has lost its workflow; a text that a node shows never had one."""
+    if output.convert is not None:
+        return Recipe(output.convert, 0 if output.convert in LOSSLESS else output.quality or QUALITY)
+    return Recipe() if output.strip and asset.folder is not None else None
 
 
 def type_of(asset: Asset, recipe: Recipe | None) -> str:
     """The media type under which it is given; the file's own where the recipe is not for it."""
-    return asset.content_type if recipe is None or misfit(asset, recipe) else TYPES[recipe.format][0]
+    return TYPES[recipe.format][0] if recipe is not None and _changes(asset, recipe) else asset.content_type
 
 
 def name_of(asset: Asset, recipe: Recipe | None) -> str:
     """The name under which it is given: `a.png` as `a.webp`."""
-    if recipe is None or misfit(asset, recipe):
+    if recipe is None or not _changes(asset, recipe):
         return asset.file_path
     stem, dot, _ = asset.file_path.rpartition(".")
     return (stem if stem and dot else asset.file_path) + TYPES[recipe.format][1]
 
 
+def _changes(asset: Asset, recipe: Recipe) -> bool:
+    """Whether it becomes another kind of file."""
+    return bool(recipe.format) and not misfit(asset, recipe)
+
+
 def misfit(asset: Asset, recipe: Recipe) -> str:
     """Why the recipe is not for this file, as far as its name tells: a sentence, or "" where it is."""
-    if not asset.content_type.startswith("image/"):
+    if recipe.format and not asset.content_type.startswith("image/"):
         media_type = asset.content_type.partition(";")[0]
-        return f"This output is no picture ({media_type}), so it cannot be given as {recipe.format}."
+        return f"This output is no picture ({media_type}), so it cannot be given {recipe.words}."
     return ""

@@ -64,7 +64,7 @@ def results_of(job: JobView, function: Function | None) -> tuple[Result, ...]:
         return tuple(_counted((asset, "", None) for asset in job.outputs))
     return tuple(
         _counted(
-            (asset, name, recipe_of(output))
+            (asset, name, recipe_of(output, asset))
             for asset in job.outputs
             for name, output in function.settings.outputs.items()
             if output.node == asset.node_id

@@ -78,12 +78,14 @@ class ParameterSettings(_Settings):
 
 
 class OutputSettings(_Settings):
-    """`[outputs.NAME]`. node: the id of the node that makes it. convert: the kind of picture that it is given as, with this quality."""
+    """`[outputs.NAME]`. node: the id of the node that makes it. convert: the kind of picture that it is given as, with this quality. strip: it is
+    given without the workflow that ComfyUI writes into its files."""
 
     node: Annotated[str, Field(min_length=1)]
     title: str = ""
     convert: Literal["png", "jpeg", "webp", "avif"] | None = None
     quality: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
+    strip: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _has_a_quality_where_there_is_one(self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from policy.media.editing import Editing, Reading, exactly
+from policy.media.editing import Editing, NotUnderstood, Reading, exactly
 
 _METADATA = re.compile(rb"<metadata>\s{0,64}<!\[CDATA\[\s{0,64}(?=\{)")
 _END = b"]]>"
@@ -17,7 +17,7 @@ def svg(editing: Editing) -> Reading:
         editing.count()
         end = data.find(_END, found.end())
         if end < 0:
-            return
+            raise NotUnderstood
         text = data[found.end() : end].rstrip()
         judged = editing.judge("", text)
         if judged is not None:

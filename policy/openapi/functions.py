@@ -116,7 +116,7 @@ def _outputs_in_words(function: Function) -> str:
 
 
 def _in_words(name: str, output: OutputSettings) -> str:
-    form = "" if output.convert is None else f" as {output.convert}"
+    form = f" as {output.convert}" if output.convert else " without its workflow" if output.strip else ""
     return f"`{name}`" + (f" ({output.title})" if output.title else "") + form
 
 

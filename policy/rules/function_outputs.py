@@ -100,8 +100,9 @@ def inlined(request: RuleInput, results: Sequence[Result], max_bytes: int) -> Ge
         else:
             files[place] = file
     if files:
-        sizes = tuple(results[place].given.size_bytes for place in files)
-        read = yield ReadOutputs(tuple(files.values()), sizes)
+        told_of = [results[place].given for place in files]
+        sizes, hashes = tuple(each.size_bytes for each in told_of), tuple(each.hash or "" for each in told_of)
+        read = yield ReadOutputs(tuple(files.values()), sizes, hashes)
         found |= dict(zip(files, read, strict=True))
     told: list[str | None] = yield Work(partial(_encode, len(results), found), MAX_INLINED_BYTES - room)
     return told

@@ -225,7 +225,8 @@ class DeriveOutputs(V2Effect):
 
 @value
 class ReadOutputs(V2Effect):
-    """Answered with the bytes of each, None of one that is not there, or not of this size. sizes: in bytes."""
+    """Answered with the bytes of each, None of one that is not there, or not as it was told: of this size in bytes, with this hash."""
 
     files: tuple[StoredFile | DerivedFile, ...]
     sizes: tuple[int, ...]
+    hashes: tuple[str, ...]

@@ -185,7 +185,7 @@ class Conversions:
             self._refuse(key, failed, FAILED_S)
             raise failed
         if answer.refused:
-            words = f"This output cannot be given as {file.recipe.format}. {answer.refused}"
+            words = f"This output cannot be given {file.recipe.words}. {answer.refused}"
             refused = Violation(Reason.CONVERSION_FAILED, words)
             self._refuse(key, refused, REFUSED_S)
             raise refused
@@ -204,9 +204,7 @@ def _unwanted(making: asyncio.Task[KeptFile]) -> None:
 
 def _failed(file: DerivedFile, words: str) -> Violation:
     _log.error("an output was not converted: %s", words)
-    told = (
-        f"This output cannot be given as {file.recipe.format} at the moment. The operator finds why in the gate's log."
-    )
+    told = f"This output cannot be given {file.recipe.words} at the moment. The operator finds why in the gate's log."
     return Violation(Reason.CONVERSION_FAILED, told)
 
 

@@ -9,9 +9,14 @@ import orjson
 MAX_LINE_BYTES: Final = 64 * 1024
 
 
+class NotConverted(Exception):
+    """Why, as a sentence for the client."""
+
+
 class Order(NamedTuple):
-    """source, target: paths; the target is not there yet. stamp: of the source as it must be (policy.v2.assets.Asset), "" for any. max_pixels: of all
-    frames together. max_bytes: of the target. cpu_s: of the processor's time."""
+    """source, target: paths; the target is not there yet. format: "" for a file that only loses its workflow. stamp: of the source as it must be
+    (policy.v2.assets.Asset), "" for any. max_pixels: of all frames together. max_bytes: of the target. cpu_s: of the processor's time.
+    """
 
     source: str
     target: str

@@ -11,7 +11,7 @@ from typing import IO, Any, BinaryIO, Final, cast
 
 from PIL import AvifImagePlugin, ExifTags, GifImagePlugin, Image, ImageOps
 
-from proxy.conversion.order import Order
+from proxy.conversion.order import NotConverted, Order
 
 READ: Final = ("PNG", "JPEG", "WEBP", "GIF", "AVIF", "BMP")
 """Those that ComfyUI's nodes write, and browsers show."""
@@ -31,10 +31,6 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 GifImagePlugin.LOADING_STRATEGY = GifImagePlugin.LoadingStrategy.RGB_ALWAYS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
-class NotConverted(Exception):
-    """Why, as a sentence for the client."""
 
 
 class _Target:

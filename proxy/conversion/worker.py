@@ -1,4 +1,4 @@
-"""The process that converts pictures for the gate, one after the other, until there are no more orders: `python -m proxy.conversion.worker`.
+"""The process that converts files for the gate, one after the other, until there are no more orders: `python -m proxy.conversion.worker`.
 
 SECURITY: a picture is what somebody's workflow made, and decoders have faults. So they run here: without the gate's memory, connections and secrets,
 with little memory and time, and who breaks this process breaks no other (tests/proxy/conversion/test_pool.py).
@@ -9,13 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from blake3 import blake3
 
-from proxy.conversion.order import Answer, Order, read_order
+from proxy.conversion.order import Answer, NotConverted, Order, read_order
+from proxy.conversion.stripping import write_stripped
 
 MAX_MEMORY_BYTES: Final = 2 * 1024**3
 _MAX_FILES: Final = 64
@@ -48,12 +50,11 @@ class _Gone(Exception):
 def convert(order: Order) -> Answer:
     """Never raises what the picture is to blame for."""
     try:
-        from proxy.conversion.pictures import NotConverted, write_converted
+        write = _writer(order)
+        with _opened(order) as source, _created(order.target) as target:
+            write(source, target, order)
     except ImportError as error:
         return Answer(failed=f"Pillow cannot be used ({error}): install comfygate[convert]")
-    try:
-        with _opened(order) as source, _created(order.target) as target:
-            write_converted(source, target, order)
     except _Gone:
         return Answer(is_gone=True)
     except NotConverted as error:
@@ -69,6 +70,15 @@ def convert(order: Order) -> Answer:
     except Exception:  # what a decoder raises for a broken file: ValueError, SyntaxError, struct.error, and more
         return Answer(refused=UNREADABLE)
     return _measured(Path(order.target))
+
+
+def _writer(order: Order) -> Callable[[BinaryIO, BinaryIO, Order], None]:
+    """Raises ImportError where Pillow is needed and cannot be used."""
+    if not order.format:
+        return write_stripped
+    from proxy.conversion.pictures import write_converted
+
+    return write_converted
 
 
 def _opened(order: Order) -> BinaryIO:

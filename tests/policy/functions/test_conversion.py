@@ -33,6 +33,7 @@ def converting(**outputs: dict[str, Any]) -> Function:
         ({"convert": "webp", "quality": "80"}, "valid integer"),
         ({"convert": "png", "quality": 80}, "quality is for convert"),
         ({"quality": 80}, "quality is for convert"),
+        ({"strip": 1}, "valid boolean"),
     ],
 )
 def test_what_an_output_cannot_say(output: dict[str, Any], rule: str) -> None:
@@ -47,10 +48,12 @@ def test_what_an_output_cannot_say(output: dict[str, Any], rule: str) -> None:
         ({"convert": "png"}, Recipe("png")),
         ({"convert": "jpeg"}, Recipe("jpeg", QUALITY)),
         ({"convert": "avif", "quality": 1}, Recipe("avif", 1)),
+        ({"strip": True}, Recipe()),
+        ({"strip": True, "convert": "webp"}, Recipe("webp", QUALITY)),
     ],
 )
 def test_what_becomes_of_it(output: dict[str, Any], recipe: Recipe | None) -> None:
-    assert recipe_of(OutputSettings.model_validate({"node": "2", **output})) == recipe
+    assert recipe_of(OutputSettings.model_validate({"node": "2", **output}), asset("2", "a.png")) == recipe
 
 
 def test_another_quality_is_another_file() -> None:
@@ -127,3 +130,17 @@ def test_what_the_function_does_not_name_is_as_it_is() -> None:
 def test_a_type_is_picked_by_what_is_given() -> None:
     assert pick(MADE, converting(), ("image/webp",), LINKS).asset.file_path == "a.png"
     assert pick(MADE, converting(), ("image/*",), LINKS).file_name == "a.webp"
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "video/mp4", "application/octet-stream"])
+def test_without_its_workflow_it_is_the_same_kind_of_file(content_type: str) -> None:
+    file = asset("2", "a.xyz", content_type)
+    assert (name_of(file, Recipe()), type_of(file, Recipe())) == ("a.xyz", content_type)
+    assert misfit(file, Recipe()) == ""
+    assert (Recipe().words, WEBP.words) == ("without its workflow", "as webp")
+
+
+def test_a_text_that_a_node_shows_has_no_workflow() -> None:
+    strips = OutputSettings(node="2", strip=True)
+    assert recipe_of(strips, replace(asset("2", "2_0.txt", "text/plain"), folder=None)) is None
+    assert converting(result={"node": "2", "strip": True}).formats == frozenset()

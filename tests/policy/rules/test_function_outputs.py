@@ -118,7 +118,7 @@ def test_small_files_stand_in_the_answer() -> None:
     steps, reply = run(rules.read(of_job(plain, {"inline": "3"})), job, b"hi", [b"abc", None])
     read = steps[-1]
     assert isinstance(read, ReadOutputs)
-    assert read.sizes == (3, 1)
+    assert (read.sizes, read.hashes) == ((3, 1), (HASH, HASH))
     assert all(isinstance(each, StoredFile) for each in read.files)
     assert [each["data"] for each in shown(reply)] == [
         base64.b64encode(b"abc").decode(),

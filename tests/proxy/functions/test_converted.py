@@ -28,7 +28,8 @@ TALK = {
 }
 POLICIES = '\n[policies.talking]\nallow = ["PreviewAny", "PrimitiveString"]\n'
 TALK_TOML = 'policy = "talking"\n[parameters.words]\ntype = "text"\nfills = ["1.value"]\n[outputs.said]\nnode = "2"\nconvert = "png"\n'
-FUNCTIONS = {"paint": (WEBP, PAINT), "both": (BOTH, PAINT), "talk": (TALK_TOML, TALK)}
+BARE = PAINT_TOML + "strip = true\n"
+FUNCTIONS = {"bare": (BARE, PAINT), "paint": (WEBP, PAINT), "both": (BOTH, PAINT), "talk": (TALK_TOML, TALK)}
 TENANTS = '[tenants.alice]\nfunctions = ["*"]\n[tenants.mallory]\nfunctions = ["*"]\n'
 WAITING = {"Prefer": "wait=60"}
 
@@ -131,6 +132,21 @@ async def test_ranges_and_validators(seen: Standing) -> None:
         file.unlink()
     again = await alice.ask("GET", path)
     assert (again.raw, again.headers["ETag"]) == (whole.raw, whole.headers["ETag"])
+
+
+async def test_a_file_without_its_workflow(world: Standing) -> None:
+    alice = Caller(world.gate)
+    job = await made(alice, "bare")
+    (told,) = job["outputs"]
+    bare = await alice.ask("GET", f"/gate/jobs/{job['id']}/outputs/picture")
+    original = await alice.ask("GET", f"/api/v2/assets/{told['id']}/content")
+    assert (told["size_bytes"], told["hash"]) == (len(bare.raw), f"blake3:{blake3(bare.raw).hexdigest()}")
+    assert (told["name"][-5:], bare.headers["Content-Type"]) == ("_.png", "image/png")
+    assert b"EmptyImage" in original.raw
+    assert b"EmptyImage" not in bare.raw
+    with Image.open(io.BytesIO(bare.raw)) as picture, Image.open(io.BytesIO(original.raw)) as before:
+        assert picture.tobytes() == before.tobytes()
+    assert (await alice.run("bare", Accept="image/png")).status == 200
 
 
 async def test_what_is_no_picture_says_so_and_the_job_has_succeeded(seen: Standing) -> None:
