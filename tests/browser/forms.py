@@ -70,13 +70,21 @@ type = "text"
 title = "Text"
 default = "one"
 fills = ["1.value"]
+[parameters.loud]
+type = "boolean"
+title = "Loud"
+default = false
+fills = ["4.switch"]
 [outputs.said]
 node = "2"
 """
 ECHO = {
     "1": {"class_type": "PrimitiveString", "inputs": {"value": "x"}},
-    "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    "2": {"class_type": "PreviewAny", "inputs": {"source": ["4", 0]}},
+    "3": {"class_type": "PrimitiveString", "inputs": {"value": "LOUD"}},
+    "4": {"class_type": "ComfySwitchNode", "inputs": {"switch": False, "on_false": ["1", 0], "on_true": ["3", 0]}},
 }
+PLAIN = {"1": PAINT["1"], "2": PAINT["2"]}
 SHOW_TOML = """\
 title = "Show"
 policy = "texts"
@@ -104,7 +112,7 @@ FAIL = {
 }
 TEXTS = """
 [policies.texts]
-allow = ["PrimitiveString", "PreviewAny", "LoadImage", "PreviewImage", "LoadAudio", "SaveAudio"]
+allow = ["PrimitiveString", "PreviewAny", "ComfySwitchNode", "LoadImage", "PreviewImage", "LoadAudio", "SaveAudio"]
 """
 TURN_TOML = """\
 title = "Turn"
@@ -130,6 +138,7 @@ FUNCTIONS = {
     "turn": (TURN_TOML, TURN),
     "echo": (ECHO_TOML, ECHO),
     "show": (SHOW_TOML, SHOW),
+    "plain": ('title = "Plain"', PLAIN),
     "fail": (FAIL_TOML, FAIL),
 }
 

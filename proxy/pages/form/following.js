@@ -9,7 +9,12 @@ class Follower {
     this.runs = runs;
     this.followed = this.source = this.timer = null;
     this.asked = 0;
-    document.addEventListener('visibilitychange', () => { this.leave(); this.look(); this.ask(); });
+    document.addEventListener('visibilitychange', () => {
+      if (!document.hidden) document.title = pageTitle;
+      this.leave();
+      this.look();
+      this.ask();
+    });
   }
 
   // Called whenever a run has come, or has ended.

@@ -11,8 +11,8 @@ const outputUrl = (id, output) => {
   return jobUrl(id, `/outputs/${name}${search}`);
 };
 
-const textOf = (url, size) => {
-  const shown = make('pre', {tabindex: '0'}, '…');
+const textOf = (url, name, size) => {
+  const shown = make('pre', {tabindex: '0', role: 'group', 'aria-label': name}, '…');
   const read = async () => {
     try {
       const answer = await fetch(url, {headers: {Range: `bytes=0-${MAX_SHOWN_TEXT - 1}`}});
@@ -35,7 +35,7 @@ const resultOf = (id, output) => {
   let shown = null;
   if (SHOWN_PICTURES.includes(type)) shown = make('img', {src: url, alt: name});
   else if (kind === 'video' || kind === 'audio') shown = make(kind, {src: url, controls: true, preload: 'metadata', 'aria-label': name});
-  else if (type === 'text/plain') shown = textOf(url, output.size_bytes);
+  else if (type === 'text/plain') shown = textOf(url, name, output.size_bytes);
   const link = make('a', {href: url, download: output.name}, `Download ${output.name}`);
   const size = Number.isFinite(output.size_bytes) ? ` (${sizeInWords(output.size_bytes)})` : '';
   return make('figure', null, shown, make('figcaption', null, output.output ? `${output.output}: ` : null, link, size));

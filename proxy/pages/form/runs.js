@@ -1,5 +1,6 @@
 // The runs of this page, each a card: how far its job is, what it made, and what can be done with it.
 const ENDED = ['succeeded', 'failed', 'canceled'];
+const pageTitle = document.title;
 const STATUS_WORDS = {
   queued: 'Waits', running: 'Runs', canceling: 'Is being canceled', succeeded: 'Done', failed: 'Failed', canceled: 'Canceled', lost: 'Not found',
 };
@@ -60,7 +61,9 @@ class Run {
       this.state.textContent = this.took;
       this.results.querySelector('.preview')?.remove();
     }
-    if (status !== before) tell(`${this.title.textContent}: ${this.badge.textContent}`);
+    if (status === before) return;
+    tell(`${this.title.textContent}: ${this.badge.textContent}`);
+    if (this.hasEnded && document.hidden) document.title = `${this.badge.textContent}: ${pageTitle}`;
   }
 
   showProgress(progress) {

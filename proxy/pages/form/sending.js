@@ -56,7 +56,7 @@ const sendCall = async parts => {
       refuse(status, answer);
       return null;
     }
-    say('The gate does not answer. Trying again…');
+    say(`${status === 0 ? 'The gate does not answer.' : sentencesOf(status, answer).join(' ')} Trying again…`);
     await pause(TRY_AGAIN_MS);
   }
 };

@@ -1,0 +1,110 @@
+"""Many runs of a form, and a page that nobody looks at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, Request, expect
+
+from tests.browser.accessibility import complaints
+from tests.browser.conftest import OpenHouse
+from tests.browser.forms import Form, forms
+from tests.programs import needs
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HIDE = """is => {
+  Object.defineProperty(document, 'hidden', {configurable: true, get: () => is});
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+@needs("npm")
+async def test_a_box_that_is_ticked_says_yes(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "echo")
+        await form.open(house.keys["cedar"])
+        await form.run()
+        await expect((await form.until("Done")).locator("pre")).to_have_text("one")
+        await form.field("Loud").check()
+        await form.run()
+        await expect((await form.until("Done", 2)).locator("pre")).to_have_text("LOUD")
+        assert await complaints(page) == []
+        form.check()
+
+
+async def test_a_function_that_takes_nothing(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "plain")
+        await form.open(house.keys["cedar"])
+        await form.run()
+        await expect((await form.until("Done")).get_by_role("img")).to_have_js_property("naturalWidth", 32)
+        form.check()
+
+
+async def test_the_last_twelve_runs_are_kept(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "echo")
+        await form.open(house.keys["cedar"])
+        for number in range(1, 14):
+            await form.fill(text=f"text {number}")
+            await form.run()
+            await form.until("Done", number)
+        await expect(page.get_by_role("article")).to_have_count(12)
+        await expect(form.card(1)).to_have_count(0)
+        await page.reload()
+        await expect(page.locator("article pre")).to_have_text([f"text {number}" for number in range(13, 1, -1)])
+        form.check()
+
+
+async def test_a_page_that_nobody_looks_at_holds_no_stream(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "all")
+        await form.open(house.keys["cedar"])
+        await form.fill(prompt="a", seconds="3600")
+        async with page.expect_request(_is_stream):
+            await form.run()
+        await form.until("Runs")
+        title = await page.title()
+        async with page.expect_event("requestfailed", _is_stream):
+            await page.evaluate(HIDE, True)
+        job = await form.job_id()
+        assert await _cancel(page, job) == 200
+        async with page.expect_request(lambda request: request.url.endswith(f"/gate/jobs/{job}")):
+            await page.evaluate(HIDE, True)  # it asks at once when that changes, and then by the clock
+        await form.until("Canceled")
+        await expect(page).to_have_title(f"Canceled: {title}")
+        await page.evaluate(HIDE, False)
+        await expect(page).to_have_title(title)
+        form.check()
+
+
+async def test_one_stream_follows_one_run_after_the_other(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form, streams = Form(page, house.url, "all"), []
+        page.on("request", lambda request: streams.append(request.url) if _is_stream(request) else None)
+        await form.open(house.keys["cedar"])
+        await form.fill(prompt="a", seconds="1")
+        for number in (1, 2, 3):
+            await form.run()
+            await expect(form.card(number)).to_be_visible()
+        for number in (1, 2, 3):
+            await form.until("Done", number)
+        jobs = [await form.job_id(number) for number in (1, 2, 3)]
+        assert [url for url in streams if jobs[0] in url] == streams[:1]
+        assert {url.split("/")[-2] for url in streams} <= set(jobs)
+        form.check()
+
+
+def _is_stream(request: Request) -> bool:
+    return request.url.endswith("/events")
+
+
+async def _cancel(page: Page, job: str) -> int:
+    """As from elsewhere: the page's own script does not know of it."""
+    answer = await page.request.post(
+        f"{page.url.partition('/gate/')[0]}/gate/jobs/{job}/cancel",
+        headers={"Origin": page.url.partition("/gate/")[0]},
+    )
+    return answer.status
