@@ -9,6 +9,7 @@ from proxy.compiled_config import CompiledConfig
 from proxy.conversion.conversions import Conversions
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
+from proxy.files.tenant_files import TenantFiles
 from proxy.files.upload_names import UploadNames
 from proxy.http.body_memory import BodyRoom
 from proxy.jobs.admission import JobAdmission
@@ -63,6 +64,8 @@ class Dependencies:
     web_files: WebFiles
     files: FileListing
     storage: StorageQuota
+    tenant_files: TenantFiles
+    heavy: HeavyWork
     limiter: Limits
     under_way: UnderWay
     pictures: PreviewQueue
@@ -74,7 +77,6 @@ class Dependencies:
     fetches: Fetches
     conversions: Conversions
     bodies: BodyRoom = field(default_factory=BodyRoom)
-    heavy: HeavyWork = field(default_factory=HeavyWork)
     docs: TenantDocs = field(default_factory=TenantDocs)
     upload_names: UploadNames = field(default_factory=UploadNames)
     exclusive_runs: KeyedSemaphore = field(default_factory=KeyedSemaphore)

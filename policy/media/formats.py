@@ -47,19 +47,28 @@ _READERS: Final[tuple[tuple[int, bytes, Callable[[Editing], Reading]], ...]] = (
 
 
 class MediaEdits:
-    """What is to be changed in a file, as it is found. is_understood: it was read to its end, so nothing else in it is known to be a workflow's.
+    """What is to be changed in a file, as it is found. asked: what it has to be given next, None when it has seen all that it wants.
 
-    reading: asks for bytes, and ends without an exception whatever it gets. edits: those found until now; see Read.keep for which are still to come.
+    is_understood: it was read to its end, so nothing else in it is known to be a workflow's. Nothing that it is given raises an exception.
     """
 
     def __init__(self, editing: Editing) -> None:
         self._editing = editing
         self.is_understood = False
-        self.reading = self._read()
+        self._reading = self._read()
+        self.asked: Read | None = next(self._reading)
 
     @property
     def edits(self) -> list[Edit]:
+        """Those found until now; see Read.keep for which are still to come."""
         return self._editing.edits
+
+    def give(self, data: bytes) -> None:
+        """What was asked for, less of it at the end of the file alone."""
+        try:
+            self.asked = self._reading.send(data)
+        except StopIteration:
+            self.asked = None
 
     def _read(self) -> Reading:
         head = yield Read(0, HEAD_BYTES)
@@ -88,12 +97,9 @@ def without_workflow(size: int) -> MediaEdits:
 
 def find_edits(media: MediaEdits, read: Callable[[int, int], bytes]) -> list[Edit]:
     """All of them, in the order of the file. read: gives so many bytes from there, fewer at the end of the file alone."""
-    try:
-        asked = next(media.reading)
-        while True:
-            asked = media.reading.send(read(asked.offset, asked.size))
-    except StopIteration:
-        return media.edits
+    while (asked := media.asked) is not None:
+        media.give(read(asked.offset, asked.size))
+    return media.edits
 
 
 def _reader_of(head: bytes, size: int) -> Callable[[Editing], Reading] | None:

@@ -16,7 +16,6 @@ class EditedStream:
 
     def __init__(self, media: MediaEdits) -> None:
         self._media = media
-        self._asked: Read | None = next(media.reading, None)
         self._held = bytearray()
         self._start = 0
         self._applied = 0
@@ -24,7 +23,7 @@ class EditedStream:
 
     def feed(self, piece: bytes | memoryview) -> bytes | memoryview:
         """The next piece of the file. → what may leave; see `work_bytes` before the next one."""
-        asked = self._asked
+        asked = self._media.asked
         if not self._held and (asked is None or asked.kept_from >= self._start + len(piece)):
             self._start += len(piece)
             return piece
@@ -39,35 +38,35 @@ class EditedStream:
     @property
     def work_bytes(self) -> int:
         """Of the work that comes before all else; 0 where there is none."""
-        return min(self._asked.size, len(self._held)) if self._asked is not None and self._is_here(self._asked) else 0
+        asked = self._answerable
+        return 0 if asked is None else min(asked.size, len(self._held))
 
     def work(self) -> bytes:
         """Does it. → what may leave then."""
         self._step()
         return self._advance()
 
-    def _is_here(self, asked: Read) -> bool:
-        return self._has_ended or asked.offset + asked.size <= self._start + len(self._held)
+    @property
+    def _answerable(self) -> Read | None:
+        asked = self._media.asked
+        is_here = asked is not None and asked.offset + asked.size <= self._start + len(self._held)
+        return asked if is_here or self._has_ended else None
 
     def _advance(self) -> bytes:
-        while self._asked is not None and self._is_here(self._asked):
-            if min(self._asked.size, len(self._held)) > WORK_BYTES:
-                break
+        while (asked := self._answerable) is not None and min(asked.size, len(self._held)) <= WORK_BYTES:
             self._step()
         return self._release()
 
     def _step(self) -> None:
-        assert self._asked is not None
-        first = self._asked.offset - self._start
-        try:
-            self._asked = self._media.reading.send(bytes(self._held[first : first + self._asked.size]))
-        except StopIteration:
-            self._asked = None
+        asked = self._media.asked
+        assert asked is not None, "there is work"
+        first = asked.offset - self._start
+        self._media.give(bytes(self._held[first : first + asked.size]))
 
     def _release(self) -> bytes:
         end = self._start + len(self._held)
-        if self._asked is not None:
-            end = min(end, self._asked.kept_from)
+        if self._media.asked is not None:
+            end = min(end, self._media.asked.kept_from)
         count = end - self._start
         edits = self._media.edits[self._applied :]
         left = apply(bytes(self._held[:count]), edits, self._start)

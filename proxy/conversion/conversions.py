@@ -157,7 +157,7 @@ class Conversions:
         fetched, draft = await self._kept.draft(key.tenant), await self._kept.draft(key.tenant)
         max_bytes = self._kept.max_file_bytes
         try:
-            async with self._sources.opened(file, fetched, max_bytes) as source:
+            async with self._sources.opened(key.tenant, file, fetched, max_bytes) as source:
                 recipe = file.recipe
                 answer = await self._pool.convert(
                     Order(

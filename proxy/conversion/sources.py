@@ -11,9 +11,11 @@ from typing import BinaryIO, Final, NamedTuple
 from blake3 import blake3
 from multidict import CIMultiDict
 
+from policy.principal import TenantId
 from policy.v2.asset_files import DerivedFile
 from policy.violation import Reason, Violation
 from proxy.files.comfyui_folders import regular_file
+from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs
 from proxy.http.errors import UpstreamUnavailable
 from proxy.upstream.client import Upstream
@@ -32,12 +34,13 @@ class Source(NamedTuple):
 class Sources:
     """directory: ComfyUI's base folder, None where the gate does not see it."""
 
-    def __init__(self, upstream: Upstream, directory: Path | None) -> None:
+    def __init__(self, upstream: Upstream, files: TenantFiles, directory: Path | None) -> None:
         self._upstream = upstream
+        self._files = files
         self._directory = directory
 
     @asynccontextmanager
-    async def opened(self, file: DerivedFile, draft: Path, max_bytes: int) -> AsyncIterator[Source]:
+    async def opened(self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int) -> AsyncIterator[Source]:
         """draft: where it may be written meanwhile. Raises Violation(not-found | conversion-failed), UpstreamUnavailable, UpstreamTimeout, OSError."""
         root = None if self._directory is None else self._directory / file.source.folder.value
         found = None if root is None else await asyncio.to_thread(regular_file, root, file.source.path)
@@ -45,21 +48,21 @@ class Sources:
             yield Source(found, file.asset.stamp)
             return
         try:
-            await self._fetch(file, draft, max_bytes)
+            await self._fetch(tenant, file, draft, max_bytes)
             yield Source(draft)
         finally:
             await asyncio.to_thread(draft.unlink, missing_ok=True)
 
-    async def _fetch(self, file: DerivedFile, draft: Path, max_bytes: int) -> None:
-        fields = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
-        async with await self._upstream.open(file.source.call, fields, time_limit_s=_SILENCE_S) as stream:
+    async def _fetch(self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int) -> None:
+        fields, source = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"}), file.source
+        async with await self._upstream.open(source.call, fields, time_limit_s=_SILENCE_S) as stream:
             if stream.status in GONE:
                 raise gone()
             if stream.status != 200:
                 raise UpstreamUnavailable(status=503)
             with await asyncio.to_thread(draft.open, "xb") as target:
                 writer = _Writer(target, max_bytes)
-                await stream.pour(writer)
+                await self._files.body_of(place_of(tenant, source.folder, source.path), stream).pour(writer)
                 await writer.ready()
         # SECURITY: a preview's name may come again, as a neighbour's (tests/matrix/test_reuse.py): what is converted is what was recorded.
         if writer.hash != file.asset.hash:

@@ -21,7 +21,7 @@ from policy.call import UpstreamPath
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
 from proxy.http import headers
-from proxy.http.replies import FileReply
+from proxy.http.replies import FileEdits, FileReply
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 
@@ -196,8 +196,8 @@ class ComfyUIFolders:
         return deleted
 
 
-def serve_file(file: Path, *, cache_control: str) -> FileReply:
-    """The file as an answer, headed as ComfyUI heads it."""
+def serve_file(file: Path, *, cache_control: str, edits: FileEdits | None = None) -> FileReply:
+    """The file as an answer, headed as ComfyUI heads it. edits: see FileReply."""
     fields = {
         "Content-Type": content_type_of(file.name) or "application/octet-stream",
         "Content-Disposition": headers.disposition(file.name),
@@ -205,7 +205,7 @@ def serve_file(file: Path, *, cache_control: str) -> FileReply:
         "X-Content-Type-Options": "nosniff",
         CONTENT_SECURITY_POLICY: SANDBOX,
     }
-    return FileReply(file, CIMultiDict(fields))
+    return FileReply(file, CIMultiDict(fields), edits)
 
 
 def content_type_of(name: str) -> str | None:

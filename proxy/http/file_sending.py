@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Sequence
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Final
 
 from multidict import CIMultiDict
 
+from policy.media.editing import Edit, apply
 from policy.violation import Reason, Violation
+from proxy.http.own_validators import own_etag
 from proxy.http.replies import FileReply
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
@@ -24,16 +27,16 @@ _NOT_OF_304: Final = ("Content-Type", "Content-Disposition")
 async def send_file(request: Request, record: RequestRecord, reply: FileReply) -> None:
     """Raises ConnectionResetError when the client has gone, or the file has become shorter; Violation(not-found) where it is gone by now."""
     try:
-        file, found = await asyncio.to_thread(_open, reply.file)
+        file, found, edits = await asyncio.to_thread(_open, reply)
     except OSError:
         raise Violation(Reason.NOT_FOUND, "There is no such file or folder here.") from None
     try:
         fields = reply.headers
         etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
-        fields["ETag"] = etag
+        fields["ETag"] = etag = own_etag(etag) if edits else etag
         fields["Last-Modified"] = formatdate(found.st_mtime, usegmt=True)
         fields["Accept-Ranges"] = "bytes"
-        status, start, size = _judge(request, etag, int(found.st_mtime), found.st_size)
+        status, start, size = _judge(request, etag, None if edits else int(found.st_mtime), found.st_size)
         record.status = status
         if status == 206:
             fields["Content-Range"] = f"bytes {start}-{start + size - 1}/{found.st_size}"
@@ -48,45 +51,60 @@ async def send_file(request: Request, record: RequestRecord, reply: FileReply) -
         record.sent_bytes = size
         await request.begin_answer(status, fields.items())
         if request.method != "HEAD":
-            await _send_bytes(request, file, start, size)
+            await _send_bytes(request, file, start, size, edits)
         await request.end_answer()
     finally:
         await asyncio.to_thread(file.close)
 
 
-def _open(path: Path) -> tuple[IO[bytes], os.stat_result]:
+def _open(reply: FileReply) -> tuple[IO[bytes], os.stat_result, Sequence[Edit]]:
+    file = open_file(reply.file)
+    try:
+        found = os.fstat(file.fileno())
+        return file, found, () if reply.edits is None else reply.edits(file.fileno(), found)
+    except BaseException:
+        file.close()
+        raise
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Raises OSError."""
     # SECURITY: what a link leads to is nobody's; the folders were looked at before, and this one may have come since.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
-    return file, os.fstat(file.fileno())
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
 
 
-async def _send_bytes(request: Request, file: IO[bytes], start: int, size: int) -> None:
+async def _send_bytes(request: Request, file: IO[bytes], start: int, size: int, edits: Sequence[Edit]) -> None:
     descriptor = file.fileno()
     while size > 0:
         piece = await asyncio.to_thread(os.pread, descriptor, min(size, _PIECE_BYTES), start)
         if not piece:
             raise ConnectionResetError("the file became shorter")
+        piece = apply(piece, edits, start)
         start, size = start + len(piece), size - len(piece)
         await request.send_piece(piece)
 
 
-def _judge(request: Request, etag: str, modified_s: int, size: int) -> tuple[int, int, int]:
-    """The status, and which bytes: where they begin and how many. The order is that of RFC 9110, 13.2.2."""
+def _judge(request: Request, etag: str, modified_s: int | None, size: int) -> tuple[int, int, int]:
+    """The status, and which bytes: where they begin and how many. The order is that of RFC 9110, 13.2.2.
+
+    modified_s: None where the time says nothing of the bytes (proxy/http/own_validators.py).
+    """
     asked = request.headers
     if_match, unmodified = asked.get("If-Match"), _time_of(asked.get("If-Unmodified-Since"))
     if if_match is not None:
         if not _lists(if_match, etag, is_weak=False):
             return 412, 0, 0
-    elif unmodified is not None and modified_s > unmodified:
+    elif unmodified is not None and modified_s is not None and modified_s > unmodified:
         return 412, 0, 0
     if_none_match, since = asked.get("If-None-Match"), _time_of(asked.get("If-Modified-Since"))
     if if_none_match is not None:
         if _lists(if_none_match, etag, is_weak=True):
             return 304, 0, 0
-    elif since is not None and modified_s <= since:
+    elif since is not None and modified_s is not None and modified_s <= since:
         return 304, 0, 0
     if_range = asked.get("If-Range")
-    is_another = if_range is not None and if_range != etag and _time_of(if_range) != modified_s
+    is_same_time = modified_s is not None and _time_of(if_range) == modified_s
+    is_another = if_range is not None and if_range != etag and not is_same_time
     if is_another or request.method != "GET":  # RFC 9110, 14.2: a range is of a GET alone
         return 200, 0, size
     return range_of(asked, size)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,7 @@ from typing import Protocol
 from multidict import CIMultiDict
 
 from policy.call import ClientReply
+from policy.media.editing import Edit
 from policy.values import value
 
 
@@ -43,12 +45,20 @@ class ForwardedReply:
     body: bytes | Source
 
 
+FileEdits = Callable[[int, os.stat_result], Sequence[Edit]]
+"""Of an opened file: its descriptor, and what it was when it was opened."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileReply:
-    """A file of ComfyUI's folders, with ranges and validators (RFC 9110, 13 and 14). headers: what is said of it beside those."""
+    """A file of ComfyUI's folders, with ranges and validators (RFC 9110, 13 and 14). headers: what is said of it beside those.
+
+    edits: what takes the place of which bytes of the opened file, each of the same length; called in a thread. None where nothing can.
+    """
 
     file: Path
     headers: CIMultiDict[str]
+    edits: FileEdits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,9 @@ class RuleApplier:
         self._running = running
         self._temp_file_owners = TempFileOwners(dependencies.upstream, dependencies.registry)
         self._forwarder = Forwarder(dependencies, running.check, self._temp_file_owners)
-        self._stored_files = StoredFiles(dependencies.upstream, dependencies.storage, dependencies.conversions)
+        self._stored_files = StoredFiles(
+            dependencies.upstream, dependencies.storage, dependencies.tenant_files, dependencies.conversions
+        )
         self._calls = FunctionCalls(dependencies, running, self._forwarder, self._stored_files, self._runner)
 
     async def apply(self, permitted: PermittedRequest, asked: RuleInput | None, held: Held) -> Reply:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import orjson
@@ -21,15 +20,19 @@ from policy.rule_context import RuleInput
 from policy.rules.uploads import UploadSession
 from proxy.dependencies import Dependencies
 from proxy.files.comfyui_folders import serve_file
+from proxy.files.known_edits import Place
+from proxy.files.tenant_files import place_of
 from proxy.http import headers
 from proxy.http.head_judged import HeadJudgedStream
 from proxy.http.multipart_upload import UploadStream
+from proxy.http.own_validators import ask_comfyui
 from proxy.http.replies import FileReply, ForwardedReply, Reply
 from proxy.http.request import Request
 from proxy.http.request_body import BodyStream, refuse_encoded, too_large_here
 from proxy.http.responses import SMALL_BYTES, forwarded_head
 from proxy.limits.lane import Turn
 from proxy.steps.held import Held
+from proxy.steps.own_files import OwnFiles
 from proxy.steps.permit import PermittedRequest
 from proxy.steps.temp_file_owners import TempFileOwners
 from proxy.upstream.cleaned_replies import (
@@ -41,8 +44,6 @@ from proxy.upstream.cleaned_replies import (
 )
 from proxy.upstream.client import FieldLines, UpstreamStream
 from proxy.upstream.preview_queue import wait_for
-
-Locate = Callable[[RuleInput], tuple[Folder, UpstreamPath] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Forwarder:
     ) -> None:
         self._upstream = dependencies.upstream
         self._storage = dependencies.storage
+        self._tenant_files = dependencies.tenant_files
+        self._own_files = OwnFiles(dependencies.upstream, dependencies.tenant_files)
         self._pictures = dependencies.pictures
         self._limiter = dependencies.limiter
         self._upload_names = dependencies.upload_names
@@ -79,9 +82,12 @@ class Forwarder:
 
     async def find_file(self, permitted: PermittedRequest, asked: RuleInput) -> FileReply | None:
         """A picture without ComfyUI's event loop, also while that is busy; None where only ComfyUI has it, or can make it."""
-        locate = permitted.rule.on_disk if isinstance(permitted.rule, Rewrite) else None
-        file = await self._find(locate, asked)
-        return None if file is None else serve_file(file, cache_control=permitted.route.caching.value)
+        where, disk = _plain_file(permitted, asked), self._storage.disk
+        file = await disk.find(*where) if where is not None and disk is not None else None
+        if where is None or file is None:
+            return None
+        edits = await self._tenant_files.on_disk(place_of(asked.context.names.tenant, *where), file)
+        return serve_file(file, cache_control=permitted.route.caching.value, edits=edits)
 
     async def forward(
         self,
@@ -103,10 +109,10 @@ class Forwarder:
             fields = _lines_of(permitted.request)
         else:
             outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
+        place = _place_of(permitted, asked, fields)
         turn = await self._await_turn(permitted, asked, body, held)
         started_s = time.perf_counter()
-        time_limit_s = permitted.route.time_limit_s
-        stream = await self._upstream.open(outgoing, fields, body.content, time_limit_s=time_limit_s)
+        stream = await self._upstream.open(outgoing, fields, body.content, time_limit_s=permitted.route.time_limit_s)
         held.callback(stream.close)
         if turn is not None:
             turn.release()  # ComfyUI has made the picture before it answers
@@ -116,11 +122,10 @@ class Forwarder:
             self.stored(tenant, body.received.received_bytes)
         if asked is None:
             return await forwarded(permitted, stream)
+        if place is not None and isinstance(fields, CIMultiDict):
+            return await self._own_files.forwarded(permitted, place, outgoing, fields, stream, held, check)
         if stream.status < 400 and rewrite is not None:
-            value = (await stream.whole()).value
-            if isinstance(body.content, UploadStream):
-                body.content.stored(value)
-            return ClientReply(stream.status, orjson.dumps(rewrite(value, asked)))
+            return await _rewritten(rewrite, asked, body, stream)
         return await self._clean(permitted, asked, outgoing, stream) or await forwarded(permitted, stream)
 
     async def _clean(
@@ -230,10 +235,31 @@ class Forwarder:
         await wait_for(turn, body.content)
         return turn
 
-    async def _find(self, locate: Locate | None, asked: RuleInput) -> Path | None:
-        disk = self._storage.disk
-        where = locate(asked) if locate is not None and disk is not None else None
-        return await disk.find(*where) if where is not None and disk is not None else None
+
+async def _rewritten(rewrite: ReplyRule, asked: RuleInput, body: OutgoingBody, stream: UpstreamStream) -> ClientReply:
+    value = (await stream.whole()).value
+    if isinstance(body.content, UploadStream):
+        body.content.stored(value)
+    return ClientReply(stream.status, orjson.dumps(rewrite(value, asked)))
+
+
+def _plain_file(permitted: PermittedRequest, asked: RuleInput) -> tuple[Folder, UpstreamPath] | None:
+    """The file that the answer is, as it lies there."""
+    locate = permitted.rule.on_disk if isinstance(permitted.rule, Rewrite) else None
+    return locate(asked) if locate is not None else None
+
+
+def _place_of(
+    permitted: PermittedRequest, asked: RuleInput | None, fields: CIMultiDict[str] | FieldLines
+) -> Place | None:
+    """Where a file lies that a job made, and makes the fields those that ask for it. None where the answer is no such file."""
+    where = None if asked is None else _plain_file(permitted, asked)
+    if asked is None or where is None or isinstance(fields, FieldLines):
+        return None
+    place = place_of(asked.context.names.tenant, *where)
+    if place is not None:
+        ask_comfyui(fields)
+    return place
 
 
 def _lines_of(request: Request) -> FieldLines:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 from multidict import CIMultiDict
 
 from policy.call import ClientReply
 from policy.functions.conversion import name_of, type_of
-from policy.v2.asset_files import DerivedFile, GivenFile, StoredText
+from policy.v2.asset_files import DerivedFile, GivenFile, StoredFile, StoredText
 from policy.violation import Reason, Violation
 from proxy.conversion.conversions import Conversions
 from proxy.files.comfyui_folders import serve_file
 from proxy.files.quota import StorageQuota
+from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs, headers
 from proxy.http.errors import LimitExceeded, UpstreamUnavailable
 from proxy.http.file_sending import range_of
+from proxy.http.own_validators import ask_comfyui
 from proxy.http.replies import FileReply, Reply
 from proxy.http.request import Request
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.steps.forward import forwarded
 from proxy.steps.held import Held
+from proxy.steps.own_files import OwnFiles
 from proxy.steps.permit import PermittedRequest
-from proxy.upstream.client import Upstream
+from proxy.upstream.client import Upstream, UpstreamStream
 from proxy.v2.asset_files import GONE
 from proxy.v2.stamps import stamp_of_etag
 
@@ -33,9 +37,11 @@ CONVERTED_S: Final = 30.0
 
 
 class StoredFiles:
-    def __init__(self, upstream: Upstream, storage: StorageQuota, conversions: Conversions) -> None:
+    def __init__(self, upstream: Upstream, storage: StorageQuota, files: TenantFiles, conversions: Conversions) -> None:
         self._upstream = upstream
         self._storage = storage
+        self._files = files
+        self._own_files = OwnFiles(upstream, files)
         self._conversions = conversions
 
     async def serve(self, permitted: PermittedRequest, found: GivenFile, held: Held) -> Reply:
@@ -50,19 +56,20 @@ class StoredFiles:
             return await self._derived(permitted, found, held)
         disk = self._storage.disk
         file = await disk.find(found.folder, found.path) if disk is not None else None
+        place = place_of(permitted.principal.tenant, found.folder, found.path)
         if file is not None:
-            return serve_file(file, cache_control=caching)
+            return serve_file(file, cache_control=caching, edits=await self._files.on_disk(place, file))
         fields = headers.to_upstream(permitted.request.headers, with_body=False)
         fields[hdrs.ACCEPT_ENCODING] = "identity"  # ranges are of the bytes themselves
+        if place is not None:
+            ask_comfyui(fields)
         stream = await self._upstream.open(found.call, fields, time_limit_s=permitted.route.time_limit_s)
         held.callback(stream.close)
-        stamp = stamp_of_etag(stream.headers)
-        if stream.status in GONE or (stamp and found.stamp and stamp != found.stamp):
-            raise Violation(
-                Reason.NOT_FOUND, "The file of this asset is gone: upload it again.", error_type="asset_not_found"
+        await _check(found, stream)
+        if place is not None:
+            return await self._own_files.forwarded(
+                permitted, place, found.call, fields, stream, held, partial(_check, found)
             )
-        if stream.status >= 500:
-            raise UpstreamUnavailable
         return await forwarded(permitted, stream)
 
     async def _derived(self, permitted: PermittedRequest, found: DerivedFile, held: Held) -> FileReply:
@@ -86,6 +93,16 @@ class StoredFiles:
             CONTENT_SECURITY_POLICY: SANDBOX,
         }
         return FileReply(file.path, CIMultiDict(fields))
+
+
+async def _check(found: StoredFile, stream: UpstreamStream) -> None:
+    stamp = stamp_of_etag(stream.headers)
+    if stream.status in GONE or (stamp and found.stamp and stamp != found.stamp):
+        raise Violation(
+            Reason.NOT_FOUND, "The file of this asset is gone: upload it again.", error_type="asset_not_found"
+        )
+    if stream.status >= 500:
+        raise UpstreamUnavailable
 
 
 def _text(request: Request, text: StoredText, caching: str) -> ClientReply:

@@ -1,10 +1,11 @@
-"""How large files of ComfyUI's are, and their hashes: from disk where the gate sees the folders, else as ComfyUI sends them."""
+"""How large files of ComfyUI's are, and their hashes, as their tenant gets them: from disk where the gate sees the folders, else as ComfyUI sends them."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,11 +13,15 @@ from blake3 import blake3
 from multidict import CIMultiDict
 
 from policy.call import Opaque, UpstreamCall, UpstreamPath
+from policy.media.editing import apply
 from policy.namespace import Folder, split_path
 from policy.principal import TenantId
 from proxy.files.comfyui_folders import regular_file, stamp_of
+from proxy.files.known_edits import Place
+from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs
 from proxy.http.errors import UpstreamUnavailable
+from proxy.http.replies import FileEdits
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.upstream.client import Upstream
 from proxy.v2.stamps import stamp_of_etag
@@ -47,8 +52,9 @@ class FileMeasuring:
     SECURITY: one file of a tenant at a time, tenants in turn: else the results of one keep those of all others (tests/proxy/v2/test_outputs.py).
     """
 
-    def __init__(self, upstream: Upstream, directory: Path | None) -> None:
+    def __init__(self, upstream: Upstream, files: TenantFiles, directory: Path | None) -> None:
         self._upstream = upstream
+        self._files = files
         self._directory = directory
         self._threads = ThreadPoolExecutor(THREADS, "hashing")
         self._turns = KeyedSemaphore()
@@ -59,13 +65,13 @@ class FileMeasuring:
     async def measure(self, tenant: TenantId, folder: Folder, path: UpstreamPath) -> Measured | None:
         """None for a file that is not there. Raises UpstreamUnavailable and UpstreamTimeout where that is not known."""
         async with self._turns.of(tenant):
-            found = None
+            found, place = None, place_of(tenant, folder, path)
             if self._directory is not None:
-                root = self._directory / folder.value
-                found = await asyncio.get_running_loop().run_in_executor(self._threads, _read, root, path)
-            return found or await self._ask(folder, path)
+                root, edits = self._directory / folder.value, partial(self._files.of_opened, place)
+                found = await asyncio.get_running_loop().run_in_executor(self._threads, _read, root, path, edits)
+            return found or await self._ask(folder, path, place)
 
-    async def _ask(self, folder: Folder, path: UpstreamPath) -> Measured | None:
+    async def _ask(self, folder: Folder, path: UpstreamPath, place: Place | None) -> Measured | None:
         where, name = split_path(path)
         query = (("filename", name), ("subfolder", where), ("type", Opaque(folder.value)))
         headers = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
@@ -76,7 +82,7 @@ class FileMeasuring:
             if stream.status != 200:
                 raise UpstreamUnavailable(status=503)
             hasher = _Hasher()
-            await stream.pour(hasher)
+            await self._files.body_of(place, stream).pour(hasher)
             measured = hasher.measured()
             # Where the disk should have had it, the disk would never have what ComfyUI says of it.
             return measured if self._directory is not None else measured._replace(stamp=stamp_of_etag(stream.headers))
@@ -103,16 +109,17 @@ class _Hasher:
         return Measured(self._size_bytes, _told(self._digest))
 
 
-def _read(root: Path, path: UpstreamPath) -> Measured | None:
+def _read(root: Path, path: UpstreamPath, edits_of: FileEdits) -> Measured | None:
     file = regular_file(root, path)
     if file is None:
         return None
     digest, size_bytes = blake3(), 0
     try:
         with file.open("rb") as opened:
-            stamp = stamp_of(os.fstat(opened.fileno()))
+            found = os.fstat(opened.fileno())
+            stamp, edits = stamp_of(found), edits_of(opened.fileno(), found)
             while piece := opened.read(PIECE_BYTES):
-                digest.update(piece)
+                digest.update(apply(piece, edits, size_bytes))
                 size_bytes += len(piece)
     except OSError:
         return None

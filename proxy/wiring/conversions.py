@@ -11,6 +11,7 @@ from proxy.conversion.conversions import Conversions
 from proxy.conversion.kept_files import KeptFiles
 from proxy.conversion.pool import ConverterPool
 from proxy.conversion.sources import Sources
+from proxy.files.tenant_files import TenantFiles
 from proxy.upstream.client import Upstream
 
 FOLDER: Final = "converted"
@@ -18,7 +19,11 @@ FOLDER: Final = "converted"
 
 
 def build_conversions(
-    compiled: CompiledConfig, upstream: Upstream, directory: Path | None, in_force: Callable[[], CompiledConfig]
+    compiled: CompiledConfig,
+    upstream: Upstream,
+    files: TenantFiles,
+    directory: Path | None,
+    in_force: Callable[[], CompiledConfig],
 ) -> Conversions:
     """directory: ComfyUI's base folder, None where the gate does not see it. in_force: the configuration, when everything is built."""
     config = compiled.config
@@ -26,6 +31,6 @@ def build_conversions(
     return Conversions(
         KeptFiles(folder, lambda: in_force().config.server.max_converted_bytes),
         ConverterPool(),
-        Sources(upstream, directory),
+        Sources(upstream, files, directory),
         lambda: in_force().config.server.max_picture_pixels,
     )

@@ -11,6 +11,7 @@ from proxy.dependencies import Dependencies
 from proxy.files.comfyui_folders import ComfyUIFolders
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
+from proxy.files.tenant_files import TenantFiles
 from proxy.jobs.events import JobEvents
 from proxy.jobs.idempotency import IdempotentSubmissions
 from proxy.jobs.idempotency_db import KeptSubmissions
@@ -18,6 +19,7 @@ from proxy.jobs.job_finder import JobFinder
 from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.parts import JobParts
 from proxy.jobs.registry import JobRegistry
+from proxy.limits.heavy_work import HeavyWork
 from proxy.limits.limits import Limits
 from proxy.limits.underway import UnderWay
 from proxy.observability.access_log import Recorder
@@ -44,14 +46,13 @@ InForce = Callable[[], CompiledConfig]
 def build_dependencies(
     compiled: CompiledConfig, limits: Limits, state: Database, events: JobEvents, recorder: Recorder, in_force: InForce
 ) -> Dependencies:
-    """state: open while requests come. events: published by the queue watcher, the sockets and the admission; who hears of them is wired in app.py.
-
-    in_force: the configuration, when everything is built, for what outlives a request; a request has one of its own.
-    """
-    (upstream, directory), kept, sockets = _comfyui(compiled), KeptDocuments(), ConnectionRegistry()
+    """state: open while requests come. events: who hears of them is wired in app.py. in_force: the configuration, when everything is built, for what
+    outlives a request; a request has one of its own."""
+    (upstream, directory), kept, sockets, heavy = _comfyui(compiled), KeptDocuments(), ConnectionRegistry(), HeavyWork()
     jobs, hearing = build_jobs(upstream, state, limits, events, kept, directory, in_force)
-    registry, storage = jobs.registry, _storage(directory, jobs.registry, in_force)
-    throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
+    registry, files, compressor = jobs.registry, TenantFiles(upstream, heavy, directory), Compressor()
+    storage, throttle = _storage(directory, registry, in_force), LoginThrottle(limits)
+    under_way = UnderWay(limits.allotment)
     return Dependencies(
         compiled=compiled,
         upstream=upstream,
@@ -69,6 +70,8 @@ def build_dependencies(
         web_files=WebFiles(upstream, compressor),
         files=FileListing(directory),
         storage=storage,
+        tenant_files=files,
+        heavy=heavy,
         limiter=limits,
         under_way=under_way,
         pictures=PreviewQueue(under_way.has_neighbours),
@@ -77,8 +80,8 @@ def build_dependencies(
         client_sockets=_client_sockets(upstream, hearing.sessions, sockets, limits, registry, in_force),
         recorder=recorder,
         fetches=Fetches(lambda: own_places(in_force().config)),
-        v2=build_v2(upstream, state, storage.disk, jobs, hearing, sockets, limits.slots.claim_socket, in_force),
-        conversions=build_conversions(compiled, upstream, directory, in_force),
+        v2=build_v2(upstream, state, storage.disk, files, jobs, hearing, sockets, limits.slots.claim_socket, in_force),
+        conversions=build_conversions(compiled, upstream, files, directory, in_force),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from proxy.compiled_config import CompiledConfig
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.tenant_files import TenantFiles
 from proxy.jobs.idempotency_db import KeptSubmissions
 from proxy.jobs.parts import JobParts
 from proxy.jobs.single_use_keys import SingleUseKeys
@@ -32,6 +33,7 @@ def build_v2(
     upstream: Upstream,
     database: Database,
     disk: ComfyUIFolders | None,
+    files: TenantFiles,
     jobs: JobParts,
     hearing: SocketParts,
     sockets: ConnectionRegistry,
@@ -45,7 +47,7 @@ def build_v2(
 
     directory = None if disk is None else disk.directory
     assets = _assets(database, AssetFiles(disk, upstream, jobs.registry), in_force)
-    outputs = JobOutputs(database, jobs.documents, jobs.registry, FileMeasuring(upstream, directory))
+    outputs = JobOutputs(database, jobs.documents, jobs.registry, FileMeasuring(upstream, files, directory))
     followed = FollowedJobs(jobs.registry, history_s)
     streams, hears = JobStreams(database, jobs.registry, followed), JobHearing(jobs.registry, followed, outputs)
     views = JobViews(database, jobs.registry, streams, outputs, history_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.media.editing import MAX_PARTS, MAX_SPAN_BYTES, Read, apply, size_after
+from policy.media.editing import MAX_PARTS, MAX_SPAN_BYTES, apply, size_after
 from policy.media.formats import HEAD_BYTES, MediaEdits, own_workflow, without_workflow
 from policy.media.streaming import EditedStream
 from tests.policy.media.files import ALICE, REAL
@@ -24,19 +24,15 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 def check(data: bytes, media: MediaEdits, *, in_order: bool) -> None:
-    asked: Read | None = next(media.reading)
     kept_from = reads = 0
-    while asked is not None:
+    while (asked := media.asked) is not None:
         assert asked.offset >= 0
         assert 0 <= asked.size <= MAX_SPAN_BYTES
         assert asked.kept_from <= asked.offset
         if in_order:
             assert asked.kept_from >= kept_from
         before, kept_from, reads = len(media.edits), asked.kept_from, reads + 1
-        try:
-            asked = media.reading.send(data[asked.offset : asked.offset + asked.size])
-        except StopIteration:
-            asked = None
+        media.give(data[asked.offset : asked.offset + asked.size])
         assert not in_order or all(edit.offset >= kept_from for edit in media.edits[before:])
     assert reads <= 3 * MAX_PARTS
     place = 0

@@ -31,13 +31,9 @@ def test_a_text_that_is_too_large_is_passed_over() -> None:
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", size) + b"tEXtprompt\0" + bytes(size) + b"\0\0\0\0IEND"
     asked = []
     media = own_workflow(len(data) + size, ALICE)
-    read = next(media.reading)
-    while True:
+    while (read := media.asked) is not None:
         asked.append(read.size)
-        try:
-            read = media.reading.send(data[read.offset : read.offset + read.size])
-        except StopIteration:
-            break
+        media.give(data[read.offset : read.offset + read.size])
     assert sum(asked) < 1000
     large = b"<svg" + bytes(MAX_SPAN_BYTES)
     assert not is_understood(large)

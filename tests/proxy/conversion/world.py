@@ -20,6 +20,8 @@ from proxy.conversion.conversions import Conversions
 from proxy.conversion.kept_files import KeptFile, KeptFiles
 from proxy.conversion.pool import COMMAND, ConverterPool
 from proxy.conversion.sources import Sources
+from proxy.files.tenant_files import TenantFiles
+from proxy.limits.heavy_work import HeavyWork
 from proxy.upstream.client import Upstream
 from tests.proxy.conftest import Clock
 from tests.proxy.conversion.orders import png, program
@@ -42,7 +44,7 @@ class World:
         self.conversions = Conversions(
             self.kept,
             ConverterPool(command),
-            Sources(self.upstream, directory),
+            Sources(self.upstream, TenantFiles(self.upstream, HeavyWork()), directory),
             lambda: self.max_pixels,
             self.clock,
         )

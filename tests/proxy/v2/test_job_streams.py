@@ -17,9 +17,11 @@ from policy.rules.events import EventRules
 from policy.rules.results import SDK_CLIENT
 from policy.v2.jobs import JobView, Status
 from policy.v2.links import Links
+from proxy.files.tenant_files import TenantFiles
 from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.registry import JobRegistry
+from proxy.limits.heavy_work import HeavyWork
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.persistence.sqlite import SqliteDatabase
 from proxy.persistence.sqlite_file import STATE_FILE
@@ -79,7 +81,10 @@ class Hub:
     def __init__(self, database: SqliteDatabase, upstream: Upstream) -> None:
         self.registry = JobRegistry()
         outputs = JobOutputs(
-            database, JobDocuments(database, self.registry), self.registry, FileMeasuring(upstream, None)
+            database,
+            JobDocuments(database, self.registry),
+            self.registry,
+            FileMeasuring(upstream, TenantFiles(upstream, HeavyWork()), None),
         )
         self.followed = FollowedJobs(self.registry, lambda: 60.0)
         self.streams = JobStreams(database, self.registry, self.followed)

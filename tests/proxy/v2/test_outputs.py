@@ -13,7 +13,10 @@ from policy.call import UpstreamPath
 from policy.namespace import Folder
 from policy.principal import TenantId
 from policy.v2.outputs import Shown, find_shown
+from proxy.files.tenant_files import TenantFiles
 from proxy.http.errors import UpstreamUnavailable
+from proxy.http.replies import FileEdits
+from proxy.limits.heavy_work import HeavyWork
 from proxy.persistence.operations import Database, Operation, Statement
 from proxy.upstream.client import Upstream
 from proxy.v2 import file_measuring
@@ -21,6 +24,7 @@ from proxy.v2.file_measuring import FileMeasuring, Measured, measure_bytes
 from proxy.v2.job_operations import read_job
 from standin import StandIn
 from tests.harness import Running, running_gate
+from tests.policy.media.files import own
 from tests.proxy.v2.following import finished, following, saving, slow, submit
 
 ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
@@ -45,7 +49,7 @@ def base(tmp_path: Path) -> Path:
 
 async def measured_at(upstream: str, directory: Path | None, path: str, folder: Folder = Folder.OUTPUT) -> Any:
     comfy = Upstream(upstream, 5.0)
-    files = FileMeasuring(comfy, directory)
+    files = FileMeasuring(comfy, TenantFiles(comfy, HeavyWork()), directory)
     try:
         return await files.measure(ALICE, folder, UpstreamPath(path))
     finally:
@@ -97,9 +101,9 @@ async def test_sizes_and_hashes_are_those_of_the_files(tmp_path: Path, comfy: St
     by_node = {each["node_id"]: each for each in shown["outputs"]}
     saved = next((Path(comfy.folders.base) / "output/tenants/alice").rglob("*.png")).read_bytes()
     assert (by_node["2"]["name"], by_node["2"]["size_bytes"]) == ("é x_00001_.png", len(saved))
-    assert by_node["2"]["hash"] == f"blake3:{blake3(saved).hexdigest()}"
+    assert by_node["2"]["hash"] == f"blake3:{blake3(own(saved)).hexdigest()}"
     temp = (Path(comfy.folders.base) / "temp" / by_node["4"]["name"]).read_bytes()
-    assert by_node["4"]["hash"] == f"blake3:{blake3(temp).hexdigest()}"
+    assert by_node["4"]["hash"] == f"blake3:{blake3(own(temp)).hexdigest()}"
     told = {each["id"]: each["hash"] for each in stream.of("output")}
     assert told == {each["id"]: each["hash"] for each in shown["outputs"]}
 
@@ -175,12 +179,12 @@ async def test_one_file_of_a_tenant_at_a_time(base: Path, monkeypatch: pytest.Mo
     most = 0
     read = file_measuring._read
 
-    def counted(root: Path, path: UpstreamPath) -> Measured | None:
+    def counted(root: Path, path: UpstreamPath, edits_of: FileEdits) -> Measured | None:
         nonlocal most
         running.append(path)
         most = max(most, len(running))
         try:
-            return read(root, path)
+            return read(root, path, edits_of)
         finally:
             running.remove(path)
 
@@ -188,7 +192,7 @@ async def test_one_file_of_a_tenant_at_a_time(base: Path, monkeypatch: pytest.Mo
     for number in range(100):
         (base / f"output/tenants/alice/{number}.png").write_bytes(PICTURE)
     upstream = Upstream("http://127.0.0.1:9", 1.0)
-    files = FileMeasuring(upstream, base)
+    files = FileMeasuring(upstream, TenantFiles(upstream, HeavyWork()), base)
     paths = [UpstreamPath(f"tenants/alice/{number}.png") for number in range(100)]
     found = await asyncio.gather(*(files.measure(ALICE, Folder.OUTPUT, path) for path in paths))
     assert {each and each._replace(stamp="") for each in found} == {measure_bytes(PICTURE)}
