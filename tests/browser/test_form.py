@@ -56,16 +56,20 @@ async def test_from_the_address_to_the_picture(target: str, open_house: OpenHous
         form = Form(page, house.url, "all")
         await form.open(house.keys["cedar"])
         await shots.take(page, "empty")
-        await form.fill(prompt="a harbour", seconds="1.5")
+        await form.fill(prompt="a harbour", seconds="60")
         await form.run()
         card = await form.until("Runs")
         await expect(card.get_by_role("img", name="Preview")).to_be_visible()
         await expect(card.locator(".state")).to_contain_text("SlowProgress, step")
         await shots.take(page, "runs")
-        await form.until("Done")
+        await card.get_by_role("button", name="Cancel").click()
+        await form.until("Canceled")
+        await expect(card.get_by_role("img", name="Preview")).to_have_count(0)
+        await form.fill(seconds="0")
+        await form.run()
+        card = await form.until("Done", 2)
         shown = card.get_by_role("img", name="picture: ")
         await expect(shown).to_have_js_property("naturalWidth", 32)
-        await expect(card.get_by_role("img", name="Preview")).to_have_count(0)
         await expect(card.locator(".state")).to_contain_text("Took ")
         async with page.expect_download() as download:
             await card.get_by_role("link", name="Download").click()
@@ -77,19 +81,18 @@ async def test_from_the_address_to_the_picture(target: str, open_house: OpenHous
 
 
 async def _again_and_kept(form: Form) -> None:
-    """What was drawn can be kept, and the same call sent again draws anew."""
-    drawn = str(await form.card().locator(".drawn").text_content())
-    number = drawn.split()[3]
-    await form.card().get_by_role("button", name=f"Keep {number}").click()
+    """The same call sent again draws anew, unless what was drawn is kept."""
+    card = form.card(2)
+    number = str(await card.locator(".drawn").text_content()).split()[3]
+    await card.get_by_role("button", name=f"Keep {number}").click()
     await expect(form.field("Color")).to_have_value(number)
     await expect(form.field("Color")).to_be_focused()
-    await form.card().get_by_role("button", name="Run again").click()
-    again = await form.until("Done", 2)
+    await card.get_by_role("button", name="Run again").click()
+    again = await form.until("Done", 3)
     await expect(again.locator(".drawn")).to_contain_text("Drawn for Color")
-    await form.fill(seconds="0")
     await form.run()
-    third = await form.until("Done", 3)
-    await expect(third.locator(".drawn")).to_be_hidden()
+    kept = await form.until("Done", 4)
+    await expect(kept.locator(".drawn")).to_be_hidden()
 
 
 async def test_a_text_arrives_as_it_was_written_and_comes_back_as_text(open_house: OpenHouse, tmp_path: Path) -> None:
@@ -244,22 +247,26 @@ async def test_a_reload_and_a_restart_of_the_gate_find_the_job_again(open_house:
     async with forms(open_house, tmp_path) as house, house.person() as page:
         form = Form(page, house.url, "all")
         await form.open(house.keys["cedar"])
-        await form.fill(prompt="a", seconds="6")
+        await form.fill(prompt="a", seconds="3600")
         await form.run()
         await form.until("Runs")
         job = await form.job_id()
         assert page.url.endswith(f"/gate/run/all#job={job}")
-        await page.reload()
+        async with page.expect_request(f"**/gate/jobs/{job}/events"):
+            await page.reload()
         card = await form.until("Runs")
         assert await form.job_id() == job
         await expect(card.get_by_role("button", name="Run again")).to_be_hidden()
-        gate = await _restart(house)
+        async with page.expect_response(f"**/gate/jobs/{job}/events"):  # by itself
+            gate = await _restart(house)
         try:
-            await form.until("Done")
-            await expect(card.get_by_role("img", name="picture: ")).to_have_js_property("naturalWidth", 32)
-            await form.fill(prompt="b")
+            await expect(card.locator(".badge")).to_have_text("Runs")
+            await card.get_by_role("button", name="Cancel").click()
+            await form.until("Canceled")
+            await form.fill(prompt="b", seconds="0")
             await form.run()
-            await form.until("Done", 2)
+            done = await form.until("Done", 2)
+            await expect(done.get_by_role("img", name="picture: ")).to_have_js_property("naturalWidth", 32)
         finally:
             await gate.stop()
         form.check((*CLEAN, "net::", "EventSource"))
