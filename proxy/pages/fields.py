@@ -18,8 +18,8 @@ Attributes = Mapping[str, str | None]
 """None: left out. "": without a value."""
 
 
-def field(name: str, parameter: ParameterSettings) -> str:
-    """One parameter's: label, words, control, and a place for what is wrong with it."""
+def field(name: str, parameter: ParameterSettings, *, takes_addresses: bool = False) -> str:
+    """One parameter's: label, words, control, and a place for what is wrong with it. takes_addresses: in the place of a file."""
     control_id = f"field-{name}"
     shown = {
         "id": control_id,
@@ -31,6 +31,8 @@ def field(name: str, parameter: ParameterSettings) -> str:
     words = f'<p class="quiet small words" id="{control_id}-words">{escape(_words(parameter))}</p>'
     wrong = f'<p class="wrong small" id="{control_id}-wrong"></p>'
     control = _control(parameter, shown)
+    if takes_addresses and parameter.type in FILES:
+        control += _address(control_id)
     parts = [control, label, words] if parameter.type == "boolean" else [label, words, control]
     about = _attributes(
         {"class": "field", "data-name": name, "data-type": parameter.type, "data-fills": _fills(parameter)}
@@ -149,6 +151,21 @@ def _file(parameter: ParameterSettings, shown: Attributes) -> str:
         f'<div class="drop"><input{_attributes({**shown, **more})}>'
         '<span class="quiet small">or drop one here</span><div class="chosen"></div></div>'
     )
+
+
+def _address(control_id: str) -> str:
+    """Of a file that stands elsewhere, which the gate fetches."""
+    more = {
+        "id": f"{control_id}-address",
+        "type": "url",
+        "pattern": "https://.*",
+        "maxlength": "2000",
+        "placeholder": "https://",
+        "autocomplete": "off",
+        "aria-describedby": f"{control_id}-wrong",
+    }
+    label = f'<label class="quiet small" for="{control_id}-address">or its https address</label>'
+    return f'<div class="address">{label}<input{_attributes(more)}></div>'
 
 
 def _default(parameter: ParameterSettings) -> str | None:

@@ -52,14 +52,16 @@ def _row(function: Function, root: str) -> str:
     return f'<li><a href="{escape(root)}gate/run/{escape(function.name)}">{escape(function.title)}</a>{about}</li>'
 
 
-def form_page(function: Function, root: str, max_file_bytes: int) -> ClientReply:
-    """max_file_bytes: of one file, which the form says before it is sent."""
+def form_page(function: Function, root: str, max_file_bytes: int, *, takes_addresses: bool) -> ClientReply:
+    """max_file_bytes: of one file, which the form says before it is sent. takes_addresses: the gate fetches files for the caller."""
     words = function.settings.description
     content = _FORM.substitute(
         title=escape(function.title),
         about=f'<p class="quiet words">{escape(words)}</p>' if words else "",
         name=escape(function.name),
-        fields="\n".join(field(name, parameter) for name, parameter in function.parameters.items()),
+        fields="\n".join(
+            field(name, parameter, takes_addresses=takes_addresses) for name, parameter in function.parameters.items()
+        ),
         max_file_bytes=max_file_bytes,
         root=escape(root),
         script=_SCRIPT,

@@ -22,4 +22,5 @@ def function_page(permitted: PermittedRequest, asked: RuleInput, told: ClientRep
         shown = tuple(called.function for called in functions.values())
         return list_page(shown, record.root, takes_workflows=asked.context.takes_workflows)
     max_file_bytes = permitted.compiled.config.server.max_upload_bytes
-    return form_page(functions[name].function, record.root, max_file_bytes)
+    takes_addresses = bool(asked.context.fetches)
+    return form_page(functions[name].function, record.root, max_file_bytes, takes_addresses=takes_addresses)

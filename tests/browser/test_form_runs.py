@@ -10,7 +10,9 @@ from playwright.async_api import Page, Request, expect
 from tests.browser.accessibility import complaints
 from tests.browser.conftest import OpenHouse
 from tests.browser.forms import Form, forms
+from tests.browser.test_form import RED
 from tests.programs import needs
+from tests.proxy.outside.web import a_web, giving
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -40,6 +42,38 @@ async def test_a_function_that_takes_nothing(open_house: OpenHouse, tmp_path: Pa
         await form.open(house.keys["cedar"])
         await form.run()
         await expect((await form.until("Done")).get_by_role("img")).to_have_js_property("naturalWidth", 32)
+        form.check()
+
+
+@needs("npm")
+async def test_a_picture_that_stands_elsewhere(open_house: OpenHouse, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    async with (
+        a_web(tmp_path / "outside", giving(RED)) as outside,
+        forms(open_house, tmp_path) as house,
+        house.person() as page,
+    ):
+        key = await house.admit("elm", more=f'functions = ["*"]\nfetch = {outside.hosts}\n')
+        house.gate.gate.dependencies.fetches.fetcher = outside.fetcher()
+        form = Form(page, house.url, "turn")
+        await form.open(key)
+        address = form.field("or its https address")
+        for text, words in (
+            ("http://images.test/a.png", "Write an address that begins with https://."),
+            ("https://elsewhere.test/a.png", "This host is not among those that you may name"),
+        ):
+            await address.fill(text)
+            await form.run()
+            await expect(form.wrong("picture")).to_contain_text(words)
+            await expect(address).to_be_focused()
+        await address.fill(outside.url("/a.png"))
+        await expect(form.wrong("picture")).to_be_empty()
+        await form.run()
+        await expect((await form.until("Done")).get_by_role("img")).to_have_js_property("naturalWidth", 48)
+        assert len(outside.asked) == 1
+        await page.locator("#field-picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": RED})
+        await expect(address).to_have_value("")
+        assert await complaints(page) == []
         form.check()
 
 

@@ -10,13 +10,15 @@ class Field {
     this.control = box.querySelector('input, textarea, select');
     this.title = box.querySelector('label').firstChild.textContent;
     this.wrong = box.querySelector('.wrong');
+    this.address = box.querySelector('.address input');  // of a file that the gate fetches
     this.control.addEventListener('input', () => this.fail(''));
+    this.address?.addEventListener('input', () => this.fail(''));
     if (isFile(this.type)) this.takeFiles(box.querySelector('.drop'), box.querySelector('.chosen'));
   }
 
   // null: not given. A text goes out as it is written: digits too, of which a number of JavaScript's keeps fifteen.
   value() {
-    if (isFile(this.type)) return this.control.files[0] ?? null;
+    if (isFile(this.type)) return this.control.files[0] ?? (this.address?.value.trim() || null);
     if (this.type === 'boolean') return String(this.control.checked);
     if (['integer', 'number', 'seed'].includes(this.type)) return this.control.value.trim() || null;
     return this.control.value;
@@ -25,6 +27,7 @@ class Field {
   check() {
     const file = isFile(this.type) ? this.control.files[0] : null;
     if (file && file.size > maxFileBytes) return `This file has ${sizeInWords(file.size)}: at most ${sizeInWords(maxFileBytes)} are taken.`;
+    if (!file && this.address?.value) return this.address.validity.valid ? '' : 'Write an address that begins with https://.';
     if (this.control.validity.valid) return '';
     if (this.type === 'seed' && this.control.validity.patternMismatch) return 'Write a whole number, or nothing.';
     return this.control.validationMessage;
@@ -32,9 +35,12 @@ class Field {
 
   fail(words) {
     this.wrong.textContent = words;
-    if (words) this.control.setAttribute('aria-invalid', 'true');
-    else this.control.removeAttribute('aria-invalid');
+    for (const each of [this.control, this.address]) each?.removeAttribute('aria-invalid');
+    if (words) this.used.setAttribute('aria-invalid', 'true');
   }
+
+  // What was filled in of the two that stand for a file.
+  get used() { return this.address?.value ? this.address : this.control; }
 
   set(text) {
     this.control.value = text;
@@ -49,7 +55,11 @@ class Field {
       event.preventDefault();
       isOver(false);
       const file = event.dataTransfer.files[0];
-      if (!file) return;
+      if (!file) {  // perhaps a picture of another page's
+        const link = event.dataTransfer.getData('text/uri-list').split(/\r?\n/).find(each => each.startsWith('https://'));
+        if (link && this.address) this.address.value = link;
+        return;
+      }
       const one = new DataTransfer();
       one.items.add(file);
       this.control.files = one.files;
@@ -65,6 +75,7 @@ class Field {
     chosen.replaceChildren();
     const file = this.control.files[0];
     if (!file) return;
+    if (this.address) this.address.value = '';
     this.shown = URL.createObjectURL(file);
     const kind = file.type.split('/')[0];
     const alt = `Chosen: ${file.name}`;
@@ -89,6 +100,6 @@ const checkFields = () => {
 
 const focusWrong = () => {
   const first = fields.find(field => field.wrong.textContent);
-  first?.control.focus();
+  first?.used.focus();
   return !first;
 };

@@ -164,6 +164,15 @@ def test_choices_and_inputs_are_no_html() -> None:
     assert page.one("div")["data-fills"] == f'6"><b>.{CANARY}'
 
 
+def test_a_file_may_stand_elsewhere_where_the_gate_fetches_it() -> None:
+    for kind, is_file in (("image", True), ("mask", True), ("text", False)):
+        page = Parsed(field("size", settings(type=kind), takes_addresses=True))
+        found = [attributes for tag, attributes in page.tags if attributes.get("type") == "url"]
+        assert bool(found) is is_file
+        assert [each["pattern"] for each in found] == ["https://.*"] * is_file
+    assert 'type="url"' not in field("size", settings(type="image"))
+
+
 def test_every_control_has_its_label_and_its_words() -> None:
     for kind in ("text", "integer", "number", "boolean", "seed", "image", "audio", "video", "mask"):
         page = Parsed(field("size", settings(type=kind)))
