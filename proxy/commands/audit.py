@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,12 +23,17 @@ ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configurat
 _DEFAULT: Final = Path("config.toml")
 _HEAD: Final = ("WHEN", "TENANT", "WHAT", "STATUS", "REQUEST", "WHY")
 _MAX_WHY: Final = 100
+_FETCHES_BEFORE: Final = 256
+"""Lines of the trail that stand before the one of their request, of many requests at once."""
+_OF_NO_REQUEST: Final = frozenset({"job", "job-attempt", "webhook"})
 
 
 def audit(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's lines.")] = None,
     since: Annotated[str | None, typer.Option(help='Only lines of the last "1d", "2h", …')] = None,
-    event: Annotated[str | None, typer.Option(help="Only these: submission, job, login, refused, config, key.")] = None,
+    event: Annotated[
+        str | None, typer.Option(help="Only these: submission, job, login, refused, fetch, webhook, config, key.")
+    ] = None,
     refused: Annotated[bool, typer.Option("--refused", help="Only what was refused.")] = False,
     request_id: Annotated[str | None, typer.Option("--id", help="Only this request id or prompt id.")] = None,
     as_json: Annotated[
@@ -72,20 +78,34 @@ def why(
         fail("Give a request id, or --last for the last refusal.")
     loaded = _load(config)
     found: dict[str, Any] | None = None
+    not_fetched: list[dict[str, Any]] = []
+    lately: deque[dict[str, Any]] = deque(maxlen=_FETCHES_BEFORE)
     for entry in _trail(loaded):
+        if entry.get("event") == "fetch":
+            lately.append(entry)
+            continue
         is_meant = (
             is_refusal(entry) if request_id is None else request_id in (entry.get("request_id"), entry.get("prompt_id"))
         )
-        if is_meant and tenant in (None, entry.get("tenant")) and entry.get("event") != "job":
+        if is_meant and tenant in (None, entry.get("tenant")) and entry.get("event") not in _OF_NO_REQUEST:
             found = entry
+            of_it = (each for each in lately if each.get("request_id") == entry.get("request_id"))
+            not_fetched = [each for each in of_it if each.get("result") != "fetched"]
     if found is None:
         fail(_nothing_found(request_id, tenant))
     if as_json:
         typer.echo(orjson.dumps(found).decode())
     elif is_refusal(found):
-        typer.echo("\n".join(printable(line) for line in explain_refusal(found, loaded).splitlines()))
+        told = [*explain_refusal(found, loaded).splitlines(), *map(_not_fetched, not_fetched)]
+        typer.echo("\n".join(map(printable, told)))
     else:
         typer.echo(f"Request {found.get('request_id')} was not refused: it got {found.get('status')}.")
+
+
+def _not_fetched(entry: Mapping[str, Any]) -> str:
+    """Why a file that stands elsewhere did not come: its client is told less."""
+    why_text = ": ".join(filter(None, (str(entry.get("result")), str(entry.get("note") or ""))))
+    return f"Nothing was fetched from {entry.get('origin')} ({why_text})."
 
 
 def _nothing_found(request_id: str | None, tenant: str | None) -> str:
@@ -142,7 +162,7 @@ def _why(entry: dict[str, Any]) -> str:
     mistakes = entry.get("mistakes")
     if isinstance(mistakes, list) and mistakes:
         return str(mistakes[0])
-    return str(entry.get("reason") or entry.get("failing_class") or "")
+    return str(entry.get("reason") or entry.get("failing_class") or entry.get("note") or "")
 
 
 def _line(cells: tuple[str, ...]) -> str:

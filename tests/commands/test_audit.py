@@ -124,6 +124,28 @@ def test_why_of_the_last_refusal(refusals: Path) -> None:
     assert orjson.loads(record)["request_id"] == "aa11"
 
 
+def test_why_tells_the_operator_what_the_client_is_not_told(refusals: Path, terminal: None) -> None:
+    refused = {"tenant": "alice", **REFUSED, "request_id": "ee55", "reason": "argument-refused", "violations": []}
+    fetch = {"event": "fetch", "tenant": "alice", "request_id": "ee55", "origin": "https://a.test"}
+    lines = [
+        fetch | {"result": "fetched"},
+        fetch | {"result": "unreachable", "note": "10.0.0.1 is not a public address"},
+        fetch | {"result": "unreachable", "request_id": "other", "origin": "https://other.test"},
+        refused,
+        {"event": "webhook", "tenant": "alice", "prompt_id": "p1", "result": "failed", "note": "answered 500"},
+    ]
+    trail = refusals.parent / "state" / "audit.jsonl"
+    now = datetime.now(UTC).isoformat()
+    trail.write_bytes(trail.read_bytes() + b"".join(orjson.dumps({"time": now, **line}) + b"\n" for line in lines))
+    for options in (("ee55",), ("--last",)):
+        said = run(refusals, *options, command="why").stdout
+        assert "Nothing was fetched from https://a.test (unreachable: 10.0.0.1 is not a public address)." in said
+        assert "other.test" not in said
+        assert said.count("Nothing was fetched") == 1
+    assert "was not refused: it got 200" in run(refusals, "p1", command="why").stdout, "and not of its webhook"
+    assert "answered 500" in run(refusals).stdout
+
+
 @pytest.mark.parametrize(
     ("options", "code", "expected"),
     [

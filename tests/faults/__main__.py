@@ -13,7 +13,7 @@ from tests.faults import rolling, sharing, webhooks
 from tests.faults.programs import COMMAND
 from tests.faults.rolling import ROLLING
 from tests.faults.rounds import FAULTS, Tally, play
-from tests.faults.webhooks import WEBHOOKS
+from tests.faults.webhooks import TWO_GATES, WEBHOOKS
 
 GATES = "two gates"
 COLUMNS = ("rounds", "jobs", "not accepted", "retried", "failed by rule", "lost", "doubled", "out of order", "stuck")
@@ -32,13 +32,15 @@ def table(tallies: Sequence[Tally]) -> str:
 
 async def run(options: argparse.Namespace) -> list[Tally]:
     tallies = []
-    for fault in options.only or (*FAULTS, GATES, ROLLING, WEBHOOKS):
+    for fault in options.only or (*FAULTS, GATES, ROLLING, WEBHOOKS, TWO_GATES):
         if fault == GATES:
             tallies.append(await sharing.play(options.jobs, options.seed))
         elif fault == ROLLING:
             tallies.append(await rolling.play(options.jobs // 10, options.seed))
         elif fault == WEBHOOKS:
-            tallies.append(await webhooks.play(options.rounds, options.seed))
+            tallies.append(await webhooks.play(options.rounds, options.seed, is_shared=options.shared))
+        elif fault == TWO_GATES:
+            tallies.append(await webhooks.play(options.rounds, options.seed, gates=2))
         else:
             tallies.append(
                 await play(fault, options.rounds, options.seed, is_shared=options.shared, comfyui=options.comfyui)
@@ -55,7 +57,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         action="append",
-        choices=(*FAULTS, GATES, ROLLING, WEBHOOKS),
+        choices=(*FAULTS, GATES, ROLLING, WEBHOOKS, TWO_GATES),
         help="this fault; may be given several times",
     )
     parser.add_argument("--shared", action="store_true", help="PostgreSQL is the database in all rounds")

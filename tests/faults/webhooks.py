@@ -1,4 +1,6 @@
-"""The gate is killed between the acceptance of jobs and the delivery of their webhooks: whoever was accepted is told of, to its own tenant's endpoint."""
+"""A gate is killed between the acceptance of jobs and the delivery of their webhooks: whoever was accepted is told of, to its own tenant's endpoint. One gate
+with a file of its own, or several that share PostgreSQL: then another one sends what the killed one was sending, when its time is over.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ from tests.faults.world import World, open_world
 from tests.proxy.webhooks.receiver import Received, Receiver, receiving
 
 WEBHOOKS = "webhooks"
+TWO_GATES = "webhooks of two gates"
 WEIGHTS = {"alice": 1.0, "mallory": 1.0}
 JOBS = 10
 """Of a round, of both tenants together."""
@@ -33,16 +36,16 @@ FAILING_SHARE = 0.02
 """Of the jobs, whose first delivery is answered with 500: it comes again after five seconds, where a second 500 would take it five minutes."""
 
 
-async def play(rounds: int, seed: int) -> Tally:
-    """Stops after the first round that is wrong."""
-    tally = Tally(WEBHOOKS, seed)
+async def play(rounds: int, seed: int, *, gates: int = 1, is_shared: bool = False) -> Tally:
+    """Stops after the first round that is wrong. is_shared: the database is PostgreSQL, as with several gates."""
+    tally = Tally(WEBHOOKS if gates == 1 else TWO_GATES, seed)
     with tempfile.TemporaryDirectory(prefix="comfygate-webhooks-") as folder:
         async with receiving() as receiver:
             tables = "".join(receiver.endpoint(Path(folder), tenant, tenant) for tenant in WEIGHTS)
             tables = tables.replace('secret_file = "', f'secret_file = "{folder}/')
-            async with open_world(WEIGHTS, jobs=tables) as world:
+            async with open_world(WEIGHTS, gates=gates, is_shared=is_shared or gates > 1, jobs=tables) as world:
                 for number in range(rounds):
-                    chance = random.Random(f"{seed} {WEBHOOKS} {number}")
+                    chance = random.Random(f"{seed} {tally.fault} {number}")
                     wrong = await Round(world, receiver, chance, number).play(tally.counts)
                     tally.rounds += 1
                     if wrong:
@@ -88,7 +91,9 @@ class Round:
         return {tenant: range(JOBS // len(WEIGHTS)) for tenant in WEIGHTS}
 
     async def _submit(self, client: Client) -> None:
+        urls = [gate.url for gate in self._world.gates]
         for index in self._plans()[client.tenant]:
+            client.urls = self._chance.sample(urls, len(urls))
             name = f"{self._number:03}-{client.tenant}-{index:02}"
             graph = work(name, self._chance.uniform(0, LONGEST_S), self._chance.choice((CORE, CUSTOM)))
             submission: Submission = await client.submit(name, graph, is_repeated=True)
@@ -101,7 +106,7 @@ class Round:
         while (len(self._accepted) if is_early else len(self._new())) < count:
             await asyncio.sleep(NAP_S)
         await asyncio.sleep(self._chance.uniform(0, LONGEST_S))
-        [gate] = self._world.gates
+        gate = self._chance.choice(self._world.gates)
         await self._world.kill(gate)
         await asyncio.sleep(self._chance.uniform(0, LONGEST_OUTAGE_S))
         await gate.start()
@@ -115,6 +120,8 @@ class Round:
 
     def _kept(self, prompt_id: str) -> str:
         """What the gate's database has of it."""
+        if self._world.database is not None:
+            return "in PostgreSQL"
         [gate] = self._world.gates
         with closing(sqlite3.connect(gate.config.parent / "state" / STATE_FILE)) as database:
             job = database.execute("SELECT state, wish, gate, attempts FROM jobs WHERE prompt_id = ?", (prompt_id,))

@@ -79,7 +79,7 @@ class World:
 async def open_world(
     weights: Mapping[str, float], *, gates: int = 1, is_shared: bool = False, jobs: str = "", comfyui: str = ""
 ) -> AsyncIterator[World]:
-    """weights: by tenant. is_shared: the database is PostgreSQL. jobs: lines of the `[jobs]` table. comfyui: see `ComfyUI.real`.
+    """weights: by tenant. is_shared: the database is PostgreSQL. jobs: lines of the `[jobs]` table, and tables behind it. comfyui: see `ComfyUI.real`.
 
     Everything has ended with the block.
     """
@@ -90,7 +90,7 @@ async def open_world(
         runner = ComfyUI("comfyui", folder, real=comfyui)
         runner.prepare()
         if database is not None:
-            jobs += f'\ndatabase = "{database.url}"'
+            jobs = f'database = "{database.url}"\n{jobs}'
         names = ["gate"] if gates == 1 else [f"gate-{number + 1}" for number in range(gates)]
         running, keys = _configured(folder, names, runner.port, weights, jobs)
         world = World(folder, runner, running, database, Record(runner.record), keys)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 
@@ -16,13 +17,14 @@ from proxy.config import ConfigError, Mistake, load_config
 from proxy.outside.door import OutsideDoor
 from proxy.outside.target import Answer, Target, Unreachable
 from proxy.webhooks.endpoint import CallWebhooks, make_call_webhooks, new_secret
+from tests.contract.driver import saving, unique
 from tests.harness import AUDIT_FILE
 from tests.proxy.functions.calls import Caller, calling, form
 from tests.proxy.outside.web import FOREIGN, NAME, OTHER, Web, a_web
 from tests.proxy.upstreams import GUARD_S
-from tests.proxy.v2.asking import audited
+from tests.proxy.v2.asking import audited, submitted
 from tests.proxy.v2.assets.sdk import Standing
-from tests.proxy.webhooks.receiver import Receiver
+from tests.proxy.webhooks.receiver import Receiver, receiving
 
 TENANTS = """\
 [tenants.alice]
@@ -178,6 +180,19 @@ async def test_an_address_that_is_permitted_no_more_is_not_told(place: Place) ->
     [told] = await place.told(1)
     assert (told["result"], told["note"]) == ("failed", "its host is permitted no more")
     assert not place.outside.asked
+
+
+async def test_it_does_not_matter_which_door_a_job_came_in_by(tmp_path: Path) -> None:
+    """An endpoint of the configuration is told of all of them: ComfyUI's own route, Comfy API v2, functions."""
+    async with receiving() as receiver, calling(tmp_path, more=receiver.endpoint(tmp_path, "shop")) as world:
+        alice = Caller(world.gate)
+        native = await alice.ask("POST", "/prompt", data=orjson.dumps({"prompt": saving(unique())}))
+        by_v2 = await submitted(world.gate, saving(unique()))
+        called = await alice.run("paint")
+        jobs = {native.body["prompt_id"], by_v2, called.body["id"]}
+        got = await receiver.until(lambda got: len(got) == 3)
+        assert {each.job for each in got} == jobs
+        assert {each.event["type"] for each in got} == {"job.succeeded"}
 
 
 def _config(folder: Path, lines: str) -> Any:
