@@ -6,22 +6,19 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from multidict import CIMultiDict
-
 from policy.functions.conversion import Derived, NotDerived
 from policy.v2.asset_files import DerivedFile, StoredFile
 from policy.v2.effects import DeriveOutputs, ReadOutputs
 from policy.violation import Violation
 from proxy.dependencies import Dependencies
-from proxy.http import hdrs
-from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable
+from proxy.files.comfyui_ranges import Unreadable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
 from proxy.v2.file_measuring import measure_bytes
 
 _COPIES: Final = 3
 """A file within an answer is there as it is, in base64, and in the answer."""
-_LIMIT_S: Final = 30.0
 
 
 class GivenOutputs:
@@ -57,14 +54,10 @@ class GivenOutputs:
             made.release()
 
     async def _stored(self, file: StoredFile, size: int) -> bytes | None:
-        disk = self._dependencies.storage.disk
-        if disk is not None and (data := await disk.head(file.folder, file.path, size + 1)):
-            return data
-        fields = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
         try:
-            async with await self._dependencies.upstream.open(file.call, fields, time_limit_s=_LIMIT_S) as stream:
-                return await stream.body(size) if stream.status == 200 else None
-        except (UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge):
+            async with self._dependencies.tenant_files.open(self._tenant, file.folder, file.path) as opened:
+                return await opened.read(0, size) if opened.size == size else None
+        except (OSError, Unreadable, UpstreamUnavailable, UpstreamTimeout):
             return None
 
 

@@ -23,7 +23,14 @@ CALLS: dict[str, Entry] = {
         (202, 404),
         changes=True,
     ),
-    "GET /gate/jobs/{job_id}": Entry(of_each_job("/gate/jobs/{id}"), (200, 200, 200), shows=ids_of),
+    "GET /gate/jobs/{job_id}": Entry(
+        lambda things: [
+            *of_each_job("/gate/jobs/{id}")(things),
+            Call(f"/gate/jobs/{things.finished}?inline=1000000"),
+        ],
+        (200, 200, 200, 200),
+        shows=ids_of,
+    ),
     "GET /gate/jobs/{job_id}/events": Entry(lambda things: [Call(f"/gate/jobs/{things.finished}/events")]),
     "POST /gate/jobs/{job_id}/cancel": Entry(
         lambda things: [Call(f"/gate/jobs/{each}/cancel") for each in (things.finished, things.running)],
