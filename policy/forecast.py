@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from policy.fairness import Head, next_of, span_of, start_tag
@@ -52,3 +53,33 @@ def starts_of(
             found[job.prompt_id] = busy_s
         busy_s += job.cost_s
     return found
+
+
+def start_of(
+    job: Expected,
+    tenant: TenantId,
+    waiting: Mapping[TenantId, Iterable[Expected]],
+    finish_tags: Mapping[TenantId, float],
+    virtual_time: float,
+    weights: Mapping[str, float],
+    busy_s: float,
+) -> float | None:
+    """As `starts_of`, of one job that is among its tenant's, from those alone that come before it; None where they are more than MAX_STEPS."""
+    steps, weight, begins_at = 0, weights.get(tenant, 1.0), start_tag(finish_tags.get(tenant, 0.0), virtual_time)
+    for earlier in takewhile(lambda each: each.prompt_id != job.prompt_id, waiting[tenant]):
+        begins_at += span_of(earlier.cost_s, weight)
+        busy_s += earlier.cost_s
+        steps += 1
+        if steps >= MAX_STEPS:
+            return None
+    for other, jobs in waiting.items():
+        tag, weight = start_tag(finish_tags.get(other, 0.0), virtual_time), weights.get(other, 1.0)
+        for earlier in jobs if other != tenant else ():
+            if (tag, earlier.sequence) > (begins_at, job.sequence):
+                break
+            tag += span_of(earlier.cost_s, weight)
+            busy_s += earlier.cost_s
+            steps += 1
+            if steps >= MAX_STEPS:
+                return None
+    return busy_s

@@ -8,10 +8,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ url = "{upstream}"
 [log]
 format = "json"
 [tenants.bench]
+functions = {functions}
 [policies.default]
 allow = {allow}
 deny = ["*Upload*"]
@@ -166,14 +168,20 @@ def gate(
     allow: Sequence[str] = ALLOWED,
     watched_by: str = "profiled",
     state: Path = Path("state"),
+    functions: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Iterator[Subject]:
     """With every check, limit, log line and metric of a shipped configuration.
 
-    profile: a file for what `watched_by`, a module beside this one, sees of it. state: its `state_dir`.
+    profile: a file for what `watched_by`, a module beside this one, sees of it. state: its `state_dir`. functions: files, by name.
     """
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.toml"
-        config.write_text(_CONFIG.format(upstream=upstream, allow=list(allow), state=state), encoding="utf-8")
+        own = sorted(name.removesuffix(".toml") for name in functions if name.endswith(".toml"))
+        text = _CONFIG.format(upstream=upstream, allow=list(allow), state=state, functions=own)
+        config.write_text(text, encoding="utf-8")
+        for file, content in functions.items():
+            (Path(folder) / "functions").mkdir(exist_ok=True)
+            (Path(folder) / "functions" / file).write_bytes(content)
         key = key_file.create_key(config, tenant=TENANT).text
         plain = ("-c", "from proxy.commands.main import main; main()")
         command = plain if profile is None else ("-m", f"bench.whole.{watched_by}", str(profile))

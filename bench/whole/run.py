@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench.whole import documents, durable, jobs, rows, sockets, web
+from bench.whole import documents, durable, functions, jobs, rows, sockets, web
 from bench.whole.figures import Figure, table
 from bench.whole.programs import load_average
 from bench.whole.rows import Profiled, Row, Run
@@ -24,6 +24,7 @@ ROWS: Final[dict[str, Row]] = {
     "prompt": jobs.prompt,
     "job": jobs.job,
     "durable": durable.durable,
+    "functions": functions.functions,
     "large": rows.large,
     "frames": sockets.frames,
     "idle": sockets.idle,

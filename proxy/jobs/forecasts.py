@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from policy.forecast import Expected, starts_of
+from policy.forecast import Expected, start_of, starts_of
 from policy.principal import TenantId
-from proxy.jobs.job import GIVEN, Job, JobState
+from proxy.jobs.job import Job, JobState
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import fair_tags
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
 MAX_SHOWN: Final = 100
+READ_EACH_S: Final = 1.0
+"""How old the tags may be of which one start is told: they move with each job that is given."""
 
 
 class JobForecast(NamedTuple):
@@ -42,6 +44,8 @@ class JobForecasts:
         self._registry = registry
         self._weights = weights
         self._clock = clock
+        self._read_at_s = -READ_EACH_S
+        self._time_and_tags: tuple[float, dict[TenantId, float]] = (0.0, {})
 
     async def of(self, tenant: TenantId) -> tuple[JobForecast, ...]:
         """The tenant's unfinished jobs in the order in which they run, MAX_SHOWN at most."""
@@ -54,24 +58,60 @@ class JobForecasts:
         ]
         return (*running, *waiting)[:MAX_SHOWN]
 
+    async def start_of(self, tenant: TenantId, prompt_id: str) -> float | None:
+        """As `of` tells it of one job, in Unix time; None too for what is not the tenant's. It costs as much as what comes before the job."""
+        own, job = self._registry.of(tenant), self._registry.job(prompt_id)
+        if job is None or job.tenant != tenant or own.place_of(prompt_id) - own.count_finished() > MAX_SHOWN:
+            return None
+        now_s = self._clock()
+        given, busy_s = self._given(tenant, now_s)
+        if job.state is not JobState.WAITING:
+            return given.get(prompt_id)
+        if not self._read_at_s <= now_s < self._read_at_s + READ_EACH_S:
+            try:
+                self._time_and_tags = await self._database.read(fair_tags)
+            except DatabaseUnavailable:
+                return None
+            self._read_at_s = now_s
+        virtual_time, tags = self._time_and_tags
+        waiting = self._waiting()
+        in_s = start_of(_expected(job), tenant, waiting, tags, virtual_time, self._weights(), busy_s)
+        return None if in_s is None else now_s + in_s
+
     async def _starts(self, tenant: TenantId) -> dict[str, float]:
         """Unix times, by id; none while the database cannot be read."""
         try:
             virtual_time, tags = await self._database.read(fair_tags)
         except DatabaseUnavailable:
             return {}
-        now_s, busy_s = self._clock(), 0.0
+        now_s = self._clock()
+        found, busy_s = self._given(tenant, now_s)
+        waiting = {each: list(jobs) for each, jobs in self._waiting().items()}
+        starts = starts_of(tenant, waiting, tags, virtual_time, self._weights(), busy_s)
+        return found | {prompt_id: now_s + in_s for prompt_id, in_s in starts.items()}
+
+    def _waiting(self) -> dict[TenantId, Iterator[Expected]]:
+        """Those that wait outside ComfyUI, of the tenants that have jobs, in the order within each."""
+        unfinished = ((tenant, jobs.pending()) for tenant, jobs in self._registry.tenants.items())
+        return {tenant: self._expected(pending) for tenant, pending in unfinished if pending}
+
+    def _expected(self, pending: Iterable[str]) -> Iterator[Expected]:
+        jobs = (self._registry.job(prompt_id) for prompt_id in pending)
+        return (_expected(job) for job in jobs if job is not None and job.state is JobState.WAITING)
+
+    def _given(self, tenant: TenantId, now_s: float) -> tuple[dict[str, float], float]:
+        """When those of the tenant's that ComfyUI has and does not run yet will begin, in Unix time; and for how long it has something to do."""
         found: dict[str, float] = {}
-        jobs = self._registry.active()
-        for job in sorted((job for job in jobs if job.state in GIVEN), key=lambda job: job.number):
+        busy_s = 0.0
+        for job in sorted(self._registry.tally.given.values(), key=lambda job: job.number):
             if job.state is not JobState.RUNNING and job.tenant == tenant:
                 found[job.prompt_id] = now_s + busy_s
             busy_s += _rest_s(job, now_s)
-        waiting: dict[TenantId, list[Expected]] = {}
-        for job in sorted((job for job in jobs if job.state is JobState.WAITING), key=lambda job: job.order):
-            waiting.setdefault(job.tenant, []).append(Expected(job.prompt_id, job.cost_s, job.sequence))
-        starts = starts_of(tenant, waiting, tags, virtual_time, self._weights(), busy_s)
-        return found | {prompt_id: now_s + in_s for prompt_id, in_s in starts.items()}
+        return found, busy_s
+
+
+def _expected(job: Job) -> Expected:
+    return Expected(job.prompt_id, job.cost_s, job.sequence)
 
 
 def _rest_s(job: Job, now_s: float) -> float:

@@ -19,16 +19,16 @@ class KnownJobs:
     def __init__(self, written_at: WrittenAt) -> None:
         self._jobs: dict[str, Job] = {}
         self._active: dict[str, Job] = {}
-        self._tenants: dict[TenantId, TenantJobs] = {}
+        self.tenants: dict[TenantId, TenantJobs] = {}
         self._ended: dict[str, None] = {}
         self.temp_files = TempFiles(written_at)
         self.tally = Tally()
         self._sequence = 0
 
     def of(self, tenant: TenantId) -> TenantJobs:
-        jobs = self._tenants.get(tenant)
+        jobs = self.tenants.get(tenant)
         if jobs is None:
-            jobs = self._tenants[tenant] = TenantJobs(tenant, self.temp_files.has, self._stopped_after_s)
+            jobs = self.tenants[tenant] = TenantJobs(tenant, self.temp_files.has, self._stopped_after_s)
         return jobs
 
     def job(self, prompt_id: str) -> Job | None:

@@ -164,8 +164,10 @@ def _insert_unknown(job: JobRow) -> Operation[None]:
 def _keep_submitted(job: JobRow, submitted: Submitted, extras: JobExtras) -> Operation[None]:
     parts = (part for kind, body in zip(SUBMITTED, submitted, strict=True) for part in (job.prompt_id, kind, body))
     yield Statement(_INSERT_SUBMITTED, tuple(parts))
-    for name, text in extras.labels.items():
-        yield Statement("INSERT INTO job_labels VALUES (?, ?, ?, ?)", (job.prompt_id, job.tenant, name, text))
+    if labels := [part for label in extras.labels.items() for part in (job.prompt_id, job.tenant, *label)]:
+        yield Statement(
+            f"INSERT INTO job_labels VALUES {', '.join(['(?, ?, ?, ?)'] * len(extras.labels))}", tuple(labels)
+        )
     for asset_id in extras.assets:
         yield Statement("INSERT INTO job_assets VALUES (?, ?)", (job.prompt_id, asset_id))
     if extras.webhook:

@@ -63,7 +63,7 @@ class V2Door:
             case ListJobs():
                 return await self._views.page(tenant, step)
             case ForecastStart():
-                return await self._start_of(tenant, step.prompt_id)
+                return await self._forecasts.start_of(tenant, step.prompt_id)
             case DrawSeeds():
                 return tuple(low + secrets.randbelow(high - low + 1) for low, high in step.bounds)
             case FindAssets():
@@ -87,10 +87,6 @@ class V2Door:
             return await self._views.accepted(tenant, step.prompt_id, step.labels)
         except DatabaseUnavailable:
             return None  # it is on disk, and ComfyUI may run it: that it cannot be shown is no reason to let it go
-
-    async def _start_of(self, tenant: TenantId, prompt_id: str) -> float | None:
-        jobs = await self._forecasts.of(tenant)
-        return next((job.starts_at_s for job in jobs if job.prompt_id == prompt_id), None)
 
     async def _cancel(self, tenant: TenantId, prompt_id: str) -> JobView | None:
         """One that waits has ended then; of one that ComfyUI has it is written down first, and then ComfyUI is asked."""

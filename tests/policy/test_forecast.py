@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from policy import forecast
-from policy.forecast import Expected, starts_of
+from policy.forecast import Expected, start_of, starts_of
 from policy.principal import TenantId
 
 A, B = TenantId("a"), TenantId("b")
@@ -35,3 +39,34 @@ def test_what_comes_very_late_has_no_estimate() -> None:
 
 def test_nobody_waits() -> None:
     assert starts_of(A, {}, {}, 0.0, {}, 9.0) == {}
+
+
+TENANTS = st.sampled_from([A, B, TenantId("c")])
+COSTS = st.sampled_from([0.5, 1.0, 2.0, 7.0])
+
+
+@given(
+    st.lists(st.tuples(TENANTS, COSTS), max_size=30),
+    st.dictionaries(TENANTS, st.sampled_from([0.0, 1.0, 4.5])),
+    st.sampled_from([0.0, 1.0, 3.0]),
+    st.dictionaries(TENANTS, st.sampled_from([0.5, 1.0, 3.0])),
+)
+def test_one_start_is_what_it_is_among_all(
+    submitted: list[tuple[TenantId, float]], tags: dict[TenantId, float], time: float, weights: dict[str, float]
+) -> None:
+    waiting: dict[TenantId, list[Expected]] = {}
+    for number, (tenant, cost_s) in enumerate(submitted):
+        waiting.setdefault(tenant, []).append(Expected(f"{number}", cost_s, number))
+    for tenant, own in waiting.items():
+        found = starts_of(tenant, waiting, tags, time, weights, 3.0)
+        for job in own:
+            assert start_of(job, tenant, waiting, tags, time, weights, 3.0) == pytest.approx(found[job.prompt_id])
+
+
+def test_one_start_behind_very_many_has_no_estimate() -> None:
+    many = jobs("a", forecast.MAX_STEPS + 1, 1.0)
+    assert start_of(many[-2], A, {A: many}, {}, 0.0, {}, 0.0) == forecast.MAX_STEPS - 1
+    assert start_of(many[-1], A, {A: many}, {}, 0.0, {}, 0.0) is None
+    alone = Expected("b0", 1.0, 9000)
+    others = {B: [alone], A: [each._replace(cost_s=0.0) for each in many]}
+    assert start_of(alone, B, others, {}, 0.0, {}, 0.0) is None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from policy.call import Place
 from policy.principal import TenantId
-from proxy.jobs.forecasts import JobForecasts
+from proxy.jobs import forecasts as module
+from proxy.jobs.forecasts import READ_EACH_S, JobForecasts
 from tests.proxy.jobs.following import ALICE, following
 
 BOB = TenantId("bob")
@@ -30,5 +33,34 @@ async def test_ones_own_jobs_have_a_position_and_an_estimated_start() -> None:
         assert starts[0] <= runs.cost_s, "alice had nothing yet, so she is next"
         assert starts[1] >= starts[0] + first.cost_s
         assert [each.state for each in await forecasts.of(BOB)] == ["running", "waiting"]
+        for each in told:
+            assert await forecasts.start_of(ALICE, each.prompt_id) == pytest.approx(each.starts_at_s)
+            assert await forecasts.start_of(BOB, each.prompt_id) is None
+        assert await forecasts.start_of(BOB, runs.prompt_id) is None, "it has begun"
+        assert await forecasts.start_of(BOB, "unknown") is None
         await parts.database.close()
         assert [each.starts_at_s for each in await forecasts.of(ALICE)] == [None, None]
+        assert await forecasts.start_of(ALICE, first.prompt_id) is not None, "it was read a moment ago"
+        parts.now_s += READ_EACH_S
+        assert await forecasts.start_of(ALICE, first.prompt_id) is None
+
+
+async def test_behind_very_many_of_ones_own_there_is_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream: Any = None
+    monkeypatch.setattr(module, "MAX_SHOWN", 2)
+    async with following(upstream) as parts:
+        forecasts = JobForecasts(parts.database, parts.registry, dict, parts.clock)
+        names = [(await parts.recorded(ALICE, Place.WAITING)).prompt_id for _ in range(3)]
+        starts = [await forecasts.start_of(ALICE, name) for name in names]
+        assert [start is None for start in starts] == [False, False, True]
+        assert [each.starts_at_s for each in await forecasts.of(ALICE)] == starts[:2]
+
+
+async def test_what_comfyui_has_begins_after_what_it_runs() -> None:
+    upstream: Any = None
+    async with following(upstream) as parts:
+        forecasts = JobForecasts(parts.database, parts.registry, dict, parts.clock)
+        runs, following_it = await parts.running(BOB), await parts.recorded(ALICE)
+        start = await forecasts.start_of(ALICE, following_it.prompt_id)
+        assert start == next(each.starts_at_s for each in await forecasts.of(ALICE))
+        assert start == pytest.approx(parts.clock() + runs.cost_s)
