@@ -6,19 +6,30 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+from policy.call import ClientCall
 from policy.functions.function import CallableFunction, Function
 from policy.openapi.functions import arguments_name, call_operation, json_arguments
-from policy.openapi.jobs import describe_operation, shared_paths
-from policy.openapi.schemas import shared_schemas
+from policy.openapi.jobs import APIS, describe_operation, shared_paths
+from policy.openapi.schemas import shared_schemas, v2_schemas
+from policy.openapi.v2 import v2_paths
 from policy.v2.links import Links
+from policy.violation import Reason, Violation
 
 OPENAPI: Final = "3.1.1"
 _ABOUT: Final = """\
-Functions that you may call, and their jobs. Everything is refused in one shape (`Error`), and `X-Request-Id` names the request in the operator's log. \
+Everything is refused in one shape, and `X-Request-Id` names the request in the operator's log. \
 Who asks for a page (`Accept: text/html`) may be answered with a page, or led to the login.
 
 A credential goes with each request: an API key or a token as `Authorization: Bearer`, a key as `X-API-Key`, or as the password of `Basic`; \
 a browser has the session of the sign-in page."""
+_TAGS: Final = {
+    "Functions": "Each function is one operation with arguments of its own.",
+    "Jobs": "What became of a call. They are jobs like any other of the tenant's.",
+}
+_V2_TAGS: Final = {
+    "Jobs": "The same jobs as everywhere else, whichever door they came in by.",
+    "Assets": "Files of yours: uploaded, or made by your jobs.",
+}
 _SECURITY: Final = {
     "bearer": {
         "type": "http",
@@ -36,6 +47,14 @@ _SECURITY: Final = {
 }
 
 
+def read_api(call: ClientCall) -> str:
+    """Of which API a client wants the document. Raises Violation(query-malformed)."""
+    api = call.first("api", APIS[0])
+    if api not in APIS:
+        raise Violation(Reason.QUERY_MALFORMED, f"`api` is one of {', '.join(APIS)}.", "api")
+    return api
+
+
 def version_of(functions: Mapping[str, CallableFunction]) -> str:
     """Changes with each function's settings and workflow."""
     named = sorted((name, called.function.version) for name, called in functions.items())
@@ -49,26 +68,42 @@ def openapi_document(functions: Mapping[str, CallableFunction], links: Links) ->
         f"/gate/run/{each.name}": {"post": call_operation(each, links), "get": describe_operation(each)}
         for each in called
     } | shared_paths()
+    schemas = shared_schemas() | {arguments_name(each): _arguments(each) for each in called}
+    info = {
+        "title": "comfygate",
+        "version": version_of(functions),
+        "summary": "Workflows of ComfyUI, called with arguments",
+        "description": f"Functions that you may call, and their jobs. {_ABOUT}",
+    }
+    return _document(info, links, paths, schemas, _TAGS)
+
+
+def v2_document(links: Links, *, takes_workflows: bool) -> dict[str, Any]:
+    """Comfy API v2, as the gate answers it. takes_workflows: whether the tenant sends workflows of its own."""
+    info = {
+        "title": "Comfy API v2 of comfygate",
+        "version": "2.0.0",
+        "summary": "Jobs and assets, as Comfy-Org's SDKs ask for them",
+        "description": f"Your jobs and files. {_ABOUT}",
+    }
+    return _document(info, links, v2_paths(takes_workflows=takes_workflows), v2_schemas(), _V2_TAGS)
+
+
+def _document(
+    info: dict[str, Any], links: Links, paths: dict[str, Any], schemas: Mapping[str, Any], tags: Mapping[str, str]
+) -> dict[str, Any]:
     refusals = _take_out_refusals(paths)
     return {
         "openapi": OPENAPI,
-        "info": {
-            "title": "comfygate",
-            "version": version_of(functions),
-            "summary": "Workflows of ComfyUI, called with arguments",
-            "description": _ABOUT,
-        },
+        "info": info,
         "servers": [{"url": f"{links.origin}{links.prefix}"}],
         "security": [{name: []} for name in _SECURITY],
-        "tags": [
-            {"name": "Functions", "description": "Each function is one operation with arguments of its own."},
-            {"name": "Jobs", "description": "What became of a call. They are jobs like any other of the tenant's."},
-        ],
+        "tags": [{"name": name, "description": words} for name, words in tags.items()],
         "paths": paths,
         "components": {
             "securitySchemes": _SECURITY,
             "responses": refusals,
-            "schemas": shared_schemas() | {arguments_name(each): _arguments(each) for each in called},
+            "schemas": dict(schemas),
         },
     }
 

@@ -87,7 +87,7 @@ def call_operation(function: Function, links: Links) -> dict[str, Any]:
     }
     ended["links"] = job_links()
     words = [function.settings.description or f"{function.title}.", _outputs_in_words(function), _HOW_TO_ASK]
-    return operation(
+    shown = operation(
         f"run_{function.name}",
         TAG,
         function.title,
@@ -96,8 +96,8 @@ def call_operation(function: Function, links: Links) -> dict[str, Any]:
         description="\n\n".join(words),
         parameters=[PREFER, REPLAYED_KEY, ON_DISCONNECT, INLINE],
         requestBody=_body(function),
-        **{"x-codeSamples": _samples(function, links)},
     )
+    return shown | {"x-codeSamples": _samples(function, links)}
 
 
 def _narrowed(function: Function) -> Schema:

@@ -23,6 +23,7 @@ from policy.openapi.schemas import ref
 
 TAG: Final = "Jobs"
 _ABOUT: Final = "Functions"
+APIS: Final = ("functions", "v2")
 _JOB_ID: Final = path_parameter(
     "job_id", "The `id` of a job of yours, by whichever door it came.", {"type": "string", "format": "uuid"}
 )
@@ -128,4 +129,5 @@ def _document() -> dict[str, Any]:
             "304": {"description": "It is as the client has it (If-None-Match).", "headers": tag},
         },
         ALWAYS,
+        parameters=[query_parameter("api", "Which one is told of: functions, or Comfy API v2.", {"enum": list(APIS)})],
     )

@@ -97,10 +97,11 @@ def operation(
     summary: str,
     responses: Mapping[str, Any],
     refusals: Refusals,
+    error: str = "Error",
     **more: Any,
 ) -> dict[str, Any]:
-    """An operation. more: parameters, requestBody, description."""
-    shown = {**responses, **refusals.responses()}
+    """An operation. error: the schema of its refusals. more: parameters, requestBody, description."""
+    shown = {**responses, **refusals.responses(error)}
     ordered = {status: shown[status] for status in sorted(shown)}
     return {"operationId": name, "tags": [tag], "summary": summary, **more, "responses": ordered}
 
@@ -110,6 +111,10 @@ def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
         name.replace("_", "-"): {"schema": {"type": "string"}, "description": words} for name, words in headers.items()
     }
     return {**own, **REQUEST_ID}
+
+
+def json_body(schema: Schema) -> dict[str, Any]:
+    return {"required": True, "content": {JSON: {"schema": schema}}}
 
 
 def job_links() -> dict[str, Any]:

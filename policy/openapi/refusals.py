@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from policy.openapi.schemas import ref
+from policy.v2.errors import in_words
 from policy.values import value
 
 RETRY: Final = {"Retry-After": {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds."}}
@@ -17,6 +18,7 @@ _SAYS_WHEN: Final = frozenset({409, 429, 502, 503})
 TITLES: Final = {
     400: "The request is not well-formed, or the workflow is not sound.",
     401: "No credential, or one that is not good.",
+    402: "The GPU seconds are used up.",
     403: "Not permitted.",
     404: "Not there, or another tenant's: the two are not told apart.",
     406: "The job made nothing of such a type, or has failed.",
@@ -47,8 +49,20 @@ class Refusals:
             merged[status] = tuple(dict.fromkeys(known + types)) if known and types else ()
         return Refusals(merged)
 
-    def responses(self) -> dict[str, Any]:
+    def responses(self, error: str = "Error") -> dict[str, Any]:
+        """By status. error: the schema of their bodies; those of the API v2 have words of their own."""
+        if error == "V2Error":
+            return {str(status): _v2_response(status, codes) for status, codes in sorted(self._codes().items())}
         return {str(status): _response(status, self.types[status]) for status in sorted(self.types)}
+
+    def _codes(self) -> dict[int, tuple[str, ...]]:
+        """Of the API v2, by its statuses."""
+        found: dict[int, dict[str, None]] = {}
+        for status, types in self.types.items():
+            for each in types or ("",):
+                there, code = in_words(each, status)
+                found.setdefault(there, {})[code] = None
+        return {status: tuple(codes) for status, codes in found.items()}
 
 
 ALWAYS: Final = Refusals(
@@ -107,10 +121,16 @@ CALLS: Final = (
 
 
 def _response(status: int, types: tuple[str, ...]) -> dict[str, Any]:
-    schema: dict[str, Any] = dict(ref("Error"))
-    if types:
-        narrowed = {"properties": {"error": {"properties": {"type": {"enum": list(types)}}}}}
-        schema = {"allOf": [schema, narrowed]}
+    narrowed = {"properties": {"error": {"properties": {"type": {"enum": list(types)}}}}}
+    return _refused(status, {"allOf": [ref("Error"), narrowed]} if types else dict(ref("Error")))
+
+
+def _v2_response(status: int, codes: tuple[str, ...]) -> dict[str, Any]:
+    narrowed = {"properties": {"error": {"properties": {"code": {"enum": list(codes)}}}}}
+    return _refused(status, {"allOf": [ref("V2Error"), narrowed]})
+
+
+def _refused(status: int, schema: dict[str, Any]) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     if status == 401:
         headers = _CHALLENGE

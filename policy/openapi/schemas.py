@@ -158,6 +158,64 @@ FUNCTION: Final = closed(
 )
 
 
+V2_ERROR: Final = closed(
+    {
+        "error": closed(
+            {
+                "code": told(TEXT, "What was wrong, in the words of the API."),
+                "message": TEXT,
+                "details": closed(
+                    {"type": told(TEXT, "The gate's own word.")},
+                    {"request_id": TEXT, "details": TEXT, "message": TEXT, "node_errors": ANY_OBJECT},
+                ),
+            }
+        )
+    },
+    words="How this API refuses.",
+)
+_ASSET: Final = closed(
+    {
+        "id": TEXT,
+        "hash": HASH,
+        "size_bytes": COUNT,
+        "content_type": TEXT,
+        "file_path": TEXT,
+        "created_at": TIME,
+        "expires_at": TIME_OR_NULL,
+        "url": {"type": "string", "format": "uri", "description": "Where its bytes are."},
+        "url_expires_at": TIME,
+        "job_id": told(TEXT_OR_NULL, "Of the job that made it."),
+        "tags": {"type": "array", "items": TEXT},
+    },
+    {"created_new": told({"type": "boolean"}, "Whether its bytes were stored just now.")},
+)
+_ROW: Final = closed(
+    {
+        "id": TEXT,
+        "status": {"enum": [each.value for each in Status]},
+        "create_time": TIME,
+        "created_at": TIME,
+        "update_time": TIME,
+        "updated_at": TIME,
+        "metadata": TEXTS,
+    }
+)
+
+
+def v2_schemas() -> dict[str, Schema]:
+    """Of Comfy API v2, by name."""
+    job = job_members("Output")
+    return {
+        "V2Error": V2_ERROR,
+        "Output": closed(_OUTPUT),
+        "Job": closed(job),
+        "SubmittedJob": closed(job, _ONLY_WHEN_SUBMITTED),
+        "JobPage": closed({"jobs": {"type": "array", "items": _ROW}, "next_cursor": TEXT_OR_NULL}),
+        "Workflow": closed({"workflow": ANY_OBJECT, "format": {"enum": ["api"]}}),
+        "Asset": _ASSET,
+    }
+
+
 def shared_schemas() -> dict[str, Schema]:
     """Of functions and their jobs, by name."""
     own = {

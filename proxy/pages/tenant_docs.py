@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -12,10 +11,9 @@ import orjson
 from multidict import MultiMapping
 
 from policy.call import ClientReply
-from policy.functions.function import CallableFunction
-from policy.openapi.document import openapi_document, version_of
+from policy.openapi.document import openapi_document, v2_document, version_of
 from policy.principal import TenantId
-from policy.v2.links import Links
+from policy.rule_context import RuleContext
 from proxy.http.codecs import quick_gzip
 from proxy.http.content_coding import IDENTITY, CodedDocument
 from proxy.http.content_coding import version_of as version_of_bytes
@@ -51,12 +49,15 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Docs:
+    """document: of functions. v2: of Comfy API v2."""
+
     document: Written
+    v2: Written
     page: Written
 
     @property
     def held_bytes(self) -> int:
-        return self.document.coded.held_bytes + self.page.coded.held_bytes
+        return sum(each.coded.held_bytes for each in (self.document, self.v2, self.page))
 
 
 class TenantDocs:
@@ -69,15 +70,14 @@ class TenantDocs:
     def __init__(self) -> None:
         self._kept: OrderedDict[TenantId, tuple[tuple[Any, ...], Docs]] = OrderedDict()
 
-    async def of(
-        self, tenant: TenantId, functions: Mapping[str, CallableFunction], links: Links, heavy: HeavyWork
-    ) -> Docs:
+    async def of(self, context: RuleContext, heavy: HeavyWork) -> Docs:
         """heavy: does what is much work. Raises LimitExceeded(too-many-documents)."""
-        key = (version_of(functions), tuple(functions), links)
+        tenant, functions = context.principal.tenant, context.functions
+        key = (version_of(functions), tuple(functions), context.links, context.takes_workflows)
         known_key, known = self._kept.get(tenant, (None, None))
         if known is None or known_key != key:
-            making = partial(_write, tenant, functions, links)
-            known = await heavy.run(tenant, making, _BYTES_OF_EACH * len(functions))
+            making = partial(_write, context)
+            known = await heavy.run(tenant, making, _BYTES_OF_EACH * (1 + len(functions)))
             self._kept[tenant] = (key, known)
         self._kept.move_to_end(tenant)
         self._make_room()
@@ -90,12 +90,19 @@ class TenantDocs:
             held_bytes -= docs.held_bytes
 
 
-def _write(tenant: TenantId, functions: Mapping[str, CallableFunction], links: Links) -> Docs:
-    page = docs_page(tenant, functions, links)
+def _write(context: RuleContext) -> Docs:
+    functions, links = context.functions, context.links
+    page = docs_page(context.principal.tenant, functions, links)
     kept = tuple(field for field in page.headers if field[0] not in ("Cache-Control", "Vary"))
-    text = orjson.dumps(openapi_document(functions, links))
-    nosniff = (("X-Content-Type-Options", "nosniff"),)
-    return Docs(Written(_coded(text), "application/json", nosniff), Written(_coded(page.body), HTML, kept))
+    return Docs(
+        _json(openapi_document(functions, links)),
+        _json(v2_document(links, takes_workflows=context.takes_workflows)),
+        Written(_coded(page.body), HTML, kept),
+    )
+
+
+def _json(document: Any) -> Written:
+    return Written(_coded(orjson.dumps(document)), "application/json", (("X-Content-Type-Options", "nosniff"),))
 
 
 def _coded(body: bytes) -> CodedDocument:

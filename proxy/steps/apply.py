@@ -11,6 +11,7 @@ from typing import assert_never
 from policy.call import ClientReply
 from policy.idempotency import fingerprint, parse_key
 from policy.left_out import told
+from policy.openapi.document import read_api
 from policy.passed_calls import forward_call
 from policy.routes import (
     AdminOnly,
@@ -108,10 +109,12 @@ class RuleApplier:
         return await self._forwarder.forward(permitted, None, outgoing, held)
 
     async def _show_docs(self, permitted: PermittedRequest, context: RuleContext, is_negotiated: bool) -> ClientReply:
-        """What the tenant may call. Raises LimitExceeded(too-many-documents)."""
+        """What the tenant may call. Raises Violation(query-malformed), LimitExceeded(too-many-documents)."""
         dependencies, headers = self._dependencies, permitted.request.headers
-        tenant = context.principal.tenant
-        docs = await dependencies.docs.of(tenant, context.functions, context.links, dependencies.heavy)
+        api = read_api(permitted.call)
+        docs = await dependencies.docs.of(context, dependencies.heavy)
+        if api == "v2":
+            return docs.v2.answer(headers)
         is_json = not is_negotiated or ("format", "json") in permitted.call.query
         is_page = not is_json and wants_html(headers.get("Accept", ""))
         return (docs.page if is_page else docs.document).answer(headers)

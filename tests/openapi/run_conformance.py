@@ -12,5 +12,6 @@ from tests.proxy.v2.assets.sdk import Standing
 
 
 @pytest.mark.timeout(3600)
-async def test_every_answer_is_as_documented(world: Standing, tmp_path: Path) -> None:
-    print(await check(world, tmp_path, "--max-examples", os.environ.get("OPENAPI_EXAMPLES", "200")))
+@pytest.mark.parametrize("api", ["functions", "v2"])
+async def test_every_answer_is_as_documented(world: Standing, tmp_path: Path, api: str) -> None:
+    print(await check(world, tmp_path, "--max-examples", os.environ.get("OPENAPI_EXAMPLES", "200"), api=api))

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.timeout(600)
 
 async def test_the_document_is_openapi(world: Standing, tmp_path: Path) -> None:
     programs = await asyncio.to_thread(checker_programs)
-    for who in ("alice", "mallory"):
-        (tmp_path / "openapi.json").write_bytes((await document_of(world, who)).raw)
+    for who, api in (("alice", "functions"), ("mallory", "functions"), ("alice", "v2")):
+        (tmp_path / "openapi.json").write_bytes((await document_of(world, who, api)).raw)
         process = await asyncio.create_subprocess_exec(
             str(programs / "openapi-spec-validator"), str(tmp_path / "openapi.json"), stdout=asyncio.subprocess.PIPE
         )
@@ -32,6 +32,12 @@ async def test_every_answer_is_as_documented(world: Standing, tmp_path: Path) ->
     generated = re.search(r"(\d+) generated", said)
     assert generated is not None
     assert int(generated[1]) > 300, said
+
+
+async def test_every_answer_of_the_api_v2_is_as_documented(world: Standing, tmp_path: Path) -> None:
+    phases = ("--phases", "examples,coverage,stateful", "--max-examples", "3", "--seed", "1")
+    said = await check(world, tmp_path, *phases, api="v2")
+    assert re.search(r"Tested: +12", said), said
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/event-stream"])

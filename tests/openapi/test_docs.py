@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from policy.principal import Scope, TenantId
+from policy.principal import Scope
+from policy.rule_context import RuleContext
 from policy.v2.links import Links
 from proxy.auth import key_file
 from proxy.limits.heavy_work import HeavyWork
@@ -18,6 +20,7 @@ from proxy.pages import tenant_docs
 from proxy.pages.docs import docs_page
 from proxy.pages.tenant_docs import TenantDocs
 from tests.openapi.world import document_of, documented
+from tests.policy.tenants import caller_of
 from tests.proxy.functions.calls import Caller
 from tests.proxy.v2.assets.sdk import Standing
 
@@ -79,6 +82,18 @@ async def test_a_tenant_is_told_of_its_own_functions_alone(world: Standing) -> N
         assert b"run/every" not in raw
         assert b"wear" not in raw
     assert world.gate.keys["mallory"].encode() not in page.raw
+
+
+async def test_a_document_of_the_api_v2(world: Standing) -> None:
+    document = (await document_of(world, api="v2")).body
+    assert document["info"]["title"] == "Comfy API v2 of comfygate"
+    assert set(document["paths"]["/api/v2/jobs"]) == {"get", "post"}
+    assert (await Caller(world.gate).ask("GET", "/gate/openapi.json?api=v3")).refusal == (400, "query_malformed")
+    config = world.gate.config_file
+    only = config.read_text("utf-8").replace("[tenants.alice]", '[tenants.alice]\nworkflows = "functions"')
+    config.write_text(only, "utf-8")
+    assert await world.gate.gate.reload(config)
+    assert set((await document_of(world, api="v2")).body["paths"]["/api/v2/jobs"]) == {"get"}
 
 
 async def test_the_page_says_it_for_people(world: Standing) -> None:
@@ -165,17 +180,21 @@ async def test_a_tenant_has_one_place_however_many_addresses_it_says(world: Stan
     assert set(kept._kept) == {"alice", "mallory"}
 
 
+def context_of(tenant: str) -> RuleContext:
+    return replace(caller_of(tenant), links=Links("http://a"))
+
+
 async def test_places_and_bytes_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tenant_docs, "MAX_KEPT", 3)
     docs, heavy = TenantDocs(), HeavyWork()
     for number in range(5):
-        await docs.of(TenantId(f"t{number}"), {}, Links("http://a"), heavy)
-    await docs.of(TenantId("t2"), {}, Links("http://a"), heavy)
+        await docs.of(context_of(f"t{number}"), heavy)
+    await docs.of(context_of("t2"), heavy)
     assert list(docs._kept) == ["t3", "t4", "t2"]
     monkeypatch.setattr(tenant_docs, "MAX_BYTES", 1)
-    last = await docs.of(TenantId("large"), {}, Links("http://a"), heavy)
+    last = await docs.of(context_of("large"), heavy)
     assert list(docs._kept) == ["large"]
-    assert await docs.of(TenantId("large"), {}, Links("http://a"), heavy) is last
+    assert await docs.of(context_of("large"), heavy) is last
 
 
 def test_the_page_names_no_server_but_the_gate() -> None:

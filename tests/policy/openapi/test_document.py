@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+from policy.call import ClientCall
 from policy.functions.function import CallableFunction, Function
-from policy.openapi.document import openapi_document, version_of
+from policy.openapi.document import openapi_document, read_api, v2_document, version_of
 from policy.openapi.refusals import CALLS, NAMED, Refusals
-from policy.table import FUNCTIONS
+from policy.table import FUNCTIONS, V2
 from policy.v2.links import Links
+from policy.violation import Violation
 from tests.policy.functions.examples import PARAMETERS, function
 
 HERE = Links("https://comfy.example.com", "/art")
@@ -118,3 +122,32 @@ def test_refusals_of_one_status_stand_together() -> None:
     assert both.types == {404: ("a", "b"), 400: (), 500: ("d",)}
     assert list(both.responses()) == ["400", "404", "500"]
     assert (CALLS | NAMED).types == CALLS.types
+
+
+def test_every_row_of_the_api_v2_is_told() -> None:
+    document = v2_document(HERE, takes_workflows=True)
+    told = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    assert {route.name for route in V2} == told - {f"PARAMETERS {path}" for path in document["paths"]}
+    assert set(found(document, "$ref"))
+    for reference in set(found(document, "$ref")):
+        target: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+
+
+def test_refusals_of_the_api_v2_are_in_its_words() -> None:
+    document = v2_document(HERE, takes_workflows=False)
+    refused = document["components"]["responses"].values()
+    codes = {code for each in refused for code in next(found(each, "enum"))}
+    assert {"unauthorized", "job_not_found", "upstream_error"} <= codes
+    assert "post" not in document["paths"]["/api/v2/jobs"]
+
+
+@pytest.mark.parametrize("query", [{}, {"api": "functions"}, {"api": "v2"}])
+def test_which_document_is_asked_for(query: dict[str, str]) -> None:
+    assert read_api(ClientCall("GET", (), tuple(query.items()))) == query.get("api", "functions")
+
+
+def test_there_are_no_other_documents() -> None:
+    with pytest.raises(Violation, match="functions, v2"):
+        read_api(ClientCall("GET", (), (("api", "v3"),)))
