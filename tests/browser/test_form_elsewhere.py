@@ -16,7 +16,7 @@ from tests.browser.test_form import RED
 from tests.deploy.nginx import below_a_prefix
 from tests.docs.refusals import ROOT
 from tests.docs.terminals import Block, answers, follow
-from tests.docs.test_commands import Clone, clone_into
+from tests.docs.test_commands import WALK_LIMIT_S, Clone, clone_into
 from tests.programs import needs
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -51,6 +51,7 @@ async def test_below_a_prefix(setting: str, open_house: OpenHouse, tmp_path: Pat
 
 
 @needs("bash", "curl")
+@pytest.mark.timeout(WALK_LIMIT_S)
 async def test_from_an_exported_workflow_to_a_form_by_the_commands_of_the_documentation(
     chromium: Browser, tmp_path: Path
 ) -> None:
