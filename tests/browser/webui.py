@@ -87,10 +87,18 @@ class WebUi:
 
     async def open_workflow(self, name: str, document: bytes, kinds: Iterable[str]) -> None:
         """Drops a workflow's file on the canvas; it opens in a tab of its own. kinds: the classes of its nodes."""
-        wanted = list(kinds)
         await self._drop(f"{name}.json", "application/json", document, 700, 620)
+        await self._wait_for_nodes(kinds)
+
+    async def drop_picture(self, name: str, content: bytes, kinds: Iterable[str]) -> None:
+        """On the canvas, where the workflow in it opens. kinds: the classes of its nodes."""
+        await self._drop(name, "image/png", content, 700, 620)
+        await self._wait_for_nodes(kinds)
+
+    async def _wait_for_nodes(self, kinds: Iterable[str]) -> None:
         await self.page.wait_for_function(
-            "kinds => JSON.stringify(app.graph._nodes.map(each => each.type)) === JSON.stringify(kinds)", arg=wanted
+            "kinds => JSON.stringify(app.graph._nodes.map(each => each.type)) === JSON.stringify(kinds)",
+            arg=list(kinds),
         )
 
     async def run(self) -> None:
