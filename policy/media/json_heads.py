@@ -53,5 +53,5 @@ def _judge_texts(document: Any, path: tuple[str, ...], judge: Judge) -> bool:
         if found == GONE:
             del document[key]
         elif found is not None:
-            document[key] = found.decode().rstrip(" ")
+            document[key] = found.decode()
     return any(found is not None for found in judged.values())

@@ -21,10 +21,9 @@ def own_texts(names: Namespace) -> Judge:
 
     `workflow` is what the client sent, and stays. Where the client's spelling is the longer one even without spaces, the gate's stays.
     """
-    marks = (SALT.encode(), names.root.encode())
 
     def judge(key: str, text: bytes) -> bytes | None:
-        if key.casefold() == "workflow" or not any(mark in text for mark in marks):
+        if key.casefold() == "workflow" or not _is_marked(text, names):
             return None
         try:
             written = text.decode()
@@ -61,10 +60,18 @@ def _own_document(document: Any, names: Namespace) -> Any:
 
 
 def _own_part(part: Any, names: Namespace) -> Any:
-    if not isinstance(part, str):
+    if not isinstance(part, str) or not _is_marked(part.encode("utf-8", "surrogatepass"), names):
         return _own_document(part, names)
-    own = own_texts(names)("prompt", part.encode("utf-8", "surrogatepass"))
-    return part if own is None else own.decode().rstrip(" ")
+    try:
+        document = json.loads(part)  # noqa: TID251 - as above
+    except ValueError:
+        return part
+    return json.dumps(_own_document(document, names))
+
+
+def _is_marked(text: bytes, names: Namespace) -> bool:
+    """Whether anything of the gate's may be in it."""
+    return SALT.encode() in text or names.root.encode() in text
 
 
 def _is_node(node: Any) -> bool:
@@ -90,12 +97,15 @@ def _own_input(found: Any, names: Namespace) -> Any:
 
 
 def _fit(document: Any, written: str, size: int) -> bytes | None:
-    """As JSON in the style of what stood there, filled up with spaces, which JSON passes over (RFC 8259, 2); None where it does not fit."""
+    """As JSON in the style of what stood there, filled up with spaces, which JSON passes over (RFC 8259, 2); None where it does not fit.
+
+    They stand before its last brace: the web UI looks for a text of an MP3 by its brace and the zero byte behind it.
+    """
     indent = 2 if written.startswith("{\n") else None
     is_close = indent is None and '": ' not in written
     for separators in ((",", ":") if is_close else None, (",", ":")):
         text = json.dumps(document, indent=indent, separators=separators).encode()
         if len(text) <= size:
-            return text.ljust(size)
+            return text[:-1].ljust(size - 1) + text[-1:]
         indent = None
     return None

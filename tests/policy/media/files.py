@@ -24,6 +24,14 @@ SALTED = (
 OWN = '{"1": {"inputs": {"filename_prefix": "x"}, "class_type": "SaveImage"}}'
 
 
+def filled(text: str, size: int) -> bytes:
+    """A JSON text of so many bytes."""
+    return text[:-1].encode().ljust(size - 1) + text[-1:].encode()
+
+
+FILLED = filled(OWN, len(SALTED))
+
+
 def read_from(data: bytes, media: MediaEdits) -> list[Edit]:
     return find_edits(media, lambda offset, size: data[offset : offset + size])
 

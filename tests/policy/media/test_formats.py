@@ -13,6 +13,7 @@ from policy.media.formats import own_workflow, without_workflow
 from policy.media.streaming import WORK_BYTES, EditedStream
 from tests.policy.media.files import (
     ALICE,
+    FILLED,
     OWN,
     REAL,
     SALTED,
@@ -75,7 +76,7 @@ def test_a_film_with_itunes_tags_and_long_boxes() -> None:
     made = own(data)
     assert b"comfygate" not in made
     assert json.loads(texts_of(made)["comment"]) == {"prompt": OWN, "workflow": {}}
-    assert texts_of(made)["prompt"].rstrip() == OWN.encode()
+    assert texts_of(made)["prompt"] == FILLED
     rest = stripped(data)
     assert texts_of(rest) == {"": b"ffmpeg"}
     assert len(rest) == len(data)
@@ -92,7 +93,7 @@ def test_keys_that_stay_are_counted_anew() -> None:
         *(_box(struct.pack(">I", place), _value(text)) for place, text in ((1, SALTED), (2, "x"), (3, "y"), (9, "z"))),
     )
     data = _film(_box(b"meta", _box(b"hdlr", bytes(20)), keys, items))  # QuickTime's has no version
-    assert texts_of(own(data)) == {"prompt": OWN.encode().ljust(len(SALTED)), "encoder": b"x", "title": b"y", "": b"z"}
+    assert texts_of(own(data)) == {"prompt": FILLED, "encoder": b"x", "title": b"y", "": b"z"}
     assert texts_of(stripped(data)) == {"encoder": b"x", "title": b"y", "": b"z"}
 
 
@@ -120,7 +121,7 @@ def test_tags_of_a_stream_without_sums() -> None:
     alone = _element(b"\x73\x73", _element(b"\x63\xc0"), _simple(b"WORKFLOW", '"' + "x" * 200 + '"'))
     tags = _element(b"\x12\x54\xc3\x67", _element(b"\xec", b"x"), tag, alone)
     data = EBML + b"\x18\x53\x80\x67\x01" + b"\xff" * 7 + tags
-    assert texts_of(own(data))["prompt"] == OWN.encode().ljust(len(SALTED))
+    assert texts_of(own(data))["prompt"] == FILLED
     made = stripped(data)
     assert texts_of(made) == {"a": b"b"}
     assert len(made) == len(data)
@@ -149,7 +150,7 @@ def _comments(*texts: str) -> bytes:
 def test_flac_whose_comments_are_its_last_block() -> None:
     data = _comments(f"prompt={SALTED}", "title=x", "nothing")
     block = b"fLaC" + bytes([0x84]) + len(data).to_bytes(3, "big") + data
-    assert texts_of(own(block)) == {"prompt": OWN.encode().ljust(len(SALTED)), "title": b"x"}
+    assert texts_of(own(block)) == {"prompt": FILLED, "title": b"x"}
     made = stripped(block)
     assert texts_of(made) == {"title": b"x"}
     assert len(made) == len(block)
@@ -174,7 +175,7 @@ def test_comments_over_many_pages() -> None:
     first, rest = packet[: 255 * 2], packet[255 * 2 :]
     data = _page(b"OpusHead") + _page(first, is_whole=False) + _page(rest) + _page(b"sound")
     assert own(data) != data
-    assert texts_of(own(data))["prompt"] == OWN.encode().ljust(len(SALTED))
+    assert texts_of(own(data))["prompt"] == FILLED
     assert texts_of(stripped(data)) == {"title": b"x" * 1000}
 
 
@@ -206,7 +207,7 @@ def test_both_versions_of_id3(version: int) -> None:
         + frame(b"TIT2", b"\3title") + bytes(20)
     )  # fmt: skip
     data = b"ID3" + bytes([version, 0, 0, 0, 0]) + struct.pack(">BB", len(frames) >> 7, len(frames) & 0x7F) + frames
-    assert texts_of(own(data)) == {"prompt": OWN.encode().ljust(len(SALTED))}
+    assert texts_of(own(data)) == {"prompt": FILLED}
     made = stripped(data)
     assert texts_of(made) == {}
     assert b"title" in made
@@ -230,9 +231,9 @@ def test_safetensors_and_glb_that_lie_are_not_understood() -> None:
 def test_svg_and_exr_that_are_cut() -> None:
     start = b"<svg><metadata><![CDATA[" + SALTED.encode()
     assert own(start) == start
-    assert own(start + b"]]></metadata><metadata><![CDATA[{}]]>") == start.replace(
-        SALTED.encode(), OWN.encode().ljust(len(SALTED))
-    ) + (b"]]></metadata><metadata><![CDATA[{}]]>")
+    assert own(start + b"]]></metadata><metadata><![CDATA[{}]]>") == start.replace(SALTED.encode(), FILLED) + (
+        b"]]></metadata><metadata><![CDATA[{}]]>"
+    )
     assert not is_understood(b"\x76\x2f\x31\x01" + bytes(4) + b"name\0type")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import zlib
 
 import pytest
@@ -121,3 +123,10 @@ def test_a_file_that_comes_in_pieces_becomes_the_same(name: str, size: int) -> N
         assert len(made) <= place + size
         assert not stream.work_bytes
     assert made + stream.end() == own(data)
+
+
+def test_the_web_ui_finds_the_text_of_an_mp3() -> None:
+    """It looks for the brace and the zero byte behind it (getMp3Metadata of the published web UI)."""
+    found = re.search(rb"prompt\0(\{.*?\})\0", own(REAL["sound.mp3"]), re.DOTALL)
+    assert found is not None
+    assert json.loads(found[1]) == own_prompt(SENT["prompt"])

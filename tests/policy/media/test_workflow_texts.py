@@ -7,7 +7,7 @@ import json
 import pytest
 
 from policy.media.workflow_texts import own_texts, workflow_goes
-from tests.policy.media.files import ALICE, OWN, SALTED
+from tests.policy.media.files import ALICE, OWN, SALTED, filled
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from tests.policy.media.files import ALICE, OWN, SALTED
 )  # fmt: skip
 def test_texts_that_are_the_tenants_own(key: str, text: str, expected: str | None) -> None:
     found = own_texts(ALICE)(key, text.encode())
-    assert found == (None if expected is None else expected.encode().ljust(len(text.encode())))
+    assert found == (None if expected is None else filled(expected, len(text.encode())))
 
 
 def test_names_at_any_depth_and_members_that_comfyui_adds() -> None:
@@ -68,3 +68,9 @@ def test_a_spelling_that_needs_more_room_is_written_without_spaces_or_stays() ->
 )  # fmt: skip
 def test_texts_that_go(key: str, text: str, *, goes: bool) -> None:
     assert workflow_goes(key, text.encode()) == (b"" if goes else None)
+
+
+@pytest.mark.parametrize("inner", ["tenants/alice/ and no JSON", json.dumps({"nodes": []})])
+def test_a_prompt_in_a_document_that_is_no_workflow_stays(inner: str) -> None:
+    text = json.dumps({"prompt": inner, "more": "tenants/alice/"}).encode()
+    assert own_texts(ALICE)("comment", text) == text
