@@ -144,21 +144,17 @@ class WebhookSender:
     async def send_due(self) -> float:
         """Begins to send what is due, as far as its recipients have room; seconds until more is. Raises DatabaseUnavailable."""
         now_s, waits_s = self._clock(), [POLL_S]
-        recipients: list[Recipient] = [*self._endpoints(), *self._calls()]
-        for recipient in recipients:
-            name, tenant = key = recipient.name, recipient.tenant
-            room = recipient.at_once - self._busy[key]
-            if room <= 0:  # who has no room wakes this when there is some
-                continue
-            at_s = await self._database.read(outbox.next_due, name, tenant)
-            if at_s is None:
-                continue
+        everybody: list[Recipient] = [*self._endpoints(), *self._calls()]
+        with_room = (each for each in everybody if self._busy[each.name, each.tenant] < each.at_once)
+        # The others wake this when they have some.
+        recipients: dict[tuple[str, str], Recipient] = {(each.name, each.tenant): each for each in with_room}
+        for key, at_s in (await self._database.read(outbox.next_due, tuple(recipients))).items():
             if at_s > now_s:
                 waits_s.append(at_s - now_s)
                 continue
-            until_s = now_s + LEASE_S
-            claimed = await self._database.run(outbox.claim, name, tenant, self._gate, now_s, until_s, room)
-            for delivery in claimed:
+            recipient, until_s = recipients[key], now_s + LEASE_S
+            room = recipient.at_once - self._busy[key]
+            for delivery in await self._database.run(outbox.claim, *key, self._gate, now_s, until_s, room):
                 self._busy[key] += 1
                 self._tasks.start(self._send(recipient, delivery), "webhook")
         return min(waits_s)

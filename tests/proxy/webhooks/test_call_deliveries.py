@@ -46,7 +46,7 @@ async def test_each_is_taken_for_its_own_tenant_alone(database: Database) -> Non
     await ended(database, "1", webhook=URL)
     await ended(database, "2", "mallory", webhook=OTHER)
     assert [each.url for each in await taken(database, CALLS, "mallory")] == [OTHER]
-    assert await database.read(next_due, CALLS, "alice") == 100.0
+    assert await database.read(next_due, [(CALLS, "alice")]) == {(CALLS, "alice"): 100.0}
     assert [each.url for each in await taken(database, CALLS)] == [URL]
     assert not await taken(database, CALLS, gate="gate/2")
 
@@ -114,7 +114,7 @@ async def test_what_is_due_is_found_by_an_index(database: Database, name: str) -
     """However much waits for others: SQLite and PostgreSQL read the rows of one recipient, and of those the first ones."""
     await _filled(database)
     operations: dict[str, Operation[Any]] = {
-        "next_due": next_due("e1", "t1"),
+        "next_due": next_due([("e1", "t1"), ("e2", "t2")]),
         "claim": claim("e1", "t1", GATE, NOW_S, UNTIL_S, 2),
         "switch_off": _second(switch_off("e1", "t1", NOW_S)),
         "announce": _second(announce(row("job-7", "t7", state=StoredState.FAILED, ended_at_s=1.0))),
@@ -128,10 +128,18 @@ async def test_what_is_due_is_found_by_an_index(database: Database, name: str) -
         return [str(each[-1]) for each in rows]
 
     plan = await database.run(explain)
-    assert not [line for line in plan if "SCAN" in line and is_sqlite], plan
+    # "next" is the one row that was found.
+    assert not [line for line in plan if line.startswith("SCAN") and line != "SCAN next" and is_sqlite], plan
     assert not [line for line in plan if "Seq Scan" in line], plan
     index = "job_webhooks" if name == "announce" else "webhook_deliveries_by_due"
     assert any(index in line for line in plan), plan
+
+
+async def test_of_many_recipients_each_is_found(database: Database) -> None:
+    await _filled(database)
+    asked = [(f"e{number % 20}", f"t{number}") for number in range(250)]
+    found = await database.read(next_due, asked)
+    assert found == {(f"e{number % 20}", f"t{number}"): float(number) for number in range(40)}
 
 
 def _second(operation: Operation[Any]) -> Operation[Any]:

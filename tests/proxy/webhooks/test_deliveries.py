@@ -30,6 +30,8 @@ from tests.proxy.jobs.stored import COMFYUI, end, put, row
 from tests.proxy.jobs.stored import ended as ending
 from tests.proxy.webhooks.stored import GATE, NOW_S, UNTIL_S, configured, ended, endpoint, kept, taken
 
+SHOP = ("shop", "alice")
+
 
 async def test_each_end_is_written_down_for_each_endpoint_of_its_tenant_that_wants_it(database: Database) -> None:
     rows = (endpoint("all"), endpoint("failures", events="job.failed"), endpoint("theirs", "mallory"))
@@ -120,8 +122,7 @@ async def test_each_is_taken_once_and_again_when_its_gate_must_be_gone(database:
     await ended(database, "1")
     assert [each.prompt_id for each in await taken(database)] == ["1"]
     assert not await taken(database, gate="gate/2")
-    assert (await database.read(next_due, "shop", "alice")) == UNTIL_S
-    assert await database.read(next_due, "shop", "mallory") is None
+    assert (await database.read(next_due, [SHOP, ("shop", "mallory")])) == {SHOP: UNTIL_S}
     again = await database.run(claim, "shop", "alice", "gate/2", UNTIL_S, UNTIL_S + 60, 10)
     assert [each.prompt_id for each in again] == ["1"]
 
@@ -163,7 +164,7 @@ async def test_what_a_gate_that_has_lost_it_says_counts_where_it_was_delivered(d
     assert not await database.run(settle, first._replace(due_at_s=999.0, note="answered 500"), GATE)
     assert [each.gate for each in await kept(database)] == ["gate/2"]
     assert await database.run(settle, first._replace(due_at_s=None, outcome=DELIVERED), GATE)
-    assert await database.read(next_due, "shop", "alice") is None
+    assert await database.read(next_due, [SHOP]) == {}
     assert not await database.run(settle, first._replace(tenant="mallory", outcome=DELIVERED), GATE)
 
 
