@@ -81,7 +81,9 @@ def show(name: Name, config: ConfigFile = _DEFAULT) -> None:
         "description": function.settings.description,
         "version": function.version,
         "arguments": arguments_schema(function),
-        "outputs": dict(function.outputs),
+        "outputs": {
+            name: output.model_dump(exclude_defaults=True) for name, output in function.settings.outputs.items()
+        },
     }
     typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
 

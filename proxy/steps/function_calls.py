@@ -34,7 +34,7 @@ from proxy.steps.held import Held
 from proxy.steps.held_files import HeldFiles
 from proxy.steps.permit import PermittedRequest
 from proxy.steps.rule_input import read_rule_input, rule_context
-from proxy.steps.stored_files import StoredFiles
+from proxy.steps.stored_files import NotMadeYet, StoredFiles
 from proxy.v2.job_end import JobEnd
 
 ACCEPT, PREFER = "Accept", "Prefer"
@@ -163,8 +163,15 @@ class FunctionCalls:
         asked = RuleInput(permitted.call, await self._context(permitted))
         if has_ended and delivery.kind is Kind.BYTES:
             found = await self._runner(permitted).run(functions.result(asked, prompt_id, delivery))
-            permitted.record.response_headers.append(("Content-Location", found.address))
-            return await self._stored_files.serve(permitted, found.file, held)
+            try:
+                reply = await self._stored_files.serve(permitted, found.file, held)
+            except NotMadeYet:
+                delivery = replace(
+                    delivery, wait_s=0
+                )  # which is answered with 202: bytes that are none would be saved as a picture
+            else:
+                permitted.record.response_headers.append(("Content-Location", found.address))
+                return reply
         telling = self._runner(permitted)
         telling.outputs = GivenOutputs(self._dependencies, permitted, held)
         return await telling.run(functions.tell(asked, accepted, delivery))

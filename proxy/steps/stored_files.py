@@ -36,6 +36,18 @@ CONVERTED_S: Final = 30.0
 """How long a client waits for a file to be made; then it is told to come again, before an edge gives up."""
 
 
+class NotMadeYet(LimitExceeded):
+    """A file that is still being made."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This output is still being converted. Ask for it again in a moment.",
+            limit=f"{CONVERTED_S:.0f} seconds",
+            retry_after_s=CONVERTED_S / 3,
+            reason="conversion-pending",
+        )
+
+
 class StoredFiles:
     def __init__(self, upstream: Upstream, storage: StorageQuota, files: TenantFiles, conversions: Conversions) -> None:
         self._upstream = upstream
@@ -73,17 +85,12 @@ class StoredFiles:
         return await forwarded(permitted, stream)
 
     async def _derived(self, permitted: PermittedRequest, found: DerivedFile, held: Held) -> FileReply:
-        """Raises LimitExceeded where it is not made in time, and what Conversions.give raises."""
+        """Raises NotMadeYet where it is not made in time, and what Conversions.give raises."""
         try:
             async with asyncio.timeout(CONVERTED_S):
                 file = await self._conversions.give(permitted.principal.tenant, found)
         except TimeoutError:
-            raise LimitExceeded(
-                "This output is still being converted. Ask for it again in a moment.",
-                limit=f"{CONVERTED_S:.0f} seconds",
-                retry_after_s=CONVERTED_S / 3,
-                reason="conversion-pending",
-            ) from None
+            raise NotMadeYet from None
         held.callback(file.release)
         fields = {
             "Content-Type": type_of(found.asset, found.recipe),

@@ -140,6 +140,8 @@ FUNCTIONS = {
     "show": (SHOW_TOML, SHOW),
     "plain": ('title = "Plain"', PLAIN),
     "fail": (FAIL_TOML, FAIL),
+    "small": ('title = "Small"\n[outputs.picture]\nnode = "2"\nconvert = "webp"\n', PLAIN),
+    "misfit": ('title = "Misfit"\npolicy = "texts"\n[outputs.words]\nnode = "2"\nconvert = "webp"\n', ECHO),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,31 @@ async def test_a_function_that_takes_nothing(open_house: OpenHouse, tmp_path: Pa
         await form.open(house.keys["cedar"])
         await form.run()
         await expect((await form.until("Done")).get_by_role("img")).to_have_js_property("naturalWidth", 32)
+        form.check()
+
+
+async def test_a_picture_in_another_form(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "small")
+        await form.open(house.keys["cedar"])
+        await form.run()
+        card = await form.until("Done")
+        await expect(card.get_by_role("img")).to_have_js_property("naturalWidth", 32)
+        link = card.get_by_role("link", name="Download")
+        await expect(link).to_have_text(re.compile(r"_\.webp$"))
+        # Its size is known when the job has ended, also where it was shown before.
+        await expect(card.locator("figcaption")).to_contain_text(re.compile(r"\([1-9][0-9.]* "))
+        form.check()
+
+
+async def test_what_cannot_be_given_in_its_form_says_why(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "misfit")
+        await form.open(house.keys["cedar"])
+        await form.run()
+        card = await form.until("Done")
+        await expect(card.locator(".results")).to_contain_text("This output is no picture (text/plain)")
+        await expect(card.get_by_role("link", name="Download")).to_have_count(0)
         form.check()
 
 

@@ -32,6 +32,7 @@ const resultOf = (id, output) => {
   const kind = type.split('/')[0];
   const url = outputUrl(id, output);
   const name = output.output ? `${output.output}: ${output.name}` : output.name;
+  if (output.error) return make('figure', {class: 'refused'}, make('p', null, output.error), make('figcaption', null, name));
   let shown = null;
   if (SHOWN_PICTURES.includes(type)) shown = make('img', {src: url, alt: name});
   else if (kind === 'video' || kind === 'audio') shown = make(kind, {src: url, controls: true, preload: 'metadata', 'aria-label': name});

@@ -86,7 +86,7 @@ class Run {
   }
 
   showOutputs(outputs) {
-    const ids = outputs.map(output => output.id).join();
+    const ids = outputs.map(output => [output.id, output.output, output.size_bytes, output.error].join(':')).join();
     if (ids === this.shownOutputs) return;
     this.shownOutputs = ids;
     const preview = this.results.querySelector('.preview');

@@ -223,4 +223,9 @@ async def test_who_waits_too_long_is_told_to_come_again(seen: Standing, monkeypa
         file.unlink()
     answer = await alice.ask("GET", f"/gate/jobs/{job['id']}/outputs/picture")
     assert answer.refusal == (429, "conversion_pending")
+    # Who calls is told of the job instead, which was taken and has ended.
+    called = await alice.run("paint", {"color": 3}, Accept="image/webp")
+    assert (called.status, called.body["status"]) == (202, "succeeded")
+    assert called.headers["Location"] == f"/gate/jobs/{called.body['id']}"
+    assert "Content-Location" not in called.headers
     assert "Retry-After" in answer.headers
