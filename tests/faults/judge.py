@@ -38,8 +38,9 @@ class Case:
     """A round. is_ordered: submissions are in the order in which each tenant sent them.
 
     deaths: when each ComfyUI was killed, by its life. held: the ids that it had then in its queue, or had run and nobody had seen the end of; where
-    that is not known, what ended less than UNSEEN_S before. tried: ids that were only to be tried, and had come to their turn when they were taken
-    back (proxy/jobs/trial.py).
+    that is not known, what ended less than UNSEEN_S before. began: those of them that had begun, or stood first, as far as anybody knows. seen: the
+    ids whose end stood in the gate's database by then, where that is known. tried: ids that were only to be tried, and had come to their turn when
+    they were taken back (proxy/jobs/trial.py).
     """
 
     submissions: Sequence[Submission]
@@ -48,6 +49,8 @@ class Case:
     told: Mapping[str, Told]
     is_ordered: bool = True
     held: Mapping[int, Collection[str]] | None = None
+    began: Mapping[int, Collection[str]] | None = None
+    seen: Mapping[int, Collection[str]] = field(default_factory=dict)
     tried: Collection[str] = ()
 
 
@@ -62,6 +65,8 @@ class Run(NamedTuple):
 
     def was_cut_off(self, case: Case) -> bool:
         """Whether its ComfyUI died while it ran, or before anybody can have seen that it had ended."""
+        if self.prompt_id in case.seen.get(self.life, ()):
+            return False
         death_s = case.deaths.get(self.life)
         if death_s is None or self.end_s is None:
             return death_s is not None
@@ -166,7 +171,7 @@ def _judge_outcome(
     was_twice_away = len(runs) >= 2 and all(run.was_cut_off(case) for run in runs)
     if case.held is not None:
         # What stood first in the queue of a ComfyUI that died may have run, as far as anybody knows.
-        was_twice_away = sum(prompt_id in held for held in case.held.values()) >= 2
+        was_twice_away = sum(prompt_id in began for began in (case.began or case.held).values()) >= 2
     if outcome == "success" and not has_ended:
         wrong("is told to have succeeded, and never ended", "lost")
     if outcome == "error":

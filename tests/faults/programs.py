@@ -8,10 +8,12 @@ import pwd
 import shlex
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +21,7 @@ from typing import ClassVar
 
 import psutil
 
+from proxy.persistence.sqlite_file import STATE_FILE
 from tests.faults import recorded_node
 
 COMMAND = os.environ.get("COMFYUI_COMMAND", "")
@@ -170,15 +173,28 @@ class ComfyUI(Program):
 
 @dataclass
 class GateProcess(Program):
-    """`comfygate serve`, with `config.toml` of a folder of its own under its name."""
+    """`comfygate serve`, with `config.toml` of a folder of its own under its name. before: Python that it runs first."""
+
+    before: str = ""
 
     def command(self) -> list[str]:
         code = "from proxy.commands.main import main; main()"
-        return [sys.executable, "-c", code, "serve", "--config", str(self.config)]
+        return [sys.executable, "-c", f"{self.before}\n{code}", "serve", "--config", str(self.config)]
 
     @property
     def config(self) -> Path:
         return self.folder / self.name / "config.toml"
+
+    @property
+    def state(self) -> Path:
+        """Its database, where that is a file."""
+        return self.config.parent / "state" / STATE_FILE
+
+    def ended(self) -> frozenset[str]:
+        """The jobs whose end is in that file, whether the gate runs or not."""
+        with closing(sqlite3.connect(self.state)) as database:
+            found = database.execute("SELECT prompt_id FROM jobs WHERE state IN ('succeeded', 'failed', 'canceled')")
+            return frozenset(prompt_id for (prompt_id,) in found)
 
 
 @dataclass

@@ -52,7 +52,7 @@ async def play(fault: str, rounds: int, seed: int, *, is_shared: bool = False, c
     async with open_world(WEIGHTS, is_shared=is_shared or fault == "postgresql", comfyui=comfyui) as world:
         for number in range(rounds):
             chance = random.Random(f"{seed} {fault} {number}")
-            verdict = await _judged(Round(world, fault, chance, number), submissions)
+            verdict = await judged(Round(world, fault, chance, number), submissions)
             tally.rounds += 1
             tally.counts += verdict.counts
             tally.wrong += [f"round {number}: {each}" for each in verdict.wrong]
@@ -64,7 +64,7 @@ async def play(fault: str, rounds: int, seed: int, *, is_shared: bool = False, c
     return tally
 
 
-async def _judged(this: Round, submissions: list[Submission]) -> Verdict:
+async def judged(this: Round, submissions: list[Submission]) -> Verdict:
     """Appends to `submissions` what was submitted."""
     world, before = this.world, this.world.record.begun()
     try:
@@ -79,7 +79,8 @@ async def _judged(this: Round, submissions: list[Submission]) -> Verdict:
         return Verdict(Counter(stuck=1), [sentence])
     submissions += submitted
     names = {each.name for each in submitted}
-    return judge(Case(submitted, [line for line in world.record.lines() if line.name in names], world.deaths, told))
+    lines = [line for line in world.record.lines() if line.name in names]
+    return judge(Case(submitted, lines, world.deaths, told, seen=world.seen))
 
 
 def _causes(error: Exception) -> str:
@@ -90,7 +91,7 @@ def _causes(error: Exception) -> str:
 def _begun_later(world: World, submissions: Sequence[Submission]) -> list[str]:
     """What was begun once more after its round had been judged."""
     nothing = {client.tenant: Told({}) for client in world.clients}
-    verdict = judge(Case(submissions, world.record.lines(), world.deaths, nothing))
+    verdict = judge(Case(submissions, world.record.lines(), world.deaths, nothing, seen=world.seen))
     return [each for each in verdict.wrong if "begun" in each]
 
 

@@ -24,8 +24,20 @@ def sent(name: str, *, is_answered: bool = True) -> Submission:
     return Submission("alice", name, f"id-{name}" if is_answered else None, [200 if is_answered else 0])
 
 
-def case(submissions: Sequence[Submission], lines: Sequence[Line], history: Mapping[str, str], *queued: str) -> Case:
-    return Case(submissions, lines, DEATHS, {"alice": Told(history, queued)})
+def case(
+    submissions: Sequence[Submission],
+    lines: Sequence[Line],
+    history: Mapping[str, str],
+    *queued: str,
+    seen: Mapping[int, set[str]] | None = None,
+) -> Case:
+    return Case(submissions, lines, DEATHS, {"alice": Told(history, queued)}, seen=seen or {})
+
+
+def knowing(lines: Sequence[Line], held: set[str], began: set[str]) -> Case:
+    """Of a job that failed, with what is known of ComfyUI's queue when it was killed, both times alike."""
+    told = {"alice": Told({"id-a": "error"})}
+    return Case([sent("a")], lines, DEATHS, told, held={FIRST: held, SECOND: held}, began={FIRST: began, SECOND: began})
 
 
 DONE = {"id-a": "success"}
@@ -33,6 +45,10 @@ RIGHT = {
     "ran once": case([sent("a")], run("a", FIRST, 1, 2), DONE),
     "cut off, and again": case([sent("a")], [*run("a", FIRST, 9), *run("a", SECOND, 12, 13)], DONE),
     "ended unseen, and again": case([sent("a")], [*run("a", FIRST, 9, 9.9), *run("a", SECOND, 12, 13)], DONE),
+    "stood first twice": knowing([], {"id-a"}, {"id-a"}),
+    "another was seen to end, and this one not": case(
+        [sent("a")], [*run("a", FIRST, 9, 9.9), *run("a", SECOND, 12, 13)], DONE, seen={FIRST: {"id-b"}}
+    ),
     "twice cut off": case([sent("a")], [*run("a", FIRST, 9), *run("a", SECOND, 19)], {"id-a": "error"}),
     "begun unseen behind one that ended unseen": case(
         [sent("b"), sent("a")],
@@ -54,6 +70,21 @@ WRONG = {
     "never ended": case([sent("a")], run("a", FIRST, 9), DONE),
     "failed at once": case([sent("a")], run("a", FIRST, 9), {"id-a": "error"}),
     "never run": case([sent("a")], [], DONE),
+    "ended and seen, and again": case(
+        [sent("a")], [*run("a", FIRST, 9, 9.9), *run("a", SECOND, 12, 13)], DONE, seen={FIRST: {"id-a"}}
+    ),
+    "a third time, behind one that was seen to end": case(
+        [sent("b"), sent("a")],
+        [
+            *(*run("b", FIRST, 9, 9.9), *run("a", FIRST, 9.95)),
+            *(*run("b", SECOND, 12, 13), *run("a", SECOND, 19)),
+            *run("a", THIRD, 22, 23),
+        ],
+        DONE | {"id-b": "success"},
+        seen={FIRST: {"id-b"}},
+    ),
+    "failed though it stood behind others": knowing([], {"id-a", "id-b"}, {"id-b"}),
+    "failed though it began once": knowing(run("a", FIRST, 9), {"id-a"}, set()),
     "doubled": case([sent("a")], [*run("a", FIRST, 1, 2), *run("a", FIRST, 3, 4)], DONE),
     "doubled in another life": case([sent("a")], [*run("a", FIRST, 1, 2), *run("a", SECOND, 12, 13)], DONE),
     "doubled, never answered": case(

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-from proxy.persistence.sqlite_file import STATE_FILE
 from tests.faults.clients import Client
 from tests.faults.judge import Submission
 from tests.faults.programs import GUARD_S, NAP_S
@@ -123,7 +122,7 @@ class Round:
         if self._world.database is not None:
             return "in PostgreSQL"
         [gate] = self._world.gates
-        with closing(sqlite3.connect(gate.config.parent / "state" / STATE_FILE)) as database:
+        with closing(sqlite3.connect(gate.state)) as database:
             job = database.execute("SELECT state, wish, gate, attempts FROM jobs WHERE prompt_id = ?", (prompt_id,))
             sent = database.execute("SELECT * FROM webhook_deliveries WHERE prompt_id = ?", (prompt_id,))
             return f"{job.fetchall()}, {sent.fetchall()}"

@@ -42,7 +42,7 @@ queued_jobs = 100000
 
 @dataclass
 class World:
-    """deaths: when each ComfyUI was killed, by its process id, in seconds of the machine's monotonic clock."""
+    """deaths: when each ComfyUI was killed, by its process id, in seconds of the machine's monotonic clock. seen: see `Case`."""
 
     folder: Path
     comfyui: ComfyUI
@@ -52,15 +52,24 @@ class World:
     keys: dict[str, str]
     clients: list[Client] = field(default_factory=list)
     deaths: dict[int, float] = field(default_factory=dict)
+    seen: dict[int, frozenset[str]] = field(default_factory=dict)
 
     @property
     def programs(self) -> list[Program]:
         return [*([self.database] if self.database is not None else []), self.comfyui, *self.gates]
 
     async def kill(self, program: Program) -> None:
+        if program is self.comfyui:
+            self.seen[program.lives[-1]] = self._ended()
         await program.kill()
         if program is self.comfyui:
             self.deaths[program.lives[-1]] = time.monotonic()
+
+    def _ended(self) -> frozenset[str]:
+        """The jobs whose end is on the disk of the gate; none where it is in PostgreSQL."""
+        if self.database is not None:
+            return frozenset()
+        return frozenset().union(*(gate.ended() for gate in self.gates))
 
     def check(self) -> None:
         """AssertionError when a program has ended by itself."""

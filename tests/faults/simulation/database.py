@@ -53,6 +53,13 @@ class Store:
         """States by id."""
         return dict(self._connection.execute("SELECT prompt_id, state FROM jobs ORDER BY sequence"))
 
+    def given(self) -> list[str]:
+        """Ids of the jobs that ComfyUI has, as far as is written down, in its order."""
+        rows = self._connection.execute(
+            "SELECT prompt_id FROM jobs WHERE state IN ('dispatched', 'running') ORDER BY number"
+        )
+        return [prompt_id for (prompt_id,) in rows]
+
     def jobs_of(self, tenant: str) -> dict[str, str]:
         return dict(self._connection.execute("SELECT prompt_id, state FROM jobs WHERE tenant = ?", (tenant,)))
 

@@ -8,7 +8,16 @@ from typing import Any, cast
 
 import orjson
 
-from policy.call import ClaimedJob, ClaimJob, ClientReply, ReleaseJob, RuleGenerator, UpstreamCall, UpstreamReply
+from policy.call import (
+    NO_EXTRAS,
+    ClaimedJob,
+    ClaimJob,
+    ClientReply,
+    ReleaseJob,
+    RuleGenerator,
+    UpstreamCall,
+    UpstreamReply,
+)
 from policy.principal import Principal, Role, TenantId
 from policy.rules import prompt
 from proxy.config.jobs import JobsSettings
@@ -187,7 +196,7 @@ def _submission(tenant: str, graph: Any, *, is_sure: bool) -> RuleGenerator:
     wish = ClaimJob(None, "workflow", 0.0, ("RecordedWork",), "client")
     prepared = prompt.Prepared(orjson.dumps(body), b"[]", wish, ["1"], {}, (), (), is_sure=is_sure)
     claimed: ClaimedJob = yield wish
-    reply: UpstreamReply = yield from prompt._hand_in(prepared, claimed, cast(Any, None))
+    reply: UpstreamReply = yield from prompt._hand_in(prepared, claimed, NO_EXTRAS)
     if reply.status != 200:
         yield ReleaseJob(claimed.prompt_id)
         return ClientReply(reply.status, {})

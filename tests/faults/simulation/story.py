@@ -42,6 +42,7 @@ class Story:
         self.store = Store(random.Random(self.seed + 2))
         self.running: dict[int, SimulatedGate] = {}
         self.held: dict[int, set[str]] = {}
+        self.began: dict[int, set[str]] = {}
         self._lives = 0
         self._queues: dict[str, asyncio.Queue[tuple[str, float, bool]]] = {}
 
@@ -64,6 +65,8 @@ class Story:
             await asyncio.sleep(1.0)
             self._check()
         for client in clients:
+            if client.done():  # else it waits for jobs to submit
+                client.result()
             client.cancel()
         verdict = self._judge()
         for gate in self.running.values():
@@ -121,6 +124,12 @@ class Story:
             # Where answers get lost, the gate may think of any job that ComfyUI had it.
             candidates = states if self.is_odd else known
             self.held[life] = {each for each in candidates if states.get(each, "waiting") in _UNFINISHED}
+            self.began[life] = self.held[life] if self.is_odd else self._may_have_begun(life)
+
+    def _may_have_begun(self, life: int) -> set[str]:
+        """Of those that it held: what had begun, and the first that it had been given and nobody knew the end of."""
+        begun = {line.prompt_id for line in self.comfyui.lines if line.life == life and line.event == "begin"}
+        return (begun & self.held[life]) | set(self.store.given()[:1])
 
     async def _start_comfyui(self) -> None:
         if not self.comfyui.is_up:
@@ -136,6 +145,7 @@ class Story:
             if self.is_odd:  # with it goes what it knew of answers that it waited for
                 states = self.store.jobs()
                 self.held[-self._lives] = {each for each in states if states[each] in _UNFINISHED}
+                self.began[-self._lives] = self.held[-self._lives]
 
     async def _start_a_gate(self) -> None:
         missing = [index for index in range(self.gates) if index not in self.running]
@@ -198,6 +208,7 @@ class Story:
             # A job of which ComfyUI has not said whether it took it is passed by those behind it, until that is known.
             is_ordered=not self.is_odd,
             held=self.held,
+            began=self.began,
             tried=self.comfyui.tried,
         )
         return judge(case)
