@@ -23,7 +23,7 @@ from tests.proxy.v2.assets.sdk import Standing, picture
 TENANTS = (
     '[tenants.alice]\nfunctions = ["*"]\nfetch = {hosts}\nlimits = "{limits}"\n[tenants.mallory]\nfunctions = ["*"]\n'
 )
-SMALL = '\n[limits.small]\nstorage = "4KiB"\n[limits.few]\nuploads = "2/minute"\n[limits.none]\nqueued_jobs = 0\n'
+SMALL = '\n[limits.small]\nstorage = "4KiB"\n[limits.few]\nuploads = "2/minute"\n[limits.bytes]\nupload_bytes = "3MB/minute"\n[limits.none]\nqueued_jobs = 0\n'
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,17 @@ async def test_a_file_has_the_quota_of_an_upload(tmp_path: Path) -> None:
         assert place.world.files() == []
         place.outside.answer = giving(picture())
         assert (await place.alice.run("wear", {"picture": place.outside.url("/a")})).status == 202
+
+
+async def test_bytes_are_paid_for_as_those_of_an_upload(tmp_path: Path) -> None:
+    async with placed(tmp_path, limits="bytes") as place:
+        place.outside.answer = giving(picture() + bytes(2_000_000))
+        url = place.outside.url("/a")
+        assert (await place.alice.run("wear", {"picture": url}, Prefer="wait=60")).body["status"] == "succeeded"
+        place.outside.answer = giving(picture() + bytes(2_000_001))
+        assert (await place.alice.run("wear", {"picture": url})).refusal == (429, "rate_limited")
+        assert len(place.world.files()) == 1
+        assert [each["result"] for each in place.told()] == ["fetched", "refused"]
 
 
 async def test_the_rate_of_uploads_bounds_what_is_asked_outside(tmp_path: Path) -> None:
