@@ -16,11 +16,6 @@ CALLS: Final = "(calls)"
 """In the place of an endpoint's name: the addresses that a tenant's calls have named."""
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_ERROR_TEXT: Final = 1000
-SCHEDULE_S: Final = (0, 5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-"""When an event is sent, counted from its first attempt: ten times, over a day."""
-JITTER: Final = 0.1
-"""By which share of itself a wait is longer at most, so that a receiver that was down is not asked for everything at one moment."""
-MAX_WAIT_S: Final = 86_400.0
 _SLOW_DOWN: Final = frozenset({429, 502, 503, 504})
 
 
@@ -48,14 +43,6 @@ def result_of(status: int) -> Result:
     if status == 410:
         return Result.GONE
     return Result.DELIVERED if 200 <= status < 300 else Result.FAILED
-
-
-def wait_after(attempts: int, chance: float, asked_s: float | None = None) -> float | None:
-    """Seconds until the next attempt after so many that failed; None: there is none. chance: from 0 to 1. asked_s: what the receiver asked for."""
-    if attempts >= len(SCHEDULE_S):
-        return None
-    wait_s = (SCHEDULE_S[attempts] - SCHEDULE_S[attempts - 1]) * (1 + JITTER * chance)
-    return wait_s if asked_s is None else max(wait_s, min(asked_s, MAX_WAIT_S))
 
 
 def asked_wait(status: int, retry_after: str | None, now_s: float) -> float | None:

@@ -191,7 +191,7 @@ class Gate:
         self._audit_keys(self.dependencies.compiled.config, config)
         replaced, self.dependencies.compiled = self.dependencies.compiled, compiled
         await _start_verifiers(compiled)
-        await self._followers.webhooks.reconfigured()
+        await self._followers.reconfigured()
         closed = self.dependencies.sockets.close_revoked(lambda who: compiled.authenticator.is_alive(who, time.time()))
         self.pipeline.running.cut_dead()
         self.metrics.set_keys(config.keys)
@@ -221,7 +221,7 @@ class Gate:
             await self.dependencies.compiled.authenticator.sessions.revoked.load()
             await self._limits.start()
             await self.dependencies.jobs.replica.load()
-            await self._followers.webhooks.open()
+            await self._followers.open()
         except (OSError, DatabaseUnavailable, StateError) as error:
             raise ConfigError(config.file, [Mistake(setting_of(config), None, f"cannot be used: {error}")]) from None
 

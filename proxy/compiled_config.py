@@ -31,6 +31,7 @@ from proxy.config.limits import LimitSettings
 from proxy.config.packs import load_packs
 from proxy.config.presets import load_presets
 from proxy.conversion.pool import can_convert
+from proxy.copies.opening import find_mistakes
 from proxy.http.client_address import ClientAddresses
 from proxy.http.errors import CredentialEnded
 from proxy.http.origin import origin_of
@@ -150,6 +151,7 @@ def compile_config(
     policies = _compile(config, mistakes)
     functions, webhooks = _functions(config, mistakes), make_endpoints(config, mistakes)
     call_webhooks = make_call_webhooks(config, mistakes)
+    mistakes += find_mistakes(config)
     tokens, access = _verifiers(config, previous, mistakes)
     try:
         sessions = _open_sessions(config, previous, state)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from proxy.auth.login_throttle import LoginThrottle
 from proxy.compiled_config import CompiledConfig
 from proxy.conversion.conversions import Conversions
+from proxy.copies.reader import CopyReader
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
 from proxy.files.tenant_files import TenantFiles
@@ -46,7 +47,7 @@ HEAVY_AT_ONCE = 2
 
 @dataclass(slots=True)
 class Dependencies:
-    """compiled: the configuration in force, which a reload replaces. A request reads it once, at its beginning."""
+    """compiled: the configuration in force, which a reload replaces. A request reads it once, at its beginning. copies: None where nothing is copied."""
 
     compiled: CompiledConfig
     upstream: Upstream
@@ -76,6 +77,7 @@ class Dependencies:
     v2: V2Parts
     fetches: Fetches
     conversions: Conversions
+    copies: CopyReader | None = None
     bodies: BodyRoom = field(default_factory=BodyRoom)
     docs: TenantDocs = field(default_factory=TenantDocs)
     upload_names: UploadNames = field(default_factory=UploadNames)

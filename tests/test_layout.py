@@ -67,6 +67,7 @@ LAYERS = (
     "files",
     "v2",
     "conversion",
+    "copies",
     "webhooks",
     "compiled_config",
     "pages",

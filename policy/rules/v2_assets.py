@@ -164,7 +164,7 @@ def content_of(request: RuleInput, asset: Asset, method: str) -> FileGenerator:
 
 def _own(request: RuleInput) -> Generator[Effect, Any, Asset]:
     asset_id = request.call.parameters["asset_id"]
-    found = yield FindAssets((asset_id,))
+    found = yield FindAssets((asset_id,), is_for_comfyui=False)
     if asset_id not in found:
         raise _no_asset()
     asset: Asset = found[asset_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any, Final
 
 from policy.namespace import Folder
@@ -21,6 +22,17 @@ _ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
 
 @value
+class SignedLink:
+    """Leads to a copy of the bytes, for whoever has it and without a credential. expires_at_s: Unix time."""
+
+    url: str = field(repr=False)
+    expires_at_s: float
+
+    def to_client(self) -> dict[str, Any]:
+        return {"url": self.url, "expires_at": timestamp(self.expires_at_s)}
+
+
+@value
 class Asset:
     """A file under an id.
 
@@ -28,6 +40,7 @@ class Asset:
     called it. hash: `blake3:` and 64 hexadecimal digits; None when it is not known. kind: of an output: image, video, audio, text, latent or
     file; "" for an upload. prompt_id, node_id: of the job that made it, "" for an upload. Times are Unix seconds. stamp: of the file as it was when
     it was recorded, `<time of its last change in ns>-<size>` in hexadecimal digits, as ComfyUI's ETags have it; "" where that is not known.
+    link: while there is a copy of it, for the answer that is just made.
     """
 
     asset_id: str
@@ -44,6 +57,7 @@ class Asset:
     node_id: str = ""
     tags: tuple[str, ...] = ()
     stamp: str = ""
+    link: SignedLink | None = None
 
 
 @value
@@ -59,7 +73,11 @@ class AssetDetails:
 def asset_to_client(
     asset: Asset, links: Links, url_expires_at_s: float, *, is_new: bool | None = None
 ) -> dict[str, Any]:
-    """The contract's Asset. url_expires_at_s: Unix time until which the link works. is_new: whether its bytes were stored just now."""
+    """The contract's Asset. url_expires_at_s: Unix time until which the link works. is_new: whether its bytes were stored just now.
+
+    Here the url may be one that works without a credential; that of an Output is the gate's own (Comfy-Org's docs, issue 1731).
+    """
+    link = asset.link or SignedLink(links.content(asset.asset_id), url_expires_at_s)
     shown: dict[str, Any] = {
         "id": asset.asset_id,
         "hash": asset.hash,
@@ -68,8 +86,8 @@ def asset_to_client(
         "file_path": asset.file_path,
         "created_at": timestamp(asset.created_at_s),
         "expires_at": timestamp_or_null(asset.expires_at_s),
-        "url": links.content(asset.asset_id),
-        "url_expires_at": timestamp(url_expires_at_s),
+        "url": link.url,
+        "url_expires_at": timestamp(link.expires_at_s),
         "job_id": asset.prompt_id or None,
         "tags": list(asset.tags),
     }
@@ -77,8 +95,8 @@ def asset_to_client(
 
 
 def output_to_client(asset: Asset, links: Links, url_expires_at_s: float) -> dict[str, Any]:
-    """The contract's Output: an asset that a job made."""
-    return {
+    """The contract's Output: an asset that a job made. `link`: beside it, where there is a copy; to `url` a client sends its key, and to that one none."""
+    shown = {
         "id": asset.asset_id,
         "node_id": asset.node_id,
         "name": asset.file_path,
@@ -90,6 +108,7 @@ def output_to_client(asset: Asset, links: Links, url_expires_at_s: float) -> dic
         "url_expires_at": timestamp(url_expires_at_s),
         "job_id": asset.prompt_id,
     }
+    return shown if asset.link is None else shown | {"link": asset.link.to_client()}
 
 
 def name_in_workflow(asset: Asset) -> str:

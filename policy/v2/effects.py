@@ -73,9 +73,13 @@ class DrawSeeds(V2Effect):
 
 @value
 class FindAssets(V2Effect):
-    """Answered with a mapping of Assets by id, of those that there are: one whose time is over, or whose file is gone or was overwritten, is none."""
+    """Answered with a mapping of Assets by id, of those that there are: one whose time is over, or whose file is gone or was overwritten, is none.
+
+    is_for_comfyui: whether ComfyUI must have the file. Else it may be that the operator's storage alone has it.
+    """
 
     asset_ids: tuple[str, ...]
+    is_for_comfyui: bool = True
 
 
 @value

@@ -20,6 +20,8 @@ from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, load_config
 from proxy.config.presets import load_excluded, load_presets
 from proxy.conversion.trial import try_formats
+from proxy.copies.bucket import BucketFailed, ObjectGone
+from proxy.copies.opening import open_bucket
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.limits.limits import try_storage
 from proxy.persistence.chosen import try_database
@@ -47,6 +49,7 @@ def check(
         fail(str(error))
     warnings = [*_warnings_of(loaded), *told]
     warnings += asyncio.run(_ask_store(loaded))
+    warnings += asyncio.run(_ask_bucket(loaded))
     warnings += asyncio.run(_ask_upstream(loaded, is_whole))
     warnings += asyncio.run(_ask_issuers(compiled))
     formats = {name for function in compiled.functions.values() for name in function.formats}
@@ -60,6 +63,10 @@ def _warnings_of(config: Config) -> list[str]:
     found = []
     if not config.keys and not config.jwt and config.cloudflare_access is None:
         found.append("there is no key and no token issuer: nobody gets in. Make a key with `comfygate keys create`")
+    if config.storage.keep_local is not None and config.upstream.directory is None:
+        found.append(
+            "storage.keep_local wipes nothing: set upstream.directory, else the gate does not see ComfyUI's folders"
+        )
     if not _is_loopback(config.ops.host):
         found.append(f"ops.host {config.ops.host} is not loopback: health and metrics are open to that network")
     if not _is_loopback(config.server.host):
@@ -76,6 +83,22 @@ async def _ask_store(config: Config) -> list[str]:
     except (OSError, ValueError) as error:
         fail(f"{config.file}: limits.storage_file: {error}")
     return [] if fault is None else [fault]
+
+
+async def _ask_bucket(config: Config) -> list[str]:
+    """Looks for an object that is not there: who may look is told so, and nothing is written."""
+    if not config.storage.is_on:
+        return []
+    bucket = open_bucket(config)
+    try:
+        await bucket.size_of("comfygate-check")
+    except ObjectGone:
+        return []
+    except BucketFailed as error:
+        return [
+            f"{bucket.place} cannot be looked into ({error}): results stay in ComfyUI's folder until it can. `comfygate storage test` tells more"
+        ]
+    return []
 
 
 async def _ask_issuers(compiled: CompiledConfig) -> list[str]:

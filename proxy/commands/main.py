@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "jobs": "jobs.app",
     "functions": "functions.app",
     "webhooks": "webhooks.app",
+    "storage": "storage.app",
     "backup": "backup.backup",
     "demo": "demo.demo",
     "connect": "connect.connect",

@@ -28,6 +28,7 @@ from proxy.config.jobs import JobsSettings
 from proxy.config.limits import LimitsSettings
 from proxy.config.packs import load_packs
 from proxy.config.server import LogSettings, OpsSettings, ServerSettings, UpstreamSettings
+from proxy.config.storage import StorageSettings
 from proxy.config.units import Settings
 from proxy.config.webhooks import WebhookSettings
 
@@ -36,6 +37,7 @@ ENVIRONMENT = {
     "COMFYGATE_UPSTREAM_URL": ("upstream", "url"),
     "COMFYGATE_LIMITS_STORAGE": ("limits", "storage"),
     "COMFYGATE_JOBS_DATABASE": ("jobs", "database"),
+    "COMFYGATE_STORAGE_URL": ("storage", "url"),
 }
 AUDIT_FILE: Final = "audit.jsonl"
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]\]?\s*(?:#.*)?")
@@ -83,6 +85,7 @@ class Config(Settings):
     jobs: JobsSettings = JobsSettings()
     routes: tuple[RouteSettings, ...] = ()
     webhooks: tuple[WebhookSettings, ...] = ()
+    storage: StorageSettings = StorageSettings()
     file: Path = Field(default=Path("config.toml"), exclude=True)
 
     @model_validator(mode="before")

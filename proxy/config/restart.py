@@ -14,6 +14,7 @@ AT_START: Final[Mapping[str, frozenset[str]]] = {
     "log": frozenset({"format", "level", "audit_file", "audit_max_bytes", "audit_keep"}),
     "limits": frozenset({"storage", "storage_file", "storage_timeout"}),
     "jobs": frozenset({"database", "database_file"}),
+    "storage": frozenset({"url", "endpoint", "public_endpoint", "region", "credentials_file"}),
 }
 
 

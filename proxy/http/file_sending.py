@@ -21,7 +21,7 @@ from proxy.http.request_record import RequestRecord
 
 _PIECE_BYTES: Final = 512 * 1024
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
-_NOT_OF_304: Final = ("Content-Type", "Content-Disposition")
+NOT_OF_304: Final = ("Content-Type", "Content-Disposition")
 
 
 async def send_file(request: Request, record: RequestRecord, reply: FileReply) -> None:
@@ -36,14 +36,14 @@ async def send_file(request: Request, record: RequestRecord, reply: FileReply) -
         fields["ETag"] = etag = own_etag(etag) if edits else etag
         fields["Last-Modified"] = formatdate(found.st_mtime, usegmt=True)
         fields["Accept-Ranges"] = "bytes"
-        status, start, size = _judge(request, etag, None if edits else int(found.st_mtime), found.st_size)
+        status, start, size = judge(request, etag, None if edits else int(found.st_mtime), found.st_size)
         record.status = status
         if status == 206:
             fields["Content-Range"] = f"bytes {start}-{start + size - 1}/{found.st_size}"
         elif status == 416:
             fields["Content-Range"] = f"bytes */{found.st_size}"
         if status not in (200, 206):
-            for name in _NOT_OF_304:
+            for name in NOT_OF_304:
                 fields.popall(name, None)
             await request.send(status, fields.items(), b"")
             return
@@ -84,7 +84,7 @@ async def _send_bytes(request: Request, file: IO[bytes], start: int, size: int, 
         await request.send_piece(piece)
 
 
-def _judge(request: Request, etag: str, modified_s: int | None, size: int) -> tuple[int, int, int]:
+def judge(request: Request, etag: str, modified_s: int | None, size: int) -> tuple[int, int, int]:
     """The status, and which bytes: where they begin and how many. The order is that of RFC 9110, 13.2.2.
 
     modified_s: None where the time says nothing of the bytes (proxy/http/own_validators.py).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -62,10 +62,23 @@ class FileReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectReply:
+    """A file that another server has, with ranges and validators. changed_s: Unix time of its last change. read: its bytes, from where and how many; raises
+    what the answer ends with. headers: what is said of it beside those.
+    """
+
+    size: int
+    etag: str
+    changed_s: float
+    read: Callable[[int, int], Awaitable[bytes]]
+    headers: CIMultiDict[str]
+
+
+@dataclass(frozen=True, slots=True)
 class UpgradedReply:
     """The connection is a WebSocket or a stream of events now, which needs its request no more. at_end: takes what is to be called when it has ended."""
 
     at_end: Callable[[Callable[[], None]], None]
 
 
-Reply = ClientReply | ForwardedReply | FileReply | UpgradedReply
+Reply = ClientReply | ForwardedReply | FileReply | ObjectReply | UpgradedReply

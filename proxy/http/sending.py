@@ -6,7 +6,8 @@ from typing import Final
 
 from policy.call import ClientReply
 from proxy.http.file_sending import send_file
-from proxy.http.replies import FileReply, ForwardedReply, Reply
+from proxy.http.object_sending import send_object
+from proxy.http.replies import FileReply, ForwardedReply, ObjectReply, Reply
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 from proxy.http.response_head import has_body
@@ -31,6 +32,9 @@ async def send(request: Request, record: RequestRecord, reply: Reply) -> None:
         case FileReply():
             add_common_headers(record, reply.headers)
             await send_file(request, record, reply)
+        case ObjectReply():
+            add_common_headers(record, reply.headers)
+            await send_object(request, record, reply)
 
 
 async def _send_own(request: Request, record: RequestRecord, reply: ClientReply) -> None:

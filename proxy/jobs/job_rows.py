@@ -98,6 +98,7 @@ PLACES: Final = ", ".join("?" * len(JobRow._fields))
 class Ended(NamedTuple):
     """How a job ended. correction: what its tenant's finish tag is wrong by. entry, row: as its tenant sees them in history and job list, None for none.
     body: what is kept of a submission that failed, to be tried again, in the place of what was sent; None where that stays as it is.
+    is_copied: whether what it made is to be copied.
     """
 
     state: StoredState
@@ -110,6 +111,7 @@ class Ended(NamedTuple):
     entry: bytes | None = None
     row: bytes | None = None
     body: bytes | None = None
+    is_copied: bool = False
 
 
 class Given(NamedTuple):

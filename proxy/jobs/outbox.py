@@ -7,14 +7,18 @@ from __future__ import annotations
 import hashlib
 
 from policy.webhooks import CALLS, event_of
+from proxy.jobs.copy_requests import request_copies
 from proxy.jobs.job_rows import JobRow
 from proxy.persistence.operations import Operation, Statement
 
 
-def announce(job: JobRow, *, is_past: bool = False) -> Operation[None]:
+def announce(job: JobRow, *, is_past: bool = False, is_copied: bool = False) -> Operation[None]:
     """To each endpoint of its tenant that wants such an event, and to the address that its call has named; part of the transaction that ends it. is_past: it
-    has ended some time ago, so it is told to those endpoints alone that were there by then.
+    has ended some time ago, so it is told to those endpoints alone that were there by then. is_copied: whether what it made is to be copied, which is
+    written down too.
     """
+    if is_copied:
+        yield from request_copies(job)
     rows = yield Statement(
         "SELECT name, events, since_s FROM webhook_endpoints WHERE tenant = ? AND switched_off_s IS NULL", (job.tenant,)
     )

@@ -55,6 +55,8 @@ class JobRecords:
         self.unsaid: dict[str, TenantId] = {}
         """Jobs that may be on disk although their clients were told that they are not."""
         self.gate = gate
+        self.copies_results = False
+        """Whether what jobs make is to be copied (proxy/copies/)."""
 
     async def is_foreign(self, tenant: TenantId, prompt_id: str) -> bool:
         """Whether another tenant has, or lately had, a job of this id."""
@@ -107,7 +109,7 @@ class JobRecords:
         """Takes up a job that ComfyUI has, with what it was submitted as or how it ended; None when it was deleted."""
         row = row._replace(comfyui=COMFYUI, gate=self.gate, lease_until_s=self._clock() + LEASE_S)
         kept, told = (None if each is None else each.to_bytes() for each in (entry, shown))
-        placed = await self._database.run(store.adopt, row, submitted, kept, told)
+        placed = await self._database.run(store.adopt, row, submitted, kept, told, is_copied=self.copies_results)
         if placed is None:
             placed = await self._database.run(store.confirm, row.prompt_id)
         return None if placed is None else self._registry.apply(placed)
@@ -134,6 +136,7 @@ class JobRecords:
 
     async def finish(self, job: Job, ended: Ended) -> JobRow | None:
         """None when it is gone. The registry is told by `JobRegistry.end`."""
+        ended = ended._replace(is_copied=self.copies_results)
         row = await self._database.run(store.finish, job.prompt_id, ended)
         if row is not None:
             job.version, job.attempts = row.version, tuple(row.told_attempts())

@@ -127,8 +127,10 @@ def adopt(
     entry: bytes | None = None,
     row: bytes | None = None,
     extras: JobExtras = NO_EXTRAS,
+    *,
+    is_copied: bool = False,
 ) -> Operation[JobRow | None]:
-    """Takes up a job that ComfyUI has and the database had not, as it is; None when it is known, or was forgotten."""
+    """Takes up a job that ComfyUI has and the database had not, as it is; None when it is known, or was forgotten. is_copied: see Ended."""
     state = yield from begin()
     if (yield Statement("SELECT 1 FROM jobs WHERE prompt_id = ?", (job.prompt_id,))):
         return None
@@ -144,7 +146,7 @@ def adopt(
         yield from _keep_submitted(placed, submitted, extras)
     yield from _keep_result(job.prompt_id, entry, row)
     if placed.has_ended:
-        yield from announce(placed, is_past=True)
+        yield from announce(placed, is_past=True, is_copied=is_copied and entry is not None)
     return placed
 
 
@@ -294,7 +296,7 @@ def finish(prompt_id: str, ended: Ended) -> Operation[JobRow | None]:
     job = JobRow(*done[0])
     if ended.correction:
         yield from _correct(job.tenant, ended.correction)
-    yield from announce(job)
+    yield from announce(job, is_copied=ended.is_copied and ended.entry is not None)
     return job
 
 

@@ -43,6 +43,7 @@ class Series:
         self._add_requests()
         self._add_jobs()
         self._add_webhooks()
+        self._add_copies()
         self._add_sockets()
         self._add_gate()
 
@@ -112,6 +113,24 @@ class Series:
         self.webhooks_waiting = self._gauge("webhooks_waiting", "Webhooks to be sent, counted each minute.", "tenant")
         self.webhooks_dropped = self._counter(
             "webhooks_dropped", "Webhooks that were too old or too many to be kept, and never delivered.", "tenant"
+        )
+
+    def _add_copies(self) -> None:
+        self.copy_attempts = self._counter(
+            "copy_attempts",
+            "Work on copies of what jobs made, by what came of it: copied, failed, given-up, wiped, kept, missing, deleted or removed.",
+            "tenant",
+            "result",
+        )
+        self.copied_bytes = self._counter("copied_bytes", "Bytes of what was copied.", "tenant")
+        self.copies = self._gauge(
+            "copies",
+            "Copies that are waiting, have failed or are to be deleted, counted each minute.",
+            "tenant",
+            "state",
+        )
+        self.copies_dropped = self._counter(
+            "copies_dropped", "Copies that were too many to be waited for, and never made.", "tenant"
         )
 
     def _add_sockets(self) -> None:

@@ -186,5 +186,35 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "DROP INDEX webhook_deliveries_by_due",
         "CREATE INDEX webhook_deliveries_by_due ON webhook_deliveries (endpoint, tenant, due_at_s, id) WHERE due_at_s IS NOT NULL",
     ),
+    # 7: copies of what jobs made (policy.copies.CopyState). asset_id: "" for the job as a whole, until it is known what it made. folder, path, stamp, hash,
+    # size_bytes, content_type: of the original, as of an asset. due_at_s: NULL when nothing more is to be done; gate: which does it just now, "" for none.
+    (
+        """CREATE TABLE copies (
+            copy_id TEXT PRIMARY KEY,
+            tenant TEXT NOT NULL,
+            prompt_id TEXT NOT NULL,
+            asset_id TEXT NOT NULL,
+            state TEXT NOT NULL,
+            folder TEXT NOT NULL,
+            path TEXT NOT NULL,
+            stamp TEXT NOT NULL,
+            hash TEXT NOT NULL,
+            size_bytes INTEGER NOT NULL,
+            content_type TEXT NOT NULL,
+            object_key TEXT NOT NULL,
+            ended_at_s REAL NOT NULL,
+            copied_at_s REAL,
+            due_at_s REAL,
+            gate TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            tried_at_s REAL,
+            note TEXT NOT NULL
+        )""",
+        "CREATE INDEX copies_by_due ON copies (tenant, due_at_s) WHERE due_at_s IS NOT NULL",
+        "CREATE INDEX copies_by_job ON copies (prompt_id, tenant)",
+        "CREATE INDEX copies_by_asset ON copies (asset_id, tenant)",
+        "CREATE INDEX copies_by_file ON copies (tenant, folder, path)",
+        "CREATE INDEX copies_by_end ON copies (tenant, state, ended_at_s)",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

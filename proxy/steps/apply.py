@@ -59,7 +59,11 @@ class RuleApplier:
         self._temp_file_owners = TempFileOwners(dependencies.upstream, dependencies.registry)
         self._forwarder = Forwarder(dependencies, running.check, self._temp_file_owners)
         self._stored_files = StoredFiles(
-            dependencies.upstream, dependencies.storage, dependencies.tenant_files, dependencies.conversions
+            dependencies.upstream,
+            dependencies.storage,
+            dependencies.tenant_files,
+            dependencies.conversions,
+            dependencies.copies,
         )
         self._calls = FunctionCalls(dependencies, running, self._forwarder, self._stored_files, self._runner)
 
@@ -69,7 +73,8 @@ class RuleApplier:
             return await self._pass_on(permitted, held)
         match permitted.rule:
             case Rewrite() as rule:
-                file = await self._forwarder.find_file(permitted, asked)
+                file: Reply | None = await self._forwarder.find_file(permitted, asked)
+                file = file or await self._find_copy(permitted, rule, asked)
                 if file is not None:
                     return file
                 return await self._rewrite(permitted, rule, asked, held)
@@ -101,6 +106,15 @@ class RuleApplier:
             check = partial(self._temp_file_owners.check, permitted.principal.tenant, path)
             with suppress(NotItsOwn):  # it has lost the name, so that this comes once
                 return await self._forwarder.forward(permitted, asked, rewritten, held, check)
+
+    async def _find_copy(self, permitted: PermittedRequest, rule: Rewrite, asked: RuleInput) -> Reply | None:
+        """Of a file that ComfyUI has no more, as it is: also where something was to be made of it."""
+        if self._dependencies.copies is None:
+            return None
+        for locate in (rule.on_disk, rule.source):
+            if locate is not None and (where := locate(asked)) is not None:
+                return await self._stored_files.find_copy(permitted, *where)
+        return None
 
     async def _pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
         if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted)) is not None:

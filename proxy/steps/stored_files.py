@@ -8,11 +8,13 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from policy.call import ClientReply
+from policy.call import ClientReply, UpstreamPath
 from policy.functions.conversion import name_of, type_of
+from policy.namespace import Folder
 from policy.v2.asset_files import DerivedFile, GivenFile, StoredFile, StoredText
 from policy.violation import Reason, Violation
 from proxy.conversion.conversions import Conversions
+from proxy.copies.reader import CopyReader
 from proxy.files.comfyui_folders import serve_file
 from proxy.files.quota import StorageQuota
 from proxy.files.tenant_files import TenantFiles, place_of
@@ -20,7 +22,7 @@ from proxy.http import hdrs, headers
 from proxy.http.errors import LimitExceeded, UpstreamUnavailable
 from proxy.http.file_sending import range_of
 from proxy.http.own_validators import ask_comfyui
-from proxy.http.replies import FileReply, Reply
+from proxy.http.replies import FileReply, ObjectReply, Reply
 from proxy.http.request import Request
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
 from proxy.steps.forward import forwarded
@@ -49,12 +51,22 @@ class NotMadeYet(LimitExceeded):
 
 
 class StoredFiles:
-    def __init__(self, upstream: Upstream, storage: StorageQuota, files: TenantFiles, conversions: Conversions) -> None:
+    """copies: None where nothing is copied."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        storage: StorageQuota,
+        files: TenantFiles,
+        conversions: Conversions,
+        copies: CopyReader | None,
+    ) -> None:
         self._upstream = upstream
         self._storage = storage
         self._files = files
         self._own_files = OwnFiles(upstream, files)
         self._conversions = conversions
+        self._copies = copies
 
     async def serve(self, permitted: PermittedRequest, found: GivenFile, held: Held) -> Reply:
         """held: has ComfyUI's answer, or what was made, until the client's has left.
@@ -67,6 +79,9 @@ class StoredFiles:
         if isinstance(found, DerivedFile):
             return await self._derived(permitted, found, held)
         disk = self._storage.disk
+        copied = await self.find_copy(permitted, found.folder, found.path, found.stamp)
+        if copied is not None:
+            return copied
         file = await disk.find(found.folder, found.path) if disk is not None else None
         place = place_of(permitted.principal.tenant, found.folder, found.path)
         if file is not None:
@@ -83,6 +98,19 @@ class StoredFiles:
                 permitted, place, found.call, fields, stream, held, partial(_check, found)
             )
         return await forwarded(permitted, stream)
+
+    async def find_copy(
+        self, permitted: PermittedRequest, folder: Folder, path: UpstreamPath, stamp: str = ""
+    ) -> ObjectReply | None:
+        """Of a file that the bucket alone has. stamp: of the file that is meant; "" for whichever has the name."""
+        disk = self._storage.disk
+        if self._copies is None or disk is None:
+            return None
+        [there] = await disk.stamps([(folder, path)])
+        if there is not None and stamp in ("", there):
+            return None
+        caching, tenant = permitted.route.caching.value, permitted.principal.tenant
+        return await self._copies.find(tenant, folder, path, stamp or None, cache_control=caching)
 
     async def _derived(self, permitted: PermittedRequest, found: DerivedFile, held: Held) -> FileReply:
         """Raises NotMadeYet where it is not made in time, and what Conversions.give raises."""

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from policy.namespace import Folder
 from policy.v2.assets import Asset
 from policy.violation import Reason, Violation
+from proxy.jobs.copy_requests import disown_copies
 from proxy.jobs.job_rows import ENDS, StoredState
 from proxy.jobs.store_operations import begin
 from proxy.persistence.operations import Operation, Statement
@@ -186,6 +187,8 @@ def _delete(tenant: str, asset: Asset, version: int) -> Operation[Deleted]:
         yield Statement("UPDATE jobs SET version = ? WHERE prompt_id = ?", (version, asset.prompt_id))
     where, file = _same_file(tenant, asset)
     others = yield Statement(f"SELECT 1 FROM assets WHERE {where} LIMIT 1", file)
+    if not others and asset.folder is not None:
+        yield from disown_copies(tenant, asset.folder.value, asset.path, asset.stamp)
     return Deleted(asset, not others)
 
 

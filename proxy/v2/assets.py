@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from policy.principal import TenantId
 from policy.v2.assets import Asset, AssetDetails
@@ -25,6 +25,18 @@ _SWEEP_EACH_S: Final = 60.0
 _LOOK_EACH: Final = 60
 """Sweeps, until files are looked for whose records may be left over."""
 _log = logging.getLogger("comfygate")
+
+
+class Copies(Protocol):
+    """What the operator's storage has of the tenants' files (proxy/copies/reader.py)."""
+
+    async def wiped(self, tenant: TenantId, assets: Sequence[Asset]) -> set[str]:
+        """Ids of those whose file it alone has. Raises DatabaseUnavailable."""
+        ...
+
+    async def with_link(self, tenant: TenantId, asset: Asset) -> Asset:
+        """Raises DatabaseUnavailable."""
+        ...
 
 
 class Assets:
@@ -47,11 +59,21 @@ class Assets:
         self._retention_s = retention_s
         self._clock = clock
         self.on_deleted: Callable[[TenantId, Asset], None] = lambda tenant, asset: None
+        self.copies: Copies | None = None
+        """Where there are any."""
 
-    async def find(self, tenant: TenantId, asset_ids: Sequence[str]) -> Mapping[str, Asset]:
-        """Those that there are, but for those whose files are known to be gone or overwritten."""
+    async def find(
+        self, tenant: TenantId, asset_ids: Sequence[str], *, is_for_comfyui: bool = True
+    ) -> Mapping[str, Asset]:
+        """Those that there are, but for those whose files are known to be gone or overwritten. is_for_comfyui: see FindAssets."""
         found = await self._database.read(records.find_assets, tenant, asset_ids, self._clock())
-        return {asset.asset_id: asset for asset in await self._files.intact(tenant, tuple(found.values()))}
+        intact = {asset.asset_id: asset for asset in await self._files.intact(tenant, tuple(found.values()))}
+        if is_for_comfyui or self.copies is None:
+            return intact
+        lost = [asset for asset in found.values() if asset.asset_id not in intact]
+        wiped = await self.copies.wiped(tenant, lost) if lost else set()
+        kept = {asset_id: asset for asset_id, asset in found.items() if asset_id in intact or asset_id in wiped}
+        return {asset_id: await self.copies.with_link(tenant, asset) for asset_id, asset in kept.items()}
 
     async def find_hash(self, tenant: TenantId, digest: str) -> Asset | None:
         """The newest record of these bytes whose file has them. Raises UpstreamUnavailable, UpstreamTimeout where ComfyUI has to be asked for the file."""

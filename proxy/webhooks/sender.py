@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+from policy.attempts import wait_after
 from policy.principal import TenantId
 from policy.v2.jobs import JobView
 from policy.v2.links import Links
-from policy.webhooks import Result, asked_wait, message, result_of, wait_after
+from policy.webhooks import Result, asked_wait, message, result_of
 from proxy.outside.target import Answer, Target, Unreachable
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from policy.principal import TenantId
 from policy.v2.assets import Asset
+from proxy.copies.copier import Copier
+from proxy.copies.opening import open_bucket
 from proxy.dependencies import Dependencies
 from proxy.files.quota_keeper import QuotaKeeper
 from proxy.jobs.events import JobEvents
@@ -18,6 +20,8 @@ from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
+from proxy.webhooks.sender import Views
+from proxy.wiring.copies import LinkedViews, build_copier, build_reader
 from proxy.wiring.webhooks import build_webhooks
 
 _log = logging.getLogger("comfygate")
@@ -55,8 +59,26 @@ class JobFollowers:
         self._job_times = JobTimes(
             parts.upstream, parts.registry, parts.jobs.records, lambda tenant: allotment.of_tenant(tenant).job_seconds
         )
-        self.webhooks = build_webhooks(parts, database, metrics, audit)
+        views: Views = parts.v2.views
+        self.copier: Copier | None = None
+        if parts.compiled.config.storage.is_on:
+            bucket = open_bucket(parts.compiled.config)
+            views = LinkedViews(parts.v2.views, build_reader(parts, database, bucket))
+            self.copier = build_copier(parts, database, bucket, metrics, audit)
+        self.webhooks = build_webhooks(parts, database, metrics, audit, views)
         self._subscribe(events)
+
+    async def open(self) -> None:
+        """Before the first job can end. Raises DatabaseUnavailable."""
+        await self.webhooks.open()
+        if self.copier is not None:
+            await self.copier.open()
+
+    async def reconfigured(self) -> None:
+        """Another configuration is in force."""
+        await self.webhooks.reconfigured()
+        if self.copier is not None:
+            self.copier.wake()
 
     def start(self) -> None:
         self._end_following = self._parts.jobs.replica.follow()
@@ -67,6 +89,8 @@ class JobFollowers:
         self._tasks.supervise(self._sweep_converted, "retention of converted outputs")
         self._tasks.supervise(self._job_times.watch, "job times")
         self._tasks.supervise(self.webhooks.run, "webhooks")
+        if self.copier is not None:
+            self._tasks.supervise(self.copier.run, "copies")
 
     async def stop(self) -> None:
         if self._end_following is not None:
@@ -74,6 +98,8 @@ class JobFollowers:
             self._end_following = None
         await self._tasks.stop()
         await self.webhooks.stop()
+        if self.copier is not None:
+            await self.copier.stop()
         await self._parts.jobs.replica.stop()
         await self._quotas.stop()
         await self._housekeeping.leave()
@@ -93,7 +119,7 @@ class JobFollowers:
             streams.job_changed,
             followed.job_ended,
             lambda job: parts.jobs.dispatcher.wake(),
-            lambda job: self.webhooks.wake(),
+            self._wake_senders,
         )
         events.canceled.subscribe(
             self._audit.job_canceled, streams.job_changed, followed.job_changed, lambda job: self.webhooks.wake()
@@ -105,6 +131,11 @@ class JobFollowers:
         parts.jobs.endings.on_failed = streams.job_failed
         parts.jobs.replica.on_foreign_change = self._changed_elsewhere
         parts.jobs.replica.on_cancel_wish = parts.jobs.results.cancel
+
+    def _wake_senders(self, job: Job) -> None:
+        self.webhooks.wake()
+        if self.copier is not None:
+            self.copier.wake()
 
     def _may_run(self, job: Job) -> None:
         """A job is new: it waits until it is given to ComfyUI, or has been given, and may have run already."""
@@ -132,6 +163,8 @@ class JobFollowers:
     def _deleted(self, tenant: TenantId, asset: Asset) -> None:
         self._parts.v2.views.forget(asset.prompt_id)
         self._tasks.start(self._parts.conversions.forget(tenant, asset), "forget what was converted")
+        if self.copier is not None:
+            self.copier.wake()
 
     def _synced(self) -> None:
         self._parts.admission.synced()

@@ -13,14 +13,16 @@ from proxy.outside.target import Answer, Target
 from proxy.persistence.operations import Database
 from proxy.webhooks.deliveries import Delivery, EndpointRow
 from proxy.webhooks.endpoint import place_of
-from proxy.webhooks.sender import WebhookSender
+from proxy.webhooks.sender import Views, WebhookSender
 from proxy.wiring.outside import own_places
 
 if TYPE_CHECKING:
     from proxy.outside.door import OutsideDoor, Place
 
 
-def build_webhooks(parts: Dependencies, database: Database, metrics: Metrics, audit: AuditTrail) -> WebhookSender:
+def build_webhooks(
+    parts: Dependencies, database: Database, metrics: Metrics, audit: AuditTrail, views: Views
+) -> WebhookSender:
     def tell(delivery: Delivery, result: Result) -> None:
         metrics.webhook_tried(delivery.tenant, delivery.endpoint, result.value, delivery.outcome)
         audit.write(
@@ -41,7 +43,7 @@ def build_webhooks(parts: Dependencies, database: Database, metrics: Metrics, au
 
     return WebhookSender(
         database,
-        parts.v2.views,
+        views,
         _DoorOnDemand(lambda: own_places(parts.compiled.config)),
         parts.jobs.records.gate,
         lambda: parts.compiled.webhooks,

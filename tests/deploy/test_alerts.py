@@ -115,6 +115,24 @@ SITUATIONS: dict[str, tuple[Series, dict[str, tuple[dict[str, str], tuple[str, .
         {'comfygate_requests_total{route="GET /queue",method="GET",status="502",tenant="acme"}': counter(7)},
         {"GateErrors": (PAGE, ("16m", "1h", "2h", "3h", "6h"))},
     ),
+    "copies that wait while others are made": (
+        {
+            'comfygate_copies{tenant="acme",state="waiting"}': flat(3),
+            'comfygate_copy_attempts_total{tenant="acme",result="copied"}': counter(1),
+        },
+        {},
+    ),
+    "copies that wait and none is made": (
+        {
+            'comfygate_copies{tenant="acme",state="waiting"}': flat(3),
+            'comfygate_copy_attempts_total{tenant="acme",result="copied"}': flat(9),
+        },
+        {"CopiesFail": (TICKET | {"tenant": "acme"}, ("16m", "1h", "2h", "3h", "6h"))},
+    ),
+    "a copy that has failed": (
+        {'comfygate_copies{tenant="acme",state="failed"}': flat(1)},
+        {"CopiesFail": (TICKET | {"tenant": "acme"}, ("16m", "1h", "2h", "3h", "6h"))},
+    ),
     "guesses": (
         {'comfygate_refusals_total{reason="key-unknown"}': counter(60)},
         {"LoginsFailing": (TICKET, ("16m", "1h", "2h", "3h", "6h"))},

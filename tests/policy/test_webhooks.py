@@ -5,21 +5,18 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from policy.attempts import JITTER, MAX_WAIT_S, SCHEDULE_S, wait_after
 from policy.v2.jobs import JobError, JobView, Status, job_to_client
 from policy.v2.links import Links
 from policy.webhooks import (
-    JITTER,
     MAX_BODY_BYTES,
     MAX_ERROR_TEXT,
-    MAX_WAIT_S,
-    SCHEDULE_S,
     Event,
     Result,
     asked_wait,
     event_of,
     message,
     result_of,
-    wait_after,
 )
 from tests.policy.v2.examples import output
 

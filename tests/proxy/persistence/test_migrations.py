@@ -75,6 +75,10 @@ ROWS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
         ("msg_1", "shop", "alice", "an-id", "failed", 0.5, None, 1.5, 2.5, "", 1, "", 1.5, "503"),
     ),
     "job_webhooks": (6, ("an-id", "alice", "https://hooks.example.com/")),
+    "copies": (
+        7,
+        ("c", "alice", "an-id", "a", "waiting", *["x"] * 4, 3, *["x"] * 2, 0.5, None, 1.5, "", 1, None, "403"),
+    ),
 }
 # Columns that came later, by the version that made them.
 ADDED: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {"webhook_deliveries": (6, ("",))}

@@ -14,10 +14,11 @@ import standardwebhooks.webhooks
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from policy.attempts import SCHEDULE_S
 from policy.principal import TenantId
 from policy.v2.jobs import JobView
 from policy.v2.links import Links
-from policy.webhooks import SCHEDULE_S, Result
+from policy.webhooks import Result
 from proxy.outside.door import OutsideDoor
 from proxy.outside.target import Target
 from proxy.persistence.operations import Database, DatabaseUnavailable

@@ -1,0 +1,1 @@
+"""What of what jobs made lies outside, in the operator's bucket?"""

@@ -1,0 +1,226 @@
+"""What is done with copies in the gate's database, each as one transaction (proxy/persistence/operations.py).
+
+A copy that a gate works at just now is due again later, when that gate must have ended with it, or renewed its claim, or be gone: so it is made by one gate
+at a time and never forgotten. Those that no gate can reach any more are due at once where a gate is alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from policy.copies import CopyState
+from policy.namespace import Folder
+from proxy.jobs.copy_requests import ADD_COPY, COPY_COLUMNS, Copy
+from proxy.persistence.operations import Operation, Statement
+
+MAX_RENEWED: Final = 1000
+
+
+class Kept(NamedTuple):
+    """Bounds of what is remembered of a tenant. settled_since_s: Unix time of the oldest end, of what is not the only way to a file. most: of each state."""
+
+    settled_since_s: float
+    most: int
+
+
+def next_due() -> Operation[dict[str, float]]:
+    """When the next work is due, by tenant. One step for each of them, however many copies there are."""
+    found: dict[str, float] = {}
+    last = ""
+    while rows := (
+        yield Statement(
+            "SELECT tenant, due_at_s FROM copies WHERE due_at_s IS NOT NULL AND tenant > ? ORDER BY tenant, due_at_s LIMIT 1",
+            (last,),
+        )
+    ):
+        [(last, due_at_s)] = rows
+        found[last] = due_at_s
+    return found
+
+
+def claim(tenant: str, gate: str, now_s: float, until_s: float) -> Operation[Copy | None]:
+    """What has been due the longest: it is this gate's until the time given."""
+    rows = yield Statement(
+        "UPDATE copies SET gate = ?, due_at_s = ? WHERE copy_id = (SELECT copy_id FROM copies WHERE tenant = ? AND due_at_s <= ? "
+        f"ORDER BY due_at_s, copy_id LIMIT 1) AND tenant = ? RETURNING {COPY_COLUMNS}",
+        (gate, until_s, tenant, now_s, tenant),
+    )
+    return Copy(*rows[0]) if rows else None
+
+
+def renew(copy: Copy, until_s: float) -> Operation[bool]:
+    """The claim, while the work goes on; False where it is this gate's no more."""
+    rows = yield Statement(
+        "UPDATE copies SET due_at_s = ? WHERE copy_id = ? AND gate = ? AND state = ? RETURNING copy_id",
+        (until_s, copy.copy_id, copy.gate, copy.state),
+    )
+    return bool(rows)
+
+
+def settle(copy: Copy, was: Copy) -> Operation[bool]:
+    """What has become of it; False where it is this gate's no more. was: as it was claimed."""
+    rows = yield Statement(
+        "UPDATE copies SET state = ?, copied_at_s = ?, due_at_s = ?, gate = ?, attempts = ?, tried_at_s = ?, note = ? "
+        "WHERE copy_id = ? AND gate = ? AND state = ? RETURNING copy_id",
+        (
+            *(copy.state, copy.copied_at_s, copy.due_at_s, copy.gate, copy.attempts, copy.tried_at_s, copy.note),
+            *(was.copy_id, was.gate, was.state),
+        ),
+    )
+    return bool(rows)
+
+
+def split(job: Copy, files: Sequence[Copy]) -> Operation[bool]:
+    """It is known what the job made: a copy of each file takes its place. False as of `settle`."""
+    done = yield Statement(
+        "DELETE FROM copies WHERE copy_id = ? AND gate = ? RETURNING copy_id", (job.copy_id, job.gate)
+    )
+    if done:
+        for each in files:
+            yield Statement(ADD_COPY, each)
+    return bool(done)
+
+
+def remove(copy: Copy) -> Operation[None]:
+    """The bucket has it no more."""
+    yield Statement("DELETE FROM copies WHERE copy_id = ? AND state = ?", (copy.copy_id, CopyState.UNWANTED))
+
+
+def find_copy(copy_id: str) -> Operation[Copy | None]:
+    rows = yield Statement(f"SELECT {COPY_COLUMNS} FROM copies WHERE copy_id = ?", (copy_id,))
+    return Copy(*rows[0]) if rows else None
+
+
+def copies_of_job(tenant: str, prompt_id: str) -> Operation[list[Copy]]:
+    """Those that the bucket has."""
+    return (yield from _there("prompt_id = ?", tenant, prompt_id))
+
+
+def copies_of_asset(tenant: str, asset_id: str) -> Operation[list[Copy]]:
+    """Those that the bucket has."""
+    return (yield from _there("asset_id = ?", tenant, asset_id))
+
+
+def _there(where: str, tenant: str, parameter: str) -> Operation[list[Copy]]:
+    rows = yield Statement(
+        f"SELECT {COPY_COLUMNS} FROM copies WHERE {where} AND tenant = ? AND state IN (?, ?) ORDER BY ended_at_s",
+        (parameter, tenant, CopyState.COPIED, CopyState.WIPED),
+    )
+    return [Copy(*row) for row in rows]
+
+
+def wiped(tenant: str, folder: str, path: str, stamp: str | None) -> Operation[Copy | None]:
+    """The copy of a file that the bucket alone has. stamp: of its original; None for the newest one of that name."""
+    is_that, parameters = ("", ()) if stamp is None else (" AND stamp = ?", (stamp,))
+    rows = yield Statement(
+        f"SELECT {COPY_COLUMNS} FROM copies WHERE tenant = ? AND folder = ? AND path = ? AND state = ?{is_that} ORDER BY copied_at_s DESC LIMIT 1",
+        (tenant, folder, path, CopyState.WIPED, *parameters),
+    )
+    return Copy(*rows[0]) if rows else None
+
+
+def is_in_use(copy: Copy, unfinished: Sequence[str]) -> Operation[bool]:
+    """Whether a job that has not ended uses the original by the id of an asset. unfinished: states of such jobs."""
+    places = ", ".join("?" * len(unfinished))
+    rows = yield Statement(
+        f"SELECT 1 FROM jobs CROSS JOIN job_assets CROSS JOIN assets WHERE jobs.state IN ({places}) AND jobs.tenant = ? "
+        "AND job_assets.prompt_id = jobs.prompt_id AND assets.asset_id = job_assets.asset_id AND assets.tenant = ? AND assets.folder = ? "
+        "AND assets.path = ? LIMIT 1",
+        (*unfinished, copy.tenant, copy.tenant, copy.folder, copy.path),
+    )
+    return bool(rows)
+
+
+def set_keep_local(keep_s: float | None) -> Operation[None]:
+    """When originals of what is copied are wiped, by the configuration in force. None: never."""
+    due, parameters = ("NULL", ()) if keep_s is None else ("copied_at_s + ?", (keep_s,))
+    yield Statement(
+        f"UPDATE copies SET due_at_s = {due} WHERE state = ? AND folder = ? AND gate = ''",
+        (*parameters, CopyState.COPIED, Folder.OUTPUT),
+    )
+
+
+def release(gate: str | None, now_s: float) -> Operation[None]:
+    """What a gate that stops was working at is done by whoever comes next; None: by a gate that is alone, and has just started."""
+    if gate is None:
+        yield Statement("UPDATE copies SET gate = '', due_at_s = ? WHERE gate <> ''", (now_s,))
+    else:
+        yield Statement("UPDATE copies SET gate = '', due_at_s = ? WHERE gate = ?", (now_s, gate))
+
+
+def resend(copy_ids: Sequence[str], now_s: float) -> Operation[list[Copy]]:
+    """The operator wants them made, now and tried as often as new ones. Those that wait or have failed."""
+    found = []
+    for each in copy_ids:
+        rows = yield Statement(
+            f"UPDATE copies SET state = ?, due_at_s = ?, gate = '', attempts = 0 WHERE copy_id = ? AND state IN (?, ?) RETURNING {COPY_COLUMNS}",
+            (CopyState.WAITING, now_s, each, CopyState.WAITING, CopyState.FAILED),
+        )
+        found += [Copy(*row) for row in rows]
+    return found
+
+
+def failed_ids(limit: int = MAX_RENEWED) -> Operation[list[str]]:
+    rows = yield Statement(
+        "SELECT copy_id FROM copies WHERE state = ? ORDER BY ended_at_s LIMIT ?", (CopyState.FAILED, limit)
+    )
+    return [copy_id for (copy_id,) in rows]
+
+
+def tenants() -> Operation[list[str]]:
+    """Of whom there is anything."""
+    found: list[str] = []
+    while rows := (
+        yield Statement(
+            "SELECT tenant FROM copies WHERE tenant > ? ORDER BY tenant LIMIT 1", (found[-1] if found else "",)
+        )
+    ):
+        found.append(rows[0][0])
+    return found
+
+
+def trim(tenant: str, kept: Kept) -> Operation[int]:
+    """Takes away records that are too old or too many, the oldest first; no copy is deleted. How many of those were still to be made.
+
+    A record of a copy is kept as long as its job, or as it is the only way to the file.
+    """
+    yield Statement(
+        "DELETE FROM copies WHERE tenant = ? AND ended_at_s < ? AND (state = ? OR (state = ? AND due_at_s IS NULL AND NOT EXISTS "
+        "(SELECT 1 FROM jobs WHERE jobs.prompt_id = copies.prompt_id AND jobs.tenant = copies.tenant)))",
+        (tenant, kept.settled_since_s, CopyState.FAILED, CopyState.COPIED),
+    )
+    lost = 0
+    for state in CopyState:
+        gone = yield Statement(
+            "DELETE FROM copies WHERE copy_id IN (SELECT copy_id FROM copies WHERE tenant = ? AND state = ? "
+            "ORDER BY ended_at_s DESC, copy_id LIMIT 1000000 OFFSET ?) RETURNING copy_id",
+            (tenant, state, kept.most),
+        )
+        lost += len(gone) if state == CopyState.WAITING else 0
+    return lost
+
+
+def listing(tenant: str | None, states: Sequence[str], limit: int) -> Operation[list[Copy]]:
+    """The newest ends first. states: none for all."""
+    wheres, parameters = ["1 = 1"], []
+    if tenant is not None:
+        wheres.append("tenant = ?")
+        parameters.append(tenant)
+    if states:
+        wheres.append(f"state IN ({', '.join('?' * len(states))})")
+        parameters += states
+    rows = yield Statement(
+        f"SELECT {COPY_COLUMNS} FROM copies WHERE {' AND '.join(wheres)} ORDER BY ended_at_s DESC, copy_id LIMIT ?",
+        (*parameters, limit),
+    )
+    return [Copy(*row) for row in rows]
+
+
+def counts(tenant: str) -> Operation[dict[str, int]]:
+    """How many are not as they should be yet, by state."""
+    rows = yield Statement(
+        "SELECT state, COUNT(*) FROM copies WHERE tenant = ? AND state IN (?, ?, ?) GROUP BY state",
+        (tenant, CopyState.WAITING, CopyState.FAILED, CopyState.UNWANTED),
+    )
+    return {state: int(count) for state, count in rows}

@@ -1,0 +1,137 @@
+"""What is answered from copies: links to them, and the bytes of files that the bucket alone has."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from multidict import CIMultiDict
+
+from policy.namespace import Folder, Namespace
+from policy.principal import TenantId
+from policy.v2.assets import Asset, SignedLink
+from policy.v2.jobs import JobView
+from proxy.copies import copy_operations as records
+from proxy.copies.bucket import Bucket, BucketFailed
+from proxy.files.comfyui_folders import content_type_of
+from proxy.http import headers
+from proxy.http.errors import Refusal, TurnedAway
+from proxy.http.own_validators import own_etag
+from proxy.http.replies import ObjectReply
+from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
+from proxy.jobs.copy_requests import Copy
+from proxy.persistence.operations import Database, DatabaseUnavailable
+
+LINK_LIMIT_S: Final = 5.0
+"""Where signing takes the cloud's own help and that does not come, the answer has no links."""
+MAX_WIPED: Final = 1000
+"""Files that are looked for at once."""
+READ_LIMIT_S: Final = 30.0
+_AWAY: Final = Refusal(
+    503,
+    "storage-unavailable",
+    "This file lies in the operator's storage, which does not give it at the moment. Try again later.",
+    headers=(("Retry-After", "10"),),
+)
+_log = logging.getLogger("comfygate")
+
+
+class CopyReader:
+    """links_s: how long a link works, by the configuration in force. clock: Unix time in seconds."""
+
+    def __init__(
+        self,
+        database: Database,
+        bucket: Bucket,
+        links_s: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._bucket = bucket
+        self._links_s = links_s
+        self._clock = clock
+
+    async def with_links(self, tenant: TenantId, job: JobView) -> JobView:
+        """A job of the tenant's, with links to what is copied of it. Where there can be none just now, without. Raises DatabaseUnavailable."""
+        if job.ended_at_s is None or not job.outputs or not self._bucket.has_links:
+            return job
+        copies = await self._database.read(records.copies_of_job, tenant, job.prompt_id)
+        return replace(job, outputs=tuple(await self._linked(job.outputs, copies)))
+
+    async def with_link(self, tenant: TenantId, asset: Asset) -> Asset:
+        """An asset of the tenant's; as `with_links`."""
+        if not asset.prompt_id or not self._bucket.has_links:
+            return asset
+        copies = await self._database.read(records.copies_of_asset, tenant, asset.asset_id)
+        return (await self._linked((asset,), copies))[0]
+
+    async def _linked(self, assets: Sequence[Asset], copies: Sequence[Copy]) -> list[Asset]:
+        # By the bytes too: what an earlier end of the job left is no copy of what it made since.
+        keys = {(copy.asset_id, copy.hash): copy.object_key for copy in copies}
+        found = [asset for asset in assets if (asset.asset_id, asset.hash) in keys]
+        lasts_s, now_s = self._links_s(), self._clock()
+        try:
+            async with asyncio.timeout(LINK_LIMIT_S):
+                urls = await self._bucket.sign([keys[asset.asset_id, asset.hash or ""] for asset in found], lasts_s)
+        except (BucketFailed, TimeoutError) as error:
+            _log.warning("links to copies cannot be signed: %s", str(error) or "it takes too long")
+            return list(assets)
+        links = {
+            asset.asset_id: SignedLink(url, float(int(now_s + lasts_s))) for asset, url in zip(found, urls, strict=True)
+        }
+        return [replace(asset, link=links.get(asset.asset_id)) for asset in assets]
+
+    async def wiped(self, tenant: TenantId, assets: Sequence[Asset]) -> set[str]:
+        """Ids of those whose file the bucket alone has. Raises DatabaseUnavailable."""
+        found: set[str] = set()
+        for asset in assets[:MAX_WIPED]:
+            if asset.folder is Folder.OUTPUT and await self._wiped(tenant, asset.path, asset.stamp) is not None:
+                found.add(asset.asset_id)
+        return found
+
+    async def find(
+        self, tenant: TenantId, folder: Folder, upstream_path: str, stamp: str | None, *, cache_control: str
+    ) -> ObjectReply | None:
+        """A file of the tenant's that the bucket alone has, as an answer. stamp: see Asset; None for the newest one of that name."""
+        path = Namespace(tenant).path_to_client(upstream_path) if folder is Folder.OUTPUT else None
+        try:
+            copy = await self._wiped(tenant, path, stamp) if path else None
+        except DatabaseUnavailable:
+            return None  # as if there were none: ComfyUI is asked
+        if copy is None:
+            return None
+        name = upstream_path.rpartition("/")[2]
+        content_type = content_type_of(name)
+        shown = headers.disposition(name)
+        fields = {
+            # SECURITY: what could run something is only saved; ComfyUI, which defuses it, has it no more (tests/proxy/copies/test_wiping.py).
+            "Content-Type": content_type or "application/octet-stream",
+            "Content-Disposition": shown if content_type is not None else f"attachment; {shown}",
+            "Cache-Control": cache_control,
+            "X-Content-Type-Options": "nosniff",
+            CONTENT_SECURITY_POLICY: SANDBOX,
+        }
+        etag = own_etag(f'"{copy.stamp}"')
+        changed_s = int(copy.stamp.partition("-")[0], 16) / 1e9
+        return ObjectReply(copy.size_bytes, etag, changed_s, partial(self._read, copy), CIMultiDict(fields))
+
+    async def _wiped(self, tenant: TenantId, path: str, stamp: str | None) -> Copy | None:
+        return await self._database.read(records.wiped, tenant, Folder.OUTPUT.value, path, stamp)
+
+    async def _read(self, copy: Copy, start: int, count: int) -> bytes:
+        """Raises TurnedAway."""
+        try:
+            async with asyncio.timeout(READ_LIMIT_S):
+                piece = await self._bucket.read(copy.object_key, start, count, copy.size_bytes)
+        except (BucketFailed, TimeoutError) as error:
+            _log.warning("a copy cannot be read from %s: %s", self._bucket.place, str(error) or "it takes too long")
+            raise TurnedAway(_AWAY) from None
+        if len(piece) != count:
+            _log.warning("a copy in %s has not the size that it had", self._bucket.place)
+            raise TurnedAway(_AWAY)
+        return piece

@@ -1,0 +1,105 @@
+"""Makes what copies the results of jobs, and gives each part what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from policy.copies import CopyState
+from policy.principal import TenantId
+from policy.v2.jobs import JobView
+from proxy.copies.bucket import Bucket
+from proxy.copies.copier import Copier
+from proxy.copies.originals import Originals
+from proxy.copies.reader import CopyReader
+from proxy.copies.work import CopyWork
+from proxy.dependencies import Dependencies
+from proxy.jobs.copy_requests import Copy
+from proxy.observability.audit_log import AuditTrail
+from proxy.observability.metrics import Metrics
+from proxy.persistence.operations import Database
+from proxy.v2.job_views import JobViews
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedViews:
+    """Jobs with links to their copies."""
+
+    views: JobViews
+    reader: CopyReader
+
+    async def find(self, tenant: TenantId, prompt_id: str) -> JobView | None:
+        """Raises DatabaseUnavailable."""
+        found = await self.views.find(tenant, prompt_id)
+        return None if found is None else await self.reader.with_links(tenant, found)
+
+
+def build_reader(parts: Dependencies, database: Database, bucket: Bucket) -> CopyReader:
+    """The doors answer from copies as soon as it is made."""
+    reader = CopyReader(database, bucket, lambda: parts.compiled.config.storage.links)
+    parts.copies = parts.v2.assets.copies = reader
+    parts.v2.door.with_links = reader.with_links
+    parts.jobs.records.copies_results = True
+    return reader
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What metrics and the audit trail hear of copies."""
+
+    metrics: Metrics
+    audit: AuditTrail
+
+    def tried(self, copy: Copy, result: str) -> None:
+        if copy.is_whole_job and result != "failed":
+            return
+        is_given_up = result == "failed" and copy.state == CopyState.FAILED
+        self.metrics.copy_attempts.labels(copy.tenant, "given-up" if is_given_up else result).inc()
+        if result == "copied":
+            self.metrics.copied_bytes.labels(copy.tenant).inc(copy.size_bytes)
+        self.audit.write(
+            "copy",
+            prompt_id=copy.prompt_id,
+            tenant=copy.tenant,
+            copy=copy.copy_id,
+            state=copy.state,
+            result=result,
+            attempt=copy.attempts,
+            note=copy.note,
+        )
+
+    def lost(self, tenant: str, count: int) -> None:
+        self.metrics.copies_dropped.labels(tenant).inc(count)
+
+    def counted(self, counts: Mapping[tuple[str, str], int]) -> None:
+        self.metrics.copies.clear()
+        for (tenant, state), count in counts.items():
+            self.metrics.copies.labels(tenant, state).set(count)
+
+
+def build_copier(
+    parts: Dependencies, database: Database, bucket: Bucket, metrics: Metrics, audit: AuditTrail
+) -> Copier:
+    def keep_local_s() -> float | None:
+        return parts.compiled.config.storage.keep_local
+
+    told = Told(metrics, audit)
+    disk = parts.storage.disk
+    work = CopyWork(
+        database,
+        bucket,
+        Originals(parts.tenant_files, parts.registry),
+        disk,
+        parts.v2.views,
+        lambda: keep_local_s() is not None,
+    )
+    return Copier(
+        database,
+        work,
+        parts.jobs.records.gate,
+        keep_local_s,
+        lambda: parts.compiled.config.jobs.history,
+        on_done=told.tried,
+        on_lost=told.lost,
+        on_counted=told.counted,
+    )

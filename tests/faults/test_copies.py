@@ -1,0 +1,91 @@
+"""A gate that is killed between the end of a job and its copy, again and again: every file comes to the bucket, once and whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from standin import StandIn
+from tests.contract.driver import saving
+from tests.faults.programs import GateProcess
+from tests.harness import write_config
+from tests.proxy.copies.s3 import S3Server, s3_server, storage
+
+ROUNDS = int(os.environ.get("COPY_ROUNDS", "4"))
+"""`COPY_ROUNDS=20 python -m pytest tests/faults/test_copies.py` plays more."""
+GUARD_S = 60.0
+
+
+async def submitted(session: aiohttp.ClientSession, gate: GateProcess, key: str, number: int) -> str:
+    graph = saving(f"round-{number}", number + 1)
+    async with session.post(
+        f"{gate.url}/api/v2/jobs", json={"workflow": graph}, headers={"Authorization": f"Bearer {key}"}
+    ) as answer:
+        assert answer.status == 201, await answer.text()
+        return str((await answer.json())["id"])
+
+
+async def job(session: aiohttp.ClientSession, gate: GateProcess, key: str, prompt_id: str) -> Any:
+    async with session.get(f"{gate.url}/gate/jobs/{prompt_id}", headers={"Authorization": f"Bearer {key}"}) as answer:
+        assert answer.status == 200, await answer.text()
+        return await answer.json()
+
+
+async def ended(session: aiohttp.ClientSession, gate: GateProcess, key: str, prompt_id: str) -> Any:
+    async with asyncio.timeout(GUARD_S):
+        while (shown := await job(session, gate, key, prompt_id))["completed_at"] is None:
+            gate.check()
+            await asyncio.sleep(0.005)
+    return shown
+
+
+async def in_bucket(server: S3Server, jobs: list[str]) -> dict[str, bytes]:
+    """By job, when each of them is there."""
+    async with asyncio.timeout(GUARD_S):
+        while True:
+            found = {key.split("/")[3]: data for key, data in server.objects().items() if key.count("/") == 5}
+            if found.keys() >= set(jobs):
+                return found
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.timeout(600)
+async def test_a_gate_that_is_killed_forgets_no_copy(tmp_path: Path, comfy: StandIn) -> None:
+    seed = secrets.randbelow(2**31)
+    chance = random.Random(seed)
+    async with s3_server(tmp_path / "s3") as server, aiohttp.ClientSession() as session:
+        gate = GateProcess("gate", tmp_path)
+        (tmp_path / "gate").mkdir()
+        section = storage(server, tmp_path / "gate")
+        config, keys = write_config(tmp_path / "gate", comfy.url, more=section)
+        config.write_text(config.read_text().replace("port = 0", f"port = {gate.port}", 1))
+        jobs = []
+        try:
+            for number in range(ROUNDS):
+                await gate.start()
+                await gate.is_up()
+                jobs.append(await submitted(session, gate, keys["alice"], number))
+                await ended(session, gate, keys["alice"], jobs[-1])
+                await asyncio.sleep(chance.random() * 0.1)
+                await gate.kill()
+            await gate.start()
+            await gate.is_up()
+            found = await in_bucket(server, jobs)
+            for each in jobs:
+                [output] = (await ended(session, gate, keys["alice"], each))["outputs"]
+                headers = {"Authorization": f"Bearer {keys['alice']}"}
+                async with session.get(output["url"], headers=headers) as answer:
+                    assert await answer.read() == found[each], f"seed {seed}"
+                async with asyncio.timeout(GUARD_S):
+                    while "link" not in output:
+                        [output] = (await job(session, gate, keys["alice"], each))["outputs"]
+            assert len([key for key in server.objects() if key.count("/") == 5]) == ROUNDS, f"seed {seed}"
+        finally:
+            await gate.kill()
