@@ -73,6 +73,10 @@ def _warnings_of(config: Config) -> list[str]:
         found.append(
             f"server.host {config.server.host} is not loopback: without TLS in front, keys cross that network in clear"
         )
+    if config.server.public_url is None and (
+        config.webhooks or any(each.call_webhooks for each in config.tenants.values())
+    ):
+        found.append("server.public_url is not set: the links in webhooks have no host")
     return found
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from proxy.commands.check import _about_comfyui, _is_loopback, _listen_address
 from proxy.commands.main import app
 from proxy.persistence.postgres import PostgresDatabase
+from proxy.webhooks.endpoint import new_secret
 from standin import StandIn
 from tests.harness import write_config
 from tests.proxy.functions.calls import PAINT, write_functions
@@ -40,6 +41,14 @@ async def test_what_is_dangerous_is_warned_of(tmp_path: Path) -> None:
     for words in ("nobody gets in", "ops.host ::", "server.host 0.0.0.0", "does not answer"):
         assert words in result.stderr
     assert "1 tenant, 0 keys" in result.stdout
+
+
+async def test_webhooks_without_an_address_for_their_links_are_warned_of(tmp_path: Path, comfy: StandIn) -> None:
+    (tmp_path / "a.secret").write_text(new_secret(), "ascii")
+    calls = 'call_webhooks = ["hooks.example.com"]\ncall_webhooks_secret_file = "a.secret"\n'
+    for url in ("", 'public_url = "https://comfy.example.com"'):
+        file, _ = write_config(tmp_path, comfy.url, tenants=f"[tenants.alice]\n{calls}[tenants.mallory]\n", server=url)
+        assert ("the links in webhooks have no host" in (await run(file)).stderr) is not bool(url)
 
 
 async def test_a_bad_file(tmp_path: Path) -> None:
