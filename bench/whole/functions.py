@@ -24,7 +24,7 @@ NODES: Final = 50
 COUNT: Final = 80
 WAITING: Final = 600
 WARM_UP: Final = 100
-AT_ONCE: Final = 50
+AT_ONCE: Final = 10
 _DEFINITION: Final = """\
 title = "Bench"
 [parameters.seed]

@@ -82,7 +82,7 @@ class Tracker:
     def begin(self) -> None:
         """A run of it begins."""
         self._cached = _NO_NODES
-        self._executed: set[str] = set()
+        self._executed: dict[str, None] = {}  # a third of an empty set
         self._node: str | None = None
         self._place: str | None = None
         """The node that runs as the client knows it: of nodes that a node has made, that one."""
@@ -102,7 +102,7 @@ class Tracker:
         self._place = display_node if isinstance(display_node, str) else self._node
 
     def executed(self, node_id: str) -> None:
-        self._executed.add(node_id)
+        self._executed[node_id] = None
 
     @property
     def node(self) -> str | None:
@@ -115,7 +115,7 @@ class Tracker:
         if not total:
             return None
         states = self._read()
-        rest = plan.left(self._cached) - self._executed
+        rest = plan.left(self._cached).difference(self._executed)
         running = {node_id: _state(states.get(node_id)) for node_id in rest}
         rest = frozenset(node_id for node_id in rest if running[node_id][0] != "finished")
         done = total - len(rest)

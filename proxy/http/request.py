@@ -89,6 +89,8 @@ class RequestBody:
         if not self._chunks:
             return None
         taken = self._chunks.popleft()
+        if self.is_complete and not self._chunks:
+            self._chunks = None  # it is no small thing, and the request may wait for long
         was_full = self.waiting_bytes > HIGH_WATER_BYTES // 2
         self.waiting_bytes -= len(taken)
         if was_full and self.waiting_bytes <= HIGH_WATER_BYTES // 2:

@@ -202,12 +202,11 @@ class FunctionCalls:
             end = JobEnd()
             socket = dependencies.sockets.register(principal, end)
             dependencies.v2.streams.attach(principal.tenant, prompt_id, end)
+            timer = asyncio.get_running_loop().call_later(limit_s, end.give_up)
             try:
-                async with asyncio.timeout(limit_s):
-                    return await end.has_come
-            except TimeoutError:
-                return False
+                return await end.has_come
             finally:
+                timer.cancel()
                 dependencies.sockets.remove(socket)
                 end.leave()
 

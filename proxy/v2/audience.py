@@ -21,7 +21,7 @@ class Audience:
     def __init__(self, tell: Callable[[frozenset[str]], None]) -> None:
         self._tell = tell
         self._streams: dict[Viewer, None] = {}
-        self._changed: set[str] = set()
+        self._changed: dict[str, None] = {}
         self._pace: asyncio.TimerHandle | None = None
 
     def __bool__(self) -> bool:
@@ -64,7 +64,7 @@ class Audience:
     def changed(self, kind: str) -> None:
         """Something of this kind is to be told: now, or when it is time."""
         if self._streams:
-            self._changed.add(kind)
+            self._changed[kind] = None
             if self._pace is None:
                 self._tell_changes()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from policy.v2.events import COMMENT
 from policy.v2.links import Links
@@ -48,8 +48,9 @@ _COMMENT: Final = Piece(COMMENT)
 
 
 class Viewer(Protocol):
-    """Who is told what happens to a job. links: as it sees the gate."""
+    """Who is told what happens to a job. links: as it sees the gate. hears_progress: also how far it is."""
 
+    hears_progress: ClassVar[bool]
     links: Links
 
     @property
@@ -69,6 +70,7 @@ class Viewer(Protocol):
 class EventStream(HandedOver):
     """links: as this client sees the gate. dropped_previews, sent_frames, sent_bytes: for the metrics."""
 
+    hears_progress: ClassVar[bool] = True
     __slots__ = (
         "_at_end",
         "_has_ended",

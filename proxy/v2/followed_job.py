@@ -18,6 +18,8 @@ from proxy.v2.event_stream import Piece, Viewer
 
 PROGRESS: Final = "progress"
 PREVIEW: Final = "preview"
+_NOTHING: Final[deque[str]] = deque(maxlen=0)
+"""Of the many that are followed for their end alone: each deque of its own takes a block of 600 bytes."""
 MAX_UNMEASURED_BYTES: Final = 8 * 1024**2
 """Of what nodes have shown and has not been measured yet; what is more is found at the end of the job."""
 
@@ -54,9 +56,9 @@ class FollowedJob:
         self.late: dict[Viewer, None] = {}
         """Those who came while its end was being read: they are told nothing before that."""
         self.outputs: dict[str, Asset] = {}
-        self._told_outputs: set[str] = set()
+        self._told_outputs: dict[str, None] = {}
         """Ids of the results that were told: of an earlier try of the job too."""
-        self.unmeasured: deque[str] = deque()
+        self.unmeasured: deque[str] = _NOTHING
         self._unmeasured_bytes = 0
         self.is_closing = False
         """Its end is being read, after which all streams end."""
@@ -87,6 +89,8 @@ class FollowedJob:
         if self._unmeasured_bytes + len(frame) > MAX_UNMEASURED_BYTES:
             return False
         self._unmeasured_bytes += len(frame)
+        if not self.unmeasured:
+            self.unmeasured = deque()
         self.unmeasured.append(frame)
         return len(self.unmeasured) == 1
 
@@ -129,7 +133,7 @@ class FollowedJob:
         for asset in outputs:
             self.outputs[asset.asset_id] = asset
             if asset.asset_id not in self._told_outputs:
-                self._told_outputs.add(asset.asset_id)
+                self._told_outputs[asset.asset_id] = None
                 self.audience.send_with_links(partial(output_event, asset, url_expires_at_s=expires_at_s))
 
     def _tell(self, changed: frozenset[str]) -> None:

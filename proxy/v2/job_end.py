@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import ClassVar
 
 from policy.v2.links import Links
 from proxy.http.websocket import Close
@@ -13,6 +14,7 @@ from proxy.v2.event_stream import Piece
 class JobEnd:
     """has_come: done when there is no more to wait for; its result is whether the job has ended."""
 
+    hears_progress: ClassVar[bool] = False
     __slots__ = ("_at_end", "dropped_previews", "has_come", "links", "sent_bytes", "sent_frames")
 
     def __init__(self) -> None:
@@ -45,6 +47,10 @@ class JobEnd:
 
     def close(self, close: Close, *, at_once: bool = False) -> None:
         """The gate stops, or the credential has ended."""
+        self._come(has_ended=False)
+
+    def give_up(self) -> None:
+        """Nobody waits any longer."""
         self._come(has_ended=False)
 
     def _come(self, *, has_ended: bool) -> None:

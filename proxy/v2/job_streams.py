@@ -80,7 +80,8 @@ class JobStreams:
             return
         place = place_in_queue(self._registry.of(tenant), job)
         followed.join(stream, status_of_job(job), place, self._followed.expires_at_s(job))
-        self._plan(followed)
+        if stream.hears_progress:  # a workflow's plan is some 20 KiB
+            self._plan(followed)
 
     def _let_in(self, followed: FollowedJob) -> None:
         """Its end was none."""

@@ -30,6 +30,7 @@ from proxy.v2 import followed_jobs, job_streams
 from proxy.v2.event_stream import EventStream, Piece
 from proxy.v2.file_measuring import FileMeasuring
 from proxy.v2.followed_jobs import FollowedJobs
+from proxy.v2.job_end import JobEnd
 from proxy.v2.job_hearing import JobHearing
 from proxy.v2.job_streams import JobStreams
 from proxy.v2.outputs import JobOutputs
@@ -288,6 +289,17 @@ async def test_progress_that_nobody_asked_for_is_kept_unread(hub: Hub) -> None:
     assert followed._preview is None
     hub.hear("executed", job, node="1", output={"images": [{"filename": "a", "type": "output"}]})
     assert not followed.unmeasured
+
+
+async def test_the_workflow_is_read_for_who_hears_how_far_it_is(hub: Hub) -> None:
+    """And for nobody who waits for the end alone."""
+    job = hub.job()
+    hub.streams.attach(ALICE, job.prompt_id, JobEnd())
+    followed = hub.followed.get(ALICE, job.prompt_id)
+    assert followed is not None
+    assert followed.planning is None
+    hub.streams.attach(ALICE, job.prompt_id, Client())
+    assert followed.planning is not None
 
 
 async def test_an_event_without_a_job_is_of_the_one_that_runs(hub: Hub) -> None:
