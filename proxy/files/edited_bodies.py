@@ -48,6 +48,8 @@ class _Through:
 
     def take(self, piece: bytes | memoryview) -> bool:
         left = self._stream.feed(piece)
+        if left is piece:  # of which nothing is read
+            return self._taker.take(piece)
         has_left = self._taker.take(left) if left else True
         return has_left and not self._stream.work_bytes
 

@@ -44,8 +44,9 @@ class OwnFiles:
         """call, fields: what `stream` answers, which was checked. Raises UpstreamUnavailable, UpstreamTimeout, LimitExceeded, and what the check does."""
         etag, answer = stream.headers.get(hdrs.ETAG, ""), stream.connection.answer
         body: Source = stream
-        if stream.status == 206 and answer.has_body:
-            part = _PART.fullmatch(stream.headers.get("Content-Range", ""))
+        part = _PART.fullmatch(stream.headers.get("Content-Range", ""))
+        is_whole = part is not None and answer.content_length == int(part[2])  # players begin with `bytes=0-`
+        if stream.status == 206 and answer.has_body and not is_whole:
             edits = None if part is None else await self._files.of_part(place, etag, int(part[2]))
             if part is None or edits is None:
                 # The whole is an answer to a range, too (RFC 9110, 14.2).
@@ -55,7 +56,7 @@ class OwnFiles:
                 await check(stream)
                 return await self.forwarded(permitted, place, call, fields, stream, held, check)
             body = EditedPart(stream, edits, int(part[1]))
-        elif stream.status == 200 and answer.has_body:
+        elif stream.status in (200, 206) and answer.has_body:
             body = self._files.body_of(place, stream)
         permitted.record.status = stream.status
         left_out = WITH_WHOLE_BODY if stream.is_small else frozenset[str]()

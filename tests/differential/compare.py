@@ -15,7 +15,6 @@ from PIL import Image
 from tests.contract.driver import Answer, Comfy, Socket
 from tests.differential.generate import Workflow
 
-SALT = "comfygate_tenant"
 _ADDRESS = re.compile(r"at 0x[0-9A-Fa-f]+")
 _TIMES = (
     "execution_start",
@@ -59,8 +58,8 @@ def _without_prompt(item: list[Any]) -> list[Any]:
     )
 
 
-async def run(comfy: Comfy, socket: Socket, workflow: Workflow, root: str) -> Seen:
-    """Submits a workflow and waits for its end. root: the folder of a tenant, which ComfyUI writes into pictures."""
+async def run(comfy: Comfy, socket: Socket, workflow: Workflow) -> Seen:
+    """Submits a workflow and waits for its end."""
     answer = await comfy.submit(workflow.prompt, client_id=socket.sid, **workflow.fields)
     if answer.status == 500:
         return Seen(500)
@@ -83,9 +82,7 @@ async def run(comfy: Comfy, socket: Socket, workflow: Workflow, root: str) -> Se
     entry = await _entry(comfy, prompt_id)
     seen.state = entry["status"]["status_str"]
     for node_id, output in entry["outputs"].items():
-        seen.outputs[node_id] = [
-            await _shown(comfy, key, item, root) for key, items in output.items() for item in items
-        ]
+        seen.outputs[node_id] = [await _shown(comfy, key, item) for key, items in output.items() for item in items]
     return seen
 
 
@@ -125,29 +122,25 @@ def _event(message: dict[str, Any]) -> Any:
     return [kind, data.get("node")]
 
 
-async def _shown(comfy: Comfy, key: str, item: Any, root: str) -> Any:
+async def _shown(comfy: Comfy, key: str, item: Any) -> Any:
     if not isinstance(item, dict) or "filename" not in item:
         return [key, _ADDRESS.sub("at", item) if isinstance(item, str) else item]
     answer: Answer = await comfy.view(item["filename"], subfolder=item["subfolder"], type=item["type"])
     assert answer.status == 200, (item, answer.text())
     with Image.open(io.BytesIO(answer.body)) as image:
         pixels = hashlib.sha256(image.convert("RGBA").tobytes()).hexdigest()
-        texts = {name: _text(text, root) for name, text in getattr(image, "text", {}).items()}
+        texts = {name: _bare(json.loads(text)) for name, text in getattr(image, "text", {}).items()}
         size = image.size
     name = item["filename"] if item["type"] == "output" else "temp"
     return [key, name, item["subfolder"], item["type"], size, pixels, texts]
 
 
-def _text(text: str, root: str) -> Any:
-    """What is written into a picture, without the tenant's marks."""
-    return _bare(json.loads(text), root)
-
-
-def _bare(value: Any, root: str) -> Any:
+def _bare(value: Any) -> Any:
+    """What is written into a picture. Of the gate's marks nothing is left out: there are none (docs/tenants.md)."""
     if isinstance(value, dict):
         if value.keys() == {"__value__"}:  # ComfyUI takes it out where it validates, the gate everywhere
-            return _bare(value["__value__"], root)
-        return {key: _bare(item, root) for key, item in value.items() if key not in (SALT, "is_changed")}
+            return _bare(value["__value__"])
+        return {key: _bare(item) for key, item in value.items() if key != "is_changed"}
     if isinstance(value, list):
-        return [_bare(item, root) for item in value]
-    return value.removeprefix(root) if isinstance(value, str) else value
+        return [_bare(item) for item in value]
+    return value

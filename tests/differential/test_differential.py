@@ -46,8 +46,8 @@ async def test_the_gate_changes_nothing(target: str, tmp_path: Path) -> None:
         async with world.direct.socket(unique("sid")) as past, world.alice.socket(unique("sid")) as through:
             for number in range(COUNT):
                 workflow = draw.workflow()
-                direct = await run(world.direct, past, workflow, "")
-                gate = await run(world.alice, through, workflow, "tenants/alice/")
+                direct = await run(world.direct, past, workflow)
+                gate = await run(world.alice, through, workflow)
                 kinds[f"{workflow.kind}: {direct.status} {direct.error or direct.state}"] += 1
                 if direct != gate and direct.status != 500:
                     differences.append((number, workflow, direct, gate))

@@ -124,7 +124,12 @@ async def test_a_large_file_streams_with_a_workflow_at_its_end(world: Standing, 
     # ComfyUI would be asked for more places than it is worth: the whole is an answer, too.
     part = await get(world.alice, path, Range="bytes=100-199")
     assert (part.status, part.body) in ((206, own(data)[100:200]), (200, own(data)))
-    whole = await get(world.alice, path)
+    assert world.comfy is not None
+    before = len(world.comfy.received)
+    await get(world.alice, path, Range="bytes=5-6")
+    assert len(world.comfy.received) <= before + 2, "it is not looked for again"
+    whole = await get(world.alice, path, Range="bytes=0-")
+    assert whole.status == 206
     assert whole.body == own(data)
     assert b"comfygate" not in whole.body
     assert len(whole.body) == len(data)
