@@ -229,8 +229,9 @@ class KeepAlive:
 
     def _step(self) -> None:
         group, self._at = self._groups[self._at], (self._at + 1) % _STEPS
-        for stream in tuple(group):
-            stream.look()
         self._timer = None
         if any(self._groups):
             self._wait()
+        # At last: whatever happens at one stream, the others are looked at again, and who ends all of them stays heard.
+        for stream in tuple(group):
+            stream.look()

@@ -162,6 +162,44 @@ async def test_one_timer_looks_at_all_of_them(monkeypatch: pytest.MonkeyPatch) -
         keep_alive.stop()
 
 
+async def test_what_happens_at_one_stream_keeps_no_other_from_being_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "COMMENT_EACH_S", 0.014)
+    keep_alive, errors = KeepAlive(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+    async with connected() as (broken, _), connected() as (whole, reader):
+        look = EventStream.look
+
+        def fail(stream: EventStream) -> None:
+            if stream is broken:
+                raise OverflowError
+            look(stream)
+
+        monkeypatch.setattr(EventStream, "look", fail)
+        keep_alive.watch(broken)
+        while not errors:
+            await asyncio.sleep(0.01)
+        keep_alive.watch(whole)
+        assert await reader.readexactly(len(COMMENT)) == COMMENT
+        keep_alive.stop()
+    assert isinstance(errors[0], OverflowError)
+
+
+async def test_who_stops_it_while_it_looks_has_stopped_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "COMMENT_EACH_S", 0.014)
+    keep_alive, looked = KeepAlive(), asyncio.Event()
+    async with connected() as (stream, _):
+
+        def stop(stream: EventStream) -> None:
+            keep_alive.stop()
+            looked.set()
+
+        monkeypatch.setattr(EventStream, "look", stop)
+        keep_alive.watch(stream)
+        async with asyncio.timeout(GUARD_S):
+            await looked.wait()
+        assert keep_alive._timer is None
+
+
 async def test_links_of_each_client_are_its_own_and_written_once() -> None:
     written: list[Links] = []
 
