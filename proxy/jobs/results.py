@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -15,7 +16,7 @@ from policy.principal import TenantId
 from policy.rules.jobs import json_call
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.admission import JobAdmission
-from proxy.jobs.job import Job, JobState
+from proxy.jobs.job import GIVEN, Job, JobState
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
@@ -28,6 +29,8 @@ _log = logging.getLogger("comfygate")
 CLOSING_LIMIT_S: Final = 10.0
 """How long a reader waits for the end of a job that its client has heard of already."""
 _DELETE_LIMIT_S: Final = 30.0
+_CANCEL_AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""The last again and again: as many jobs as ComfyUI's window has may be asked for so."""
 
 
 class JobResults:
@@ -51,6 +54,7 @@ class JobResults:
         self._close_soon = close_soon
         self._on_canceled = on_canceled
         self._tasks = Tasks()
+        self._canceling: set[str] = set()
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -102,19 +106,34 @@ class JobResults:
         self._tasks.start(self._delete_upstream(list(prompt_ids)), "delete from ComfyUI's history")
 
     def cancel(self, job: Job) -> None:
-        """The operator wants it to end: it is taken out of ComfyUI's queue, or stopped."""
-        self._tasks.start(self._cancel(job), "cancel a job")
+        """Somebody wants it to end: it is taken out of ComfyUI's queue, or stopped. ComfyUI is asked again, as long as it has the job and does not answer."""
+        if job.prompt_id not in self._canceling:
+            self._canceling.add(job.prompt_id)
+            self._tasks.start(self._cancel(job), "cancel a job")
 
     async def _cancel(self, job: Job) -> None:
+        try:
+            for failures in itertools.count():
+                if await self._ask_to_cancel(job):
+                    return
+                await asyncio.sleep(_CANCEL_AGAIN_S[min(failures, len(_CANCEL_AGAIN_S) - 1)])
+                if job.state not in GIVEN or self._registry.job(job.prompt_id) is not job:
+                    return
+        finally:
+            self._canceling.discard(job.prompt_id)
+
+    async def _ask_to_cancel(self, job: Job) -> bool:
+        """False where ComfyUI did not say that it has heard of it."""
         calls = (
             json_call("POST", ("queue",), {"delete": [job.prompt_id]}),
             json_call("POST", ("interrupt",), {"prompt_id": job.prompt_id}),
         )
         try:
-            for call in calls:
-                await self._upstream.ask(call, time_limit_s=_DELETE_LIMIT_S)
+            replies = [await self._upstream.ask(call, time_limit_s=_DELETE_LIMIT_S) for call in calls]
         except (UpstreamTimeout, UpstreamUnavailable) as error:
             _log.warning("ComfyUI does not cancel job %s (%s)", job.prompt_id, error)
+            return False
+        return all(reply.status < 500 for reply in replies)
 
     async def _delete_upstream(self, prompt_ids: list[str]) -> None:
         """What ComfyUI still has of them. Where it cannot be asked it is likely to have lost them anyway, and nobody is shown them."""
