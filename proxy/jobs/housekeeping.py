@@ -15,7 +15,7 @@ from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import LEASE_S, UNSURE, JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import leases
-from proxy.jobs.store_upkeep import drop_wished, leave, renew_leases, retain, take_over
+from proxy.jobs.store_upkeep import RETAINED_AT_ONCE, drop_wished, leave, renew_leases, retain, take_over
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
 RETAIN_EACH_S: Final = 60.0
@@ -108,7 +108,11 @@ class Housekeeping:
         """Deletes what is too much of what ended."""
         settings = self._settings()
         bounds = Bounds(time.time() - settings.history, settings.history_jobs, settings.history_bytes)
-        for bound, prompt_ids in (await self._database.run(retain, tenant, bounds)).items():
-            self._records.let_go(prompt_ids)
-            if prompt_ids:
-                self._on_dropped(tenant, bound, len(prompt_ids))
+        is_done = False
+        while not is_done:
+            dropped = await self._database.run(retain, tenant, bounds)
+            for bound, prompt_ids in dropped.items():
+                self._records.let_go(prompt_ids)
+                if prompt_ids:
+                    self._on_dropped(tenant, bound, len(prompt_ids))
+            is_done = sum(map(len, dropped.values())) < RETAINED_AT_ONCE

@@ -14,6 +14,8 @@ from proxy.persistence.operations import Operation, Statement
 NOT_SENT: Final = "not-sent"
 MAX_FORGOTTEN: Final = 20_000
 """Ids of jobs that are gone: nobody else gets them, and what ComfyUI still has in its history does not bring them back."""
+RETAINED_AT_ONCE: Final = 200
+"""Jobs that one transaction deletes."""
 
 
 def renew_leases(gate: str, lease_until_s: float) -> Operation[None]:
@@ -47,23 +49,27 @@ def leave(gate: str, but: Sequence[str]) -> Operation[None]:
 
 
 def retain(tenant: str, bounds: Bounds) -> Operation[dict[str, list[str]]]:
-    """Deletes what is too old, too many or too large of a tenant's ended jobs, the oldest first; the ids, by the reason: age, count or bytes."""
+    """Deletes what is too old, too many or too large of a tenant's ended jobs, the oldest first, and at most RETAINED_AT_ONCE of them: everybody else who
+    writes waits meanwhile. The ids, by the reason: age, count or bytes.
+    """
     state = yield from begin()
     rows = yield Statement(
         "SELECT prompt_id, ended_at_s, size FROM jobs WHERE tenant = ? AND ended_at_s IS NOT NULL ORDER BY ended_at_s DESC",
         (tenant,),
     )
-    dropped: dict[str, list[str]] = {"age": [], "count": [], "bytes": []}
+    too_much: list[tuple[str, str]] = []
     held = 0
     for count, (prompt_id, ended_at_s, size) in enumerate(rows, 1):
         held += size
         if ended_at_s < bounds.oldest_s:
-            dropped["age"].append(prompt_id)
+            too_much.append((prompt_id, "age"))
         elif count > bounds.max_jobs:
-            dropped["count"].append(prompt_id)
+            too_much.append((prompt_id, "count"))
         elif held > bounds.max_bytes:
-            dropped["bytes"].append(prompt_id)
-    for prompt_id in (each for ids in dropped.values() for each in ids):
+            too_much.append((prompt_id, "bytes"))
+    dropped: dict[str, list[str]] = {"age": [], "count": [], "bytes": []}
+    for prompt_id, reason in too_much[-RETAINED_AT_ONCE:]:
+        dropped[reason].append(prompt_id)
         yield from delete_job(prompt_id)
         yield Statement(
             "INSERT INTO forgotten_jobs VALUES (?, ?, ?) ON CONFLICT (prompt_id) DO NOTHING",

@@ -10,6 +10,8 @@ import pytest
 from policy.call import Place
 from policy.principal import Principal
 from proxy.config.jobs import JobsSettings
+from proxy.jobs import housekeeping as housekeeping_module
+from proxy.jobs import store_upkeep
 from proxy.jobs.housekeeping import Housekeeping
 from proxy.jobs.idempotency_db import Kept, KeptSubmissions
 from proxy.jobs.idempotency_db import Place as KeyPlace
@@ -198,7 +200,13 @@ async def test_jobs_of_a_gate_that_is_gone_are_followed_by_one_that_is_there() -
         assert (found.gate, (await here.stored(late.prompt_id)).gate) == ("gate/2", "gate/2")
 
 
-async def test_what_is_kept_no_more_is_known_no_more_and_counted() -> None:
+@pytest.mark.parametrize(("at_once", "told"), [(200, [2]), (2, [2]), (1, [1, 1])])
+async def test_what_is_kept_no_more_is_known_no_more_and_counted(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, told: list[int]
+) -> None:
+    """Everybody who writes waits for a transaction, so that it deletes some at a time."""
+    for module in (store_upkeep, housekeeping_module):
+        monkeypatch.setattr(module, "RETAINED_AT_ONCE", at_once)
     async with opened() as database:
         parts, dropped = Following(NOBODY, database), list[tuple[str, str, int]]()
         parts.window = 9
@@ -209,5 +217,6 @@ async def test_what_is_kept_no_more_is_known_no_more_and_counted() -> None:
         theirs = await parts.running(MALLORY)
         await housekeeping(parts, dropped, history_jobs=1).retain(ALICE)
         assert len(parts.registry.of(ALICE).finished()) == 1
-        assert dropped == [(ALICE, "count", 2)]
+        assert dropped == [(ALICE, "count", count) for count in told]
+        assert parts.registry.of(ALICE).finished() == [jobs[-1].prompt_id]
         assert parts.registry.job(theirs.prompt_id) is theirs
