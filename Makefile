@@ -16,7 +16,7 @@ NEED_PIP = true
 INSTALL = uv pip install --python $(BIN)/python --compile-bytecode --no-deps  # as pip does: else the first start compiles for a second
 endif
 
-.PHONY: demo install test fuzz faults check format bench soak storm clients openapi pictures lock clean
+.PHONY: demo install test fuzz faults check format bench soak storm clients applications openapi pictures lock clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comfygate needs Python 3.11 or newer; say which with: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -87,6 +87,10 @@ soak: $(READY)
 # ComfyUI too. Writes what docs/compatibility.md is made of: python -m tests.clients.report.
 clients: $(READY)
 	$(BIN)/python -m pytest -q -o python_files="test_*.py run_*.py" tests/clients tests/v2/test_surface.py tests/v2/run_official.py $(PYTEST_ARGS)
+
+# n8n and Open WebUI, whole: ten gigabytes from their registries, and a quarter of an hour the first time; n8n needs PostgreSQL.
+applications: $(READY)
+	$(BIN)/python -m pytest -q -o python_files="run_*.py" tests/applications $(PYTEST_ARGS)
 
 # Schemathesis against /gate/openapi.json, with new examples each time: so many of each operation.
 OPENAPI_EXAMPLES ?= 200

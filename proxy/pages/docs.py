@@ -11,7 +11,7 @@ import orjson
 from policy.call import ClientReply
 from policy.functions.delivery import MAX_WAIT_S
 from policy.functions.function import CallableFunction, Function
-from policy.functions.settings import FILES, ParameterSettings
+from policy.functions.settings import FILES, OutputSettings, ParameterSettings
 from policy.openapi.jobs import shared_paths
 from policy.openapi.refusals import ALWAYS, CALLS, FOLLOWS, TITLES
 from policy.openapi.scripts import KEY, scripts_of
@@ -54,7 +54,7 @@ def _section(function: Function, links: Links) -> str:
     )
     return (
         f'<section id="run-{function.name}"><h2>{escape(function.title)}</h2>\n'
-        f"<p><code>POST /gate/run/{function.name}</code></p>\n"
+        f'<p><code>POST /gate/run/{function.name}</code>, or <a href="run/{function.name}">fill in its form</a></p>\n'
         + (f"<p>{escape(about)}</p>\n" if about else "")
         + (f"<table>{_HEAD}<tbody>{rows}</tbody></table>\n" if rows else "<p>It takes no arguments.</p>\n")
         + f"<p>It gives {_outputs(function)}.</p>\n{examples}</section>"
@@ -65,9 +65,12 @@ def _outputs(function: Function) -> str:
     named = function.settings.outputs
     if not named:
         return "all files that the workflow makes"
-    return ", ".join(
-        f"<code>{name}</code>" + (f" ({escape(each.title)})" if each.title else "") for name, each in named.items()
-    )
+    return ", ".join(_output(name, each) for name, each in named.items())
+
+
+def _output(name: str, output: OutputSettings) -> str:
+    form = f" as {output.convert}" if output.convert else " without its workflow" if output.strip else ""
+    return f"<code>{name}</code>" + (f" ({escape(output.title)})" if output.title else "") + form
 
 
 def _row(name: str, parameter: ParameterSettings) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -32,17 +33,17 @@ def python_folder(name: str = "python", requirements: Path = REQUIREMENTS, *opti
     return _once(name, install, (requirements,), f"{sys.version} {options}" if options else sys.version)
 
 
-def client_folder(*requirements: str) -> Path:
-    """A virtual environment of one Python client: what two of them need does not always go together."""
+def client_folder(*requirements: str, limit_s: float = INSTALL_LIMIT_S) -> Path:
+    """A virtual environment of one Python client: what two of them need does not always go together. limit_s: for its installation."""
 
     def install(folder: Path) -> None:
         _run(sys.executable, "-m", "venv", str(folder))
         pip = str(folder / "bin" / "python")
         # Wheels alone: nothing of a package runs while it is installed.
         options = ("--quiet", "--disable-pip-version-check", "--only-binary=:all:")
-        _run(pip, "-m", "pip", "install", *options, *requirements)
+        _run(pip, "-m", "pip", "install", *options, *requirements, limit_s=limit_s)
 
-    return _once(requirements[0].partition("==")[0], install, (), f"{sys.version} {requirements}")
+    return _once(requirements[0].partition("==")[0], install, (), f"{sys.version} {requirements}", limit_s)
 
 
 def node_folder(name: str = "node", files: tuple[Path, ...] = NODE_FILES) -> Path:
@@ -56,15 +57,21 @@ def node_folder(name: str = "node", files: tuple[Path, ...] = NODE_FILES) -> Pat
     return _once(name, install, files, "")
 
 
-def node_client_folder(name: str, version: str) -> Path:
-    """A folder whose node_modules holds one Node client. Nothing of a package runs while it is installed."""
+def node_client_folder(
+    name: str, version: str, overrides: Mapping[str, str] | None = None, limit_s: float = INSTALL_LIMIT_S
+) -> Path:
+    """A folder whose node_modules holds one Node client. Nothing of a package runs while it is installed.
+
+    overrides: versions of what it needs, in the places of those that it names itself. limit_s: for its installation.
+    """
 
     def install(folder: Path) -> None:
-        (folder / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")
+        manifest = {"private": True, "type": "module", "overrides": dict(overrides or {})}
+        (folder / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
         options = ("--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund", "--loglevel=error")
-        _run("npm", "install", *options, f"{name}@{version}", cwd=folder)
+        _run("npm", "install", *options, f"{name}@{version}", cwd=folder, limit_s=limit_s)
 
-    return _once(name, install, (), version)
+    return _once(name, install, (), f"{version}{overrides or ''}", limit_s)
 
 
 def node_program(oldest: int) -> str:
@@ -82,11 +89,17 @@ def _major_version(node: str) -> int:
     return int(said.removeprefix("v").partition(".")[0])
 
 
-def _once(name: str, install: Callable[[Path], None], files: tuple[Path, ...], more: str) -> Path:
+def _once(
+    name: str,
+    install: Callable[[Path], None],
+    files: tuple[Path, ...],
+    more: str,
+    limit_s: float = INSTALL_LIMIT_S,
+) -> Path:
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files) + more.encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{digest}"
     CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(CACHE / f"{name}.lock", timeout=INSTALL_LIMIT_S):
+    with FileLock(CACHE / f"{name}.lock", timeout=limit_s):
         if not (folder / ".complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -95,6 +108,6 @@ def _once(name: str, install: Callable[[Path], None], files: tuple[Path, ...], m
     return folder
 
 
-def _run(*command: str, cwd: Path | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=INSTALL_LIMIT_S, check=False)
+def _run(*command: str, cwd: Path | None = None, limit_s: float = INSTALL_LIMIT_S) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=limit_s, check=False)
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}"

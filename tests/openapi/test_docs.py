@@ -107,6 +107,7 @@ async def test_the_page_says_it_for_people(world: Standing) -> None:
     assert "Every &lt;kind&gt; of &#x27;argument&#x27;" in text
     assert f"{world.gate.url}/gate/run/every" in text
     assert "a multiple of 8" in text
+    assert '<a href="run/every">' in text
     for name in ("words", "size", "share", "flag", "color", "height"):
         assert f"<code>{name}</code>" in text
 
