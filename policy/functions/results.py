@@ -55,7 +55,8 @@ class Result:
             return self.asset
         size_bytes, digest = (self.made.size_bytes, self.made.hash) if isinstance(self.made, Derived) else (0, None)
         told = replace(self.asset, size_bytes=size_bytes, hash=digest)
-        return replace(told, file_path=self.file_name, content_type=self.content_type)
+        # What is copied is the file as the job made it.
+        return replace(told, file_path=self.file_name, content_type=self.content_type, link=None)
 
 
 def results_of(job: JobView, function: Function | None) -> tuple[Result, ...]:

@@ -54,6 +54,15 @@ _OUTPUT: Final[Mapping[str, Schema]] = {
     "url_expires_at": TIME,
     "job_id": TEXT,
 }
+_WHERE_COPIED: Final[Mapping[str, Schema]] = {
+    "link": closed(
+        {
+            "url": {"type": "string", "format": "uri", "description": "For whoever has it: no credential goes there."},
+            "expires_at": told(TIME, "Until when it works. The next answer has a new one."),
+        },
+        words="Leads to a copy in the operator's storage, once there is one.",
+    )
+}
 _URLS: Final = closed(
     {
         "self": told(TEXT, "The job."),
@@ -207,7 +216,7 @@ def v2_schemas() -> dict[str, Schema]:
     job = job_members("Output")
     return {
         "V2Error": V2_ERROR,
-        "Output": closed(_OUTPUT),
+        "Output": closed(_OUTPUT, _WHERE_COPIED),
         "Job": closed(job),
         "SubmittedJob": closed(job, _ONLY_WHEN_SUBMITTED),
         "JobPage": closed({"jobs": {"type": "array", "items": _ROW}, "next_cursor": TEXT_OR_NULL}),
@@ -234,7 +243,7 @@ def shared_schemas() -> dict[str, Schema]:
         "Error": ERROR,
         "Function": FUNCTION,
         "Functions": closed({"functions": {"type": "array", "items": ref("Function")}}),
-        "Output": closed({**_OUTPUT, **own}, within),
+        "Output": closed({**_OUTPUT, **own}, {**within, **_WHERE_COPIED}),
         "Job": closed(job),
         "CalledJob": closed(job, {**_ONLY_WHEN_SUBMITTED, **_ONLY_WHEN_CALLED}, "A job, and what is told of it once."),
     }

@@ -62,7 +62,9 @@ class Done:
 
 @dataclass(slots=True)
 class CopyWork:
-    """disk: None where the gate does not see ComfyUI's folders; then nothing is wiped. wipes: whether the configuration in force says that it is."""
+    """disk: None where the gate does not see ComfyUI's folders; then nothing is wiped. wipes: whether the configuration in force says that it is.
+    is_derived: whether a function gives this output of a job in another form, which is made of the original.
+    """
 
     database: Database
     bucket: Bucket
@@ -70,6 +72,7 @@ class CopyWork:
     disk: ComfyUIFolders | None
     views: Views
     wipes: Callable[[], bool]
+    is_derived: Callable[[JobView, str], bool] = field(default=lambda job, asset_id: False)
     clock: Callable[[], float] = field(default=time.time)
 
     def may_wipe(self, copy: Copy) -> bool:
@@ -153,6 +156,9 @@ class CopyWork:
             return Done(copy._replace(due_at_s=None), "kept", "originals like it are not wiped")
         if await self.database.read(records.is_in_use, copy, _UNFINISHED):
             return Done(copy._replace(due_at_s=self.clock() + USE_WAIT_S), "kept", "a job uses it")
+        job = await self.views.find(TenantId(copy.tenant), copy.prompt_id)
+        if job is not None and self.is_derived(job, copy.asset_id):
+            return Done(copy._replace(due_at_s=self.clock() + COUNT_WAIT_S), "kept", "a function converts it")
         if await asyncio.to_thread(self._keeps_count, copy):
             return Done(copy._replace(due_at_s=self.clock() + COUNT_WAIT_S), "kept", "ComfyUI counts on from it")
         if await self.disk.stamps([(Folder.OUTPUT, self.originals.path_of(copy))]) != [copy.stamp]:

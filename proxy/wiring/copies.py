@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from policy.copies import CopyState
+from policy.functions.results import LABEL, results_of
 from policy.principal import TenantId
 from policy.v2.jobs import JobView
 from proxy.copies.bucket import Bucket
@@ -84,6 +85,12 @@ def build_copier(
         return parts.compiled.config.storage.keep_local
 
     told = Told(metrics, audit)
+
+    def is_derived(job: JobView, asset_id: str) -> bool:
+        function = parts.compiled.functions.get((job.labels or {}).get(LABEL, ""))
+        given = results_of(job, function)
+        return any(result.asset.asset_id == asset_id and result.recipe is not None for result in given)
+
     disk = parts.storage.disk
     work = CopyWork(
         database,
@@ -92,6 +99,7 @@ def build_copier(
         disk,
         parts.v2.views,
         lambda: keep_local_s() is not None,
+        is_derived,
     )
     return Copier(
         database,

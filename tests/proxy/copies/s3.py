@@ -84,7 +84,7 @@ class S3Server:
 
 @dataclass
 class Moto(S3Server):
-    """Knows ranges, which rclone answers with 200 (findings/rclone_range.sh). It takes every signature, and keeps its objects in memory."""
+    """Knows ranges, which rclone answers with 200 (findings/rclone-answers-a-range-with-200.sh). It takes every signature, and keeps its objects in memory."""
 
     def _command(self) -> tuple[str, ...]:
         program = client_folder(MOTO) / "bin" / "moto_server"
