@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
 from typing import Final, NamedTuple
 
 from policy.fairness import Head, next_of, span_of, start_tag
@@ -64,14 +63,18 @@ def start_of(
     weights: Mapping[str, float],
     busy_s: float,
 ) -> float | None:
-    """As `starts_of`, of one job that is among its tenant's, from those alone that come before it; None where they are more than MAX_STEPS."""
+    """As `starts_of`, of one job of its tenant's, from those alone that come before it; None where they are more than MAX_STEPS, or it is not there."""
     steps, weight, begins_at = 0, weights.get(tenant, 1.0), start_tag(finish_tags.get(tenant, 0.0), virtual_time)
-    for earlier in takewhile(lambda each: each.prompt_id != job.prompt_id, waiting[tenant]):
+    for earlier in waiting[tenant]:
+        if earlier.prompt_id == job.prompt_id:
+            break
         begins_at += span_of(earlier.cost_s, weight)
         busy_s += earlier.cost_s
         steps += 1
         if steps >= MAX_STEPS:
             return None
+    else:
+        return None
     for other, jobs in waiting.items():
         tag, weight = start_tag(finish_tags.get(other, 0.0), virtual_time), weights.get(other, 1.0)
         for earlier in jobs if other != tenant else ():

@@ -75,7 +75,9 @@ class JobForecasts:
             self._read_at_s = now_s
         virtual_time, tags = self._time_and_tags
         waiting = self._waiting()
-        in_s = start_of(_expected(job), tenant, waiting, tags, virtual_time, self._weights(), busy_s)
+        in_s = start_of(
+            Expected(prompt_id, job.cost_s, job.sequence), tenant, waiting, tags, virtual_time, self._weights(), busy_s
+        )
         return None if in_s is None else now_s + in_s
 
     async def _starts(self, tenant: TenantId) -> dict[str, float]:
@@ -96,8 +98,10 @@ class JobForecasts:
         return {tenant: self._expected(pending) for tenant, pending in unfinished if pending}
 
     def _expected(self, pending: Iterable[str]) -> Iterator[Expected]:
-        jobs = (self._registry.job(prompt_id) for prompt_id in pending)
-        return (_expected(job) for job in jobs if job is not None and job.state is JobState.WAITING)
+        for prompt_id in pending:
+            job = self._registry.job(prompt_id)
+            if job is not None and job.state is JobState.WAITING:
+                yield Expected(prompt_id, job.cost_s, job.sequence)
 
     def _given(self, tenant: TenantId, now_s: float) -> tuple[dict[str, float], float]:
         """When those of the tenant's that ComfyUI has and does not run yet will begin, in Unix time; and for how long it has something to do."""
@@ -108,10 +112,6 @@ class JobForecasts:
                 found[job.prompt_id] = now_s + busy_s
             busy_s += _rest_s(job, now_s)
         return found, busy_s
-
-
-def _expected(job: Job) -> Expected:
-    return Expected(job.prompt_id, job.cost_s, job.sequence)
 
 
 def _rest_s(job: Job, now_s: float) -> float:

@@ -63,6 +63,10 @@ def test_one_start_is_what_it_is_among_all(
             assert start_of(job, tenant, waiting, tags, time, weights, 3.0) == pytest.approx(found[job.prompt_id])
 
 
+def test_what_does_not_wait_has_no_start() -> None:
+    assert start_of(Expected("gone", 1.0, 9), A, {A: jobs("a", 3, 1.0)}, {}, 0.0, {}, 0.0) is None
+
+
 def test_one_start_behind_very_many_has_no_estimate() -> None:
     many = jobs("a", forecast.MAX_STEPS + 1, 1.0)
     assert start_of(many[-2], A, {A: many}, {}, 0.0, {}, 0.0) == forecast.MAX_STEPS - 1
