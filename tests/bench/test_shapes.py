@@ -13,7 +13,8 @@ import orjson
 import pytest
 
 from bench.whole import documents, programs
-from bench.whole.client import Listener, ask, listen
+from bench.whole.client import Listener, ask, listen, load
+from bench.whole.functions import calls, definition
 from bench.whole.jobs import submits, until_waiting
 from bench.whole.programs import Subject
 from bench.whole.rounds import quiet
@@ -81,7 +82,7 @@ async def counted(folder: Path, object_info: Path, *, waiting: int = 0, ended: i
     file = folder / f"counts-{waiting}-{ended}.json"
     with (
         programs.stub(object_info, waiting=waiting, ended=ended, is_silent=True) as comfy,
-        programs.gate(comfy.url, profile=file, watched_by="counted") as gate,
+        programs.gate(comfy.url, profile=file, watched_by="counted", functions=definition()) as gate,
     ):
         await until_connected(comfy)
         await until_waiting(gate, waiting)
@@ -161,3 +162,20 @@ async def test_what_waits_in_the_gate_makes_no_notice_of_the_queue_dearer(tmp_pa
                 tries.append(counts["steps"])
             steps.append(min(tries))
     assert steps[1] <= 1.2 * steps[0], "five times as many"
+
+
+async def test_what_waits_in_the_gate_makes_no_call_of_a_function_dearer(tmp_path: Path, object_info: Path) -> None:
+    """Nor does a call cost much more than a submission of the same workflow."""
+    steps = []
+    async with counted(tmp_path, object_info) as subject:
+        requests = calls(subject.gate)
+        for more in (150, 600):
+            await submits(7, more)(subject.gate)
+            submitted, called = (await subject.submit(50))["steps"], []
+            for _ in range(3):
+                async with subject.counting() as counts:
+                    await load(subject.gate, [next(requests)], 1)
+                called.append(counts["steps"])
+            steps.append(min(called))
+            assert steps[-1] <= 1.6 * submitted
+    assert steps[1] <= 1.1 * steps[0], "five times as many"
