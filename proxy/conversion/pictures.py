@@ -25,8 +25,12 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "png": {"compress_level": 6},
     "jpeg": {"optimize": True},
     "webp": {"method": 4},
-    "avif": {"speed": 6, "max_threads": 1},
+    "avif": {"max_threads": 1},
 }
+_MANY_PIXELS: Final = 8 * 10**6
+"""What is more takes too long as an AVIF at the usual pace: 6, of 0 to 10."""
+_MAX_SIDES: Final = {"webp": 16_383, "jpeg": 65_500, "avif": 32_768}
+"""Of a picture, as far as the formats and their libraries go: RFC 9649, 2.7; libjpeg, JPEG_MAX_DIMENSION; libavif, AVIF_DEFAULT_IMAGE_DIMENSION_LIMIT."""
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 GifImagePlugin.LOADING_STRATEGY = GifImagePlugin.LoadingStrategy.RGB_ALWAYS
@@ -56,6 +60,10 @@ def write_converted(source: BinaryIO, file: BinaryIO, order: Order) -> None:
         frames = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
         if picture.width * picture.height * frames > order.max_pixels or frames > _MAX_FRAMES:
             raise _too_large(order)
+        if max(picture.size) > _MAX_SIDES.get(order.format, order.max_pixels):
+            raise NotConverted(
+                f"It has more than {_MAX_SIDES[order.format]} pixels on a side, which {order.format} has not."
+            )
         if frames > 1:
             _write_animated(picture, frames, target, order)
         else:
@@ -71,17 +79,34 @@ def _write(picture: Image.Image, target: IO[bytes], order: Order) -> None:
     profile = _profile_of(picture)
     shown = _prepared(ImageOps.exif_transpose(picture) if turned else picture, order.format)
     _check_profile(profile, shown, order.format)
+    shown.load()
     shown.info = {}  # else its comment would go along
-    shown.save(target, format=order.format.upper(), **_options(order, profile))
+    _save(shown, target, order, _options(order, profile, shown.width * shown.height))
 
 
 def _is_turned(picture: Image.Image) -> bool:
     return picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
 
 
-def _options(order: Order, profile: bytes) -> dict[str, Any]:
-    quality = {"quality": order.quality} if order.quality else {}
-    return {**_OPTIONS[order.format], **quality, "icc_profile": profile}
+def _options(order: Order, profile: bytes, pixels: int) -> dict[str, Any]:
+    options = {**_OPTIONS[order.format], "icc_profile": profile}
+    if order.quality:
+        options["quality"] = order.quality
+    if order.format == "avif":
+        options["speed"] = 6 if pixels <= _MANY_PIXELS else 9
+    return options
+
+
+def _save(picture: Image.Image, target: IO[bytes], order: Order, options: dict[str, Any]) -> None:
+    """Raises MemoryError, OSError."""
+    try:
+        picture.save(target, format=order.format.upper(), **options)
+    except (ValueError, RuntimeError) as error:
+        raise MemoryError from error  # it was read already; encoders have many words for it
+    except OSError as error:
+        if error.errno is None:
+            raise MemoryError from error
+        raise
 
 
 def _prepared(picture: Image.Image, kind: str) -> Image.Image:
@@ -133,8 +158,8 @@ def _write_animated(picture: Image.Image, frames: int, target: IO[bytes], order:
         durations_ms.append(round(picture.info.get("duration") or 0))
     picture.seek(0)
     _check_profile(profile, picture, order.format)
-    options = _options(order, profile) | {"save_all": True, "duration": durations_ms, "loop": _loops_of(picture)}
-    picture.save(target, format=order.format.upper(), **options)
+    options = _options(order, profile, picture.width * picture.height * frames)
+    _save(picture, target, order, options | {"save_all": True, "duration": durations_ms, "loop": _loops_of(picture)})
 
 
 def _loops_of(picture: Image.Image) -> int:

@@ -10,6 +10,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from proxy.conversion.order import MAX_LINE_BYTES, Answer, Order, read_answer
@@ -71,6 +72,7 @@ class ConverterPool:
                     return Answer(refused="To convert it takes too long.")
                 except (OSError, EOFError, ValueError, TypeError) as error:
                     self._kill(process)
+                    await asyncio.to_thread(_take_away, Path(order.target))
                     _log.warning(
                         "the process that converted %s has ended: %s", order.source, str(error) or type(error).__name__
                     )
@@ -128,6 +130,11 @@ class ConverterPool:
             with suppress(ProcessLookupError):
                 process.kill()
             self._ending.start(process.wait(), "end of converting")
+
+
+def _take_away(half: Path) -> None:
+    with suppress(OSError):  # it was not begun; or what comes next says why it cannot be written
+        half.unlink()
 
 
 async def _ask(process: Process, order: Order) -> Answer:

@@ -19,7 +19,8 @@ from blake3 import blake3
 from proxy.conversion.order import Answer, NotConverted, Order, read_order
 from proxy.conversion.stripping import write_stripped
 
-MAX_MEMORY_BYTES: Final = 2 * 1024**3
+MAX_MEMORY_BYTES: Final = 1024**3
+"""Suffices for 36 million pixels as a JPEG or WebP; two of these fit the 2 GB that the units in deploy/ give the gate."""
 _MAX_FILES: Final = 64
 _NICE: Final = 10
 _PIECE_BYTES: Final = 1024**2
@@ -116,6 +117,9 @@ def _be_modest() -> None:
     """As far as the system knows of such things and permits them."""
     with suppress(AttributeError, OSError):
         os.nice(_NICE)
+    # SECURITY: a system that is short of memory ends this process, and not the gate.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("1000")
     with suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -208,6 +208,24 @@ def test_the_pixels_of_all_frames_count(tmp_path: Path) -> None:
     assert converted(source, "webp", max_pixels=SIZE[0] * SIZE[1] * 4).n_frames == 4  # type: ignore[attr-defined]
 
 
+def test_a_picture_that_is_too_long_for_its_format(tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    Image.new("L", (20_000, 2)).save(source)
+    assert "more than 16383 pixels on a side" in refused(source, "webp")
+    assert converted(source, "avif").size == (20_000, 2)
+
+
+def test_an_encoder_that_gives_up_is_short_of_memory(tmp_path: Path, monkeypatch: Any) -> None:
+    source = saved(shades(), tmp_path / "a.png")
+    for error in (ValueError("encoding error 1"), RuntimeError("failed"), OSError("encoder error -9")):
+
+        def give_up(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(Image.Image, "save", give_up)
+        assert refused(source, "webp") == "It needs more memory than a conversion may take."
+
+
 @pytest.mark.parametrize(("mode", "name"), [("CMYK", "a.jpg"), ("F", "a.tiff"), ("I", "a.tiff")])
 def test_colors_and_kinds_that_are_not_converted(tmp_path: Path, mode: str, name: str) -> None:
     source = tmp_path / name

@@ -201,6 +201,25 @@ async def test_what_is_deleted_is_gone_in_every_form(seen: Standing) -> None:
         await asyncio.sleep(0.01)
 
 
+async def test_after_a_restart_of_the_gate_it_is_there(tmp_path: Path) -> None:
+    async def seen_by(world: Standing) -> list[tuple[str, int]]:
+        kept = world.gate.config_file.parent / "state" / "converted"
+        return sorted((file.name, file.stat().st_ino) for file in kept.glob("*/*"))
+
+    async with calling(tmp_path, functions=FUNCTIONS, tenants=TENANTS, more=POLICIES) as world:
+        job = await made(Caller(world.gate))
+        before = await seen_by(world)
+    async with calling(tmp_path, functions=FUNCTIONS, tenants=TENANTS, more=POLICIES) as world:
+        alice = Caller(world.gate)
+        assert (await alice.job(job["id"]))["outputs"] == [
+            each | {"url": each["url"].replace(each["url"].split("/gate/")[0], world.gate.url)}
+            for each in job["outputs"]
+        ]
+        answer = await alice.ask("GET", f"/gate/jobs/{job['id']}/outputs/picture")
+        assert len(answer.raw) == job["outputs"][0]["size_bytes"]
+        assert await seen_by(world) == before
+
+
 async def test_a_file_that_is_gone_says_so_though_its_job_is_there(seen: Standing) -> None:
     alice = Caller(seen.gate)
     answer = await alice.run("paint")
