@@ -31,9 +31,9 @@ LOOK_LIMIT_S: Final = 600.0
 """For all that a job made to be measured: a job of many films takes long."""
 READ_BYTES: Final = 4 * 1024**2
 """Of a copy that is compared with its original, at a time."""
-COUNT_WAIT_S: Final = 3600.0
-"""Until it is looked again whether another file has a higher number."""
 USE_WAIT_S: Final = 300.0
+DERIVED_WAIT_S: Final = 3600.0
+"""Until it is looked again whether a job uses an original, or a function converts it."""
 _UNFINISHED: Final = tuple(sorted(state.value for state in StoredState if state not in ENDS))
 _log = logging.getLogger("comfygate")
 
@@ -158,9 +158,7 @@ class CopyWork:
             return Done(copy._replace(due_at_s=self.clock() + USE_WAIT_S), "kept", "a job uses it")
         job = await self.views.find(TenantId(copy.tenant), copy.prompt_id)
         if job is not None and self.is_derived(job, copy.asset_id):
-            return Done(copy._replace(due_at_s=self.clock() + COUNT_WAIT_S), "kept", "a function converts it")
-        if await asyncio.to_thread(self._keeps_count, copy):
-            return Done(copy._replace(due_at_s=self.clock() + COUNT_WAIT_S), "kept", "ComfyUI counts on from it")
+            return Done(copy._replace(due_at_s=self.clock() + DERIVED_WAIT_S), "kept", "a function converts it")
         if await self.disk.stamps([(Folder.OUTPUT, self.originals.path_of(copy))]) != [copy.stamp]:
             return Done(copy._replace(due_at_s=None), "kept", "the original was deleted, or overwritten")
         if not await self._is_whole(copy):
@@ -170,8 +168,11 @@ class CopyWork:
 
     async def _delete_original(self, copy: Copy) -> Done:
         if self.disk is not None and self.may_wipe(copy):
-            path = self.originals.path_of(copy)
-            await self.disk.delete(TenantId(copy.tenant), Folder.OUTPUT, path, copy.stamp)
+            tenant, path = TenantId(copy.tenant), self.originals.path_of(copy)
+            # ComfyUI counts on from the highest number of each kind: its name stays, else a later file would get it.
+            is_last = await asyncio.to_thread(self._keeps_count, copy)
+            take = self.disk.empty if is_last else self.disk.delete
+            await take(tenant, Folder.OUTPUT, path, copy.stamp)
         return Done(copy._replace(due_at_s=None, attempts=0), "deleted")
 
     async def _delete(self, copy: Copy) -> Done:

@@ -73,8 +73,8 @@ class RuleApplier:
             return await self._pass_on(permitted, held)
         match permitted.rule:
             case Rewrite() as rule:
-                file: Reply | None = await self._forwarder.find_file(permitted, asked)
-                file = file or await self._find_copy(permitted, rule, asked)
+                file = await self._find_copy(permitted, rule, asked)
+                file = file or await self._forwarder.find_file(permitted, asked)
                 if file is not None:
                     return file
                 return await self._rewrite(permitted, rule, asked, held)

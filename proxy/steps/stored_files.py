@@ -104,10 +104,11 @@ class StoredFiles:
     ) -> ObjectReply | None:
         """Of a file that the bucket alone has. stamp: of the file that is meant; "" for whichever has the name."""
         disk = self._storage.disk
-        if self._copies is None or disk is None:
+        if self._copies is None or disk is None or folder is not Folder.OUTPUT:
             return None
         [there] = await disk.stamps([(folder, path)])
-        if there is not None and stamp in ("", there):
+        is_emptied = there is not None and there.endswith("-0")  # of a wiped one the name alone may be there
+        if there is not None and not is_emptied and stamp in ("", there):
             return None
         caching, tenant = permitted.route.caching.value, permitted.principal.tenant
         return await self._copies.find(tenant, folder, path, stamp or None, cache_control=caching)

@@ -58,6 +58,8 @@ class Told:
         self.metrics.copy_attempts.labels(copy.tenant, "given-up" if is_given_up else result).inc()
         if result == "copied":
             self.metrics.copied_bytes.labels(copy.tenant).inc(copy.size_bytes)
+        if result == "kept":  # which comes again and again
+            return
         self.audit.write(
             "copy",
             prompt_id=copy.prompt_id,
