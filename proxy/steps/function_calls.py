@@ -163,15 +163,14 @@ class FunctionCalls:
         asked = RuleInput(permitted.call, await self._context(permitted))
         if has_ended and delivery.kind is Kind.BYTES:
             found = await self._runner(permitted).run(functions.result(asked, prompt_id, delivery))
+            address = ("Content-Location", found.address)
+            permitted.record.response_headers.append(address)  # before: a file that ComfyUI sends has its head at once
             try:
-                reply = await self._stored_files.serve(permitted, found.file, held)
+                return await self._stored_files.serve(permitted, found.file, held)
             except NotMadeYet:
-                delivery = replace(
-                    delivery, wait_s=0
-                )  # which is answered with 202: bytes that are none would be saved as a picture
-            else:
-                permitted.record.response_headers.append(("Content-Location", found.address))
-                return reply
+                permitted.record.response_headers.remove(address)
+                # Which is answered with 202: bytes that are none would be saved as a picture.
+                delivery = replace(delivery, wait_s=0)
         telling = self._runner(permitted)
         telling.outputs = GivenOutputs(self._dependencies, permitted, held)
         return await telling.run(functions.tell(asked, accepted, delivery))
