@@ -53,7 +53,7 @@ def _section(function: Function, links: Links) -> str:
         for label, text in scripts_of(function, links).items()
     )
     return (
-        f'<section id="run-{function.name}"><h2>{escape(function.title)}</h2>\n'
+        f'<section class="function" id="run-{function.name}"><h2>{escape(function.title)}</h2>\n'
         f'<p><code>POST /gate/run/{function.name}</code>, or <a href="run/{function.name}">fill in its form</a></p>\n'
         + (f"<p>{escape(about)}</p>\n" if about else "")
         + (f"<table>{_HEAD}<tbody>{rows}</tbody></table>\n" if rows else "<p>It takes no arguments.</p>\n")
@@ -84,14 +84,12 @@ def _type_in_words(parameter: ParameterSettings) -> str:
         return f"One of {', '.join(map(_plain, parameter.choices))}"
     if parameter.type in FILES:
         return f"A file ({parameter.type}): of a form, or in JSON the id of an asset or a data URL"
-    rules = {
-        "from": parameter.min,
-        "to": parameter.max,
-        "a multiple of": parameter.multiple_of,
-        "characters at most": parameter.max_length,
-    }
-    told = [f", {rule} {limit}" for rule, limit in rules.items() if limit is not None]
-    return (words or f"A {parameter.type}") + "".join(told)
+    bounds = " ".join(
+        f"{word} {limit}" for word, limit in (("from", parameter.min), ("to", parameter.max)) if limit is not None
+    )
+    multiple = "" if parameter.multiple_of is None else f"a multiple of {parameter.multiple_of}"
+    length = "" if parameter.max_length is None else f"at most {parameter.max_length} characters"
+    return ", ".join(filter(None, (words or f"A {parameter.type}", bounds, multiple, length)))
 
 
 def _without(parameter: ParameterSettings) -> str:

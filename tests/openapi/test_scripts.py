@@ -46,7 +46,7 @@ async def scripts_on_page(world: Standing, function: str) -> dict[str, str]:
     page = await Caller(world.gate).ask(
         "GET", "/gate/docs", headers={"Accept": "text/html", "Accept-Encoding": "identity"}
     )
-    section = re.search(rf'<section id="run-{function}">.*?</section>', page.raw.decode(), re.DOTALL)
+    section = re.search(rf'<section class="function" id="run-{function}">.*?</section>', page.raw.decode(), re.DOTALL)
     assert section is not None
     shown = re.findall(r"<summary>(\w+)</summary><pre[^>]*><code>(.*?)</code></pre>", section[0], re.DOTALL)
     assert tuple(language for language, _ in shown) == LANGUAGES
