@@ -41,6 +41,12 @@ class EditedStream:
         asked = self._answerable
         return 0 if asked is None else min(asked.size, len(self._held))
 
+    @property
+    def wanted_bytes(self) -> int:
+        """How much is going to be held, as far as is known."""
+        asked = self._media.asked
+        return 0 if asked is None else asked.offset + asked.size - asked.kept_from
+
     def work(self) -> bytes:
         """Does it. → what may leave then."""
         self._step()

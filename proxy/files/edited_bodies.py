@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from policy.media.editing import Edit, apply
 from policy.media.formats import MediaEdits
-from policy.media.streaming import EditedStream
+from policy.media.streaming import WORK_BYTES, EditedStream
+from proxy.http.body_memory import BodyPlace
 from proxy.http.replies import Source, Taker
 
 Work = Callable[[Callable[[], bytes], int], Awaitable[bytes]]
@@ -14,14 +15,20 @@ Work = Callable[[Callable[[], bytes], int], Awaitable[bytes]]
 
 
 class EditedBody:
-    """A whole file. found: called with the edits when all of it has come. Raises what the work does, too."""
+    """A whole file. found: called with the edits when all of it has come. room: what it holds of memory. Raises what the work does, and LimitExceeded."""
 
     def __init__(
-        self, source: Source, media: MediaEdits, work: Work, found: Callable[[Sequence[Edit]], object]
+        self,
+        source: Source,
+        media: MediaEdits,
+        work: Work,
+        room: BodyPlace,
+        found: Callable[[Sequence[Edit]], object],
     ) -> None:
         self._source = source
         self._media = media
         self._work = work
+        self._room = room
         self._found = found
 
     @property
@@ -30,33 +37,48 @@ class EditedBody:
         return self._media.edits
 
     async def pour(self, taker: Taker) -> None:
-        through = _Through(EditedStream(self._media), taker, self._work)
-        await self._source.pour(through)
-        await through.finish()
+        # Edits are held as long as it leaves.
+        with self._room:
+            through = _Through(EditedStream(self._media), taker, self._work, self._room)
+            await self._source.pour(through)
+            await through.finish()
         self._found(self._media.edits)
 
 
 class _Through:
-    """Takes a file, and gives on what may leave."""
+    """Takes a file, and gives on what may leave.
 
-    __slots__ = ("_stream", "_taker", "_work")
+    SECURITY: large texts, many and for slow readers, would fill the gate's memory (test_edited_bodies.py::test_large_texts_wait_for_room).
+    """
 
-    def __init__(self, stream: EditedStream, taker: Taker, work: Work) -> None:
+    __slots__ = ("_free_bytes", "_room", "_stream", "_taker", "_work")
+
+    def __init__(self, stream: EditedStream, taker: Taker, work: Work, room: BodyPlace) -> None:
         self._stream = stream
         self._taker = taker
         self._work = work
+        self._room = room
+        self._free_bytes = WORK_BYTES
 
     def take(self, piece: bytes | memoryview) -> bool:
         left = self._stream.feed(piece)
         if left is piece:  # of which nothing is read
             return self._taker.take(piece)
         has_left = self._taker.take(left) if left else True
-        return has_left and not self._stream.work_bytes
+        return has_left and not self._stream.work_bytes and self._stream.wanted_bytes <= self._free_bytes
 
     async def ready(self) -> None:
         await self._taker.ready()
+        await self._have_room()
         while size := self._stream.work_bytes:
             await self._give(await self._work(self._stream.work, size))
+
+    async def _have_room(self) -> None:
+        """For what is going to be held, and for what takes its place."""
+        wanted_bytes = self._stream.wanted_bytes
+        if wanted_bytes > self._free_bytes:
+            await self._room.hold(2 * wanted_bytes)
+            self._free_bytes = wanted_bytes
 
     async def finish(self) -> None:
         await self._give(self._stream.end())

@@ -47,7 +47,7 @@ class KnownEdits:
         """stamp: of the file, as its ETag has it; "" for one that says nothing, and is not kept."""
         kept = tuple(edits)
         size = _size_of(kept)
-        if not stamp or size > self._max_bytes // 4:
+        if not stamp or size > self._max_bytes:
             return kept
         with self._lock:
             self._drop(place)

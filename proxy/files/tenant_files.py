@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Final
@@ -17,7 +17,7 @@ from typing import IO, Final
 from multidict import CIMultiDict
 
 from policy.call import UpstreamPath
-from policy.media.editing import Edit
+from policy.media.editing import Edit, Read
 from policy.media.formats import MediaEdits, find_edits, own_workflow
 from policy.media.streaming import WORK_BYTES
 from policy.namespace import Folder, Namespace
@@ -29,12 +29,16 @@ from proxy.files.edited_bodies import EditedBody
 from proxy.files.known_edits import KnownEdits, Place
 from proxy.files.opened_files import FileOfComfyUI, FileOnDisk, OpenedFile
 from proxy.http import hdrs
+from proxy.http.body_memory import BodyPlace, BodyRoom
 from proxy.http.errors import UpstreamUnavailable
 from proxy.http.file_sending import open_file
 from proxy.http.replies import FileEdits, Source
 from proxy.limits.heavy_work import HeavyWork
 from proxy.upstream.client import Upstream, UpstreamStream
 
+AtEnd = Callable[..., object]
+"""Takes a function, and what it is called with."""
+_ROOM_WAIT_S: Final = 60.0
 _MADE: Final = frozenset({Folder.OUTPUT, Folder.TEMP})
 _MAX_PLACES: Final = 64
 """Of a file of which ComfyUI sends a part, to look through it."""
@@ -55,17 +59,19 @@ class TenantFiles:
         """directory: ComfyUI's base folder, None where the gate does not see it."""
         self._upstream = upstream
         self._heavy = heavy
+        self._room = BodyRoom()
         self._directory = directory
         self._known = KnownEdits()
         self._scattered: OrderedDict[Place, str] = OrderedDict()
         """Stamps of files in which too many places would have to be read."""
 
-    async def on_disk(self, place: Place | None, file: Path) -> FileEdits | None:
-        """For a file that is going to be sent from the disk. Raises LimitExceeded."""
+    async def on_disk(self, place: Place | None, file: Path, at_end: AtEnd) -> FileEdits | None:
+        """For a file that is going to be sent from the disk. at_end: takes what is called when it was. Raises LimitExceeded."""
         if place is None:
             return None
-        if self._known.find(place) is None:
-            await self._look_through(place, file)
+        known = self._known.find(place)
+        edits = await self._look_through(place, file) if known is None else known
+        await self._hold(place, edits, at_end)
         return partial(self.of_opened, place)
 
     def of_opened(self, place: Place | None, descriptor: int, found: os.stat_result) -> Sequence[Edit]:
@@ -81,8 +87,16 @@ class TenantFiles:
             place, stamp, find_edits(media, lambda offset, size: os.pread(descriptor, size, offset))
         )
 
-    async def of_part(self, place: Place, etag: str, size: int) -> Sequence[Edit] | None:
-        """Of a file of which ComfyUI sends a part; None where that would be many calls. Raises UpstreamUnavailable, UpstreamTimeout, LimitExceeded."""
+    async def of_part(self, place: Place, etag: str, size: int, at_end: AtEnd) -> Sequence[Edit] | None:
+        """Of a file of which ComfyUI sends a part; None where that would be many calls. at_end: see `on_disk`.
+
+        Raises UpstreamUnavailable, UpstreamTimeout, LimitExceeded.
+        """
+        edits = await self._of_part(place, etag, size)
+        await self._hold(place, edits or (), at_end)
+        return edits
+
+    async def _of_part(self, place: Place, etag: str, size: int) -> Sequence[Edit] | None:
         stamp = etag.strip('"')
         known = self._known.find(place, stamp)
         # SECURITY: a call of one byte makes many calls of ComfyUI once (test_tenant_files.py).
@@ -90,8 +104,10 @@ class TenantFiles:
             return known
         reader, media = RangeReader(self._upstream, place.folder, place.path, etag, _MAX_PLACES), _media_of(place, size)
         try:
-            while (asked := media.asked) is not None:
-                await self._give(place, media, await reader.read(asked.offset, asked.size))
+            with self._room_of(place) as room:
+                while (asked := media.asked) is not None:
+                    await _have_room(room, asked)
+                    await self._give(place, media, await reader.read(asked.offset, asked.size))
         except Unreadable:
             self._scattered[place] = stamp
             if len(self._scattered) > _MAX_SCATTERED:
@@ -107,9 +123,19 @@ class TenantFiles:
         size = stream.connection.answer.content_length
         media = _media_of(place, _UNKNOWN_SIZE if size is None else size)
         stamp = stream.headers.get(hdrs.ETAG, "").strip('"')
-        return EditedBody(
-            stream, media, partial(self._heavy.run, place.tenant), partial(self._known.keep, place, stamp)
-        )
+        work, found = partial(self._heavy.run, place.tenant), partial(self._known.keep, place, stamp)
+        return EditedBody(stream, media, work, self._room_of(place), found)
+
+    async def _hold(self, place: Place, edits: Sequence[Edit], at_end: AtEnd) -> None:
+        """Edits are held as long as they are sent, however slowly."""
+        size = sum(len(edit.replacement) for edit in edits)
+        if size > WORK_BYTES:
+            room = self._room_of(place)
+            await room.hold(size)
+            at_end(room.__exit__, None, None, None)
+
+    def _room_of(self, place: Place) -> BodyPlace:
+        return BodyPlace(self._room, place.tenant, _ROOM_WAIT_S)
 
     @asynccontextmanager
     async def open(self, tenant: TenantId, folder: Folder, path: UpstreamPath) -> AsyncIterator[OpenedFile]:
@@ -124,12 +150,14 @@ class TenantFiles:
         if file is None:
             yield await self._open_at_comfyui(place)
             return
-        edits = await self.on_disk(place_of(*place), file)
+        released = ExitStack()
+        edits = await self.on_disk(place_of(*place), file, released.callback)
         opened, found = await asyncio.to_thread(_open, file)
         try:
             known = () if edits is None else await asyncio.to_thread(edits, opened.fileno(), found)
             yield FileOnDisk(place, opened, found.st_size, stamp_of(found), known)
         finally:
+            released.close()
             await asyncio.to_thread(opened.close)
 
     async def _open_at_comfyui(self, place: Place) -> FileOfComfyUI:
@@ -143,7 +171,7 @@ class TenantFiles:
                 raise UpstreamUnavailable(status=503)
         edits: Sequence[Edit] | None = ()
         if place_of(*place) is not None:
-            edits = await self.of_part(place, etag, size)
+            edits = await self._of_part(place, etag, size)
         if edits is None:
             edits = await self._of_whole(place, fields)
         reader = RangeReader(self._upstream, place.folder, place.path, etag)
@@ -159,16 +187,19 @@ class TenantFiles:
             await body.pour(_Nowhere())
             return body.edits
 
-    async def _look_through(self, place: Place, file: Path) -> None:
+    async def _look_through(self, place: Place, file: Path) -> Sequence[Edit]:
         try:
             opened, found = await asyncio.to_thread(_open, file)
         except OSError:
-            return  # who sends it finds that it is gone
+            return ()  # who sends it finds that it is gone
         try:
             media, descriptor = _media_of(place, found.st_size), opened.fileno()
-            while (data := await asyncio.to_thread(_read_until_work, media, descriptor)) is not None:
-                await self._give(place, media, data)
-            self._known.keep(place, stamp_of(found), media.edits)
+            with self._room_of(place) as room:
+                while (asked := await asyncio.to_thread(_read_until_work, media, descriptor)) is not None:
+                    await _have_room(room, asked)
+                    data = await asyncio.to_thread(os.pread, descriptor, asked.size, asked.offset)
+                    await self._give(place, media, data)
+            return self._known.keep(place, stamp_of(found), media.edits)
         finally:
             await asyncio.to_thread(opened.close)
 
@@ -185,14 +216,20 @@ def _open(file: Path) -> tuple[IO[bytes], os.stat_result]:
     return opened, os.fstat(opened.fileno())
 
 
-def _read_until_work(media: MediaEdits, descriptor: int) -> bytes | None:
+def _read_until_work(media: MediaEdits, descriptor: int) -> Read | None:
     """Goes through the file until a large text comes, which it returns."""
     while (asked := media.asked) is not None:
-        data = os.pread(descriptor, asked.size, asked.offset)
-        if len(data) > WORK_BYTES:
-            return data
-        media.give(data)
+        if asked.size > WORK_BYTES:
+            return asked
+        media.give(os.pread(descriptor, asked.size, asked.offset))
     return None
+
+
+async def _have_room(room: BodyPlace, asked: Read) -> None:
+    """For what is held, and for what takes its place."""
+    wanted_bytes = asked.offset + asked.size - asked.kept_from
+    if wanted_bytes > WORK_BYTES:
+        await room.hold(2 * wanted_bytes)
 
 
 class _Nowhere:

@@ -74,7 +74,7 @@ class RuleApplier:
         match permitted.rule:
             case Rewrite() as rule:
                 file = await self._find_copy(permitted, rule, asked)
-                file = file or await self._forwarder.find_file(permitted, asked)
+                file = file or await self._forwarder.find_file(permitted, asked, held)
                 if file is not None:
                     return file
                 return await self._rewrite(permitted, rule, asked, held)

@@ -80,13 +80,13 @@ class Forwarder:
         self._check = check
         self._temp_file_owners = temp_file_owners
 
-    async def find_file(self, permitted: PermittedRequest, asked: RuleInput) -> FileReply | None:
+    async def find_file(self, permitted: PermittedRequest, asked: RuleInput, held: Held) -> FileReply | None:
         """A picture without ComfyUI's event loop, also while that is busy; None where only ComfyUI has it, or can make it."""
         where, disk = _plain_file(permitted, asked), self._storage.disk
         file = await disk.find(*where) if where is not None and disk is not None else None
         if where is None or file is None:
             return None
-        edits = await self._tenant_files.on_disk(place_of(asked.context.names.tenant, *where), file)
+        edits = await self._tenant_files.on_disk(place_of(asked.context.names.tenant, *where), file, held.callback)
         return serve_file(file, cache_control=permitted.route.caching.value, edits=edits)
 
     async def forward(

@@ -47,7 +47,7 @@ class OwnFiles:
         part = _PART.fullmatch(stream.headers.get("Content-Range", ""))
         is_whole = part is not None and answer.content_length == int(part[2])  # players begin with `bytes=0-`
         if stream.status == 206 and answer.has_body and not is_whole:
-            edits = None if part is None else await self._files.of_part(place, etag, int(part[2]))
+            edits = None if part is None else await self._files.of_part(place, etag, int(part[2]), held.callback)
             if part is None or edits is None:
                 # The whole is an answer to a range, too (RFC 9110, 14.2).
                 fields.popall(hdrs.RANGE, None)

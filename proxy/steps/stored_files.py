@@ -85,7 +85,7 @@ class StoredFiles:
         file = await disk.find(found.folder, found.path) if disk is not None else None
         place = place_of(permitted.principal.tenant, found.folder, found.path)
         if file is not None:
-            return serve_file(file, cache_control=caching, edits=await self._files.on_disk(place, file))
+            return serve_file(file, cache_control=caching, edits=await self._files.on_disk(place, file, held.callback))
         fields = headers.to_upstream(permitted.request.headers, with_body=False)
         fields[hdrs.ACCEPT_ENCODING] = "identity"  # ranges are of the bytes themselves
         if place is not None:

@@ -43,7 +43,7 @@ def test_the_files_that_were_asked_for_longest_ago_go() -> None:
     assert [number for number in range(6) if known.find(place(str(number))) is None] == [1, 2]
 
 
-def test_one_file_has_no_more_than_a_part_of_the_room() -> None:
+def test_what_is_larger_than_all_the_room_is_not_kept() -> None:
     known = KnownEdits(10_000)
-    assert len(known.keep(place("a"), "1-5", [EDIT, EDIT])) == 2
+    assert len(known.keep(place("a"), "1-5", [EDIT] * 7)) == 7
     assert known.find(place("a")) is None

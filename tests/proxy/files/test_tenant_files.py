@@ -8,8 +8,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from policy.principal import TenantId
+from proxy.files import tenant_files
+from proxy.http.body_memory import BodyPlace, BodyRoom
 from tests.policy.media.files import OWN, REAL, SALTED, own
 from tests.proxy.v2.asking import submitted
 from tests.proxy.v2.assets.sdk import Answer, Client, Standing, hash_of, standing
@@ -185,3 +189,22 @@ async def test_what_is_no_media_file_passes(world: Standing) -> None:
         path = put(world, name, data)
         assert (await get(world.alice, path)).body == data
     assert OWN  # what none of them becomes
+
+
+async def test_large_texts_of_one_tenant_have_a_bound_in_memory(
+    world: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has no room in time is told so, before a byte was sent; from ComfyUI its answer ends."""
+    files = world.gate.gate.dependencies.tenant_files
+    monkeypatch.setattr(tenant_files, "_ROOM_WAIT_S", 0.0)
+    monkeypatch.setattr(files, "_room", BodyRoom(100_000, 100_000))
+    path = put(world, "large.png", long_animation(1, text=SALTED.replace("alice/x", "alice/" + "x" * 200_000)))
+    with BodyPlace(files._room, TenantId("alice"), 0.0) as others:
+        await others.hold(50_000)
+        if world.gate.gate.dependencies.storage.disk is not None:
+            assert (await get(world.alice, path)).status == 429
+        else:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await get(world.alice, path)
+    assert (await get(world.alice, path)).status == 200
+    assert files._room.held_bytes == 0
