@@ -24,6 +24,7 @@ __all__ = ["Job", "JobRegistry", "JobState", "Outcome"]
 MAX_RETIRED: Final = 10_000
 """Ids of jobs that are gone, or none of the gate's."""
 _IDS_AT_ONCE: Final = 64
+_TIME_MASK: Final = 2**48 - 1
 NO_FILES: Final[Mapping[str, Made]] = MappingProxyType({})
 
 
@@ -31,15 +32,13 @@ _fresh: Final[list[str]] = []
 """Random digits for the next ids: asking the system for them lets another thread in each time."""
 
 
-def _mint() -> str:
-    """A random UUID (RFC 9562, 5.4) in half of the time that `uuid` takes."""
+def _mint(now_s: float) -> str:
+    """A UUID of the time (RFC 9562, 5.7), with 74 random bits: ids that come one after the other stand side by side in the database's indexes."""
     if not _fresh:
-        drawn = os.urandom(16 * _IDS_AT_ONCE).hex()
-        _fresh.extend(drawn[at : at + 32] for at in range(0, len(drawn), 32))
-    digits = _fresh.pop()
-    return (
-        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
-    )
+        drawn = os.urandom(10 * _IDS_AT_ONCE).hex()
+        _fresh.extend(drawn[at : at + 20] for at in range(0, len(drawn), 20))
+    time, digits = f"{int(now_s * 1000) & _TIME_MASK:012x}", _fresh.pop()
+    return f"{time[:8]}-{time[8:]}-7{digits[:3]}-{'89ab'[int(digits[3], 16) & 3]}{digits[4:7]}-{digits[7:19]}"
 
 
 class JobRegistry(KnownJobs):
@@ -74,7 +73,7 @@ class JobRegistry(KnownJobs):
             and not self.knows(wish)
             and self._retired.get(wish, tenant) == tenant
         )
-        prompt_id = wish if wish and is_free else _mint()
+        prompt_id = wish if wish and is_free else _mint(self._clock())
         job = Job(prompt_id, tenant, subject, workflow, client_id, priority, cost_s, claimed_at_s=self._clock())
         self._add(job)
         return job

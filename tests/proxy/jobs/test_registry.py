@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,20 @@ def test_a_wished_id_is_kept_when_nobody_has_it() -> None:
     assert registry.job(ID) is job
     assert registry.of(ALICE).owns(ID)
     assert not registry.of(MALLORY).owns(ID)
+
+
+def test_ids_of_the_gates_own_stand_in_the_order_of_time() -> None:
+    """So that an index of them grows at its end; what they have of their time is known to who has them, and the rest is random."""
+    now_s = 1_700_000_000.0
+    registry, found = JobRegistry(lambda: now_s), []
+    for _ in range(200):
+        now_s += 0.001
+        found.append(registry.claim(ALICE, None).prompt_id)
+    assert found == sorted(found)
+    assert all(is_prompt_id(prompt_id) and UUID(prompt_id).version == 7 for prompt_id in found)
+    alike = {registry.claim(ALICE, None).prompt_id for _ in range(1000)}
+    assert len(alike) == 1000
+    assert len({prompt_id[-17:-13] for prompt_id in alike}) > 500
 
 
 @pytest.mark.parametrize(
