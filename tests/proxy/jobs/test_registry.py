@@ -45,7 +45,7 @@ def test_ids_of_the_gates_own_stand_in_the_order_of_time() -> None:
     now_s = 1_700_000_000.0
     registry, found = JobRegistry(lambda: now_s), []
     for _ in range(200):
-        now_s += 0.001
+        now_s += 0.0025  # each is of another millisecond
         found.append(registry.claim(ALICE, None).prompt_id)
     assert found == sorted(found)
     assert all(is_prompt_id(prompt_id) and UUID(prompt_id).version == 7 for prompt_id in found)
