@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zlib
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from policy.principal import TenantId
 from proxy.files import tenant_files
 from proxy.http.body_memory import BodyPlace, BodyRoom
 from tests.policy.media.files import OWN, REAL, SALTED, own
+from tests.proxy.upstreams import GUARD_S
 from tests.proxy.v2.asking import submitted
 from tests.proxy.v2.assets.sdk import Answer, Client, Standing, hash_of, standing
 from tests.proxy.v2.following import finished
@@ -191,20 +193,36 @@ async def test_what_is_no_media_file_passes(world: Standing) -> None:
     assert OWN  # what none of them becomes
 
 
+class Room(BodyRoom):
+    """Tells when it is empty again."""
+
+    def __init__(self, max_bytes: int, max_tenant_bytes: int) -> None:
+        super().__init__(max_bytes, max_tenant_bytes)
+        self.is_empty = asyncio.Event()
+
+    def give_back(self, tenant: TenantId, amount: int) -> None:
+        super().give_back(tenant, amount)
+        if not self.held_bytes:
+            self.is_empty.set()
+
+
 async def test_large_texts_of_one_tenant_have_a_bound_in_memory(
     world: Standing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has no room in time is told so, before a byte was sent; from ComfyUI its answer ends."""
     files = world.gate.gate.dependencies.tenant_files
     monkeypatch.setattr(tenant_files, "_ROOM_WAIT_S", 0.0)
-    monkeypatch.setattr(files, "_room", BodyRoom(100_000, 100_000))
+    room = Room(100_000, 100_000)
+    monkeypatch.setattr(files, "_room", room)
     path = put(world, "large.png", long_animation(1, text=SALTED.replace("alice/x", "alice/" + "x" * 200_000)))
-    with BodyPlace(files._room, TenantId("alice"), 0.0) as others:
+    with BodyPlace(room, TenantId("alice"), 0.0) as others:
         await others.hold(50_000)
         if world.gate.gate.dependencies.storage.disk is not None:
             assert (await get(world.alice, path)).status == 429
         else:
             with pytest.raises(aiohttp.ClientPayloadError):
                 await get(world.alice, path)
+    room.is_empty.clear()
     assert (await get(world.alice, path)).status == 200
-    assert files._room.held_bytes == 0
+    async with asyncio.timeout(GUARD_S):
+        await room.is_empty.wait()
