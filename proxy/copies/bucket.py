@@ -28,6 +28,7 @@ SLOWEST_BYTES_PER_S: Final = 128 * 1024
 MAX_NOTE: Final = 300
 _DETAILS: Final = re.compile(r"(?s)\n\nDebug source:.*")
 _CODE: Final = re.compile(r"<(?:Code|Message)>([^<]{1,100})<")
+_QUERY: Final = re.compile(r"(https?://[^\s?]*)\?[^\s)]*")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
 T = TypeVar("T")
@@ -186,9 +187,12 @@ async def _call(work: Coroutine[Any, Any, T], limit_s: float = CALL_LIMIT_S) -> 
 
 
 def note_of(error: Exception) -> str:
-    """One line, without what obstore tells for its developers. Nothing of it is signed: what is asked has its signature in its head."""
+    """One line, without what obstore tells for its developers.
+
+    SECURITY: without the queries of addresses, which may hold a signature, or Azure's shared access token (tests/proxy/copies/test_bucket.py).
+    """
     text = _DETAILS.sub("", str(error)) or type(error).__name__
     words = ": ".join(_CODE.findall(text))
-    line = _UNPRINTABLE.sub(" ", text.partition("<?xml")[0].partition("<!DOCTYPE")[0]).partition("?X-Amz")[0]
-    line = line.strip(" :")[:MAX_NOTE]
+    line = _QUERY.sub(r"\1", text.partition("<?xml")[0].partition("<!DOCTYPE")[0])
+    line = _UNPRINTABLE.sub(" ", line).strip(" :")[:MAX_NOTE]
     return f"{line} ({words[:MAX_NOTE]})" if words else line

@@ -19,7 +19,7 @@ from proxy.copies.bucket import Bucket
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
-INSTALL: Final = "pip install 'comfygate[storage]'"
+INSTALL: Final = "pip install 'comfygate[storage]', or 'obstore>=0.12,<1' into the gate's environment"
 MAX_FILE_BYTES: Final = 64 * 1024
 _PROFILE: Final = "default"
 _NAMES: Final = {

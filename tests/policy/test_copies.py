@@ -87,6 +87,8 @@ def test_a_copy_is_shown_or_saved_under_its_own_name(name: str, is_shown: bool, 
         ("a_1_00002_.png", ["a_2_00001_.png"], True),
         ("a_1_00002_.png", ["a_1_00001_.png"], True),
         ("plain.png", [], False),
+        ("plain.png", ["a_00001_.png"], False),
+        ("a_00001_.png", ["a_00002_.png", "b.png"], False),
         ("a_00001_.png", ["a_9999999999999_.png"], True),
     ],
 )

@@ -163,11 +163,17 @@ async def test_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_what_goes_wrong_is_told_in_one_line_without_secrets() -> None:
     told = note_of(
         ValueError(
-            "Generic S3 error: GET http://h/b/k?X-Amz-Signature=abc: 403\x1b[31m: <?xml version='1.0'?>\n<Error><Code>Denied</Code>"
+            "Generic S3 error: GET http://h/b/k?X-Amz-Signature=abc 403\x1b[31m: <?xml version='1.0'?>\n<Error><Code>Denied</Code>"
             "<Message>no</Message></Error>\n\nDebug source:\nsecret"
         )
     )
-    assert told == "Generic S3 error: GET http://h/b/k (Denied: no)"
+    assert told == "Generic S3 error: GET http://h/b/k 403 [31m (Denied: no)"
+    azure = note_of(
+        ValueError(
+            "Generic Azure error: PUT https://a.example/c/k?sv=1&sig=SECRET in 3ms - 403\n\nDebug source:\nsig=SECRET"
+        )
+    )
+    assert azure == "Generic Azure error: PUT https://a.example/c/k in 3ms - 403"
     assert note_of(ValueError("x" * 999)) == "x" * module.MAX_NOTE
     assert note_of(ValueError()) == "ValueError"
 
