@@ -106,7 +106,6 @@ def add_next(
 def add_waiting(job: JobRow, submitted: Submitted, extras: JobExtras = NO_EXTRAS) -> Operation[JobRow]:
     """Records a job that waits until it is given (`give`). Raises JobIdTaken, AssetGone."""
     state = yield from begin()
-    yield from _check_assets(job.tenant, extras.assets)
     placed = job._replace(
         state=StoredState.WAITING,
         sequence=state.version,
@@ -117,6 +116,7 @@ def add_waiting(job: JobRow, submitted: Submitted, extras: JobExtras = NO_EXTRAS
         size=submitted.size,
     )
     yield from _insert_unknown(placed)
+    yield from _check_assets(job.tenant, extras.assets)
     yield from _keep_submitted(placed, submitted, extras)
     return placed
 
