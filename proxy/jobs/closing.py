@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from proxy.jobs.adoption import is_of_run
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.history_reader import UNREADABLE, HistoryReader, HistoryUnreadable
-from proxy.jobs.job import Job, JobState
+from proxy.jobs.job import COMFYUI_GONE, Job, JobState
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.persistence.operations import DatabaseUnavailable
@@ -38,6 +38,10 @@ class JobClosing:
         self._on_left = on_left
         self._tasks = Tasks()
         self._closing: set[str] = set()
+        self._has: dict[str, float] = {}
+        self._had: dict[str, float] = {}
+        """Numbers in ComfyUI's queue, by id: now, and when the connection before this one ended."""
+        self._connection = registry.connection
         self.is_giving_back = False
         """Of several jobs that ComfyUI has lost some wait again already: no job is given meanwhile, so that their order stays."""
 
@@ -48,6 +52,7 @@ class JobClosing:
         """In the order in which ComfyUI had them; those whose end is being read already are left to that. was_current: all that ComfyUI had announced
         was known when the connection before this one ended.
         """
+        self._turn_over()
         known = [job for prompt_id in prompt_ids if (job := self._registry.job(prompt_id)) is not None]
         jobs = [job for job in known if not self._is_closing(job)]
         lost = [job for job in sorted(jobs, key=lambda job: job.number) if not await self._close(job)]
@@ -57,12 +62,32 @@ class JobClosing:
             for job in lost:
                 # Where none is known to have run, the first may have just begun; where it is not known what ComfyUI did last, any may have.
                 is_unknown = not was_current or job.seen_in != self._registry.connection - 1
-                is_first = not runs and job is lost[0]
+                is_first = job is lost[0] and not self._stood_behind(job)
                 # What stood behind another one has run only if that one had ended, of which nothing was seen.
-                is_sure = job in runs or job is lost[0]
-                await self._endings.lost(job, has_run=job in runs or is_unknown or is_first, is_sure=is_sure)
+                is_sure = job in runs or is_first
+                has_run = job in runs or is_unknown or (is_first and not runs)
+                await self._endings.lost(job, has_run=has_run, is_sure=is_sure)
         finally:
             self.is_giving_back = False
+
+    def _stood_behind(self, job: Job) -> bool:
+        """Whether ComfyUI had a job before this one, of whichever gate, of which nobody has seen that it ended."""
+        given = {prompt_id: other.number for prompt_id, other in self._registry.tally.given.items()}
+        before = [prompt_id for prompt_id, number in (given | self._had).items() if number < job.number]
+        return not all(self._was_seen_to_end(prompt_id) for prompt_id in before)
+
+    def _was_seen_to_end(self, prompt_id: str) -> bool:
+        job = self._registry.job(prompt_id)
+        return job is None or (job.state is JobState.ENDED and job.error != COMFYUI_GONE)
+
+    def listed(self, prompt_ids: Iterable[str]) -> None:
+        """ComfyUI has these in its queue. What it had when the connection before this one ended is remembered as long as this one lasts."""
+        jobs = (self._registry.job(prompt_id) for prompt_id in prompt_ids)
+        self._has = {job.prompt_id: job.number for job in jobs if job is not None}
+
+    def _turn_over(self) -> None:
+        if self._connection != self._registry.connection:
+            self._connection, self._had = self._registry.connection, self._has
 
     def _is_closing(self, job: Job) -> bool:
         return job.prompt_id in self._closing and job.seen_in == self._registry.connection

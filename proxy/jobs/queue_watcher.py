@@ -239,6 +239,7 @@ class QueueWatcher:
                 self._on_started(job)
         missing = known - queue.running - queue.pending
         await self.closing.close_missing(missing, was_current=self._was_current)
+        self.closing.listed(queue.running | queue.pending)
         if self._is_failing:
             _log.info("ComfyUI's queue can be read again")
         self._is_failing = False

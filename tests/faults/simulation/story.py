@@ -209,6 +209,7 @@ class Story:
             is_ordered=not self.is_odd,
             held=self.held,
             began=self.began,
-            tried=self.comfyui.tried,
+            # What a ComfyUI had that died is given back by each gate for itself: what another one gives meanwhile may come before it.
+            tried=self.comfyui.tried.union(*(self.held.values() if self.gates > 1 else ())),
         )
         return judge(case)

@@ -219,21 +219,6 @@ async def test_a_job_on_its_way_is_given_time_before_it_is_lost(monkeypatch: pyt
         assert (watch.told, job.state) == ([("waits", job.prompt_id)], JobState.WAITING)
 
 
-@pytest.mark.parametrize("is_current", [True, False])
-async def test_what_stood_behind_a_job_when_comfyui_went_away_is_not_surely_one_that_ran(is_current: bool) -> None:
-    """It was just being sent, or it is not known what ComfyUI did last."""
-    async with watching() as watch:
-        watch.queue_watcher._was_current = is_current
-        ran, next_one, sent = await watch.running(), await watch.taken(), await watch.recorded()
-        sent.is_in_flight = False
-        watch.registry.connection += 1
-        await watch.queue_watcher.sync()
-        reasons = [each.attempts[-1]["reason"] for each in (ran, next_one, sent)]
-        middle = "comfyui-restarted" if is_current else "comfyui-gone-perhaps"
-        assert reasons == ["comfyui-gone", middle, "comfyui-gone-perhaps"]
-        assert [each.lost_runs for each in (ran, next_one, sent)] == [1, 0, 0]
-
-
 async def test_a_job_whose_answer_never_came_is_found_in_the_queue() -> None:
     async with watching() as watch:
         job = await watch.recorded()

@@ -1,0 +1,38 @@
+"""Which of the jobs that ComfyUI has lost ran, as far as anybody knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.proxy.jobs.test_queue_watcher import watching
+
+
+@pytest.mark.parametrize("is_current", [True, False])
+async def test_what_stood_behind_a_job_when_comfyui_went_away_is_not_surely_one_that_ran(is_current: bool) -> None:
+    """It was just being sent, or it is not known what ComfyUI did last."""
+    async with watching() as watch:
+        watch.queue_watcher._was_current = is_current
+        ran, next_one, sent = await watch.running(), await watch.taken(), await watch.recorded()
+        sent.is_in_flight = False
+        watch.registry.connection += 1
+        await watch.queue_watcher.sync()
+        reasons = [each.attempts[-1]["reason"] for each in (ran, next_one, sent)]
+        middle = "comfyui-restarted" if is_current else "comfyui-gone-perhaps"
+        assert reasons == ["comfyui-gone", middle, "comfyui-gone-perhaps"]
+        assert [each.lost_runs for each in (ran, next_one, sent)] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(("has_ended", "reason"), [(False, "comfyui-restarted"), (True, "comfyui-gone")])
+async def test_what_stood_behind_another_gates_job_has_run_only_if_that_was_seen_to_end(
+    has_ended: bool, reason: str
+) -> None:
+    async with watching() as watch:
+        watch.queue_watcher._was_current = True
+        other, job = await watch.running(), await watch.taken()
+        other.gate = "gate/2"
+        watch.queue_watcher.closing.listed([other.prompt_id, job.prompt_id])
+        if has_ended:
+            watch.registry.end(other)
+        watch.registry.connection += 1
+        await watch.queue_watcher.sync()
+        assert job.attempts[-1]["reason"] == reason
