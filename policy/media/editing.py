@@ -5,15 +5,16 @@ Everything is bounded: a file that is built to be long to read is not understood
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Final
 
 from policy.values import value
 
 MAX_SPAN_BYTES: Final = 16 * 1024**2
-"""Of what is held of a file at a time: one text with what stands around it. A larger one is passed over."""
+"""Of what is held of a file at a time: one text with what stands around it."""
 MAX_PARTS: Final = 16_384
-"""Chunks, boxes, elements or pages of a file that are looked at."""
+"""Chunks, boxes, elements or pages of a file that are looked at; and of one box or element."""
 GONE: Final = b""
 """What a judge says of a text that is to go."""
 
@@ -56,12 +57,19 @@ class NotUnderstood(Exception):
 
 
 class Editing:
-    """What a reader finds. edits: in the order of the file, none over another one."""
+    """What a reader finds. edits: in the order of the file, none over another one.
 
-    def __init__(self, judge: Judge, size: int) -> None:
+    max_bytes: of what is held at a time, and of all that takes the place of something; None for MAX_SPAN_BYTES, and for any number of them.
+    passes_over: whether a text that is too large stays; else a file with such a one is not understood.
+    """
+
+    def __init__(self, judge: Judge, size: int, *, max_bytes: int | None = None, passes_over: bool = True) -> None:
         self.judge = judge
         self.size = size
         self.edits: list[Edit] = []
+        self.max_span_bytes = MAX_SPAN_BYTES if max_bytes is None else max_bytes
+        self._room = max_bytes
+        self._passes_over = passes_over
         self._parts = 0
 
     def count(self) -> None:
@@ -71,18 +79,29 @@ class Editing:
             raise NotUnderstood
 
     def replace(self, offset: int, old: bytes, new: bytes) -> None:
-        if new != old:
-            self.edits.append(Edit(offset, len(old), new))
+        """Raises NotUnderstood where that is too much."""
+        if new == old:
+            return
+        if self._room is not None:
+            self._room -= len(new)
+            if self._room < 0:
+                raise NotUnderstood
+        self.edits.append(Edit(offset, len(old), new))
 
+    def is_held(self, size: int) -> bool:
+        """Whether a text of that size, with what stands around it, is looked at. Raises NotUnderstood where it may not be passed over."""
+        if size > self.max_span_bytes and not self._passes_over:
+            raise NotUnderstood
+        return size <= self.max_span_bytes
 
-def exactly(offset: int, size: int, keep: int | None = None) -> Generator[Read, bytes, bytes]:
-    """Raises NotUnderstood where the file ends before, and for more than MAX_SPAN_BYTES."""
-    if size > MAX_SPAN_BYTES:
-        raise NotUnderstood
-    found = yield Read(offset, size, keep)
-    if len(found) != size:
-        raise NotUnderstood
-    return found
+    def exactly(self, offset: int, size: int) -> Generator[Read, bytes, bytes]:
+        """Raises NotUnderstood where the file ends before, and for more than is held at a time."""
+        if size > self.max_span_bytes:
+            raise NotUnderstood
+        found = yield Read(offset, size)
+        if len(found) != size:
+            raise NotUnderstood
+        return found
 
 
 def size_after(size: int, edits: Iterable[Edit]) -> int:
@@ -90,17 +109,18 @@ def size_after(size: int, edits: Iterable[Edit]) -> int:
     return size + sum(len(edit.replacement) - edit.length for edit in edits)
 
 
-def apply(data: bytes, edits: Iterable[Edit], start: int = 0) -> bytes:
-    """A piece of the file with the edits in it. start: where in the file the piece begins.
+def apply(data: bytes, edits: Sequence[Edit], start: int = 0) -> bytes:
+    """A piece of the file with the edits in it, however many lie elsewhere. start: where in the file the piece begins.
 
     An edit that lies in it only in part must be of the same length as what it replaces.
     """
     pieces: list[bytes | memoryview] = []
     view, done, end = memoryview(data), start, start + len(data)
-    for edit in edits:
+    for place in range(bisect_right(edits, start, key=_end_of), len(edits)):
+        edit = edits[place]
         first, last = max(edit.offset, start), min(edit.offset + edit.length, end)
         if first >= last:
-            continue
+            break
         pieces.append(view[done - start : first - start])
         is_whole = last - first == edit.length
         pieces.append(edit.replacement if is_whole else edit.replacement[first - edit.offset : last - edit.offset])
@@ -109,6 +129,10 @@ def apply(data: bytes, edits: Iterable[Edit], start: int = 0) -> bytes:
         return data
     pieces.append(view[done - start :])
     return b"".join(pieces)
+
+
+def _end_of(edit: Edit) -> int:
+    return edit.offset + edit.length
 
 
 def big(data: bytes, start: int, size: int = 4) -> int:

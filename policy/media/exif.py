@@ -29,7 +29,8 @@ class _Exif:
     def __init__(self, data: bytearray, judge: Judge) -> None:
         self.data = data
         self._judge = judge
-        # SECURITY: many entries may name the same bytes, which would be read for each.
+        # SECURITY: many entries may name the same bytes, which would be read for each: a text, or a directory of as many entries again
+        # (tests/policy/media/test_bounds.py).
         self._budget = len(data)
         self._order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 
@@ -47,11 +48,17 @@ class _Exif:
             raise NotUnderstood
         return int.from_bytes(found, self._order)
 
+    def _spend(self, count: int) -> None:
+        self._budget -= count
+        if self._budget < 0:
+            raise NotUnderstood
+
     def _directory(self, start: int, *, is_first: bool) -> None:
         place, end = start + 2, start + 2 + self._number(start, 2) * _ENTRY
         if end > len(self.data):
             raise NotUnderstood
         while place < end:
+            self._spend(_ENTRY)
             if is_first and self._number(place, 2) == _EXIF_DIRECTORY:
                 self._directory(self._number(place + 8, 4), is_first=False)
             if self._goes(place):
@@ -68,8 +75,8 @@ class _Exif:
             return False
         start = self._number(entry + 8, 4)
         written = bytes(self.data[start : start + count])
-        self._budget -= count
-        if len(written) != count or self._budget < 0:
+        self._spend(count)
+        if len(written) != count:
             raise NotUnderstood
         if lead and not written.startswith(_ASCII_COMMENT):
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from policy.media.editing import GONE, Editing, NotUnderstood, Read, Reading, exactly, little
+from policy.media.editing import GONE, Editing, NotUnderstood, Read, Reading, little
 
 MARK: Final = b"\x76\x2f\x31\x01"
 _NAMES: Final = 520
@@ -25,7 +25,7 @@ def exr(editing: Editing) -> Reading:
         offset += len(name) + len(kind) + 6
         size = little(rest, 0)
         if kind == b"string":
-            text = yield from exactly(offset, size)
+            text = yield from editing.exactly(offset, size)
             judged = editing.judge(name.decode("utf-8", "replace"), text)
             if judged is not None:
                 editing.replace(offset, text, b" " * size if judged == GONE else judged)

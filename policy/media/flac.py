@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from policy.media import vorbis_comment
-from policy.media.editing import Editing, Reading, big, exactly
+from policy.media.editing import Editing, Reading, big
 
 MARK: Final = b"fLaC"
 _COMMENTS, _PADDING, _LAST = 4, 1, 0x80
@@ -16,11 +16,11 @@ def flac(editing: Editing) -> Reading:
     offset, is_last = len(MARK), False
     while not is_last:
         editing.count()
-        head = yield from exactly(offset, _HEAD)
+        head = yield from editing.exactly(offset, _HEAD)
         is_last = bool(head[0] & _LAST)
         size = _HEAD + big(head, 1, 3)
         if head[0] & ~_LAST == _COMMENTS:
-            block = yield from exactly(offset, size)
+            block = yield from editing.exactly(offset, size)
             comments, end = vorbis_comment.rewrite(block[_HEAD:], editing.judge)
             editing.replace(offset, block, _block(_COMMENTS, is_last, comments + block[_HEAD + end :], size))
         offset += size

@@ -26,7 +26,7 @@ from policy.media.png import png
 from policy.media.svg import svg
 from policy.media.webp import MARK as WEBP_MARK
 from policy.media.webp import webp
-from policy.media.workflow_texts import own_texts, workflow_goes
+from policy.media.workflow_texts import MAX_OWN_BYTES, own_texts, workflow_goes
 from policy.namespace import Namespace
 
 HEAD_BYTES: Final = 16
@@ -83,8 +83,12 @@ class MediaEdits:
 
 
 def own_workflow(size: int, names: Namespace) -> MediaEdits:
-    """A file with the workflow as its tenant wrote it; every edit has the length of what it replaces. size: of the file."""
-    return MediaEdits(Editing(own_texts(names), size))
+    """A file with the workflow as its tenant wrote it; every edit has the length of what it replaces. size: of the file.
+
+    SECURITY: the gate itself reads it, also what a tenant has uploaded to its output folder, and holds the edits of each download: of one that would take
+    much more than a workflow does the rest stays as it is (tests/policy/media/test_bounds.py).
+    """
+    return MediaEdits(Editing(own_texts(names), size, max_bytes=MAX_OWN_BYTES))
 
 
 def without_workflow(size: int) -> MediaEdits:
@@ -92,7 +96,7 @@ def without_workflow(size: int) -> MediaEdits:
 
     What else is in it stays: colors, orientation, encoder. A file that is not understood may still have its workflow.
     """
-    return MediaEdits(Editing(workflow_goes, size))
+    return MediaEdits(Editing(workflow_goes, size, passes_over=False))
 
 
 def find_edits(media: MediaEdits, read: Callable[[int, int], bytes]) -> list[Edit]:

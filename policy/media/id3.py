@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from policy.media.editing import GONE, Editing, NotUnderstood, Reading, big, exactly
+from policy.media.editing import GONE, Editing, NotUnderstood, Reading, big
 
 MARK: Final = b"ID3"
 _HEAD: Final = 10
@@ -14,12 +14,12 @@ _ONE_BYTE: Final = frozenset({0, 3})
 
 
 def id3(editing: Editing) -> Reading:
-    head = yield from exactly(0, _HEAD)
+    head = yield from editing.exactly(0, _HEAD)
     version, flags = head[3], head[5]
     if version not in (3, 4) or flags:  # bytes between the bytes, or a further head
         raise NotUnderstood
     size = _syncsafe(head[6:10])
-    body = yield from exactly(_HEAD, size)
+    body = yield from editing.exactly(_HEAD, size)
     editing.replace(_HEAD, body, _judged(editing, body, version))
 
 

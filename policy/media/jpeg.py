@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from policy.media import exif
-from policy.media.editing import GONE, Editing, NotUnderstood, Reading, big, exactly
+from policy.media.editing import GONE, Editing, NotUnderstood, Reading, big
 
 MARK: Final = b"\xff\xd8\xff"
 _APP1, _COMMENT = 0xE1, 0xFE
@@ -18,7 +18,7 @@ def jpeg(editing: Editing) -> Reading:
     offset = 2
     while True:
         editing.count()
-        head = yield from exactly(offset, 4)
+        head = yield from editing.exactly(offset, 4)
         if head[0] != 0xFF or head[1] in _LAST:
             return
         if head[1] == 0xFF or head[1] in _BARE:
@@ -28,7 +28,7 @@ def jpeg(editing: Editing) -> Reading:
         if size < 4:
             raise NotUnderstood
         if head[1] in (_APP1, _COMMENT):
-            segment = yield from exactly(offset, size)
+            segment = yield from editing.exactly(offset, size)
             editing.replace(offset, segment, _judged(editing, segment))
         offset += size
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policy.media.editing import GONE, MAX_SPAN_BYTES, Editing, Judge, NotUnderstood, Reading, exactly, little
+from policy.media.editing import GONE, Editing, Judge, NotUnderstood, Reading, little
 
 GLB_MARK: Final = b"glTF"
 _JSON: Final = b"JSON"
@@ -14,22 +14,22 @@ _JSON: Final = b"JSON"
 
 def safetensors(editing: Editing) -> Reading:
     """The length of the head, the head, and the tensors; ComfyUI's texts are the head's `__metadata__` (nodes.py, SaveLatent)."""
-    size = little((yield from exactly(0, 8)), 0, 8)
+    size = little((yield from editing.exactly(0, 8)), 0, 8)
     yield from _judge_json(editing, 8, size, ("__metadata__",))
 
 
 def glb(editing: Editing) -> Reading:
     """12 bytes of head, and chunks of which the first is the JSON; ComfyUI's texts are `asset.extras` (comfy_extras/nodes_save_3d.py)."""
-    head = yield from exactly(0, 20)
+    head = yield from editing.exactly(0, 20)
     if head[16:] != _JSON:
         raise NotUnderstood
     yield from _judge_json(editing, 20, little(head, 12), ("asset", "extras"))
 
 
 def _judge_json(editing: Editing, offset: int, size: int, path: tuple[str, ...]) -> Reading:
-    if size > min(MAX_SPAN_BYTES, editing.size - offset):
+    if size > editing.size - offset:
         raise NotUnderstood
-    written = yield from exactly(offset, size)
+    written = yield from editing.exactly(offset, size)
     try:
         document = json.loads(written)  # noqa: TID251 - as ComfyUI's libraries read and write it
         if _judge_texts(document, path, editing.judge):

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from policy.media.editing import GONE, MAX_SPAN_BYTES, Editing, Judge, NotUnderstood, Read, Reading, exactly
+from policy.media.editing import GONE, MAX_PARTS, Editing, Judge, NotUnderstood, Read, Reading
 
 MARK: Final = b"\x1a\x45\xdf\xa3"
 _SEGMENT: Final = 0x18538067
@@ -42,8 +42,8 @@ def matroska(editing: Editing) -> Reading:
         if element.size is None:  # a cluster of a stream: it ends where another begins
             raise NotUnderstood
         whole_size = element.head_size + element.size
-        if element.id == _TAGS and whole_size <= MAX_SPAN_BYTES:
-            whole = yield from exactly(offset, whole_size)
+        if element.id == _TAGS and editing.is_held(whole_size):
+            whole = yield from editing.exactly(offset, whole_size)
             start = element.head_size
             judged = _judged_parts(whole[start:], lambda tag: _judged_tag(tag, editing.judge))
             editing.replace(offset + start, whole[start:], judged)
@@ -66,8 +66,11 @@ def _element_of(data: bytes) -> _Element:
 
 
 def _parts(data: bytes) -> Iterator[_Part]:
+    """SECURITY: each is many times as large in memory as in the file (tests/policy/media/test_bounds.py)."""
     start = 0
-    while start < len(data):
+    for _ in range(MAX_PARTS):
+        if start == len(data):
+            return
         element = _element_of(data[start : start + _HEAD])
         first = start + element.head_size
         end = first + (len(data) if element.size is None else element.size)
@@ -75,6 +78,7 @@ def _parts(data: bytes) -> Iterator[_Part]:
             raise NotUnderstood
         yield _Part(element.id, data[start:first], data[first:end])
         start = end
+    raise NotUnderstood
 
 
 def _judged_parts(data: bytes, judged: Callable[[_Part], bytes]) -> bytes:

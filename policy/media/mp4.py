@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from policy.media.editing import GONE, MAX_SPAN_BYTES, Editing, Judge, NotUnderstood, Read, Reading, big, exactly
+from policy.media.editing import GONE, MAX_PARTS, Editing, Judge, NotUnderstood, Read, Reading, big
 
 MARK: Final = b"ftyp"
 """Behind the length of the first box."""
@@ -38,8 +38,8 @@ def mp4(editing: Editing) -> Reading:
         if kind in _AROUND_META:
             offset += _LONG_HEAD if big(head, 0) == 1 else _HEAD
             continue
-        if kind == b"meta" and size <= MAX_SPAN_BYTES:
-            whole = yield from exactly(offset, size)
+        if kind == b"meta" and editing.is_held(size):
+            whole = yield from editing.exactly(offset, size)
             editing.replace(offset, whole, _judged_meta(whole, editing.judge))
         offset += size
 
@@ -71,14 +71,20 @@ def _judged_meta(meta: bytes, judge: Judge) -> bytes:
 
 
 def _boxes(data: bytes, start: int = 0) -> Iterator[_Box]:
-    """Boxes with short heads, to the end of the data."""
-    while start < len(data):
+    """Boxes with short heads, to the end of the data.
+
+    SECURITY: each is many times as large in memory as in the file (tests/policy/media/test_bounds.py).
+    """
+    for _ in range(MAX_PARTS):
+        if start >= len(data):
+            return
         size = big(data, start)
         if not _HEAD <= size <= len(data) - start:
             raise NotUnderstood
         head_end = start + _HEAD
         yield _Box(data[start + 4 : head_end], data[start:head_end], data[head_end : start + size])
         start += size
+    raise NotUnderstood
 
 
 def _keys_of(data: bytes) -> list[str]:

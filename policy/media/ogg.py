@@ -6,7 +6,7 @@ import zlib
 from typing import Final, NamedTuple
 
 from policy.media import vorbis_comment
-from policy.media.editing import MAX_SPAN_BYTES, Editing, NotUnderstood, Read, Reading
+from policy.media.editing import Editing, NotUnderstood, Read, Reading
 
 MARK: Final = b"OggS"
 _HEAD: Final = 27
@@ -37,7 +37,7 @@ def ogg(editing: Editing) -> Reading:
         page = _page_of((yield Read(offset, _LONGEST_HEAD, start)))
         pages.append(page)
         offset += page.size
-        if offset - start > MAX_SPAN_BYTES:
+        if offset - start > editing.max_span_bytes:
             raise NotUnderstood
     whole = yield Read(start, offset - start)
     if len(whole) != offset - start:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from policy.media.editing import GONE, MAX_SPAN_BYTES, Editing, Reading, big, exactly
+from policy.media.editing import GONE, Editing, Reading, big
 
 MARK: Final = b"\x89PNG\r\n\x1a\n"
 _AROUND: Final = 12
@@ -17,10 +17,10 @@ def png(editing: Editing) -> Reading:
     offset = len(MARK)
     while True:
         editing.count()
-        head = yield from exactly(offset, 8)
+        head = yield from editing.exactly(offset, 8)
         size, kind = big(head, 0) + _AROUND, head[4:]
-        if kind in _TEXT_STARTS and size <= MAX_SPAN_BYTES:
-            chunk = yield from exactly(offset, size)
+        if kind in _TEXT_STARTS and editing.is_held(size):
+            chunk = yield from editing.exactly(offset, size)
             editing.replace(offset, chunk, _judged(editing, chunk))
         offset += size
         if kind == b"IEND":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from policy.media.editing import Editing, NotUnderstood, Reading, exactly
+from policy.media.editing import Editing, NotUnderstood, Reading
 
 _METADATA = re.compile(rb"<metadata>\s{0,64}<!\[CDATA\[\s{0,64}(?=\{)")
 _END = b"]]>"
 
 
 def svg(editing: Editing) -> Reading:
-    data = yield from exactly(0, editing.size)
+    data = yield from editing.exactly(0, editing.size)
     place = 0
     while (found := _METADATA.search(data, place)) is not None:
         editing.count()

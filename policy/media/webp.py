@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from policy.media import exif
-from policy.media.editing import GONE, Edit, Editing, NotUnderstood, Read, Reading, exactly, little
+from policy.media.editing import GONE, Edit, Editing, NotUnderstood, Read, Reading, little
 
 MARK: Final = b"RIFF"
 _HEAD: Final = 8
@@ -14,7 +14,7 @@ _EXIF_FLAG: Final = 0x08
 
 
 def webp(editing: Editing) -> Reading:
-    head = yield from exactly(0, 12)
+    head = yield from editing.exactly(0, 12)
     if head[8:] != b"WEBP":
         raise NotUnderstood
     offset, end = 12, min(editing.size, little(head, 4) + 8)
@@ -27,7 +27,7 @@ def webp(editing: Editing) -> Reading:
         if found[:4] == b"VP8X":
             flags_at, flags = offset + _HEAD, found[_HEAD]
         elif found[:4] == b"EXIF":
-            chunk = yield from exactly(offset, size)
+            chunk = yield from editing.exactly(offset, size)
             judged = exif.rewrite(chunk[_HEAD:stop], editing.judge)
             gone_bytes += size if judged == GONE else 0
             new = GONE if judged == GONE else chunk[:_HEAD] + judged + chunk[stop:]

@@ -15,15 +15,27 @@ WORKFLOW_KEYS: Final = frozenset({"prompt", "workflow"})
 # Where the graph stands in a document: of a safetensors file, of a glTF, of an SVG, and in the comment of common packs' films.
 _AROUND_GRAPHS: Final = ("prompt", "__metadata__", "asset", "extras")
 
+MAX_OWN_BYTES: Final = 4 * 1024**2
+"""Of a file, of texts that are given in the tenant's own words."""
+MAX_PARTS: Final = 250_000
+"""Of a text that is read: each takes many times as much memory as in the file."""
+_BEFORE_PARTS: Final = (b",", b"[", b"{")
 
-def own_texts(names: Namespace) -> Judge:
+
+def own_texts(names: Namespace, max_bytes: int = MAX_OWN_BYTES) -> Judge:
     """Takes out of a workflow what the gate has written into it for ComfyUI: salts, and the tenant's own folder.
 
     `workflow` is what the client sent, and stays. Where the client's spelling is the longer one even without spaces, the gate's stays.
+    max_bytes: of all texts that it reads.
     """
+    room = max_bytes
 
     def judge(key: str, text: bytes) -> bytes | None:
+        nonlocal room
         if key.casefold() == "workflow" or not _is_marked(text, names):
+            return None
+        room -= len(text)
+        if room < 0 or sum(map(text.count, _BEFORE_PARTS)) > MAX_PARTS:
             return None
         try:
             written = text.decode()

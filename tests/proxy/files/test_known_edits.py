@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from policy.call import UpstreamPath
-from policy.media.editing import Edit
+from policy.media.editing import MAX_PARTS, Edit
+from policy.media.workflow_texts import MAX_OWN_BYTES
 from policy.namespace import Folder
 from policy.principal import TenantId
 from proxy.files.known_edits import KnownEdits, Place
@@ -47,3 +48,11 @@ def test_what_is_larger_than_all_the_room_is_not_kept() -> None:
     known = KnownEdits(10_000)
     assert len(known.keep(place("a"), "1-5", [EDIT] * 7)) == 7
     assert known.find(place("a")) is None
+
+
+def test_the_most_that_a_file_can_have_is_kept() -> None:
+    """Else it is looked through again for each of its parts."""
+    known = KnownEdits()
+    edits = [Edit(number, 1, b"") for number in range(MAX_PARTS - 1)]
+    known.keep(place("a"), "1-5", [*edits, Edit(MAX_PARTS, MAX_OWN_BYTES, bytes(MAX_OWN_BYTES))])
+    assert known.find(place("a"), "1-5") is not None
