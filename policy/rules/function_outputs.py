@@ -23,6 +23,8 @@ MAX_INLINE_BYTES: Final = 1024**2
 """Of one file."""
 MAX_INLINED_BYTES: Final = 8 * 1024**2
 """Of all files of an answer; the gate holds each twice more, in base64 and in the answer."""
+MAX_INLINED_FILES: Final = 64
+"""Of an answer: ComfyUI is asked for each of them, several times where the gate does not see its folders."""
 
 
 def read_inline(request: RuleInput) -> int:
@@ -82,13 +84,16 @@ def _derived_file(request: RuleInput, result: Result) -> DerivedFile:
 
 
 def inlined(request: RuleInput, results: Sequence[Result], max_bytes: int) -> Generator[Effect, Any, list[str | None]]:
-    """In base64, one for each result: of files of so many bytes at most, as many as there is room for, in their order."""
+    """In base64, one for each result: of files of so many bytes at most, as many as there is room for, in their order.
+
+    SECURITY: each is several calls of ComfyUI's, and a job may have a thousand of a few bytes (tests/policy/rules/test_function_outputs.py).
+    """
     files: dict[int, StoredFile | DerivedFile] = {}
     found: dict[int, bytes | None] = {}
     room = MAX_INLINED_BYTES
     for place, result in enumerate(results):
         size = result.given.size_bytes
-        if result.given.hash is None or size > min(max_bytes, room):
+        if len(files) + len(found) == MAX_INLINED_FILES or result.given.hash is None or size > min(max_bytes, room):
             continue
         try:
             file = yield from file_of(request, result, "GET")

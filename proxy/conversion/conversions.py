@@ -32,6 +32,8 @@ REFUSED_S: Final = 600.0
 FAILED_S: Final = 30.0
 """How long it is told again that something could not be made, before that is tried anew: of the file's fault, and of the gate's."""
 MAX_REFUSED: Final = 4096
+MAX_FORGOTTEN: Final = 4096
+"""Assets of which it is known that they were deleted, until what was being made of them has been."""
 _SWEEP_EACH_S: Final = 600.0
 
 _log = logging.getLogger("comfygate")
@@ -59,6 +61,7 @@ class Conversions:
         self._turns = KeyedSemaphore()
         self._tasks = Tasks(is_watched=True)
         self._refused: OrderedDict[Key, tuple[float, str]] = OrderedDict()
+        self._forgotten: OrderedDict[tuple[TenantId, str], None] = OrderedDict()
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -99,9 +102,13 @@ class Conversions:
         return [await self._look_at(tenant, file, until_s) for file in files]
 
     async def forget(self, tenant: TenantId, asset: Asset) -> None:
-        """An asset is deleted, and what was made of it."""
+        """An asset is deleted, and what was made of it; also what is being made in this moment."""
+        of = _digest(asset.asset_id)
+        self._forgotten[tenant, of] = None
+        if len(self._forgotten) > MAX_FORGOTTEN:
+            self._forgotten.popitem(last=False)
         await self._kept.open()
-        await self._kept.forget(tenant, _digest(asset.asset_id))
+        await self._kept.forget(tenant, of)
 
     async def sweep_forever(
         self, tenants: Callable[[], Iterable[TenantId]], retention_s: Callable[[TenantId], float | None]
@@ -172,7 +179,12 @@ class Conversions:
                 )
             self._check(key, file, answer)
             changed_s = changed_at_s(file.asset)
-            return await self._kept.keep(key, draft, answer.size_bytes, answer.hash, changed_s)
+            made = await self._kept.keep(key, draft, answer.size_bytes, answer.hash, changed_s)
+            if (key.tenant, key.of) in self._forgotten:  # it was deleted meanwhile
+                made.release()
+                await self._kept.forget(key.tenant, key.of)
+                raise gone()
+            return made
         finally:
             await asyncio.to_thread(draft.unlink, missing_ok=True)
 

@@ -97,7 +97,12 @@ class KeptFiles:
         if file is None:
             return None
         file.users += 1
-        if await asyncio.to_thread(file.path.exists):
+        try:
+            is_there = await asyncio.to_thread(file.path.exists)
+        except BaseException:
+            file.release()  # SECURITY: it would stay for ever, of a client that left just now (test_kept_files.py)
+            raise
+        if is_there:
             return file
         self._drop(key)  # somebody has tidied up
         return None

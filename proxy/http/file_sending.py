@@ -61,6 +61,9 @@ def _open(reply: FileReply) -> tuple[IO[bytes], os.stat_result, Sequence[Edit]]:
     file = open_file(reply.file)
     try:
         found = os.fstat(file.fileno())
+        # SECURITY: a preview's name may come again, as a neighbour's (tests/matrix/test_reuse.py).
+        if not reply.is_same(found):
+            raise FileNotFoundError
         return file, found, () if reply.edits is None else reply.edits(file.fileno(), found)
     except BaseException:
         file.close()

@@ -54,11 +54,13 @@ class FileReply:
     """A file of ComfyUI's folders, with ranges and validators (RFC 9110, 13 and 14). headers: what is said of it beside those.
 
     edits: what takes the place of which bytes of the opened file, each of the same length; called in a thread. None where nothing can.
+    is_same: whether the opened file is the one that was meant.
     """
 
     file: Path
     headers: CIMultiDict[str]
     edits: FileEdits | None = None
+    is_same: Callable[[os.stat_result], bool] = lambda found: True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -15,7 +17,7 @@ from policy.v2.asset_files import DerivedFile, GivenFile, StoredFile, StoredText
 from policy.violation import Reason, Violation
 from proxy.conversion.conversions import Conversions
 from proxy.copies.reader import CopyReader
-from proxy.files.comfyui_folders import serve_file
+from proxy.files.comfyui_folders import serve_file, stamp_of
 from proxy.files.quota import StorageQuota
 from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs, headers
@@ -85,7 +87,9 @@ class StoredFiles:
         file = await disk.find(found.folder, found.path) if disk is not None else None
         place = place_of(permitted.principal.tenant, found.folder, found.path)
         if file is not None:
-            return serve_file(file, cache_control=caching, edits=await self._files.on_disk(place, file, held.callback))
+            edits = await self._files.on_disk(place, file, held.callback)
+            reply = serve_file(file, cache_control=caching, edits=edits)
+            return replace(reply, is_same=partial(_has_stamp, found.stamp))
         fields = headers.to_upstream(permitted.request.headers, with_body=False)
         fields[hdrs.ACCEPT_ENCODING] = "identity"  # ranges are of the bytes themselves
         if place is not None:
@@ -129,6 +133,11 @@ class StoredFiles:
             CONTENT_SECURITY_POLICY: SANDBOX,
         }
         return FileReply(file.path, CIMultiDict(fields))
+
+
+def _has_stamp(stamp: str, found: os.stat_result) -> bool:
+    """stamp: see policy.v2.assets.Asset; "" for any."""
+    return stamp in ("", stamp_of(found))
 
 
 async def _check(found: StoredFile, stream: UpstreamStream) -> None:

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from policy.call import UpstreamPath
+from policy.namespace import Folder
 from policy.principal import TenantId
 from proxy.app import Gate
+from proxy.files.comfyui_folders import ComfyUIFolders
 from proxy.jobs.temp_files import CLOCK_SLACK_S
 from tests.contract.conftest import REAL_URL, TARGETS
 from tests.contract.driver import images_of, loading, node, previewing, saving, slow
@@ -206,6 +209,32 @@ async def test_a_name_that_comes_back_is_not_shown_while_its_new_maker_runs(
         assert (shown.status, shown.body) == (404, absent.body), told(shown)
         await read_everything(alice, entry["prompt"][1])
         await sees_nothing(alice, name)
+
+
+async def test_what_is_opened_is_what_was_looked_for(
+    tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the door of the SDKs, and by that of functions: mallory's file comes between the gate's look at the name and its opening of the file."""
+    find, swapping = ComfyUIFolders.find, False
+
+    async def swap(folders: ComfyUIFolders, folder: Folder, path: UpstreamPath) -> Path | None:
+        file = await find(folders, folder, path)
+        if swapping and file is not None:
+            file.unlink()
+            file.write_bytes(png(COLORS["mallory"], (32, 32)))
+        return file
+
+    monkeypatch.setattr(ComfyUIFolders, "find", swap)
+    async with seeing(tmp_path, target) as world:
+        for door in ("/api/v2/assets/{output}/content", "/gate/jobs/{job}/outputs/{node}"):
+            swapping = False
+            job = (await world.alice.run(previewing(NUMBERS["alice"] ^ new_shade())))["prompt"][1]
+            [output] = (await world.alice.get(f"/api/v2/jobs/{job}")).json()["outputs"]
+            address = door.format(output=output["id"], job=job, node=output["node_id"])
+            assert (await world.alice.get(address)).status == 200
+            swapping = True
+            answer = await world.alice.get(address)
+            assert (answer.status, picture_in(answer.body)) == (404, None), told(answer)
 
 
 async def test_nothing_is_made_of_a_name_that_comes_back(tmp_path: Path, target: str) -> None:

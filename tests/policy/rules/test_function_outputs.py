@@ -16,7 +16,7 @@ from policy.namespace import Folder
 from policy.principal import Scope
 from policy.rule_context import RuleInput
 from policy.rules import functions as rules
-from policy.rules.function_outputs import MAX_INLINE_BYTES, MAX_INLINED_BYTES
+from policy.rules.function_outputs import MAX_INLINE_BYTES, MAX_INLINED_BYTES, MAX_INLINED_FILES
 from policy.v2.asset_files import DerivedFile, StoredFile
 from policy.v2.assets import Asset
 from policy.v2.effects import DeriveOutputs, ReadJob, ReadOutputs, ReadText
@@ -146,6 +146,15 @@ def test_an_answer_holds_so_much_and_no_more() -> None:
     assert isinstance(steps[-1], ReadOutputs)
     assert sum(steps[-1].sizes) == MAX_INLINED_BYTES
     assert [each["data"] for each in shown(reply)] == [None] * 10
+
+
+def test_an_answer_has_so_many_files_however_small() -> None:
+    plain = replace(CONTEXT, functions={})
+    text = output(0, hash=HASH, size_bytes=2, folder=None, path="", content_type="text/plain")
+    outputs = [text, *(output(number, hash=HASH, size_bytes=1) for number in range(1, MAX_INLINED_FILES + 9))]
+    steps, _ = run(rules.read(of_job(plain, {"inline": "9"})), done(*outputs), b"hi", [None] * (MAX_INLINED_FILES - 1))
+    assert isinstance(steps[-1], ReadOutputs)
+    assert len(steps[-1].files) == MAX_INLINED_FILES - 1
 
 
 def test_without_small_files_nothing_is_read() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from policy.functions.conversion import Derived, NotDerived, Recipe
 from policy.functions.results import Result
-from policy.violation import Violation
+from policy.violation import Reason, Violation
 from proxy.conversion import conversions as conversions_module
 from proxy.conversion.opened import open_derived
 from proxy.http.errors import UpstreamUnavailable
@@ -50,6 +50,31 @@ async def test_a_picture_is_given_in_its_form(tmp_path: Path, comfy: StandIn, is
         assert [each.name for each in (tmp_path / "converted" / "alice").iterdir()] == [found.path.name], (
             "no draft is left"
         )
+
+
+async def test_what_is_deleted_while_it_is_converted_is_not_kept(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    held = "import os; open({folder!r} + '/begun', 'x').close()\n while not os.path.exists({folder!r} + '/go'): time.sleep(0.01)\n "
+    command = program("for asked in orders:\n " + (held + TELL).format(folder=str(tmp_path)))
+    async with world_in(tmp_path, directory=tmp_path, command=command) as world:
+        giving = asyncio.create_task(world.give(file))
+        while not (tmp_path / "begun").exists():
+            await asyncio.sleep(0.01)
+        await world.conversions.forget(ALICE, file.asset)
+        (tmp_path / "go").touch()
+        with pytest.raises(Violation) as refused:
+            await giving
+        assert refused.value.reason == Reason.NOT_FOUND
+        assert list((tmp_path / "converted" / "alice").iterdir()) == []
+        assert world.kept.used_bytes == 0
+
+
+async def test_no_more_is_remembered_of_deletions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversions_module, "MAX_FORGOTTEN", 3)
+    async with world_in(tmp_path, directory=tmp_path, command=counting(tmp_path)) as world:
+        for number in range(9):
+            await world.conversions.forget(ALICE, written(tmp_path, name=f"{number}.png").asset)
+        assert len(world.conversions._forgotten) == 3
 
 
 async def test_after_a_restart_nothing_is_made_again(tmp_path: Path) -> None:

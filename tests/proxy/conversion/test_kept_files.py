@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,29 @@ async def test_what_somebody_has_tidied_up_is_not_found(tmp_path: Path) -> None:
     made.path.unlink()
     assert await kept.find(key(1)) is None
     assert kept.used_bytes == 0
+
+
+async def test_who_leaves_while_it_is_looked_for_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SECURITY: a file that somebody reads is not deleted, so a client that comes and leaves would fill the disk."""
+    kept = kept_in(tmp_path)
+    await fill(kept, key(1))
+    looks, may_end = threading.Event(), threading.Event()
+
+    def exists(_: Path) -> bool:
+        looks.set()
+        return may_end.wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", exists)
+        finding = asyncio.create_task(kept.find(key(1)))
+        await asyncio.to_thread(looks.wait)
+        finding.cancel()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await finding
+    found = await kept.find(key(1))
+    assert found is not None
+    assert found.users == 1
 
 
 async def test_an_asset_that_is_deleted_takes_its_forms_along(tmp_path: Path) -> None:
