@@ -75,9 +75,9 @@ class _Exif:
             return False
         start = self._number(entry + 8, 4)
         written = bytes(self.data[start : start + count])
-        self._spend(count)
         if len(written) != count:
             raise NotUnderstood
+        self._spend(count)
         if lead and not written.startswith(_ASCII_COMMENT):
             return False
         text = written[lead:].rstrip(b"\0")

@@ -166,12 +166,15 @@ class KeptFiles:
         return file
 
     async def _make_room(self) -> None:
-        """What was not asked for the longest goes, of the tenant that takes the most.
+        """What was not asked for the longest goes, of the tenant that takes the most, in bytes or in files.
 
         SECURITY: one tenant would push out the files of all others, which cost time to be made anew (tests/proxy/conversion/test_kept_files.py).
         """
         while self.used_bytes > self._max_bytes() or self._count > MAX_FILES:
-            shelves = sorted(self._shelves.values(), key=lambda shelf: -shelf.used_bytes)
+            is_many = self._count > MAX_FILES
+            shelves = sorted(
+                self._shelves.values(), key=lambda shelf: -(len(shelf.files) if is_many else shelf.used_bytes)
+            )
             key = next((key for shelf in shelves if (key := shelf.first_unused()) is not None), None)
             if key is None:
                 return

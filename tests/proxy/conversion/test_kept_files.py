@@ -102,6 +102,16 @@ async def test_so_many_files_are_known(tmp_path: Path, monkeypatch: pytest.Monke
     assert names(tmp_path) == ["alice/6", "alice/7", "alice/8"]
 
 
+async def test_many_small_files_do_not_push_out_the_large_ones_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_files, "MAX_FILES", 5)
+    kept = kept_in(tmp_path)
+    await fill(kept, key(1, MALLORY), size=900)
+    await fill(kept, *(key(number) for number in range(1, 9)), size=1)
+    assert names(tmp_path) == ["alice/5", "alice/6", "alice/7", "alice/8", "mallory/1"]
+
+
 async def test_after_a_restart_it_is_the_same(tmp_path: Path) -> None:
     before = kept_in(tmp_path)
     await fill(before, key(1), key(2, MALLORY), key(3))
