@@ -202,7 +202,8 @@ def submit(request: RuleInput, given: Given) -> RuleGenerator:
     files = yield from _find_files(arguments.files)
     graph = fill(function.graph, function.parameters, values | drawn | files)
     labels = {LABEL: function.name, VERSION_LABEL: function.version}
-    extras = JobExtras(labels, tuple(arguments.files.values()), given.webhook)
+    assets = tuple(dict.fromkeys(arguments.files.values()))  # one may stand in several parameters
+    extras = JobExtras(labels, assets, given.webhook)
     reply = yield from prompt.submit(_as_prompt(request, called, graph), extras)
     if reply.status != 200:
         return reply

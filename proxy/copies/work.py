@@ -112,9 +112,11 @@ class CopyWork:
 
     async def lost(self, copy: Copy) -> None:
         """While the gate worked at it, it became another's, or is wanted no more: then what was just put there goes."""
-        if copy.object_key and await self.database.read(records.find_copy, copy.copy_id) is None:
+        found = await self.database.read(records.find_copy, copy.copy_id)
+        if copy.object_key and (found is None or found.state == CopyState.UNWANTED):
             with suppress(BucketFailed):
                 await self.bucket.delete(copy.object_key)
+                await self.database.run(records.remove, copy)
 
     async def _split(self, job: Copy) -> Done:
         tenant = TenantId(job.tenant)

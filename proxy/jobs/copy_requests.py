@@ -60,8 +60,12 @@ def request_copies(job: JobRow) -> Operation[None]:
 
 
 def disown_copies(tenant: str, folder: str, path: str, stamp: str) -> Operation[None]:
-    """Nothing is a record of this file any more: its copies are deleted as soon as may be. stamp: see policy.v2.assets.Asset."""
+    """Nothing is a record of this file any more: its copies are deleted as soon as may be. stamp: see policy.v2.assets.Asset.
+
+    One that a gate works at just now is so when that has ended or its claim is over: what it may put there meanwhile would stay.
+    """
     yield Statement(
-        "UPDATE copies SET state = ?, due_at_s = ended_at_s, gate = '', attempts = 0, note = '' WHERE tenant = ? AND folder = ? AND path = ? AND stamp = ?",
+        "UPDATE copies SET state = ?, due_at_s = CASE gate WHEN '' THEN ended_at_s ELSE due_at_s END, gate = '', attempts = 0, note = '' "
+        "WHERE tenant = ? AND folder = ? AND path = ? AND stamp = ?",
         (CopyState.UNWANTED, tenant, folder, path, stamp),
     )

@@ -9,24 +9,27 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final
+from threading import Thread
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from policy.public_addresses import plain
+from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.outside.target import Answer, Target, Unreachable
+from proxy.tasks import Tasks
 
-MAX_LOOKUPS: Final = 16
-"""At once, in threads of their own: a name server that does not answer holds up nothing else of the gate's."""
+LOOKUPS_AT_ONCE: Final = 4
+"""Of one tenant, each in a thread of its own: a name server that does not answer holds up nobody else."""
 READ_BYTES: Final = 4096
 """Of an answer, before anybody asks for more."""
 
+T = TypeVar("T")
 Place = tuple[str, int]
 """A host, and a port."""
 
@@ -37,7 +40,9 @@ class OutsideDoor:
 
     def __init__(self, own: Callable[[], Iterable[Place]], trust: ssl.SSLContext | None = None) -> None:
         self._own = own
-        self._resolver = _Resolver()
+        self._resolver: AbstractResolver = _Resolver()
+        self._lookups = KeyedSemaphore(LOOKUPS_AT_ONCE)
+        self._looking = Tasks(is_watched=True)
         self._trust: ssl.SSLContext | bool = True if trust is None else trust
 
     async def post(self, target: Target, body: bytes, headers: Mapping[str, str], time_limit_s: float) -> Answer:
@@ -64,7 +69,9 @@ class OutsideDoor:
         Raises Unreachable.
         """
         refused: list[str] = []
-        session = self._session(partial(_make_socket, target, await self._own_addresses(), refused), buffer_bytes)
+        names = _Turns(self._resolver, self._lookups, self._looking, target.tenant)
+        own = await self._own_addresses(names)
+        session = self._session(names, partial(_make_socket, target, own, refused), buffer_bytes)
         stack.push_async_callback(session.close)
         url = URL(target.url, encoded=True)  # as it was judged
         with translated():
@@ -80,9 +87,11 @@ class OutsideDoor:
             stack.callback(connection.transport.abort)
         return response
 
-    def _session(self, make_socket: Callable[[Any], socket.socket], buffer_bytes: int) -> aiohttp.ClientSession:
+    def _session(
+        self, names: AbstractResolver, make_socket: Callable[[Any], socket.socket], buffer_bytes: int
+    ) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            resolver=self._resolver,
+            resolver=names,
             socket_factory=make_socket,
             ssl=self._trust,
             force_close=True,
@@ -99,13 +108,13 @@ class OutsideDoor:
         )
 
     async def stop(self) -> None:
-        await self._resolver.close()
+        await self._looking.stop()
 
-    async def _own_addresses(self) -> set[Place]:
+    async def _own_addresses(self, names: AbstractResolver) -> set[Place]:
         found: set[Place] = set()
         for host, port in self._own():
             with contextlib.suppress(OSError):
-                found |= {(_unwrapped(each["host"]), port) for each in await self._resolver.resolve(host, port)}
+                found |= {(_unwrapped(each["host"]), port) for each in await names.resolve(host, port)}
         return found
 
 
@@ -142,11 +151,32 @@ def _make_socket(target: Target, own: set[Place], refused: list[str], info: Any)
     return socket.socket(family, kind, protocol)
 
 
-class _Resolver(AbstractResolver):
-    """As the machine resolves names, in threads of its own."""
+class _Turns(AbstractResolver):
+    """The look-ups of one tenant, of which so many go on at once.
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(MAX_LOOKUPS, "names outside")
+    SECURITY: nobody can break one off, so it holds its place until it has ended, whoever waits for it no more (tests/proxy/outside/test_lookups.py).
+    """
+
+    def __init__(self, resolver: AbstractResolver, places: KeyedSemaphore, looking: Tasks, tenant: str) -> None:
+        self._resolver = resolver
+        self._places = places
+        self._looking = looking
+        self._tenant = tenant
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        release = await self._places.acquire(self._tenant)
+        looking = self._looking.start(self._resolver.resolve(host, port, family), "look-up of a name")
+        looking.add_done_callback(lambda ended: release())
+        return await asyncio.shield(looking)
+
+    async def close(self) -> None:
+        pass
+
+
+class _Resolver(AbstractResolver):
+    """As the machine resolves names, each in a thread of its own, which ends with the process: a gate that stops waits for no name server."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -154,7 +184,7 @@ class _Resolver(AbstractResolver):
         def look_up() -> list[tuple[Any, ...]]:
             return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
 
-        infos = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        infos = await _in_thread(look_up)
         return [
             ResolveResult(
                 hostname=host,
@@ -168,7 +198,29 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        pass
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Raises what the work does."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def tell(put: Callable[[Any], None], outcome: Any) -> None:
+        if not answer.done():
+            put(outcome)
+
+    def run() -> None:
+        put: Callable[[Any], None] = answer.set_result
+        try:
+            outcome: Any = work()
+        except Exception as error:
+            put, outcome = answer.set_exception, error
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, put, outcome)
+
+    Thread(target=run, name="name outside", daemon=True).start()
+    return await answer
 
 
 def _numeric(address: tuple[Any, ...]) -> str:

@@ -45,7 +45,7 @@ class Fetches:
         leave = await self._enter(tenant)
         result, note = REFUSED, ""
         try:
-            async with self._begin().fetch(address, hosts) as fetched:
+            async with self._begin().fetch(address, hosts, tenant) as fetched:
                 yield fetched
             result = FETCHED
         except FetchFailed as error:

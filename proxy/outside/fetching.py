@@ -56,13 +56,15 @@ class Fetcher:
         self._time_limit_s = time_limit_s
 
     @asynccontextmanager
-    async def fetch(self, address: Address, hosts: Sequence[HostPattern]) -> AsyncIterator[Fetched]:
-        """The file at an address, as long as it may take. hosts: that it may lead on to. Raises FetchFailed; so does whoever takes too long with it."""
+    async def fetch(self, address: Address, hosts: Sequence[HostPattern], tenant: str = "") -> AsyncIterator[Fetched]:
+        """The file at an address, as long as it may take. hosts: that it may lead on to. tenant: see Target. Raises FetchFailed; so does whoever takes too
+        long with it.
+        """
         response: aiohttp.ClientResponse | None = None
         limit = asyncio.timeout(self._time_limit_s)
         try:
             async with limit, AsyncExitStack() as stack:
-                response = await self._follow(stack, address, hosts)
+                response = await self._follow(stack, address, hosts, tenant)
                 yield Fetched(response)
         except TimeoutError:
             if not limit.expired():
@@ -75,12 +77,12 @@ class Fetcher:
         await self._door.stop()
 
     async def _follow(
-        self, stack: AsyncExitStack, address: Address, hosts: Sequence[HostPattern]
+        self, stack: AsyncExitStack, address: Address, hosts: Sequence[HostPattern], tenant: str
     ) -> aiohttp.ClientResponse:
         for _ in range(MAX_REDIRECTS + 1):
             hop = AsyncExitStack()
             async with hop:
-                response = await self._ask(hop, address)
+                response = await self._ask(hop, address, tenant)
                 if response.status not in _REDIRECTS:
                     stack.push_async_exit(hop.pop_all())
                     return _checked(response)
@@ -91,8 +93,8 @@ class Fetcher:
                 raise FetchFailed(Failure.REDIRECT, str(error)) from None
         raise FetchFailed(Failure.REDIRECT, f"more than {MAX_REDIRECTS} times")
 
-    async def _ask(self, stack: AsyncExitStack, address: Address) -> aiohttp.ClientResponse:
-        target = Target(address.url, frozenset({address.port}), self._allows_private)
+    async def _ask(self, stack: AsyncExitStack, address: Address, tenant: str) -> aiohttp.ClientResponse:
+        target = Target(address.url, frozenset({address.port}), self._allows_private, tenant)
         try:
             return await self._door.ask(stack, "GET", target, _FIELDS, buffer_bytes=BUFFER_BYTES)
         except Unreachable as error:

@@ -22,11 +22,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """ports: those that it may be asked at. allows_private: whether it may be on this machine or in a private network; http alone must be on this one."""
+    """ports: those that it may be asked at. allows_private: whether it may be on this machine or in a private network; http alone must be on this one. tenant:
+    for whom it is asked, "" for nobody's.
+    """
 
     url: str
     ports: frozenset[int] = frozenset({80, 443})
     allows_private: bool = False
+    tenant: str = ""
 
     def objection_to(self, address: str, port: int) -> str | None:
         """Why a connection to this address may not be, None when it may. address: a numeric one, perhaps with a zone."""

@@ -187,9 +187,19 @@ def _delete(tenant: str, asset: Asset, version: int) -> Operation[Deleted]:
         yield Statement("UPDATE jobs SET version = ? WHERE prompt_id = ?", (version, asset.prompt_id))
     where, file = _same_file(tenant, asset)
     others = yield Statement(f"SELECT 1 FROM assets WHERE {where} LIMIT 1", file)
-    if not others and asset.folder is not None:
+    if asset.folder is not None and not (others and (yield from _is_known(tenant, asset))):
         yield from disown_copies(tenant, asset.folder.value, asset.path, asset.stamp)
     return Deleted(asset, not others)
+
+
+def _is_known(tenant: str, asset: Asset) -> Operation[bool]:
+    """Whether another record is of the same file as it was then: what a later job wrote in its place has copies of its own."""
+    if not asset.prompt_id:
+        return True  # an upload, which has none
+    where, file = _same_file(tenant, asset)
+    return bool(
+        (yield Statement(f"SELECT 1 FROM assets WHERE {where} AND assets.stamp = ? LIMIT 1", (*file, asset.stamp)))
+    )
 
 
 def _places_in_use(tenant: str) -> Operation[set[tuple[str, str]]]:

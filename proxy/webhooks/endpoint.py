@@ -101,7 +101,7 @@ class CallWebhooks:
             address = read_address(url, self.hosts)
         except AddressRefused:
             raise Unreachable("its host is permitted no more") from None
-        return Target(address.url, frozenset({address.port}))
+        return Target(address.url, frozenset({address.port}), tenant=self.tenant)
 
     def headers(self, message_id: str, at_s: float, body: bytes) -> dict[str, str]:
         return _headers(self.signers, message_id, at_s, body)
@@ -169,7 +169,7 @@ def _signers(
 
 def _endpoint(settings: WebhookSettings, signers: Sequence[Webhook]) -> Endpoint:
     events = tuple(sorted(event.value for event in settings.events))
-    target = Target(settings.url, frozenset({settings.port}), settings.allow_private)
+    target = Target(settings.url, frozenset({settings.port}), settings.allow_private, settings.tenant)
     return Endpoint(settings.name, TenantId(settings.tenant), events, target, tuple(signers))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,6 +171,26 @@ async def test_deleting_the_last_record_of_a_file_takes_its_copies_and_no_others
     assert await database.read(records.find_copy, "a") is None
 
 
+async def test_what_was_written_in_the_place_of_a_file_keeps_no_copy_of_it(database: Database) -> None:
+    for name, stamp in (("first", "1-2"), ("again", "1-2"), ("later", "7-7")):
+        await put(database, name, window=9)
+        await end(database, name)
+        asset = Asset(f"asset-{name}", "a.png", "image/png", 2, "blake3:0", 1.0, folder=Folder.OUTPUT, path="a.png")
+        asset = replace(asset, prompt_id=name, stamp=stamp)
+        await database.run(keep_outputs, name, "alice", [Made(asset)])
+    await kept(
+        database,
+        copy("a", state=CopyState.WIPED, due_at_s=None),
+        copy("b", state=CopyState.COPIED, path="a.png", stamp="7-7"),
+    )
+    await database.run(delete_asset, "alice", "asset-first", NOW_S)
+    assert (await everything(database))["a"].state == CopyState.WIPED, "another record is of the same file"
+    await database.run(delete_asset, "alice", "asset-again", NOW_S)
+    states = {name: each.state for name, each in (await everything(database)).items()}
+    assert states == {"a": CopyState.UNWANTED, "b": CopyState.COPIED}
+    assert await database.read(records.wiped, "alice", "output", "a.png", None) is None
+
+
 async def test_forgetting_a_job_leaves_its_copies(database: Database) -> None:
     await put(database, "a-job", window=9)
     await end(database, "a-job")
@@ -185,6 +206,8 @@ async def test_what_is_worked_at_while_it_is_deleted_is_not_settled(database: Da
     await database.run(disown_copies, "alice", "output", "a.png", "1-2")
     assert not await database.run(records.settle, mine._replace(state=CopyState.COPIED, gate=""), mine)
     assert (await everything(database))["a"].state == CopyState.UNWANTED
+    assert await claimed(database, gate=OTHER, now_s=UNTIL_S - 1) is None, "what is put there meanwhile would stay"
+    assert await claimed(database, gate=OTHER, now_s=UNTIL_S) is not None
 
 
 async def test_when_originals_go_follows_the_configuration(database: Database) -> None:

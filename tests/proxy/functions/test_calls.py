@@ -87,6 +87,12 @@ async def test_a_file_as_a_data_url_and_one_by_its_asset(world: Standing) -> Non
     assert answer.body["assets"]["second"] == second["id"]
 
 
+async def test_one_asset_may_stand_in_two_parameters(world: Standing) -> None:
+    stored = await world.alice.stored(picture())
+    answer = await caller(world).run("copy", {"first": stored["id"], "second": stored["id"]}, Prefer="wait=60")
+    assert (answer.status, answer.body.get("status")) == (200, "succeeded"), answer.raw
+
+
 async def test_who_waits_too_short_is_told_where_to_look(seen: Standing) -> None:
     alice = caller(seen)
     answer = await alice.run("slow", {"seconds": 3600.0}, Prefer="respond-async, wait=1")

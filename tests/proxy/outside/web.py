@@ -115,7 +115,7 @@ class Web:
     def fetcher(self, *own: Place, allows_private: bool = True, **more: Any) -> Fetcher:
         """allows_private: whether loopback may be asked, where all of this web is."""
         door = OutsideDoor(lambda: own, self.trust)
-        door._resolver = self.names  # type: ignore[assignment]
+        door._resolver = self.names
         return Fetcher(door, allows_private=allows_private, **more)
 
 

@@ -76,7 +76,7 @@ async def placed(folder: Path, *, is_open: bool = True) -> AsyncIterator[Place]:
         tenants = TENANTS.format(hosts=outside.hosts)
         async with calling(folder, tenants=tenants, server='public_url = "https://comfy.example.com"') as world:
             door = OutsideDoor(lambda: (), outside.trust)
-            door._resolver = outside.names  # type: ignore[assignment]
+            door._resolver = outside.names
             if is_open:
                 world.gate.gate._followers.webhooks._door = Loopback(door)
             yield Place(world, outside, receiver)
@@ -210,7 +210,7 @@ def test_addresses_of_calls_are_signed_with_the_tenants_secrets(tmp_path: Path) 
     )
     assert not mistakes
     assert len(made.headers("msg_1", 1.0, b"{}")["webhook-signature"].split(" ")) == 2
-    assert made.target_of("https://a.test:8443/x") == Target("https://a.test:8443/x", frozenset({8443}))
+    assert made.target_of("https://a.test:8443/x") == Target("https://a.test:8443/x", frozenset({8443}), tenant="alice")
     assert not made.target_of("https://hooks.example.com/").allows_private
     with pytest.raises(Unreachable, match="permitted no more"):
         made.target_of("https://a.test/x")
