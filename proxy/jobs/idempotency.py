@@ -24,6 +24,7 @@ from proxy.http.errors import Refusal, TurnedAway, UpstreamUnreachable, refusal_
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.idempotency_db import UNANSWERED, Kept, KeptSubmissions, KeyNote, Place
 from proxy.jobs.job_finder import JobFinder
+from proxy.jobs.noted import AlreadyNoted
 from proxy.jobs.rule_runner import Beforehand
 from proxy.persistence.operations import DatabaseUnavailable
 
@@ -49,13 +50,14 @@ def place_of(principal: Principal, key: str) -> Place:
 
 @dataclass(slots=True)
 class Attempt:
-    """One run of a submission. prompt_id: of its job, from the moment before ComfyUI was sent it."""
+    """One run of a submission. prompt_id: of its job, from the moment before ComfyUI was sent it. stands: what is on disk of its key, as far as is known."""
 
     place: Place
     fingerprint: bytes
     principal: Principal
     record: RequestRecord
     prompt_id: str = ""
+    stands: Kept | None = None
 
     def note(self, outcome: str) -> None:
         """For metrics and audit trail: `first`, `replayed`, `found`, `in-use` or `reused`."""
@@ -85,7 +87,7 @@ class IdempotentSubmissions:
             _refuse_in_use(attempt, _AGAIN_S)
         self._running[attempt.place] = attempt.fingerprint
         try:
-            kept = await self._kept.find(attempt.place, self._clock())
+            kept = attempt.stands = await self._kept.find(attempt.place, self._clock())
             known = None if kept is None else await self._answer(attempt, kept)
             return await self._run(attempt, run) if known is None else known
         except DatabaseUnavailable as error:
@@ -118,18 +120,20 @@ class IdempotentSubmissions:
     async def _run(self, attempt: Attempt, run: Run) -> ClientReply:
         attempt.note("first")
 
-        note = KeyNote(self._kept, attempt.place, attempt.fingerprint, self._clock)
+        note = KeyNote(self._kept, attempt.place, attempt.fingerprint, self._clock, attempt.stands)
         try:
             try:
                 reply = await run(note)
             finally:
-                attempt.prompt_id = note.prompt_id
+                attempt.prompt_id, attempt.stands = note.prompt_id, note.kept or attempt.stands
+        except AlreadyNoted:  # by another gate, a moment ago
+            _refuse_in_use(attempt, _AGAIN_S)
         except Violation as error:
             refusal = refusal_for(error) if is_decision(error) else None
             if refusal is None:
                 await self._forget(attempt)
-            else:
-                await self._keep(attempt, refusal.status, JSON_TYPE, refusal.body(attempt.record.request_id))
+            elif not await self._keep(attempt, refusal.status, JSON_TYPE, refusal.body(attempt.record.request_id)):
+                _refuse_in_use(attempt, _AGAIN_S)
             raise
         except BaseException as error:
             if not attempt.record.is_submitted or isinstance(error, UpstreamUnreachable):
@@ -142,26 +146,29 @@ class IdempotentSubmissions:
             await self._forget(attempt)
         return reply
 
-    async def _keep(self, attempt: Attempt, status: int, content_type: str, body: bytes) -> None:
-        """A job that runs is not taken back because the disk is full: without this a repeat asks ComfyUI for it."""
+    async def _keep(self, attempt: Attempt, status: int, content_type: str, body: bytes) -> bool:
+        """False where another gate has written of the key meanwhile.
+
+        A job that runs is not taken back because the disk is full: without this a repeat asks ComfyUI for it.
+        """
         if len(body) > MAX_BODY_BYTES:
             if status != 200:
                 await self._forget(attempt)
-                return
+                return True
             body = self._accepted(attempt)
         now_s, prompt_id = self._clock(), attempt.prompt_id if status == 200 else ""
         try:
-            await self._kept.put(
-                attempt.place, Kept(attempt.fingerprint, prompt_id, now_s, status, content_type, body), now_s
-            )
+            kept = Kept(attempt.fingerprint, prompt_id, now_s, status, content_type, body)
+            return await self._kept.put(attempt.place, kept, now_s, attempt.stands)
         except DatabaseUnavailable as error:
             _log.error("the answer of an Idempotency-Key cannot be kept: %s", error)
+            return True
 
     async def _forget(self, attempt: Attempt) -> None:
         """A repeat is judged and run anew."""
-        if attempt.prompt_id:
+        if attempt.prompt_id and attempt.stands is not None:
             try:
-                await self._kept.forget(attempt.place)
+                await self._kept.forget(attempt.place, attempt.stands)
             except DatabaseUnavailable as error:
                 _log.error("an Idempotency-Key cannot be taken back: %s", error)
 

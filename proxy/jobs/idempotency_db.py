@@ -51,15 +51,16 @@ class KeptSubmissions:
         """None for a key that was not used in the last KEPT_S seconds."""
         return await self._state.read(_find, place, now_s - KEPT_S)
 
-    async def put(self, place: Place, kept: Kept, now_s: float) -> None:
-        """On disk when it returns; in the place of what stood there."""
-        await self._state.run(self.writing(place, kept, now_s))
+    async def put(self, place: Place, kept: Kept, now_s: float, over: Kept | None = None) -> bool:
+        """On disk when it returns; False where something stands there, but `over`, whose place it takes."""
+        return await self._state.run(self.writing(place, kept, now_s, over))
 
-    def writing(self, place: Place, kept: Kept, now_s: float, *, is_single_use: bool = False) -> Note:
-        """The operation that writes it down. is_single_use: not where something stands there."""
-        return partial(
-            _take if is_single_use else _put, place, kept, now_s - KEPT_S, self._is_look_due(place.owner, kept)
-        )
+    def writing(self, place: Place, kept: Kept, now_s: float, over: Kept | None = None) -> Note:
+        """The operation that writes it down; see `put`.
+
+        SECURITY: another gate may have the same request in this moment, and would make a second job (tests/proxy/jobs/test_idempotency.py).
+        """
+        return partial(_put, place, kept, over, now_s - KEPT_S, self._is_look_due(place.owner, kept))
 
     async def write(self, note: Note) -> None:
         """Raises AlreadyNoted."""
@@ -73,14 +74,15 @@ class KeptSubmissions:
         self._since_look[owner] = (0, 0) if is_due else (rows, size)
         return is_due
 
-    async def forget(self, place: Place) -> None:
-        await self._state.run(_forget, place)
+    async def forget(self, place: Place, kept: Kept) -> None:
+        """Where that stands there."""
+        await self._state.run(_forget, place, kept)
 
 
 class KeyNote:
     """What is written down of a key before anything is sent; with the job where that is written first, so that both share one transaction.
 
-    is_single_use: nothing is written where the key was used before. prompt_id: of the job; is_written: whether it may be on disk.
+    over: what stood there before; nothing is written where something else does. kept: what is, or may be, on disk of it; prompt_id: of its job.
     """
 
     def __init__(
@@ -89,34 +91,38 @@ class KeyNote:
         place: Place,
         fingerprint: bytes,
         clock: Callable[[], float],
-        *,
-        is_single_use: bool = False,
+        over: Kept | None = None,
     ) -> None:
         self._submissions = kept
         self._place = place
         self._fingerprint = fingerprint
         self._clock = clock
-        self._is_single_use = is_single_use
-        self.prompt_id = ""
-        self.is_written = False
+        self._over = over
+        self.kept: Kept | None = None
+
+    @property
+    def prompt_id(self) -> str:
+        return "" if self.kept is None else self.kept.prompt_id
 
     async def write(self, prompt_id: str) -> None:
         """prompt_id: "" where no job will come of it. Raises AlreadyNoted, DatabaseUnavailable."""
-        await self._submissions.write(self._writing(prompt_id))
-        self.prompt_id, self.is_written = prompt_id, True
+        kept = self._kept_of(prompt_id)
+        await self._submissions.write(self._writing(kept))
+        self.kept = kept
 
     def within(self, prompt_id: str) -> Note:
         """The same as a part of a transaction that is about to be done: whoever does it says `failed` where nothing of it is on disk."""
-        self.prompt_id, self.is_written = prompt_id, True
-        return self._writing(prompt_id)
+        self.kept = self._kept_of(prompt_id)
+        return self._writing(self.kept)
 
-    def _writing(self, prompt_id: str) -> Note:
-        now_s = self._clock()
-        kept = Kept(self._fingerprint, prompt_id, now_s)
-        return self._submissions.writing(self._place, kept, now_s, is_single_use=self._is_single_use)
+    def _kept_of(self, prompt_id: str) -> Kept:
+        return Kept(self._fingerprint, prompt_id, self._clock())
+
+    def _writing(self, kept: Kept) -> Note:
+        return self._submissions.writing(self._place, kept, kept.created_s, self._over)
 
     def failed(self) -> None:
-        self.prompt_id, self.is_written = "", False
+        self.kept = None
 
 
 def _find(place: Place, oldest_s: float) -> Operation[Kept | None]:
@@ -128,13 +134,10 @@ def _find(place: Place, oldest_s: float) -> Operation[Kept | None]:
     return Kept(*rows[0]) if rows else None
 
 
-def _put(place: Place, kept: Kept, oldest_s: float, is_look_due: bool) -> Operation[bool]:
-    yield from _forget(place)
-    return (yield from _take(place, kept, oldest_s, is_look_due))
-
-
-def _take(place: Place, kept: Kept, oldest_s: float, is_look_due: bool) -> Operation[bool]:
-    """False where it stands there already."""
+def _put(place: Place, kept: Kept, over: Kept | None, oldest_s: float, is_look_due: bool) -> Operation[bool]:
+    """False where something else than `over` stands there."""
+    if over is not None:
+        yield from _forget(place, over)
     yield Statement("DELETE FROM idempotent_submissions WHERE created_s <= ?", (oldest_s,))
     taken = yield Statement(
         "INSERT INTO idempotent_submissions "
@@ -159,9 +162,12 @@ def _make_room(place: Place) -> Operation[None]:
             "SELECT key_hash, size FROM idempotent_submissions WHERE owner = ? ORDER BY created_s LIMIT 1",
             (place.owner,),
         )
-        yield from _forget(Place(place.owner, key_hash))
+        yield Statement("DELETE FROM idempotent_submissions WHERE owner = ? AND key_hash = ?", (place.owner, key_hash))
         count, size = count - 1, size - freed
 
 
-def _forget(place: Place) -> Operation[None]:
-    yield Statement("DELETE FROM idempotent_submissions WHERE owner = ? AND key_hash = ?", tuple(place))
+def _forget(place: Place, kept: Kept) -> Operation[None]:
+    yield Statement(
+        "DELETE FROM idempotent_submissions WHERE owner = ? AND key_hash = ? AND prompt_id = ? AND created_s = ?",
+        (*place, kept.prompt_id, kept.created_s),
+    )

@@ -14,7 +14,7 @@ from policy.call import ClientReply
 from policy.violation import Reason, Violation
 from proxy.http.errors import LimitExceeded, TurnedAway, UpstreamUnreachable
 from proxy.http.request_record import RequestRecord
-from proxy.jobs.idempotency_db import KeptSubmissions, KeyNote, Place
+from proxy.jobs.idempotency_db import Kept, KeptSubmissions, KeyNote, Place
 from proxy.jobs.noted import AlreadyNoted
 from proxy.jobs.rule_runner import Beforehand
 from proxy.persistence.operations import DatabaseUnavailable
@@ -58,7 +58,7 @@ class SingleUseKeys:
         self, place: Place, record: RequestRecord, run: Callable[[Beforehand], Awaitable[ClientReply]]
     ) -> ClientReply:
         record.notes["idempotency"] = "first"
-        note = KeyNote(self._kept, place, _NO_FINGERPRINT, self._clock, is_single_use=True)
+        note = KeyNote(self._kept, place, _NO_FINGERPRINT, self._clock)
         is_undone = False
         try:
             reply = await run(note)
@@ -69,25 +69,25 @@ class SingleUseKeys:
         except (Violation, LimitExceeded, TurnedAway, UpstreamUnreachable):
             is_undone = True
             # Whatever is wrong besides: of a used key that is what its client is told.
-            if not note.is_written and await self._is_used(place):
+            if note.kept is None and await self._is_used(place):
                 raise self._used(record) from None
             raise
         except BaseException:
             is_undone = not record.is_submitted
             raise
         finally:
-            if note.is_written and is_undone:
-                await self._give_back(place)
-        if is_undone and not note.is_written and await self._is_used(place):
+            if note.kept is not None and is_undone:
+                await self._give_back(place, note.kept)
+        if is_undone and note.kept is None and await self._is_used(place):
             raise self._used(record)
         return reply
 
     async def _is_used(self, place: Place) -> bool:
         return await self._kept.find(place, self._clock()) is not None
 
-    async def _give_back(self, place: Place) -> None:
+    async def _give_back(self, place: Place, kept: Kept) -> None:
         try:
-            await self._kept.forget(place)
+            await self._kept.forget(place, kept)
         except DatabaseUnavailable as error:
             _log.error("an Idempotency-Key cannot be taken back: %s", error)
 

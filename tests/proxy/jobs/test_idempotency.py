@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import orjson
+import pytest
 
 from policy.call import ClientReply
 from policy.principal import Principal, Role, parse_tenant
+from policy.violation import Reason, Violation
+from proxy.http.errors import TurnedAway
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.idempotency import MAX_BODY_BYTES, Attempt, IdempotentSubmissions, place_of
 from proxy.jobs.idempotency_db import KeptSubmissions, Place
 from proxy.jobs.rule_runner import Beforehand
+from proxy.persistence.operations import Operation, Statement
 from tests.proxy.conftest import opened
 
 ALICE = Principal("a", parse_tenant("alice"))
@@ -69,3 +74,38 @@ async def test_a_large_answer_is_kept_short_and_a_large_refusal_not_at_all(tmp_p
         for _ in range(2):
             assert (await submissions.submit(attempt(place_of(ALICE, "two")), refused)).status == 400
         assert runs == ["refused"] * 2
+
+
+async def test_of_two_gates_that_have_one_request_at_once_one_runs_it(tmp_path: Path) -> None:
+    """SECURITY: a client that tries again at the other gate, while the first one still judges, would get two jobs."""
+    async with opened(tmp_path / "state.sqlite3") as state:
+        here, there = (IdempotentSubmissions(KeptSubmissions(state), Finder()) for _ in range(2))  # type: ignore[arg-type]
+        place = place_of(ALICE, "key")
+        made: list[str] = []
+
+        async def run(note: Beforehand, prompt_id: str) -> ClientReply:
+            await note.write(prompt_id)
+            made.append(prompt_id)
+            return ClientReply(200, {"prompt_id": prompt_id})
+
+        async def faster(note: Beforehand) -> ClientReply:
+            await there.submit(attempt(place), partial(run, prompt_id="theirs"))
+            return await run(note, "ours")
+
+        async def refused(note: Beforehand) -> ClientReply:
+            await there.submit(attempt(place), partial(run, prompt_id="theirs"))
+            raise Violation(Reason.POLICY_VIOLATION, "Not here.")
+
+        for attempted in (faster, refused):
+            with pytest.raises(TurnedAway) as turned:
+                await here.submit(attempt(place), attempted)
+            assert turned.value.refusal.reason == "idempotency-key-in-use"
+            assert made == ["theirs"]
+            again = await here.submit(attempt(place), partial(run, prompt_id="ours"))
+            assert orjson.loads(again.body) == {"prompt_id": "theirs"}
+            made.clear()
+            await state.run(nothing)
+
+
+def nothing() -> Operation[None]:
+    yield Statement("DELETE FROM idempotent_submissions")

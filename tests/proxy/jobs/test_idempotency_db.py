@@ -31,9 +31,10 @@ async def test_what_was_put_is_found_for_a_day_also_after_a_restart(tmp_path: Pa
         assert await submissions.find(place(1), NOW_S + KEPT_S) is None
         assert await submissions.find(place(1, "mallory"), NOW_S) is None
         assert await submissions.find(place(2), NOW_S) is None
-        await submissions.forget(place(1, "mallory"))
+        await submissions.forget(place(1, "mallory"), kept())
+        await submissions.forget(place(1), kept(NOW_S + 1))
         assert await submissions.find(place(1), NOW_S) == kept()
-        await submissions.forget(place(1))
+        await submissions.forget(place(1), kept())
         assert await submissions.find(place(1), NOW_S) is None
 
 
@@ -90,7 +91,10 @@ async def test_bytes_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
 async def test_a_key_that_comes_again_stands_once(tmp_path: Path) -> None:
     async with opened(tmp_path / "state.sqlite3") as state:
         submissions = KeptSubmissions(state)
-        await submissions.put(place(1), Kept(b"f" * 32, "an-id", NOW_S), NOW_S)
-        await submissions.put(place(1), kept(NOW_S + 1), NOW_S)
+        first = Kept(b"f" * 32, "an-id", NOW_S)
+        assert await submissions.put(place(1), first, NOW_S)
+        assert not await submissions.put(place(1), kept(NOW_S + 1), NOW_S)
+        assert not await submissions.put(place(1), kept(NOW_S + 1), NOW_S, kept(NOW_S + 2))
+        assert await submissions.put(place(1), kept(NOW_S + 1), NOW_S, first)
         assert await state.run(count) == 1
         assert await submissions.find(place(1), NOW_S) == kept(NOW_S + 1)

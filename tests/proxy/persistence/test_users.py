@@ -46,15 +46,18 @@ async def test_idempotency_keys_are_kept_replaced_and_pushed_out(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idempotency_db, "MAX_KEYS", 3)
+    monkeypatch.setattr(idempotency_db, "LOOK_EACH", 0)
+    monkeypatch.setattr(idempotency_db, "LOOK_EACH_BYTES", 0)
     submissions = KeptSubmissions(database)
     await submissions.put(place(0, "mallory"), kept(0.5), 1.0)
     for number in range(5):
         await submissions.put(place(number), kept(1.0 + number), 1.0)
-    await submissions.put(place(4), kept(9.0, b"\x00\xff"), 9.0)
+    assert await submissions.put(place(4), kept(9.0, b"\x00\xff"), 9.0, over=kept(5.0))
+    assert not await submissions.put(place(4), kept(9.5), 9.5, over=kept(5.0))
     found = [await submissions.find(place(number), 10.0) for number in range(5)]
     assert found == [None, None, kept(3.0), kept(4.0), kept(9.0, b"\x00\xff")]
     assert await submissions.find(place(0, "mallory"), 10.0) == kept(0.5)
-    await submissions.forget(place(2))
+    await submissions.forget(place(2), kept(3.0))
     assert await submissions.find(place(2), 10.0) is None
     monkeypatch.setattr(idempotency_db, "MAX_BYTES", 2 * idempotency_db.ROW_BYTES)
     await submissions.put(place(5), kept(10.0, b""), 10.0)
