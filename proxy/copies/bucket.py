@@ -191,7 +191,7 @@ def note_of(error: Exception) -> str:
 
     SECURITY: without the queries of addresses, which may hold a signature, or Azure's shared access token (tests/proxy/copies/test_bucket.py).
     """
-    text = _DETAILS.sub("", str(error)) or type(error).__name__
+    text = _DETAILS.sub("", str(error)).replace("\u00b5s", "us") or type(error).__name__
     words = ": ".join(_CODE.findall(text))
     line = _QUERY.sub(r"\1", text.partition("<?xml")[0].partition("<!DOCTYPE")[0])
     line = _UNPRINTABLE.sub(" ", line).strip(" :")[:MAX_NOTE]

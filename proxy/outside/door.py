@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import Connection
 from yarl import URL
 
 from policy.public_addresses import plain
@@ -28,6 +29,9 @@ LOOKUPS_AT_ONCE: Final = 4
 """Of one tenant, each in a thread of its own: a name server that does not answer holds up nobody else."""
 READ_BYTES: Final = 4096
 """Of an answer, before anybody asks for more."""
+
+MAX_INTERIM: Final = 16
+"""Answers before the one that counts (RFC 9110, 15.2)."""
 
 T = TypeVar("T")
 Place = tuple[str, int]
@@ -105,6 +109,7 @@ class OutsideDoor:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=buffer_bytes,
+            response_class=_Response,
         )
 
     async def stop(self) -> None:
@@ -149,6 +154,28 @@ def _make_socket(target: Target, own: set[Place], refused: list[str], info: Any)
         refused.append(objection)
         raise OSError(None, objection)
     return socket.socket(family, kind, protocol)
+
+
+class _Response(aiohttp.ClientResponse):
+    """SECURITY: aiohttp reads interim answers as long as they come, thousands in each turn of the loop (tests/proxy/outside/test_door.py)."""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        assert protocol is not None, "it has just been made"
+        read, left = protocol.read, MAX_INTERIM
+
+        async def counted() -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise aiohttp.ClientPayloadError("interim answers without end")
+            return await read()
+
+        protocol.read = counted  # type: ignore[method-assign]
+        try:
+            return await super().start(connection)
+        finally:
+            protocol.read = read  # type: ignore[method-assign]
 
 
 class _Turns(AbstractResolver):

@@ -174,6 +174,7 @@ def test_what_goes_wrong_is_told_in_one_line_without_secrets() -> None:
         )
     )
     assert azure == "Generic Azure error: PUT https://a.example/c/k in 3ms - 403"
+    assert note_of(ValueError("GET REDACTED in 537.57µs - 500")) == "GET REDACTED in 537.57us - 500"
     assert note_of(ValueError("x" * 999)) == "x" * module.MAX_NOTE
     assert note_of(ValueError()) == "ValueError"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
@@ -154,6 +155,29 @@ async def test_an_answer_without_end_is_not_read() -> None:
         assert (await post(url)).status == 200
         async with asyncio.timeout(LIMIT_S):
             await is_over.wait()
+
+
+async def _never_coming_to_it(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    with contextlib.suppress(ConnectionError):
+        while True:
+            writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+            await writer.drain()
+    writer.close()
+
+
+async def test_interim_answers_without_end_are_not_waited_for() -> None:
+    server = await asyncio.start_server(_never_coming_to_it, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(Unreachable, match="the answer cannot be read"):
+            await post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+async def test_a_few_interim_answers_come_before_the_one_that_counts() -> None:
+    sent = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 5 + b"HTTP/1.1 204 No Content\r\n\r\n"
+    server = await asyncio.start_server(lambda reader, writer: _hanging_up(reader, writer, sent), "127.0.0.1", 0)
+    async with server:
+        assert (await post(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")).status == 204
 
 
 async def test_who_does_not_answer_is_given_up() -> None:
