@@ -35,10 +35,13 @@ PREFER: Final = {
     "description": f"`wait=60` (RFC 7240): answer when the job has ended, or after so many seconds; {MAX_WAIT_S} at most.",
 }
 _KEY_WORDS: Final = "Any text, in double quotes or bare. The same request with the same key within 24 hours "
+# As policy/idempotency.py reads it.
+_BARE: Final = f"[!#-~][ -~]{{0,{MAX_KEY_CHARACTERS - 1}}}"
+_QUOTED: Final = f'"(?:[ !#-\\[\\]-~]|\\\\["\\\\]){{1,{MAX_KEY_CHARACTERS}}}"(?: *;[ -~]*)?'
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS, "pattern": "^[!#-~]+$"},
+    "schema": {"type": "string", "pattern": f"^(?:{_BARE}|{_QUOTED})$"},
 }
 REPLAYED_KEY: Final = {**_KEY, "description": f"{_KEY_WORDS}is answered about the same job."}
 SINGLE_USE_KEY: Final = {**_KEY, "description": f"{_KEY_WORDS}is refused."}

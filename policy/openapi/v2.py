@@ -19,6 +19,7 @@ from policy.openapi.refusals import ALWAYS, ASKS_COMFYUI, CHANGES, FOLLOWS, HAS_
 from policy.openapi.schemas import ANY_OBJECT, TEXT, Schema, ref, told
 from policy.rules.v2_jobs import LISTED, MAX_LISTED
 from policy.v2.asset_uploads import MAX_EXPIRES_IN_S, MAX_TAG_CHARACTERS, MAX_TAGS, MIN_EXPIRES_IN_S
+from policy.v2.jobs import Status
 from policy.v2.labels import MAX_FILTERS, MAX_LABELS
 
 JOBS: Final = "Jobs"
@@ -44,6 +45,8 @@ _DETAILS: Final[dict[str, Schema]] = {
         "description": "Seconds after which it is gone.",
     },
 }
+_STATUS: Final = f"(?:{'|'.join(Status)})"
+_STATUSES: Final = f"^(?:{_STATUS}(?: *, *{_STATUS})*)?$"
 _LABELS: Final[Schema] = {
     "type": "object",
     "maxProperties": MAX_LABELS,
@@ -96,7 +99,7 @@ def _list_jobs() -> dict[str, Any]:
         parameters=[
             query_parameter("limit", "How many.", limit),
             query_parameter("cursor", "`next_cursor` of the page before.", TEXT),
-            query_parameter("status", "States, separated by commas.", TEXT),
+            query_parameter("status", "States, separated by commas.", {"type": "string", "pattern": _STATUSES}),
         ],
     )
 

@@ -14,13 +14,16 @@ from tests.proxy.v2.assets.sdk import Standing
 
 LIMIT_S = 900.0
 # A well-formed call may meet what no schema says: a file that is no asset, a key that was used before, a result of another type.
-# `from-hash` is the id of an asset too, so its path takes GET and DELETE besides.
+# A cursor is one that the list has given. `from-hash` is the id of an asset too, so its path takes GET and DELETE besides.
 CONFIG = """\
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 401, 403, 404, 406, 409, 422, 429]
 [[operations]]
 include-path = "/api/v2/assets/from-hash"
 checks.allow_header_conformance.enabled = false
+[[operations]]
+include-name = "GET /api/v2/jobs"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 429]
 """
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from policy.call import ClientCall
 from policy.functions.function import CallableFunction, Function
+from policy.idempotency import parse_key
 from policy.openapi.document import openapi_document, read_api, v2_document, version_of
+from policy.openapi.parts import REPLAYED_KEY
 from policy.openapi.refusals import CALLS, NAMED, Refusals
 from policy.table import FUNCTIONS, V2
 from policy.v2.links import Links
@@ -151,3 +153,16 @@ def test_which_document_is_asked_for(query: dict[str, str]) -> None:
 def test_there_are_no_other_documents() -> None:
     with pytest.raises(Violation, match="functions, v2"):
         read_api(ClientCall("GET", (), (("api", "v3"),)))
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "order 7", '"a b"', '"a\\"b"', '"a";x', '"a', "", '""', "a" * 255, "a" * 256, f'"{"a" * 256}"', "ä"]
+)
+def test_a_key_is_documented_as_it_is_read(text: str) -> None:
+    try:
+        parse_key([text])
+        is_read = True
+    except Violation:
+        is_read = False
+    schema: Any = REPLAYED_KEY["schema"]
+    assert (re.search(schema["pattern"], text) is not None) == is_read
