@@ -31,6 +31,8 @@ longer is told without its size, and goes on being made."""
 REFUSED_S: Final = 600.0
 FAILED_S: Final = 30.0
 """How long it is told again that something could not be made, before that is tried anew: of the file's fault, and of the gate's."""
+MAX_AT_ONCE: Final = 4
+"""Of all tenants. Each has two files on the disk, what is fetched and what is made, of a quarter of the folder each at most."""
 MAX_REFUSED: Final = 4096
 MAX_FORGOTTEN: Final = 4096
 """Assets of which it is known that they were deleted, until what was being made of them has been."""
@@ -59,6 +61,7 @@ class Conversions:
         self._max_pixels = max_pixels
         self._clock = clock
         self._turns = KeyedSemaphore()
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks = Tasks(is_watched=True)
         self._refused: OrderedDict[Key, tuple[float, str]] = OrderedDict()
         self._forgotten: OrderedDict[tuple[TenantId, str], None] = OrderedDict()
@@ -153,7 +156,9 @@ class Conversions:
 
     async def _make(self, key: Key, file: DerivedFile) -> KeptFile:
         try:
-            return await self._converted(key, file)
+            # SECURITY: drafts count for nothing yet, and would fill the disk (tests/proxy/conversion/test_conversions.py).
+            async with self._places:
+                return await self._converted(key, file)
         except OSError as error:
             failed = _failed(file, f"the folder of what was converted cannot be written: {error}")
             self._refuse(key, failed, FAILED_S)

@@ -16,8 +16,10 @@ from PIL import Image
 
 from policy.functions.conversion import Derived, NotDerived, Recipe
 from policy.functions.results import Result
+from policy.principal import TenantId
 from policy.violation import Reason, Violation
 from proxy.conversion import conversions as conversions_module
+from proxy.conversion.conversions import MAX_AT_ONCE
 from proxy.conversion.opened import open_derived
 from proxy.http.errors import UpstreamUnavailable
 from standin import StandIn
@@ -67,6 +69,31 @@ async def test_what_is_deleted_while_it_is_converted_is_not_kept(tmp_path: Path)
         assert refused.value.reason == Reason.NOT_FOUND
         assert list((tmp_path / "converted" / "alice").iterdir()) == []
         assert world.kept.used_bytes == 0
+
+
+async def test_of_many_tenants_few_have_drafts_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go, begun = asyncio.Event(), list[str]()
+    async with world_in(tmp_path, directory=tmp_path, command=counting(tmp_path)) as world:
+        draft = world.kept.draft
+
+        async def held(tenant: TenantId) -> Path:
+            begun.append(tenant)
+            await may_go.wait()
+            return await draft(tenant)
+
+        monkeypatch.setattr(world.kept, "draft", held)
+        tenants = [TenantId(f"t{number}") for number in range(20)]
+        files = [written(tmp_path, tenant=tenant) for tenant in tenants]
+        async with asyncio.TaskGroup() as group:
+            for tenant, file in zip(tenants, files, strict=True):
+                group.create_task(world.give(file, tenant))
+            while len(begun) < MAX_AT_ONCE:
+                await asyncio.sleep(0.01)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert len(begun) == MAX_AT_ONCE
+            may_go.set()
+        assert len(begun) == 2 * len(tenants)
 
 
 async def test_no_more_is_remembered_of_deletions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
