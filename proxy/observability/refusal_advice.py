@@ -41,6 +41,7 @@ _CALL_ADVICE: Final[Mapping[str, str]] = {
     "picture-too-large": "The picture has more pixels than the gate lets ComfyUI open: the client sends a smaller one.",
     "name-refused": "The client chooses another name.",
     "storage-full": "The bound is `storage` of limits.{limits}; the tenant can delete files.",
+    "conversion-failed": "The output keeps its original, which the asset's own address gives: `convert` of the function's output may want another type.",
     "body-too-large": "The bounds are server.max_prompt_bytes and server.max_upload_bytes.",
     "rate-limited": "The bounds are `requests`, `prompts`, `uploads` and `upload_bytes` of limits.{limits}.",
     "queue-full": "The bound is `queued_jobs` of limits.{limits}.",

@@ -76,9 +76,9 @@ async def test_an_output_is_loaded_again(world: World) -> None:
 
 
 async def test_a_workflow_out_of_a_picture_runs_again(world: World) -> None:
-    """What ComfyUI embedded has its own names: the tenant's folder before each, and salts."""
+    """What ComfyUI embedded comes in the tenant's own words; whoever else has the picture can do nothing with the names in it."""
     tenant = world.alice
-    for name, subfolder in (("photo.png", ""), ("photo.png", "mine")):
+    for name, subfolder in (("by-mail.png", ""), ("by-mail.png", "mine")):
         await tenant.photo(name, subfolder=subfolder, overwrite="true")
         ui = {"id": "wf", "nodes": [], "note": "own"}
         where = f"{subfolder}/{name}".strip("/")
@@ -91,7 +91,7 @@ async def test_a_workflow_out_of_a_picture_runs_again(world: World) -> None:
         picture = opened((await tenant.file(images_of(entry, "2")[0])).body)
         texts = getattr(picture, "text")  # noqa: B009 - PNG alone has it
         embedded = json.loads(texts["prompt"])
-        assert embedded["1"]["inputs"]["image"] == f"tenants/alice/{where}", "as ComfyUI knows it"
+        assert embedded["1"]["inputs"]["image"] == where
         assert json.loads(texts["workflow"]) == ui
         again = await tenant.run(embedded, extra_data={"extra_pnginfo": {"workflow": ui}})
         await check_files(tenant, again)

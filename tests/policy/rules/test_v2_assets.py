@@ -165,7 +165,7 @@ def test_bytes_by_their_hash() -> None:
 
 def test_one_is_read() -> None:
     steps, reply = drive(v2_assets.read(asked(parameters={"asset_id": ID})), {ID: ASSET})
-    assert steps == [FindAssets((ID,))]
+    assert steps == [FindAssets((ID,), is_for_comfyui=False)]
     assert reply.body["id"] == ID
     violation = refused(v2_assets.read(asked(parameters={"asset_id": ID})), {})
     assert (violation.reason, violation.error_type) == (Reason.NOT_FOUND, "asset_not_found")
@@ -191,7 +191,7 @@ def answer_of(rule: FileGenerator, *answers: Any) -> tuple[list[Any], StoredFile
 def test_content_is_a_file() -> None:
     request = asked(method="HEAD", parameters={"asset_id": ID})
     steps, found = answer_of(v2_assets.content(request), {ID: ASSET})
-    assert steps == [FindAssets((ID,))]
+    assert steps == [FindAssets((ID,), is_for_comfyui=False)]
     assert isinstance(found, StoredFile)
     assert (found.path, found.call.method) == (f"tenants/alice/api-v2/{ID}/x.png", "HEAD")
 
@@ -199,7 +199,7 @@ def test_content_is_a_file() -> None:
 def test_content_is_a_text() -> None:
     request, text = asked(parameters={"asset_id": ID}), replace(ASSET, folder=None, path="", file_path="text.txt")
     steps, found = answer_of(v2_assets.content(request), {ID: text}, b"words")
-    assert steps == [FindAssets((ID,)), ReadText(ID)]
+    assert steps == [FindAssets((ID,), is_for_comfyui=False), ReadText(ID)]
     assert found == StoredText(b"words", "text.txt")
     without: list[list[Any]] = [[{}], [{ID: text}, None]]
     for answers in without:
