@@ -127,13 +127,19 @@ async def test_an_admin_sees_comfyui_as_it_is(settled: Settled, route: Route) ->
                 continue
             assert answer.status not in (401, 403), told(answer)
             if isinstance(route.admin, PassThrough) and settled.world.comfy is not None:
-                last = settled.world.standin.received[-1]
+                received = settled.world.standin.received
+                # But for what the gate asks for itself, now and then.
+                last = next(each for each in reversed(received) if not _is_the_gates_look(each.raw_path, call.path))
                 assert (last.method, last.raw_path.endswith(call.path)) == (route.method, True), last.raw_path
                 assert "Authorization" not in last.headers
         has_jobs = ("GET /queue", "GET /history", *(("GET /api/jobs",) if settled.world.direct.is_current else ()))
         if route.name in has_jobs:
             text = b"".join(answer.body for answer in answers).decode()
             assert not [word for word in entry.shows(settled.alices) if word not in text]
+
+
+def _is_the_gates_look(asked: str, call: str) -> bool:
+    return asked.startswith("/api/jobs?status=pending") and not asked.endswith(call)
 
 
 @pytest.mark.parametrize("route", READS)

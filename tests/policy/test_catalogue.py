@@ -241,7 +241,7 @@ def test_the_last_of_two_classes_of_one_name_counts() -> None:
     assert list(catalogue.classes["A"].inputs) == ["two"]
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     st.dictionaries(
         st.text(),

@@ -72,7 +72,7 @@ prioritised = st.lists(
 shares = st.fixed_dictionaries({tenant: st.sampled_from((1.0, 2.0, 3.0)) for tenant in TENANTS})
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(arrivals, shares)
 def test_backlogged_tenants_differ_by_one_job_of_each_at_most(
     coming: list[Arrival], weights: dict[TenantId, float]
@@ -81,7 +81,7 @@ def test_backlogged_tenants_differ_by_one_job_of_each_at_most(
     assert worst_unfairness(runs, weights) <= 1 + 1e-9
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(prioritised, shares)
 def test_priorities_cost_neighbours_nothing(coming: list[Arrival], weights: dict[TenantId, float]) -> None:
     runs = Worker(weights).run(coming)
@@ -89,7 +89,7 @@ def test_priorities_cost_neighbours_nothing(coming: list[Arrival], weights: dict
     assert worst_unfairness(runs, weights) <= 1 + 1e-9
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(arrivals, shares)
 def test_nobody_waits_longer_than_a_fair_share_plus_one_job_of_each_neighbour(
     coming: list[Arrival], weights: dict[TenantId, float]

@@ -83,7 +83,7 @@ def test_judging_values_is_total(value: Any) -> None:
     judge_or_none(orjson.dumps(value), STRICT)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(GRAPHS, FIELDS)
 def test_everything_that_passes_was_judged(graph: dict[str, Any], fields: dict[str, Any]) -> None:
     judged = judge_or_none(orjson.dumps({"prompt": graph} | fields), STRICT)
