@@ -17,6 +17,7 @@ from proxy.copies import copy_operations as records
 from proxy.copies.copy_operations import Kept
 from proxy.copies.work import CopyWork, Done
 from proxy.jobs.copy_requests import Copy
+from proxy.persistence.due_work import POLL_S, DueWork
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
 
@@ -24,9 +25,6 @@ AT_ONCE: Final = 2
 """From one gate: each holds a few megabytes."""
 LEASE_S: Final = 60.0
 RENEW_EACH_S: Final = 20.0
-POLL_S: Final = 30.0
-DATABASE_PAUSE_S: Final = 1.0
-TRIM_EACH_S: Final = 60.0
 MAX_OF_TENANT: Final = 100_000
 """Records of each state. What is more is not remembered, the oldest first."""
 
@@ -65,7 +63,7 @@ class Copier:
         self._tasks = Tasks()
         self._busy: Counter[str] = Counter()
         self._kept_local: tuple[float | None] | None = None
-        self._wake = asyncio.Event()
+        self._due = DueWork(database, self._take_up_and_begin, self.trim, "copies")
 
     async def open(self) -> None:
         """Before the first job can end. Raises DatabaseUnavailable."""
@@ -82,29 +80,14 @@ class Copier:
 
     def wake(self) -> None:
         """Something may be due, or be configured otherwise."""
-        self._wake.set()
+        self._due.wake()
 
     async def run(self) -> None:
-        ends_hearing = self._database.on_change(self.wake)
-        trimmed_s = -TRIM_EACH_S
-        try:
-            while True:
-                self._wake.clear()
-                try:
-                    await self.take_up()
-                    due_in_s = await self.begin_due()
-                    if time.monotonic() - trimmed_s >= TRIM_EACH_S:
-                        await self.trim()
-                        trimmed_s = time.monotonic()
-                except DatabaseUnavailable as error:
-                    _log.warning("copies wait for the gate's database: %s", error)
-                    await asyncio.sleep(DATABASE_PAUSE_S)
-                    continue
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(due_in_s, POLL_S)):
-                        await self._wake.wait()
-        finally:
-            ends_hearing()
+        await self._due.run()
+
+    async def _take_up_and_begin(self) -> float:
+        await self.take_up()
+        return await self.begin_due()
 
     async def begin_due(self) -> float:
         """Begins what is due, as far as there is room: of the tenant first of whom the least is being done. Seconds until more is due.

@@ -17,6 +17,7 @@ from policy.v2.jobs import JobView
 from policy.v2.links import Links
 from policy.webhooks import Result, asked_wait, message, result_of
 from proxy.outside.target import Answer, Target, Unreachable
+from proxy.persistence.due_work import POLL_S, DueWork
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.webhooks import deliveries as outbox
@@ -27,9 +28,6 @@ TIME_LIMIT_S: Final = 15.0
 LOOK_LIMIT_S: Final = 10.0
 """For what a job made to be measured; else it is told without."""
 LEASE_S: Final = 40.0
-POLL_S: Final = 30.0
-DATABASE_PAUSE_S: Final = 1.0
-TRIM_EACH_S: Final = 60.0
 WAITING_S: Final = 3 * 86_400.0
 DONE_S: Final = 7 * 86_400.0
 MAX_OF_TENANT: Final = 10_000
@@ -90,7 +88,7 @@ class WebhookSender:
         self._tasks = Tasks()
         self._busy: Counter[tuple[str, str]] = Counter()
         self._known: Sequence[Endpoint] | None = None
-        self._wake = asyncio.Event()
+        self._due = DueWork(database, self._take_up_and_begin, self.trim, "webhooks")
 
     async def open(self) -> None:
         """Before the first job can end. Raises DatabaseUnavailable."""
@@ -118,29 +116,14 @@ class WebhookSender:
 
     def wake(self) -> None:
         """Something may be due, or be configured otherwise."""
-        self._wake.set()
+        self._due.wake()
 
     async def run(self) -> None:
-        ends_hearing = self._database.on_change(self.wake)
-        trimmed_s = -TRIM_EACH_S
-        try:
-            while True:
-                self._wake.clear()
-                try:
-                    await self.take_up()
-                    due_in_s = await self.send_due()
-                    if time.monotonic() - trimmed_s >= TRIM_EACH_S:
-                        await self.trim()
-                        trimmed_s = time.monotonic()
-                except DatabaseUnavailable as error:
-                    _log.warning("webhooks wait for the gate's database: %s", error)
-                    await asyncio.sleep(DATABASE_PAUSE_S)
-                    continue
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(due_in_s, POLL_S)):
-                        await self._wake.wait()
-        finally:
-            ends_hearing()
+        await self._due.run()
+
+    async def _take_up_and_begin(self) -> float:
+        await self.take_up()
+        return await self.send_due()
 
     async def send_due(self) -> float:
         """Begins to send what is due, as far as its recipients have room; seconds until more is. Raises DatabaseUnavailable."""

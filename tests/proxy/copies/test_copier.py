@@ -16,6 +16,7 @@ from proxy.copies import copy_operations as records
 from proxy.copies.copier import LEASE_S, Copier
 from proxy.copies.work import Done
 from proxy.jobs.copy_requests import Copy
+from proxy.persistence import due_work
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from tests.proxy.conftest import Clock
 from tests.proxy.copies.test_copy_operations import copy, everything, kept
@@ -122,7 +123,7 @@ async def test_a_database_that_is_away_is_waited_for(
     database: Database, work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await kept(database, copy("a"))
-    monkeypatch.setattr(module, "DATABASE_PAUSE_S", 0.0)
+    monkeypatch.setattr(due_work, "DATABASE_PAUSE_S", 0.0)
     read, failures = database.read, iter([True, False])
 
     async def flaky(operation: object, *args: object) -> object:

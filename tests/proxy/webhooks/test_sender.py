@@ -21,6 +21,7 @@ from policy.v2.links import Links
 from policy.webhooks import Result
 from proxy.outside.door import OutsideDoor
 from proxy.outside.target import Target
+from proxy.persistence import due_work
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.webhooks import sender as module
 from proxy.webhooks.deliveries import DELIVERED, GIVEN_UP, SWITCHED_OFF, Delivery, endpoint_rows, listing, resend
@@ -304,7 +305,7 @@ async def test_what_is_being_sent_when_a_gate_stops_is_sent_by_the_next(desk: De
 async def test_the_loop_goes_on_when_the_database_is_back(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "DATABASE_PAUSE_S", 0.01)
+    monkeypatch.setattr(due_work, "DATABASE_PAUSE_S", 0.01)
     sender, failures = await desk.sender(), [DatabaseUnavailable("it is gone")]
     send_due = sender.send_due
 
