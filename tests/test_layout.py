@@ -67,6 +67,7 @@ LAYERS = (
     "config",
     "memory",
     "tasks",
+    "processes",
     "persistence",
     "http",
     "limits",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.conversion.order import MAX_LINE_BYTES, Answer, Order, read_answer
+from proxy.processes import wait_for_end
 from proxy.tasks import Tasks
 
 # -P: nothing is taken out of the folder in which the gate was started.
@@ -85,6 +86,7 @@ class ConverterPool:
             return Answer(refused="It breaks the program that converts it.")
 
     async def stop(self) -> None:
+        """Nobody asks for anything any more: who still waits for an answer was cancelled before."""
         self._end()
         await self._ending.finish()
 
@@ -123,13 +125,13 @@ class ConverterPool:
         for process in idle:
             assert process.stdin is not None, "a pipe"
             process.stdin.close()
-            self._ending.start(process.wait(), "end of converting")
+            self._ending.start(wait_for_end(process), "end of converting")
 
     def _kill(self, process: Process | None) -> None:
         if process is not None:
             with suppress(ProcessLookupError):
                 process.kill()
-            self._ending.start(process.wait(), "end of converting")
+            self._ending.start(wait_for_end(process), "end of converting")
 
 
 def _take_away(half: Path) -> None:

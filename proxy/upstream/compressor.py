@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from proxy.http.codecs import CODINGS
+from proxy.processes import wait_for_end
 from proxy.tasks import Tasks
 from proxy.upstream.compressor_process import ANSWER, QUESTION
 
@@ -73,6 +74,7 @@ class Compressor:
         return packed
 
     async def stop(self) -> None:
+        """Nobody asks for anything any more: who still waits for an answer was cancelled before."""
         self._kill()
         await self._ending.finish()
 
@@ -106,7 +108,7 @@ class Compressor:
         process, self._process = self._process, None
         if process.stdin is not None:
             process.stdin.close()
-        self._ending.start(process.wait(), "end of compressing")
+        self._ending.start(wait_for_end(process), "end of compressing")
 
     def _kill(self) -> None:
         if self._idle is not None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import brotli
@@ -99,6 +100,25 @@ async def test_it_ends_with_the_gate_in_the_midst_of_its_work() -> None:
     async with compressing(never) as compressor:
         asking = asyncio.ensure_future(compressor.best("gzip", DATA))
         while not children():
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait((asking,))
+        await compressor.stop()
+        assert children() == []
+
+
+async def test_it_ends_with_the_gate_in_the_midst_of_an_answer(tmp_path: Path) -> None:
+    """What it has said by then is more than anybody reads of it."""
+    is_read = tmp_path / "read"
+    endless = program(
+        "read.read(9); write.write((1 << 40).to_bytes(8))\n"
+        "for number in range(1 << 30):\n"
+        "  write.write(bytes(1 << 16))\n"
+        f"  if number == 16: open({str(is_read)!r}, 'x').close()"
+    )
+    async with compressing(endless) as compressor:
+        asking = asyncio.ensure_future(compressor.best("gzip", DATA))
+        while not is_read.exists():
             await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait((asking,))
