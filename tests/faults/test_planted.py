@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.faults.clients import Client
 from tests.faults.programs import NAP_S
-from tests.faults.recording import work
+from tests.faults.recording import CORE, work
 from tests.faults.rounds import WEIGHTS, Plan, Round, judged
 from tests.faults.world import World, open_world
 
@@ -56,19 +56,26 @@ class BegunAgain(Planted):
             await asyncio.sleep(NAP_S)
 
 
-class Lost(Planted):
-    """A job that waits is taken out of the database of a gate that does not run."""
+class Lost(Round):
+    """A job that waits behind what ComfyUI has, and is answered for, is taken out of the database of a gate that does not run."""
+
+    def _plans(self, client: Client) -> list[Plan]:
+        self.world.record.hold.touch()
+        names = [f"{client.tenant}-{number}" for number in range(3)]
+        return [Plan(name, work(name, 0.0, CORE, waits=True), True) for name in names]
+
+    async def _moment(self, begun_before: int) -> None:
+        while len(self.submissions) < 3 * len(self.world.clients):
+            await asyncio.sleep(NAP_S)
 
     async def _strike(self) -> None:
-        comfyui, [gate] = self.world.comfyui, self.world.gates
-        await self.world.kill(comfyui)  # so that what is accepted waits
-        with closing(sqlite3.connect(gate.state)) as database:
-            while not (found := database.execute("SELECT prompt_id FROM jobs WHERE state = 'waiting'").fetchall()):
-                await asyncio.sleep(NAP_S)
-            await self.world.kill(gate)
-            with database:
-                database.execute("DELETE FROM jobs WHERE prompt_id = ?", found[0])
-        await asyncio.gather(comfyui.start(), gate.start())
+        [gate] = self.world.gates
+        await self.world.kill(gate)
+        with closing(sqlite3.connect(gate.state)) as database, database:
+            [first, *_] = database.execute("SELECT prompt_id FROM jobs WHERE state = 'waiting'").fetchall()
+            database.execute("DELETE FROM jobs WHERE prompt_id = ?", first)
+        await gate.start()
+        self.world.record.hold.unlink()
 
 
 class ThreeTimes(Round):
