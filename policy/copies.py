@@ -44,6 +44,11 @@ def file_copy_id(job_copy: str, asset_id: str) -> str:
     return _digest(f"{job_copy}/{asset_id}")
 
 
+def form_copy_id(file_copy: str, form: str) -> str:
+    """Of a file in another form than the job made it. form: the mark of its recipe (policy.functions.conversion)."""
+    return _digest(f"{file_copy}/{form}")
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

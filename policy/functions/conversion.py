@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from policy.functions.settings import OutputSettings
-from policy.v2.assets import Asset
+from policy.v2.assets import Asset, SignedLink
 from policy.values import value
 
 QUALITY: Final = 80
@@ -33,6 +33,12 @@ class Recipe:
         """Another one for everything that gives other bytes."""
         return f"{self.format}-{self.quality}"
 
+    @classmethod
+    def from_mark(cls, mark: str) -> Recipe:
+        """The recipe of which this is the mark."""
+        name, _, quality = mark.rpartition("-")
+        return cls(name, int(quality))
+
     @property
     def words(self) -> str:
         """How it is given."""
@@ -41,10 +47,11 @@ class Recipe:
 
 @value
 class Derived:
-    """What became of it. hash: as an asset's."""
+    """What became of it. hash: as an asset's. link: while there is a copy of it, for the answer that is just made."""
 
     size_bytes: int
     hash: str
+    link: SignedLink | None = None
 
 
 @value

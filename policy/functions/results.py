@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
-from policy.functions.conversion import Derived, NotDerived, Recipe, name_of, recipe_of, type_of
+from policy.functions.conversion import Derived, NotDerived, Recipe, misfit, name_of, recipe_of, type_of
 from policy.functions.delivery import fits
 from policy.functions.function import CallableFunction, Function
 from policy.v2.assets import Asset, output_to_client
@@ -53,10 +53,11 @@ class Result:
         """What a client is told of: the file that it gets."""
         if self.recipe is None:
             return self.asset
-        size_bytes, digest = (self.made.size_bytes, self.made.hash) if isinstance(self.made, Derived) else (0, None)
-        told = replace(self.asset, size_bytes=size_bytes, hash=digest)
-        # What is copied is the file as the job made it.
-        return replace(told, file_path=self.file_name, content_type=self.content_type, link=None)
+        size_bytes, digest, link = 0, None, None
+        if isinstance(self.made, Derived):
+            size_bytes, digest, link = self.made.size_bytes, self.made.hash, self.made.link
+        told = replace(self.asset, size_bytes=size_bytes, hash=digest, link=link)
+        return replace(told, file_path=self.file_name, content_type=self.content_type)
 
 
 def results_of(job: JobView, function: Function | None) -> tuple[Result, ...]:
@@ -71,6 +72,16 @@ def results_of(job: JobView, function: Function | None) -> tuple[Result, ...]:
             if output.node == asset.node_id
         )
     )
+
+
+def forms_of(job: JobView, function: Function | None) -> tuple[tuple[Asset, Recipe], ...]:
+    """What the function gives in another form, each form of a file once; not what has a form that its name tells it cannot have."""
+    found = {
+        (result.asset.asset_id, result.recipe.mark): (result.asset, result.recipe)
+        for result in results_of(job, function)
+        if result.recipe is not None and not misfit(result.asset, result.recipe)
+    }
+    return tuple(found.values())
 
 
 def _counted(found: Iterable[tuple[Asset, str, Recipe | None]]) -> Iterator[Result]:

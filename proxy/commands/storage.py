@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from policy.copies import CopyState
+from policy.functions.conversion import Recipe
 from policy.v2.times import timestamp, timestamp_or_null
 from proxy.commands.exits import fail
 from proxy.commands.gate_database import ask_database
@@ -139,8 +140,9 @@ def _state_of(copy: Copy, now_s: float) -> str:
 
 
 def _cells_of(copy: Copy, now_s: float) -> tuple[str, ...]:
-    file = "(not known yet)" if copy.is_whole_job else printable(copy.path)
-    size = "" if copy.is_whole_job else str(copy.size_bytes)
+    form = f" ({Recipe.from_mark(copy.form).words})" if copy.form else ""
+    file = "(not known yet)" if copy.is_whole_job else f"{printable(copy.path)}{form}"
+    size = "" if copy.is_whole_job or (copy.form and not copy.form_hash) else str(copy.stored_bytes)
     return (
         *(copy.copy_id, copy.tenant, copy.prompt_id, file, size, timestamp(copy.ended_at_s), _state_of(copy, now_s)),
         *(str(copy.attempts), copy.note),
@@ -148,13 +150,14 @@ def _cells_of(copy: Copy, now_s: float) -> tuple[str, ...]:
 
 
 def _as_json(copy: Copy) -> dict[str, Any]:
-    """file: null while it is not known what the job made."""
+    """file: null while it is not known what the job made. form: how its function gives it, null for the file as it is. size_bytes: of what was measured."""
     return {
         "id": copy.copy_id,
         "tenant": copy.tenant,
         "job": copy.prompt_id,
         "file": None if copy.is_whole_job else copy.path,
-        "size_bytes": copy.size_bytes,
+        "form": Recipe.from_mark(copy.form).words if copy.form else None,
+        "size_bytes": copy.stored_bytes,
         "object": copy.object_key or None,
         "ended_at": timestamp(copy.ended_at_s),
         "state": copy.state,

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from blake3 import blake3
@@ -20,8 +21,9 @@ from proxy.conversion.kept_files import KeptFile, KeptFiles, Key
 from proxy.conversion.order import Answer, Order
 from proxy.conversion.pool import ConverterPool
 from proxy.conversion.sources import Sources, gone
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.http.errors import TurnedAway, UpstreamTimeout, UpstreamUnavailable
 from proxy.limits.keyed_semaphore import KeyedSemaphore
+from proxy.persistence.operations import DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.v2.asset_files import changed_at_s
 
@@ -41,8 +43,15 @@ _SWEEP_EACH_S: Final = 600.0
 _log = logging.getLogger("comfygate")
 
 
+class NotConvertible(Violation):
+    """Of the file's fault, as far as can be told: it is the same the next time, unless it wanted memory or time."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.CONVERSION_FAILED, message)
+
+
 class Conversions:
-    """max_pixels: of a picture, all frames together. clock: seconds that never go back.
+    """sources: of what is converted. max_pixels: of a picture, all frames together. clock: seconds that never go back.
 
     SECURITY: one picture of a tenant at a time, tenants in turn: else one keeps those of all others (tests/proxy/conversion/test_conversions.py).
     """
@@ -57,13 +66,13 @@ class Conversions:
     ) -> None:
         self._kept = kept
         self._pool = pool
-        self._sources = sources
+        self.sources = sources
         self._max_pixels = max_pixels
         self._clock = clock
         self._turns = KeyedSemaphore()
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks = Tasks(is_watched=True)
-        self._refused: OrderedDict[Key, tuple[float, str]] = OrderedDict()
+        self._refused: OrderedDict[Key, tuple[float, Callable[[], Violation]]] = OrderedDict()
         self._forgotten: OrderedDict[tuple[TenantId, str], None] = OrderedDict()
 
     async def stop(self) -> None:
@@ -73,7 +82,7 @@ class Conversions:
     async def give(self, tenant: TenantId, file: DerivedFile) -> KeptFile:
         """Made, where it is not there; who gets it calls its `release`.
 
-        Raises Violation(conversion-failed | not-found), UpstreamUnavailable, UpstreamTimeout.
+        Raises Violation(conversion-failed | not-found), UpstreamUnavailable, UpstreamTimeout, and TurnedAway, DatabaseUnavailable where a copy is its source.
         """
         key = _key_of(tenant, file)
         await self._open(file)
@@ -134,7 +143,7 @@ class Conversions:
         try:
             async with asyncio.timeout_at(until_s):
                 found = await self.give(tenant, file)
-        except (TimeoutError, UpstreamUnavailable, UpstreamTimeout):
+        except (TimeoutError, UpstreamUnavailable, UpstreamTimeout, TurnedAway, DatabaseUnavailable):
             return NotDerived()
         except Violation as error:
             return NotDerived(error.message)
@@ -145,13 +154,13 @@ class Conversions:
         try:
             await self._kept.open()
         except OSError as error:
-            raise _failed(file, f"the folder of what was converted cannot be read: {error}") from None
+            raise _failed(file, f"the folder of what was converted cannot be read: {error}")() from None
 
     async def _known(self, key: Key) -> KeptFile | None:
         """Raises Violation(conversion-failed) of what was refused a moment ago."""
-        until_s, words = self._refused.get(key, (0.0, ""))
-        if words and self._clock() < until_s:
-            raise Violation(Reason.CONVERSION_FAILED, words)
+        until_s, refusal = self._refused.get(key, (0.0, None))
+        if refusal is not None and self._clock() < until_s:
+            raise refusal()
         return await self._kept.find(key)
 
     async def _make(self, key: Key, file: DerivedFile) -> KeptFile:
@@ -161,15 +170,14 @@ class Conversions:
                 return await self._converted(key, file)
         except OSError as error:
             failed = _failed(file, f"the folder of what was converted cannot be written: {error}")
-            self._refuse(key, failed, FAILED_S)
-            raise failed from None
+            raise self._refuse(key, failed, FAILED_S) from None
 
     async def _converted(self, key: Key, file: DerivedFile) -> KeptFile:
         """Raises Violation(conversion-failed | not-found), UpstreamUnavailable, UpstreamTimeout, OSError."""
         fetched, draft = await self._kept.draft(key.tenant), await self._kept.draft(key.tenant)
         max_bytes = self._kept.max_file_bytes
         try:
-            async with self._sources.opened(key.tenant, file, fetched, max_bytes) as source:
+            async with self.sources.opened(key.tenant, file, fetched, max_bytes) as source:
                 recipe = file.recipe
                 answer = await self._pool.convert(
                     Order(
@@ -198,20 +206,17 @@ class Conversions:
         if answer.is_gone:
             raise gone()
         if answer.failed:
-            failed = _failed(file, answer.failed)
-            self._refuse(key, failed, FAILED_S)
-            raise failed
+            raise self._refuse(key, _failed(file, answer.failed), FAILED_S)
         if answer.refused:
             words = f"This output cannot be given {file.recipe.words}. {answer.refused}"
-            refused = Violation(Reason.CONVERSION_FAILED, words)
-            self._refuse(key, refused, REFUSED_S)
-            raise refused
+            raise self._refuse(key, partial(NotConvertible, words), REFUSED_S)
 
-    def _refuse(self, key: Key, refusal: Violation, for_s: float) -> None:
-        self._refused[key] = (self._clock() + for_s, refusal.message)
+    def _refuse(self, key: Key, refusal: Callable[[], Violation], for_s: float) -> Violation:
+        self._refused[key] = (self._clock() + for_s, refusal)
         self._refused.move_to_end(key)
         if len(self._refused) > MAX_REFUSED:
             self._refused.popitem(last=False)
+        return refusal()
 
 
 def _unwanted(making: asyncio.Task[KeptFile]) -> None:
@@ -219,10 +224,10 @@ def _unwanted(making: asyncio.Task[KeptFile]) -> None:
         making.result().release()
 
 
-def _failed(file: DerivedFile, words: str) -> Violation:
+def _failed(file: DerivedFile, words: str) -> Callable[[], Violation]:
     _log.error("an output was not converted: %s", words)
     told = f"This output cannot be given {file.recipe.words} at the moment. The operator finds why in the gate's log."
-    return Violation(Reason.CONVERSION_FAILED, told)
+    return partial(Violation, Reason.CONVERSION_FAILED, told)
 
 
 def _key_of(tenant: TenantId, file: DerivedFile) -> Key:

@@ -1,9 +1,9 @@
-"""The file that is converted: on disk where the gate sees ComfyUI's folders, else fetched from ComfyUI into the folder of what was converted."""
+"""The file that is converted: on disk where the gate sees ComfyUI's folders, else fetched, from ComfyUI or from its copy."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -13,8 +13,9 @@ from multidict import CIMultiDict
 
 from policy.principal import TenantId
 from policy.v2.asset_files import DerivedFile
+from policy.v2.assets import Asset
 from policy.violation import Reason, Violation
-from proxy.files.comfyui_folders import regular_file
+from proxy.files.comfyui_folders import regular_file, stamp_of
 from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs
 from proxy.http.errors import UpstreamUnavailable
@@ -32,26 +33,41 @@ class Source(NamedTuple):
 
 
 class Sources:
-    """directory: ComfyUI's base folder, None where the gate does not see it."""
+    """directory: ComfyUI's base folder, None where the gate does not see it. read_wiped: see CopyReader, None where nothing is copied."""
 
     def __init__(self, upstream: Upstream, files: TenantFiles, directory: Path | None) -> None:
         self._upstream = upstream
         self._files = files
         self._directory = directory
+        self.read_wiped: Callable[[TenantId, Asset], Awaitable[AsyncIterator[bytes] | None]] | None = None
 
     @asynccontextmanager
     async def opened(self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int) -> AsyncIterator[Source]:
-        """draft: where it may be written meanwhile. Raises Violation(not-found | conversion-failed), UpstreamUnavailable, UpstreamTimeout, OSError."""
-        root = None if self._directory is None else self._directory / file.source.folder.value
-        found = None if root is None else await asyncio.to_thread(regular_file, root, file.source.path)
-        if found is not None:
+        """draft: where it may be written meanwhile.
+
+        Raises Violation(not-found | conversion-failed), UpstreamUnavailable, UpstreamTimeout, TurnedAway, DatabaseUnavailable, OSError.
+        """
+        found = await asyncio.to_thread(self._on_disk, file)
+        is_it = found is not None and _has_stamp(found, file.asset.stamp)
+        copied = None if is_it or self.read_wiped is None else await self.read_wiped(tenant, file.asset)
+        if found is not None and copied is None:
             yield Source(found, file.asset.stamp)
             return
         try:
-            await self._fetch(tenant, file, draft, max_bytes)
+            if copied is None:
+                await self._fetch(tenant, file, draft, max_bytes)
+            else:
+                await _write(copied, file, draft, max_bytes)
             yield Source(draft)
         finally:
             await asyncio.to_thread(draft.unlink, missing_ok=True)
+
+    def _on_disk(self, file: DerivedFile) -> Path | None:
+        return (
+            None
+            if self._directory is None
+            else regular_file(self._directory / file.source.folder.value, file.source.path)
+        )
 
     async def _fetch(self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int) -> None:
         fields, source = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"}), file.source
@@ -64,9 +80,29 @@ class Sources:
                 writer = _Writer(target, max_bytes)
                 await self._files.body_of(place_of(tenant, source.folder, source.path), stream).pour(writer)
                 await writer.ready()
-        # SECURITY: a preview's name may come again, as a neighbour's (tests/matrix/test_reuse.py): what is converted is what was recorded.
-        if writer.hash != file.asset.hash:
-            raise gone()
+        _check(writer, file)
+
+
+async def _write(pieces: AsyncIterator[bytes], file: DerivedFile, draft: Path, max_bytes: int) -> None:
+    with await asyncio.to_thread(draft.open, "xb") as target:
+        writer = _Writer(target, max_bytes)
+        async for piece in pieces:
+            writer.take(piece)
+            await writer.ready()
+    _check(writer, file)
+
+
+def _has_stamp(found: Path, stamp: str) -> bool:
+    try:
+        return stamp in ("", stamp_of(found.lstat()))
+    except OSError:
+        return False  # deleted meanwhile
+
+
+def _check(writer: _Writer, file: DerivedFile) -> None:
+    # SECURITY: a preview's name may come again, as a neighbour's (tests/matrix/test_reuse.py): what is converted is what was recorded.
+    if writer.hash != file.asset.hash:
+        raise gone()
 
 
 class _Writer:

@@ -61,10 +61,11 @@ def renew(copy: Copy, until_s: float) -> Operation[bool]:
 def settle(copy: Copy, was: Copy) -> Operation[bool]:
     """What has become of it; False where it is this gate's no more. was: as it was claimed."""
     rows = yield Statement(
-        "UPDATE copies SET state = ?, copied_at_s = ?, due_at_s = ?, gate = ?, attempts = ?, tried_at_s = ?, note = ? "
+        "UPDATE copies SET state = ?, copied_at_s = ?, due_at_s = ?, gate = ?, attempts = ?, tried_at_s = ?, note = ?, form_hash = ?, form_bytes = ? "
         "WHERE copy_id = ? AND gate = ? AND state = ? RETURNING copy_id",
         (
             *(copy.state, copy.copied_at_s, copy.due_at_s, copy.gate, copy.attempts, copy.tried_at_s, copy.note),
+            *(copy.form_hash, copy.form_bytes),
             *(was.copy_id, was.gate, was.state),
         ),
     )
@@ -93,13 +94,18 @@ def find_copy(copy_id: str) -> Operation[Copy | None]:
 
 
 def copies_of_job(tenant: str, prompt_id: str) -> Operation[list[Copy]]:
-    """Those that the bucket has."""
-    return (yield from _there("prompt_id = ?", tenant, prompt_id))
+    """Those that the bucket has, of files as the job made them."""
+    return (yield from _there("prompt_id = ? AND form = ''", tenant, prompt_id))
 
 
 def copies_of_asset(tenant: str, asset_id: str) -> Operation[list[Copy]]:
-    """Those that the bucket has."""
-    return (yield from _there("asset_id = ?", tenant, asset_id))
+    """Those that the bucket has, of the file as it is."""
+    return (yield from _there("asset_id = ? AND form = ''", tenant, asset_id))
+
+
+def forms_of_job(tenant: str, prompt_id: str) -> Operation[list[Copy]]:
+    """Those that the bucket has, of files in another form."""
+    return (yield from _there("prompt_id = ? AND form <> ''", tenant, prompt_id))
 
 
 def _there(where: str, tenant: str, parameter: str) -> Operation[list[Copy]]:
@@ -132,11 +138,20 @@ def is_in_use(copy: Copy, unfinished: Sequence[str]) -> Operation[bool]:
     return bool(rows)
 
 
+def is_still_read(copy: Copy) -> Operation[bool]:
+    """Whether another copy is still to be made of the original, or could not be."""
+    rows = yield Statement(
+        "SELECT 1 FROM copies WHERE tenant = ? AND folder = ? AND path = ? AND stamp = ? AND copy_id <> ? AND state IN (?, ?) LIMIT 1",
+        (copy.tenant, copy.folder, copy.path, copy.stamp, copy.copy_id, CopyState.WAITING, CopyState.FAILED),
+    )
+    return bool(rows)
+
+
 def set_keep_local(keep_s: float | None) -> Operation[None]:
     """When originals of what is copied are wiped, by the configuration in force. None: never."""
     due, parameters = ("NULL", ()) if keep_s is None else ("copied_at_s + ?", (keep_s,))
     yield Statement(
-        f"UPDATE copies SET due_at_s = {due} WHERE state = ? AND folder = ? AND gate = ''",
+        f"UPDATE copies SET due_at_s = {due} WHERE state = ? AND folder = ? AND form = '' AND gate = ''",
         (*parameters, CopyState.COPIED, Folder.OUTPUT),
     )
 

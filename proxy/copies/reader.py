@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from multidict import CIMultiDict
 
+from policy.functions.conversion import Derived
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
+from policy.v2.asset_files import DerivedFile
 from policy.v2.assets import Asset, SignedLink
 from policy.v2.jobs import JobView
 from proxy.copies import copy_operations as records
@@ -32,6 +34,7 @@ LINK_LIMIT_S: Final = 5.0
 MAX_WIPED: Final = 1000
 """Files that are looked for at once."""
 READ_LIMIT_S: Final = 30.0
+PIECE_BYTES: Final = 1024**2
 _AWAY: Final = Refusal(
     503,
     "storage-unavailable",
@@ -74,17 +77,40 @@ class CopyReader:
         # By the bytes too: what an earlier end of the job left is no copy of what it made since.
         keys = {(copy.asset_id, copy.hash): copy.object_key for copy in copies}
         found = [asset for asset in assets if (asset.asset_id, asset.hash) in keys]
+        signed = await self._signed([keys[asset.asset_id, asset.hash or ""] for asset in found])
+        links = {asset.asset_id: link for asset, link in zip(found, signed, strict=True)}
+        return [replace(asset, link=links.get(asset.asset_id)) for asset in assets]
+
+    async def _signed(self, keys: Sequence[str]) -> list[SignedLink | None]:
+        """None where there can be none just now."""
+        if not self._bucket.has_links:
+            return [None] * len(keys)
         lasts_s, now_s = self._links_s(), self._clock()
         try:
             async with asyncio.timeout(LINK_LIMIT_S):
-                urls = await self._bucket.sign([keys[asset.asset_id, asset.hash or ""] for asset in found], lasts_s)
+                urls = await self._bucket.sign(keys, lasts_s)
         except (BucketFailed, TimeoutError) as error:
             _log.warning("links to copies cannot be signed: %s", str(error) or "it takes too long")
-            return list(assets)
-        links = {
-            asset.asset_id: SignedLink(url, float(int(now_s + lasts_s))) for asset, url in zip(found, urls, strict=True)
-        }
-        return [replace(asset, link=links.get(asset.asset_id)) for asset in assets]
+            return [None] * len(keys)
+        return [SignedLink(url, float(int(now_s + lasts_s))) for url in urls]
+
+    async def forms(self, tenant: TenantId, files: Sequence[DerivedFile]) -> list[Derived | None]:
+        """What is copied of these, in their forms; None for those that are not."""
+        copies: dict[tuple[str, str, str], Copy] = {}
+        try:
+            for prompt_id in {file.asset.prompt_id for file in files}:
+                found = await self._database.read(records.forms_of_job, tenant, prompt_id)
+                copies |= {(copy.asset_id, copy.hash, copy.form): copy for copy in found}
+        except DatabaseUnavailable:
+            return [None] * len(files)  # they are made, or told without
+        known = [copies.get((file.asset.asset_id, file.asset.hash or "", file.recipe.mark)) for file in files]
+        there = [copy for copy in known if copy is not None]
+        links = dict(
+            zip((copy.copy_id for copy in there), await self._signed([copy.object_key for copy in there]), strict=True)
+        )
+        return [
+            None if copy is None else Derived(copy.form_bytes, copy.form_hash, links[copy.copy_id]) for copy in known
+        ]
 
     async def wiped(self, tenant: TenantId, assets: Sequence[Asset]) -> set[str]:
         """Ids of those whose file the bucket alone has. Raises DatabaseUnavailable."""
@@ -119,6 +145,18 @@ class CopyReader:
         etag = own_etag(f'"{copy.stamp}"')
         changed_s = int(copy.stamp.partition("-")[0], 16) / 1e9
         return ObjectReply(copy.size_bytes, etag, changed_s, partial(self._read, copy), CIMultiDict(fields))
+
+    async def read_wiped(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None:
+        """The bytes of an asset whose file the bucket alone has, which raise TurnedAway where it does not give them; None for any other.
+
+        Raises DatabaseUnavailable.
+        """
+        copy = await self._wiped(tenant, asset.path, asset.stamp) if asset.folder is Folder.OUTPUT else None
+        return None if copy is None else self._pieces(copy)
+
+    async def _pieces(self, copy: Copy) -> AsyncIterator[bytes]:
+        for start in range(0, copy.size_bytes, PIECE_BYTES):
+            yield await self._read(copy, start, min(PIECE_BYTES, copy.size_bytes - start))
 
     async def _wiped(self, tenant: TenantId, path: str, stamp: str | None) -> Copy | None:
         return await self._database.read(records.wiped, tenant, Folder.OUTPUT.value, path, stamp)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,15 @@ from typing import Final, Protocol
 
 from blake3 import blake3
 
-from policy.copies import CopyState, file_copy_id, keeps_count, object_key
+from policy.copies import CopyState, file_copy_id, form_copy_id, keeps_count, object_key
+from policy.functions.conversion import Recipe, name_of
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
+from policy.v2.assets import Asset
 from policy.v2.jobs import JobView
 from proxy.copies import copy_operations as records
 from proxy.copies.bucket import Bucket, BucketFailed, ObjectGone
+from proxy.copies.forms import ConversionFailed, FormRefused, Forms, verified
 from proxy.copies.originals import OriginalGone, Originals
 from proxy.files.comfyui_folders import ComfyUIFolders
 from proxy.http.errors import LimitExceeded, UpstreamTimeout, UpstreamUnavailable
@@ -32,8 +35,10 @@ LOOK_LIMIT_S: Final = 600.0
 READ_BYTES: Final = 4 * 1024**2
 """Of a copy that is compared with its original, at a time."""
 USE_WAIT_S: Final = 300.0
-DERIVED_WAIT_S: Final = 3600.0
-"""Until it is looked again whether a job uses an original, or a function converts it."""
+READ_WAIT_S: Final = 3600.0
+"""Until it is looked again whether a job uses an original, or another copy is still to be made of it."""
+CONVERTED_TRIES: Final = 3
+"""Over half an hour: what was refused may have been for want of memory, or of time on a busy machine."""
 _UNFINISHED: Final = tuple(sorted(state.value for state in StoredState if state not in ENDS))
 _log = logging.getLogger("comfygate")
 
@@ -63,21 +68,24 @@ class Done:
 @dataclass(slots=True)
 class CopyWork:
     """disk: None where the gate does not see ComfyUI's folders; then nothing is wiped. wipes: whether the configuration in force says that it is.
-    is_derived: whether a function gives this output of a job in another form, which is made of the original.
+    forms_of: what its function gives of a job in another form, which is copied besides.
     """
 
     database: Database
     bucket: Bucket
     originals: Originals
+    forms: Forms
     disk: ComfyUIFolders | None
     views: Views
     wipes: Callable[[], bool]
-    is_derived: Callable[[JobView, str], bool] = field(default=lambda job, asset_id: False)
+    forms_of: Callable[[JobView], Sequence[tuple[Asset, Recipe]]]
     clock: Callable[[], float] = field(default=time.time)
 
     def may_wipe(self, copy: Copy) -> bool:
         """SECURITY: nothing but what lies in the tenant's own output folder, as it was measured, is ever deleted (tests/proxy/copies/test_wiping.py)."""
         if self.disk is None or not self.wipes() or copy.folder != Folder.OUTPUT or not copy.stamp or not copy.hash:
+            return False
+        if copy.form:
             return False
         with suppress(OriginalGone):
             return self.originals.path_of(copy).startswith(f"{Namespace(TenantId(copy.tenant)).root}/")
@@ -100,6 +108,10 @@ class CopyWork:
             return _failed(copy, str(error))
         except OriginalGone as error:
             return _failed(copy, str(error), may_be_tried_again=False)
+        except FormRefused as error:
+            return _failed(copy, str(error), may_be_tried_again=copy.attempts + 1 < CONVERTED_TRIES)
+        except ConversionFailed as error:
+            return _failed(copy, str(error))
         except (UpstreamUnavailable, UpstreamTimeout, LimitExceeded):
             return _failed(copy, "ComfyUI does not give the original")
         except OSError as error:
@@ -129,28 +141,27 @@ class CopyWork:
         files = [asset for asset in assets if asset.folder is not None]
         if any(asset.hash is None for asset in files):
             return _failed(job, "ComfyUI is away, which has what the job made")
-        found = []
-        for asset in files:
-            assert asset.folder is not None, "looked at"
-            assert asset.hash is not None, "looked at"
-            copy_id = file_copy_id(job.copy_id, asset.asset_id)
-            found.append(
-                Copy(
-                    *(copy_id, job.tenant, job.prompt_id, asset.asset_id, CopyState.WAITING, asset.folder.value),
-                    *(asset.path, asset.stamp, asset.hash, asset.size_bytes, asset.content_type),
-                    object_key=object_key(tenant, job.prompt_id, copy_id, asset.path),
-                    ended_at_s=job.ended_at_s,
-                    due_at_s=min(job.ended_at_s, self.clock()),  # at once: the end may be of ComfyUI's clock
-                )
-            )
+        due_at_s = min(job.ended_at_s, self.clock())  # at once: the end may be of ComfyUI's clock
+        found = [_copy_of(job, asset, due_at_s) for asset in files]
+        if view is not None and files:
+            found += [_form_of(_copy_of(job, asset, due_at_s), asset, form) for asset, form in self.forms_of(view)]
         await self.database.run(records.split, job, found)
         return Done(job, "found", is_settled=True)
 
     async def _copy(self, copy: Copy) -> Done:
+        if copy.form:
+            return await self._copy_form(copy)
         async with aclosing(self.originals.read(copy)) as pieces:
             await self.bucket.put(copy.object_key, pieces, copy.size_bytes, copy.content_type, copy.path)
         done = copy._replace(state=CopyState.COPIED, copied_at_s=self.clock(), due_at_s=None, attempts=0)
         return Done(done, "copied")
+
+    async def _copy_form(self, copy: Copy) -> Done:
+        async with self.forms.open(copy) as output, aclosing(verified(output)) as pieces:
+            size_bytes, digest = output.size_bytes, output.hash
+            await self.bucket.put(copy.object_key, pieces, size_bytes, output.content_type, output.name)
+        done = copy._replace(state=CopyState.COPIED, copied_at_s=self.clock(), due_at_s=None, attempts=0)
+        return Done(done._replace(form_hash=digest, form_bytes=size_bytes), "copied")
 
     async def _wipe(self, copy: Copy) -> Done:
         """The copy is read once more, as a whole, before it is the only one. What it says is on disk before the original goes."""
@@ -158,9 +169,9 @@ class CopyWork:
             return Done(copy._replace(due_at_s=None), "kept", "originals like it are not wiped")
         if await self.database.read(records.is_in_use, copy, _UNFINISHED):
             return Done(copy._replace(due_at_s=self.clock() + USE_WAIT_S), "kept", "a job uses it")
-        job = await self.views.find(TenantId(copy.tenant), copy.prompt_id)
-        if job is not None and self.is_derived(job, copy.asset_id):
-            return Done(copy._replace(due_at_s=self.clock() + DERIVED_WAIT_S), "kept", "a function converts it")
+        if await self.database.read(records.is_still_read, copy):
+            note = "another copy is still to be made of it"
+            return Done(copy._replace(due_at_s=self.clock() + READ_WAIT_S), "kept", note)
         if await self.disk.stamps([(Folder.OUTPUT, self.originals.path_of(copy))]) != [copy.stamp]:
             return Done(copy._replace(due_at_s=None), "kept", "the original was deleted, or overwritten")
         if not await self._is_whole(copy):
@@ -201,6 +212,27 @@ class CopyWork:
         assert self.disk is not None, "looked at"
         file = Path(self.originals.path_of(copy))
         return keeps_count(file.name, _names_in(self.disk.directory / Folder.OUTPUT.value / file.parent))
+
+
+def _copy_of(job: Copy, asset: Asset, due_at_s: float) -> Copy:
+    """asset: a file that is measured."""
+    assert asset.folder is not None, "looked at"
+    assert asset.hash is not None, "looked at"
+    copy_id = file_copy_id(job.copy_id, asset.asset_id)
+    return Copy(
+        *(copy_id, job.tenant, job.prompt_id, asset.asset_id, CopyState.WAITING, asset.folder.value),
+        *(asset.path, asset.stamp, asset.hash, asset.size_bytes, asset.content_type),
+        object_key=object_key(TenantId(job.tenant), job.prompt_id, copy_id, asset.path),
+        ended_at_s=job.ended_at_s,
+        due_at_s=due_at_s,
+    )
+
+
+def _form_of(copy: Copy, asset: Asset, recipe: Recipe) -> Copy:
+    """As its function gives it."""
+    copy_id = form_copy_id(copy.copy_id, recipe.mark)
+    key = object_key(TenantId(copy.tenant), copy.prompt_id, copy_id, name_of(asset, recipe))
+    return copy._replace(copy_id=copy_id, object_key=key, form=recipe.mark)
 
 
 def _names_in(folder: Path) -> Iterator[str]:

@@ -15,7 +15,8 @@ class Copy(NamedTuple):
 
     asset_id: "" for the job as a whole, and then nothing is known of a file. folder, path, stamp, hash, size_bytes, content_type: of the original (see
     policy.v2.assets.Asset). object_key: the copy's name. due_at_s: None when nothing more is to be done. gate: which does it just now. attempts: that
-    failed. note: of the last one.
+    failed. note: of the last one. form: the mark of the recipe by which it is made of the original (policy.functions.conversion), "" for a copy of that
+    itself; form_hash, form_bytes: what came of it, when it is copied.
     """
 
     copy_id: str
@@ -37,10 +38,18 @@ class Copy(NamedTuple):
     attempts: int = 0
     tried_at_s: float | None = None
     note: str = ""
+    form: str = ""
+    form_hash: str = ""
+    form_bytes: int = 0
 
     @property
     def is_whole_job(self) -> bool:
         return not self.asset_id
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the object, when it is there."""
+        return self.form_bytes if self.form else self.size_bytes
 
 
 COPY_COLUMNS: Final = ", ".join(Copy._fields)

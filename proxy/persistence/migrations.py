@@ -216,5 +216,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX copies_by_file ON copies (tenant, folder, path)",
         "CREATE INDEX copies_by_end ON copies (tenant, state, ended_at_s)",
     ),
+    # 8: copies in another form than the job made the file: the recipe's mark, "" for the file itself, and what came of it.
+    (
+        "ALTER TABLE copies ADD COLUMN form TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE copies ADD COLUMN form_hash TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE copies ADD COLUMN form_bytes INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

@@ -12,7 +12,7 @@ from policy.v2.effects import DeriveOutputs, ReadOutputs
 from policy.violation import Violation
 from proxy.dependencies import Dependencies
 from proxy.files.comfyui_ranges import Unreadable
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.http.errors import TurnedAway, UpstreamTimeout, UpstreamUnavailable
 from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
 from proxy.v2.file_measuring import measure_bytes
@@ -30,7 +30,11 @@ class GivenOutputs:
         self._held = held
 
     async def derive(self, step: DeriveOutputs) -> list[Derived | NotDerived]:
-        return await self._dependencies.conversions.look(self._tenant, step.files, is_awaited=step.is_awaited)
+        copies, files = self._dependencies.copies, step.files
+        copied = [None] * len(files) if copies is None else await copies.forms(self._tenant, files)
+        others = [file for file, copy in zip(files, copied, strict=True) if copy is None]
+        made = iter(await self._dependencies.conversions.look(self._tenant, others, is_awaited=step.is_awaited))
+        return [next(made) if copy is None else copy for copy in copied]
 
     async def read(self, step: ReadOutputs) -> list[bytes | None]:
         """SECURITY: answers with files in them would fill the gate's memory (tests/proxy/functions/test_inline.py). Raises LimitExceeded(bodies-full)."""
@@ -46,7 +50,7 @@ class GivenOutputs:
     async def _derived(self, file: DerivedFile, size: int) -> bytes | None:
         try:
             made = await self._dependencies.conversions.give(self._tenant, file)
-        except (Violation, UpstreamUnavailable, UpstreamTimeout):
+        except (Violation, UpstreamUnavailable, UpstreamTimeout, TurnedAway):
             return None
         try:
             return await asyncio.to_thread(_read, made.path, size)

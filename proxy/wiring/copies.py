@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from policy.copies import CopyState
-from policy.functions.results import LABEL, results_of
+from policy.functions.conversion import Recipe
+from policy.functions.results import LABEL, forms_of
 from policy.principal import TenantId
+from policy.v2.assets import Asset
 from policy.v2.jobs import JobView
 from proxy.copies.bucket import Bucket
 from proxy.copies.copier import Copier
+from proxy.copies.forms import Forms
 from proxy.copies.originals import Originals
 from proxy.copies.reader import CopyReader
 from proxy.copies.work import CopyWork
@@ -40,6 +43,7 @@ def build_reader(parts: Dependencies, database: Database, bucket: Bucket) -> Cop
     reader = CopyReader(database, bucket, lambda: parts.compiled.config.storage.links)
     parts.copies = parts.v2.assets.copies = reader
     parts.v2.door.with_links = reader.with_links
+    parts.conversions.sources.read_wiped = reader.read_wiped
     parts.jobs.records.copies_results = True
     return reader
 
@@ -57,7 +61,7 @@ class Told:
         is_given_up = result == "failed" and copy.state == CopyState.FAILED
         self.metrics.copy_attempts.labels(copy.tenant, "given-up" if is_given_up else result).inc()
         if result == "copied":
-            self.metrics.copied_bytes.labels(copy.tenant).inc(copy.size_bytes)
+            self.metrics.copied_bytes.labels(copy.tenant).inc(copy.stored_bytes)
         if result == "kept":  # which comes again and again
             return
         self.audit.write(
@@ -88,20 +92,19 @@ def build_copier(
 
     told = Told(metrics, audit)
 
-    def is_derived(job: JobView, asset_id: str) -> bool:
-        function = parts.compiled.functions.get((job.labels or {}).get(LABEL, ""))
-        given = results_of(job, function)
-        return any(result.asset.asset_id == asset_id and result.recipe is not None for result in given)
+    def forms_of_job(job: JobView) -> tuple[tuple[Asset, Recipe], ...]:
+        return forms_of(job, parts.compiled.functions.get((job.labels or {}).get(LABEL, "")))
 
     disk = parts.storage.disk
     work = CopyWork(
         database,
         bucket,
         Originals(parts.tenant_files, parts.registry),
+        Forms(parts.conversions, parts.registry),
         disk,
         parts.v2.views,
         lambda: keep_local_s() is not None,
-        is_derived,
+        forms_of_job,
     )
     return Copier(
         database,

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.copies import MAX_NAME, disposition_of, file_copy_id, job_copy_id, keeps_count, object_key, plain_name
+from policy.copies import (
+    MAX_NAME,
+    disposition_of,
+    file_copy_id,
+    form_copy_id,
+    job_copy_id,
+    keeps_count,
+    object_key,
+    plain_name,
+)
 from policy.principal import TenantId
 
 ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
@@ -56,8 +65,11 @@ def test_each_end_of_each_job_has_copies_of_its_own() -> None:
         job_copy_id(ALICE, JOB, 1, 3.5),
         file_copy_id(first, "an-asset"),
         file_copy_id(first, "another"),
+        form_copy_id(file_copy_id(first, "an-asset"), "webp-80"),
+        form_copy_id(file_copy_id(first, "another"), "webp-80"),
+        form_copy_id(file_copy_id(first, "an-asset"), "-0"),
     }
-    assert len(others | {first}) == 7
+    assert len(others | {first}) == 10
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from policy.functions.conversion import QUALITY, Derived, NotDerived, Recipe, misfit, name_of, recipe_of, type_of
 from policy.functions.function import Function
-from policy.functions.results import call_to_client, find_result, pick, results_of
+from policy.functions.results import call_to_client, find_result, forms_of, pick, results_of
 from policy.functions.settings import OutputSettings
+from policy.v2.assets import SignedLink
 from policy.v2.jobs import JobView
 from tests.policy.functions.examples import function
 from tests.policy.functions.test_results import LINKS, asset, job
@@ -57,7 +58,9 @@ def test_what_becomes_of_it(output: dict[str, Any], recipe: Recipe | None) -> No
 
 
 def test_another_quality_is_another_file() -> None:
-    assert len({Recipe("webp", 1).mark, Recipe("webp", 2).mark, Recipe("jpeg", 1).mark}) == 3
+    recipes = (Recipe("webp", 1), Recipe("webp", 2), Recipe("jpeg", 1), Recipe("png"), Recipe())
+    assert len({recipe.mark for recipe in recipes}) == 5
+    assert tuple(Recipe.from_mark(recipe.mark) for recipe in recipes) == recipes
     assert converting().formats == {"webp"}
     assert function().formats == frozenset()
 
@@ -82,14 +85,32 @@ def test_what_is_no_picture_is_told_as_it_is(content_type: str) -> None:
 
 def test_the_answer_tells_of_the_file_that_is_given() -> None:
     results = results_of(MADE, converting())
+    link = SignedLink("https://bucket.example.com/a.webp", 10.0)
     results = (
-        replace(results[0], made=Derived(5, "blake3:x")),
+        replace(results[0], made=Derived(5, "blake3:x", link)),
         replace(results[1], made=NotDerived("It is no picture.")),
     )
     first, second = call_to_client(MADE, results, LINKS)["outputs"]
     told = ("name", "content_type", "size_bytes", "hash", "error", "id")
     assert [first[key] for key in told] == ["a.webp", "image/webp", 5, "blake3:x", None, "id-a.png"]
+    assert first["link"] == {"url": "https://bucket.example.com/a.webp", "expires_at": "1970-01-01T00:00:10.000Z"}
+    assert "link" not in second
     assert [second[key] for key in told] == ["c.webm", "video/webm", 0, None, "It is no picture.", "id-c.webm"]
+
+
+def test_the_link_of_the_original_is_not_told_of_its_form() -> None:
+    linked = job(replace(asset("2", "a.png"), link=SignedLink("https://bucket.example.com/a.png", 10.0)))
+    for made in (NotDerived(), Derived(5, "blake3:x")):
+        [result] = results_of(linked, converting())
+        assert replace(result, made=made).given.link is None
+
+
+def test_the_forms_of_a_job_are_each_told_once_and_only_those_that_can_be() -> None:
+    outputs: dict[str, Any] = {name: {"node": "2", "convert": "webp"} for name in ("one", "same")}
+    outputs |= {"other": {"node": "2", "convert": "webp", "quality": 40}, "full": {"node": "2"}}
+    found = forms_of(MADE, converting(**outputs))
+    assert [(made.file_path, recipe) for made, recipe in found] == [("a.png", WEBP), ("a.png", Recipe("webp", 40))]
+    assert forms_of(MADE, None) == ()
 
 
 def test_what_is_not_made_yet_is_told_without_its_size() -> None:

@@ -295,3 +295,50 @@ async def test_what_a_job_uses_that_has_not_ended_is_in_use(database: Database, 
     assert await database.read(records.is_in_use, copy("a"), [state])
     assert not await database.read(records.is_in_use, copy("b"), [state])
     assert not await database.read(records.is_in_use, copy("a", "mallory"), [state])
+
+
+async def test_copies_of_files_and_of_their_forms_are_told_apart(database: Database) -> None:
+    form: dict[str, Any] = {"asset_id": "asset-a", "path": "a.png", "form": "webp-80", "due_at_s": None}
+    await kept(
+        database,
+        copy("a", state=CopyState.COPIED, due_at_s=None),
+        copy("f", state=CopyState.COPIED, form_hash="blake3:1", form_bytes=1, **form),
+        copy("w", state=CopyState.WAITING, **form),
+        copy("m", "mallory", state=CopyState.COPIED, **form),
+    )
+    assert [each.copy_id for each in await database.read(records.copies_of_job, "alice", "a-job")] == ["a"]
+    assert [each.copy_id for each in await database.read(records.copies_of_asset, "alice", "asset-a")] == ["a"]
+    [found] = await database.read(records.forms_of_job, "alice", "a-job")
+    assert (found.copy_id, found.form, found.form_hash, found.stored_bytes) == ("f", "webp-80", "blake3:1", 1)
+    await database.run(records.set_keep_local, 60.0)
+    assert (await everything(database))["f"].due_at_s is None, "nothing of it is wiped"
+
+
+async def test_what_came_of_a_form_is_kept_with_it(database: Database) -> None:
+    await kept(database, copy("f", form="-0", gate=GATE))
+    was = (await everything(database))["f"]
+    done = was._replace(state=CopyState.COPIED, form_hash="blake3:2", form_bytes=7, gate="")
+    assert await database.run(records.settle, done, was)
+    assert (await everything(database))["f"] == done
+
+
+@pytest.mark.parametrize(
+    ("other", "is_read"),
+    [
+        ({"form": "webp-80"}, True),
+        ({"form": "webp-80", "state": CopyState.FAILED}, True),
+        ({"prompt_id": "another-job"}, True),
+        ({"form": "webp-80", "state": CopyState.COPIED}, False),
+        ({"form": "webp-80", "state": CopyState.UNWANTED}, False),
+        ({"path": "b.png"}, False),
+        ({"stamp": "3-4"}, False),
+        ({"folder": "temp"}, False),
+        ({"tenant": "mallory"}, False),
+    ],
+)
+async def test_an_original_is_read_while_a_copy_of_it_is_not_made(
+    database: Database, other: dict[str, Any], is_read: bool
+) -> None:
+    waiting = {"state": CopyState.WAITING, "path": "a.png"} | other
+    await kept(database, copy("a", state=CopyState.COPIED), copy("o", **waiting))
+    assert await database.read(records.is_still_read, copy("a")) is is_read

@@ -17,7 +17,6 @@ from tests.contract.driver import loading
 from tests.harness import TENANTS, Running, running_gate
 from tests.proxy.copies.making import Ahead, copies, eventually, in_its_own_time, later, made, output_of, read, settled
 from tests.proxy.copies.s3 import S3Server, moto_server, storage
-from tests.proxy.functions.calls import PAINT, PAINT_TOML, write_functions
 from tests.proxy.v2.asking import ask, submit, until
 
 KEEP_S = 3600.0
@@ -242,22 +241,3 @@ async def test_nothing_is_wiped_when_the_configuration_says_so_no_more(gate: Run
     assert await gate.gate.reload(file)
     await eventually(gate, lambda found: all(copy.due_at_s is None for copy in found))
     assert len(await copies(gate)) == len(on_disk(gate)) == 2
-
-
-async def test_what_a_function_converts_has_no_link_and_its_original_stays(
-    tmp_path: Path, comfy: StandIn, s3: S3Server
-) -> None:
-    write_functions(tmp_path, {"paint": (PAINT_TOML + 'convert = "webp"\n', PAINT)})
-    tenants = '[tenants.alice]\nfunctions = ["*"]\n[tenants.mallory]\n'
-    async with wiping(tmp_path, comfy, s3, tenants=tenants) as gate:
-        clock = in_its_own_time(gate)
-        called = await ask(gate, "POST", "/gate/run/paint", json={}, headers={"Prefer": "wait=60"})
-        assert called.status == 200, called.raw
-        await made(gate, "painted")
-        await settled(gate, 3)  # a preview is among them
-        later(gate, clock, KEEP_S + 1)
-        await eventually(gate, lambda found: any(copy.note == "a function converts it" for copy in found))
-        output = await output_of(gate, called.body["id"])
-        assert (output["name"], "link" in output) == ("painted_00001_.webp", False)
-        assert (await read(gate, output["url"]))[8:12] == b"WEBP"
-        assert on_disk(gate) == ["painted_00001_.png", "painted_00002_.png"]

@@ -80,14 +80,18 @@ ROWS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
         ("c", "alice", "an-id", "a", "waiting", *["x"] * 4, 3, *["x"] * 2, 0.5, None, 1.5, "", 1, None, "403"),
     ),
 }
-# Columns that came later, by the version that made them.
-ADDED: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {"webhook_deliveries": (6, ("",))}
+# Columns that came later, with the version that made them.
+ADDED: Final[dict[str, tuple[tuple[int, tuple[Any, ...]], ...]]] = {
+    "webhook_deliveries": ((6, ("",)),),
+    "copies": ((8, ("", "", 0)),),
+}
 
 
 def put_all(version: int) -> Operation[None]:
     for table, (since, first) in ROWS.items():
-        added_since, added = ADDED.get(table, (since, ()))
-        row = first + added if added_since <= version else first
+        row = first
+        for added_since, added in ADDED.get(table, ()):
+            row += added if added_since <= version else ()
         if since <= version:
             yield Statement(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
