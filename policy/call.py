@@ -82,6 +82,8 @@ class UpstreamCall:
     query: tuple[tuple[str, UpstreamText], ...] = ()
     body: bytes | StreamedBody | HeadJudged | UploadBody | None = None
     content_type: str | None = None
+    job: str = ""
+    """The job that it concerns: it goes to the ComfyUI that has it."""
 
     @property
     def target(self) -> str:
@@ -179,11 +181,12 @@ class Place(StrEnum):
 @value
 class JobExtras:
     """What is kept of a job beside what ComfyUI is sent. labels: by name. assets: ids of those that its workflow uses. webhook: the address that is told
-    of its end, "" for none."""
+    of its end, "" for none. needs: policy.needs.Needs, empty where there is one ComfyUI."""
 
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     assets: tuple[str, ...] = ()
     webhook: str = ""
+    needs: bytes = b""
 
 
 NO_EXTRAS: Final = JobExtras()

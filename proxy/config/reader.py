@@ -16,6 +16,7 @@ from policy.custom_routes import RouteSettings
 from policy.route_conflicts import find_conflicts
 from policy.settings import PolicySettings
 from policy.table import ROUTES
+from proxy.config.comfyui import FIRST, ComfyUISettings
 from proxy.config.identity import (
     CloudflareAccessSettings,
     JwtSettings,
@@ -27,7 +28,7 @@ from proxy.config.identity import (
 from proxy.config.jobs import JobsSettings
 from proxy.config.limits import LimitsSettings
 from proxy.config.packs import load_packs
-from proxy.config.server import LogSettings, OpsSettings, ServerSettings, UpstreamSettings
+from proxy.config.server import DEFAULT_URL, LogSettings, OpsSettings, ServerSettings, UpstreamSettings
 from proxy.config.storage import StorageSettings
 from proxy.config.units import Settings
 from proxy.config.webhooks import WebhookSettings
@@ -74,6 +75,7 @@ class Config(Settings):
     server: ServerSettings = ServerSettings()
     ops: OpsSettings = OpsSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    comfyui: tuple[ComfyUISettings, ...] = ()
     log: LogSettings = LogSettings()
     sessions: SessionSettings = SessionSettings()
     tenants: dict[Tenant, TenantSettings] = {}
@@ -101,6 +103,15 @@ class Config(Settings):
         if self.server.port and self.server.port == self.ops.port and self.server.host == self.ops.host:
             raise ValueError("ops.port must differ from server.port: health and metrics are never tunnelled")
         return self
+
+    @property
+    def comfyuis(self) -> tuple[ComfyUISettings, ...]:
+        """Those that jobs run on, the one of `[upstream]` where none is named. The first has the tenants' uploads, workflows and web UI."""
+        return self.comfyui or (ComfyUISettings(name=FIRST, url=self.upstream.url, directory=self.upstream.directory),)
+
+    def window_of(self, comfyui: ComfyUISettings) -> int:
+        """How many jobs it has at once."""
+        return self.jobs.window if comfyui.window is None else comfyui.window
 
     @property
     def audit_file(self) -> Path | None:
@@ -147,10 +158,20 @@ def check_config(
         mistakes += [_mistake(lines, _path_in_file(part["loc"], document), _words(part)) for part in error.errors()]
     mistakes += [_mistake(lines, path, message) for path, message in _cross_references(document)]
     if config is not None:
+        config = _with_first(config)
         mistakes += [_mistake(lines, path, message) for path, message in _custom_routes(config)]
     if mistakes or config is None:
         raise ConfigError(file, mistakes)
     return config
+
+
+def _with_first(config: Config) -> Config:
+    """`[upstream]` says of the first ComfyUI where it is."""
+    if not config.comfyui:
+        return config
+    first = config.comfyui[0]
+    where = {"url": first.url, "directory": first.directory}
+    return config.model_copy(update={"upstream": config.upstream.model_copy(update=where)})
 
 
 def _cross_references(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
@@ -177,6 +198,7 @@ def _cross_references(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
                 found.append((("keys", index, "id"), f"the id {identifier} is used twice"))
             seen.add(identifier)
     found += _of_webhooks(document, tenants)
+    found += _of_comfyuis(document, tenants)
     found += _tenant_maps(document, tenants)
     found += _need_directory(document)
     return found
@@ -193,6 +215,29 @@ def _of_webhooks(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[t
             if name in seen:
                 found.append((("webhooks", index, "name"), f"the name {name} is used twice"))
             seen.add(name)
+    return found
+
+
+def _of_comfyuis(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+    rows = _rows(document, "comfyui")
+    words = "is given for each ComfyUI in [[comfyui]]: leave it out here"
+    found: list[tuple[KeyPath, str]] = [
+        (("upstream", name), words) for name in ("url", "directory") if rows and name in _table(document, "upstream")
+    ]
+    seen: dict[str, set[str]] = {"name": set(), "url": set()}
+    for index, row in rows:
+        for name, values in seen.items():
+            value = row.get(name, DEFAULT_URL if name == "url" else None)
+            if isinstance(value, str) and value.rstrip("/") in values:
+                found.append((("comfyui", index, name), f"two ComfyUIs have the {name} {value}"))
+            elif isinstance(value, str) and value:
+                values.add(value.rstrip("/"))
+        named = row.get("tenants")
+        found += [
+            (("comfyui", index, "tenants"), f"there is no [tenants.{tenant}]")
+            for tenant in (named if isinstance(named, list) else ())
+            if isinstance(tenant, str) and tenant not in tenants
+        ]
     return found
 
 
@@ -217,10 +262,12 @@ def _custom_routes(config: Config) -> list[tuple[KeyPath, str]]:
 
 def _need_directory(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
     """What the gate does to files it can do only where it sees them."""
-    if _table(document, "upstream").get("directory"):
+    rows = [row for _, row in _rows(document, "comfyui")] or [_table(document, "upstream")]
+    if all(row.get("directory") for row in rows):
         return []
+    where = "directory of each ComfyUI" if len(rows) > 1 else "upstream.directory"
     return [
-        (("limits", name, setting), "needs upstream.directory: without it the gate does not see the tenant's files")
+        (("limits", name, setting), f"needs {where}: without it the gate does not see the tenant's files")
         for name, part in _table(document, "limits").items()
         if isinstance(part, dict)
         for setting in ("storage", "retention")

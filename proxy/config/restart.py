@@ -20,7 +20,8 @@ AT_START: Final[Mapping[str, frozenset[str]]] = {
 
 def need_restart(old: Config, new: Config) -> list[str]:
     """The changed settings that only a restart takes up, as `server.port`."""
-    return [
+    changed = ["comfyui"] if old.comfyui != new.comfyui else []
+    return changed + [
         f"{section}.{name}"
         for section, names in AT_START.items()
         for name in sorted(names)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from policy.document import MAX_PARTS
 from policy.sizes import Size
@@ -89,30 +89,33 @@ class OpsSettings(Settings):
     port: Port = 9190
 
 
-class UpstreamSettings(Settings):
-    """ComfyUI."""
+DEFAULT_URL = "http://127.0.0.1:8188"
+Directory = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+"""A folder; an empty text is none."""
 
-    url: str = "http://127.0.0.1:8188"
-    directory: Path | None = None
+
+def check_upstream_url(url: str) -> str:
+    """Where a ComfyUI is, without a slash at its end. Raises ValueError."""
+    parts = urlsplit(url)
+    has_more = parts.path not in ("", "/") or parts.query or parts.fragment or parts.username
+    if parts.scheme != "http" or not parts.hostname or has_more:
+        raise ValueError('write ComfyUI\'s address as "http://127.0.0.1:8188", without a path')
+    check_port(parts)
+    return url.rstrip("/")
+
+
+UpstreamUrl = Annotated[str, AfterValidator(check_upstream_url)]
+
+
+class UpstreamSettings(Settings):
+    """ComfyUI. url and directory are of the first one where there are several (`[[comfyui]]`), the rest is of all."""
+
+    url: UpstreamUrl = DEFAULT_URL
+    directory: Directory = None
     connect_timeout: Annotated[Duration, Field(gt=0)] = 5.0
     shared_inputs: tuple[str, ...] = ()
     upload_types: tuple[UploadType, ...] = ("image", "audio", "video", "mask")
     packs: tuple[str, ...] = ()
-
-    @field_validator("url")
-    @classmethod
-    def _is_http_origin(cls, url: str) -> str:
-        parts = urlsplit(url)
-        has_more = parts.path not in ("", "/") or parts.query or parts.fragment or parts.username
-        if parts.scheme != "http" or not parts.hostname or has_more:
-            raise ValueError('write ComfyUI\'s address as "http://127.0.0.1:8188", without a path')
-        check_port(parts)
-        return url.rstrip("/")
-
-    @field_validator("directory", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: Any) -> Any:
-        return value or None
 
 
 class LogSettings(Settings):

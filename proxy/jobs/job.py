@@ -62,6 +62,8 @@ class Job:
     """What its tenant's place in the fair order was charged for it."""
     number: float = 0.0
     """In ComfyUI's queue; a new one each time that it is given."""
+    comfyui: str = ""
+    """Which ComfyUI has it, or had it last; "" for none yet."""
     gate: str = ""
     """Which gate follows it."""
     attempts: tuple[Mapping[str, Any], ...] = ()

@@ -244,6 +244,7 @@ def take_row(job: Job, row: JobRow) -> None:
     job.subject, job.workflow, job.client_id = row.subject, row.workflow, row.client_id
     job.priority, job.cost_s, job.span, job.number = -row.rank, row.cost_s, row.span, row.number
     job.sequence, job.gate, job.attempts = row.sequence, row.gate, tuple(row.told_attempts())
+    job.comfyui = row.comfyui
     job.claimed_at_s, job.started_at_s, job.ended_at_s = row.created_at_s, row.started_at_s, row.ended_at_s
     job.gpu_s, job.error, job.failing_class = row.gpu_s, row.error, row.failing_class
     job.stopped_after_s, job.version = row.stopped_after_s, row.version

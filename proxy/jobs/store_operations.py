@@ -174,6 +174,8 @@ def _keep_submitted(job: JobRow, submitted: Submitted, extras: JobExtras) -> Ope
         yield Statement("INSERT INTO job_assets VALUES (?, ?)", (job.prompt_id, asset_id))
     if extras.webhook:
         yield Statement("INSERT INTO job_webhooks VALUES (?, ?, ?)", (job.prompt_id, job.tenant, extras.webhook))
+    if extras.needs:
+        yield Statement("INSERT INTO job_needs VALUES (?, ?)", (job.prompt_id, extras.needs))
 
 
 def _check_assets(tenant: str, asset_ids: Sequence[str]) -> Operation[None]:
@@ -385,7 +387,7 @@ def forget(tenant: str, prompt_ids: Sequence[str]) -> Operation[None]:
 
 def delete_job(prompt_id: str) -> Operation[None]:
     """With its documents, its labels, and the records of what it made."""
-    for table in ("job_documents", "job_labels", "job_assets", "job_webhooks", "assets", "jobs"):
+    for table in ("job_documents", "job_labels", "job_assets", "job_webhooks", "job_needs", "assets", "jobs"):
         yield Statement(f"DELETE FROM {table} WHERE prompt_id = ?", (prompt_id,))
 
 

@@ -222,5 +222,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE copies ADD COLUMN form_hash TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE copies ADD COLUMN form_bytes INTEGER NOT NULL DEFAULT 0",
     ),
+    # 9: several ComfyUIs. What a job needs of the one that runs it (policy.needs), and which models each was given last, one to a line.
+    (
+        """CREATE TABLE job_needs (
+            prompt_id TEXT PRIMARY KEY,
+            needs BLOB NOT NULL
+        )""",
+        """CREATE TABLE comfyui_models (
+            comfyui TEXT PRIMARY KEY,
+            models TEXT NOT NULL
+        )""",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

@@ -79,6 +79,8 @@ ROWS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
         7,
         ("c", "alice", "an-id", "a", "waiting", *["x"] * 4, 3, *["x"] * 2, 0.5, None, 1.5, "", 1, None, "403"),
     ),
+    "job_needs": (9, ("an-id", b"[]")),
+    "comfyui_models": (9, ("gpu-1", "a.safetensors\nb.safetensors")),
 }
 # Columns that came later, with the version that made them.
 ADDED: Final[dict[str, tuple[tuple[int, tuple[Any, ...]], ...]]] = {

@@ -1,0 +1,31 @@
+"""Which ComfyUI made a file: the first one writes into the tenant's folder itself, each other one into a folder `@NAME` in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from policy.call import UpstreamPath
+from policy.namespace import ROOT
+
+_MADE: Final = re.compile(rf"({ROOT}/[^/]+/)@([a-z0-9][a-z0-9-]{{0,31}})(?:/|$)")
+
+
+def maker_of(path: str) -> str:
+    """The name in an upstream path, "" where there is none."""
+    found = _MADE.match(path)
+    return found[2] if found else ""
+
+
+def made_by(path: UpstreamPath, comfyui: str) -> UpstreamPath:
+    """An upstream path, or the beginning of one, as this ComfyUI writes there, whichever wrote it before. comfyui: "" for the first."""
+    root, rest = _split(path)
+    return UpstreamPath(f"{root}@{comfyui}/{rest}" if comfyui else f"{root}{rest}")
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The tenant's folder with a slash at its end, and what is in it."""
+    while found := _MADE.match(path):
+        path = found[1] + path[found.end() :]
+    first, tenant, rest = path.split("/", 2)
+    return f"{first}/{tenant}/", rest

@@ -1,0 +1,42 @@
+"""What a ComfyUI must have to run a job, and what of the job's workflow depends on which one runs it. Kept of jobs where there are several."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import orjson
+
+from policy.call import UpstreamPath
+from policy.namespace import Folder
+
+
+class Needs(NamedTuple):
+    """classes: of its nodes. choices: class, input and value, of inputs whose values are listed. models: values among them that name files of models.
+
+    files: folder and path of the files of its tenant's (or shared ones) that it reads. prefixes: node and input, of those that say what the names of
+    saved files begin with.
+    """
+
+    classes: tuple[str, ...] = ()
+    choices: tuple[tuple[str, str, str], ...] = ()
+    models: tuple[str, ...] = ()
+    files: tuple[tuple[Folder, UpstreamPath], ...] = ()
+    prefixes: tuple[tuple[str, str], ...] = ()
+
+    def to_bytes(self) -> bytes:
+        return orjson.dumps(tuple(self))
+
+
+NO_NEEDS: Final = Needs()
+
+
+def read_needs(body: bytes) -> Needs:
+    """What `Needs.to_bytes` wrote."""
+    classes, choices, models, files, prefixes = orjson.loads(body)
+    return Needs(
+        tuple(classes),
+        tuple(tuple(choice) for choice in choices),
+        tuple(models),
+        tuple((Folder(folder), path) for folder, path in files),
+        tuple(tuple(prefix) for prefix in prefixes),
+    )
