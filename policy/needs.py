@@ -13,13 +13,14 @@ from policy.namespace import Folder
 class Needs(NamedTuple):
     """classes: of its nodes. choices: class, input and value, of inputs whose values are listed. models: values among them that name files of models.
 
-    files: folder and path of the files of its tenant's (or shared ones) that it reads. prefixes: node and input, of those that say what the names of
-    saved files begin with.
+    labels: that it must have. files: folder and path of the files of its tenant's (or shared ones) that it reads. prefixes: node and input, of those that
+    say what the names of saved files begin with.
     """
 
     classes: tuple[str, ...] = ()
     choices: tuple[tuple[str, str, str], ...] = ()
     models: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     files: tuple[tuple[Folder, UpstreamPath], ...] = ()
     prefixes: tuple[tuple[str, str], ...] = ()
 
@@ -32,11 +33,12 @@ NO_NEEDS: Final = Needs()
 
 def read_needs(body: bytes) -> Needs:
     """What `Needs.to_bytes` wrote."""
-    classes, choices, models, files, prefixes = orjson.loads(body)
+    classes, choices, models, labels, files, prefixes = orjson.loads(body)
     return Needs(
         tuple(classes),
         tuple(tuple(choice) for choice in choices),
         tuple(models),
+        tuple(labels),
         tuple((Folder(folder), path) for folder, path in files),
         tuple(tuple(prefix) for prefix in prefixes),
     )

@@ -18,6 +18,7 @@ from policy.needs import NO_NEEDS, Needs, read_needs
             ("KSampler", "LoadImage"),
             (("KSampler", "sampler_name", "euler"),),
             ("a.safetensors",),
+            ("24gb",),
             ((Folder.INPUT, UpstreamPath("tenants/alice/x.png")),),
             (("9", "filename_prefix"),),
         ),
