@@ -30,8 +30,7 @@ shutdown_grace = "{shutdown_grace}"
 port = 0
 
 [upstream]
-url = "{upstream}"
-{upstream_more}
+{url}{upstream_more}
 [log]
 audit_file = "{audit_file}"
 
@@ -102,11 +101,11 @@ def write_config(
     shutdown_grace: str = "2s",
     tenants: str = TENANTS,
 ) -> tuple[Path, dict[str, str]]:
-    """A configuration file with two tenants, and a key for each of: alice, mallory, admin. more: appended to the file."""
+    """A configuration file with two tenants, and a key for each of: alice, mallory, admin. upstream: "" where `more` has [[comfyui]]. more: appended."""
     file = folder / "config.toml"
     file.write_text(
         CONFIG.format(
-            upstream=upstream,
+            url=f'url = "{upstream}"\n' if upstream else "",
             server=server,
             upstream_more=upstream_more,
             more=more,

@@ -1,0 +1,1 @@
+"""Several ComfyUIs behind one gate."""
