@@ -20,12 +20,12 @@ def maker_of(path: str) -> str:
 def made_by(path: UpstreamPath, comfyui: str) -> UpstreamPath:
     """An upstream path, or the beginning of one, as this ComfyUI writes there, whichever wrote it before. comfyui: "" for the first."""
     root, rest = _split(path)
-    return UpstreamPath(f"{root}@{comfyui}/{rest}" if comfyui else f"{root}{rest}")
+    return UpstreamPath("/".join(part for part in (root, comfyui and f"@{comfyui}", rest) if part))
 
 
 def _split(path: str) -> tuple[str, str]:
-    """The tenant's folder with a slash at its end, and what is in it."""
+    """The tenant's folder, and what is in it."""
     while found := _MADE.match(path):
         path = found[1] + path[found.end() :]
-    first, tenant, rest = path.split("/", 2)
-    return f"{first}/{tenant}/", rest
+    root, tenant, *rest = path.split("/", 2)
+    return f"{root}/{tenant}", "".join(rest)

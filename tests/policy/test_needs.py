@@ -43,3 +43,9 @@ def test_a_workflow_of_one_comfyui_runs_on_another() -> None:
     assert made_by(made, "gpu-3") == "tenants/alice/@gpu-3/ComfyUI"
     assert made_by(made, "") == "tenants/alice/ComfyUI"
     assert made_by(UpstreamPath("tenants/alice/@gpu-2/@gpu-3/x"), "gpu-2") == "tenants/alice/@gpu-2/x"
+
+
+def test_the_tenants_folder_itself_has_a_folder_of_each_comfyui_in_it() -> None:
+    assert made_by(UpstreamPath("tenants/alice"), "gpu-2") == "tenants/alice/@gpu-2"
+    assert made_by(UpstreamPath("tenants/alice/@gpu-2"), "") == "tenants/alice"
+    assert made_by(UpstreamPath("tenants/alice/@gpu-2"), "gpu-3") == "tenants/alice/@gpu-3"

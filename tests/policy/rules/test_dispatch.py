@@ -1,0 +1,75 @@
+"""policy/rules/dispatch.py"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from policy.needs import NO_NEEDS, Needs
+from policy.rules.dispatch import body_at
+
+NEEDS = Needs(prefixes=(("9", "filename_prefix"), ("10", "folder"), ("10", "prefix"), ("11", "filename_prefix")))
+
+
+def body(**inputs: Any) -> bytes:
+    return orjson.dumps({"prompt": {"9": {"class_type": "SaveImage", "inputs": inputs}, **OTHERS}, "client_id": "a.b"})
+
+
+OTHERS = {
+    "10": {"class_type": "Pack", "inputs": {"folder": "tenants/alice", "prefix": "img"}},
+    "11": {"class_type": "SaveImage", "inputs": {}},
+}
+
+
+def prefix_in(sent: bytes, node_id: str = "9", name: str = "filename_prefix") -> Any:
+    return orjson.loads(sent)["prompt"][node_id]["inputs"][name]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "comfyui", "expected"),
+    [
+        ("tenants/alice/ComfyUI", "gpu-2", "tenants/alice/@gpu-2/ComfyUI"),
+        ("tenants/alice/cats/%year%/x", "gpu-2", "tenants/alice/@gpu-2/cats/%year%/x"),
+        ("tenants/alice/@gpu-2/ComfyUI", "gpu-2", "tenants/alice/@gpu-2/ComfyUI"),
+        ("tenants/alice/@gpu-3/ComfyUI", "gpu-2", "tenants/alice/@gpu-2/ComfyUI"),
+        ("tenants/alice/@gpu-3/@gpu-2/x", "", "tenants/alice/x"),
+        ("tenants/alice/cats/@gpu-2/x", "", "tenants/alice/cats/@gpu-2/x"),
+    ],
+)
+def test_a_job_saves_where_the_comfyui_does_that_runs_it(prefix: str, comfyui: str, expected: str) -> None:
+    assert prefix_in(body_at(body(filename_prefix=prefix), NEEDS, comfyui)) == expected
+
+
+def test_nothing_else_changes() -> None:
+    sent = body(filename_prefix="tenants/alice/x", image="tenants/alice/@gpu-3/y.png [output]", text="tenants/alice/z")
+    made = orjson.loads(body_at(sent, NEEDS, "gpu-2"))
+    made["prompt"]["9"]["inputs"]["filename_prefix"] = "tenants/alice/x"
+    made["prompt"]["10"]["inputs"]["folder"] = "tenants/alice"
+    assert made == orjson.loads(sent)
+
+
+def test_a_folder_that_is_written_is_the_comfyuis_own_and_a_bare_name_in_it_stays() -> None:
+    made = body_at(body(filename_prefix="tenants/alice/x"), NEEDS, "gpu-2")
+    assert prefix_in(made, "10", "folder") == "tenants/alice/@gpu-2"
+    assert prefix_in(made, "10", "prefix") == "img"
+
+
+@pytest.mark.parametrize(
+    ("sent", "needs", "comfyui"),
+    [
+        (body(filename_prefix="tenants/alice/x"), NEEDS, ""),
+        (body(filename_prefix="tenants/alice/@gpu-2/x"), NO_NEEDS, "gpu-2"),
+        (body(filename_prefix=["4", 0]), Needs(prefixes=(("9", "filename_prefix"),)), "gpu-2"),
+    ],
+)
+def test_what_needs_no_change_stays(sent: bytes, needs: Needs, comfyui: str) -> None:
+    assert body_at(sent, needs, comfyui) == sent
+
+
+def test_a_tenant_cannot_leave_its_folder_with_the_name_of_a_comfyui() -> None:
+    """Its root is no ComfyUI's to take off: what stands before `@NAME` stays before it."""
+    for prefix in ("tenants/alice/@gpu-2/tenants/bob/x", "tenants/alice/@gpu-2/@gpu-3/tenants/bob/@gpu-2/x"):
+        for comfyui in ("", "gpu-2"):
+            assert prefix_in(body_at(body(filename_prefix=prefix), NEEDS, comfyui)).startswith("tenants/alice/")
