@@ -68,6 +68,16 @@ class Held:
     tasks: dict[str, int]
     descriptors: int
 
+    def beyond(self, before: Held) -> list[str]:
+        """What is held now and was not before."""
+        tasks = [
+            f"task {name}: {before.tasks.get(name, 0)} -> {count}"
+            for name, count in self.tasks.items()
+            if count > before.tasks.get(name, 0)
+        ]
+        grown = self.descriptors > before.descriptors
+        return tasks + ([f"descriptors: {before.descriptors} -> {self.descriptors}"] if grown else [])
+
 
 @dataclass
 class Report:
@@ -80,13 +90,7 @@ class Report:
 
     def leaks(self) -> list[str]:
         """What the gate still holds when its clients have gone."""
-        tasks = [
-            f"task {name}: {self.before.tasks.get(name, 0)} -> {count}"
-            for name, count in self.after.tasks.items()
-            if count > self.before.tasks.get(name, 0)
-        ]
-        grown = self.after.descriptors > self.before.descriptors
-        return tasks + ([f"descriptors: {self.before.descriptors} -> {self.after.descriptors}"] if grown else [])
+        return self.after.beyond(self.before)
 
     def mean_bytes(self, start_s: float, end_s: float) -> float:
         found = [size for at_s, size in self.samples if start_s <= at_s <= end_s]
@@ -136,14 +140,13 @@ class House:
         return Held(**await self._said())
 
     async def settled(self, like: Held | None = None) -> Held:
-        """What the gate holds when nothing changes any more, or as much as `like`."""
+        """What the gate holds when nothing changes any more; where `like` is given, nothing beyond that."""
         end_s = time.monotonic() + _SETTLE_S
         last = await self.held()
         while time.monotonic() < end_s:
             await asyncio.sleep(1.0)
             now = await self.held()
-            is_like = like is None or (now.descriptors <= like.descriptors and now.tasks == like.tasks)
-            if now == last and is_like:
+            if now == last and (like is None or not now.beyond(like)):
                 break
             last = now
         return last
