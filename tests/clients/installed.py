@@ -26,9 +26,7 @@ def python_folder(name: str = "python", requirements: Path = REQUIREMENTS, *opti
     """A virtual environment with what a file of requirements names. options: of `pip install`."""
 
     def install(folder: Path) -> None:
-        _run(sys.executable, "-m", "venv", str(folder))
-        pip = str(folder / "bin" / "python")
-        _run(pip, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options, "-r", str(requirements))
+        _install_python(folder, *options, "-r", str(requirements))
 
     return _once(name, install, (requirements,), f"{sys.version} {options}" if options else sys.version)
 
@@ -37,11 +35,8 @@ def client_folder(*requirements: str, limit_s: float = INSTALL_LIMIT_S) -> Path:
     """A virtual environment of one Python client: what two of them need does not always go together. limit_s: for its installation."""
 
     def install(folder: Path) -> None:
-        _run(sys.executable, "-m", "venv", str(folder))
-        pip = str(folder / "bin" / "python")
-        # Wheels alone: nothing of a package runs while it is installed.
-        options = ("--quiet", "--disable-pip-version-check", "--only-binary=:all:")
-        _run(pip, "-m", "pip", "install", *options, *requirements, limit_s=limit_s)
+        # Wheels alone: nothing of a package runs while it is installed. Of most of them little is ever imported, and compiled then.
+        _install_python(folder, "--only-binary=:all:", "--no-compile", *requirements, limit_s=limit_s)
 
     return _once(requirements[0].partition("==")[0], install, (), f"{sys.version} {requirements}", limit_s)
 
@@ -106,6 +101,13 @@ def _once(
             install(folder)
             (folder / ".complete").touch()
     return folder
+
+
+def _install_python(folder: Path, *arguments: str, limit_s: float = INSTALL_LIMIT_S) -> None:
+    """By this environment's pip: to unpack another into each takes longer than most clients. arguments: of `pip install`."""
+    _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    pip = (sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"))
+    _run(*pip, "install", "--quiet", "--disable-pip-version-check", *arguments, limit_s=limit_s)
 
 
 def _run(*command: str, cwd: Path | None = None, limit_s: float = INSTALL_LIMIT_S) -> None:

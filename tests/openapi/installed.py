@@ -11,4 +11,4 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 def checker_programs() -> Path:
     """The folder of their programs."""
-    return python_folder("schemathesis", REQUIREMENTS, "--only-binary=:all:") / "bin"
+    return python_folder("schemathesis", REQUIREMENTS, "--only-binary=:all:", "--no-compile") / "bin"
