@@ -15,6 +15,7 @@ from policy.principal import TenantId
 from tests.contract.conftest import REAL_URL, TARGETS
 from tests.contract.driver import Answer, Comfy, Graph, Socket, empty_image, node, png, unique
 from tests.matrix.people import BLUE, GREEN, NUMBERS, RED, Leak, is_color, picture_in, told
+from tests.matrix.settlers import PATIENT
 from tests.matrix.world import World, open_world
 from tests.pack.rows import ROWS
 from tests.pack.standin import make_pack
@@ -28,7 +29,7 @@ OPEN = ("files/a.js", "models", "view", "probe", "bytes/x")
 async def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     real_url = REAL_URL if request.param == "real" else ""
     folder = tmp_path_factory.mktemp("custom")
-    async with open_world(folder, real_url=real_url, more=ROWS, pack=make_pack()) as opened:
+    async with open_world(folder, real_url=real_url, more=ROWS + PATIENT, pack=make_pack()) as opened:
         if (await opened.direct.get("/gate-pack/files/a.js")).status != 200:
             pytest.skip("this ComfyUI has not the pack: link tests/pack/comfyui into its custom_nodes")
         yield opened
