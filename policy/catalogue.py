@@ -193,6 +193,13 @@ def _expand_section(expanded: dict[str, InputSpec], prefix: str, inputs: Any, gi
         _expand(expanded, f"{prefix}.{spec.name}", spec, given)
 
 
+def list_choices(spec: InputSpec) -> list[str]:
+    """The texts that an input may be, where its description lists them."""
+    if spec.type == DYNAMIC_COMBO:
+        return [option["key"] for option in list_options(spec)]
+    return [choice for choice in spec.choices or () if isinstance(choice, str)]
+
+
 def list_options(spec: InputSpec) -> list[dict[str, Any]]:
     """The options of a dynamic combo that are understood: objects with a string `key`."""
     options = spec.options.get("options")

@@ -75,6 +75,8 @@ class InputPlan:
     uses: Mapping[str, FileUse]
     needs_salt: bool
     sure: tuple[InputCheck, ...] | None
+    listed: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Kept by policy.workflow_needs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ class Needs(NamedTuple):
     """classes: of its nodes. choices: class, input and value, of inputs whose values are listed. models: values among them that name files of models.
 
     labels: that it must have. files: folder and path of the files of its tenant's (or shared ones) that it reads. prefixes: node and input, of those that
-    say what the names of saved files begin with.
+    say what the names of saved files begin with. folders: the same, of those that say in which folder they are saved. first_only: class and input, of those
+    that read or write what only the first ComfyUI has: folders of data sets, and bytes that were put under an id.
     """
 
     classes: tuple[str, ...] = ()
@@ -23,6 +24,8 @@ class Needs(NamedTuple):
     labels: tuple[str, ...] = ()
     files: tuple[tuple[Folder, UpstreamPath], ...] = ()
     prefixes: tuple[tuple[str, str], ...] = ()
+    folders: tuple[tuple[str, str], ...] = ()
+    first_only: tuple[tuple[str, str], ...] = ()
 
     def to_bytes(self) -> bytes:
         return orjson.dumps(tuple(self))
@@ -33,7 +36,7 @@ NO_NEEDS: Final = Needs()
 
 def read_needs(body: bytes) -> Needs:
     """What `Needs.to_bytes` wrote."""
-    classes, choices, models, labels, files, prefixes = orjson.loads(body)
+    classes, choices, models, labels, files, prefixes, folders, first_only = orjson.loads(body)
     return Needs(
         tuple(classes),
         tuple(tuple(choice) for choice in choices),
@@ -41,4 +44,6 @@ def read_needs(body: bytes) -> Needs:
         tuple(labels),
         tuple((Folder(folder), path) for folder, path in files),
         tuple(tuple(prefix) for prefix in prefixes),
+        tuple(tuple(folder) for folder in folders),
+        tuple(tuple(each) for each in first_only),
     )

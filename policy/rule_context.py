@@ -99,6 +99,10 @@ class RuleContext:
     """Hosts outside that a call may name to be told of its job."""
     links: Links = Links()
     """For rows whose answers name addresses."""
+    is_placed: bool = False
+    """Whether there are several ComfyUIs: then what a job needs of one is recorded with it."""
+    labels: tuple[str, ...] = ()
+    """That the ComfyUI must have on which the job of the call runs."""
 
 
 @value

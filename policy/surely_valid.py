@@ -116,11 +116,11 @@ def is_surely_valid(
         checks = plans[node_id].sure
         if checks is None or not is_valid(nodes[node_id]["inputs"], checks, plans):
             doubted.add(node_id)
-    return bool(outputs) and (not doubted or doubted.isdisjoint(_needed_by(outputs, nodes)))
+    return bool(outputs) and (not doubted or doubted.isdisjoint(needed_by(outputs, nodes)))
 
 
-def _needed_by(outputs: Iterable[str], nodes: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The outputs and all nodes that they need: ComfyUI looks at no others."""
+def needed_by(outputs: Iterable[str], nodes: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The outputs and all nodes that they need: ComfyUI looks at the inputs of no others."""
     waiting = list(outputs)
     found = set(waiting)
     while waiting:

@@ -122,8 +122,8 @@ class _Writing:
     def _judge(self, name: str, value: Any, use: FileUse | None, plan: NodePlan) -> Any:
         """What ComfyUI gets for a value. Raises TooMuch, _FileRefused."""
         node_class, declared = plan.of_class.node_class, plan.inputs.specs
-        if use is None and name not in declared:
-            use = _use_of_undeclared(node_class, name, value)
+        if use is None:
+            use = use_of_value(name, value, plan)
         if use is not None:
             text = _follow(value, use, self._texts)
             return _rewrite(text, use, node_class.inputs.get(name), self._context)
@@ -140,10 +140,12 @@ def _refusal_of(node_errors: Mapping[str, Any]) -> Violation:
     return Violation(Reason.POLICY_VIOLATION, message, named[:500], node_errors=node_errors)
 
 
-def _use_of_undeclared(node_class: NodeClass, name: str, value: Any) -> FileUse | None:
-    """What an undeclared text names, by the name of its input; a link is refused there as in a declared one."""
+def use_of_value(name: str, value: Any, plan: NodePlan) -> FileUse | None:
+    """What an input of a node names: an undeclared text by the name of its input; a link is refused there as in a declared one."""
+    if name in plan.inputs.specs:
+        return plan.inputs.uses.get(name)
     if type(value) is str or is_link(value):
-        return use_of_text(node_class, name.rpartition(".")[2])
+        return use_of_text(plan.of_class.node_class, name.rpartition(".")[2])
     return None
 
 
@@ -160,7 +162,7 @@ def _rewrite_untold(value: Any, texts: Texts, context: RuleContext) -> Any:
     if is_link(given):
         return value
     try:
-        judged = rewrite_texts(given, context.names, lambda name: _name_to_upstream(name, context))
+        judged = rewrite_texts(given, context.names, lambda name: name_to_upstream(name, context))
     except Violation as violation:
         raise _FileRefused("file-input-refused", violation.message) from None
     return value if judged == given else judged
@@ -243,7 +245,7 @@ def _rewrite_text(value: str, use: FileUse, spec: InputSpec | None, context: Rul
     choices = (spec.choices if spec else None) or ()
     if value == "" or (value in _NO_FILE and (value in choices or not choices)):
         return value
-    rewritten = _name_to_upstream(value, context)
+    rewritten = name_to_upstream(value, context)
     if use is FileUse.LISTED and rewritten not in choices:
         raise Violation(
             Reason.NAME_REFUSED,
@@ -258,7 +260,7 @@ def _default_prefix(spec: InputSpec | None) -> str:
     return default if isinstance(default, str) and default else "ComfyUI"
 
 
-def _name_to_upstream(value: str, context: RuleContext) -> str:
+def name_to_upstream(value: str, context: RuleContext) -> str:
     """`name`, `folder/name` or `name [output]`; also as the workflow in a saved picture has it, with the tenant's own root."""
     bare, folder = split_annotation(value)
     path = context.names.readable_to_upstream(

@@ -257,6 +257,9 @@ def _functions(config: Config, mistakes: list[Mistake]) -> Mapping[str, Function
         if function.settings.policy is not None and function.settings.policy not in config.policies:
             words = f"policy: there is no [policies.{function.settings.policy}]"
             mistakes.append(Mistake(f"{FOLDER}/{name}.toml", None, words))
+        for label in function.settings.labels if config.comfyui else ():
+            if not any(label in each.labels for each in config.comfyui):
+                mistakes.append(Mistake(f"{FOLDER}/{name}.toml", None, f"labels: no [[comfyui]] has the label {label}"))
         if function.formats and not can_convert():
             words = "convert: outputs are converted with Pillow, which is not installed: install comfygate[convert]"
             mistakes.append(Mistake(f"{FOLDER}/{name}.toml", None, words))

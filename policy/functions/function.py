@@ -64,7 +64,8 @@ def make_function(name: str, settings: FunctionSettings, graph: Any) -> Function
     mistakes = [*_find_misfits(settings, graph), *_find_bad_defaults(settings)]
     if mistakes:
         raise ValueError("\n".join(mistakes))
-    text = orjson.dumps([settings.model_dump(mode="json"), graph], option=orjson.OPT_SORT_KEYS)
+    about = settings.model_dump(mode="json", exclude={"labels"})  # where it runs
+    text = orjson.dumps([about, graph], option=orjson.OPT_SORT_KEYS)
     return Function(name, settings, graph, hashlib.sha256(text).hexdigest()[:16])
 
 

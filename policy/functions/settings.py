@@ -96,12 +96,14 @@ class OutputSettings(_Settings):
 
 class FunctionSettings(_Settings):
     """`functions/NAME.toml`. workflow: a file beside it in the API format, NAME.json where it is not named. policy: by which it is judged in the place
-    of the tenant's own. outputs: which of a job's files are its result; all of them where none is named."""
+    of the tenant's own. labels: that the ComfyUI must have on which it runs. outputs: which of a job's files are its result; all of them where none is
+    named."""
 
     title: str = ""
     description: str = ""
     workflow: str | None = None
     policy: str | None = None
+    labels: tuple[str, ...] = ()
     parameters: dict[str, ParameterSettings] = Field(default_factory=dict)
     outputs: dict[str, OutputSettings] = Field(default_factory=dict)
 

@@ -186,7 +186,8 @@ def _check_before(request: RuleInput, given: Given) -> Generator[Effect, Any, No
 
 def _as_prompt(request: RuleInput, called: CallableFunction, graph: Mapping[str, Any]) -> RuleInput:
     """The workflow as if the tenant had sent it, to be judged by the function's policy."""
-    context = replace(request.context, policy=called.policy, takes_workflows=True)
+    labels = called.function.settings.labels
+    context = replace(request.context, policy=called.policy, takes_workflows=True, labels=labels)
     return replace(request, raw=orjson.dumps({"prompt": graph, "client_id": SDK_CLIENT}), context=context)
 
 

@@ -50,6 +50,7 @@ from policy.values import value
 from policy.violation import Reason, Violation
 from policy.workflow import Notice
 from policy.workflow_files import IN_TEMP, find_temp_files, rewrite_nodes
+from policy.workflow_needs import find_needs
 
 PROMPT: Final = (Opaque("prompt"),)
 _CLASS_OF: Final = attrgetter("class_type")
@@ -74,7 +75,7 @@ class Prepared:
 
     body: the call's, but for the id and the place in the queue, which `body_for` adds. originals: see policy.rules.jobs.submitted_item.
     outputs: ids of the output nodes that were asked for. left_out: see policy.keyform.check_document. is_sure: ComfyUI will find nothing wrong.
-    temp_files: see policy.workflow_files.find_temp_files.
+    temp_files: see policy.workflow_files.find_temp_files. needs: see JobExtras.
     """
 
     body: bytes
@@ -86,6 +87,7 @@ class Prepared:
     left_out: tuple[str, ...]
     is_sure: bool = False
     temp_files: tuple[UpstreamPath, ...] = ()
+    needs: bytes = b""
 
 
 def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
@@ -142,7 +144,7 @@ def _hand_in(prepared: Prepared, claimed: ClaimedJob, extras: JobExtras) -> Gene
     With room in ComfyUI's queue it is recorded first and then sent. Else it waits outside: ComfyUI is asked all the same, so that a client hears of
     its mistakes at once, unless it is sure to find none.
     """
-    record = partial(_record, prepared, claimed, extras)
+    record = partial(_record, prepared, claimed, replace(extras, needs=prepared.needs) if prepared.needs else extras)
     is_next = claimed.is_next
     for _ in range(MAX_TRIES):
         number = (yield record(Place.NEXT, prepared.outputs)) if is_next else None
@@ -225,6 +227,7 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
     # Which inputs the rows of custom nodes have written anew is not in the plans.
     unproven = None if context.id_inputs else judged.unproven
     body = orjson.dumps(_document(judged, client_id))
+    needs = find_needs(judged.nodes, plans, outputs, context, patience).to_bytes() if context.is_placed else b""
     return Prepared(
         body=body,
         originals=orjson.dumps(originals),
@@ -241,6 +244,7 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
         left_out=left_out,
         is_sure=is_whole and is_surely_valid(judged.nodes, plans, outputs, unproven),
         temp_files=find_temp_files(judged.nodes, context) if IN_TEMP in body else (),
+        needs=needs,
     )
 
 

@@ -74,6 +74,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         fetches=access.fetches,
         webhooks=access.webhooks,
         links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
+        is_placed=len(config.comfyuis) > 1,
     )
 
 

@@ -21,6 +21,8 @@ from policy.needs import NO_NEEDS, Needs, read_needs
             ("24gb",),
             ((Folder.INPUT, UpstreamPath("tenants/alice/x.png")),),
             (("9", "filename_prefix"),),
+            (("9", "output_path"),),
+            (("LoadTrainingDataset", "folder_name"),),
         ),
     ],
 )

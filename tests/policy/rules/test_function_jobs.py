@@ -9,6 +9,7 @@ import pytest
 from policy.call import ClaimedJob, RecordJob, UpstreamCall
 from policy.functions.delivery import Delivery, Kind
 from policy.functions.function import CallableFunction
+from policy.needs import read_needs
 from policy.rule_context import RuleInput
 from policy.rules import functions as rules
 from policy.rules import prompt
@@ -59,6 +60,14 @@ def test_a_job_is_made_by_the_functions_policy_and_not_by_its_tenants() -> None:
         200,
         {"prompt_id": JOB, "labels": record.extras.labels, "assets": {"picture": ASSET.asset_id}},
     )
+
+
+def test_the_labels_that_a_function_asks_for_are_needed() -> None:
+    labeled = CallableFunction(function(graph=GRAPH, parameters={}, labels=["24gb"]), EVERYTHING)
+    asked = called(context=replace(ALICE, functions={"wear": labeled}, is_placed=True))
+    accepted = reply_of({"prompt_id": JOB, "number": 1, "node_errors": {}})
+    (_, record, _), _ = run(rules.submit(asked, Given({}, b"")), ClaimedJob(JOB), 1.0, accepted)
+    assert read_needs(record.extras.needs).labels == ("24gb",)
 
 
 def test_an_asset_of_nobodys_is_refused() -> None:

@@ -101,3 +101,15 @@ def test_tenants_and_functions_name_what_is_there(tmp_path: Path) -> None:
     ]
     assert any("functions/a.toml" in line and "[policies.none]" in line for line in found)
     assert sum("broken" in line for line in found) == 1, "once, where it is"
+
+
+def test_a_function_asks_for_labels_that_a_comfyui_has(tmp_path: Path) -> None:
+    write(tmp_path, "a", 'labels = ["24gb", "fast"]\n' + GOOD)
+    file = tmp_path / "config.toml"
+    file.write_text("", encoding="utf-8")
+    assert compile_config(load_config(file, {})).functions["a"].settings.labels == ("24gb", "fast"), "of one no label"
+    file.write_text('[[comfyui]]\nname = "a"\nlabels = ["fast"]\n', encoding="utf-8")
+    with pytest.raises(ConfigError) as wrong:
+        compile_config(load_config(file, {}))
+    [mistake] = wrong.value.mistakes
+    assert str(mistake) == "functions/a.toml: labels: no [[comfyui]] has the label 24gb"
