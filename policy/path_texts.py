@@ -61,9 +61,11 @@ def check_text(text: str, names: Namespace) -> None:
     """
     if text.isascii() and ROOT not in text.lower():
         return
-    folded = _fold(text)
-    has_folders = "/" in folded or "\\" in folded
-    if has_folders and names.without_root(text) == text and _TENANTS.search(folded):
+    own = names.without_root(text)
+    folded = _fold(own)
+    has_folders = own != text or "/" in folded or "\\" in folded
+    # SECURITY: behind the tenant's own root too (test_path_texts.py::test_a_text_does_not_lead_out_of_the_tenants_own_folder).
+    if has_folders and (_TENANTS.search(folded) or (own != text and _STEP_UP.search(folded))):
         raise _refused(f"a text that reads like a path into {ROOT}/")
 
 

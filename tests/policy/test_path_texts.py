@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.namespace import ROOT, Namespace
-from policy.path_texts import MAX_NAME_LENGTH, rewrite_texts
+from policy.path_texts import MAX_NAME_LENGTH, check_text, rewrite_texts
 from policy.principal import TenantId
 from policy.violation import Reason, Violation
 
@@ -176,3 +176,27 @@ def test_no_text_names_a_neighbours_folder(text: str) -> None:
     if ROOT in segments:
         assert found == ALICE.root or found.startswith(f"{ALICE.root}/")
         assert segments.count(ROOT) == 1 or found.startswith(f"{ALICE.root}/")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tenants/alice/../bob/x.png",
+        "tenants/alice/./../bob/x.png",
+        "tenants/alice/a\\..\\..\\bob/x.png",
+        "tenants/alice/x.png\ntenants/bob/x.png",
+        "tenants/alice/x.png, tenants/bob/x.png",
+        "tenants/alice/tenants/bob/x.png",
+        "tenants/alice/\nx/../../bob/x.png",
+    ],
+)
+def test_a_text_does_not_lead_out_of_the_tenants_own_folder(text: str) -> None:
+    with pytest.raises(Violation):
+        check_text(text, ALICE)
+
+
+@pytest.mark.parametrize(
+    "text", ["tenants/alice/x.png", "tenants/alice/cats/x.png [output]", "tenants/alice", "up/../x", "tenants"]
+)
+def test_texts_that_stay_inside_are_as_they_came(text: str) -> None:
+    check_text(text, ALICE)
