@@ -1,4 +1,4 @@
-"""A real nginx that serves a gate below a path prefix."""
+"""A real nginx: one that serves a gate below a path prefix, or whatever it is told to."""
 
 from __future__ import annotations
 
@@ -45,14 +45,22 @@ async def below_a_prefix(folder: Path, gate: str, prefix: str) -> AsyncIterator[
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     user = "user root;" if os.geteuid() == 0 else ""
+    config = CONFIG.format(folder=folder, port=port, gate=gate, prefix=prefix, user=user)
+    async with running_nginx(folder, config, port):
+        yield f"http://127.0.0.1:{port}{prefix}"
+
+
+@asynccontextmanager
+async def running_nginx(folder: Path, config: str, port: int) -> AsyncIterator[None]:
+    """port: one that it listens at when it has started."""
     file = folder / "nginx.conf"
-    file.write_text(CONFIG.format(folder=folder, port=port, gate=gate, prefix=prefix, user=user), encoding="utf-8")
+    file.write_text(config, encoding="utf-8")
     nginx = await asyncio.create_subprocess_exec("nginx", "-p", str(folder), "-c", str(file))
     try:
         async with asyncio.timeout(30):
             while not await _listens(port):
                 assert nginx.returncode is None, "nginx has ended"
-        yield f"http://127.0.0.1:{port}{prefix}"
+        yield
     finally:
         nginx.terminate()
         await nginx.wait()
