@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from policy.rule_context import OwnJobs
 from policy.rules.events import Event
 from proxy.jobs.history import is_memory_error
 from proxy.jobs.registry import Job, JobRegistry, JobState
@@ -39,21 +38,45 @@ class JobEvents:
     canceled: JobEvent = field(default_factory=JobEvent)
 
 
+class RunningJobs(Protocol):
+    """A tenant's jobs that run at one ComfyUI."""
+
+    def running(self) -> Sequence[str]: ...
+
+
 class Listener(Protocol):
-    """Hears what tenants' sockets are sent. jobs: of the tenant whose event it is."""
+    """Hears what tenants' sockets are sent. jobs: of the tenant whose event it is, at the ComfyUI that sent it."""
 
-    def heard(self, event: Event, jobs: OwnJobs) -> None: ...
+    def heard(self, event: Event, jobs: RunningJobs) -> None: ...
 
-    def pictured(self, frame: bytes | memoryview, jobs: OwnJobs) -> None:
+    def pictured(self, frame: bytes | memoryview, jobs: RunningJobs) -> None:
         """A binary event."""
 
 
 class _Nobody:
-    def heard(self, event: Event, jobs: OwnJobs) -> None:
+    def heard(self, event: Event, jobs: RunningJobs) -> None:
         return
 
-    def pictured(self, frame: bytes | memoryview, jobs: OwnJobs) -> None:
+    def pictured(self, frame: bytes | memoryview, jobs: RunningJobs) -> None:
         return
+
+
+@dataclass(frozen=True, slots=True)
+class _JobsAt:
+    """Of a tenant's jobs those at one of several ComfyUIs. comfyui: "" for the first, which has those that are at none of the others."""
+
+    jobs: RunningJobs
+    registry: JobRegistry
+    comfyui: str
+    others: Collection[str]
+
+    def running(self) -> list[str]:
+        return [prompt_id for prompt_id in self.jobs.running() if self._is_here(prompt_id)]
+
+    def _is_here(self, prompt_id: str) -> bool:
+        job = self.registry.job(prompt_id)
+        comfyui = "" if job is None else job.comfyui
+        return comfyui == self.comfyui if self.comfyui else comfyui not in self.others
 
 
 class SocketReports:
@@ -63,11 +86,17 @@ class SocketReports:
     """
 
     listener: Listener = _Nobody()
+    others: Collection[str] = ()
+    """The names of other ComfyUIs than the first."""
 
     def __init__(self, registry: JobRegistry, events: JobEvents, close_soon: Callable[[str], None]) -> None:
         self._registry = registry
         self._events = events
         self._close_soon = close_soon
+
+    def running(self, jobs: RunningJobs, comfyui: str) -> RunningJobs:
+        """Those of a tenant's jobs that run there. comfyui: "" for the first."""
+        return _JobsAt(jobs, self._registry, comfyui, self.others) if self.others else jobs
 
     def withholds(self, event: Event) -> bool:
         """Whether the client is not told: the job is going to be tried once more, because the GPU's memory did not suffice."""

@@ -1,4 +1,4 @@
-"""What ComfyUI says of jobs, as it was judged to be a tenant's (proxy/websocket/event_session.py): how far they are, and what they have made."""
+"""What ComfyUI says of jobs, as it was judged to be a tenant's (proxy/websocket/upstream_events.py): how far they are, and what they have made."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 
 import orjson
 
-from policy.rule_context import OwnJobs
 from policy.rules.events import PROGRESS, Event
 from policy.v2.outputs import find_shown
+from proxy.jobs.events import RunningJobs
 from proxy.jobs.history import cached_nodes
 from proxy.jobs.job import JobState
 from proxy.jobs.registry import JobRegistry
@@ -36,7 +36,7 @@ class JobHearing:
     async def stop(self) -> None:
         await self._tasks.stop()
 
-    def heard(self, event: Event, jobs: OwnJobs) -> None:
+    def heard(self, event: Event, jobs: RunningJobs) -> None:
         kind, prompt_id = event.kind, event.prompt_id
         if (
             prompt_id is None and kind == "executing"
@@ -66,8 +66,8 @@ class JobHearing:
         known = self._followed.get(job.tenant, job.prompt_id)
         return known if job.state is JobState.ENDED else known or self._followed.ensure(job.tenant, job.prompt_id)
 
-    def pictured(self, frame: bytes | memoryview, jobs: OwnJobs) -> None:
-        """ComfyUI runs one job at a time, so a picture is of the tenant's only one that runs."""
+    def pictured(self, frame: bytes | memoryview, jobs: RunningJobs) -> None:
+        """A ComfyUI runs one job at a time, so a picture is of the tenant's only one that runs there."""
         running = jobs.running()
         job = self._registry.job(running[0]) if len(running) == 1 else None
         followed = None if job is None else self._followed.get(job.tenant, job.prompt_id)

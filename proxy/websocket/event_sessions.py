@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from policy.call import Opaque, UpstreamCall, UpstreamText
 from policy.namespace import Namespace
@@ -28,13 +28,34 @@ from proxy.upstream.client import Upstream
 from proxy.websocket.event_session import EventSession
 from proxy.websocket.paced_counts import PacedCounts
 from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.websocket.upstream_events import UpstreamEvents
 
 MAX_WAITING_STREAMS: Final = 16
 """Of one tenant: streams whose client is gone and may come back."""
-_FLAGS: Final = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
-"""What ComfyUI is told on a socket of the gate's own: previews come with their node and job."""
 
 _log = logging.getLogger("comfygate")
+
+
+class Several(Protocol):
+    """Keeps sockets of sessions to several ComfyUIs (proxy/websocket/session_sockets.py)."""
+
+    def opened(self, session: EventSession) -> None:
+        """There is another session, whose socket to the first ComfyUI is open unless that one is away."""
+
+    def lost(self, session: EventSession, comfyui: str) -> None:
+        """A socket has ended that the gate did not close."""
+
+    def job_changed(self, job: Job) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def has_missed(self, session: EventSession, job: Job) -> bool:
+        """Whether it has not heard all of a job that has ended."""
+        ...
+
+    def events_of(self, session: EventSession, job: Job) -> UpstreamEvents:
+        """Of the ComfyUI that the job was at."""
+        ...
 
 
 class EventSessions:
@@ -59,10 +80,14 @@ class EventSessions:
         self._tasks = Tasks()
         self.on_own_ended: Callable[[TenantId], None] = lambda tenant: None
         """Told when a tenant's socket for jobs of SDK_CLIENT is gone."""
+        self.several: Several | None = None
+        """Where there are several ComfyUIs."""
 
     async def stop(self) -> None:
         """Closes all of them; not for long."""
         await self._tasks.stop()
+        if self.several is not None:
+            await self.several.stop()
         await self.close_all()
         await self._tasks.stop()
 
@@ -94,6 +119,8 @@ class EventSessions:
     def job_changed(self, job: Job) -> None:
         if self._streams.get(job.tenant):
             self._counts.changed(job.tenant)
+            if self.several is not None:
+                self.several.job_changed(job)
 
     async def attach(
         self, record: RequestRecord, context: RuleContext, client_id: str, send_queue: SendQueue
@@ -122,16 +149,18 @@ class EventSessions:
         jobs: OwnJobs,
         send_queue: SendQueue | None = None,
     ) -> EventSession:
-        socket = await connect(self._upstream, upstream_id)
+        socket = await _connect_first(self._upstream, upstream_id, may_be_away=self.several is not None)
         # SECURITY: with the streams of the same tenant alone (tests/matrix/test_unnamed.py).
         share = partial(_share, partial(self._named, names.tenant)) if client_id == UNNAMED_CLIENT else None
-        stream = EventSession(socket, names, client_id, jobs, self._reports, self._ended, share)
+        on_lost = None if self.several is None else self.several.lost
+        stream = EventSession(names, client_id, jobs, self._reports, self._ended, share, on_lost)
         self._streams.setdefault(names.tenant, {})[client_id] = stream
         if send_queue is not None:
-            stream.attach(send_queue, is_new=True)
-        socket.start(stream)  # whoever listens is there before the first event
-        if client_id == SDK_CLIENT:
-            socket.send(_FLAGS)
+            stream.attach(send_queue, is_new=socket is not None)
+        if socket is not None:
+            stream.begin(socket)
+        if self.several is not None:
+            self.several.opened(stream)
         return stream
 
     async def listen(self, tenant: TenantId, jobs: OwnJobs) -> None:
@@ -163,18 +192,19 @@ class EventSessions:
     def job_ended(self, job: Job) -> None:
         """A client that submitted first and opened its socket then is told what it missed."""
         stream = self.stream(job.tenant, job.client_id) if job.client_id != SDK_CLIENT else None
-        if stream is not None and stream.is_open and stream.opened_at_s > job.claimed_at_s:
+        if stream is not None and stream.is_open and _has_missed(self.several, stream, job):
             self._tasks.start(self._recall(stream, job), "recall")
 
     async def _recall(self, stream: EventSession, job: Job) -> None:
         events = events_of(await self._read_entry(job), job.prompt_id)
-        stream.tell(job.prompt_id, events, unless_heard=True)
+        if _has_missed(self.several, stream, job):
+            _events_of(self.several, stream, job).tell(job.prompt_id, events)
 
     def job_failed(self, job: Job, entry: Mapping[str, Any]) -> None:
         """ComfyUI does not tell of its end. entry: of the history, in the client's names."""
         stream = self.stream(job.tenant, job.client_id or UNNAMED_CLIENT)
         if stream is not None and stream.is_open:
-            stream.tell(job.prompt_id, events_of(entry, job.prompt_id))
+            _events_of(self.several, stream, job).tell(job.prompt_id, events_of(entry, job.prompt_id))
 
     def _ended(self, stream: EventSession) -> None:
         tenant = stream.names.tenant
@@ -206,9 +236,29 @@ class EventSessions:
             stream.close()
 
 
-def _share(streams: Callable[[], list[EventSession]], kind: str, frame: Frame) -> None:
+def _has_missed(several: Several | None, stream: EventSession, job: Job) -> bool:
+    if several is not None:
+        return several.has_missed(stream, job)
+    return stream.opened_at_s > job.claimed_at_s and not stream.at("").knows(job.prompt_id)
+
+
+def _events_of(several: Several | None, stream: EventSession, job: Job) -> UpstreamEvents:
+    return stream.at("") if several is None else several.events_of(stream, job)
+
+
+def _share(streams: Callable[[], list[EventSession]], kind: str, frame: Frame, comfyui: str) -> None:
     for stream in streams():
-        stream.hand_on(kind, frame)
+        stream.hand_on(kind, frame, None, comfyui)
+
+
+async def _connect_first(upstream: Upstream, client_id: UpstreamText, *, may_be_away: bool) -> WebSocket | None:
+    """None while it is away. Raises UpstreamUnavailable, UpstreamTimeout, where it may not be."""
+    try:
+        return await connect(upstream, client_id)
+    except (UpstreamUnavailable, UpstreamTimeout):
+        if not may_be_away:
+            raise
+        return None
 
 
 async def connect(upstream: Upstream, client_id: UpstreamText | None) -> WebSocket:

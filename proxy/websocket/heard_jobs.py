@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from policy.rule_context import OwnJobs
 from policy.rules.events import ENDS, Event
 from policy.rules.results import temp_files
-from proxy.jobs.events import SocketReports
+from proxy.jobs.events import RunningJobs, SocketReports
 from proxy.jobs.history import cached_nodes
 from proxy.jobs.temp_files import Made
 
@@ -21,12 +20,18 @@ class HeardJobs:
 
     __slots__ = ("_cached", "_ends", "_heard", "_jobs", "_reports")
 
-    def __init__(self, jobs: OwnJobs, reports: SocketReports) -> None:
+    def __init__(self, jobs: RunningJobs, reports: SocketReports) -> None:
         self._jobs = jobs
         self._reports = reports
         self._cached: tuple[str, frozenset[str]] | None = None
         self._heard: dict[str, None] = {}
         self._ends: dict[str, None] = {}
+
+    def followed(self) -> HeardJobs:
+        """Of the next socket: with the jobs that this one has heard of, and nothing of how the one that runs began."""
+        following = HeardJobs(self._jobs, self._reports)
+        following._heard, following._ends = self._heard, self._ends
+        return following
 
     def knows(self, prompt_id: str) -> bool:
         return prompt_id in self._heard

@@ -12,10 +12,11 @@ from pathlib import Path
 from policy.namespace import Folder
 from proxy.compiled_config import CompiledConfig
 from proxy.jobs.admission import JobAdmission
-from proxy.jobs.dispatcher import Dispatcher
+from proxy.jobs.dispatcher import Dispatcher, Prepare
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.forecasts import JobForecasts
+from proxy.jobs.job import Job
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.parts import JobParts
@@ -28,9 +29,11 @@ from proxy.jobs.temp_files import unseen, written_at
 from proxy.limits.limits import Limits
 from proxy.persistence.operations import Database
 from proxy.upstream.client import Upstream
+from proxy.upstream.upstreams import Upstreams
 from proxy.websocket.event_sessions import EventSessions
 from proxy.websocket.own_sockets import OwnSockets
 from proxy.websocket.parts import SocketParts
+from proxy.websocket.session_sockets import SessionSockets
 
 
 def build_jobs(
@@ -57,7 +60,7 @@ def build_jobs(
     watcher = QueueWatcher(upstream, registry, records, endings, on_started=events.started)
     reports = SocketReports(registry, events, watcher.close_soon)
     sessions = _sessions(upstream, reports, documents, in_force)
-    own = OwnSockets(sessions, registry, records.gate, lambda: watcher.is_connected)
+    own, prepare = _own_sockets(upstream, sessions, reports, watcher, records, database, registry)
     admission = _admission(registry, records, limits, events, watcher, kept, sessions, own)
     results = JobResults(upstream, registry, records, documents, admission, watcher.close_soon, events.canceled)
     dispatcher = Dispatcher(
@@ -67,11 +70,35 @@ def build_jobs(
         replica,
         lambda: watcher.is_settled.is_set() and not watcher.closing.is_giving_back,
         endings.refused,
-        own.prepare,
+        prepare,
     )
     forecasts = JobForecasts(database, registry, limits.allotment.weights)
     jobs = JobParts(registry, records, replica, watcher, endings, admission, results, dispatcher, documents, forecasts)
     return jobs, SocketParts(sessions, own, reports)
+
+
+def _own_sockets(
+    upstream: Upstream,
+    sessions: EventSessions,
+    reports: SocketReports,
+    watcher: QueueWatcher,
+    records: JobRecords,
+    database: Database,
+    registry: JobRegistry,
+) -> tuple[OwnSockets, Prepare]:
+    """And what is to be called before a job goes to its ComfyUI."""
+    if not isinstance(upstream, Upstreams):
+        own = OwnSockets(sessions, registry, records.gate, lambda: watcher.is_connected)
+        return own, own.prepare
+    reports.others = frozenset(upstream.others)
+    of_sessions = SessionSockets(sessions, registry, upstream, upstream.others, database.is_shared)
+    own = OwnSockets(sessions, registry, records.gate, lambda: True)
+
+    async def prepare(job: Job) -> None:
+        await own.prepare(job)
+        await of_sessions.prepare(job)
+
+    return own, prepare
 
 
 def _sessions(

@@ -9,7 +9,6 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import pytest
@@ -188,8 +187,7 @@ async def test_nothing_is_announced_before_the_greeting() -> None:
     """The first frame is ComfyUI's status with the sid, which clients wait for, also when the count changes while the socket opens."""
     registry = JobRegistry()
     reports = SocketReports(registry, JobEvents(), lambda prompt_id: None)
-    socket: Any = None
-    stream = EventSession(socket, Namespace(TenantId("alice")), "sid", registry.of(TenantId("alice")), reports)
+    stream = EventSession(Namespace(TenantId("alice")), "sid", registry.of(TenantId("alice")), reports)
     send_queue = SendQueue()
     stream.attach(send_queue, is_new=True)
     stream.push_status(Frame(status_frame(stream.jobs)))

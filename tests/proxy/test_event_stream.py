@@ -71,8 +71,8 @@ def comfy() -> FakeSocket:
 @pytest.fixture
 async def stream(registry: JobRegistry, told: Told, comfy: FakeSocket) -> AsyncIterator[EventSession]:
     socket: Any = comfy
-    opened = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), told.reports)
-    comfy.start(opened)
+    opened = EventSession(Namespace(ALICE), "tab", registry.of(ALICE), told.reports)
+    opened.begin(socket)
     yield opened
     opened.close()
     await opened.wait_until_ended()
@@ -186,10 +186,10 @@ async def test_a_comfyui_that_closes_closes_its_client(
 ) -> None:
     socket: Any = comfy
     ended: list[EventSession] = []
-    stream = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), told.reports, ended.append)
+    stream = EventSession(Namespace(ALICE), "tab", registry.of(ALICE), told.reports, ended.append)
     send_queue = SendQueue()
-    comfy.start(stream)
     stream.attach(send_queue, is_new=True)
+    stream.begin(socket)
     comfy.ends(end, is_said=is_said)
     assert send_queue.take() == told_client
     assert (stream.is_open, ended) == (False, [stream])

@@ -100,8 +100,8 @@ def test_the_event_names_its_node(registry: JobRegistry) -> None:
 async def test_a_socket_that_is_opened_while_a_job_runs_hears_where_it_is(registry: JobRegistry) -> None:
     """ComfyUI tells a new socket the node alone (server.py, websocket_handler)."""
     socket: Any = FakeSocket()
-    opened = EventSession(socket, Namespace(ALICE), "tab", registry.of(ALICE), reports(registry))
-    socket.start(opened)
+    opened = EventSession(Namespace(ALICE), "tab", registry.of(ALICE), reports(registry))
+    opened.begin(socket)
     opened.attach(send_queue := SendQueue(), is_new=True)
     own = running(registry, ALICE)
     socket.event("executing", node="7")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from policy.rules.results import SDK_CLIENT
 from proxy.app import Gate
 from proxy.config import load_config
 from proxy.observability.access_log import RequestLog
-from proxy.websocket import own_sockets
+from proxy.websocket import kept_sockets
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S
@@ -65,7 +66,8 @@ async def test_a_socket_of_its_own_that_breaks_is_opened_again(gate: Running) ->
         await stream.until("progress", current_node="3")
         session = sessions.stream(ALICE, SDK_CLIENT)
         assert session is not None
-        session._socket.abort()
+        socket: Any = session.at("")._socket
+        socket.abort()
         await stream.until("preview")
         await stream.until("preview")
         await stream.rest()
@@ -75,7 +77,7 @@ async def test_a_socket_of_its_own_that_breaks_is_opened_again(gate: Running) ->
 async def test_a_socket_of_its_own_is_closed_when_no_job_needs_it(
     gate: Running, comfy: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_sockets, "LOOK_EACH_S", 0.05)
+    monkeypatch.setattr(kept_sockets, "LOOK_EACH_S", 0.05)
     jobs = [await submit(gate, saving(f"s{number}", number)) for number in range(3)]
     for job in jobs:
         await finished(gate, job)

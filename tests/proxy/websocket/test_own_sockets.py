@@ -13,7 +13,7 @@ from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.job import Job
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
-from proxy.websocket import own_sockets
+from proxy.websocket import kept_sockets
 from proxy.websocket.event_sessions import EventSessions
 from proxy.websocket.own_sockets import OwnSockets
 from proxy.websocket.send_queue import SendQueue
@@ -58,7 +58,7 @@ class Ears:
 
 @pytest.fixture
 async def ears(comfy: StandIn, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ears]:
-    monkeypatch.setattr(own_sockets, "_TRY_AGAIN_S", (0.01,))
+    monkeypatch.setattr(kept_sockets, "_TRY_AGAIN_S", (0.01,))
     made = Ears(comfy.url)
     yield made
     await made.own.stop()
@@ -104,12 +104,12 @@ async def test_one_that_is_lost_is_opened_again_as_long_as_a_job_needs_it(ears: 
     ears.registry.release(job.prompt_id)
     await comfy.stop()
     await ears.until(is_heard=False)
-    assert not ears.own._opening
+    assert not ears.own._kept._opening
     await comfy.start(port=port)
 
 
 async def test_one_is_closed_when_nobody_needs_it(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_sockets, "LOOK_EACH_S", 0.02)
+    monkeypatch.setattr(kept_sockets, "LOOK_EACH_S", 0.02)
     job = ears.job()
     await ears.own.listen(ALICE)
     stream = ears.sessions.stream(ALICE, SDK_CLIENT)
@@ -117,13 +117,13 @@ async def test_one_is_closed_when_nobody_needs_it(ears: Ears, monkeypatch: pytes
     client = SendQueue()
     stream.attach(client, is_new=True)
     ears.registry.release(job.prompt_id)
-    before = ears.own._looks[ALICE]
+    before = ears.own._kept._looks[ALICE]
     async with asyncio.timeout(GUARD_S):
-        while ears.own._looks[ALICE] is before:
+        while ears.own._kept._looks[ALICE] is before:
             await asyncio.sleep(0.005)
     assert ears.hears(), "a client of the tenant's listens under the same id"
     stream.detach(client)
     ears.sessions.leave(stream)
     assert stream.is_open, "whoever keeps it open closes it"
     await ears.until(is_heard=False)
-    assert not ears.own._looks
+    assert not ears.own._kept._looks

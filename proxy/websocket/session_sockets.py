@@ -1,0 +1,152 @@
+"""Where there are several ComfyUIs: the sockets of each session to those at which jobs of its client id are.
+
+A job goes to each ComfyUI under its client's own id, so one and the same id is heard wherever a job of it runs. One is open before the job is sent, as long as
+one may still be there, and again when its ComfyUI has been away. That to the first ComfyUI is there with the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from policy.principal import TenantId
+from policy.rules.results import UNNAMED_CLIENT
+from proxy.http.websocket import WebSocket
+from proxy.jobs.job import GIVEN, Job, JobState
+from proxy.jobs.registry import JobRegistry
+from proxy.limits.keyed_semaphore import KeyedSemaphore
+from proxy.upstream.client import Upstream
+from proxy.websocket.event_session import EventSession
+from proxy.websocket.event_sessions import EventSessions, connect
+from proxy.websocket.kept_sockets import KeptSockets
+from proxy.websocket.upstream_events import UpstreamEvents
+
+
+class _Key(NamedTuple):
+    """comfyui: "" for the first."""
+
+    tenant: TenantId
+    client_id: str
+    comfyui: str
+
+
+class SessionSockets:
+    """`sessions` ask it, once it is made. others: the ComfyUIs, by name, but for the first. has_other_gates: jobs that wait may be given by a gate that
+    has no session of their client's.
+    """
+
+    def __init__(
+        self,
+        sessions: EventSessions,
+        registry: JobRegistry,
+        first: Upstream,
+        others: Mapping[str, Upstream],
+        has_other_gates: bool,
+    ) -> None:
+        self._sessions = sessions
+        self._registry = registry
+        self._upstreams = {"": first, **others}
+        self._others = others
+        self._has_other_gates = has_other_gates
+        self._opening = KeyedSemaphore()
+        self._kept: KeptSockets[_Key] = KeptSockets(
+            self._open, is_open=self._is_open, is_wanted=self._is_wanted, close=self._close
+        )
+        sessions.several = self
+
+    async def stop(self) -> None:
+        await self._kept.stop()
+
+    async def prepare(self, job: Job) -> None:
+        """Before a job goes to its ComfyUI. Of one without a session nobody hears: who comes later is told how it was."""
+        session = self._session(job.tenant, job.client_id or UNNAMED_CLIENT)
+        if session is not None and job.comfyui in self._others:
+            await self._kept.keep(_Key(job.tenant, session.client_id, job.comfyui))
+
+    # What the sessions tell.
+
+    def opened(self, session: EventSession) -> None:
+        if not session.at("").is_open:
+            self.lost(session, "")
+        for comfyui in self._needed(session):
+            self._kept.keep_soon(_Key(session.names.tenant, session.client_id, comfyui))
+
+    def lost(self, session: EventSession, comfyui: str) -> None:
+        self._kept.lost(_Key(session.names.tenant, session.client_id, comfyui))
+
+    def job_changed(self, job: Job) -> None:
+        session = self._session(job.tenant, job.client_id or UNNAMED_CLIENT)
+        if session is None:
+            return
+        for comfyui in self._places(job):
+            key = _Key(job.tenant, session.client_id, comfyui)
+            if not self._is_open(key):
+                self._kept.keep_soon(key)
+        if job.state is JobState.ENDED:
+            self._sessions.job_ended(job)
+
+    def has_missed(self, session: EventSession, job: Job) -> bool:
+        """SECURITY: `session` is of the job's tenant; what it is told is read from the job's own history entry."""
+        events = self.events_of(session, job)
+        if events.is_open and events.opened_at_s < job.sent_at_s:
+            return False
+        return not (job.is_over and events.knows(job.prompt_id))
+
+    def events_of(self, session: EventSession, job: Job) -> UpstreamEvents:
+        return session.at(job.comfyui if job.comfyui in self._others else "")
+
+    # Which are needed, and open.
+
+    def _session(self, tenant: TenantId, client_id: str) -> EventSession | None:
+        session = self._sessions.stream(tenant, client_id)
+        return session if session is not None and session.is_open and not session.is_closing else None
+
+    def _places(self, job: Job) -> Iterable[str]:
+        """Other ComfyUIs than the first from which something of it may come, or come soon."""
+        if job.state in GIVEN:
+            return (job.comfyui,) if job.comfyui in self._others else ()
+        return self._others if job.state is JobState.WAITING and self._has_other_gates else ()
+
+    def _needed(self, session: EventSession) -> set[str]:
+        client_id = "" if session.client_id == UNNAMED_CLIENT else session.client_id
+        own = self._registry.of(session.names.tenant)
+        jobs = [self._registry.job(prompt_id) for prompt_id in (*own.running(), *own.pending())]
+        return {
+            comfyui for job in jobs if job is not None and job.client_id == client_id for comfyui in self._places(job)
+        }
+
+    def _is_open(self, key: _Key) -> bool:
+        session = self._session(key.tenant, key.client_id)
+        if session is None:
+            return False
+        events = session.at(key.comfyui)
+        return events.is_open and not events.is_closing
+
+    def _is_wanted(self, key: _Key) -> bool:
+        session = self._session(key.tenant, key.client_id)
+        return session is not None and (not key.comfyui or key.comfyui in self._needed(session))
+
+    async def _open(self, key: _Key) -> None:
+        """Two upstream sockets of one id at a time would leave ComfyUI with neither (E.4). Raises UpstreamUnavailable, UpstreamTimeout."""
+        async with self._opening.of(key):
+            session = self._session(key.tenant, key.client_id)
+            if session is None or self._is_open(key):
+                return
+            events = session.at(key.comfyui)
+            await events.wait_until_ended()
+            events.is_opening = True  # from here on the session does not end before this has, one way or the other
+            try:
+                session.begin(await self._connect(session, key.comfyui), key.comfyui)
+                if session.is_closing:
+                    events.close()
+            finally:
+                events.settle()
+
+    async def _connect(self, session: EventSession, comfyui: str) -> WebSocket:
+        upstream_id = session.names.client_id_to_upstream(session.client_id)
+        return await connect(self._upstreams[comfyui], upstream_id)
+
+    def _close(self, key: _Key) -> None:
+        session = self._session(key.tenant, key.client_id)
+        if session is not None and key.comfyui:
+            session.at(key.comfyui).close()

@@ -1,0 +1,379 @@
+"""Several ComfyUIs: which sockets a session has, what its client hears of each, and what becomes of both when one is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import orjson
+import pytest
+
+from policy.principal import TenantId
+from policy.rules.results import SDK_CLIENT
+from proxy.http.errors import UpstreamUnavailable
+from proxy.http.request_record import RequestRecord
+from proxy.http.websocket import Close
+from proxy.jobs.events import JobEvents, SocketReports
+from proxy.jobs.job import Job, JobState, Outcome
+from proxy.jobs.registry import JobRegistry
+from proxy.websocket import kept_sockets
+from proxy.websocket.connections import EVENT_TOO_BIG, GATE_STOPS
+from proxy.websocket.event_session import FLAGS, EventSession
+from proxy.websocket.event_sessions import EventSessions
+from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.websocket.session_sockets import SessionSockets
+from tests.policy.tenants import caller_of
+from tests.proxy.fake_socket import FakeSocket
+from tests.proxy.upstreams import GUARD_S
+
+ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
+PREVIEW = b"\x00\x00\x00\x01\x00\x00\x00\x01"
+CLIENT_FLAGS = '{"type": "feature_flags", "data": {"supports_preview_metadata": false}}'
+
+
+class FakeUpstream:
+    """ComfyUI's door: makes a socket for each that knocks, unless it is away; `gate` holds up who knocks."""
+
+    def __init__(self) -> None:
+        self.sockets: list[FakeSocket] = []
+        self.ids: list[str] = []
+        self.is_away = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def connect(self, call: Any) -> FakeSocket:
+        await self.gate.wait()
+        if self.is_away:
+            raise UpstreamUnavailable("away")
+        self.ids += [value for _, value in call.query]
+        self.sockets.append(FakeSocket())
+        return self.sockets[-1]
+
+    @property
+    def newest(self) -> FakeSocket:
+        return self.sockets[-1]
+
+    @property
+    def open(self) -> int:
+        return sum(not socket.closed.is_set() for socket in self.sockets)
+
+
+class Sessions:
+    """Of a gate before two ComfyUIs. entry: what the history says of each job."""
+
+    def __init__(self, *, has_other_gates: bool = False) -> None:
+        self.first, self.second = FakeUpstream(), FakeUpstream()
+        self.registry = JobRegistry()
+        self.entry: Mapping[str, Any] | None = None
+        self.reports = SocketReports(self.registry, JobEvents(), lambda prompt_id: None)
+        self.reports.others = frozenset({"gpu-2"})
+        first, second = self._upstreams()
+        self.sessions = EventSessions(
+            first, reconnect_grace_s=lambda: 3600.0, reports=self.reports, read_entry=self._read_entry
+        )
+        self.sockets = SessionSockets(self.sessions, self.registry, first, {"gpu-2": second}, has_other_gates)
+
+    def _upstreams(self) -> tuple[Any, Any]:
+        return self.first, self.second
+
+    async def _read_entry(self, job: Job) -> Mapping[str, Any] | None:
+        return self.entry
+
+    def job(self, comfyui: str = "gpu-2", client_id: str = "tab", tenant: TenantId = ALICE) -> Job:
+        """One that its ComfyUI is given."""
+        job = self.registry.claim(tenant, None, client_id=client_id)
+        job.comfyui = comfyui
+        self.registry.sent(job)
+        return job
+
+    async def client(self, client_id: str = "tab", tenant: TenantId = ALICE) -> SendQueue:
+        """What is on its way to one that has just come."""
+        send_queue = SendQueue()
+        context = caller_of(tenant, jobs=self.registry.of(tenant))
+        await self.sessions.attach(RequestRecord("GET", "id", "192.0.2.1"), context, client_id, send_queue)
+        return send_queue
+
+    def session(self, client_id: str = "tab", tenant: TenantId = ALICE) -> EventSession:
+        found = self.sessions.stream(tenant, client_id)
+        assert found is not None
+        return found
+
+    async def until_open(self, upstream: FakeUpstream, count: int) -> None:
+        async with asyncio.timeout(GUARD_S):
+            while upstream.open != count:
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sessions]:
+    monkeypatch.setattr(kept_sockets, "_TRY_AGAIN_S", (0.0,))
+    made = Sessions()
+    yield made
+    for upstream in (made.first, made.second):
+        upstream.gate.set()
+    await made.sessions.stop()
+    assert made.first.open == made.second.open == 0
+
+
+def heard(send_queue: SendQueue) -> list[Any]:
+    """All that waits: JSON, or bytes."""
+    frames = []
+    while isinstance(item := send_queue.take(), Frame):
+        frames.append(orjson.loads(item.data) if isinstance(item.data, str) else bytes(item.data))
+    return frames
+
+
+def kinds(send_queue: SendQueue) -> list[str]:
+    return ["preview" if isinstance(frame, bytes) else frame["type"] for frame in heard(send_queue)]
+
+
+def run(socket: FakeSocket, job: Job, *, until: str = "execution_success") -> None:
+    """What ComfyUI sends of a job."""
+    for kind in ("execution_start", "executing", "executed", "execution_success"):
+        socket.event(kind, prompt_id=job.prompt_id, node="1")
+        if kind == "executing":
+            socket.say(PREVIEW)
+        if kind == until:
+            return
+
+
+async def test_a_client_hears_its_job_wherever_it_runs(world: Sessions) -> None:
+    client = await world.client()
+    assert world.second.sockets == []
+    job = world.job()
+    await world.sockets.prepare(job)
+    assert world.second.ids == world.first.ids == ["alice.tab"]
+    world.second.newest.event("status", status={"exec_info": {"queue_remaining": 9}}, sid="alice.tab")
+    world.second.newest.event("feature_flags", supports_preview_metadata=True)
+    run(world.second.newest, job)
+    assert kinds(client) == ["execution_start", "executing", "preview", "executed", "execution_success"]
+    assert (job.state, job.is_over) == (JobState.RUNNING, True)
+
+
+async def test_one_socket_does_for_all_jobs_of_a_client_and_none_is_opened_for_nobody(world: Sessions) -> None:
+    await world.sockets.prepare(world.job())
+    assert world.second.sockets == [], "no session"
+    await world.client()
+    await world.until_open(world.second, 1)
+    await world.sockets.prepare(world.job())
+    await world.sockets.prepare(world.job("gpu-1"))
+    await world.sockets.prepare(world.job(client_id="other"))
+    assert len(world.second.sockets) == len(world.first.sockets) == 1
+
+
+async def test_a_neighbour_hears_nothing_under_whatever_id(world: Sessions) -> None:
+    alice = await world.client()
+    others = [await world.client(name, MALLORY) for name in ("tab", "alice.tab", "gpu-2")]
+    job = world.job()
+    await world.sockets.prepare(job)
+    assert world.second.ids == ["alice.tab"]
+    world.job(tenant=MALLORY)
+    await world.sockets.prepare(world.job(tenant=MALLORY))
+    run(world.second.newest, job)
+    run(world.first.newest, job)
+    assert [kinds(other) for other in others] == [[], [], []]
+    run(world.second.sockets[0], job)
+    assert "executed" in kinds(alice)
+
+
+async def test_each_comfyui_hears_a_clients_flags_once(world: Sessions) -> None:
+    await world.client()
+    await world.sockets.prepare(world.job())
+    session = world.session()
+    session.from_client(CLIENT_FLAGS)
+    world.first.newest.event("feature_flags", supports_preview_metadata=True)
+    session.from_client(CLIENT_FLAGS)
+    assert len(world.first.newest.sent) == len(world.second.newest.sent) == 1
+    world.second.newest.ends(Close(1006, ""), is_said=False)
+    await world.until_open(world.second, 1)
+    assert world.second.newest.sent == world.second.sockets[0].sent != []
+
+
+async def test_jobs_of_the_api_are_heard_with_the_nodes_of_their_previews(world: Sessions) -> None:
+    await world.sessions.hear(ALICE, world.registry.of(ALICE), SDK_CLIENT)
+    await world.sockets.prepare(world.job(client_id=SDK_CLIENT))
+    assert (world.second.ids, world.second.newest.sent) == (["alice.api-v2"], [FLAGS])
+
+
+async def test_what_no_client_named_is_told_to_all_of_the_tenants(world: Sessions) -> None:
+    clients = [await world.client(), await world.client("other")]
+    neighbour = await world.client(tenant=MALLORY)
+    job = world.job(client_id="")
+    await world.sessions.listen(ALICE, world.registry.of(ALICE))
+    await world.sockets.prepare(job)
+    run(world.second.newest, job)
+    assert ["executed" in kinds(client) for client in (*clients, neighbour)] == [True, True, False]
+
+
+async def test_who_comes_back_gets_what_came_of_each(world: Sessions) -> None:
+    first = await world.client()
+    here, there = world.job("gpu-1"), world.job()
+    await world.sockets.prepare(there)
+    run(world.first.newest, here, until="executing")
+    run(world.second.newest, there, until="executed")
+    world.session().detach(first)
+    world.sessions.leave(world.session())
+    run(world.first.newest, here)
+    again = await world.client()
+    shown = [(frame["type"], frame["data"].get("prompt_id")) for frame in heard(again)]
+    assert shown.count(("execution_start", here.prompt_id)) == 1
+    assert shown.count(("execution_start", there.prompt_id)) == 1
+    assert ("execution_success", here.prompt_id) in shown
+    assert len(world.first.sockets) == len(world.second.sockets) == 1
+
+
+async def test_a_client_stays_while_a_comfyui_is_away(world: Sessions) -> None:
+    """It is sent nothing that it would take for a new connection, and hears what runs then."""
+    client = await world.client()
+    world.first.newest.event("status", status={"exec_info": {"queue_remaining": 0}}, sid="alice.tab")
+    job = world.job()
+    await world.sockets.prepare(job)
+    assert kinds(client) == ["status"]
+    for upstream in (world.first, world.second):
+        upstream.is_away = True
+        upstream.newest.ends(Close(1006, ""), is_said=False)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    world.first.is_away = world.second.is_away = False
+    await world.until_open(world.first, 1)
+    await world.until_open(world.second, 1)
+    world.first.newest.event("status", status={"exec_info": {"queue_remaining": 0}}, sid="alice.tab")
+    run(world.second.newest, job)
+    assert kinds(client)[0] == "execution_start"
+    assert not client.is_closed
+
+
+async def test_a_client_that_comes_while_the_first_is_away_is_greeted_all_the_same(world: Sessions) -> None:
+    world.first.is_away = True
+    client = await world.client()
+    frames = heard(client)
+    assert [(frame["type"], frame["data"]["sid"]) for frame in frames] == [("status", "tab")]
+    await world.sockets.prepare(job := world.job())
+    run(world.second.newest, job)
+    world.first.is_away = False
+    await world.until_open(world.first, 1)
+    assert "execution_success" in kinds(client)
+
+
+async def test_a_socket_that_no_job_needs_is_closed_and_opened_anew(
+    world: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_sockets, "LOOK_EACH_S", 0.0)
+    client = await world.client()
+    job = world.job()
+    await world.sockets.prepare(job)
+    run(world.second.newest, job)
+    world.second.newest.may_close.clear()
+    old = world.second.newest
+    world.registry.end(job)
+    async with asyncio.timeout(GUARD_S):
+        while not world.session().at("gpu-2").is_closing:
+            await asyncio.sleep(0)
+    preparing = asyncio.ensure_future(world.sockets.prepare(another := world.job()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(world.second.sockets) == 1, "ComfyUI would forget the newer one when the older one closes"
+    old.may_close.set()
+    await preparing
+    run(world.second.newest, another)
+    assert kinds(client).count("execution_success") == 2
+
+
+async def test_a_session_that_closes_waits_for_a_socket_on_its_way(world: Sessions) -> None:
+    await world.client()
+    world.second.gate.clear()
+    preparing = asyncio.ensure_future(world.sockets.prepare(world.job()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    world.session().close()
+    await world.until_open(world.first, 0)
+    coming = asyncio.ensure_future(world.client())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not coming.done()
+    world.second.gate.set()
+    await asyncio.gather(coming, preparing)
+    await world.until_open(world.second, 1)
+    assert world.second.ids == ["alice.tab"] * 2
+
+
+async def test_a_session_that_closes_with_no_socket_is_over_at_once(world: Sessions) -> None:
+    world.first.is_away = True
+    client = await world.client()
+    session = world.session()
+    session.close(GATE_STOPS)
+    async with asyncio.timeout(GUARD_S):
+        await session.wait_until_ended()
+    assert not session.is_open
+    assert client.take() == GATE_STOPS
+    assert world.sessions.stream(ALICE, "tab") is None
+
+
+async def test_an_event_that_is_too_large_ends_the_clients_socket_and_says_so(world: Sessions) -> None:
+    client = await world.client()
+    await world.sockets.prepare(world.job())
+    world.second.newest.ends(Close(1009, "too large"), is_said=False)
+    await world.until_open(world.first, 0)
+    heard(client)
+    assert client.take() == EVENT_TOO_BIG
+
+
+def entry_of(job: Job) -> dict[str, Any]:
+    told = {"prompt_id": job.prompt_id, "timestamp": 1}
+    messages = [["execution_start", told], ["execution_success", told]]
+    return {"status": {"status_str": "success", "messages": messages}, "outputs": {"1": {"images": []}}}
+
+
+@pytest.mark.parametrize(
+    ("until", "starts", "ends"),
+    [("execution_success", 1, 1), ("executing", 1, 1), (None, 1, 1)],
+    ids=["all was heard", "its socket broke", "nothing was heard"],
+)
+async def test_what_a_client_missed_is_told_at_the_end(
+    world: Sessions, until: str | None, starts: int, ends: int
+) -> None:
+    client = await world.client()
+    job = world.job()
+    world.entry = entry_of(job)
+    if until is not None:
+        await world.sockets.prepare(job)
+        run(world.second.newest, job, until=until)
+    world.second.is_away = True
+    if world.second.open:
+        world.second.newest.ends(Close(1006, ""), is_said=False)
+    job.outcome = Outcome.COMPLETED
+    world.registry.end(job)
+    world.sessions.job_ended(job)
+    world.sessions.job_changed(job)
+    await world.sessions._tasks.finish()
+    told = kinds(client)
+    assert (told.count("execution_start"), told.count("execution_success")) == (starts, ends)
+
+
+async def test_with_other_gates_a_socket_is_open_while_a_job_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives the job has no session of its client's."""
+    world = Sessions(has_other_gates=True)
+    await world.client()
+    job = world.registry.claim(ALICE, None, client_id="tab")
+    job.state = JobState.WAITING
+    world.sessions.job_changed(job)
+    await world.until_open(world.second, 1)
+    await world.sessions.stop()
+
+
+async def test_a_job_that_another_gate_gives_is_heard_as_soon_as_that_is_known(world: Sessions) -> None:
+    await world.client()
+    world.sessions.job_changed(world.job())
+    await world.until_open(world.second, 1)
+
+
+async def test_where_a_socket_is_opened_while_jobs_run_each_node_is_of_its_own_comfyuis_job(world: Sessions) -> None:
+    here, there = world.job("gpu-1"), world.job()
+    for job in (here, there):
+        world.registry.start(job)
+    await world.client()
+    await world.until_open(world.second, 1)
+    world.first.newest.event("executing", node="7")
+    world.second.newest.event("executing", node="8")
+    assert world.registry.of(ALICE).running_nodes() == {here.prompt_id: {"7"}, there.prompt_id: {"8"}}
