@@ -48,18 +48,22 @@ class NodeClass:
     """As ComfyUI describes it; never changed."""
 
 
+TextPlace = tuple[bytes, int, int]
+"""A text, and where something begins and ends in it."""
+
+
 class Classes(Mapping[str, NodeClass]):
     """Classes by name, each read when it is first looked up: of a thousand that ComfyUI has, tenants use some dozens.
 
-    text: the descriptions, each of which was understood. places: where each stands in it.
+    places: of the descriptions, each of which was understood; all of them stand in a few texts.
     """
 
-    __slots__ = ("_places", "_read", "_text")
+    __slots__ = ("_choices", "_read", "places")
 
-    def __init__(self, text: bytes = b"", places: Mapping[str, tuple[int, int]] = MappingProxyType({})) -> None:
-        self._text = text
-        self._places = places
+    def __init__(self, places: Mapping[str, TextPlace] = MappingProxyType({})) -> None:
+        self.places = places
         self._read: dict[str, NodeClass] = {}
+        self._choices: dict[str, Mapping[str, frozenset[str]]] = {}
 
     def __getitem__(self, name: str) -> NodeClass:
         node_class = self._read.get(name)
@@ -68,28 +72,36 @@ class Classes(Mapping[str, NodeClass]):
         return node_class
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self._read.get(name) or (self[name] if name in self._places else default)
+        return self._read.get(name) or (self[name] if name in self.places else default)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self.places)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def in_turn(self, is_wanted: Callable[[str], bool]) -> Iterator[NodeClass]:
         """Those whose names are wanted, for one look each: none is kept for that."""
-        return (self._read.get(name) or self._read_anew(name) for name in self._places if is_wanted(name))
+        return (self._read.get(name) or self._read_anew(name) for name in self.places if is_wanted(name))
+
+    def choices_of(self, name: str) -> Mapping[str, frozenset[str]]:
+        """What may be chosen in each input of a class that there is, whatever is chosen in the others."""
+        choices = self._choices.get(name)
+        if choices is None:
+            choices = self._choices[name] = _list_all_choices(self._read.get(name) or self._read_anew(name))
+        return choices
 
     def _read_anew(self, name: str) -> NodeClass:
-        start, end = self._places[name]
-        node_class = _read_class(name, orjson.loads(self._text[start:end]))
-        assert node_class is not None, "it was understood before"
-        return node_class
+        text, start, end = self.places[name]
+        return read_class(name, orjson.loads(text[start:end]))
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
+    """differing: classes that are not the same in all ComfyUIs, where there are several (policy/merging.py)."""
+
     classes: Classes = field(default_factory=Classes)
+    differing: frozenset[str] = frozenset()
 
     def get(self, class_type: str) -> NodeClass | None:
         node_class: NodeClass | None = self.classes.get(class_type)
@@ -111,14 +123,15 @@ def read_catalogue_text(body: bytes) -> Catalogue | None:
 
 def _read_classes(members: Iterable[tuple[str, Any]]) -> Catalogue:
     text = bytearray()
-    places: dict[str, tuple[int, int]] = {}
+    ends: dict[str, tuple[int, int]] = {}
     for name, found in members:
         entry, written = _write(found)
         if _read_class(name, entry) is not None:
             # A name of its own: that of the document would keep the memory around it from being given back.
-            places[name.encode("utf-8", "replace").decode()] = (len(text), len(text) + len(written))
+            ends[name.encode("utf-8", "replace").decode()] = (len(text), len(text) + len(written))
             text += written
-    return Catalogue(Classes(bytes(text), places))
+    whole = bytes(text)
+    return Catalogue(Classes({name: (whole, start, end) for name, (start, end) in ends.items()}))
 
 
 def _write(entry: Any) -> tuple[Any, bytes]:
@@ -132,6 +145,13 @@ def _write(entry: Any) -> tuple[Any, bytes]:
         return entry, orjson.dumps(entry)
     except (TypeError, RecursionError):
         return None, b""
+
+
+def read_class(name: str, entry: Any) -> NodeClass:
+    """One that was understood before."""
+    node_class = _read_class(name, entry)
+    assert node_class is not None, "it was understood before"
+    return node_class
 
 
 def _read_class(name: str, entry: Any) -> NodeClass | None:
@@ -191,6 +211,28 @@ def _expand(expanded: dict[str, InputSpec], name: str, spec: InputSpec, given: M
 def _expand_section(expanded: dict[str, InputSpec], prefix: str, inputs: Any, given: Mapping[str, Any]) -> None:
     for spec in read_inputs(inputs) or ():
         _expand(expanded, f"{prefix}.{spec.name}", spec, given)
+
+
+def _list_all_choices(node_class: NodeClass) -> Mapping[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for name, spec in node_class.inputs.items():
+        for each in each_input(name, spec):
+            if choices := list_choices(each):
+                found[each.name] = found.get(each.name, frozenset()) | frozenset(choices)
+    return found
+
+
+def each_input(name: str, spec: InputSpec) -> Iterator[InputSpec]:
+    """An input and all that it may bring with it, by the names a workflow uses. Some may have one name."""
+    if spec.type == AUTOGROW:
+        yield from _read_growing(name, spec.options.get("template")).values()
+        return
+    yield InputSpec(name, spec.type, spec.choices, spec.options, spec.is_required)
+    sections = [option.get("inputs") for option in list_options(spec)] if spec.type == DYNAMIC_COMBO else []
+    sections += [spec.options.get("inputs")] if spec.type == DYNAMIC_SLOT else []
+    for section in sections:
+        for inner in read_inputs(section) or ():
+            yield from each_input(f"{name}.{inner.name}", inner)
 
 
 def list_choices(spec: InputSpec) -> list[str]:

@@ -10,12 +10,13 @@ from policy.catalogue import list_choices
 from policy.class_plan import InputPlan
 from policy.file_uses import FileUse
 from policy.literals import WRAPPER
+from policy.merging import shape_of
 from policy.namespace import MAX_PATH_BYTES, Folder, split_annotation
 from policy.needs import Needs
 from policy.node_plan import NodePlan
 from policy.patience import ENDLESS, Patience
 from policy.rule_context import RuleContext
-from policy.salt import is_core
+from policy.salt import SALT, is_core
 from policy.surely_valid import needed_by
 from policy.violation import Violation
 from policy.workflow_files import name_to_upstream, use_of_value
@@ -23,6 +24,7 @@ from policy.workflow_files import name_to_upstream, use_of_value
 MODEL_ENDINGS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 _READ: Final = frozenset({FileUse.READ, FileUse.LISTED, FileUse.OBJECT_OF_PATHS, None})
 _FIRST_ONLY: Final = frozenset({FileUse.FOLDER, FileUse.ID})
+_PER_SHAPE: Final = 50
 _LONGEST: Final = MAX_PATH_BYTES + len(" [output]")
 
 
@@ -42,6 +44,8 @@ def find_needs(
         found.classes[plan.class_type] = None
         if node_id in needed:
             inputs = nodes[node_id]["inputs"]
+            if plan.class_type in context.catalogue.differing:
+                found.add_shape(inputs, plan)
             found.add_choices(inputs, plan)
             if plan.files or plan.class_type in context.id_inputs:
                 found.add_files(node_id, inputs, plan)
@@ -59,7 +63,14 @@ class _Finding:
         self._files: dict[tuple[Folder, UpstreamPath], None] = {}
         self._prefixes: list[tuple[str, str]] = []
         self._folders: list[tuple[str, str]] = []
+        self._shapes: dict[tuple[str, tuple[str, ...]], str] = {}
         self._first_only: dict[tuple[str, str], None] = {}
+
+    def add_shape(self, inputs: Mapping[str, Any], plan: NodePlan) -> None:
+        names = tuple(sorted(inputs.keys() - {SALT}))
+        if (plan.class_type, names) not in self._shapes:
+            self._patience.spend(_PER_SHAPE + len(names))
+            self._shapes[plan.class_type, names] = shape_of(plan.of_class.node_class, names)
 
     def add_choices(self, inputs: Mapping[str, Any], plan: NodePlan) -> None:
         listed = _listed(plan.inputs)
@@ -100,6 +111,7 @@ class _Finding:
             prefixes=tuple(self._prefixes),
             folders=tuple(self._folders),
             first_only=tuple(self._first_only),
+            shapes=tuple((name, given, shape) for (name, given), shape in self._shapes.items()),
         )
 
 

@@ -227,6 +227,7 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
     # Which inputs the rows of custom nodes have written anew is not in the plans.
     unproven = None if context.id_inputs else judged.unproven
     body = orjson.dumps(_document(judged, client_id))
+    classes = tuple(sorted(set(map(_CLASS_OF, plans.values()))))
     needs = find_needs(judged.nodes, plans, outputs, context, patience).to_bytes() if context.is_placed else b""
     return Prepared(
         body=body,
@@ -235,14 +236,16 @@ def _prepare(request: RuleInput, patience: Patience) -> Prepared:
             _check_prompt_id(judged.prompt_id),
             judged.workflow_hash,
             judged.priority,
-            tuple(sorted(set(map(_CLASS_OF, plans.values())))),
+            classes,
             judged.client_id or "",
         ),
         outputs=outputs,
         node_errors=judged.node_errors,
         notices=judged.notices,
         left_out=left_out,
-        is_sure=is_whole and is_surely_valid(judged.nodes, plans, outputs, unproven),
+        is_sure=is_whole
+        and context.catalogue.differing.isdisjoint(classes)
+        and is_surely_valid(judged.nodes, plans, outputs, unproven),
         temp_files=find_temp_files(judged.nodes, context) if IN_TEMP in body else (),
         needs=needs,
     )

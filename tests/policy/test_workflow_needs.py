@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from policy.call import ClaimedJob, RecordJob
-from policy.catalogue import read_catalogue
+from policy.catalogue import Catalogue, read_catalogue
+from policy.merging import shape_of
 from policy.needs import Needs, read_needs
 from policy.patience import Patience, TooMuch
 from policy.rule_context import RuleContext
@@ -172,6 +174,18 @@ def test_a_large_workflow_is_not_looked_through_at_once() -> None:
     with pytest.raises(TooMuch):
         needs_of(nodes, effort=99)
     assert needs_of(nodes, effort=100).models == ("a.safetensors",)
+
+
+def test_of_classes_that_differ_what_a_node_has_is_needed() -> None:
+    context = replace(ALICE, catalogue=Catalogue(ALICE.catalogue.classes, frozenset({"KSampler"})))
+    sampler = of("KSampler", sampler_name="euler", model=["9", 0])
+    nodes = {"1": sampler, "2": sampler, "3": of("KSampler", sampler_name="euler"), "9": of("Several", loras=[])}
+    with pytest.raises(TooMuch):
+        needs_of(nodes, context=context, effort=100)
+    node_class = ALICE.catalogue.classes["KSampler"]
+    assert needs_of(nodes, context=context).shapes == tuple(
+        ("KSampler", names, shape_of(node_class, names)) for names in (("model", "sampler_name"), ("sampler_name",))
+    )
 
 
 SURE = {"1": of("EmptyImage", width=8), "2": of("SaveImage", images=["1", 0], filename_prefix="x")}

@@ -207,3 +207,11 @@ def test_what_is_kept_of_a_failed_job_has_no_keys_of_paid_services() -> None:
     assert without_credentials(plain) == plain
     paid = orjson.dumps({"prompt": {}, "extra_data": {"client_id": "alice.tab", "api_key_comfy_org": "secret"}})
     assert without_credentials(paid) == plain
+
+
+@pytest.mark.parametrize("differing", [frozenset(), frozenset({"EmptyImage"})])
+def test_of_a_class_that_is_not_the_same_everywhere_comfyui_is_asked(differing: frozenset[str]) -> None:
+    context = replace(ALICE, catalogue=replace(ALICE.catalogue, differing=differing))
+    answers = [Tried(ACCEPTED, False), None] if differing else [None]
+    steps, _ = handed_in(SURE, NO_ROOM, *answers, context=context)
+    assert kinds(steps) == ([TryJob, Place.WAITING] if differing else [Place.WAITING])
