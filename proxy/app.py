@@ -47,6 +47,7 @@ class Gate:
         compiled = compile_config(config, state=self._state)
         self.metrics = Metrics()
         self.metrics.set_keys(config.keys)
+        self.metrics.comfyuis.set_names(comfyui.name for comfyui in config.comfyuis)
         self.audit = AuditTrail(config.audit_file, config.log.audit_max_bytes, config.log.audit_keep)
         self._service_manager = ServiceManager()
         self._tasks = Tasks()

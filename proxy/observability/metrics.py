@@ -50,11 +50,14 @@ class Metrics(Series):
             self.job_wait_seconds.labels(job.tenant).observe(max(0.0, job.started_at_s - job.claimed_at_s))
         self.jobs_ended.labels(job.tenant, outcome.value).inc()
         self.gpu_seconds.labels(job.tenant).inc(job.gpu_s)
+        self.comfyuis.job_ended(job, outcome)
         if outcome is Outcome.FAILED:
             self.jobs_failed.labels(self._node_class(job.failing_class)).inc()
 
     def job_tried_again(self, job: Job) -> None:
-        self.jobs_tried_again.labels(job.attempts[-1].get("reason", "") if job.attempts else "operator").inc()
+        reason = job.attempts[-1].get("reason", "") if job.attempts else "operator"
+        self.jobs_tried_again.labels(reason).inc()
+        self.comfyuis.job_tried_again(job, reason)
 
     def jobs_dropped(self, tenant: str, bound: str, count: int) -> None:
         self.jobs_forgotten.labels(tenant, bound).inc(count)

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.metrics import MetricWrapperBase
 
+from proxy.observability.comfyui_metrics import ComfyUIMetrics
 from proxy.observability.request_counts import RequestCounts
 
 _SOCKET_SECONDS: Final = (1, 10, 60, 300, 1800, 3600, 14400, 43200, 86400)
@@ -46,12 +47,13 @@ class Series:
         self._add_copies()
         self._add_sockets()
         self._add_gate()
+        self.comfyuis = ComfyUIMetrics(self.registry)
 
     def described(self) -> Iterator[Described]:
         """All of them, also those that have counted nothing yet."""
         for family in self.requests.collect():
             yield Described(family.name, family.type, self.requests.LABELS[family.name], family.documentation)
-        for metric in vars(self).values():
+        for metric in (*vars(self).values(), *vars(self.comfyuis).values()):
             if isinstance(metric, MetricWrapperBase):
                 yield Described(metric._name, str(metric._type), metric._labelnames, metric._documentation)
 
@@ -146,10 +148,15 @@ class Series:
 
     def _add_gate(self) -> None:
         """The gate itself, and what it depends on."""
-        self.upstream_up = self._gauge("upstream_up", "1 while the gate is connected to ComfyUI.")
-        self.worker_stuck = self._gauge("worker_stuck", "1 while ComfyUI has jobs waiting and runs none.")
+        self.upstream_up = self._gauge(
+            "upstream_up", "1 while the gate is connected to ComfyUI; of several to the first."
+        )
+        self.worker_stuck = self._gauge(
+            "worker_stuck", "1 while ComfyUI, of several the first, has jobs waiting and runs none."
+        )
         self.observer_last_sync_age_seconds = self._gauge(
-            "observer_last_sync_age_seconds", "Time since the gate last compared its jobs with ComfyUI's queue."
+            "observer_last_sync_age_seconds",
+            "Time since the gate last compared its jobs with the queue of ComfyUI, of several of the first.",
         )
         self.task_failures = self._counter(
             "task_failures", "Background tasks that failed and were started again.", "task"

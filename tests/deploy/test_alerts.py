@@ -73,8 +73,15 @@ SOCKETS = {
     'comfygate_requests_total{route="GET /ws",method="GET",status="101",tenant="acme"}': counter(5),
     "comfygate_websockets": flat(600),
 }
+COMFYUIS = {
+    f'comfygate_comfyui_{name}{{comfyui="{comfyui}",instance="{gate}"}}': flat(value)
+    for name, value in (("up", 1), ("stuck", 0), ("last_sync_age_seconds", 3))
+    for comfyui in ("gpu-1", "gpu-2")
+    for gate in ("a", "b")
+}
 SITUATIONS: dict[str, tuple[Series, dict[str, tuple[dict[str, str], tuple[str, ...]]]]] = {
     "a gate that runs": ({}, {}),
+    "two gates before two ComfyUIs": (COMFYUIS, {}),
     "a gate that begins after five minutes": (healthy(begins_at=4), {}),
     "a busy gate with open sockets": (SOCKETS, {}),
     "an old mistake, long corrected": ({'comfygate_config_reloads_total{result="bad"}': flat(7)}, {}),
@@ -106,6 +113,30 @@ SITUATIONS: dict[str, tuple[Series, dict[str, tuple[dict[str, str], tuple[str, .
     "ComfyUI away for an hour": (
         {"comfygate_upstream_up": "1x56 0x60 1x242"},
         {"ComfyUIDown": (PAGE, ("1h",))},
+    ),
+    "one ComfyUI of two that is away in the second hour, as both gates see it": (
+        COMFYUIS
+        | {
+            'comfygate_comfyui_up{comfyui="gpu-2",instance="a"}': "1x100 0x259",
+            'comfygate_comfyui_up{comfyui="gpu-2",instance="b"}': "1x102 0x257",
+        },
+        {"ComfyUIAway": (TICKET | {"comfyui": "gpu-2"}, ("2h", "3h", "6h"))},
+    ),
+    "one ComfyUI of two that one gate of two does not reach": (
+        COMFYUIS | {'comfygate_comfyui_up{comfyui="gpu-2",instance="a"}': "1x100 0x259"},
+        {},
+    ),
+    "one ComfyUI of two that runs nothing from the second hour on": (
+        COMFYUIS | {'comfygate_comfyui_stuck{comfyui="gpu-2",instance="a"}': "0x100 1x259"},
+        {"ComfyUIStuck": (PAGE | {"comfyui": "gpu-2"}, ("2h", "3h", "6h"))},
+    ),
+    "one ComfyUI of two that does not say what it has from the second hour on": (
+        COMFYUIS
+        | {
+            f'comfygate_comfyui_last_sync_age_seconds{{comfyui="gpu-1",instance="{gate}"}}': "3x110 4+60x248"
+            for gate in ("a", "b")
+        },
+        {"ComfyUIStuck": (PAGE | {"comfyui": "gpu-1"}, ("2h", "3h", "6h"))},
     ),
     "a gate that is slow itself": (
         histogram("comfygate_gate_seconds", 'route="GET /queue"', 60, 2, (0.005, 0.5, 1, 90)),

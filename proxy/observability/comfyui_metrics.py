@@ -1,0 +1,94 @@
+"""What is counted of each ComfyUI where there are several. Label values are names of the configuration; with one ComfyUI there is no sample of these."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from proxy.jobs.job import GIVEN, Job, Outcome
+
+_LABEL: Final = "comfyui"
+
+
+class ComfyUIState(NamedTuple):
+    """is_stuck: it has jobs waiting and runs none. last_sync_age_s: since the gate read its queue. window: how many jobs it has at once.
+    weight: how fast it is, 1 is usual."""
+
+    is_connected: bool
+    is_stuck: bool
+    last_sync_age_s: float
+    window: int
+    weight: float
+
+
+class ComfyUIMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._names: frozenset[str] = frozenset()
+        self.up = self._gauge("up", "1 while the gate is connected to it.")
+        self.stuck = self._gauge("stuck", "1 while it has jobs waiting and runs none.")
+        self.last_sync_age_seconds = self._gauge(
+            "last_sync_age_seconds", "Time since the gate last compared its jobs with this ComfyUI's queue."
+        )
+        self.window = self._gauge("window", "How many jobs it has at once.")
+        self.given = self._gauge("given", "Jobs that it has.")
+        self.wait_seconds = self._gauge("wait_seconds", "Until it will probably have run the jobs that it has.")
+        self.jobs_ended = self._counter("jobs_ended", "Jobs that ended there, by outcome.", "outcome")
+        self.jobs_tried_again = self._counter(
+            "jobs_tried_again", "Jobs that wait again after it had them, by the reason.", "reason"
+        )
+        self.gpu_seconds = self._counter("gpu_seconds", "Time that it ran jobs.")
+
+    def set_names(self, names: Iterable[str]) -> None:
+        """Those of the configuration, at the start. Where there is one, nothing is counted."""
+        known = frozenset(names)
+        self._names = known if len(known) > 1 else frozenset()
+        for name in self._names:
+            self.gpu_seconds.labels(name)
+            for outcome in Outcome:
+                self.jobs_ended.labels(name, outcome.value)
+
+    def job_ended(self, job: Job, outcome: Outcome) -> None:
+        if job.comfyui in self._names:
+            self.jobs_ended.labels(job.comfyui, outcome.value).inc()
+            self.gpu_seconds.labels(job.comfyui).inc(job.gpu_s)
+
+    def job_tried_again(self, job: Job, reason: str) -> None:
+        if job.comfyui in self._names:
+            self.jobs_tried_again.labels(job.comfyui, reason).inc()
+
+    def refresh(self, states: Mapping[str, ComfyUIState], jobs: Iterable[Job]) -> None:
+        """Gauges, just before a scrape. states: by name. jobs: those that have not ended."""
+        if not self._names:
+            return
+        given, left_s = dict.fromkeys(self._names, 0), dict.fromkeys(self._names, 0.0)
+        now_s = time.time()
+        for job in jobs:
+            if job.state in GIVEN and job.comfyui in self._names:
+                given[job.comfyui] += 1
+                left_s[job.comfyui] += _left_s(job, now_s)
+        for name, state in states.items():
+            if name not in self._names:
+                continue
+            self.up.labels(name).set(state.is_connected)
+            self.stuck.labels(name).set(state.is_stuck)
+            self.last_sync_age_seconds.labels(name).set(state.last_sync_age_s)
+            self.window.labels(name).set(state.window)
+            self.given.labels(name).set(given[name])
+            self.wait_seconds.labels(name).set(left_s[name] / state.weight)
+
+    def _gauge(self, name: str, words: str) -> Gauge:
+        return Gauge(f"comfygate_comfyui_{name}", words, (_LABEL,), registry=self._registry)
+
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        return Counter(f"comfygate_comfyui_{name}", words, (_LABEL, *labels), registry=self._registry)
+
+
+def _left_s(job: Job, now_s: float) -> float:
+    """GPU seconds that it will probably still take."""
+    if job.started_at_s is None:
+        return job.cost_s
+    return max(0.0, job.cost_s - (now_s - job.started_at_s))
