@@ -27,7 +27,7 @@ class ComfyUIState(NamedTuple):
 class ComfyUIMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._names: frozenset[str] = frozenset()
+        self._names: tuple[str, ...] = ()
         self.up = self._gauge("up", "1 while the gate is connected to it.")
         self.stuck = self._gauge("stuck", "1 while it has jobs waiting and runs none.")
         self.last_sync_age_seconds = self._gauge(
@@ -43,22 +43,25 @@ class ComfyUIMetrics:
         self.gpu_seconds = self._counter("gpu_seconds", "Time that it ran jobs.")
 
     def set_names(self, names: Iterable[str]) -> None:
-        """Those of the configuration, at the start. Where there is one, nothing is counted."""
-        known = frozenset(names)
-        self._names = known if len(known) > 1 else frozenset()
+        """Those of the configuration, at the start, the first one first. Where there is one, nothing is counted."""
+        known = tuple(names)
+        self._names = known if len(known) > 1 else ()
         for name in self._names:
             self.gpu_seconds.labels(name)
             for outcome in Outcome:
                 self.jobs_ended.labels(name, outcome.value)
 
     def job_ended(self, job: Job, outcome: Outcome) -> None:
-        if job.comfyui in self._names:
-            self.jobs_ended.labels(job.comfyui, outcome.value).inc()
-            self.gpu_seconds.labels(job.comfyui).inc(job.gpu_s)
+        """One that was never given to any counts nowhere."""
+        name = self._name_of(job) if job.comfyui or job.started_at_s is not None else None
+        if name is not None:
+            self.jobs_ended.labels(name, outcome.value).inc()
+            self.gpu_seconds.labels(name).inc(job.gpu_s)
 
     def job_tried_again(self, job: Job, reason: str) -> None:
-        if job.comfyui in self._names:
-            self.jobs_tried_again.labels(job.comfyui, reason).inc()
+        name = self._name_of(job)
+        if name is not None:
+            self.jobs_tried_again.labels(name, reason).inc()
 
     def refresh(self, states: Mapping[str, ComfyUIState], jobs: Iterable[Job]) -> None:
         """Gauges, just before a scrape. states: by name. jobs: those that have not ended."""
@@ -67,9 +70,9 @@ class ComfyUIMetrics:
         given, left_s = dict.fromkeys(self._names, 0), dict.fromkeys(self._names, 0.0)
         now_s = time.time()
         for job in jobs:
-            if job.state in GIVEN and job.comfyui in self._names:
-                given[job.comfyui] += 1
-                left_s[job.comfyui] += _left_s(job, now_s)
+            if job.state in GIVEN and (name := self._name_of(job)) is not None:
+                given[name] += 1
+                left_s[name] += _left_s(job, now_s)
         for name, state in states.items():
             if name not in self._names:
                 continue
@@ -79,6 +82,13 @@ class ComfyUIMetrics:
             self.window.labels(name).set(state.window)
             self.given.labels(name).set(given[name])
             self.wait_seconds.labels(name).set(left_s[name] / state.weight)
+
+    def _name_of(self, job: Job) -> str | None:
+        """Which ComfyUI has or had the job; a name that the configuration has no more is none."""
+        if not self._names:
+            return None
+        name = job.comfyui or self._names[0]
+        return name if name in self._names else None
 
     def _gauge(self, name: str, words: str) -> Gauge:
         return Gauge(f"comfygate_comfyui_{name}", words, (_LABEL,), registry=self._registry)

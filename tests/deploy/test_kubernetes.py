@@ -135,6 +135,12 @@ def test_the_gate_has_the_time_that_it_drains() -> None:
     assert GATE.spec["terminationGracePeriodSeconds"] > before_s + CONFIG.server.shutdown_grace
 
 
+def sources_of(volume: Manifest) -> list[tuple[str, Manifest]]:
+    """What a volume is made of: kind and description."""
+    parts = volume["projected"]["sources"] if "projected" in volume else [volume]
+    return [(kind, of) for part in parts for kind, of in part.items() if kind != "name"]
+
+
 def test_what_the_pods_mount_is_there() -> None:
     keys = {
         (field, made["name"]): {line.partition("=")[0] for line in made["files"]}
@@ -145,14 +151,12 @@ def test_what_the_pods_mount_is_there() -> None:
         volumes = {volume["name"]: volume for volume in workload.spec.get("volumes", ())}
         mounts = container_of(workload).get("volumeMounts", ())
         assert {mount["name"] for mount in mounts} == volumes.keys() | workload.claims, workload.name
-        for volume in volumes.values():
-            source = next(field for field in volume if field != "name")
+        for source, of in (found for volume in volumes.values() for found in sources_of(volume)):
             if source in GENERATED:
-                name = volume[source].get("name") or volume[source]["secretName"]
-                assert (source, name) in keys, (workload.name, name)
+                assert (source, of.get("name") or of["secretName"]) in keys, (workload.name, of)
             else:
                 assert source == "emptyDir"
-                assert "sizeLimit" in volume[source], f"{workload.name} fills the node's disk"
+                assert "sizeLimit" in of, f"{workload.name} fills the node's disk"
         for mount in mounts:
             assert "subPath" not in mount or ("configMap", "balancer-config") in keys
 

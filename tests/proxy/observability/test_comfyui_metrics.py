@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from policy.principal import TenantId
 from proxy.jobs.job import COMFYUI_GONE, Job, JobState, Outcome
 from proxy.observability.comfyui_metrics import ComfyUIState
@@ -73,16 +71,27 @@ def test_what_waits_again_counts_where_it_was() -> None:
     assert value(metrics, "jobs_tried_again_total", "gpu-2", reason=COMFYUI_GONE) == 1
 
 
-@pytest.mark.parametrize("name", ["", "gpu-9"])
-def test_no_other_name_becomes_a_label(name: str) -> None:
+def test_no_other_name_becomes_a_label() -> None:
     """One that the configuration has no more stands in the database still."""
     metrics = metrics_of(*TWO)
     before = samples(metrics)
-    metrics.job_ended(job(name, JobState.ENDED, gpu_s=4.0))
-    metrics.job_tried_again(job(name, JobState.WAITING))
-    metrics.comfyuis.refresh({name: WELL}, [job(name)])
+    metrics.job_ended(job("gpu-9", JobState.ENDED, gpu_s=4.0))
+    metrics.job_tried_again(job("gpu-9", JobState.WAITING))
+    metrics.comfyuis.refresh({"gpu-9": WELL}, [job("gpu-9")])
 
     assert samples(metrics) == before
+
+
+def test_a_job_without_a_name_is_the_firsts_once_it_was_given() -> None:
+    """As jobs of before have it, and those that ComfyUI was asked to take at once."""
+    metrics = metrics_of(*TWO)
+    metrics.comfyuis.refresh(dict.fromkeys(TWO, WELL), [job("")])
+    metrics.job_ended(job("", JobState.ENDED, started_at_s=1.0, gpu_s=4.0))
+    metrics.job_ended(job("", JobState.ENDED))
+
+    assert value(metrics, "given", "gpu-1") == 1
+    assert value(metrics, "gpu_seconds_total", "gpu-1") == 4.0
+    assert value(metrics, "jobs_ended_total", "gpu-1", outcome="lost") == 1
 
 
 def test_gauges_are_of_the_moment() -> None:
