@@ -238,7 +238,7 @@ class Gate:
         self.dependencies.admission.synced()
         self.dependencies.web_files.connected()
         await self.dependencies.v2.own_sockets.listen_for_all()
-        await self.dependencies.catalogue.renew()
+        await self.dependencies.catalogue.renew(self.dependencies.compiled.config.comfyuis[0].name)
 
     def _store_changed(self, is_up: bool) -> None:
         self.metrics.limit_store_up.set(is_up)

@@ -31,6 +31,7 @@ from proxy.pages.tenant_docs import TenantDocs
 from proxy.upstream.client import Upstream
 from proxy.upstream.compressor import Compressor
 from proxy.upstream.document_cache import DocumentCache
+from proxy.upstream.merged_catalogue import MergedCatalogue
 from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.preview_queue import PreviewQueue
 from proxy.upstream.web_files import WebFiles
@@ -59,7 +60,7 @@ class Dependencies:
     jobs: JobParts
     idempotency: IdempotentSubmissions
     kept: KeptDocuments
-    catalogue: CatalogueSource
+    catalogue: CatalogueSource | MergedCatalogue
     compressor: Compressor
     document_cache: DocumentCache
     web_files: WebFiles

@@ -15,6 +15,7 @@ from proxy.http import request_body
 from proxy.http.multipart_upload import is_form
 from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
+from proxy.upstream.merged_catalogue import MergedCatalogue
 
 _NO_LINKS: Final = Links()
 
@@ -74,7 +75,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         fetches=access.fetches,
         webhooks=access.webhooks,
         links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
-        is_placed=len(config.comfyuis) > 1,
+        is_placed=isinstance(dependencies.catalogue, MergedCatalogue),
     )
 
 

@@ -45,10 +45,11 @@ class Snapshot:
 
 
 class CatalogueSource:
-    """The newest snapshot. Many requests that want a fresh one wait for one read."""
+    """The newest snapshot. Many requests that want a fresh one wait for one read. name: for the log."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, name: str = "ComfyUI") -> None:
         self._upstream = upstream
+        self._name = name
         self._lock = asyncio.Lock()
         self._tasks = Tasks()
         self._renewal: asyncio.Task[None] | None = None
@@ -73,8 +74,8 @@ class CatalogueSource:
     async def stop(self) -> None:
         await self._tasks.stop()
 
-    async def renew(self) -> None:
-        """Reads again now; for a ComfyUI that was restarted."""
+    async def renew(self, comfyui: str = "") -> None:
+        """Reads again now; for a ComfyUI that was restarted. comfyui: which one, where there are several (MergedCatalogue)."""
         self.snapshot = Snapshot(self.snapshot.catalogue, self.snapshot.version)
         await self._renew()
 
@@ -92,7 +93,7 @@ class CatalogueSource:
             version = hashlib.sha256(body).hexdigest()[:32]
             catalogue: Catalogue | None = self.snapshot.catalogue
             if status != 200 or version != self.snapshot.version:
-                catalogue = await asyncio.to_thread(_read, body) if status == 200 else None
+                catalogue = await asyncio.to_thread(_read, body, self._name) if status == 200 else None
             if catalogue is None:
                 if not self.snapshot.is_known:
                     raise UpstreamUnavailable("ComfyUI does not describe its nodes yet.", status=503)
@@ -109,9 +110,9 @@ class CatalogueSource:
             raise UpstreamTimeout from error
 
 
-def _read(body: bytes) -> Catalogue | None:
+def _read(body: bytes, name: str) -> Catalogue | None:
     catalogue = read_catalogue_text(body)
     if catalogue is not None:
-        _log.info("read %d node classes from ComfyUI", len(catalogue.classes))
+        _log.info("read %d node classes from %s", len(catalogue.classes), name)
     give_back_memory()
     return catalogue

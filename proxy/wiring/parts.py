@@ -29,12 +29,12 @@ from proxy.persistence.operations import Database
 from proxy.upstream.client import Upstream
 from proxy.upstream.compressor import Compressor
 from proxy.upstream.document_cache import DocumentCache
-from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.preview_queue import PreviewQueue
 from proxy.upstream.web_files import WebFiles
 from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
+from proxy.wiring.catalogue import build_catalogue
 from proxy.wiring.conversions import build_conversions
 from proxy.wiring.jobs import build_jobs
 from proxy.wiring.outside import own_places
@@ -64,7 +64,7 @@ def build_dependencies(
         jobs=jobs,
         idempotency=_idempotency(upstream, state, jobs),
         kept=kept,
-        catalogue=CatalogueSource(upstream),
+        catalogue=build_catalogue(upstream, compiled.config.comfyuis[0].name),
         compressor=compressor,
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
