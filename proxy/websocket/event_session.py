@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from policy.namespace import Namespace
@@ -22,6 +23,7 @@ from proxy.websocket.upstream_events import UpstreamEvents
 
 Share = Callable[[str, Frame, str], None]
 Lost = Callable[["EventSession", str], None]
+_NO_OTHERS: Final[Mapping[str, UpstreamEvents]] = MappingProxyType({})
 
 FLAGS: Final = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
 """What ComfyUI is told on a socket of the gate's own: previews come with their node and job."""
@@ -35,14 +37,15 @@ class EventSession:
     """
 
     __slots__ = (
-        "_events",
         "_farewell",
+        "_first",
         "_flags",
         "_flags_reply",
         "_is_greeted",
         "_kept",
         "_on_end",
         "_on_lost",
+        "_others",
         "_reports",
         "_share",
         "client_id",
@@ -72,7 +75,8 @@ class EventSession:
         self.client_id = client_id
         self.jobs = jobs
         self.send_queue: SendQueue | None = None
-        self._kept: dict[str, ReplayBuffer] = {}
+        self._kept: dict[str, ReplayBuffer] | None = None
+        """By ComfyUI; None where there was nothing to keep."""
         self._on_end = on_end
         self._on_lost = on_lost
         self._share = share
@@ -87,8 +91,9 @@ class EventSession:
         self.grace: asyncio.TimerHandle | None = None
         """Runs while it waits for a client that may come back."""
         self._reports = reports
-        self._events: dict[str, UpstreamEvents] = {}
-        """By ComfyUI, "" for the first."""
+        self._first = UpstreamEvents(self, reports, reports.running(jobs, ""))
+        self._others = _NO_OTHERS
+        """By ComfyUI, but for the first."""
 
     @property
     def is_attached(self) -> bool:
@@ -96,11 +101,12 @@ class EventSession:
 
     def at(self, comfyui: str) -> UpstreamEvents:
         """What comes from there. comfyui: "" for the first."""
-        events = self._events.get(comfyui)
-        if events is None:
+        if not comfyui:
+            return self._first
+        if comfyui not in self._others:
             here = self._reports.running(self.jobs, comfyui)
-            events = self._events[comfyui] = UpstreamEvents(self, self._reports, here, comfyui)
-        return events
+            self._others = {**self._others, comfyui: UpstreamEvents(self, self._reports, here, comfyui)}
+        return self._others[comfyui]
 
     def begin(self, socket: WebSocket, comfyui: str = "") -> None:
         """It hears this socket from now on."""
@@ -115,7 +121,7 @@ class EventSession:
         if not is_new:
             self._is_greeted = True
             send_queue.put(Frame(status_frame(self.jobs, self.client_id)))
-            for kept in self._kept.values():
+            for kept in (self._kept or {}).values():
                 for text in kept.texts():
                     send_queue.put(Frame(text))
 
@@ -133,9 +139,9 @@ class EventSession:
 
         Clients with one id for all their jobs take the first end that comes for the end of the job that they have just sent.
         """
-        for kept in self._kept.values():
+        for kept in (self._kept or {}).values():
             kept.drop_what_ended()
-        return tuple(prompt_id for events in self._events.values() for prompt_id in events.ends())
+        return tuple(prompt_id for events in (self._first, *self._others.values()) for prompt_id in events.ends())
 
     def from_client(self, data: str | Payload) -> None:
         """ComfyUI hears one thing from a client: its feature flags, once per upstream socket.
@@ -151,20 +157,20 @@ class EventSession:
         if message is not None:
             if self._on_lost is not None:
                 self._flags = self._flags or message  # ComfyUI takes the first
-            for events in self._events.values():
+            for events in (self._first, *self._others.values()):
                 events.say(message)
 
     def close(self, farewell: Close | None = None) -> None:
         """farewell: how its client's socket ends, once ComfyUI has none of this id any more; as when ComfyUI went away where there is none."""
         self.is_closing = True
         self._farewell = farewell
-        for events in self._events.values():
+        for events in (self._first, *self._others.values()):
             events.close()
         self.end_if_over()
 
     async def wait_until_ended(self) -> None:
         """Until none of its connections is there."""
-        for events in list(self._events.values()):
+        for events in (self._first, *self._others.values()):
             await events.wait_until_ended()
 
     # What its sockets to ComfyUI tell (proxy/websocket/upstream_events.py).
@@ -197,7 +203,7 @@ class EventSession:
 
     def end_if_over(self, gone: Close = UPSTREAM_GONE) -> None:
         """It is over when it closes, and none of its sockets is there, or on its way. gone: told to its client, where it closes for no other reason."""
-        has_any = any(events.is_open or events.is_opening for events in self._events.values())
+        has_any = any(events.is_open or events.is_opening for events in (self._first, *self._others.values()))
         if has_any or not self.is_closing or not self.is_open:
             return
         self.is_open = False
@@ -210,10 +216,10 @@ class EventSession:
     def hand_on(self, kind: str, frame: Frame, ready: bytes | None = None, comfyui: str = "") -> None:
         """An event for this client, whichever upstream socket brought it. kind: empty for binary ones, which are not kept. ready: see `Sink`."""
         if isinstance(frame.data, str) and self.client_id != SDK_CLIENT:  # there nobody comes back
-            kept = self._kept.get(comfyui)
-            if kept is None:
-                kept = self._kept[comfyui] = ReplayBuffer()
-            kept.keep(kind, frame.data)
+            kept = self._kept = self._kept or {}
+            if comfyui not in kept:
+                kept[comfyui] = ReplayBuffer()
+            kept[comfyui].keep(kind, frame.data)
         if self.send_queue is not None:
             self.send_queue.put(frame, ready)
         if self._share is not None:
