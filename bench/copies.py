@@ -19,6 +19,7 @@ from policy.copies import CopyState
 from proxy.config.reader import check_config
 from proxy.copies.opening import open_bucket
 from proxy.copies.originals import Originals
+from proxy.files.directories import Directories
 from proxy.files.tenant_files import TenantFiles
 from proxy.jobs.copy_requests import Copy
 from proxy.jobs.registry import JobRegistry
@@ -49,7 +50,7 @@ async def copy_file(config: Path, folder: Path, size_bytes: int, digest: str) ->
     """By how many bytes this process grew at most."""
     bucket = open_bucket(check_config(tomllib.loads(config.read_text(encoding="utf-8")), config, environ={}))
     upstream = Upstream("http://127.0.0.1:1", 1.0)
-    originals = Originals(TenantFiles(upstream, HeavyWork(), folder), JobRegistry())
+    originals = Originals(TenantFiles(upstream, HeavyWork(), Directories(folder)), JobRegistry())
     process, stop = psutil.Process(), asyncio.Event()
 
     def of(size: int, hash_: str) -> Copy:

@@ -84,6 +84,8 @@ class UpstreamCall:
     content_type: str | None = None
     job: str = ""
     """The job that it concerns: it goes to the ComfyUI that has it."""
+    file: tuple[str, UpstreamPath] | None = field(default=None, compare=False)
+    """The file that it reads, by its folder ("input", "output" or "temp") and path: it goes to the ComfyUI that made it. The query says it too."""
 
     @property
     def target(self) -> str:

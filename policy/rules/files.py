@@ -63,7 +63,7 @@ def view_of(
         ("subfolder", where),
         ("type", Opaque(folder.value)),
     )
-    return UpstreamCall(method, (Opaque("view"),), query + more)
+    return UpstreamCall(method, (Opaque("view"),), query + more, file=(folder.value, path))
 
 
 def makes_picture(call: ClientCall) -> bool:

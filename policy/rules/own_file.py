@@ -29,16 +29,18 @@ class OwnFile:
     def __call__(self, request: RuleInput) -> UpstreamCall:
         call = request.call
         query: list[tuple[str, UpstreamText]] = []
+        file = None
         if call.first("filename"):
             folder, path = _find(request)
             where, name = split_path(path)
             query += [("filename", name), ("subfolder", where), ("type", Opaque(folder.value))]
+            file = (folder.value, path)
         seen: set[str] = set()
         for field, value in call.query:
             if field not in NAMES and field not in seen:
                 seen.add(field)
                 query.append((field, self._check(field, value)))
-        return UpstreamCall(call.method, tuple(map(Opaque, call.segments)), tuple(query))
+        return UpstreamCall(call.method, tuple(map(Opaque, call.segments)), tuple(query), file=file)
 
     def shared(self, request: RuleInput) -> UpstreamPath | None:
         """A temp file that lies among everybody's; None where none is named."""

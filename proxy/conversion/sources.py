@@ -16,6 +16,7 @@ from policy.v2.asset_files import DerivedFile
 from policy.v2.assets import Asset
 from policy.violation import Reason, Violation
 from proxy.files.comfyui_folders import regular_file, stamp_of
+from proxy.files.directories import Directories
 from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs
 from proxy.http.errors import UpstreamUnavailable
@@ -33,12 +34,12 @@ class Source(NamedTuple):
 
 
 class Sources:
-    """directory: ComfyUI's base folder, None where the gate does not see it. read_wiped: see CopyReader, None where nothing is copied."""
+    """read_wiped: see CopyReader, None where nothing is copied."""
 
-    def __init__(self, upstream: Upstream, files: TenantFiles, directory: Path | None) -> None:
+    def __init__(self, upstream: Upstream, files: TenantFiles, directories: Directories) -> None:
         self._upstream = upstream
         self._files = files
-        self._directory = directory
+        self._directories = directories
         self.read_wiped: Callable[[TenantId, Asset], Awaitable[AsyncIterator[bytes] | None]] | None = None
 
     @asynccontextmanager
@@ -63,11 +64,8 @@ class Sources:
             await asyncio.to_thread(draft.unlink, missing_ok=True)
 
     def _on_disk(self, file: DerivedFile) -> Path | None:
-        return (
-            None
-            if self._directory is None
-            else regular_file(self._directory / file.source.folder.value, file.source.path)
-        )
+        root = self._directories.root_of(file.source.folder, file.source.path)
+        return None if root is None else regular_file(root, file.source.path)
 
     async def _fetch(self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int) -> None:
         fields, source = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"}), file.source

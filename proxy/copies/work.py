@@ -88,7 +88,9 @@ class CopyWork:
         if copy.form:
             return False
         with suppress(OriginalGone):
-            return self.originals.path_of(copy).startswith(f"{Namespace(TenantId(copy.tenant)).root}/")
+            path = self.originals.path_of(copy)
+            is_own = path.startswith(f"{Namespace(TenantId(copy.tenant)).root}/")
+            return is_own and self.disk.sees(Folder.OUTPUT, path)
         return False
 
     async def do(self, copy: Copy) -> Done:
@@ -210,8 +212,10 @@ class CopyWork:
 
     def _keeps_count(self, copy: Copy) -> bool:
         assert self.disk is not None, "looked at"
-        file = Path(self.originals.path_of(copy))
-        return keeps_count(file.name, _names_in(self.disk.directory / Folder.OUTPUT.value / file.parent))
+        path = self.originals.path_of(copy)
+        root = self.disk.directories.root_of(Folder.OUTPUT, path)
+        assert root is not None, "may be wiped"
+        return keeps_count(Path(path).name, _names_in((root / path).parent))
 
 
 def _copy_of(job: Copy, asset: Asset, due_at_s: float) -> Copy:

@@ -9,10 +9,11 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Final
 
 from multidict import CIMultiDict
@@ -20,9 +21,11 @@ from multidict import CIMultiDict
 from policy.call import UpstreamPath
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
+from proxy.files.directories import Directories, Home
 from proxy.http import headers
 from proxy.http.replies import FileEdits, FileReply
 from proxy.http.responses import CONTENT_SECURITY_POLICY, SANDBOX
+from proxy.jobs.temp_files import Left
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 
 # What browsers show without running anything in it, by the type that ComfyUI gives it (server.py, view_image; utils/mime_types.py); all else
@@ -72,9 +75,9 @@ class _Usage:
 
 @dataclass(slots=True)
 class ComfyUIFolders:
-    """directory: ComfyUI's base folder."""
+    """directories: of which the gate sees the first one's at least."""
 
-    directory: Path
+    directories: Directories
     _usages: dict[TenantId, _Usage] = field(default_factory=dict)
     _exclusive_runs: KeyedSemaphore = field(default_factory=KeyedSemaphore)
 
@@ -82,13 +85,17 @@ class ComfyUIFolders:
         """The file, when it is a plain one that a browser only shows; None leaves the answer to ComfyUI."""
         if content_type_of(path) is None:
             return None
-        return await asyncio.to_thread(regular_file, self.directory / folder.value, path)
+        return await asyncio.to_thread(self._file, folder, path)
+
+    def sees(self, folder: Folder, path: UpstreamPath) -> bool:
+        """Whether the folder is seen that the file is in, if it is anywhere."""
+        return self.directories.root_of(folder, path) is not None
 
     async def head(self, folder: Folder, path: UpstreamPath, size: int) -> bytes:
         """The first bytes of a file, none when it is not there."""
 
         def read() -> bytes:
-            file = regular_file(self.directory / folder.value, path)
+            file = self._file(folder, path)
             if file is None:
                 return b""
             with file.open("rb") as opened:
@@ -100,29 +107,32 @@ class ComfyUIFolders:
             return b""
 
     async def stamps(self, files: Sequence[tuple[Folder, UpstreamPath]]) -> list[str | None]:
-        """Of each file as it is now (policy.v2.assets.Asset), None where there is none."""
-        roots = {folder: self.directory / folder.value for folder in Folder}
+        """Of each file as it is now (policy.v2.assets.Asset), None where there is none, or it is not seen."""
 
         def look() -> list[str | None]:
-            found = (regular_file(roots[folder], path) for folder, path in files)
+            found = (self._file(folder, path) for folder, path in files)
             return [None if file is None else _stamp_of(file) for file in found]
 
         return await asyncio.to_thread(look)
 
     async def delete(self, tenant: TenantId, folder: Folder, path: UpstreamPath, stamp: str) -> None:
-        """Deletes one file of the tenant's, where it is as its stamp says ("" for any), and its folder where nothing else is in it. Raises OSError."""
-        root = self.directory / folder.value
-        home = root / Namespace(tenant).root
+        """Deletes one file of the tenant's, where it is as its stamp says ("" for any), and its folder where nothing else is in it. Raises OSError.
+
+        With what the gate has copied of it to another ComfyUI.
+        """
+        roots = self.directories.roots_of(tenant, folder)
+        places = self.directories.elsewhere(folder, path) if folder in _STORED else []
 
         def unlink() -> int:
-            file = regular_file(root, path)
+            file = self._file(folder, path)
             if file is None or (stamp and _stamp_of(file) != stamp):
                 return 0
             size = _size_of(file)
-            file.unlink(missing_ok=True)
-            if home in file.parent.parents:
-                with suppress(OSError):  # not empty
-                    file.parent.rmdir()
+            for each in (file, *(copy for place in places if (copy := regular_file(place, path)) is not None)):
+                each.unlink(missing_ok=True)
+                if any(root in each.parent.parents for root in roots):
+                    with suppress(OSError):  # not empty
+                        each.parent.rmdir()
             return size
 
         self.add(tenant, -await asyncio.to_thread(unlink))
@@ -131,7 +141,7 @@ class ComfyUIFolders:
         """Takes the content of a file of the tenant's, where it is as its stamp says, and leaves its name and its time. Raises OSError."""
 
         def truncate() -> int:
-            file = regular_file(self.directory / folder.value, path)
+            file = self._file(folder, path)
             if file is None:
                 return 0
             # SECURITY: what a link leads to is nobody's; the folders were looked at before, and this one may have come since.
@@ -148,7 +158,9 @@ class ComfyUIFolders:
 
         self.add(tenant, -await asyncio.to_thread(truncate))
 
-    async def usage_bytes(self, tenant: TenantId, temp_files: Iterable[str] = (), *, is_fresh: bool = False) -> int:
+    async def usage_bytes(
+        self, tenant: TenantId, temp_files: Mapping[str, Left] = MappingProxyType({}), *, is_fresh: bool = False
+    ) -> int:
         """What the tenant's files take: uploads, outputs, saved workflows, and these of the temp folder.
 
         Counted at most every few seconds, or now; `add` keeps it true between.
@@ -157,7 +169,7 @@ class ComfyUIFolders:
         async with self._exclusive_runs.of(tenant):
             known = self._usages.get(tenant)
             if is_fresh or known is None or time.monotonic() - known.read_at_s > _USAGE_FRESH_S:
-                used = await asyncio.to_thread(self._count, tenant, tuple(temp_files))
+                used = await asyncio.to_thread(self._count, tenant, temp_files)
                 known = self._usages[tenant] = _Usage(used, time.monotonic())
             return known.used_bytes
 
@@ -174,35 +186,41 @@ class ComfyUIFolders:
         """
         return await asyncio.to_thread(self._delete_older, tenant, time.time() - age_s)
 
-    async def delete_temp(self, names: Mapping[str, float]) -> None:
-        """Deletes preview files, by the names that the registry knows. A file newer than the time beside its name (Unix seconds) stays.
+    async def delete_temp(self, names: Mapping[str, Left]) -> None:
+        """Deletes preview files, by the names that the registry knows. One that was written later stays.
 
         SECURITY: it is another one of that name, perhaps a neighbour's (tests/matrix/test_reuse.py). Raises OSError, but for files that are gone.
         """
-        root = self.directory / Folder.TEMP.value
 
         def delete() -> None:
-            for name, not_after_s in names.items():
-                file = regular_file(root, UpstreamPath(name))
+            for name, left in names.items():
+                file = self._temp_file(name, left)
                 with suppress(FileNotFoundError):
-                    if file is not None and file.lstat().st_mtime <= not_after_s:
+                    if file is not None and file.lstat().st_mtime <= left.not_after_s:
                         file.unlink()
 
         await asyncio.to_thread(delete)
 
-    def _roots(self, tenant: TenantId) -> list[Path]:
-        return [self.directory / folder.value / Namespace(tenant).root for folder in _STORED]
+    def _file(self, folder: Folder, path: UpstreamPath) -> Path | None:
+        root = self.directories.root_of(folder, path)
+        return None if root is None else regular_file(root, path)
 
-    def _count(self, tenant: TenantId, temp_files: Iterable[str] = ()) -> int:
-        temp = self.directory / Folder.TEMP.value
-        previews = (regular_file(temp, UpstreamPath(name)) for name in temp_files)
-        roots = [*self._roots(tenant), self.directory / USERDATA / Namespace(tenant).root]
-        stored = sum(found.st_size for root in roots for _, found in _files(root))
+    def _temp_file(self, name: str, left: Left) -> Path | None:
+        root = self.directories.temp_of(left.comfyui)
+        return None if root is None else regular_file(root, UpstreamPath(name))
+
+    def _count(self, tenant: TenantId, temp_files: Mapping[str, Left]) -> int:
+        previews = (self._temp_file(name, left) for name, left in temp_files.items())
+        homes = [home for folder in _STORED for home in self.directories.homes_of(tenant, folder)]
+        if (first := self.directories.first) is not None:
+            root = first / USERDATA / Namespace(tenant).root
+            homes.append(Home(root, root))
+        stored = sum(found.st_size for home in homes for _, found in _files(home.folder, home.copies))
         return stored + sum(_size_of(file) for file in previews if file is not None)
 
     def _delete_older(self, tenant: TenantId, before_s: float) -> int:
         deleted, failure = 0, None
-        for root in self._roots(tenant):
+        for root in [root for folder in _STORED for root in self.directories.roots_of(tenant, folder)]:
             for path, found in _files(root):
                 if found.st_mtime < before_s:
                     try:
@@ -267,15 +285,16 @@ def _size_of(file: Path) -> int:
         return 0  # deleted meanwhile
 
 
-def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Regular files below a folder. A folder that vanishes meanwhile is empty, and a file that does is none."""
+def _files(root: Path, without: Container[str] = ()) -> Iterator[tuple[Path, os.stat_result]]:
+    """Regular files below a folder. without: folders that are passed over. A folder that vanishes meanwhile is empty, and a file that does is none."""
     waiting = [root]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(Path(entry.path))
+                        if entry.path not in without:
+                            waiting.append(Path(entry.path))
                     elif entry.is_file(follow_symlinks=False):
                         with suppress(FileNotFoundError):
                             found = entry.stat(follow_symlinks=False)

@@ -14,6 +14,7 @@ from policy.violation import Reason, Violation
 from proxy.config.limits import LimitSettings
 from proxy.files.comfyui_folders import ComfyUIFolders
 from proxy.jobs.registry import JobRegistry
+from proxy.jobs.temp_files import Left
 
 _SWEEP_INTERVAL_S: Final = 3600.0
 _EVERY_AGE_S: Final = 1e9
@@ -98,7 +99,7 @@ class StorageQuota:
             except OSError as error:
                 _log.error("retention: old files of tenant %s cannot be deleted: %s", tenant, error)
 
-    async def delete_previews(self, tenant: TenantId, names: Mapping[str, float]) -> None:
+    async def delete_previews(self, tenant: TenantId, names: Mapping[str, Left]) -> None:
         """Of deleted jobs, where the tenant's storage is bounded: what is counted no more would be room beyond its quota."""
         limits = self._limits_of(tenant) if tenant in self._tenants() else None
         if self.disk is not None and limits is not None and (limits.storage or limits.retention) is not None:

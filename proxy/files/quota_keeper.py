@@ -11,6 +11,7 @@ from policy.rules.jobs import json_call
 from proxy.files.quota import StorageQuota
 from proxy.http.errors import TurnedAway, UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.registry import Job, JobRegistry
+from proxy.jobs.temp_files import Left
 from proxy.observability.audit_log import AuditTrail
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
@@ -48,7 +49,7 @@ class QuotaKeeper:
         if self._registry.of(job.tenant).pending():
             self._tasks.start(self._look(job.tenant), "storage quota")
 
-    def let_go(self, tenant: TenantId, names: dict[str, float]) -> None:
+    def let_go(self, tenant: TenantId, names: dict[str, Left]) -> None:
         """Previews of its deleted jobs that nobody remembers any more, and so nobody counts."""
         self._tasks.start(self._storage.delete_previews(tenant, names), "let go previews")
 

@@ -25,6 +25,7 @@ from policy.principal import TenantId
 from policy.rules.files import view_of
 from proxy.files.comfyui_folders import regular_file, stamp_of
 from proxy.files.comfyui_ranges import RangeReader, Unreadable
+from proxy.files.directories import UNSEEN, Directories
 from proxy.files.edited_bodies import EditedBody
 from proxy.files.known_edits import KnownEdits, Place
 from proxy.files.opened_files import FileOfComfyUI, FileOnDisk, OpenedFile
@@ -55,12 +56,11 @@ def place_of(tenant: TenantId, folder: Folder, path: UpstreamPath) -> Place | No
 class TenantFiles:
     """SECURITY: large texts are read one at a time, tenants in turn (tests/proxy/files/test_tenant_files.py)."""
 
-    def __init__(self, upstream: Upstream, heavy: HeavyWork, directory: Path | None = None) -> None:
-        """directory: ComfyUI's base folder, None where the gate does not see it."""
+    def __init__(self, upstream: Upstream, heavy: HeavyWork, directories: Directories = UNSEEN) -> None:
         self._upstream = upstream
         self._heavy = heavy
         self._room = BodyRoom()
-        self._directory = directory
+        self._directories = directories
         self._known = KnownEdits()
         self._scattered: OrderedDict[Place, str] = OrderedDict()
         """Stamps of files in which too many places would have to be read."""
@@ -144,9 +144,9 @@ class TenantFiles:
         Raises FileNotFoundError, OSError, UpstreamUnavailable, UpstreamTimeout, LimitExceeded.
         """
         place = Place(tenant, folder, path)
-        file = None
-        if self._directory is not None:
-            file = await asyncio.to_thread(regular_file, self._directory / folder.value, path)
+        root, file = self._directories.root_of(folder, path), None
+        if root is not None:
+            file = await asyncio.to_thread(regular_file, root, path)
         if file is None:
             yield await self._open_at_comfyui(place)
             return

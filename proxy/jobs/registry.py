@@ -16,7 +16,7 @@ from proxy.jobs.history import read_entry
 from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
 from proxy.jobs.known_jobs import KnownJobs
-from proxy.jobs.temp_files import Made, WrittenAt, unseen
+from proxy.jobs.temp_files import Left, Made, WrittenAt, unseen
 
 __all__ = ["Job", "JobRegistry", "JobState", "Outcome"]
 
@@ -164,8 +164,8 @@ class JobRegistry(KnownJobs):
             for name in names:
                 self.temp_files.claim(job, name, made)
 
-    def old_temp_files(self, tenant: TenantId, age_s: float) -> dict[str, float]:
-        """Preview files of the tenant's jobs that ended that long ago; a file newer than the time beside its name is another one."""
+    def old_temp_files(self, tenant: TenantId, age_s: float) -> dict[str, Left]:
+        """Preview files of the tenant's jobs that ended that long ago."""
         return self.temp_files.older(tenant, self._clock() - age_s)
 
     def end(self, job: Job, files: Mapping[str, Made] = NO_FILES) -> bool:

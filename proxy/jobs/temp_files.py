@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from policy.principal import TenantId
 
@@ -34,6 +34,11 @@ class Maker(Protocol):
     @property
     def tenant(self) -> TenantId: ...
     @property
+    def comfyui(self) -> str:
+        """Whose temp folder it writes into."""
+        ...
+
+    @property
     def temp_files(self) -> set[str]: ...
     @property
     def lost_files(self) -> set[str]: ...
@@ -53,8 +58,18 @@ class _Claim:
     earlier: Maker | None = None
 
 
-WrittenAt = Callable[[str], float | None]
-LetGo = Callable[[TenantId, dict[str, float]], None]
+WrittenAt = Callable[[str, str], float | None]
+"""When the file of a name in the temp folder of a ComfyUI was written."""
+
+
+class Left(NamedTuple):
+    """A name that is its job's no more soon. not_after_s: what was written later is another file. comfyui: in whose temp folder it is."""
+
+    not_after_s: float
+    comfyui: str
+
+
+LetGo = Callable[[TenantId, dict[str, Left]], None]
 
 
 class _Unheld:
@@ -97,19 +112,25 @@ class _Unheld:
             yield name, claim
 
 
-def _keep(tenant: TenantId, names: dict[str, float]) -> None:
+def _keep(tenant: TenantId, names: dict[str, Left]) -> None:
     """Where nobody looks after them."""
 
 
-def unseen(name: str) -> float | None:
+def unseen(name: str, comfyui: str) -> float | None:
     """Where the gate does not see ComfyUI's folders."""
     return None
 
 
-def written_at(folder: Path) -> WrittenAt:
-    """When a file of the folder was written (Unix seconds), None when there is none. One look at the disk of the same machine: microseconds."""
+def written_at(folder_of: Callable[[str], Path | None]) -> WrittenAt:
+    """When a file was written (Unix seconds), None when there is none, or nothing is seen. One look at the disk of the same machine: microseconds.
 
-    def look(name: str) -> float | None:
+    folder_of: the temp folder of a ComfyUI, where the gate sees it.
+    """
+
+    def look(name: str, comfyui: str) -> float | None:
+        folder = folder_of(comfyui)
+        if folder is None:
+            return None
         try:
             found = os.lstat(folder / name)
         except (OSError, ValueError):
@@ -127,14 +148,19 @@ class TempFiles:
         self._claims: dict[str, _Claim] = {}
         self._unheld = _Unheld()
         self.on_let_go: LetGo = _keep
-        """Told, by tenant, of files that are remembered no more: each with the time after which it is another file."""
+        """Told, by tenant, of files that are remembered no more."""
 
     def has(self, tenant: TenantId, name: str) -> bool:
         claim = self._claims.get(name)
         if claim is None or claim.origin.tenant != tenant:
             return False
-        at_s = self._look(name)
+        at_s = self._look(name, claim.origin.comfyui)
         return at_s is None or not self.is_another(name, at_s)
+
+    def made_by(self, name: str) -> Maker | None:
+        """The job whose run wrote this file, whoever's it is."""
+        claim = self._claims.get(name)
+        return None if claim is None else claim.origin
 
     def origin(self, tenant: TenantId, name: str) -> Maker | None:
         """The job whose run wrote this file of the tenant's, as far as is known; None for a name that is not the tenant's."""
@@ -177,9 +203,9 @@ class TempFiles:
                     self._unheld.put(name, self._claims.pop(name))
         job.temp_files.clear()
         # SECURITY: a file that is counted and deleted by nobody would be room beyond the quota (tests/security/test_quota.py).
-        gone: dict[TenantId, dict[str, float]] = {}
+        gone: dict[TenantId, dict[str, Left]] = {}
         for name, claim in self._unheld.let_go():
-            gone.setdefault(claim.origin.tenant, {})[name] = claim.origin.wrote_until_s + CLOCK_SLACK_S
+            gone.setdefault(claim.origin.tenant, {})[name] = _left_of(claim.origin)
         for tenant, names in gone.items():
             self.on_let_go(tenant, names)
 
@@ -195,10 +221,10 @@ class TempFiles:
         """ComfyUI was started anew: it has emptied the folder, and its cache is empty too."""
         self._unheld.clear()
 
-    def older(self, tenant: TenantId, before_s: float) -> dict[str, float]:
-        """The tenant's files of runs that ended before that (Unix time), each with the time after which it is another file."""
+    def older(self, tenant: TenantId, before_s: float) -> dict[str, Left]:
+        """The tenant's files of runs that ended before that (Unix time)."""
         return {
-            name: claim.origin.wrote_until_s + CLOCK_SLACK_S
+            name: _left_of(claim.origin)
             for claims in (self._claims.items(), self._unheld.items())
             for name, claim in claims
             if claim.origin.tenant == tenant and claim.origin.wrote_until_s < before_s
@@ -228,6 +254,10 @@ class TempFiles:
         elif last is not None:
             claim.holders, claim.earlier = last.holders, last.origin
         self._hold(name, claim, job)
+
+
+def _left_of(job: Maker) -> Left:
+    return Left(job.wrote_until_s + CLOCK_SLACK_S, job.comfyui)
 
 
 def _lose(name: str, claim: _Claim) -> None:

@@ -108,7 +108,7 @@ class StoredFiles:
     ) -> ObjectReply | None:
         """Of a file that the bucket alone has. stamp: of the file that is meant; "" for whichever has the name."""
         disk = self._storage.disk
-        if self._copies is None or disk is None or folder is not Folder.OUTPUT:
+        if self._copies is None or disk is None or folder is not Folder.OUTPUT or not disk.sees(folder, path):
             return None
         [there] = await disk.stamps([(folder, path)])
         is_emptied = there is not None and there.endswith("-0")  # of a wiped one the name alone may be there

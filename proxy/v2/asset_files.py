@@ -43,9 +43,10 @@ class AssetFiles:
         known = [asset for asset in assets if asset.folder is not None and asset.stamp]
         if disk is None or not known:
             return list(assets)
-        files = [self._file_of(tenant, asset) for asset in known]
-        stamps = await disk.stamps([(file.folder, file.path) for file in files])
-        lost = {asset.asset_id for asset, stamp in zip(known, stamps, strict=True) if stamp != asset.stamp}
+        files = [(asset, self._file_of(tenant, asset)) for asset in known]
+        seen = [(asset, file) for asset, file in files if disk.sees(file.folder, file.path)]
+        stamps = await disk.stamps([(file.folder, file.path) for _, file in seen])
+        lost = {asset.asset_id for (asset, _), stamp in zip(seen, stamps, strict=True) if stamp != asset.stamp}
         return [asset for asset in assets if asset.asset_id not in lost]
 
     async def is_there(self, tenant: TenantId, asset: Asset) -> bool:
@@ -56,7 +57,8 @@ class AssetFiles:
     async def stamp(self, tenant: TenantId, asset: Asset) -> str | None:
         """Of the file as it is now; "" where it is there and nothing says more, None where it is gone. Raises as `is_there`."""
         file, disk = self._file_of(tenant, asset), self._disk
-        if disk is not None:
+        is_seen = disk is not None and disk.sees(file.folder, file.path)
+        if disk is not None and is_seen:
             [stamp] = await disk.stamps([(file.folder, file.path)])
             if stamp is not None or asset.stamp:
                 return stamp
@@ -67,7 +69,7 @@ class AssetFiles:
             if stream.status >= 400:
                 raise UpstreamUnavailable
             # What ComfyUI has and the disk has not is in another folder than the configuration says: the disk would never have it.
-            return "" if disk is not None else stamp_of_etag(stream.headers)
+            return "" if is_seen else stamp_of_etag(stream.headers)
 
     async def delete(self, tenant: TenantId, asset: Asset) -> None:
         """Where the gate sees it, and it is what was recorded. What cannot be deleted is told to the operator: it stays among the tenant's files."""

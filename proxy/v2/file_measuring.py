@@ -12,11 +12,13 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 from multidict import CIMultiDict
 
-from policy.call import Opaque, UpstreamCall, UpstreamPath
+from policy.call import UpstreamPath
 from policy.media.editing import apply
-from policy.namespace import Folder, split_path
+from policy.namespace import Folder
 from policy.principal import TenantId
+from policy.rules.files import view_of
 from proxy.files.comfyui_folders import regular_file, stamp_of
+from proxy.files.directories import Directories
 from proxy.files.known_edits import Place
 from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs
@@ -47,15 +49,12 @@ def measure_bytes(data: bytes) -> Measured:
 
 
 class FileMeasuring:
-    """directory: ComfyUI's base folder, None where the gate does not see it.
+    """SECURITY: one file of a tenant at a time, tenants in turn: else the results of one keep those of all others (tests/proxy/v2/test_outputs.py)."""
 
-    SECURITY: one file of a tenant at a time, tenants in turn: else the results of one keep those of all others (tests/proxy/v2/test_outputs.py).
-    """
-
-    def __init__(self, upstream: Upstream, files: TenantFiles, directory: Path | None) -> None:
+    def __init__(self, upstream: Upstream, files: TenantFiles, directories: Directories) -> None:
         self._upstream = upstream
         self._files = files
-        self._directory = directory
+        self._directories = directories
         self._threads = ThreadPoolExecutor(THREADS, "hashing")
         self._turns = KeyedSemaphore()
 
@@ -66,16 +65,15 @@ class FileMeasuring:
         """None for a file that is not there. Raises UpstreamUnavailable and UpstreamTimeout where that is not known."""
         async with self._turns.of(tenant):
             found, place = None, place_of(tenant, folder, path)
-            if self._directory is not None:
-                root, edits = self._directory / folder.value, partial(self._files.of_opened, place)
+            root = self._directories.root_of(folder, path)
+            if root is not None:
+                edits = partial(self._files.of_opened, place)
                 found = await asyncio.get_running_loop().run_in_executor(self._threads, _read, root, path, edits)
-            return found or await self._ask(folder, path, place)
+            return found or await self._ask(folder, path, place, is_seen=root is not None)
 
-    async def _ask(self, folder: Folder, path: UpstreamPath, place: Place | None) -> Measured | None:
-        where, name = split_path(path)
-        query = (("filename", name), ("subfolder", where), ("type", Opaque(folder.value)))
+    async def _ask(self, folder: Folder, path: UpstreamPath, place: Place | None, *, is_seen: bool) -> Measured | None:
         headers = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
-        call = UpstreamCall("GET", (Opaque("view"),), query)
+        call = view_of("GET", folder, path)
         async with await self._upstream.open(call, headers, time_limit_s=_SILENCE_S) as stream:
             if stream.status in _ABSENT:
                 return None
@@ -85,7 +83,7 @@ class FileMeasuring:
             await self._files.body_of(place, stream).pour(hasher)
             measured = hasher.measured()
             # Where the disk should have had it, the disk would never have what ComfyUI says of it.
-            return measured if self._directory is not None else measured._replace(stamp=stamp_of_etag(stream.headers))
+            return measured if is_seen else measured._replace(stamp=stamp_of_etag(stream.headers))
 
 
 class _Hasher:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from proxy.compiled_config import CompiledConfig
@@ -11,6 +10,7 @@ from proxy.conversion.conversions import Conversions
 from proxy.conversion.kept_files import KeptFiles
 from proxy.conversion.pool import ConverterPool
 from proxy.conversion.sources import Sources
+from proxy.files.directories import Directories
 from proxy.files.tenant_files import TenantFiles
 from proxy.upstream.client import Upstream
 
@@ -22,15 +22,15 @@ def build_conversions(
     compiled: CompiledConfig,
     upstream: Upstream,
     files: TenantFiles,
-    directory: Path | None,
+    directories: Directories,
     in_force: Callable[[], CompiledConfig],
 ) -> Conversions:
-    """directory: ComfyUI's base folder, None where the gate does not see it. in_force: the configuration, when everything is built."""
+    """in_force: the configuration, when everything is built."""
     config = compiled.config
     folder = config.resolve(config.server.state_dir).absolute() / FOLDER
     return Conversions(
         KeptFiles(folder, lambda: in_force().config.server.max_converted_bytes),
         ConverterPool(),
-        Sources(upstream, files, directory),
+        Sources(upstream, files, directories),
         lambda: in_force().config.server.max_picture_pixels,
     )

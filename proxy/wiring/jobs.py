@@ -7,10 +7,9 @@ import secrets
 import socket
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-from policy.namespace import Folder
 from proxy.compiled_config import CompiledConfig
+from proxy.files.directories import Directories
 from proxy.jobs.admission import JobAdmission
 from proxy.jobs.dispatcher import Dispatcher, Prepare
 from proxy.jobs.endings import JobEndings
@@ -25,7 +24,7 @@ from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.replica import JobReplica
 from proxy.jobs.results import JobResults, read_ended
-from proxy.jobs.temp_files import unseen, written_at
+from proxy.jobs.temp_files import written_at
 from proxy.limits.limits import Limits
 from proxy.persistence.operations import Database
 from proxy.upstream.client import Upstream
@@ -42,11 +41,11 @@ def build_jobs(
     limits: Limits,
     events: JobEvents,
     kept: KeptDocuments,
-    directory: Path | None,
+    directories: Directories,
     in_force: Callable[[], CompiledConfig],
 ) -> tuple[JobParts, SocketParts]:
-    """directory: ComfyUI's base folder, None where the gate does not see it. in_force: the configuration, when everything is built."""
-    registry = JobRegistry(written_at=unseen if directory is None else written_at(directory / Folder.TEMP.value))
+    """in_force: the configuration, when everything is built."""
+    registry = JobRegistry(written_at=written_at(directories.temp_of))
     records = JobRecords(
         database, registry, _gate_name(), lambda: in_force().config.jobs.window, limits.allotment.weights
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from proxy.auth.login_throttle import LoginThrottle
 from proxy.compiled_config import CompiledConfig
 from proxy.dependencies import Dependencies
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.directories import Directories
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
 from proxy.files.tenant_files import TenantFiles
@@ -35,6 +35,7 @@ from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
 from proxy.wiring.catalogue import build_catalogue
+from proxy.wiring.comfyui import build_upstream, choose_makers, see_directories
 from proxy.wiring.conversions import build_conversions
 from proxy.wiring.jobs import build_jobs
 from proxy.wiring.outside import own_places
@@ -46,13 +47,13 @@ InForce = Callable[[], CompiledConfig]
 def build_dependencies(
     compiled: CompiledConfig, limits: Limits, state: Database, events: JobEvents, recorder: Recorder, in_force: InForce
 ) -> Dependencies:
-    """state: open while requests come. events: who hears of them is wired in app.py. in_force: the configuration, when everything is built, for what
-    outlives a request; a request has one of its own."""
-    (upstream, directory), kept, sockets, heavy = _comfyui(compiled), KeptDocuments(), ConnectionRegistry(), HeavyWork()
-    jobs, hearing = build_jobs(upstream, state, limits, events, kept, directory, in_force)
-    registry, files, compressor = jobs.registry, TenantFiles(upstream, heavy, directory), Compressor()
-    storage, throttle = _storage(directory, registry, in_force), LoginThrottle(limits)
-    under_way = UnderWay(limits.allotment)
+    """state: open while requests come. events: who hears is wired in app.py. in_force: when everything is built, for what outlives a request."""
+    upstream, seen = build_upstream(compiled), see_directories(compiled)
+    kept, sockets, heavy = KeptDocuments(), ConnectionRegistry(), HeavyWork()
+    jobs, hearing = build_jobs(upstream, state, limits, events, kept, seen, in_force)
+    registry, directories = jobs.registry, choose_makers(upstream, seen, jobs.registry)
+    files, storage = TenantFiles(upstream, heavy, directories), _storage(directories, registry, in_force)
+    throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
     return Dependencies(
         compiled=compiled,
         upstream=upstream,
@@ -68,7 +69,7 @@ def build_dependencies(
         compressor=compressor,
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
-        files=FileListing(directory),
+        files=FileListing(directories),
         storage=storage,
         tenant_files=files,
         heavy=heavy,
@@ -81,19 +82,12 @@ def build_dependencies(
         recorder=recorder,
         fetches=Fetches(lambda: own_places(in_force().config)),
         v2=build_v2(upstream, state, storage.disk, files, jobs, hearing, sockets, limits.slots.claim_socket, in_force),
-        conversions=build_conversions(compiled, upstream, files, directory, in_force),
+        conversions=build_conversions(compiled, upstream, files, directories, in_force),
     )
 
 
 def _idempotency(upstream: Upstream, state: Database, jobs: JobParts) -> IdempotentSubmissions:
     return IdempotentSubmissions(KeptSubmissions(state), JobFinder(upstream, jobs.registry, jobs.records, jobs.watcher))
-
-
-def _comfyui(compiled: CompiledConfig) -> tuple[Upstream, Path | None]:
-    """And its base folder, None where the gate does not see it."""
-    config, settings = compiled.config, compiled.config.upstream
-    directory = None if settings.directory is None else config.resolve(settings.directory)
-    return Upstream(settings.url, settings.connect_timeout), directory
 
 
 def _grace_s(in_force: InForce) -> float:
@@ -118,9 +112,9 @@ def _client_sockets(
     )
 
 
-def _storage(directory: Path | None, registry: JobRegistry, in_force: InForce) -> StorageQuota:
+def _storage(directories: Directories, registry: JobRegistry, in_force: InForce) -> StorageQuota:
     return StorageQuota(
-        ComfyUIFolders(directory) if directory is not None else None,
+        ComfyUIFolders(directories) if directories.first is not None else None,
         registry,
         lambda tenant: in_force().limits_of(tenant),
         lambda: in_force().tenants,

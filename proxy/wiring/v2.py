@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from proxy.compiled_config import CompiledConfig
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.directories import UNSEEN
 from proxy.files.tenant_files import TenantFiles
 from proxy.jobs.idempotency_db import KeptSubmissions
 from proxy.jobs.parts import JobParts
@@ -45,9 +46,9 @@ def build_v2(
     def history_s() -> float:
         return in_force().config.jobs.history
 
-    directory = None if disk is None else disk.directory
+    directories = UNSEEN if disk is None else disk.directories
     assets = _assets(database, AssetFiles(disk, upstream, jobs.registry), in_force)
-    outputs = JobOutputs(database, jobs.documents, jobs.registry, FileMeasuring(upstream, files, directory))
+    outputs = JobOutputs(database, jobs.documents, jobs.registry, FileMeasuring(upstream, files, directories))
     followed = FollowedJobs(jobs.registry, history_s)
     streams, hears = JobStreams(database, jobs.registry, followed), JobHearing(jobs.registry, followed, outputs)
     views = JobViews(database, jobs.registry, streams, outputs, history_s)

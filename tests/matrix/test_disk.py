@@ -11,6 +11,7 @@ import pytest
 
 from policy.principal import TenantId
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.directories import Directories
 from tests.contract.driver import images_of, loading, previewing, saving
 from tests.matrix.guard import files_outside, nothing_else_changes
 from tests.matrix.people import BLUE, COLORS, GREEN, NUMBERS, RED, is_color, picture_in, png, seen, told
@@ -118,7 +119,7 @@ async def test_no_link_in_a_tenants_folder_is_followed(disk: Seen) -> None:
     (mine / "link.png").symlink_to(hers / "secret.png")
     (mine / "folder").symlink_to(hers, target_is_directory=True)
     os.symlink(disk.base / "input", mine / "root")
-    store = ComfyUIFolders(disk.base)
+    store = ComfyUIFolders(Directories(disk.base))
     for name in ("link.png", "folder/secret.png", "root/tenants/alice/secret.png"):
         folder, _, file = name.rpartition("/")
         before = disk.asked()

@@ -15,6 +15,7 @@ from policy.principal import TenantId
 from policy.violation import Violation
 from proxy.files import listing as files_module
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.directories import Directories
 from proxy.files.listing import FileListing
 
 MAL = TenantId("mal")
@@ -43,7 +44,7 @@ async def test_a_listing_ends_at_its_bound(tmp_path: Path, monkeypatch: pytest.M
             yield step
 
     monkeypatch.setattr(os, "walk", counted)
-    assert len((await FileListing(tmp_path).listing(MAL)).input) == 3
+    assert len((await FileListing(Directories(tmp_path)).listing(MAL)).input) == 3
     assert len(walked) <= 5
 
 
@@ -52,7 +53,7 @@ async def test_folders_without_files_end_it_too(tmp_path: Path, monkeypatch: pyt
     for folder in range(10):
         (tmp_path / "input/tenants/mal" / str(folder)).mkdir(parents=True)
     (tmp_path / "input/tenants/mal/9/x.png").touch()
-    assert len((await FileListing(tmp_path).listing(MAL)).input) <= 1
+    assert len((await FileListing(Directories(tmp_path)).listing(MAL)).input) <= 1
 
 
 @pytest.mark.parametrize("kind", ["listing", "usage"])
@@ -74,10 +75,10 @@ async def test_one_tenant_takes_one_thread(tmp_path: Path, monkeypatch: pytest.M
 
     if kind == "listing":
         monkeypatch.setattr(FileListing, "_list", work)
-        ask = FileListing(tmp_path).listing
+        ask = FileListing(Directories(tmp_path)).listing
     else:
         monkeypatch.setattr(ComfyUIFolders, "_count", work)
         monkeypatch.setattr("proxy.files.comfyui_folders._USAGE_FRESH_S", -1.0)
-        ask = ComfyUIFolders(tmp_path).usage_bytes  # type: ignore[assignment]
+        ask = ComfyUIFolders(Directories(tmp_path)).usage_bytes  # type: ignore[assignment]
     await asyncio.gather(*(ask(MAL) for _ in range(4)))
     assert most == 1

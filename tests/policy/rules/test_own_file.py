@@ -42,6 +42,13 @@ def test_a_file_is_the_tenants_own(query: dict[str, Any], sent: str) -> None:
     assert target(**query) == "/vhs/viewvideo" + (f"?{sent}" if sent else "")
 
 
+def test_a_call_says_which_file_it_reads() -> None:
+    """Where there are several ComfyUIs it goes to the one that has it."""
+    path = "tenants/alice/@gpu-2/a.mp4"
+    assert RULE(request_of(query={"filename": "a.mp4", "subfolder": "@gpu-2"})).file == ("output", path)
+    assert RULE(request_of()).file is None
+
+
 def test_a_file_that_a_job_made_is_found() -> None:
     context = caller_of(jobs=Jobs(temp={"p_00001_.webm"}))
     assert target(context, filename="p_00001_.webm", type="temp").endswith(

@@ -20,6 +20,7 @@ from proxy.conversion.conversions import Conversions
 from proxy.conversion.kept_files import KeptFile, KeptFiles
 from proxy.conversion.pool import COMMAND, ConverterPool
 from proxy.conversion.sources import Sources
+from proxy.files.directories import Directories
 from proxy.files.tenant_files import TenantFiles
 from proxy.limits.heavy_work import HeavyWork
 from proxy.upstream.client import Upstream
@@ -44,7 +45,7 @@ class World:
         self.conversions = Conversions(
             self.kept,
             ConverterPool(command),
-            Sources(self.upstream, TenantFiles(self.upstream, HeavyWork()), directory),
+            Sources(self.upstream, TenantFiles(self.upstream, HeavyWork()), Directories(directory)),
             lambda: self.max_pixels,
             self.clock,
         )

@@ -13,6 +13,8 @@ from policy.namespace import Folder
 from policy.principal import TenantId
 from proxy.files import comfyui_folders as disk_module
 from proxy.files.comfyui_folders import ComfyUIFolders, content_type_of, serve_file
+from proxy.files.directories import Directories
+from proxy.jobs.temp_files import Left
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 DAY_S = 86400.0
@@ -40,13 +42,15 @@ def base(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["a.png", "a.JPG", "a.webp", "a.gif", "a.mp4", "a.mp3", "a.flac", "sub/a.png"])
 async def test_plain_media_are_found(tmp_path: Path, name: str) -> None:
     file = put(tmp_path / "output" / "tenants" / "alice" / name)
-    assert await ComfyUIFolders(tmp_path).find(Folder.OUTPUT, UpstreamPath(f"tenants/alice/{name}")) == file
+    assert (
+        await ComfyUIFolders(Directories(tmp_path)).find(Folder.OUTPUT, UpstreamPath(f"tenants/alice/{name}")) == file
+    )
 
 
 @pytest.mark.parametrize("name", ["a.html", "a.svg", "a.txt", "a.js", "a.json", "a", "a.png.html", "a.pdf", ".png"])
 async def test_what_a_browser_may_run_is_left_to_comfyui(tmp_path: Path, name: str) -> None:
     put(tmp_path / "output" / name)
-    assert await ComfyUIFolders(tmp_path).find(Folder.OUTPUT, UpstreamPath(name)) is None
+    assert await ComfyUIFolders(Directories(tmp_path)).find(Folder.OUTPUT, UpstreamPath(name)) is None
 
 
 async def test_what_is_no_regular_file_is_not_found(base: Path) -> None:
@@ -57,7 +61,7 @@ async def test_what_is_no_regular_file_is_not_found(base: Path) -> None:
     (mine / "same.png").symlink_to(mine / "photo.png")
     (mine / "deep").symlink_to(own(base, "input", "bob"), target_is_directory=True)
     (mine / "dangling.png").symlink_to(mine / "nothing.png")
-    disk = ComfyUIFolders(base)
+    disk = ComfyUIFolders(Directories(base))
     assert await disk.find(Folder.INPUT, UpstreamPath("tenants/alice/photo.png"))
     for name in ("folder.png", "pipe.png", "link.png", "same.png", "deep/secret.png", "dangling.png", "none.png",
                  "photo.png/x.png", "nul\0.png", f"{'x' * 300}.png"):  # fmt: skip
@@ -71,14 +75,14 @@ async def test_usage_counts_files_and_no_links(base: Path) -> None:
     put(own(base, "user/default") / "workflows" / "w.json", 10_000)
     (own(base, "input") / "link.png").symlink_to(own(base, "input", "bob") / "secret.png")
     (own(base, "input") / "folder").symlink_to(own(base, "input", "bob"), target_is_directory=True)
-    disk = ComfyUIFolders(base)
+    disk = ComfyUIFolders(Directories(base))
     assert await disk.usage_bytes(ALICE) == 11_110
     assert await disk.usage_bytes(BOB) == 10
     assert await disk.usage_bytes(TenantId("carol")) == 0
 
 
 async def test_what_is_stored_is_added_without_counting_anew(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk = ComfyUIFolders(base)
+    disk = ComfyUIFolders(Directories(base))
     disk.add(ALICE, 500)
     assert await disk.usage_bytes(ALICE) == 10, "before the first count there is nothing to keep true"
     disk.add(ALICE, 500)
@@ -100,7 +104,7 @@ async def test_retention_deletes_old_files_of_that_tenant_alone(base: Path) -> N
     ]
     (mine / "link").symlink_to(base / "outside", target_is_directory=True)
     (mine / "empty" / "deeper").mkdir(parents=True)
-    disk = ComfyUIFolders(base)
+    disk = ComfyUIFolders(Directories(base))
     before = await disk.usage_bytes(ALICE)
     assert await disk.delete_older(ALICE, DAY_S) == 2
     assert [file.exists() for file in gone] == [False, False]
@@ -112,17 +116,17 @@ async def test_retention_deletes_old_files_of_that_tenant_alone(base: Path) -> N
 
 async def test_retention_never_removes_the_root(base: Path) -> None:
     os.utime(own(base, "input") / "photo.png", (1, 1))
-    assert await ComfyUIFolders(base).delete_older(ALICE, DAY_S) == 1
+    assert await ComfyUIFolders(Directories(base)).delete_older(ALICE, DAY_S) == 1
     assert list(own(base, "input").iterdir()) == []
-    assert await ComfyUIFolders(base).delete_older(TenantId("carol"), DAY_S) == 0
+    assert await ComfyUIFolders(Directories(base)).delete_older(TenantId("carol"), DAY_S) == 0
     assert not own(base, "input", "carol").exists()
 
 
 async def test_temp_files_are_deleted_by_name(base: Path) -> None:
     file, other = put(base / "temp" / "a.png"), put(base / "temp" / "b.png")
     (base / "temp" / "link").symlink_to(base / "input", target_is_directory=True)
-    await ComfyUIFolders(base).delete_temp(
-        dict.fromkeys(("a.png", "none.png", "link/tenants/alice/photo.png"), math.inf)
+    await ComfyUIFolders(Directories(base)).delete_temp(
+        dict.fromkeys(("a.png", "none.png", "link/tenants/alice/photo.png"), Left(math.inf, ""))
     )
     assert not file.exists()
     assert other.exists()
@@ -133,7 +137,7 @@ async def test_a_temp_file_that_was_written_anew_is_not_deleted(base: Path) -> N
     old, new = put(base / "temp" / "old.png"), put(base / "temp" / "new.png")
     os.utime(old, (100.0, 100.0))
     os.utime(new, (101.0, 101.0))
-    await ComfyUIFolders(base).delete_temp({"old.png": 100.0, "new.png": 100.0})
+    await ComfyUIFolders(Directories(base)).delete_temp(dict.fromkeys(("old.png", "new.png"), Left(100.0, "")))
     assert (old.exists(), new.exists()) == (False, True)
 
 

@@ -12,6 +12,7 @@ from policy.principal import TenantId
 from proxy.config.limits import LimitSettings
 from proxy.files import quota as module
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.directories import Directories
 from proxy.files.quota import StorageQuota
 from proxy.jobs.registry import JobRegistry
 from tests.proxy.upstreams import GUARD_S
@@ -49,7 +50,7 @@ class Listing:
 
 async def test_a_file_that_vanishes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenant deletes while it is counted; ComfyUI moves files as it likes."""
-    disk, gone = ComfyUIFolders(tmp_path), put_old(tmp_path, "a.png")
+    disk, gone = ComfyUIFolders(Directories(tmp_path)), put_old(tmp_path, "a.png")
     put_old(tmp_path, "b.png")
     scandir = os.scandir
 
@@ -80,7 +81,7 @@ async def test_a_file_that_cannot_be_deleted_keeps_no_other(tmp_path: Path, monk
     files = [put_old(tmp_path, name) for name in ("a.png", "b.png", "c.png")]
     undeletable(monkeypatch, "b.png")
     with pytest.raises(PermissionError):
-        await ComfyUIFolders(tmp_path).delete_older(ALICE, 500)
+        await ComfyUIFolders(Directories(tmp_path)).delete_older(ALICE, 500)
     assert [file.exists() for file in files] == [False, True, False]
 
 
@@ -89,7 +90,9 @@ async def test_a_sweep_that_fails_for_one_tenant_goes_on_and_comes_again(
 ) -> None:
     monkeypatch.setattr(module, "_SWEEP_INTERVAL_S", 0.0)
     undeletable(monkeypatch, "stays.png")
-    storage = StorageQuota(ComfyUIFolders(tmp_path), JobRegistry(), lambda tenant: RETENTION, lambda: [ALICE, MALLORY])
+    storage = StorageQuota(
+        ComfyUIFolders(Directories(tmp_path)), JobRegistry(), lambda tenant: RETENTION, lambda: [ALICE, MALLORY]
+    )
     stays = put_old(tmp_path, "stays.png")
     sweeping = asyncio.ensure_future(storage.sweep_forever())
     async with asyncio.timeout(GUARD_S):

@@ -9,6 +9,7 @@ import pytest
 
 from policy.principal import TenantId
 from proxy.files import listing as files_module
+from proxy.files.directories import Directories
 from proxy.files.listing import FileListing
 
 ALICE = TenantId("alice")
@@ -22,7 +23,7 @@ def put(base: Path, name: str, at_s: int) -> None:
 
 
 async def test_unknown_where_the_folders_are_not_seen() -> None:
-    listing = await FileListing(None).listing(ALICE)
+    listing = await FileListing(Directories(None)).listing(ALICE)
     assert (listing.input, listing.output) == ((), ())
 
 
@@ -35,7 +36,7 @@ async def test_newest_first_in_the_tenants_names(tmp_path: Path) -> None:
     ):  # fmt: skip
         put(tmp_path, name, at_s)
     (tmp_path / "input/tenants/alice/link").symlink_to(tmp_path / "input/tenants/bob", target_is_directory=True)
-    listing = await FileListing(tmp_path).listing(ALICE)
+    listing = await FileListing(Directories(tmp_path)).listing(ALICE)
     assert (listing.input, listing.output) == (
         ("d.png", "con", "16:9\uff1f.png", "sub/b.png", "a.png"),
         ("c.png",),
@@ -43,7 +44,7 @@ async def test_newest_first_in_the_tenants_names(tmp_path: Path) -> None:
 
 
 async def test_a_tenant_without_files(tmp_path: Path) -> None:
-    listing = await FileListing(tmp_path).listing(ALICE)
+    listing = await FileListing(Directories(tmp_path)).listing(ALICE)
     assert listing.input == ()
 
 
@@ -52,7 +53,7 @@ async def test_a_listing_is_bounded(tmp_path: Path, names: list[str], monkeypatc
     monkeypatch.setattr(files_module, "MAX_LISTED", 4)
     for name in names:
         put(tmp_path, f"input/tenants/alice/{name}", 10)
-    assert len((await FileListing(tmp_path).listing(ALICE)).input) == 4
+    assert len((await FileListing(Directories(tmp_path)).listing(ALICE)).input) == 4
 
 
 async def test_many_folders_end_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +61,7 @@ async def test_many_folders_end_the_listing(tmp_path: Path, monkeypatch: pytest.
     deep = tmp_path / "input/tenants/alice" / "/".join("abcdefgh")
     deep.mkdir(parents=True)
     (deep / "far.png").touch()
-    assert (await FileListing(tmp_path).listing(ALICE)).input == ()
+    assert (await FileListing(Directories(tmp_path)).listing(ALICE)).input == ()
 
 
 async def test_a_file_that_vanishes_meanwhile_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,4 +73,4 @@ async def test_a_file_that_vanishes_meanwhile_is_left_out(tmp_path: Path, monkey
         return path
 
     monkeypatch.setattr(files_module, "path_to_client", vanishing)
-    assert (await FileListing(tmp_path).listing(ALICE)).input == ("a.png",)
+    assert (await FileListing(Directories(tmp_path)).listing(ALICE)).input == ("a.png",)

@@ -13,6 +13,7 @@ from policy.principal import TenantId
 from policy.violation import Reason, Violation
 from proxy.config.limits import LimitSettings
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.directories import Directories
 from proxy.files.quota import StorageQuota
 from proxy.jobs.registry import JobRegistry
 from standin import StandIn
@@ -24,7 +25,7 @@ ALICE, BOB = TenantId("alice"), TenantId("bob")
 def storage_of(base: Path | None, alice: Mapping[str, object], registry: JobRegistry | None = None) -> StorageQuota:
     limits = {ALICE: LimitSettings.model_validate(alice), BOB: LimitSettings()}
     return StorageQuota(
-        ComfyUIFolders(base) if base is not None else None,
+        ComfyUIFolders(Directories(base)) if base is not None else None,
         registry or JobRegistry(),
         limits.__getitem__,
         lambda: limits,

@@ -12,7 +12,7 @@ import pytest
 from policy.principal import TenantId
 from proxy.jobs import temp_files
 from proxy.jobs.index import TenantJobs
-from proxy.jobs.temp_files import CLOCK_SLACK_S, Made, TempFiles, written_at
+from proxy.jobs.temp_files import CLOCK_SLACK_S, Left, Made, TempFiles, written_at
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 NAME = "ComfyUI_temp_abcde_00001_.png"
@@ -22,6 +22,7 @@ NAME = "ComfyUI_temp_abcde_00001_.png"
 class Run:
     tenant: TenantId = ALICE
     wrote_until_s: float = math.inf
+    comfyui: str = ""
     temp_files: set[str] = field(default_factory=set)
     lost_files: set[str] = field(default_factory=set)
 
@@ -91,7 +92,7 @@ def test_an_answer_from_the_cache_shows_ones_own_earlier_file() -> None:
     third = Run(wrote_until_s=9.0)
     files.claim(third, NAME, Made.EARLIER)
     assert owner(files) == ALICE, "also when the first job was deleted from the history"
-    assert files.older(ALICE, 2.0) == {NAME: 1.0 + CLOCK_SLACK_S}, "it is as old as the run that wrote it"
+    assert files.older(ALICE, 2.0) == {NAME: Left(1.0 + CLOCK_SLACK_S, "")}, "it is as old as the run that wrote it"
 
 
 @pytest.mark.parametrize("is_deleted", [True, False])
@@ -139,7 +140,7 @@ def test_what_is_certain_goes_before_what_is_not() -> None:
 def test_a_file_that_is_newer_than_its_run_is_another_one(tmp_path: Path) -> None:
     """A gate that was started anew knows an old history, and nothing of who deleted what since."""
     file = tmp_path / NAME
-    files, run = TempFiles(written_at(tmp_path)), Run(wrote_until_s=100.0)
+    files, run = TempFiles(written_at(lambda comfyui: tmp_path)), Run(wrote_until_s=100.0)
     files.claim(run, NAME, Made.NOW)
     assert owner(files) == ALICE, "nothing lies there: ComfyUI says so itself"
     file.write_bytes(b"x")
@@ -153,6 +154,19 @@ def test_a_file_that_is_newer_than_its_run_is_another_one(tmp_path: Path) -> Non
     file.mkdir()
     assert owner(files) == ALICE
     assert not files.has(ALICE, "\0")
+
+
+def test_a_file_is_looked_at_in_the_folder_of_the_comfyui_that_wrote_it(tmp_path: Path) -> None:
+    for comfyui, at_s in (("gpu-1", 1000.0), ("gpu-2", 99.0)):
+        (tmp_path / comfyui).mkdir()
+        (tmp_path / comfyui / NAME).touch()
+        os.utime(tmp_path / comfyui / NAME, (at_s, at_s))
+    for comfyui, expected in (("gpu-1", None), ("gpu-2", ALICE), ("unseen", ALICE)):
+        files = TempFiles(written_at({"gpu-1": tmp_path / "gpu-1", "gpu-2": tmp_path / "gpu-2"}.get))
+        run = Run(wrote_until_s=100.0, comfyui=comfyui)
+        files.claim(run, NAME, Made.NOW)
+        assert (owner(files), files.made_by(NAME)) == (expected, run)
+        assert files.older(ALICE, 200.0) == {NAME: Left(100.0 + CLOCK_SLACK_S, comfyui)}
 
 
 def test_what_nobody_may_see_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

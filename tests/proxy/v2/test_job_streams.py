@@ -17,6 +17,7 @@ from policy.rules.events import EventRules
 from policy.rules.results import SDK_CLIENT
 from policy.v2.jobs import JobView, Status
 from policy.v2.links import Links
+from proxy.files.directories import Directories
 from proxy.files.tenant_files import TenantFiles
 from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_documents import JobDocuments
@@ -85,7 +86,7 @@ class Hub:
             database,
             JobDocuments(database, self.registry),
             self.registry,
-            FileMeasuring(upstream, TenantFiles(upstream, HeavyWork()), None),
+            FileMeasuring(upstream, TenantFiles(upstream, HeavyWork()), Directories()),
         )
         self.followed = FollowedJobs(self.registry, lambda: 60.0)
         self.streams = JobStreams(database, self.registry, self.followed)

@@ -13,6 +13,7 @@ from policy.call import UpstreamPath
 from policy.namespace import Folder
 from policy.principal import TenantId
 from policy.v2.outputs import Shown, find_shown
+from proxy.files.directories import Directories
 from proxy.files.tenant_files import TenantFiles
 from proxy.http.errors import UpstreamUnavailable
 from proxy.http.replies import FileEdits
@@ -49,7 +50,7 @@ def base(tmp_path: Path) -> Path:
 
 async def measured_at(upstream: str, directory: Path | None, path: str, folder: Folder = Folder.OUTPUT) -> Any:
     comfy = Upstream(upstream, 5.0)
-    files = FileMeasuring(comfy, TenantFiles(comfy, HeavyWork()), directory)
+    files = FileMeasuring(comfy, TenantFiles(comfy, HeavyWork()), Directories(directory))
     try:
         return await files.measure(ALICE, folder, UpstreamPath(path))
     finally:
@@ -192,7 +193,7 @@ async def test_one_file_of_a_tenant_at_a_time(base: Path, monkeypatch: pytest.Mo
     for number in range(100):
         (base / f"output/tenants/alice/{number}.png").write_bytes(PICTURE)
     upstream = Upstream("http://127.0.0.1:9", 1.0)
-    files = FileMeasuring(upstream, TenantFiles(upstream, HeavyWork()), base)
+    files = FileMeasuring(upstream, TenantFiles(upstream, HeavyWork()), Directories(base))
     paths = [UpstreamPath(f"tenants/alice/{number}.png") for number in range(100)]
     found = await asyncio.gather(*(files.measure(ALICE, Folder.OUTPUT, path) for path in paths))
     assert {each and each._replace(stamp="") for each in found} == {measure_bytes(PICTURE)}

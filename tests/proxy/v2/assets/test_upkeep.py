@@ -15,6 +15,7 @@ from policy.namespace import Folder
 from policy.principal import TenantId
 from policy.v2.assets import Asset, AssetDetails
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.directories import Directories
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_operations import add_waiting, cancel_waiting
 from proxy.persistence.operations import Database, DatabaseUnavailable
@@ -41,7 +42,7 @@ class Kept:
     now_s: float
 
     def assets(self, *, is_seen: bool = True) -> Assets:
-        disk = ComfyUIFolders(self.folder) if is_seen else None
+        disk = ComfyUIFolders(Directories(self.folder)) if is_seen else None
         files = AssetFiles(disk, Upstream(NOWHERE, 1.0), self.registry)
         return Assets(
             self.database, files, lambda: self.tenants, lambda tenant: self.tenants[tenant], lambda: self.now_s
@@ -212,7 +213,7 @@ async def test_a_folder_that_is_another_one_hides_nothing(kept: Kept, monkeypatc
 async def test_a_temp_file_is_deleted_where_it_is_known_to_be_the_one(kept: Kept) -> None:
     job = kept.registry.claim(ALICE, None)
     kept.registry.add_temp_files(job.prompt_id, ("made.png", "other.png"))
-    files = AssetFiles(ComfyUIFolders(kept.folder), Upstream(NOWHERE, 1.0), kept.registry)
+    files = AssetFiles(ComfyUIFolders(Directories(kept.folder)), Upstream(NOWHERE, 1.0), kept.registry)
     for name, is_stamped in (("made.png", True), ("other.png", False), ("foreign.png", True)):
         file = kept.folder / "temp" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +242,7 @@ def raising(error: Exception) -> Callable[..., None]:
 
 
 async def test_deleted_files_are_room_again(kept: Kept) -> None:
-    disk = ComfyUIFolders(kept.folder)
+    disk = ComfyUIFolders(Directories(kept.folder))
     _, file = await kept.add("1", data=b"x" * 1000)
     assert await disk.usage_bytes(ALICE) == 1000
     files = AssetFiles(disk, Upstream(NOWHERE, 1.0), kept.registry)

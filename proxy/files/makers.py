@@ -1,0 +1,44 @@
+"""Which of several ComfyUIs has what a call asks for: the one that runs the job, or that made the file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from policy.call import UpstreamCall
+from policy.makers import maker_of
+from policy.namespace import ROOT, Folder
+from proxy.jobs.known_jobs import KnownJobs
+
+
+class Makers:
+    """Every method gives a name of `others`, or "" for the first. others: those beside the first. sharing: those of them that see the first's folders, so
+    that it has what they make, but for their temp folders.
+
+    SECURITY: which one is asked follows from names that a rule has made, and is one of these whatever they say (tests/proxy/files/test_makers.py).
+    """
+
+    def __init__(self, jobs: KnownJobs, others: Collection[str] = (), sharing: Collection[str] = ()) -> None:
+        self._jobs = jobs
+        self._others = frozenset(others)
+        self._sharing = frozenset(sharing)
+
+    def of_call(self, call: UpstreamCall) -> str:
+        if call.job:
+            job = self._jobs.job(call.job)
+            return self._known("" if job is None else job.comfyui)
+        return "" if call.file is None else self.of_file(Folder(call.file[0]), call.file[1])
+
+    def of_file(self, folder: Folder, path: str) -> str:
+        """path: in the folder, in ComfyUI's names."""
+        if folder is Folder.INPUT or not self._others:
+            return ""
+        made = maker_of(path) if path.startswith(f"{ROOT}/") else self._of_run(path)
+        return "" if folder is Folder.OUTPUT and made in self._sharing else self._known(made)
+
+    def _of_run(self, path: str) -> str:
+        """Of a file among everybody's."""
+        made = self._jobs.temp_files.made_by(path)
+        return "" if made is None else made.comfyui
+
+    def _known(self, name: str) -> str:
+        return name if name in self._others else ""

@@ -1,0 +1,73 @@
+"""proxy/files/makers.py: which ComfyUI is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from policy.call import Opaque, UpstreamCall, UpstreamPath
+from policy.namespace import Folder
+from policy.principal import TenantId
+from policy.rules.files import view_of
+from proxy.files.makers import Makers
+from proxy.jobs.registry import JobRegistry
+
+OTHERS = ("gpu-2", "gpu-3")
+
+
+@pytest.fixture
+def registry() -> JobRegistry:
+    found = JobRegistry()
+    for comfyui, name in (("gpu-2", "two.png"), ("gpu-1", "one.png"), ("gone", "gone.png")):
+        job = found.claim(TenantId("alice"), None)
+        job.comfyui = comfyui
+        found.add_temp_files(job.prompt_id, (name,))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "expected"),
+    [
+        (Folder.OUTPUT, "tenants/alice/@gpu-2/x.png", "gpu-2"),
+        (Folder.OUTPUT, "tenants/alice/@gpu-3/x.png", ""),
+        (Folder.TEMP, "tenants/alice/@gpu-3/x.png", "gpu-3"),
+        (Folder.INPUT, "tenants/alice/@gpu-2/x.png", ""),
+        (Folder.OUTPUT, "tenants/alice/x.png", ""),
+        (Folder.OUTPUT, "tenants/alice/deep/@gpu-2/x.png", ""),
+        (Folder.OUTPUT, "tenants/alice/@gone/x.png", ""),
+        (Folder.OUTPUT, "@gpu-2/x.png", ""),
+        (Folder.TEMP, "two.png", "gpu-2"),
+        (Folder.OUTPUT, "two.png", "gpu-2"),
+        (Folder.TEMP, "one.png", ""),
+        (Folder.TEMP, "gone.png", ""),
+        (Folder.TEMP, "nobodys.png", ""),
+    ],
+)
+def test_a_file_is_asked_of_the_one_that_made_it(
+    registry: JobRegistry, folder: Folder, path: str, expected: str
+) -> None:
+    makers = Makers(registry, OTHERS, sharing=("gpu-3",))
+    assert makers.of_file(folder, path) == expected
+    assert makers.of_call(view_of("GET", folder, UpstreamPath(path))) == expected
+    assert Makers(registry).of_file(folder, path) == "", "there is one ComfyUI"
+
+
+@pytest.mark.parametrize(
+    "segments", [("view",), ("tenants", "alice", "@gpu-2"), ("interrupt",), ("http:", "", "elsewhere")]
+)
+def test_what_a_client_writes_itself_leads_nowhere(registry: JobRegistry, segments: tuple[str, ...]) -> None:
+    """A call that no rule has found a file or a job for goes to the first, whatever stands in it."""
+    query = (("filename", Opaque("x.png")), ("subfolder", Opaque("tenants/alice/@gpu-2")), ("type", Opaque("output")))
+    assert Makers(registry, OTHERS).of_call(UpstreamCall("GET", tuple(map(Opaque, segments)), query)) == ""
+
+
+def test_a_call_about_a_job_goes_to_the_one_that_has_it(registry: JobRegistry) -> None:
+    job = registry.claim(TenantId("alice"), None)
+    call = UpstreamCall("POST", (Opaque("interrupt"),), job=job.prompt_id)
+    makers = Makers(registry, OTHERS)
+    assert makers.of_call(call) == "", "it is nowhere yet"
+    for comfyui, expected in (("gpu-2", "gpu-2"), ("gpu-1", ""), ("gone", "")):
+        job.comfyui = comfyui
+        assert makers.of_call(call) == expected
+    assert makers.of_call(replace(call, job="unknown")) == ""

@@ -1,0 +1,106 @@
+"""What one of two ComfyUIs has made is read from that one, by its tenant alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.several.making import preview_at, run_at, saving
+from tests.several.world import FIRST, SECOND, SeveralWorld, several
+
+FOLDER = f"@{SECOND}"
+
+
+def view(filename: str, **more: str) -> str:
+    return "/view?" + urlencode({"filename": filename, **more})
+
+
+async def made_at(world: SeveralWorld, name: str, color: int = 0, tenant: str = "alice") -> str:
+    """A file of the tenant's, by its name: all have the same."""
+    folder = "" if name == FIRST else f"@{name}/"
+    [made] = await run_at(world, name, saving(f"tenants/{tenant}/{folder}x", color))
+    return made["filename"]
+
+
+async def body_of(world: SeveralWorld, path: str, who: str = "alice", **more: Any) -> bytes:
+    async with world.gate.call("GET", path, who, **more) as answer:
+        assert answer.status in (200, 206), await answer.text()
+        return await answer.read()
+
+
+@pytest.mark.parametrize("has_directories", [True, False])
+async def test_each_file_comes_from_the_one_that_made_it(tmp_path: Path, has_directories: bool) -> None:
+    async with several(tmp_path, has_directories=has_directories) as world:
+        first, second = await made_at(world, FIRST, 1), await made_at(world, SECOND, 2)
+        assert first == second
+        one, two = await body_of(world, view(first)), await body_of(world, view(second, subfolder=FOLDER))
+        assert one != two
+        part = await body_of(world, view(second, subfolder=FOLDER), headers={"Range": "bytes=8-19"})
+        assert part == two[8:20]
+        assert await world.gate.status("HEAD", view(second, subfolder=FOLDER), "alice") == 200
+        assert await body_of(world, view(second, subfolder=FOLDER, preview="webp;80")) != b""
+
+
+@pytest.mark.parametrize("has_directories", [True, False])
+async def test_a_preview_comes_from_the_one_whose_job_it_is_of(tmp_path: Path, has_directories: bool) -> None:
+    async with several(tmp_path, has_directories=has_directories) as world:
+        name = await preview_at(world, SECOND, "alice", 3)
+        world.comfyuis[FIRST].received.clear()
+        assert (await body_of(world, view(name, type="temp"))).startswith(b"\x89PNG")
+        assert await world.gate.status("GET", view(name, type="temp"), "mallory") == 404
+        assert not [
+            each for each in world.comfyuis[FIRST].received if name in each.raw_path and "alice" in each.raw_path
+        ]
+
+
+async def test_a_neighbour_reaches_nothing_by_the_name_of_a_comfyui(two: SeveralWorld) -> None:
+    """Nor what lies in another one's own folder, nor anything but a ComfyUI of the configuration."""
+    name = await made_at(two, SECOND)
+    Path(two.comfyuis[SECOND].folders.output, "operators.png").write_bytes(b"secret")
+    for subfolder, filename in [
+        (FOLDER, name),
+        (f"tenants/alice/{FOLDER}", name),
+        (f"{FOLDER}/tenants/alice/{FOLDER}", name),
+        (f"{FOLDER}/..", name),
+        (f"{FOLDER}/../../alice/{FOLDER}", name),
+        (FOLDER, "operators.png"),
+        (FOLDER, "../../../operators.png"),
+        (f"{FOLDER}/{FOLDER}", name),
+        ("@127.0.0.1", name),
+        ("@http:", name),
+        (f"{FOLDER}%2f..", name),
+        (f"@{SECOND.upper()}", name),
+        (f"{FOLDER}\\", name),
+    ]:
+        for kind in ("output", "input", "temp"):
+            path = view(filename, subfolder=subfolder, type=kind)
+            assert await two.gate.status("GET", path, "mallory") in (400, 404), path
+
+
+async def test_one_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    async with several(tmp_path, has_directories=False) as world:
+        name = await made_at(world, SECOND)
+        await world.stop(SECOND)
+        async with world.gate.call("GET", view(name, subfolder=FOLDER), "alice") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert SECOND in (await answer.json(content_type=None))["error"]["message"]
+        assert await world.gate.status("GET", view(name), "alice") == 404, "the first one has no such file"
+        await world.start(SECOND)
+        assert await body_of(world, view(name, subfolder=FOLDER))
+
+
+async def test_what_lies_in_shared_folders_is_there_while_its_maker_is_gone(tmp_path: Path) -> None:
+    async with several(tmp_path, is_shared=True, has_directories=False) as world:
+        name = await made_at(world, SECOND)
+        await world.stop(SECOND)
+        assert await body_of(world, view(name, subfolder=FOLDER))
+
+
+async def test_files_on_the_disk_are_there_while_their_maker_is_gone(two: SeveralWorld) -> None:
+    name = await made_at(two, SECOND)
+    await two.stop(SECOND)
+    assert await body_of(two, view(name, subfolder=FOLDER))
+    assert await two.gate.status("GET", view("none.png", subfolder=FOLDER), "alice") == 503
