@@ -8,7 +8,7 @@ import orjson
 
 from policy.call import UpstreamPath
 from policy.makers import made_by
-from policy.namespace import ROOT
+from policy.namespace import ROOT, split_path
 from policy.needs import Needs
 
 _MARK: Final = b"/@"
@@ -20,13 +20,21 @@ def body_at(body: bytes, needs: Needs, comfyui: str) -> bytes:
 
     A workflow out of a picture that another one made, or written so by hand, saves where this one does.
     """
-    if not needs.prefixes or not (comfyui or _MARK in body):
+    if not (needs.prefixes or needs.folders) or not (comfyui or _MARK in body):
         return body
     document = orjson.loads(body)
-    for node_id, name in needs.prefixes:
-        inputs = document["prompt"][node_id]["inputs"]
-        prefix = inputs.get(name)
-        # A bare name stands beside a folder, which is named too.
-        if isinstance(prefix, str) and prefix.startswith(f"{ROOT}/"):
-            inputs[name] = made_by(UpstreamPath(prefix), comfyui)
+    for places, rewrite in ((needs.prefixes, _prefix_at), (needs.folders, made_by)):
+        for node_id, name in places:
+            inputs = document["prompt"][node_id]["inputs"]
+            value = inputs.get(name)
+            # A bare name stands beside a folder, which is named too.
+            if isinstance(value, str) and value.startswith(f"{ROOT}/"):
+                inputs[name] = rewrite(UpstreamPath(value), comfyui)
     return orjson.dumps(document)
+
+
+def _prefix_at(prefix: UpstreamPath, comfyui: str) -> UpstreamPath:
+    """SECURITY: its last part is no folder, also where it is spelled as a ComfyUI's: without it the tenant's own folder would be the beginning of names
+    beside it (test_dispatch.py::test_a_tenant_cannot_leave_its_folder_with_the_name_of_a_comfyui)."""
+    folder, name = split_path(prefix)
+    return UpstreamPath(f"{made_by(folder, comfyui)}/{name}")

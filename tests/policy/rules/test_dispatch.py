@@ -10,7 +10,9 @@ import pytest
 from policy.needs import NO_NEEDS, Needs
 from policy.rules.dispatch import body_at
 
-NEEDS = Needs(prefixes=(("9", "filename_prefix"), ("10", "folder"), ("10", "prefix"), ("11", "filename_prefix")))
+NEEDS = Needs(
+    prefixes=(("9", "filename_prefix"), ("10", "prefix"), ("11", "filename_prefix")), folders=(("10", "folder"),)
+)
 
 
 def body(**inputs: Any) -> bytes:
@@ -68,8 +70,26 @@ def test_what_needs_no_change_stays(sent: bytes, needs: Needs, comfyui: str) -> 
     assert body_at(sent, needs, comfyui) == sent
 
 
-def test_a_tenant_cannot_leave_its_folder_with_the_name_of_a_comfyui() -> None:
-    """Its root is no ComfyUI's to take off: what stands before `@NAME` stays before it."""
-    for prefix in ("tenants/alice/@gpu-2/tenants/bob/x", "tenants/alice/@gpu-2/@gpu-3/tenants/bob/@gpu-2/x"):
-        for comfyui in ("", "gpu-2"):
-            assert prefix_in(body_at(body(filename_prefix=prefix), NEEDS, comfyui)).startswith("tenants/alice/")
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "tenants/alice/@gpu-2",
+        "tenants/alice/@gpu-2/@gpu-3",
+        "tenants/alice/@gpu-2/tenants/bob/x",
+        "tenants/alice/@gpu-2/@gpu-3/tenants/bob/@gpu-2/x",
+        "tenants/alice/@gpu-2/@gpu-2",
+    ],
+)
+@pytest.mark.parametrize("comfyui", ["", "gpu-2"])
+def test_a_tenant_cannot_leave_its_folder_with_the_name_of_a_comfyui(prefix: str, comfyui: str) -> None:
+    """What stands before `@NAME` stays before it, and something is left behind it."""
+    made = prefix_in(body_at(body(filename_prefix=prefix), NEEDS, comfyui))
+    own = f"tenants/alice/@{comfyui}/" if comfyui else "tenants/alice/"
+    assert made.startswith(own)
+    assert made != own
+
+
+def test_a_folder_out_of_another_ones_is_its_own() -> None:
+    sent = orjson.loads(body())
+    sent["prompt"]["10"]["inputs"]["folder"] = "tenants/alice/@gpu-3/@gpu-2"
+    assert prefix_in(body_at(orjson.dumps(sent), NEEDS, ""), "10", "folder") == "tenants/alice"
