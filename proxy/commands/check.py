@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from policy.call import Opaque, UpstreamCall
-from policy.catalogue import Catalogue, read_catalogue
-from policy.lint import Finding, lint, summarize
-from proxy.commands.closed_routes import find_closed
+from proxy.commands.check_comfyuis import ask_comfyuis, is_loopback
 from proxy.commands.exits import fail
 from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, load_config
-from proxy.config.presets import load_excluded, load_presets
 from proxy.conversion.trial import try_formats
 from proxy.copies.bucket import BucketFailed, ObjectGone
 from proxy.copies.opening import open_bucket
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.limits.limits import try_storage
 from proxy.persistence.chosen import try_database
 from proxy.systemd import take_sockets
-from proxy.upstream.client import Upstream
-
-TESTED_FROM = (0, 3, 64)
-_TIME_LIMIT_S = 60.0
 
 
 def check(
@@ -50,12 +40,15 @@ def check(
     warnings = [*_warnings_of(loaded), *told]
     warnings += asyncio.run(_ask_store(loaded))
     warnings += asyncio.run(_ask_bucket(loaded))
-    warnings += asyncio.run(_ask_upstream(loaded, is_whole))
+    told_by_comfyui = asyncio.run(ask_comfyuis(loaded, is_whole=is_whole))
+    warnings += told_by_comfyui.warnings
     warnings += asyncio.run(_ask_issuers(compiled))
     formats = {name for function in compiled.functions.values() for name in function.formats}
     warnings += asyncio.run(try_formats(formats)) if formats else []
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
+    for fact in told_by_comfyui.facts:
+        typer.echo(fact)
     typer.echo(f"{config} is good: {_count(len(loaded.tenants), 'tenant')}, {_count(len(loaded.keys), 'key')}.")
 
 
@@ -67,9 +60,9 @@ def _warnings_of(config: Config) -> list[str]:
         found.append(
             "storage.keep_local wipes nothing: set upstream.directory, else the gate does not see ComfyUI's folders"
         )
-    if not _is_loopback(config.ops.host):
+    if not is_loopback(config.ops.host):
         found.append(f"ops.host {config.ops.host} is not loopback: health and metrics are open to that network")
-    if not _is_loopback(config.server.host):
+    if not is_loopback(config.server.host):
         found.append(
             f"server.host {config.server.host} is not loopback: without TLS in front, keys cross that network in clear"
         )
@@ -117,73 +110,6 @@ async def _ask_issuers(compiled: CompiledConfig) -> list[str]:
         for jwks, failure in zip(key_sets, failures, strict=True)
         if failure is not None
     ]
-
-
-async def _ask_upstream(config: Config, is_whole: bool) -> list[str]:
-    upstream = Upstream(config.upstream.url, config.upstream.connect_timeout)
-    try:
-        stats = await upstream.ask(UpstreamCall("GET", (Opaque("system_stats"),)), time_limit_s=_TIME_LIMIT_S)
-        info = await upstream.ask(UpstreamCall("GET", (Opaque("object_info"),)), time_limit_s=_TIME_LIMIT_S)
-        swaps = await upstream.ask(UpstreamCall("GET", (Opaque("node_replacements"),)), time_limit_s=_TIME_LIMIT_S)
-        closed = await find_closed(config, upstream)
-    except (UpstreamUnavailable, UpstreamTimeout) as error:
-        told = "Policies were not compared with its nodes, nor routes with what its custom nodes call"
-        return [f"{unreachable(config.upstream.url, error)} {told}"]
-    finally:
-        await upstream.stop()
-    found = _about_comfyui(stats.value)
-    catalogue = read_catalogue(info.value)
-    return found + _lint(config, catalogue, swaps.value, is_whole=is_whole) + closed
-
-
-def _lint(config: Config, catalogue: Catalogue, replacements: Any, *, is_whole: bool) -> list[str]:
-    presets = load_presets()
-    found: list[Finding] = []
-    for name in sorted({tenant.policy for tenant in config.tenants.values()}):
-        found += lint(name, config.policies, presets, catalogue, replacements, excluded=load_excluded())
-    return [f"{finding.key}: {finding.message}" for finding in found] if is_whole else summarize(found)
-
-
-def _about_comfyui(stats: Any) -> list[str]:
-    """What /system_stats tells: who can reach ComfyUI without the gate, what it can install, how old it is."""
-    system = stats.get("system") if isinstance(stats, dict) else None
-    if not isinstance(system, dict):
-        return ["ComfyUI does not tell its version: is it ComfyUI that answers at upstream.url?"]
-    found = []
-    arguments = [str(part) for part in system.get("argv") or ()]
-    listens = _listen_address(arguments)
-    if listens is not None and not all(_is_loopback(part.strip()) for part in listens.split(",")):
-        found.append(f"ComfyUI listens on {listens}: anybody there bypasses the gate. Start it with --listen 127.0.0.1")
-    options = {argument.partition("=")[0] for argument in arguments}
-    if "--enable-manager" in options:
-        found.append("ComfyUI runs with its Manager, which installs code. Start it without --enable-manager")
-    if "--enable-cors-header" in options:
-        found.append("ComfyUI runs with --enable-cors-header, which switches its origin check off. Start it without")
-    version = str(system.get("comfyui_version", ""))
-    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
-    if len(numbers) >= 2 and numbers < TESTED_FROM:
-        found.append(f"ComfyUI {version} is older than what the gate was tested with (0.3.64)")
-    return found
-
-
-def _listen_address(arguments: list[str]) -> str | None:
-    """The value of --listen: absent means loopback, without a value it means every address (comfy/cli_args.py)."""
-    for index, argument in enumerate(arguments):
-        if argument.startswith("--listen="):
-            return argument.partition("=")[2]
-        if argument == "--listen":
-            following = arguments[index + 1] if index + 1 < len(arguments) else "--"
-            return "0.0.0.0,::" if following.startswith("--") else following
-    return None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _count(number: int, noun: str) -> str:

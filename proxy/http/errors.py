@@ -95,8 +95,8 @@ class UpstreamTimeout(Exception):
     message = "ComfyUI took too long to answer."
 
 
-def unreachable(url: str, error: Exception) -> str:
-    """For the operator: what is at upstream.url, and what to change. url: of ComfyUI."""
+def unreachable(url: str, error: Exception, setting: str = "upstream.url") -> str:
+    """For the operator: what is at upstream.url, and what to change. url: of ComfyUI. setting: where it stands in the configuration."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -106,7 +106,7 @@ def unreachable(url: str, error: Exception) -> str:
         number = getattr(cause, "errno", None)
         why = os.strerror(number).lower() if isinstance(number, int) and number > 0 else type(cause).__name__
     return (
-        f"ComfyUI does not answer at {url} ({why}). Start ComfyUI there, or set upstream.url in config.toml to where it is: "
+        f"ComfyUI does not answer at {url} ({why}). Start ComfyUI there, or set {setting} in config.toml to where it is: "
         "it prints its address when it starts."
     )
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.commands.check import _about_comfyui, _is_loopback, _listen_address
+from proxy.commands.check_comfyuis import about_comfyui, is_loopback, listen_address
 from proxy.commands.main import app
 from proxy.persistence.postgres import PostgresDatabase
 from proxy.webhooks.endpoint import new_secret
 from standin import StandIn
 from tests.harness import write_config
 from tests.proxy.functions.calls import PAINT, write_functions
+from tests.several.world import put_model
 
 
 async def run(file: Path) -> Result:
@@ -74,16 +75,16 @@ def stats(*arguments: str, version: str = "0.33.0") -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_comfyui_tells_of_itself(told: Any, words: list[str]) -> None:
-    found = _about_comfyui(told)
+    found = about_comfyui(told)
     assert len(found) == len(words)
     assert all(word in warning for word, warning in zip(words, found, strict=True))
 
 
 def test_addresses() -> None:
-    assert [_is_loopback(host) for host in ("localhost", "127.9.9.9", "::1", "0.0.0.0", "host")] == [True] * 3 + [
+    assert [is_loopback(host) for host in ("localhost", "127.9.9.9", "::1", "0.0.0.0", "host")] == [True] * 3 + [
         False
     ] * 2
-    assert _listen_address([]) is None
+    assert listen_address([]) is None
 
 
 async def test_a_policy_that_permits_everything_is_a_few_sentences(tmp_path: Path, comfy: StandIn) -> None:
@@ -161,3 +162,38 @@ async def test_outputs_that_are_converted_need_pillow(
     monkeypatch.setattr("proxy.compiled_config.can_convert", lambda: False)
     result = await run(file)
     assert (result.exit_code, "install comfygate[convert]" in result.stderr) == (1, True)
+
+
+def write_several(folder: Path, *urls: str) -> Path:
+    file = folder / "config.toml"
+    tables = "".join(f'[[comfyui]]\nname = "gpu-{number}"\nurl = "{url}"\n' for number, url in enumerate(urls, 1))
+    policy = '[tenants.a]\n[policies.default]\nallow = ["LoadImage"]\n'
+    file.write_text(f"{tables}[server]\nport = 8190\n{policy}", encoding="utf-8")
+    return file
+
+
+async def test_of_several_comfyuis_it_is_told_which_alone_has_what(tmp_path: Path, comfy: StandIn) -> None:
+    other = StandIn(tmp_path / "two", frontend=False)
+    put_model(other, "only-here.safetensors")
+    await other.start()
+    try:
+        result = await run(write_several(tmp_path, comfy.url, other.url, "http://127.0.0.1:1"))
+    finally:
+        await other.stop()
+    assert result.exit_code == 0, result.output
+    assert f"gpu-2: ComfyUI 0.33.0 at {other.url} has " in result.stdout
+    assert "Only gpu-2 has 1 model: only-here.safetensors." in result.stdout
+    assert "warning: gpu-3: ComfyUI does not answer at http://127.0.0.1:1 (connection refused)" in result.stderr
+    assert "its url in [[comfyui]]" in result.stderr
+    assert "Policies were not compared" not in result.stderr
+
+
+async def test_without_the_first_of_several_routes_are_not_compared(tmp_path: Path, comfy: StandIn) -> None:
+    result = await run(write_several(tmp_path, "http://127.0.0.1:1", comfy.url))
+    assert "warning: gpu-1: ComfyUI does not answer" in result.stderr
+    assert "gpu-2: ComfyUI 0.33.0" in result.stdout
+
+
+def test_a_comfyui_elsewhere_has_to_listen_there() -> None:
+    [words] = about_comfyui(stats("--listen"), is_elsewhere=True)
+    assert "Let nobody but the gate reach it" in words

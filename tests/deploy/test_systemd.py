@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from proxy.app import DIALOGUES_END_S
-from proxy.commands.check import _about_comfyui
+from proxy.commands.check_comfyuis import about_comfyui
 from proxy.commands.main import app
 from proxy.config.units import parse_duration
 from proxy.http.server import DRAIN_IDLE_S
@@ -84,7 +84,7 @@ def test_comfyui_listens_where_the_gate_looks_and_nowhere_else() -> None:
     assert command[command.index("--listen") + 1] == upstream.hostname
     assert command[command.index("--port") + 1] == str(upstream.port)
     # What `comfygate check` would warn of.
-    assert _about_comfyui({"system": {"argv": command, "comfyui_version": "0.33.0"}}) == []
+    assert about_comfyui({"system": {"argv": command, "comfyui_version": "0.33.0"}}) == []
     assert read("comfyui")["Service"]["IPAddressDeny"] == "any"
     assert f'upstream.directory = "{command[command.index("--base-directory") + 1]}"' in README
 
