@@ -64,7 +64,7 @@ class JobFollowers:
         if parts.compiled.config.storage.is_on:
             bucket = open_bucket(parts.compiled.config)
             views = LinkedViews(parts.v2.views, build_reader(parts, database, bucket))
-            self.copier = build_copier(parts, database, bucket, metrics, audit)
+            self.copier = build_copier(parts, database, bucket, metrics, audit, lambda: self.webhooks.wake())
         self.webhooks = build_webhooks(parts, database, metrics, audit, views)
         self._subscribe(events)
 
@@ -165,6 +165,7 @@ class JobFollowers:
         self._tasks.start(self._parts.conversions.forget(tenant, asset), "forget what was converted")
         if self.copier is not None:
             self.copier.wake()
+        self.webhooks.wake()
 
     def _synced(self) -> None:
         self._parts.admission.synced()
