@@ -256,6 +256,7 @@ class Gate:
         self.dependencies.recorder.count_dropped()
         queue_watcher = self.dependencies.queue_watcher
         self.metrics.upstream_up.set(queue_watcher.is_connected)
+        self.metrics.conversions_waiting.set(self.dependencies.conversions.waiting)
         self.metrics.worker_stuck.set(queue_watcher.is_worker_stuck)
         self.metrics.observer_last_sync_age_seconds.set(queue_watcher.last_sync_age_s)
         config = self.dependencies.compiled.config
