@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from policy.principal import TenantId
 from policy.v2.assets import Asset
@@ -130,6 +131,7 @@ class JobFollowers:
         parts.jobs.endings.on_waiting = self._waits_again
         parts.jobs.endings.on_failed = streams.job_failed
         parts.jobs.replica.on_foreign_change = self._changed_elsewhere
+        parts.registry.on_read_end = partial(streams.job_ended, is_elsewhere=True)
         parts.jobs.replica.on_cancel_wish = parts.jobs.results.cancel
 
     def _wake_senders(self, job: Job) -> None:
