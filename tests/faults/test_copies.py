@@ -23,7 +23,7 @@ from tests.proxy.webhooks.receiver import receiving
 
 ROUNDS = int(os.environ.get("COPY_ROUNDS", "4"))
 """`COPY_ROUNDS=20 python -m pytest tests/faults/test_copies.py` plays more."""
-GUARD_S = 60.0
+GUARD_S = 240.0
 
 
 async def submitted(session: aiohttp.ClientSession, gate: GateProcess, key: str, number: int) -> str:
