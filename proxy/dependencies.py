@@ -11,6 +11,7 @@ from proxy.copies.reader import CopyReader
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
 from proxy.files.tenant_files import TenantFiles
+from proxy.files.transfers import Transfers
 from proxy.files.upload_names import UploadNames
 from proxy.http.body_memory import BodyRoom
 from proxy.jobs.admission import JobAdmission
@@ -48,7 +49,9 @@ HEAVY_AT_ONCE = 2
 
 @dataclass(slots=True)
 class Dependencies:
-    """compiled: the configuration in force, which a reload replaces. A request reads it once, at its beginning. copies: None where nothing is copied."""
+    """compiled: the configuration in force, which a reload replaces. A request reads it once, at its beginning. copies: None where nothing is copied.
+    transfers: None where there is one ComfyUI.
+    """
 
     compiled: CompiledConfig
     upstream: Upstream
@@ -79,6 +82,7 @@ class Dependencies:
     fetches: Fetches
     conversions: Conversions
     copies: CopyReader | None = None
+    transfers: Transfers | None = None
     bodies: BodyRoom = field(default_factory=BodyRoom)
     docs: TenantDocs = field(default_factory=TenantDocs)
     upload_names: UploadNames = field(default_factory=UploadNames)

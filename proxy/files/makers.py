@@ -35,6 +35,10 @@ class Makers:
         made = maker_of(path) if path.startswith(f"{ROOT}/") else self._of_run(path)
         return "" if folder is Folder.OUTPUT and made in self._sharing else self._known(made)
 
+    def place_of(self, folder: Folder, comfyui: str) -> str:
+        """Which one's folder this ComfyUI reads."""
+        return "" if folder is not Folder.TEMP and comfyui in self._sharing else self._known(comfyui)
+
     def _of_run(self, path: str) -> str:
         """Of a file among everybody's."""
         made = self._jobs.temp_files.made_by(path)

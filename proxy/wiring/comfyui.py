@@ -9,6 +9,7 @@ from proxy.compiled_config import CompiledConfig
 from proxy.config.comfyui import ComfyUISettings
 from proxy.files.directories import Directories
 from proxy.files.makers import Makers
+from proxy.files.transfers import Transfers
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
 from proxy.upstream.other import OtherUpstream
@@ -38,10 +39,13 @@ def see_directories(compiled: CompiledConfig) -> Directories:
     return Directories(base_of(first), {other.name: base_of(other) for other in others}, sharing)
 
 
-def choose_makers(upstream: Upstream, directories: Directories, registry: JobRegistry) -> Directories:
+def choose_makers(
+    upstream: Upstream, directories: Directories, registry: JobRegistry
+) -> tuple[Directories, Transfers | None]:
     """Calls and paths lead to the ComfyUI that has what they name, from now on."""
     if not isinstance(upstream, Upstreams):
-        return directories
+        return directories, None
     makers = Makers(registry, upstream.others, directories.sharing)
     upstream.choose = makers.of_call
-    return replace(directories, maker_of=makers.of_file)
+    directories = replace(directories, maker_of=makers.of_file)
+    return directories, Transfers(upstream, makers, directories, registry.temp_files)

@@ -48,12 +48,11 @@ def build_dependencies(
     compiled: CompiledConfig, limits: Limits, state: Database, events: JobEvents, recorder: Recorder, in_force: InForce
 ) -> Dependencies:
     """state: open while requests come. events: who hears is wired in app.py. in_force: when everything is built, for what outlives a request."""
-    upstream, seen = build_upstream(compiled), see_directories(compiled)
-    kept, sockets, heavy = KeptDocuments(), ConnectionRegistry(), HeavyWork()
+    upstream, seen, kept, heavy = build_upstream(compiled), see_directories(compiled), KeptDocuments(), HeavyWork()
     jobs, hearing = build_jobs(upstream, state, limits, events, kept, seen, in_force)
-    registry, directories = jobs.registry, choose_makers(upstream, seen, jobs.registry)
+    (directories, transfers), registry = choose_makers(upstream, seen, jobs.registry), jobs.registry
     files, storage = TenantFiles(upstream, heavy, directories), _storage(directories, registry, in_force)
-    throttle, under_way, compressor = LoginThrottle(limits), UnderWay(limits.allotment), Compressor()
+    throttle, under_way, sockets = LoginThrottle(limits), UnderWay(limits.allotment), ConnectionRegistry()
     return Dependencies(
         compiled=compiled,
         upstream=upstream,
@@ -66,12 +65,13 @@ def build_dependencies(
         idempotency=_idempotency(upstream, state, jobs),
         kept=kept,
         catalogue=build_catalogue(upstream, compiled.config.comfyuis[0].name),
-        compressor=compressor,
+        compressor=(compressor := Compressor()),
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
         files=FileListing(directories),
         storage=storage,
         tenant_files=files,
+        transfers=transfers,
         heavy=heavy,
         limiter=limits,
         under_way=under_way,

@@ -1,0 +1,241 @@
+"""Files that a job reads, brought to the ComfyUI that is going to run it: once each, as long as both ends keep them as they are.
+
+What is not there any more where it was made is left to ComfyUI, which says so of the node that names it, as it does without a gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from multidict import CIMultiDict
+
+from policy.call import Opaque, UpstreamCall, UpstreamPath, UpstreamReply
+from policy.namespace import ROOT, Folder, Namespace, split_path
+from policy.needs import Needs
+from policy.principal import TenantId
+from policy.rules.files import view_of
+from proxy.files.comfyui_folders import regular_file, stamp_of
+from proxy.files.comfyui_ranges import RangeReader, Unreadable
+from proxy.files.directories import Directories
+from proxy.files.makers import Makers
+from proxy.http import hdrs
+from proxy.http.errors import UpstreamUnavailable
+from proxy.http.file_sending import open_file
+from proxy.http.multipart_upload import begin_file, end_fields
+from proxy.jobs.temp_files import TempFiles
+from proxy.limits.keyed_semaphore import KeyedSemaphore
+from proxy.upstream.client import Upstream
+from proxy.upstream.upstreams import Upstreams
+
+PIECE_BYTES: Final = 1024**2
+MAX_REMEMBERED: Final = 10_000
+MAX_AT_ONCE: Final = 4
+"""Of all jobs: each holds a piece in memory."""
+_LOOK_LIMIT_S: Final = 30.0
+_UPLOAD_LIMIT_S: Final = 120.0
+_MAX_ANSWER_BYTES: Final = 64 * 1024
+_GONE: Final = frozenset({400, 403, 404})
+_log = logging.getLogger("comfygate")
+
+
+class _Found(NamedTuple):
+    """A file as it is. stamp: see policy.v2.assets.Asset, "" where nothing tells. on_disk: where the gate reads it, None for who asks its ComfyUI."""
+
+    size: int
+    stamp: str
+    on_disk: Path | None = None
+
+
+class _Refused(Exception):
+    """It cannot be brought: the text says why."""
+
+
+class Transfers:
+    """upstream: all ComfyUIs. makers, directories: which one has a file, and where. temp_files: whose those among everybody's are."""
+
+    def __init__(self, upstream: Upstreams, makers: Makers, directories: Directories, temp_files: TempFiles) -> None:
+        self._upstream = upstream
+        self._makers = makers
+        self._directories = directories
+        self._temp_files = temp_files
+        self._turns = KeyedSemaphore()
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._brought: OrderedDict[tuple[str, Folder, UpstreamPath], tuple[str, str]] = OrderedDict()
+        """Stamps of the file and of its copy, by where the copy is."""
+
+    async def bring(self, tenant: TenantId, needs: Needs, comfyui: str) -> UpstreamReply | None:
+        """None when the ComfyUI has what the job reads, else the refusal of the job, as one of ComfyUI's. comfyui: its name.
+
+        Raises UpstreamUnavailable and UpstreamTimeout where one of both cannot be asked now.
+        """
+        try:
+            for folder, path in needs.files:
+                await self.bring_file(tenant, folder, path, comfyui)
+        except _Refused as refused:
+            message = str(refused)
+            _log.warning("a job of tenant %s does not run at ComfyUI %s: %s", tenant, comfyui, message)
+            error = {"type": "input_not_brought", "message": message, "details": "", "extra_info": {}}
+            return UpstreamReply(400, {"error": error, "node_errors": {}})
+        return None
+
+    async def bring_file(self, tenant: TenantId, folder: Folder, path: UpstreamPath, comfyui: str) -> None:
+        """Raises _Refused, UpstreamUnavailable, UpstreamTimeout."""
+        # SECURITY: a name among everybody's may be a neighbour's by now (tests/several/test_transfers.py).
+        if folder is not Folder.INPUT and not _is_in_root(path) and not self._temp_files.has(tenant, path):
+            raise _Refused(f"{path} is none of this tenant's files any more.")
+        target = self._makers.place_of(folder, comfyui)
+        if target == self._makers.of_file(folder, path):
+            return
+        shown = Namespace(tenant).path_to_client(path) or path
+        async with self._turns.of((target, folder, path)), self._places:
+            await self._bring(folder, path, target, shown)
+
+    async def _bring(self, folder: Folder, path: UpstreamPath, target: str, shown: str) -> None:
+        there = await self._look_at(folder, path, target)
+        if there is not None and folder is Folder.INPUT and not _is_in_root(path):
+            return  # a shared input is the operator's own, at each ComfyUI
+        found = await self._find(folder, path)
+        if found is None:
+            if there is not None:
+                raise _Refused(f"The file {shown} is gone.")
+            return
+        key = (target, folder, path)
+        if there is not None and there.stamp and self._brought.get(key) == (found.stamp, there.stamp):
+            self._brought.move_to_end(key)
+            return
+        await self._copy(folder, path, target, shown, found, there)
+        there = await self._look_at(folder, path, target)
+        if there is None or there.size != found.size:
+            raise UpstreamUnavailable(f"The file {shown} did not come to the ComfyUI that is to read it.", status=503)
+        self._brought[key] = (found.stamp, there.stamp)
+        while len(self._brought) > MAX_REMEMBERED:
+            self._brought.popitem(last=False)
+
+    async def _copy(
+        self, folder: Folder, path: UpstreamPath, target: str, shown: str, found: _Found, there: _Found | None
+    ) -> None:
+        """ComfyUI leaves a file that has these very bytes as it is, also while a job reads it, unless it is told to overwrite it."""
+        told: str | None = None
+        if there is None or there.size == found.size:
+            told = await self._upload(folder, path, target, found)
+        if told not in ("", path) and _is_in_root(path):
+            told = await self._upload(folder, path, target, found, overwrites=True)
+        if told == "":
+            raise _Refused(
+                f"The file {shown} could not be brought to where the job was to run: ComfyUI did not take it. "
+                "A large one may need a larger --max-upload-size there."
+            )
+        if told != path:
+            raise _Refused(f"There is another file {shown} where the job was to run.")
+
+    async def _find(self, folder: Folder, path: UpstreamPath) -> _Found | None:
+        """Where it was made."""
+        root = self._directories.root_of(folder, path)
+        found = None if root is None else await asyncio.to_thread(_find_on_disk, root, path)
+        return found or await self._ask(self._upstream, view_of("HEAD", folder, path))
+
+    async def _look_at(self, folder: Folder, path: UpstreamPath, target: str) -> _Found | None:
+        """Where it is to be read."""
+        call = replace(view_of("HEAD", folder, path), file=None)  # which would lead to who made it
+        return await self._ask(self._of(target), call)
+
+    def _of(self, comfyui: str) -> Upstream:
+        return self._upstream.others.get(comfyui, self._upstream)
+
+    async def _ask(self, upstream: Upstream, call: UpstreamCall) -> _Found | None:
+        fields = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
+        async with await upstream.open(call, fields, time_limit_s=_LOOK_LIMIT_S) as stream:
+            size = stream.connection.answer.content_length
+            if stream.status in _GONE:
+                return None
+            if stream.status != 200 or size is None:
+                raise UpstreamUnavailable(status=503)
+            return _Found(size, stream.headers.get(hdrs.ETAG, "").strip('"'))
+
+    async def _upload(
+        self, folder: Folder, path: UpstreamPath, target: str, found: _Found, *, overwrites: bool = False
+    ) -> str:
+        """Where ComfyUI has put it, "" where it has not taken it. Raises UpstreamUnavailable, UpstreamTimeout."""
+        where, name = split_path(path)
+        boundary = f"comfygate-{secrets.token_hex(16)}"
+        fields = [("subfolder", where), ("type", folder.value), *([("overwrite", "true")] if overwrites else [])]
+        head, end = begin_file(boundary, name), b"\r\n" + end_fields(boundary, fields)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield head
+            async for piece in self._pieces(folder, path, found):
+                yield piece
+            yield end
+
+        headers = CIMultiDict(
+            {
+                hdrs.ACCEPT_ENCODING: "identity",
+                hdrs.CONTENT_TYPE: f"multipart/form-data; boundary={boundary}",
+                hdrs.CONTENT_LENGTH: str(len(head) + found.size + len(end)),
+            }
+        )
+        call, upstream = UpstreamCall("POST", (Opaque("upload"), Opaque("image"))), self._of(target)
+        async with await upstream.open(call, headers, body(), time_limit_s=_UPLOAD_LIMIT_S) as stream:
+            if stream.status >= 500:
+                raise UpstreamUnavailable(status=503)
+            return _path_in(await stream.whole(_MAX_ANSWER_BYTES)) if stream.status == 200 else ""
+
+    async def _pieces(self, folder: Folder, path: UpstreamPath, found: _Found) -> AsyncIterator[bytes]:
+        """All of it. Raises UpstreamUnavailable where it has become another one meanwhile, so that nothing is stored."""
+        if found.on_disk is not None:
+            pieces = _read_disk(found.on_disk, found)
+        else:
+            pieces = _read_comfyui(RangeReader(self._upstream, folder, path, f'"{found.stamp}"'), found.size)
+        try:
+            async for piece in pieces:
+                yield piece
+        except (OSError, Unreadable) as error:
+            raise UpstreamUnavailable("A file changed while it was brought to another ComfyUI.", status=503) from error
+
+
+async def _read_disk(file: Path, found: _Found) -> AsyncIterator[bytes]:
+    with closing(await asyncio.to_thread(open_file, file)) as opened:
+        left = found.size
+        while left:
+            piece = await asyncio.to_thread(opened.read, min(left, PIECE_BYTES))
+            if not piece:
+                raise Unreadable
+            left -= len(piece)
+            yield piece
+
+
+async def _read_comfyui(reader: RangeReader, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, size, PIECE_BYTES):
+        count = min(PIECE_BYTES, size - start)
+        piece = await reader.read(start, count)
+        if len(piece) != count:
+            raise Unreadable
+        yield piece
+
+
+def _find_on_disk(root: Path, path: UpstreamPath) -> _Found | None:
+    file = regular_file(root, path)
+    try:
+        found = None if file is None else file.lstat()
+    except OSError:
+        return None  # deleted meanwhile
+    return None if found is None else _Found(found.st_size, stamp_of(found), file)
+
+
+def _is_in_root(path: str) -> bool:
+    """Whether it lies in a tenant's own folder, and not among everybody's."""
+    return path.startswith(f"{ROOT}/")
+
+
+def _path_in(reply: UpstreamReply) -> str:
+    told: Any = reply.value if isinstance(reply.value, dict) else {}
+    folder, name = told.get("subfolder"), told.get("name")
+    return f"{folder}/{name}" if folder else str(name)

@@ -1,0 +1,200 @@
+"""What a job reads is brought to the ComfyUI that is to run it: whole, once, and of its own tenant."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from policy.call import UpstreamPath
+from policy.namespace import Folder
+from policy.needs import Needs
+from policy.principal import TenantId
+from proxy.files import transfers as module
+from proxy.files.transfers import Transfers
+from proxy.http.errors import UpstreamUnavailable
+from tests.several.making import preview_at
+from tests.several.world import FIRST, SECOND, SeveralWorld, several
+
+ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
+INPUT = UpstreamPath("tenants/alice/deep/photo (1) é.png")
+THIRD = "gpu-3"
+
+
+@pytest.fixture(params=[True, False], ids=["seen", "unseen"])
+async def three(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SeveralWorld]:
+    async with several(tmp_path, (FIRST, SECOND, THIRD), has_directories=request.param) as world:
+        yield world
+
+
+def transfers_of(world: SeveralWorld) -> Transfers:
+    found = world.gate.gate.dependencies.transfers
+    assert found is not None
+    return found
+
+
+def place(world: SeveralWorld, name: str, folder: Folder, path: str) -> Path:
+    return Path(world.comfyuis[name].folders.base, folder.value, path)
+
+
+def put(world: SeveralWorld, name: str, folder: Folder, path: str, data: bytes, at_ns: int | None = None) -> Path:
+    file = place(world, name, folder, path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    if at_ns is not None:
+        os.utime(file, ns=(at_ns, at_ns))
+    return file
+
+
+async def bring(world: SeveralWorld, name: str, *files: tuple[Folder, str], tenant: TenantId = ALICE) -> str:
+    """Why the job is refused, "" where it is not."""
+    needs = Needs(files=tuple((folder, UpstreamPath(path)) for folder, path in files))
+    reply = await transfers_of(world).bring(tenant, needs, name)
+    return "" if reply is None else str(reply.value["error"]["message"])
+
+
+def uploads_to(world: SeveralWorld, name: str) -> int:
+    return sum(each.raw_path.startswith("/upload") for each in world.comfyuis[name].received)
+
+
+async def test_an_upload_comes_whole_and_once(three: SeveralWorld) -> None:
+    data = os.urandom(3 * module.PIECE_BYTES + 17)
+    put(three, FIRST, Folder.INPUT, INPUT, data)
+    for _ in range(2):
+        assert await bring(three, SECOND, (Folder.INPUT, INPUT)) == ""
+        assert place(three, SECOND, Folder.INPUT, INPUT).read_bytes() == data
+    assert (uploads_to(three, SECOND), uploads_to(three, FIRST)) == (1, 0)
+    assert await bring(three, FIRST, (Folder.INPUT, INPUT)) == "", "it has its own"
+
+
+async def test_two_jobs_share_one_transfer(three: SeveralWorld) -> None:
+    put(three, FIRST, Folder.INPUT, INPUT, b"x" * 1000)
+    told = await asyncio.gather(*(bring(three, SECOND, (Folder.INPUT, INPUT)) for _ in range(5)))
+    assert (told, uploads_to(three, SECOND)) == ([""] * 5, 1)
+
+
+async def test_the_newest_form_comes_and_what_was_lost_comes_again(three: SeveralWorld) -> None:
+    put(three, FIRST, Folder.INPUT, INPUT, b"old", at_ns=10**18)
+    await bring(three, SECOND, (Folder.INPUT, INPUT))
+    for data in (b"new", b"another size"):
+        put(three, FIRST, Folder.INPUT, INPUT, data, at_ns=2 * 10**18)
+        assert await bring(three, SECOND, (Folder.INPUT, INPUT)) == ""
+        assert place(three, SECOND, Folder.INPUT, INPUT).read_bytes() == data
+    place(three, SECOND, Folder.INPUT, INPUT).unlink()
+    assert await bring(three, SECOND, (Folder.INPUT, INPUT)) == ""
+    assert place(three, SECOND, Folder.INPUT, INPUT).read_bytes() == b"another size"
+
+
+async def test_a_gate_that_was_started_anew_leaves_what_is_there(three: SeveralWorld) -> None:
+    """A job may be reading it."""
+    put(three, FIRST, Folder.INPUT, INPUT, b"same")
+    copy = put(three, SECOND, Folder.INPUT, INPUT, b"same", at_ns=10**18)
+    assert await bring(three, SECOND, (Folder.INPUT, INPUT)) == ""
+    assert copy.stat().st_mtime_ns == 10**18
+    put(three, FIRST, Folder.INPUT, INPUT, b"diff", at_ns=3 * 10**18)
+    transfers_of(three)._brought.clear()
+    assert await bring(three, SECOND, (Folder.INPUT, INPUT)) == ""
+    assert copy.read_bytes() == b"diff"
+
+
+@pytest.mark.parametrize("target", [FIRST, THIRD])
+async def test_what_another_one_made_is_brought_from_there(three: SeveralWorld, target: str) -> None:
+    path = f"tenants/alice/@{SECOND}/x.png"
+    put(three, SECOND, Folder.OUTPUT, path, b"made")
+    assert await bring(three, SECOND, (Folder.OUTPUT, path)) == ""
+    assert await bring(three, target, (Folder.OUTPUT, path)) == ""
+    assert place(three, target, Folder.OUTPUT, path).read_bytes() == b"made"
+    assert [uploads_to(three, name) for name in (FIRST, SECOND, THIRD)].count(1) == 1
+
+
+async def test_a_preview_is_brought_and_overwrites_nobodys(three: SeveralWorld) -> None:
+    name = await preview_at(three, SECOND, "alice")
+    assert "none of this tenant" in await bring(three, FIRST, (Folder.TEMP, name), tenant=MALLORY)
+    assert not place(three, FIRST, Folder.TEMP, name).exists()
+    other = put(three, THIRD, Folder.TEMP, name, b"a neighbour's")
+    assert "another file" in await bring(three, THIRD, (Folder.TEMP, name))
+    assert other.read_bytes() == b"a neighbour's"
+    same_size = len(place(three, SECOND, Folder.TEMP, name).read_bytes())
+    other.write_bytes(b"n" * same_size)
+    assert "another file" in await bring(three, THIRD, (Folder.TEMP, name))
+    assert other.read_bytes() == b"n" * same_size
+    for _ in range(2):
+        assert await bring(three, FIRST, (Folder.TEMP, name)) == ""
+    assert place(three, FIRST, Folder.TEMP, name).read_bytes() == place(three, SECOND, Folder.TEMP, name).read_bytes()
+
+
+async def test_a_shared_input_is_each_ones_own(three: SeveralWorld) -> None:
+    put(three, FIRST, Folder.INPUT, "example.png", b"of the first")
+    assert await bring(three, SECOND, (Folder.INPUT, "example.png")) == ""
+    assert place(three, SECOND, Folder.INPUT, "example.png").read_bytes() == b"of the first"
+    put(three, SECOND, Folder.INPUT, "example.png", b"its operator's")
+    assert await bring(three, SECOND, (Folder.INPUT, "example.png")) == ""
+    assert place(three, SECOND, Folder.INPUT, "example.png").read_bytes() == b"its operator's"
+
+
+async def test_what_is_gone_is_left_to_comfyui_and_no_old_copy_is_read(three: SeveralWorld) -> None:
+    assert await bring(three, SECOND, (Folder.INPUT, INPUT)) == ""
+    file = put(three, FIRST, Folder.INPUT, INPUT, b"x")
+    await bring(three, SECOND, (Folder.INPUT, INPUT))
+    file.unlink()
+    told = await bring(three, SECOND, (Folder.INPUT, INPUT))
+    assert told == "The file deep/photo (1) é.png is gone."
+
+
+async def test_one_that_is_away_is_said_to_be(tmp_path: Path) -> None:
+    async with several(tmp_path, has_directories=False) as world:
+        put(world, FIRST, Folder.INPUT, INPUT, b"x")
+        put(world, SECOND, Folder.OUTPUT, f"tenants/alice/@{SECOND}/x.png", b"x")
+        await world.stop(SECOND)
+        for name, file in [
+            (SECOND, (Folder.INPUT, INPUT)),
+            (FIRST, (Folder.OUTPUT, f"tenants/alice/@{SECOND}/x.png")),
+        ]:
+            with pytest.raises(UpstreamUnavailable, match=SECOND):
+                await bring(world, name, file)
+
+
+async def test_nothing_is_sent_where_folders_are_shared(tmp_path: Path) -> None:
+    async with several(tmp_path, is_shared=True) as world:
+        put(world, FIRST, Folder.INPUT, INPUT, b"x")
+        put(world, FIRST, Folder.OUTPUT, f"tenants/alice/@{SECOND}/x.png", b"x")
+        for name in (FIRST, SECOND):
+            files = ((Folder.INPUT, INPUT), (Folder.OUTPUT, f"tenants/alice/@{SECOND}/x.png"))
+            assert await bring(world, name, *files) == ""
+        assert not [each for comfy in world.comfyuis.values() for each in comfy.received if "view" in each.raw_path]
+        assert (uploads_to(world, FIRST), uploads_to(world, SECOND)) == (0, 0)
+
+
+async def test_what_is_remembered_is_bounded(three: SeveralWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
+    for number in range(4):
+        put(three, FIRST, Folder.INPUT, f"tenants/alice/{number}.png", b"x")
+        await bring(three, SECOND, (Folder.INPUT, f"tenants/alice/{number}.png"))
+    assert len(transfers_of(three)._brought) == 2
+
+
+async def test_what_comfyui_does_not_take_refuses_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("standin.server.MAX_BODY_BYTES", 10_000)
+    async with several(tmp_path) as world:
+        put(world, FIRST, Folder.INPUT, INPUT, b"x" * 20_000)
+        assert "--max-upload-size" in await bring(world, SECOND, (Folder.INPUT, INPUT))
+        assert not place(world, SECOND, Folder.INPUT, INPUT).exists()
+
+
+async def test_of_a_file_that_changes_meanwhile_nothing_is_stored(
+    two: SeveralWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, find = put(two, FIRST, Folder.INPUT, INPUT, b"x" * 1000), module._find_on_disk
+
+    def cut(root: Path, path: UpstreamPath) -> object:
+        found = find(root, path)
+        file.write_bytes(b"x")
+        return found
+
+    monkeypatch.setattr(module, "_find_on_disk", cut)
+    with pytest.raises(UpstreamUnavailable):
+        await bring(two, SECOND, (Folder.INPUT, INPUT))
+    assert not place(two, SECOND, Folder.INPUT, INPUT).exists()
