@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from policy.fairness import Head, next_of, span_of, start_tag
@@ -64,25 +64,38 @@ def start_of(
     busy_s: float,
 ) -> float | None:
     """As `starts_of`, of one job of its tenant's, from those alone that come before it; None where they are more than MAX_STEPS, or it is not there."""
-    steps, weight, begins_at = 0, weights.get(tenant, 1.0), start_tag(finish_tags.get(tenant, 0.0), virtual_time)
-    for earlier in waiting[tenant]:
+    before = come_before(job, tenant, waiting, finish_tags, virtual_time, weights)
+    try:
+        for steps, (_, earlier) in enumerate(before, 1):
+            if steps >= MAX_STEPS:
+                return None
+            busy_s += earlier.cost_s
+    except LookupError:
+        return None
+    return busy_s
+
+
+def come_before(
+    job: Expected,
+    tenant: TenantId,
+    waiting: Mapping[TenantId, Iterable[Expected]],
+    finish_tags: Mapping[TenantId, float],
+    virtual_time: float,
+    weights: Mapping[str, float],
+) -> Iterator[tuple[TenantId, Expected]]:
+    """The jobs that are given before this one of its tenant's: the tenant's own first, then each other tenant's. Raises LookupError when it does not wait."""
+    weight, begins_at = weights.get(tenant, 1.0), start_tag(finish_tags.get(tenant, 0.0), virtual_time)
+    for earlier in waiting.get(tenant, ()):
         if earlier.prompt_id == job.prompt_id:
             break
         begins_at += span_of(earlier.cost_s, weight)
-        busy_s += earlier.cost_s
-        steps += 1
-        if steps >= MAX_STEPS:
-            return None
+        yield tenant, earlier
     else:
-        return None
+        raise LookupError(job.prompt_id)
     for other, jobs in waiting.items():
         tag, weight = start_tag(finish_tags.get(other, 0.0), virtual_time), weights.get(other, 1.0)
         for earlier in jobs if other != tenant else ():
             if (tag, earlier.sequence) > (begins_at, job.sequence):
                 break
             tag += span_of(earlier.cost_s, weight)
-            busy_s += earlier.cost_s
-            steps += 1
-            if steps >= MAX_STEPS:
-                return None
-    return busy_s
+            yield other, earlier

@@ -16,10 +16,12 @@ import typer
 from proxy.commands.exits import fail
 from proxy.commands.gate_database import ask_database
 from proxy.commands.job_texts import TABLE_HEAD, as_json, cells_of, describe, in_columns, note_of
+from proxy.commands.job_why import explain_job, in_words, to_json
 from proxy.commands.terminal import progress_line
+from proxy.config import load_config
 from proxy.config.units import parse_duration
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
-from proxy.jobs.operator_operations import Load, load
+from proxy.jobs.operator_operations import Load, Standing, load, standing
 from proxy.jobs.store_operations import cancel_waiting
 from proxy.jobs.store_reading import find, listing
 from proxy.jobs.store_upkeep import drain as drain_comfyui
@@ -83,6 +85,18 @@ def show(
 
 
 @app.command()
+def why(
+    prompt_id: JobId,
+    is_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    config: ConfigFile = _DEFAULT,
+) -> None:
+    """Say why a job waits, or where it is, with what each ComfyUI has and lacks of what it needs. Asks the ComfyUIs, not the gate."""
+    found = ask_database(config, lambda database: _standing(database, prompt_id))
+    explained = asyncio.run(explain_job(load_config(config), found))
+    typer.echo(orjson.dumps(to_json(explained)) if is_json else in_words(explained, time.time()))
+
+
+@app.command()
 def cancel(prompt_id: JobId, config: ConfigFile = _DEFAULT) -> None:
     """Cancel a job that waits or runs. What runs is stopped by the gate, within seconds."""
     job = ask_database(config, lambda database: _cancel(database, prompt_id))
@@ -126,6 +140,13 @@ async def _find(database: Database, prompt_id: str) -> JobRow:
     if job is None:
         _refuse_unknown(prompt_id)
     return job
+
+
+async def _standing(database: Database, prompt_id: str) -> Standing:
+    found = await database.read(standing, prompt_id) if prompt_id.isprintable() else None
+    if found is None:
+        _refuse_unknown(prompt_id)
+    return found
 
 
 async def _cancel(database: Database, prompt_id: str) -> JobRow:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from policy.forecast import Expected
+from policy.needs import Needs, read_needs
+from policy.principal import TenantId
 from proxy.jobs.job_rows import JobRow, StoredState
-from proxy.jobs.store_reading import listing
+from proxy.jobs.store_reading import fair_tags, find, listing
 from proxy.persistence.operations import Operation, Statement
 
 _ALL: Final = 10_000
@@ -30,3 +34,48 @@ def load() -> Operation[Load]:
     dispatched = yield from listing(None, StoredState.DISPATCHED, _ALL)
     [(waiting,)] = yield Statement("SELECT COUNT(*) FROM jobs WHERE state = ?", (StoredState.WAITING,))
     return Load(is_on, [*running, *dispatched], int(waiting))
+
+
+class Standing(NamedTuple):
+    """A job among all others. needs: None where they are not recorded. waiting: each tenant's, in its order. has: how many jobs each ComfyUI has, by name.
+    models: those that each ComfyUI was given last."""
+
+    job: JobRow
+    needs: Needs | None
+    is_draining: bool
+    virtual_time: float
+    tags: Mapping[TenantId, float]
+    waiting: Mapping[TenantId, Sequence[Expected]]
+    has: Mapping[str, int]
+    models: Mapping[str, Sequence[str]]
+
+
+def standing(prompt_id: str) -> Operation[Standing | None]:
+    """None where there is no such job."""
+    job = yield from find(prompt_id)
+    if job is None:
+        return None
+    needs = yield Statement("SELECT needs FROM job_needs WHERE prompt_id = ?", (prompt_id,))
+    virtual_time, tags = yield from fair_tags()
+    rows = yield Statement(
+        "SELECT tenant, prompt_id, cost_s, sequence FROM jobs WHERE state = ? ORDER BY rank, sequence",
+        (StoredState.WAITING,),
+    )
+    waiting: dict[TenantId, list[Expected]] = {}
+    for tenant, *expected in rows:
+        waiting.setdefault(TenantId(tenant), []).append(Expected(*expected))
+    has = yield Statement(
+        "SELECT comfyui, COUNT(*) FROM jobs WHERE state IN (?, ?) GROUP BY comfyui",
+        (StoredState.DISPATCHED, StoredState.RUNNING),
+    )
+    models = yield Statement("SELECT comfyui, models FROM comfyui_models")
+    return Standing(
+        job,
+        read_needs(bytes(needs[0][0])) if needs else None,
+        (yield from is_draining()),
+        virtual_time,
+        tags,
+        waiting,
+        {comfyui: int(count) for comfyui, count in has},
+        {comfyui: names.split("\n") for comfyui, names in models},
+    )

@@ -35,10 +35,9 @@ class MergedCatalogue:
         self._passed_over: dict[str, float] = {}
 
     async def fresh(self) -> Snapshot:
-        """As `CatalogueSource.fresh`. Those that never said anything are read when the gate has connected to them."""
+        """As `CatalogueSource.fresh`. Nobody waits for those that never said anything."""
         await self.known()
-        known = [name for name, part in self.parts.items() if part.snapshot.is_known]
-        await asyncio.gather(*map(self._refresh, known))
+        await asyncio.gather(*map(self._refresh, self.parts))
         await self._merge()
         return self.snapshot
 
@@ -68,11 +67,13 @@ class MergedCatalogue:
             await part.stop()
 
     async def _refresh(self, name: str) -> None:
-        if time.monotonic() < self._passed_over.get(name, 0.0):
+        asked_s, part = time.monotonic(), self.parts[name]
+        if asked_s < self._passed_over.get(name, 0.0):
             return
-        asked_s = time.monotonic()
-        snapshot = await self.parts[name].fresh()
-        if snapshot.read_at_s < asked_s - FRESH_S:
+        if not part.snapshot.is_known:
+            self._passed_over[name] = asked_s + PASSED_OVER_S
+            self._tasks.start(self._read(part), "catalogue")
+        elif (await part.fresh()).read_at_s < asked_s - FRESH_S:
             self._passed_over[name] = time.monotonic() + PASSED_OVER_S
 
     async def _read_first(self) -> _Failure | None:

@@ -1,0 +1,201 @@
+"""Why a job waits, or where it is: what `comfygate jobs why` says, in words and as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from policy.catalogue import Catalogue
+from policy.fitting import fits
+from policy.forecast import Expected, come_before
+from policy.needs import Needs
+from policy.principal import TenantId
+from proxy.commands.catalogue import ask_one
+from proxy.commands.job_texts import as_json, describe
+from proxy.commands.terminal import printable
+from proxy.config import Config
+from proxy.config.comfyui import ComfyUISettings
+from proxy.jobs.job import COMFYUI_GONE
+from proxy.jobs.job_rows import StoredState
+from proxy.jobs.operator_operations import Standing
+from proxy.limits.effective_limits import EffectiveLimits
+
+_ENDED: Final[Mapping[str, str]] = {
+    StoredState.SUCCEEDED: "It has succeeded.",
+    StoredState.FAILED: "It has failed.",
+    StoredState.CANCELED: "It was canceled.",
+}
+
+
+class Candidate(NamedTuple):
+    """A ComfyUI, for a job that waits. lacks: of what the job needs, in words; "" where it has all, and where that is not known.
+
+    jobs, window: how many it has, and may have. has_models: it was given the same models last.
+    """
+
+    name: str
+    lacks: str
+    is_there: bool
+    jobs: int
+    window: int
+    has_models: bool
+
+    @property
+    def has_room(self) -> bool:
+        return self.jobs < self.window
+
+    @property
+    def is_able(self) -> bool:
+        return self.is_there and not self.lacks
+
+
+class Why(NamedTuple):
+    """reasons: sentences. before: jobs of its own tenant, and of others, that are given before it; None where it does not wait."""
+
+    standing: Standing
+    reasons: list[str]
+    before: tuple[int, int] | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+
+async def explain_job(config: Config, standing: Standing) -> Why:
+    """Asks the ComfyUIs what they have, where it matters."""
+    catalogues: dict[str, Catalogue | None] = {}
+    if standing.job.state == StoredState.WAITING:
+        asked = await asyncio.gather(*(ask_one(config, comfyui) for comfyui in config.comfyuis))
+        for comfyui, found in zip(config.comfyuis, asked, strict=True):
+            catalogues[comfyui.name] = found if isinstance(found, Catalogue) else None
+    limits = EffectiveLimits(config.limits, {name: tenant.limits for name, tenant in config.tenants.items()})
+    return explain(standing, config, catalogues, limits.weights())
+
+
+def explain(
+    standing: Standing, config: Config, catalogues: Mapping[str, Catalogue | None], weights: Mapping[str, float]
+) -> Why:
+    """catalogues: of all ComfyUIs, by name; None of one that does not answer. weights: by tenant."""
+    job = standing.job
+    if job.has_ended:
+        return Why(standing, [_ENDED[job.state]])
+    if job.state != StoredState.WAITING:
+        words = "runs it" if job.state == StoredState.RUNNING else "has it in its queue"
+        return Why(standing, [f"{job.comfyui} {words}."])
+    candidates = tuple(
+        _look_at(comfyui, standing, config, catalogues[comfyui.name], is_first=index == 0)
+        for index, comfyui in enumerate(config.comfyuis)
+    )
+    before = _count_before(standing, weights)
+    return Why(standing, _reasons(standing, candidates, before), before, candidates)
+
+
+def _look_at(
+    comfyui: ComfyUISettings, standing: Standing, config: Config, catalogue: Catalogue | None, *, is_first: bool
+) -> Candidate:
+    others = {each.name for each in config.comfyuis[1:]}
+    # The first one may have had another name, or none.
+    jobs = sum(
+        count for name, count in standing.has.items() if (name not in others if is_first else name == comfyui.name)
+    )
+    lacks = ""
+    if len(config.comfyuis) > 1:
+        lacks = _lacks(comfyui, standing, catalogue, is_first=is_first)
+    models = standing.needs.models if standing.needs else ()
+    has_models = bool(models) and tuple(standing.models.get(comfyui.name, ())) == models
+    return Candidate(comfyui.name, lacks, catalogue is not None, jobs, config.window_of(comfyui), has_models)
+
+
+def _lacks(comfyui: ComfyUISettings, standing: Standing, catalogue: Catalogue | None, *, is_first: bool) -> str:
+    needs, tenant = standing.needs, standing.job.tenant
+    if comfyui.tenants and tenant not in comfyui.tenants:
+        return f"{tenant} among its tenants"
+    if needs is None:
+        return "" if is_first else "what the job needs, which was not recorded: such a job goes to the first one"
+    if needs.first_only and not is_first:
+        name, input_name = needs.first_only[0]
+        return f"what {name}.{input_name} reads or writes: only the first one has that"
+    if catalogue is None:
+        return _label_missing(needs, comfyui.labels)
+    return fits(needs, catalogue, comfyui.labels)
+
+
+def _label_missing(needs: Needs, labels: Sequence[str]) -> str:
+    return fits(Needs(labels=needs.labels), Catalogue(), labels)
+
+
+def _count_before(standing: Standing, weights: Mapping[str, float]) -> tuple[int, int]:
+    job, tenant = standing.job, TenantId(standing.job.tenant)
+    expected = Expected(job.prompt_id, job.cost_s, job.sequence)
+    own = others = 0
+    for each, _ in come_before(expected, tenant, standing.waiting, standing.tags, standing.virtual_time, weights):
+        own, others = (own + 1, others) if each == tenant else (own, others + 1)
+    return own, others
+
+
+def _reasons(standing: Standing, candidates: Sequence[Candidate], before: tuple[int, int]) -> list[str]:
+    if standing.is_draining:
+        return ["No job is given to any ComfyUI, until `comfygate jobs drain --off`."]
+    found = []
+    if standing.needs is None and len(candidates) > 1:
+        found.append("What it needs was not recorded, so it waits for the first one.")
+    if (own := sum(before)) > 0:
+        found.append(f"{_jobs(own)} {'comes' if own == 1 else 'come'} before it, {before[0]} of its own tenant.")
+    able = [each for each in candidates if each.is_able]
+    if not able:
+        return [*found, _nobody(candidates)]
+    if COMFYUI_GONE in standing.job.attempts:
+        found.append("ComfyUI went away while it ran: it goes where no other job is.")
+    full = [each for each in able if not each.has_room]
+    if len(full) == len(able):
+        found.append(f"{_names(full)} {'has' if len(full) == 1 else 'have'} no room.")
+    elif kept := next((each.name for each in full if each.has_models), None):
+        found.append(f"{kept} has its models loaded: it is left to that one as long as this is sooner.")
+    return found or ["It is given next, by a gate that runs."]
+
+
+def _nobody(candidates: Sequence[Candidate]) -> str:
+    away = [each for each in candidates if not each.is_there and not each.lacks]
+    if not away:
+        return "No ComfyUI that there is has what it needs."
+    return f"{_names(away)} {'does' if len(away) == 1 else 'do'} not answer."
+
+
+def in_words(why: Why, now_s: float) -> str:
+    lines = [describe(why.standing.job, now_s)]
+    lines += [f"{'why':<11}  {printable(reason)}" for reason in why.reasons]
+    lines += [f"{each.name:<11}  {printable(_state_of(each))}" for each in why.candidates]
+    return "\n".join(lines)
+
+
+def _state_of(candidate: Candidate) -> str:
+    if not candidate.is_there:
+        return "does not answer" + (f"; has not {candidate.lacks}" if candidate.lacks else "")
+    if candidate.lacks:
+        return f"has not {candidate.lacks}"
+    room = f"{candidate.jobs} of at most {_jobs(candidate.window)}"
+    return f"has {room}" + (", and its models" if candidate.has_models else "")
+
+
+def to_json(why: Why) -> dict[str, Any]:
+    return as_json(why.standing.job) | {
+        "why": why.reasons,
+        "before": None if why.before is None else {"own": why.before[0], "others": why.before[1]},
+        "comfyuis": [
+            {
+                "name": each.name,
+                "answers": each.is_there,
+                "lacks": each.lacks or None,
+                "jobs": each.jobs,
+                "window": each.window,
+                "has_models": each.has_models,
+            }
+            for each in why.candidates
+        ],
+    }
+
+
+def _names(candidates: Sequence[Candidate]) -> str:
+    return " and ".join(each.name for each in candidates)
+
+
+def _jobs(number: int) -> str:
+    return f"{number} job" if number == 1 else f"{number} jobs"
