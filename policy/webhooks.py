@@ -20,9 +20,17 @@ _SLOW_DOWN: Final = frozenset({429, 502, 503, 504})
 
 
 class Event(StrEnum):
+    """stored: the operator's storage has all that the job made. storage_failed: it will not have all, unless the operator does something."""
+
     SUCCEEDED = "job.succeeded"
     FAILED = "job.failed"
     CANCELED = "job.canceled"
+    STORED = "job.stored"
+    STORAGE_FAILED = "job.storage_failed"
+
+
+ENDS: Final = (Event.SUCCEEDED, Event.FAILED, Event.CANCELED)
+OF_STORAGE: Final = (Event.STORED, Event.STORAGE_FAILED)
 
 
 class Result(StrEnum):
@@ -58,19 +66,29 @@ def asked_wait(status: int, retry_after: str | None, now_s: float) -> float | No
         return None
 
 
-def message(job: JobView, links: Links, *, has_all_outputs: bool = True) -> bytes:
-    """The body. job: one that has ended. Where the outputs are not all known, or are too many, `outputs_complete` is false, and `urls.self` has them."""
+def message(
+    job: JobView,
+    links: Links,
+    *,
+    has_all_outputs: bool = True,
+    event: Event | None = None,
+    at_s: float | None = None,
+) -> bytes:
+    """The body. job: one that has ended. event, at_s: what has happened since, and when (Unix time); None for the end itself.
+
+    Where the outputs are not all known, or are too many, `outputs_complete` is false, and `urls.self` has them.
+    """
     shown = job_to_client(job, links)
     shown["urls"] = {name: f"{links.origin}{path}" for name, path in shown["urls"].items()}
-    body = _body(job, shown if has_all_outputs else {**shown, "outputs_complete": False})
+    event, at_s = event or event_of(job.status), job.updated_at_s if at_s is None else at_s
+    body = _body(event, at_s, shown if has_all_outputs else {**shown, "outputs_complete": False})
     if len(body) <= MAX_BODY_BYTES:
         return body
     shown |= {"outputs": [], "outputs_complete": False}
     if shown["error"] is not None:
         shown["error"] = {**shown["error"], "message": shown["error"]["message"][:MAX_ERROR_TEXT]}
-    return _body(job, shown)
+    return _body(event, at_s, shown)
 
 
-def _body(job: JobView, shown: dict[str, Any]) -> bytes:
-    at = timestamp(job.updated_at_s)
-    return orjson.dumps({"type": event_of(job.status).value, "timestamp": at, "data": shown})
+def _body(event: Event, at_s: float, shown: dict[str, Any]) -> bytes:
+    return orjson.dumps({"type": event.value, "timestamp": timestamp(at_s), "data": shown})

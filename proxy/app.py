@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ from proxy.persistence.chosen import chosen_database, setting_of
 from proxy.persistence.operations import DatabaseUnavailable, StateError
 from proxy.pipeline import Pipeline
 from proxy.systemd import PassedSockets, ServiceManager
-from proxy.tasks import Tasks, on_failure
+from proxy.tasks import Stop, Tasks, on_failure, stop_in_turn
 from proxy.websocket.connections import GATE_STOPS
 from proxy.wiring.followers import JobFollowers
 from proxy.wiring.parts import build_dependencies
@@ -123,8 +124,11 @@ class Gate:
         left_s = grace_s - (time.monotonic() - began_s)
         self._last_s = min(max(left_s, DRAIN_IDLE_S), _LAST_REQUESTS_S, grace_s)
 
-    async def stop(self) -> None:
-        """Drains: no new connections; requests that run, or come on those that there are, end within shutdown_grace; WebSockets close 1001."""
+    async def stop(self) -> bool:
+        """Drains: no new connections; requests that run, or come on those that there are, end within shutdown_grace; WebSockets close 1001.
+
+        Returns whether everything has ended. What has not is a bug, stands in the log, and is not waited for.
+        """
         self._begin_stopping()
         await self.public.stop_accepting()
         await self.dependencies.streams.close_all(GATE_STOPS)
@@ -133,30 +137,38 @@ class Gate:
         if not await self._drain(limit_s):
             _log.warning(_CUT_OFF, limit_s)
         self.pipeline.is_closed = True
-        await self.pipeline.running.stop(DIALOGUES_END_S)
-        await self._tasks.stop()
+        is_whole = await stop_in_turn(self._stops())
         if self.metrics.task_failed in on_failure:
             on_failure.remove(self.metrics.task_failed)
-        await self.dependencies.v2.own_sockets.stop()
-        await self.dependencies.streams.stop()
-        await self.dependencies.queue_watcher.stop()
-        await self.dependencies.jobs.results.stop()
-        await self._followers.stop()
-        await self.dependencies.conversions.stop()
-        await self.dependencies.v2.stop()
-        await self.dependencies.catalogue.stop()
-        await self.dependencies.document_cache.stop()
-        await self.dependencies.web_files.stop()
-        await self.dependencies.compressor.stop()
-        await self.public.stop()
-        await self.ops.stop()
-        await _stop_verifiers(self.dependencies.compiled)
-        await self.dependencies.admission.stop()
-        await self._limits.stop()
-        await self._state.close()
-        await self.dependencies.upstream.stop()
-        await self.dependencies.fetches.stop()
         self.audit.close()
+        return is_whole
+
+    def _stops(self) -> list[tuple[str, Stop]]:
+        """What still writes or asks, before what it writes to and asks."""
+        parts = self.dependencies
+        return [
+            ("requests", partial(self.pipeline.running.stop, DIALOGUES_END_S)),
+            ("the gate's loops", self._tasks.stop),
+            ("its own sockets", parts.v2.own_sockets.stop),
+            ("events", parts.streams.stop),
+            ("the queue watcher", parts.queue_watcher.stop),
+            ("results", parts.jobs.results.stop),
+            ("followers of jobs", self._followers.stop),
+            ("conversions", parts.conversions.stop),
+            ("Comfy API v2", parts.v2.stop),
+            ("the catalogue", parts.catalogue.stop),
+            ("documents", parts.document_cache.stop),
+            ("web files", parts.web_files.stop),
+            ("compression", parts.compressor.stop),
+            ("clients' connections", self.public.stop),
+            ("the ops server", self.ops.stop),
+            ("verifiers", partial(_stop_verifiers, parts.compiled)),
+            ("GPU seconds", parts.admission.stop),
+            ("limits", self._limits.stop),
+            ("the database", self._state.close),
+            ("ComfyUI's connections", parts.upstream.stop),
+            ("fetches", parts.fetches.stop),
+        ]
 
     def _begin_stopping(self) -> None:
         self._service_manager.notify("STOPPING=1")
@@ -256,6 +268,7 @@ class Gate:
         self.dependencies.recorder.count_dropped()
         queue_watcher = self.dependencies.queue_watcher
         self.metrics.upstream_up.set(queue_watcher.is_connected)
+        self.metrics.conversions_waiting.set(self.dependencies.conversions.waiting)
         self.metrics.worker_stuck.set(queue_watcher.is_worker_stuck)
         self.metrics.observer_last_sync_age_seconds.set(queue_watcher.last_sync_age_s)
         config = self.dependencies.compiled.config

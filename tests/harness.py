@@ -140,6 +140,6 @@ async def running_gate(folder: Path, upstream: str, *, wait: bool = True, **opti
             async with aiohttp.ClientSession(auto_decompress=False) as session:
                 yield Running(gate, gate.public.url, gate.ops.url, keys, file, log, session)
         finally:
-            await gate.stop()
+            assert await gate.stop()
         secrecy.places["the request log"] = log.getvalue()
     secrecy.check()

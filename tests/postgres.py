@@ -21,7 +21,7 @@ import psutil
 from tests.programs import path_of
 
 USER = "gate"
-_PATIENCE_S = 60.0
+_PATIENCE_S = 240.0
 # postgres does not run as root.
 _UNPRIVILEGED: dict[str, Any] = (
     {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}

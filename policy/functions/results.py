@@ -52,11 +52,11 @@ class Result:
     def given(self) -> Asset:
         """What a client is told of: the file that it gets."""
         if self.recipe is None:
-            return self.asset
+            return replace(self.asset, forms=())
         size_bytes, digest, link = 0, None, None
         if isinstance(self.made, Derived):
             size_bytes, digest, link = self.made.size_bytes, self.made.hash, self.made.link
-        told = replace(self.asset, size_bytes=size_bytes, hash=digest, link=link)
+        told = replace(self.asset, size_bytes=size_bytes, hash=digest, link=link, forms=())
         return replace(told, file_path=self.file_name, content_type=self.content_type)
 
 

@@ -54,14 +54,20 @@ _OUTPUT: Final[Mapping[str, Schema]] = {
     "url_expires_at": TIME,
     "job_id": TEXT,
 }
-_WHERE_COPIED: Final[Mapping[str, Schema]] = {
-    "link": closed(
-        {
-            "url": {"type": "string", "format": "uri", "description": "For whoever has it: no credential goes there."},
-            "expires_at": told(TIME, "Until when it works. The next answer has a new one."),
-        },
-        words="Leads to a copy in the operator's storage, once there is one.",
-    )
+_LINK: Final = closed(
+    {
+        "url": {"type": "string", "format": "uri", "description": "For whoever has it: no credential goes there."},
+        "expires_at": told(TIME, "Until when it works. The next answer has a new one."),
+    },
+    words="Leads to a copy in the operator's storage, once there is one.",
+)
+_WHERE_COPIED: Final[Mapping[str, Schema]] = {"link": _LINK}
+_FORMS: Final[Mapping[str, Schema]] = {
+    "forms": {
+        "type": "array",
+        "items": closed({"name": TEXT, "content_type": TEXT, "size_bytes": COUNT, "hash": HASH, "link": _LINK}),
+        "description": "Copies of it in the forms in which a function gives it, once there are some.",
+    }
 }
 _URLS: Final = closed(
     {
@@ -216,7 +222,7 @@ def v2_schemas() -> dict[str, Schema]:
     job = job_members("Output")
     return {
         "V2Error": V2_ERROR,
-        "Output": closed(_OUTPUT, _WHERE_COPIED),
+        "Output": closed(_OUTPUT, {**_WHERE_COPIED, **_FORMS}),
         "Job": closed(job),
         "SubmittedJob": closed(job, _ONLY_WHEN_SUBMITTED),
         "JobPage": closed({"jobs": {"type": "array", "items": _ROW}, "next_cursor": TEXT_OR_NULL}),

@@ -33,6 +33,26 @@ class SignedLink:
 
 
 @value
+class CopiedForm:
+    """A copy of a file in another form, as a function gives it."""
+
+    file_path: str
+    content_type: str
+    size_bytes: int
+    hash: str
+    link: SignedLink
+
+    def to_client(self) -> dict[str, Any]:
+        return {
+            "name": self.file_path,
+            "content_type": self.content_type,
+            "size_bytes": self.size_bytes,
+            "hash": self.hash,
+            "link": self.link.to_client(),
+        }
+
+
+@value
 class Asset:
     """A file under an id.
 
@@ -40,7 +60,7 @@ class Asset:
     called it. hash: `blake3:` and 64 hexadecimal digits; None when it is not known. kind: of an output: image, video, audio, text, latent or
     file; "" for an upload. prompt_id, node_id: of the job that made it, "" for an upload. Times are Unix seconds. stamp: of the file as it was when
     it was recorded, `<time of its last change in ns>-<size>` in hexadecimal digits, as ComfyUI's ETags have it; "" where that is not known.
-    link: while there is a copy of it, for the answer that is just made.
+    link, forms: while there are copies of it, for the answer that is just made.
     """
 
     asset_id: str
@@ -58,6 +78,7 @@ class Asset:
     tags: tuple[str, ...] = ()
     stamp: str = ""
     link: SignedLink | None = None
+    forms: tuple[CopiedForm, ...] = ()
 
 
 @value
@@ -95,8 +116,8 @@ def asset_to_client(
 
 
 def output_to_client(asset: Asset, links: Links, url_expires_at_s: float) -> dict[str, Any]:
-    """The contract's Output: an asset that a job made. `link`: beside it, where there is a copy; to `url` a client sends its key, and to that one none."""
-    shown = {
+    """The contract's Output: an asset that a job made. `link`, `forms`: beside it, where there are copies; to `url` a client sends its key, to those none."""
+    shown: dict[str, Any] = {
         "id": asset.asset_id,
         "node_id": asset.node_id,
         "name": asset.file_path,
@@ -108,7 +129,8 @@ def output_to_client(asset: Asset, links: Links, url_expires_at_s: float) -> dic
         "url_expires_at": timestamp(url_expires_at_s),
         "job_id": asset.prompt_id,
     }
-    return shown if asset.link is None else shown | {"link": asset.link.to_client()}
+    shown |= {} if asset.link is None else {"link": asset.link.to_client()}
+    return shown | {"forms": [form.to_client() for form in asset.forms]} if asset.forms else shown
 
 
 def name_in_workflow(asset: Asset) -> str:

@@ -15,6 +15,8 @@ class Exit(IntEnum):
     MISTAKE = 1
     """The configuration, or what a command was asked, is not usable."""
     PORT_IN_USE = 3
+    UNENDED = 4
+    """A part of the gate did not end, or failed, when it was stopped: a bug, of which the log tells."""
 
 
 def fail(message: str, code: Exit = Exit.MISTAKE) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -87,8 +88,9 @@ async def _serve(config: Config, file: Path, seen: bytes, lines: QueuedWriter, p
             # SECURITY: it still answers: a key that is revoked meanwhile ends (tests/commands/test_winding_down.py).
             await gate.wind_down()
         await tasks.stop()
-        if is_up.is_set():
-            await gate.stop()
+        if is_up.is_set() and not await gate.stop():
+            lines.close()
+            os._exit(Exit.UNENDED)  # the end of the loop would wait for what did not end
 
 
 def stop_event() -> asyncio.Event:

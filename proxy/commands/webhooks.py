@@ -11,7 +11,6 @@ import orjson
 import typer
 
 from policy.v2.times import timestamp, timestamp_or_null
-from policy.webhooks import event_of
 from proxy.auth.atomic_file import PRIVATE_MODE
 from proxy.commands.exits import fail
 from proxy.commands.gate_database import ask_database
@@ -135,7 +134,7 @@ def _state_of(delivery: Delivery, now_s: float) -> str:
 
 def _cells_of(delivery: Delivery, now_s: float) -> tuple[str, ...]:
     return (
-        *(delivery.id, delivery.tenant, _recipient_of(delivery), event_of(delivery.state), delivery.prompt_id),
+        *(delivery.id, delivery.tenant, _recipient_of(delivery), delivery.told, delivery.prompt_id),
         *(timestamp(delivery.ended_at_s), _state_of(delivery, now_s), str(delivery.attempts), delivery.note),
     )
 
@@ -147,7 +146,7 @@ def _as_json(delivery: Delivery) -> dict[str, Any]:
         "tenant": delivery.tenant,
         "endpoint": delivery.endpoint,
         "origin": place_of(delivery.url) if delivery.url else None,
-        "type": event_of(delivery.state).value,
+        "type": delivery.told.value,
         "job": delivery.prompt_id,
         "ended_at": timestamp(delivery.ended_at_s),
         "outcome": delivery.outcome or None,

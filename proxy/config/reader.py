@@ -16,6 +16,7 @@ from policy.custom_routes import RouteSettings
 from policy.route_conflicts import find_conflicts
 from policy.settings import PolicySettings
 from policy.table import ROUTES
+from policy.webhooks import OF_STORAGE
 from proxy.config.comfyui import FIRST, ComfyUISettings
 from proxy.config.identity import (
     CloudflareAccessSettings,
@@ -199,6 +200,7 @@ def _cross_references(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
             seen.add(identifier)
     found += _of_webhooks(document, tenants)
     found += _of_comfyuis(document, tenants)
+    found += _need_storage(document)
     found += _tenant_maps(document, tenants)
     found += _need_directory(document)
     return found
@@ -238,6 +240,19 @@ def _of_comfyuis(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[t
             for tenant in (named if isinstance(named, list) else ())
             if isinstance(tenant, str) and tenant not in tenants
         ]
+    return found
+
+
+def _need_storage(document: dict[str, Any]) -> list[tuple[KeyPath, str]]:
+    storage = document.get("storage")
+    if isinstance(storage, dict) and storage.get("url"):
+        return []
+    found: list[tuple[KeyPath, str]] = []
+    for index, webhook in _rows(document, "webhooks"):
+        events = webhook.get("events")
+        if isinstance(events, list) and any(event in OF_STORAGE for event in events):
+            words = f"{' and '.join(OF_STORAGE)} never come without [storage] with a url"
+            found.append((("webhooks", index, "events"), words))
     return found
 
 

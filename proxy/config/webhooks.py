@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from policy.webhooks import Event
+from policy.webhooks import ENDS, Event
 from proxy.config.identity import Tenant
 from proxy.config.server import check_port
 from proxy.config.units import Settings
@@ -30,7 +30,7 @@ class WebhookSettings(Settings):
     url: str
     secret_file: Path
     previous_secret_file: Path | None = None
-    events: tuple[Event, ...] = tuple(Event)
+    events: tuple[Event, ...] = ENDS
     allow_private: Annotated[bool, Field(strict=True)] = False
 
     @field_validator("name")
@@ -53,7 +53,7 @@ class WebhookSettings(Settings):
     @classmethod
     def _is_told_something(cls, events: tuple[Event, ...]) -> tuple[Event, ...]:
         if not events:
-            raise ValueError("name at least one event, or leave the line out for all")
+            raise ValueError("name at least one event, or leave the line out for the ends of jobs")
         return events
 
     @model_validator(mode="after")

@@ -74,6 +74,12 @@ class Conversions:
         self._tasks = Tasks(is_watched=True)
         self._refused: OrderedDict[Key, tuple[float, Callable[[], Violation]]] = OrderedDict()
         self._forgotten: OrderedDict[tuple[TenantId, str], None] = OrderedDict()
+        self._asked = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many are asked for, and are not being converted yet."""
+        return self._asked - self._pool.busy
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -88,7 +94,11 @@ class Conversions:
         await self._open(file)
         if (found := await self._known(key)) is not None:
             return found
-        release = await self._turns.acquire(tenant)
+        self._asked += 1
+        try:
+            release = await self._turns.acquire(tenant)
+        finally:
+            self._asked -= 1
         try:
             found = await self._known(key)  # made by who came before
         except BaseException:
@@ -164,6 +174,7 @@ class Conversions:
         return await self._kept.find(key)
 
     async def _make(self, key: Key, file: DerivedFile) -> KeptFile:
+        self._asked += 1
         try:
             # SECURITY: drafts count for nothing yet, and would fill the disk (tests/proxy/conversion/test_conversions.py).
             async with self._places:
@@ -171,6 +182,8 @@ class Conversions:
         except OSError as error:
             failed = _failed(file, f"the folder of what was converted cannot be written: {error}")
             raise self._refuse(key, failed, FAILED_S) from None
+        finally:
+            self._asked -= 1
 
     async def _converted(self, key: Key, file: DerivedFile) -> KeptFile:
         """Raises Violation(conversion-failed | not-found), UpstreamUnavailable, UpstreamTimeout, OSError."""

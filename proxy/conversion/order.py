@@ -27,6 +27,11 @@ class Order(NamedTuple):
     stamp: str = ""
     cpu_s: int = 60
 
+    @property
+    def kind(self) -> str:
+        """For metrics."""
+        return self.format or "strip"
+
     def line(self) -> bytes:
         return orjson.dumps(self._asdict()) + b"\n"
 
@@ -41,6 +46,13 @@ class Answer(NamedTuple):
     refused: str = ""
     failed: str = ""
     is_gone: bool = False
+
+    @property
+    def result(self) -> str:
+        """For metrics: made, refused, failed or gone."""
+        if self.is_gone:
+            return "gone"
+        return "failed" if self.failed else "refused" if self.refused else "made"
 
     def line(self) -> bytes:
         return orjson.dumps(self._asdict()) + b"\n"

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +39,10 @@ def can_convert() -> bool:
 
 
 class ConverterPool:
-    """Each process converts one picture at a time; who comes first is first. command: what they run. processes: how many at most."""
+    """Each process converts one picture at a time; who comes first is first. command: what they run. processes: how many at most.
+
+    busy: how many convert just now. on_converted: told of each conversion, with its seconds without the wait.
+    """
 
     def __init__(
         self,
@@ -55,35 +59,45 @@ class ConverterPool:
         self._idle: list[Process] = []
         self._end_of_idle: asyncio.TimerHandle | None = None
         self._ending = Tasks()
+        self.busy = 0
+        self.on_converted: Callable[[Order, Answer, float], None] = lambda order, answer, seconds: None
 
     async def convert(self, order: Order) -> Answer:
         """In its turn. Never raises: what a process broke at is refused."""
         async with self._places:
-            for _ in range(_TRIES):
-                process = self._take()
-                try:
-                    process = process or await self._start()
-                    async with asyncio.timeout(self._time_limit_s):
-                        answer = await _ask(process, order)
-                except TimeoutError:
-                    self._kill(process)
-                    _log.warning(
-                        "converting %s took longer than %.0f s, and was stopped", order.source, self._time_limit_s
-                    )
-                    return Answer(refused="To convert it takes too long.")
-                except (OSError, EOFError, ValueError, TypeError) as error:
-                    self._kill(process)
-                    await asyncio.to_thread(_take_away, Path(order.target))
-                    _log.warning(
-                        "the process that converted %s has ended: %s", order.source, str(error) or type(error).__name__
-                    )
-                except BaseException:
-                    self._kill(process)  # else its answer would be taken for the next one's
-                    raise
-                else:
-                    self._give_back(process)
-                    return answer
-            return Answer(refused="It breaks the program that converts it.")
+            self.busy += 1
+            began_s = time.monotonic()
+            try:
+                answer = await self._converted(order)
+            finally:
+                self.busy -= 1
+            self.on_converted(order, answer, time.monotonic() - began_s)
+            return answer
+
+    async def _converted(self, order: Order) -> Answer:
+        for _ in range(_TRIES):
+            process = self._take()
+            try:
+                process = process or await self._start()
+                async with asyncio.timeout(self._time_limit_s):
+                    answer = await _ask(process, order)
+            except TimeoutError:
+                self._kill(process)
+                _log.warning("converting %s took longer than %.0f s, and was stopped", order.source, self._time_limit_s)
+                return Answer(refused="To convert it takes too long.")
+            except (OSError, EOFError, ValueError, TypeError) as error:
+                self._kill(process)
+                await asyncio.to_thread(_take_away, Path(order.target))
+                _log.warning(
+                    "the process that converted %s has ended: %s", order.source, str(error) or type(error).__name__
+                )
+            except BaseException:
+                self._kill(process)  # else its answer would be taken for the next one's
+                raise
+            else:
+                self._give_back(process)
+                return answer
+        return Answer(refused="It breaks the program that converts it.")
 
     async def stop(self) -> None:
         """Nobody asks for anything any more: who still waits for an answer was cancelled before."""

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from policy.copies import CopyState
 from policy.namespace import Folder
+from proxy.jobs.copy_news import tell_failed, tell_of_copy, tell_of_none
 from proxy.jobs.copy_requests import ADD_COPY, COPY_COLUMNS, Copy
 from proxy.persistence.operations import Operation, Statement
 
@@ -69,6 +70,8 @@ def settle(copy: Copy, was: Copy) -> Operation[bool]:
             *(was.copy_id, was.gate, was.state),
         ),
     )
+    if rows and was.state == CopyState.WAITING:
+        yield from tell_of_copy(copy)
     return bool(rows)
 
 
@@ -80,6 +83,8 @@ def split(job: Copy, files: Sequence[Copy]) -> Operation[bool]:
     if done:
         for each in files:
             yield Statement(ADD_COPY, each)
+        if not files:
+            yield from tell_of_none(job)
     return bool(done)
 
 
@@ -94,8 +99,8 @@ def find_copy(copy_id: str) -> Operation[Copy | None]:
 
 
 def copies_of_job(tenant: str, prompt_id: str) -> Operation[list[Copy]]:
-    """Those that the bucket has, of files as the job made them."""
-    return (yield from _there("prompt_id = ? AND form = ''", tenant, prompt_id))
+    """Those that the bucket has, of files as the job made them and in other forms."""
+    return (yield from _there("prompt_id = ?", tenant, prompt_id))
 
 
 def copies_of_asset(tenant: str, asset_id: str) -> Operation[list[Copy]]:
@@ -209,10 +214,13 @@ def trim(tenant: str, kept: Kept) -> Operation[int]:
     for state in CopyState:
         gone = yield Statement(
             "DELETE FROM copies WHERE copy_id IN (SELECT copy_id FROM copies WHERE tenant = ? AND state = ? "
-            "ORDER BY ended_at_s DESC, copy_id LIMIT 1000000 OFFSET ?) RETURNING copy_id",
+            "ORDER BY ended_at_s DESC, copy_id LIMIT 1000000 OFFSET ?) RETURNING prompt_id, ended_at_s",
             (tenant, state, kept.most),
         )
-        lost += len(gone) if state == CopyState.WAITING else 0
+        if state == CopyState.WAITING:
+            lost = len(gone)
+            for prompt_id, ended_at_s in set(gone):
+                yield from tell_failed(tenant, prompt_id, ended_at_s, ended_at_s)
     return lost
 
 

@@ -12,11 +12,11 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-from policy.functions.conversion import Derived
+from policy.functions.conversion import Derived, Recipe, name_of, type_of
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
 from policy.v2.asset_files import DerivedFile
-from policy.v2.assets import Asset, SignedLink
+from policy.v2.assets import Asset, CopiedForm, SignedLink
 from policy.v2.jobs import JobView
 from proxy.copies import copy_operations as records
 from proxy.copies.bucket import Bucket, BucketFailed
@@ -75,11 +75,20 @@ class CopyReader:
 
     async def _linked(self, assets: Sequence[Asset], copies: Sequence[Copy]) -> list[Asset]:
         # By the bytes too: what an earlier end of the job left is no copy of what it made since.
-        keys = {(copy.asset_id, copy.hash): copy.object_key for copy in copies}
-        found = [asset for asset in assets if (asset.asset_id, asset.hash) in keys]
-        signed = await self._signed([keys[asset.asset_id, asset.hash or ""] for asset in found])
-        links = {asset.asset_id: link for asset, link in zip(found, signed, strict=True)}
-        return [replace(asset, link=links.get(asset.asset_id)) for asset in assets]
+        known = {(asset.asset_id, asset.hash): asset for asset in assets}
+        found = [copy for copy in copies if (copy.asset_id, copy.hash) in known]
+        links: dict[str, SignedLink] = {}
+        forms: dict[str, list[CopiedForm]] = {}
+        for copy, link in zip(found, await self._signed([copy.object_key for copy in found]), strict=True):
+            if link is not None and copy.form:
+                form = _form_of(copy, known[copy.asset_id, copy.hash], link)
+                forms.setdefault(copy.asset_id, []).append(form)
+            elif link is not None:
+                links[copy.asset_id] = link
+        return [
+            replace(asset, link=links.get(asset.asset_id), forms=tuple(forms.get(asset.asset_id, ())))
+            for asset in assets
+        ]
 
     async def _signed(self, keys: Sequence[str]) -> list[SignedLink | None]:
         """None where there can be none just now."""
@@ -173,3 +182,8 @@ class CopyReader:
             _log.warning("a copy in %s has not the size that it had", self._bucket.place)
             raise TurnedAway(_AWAY)
         return piece
+
+
+def _form_of(copy: Copy, asset: Asset, link: SignedLink) -> CopiedForm:
+    recipe = Recipe.from_mark(copy.form)
+    return CopiedForm(name_of(asset, recipe), type_of(asset, recipe), copy.form_bytes, copy.form_hash, link)

@@ -34,7 +34,7 @@ def announce(job: JobRow, *, is_past: bool = False, is_copied: bool = False) -> 
 
 def _delivery(job: JobRow, endpoint: str, url: str) -> Statement:
     return Statement(
-        "INSERT INTO webhook_deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '', 0, '', NULL, '', ?) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO webhook_deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '', 0, '', NULL, '', ?, '', NULL) ON CONFLICT (id) DO NOTHING",
         (
             message_id(endpoint, job),
             endpoint,

@@ -51,6 +51,8 @@ class JobRegistry(KnownJobs):
         self._retired: dict[str, TenantId] = {}
         self.connection = 0
         """Counts connections to ComfyUI: what was seen in an earlier one may be gone since."""
+        self.on_read_end: Callable[[Job], None] = lambda job: None
+        """Called with a job of whose end this gate has read in the database: another one has seen it."""
 
     def claim(
         self,
@@ -84,7 +86,7 @@ class JobRegistry(KnownJobs):
         if job is not None and job.state is JobState.ENDED and not row.has_ended:  # tried again
             self._drop(job)
             job = None
-        is_new = job is None
+        is_new, had_ended = job is None, job is not None and job.state is JobState.ENDED
         if job is None:
             job = Job(row.prompt_id, TenantId(row.tenant), sequence=row.sequence)
         take_row(job, row)
@@ -92,6 +94,8 @@ class JobRegistry(KnownJobs):
             self._add(job)
         if job.state is JobState.ENDED:
             self._close(job)
+            if not had_ended:
+                self.on_read_end(job)
         else:
             self._active[job.prompt_id] = job
             self._index(job)

@@ -86,6 +86,10 @@ class Recorder:
             **({"note": note} if note else {}),
         )
 
+    def converted(self, kind: str, result: str, seconds: float) -> None:
+        """See Metrics.converted."""
+        self._metrics.converted(kind, result, seconds)
+
     def count_dropped(self) -> None:
         """Just before a scrape."""
         self._metrics.lines_dropped(log=self._log.dropped, audit=self._audit.dropped)

@@ -79,6 +79,11 @@ class Metrics(Series):
         for (tenant, endpoint), is_off in switched_off.items():
             self.webhook_endpoint_switched_off.labels(tenant, endpoint).set(is_off)
 
+    def converted(self, kind: str, result: str, seconds: float) -> None:
+        """kind: the format, or `strip`."""
+        self.conversions.labels(kind, result).inc()
+        self.conversion_seconds.labels(kind).observe(seconds)
+
     def refresh(self, sockets: ConnectionRegistry, jobs: Iterable[Job], tenants: Iterable[str]) -> None:
         """Gauges, just before a scrape."""
         for key_id, tenant, expires_s in self._keys:

@@ -22,6 +22,7 @@ TRIED_AGAIN: Final = (
     "out-of-memory",
     "operator",
 )
+_CONVERSION_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _JOB_SECONDS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 
@@ -45,6 +46,7 @@ class Series:
         self._add_jobs()
         self._add_webhooks()
         self._add_copies()
+        self._add_conversions()
         self._add_sockets()
         self._add_gate()
         self.comfyuis = ComfyUIMetrics(self.registry)
@@ -133,6 +135,23 @@ class Series:
         )
         self.copies_dropped = self._counter(
             "copies_dropped", "Copies that were too many to be waited for, and never made.", "tenant"
+        )
+
+    def _add_conversions(self) -> None:
+        self.conversions = self._counter(
+            "conversions",
+            "Outputs that were converted, or stripped of their workflow, by what came of it: made, refused, failed or gone.",
+            "format",
+            "result",
+        )
+        self.conversion_seconds = self._histogram(
+            "conversion_seconds",
+            "Time of a conversion, without the wait for it.",
+            "format",
+            buckets=_CONVERSION_SECONDS,
+        )
+        self.conversions_waiting = self._gauge(
+            "conversions_waiting", "Conversions that wait for their turn, for a process, or for the original."
         )
 
     def _add_sockets(self) -> None:

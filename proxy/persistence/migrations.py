@@ -233,5 +233,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             models TEXT NOT NULL
         )""",
     ),
+    # 10: what has become of a job's copies, to be told: the event, and when it was; "" and NULL for the job's end.
+    (
+        "ALTER TABLE webhook_deliveries ADD COLUMN event TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE webhook_deliveries ADD COLUMN event_at_s REAL",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from policy.namespace import Folder
 from policy.v2.assets import Asset
 from policy.violation import Reason, Violation
-from proxy.jobs.copy_requests import disown_copies
+from proxy.jobs.copy_news import disown
 from proxy.jobs.job_rows import ENDS, StoredState
 from proxy.jobs.store_operations import begin
 from proxy.persistence.operations import Operation, Statement
@@ -188,7 +188,7 @@ def _delete(tenant: str, asset: Asset, version: int) -> Operation[Deleted]:
     where, file = _same_file(tenant, asset)
     others = yield Statement(f"SELECT 1 FROM assets WHERE {where} LIMIT 1", file)
     if asset.folder is not None and not (others and (yield from _is_known(tenant, asset))):
-        yield from disown_copies(tenant, asset.folder.value, asset.path, asset.stamp)
+        yield from disown(tenant, asset.folder.value, asset.path, asset.stamp)
     return Deleted(asset, not others)
 
 

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 from policy.v2.jobs import JobView, Status
+from policy.webhooks import Event, event_of
 from proxy.persistence.operations import Operation, Statement
 
 DELIVERED: Final = "delivered"
@@ -19,8 +20,10 @@ SWITCHED_OFF: Final = "switched-off"
 
 
 class Delivery(NamedTuple):
-    """The end of a job that an endpoint is told of. Times are Unix seconds. due_at_s: None when nothing more is to be sent. attempts: that failed, and
-    the one that did not. note: of the last one. url: where the job's call has named it; "" for an endpoint of the configuration.
+    """The end of a job that an endpoint is told of, or what has become of its copies since. Times are Unix seconds.
+
+    event, event_at_s: what has become of the copies, and when; "" and None for the end. due_at_s: None when nothing more is to be sent. attempts: that
+    failed, and the one that did not. note: of the last one. url: where the job's call has named it; "" for an endpoint of the configuration.
     """
 
     id: str
@@ -38,6 +41,12 @@ class Delivery(NamedTuple):
     tried_at_s: float | None = None
     note: str = ""
     url: str = ""
+    event: str = ""
+    event_at_s: float | None = None
+
+    @property
+    def told(self) -> Event:
+        return Event(self.event) if self.event else event_of(self.state)
 
     def is_end_of(self, job: JobView | None) -> bool:
         """Whether the job is still as it ended then: it may be deleted, or have been tried again since."""
@@ -69,7 +78,7 @@ class EndpointRow(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Bounds of what is kept. waiting_since_s, done_since_s: Unix time of the oldest job's end. most: of a tenant, of each kind."""
+    """Bounds of what is kept. waiting_since_s, done_since_s: Unix time of the oldest event. most: of a tenant, of each kind."""
 
     waiting_since_s: float
     done_since_s: float
@@ -185,7 +194,7 @@ def trim(tenant: str, kept: Kept) -> Operation[int]:
     for is_waiting, since_s in ((True, kept.waiting_since_s), (False, kept.done_since_s)):
         kind = f"tenant = ? AND due_at_s IS {'NOT NULL' if is_waiting else 'NULL'}"
         gone = yield Statement(
-            f"DELETE FROM webhook_deliveries WHERE {kind} AND (ended_at_s < ? OR id IN (SELECT id FROM webhook_deliveries "
+            f"DELETE FROM webhook_deliveries WHERE {kind} AND (COALESCE(event_at_s, ended_at_s) < ? OR id IN (SELECT id FROM webhook_deliveries "
             f"WHERE {kind} ORDER BY ended_at_s DESC, id LIMIT 1000000 OFFSET ?)) RETURNING id",
             (tenant, since_s, tenant, kept.most),
         )

@@ -223,4 +223,4 @@ class WebhookSender:
         if found is None or not delivery.is_end_of(found):
             has_all = False
             found = delivery.bare_view(delivery.ended_at_s)
-        return message(found, self._links(), has_all_outputs=has_all)
+        return message(found, self._links(), has_all_outputs=has_all, event=delivery.told, at_s=delivery.event_at_s)

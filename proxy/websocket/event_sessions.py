@@ -189,15 +189,22 @@ class EventSessions:
             if client_id not in OWN_CLIENTS and stream.is_open
         ]
 
-    def job_ended(self, job: Job) -> None:
-        """A client that submitted first and opened its socket then is told what it missed."""
-        stream = self.stream(job.tenant, job.client_id) if job.client_id != SDK_CLIENT else None
-        if stream is not None and stream.is_open and _has_missed(self.several, stream, job):
-            self._tasks.start(self._recall(stream, job), "recall")
+    def job_ended(self, job: Job, *, is_elsewhere: bool = False) -> None:
+        """A client that submitted first and opened its socket then is told what it missed.
 
-    async def _recall(self, stream: EventSession, job: Job) -> None:
+        is_elsewhere: another gate has seen its end. ComfyUI's events may have come here before it was known whose they are, and what that gate says
+        of the job itself is said there alone: whoever was there, or comes back from elsewhere, and has heard of no end is told.
+        """
+        has_missed = partial(_has_missed_its_end, self._reconnect_grace_s()) if is_elsewhere else _has_missed
+        stream = self.stream(job.tenant, job.client_id) if job.client_id != SDK_CLIENT else None
+        if stream is not None and stream.is_open and has_missed(self.several, stream, job):
+            self._tasks.start(self._recall(stream, job, has_missed), "recall")
+
+    async def _recall(
+        self, stream: EventSession, job: Job, has_missed: Callable[[Several | None, EventSession, Job], bool]
+    ) -> None:
         events = events_of(await self._read_entry(job), job.prompt_id)
-        if _has_missed(self.several, stream, job):
+        if has_missed(self.several, stream, job):
             _events_of(self.several, stream, job).tell(job.prompt_id, events)
 
     def job_failed(self, job: Job, entry: Mapping[str, Any]) -> None:
@@ -240,6 +247,12 @@ def _has_missed(several: Several | None, stream: EventSession, job: Job) -> bool
     if several is not None:
         return several.has_missed(stream, job)
     return stream.opened_at_s > job.claimed_at_s and not stream.at("").knows(job.prompt_id)
+
+
+def _has_missed_its_end(grace_s: float, several: Several | None, stream: EventSession, job: Job) -> bool:
+    """grace_s: how long before the socket was opened it may have ended."""
+    was_there = job.ended_at_s is not None and stream.opened_at_s - job.ended_at_s < grace_s
+    return was_there and not _events_of(several, stream, job).has_ended(job.prompt_id)
 
 
 def _events_of(several: Several | None, stream: EventSession, job: Job) -> UpstreamEvents:

@@ -18,23 +18,28 @@ MAX_HEARD: Final = 64
 class HeardJobs:
     """Of one socket."""
 
-    __slots__ = ("_cached", "_ends", "_heard", "_jobs", "_reports")
+    __slots__ = ("_cached", "_ends", "_heard", "_jobs", "_over", "_reports")
 
     def __init__(self, jobs: RunningJobs, reports: SocketReports) -> None:
         self._jobs = jobs
         self._reports = reports
         self._cached: tuple[str, frozenset[str]] | None = None
         self._heard: dict[str, None] = {}
+        self._over: dict[str, None] = {}
         self._ends: dict[str, None] = {}
 
     def followed(self) -> HeardJobs:
         """Of the next socket: with the jobs that this one has heard of, and nothing of how the one that runs began."""
         following = HeardJobs(self._jobs, self._reports)
-        following._heard, following._ends = self._heard, self._ends
+        following._heard, following._over, following._ends = self._heard, self._over, self._ends
         return following
 
     def knows(self, prompt_id: str) -> bool:
         return prompt_id in self._heard
+
+    def has_ended(self, prompt_id: str) -> bool:
+        """Whether its end was heard, by a client or for one that may come back."""
+        return prompt_id in self._over
 
     def ends(self) -> tuple[str, ...]:
         """The jobs whose end a client was told."""
@@ -55,6 +60,7 @@ class HeardJobs:
             self._cached = (prompt_id, cached_nodes(event.data))
         elif event.kind in ENDS:
             self._reports.ended(prompt_id)
+            _remember(self._over, prompt_id)
             if is_attached:
                 _remember(self._ends, prompt_id)
         elif event.kind == "executed" and (names := temp_files(event.data.get("output"))):

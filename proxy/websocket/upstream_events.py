@@ -149,6 +149,10 @@ class UpstreamEvents(Hearer):
         """Whether something of this job was heard."""
         return self._heard.knows(prompt_id)
 
+    def has_ended(self, prompt_id: str) -> bool:
+        """Whether the end of this job was heard, or told."""
+        return self._heard.has_ended(prompt_id)
+
     def ends(self) -> tuple[str, ...]:
         """The jobs whose end a client was told."""
         return self._heard.ends()

@@ -24,13 +24,16 @@ def build_conversions(
     files: TenantFiles,
     directories: Directories,
     in_force: Callable[[], CompiledConfig],
+    on_converted: Callable[[str, str, float], None],
 ) -> Conversions:
-    """in_force: the configuration, when everything is built."""
+    """in_force: the configuration, when everything is built. on_converted: told of each conversion, see Metrics.converted."""
+    pool = ConverterPool()
+    pool.on_converted = lambda order, answer, seconds: on_converted(order.kind, answer.result, seconds)
     config = compiled.config
     folder = config.resolve(config.server.state_dir).absolute() / FOLDER
     return Conversions(
         KeptFiles(folder, lambda: in_force().config.server.max_converted_bytes),
-        ConverterPool(),
+        pool,
         Sources(upstream, files, directories),
         lambda: in_force().config.server.max_picture_pixels,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from policy.copies import CopyState
@@ -50,12 +50,14 @@ def build_reader(parts: Dependencies, database: Database, bucket: Bucket) -> Cop
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What metrics and the audit trail hear of copies."""
+    """What metrics and the audit trail hear of copies. wake: whoever tells others outside."""
 
     metrics: Metrics
     audit: AuditTrail
+    wake: Callable[[], None]
 
     def tried(self, copy: Copy, result: str) -> None:
+        self.wake()
         if copy.is_whole_job and result != "failed":
             return
         is_given_up = result == "failed" and copy.state == CopyState.FAILED
@@ -76,6 +78,7 @@ class Told:
         )
 
     def lost(self, tenant: str, count: int) -> None:
+        self.wake()
         self.metrics.copies_dropped.labels(tenant).inc(count)
 
     def counted(self, counts: Mapping[tuple[str, str], int]) -> None:
@@ -85,12 +88,17 @@ class Told:
 
 
 def build_copier(
-    parts: Dependencies, database: Database, bucket: Bucket, metrics: Metrics, audit: AuditTrail
+    parts: Dependencies,
+    database: Database,
+    bucket: Bucket,
+    metrics: Metrics,
+    audit: AuditTrail,
+    wake: Callable[[], None],
 ) -> Copier:
     def keep_local_s() -> float | None:
         return parts.compiled.config.storage.keep_local
 
-    told = Told(metrics, audit)
+    told = Told(metrics, audit, wake)
 
     def forms_of_job(job: JobView) -> tuple[tuple[Asset, Recipe], ...]:
         return forms_of(job, parts.compiled.functions.get((job.labels or {}).get(LABEL, "")))

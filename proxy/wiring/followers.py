@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from policy.principal import TenantId
 from policy.v2.assets import Asset
@@ -64,7 +65,7 @@ class JobFollowers:
         if parts.compiled.config.storage.is_on:
             bucket = open_bucket(parts.compiled.config)
             views = LinkedViews(parts.v2.views, build_reader(parts, database, bucket))
-            self.copier = build_copier(parts, database, bucket, metrics, audit)
+            self.copier = build_copier(parts, database, bucket, metrics, audit, lambda: self.webhooks.wake())
         self.webhooks = build_webhooks(parts, database, metrics, audit, views)
         self._subscribe(events)
 
@@ -130,6 +131,7 @@ class JobFollowers:
         parts.jobs.endings.on_waiting = self._waits_again
         parts.jobs.endings.on_failed = streams.job_failed
         parts.jobs.replica.on_foreign_change = self._changed_elsewhere
+        parts.registry.on_read_end = partial(streams.job_ended, is_elsewhere=True)
         parts.jobs.replica.on_cancel_wish = parts.jobs.results.cancel
 
     def _wake_senders(self, job: Job) -> None:
@@ -165,6 +167,7 @@ class JobFollowers:
         self._tasks.start(self._parts.conversions.forget(tenant, asset), "forget what was converted")
         if self.copier is not None:
             self.copier.wake()
+        self.webhooks.wake()
 
     def _synced(self) -> None:
         self._parts.admission.synced()

@@ -82,7 +82,7 @@ def build_dependencies(
         recorder=recorder,
         fetches=Fetches(lambda: own_places(in_force().config)),
         v2=build_v2(upstream, state, storage.disk, files, jobs, hearing, sockets, limits.slots.claim_socket, in_force),
-        conversions=build_conversions(compiled, upstream, files, directories, in_force),
+        conversions=build_conversions(compiled, upstream, files, directories, in_force, recorder.converted),
     )
 
 

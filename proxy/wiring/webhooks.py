@@ -30,6 +30,7 @@ def build_webhooks(
             prompt_id=delivery.prompt_id,
             tenant=delivery.tenant,
             endpoint=delivery.endpoint,
+            type=delivery.told,
             webhook=delivery.id,
             attempt=delivery.attempts,
             result=result.value,

@@ -80,6 +80,27 @@ async def test_what_does_not_end_in_time_is_cut_off(tmp_path: Path, comfy: Stand
         await gate.process.said("they are cut off")
 
 
+@needs_signals
+async def test_a_part_that_never_ends_holds_up_no_stop(tmp_path: Path, comfy: StandIn) -> None:
+    deaf = """
+import asyncio
+from proxy import tasks
+from proxy.upstream.compressor import Compressor
+async def stop(self):
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+Compressor.stop, tasks.WORD_EACH_S = stop, 0.0
+"""
+    config, keys = write_config(tmp_path, comfy.url)
+    async with served(config, keys, before=deaf) as gate:
+        gate.send(signal.SIGTERM)
+        assert await gate.process.ended() == Exit.UNENDED
+        await gate.process.said("stopping does not wait for the end of compression any longer")
+
+
 async def submit(gate: Served, who: str, graph: dict[str, Any]) -> str:
     status, answer = await gate.ask("POST", "/prompt", who, json={"prompt": graph})
     assert status == 200, answer

@@ -20,7 +20,7 @@ from PIL import Image
 from yarl import URL
 
 Graph = dict[str, Any]
-TIMEOUT_S = 60.0
+TIMEOUT_S = 240.0
 
 
 def unique(stem: str = "ct") -> str:

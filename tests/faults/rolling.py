@@ -19,7 +19,7 @@ from tests.faults.clients import Client
 from tests.faults.judge import Case, Submission, judge
 from tests.faults.programs import GUARD_S, NAP_S, GateProcess
 from tests.faults.recording import CORE, CUSTOM, work
-from tests.faults.rounds import Tally
+from tests.faults.rounds import Tally, causes
 from tests.faults.world import World, open_world
 
 ROLLING: Final = "rolling restart"
@@ -28,6 +28,8 @@ JOB_S: Final = 0.05
 UPLOAD_PIECES: Final = 20
 _JSON: Final = {"Content-Type": "application/json"}
 _GONE: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
+_AGAIN: Final = b'"upstream_busy"'
+"""Of an answer that asks for the same again, on a busy machine: no restart is to blame for it."""
 _ENDS: Final = frozenset({"succeeded", "failed", "canceled"})
 
 
@@ -58,18 +60,24 @@ class Caller:
     ) -> Any:
         """The JSON of an answer that is none of a failure; None where there is none the second time either. make: the body, anew for each try."""
         told: list[str] = []
-        for url in self._two():
-            try:
-                async with self.client.session.request(
-                    method, url + path, data=make(), headers=self.headers | headers
-                ) as answer:
-                    body = await answer.read()
-                    if answer.status < 300:
-                        return orjson.loads(body)
-                    told.append(f"{answer.status} {body[:200]!r}")
-            except _GONE as error:
-                told.append(repr(error))
-            self.retried += 1
+        urls = self._two()
+        async with asyncio.timeout(GUARD_S):
+            while urls:
+                url = urls.pop(0)
+                try:
+                    async with self.client.session.request(
+                        method, url + path, data=make(), headers=self.headers | headers
+                    ) as answer:
+                        body = await answer.read()
+                        if answer.status < 300:
+                            return orjson.loads(body)
+                        told.append(f"{answer.status} {body[:200]!r}")
+                        if _AGAIN in body:
+                            urls.append(url)
+                            continue
+                except _GONE as error:
+                    told.append(repr(error))
+                self.retried += 1
         self.failed.append(f"{self.tenant}: {method} {path}: {told}")
         return None
 
@@ -217,8 +225,8 @@ async def play(jobs: int, seed: int) -> Tally:
             async with asyncio.timeout(4 * GUARD_S + jobs):
                 await _restart_all(world, callers, jobs)
                 told = {client.tenant: await client.told() for client in world.clients}
-        except TimeoutError:
-            tally.wrong.append("it comes to no end")
+        except (TimeoutError, ExceptionGroup) as error:
+            tally.wrong.append(f"it comes to no end: {causes(error)}")
             tally.counts["stuck"] += 1
         else:
             submissions = [each for caller in callers for each in caller.submissions]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.faults.clients import Client
@@ -75,7 +77,7 @@ async def judged(this: Round, submissions: list[Submission]) -> Verdict:
                 await client.sure("POST", "/history", data=b'{"clear": true}', headers=_JSON)
     except (AssertionError, TimeoutError, ExceptionGroup) as error:
         runs = Counter(line.event for line in world.record.lines())
-        sentence = f"it comes to no end ({_causes(error)}); {dict(runs)} of all rounds, {before} were begun before it"
+        sentence = f"it comes to no end ({causes(error)}); {dict(runs)} of all rounds, {before} were begun before it"
         return Verdict(Counter(stuck=1), [sentence])
     submissions += submitted
     names = {each.name for each in submitted}
@@ -83,9 +85,12 @@ async def judged(this: Round, submissions: list[Submission]) -> Verdict:
     return judge(Case(submitted, lines, world.deaths, told, seen=world.seen))
 
 
-def _causes(error: Exception) -> str:
-    parts = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
-    return "; ".join(f"{type(each).__name__} {each}" for each in parts)
+def causes(error: Exception) -> str:
+    """Of a failure of several tasks, each with the line that it came from."""
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(map(causes, error.exceptions))
+    lines = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    return f"{type(error).__name__} {error} ({' '.join(each for each in lines if not each.startswith('timeouts.py'))})"
 
 
 def _begun_later(world: World, submissions: Sequence[Submission]) -> list[str]:

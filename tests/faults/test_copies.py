@@ -19,10 +19,11 @@ from tests.harness import write_config
 from tests.proxy.copies.forming import TENANTS as FORMING_TENANTS
 from tests.proxy.copies.forming import WEBP, write_paint
 from tests.proxy.copies.s3 import S3Server, s3_server, storage
+from tests.proxy.webhooks.receiver import receiving
 
 ROUNDS = int(os.environ.get("COPY_ROUNDS", "4"))
 """`COPY_ROUNDS=20 python -m pytest tests/faults/test_copies.py` plays more."""
-GUARD_S = 60.0
+GUARD_S = 240.0
 
 
 async def submitted(session: aiohttp.ClientSession, gate: GateProcess, key: str, number: int) -> str:
@@ -106,11 +107,12 @@ async def test_a_gate_that_is_killed_copies_each_form_once(tmp_path: Path, comfy
     """Before it is known what the job made, while it is converted, while that is copied, and afterwards."""
     seed = secrets.randbelow(2**31)
     chance = random.Random(seed)
-    async with s3_server(tmp_path / "s3") as server, aiohttp.ClientSession() as session:
+    async with s3_server(tmp_path / "s3") as server, receiving() as receiver, aiohttp.ClientSession() as session:
         gate = GateProcess("gate", tmp_path)
         (tmp_path / "gate").mkdir()
         write_paint(tmp_path / "gate", WEBP)
         section = storage(server, tmp_path / "gate")
+        section += receiver.endpoint(tmp_path / "gate", "shop", events='["job.stored"]')
         seen = f'directory = "{tmp_path / "comfyui"}"'
         config, keys = write_config(
             tmp_path / "gate", comfy.url, more=section, upstream_more=seen, tenants=FORMING_TENANTS
@@ -139,6 +141,9 @@ async def test_a_gate_that_is_killed_copies_each_form_once(tmp_path: Path, comfy
                 assert given[8:12] == b"WEBP", f"seed {seed}"
             names = sorted(key.rpartition(".")[2] for key in server.objects() if key.count("/") == 5)
             assert names == ["png"] * ROUNDS + ["webp"] * ROUNDS, f"seed {seed}"
+            got = await receiver.until(lambda got: {each.job for each in got} == set(jobs))
+            assert len({each.id for each in got}) == ROUNDS, f"seed {seed}: told again it has the same id"
+            assert all(output["forms"] for each in got for output in each.event["data"]["outputs"]), f"seed {seed}"
         finally:
             await gate.kill()
 

@@ -180,7 +180,7 @@ async def taken_over(world: World) -> AsyncIterator[dict[str, Any]]:
     while time.time() < written_s + 4 * CLOCK_SLACK_S:
         await alice.get("/queue")
     graph = previewing(NUMBERS["mallory"] ^ new_shade()) | {
-        "8": node("SlowProgress", image=["1", 0], seconds=GUARD_S, steps=300),
+        "8": node("SlowProgress", image=["1", 0], seconds=GUARD_S, steps=2400),
         "9": node("PreviewImage", images=["8", 0]),
     }
     job = (await mallory.post("/prompt", json={"prompt": graph, "client_id": "nobody-listens"})).json()["prompt_id"]
@@ -253,7 +253,7 @@ async def test_nothing_is_made_of_a_name_that_comes_back(tmp_path: Path, target:
 
 async def test_a_preview_is_shown_while_its_job_runs(tmp_path: Path, target: str) -> None:
     graph = previewing(NUMBERS["alice"] ^ new_shade()) | {
-        "8": node("SlowProgress", image=["1", 0], seconds=GUARD_S, steps=300),
+        "8": node("SlowProgress", image=["1", 0], seconds=GUARD_S, steps=2400),
         "9": node("PreviewImage", images=["8", 0]),
     }
     async with open_world(tmp_path, real_url=target) as world, asyncio.timeout(GUARD_S), world.alice.socket() as socket:

@@ -9,8 +9,10 @@ from policy.attempts import JITTER, MAX_WAIT_S, SCHEDULE_S, wait_after
 from policy.v2.jobs import JobError, JobView, Status, job_to_client
 from policy.v2.links import Links
 from policy.webhooks import (
+    ENDS,
     MAX_BODY_BYTES,
     MAX_ERROR_TEXT,
+    OF_STORAGE,
     Event,
     Result,
     asked_wait,
@@ -25,7 +27,7 @@ DONE = JobView("an-id", Status.SUCCEEDED, 100.0, 900.0, started_at_s=110.0, ende
 
 
 def test_each_end_has_its_event() -> None:
-    assert [event_of(state) for state in ("succeeded", "failed", "canceled")] == list(Event)
+    assert [event_of(state) for state in ("succeeded", "failed", "canceled")] == list(ENDS)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,14 @@ def test_the_message_is_the_job_as_the_api_shows_it_with_absolute_links() -> Non
     assert body["data"]["urls"]["self"] == "https://comfy.example.com/gate/api/v2/jobs/an-id"
     assert set(body) == {"type", "timestamp", "data"}
     assert {**body["data"], "urls": None} == {**job_to_client(DONE, LINKS), "urls": None}
+
+
+@pytest.mark.parametrize("event", OF_STORAGE)
+def test_what_has_become_of_copies_is_told_with_the_job(event: Event) -> None:
+    body = orjson.loads(message(DONE, LINKS, event=event, at_s=200.0))
+    assert (body["type"], body["timestamp"]) == (event.value, "1970-01-01T00:03:20.000Z")
+    assert body["data"] == orjson.loads(message(DONE, LINKS))["data"]
+    assert set(OF_STORAGE) | set(ENDS) == set(Event)
 
 
 def test_it_is_said_when_outputs_are_not_known() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proxy.config import ConfigError
+from proxy.jobs.job import JobState
 from proxy.persistence.sqlite_file import STATE_FILE
 from standin import StandIn
 from tests.contract.driver import saving, unique
@@ -15,6 +19,7 @@ from tests.harness import Running, running_gate
 from tests.postgres import PostgresServer
 from tests.proxy.test_idempotency import jobs_of, sent
 from tests.proxy.upstreams import GUARD_S
+from tests.proxy.websocket.test_event_sessions import dial, read_until, submit
 
 
 def jobs_in(url: str) -> str:
@@ -100,3 +105,60 @@ async def test_nothing_is_accepted_while_it_cannot_be_kept(
                 assert answer.status == 503
                 await asyncio.sleep(0.05)
         assert await jobs_of(gate.session, comfy.url, prefix) == 1
+
+
+@asynccontextmanager
+async def two_gates(folder: Path, comfyui: str, jobs: str) -> AsyncIterator[tuple[Running, Running]]:
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+    async with (
+        running_gate(folder / "one", comfyui, more=jobs) as one,
+        running_gate(folder / "two", comfyui, more=jobs) as two,
+    ):
+        yield one, two
+
+
+async def test_a_client_hears_the_end_of_a_job_that_another_gate_has_taken(
+    tmp_path: Path, comfy: StandIn, postgres_url: str
+) -> None:
+    """ComfyUI's events may come to the gate with the socket before that gate knows of the job, and then are nobody's."""
+    async with two_gates(tmp_path, comfy.url, jobs_in(postgres_url)) as (one, two), dial(two, "alice") as socket:
+        replica, knows = two.gate.dependencies.jobs.replica, asyncio.Event()
+        catch_up = replica.catch_up
+
+        async def late() -> None:
+            await knows.wait()
+            await catch_up()
+
+        replica.catch_up = late  # type: ignore[method-assign]
+        sent = [await submit(one, "alice"), await submit(one, "alice")]
+        async with asyncio.timeout(GUARD_S):
+            while len(await one.json("GET", "/history", "alice")) < len(sent):
+                await asyncio.sleep(0.05)
+        knows.set()
+        missed = await read_until(socket, "execution_success") + await read_until(socket, "execution_success")
+        assert sorted(ends_in(missed)) == sorted(sent)
+        next_one = await submit(one, "alice")
+        assert ends_in(await read_until(socket, "execution_success")) == [next_one], "nothing is told twice"
+
+
+async def test_a_client_hears_at_any_gate_that_its_job_has_failed(
+    tmp_path: Path, comfy: StandIn, postgres_url: str
+) -> None:
+    """The gate that gave it to ComfyUI says so; ComfyUI does not."""
+    jobs = f"{jobs_in(postgres_url)}retry_interrupted = false\n"
+    async with two_gates(tmp_path, comfy.url, jobs) as (one, two), dial(two, "alice") as socket:
+        prompt_id = await submit(one, "alice", seconds=GUARD_S)
+        job = one.gate.dependencies.registry.job(prompt_id)
+        assert job is not None
+        async with asyncio.timeout(GUARD_S):
+            while job.state is not JobState.RUNNING:
+                await asyncio.sleep(0.05)
+        await one.gate.dependencies.jobs.endings.lost(job, has_run=True)
+        assert ends_in(await read_until(socket, "execution_error")) == [prompt_id]
+        async with one.session.post(f"{comfy.url}/interrupt") as answer:
+            assert answer.status == 200
+
+
+def ends_in(events: list[dict[str, Any]]) -> list[str]:
+    return [event["data"]["prompt_id"] for event in events if event["type"] in ("execution_success", "execution_error")]

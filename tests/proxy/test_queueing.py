@@ -17,7 +17,7 @@ from standin import StandIn
 from tests.contract.driver import saving, slow
 from tests.harness import Running, running_gate
 
-GUARD_S = 60.0
+GUARD_S = 240.0
 SLOTS = 10
 
 

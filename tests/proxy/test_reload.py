@@ -20,7 +20,7 @@ from tests.commands.served import Served, served
 from tests.contract.driver import saving
 from tests.harness import AUDIT_FILE, Running, write_config
 
-GUARD_S = 60.0
+GUARD_S = 240.0
 GOOD = 'comfygate_config_reloads_total{result="good"}'
 BAD = 'comfygate_config_reloads_total{result="bad"}'
 BROKEN = {

@@ -15,7 +15,7 @@ from proxy.systemd import ServiceManager
 from standin import StandIn
 from tests.harness import running_gate
 
-GUARD_S = 60.0
+GUARD_S = 240.0
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-GUARD_S = 30.0
+GUARD_S = 240.0
 
 
 @dataclass

@@ -13,6 +13,8 @@ from policy.document import MAX_DEPTH
 from policy.namespace import Folder
 from policy.v2.assets import (
     MAX_REFERENCES,
+    CopiedForm,
+    SignedLink,
     asset_to_client,
     find_references,
     is_reference,
@@ -106,6 +108,20 @@ def test_an_output_is_shown_as_the_contract_has_it() -> None:
         "url_expires_at": "1970-01-01T01:23:20.000Z",
         "job_id": JOB,
     }
+
+
+def test_copies_stand_beside_an_output_where_there_are_some() -> None:
+    bare, link = output_to_client(output(), LINKS, 5000.0), SignedLink("https://bucket.example.com/x", 5.0)
+    form = CopiedForm("x_00001_.webp", "image/webp", 12, "blake3:0", link)
+    told = {"url": "https://bucket.example.com/x", "expires_at": "1970-01-01T00:00:05.000Z"}
+    shown = output_to_client(output(link=link, forms=(form,)), LINKS, 5000.0)
+    assert shown == bare | {
+        "link": told,
+        "forms": [
+            {"name": "x_00001_.webp", "content_type": "image/webp", "size_bytes": 12, "hash": "blake3:0", "link": told}
+        ],
+    }
+    assert output_to_client(output(link=link), LINKS, 5000.0) == bare | {"link": told}
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,20 @@ async def test_of_many_tenants_few_have_drafts_on_the_disk(tmp_path: Path, monke
         assert len(begun) == 2 * len(tenants)
 
 
+async def test_what_waits_is_counted_and_what_is_converted_is_not(tmp_path: Path) -> None:
+    held = "while not os.path.exists({folder!r} + '/go'): time.sleep(0.01)\n "
+    command = program("import os\nfor asked in orders:\n " + (held + TELL).format(folder=str(tmp_path)))
+    files = [written(tmp_path, name=f"{number}.png") for number in range(3)]
+    async with world_in(tmp_path, directory=tmp_path, command=command) as world:
+        async with asyncio.TaskGroup() as group:
+            for file in files:
+                group.create_task(world.give(file))
+            while world.conversions.waiting != 2 or world.conversions._pool.busy != 1:
+                await asyncio.sleep(0.01)
+            (tmp_path / "go").touch()
+        assert (world.conversions.waiting, world.conversions._pool.busy) == (0, 0)
+
+
 async def test_no_more_is_remembered_of_deletions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversions_module, "MAX_FORGOTTEN", 3)
     async with world_in(tmp_path, directory=tmp_path, command=counting(tmp_path)) as world:

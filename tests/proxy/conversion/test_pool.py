@@ -57,6 +57,26 @@ async def test_a_picture_is_converted_in_another_process(source: Path) -> None:
     assert "proxy.conversion.pictures" not in sys.modules or "PIL" in sys.modules
 
 
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        (SAY, "made"),
+        ("answer(refused='No.')", "refused"),
+        ("answer(failed='a disk')", "failed"),
+        ("answer(is_gone=True)", "gone"),
+        (BREAK, "refused"),
+    ],
+)
+async def test_each_conversion_is_told_with_what_came_of_it(source: Path, text: str, result: str) -> None:
+    told: list[tuple[str, str, bool]] = []
+    async with pool_of(program(f"for asked in orders: {text}")) as pool:
+        pool.on_converted = lambda asked, answer, seconds: told.append((asked.kind, answer.result, seconds > 0))
+        await pool.convert(order(source, "webp"))
+        await pool.convert(order(source, ""))
+        assert pool.busy == 0
+    assert told == [("webp", result, True), ("strip", result, True)]
+
+
 async def test_so_many_at_once_and_the_same_again(source: Path) -> None:
     async with pool_of(program(f"for asked in orders: {SAY}"), processes=2) as pool:
         answers = await asyncio.gather(*(pool.convert(order(source, "webp")) for _ in range(20)))

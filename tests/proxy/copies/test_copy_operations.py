@@ -306,7 +306,7 @@ async def test_copies_of_files_and_of_their_forms_are_told_apart(database: Datab
         copy("w", state=CopyState.WAITING, **form),
         copy("m", "mallory", state=CopyState.COPIED, **form),
     )
-    assert [each.copy_id for each in await database.read(records.copies_of_job, "alice", "a-job")] == ["a"]
+    assert [each.copy_id for each in await database.read(records.copies_of_job, "alice", "a-job")] == ["a", "f"]
     assert [each.copy_id for each in await database.read(records.copies_of_asset, "alice", "asset-a")] == ["a"]
     [found] = await database.read(records.forms_of_job, "alice", "a-job")
     assert (found.copy_id, found.form, found.form_hash, found.stored_bytes) == ("f", "webp-80", "blake3:1", 1)

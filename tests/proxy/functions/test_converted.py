@@ -248,3 +248,17 @@ async def test_who_waits_too_long_is_told_to_come_again(seen: Standing, monkeypa
     assert called.headers["Location"] == f"/gate/jobs/{called.body['id']}"
     assert "Content-Location" not in called.headers
     assert "Retry-After" in answer.headers
+
+
+async def test_conversions_are_counted(seen: Standing) -> None:
+    alice = Caller(seen.gate)
+    for name in ("paint", "paint", "bare"):
+        await made(alice, name)
+    await made(alice, "talk", words="a text")
+    async with seen.gate.session.get(f"{seen.gate.ops_url}/metrics") as response:
+        text = await response.text()
+    assert 'comfygate_conversions_total{format="webp",result="made"} 2.0' in text
+    assert 'comfygate_conversions_total{format="strip",result="made"} 1.0' in text
+    assert 'comfygate_conversion_seconds_count{format="webp"} 2.0' in text
+    assert "comfygate_conversions_waiting 0.0" in text
+    assert 'format="png"' not in text, "a text is no picture: nothing was converted"

@@ -45,7 +45,9 @@ async def test_another_gates_jobs_are_followed_by_what_it_writes() -> None:
     async with opened() as database:
         first, second = Following(NOBODY, database, "gate/1"), Following(NOBODY, database, "gate/2")
         changed: list[str] = []
+        over: list[str] = []
         second.replica.on_foreign_change = lambda job: changed.append(job.prompt_id)
+        second.registry.on_read_end = lambda job: over.append(job.prompt_id)
         job = await first.recorded(place=Place.NEXT)
         own = second.registry.of(ALICE)
         await second.replica.catch_up()
@@ -53,11 +55,12 @@ async def test_another_gates_jobs_are_followed_by_what_it_writes() -> None:
         await first.records.start(job.prompt_id, first.now_s)
         await second.replica.catch_up()
         assert own.running() == [job.prompt_id]
+        assert not over
         await first.records.finish(job, ended())
         await second.replica.catch_up()
-        assert own.finished() == [job.prompt_id]
+        assert (own.finished(), over) == ([job.prompt_id], [job.prompt_id])
         await second.replica.catch_up()
-        assert len(changed) == 3, "nothing is told twice"
+        assert (len(changed), len(over)) == (3, 1), "nothing is told twice"
         await first.records.forget(ALICE, [job.prompt_id])
         await second.replica.catch_up()
         assert not own.owns(job.prompt_id)

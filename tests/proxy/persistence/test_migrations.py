@@ -84,7 +84,7 @@ ROWS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
 }
 # Columns that came later, with the version that made them.
 ADDED: Final[dict[str, tuple[tuple[int, tuple[Any, ...]], ...]]] = {
-    "webhook_deliveries": ((6, ("",)),),
+    "webhook_deliveries": ((6, ("",)), (10, ("job.stored", 1.75))),
     "copies": ((8, ("", "", 0)),),
 }
 

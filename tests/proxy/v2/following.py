@@ -28,7 +28,7 @@ def saving(prefix: str = "made", color: int = 7) -> dict[str, Any]:
     }
 
 
-def slow(seconds: float = GUARD_S, steps: int = 300, prefix: str = "made") -> dict[str, Any]:
+def slow(seconds: float = GUARD_S, steps: int = 2400, prefix: str = "made") -> dict[str, Any]:
     """A job that saves a picture, runs a while, and shows another one."""
     return saving(prefix) | {
         "3": {"class_type": "SlowProgress", "inputs": {"image": ["1", 0], "seconds": seconds, "steps": steps}},

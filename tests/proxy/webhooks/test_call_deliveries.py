@@ -93,7 +93,7 @@ async def _filled(database: Database) -> None:
     def fill() -> Operation[None]:
         for number in range(4000):
             yield Statement(
-                "INSERT INTO webhook_deliveries VALUES (?, ?, ?, ?, 'failed', 1.0, NULL, 2.0, ?, '', 0, '', NULL, '', '')",
+                "INSERT INTO webhook_deliveries VALUES (?, ?, ?, ?, 'failed', 1.0, NULL, 2.0, ?, '', 0, '', NULL, '', '', '', NULL)",
                 (f"msg_{number}", f"e{number % 20}", f"t{number % 40}", "job", float(number)),
             )
         for number in range(400):

@@ -126,6 +126,8 @@ def test_a_previous_secret_signs_too_and_is_checked_too(tmp_path: Path) -> None:
         ({"url": "https://shop.example.com/#a"}, "webhooks[0].url", "no user name"),
         ({"url": "https://shop.example.com:99999"}, "webhooks[0].url", "port"),
         ({"events": []}, "webhooks[0].events", "at least one"),
+        ({"events": ["job.failed", "job.stored"]}, "webhooks[0].events", "never come without [storage] with a url"),
+        ({"events": ["job.storage_failed"]}, "webhooks[0].events", "never come without [storage] with a url"),
         ({"events": ["job.started"]}, "webhooks[0].events[0]", "job.succeeded"),
         ({"allow_private": "yes"}, "webhooks[0].allow_private", "valid boolean"),
         ({"secret": "whsec_CANARY"}, "webhooks[0].secret", "unknown key"),
