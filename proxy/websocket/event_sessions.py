@@ -39,8 +39,8 @@ _log = logging.getLogger("comfygate")
 class Several(Protocol):
     """Keeps sockets of sessions to several ComfyUIs (proxy/websocket/session_sockets.py)."""
 
-    def opened(self, session: EventSession) -> None:
-        """There is another session, whose socket to the first ComfyUI is open unless that one is away."""
+    def attached(self, session: EventSession) -> None:
+        """There is another session, or an old one has a client again. Its socket to the first ComfyUI is open unless that one is away."""
 
     def lost(self, session: EventSession, comfyui: str) -> None:
         """A socket has ended that the gate did not close."""
@@ -135,6 +135,8 @@ class EventSessions:
                 await stream.wait_until_ended()
             elif stream is not None and stream.is_open:
                 stream.attach(send_queue, is_new=False)
+                if self.several is not None:
+                    self.several.attached(stream)
                 return stream
             started_s = time.perf_counter()
             stream = await self._open(context.names, client_id, upstream_id, context.jobs, send_queue)
@@ -160,7 +162,7 @@ class EventSessions:
         if socket is not None:
             stream.begin(socket)
         if self.several is not None:
-            self.several.opened(stream)
+            self.several.attached(stream)
         return stream
 
     async def listen(self, tenant: TenantId, jobs: OwnJobs) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from policy.principal import TenantId
-from policy.rules.results import UNNAMED_CLIENT
+from policy.rules.results import OWN_CLIENTS, UNNAMED_CLIENT
 from proxy.http.websocket import WebSocket
 from proxy.jobs.job import GIVEN, Job, JobState
 from proxy.jobs.registry import JobRegistry
@@ -28,6 +28,9 @@ class _Key(NamedTuple):
     tenant: TenantId
     client_id: str
     comfyui: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant}, {self.comfyui or 'the first ComfyUI'}"
 
 
 class SessionSockets:
@@ -65,7 +68,7 @@ class SessionSockets:
 
     # What the sessions tell.
 
-    def opened(self, session: EventSession) -> None:
+    def attached(self, session: EventSession) -> None:
         if not session.at("").is_open:
             self.lost(session, "")
         for comfyui in self._needed(session):
@@ -107,7 +110,9 @@ class SessionSockets:
             return (job.comfyui,) if job.comfyui in self._others else ()
         return self._others if job.state is JobState.WAITING and self._has_other_gates else ()
 
-    def _needed(self, session: EventSession) -> set[str]:
+    def _needed(self, session: EventSession) -> Iterable[str]:
+        if self._has_other_gates and session.is_attached and session.client_id not in OWN_CLIENTS:
+            return self._others  # what another gate gives is heard here from its beginning
         client_id = "" if session.client_id == UNNAMED_CLIENT else session.client_id
         own = self._registry.of(session.names.tenant)
         jobs = [self._registry.job(prompt_id) for prompt_id in (*own.running(), *own.pending())]

@@ -351,14 +351,20 @@ async def test_what_a_client_missed_is_told_at_the_end(
     assert (told.count("execution_start"), told.count("execution_success")) == (starts, ends)
 
 
-async def test_with_other_gates_a_socket_is_open_while_a_job_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_other_gates_sockets_are_open_before_they_give_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who gives the job has no session of its client's."""
+    monkeypatch.setattr(kept_sockets, "LOOK_EACH_S", 0.0)
     world = Sessions(has_other_gates=True)
-    await world.client()
+    client = await world.client()
+    await world.until_open(world.second, 1)
+    world.session().detach(client)
+    await world.until_open(world.second, 0)
     job = world.registry.claim(ALICE, None, client_id="tab")
     job.state = JobState.WAITING
     world.sessions.job_changed(job)
     await world.until_open(world.second, 1)
+    await world.sessions.hear(ALICE, world.registry.of(ALICE), SDK_CLIENT)
+    assert world.second.ids == ["alice.tab"] * 2
     await world.sessions.stop()
 
 
