@@ -82,13 +82,13 @@ class MediaEdits:
             return
 
 
-def own_workflow(size: int, names: Namespace) -> MediaEdits:
-    """A file with the workflow as its tenant wrote it; every edit has the length of what it replaces. size: of the file.
+def own_workflow(size: int, names: Namespace, maker: str = "") -> MediaEdits:
+    """A file with the workflow as its tenant wrote it; every edit has the length of what it replaces. size: of the file. maker: see own_texts.
 
     SECURITY: the gate itself reads it, also what a tenant has uploaded to its output folder, and holds the edits of each download: of one that would take
     much more than a workflow does the rest stays as it is (tests/policy/media/test_bounds.py).
     """
-    return MediaEdits(Editing(own_texts(names), size, max_bytes=MAX_OWN_BYTES))
+    return MediaEdits(Editing(own_texts(names, maker), size, max_bytes=MAX_OWN_BYTES))
 
 
 def without_workflow(size: int) -> MediaEdits:

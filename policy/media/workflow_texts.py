@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from policy.media.editing import GONE, Judge
-from policy.namespace import Namespace
+from policy.namespace import Folder, Namespace
 from policy.salt import SALT
 
 WORKFLOW_KEYS: Final = frozenset({"prompt", "workflow"})
@@ -19,28 +19,48 @@ MAX_OWN_BYTES: Final = 4 * 1024**2
 """Of a file, of texts that are given in the tenant's own words."""
 MAX_PARTS: Final = 250_000
 """Of a text that is read: each takes many times as much memory as in the file."""
+_ANNOTATIONS: Final = tuple(f" [{folder}]" for folder in Folder)
 _BEFORE_PARTS: Final = (b",", b"[", b"{")
 
 
-def own_texts(names: Namespace, max_bytes: int = MAX_OWN_BYTES) -> Judge:
-    """Takes out of a workflow what the gate has written into it for ComfyUI: salts, and the tenant's own folder.
+class _Written(NamedTuple):
+    """What the gate writes into workflows of a tenant."""
+
+    names: Namespace
+    maker: str
+
+    def is_in(self, text: bytes) -> bool:
+        """Whether anything of it may be."""
+        return SALT.encode() in text or self.names.root.encode() in text
+
+    def taken_from(self, text: str) -> str:
+        """The tenant's own words. What another ComfyUI saves is in a folder of its own; what is read has its folder behind it, and keeps the path."""
+        shown = self.names.without_root(text)
+        if self.maker and shown is not text and not shown.endswith(_ANNOTATIONS):
+            own = f"@{self.maker}"
+            return "" if shown == own else shown.removeprefix(f"{own}/")
+        return shown
+
+
+def own_texts(names: Namespace, maker: str = "", max_bytes: int = MAX_OWN_BYTES) -> Judge:
+    """Takes out of a workflow what the gate has written into it for ComfyUI: salts, and the folders of the tenant and of the ComfyUI.
 
     `workflow` is what the client sent, and stays. Where the client's spelling is the longer one even without spaces, the gate's stays.
-    max_bytes: of all texts that it reads.
+    maker: which ComfyUI has run it, "" for the first. max_bytes: of all texts that it reads.
     """
-    room = max_bytes
+    room, written = max_bytes, _Written(names, maker)
 
     def judge(key: str, text: bytes) -> bytes | None:
         nonlocal room
-        if key.casefold() == "workflow" or not _is_marked(text, names):
+        if key.casefold() == "workflow" or not written.is_in(text):
             return None
         room -= len(text)
         if room < 0 or sum(map(text.count, _BEFORE_PARTS)) > MAX_PARTS:
             return None
         try:
-            written = text.decode()
-            document = json.loads(written)  # noqa: TID251 - as ComfyUI reads and writes it, so that nothing else changes
-            return _fit(_own_document(document, names), written, len(text))
+            told = text.decode()
+            document = json.loads(told)  # noqa: TID251 - as ComfyUI reads and writes it, so that nothing else changes
+            return _fit(_own_document(document, written), told, len(text))
         except (ValueError, RecursionError):
             return None
 
@@ -60,30 +80,25 @@ def workflow_goes(key: str, text: bytes) -> bytes | None:
     return GONE
 
 
-def _own_document(document: Any, names: Namespace) -> Any:
+def _own_document(document: Any, written: _Written) -> Any:
     if not isinstance(document, Mapping):
         return document
     if any(map(_is_node, document.values())):
-        return {node_id: _own_node(node, names) for node_id, node in document.items()}
+        return {node_id: _own_node(node, written) for node_id, node in document.items()}
     return {
-        key: _own_part(part, names) if key in _AROUND_GRAPHS else part  # parts of no graph stay as they are
+        key: _own_part(part, written) if key in _AROUND_GRAPHS else part  # parts of no graph stay as they are
         for key, part in document.items()
     }
 
 
-def _own_part(part: Any, names: Namespace) -> Any:
-    if not isinstance(part, str) or not _is_marked(part.encode("utf-8", "surrogatepass"), names):
-        return _own_document(part, names)
+def _own_part(part: Any, written: _Written) -> Any:
+    if not isinstance(part, str) or not written.is_in(part.encode("utf-8", "surrogatepass")):
+        return _own_document(part, written)
     try:
         document = json.loads(part)  # noqa: TID251 - as above
     except ValueError:
         return part
-    return json.dumps(_own_document(document, names))
-
-
-def _is_marked(text: bytes, names: Namespace) -> bool:
-    """Whether anything of the gate's may be in it."""
-    return SALT.encode() in text or names.root.encode() in text
+    return json.dumps(_own_document(document, written))
 
 
 def _is_node(node: Any) -> bool:
@@ -92,19 +107,19 @@ def _is_node(node: Any) -> bool:
     )
 
 
-def _own_node(node: Any, names: Namespace) -> Any:
+def _own_node(node: Any, written: _Written) -> Any:
     """ComfyUI adds members of its own to a node while it runs, which stay as without a gate."""
-    return {**node, "inputs": _own_input(node["inputs"], names)} if _is_node(node) else node
+    return {**node, "inputs": _own_input(node["inputs"], written)} if _is_node(node) else node
 
 
-def _own_input(found: Any, names: Namespace) -> Any:
+def _own_input(found: Any, written: _Written) -> Any:
     """Names of files stand at any depth (policy/path_texts.py, rewrite_texts)."""
     if isinstance(found, str):
-        return names.without_root(found)
+        return written.taken_from(found)
     if isinstance(found, list):
-        return [_own_input(item, names) for item in found]
+        return [_own_input(item, written) for item in found]
     if isinstance(found, dict):
-        return {names.without_root(key): _own_input(item, names) for key, item in found.items() if key != SALT}
+        return {written.taken_from(key): _own_input(item, written) for key, item in found.items() if key != SALT}
     return found
 
 

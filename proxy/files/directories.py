@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from policy.call import UpstreamPath
+from policy.makers import maker_of
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
 
@@ -40,6 +41,11 @@ class Directories:
         """The folder that this path is in; None where the gate does not see it."""
         base = self._base_of(self.maker_of(folder, path))
         return None if base is None else base / folder.value
+
+    def writer_of(self, folder: Folder, path: UpstreamPath) -> str:
+        """Which of the others has written a file, wherever it lies; "" for the first."""
+        name = maker_of(path) or self.maker_of(folder, path)
+        return name if name in self.others else ""
 
     def temp_of(self, comfyui: str) -> Path | None:
         """The temp folder of this ComfyUI."""

@@ -82,7 +82,7 @@ class TenantFiles:
         known = self._known.find(place, stamp)
         if known is not None:
             return known
-        media = _media_of(place, found.st_size)
+        media = self._media_of(place, found.st_size)
         return self._known.keep(
             place, stamp, find_edits(media, lambda offset, size: os.pread(descriptor, size, offset))
         )
@@ -102,7 +102,10 @@ class TenantFiles:
         # SECURITY: a call of one byte makes many calls of ComfyUI once (test_tenant_files.py).
         if known is not None or not stamp or self._scattered.get(place) == stamp:
             return known
-        reader, media = RangeReader(self._upstream, place.folder, place.path, etag, _MAX_PLACES), _media_of(place, size)
+        reader, media = (
+            RangeReader(self._upstream, place.folder, place.path, etag, _MAX_PLACES),
+            self._media_of(place, size),
+        )
         try:
             with self._room_of(place) as room:
                 while (asked := media.asked) is not None:
@@ -121,7 +124,7 @@ class TenantFiles:
 
     def _edited(self, place: Place, stream: UpstreamStream) -> EditedBody:
         size = stream.connection.answer.content_length
-        media = _media_of(place, _UNKNOWN_SIZE if size is None else size)
+        media = self._media_of(place, _UNKNOWN_SIZE if size is None else size)
         stamp = stream.headers.get(hdrs.ETAG, "").strip('"')
         work, found = partial(self._heavy.run, place.tenant), partial(self._known.keep, place, stamp)
         return EditedBody(stream, media, work, self._room_of(place), found)
@@ -193,7 +196,7 @@ class TenantFiles:
         except OSError:
             return ()  # who sends it finds that it is gone
         try:
-            media, descriptor = _media_of(place, found.st_size), opened.fileno()
+            media, descriptor = self._media_of(place, found.st_size), opened.fileno()
             with self._room_of(place) as room:
                 while (asked := await asyncio.to_thread(_read_until_work, media, descriptor)) is not None:
                     await _have_room(room, asked)
@@ -203,12 +206,12 @@ class TenantFiles:
         finally:
             await asyncio.to_thread(opened.close)
 
+    def _media_of(self, place: Place, size: int) -> MediaEdits:
+        maker = self._directories.writer_of(place.folder, place.path)
+        return own_workflow(size, Namespace(place.tenant), maker)
+
     async def _give(self, place: Place, media: MediaEdits, data: bytes) -> None:
         await self._heavy.run(place.tenant, partial(media.give, data), len(data))
-
-
-def _media_of(place: Place, size: int) -> MediaEdits:
-    return own_workflow(size, Namespace(place.tenant))
 
 
 def _open(file: Path) -> tuple[IO[bytes], os.stat_result]:

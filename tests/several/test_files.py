@@ -104,3 +104,13 @@ async def test_files_on_the_disk_are_there_while_their_maker_is_gone(two: Severa
     await two.stop(SECOND)
     assert await body_of(two, view(name, subfolder=FOLDER))
     assert await two.gate.status("GET", view("none.png", subfolder=FOLDER), "alice") == 503
+
+
+@pytest.mark.parametrize("has_directories", [True, False])
+async def test_a_picture_says_nothing_of_where_it_was_made(tmp_path: Path, has_directories: bool) -> None:
+    """Its workflow, dropped on the web UI, is the one that was sent."""
+    async with several(tmp_path, has_directories=has_directories) as world:
+        name = await made_at(world, SECOND)
+        assert b'"filename_prefix": "x"' in await body_of(world, view(name, subfolder=FOLDER))
+        part = await body_of(world, view(name, subfolder=FOLDER), headers={"Range": "bytes=0-10000"})
+        assert b'"filename_prefix": "x"' in part

@@ -74,3 +74,22 @@ def test_texts_that_go(key: str, text: str, *, goes: bool) -> None:
 def test_a_prompt_in_a_document_that_is_no_workflow_stays(inner: str) -> None:
     text = json.dumps({"prompt": inner, "more": "tenants/alice/"}).encode()
     assert own_texts(ALICE)("comment", text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "maker", "expected"),
+    [
+        ("tenants/alice/@gpu-2/cats/x", "gpu-2", "cats/x"),
+        ("tenants/alice/@gpu-2", "gpu-2", ""),
+        ("tenants/alice/@gpu-2/@gpu-2", "gpu-2", "@gpu-2"),
+        ("tenants/alice/@gpu-2/x.png [output]", "gpu-2", "@gpu-2/x.png [output]"),
+        ("tenants/alice/@gpu-3/x", "gpu-2", "@gpu-3/x"),
+        ("@gpu-2/x", "gpu-2", "@gpu-2/x"),
+        ("tenants/alice/@gpu-2/x", "", "@gpu-2/x"),
+    ],
+)
+def test_the_folder_of_the_comfyui_that_ran_it_is_none_of_the_tenants(value: str, maker: str, expected: str) -> None:
+    given = {"1": {"inputs": {"a": value, "b": "tenants/alice/y"}, "class_type": "SaveImage"}}
+    found = own_texts(ALICE, maker)("prompt", json.dumps(given).encode())
+    assert found is not None
+    assert json.loads(found)["1"]["inputs"] == {"a": expected, "b": "y"}
