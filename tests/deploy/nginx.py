@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
+from tests.deploy.files import DEPLOY
+
+SHIPPED: Final = (DEPLOY / "docker" / "several" / "nginx.conf", DEPLOY / "kubernetes" / "nginx.conf")
+"""Balancers before several gates."""
+GATE_LINE: Final = re.compile(r"(?m)^( +server )\S+( max_fails)")
 CONFIG = """\
 daemon off;
 {user}
@@ -64,6 +71,31 @@ async def running_nginx(folder: Path, config: str, port: int) -> AsyncIterator[N
     finally:
         nginx.terminate()
         await nginx.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@asynccontextmanager
+async def balanced(folder: Path, gates: list[str]) -> AsyncIterator[tuple[str, str]]:
+    """The addresses of the two servers of the shipped configuration, for the tunnel and for programs here. gates: host and port."""
+    text = SHIPPED[0].read_text(encoding="utf-8")
+    places = iter(gates)
+    text = GATE_LINE.sub(lambda found: f"{found[1]}{next(places)}{found[2]}", text)
+    tunnel, local = free_ports(2)
+    text = text.replace("listen 8080;", f"listen 127.0.0.1:{tunnel};").replace(
+        "listen 8190;", f"listen 127.0.0.1:{local};"
+    )
+    text = text.replace("/tmp/", f"{folder}/")
+    if os.geteuid() == 0:
+        text = f"user root;\n{text}"
+    async with running_nginx(folder, f"daemon off;\n{text}", tunnel):
+        yield f"http://127.0.0.1:{tunnel}", f"http://127.0.0.1:{local}"
 
 
 async def _listens(port: int) -> bool:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,45 +12,17 @@ import pytest
 from aiohttp import web
 
 from standin import StandIn
-from tests.deploy.files import DEPLOY
-from tests.deploy.nginx import running_nginx
+from tests.deploy.nginx import GATE_LINE, SHIPPED, balanced, free_ports
 from tests.harness import running_gate
 from tests.programs import needs
 
-CONFIGS = [DEPLOY / "docker" / "several" / "nginx.conf", DEPLOY / "kubernetes" / "nginx.conf"]
-_GATE = re.compile(r"(?m)^( +server )\S+( max_fails)")
 CLIENTS = [f"203.0.113.{number}" for number in range(1, 41)]
 
 
 def test_both_differ_in_the_gates_names_alone() -> None:
-    compose, cluster = (_GATE.sub(r"\1GATE\2", file.read_text(encoding="utf-8")) for file in CONFIGS)
+    compose, cluster = (GATE_LINE.sub(r"\1GATE\2", file.read_text(encoding="utf-8")) for file in SHIPPED)
 
     assert compose == cluster
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-@asynccontextmanager
-async def balanced(folder: Path, gates: list[str]) -> AsyncIterator[tuple[str, str]]:
-    """The addresses of the two servers of the shipped configuration, for the tunnel and for programs here. gates: host and port."""
-    text = CONFIGS[0].read_text(encoding="utf-8")
-    places = iter(gates)
-    text = _GATE.sub(lambda found: f"{found[1]}{next(places)}{found[2]}", text)
-    tunnel, local = free_ports(2)
-    text = text.replace("listen 8080;", f"listen 127.0.0.1:{tunnel};").replace(
-        "listen 8190;", f"listen 127.0.0.1:{local};"
-    )
-    text = text.replace("/tmp/", f"{folder}/")
-    if os.geteuid() == 0:
-        text = f"user root;\n{text}"
-    async with running_nginx(folder, f"daemon off;\n{text}", tunnel):
-        yield f"http://127.0.0.1:{tunnel}", f"http://127.0.0.1:{local}"
 
 
 @asynccontextmanager
@@ -85,7 +54,7 @@ async def who_answers(session: aiohttp.ClientSession, base: str, client: str) ->
 @needs("nginx")
 async def test_each_client_stays_at_one_gate(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
-        first = AsyncExitStack()
+        first = await stack.enter_async_context(AsyncExitStack())
         gates = [
             await first.enter_async_context(named_server("gate-1")),
             await stack.enter_async_context(named_server("gate-2")),
