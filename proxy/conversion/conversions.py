@@ -135,9 +135,13 @@ class Conversions:
     async def sweep_forever(
         self, tenants: Callable[[], Iterable[TenantId]], retention_s: Callable[[TenantId], float | None]
     ) -> None:
-        """What was made of files that are deleted for their age goes with them. retention_s: how long a tenant's files are kept, None for always."""
+        """What was made of files that are deleted for their age goes with them, and what killed gates left half made.
+
+        retention_s: how long a tenant's files are kept, None for always.
+        """
         while True:
             await self._kept.open()
+            await self._kept.sweep_drafts()
             for tenant in list(tenants()):
                 if (age_s := retention_s(tenant)) is not None:
                     await self._kept.forget_older(tenant, age_s)

@@ -25,8 +25,10 @@ MAX_FILES: Final = 100_000
 """Each is known in memory."""
 _SHARE: Final = 4
 """A single file takes at most this part of the folder."""
-_LEFT_S: Final = 3600.0
-"""A draft that is so old is of a gate that was killed; another one may run beside this."""
+LEFT_S: Final = 900.0
+"""A draft that was not written for so long is of a gate that was killed: nothing that is fetched, waits or is converted rests that long. Another gate may run
+beside this.
+"""
 _NAME: Final = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})-([0-9a-f]{64})-[0-9a-f]{16}")
 
 
@@ -85,11 +87,16 @@ class KeptFiles:
             return
         async with self._reading:
             if not self._is_read:
+                await self.sweep_drafts()
                 for key, file in await asyncio.to_thread(lambda: list(_read(self._folder))):
                     await self._delete([key])  # one that was made twice
                     self._add(key, file)
                 self._is_read = True
                 await self._make_room()
+
+    async def sweep_drafts(self) -> None:
+        """Deletes what gates left that were killed while they made it. Raises OSError."""
+        await asyncio.to_thread(_sweep, self._folder)
 
     async def find(self, key: Key) -> KeptFile | None:
         """It is not deleted until who found it calls its `release`."""
@@ -187,20 +194,25 @@ class KeptFiles:
 
 
 def _read(folder: Path) -> Iterator[tuple[Key, KeptFile]]:
-    """What is there, that was used the longest ago first. Drafts that were left are deleted."""
+    """What is there, that was used the longest ago first."""
     found: list[tuple[float, Key, KeptFile]] = []
-    before_s = time.time() - _LEFT_S
     for path in folder.glob("*/*"):
         with suppress(OSError):
             looks = path.lstat()
             if (match := _NAME.fullmatch(path.name)) is not None:
                 key = Key(TenantId(path.parent.name), match[1], match[2])
                 found.append((looks.st_atime, key, KeptFile(path, looks.st_size, f"blake3:{match[3]}", looks.st_mtime)))
-            elif path.name.endswith(DRAFT) and looks.st_mtime < before_s:
-                path.unlink()
     found.sort(key=lambda each: each[0])
     for _, key, file in found:
         yield key, file
+
+
+def _sweep(folder: Path) -> None:
+    before_s = time.time() - LEFT_S
+    for path in folder.glob(f"*/*{DRAFT}"):
+        with suppress(OSError):  # whole, or deleted meanwhile
+            if path.lstat().st_mtime < before_s:
+                path.unlink()
 
 
 def _move(draft: Path, path: Path, changed_ns: int) -> None:

@@ -36,11 +36,16 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     _be_modest()
-    with suppress(BrokenPipeError):  # the gate has ended meanwhile
-        while line := orders.readline():
-            order = read_order(line)
-            _limit(order)
-            answers.write(convert(order).line())
+    while line := orders.readline():
+        order = read_order(line)
+        _limit(order)
+        answer = convert(order)
+        try:
+            answers.write(answer.line())
+        except BrokenPipeError:  # the gate was killed meanwhile: nobody takes it
+            with suppress(OSError):
+                os.unlink(order.target)
+            break
     os._exit(0)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from policy.principal import TenantId
 from proxy.conversion import kept_files
-from proxy.conversion.kept_files import DRAFT, KeptFile, KeptFiles, Key
+from proxy.conversion.kept_files import DRAFT, LEFT_S, KeptFile, KeptFiles, Key
 
 ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
 MAX = 1000
@@ -138,11 +138,14 @@ async def test_drafts_of_a_gate_that_was_killed_go_and_those_of_others_stay(tmp_
     old, new, other = folder / f"old{DRAFT}", folder / f"new{DRAFT}", folder / "other"
     for file in (old, new, other):
         file.write_bytes(b"half")
-    os.utime(old, (0, time.time() - 2 * 3600))
+    os.utime(old, (0, time.time() - LEFT_S - 1))
     kept = kept_in(tmp_path)
     await kept.open()
     assert sorted(folder.iterdir()) == [new, other]
     assert kept.used_bytes == 0
+    os.utime(new, (0, time.time() - LEFT_S - 1))
+    await kept.sweep_drafts()
+    assert list(folder.iterdir()) == [other]
 
 
 async def test_one_that_is_made_twice_is_there_once(tmp_path: Path) -> None:

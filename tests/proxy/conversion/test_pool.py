@@ -57,6 +57,18 @@ async def test_a_picture_is_converted_in_another_process(source: Path) -> None:
     assert "proxy.conversion.pictures" not in sys.modules or "PIL" in sys.modules
 
 
+async def test_what_is_made_for_a_gate_that_was_killed_goes(source: Path) -> None:
+    asked = order(source, "webp")
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(*COMMAND, stdin=asyncio.subprocess.PIPE, stdout=writing)
+    os.close(writing)
+    os.close(reading)
+    assert process.stdin is not None
+    process.stdin.write(asked.line() + asked.line())
+    assert await process.wait() == 0
+    assert not Path(asked.target).exists()
+
+
 @pytest.mark.parametrize(
     ("text", "result"),
     [
