@@ -14,6 +14,7 @@ from typing import Any, Final
 from policy.call import Opaque, UploadBody, UpstreamCall, UpstreamPath
 from policy.document import parse_json
 from policy.keyform import NOTHING_PRESENTED, check_names
+from policy.makers import maker_of
 from policy.namespace import (
     Folder,
     Namespace,
@@ -61,6 +62,8 @@ class UploadPlan:
     shared_inputs: tuple[str, ...]
     upload_types: frozenset[str] = DEFAULT_UPLOAD_TYPES
     max_picture_pixels: int = 100_000_000
+    is_placed: bool = False
+    """Whether there are several ComfyUIs: uploads are the first one's."""
 
     @property
     def is_mask(self) -> bool:
@@ -159,18 +162,25 @@ class UploadSession:
         self.plan.names.folder_to_upstream(subfolder)
         if self._filename is not None:
             path = f"{subfolder}/{self._filename}" if subfolder else self._filename
-            self.plan.names.path_to_upstream(path)
+            upstream = self.plan.names.path_to_upstream(path)
+            if self.plan.is_placed and folder is not Folder.INPUT and (maker := maker_of(upstream)):
+                raise Violation(
+                    Reason.NAME_REFUSED, f"What is in @{maker} is read where it was made: choose another folder."
+                )
             is_input = folder is Folder.INPUT and (is_last or "type" in self._values)
             if is_input and is_shared("/".join(read_path(path)), self.plan.shared_inputs):
                 raise Violation(Reason.NAME_REFUSED, "This name belongs to a shared input: choose another name.")
         if "original_ref" in self._values:
             self._original_to_upstream()
 
+    def original(self) -> tuple[Folder, UpstreamPath] | None:
+        """The image that a mask is for, None where it is no mask."""
+        return self._find_original() if self.plan.is_mask else None
+
     def shared_original(self) -> UpstreamPath | None:
         """The image that a mask is for, where it is a temp file that lies among everybody's."""
-        if not self.plan.is_mask:
-            return None
-        return shared_temp_file(self.plan.names, self._find_original())
+        original = self.original()
+        return None if original is None else shared_temp_file(self.plan.names, original)
 
     def _original_to_upstream(self) -> str:
         folder, path = self._find_original()
@@ -209,7 +219,13 @@ def upload_mask(request: RuleInput) -> UpstreamCall:
 def _upload(request: RuleInput, kind: UploadKind) -> UpstreamCall:
     context = request.context
     plan = UploadPlan(
-        kind, context.names, context.jobs, context.shared_inputs, context.upload_types, context.max_picture_pixels
+        kind,
+        context.names,
+        context.jobs,
+        context.shared_inputs,
+        context.upload_types,
+        context.max_picture_pixels,
+        context.is_placed,
     )
     return UpstreamCall("POST", (Opaque("upload"), Opaque(kind.value)), body=UploadBody(plan))
 

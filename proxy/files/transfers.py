@@ -22,6 +22,7 @@ from policy.namespace import ROOT, Folder, Namespace, split_path
 from policy.needs import Needs
 from policy.principal import TenantId
 from policy.rules.files import view_of
+from policy.violation import Reason, Violation
 from proxy.files.comfyui_folders import regular_file, stamp_of
 from proxy.files.comfyui_ranges import RangeReader, Unreadable
 from proxy.files.directories import Directories
@@ -54,8 +55,11 @@ class _Found(NamedTuple):
     on_disk: Path | None = None
 
 
-class _Refused(Exception):
-    """It cannot be brought: the text says why."""
+class NotBrought(Violation):
+    """It cannot be brought: the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.NOT_FOUND, message)
 
 
 class Transfers:
@@ -79,18 +83,18 @@ class Transfers:
         try:
             for folder, path in needs.files:
                 await self.bring_file(tenant, folder, path, comfyui)
-        except _Refused as refused:
-            message = str(refused)
+        except NotBrought as refused:
+            message = refused.message
             _log.warning("a job of tenant %s does not run at ComfyUI %s: %s", tenant, comfyui, message)
             error = {"type": "input_not_brought", "message": message, "details": "", "extra_info": {}}
             return UpstreamReply(400, {"error": error, "node_errors": {}})
         return None
 
-    async def bring_file(self, tenant: TenantId, folder: Folder, path: UpstreamPath, comfyui: str) -> None:
-        """Raises _Refused, UpstreamUnavailable, UpstreamTimeout."""
+    async def bring_file(self, tenant: TenantId, folder: Folder, path: UpstreamPath, comfyui: str = "") -> None:
+        """comfyui: its name; the first one where none is given. Raises NotBrought, UpstreamUnavailable, UpstreamTimeout."""
         # SECURITY: a name among everybody's may be a neighbour's by now (tests/several/test_transfers.py).
         if folder is not Folder.INPUT and not _is_in_root(path) and not self._temp_files.has(tenant, path):
-            raise _Refused(f"{path} is none of this tenant's files any more.")
+            raise NotBrought(f"{path} is none of this tenant's files any more.")
         target = self._makers.place_of(folder, comfyui)
         if target == self._makers.of_file(folder, path):
             return
@@ -105,7 +109,7 @@ class Transfers:
         found = await self._find(folder, path)
         if found is None:
             if there is not None:
-                raise _Refused(f"The file {shown} is gone.")
+                raise NotBrought(f"The file {shown} is gone.")
             return
         key = (target, folder, path)
         if there is not None and there.stamp and self._brought.get(key) == (found.stamp, there.stamp):
@@ -129,12 +133,12 @@ class Transfers:
         if told not in ("", path) and _is_in_root(path):
             told = await self._upload(folder, path, target, found, overwrites=True)
         if told == "":
-            raise _Refused(
+            raise NotBrought(
                 f"The file {shown} could not be brought to where the job was to run: ComfyUI did not take it. "
                 "A large one may need a larger --max-upload-size there."
             )
         if told != path:
-            raise _Refused(f"There is another file {shown} where the job was to run.")
+            raise NotBrought(f"There is another file {shown} where the job was to run.")
 
     async def _find(self, folder: Folder, path: UpstreamPath) -> _Found | None:
         """Where it was made."""

@@ -72,6 +72,7 @@ class Forwarder:
         self._storage = dependencies.storage
         self._tenant_files = dependencies.tenant_files
         self._own_files = OwnFiles(dependencies.upstream, dependencies.tenant_files)
+        self._transfers = dependencies.transfers
         self._pictures = dependencies.pictures
         self._limiter = dependencies.limiter
         self._upload_names = dependencies.upload_names
@@ -216,10 +217,16 @@ class Forwarder:
         self._held_bytes.add(principal.tenant, amount)
 
     async def _check_original(self, tenant: TenantId, session: object) -> None:
-        """SECURITY: a mask gets the pixels of the picture that it is for (tests/matrix/test_reuse.py)."""
-        original = session.shared_original() if isinstance(session, UploadSession) else None
-        if original is not None:
-            await self._temp_file_owners.is_own(tenant, original)
+        """SECURITY: a mask gets the pixels of the picture that it is for (tests/matrix/test_reuse.py). The first ComfyUI gets the picture, too, where
+        another one has made it."""
+        if not isinstance(session, UploadSession):
+            return
+        shared = session.shared_original()
+        if shared is not None:
+            await self._temp_file_owners.is_own(tenant, shared)
+        original = session.original()
+        if original is not None and self._transfers is not None:
+            await self._transfers.bring_file(tenant, *original)
 
     async def _await_turn(
         self, permitted: PermittedRequest, asked: RuleInput | None, body: OutgoingBody, held: Held

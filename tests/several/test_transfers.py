@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import FormData
+from PIL import Image
 
 from policy.call import UpstreamPath
 from policy.namespace import Folder
@@ -16,12 +19,14 @@ from policy.principal import TenantId
 from proxy.files import transfers as module
 from proxy.files.transfers import Transfers
 from proxy.http.errors import UpstreamUnavailable
-from tests.several.making import preview_at
+from tests.several.making import preview_at, run_at, saving
 from tests.several.world import FIRST, SECOND, SeveralWorld, several
+from tests.v2.world import painted
 
 ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
 INPUT = UpstreamPath("tenants/alice/deep/photo (1) é.png")
 THIRD = "gpu-3"
+ORANGE = painted((255, 128, 0), (8, 8))
 
 
 @pytest.fixture(params=[True, False], ids=["seen", "unseen"])
@@ -198,3 +203,26 @@ async def test_of_a_file_that_changes_meanwhile_nothing_is_stored(
     with pytest.raises(UpstreamUnavailable):
         await bring(two, SECOND, (Folder.INPUT, INPUT))
     assert not place(two, SECOND, Folder.INPUT, INPUT).exists()
+
+
+def mask_of(original: dict[str, str]) -> FormData:
+    form = FormData()
+    form.add_field("image", ORANGE, filename="mask.png", content_type="image/png")
+    form.add_field("original_ref", json.dumps(original))
+    return form
+
+
+async def test_a_mask_is_put_on_what_another_one_made(three: SeveralWorld) -> None:
+    """Masks are made by the first."""
+    [made] = await run_at(three, SECOND, saving(f"tenants/alice/@{SECOND}/x", 0xFF0000))
+    preview = await preview_at(three, SECOND, "alice", 0x00FF00)
+    for original, color in (
+        ({"filename": made["filename"], "subfolder": f"@{SECOND}", "type": "output"}, (255, 0, 0)),
+        ({"filename": preview, "subfolder": "", "type": "temp"}, (0, 255, 0)),
+    ):
+        answer = await three.gate.json("POST", "/upload/mask", "alice", data=mask_of(original))
+        masked = place(three, FIRST, Folder.INPUT, f"tenants/alice/{answer['name']}")
+        assert Image.open(masked).convert("RGB").getpixel((1, 1)) == color
+        masked.unlink()
+        await three.gate.status("POST", "/upload/mask", "mallory", data=mask_of(original))
+        assert not place(three, FIRST, Folder.INPUT, "tenants/mallory/mask.png").exists()

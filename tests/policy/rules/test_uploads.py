@@ -115,6 +115,29 @@ def test_other_folders_are_refused(kind: str) -> None:
     refused(Reason.NAME_REFUSED, begin().accept_field, "type", kind)
 
 
+@pytest.mark.parametrize(
+    ("kind", "subfolder", "is_refused"),
+    [
+        ("output", "@gpu-2", True),
+        ("temp", "tenants/alice/@gpu-2/deep", True),
+        ("input", "@gpu-2", False),
+        ("output", "deep/@gpu-2", False),
+    ],
+)
+def test_nothing_is_put_where_it_would_be_read_from_another_comfyui(
+    kind: str, subfolder: str, is_refused: bool
+) -> None:
+    for is_placed in (True, False):
+        session = begin(is_placed=is_placed)
+        session.accept_file("image", "photo.png", PNG)
+        session.accept_field("subfolder", subfolder)
+        if is_refused and is_placed:
+            refused(Reason.NAME_REFUSED, session.accept_field, "type", kind)
+        else:
+            session.accept_field("type", kind)
+            assert session.fields_to_send()
+
+
 @pytest.mark.parametrize("name", ["subfolder", "type", "overwrite"])
 def test_a_field_comes_once(name: str) -> None:
     session = begin()
