@@ -24,6 +24,18 @@ class BoundChecks:
         self.findings = findings
         self.followed: list[tuple[str, str, Any]] = []
 
+    def check_node(self, node_id: str) -> bool:
+        """All that lines bind of a node; whether that is permitted, and remembered for the next one."""
+        plan, before = self.plans[node_id], len(self.findings.reasons)
+        for item in plan.inputs.bound:
+            self.check_input(node_id, item)
+        for budget in plan.inputs.budgets:
+            self.check_budget(node_id, budget, plan.inputs.specs)
+        is_permitted = len(self.findings.reasons) == before
+        if is_permitted:
+            plan.remember(self.nodes[node_id]["inputs"])
+        return is_permitted
+
     def check_input(self, node_id: str, item: BoundInput) -> None:
         """An input of the node itself, given or not."""
         name = item.spec.name

@@ -229,7 +229,7 @@ class _Judging:
                 sources[node_id] = targets
         self._judge_depth(sources)
         for node_id in self.bound:
-            self._check_bound(node_id)
+            self.checks.check_node(node_id)
 
     def _judge_late(self, node_id: str) -> list[str]:
         """Judges the inputs of a node and returns the nodes that it links to."""
@@ -246,16 +246,6 @@ class _Judging:
             self._judge_undeclared(node_id, plan.undeclared, inputs, plan)
         self.shape.append((plan.title, plan.pick(inputs)))
         return targets
-
-    def _check_bound(self, node_id: str) -> None:
-        """Constraints and budgets."""
-        plan, before = self.plans[node_id], len(self.findings.reasons)
-        for item in plan.inputs.bound:
-            self.checks.check_input(node_id, item)
-        for budget in plan.inputs.budgets:
-            self.checks.check_budget(node_id, budget, plan.inputs.specs)
-        if len(self.findings.reasons) == before:
-            plan.remember(self.nodes[node_id]["inputs"])
 
     def _judge_compound(self, node_id: str, name: str, inputs: dict[str, Any], plan: InputPlan) -> None:
         """A list or an object that is no link to an output that exists, or a text where only a link makes sense."""

@@ -39,7 +39,7 @@ class NodePlan:
     outputs: their numbers. is_usual: whether links and lines are all there is to judge. title, pick: what like workflows have alike of such nodes:
     the class and names of inputs, and the values of these, which are links and what decides the cost. checks: what lines bind.
     files: names of inputs whose values may have to be written in the tenant's names. is_salted, needs_ancestor: see policy/salt.py.
-    is_shared: none of this, so that ComfyUI gets the node as every tenant writes it. makes: the types of its outputs. sure: see policy/surely_valid.py.
+    makes: the types of its outputs. sure: see policy/surely_valid.py.
     proof: the same where it holds in whatever names ComfyUI gets, else None.
     """
 
@@ -58,7 +58,6 @@ class NodePlan:
     files: tuple[str, ...]
     is_salted: bool
     needs_ancestor: bool
-    is_shared: bool
     makes: tuple[Any, ...]
     sure: NodeChecks | None
     proof: NodeChecks | None
@@ -115,7 +114,6 @@ def _make(class_plan: ClassPlan, plan: InputPlan, kinds: Mapping[str, type]) -> 
         files=files,
         is_salted=is_salted,
         needs_ancestor=plan.needs_salt and not is_salted,
-        is_shared=not files and not plan.needs_salt,
         makes=tuple(class_plan.node_class.outputs),
         sure=(sure := narrow_checks(plan.sure, kinds, files)),
         proof=None if sure is None or sure.others else sure,

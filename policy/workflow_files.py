@@ -44,29 +44,35 @@ def rewrite_nodes(
 
     plans: of all nodes. Raises TooMuch, Violation(policy-violation) with all offending nodes.
     """
-    node_errors: dict[str, Any] = {}
+    originals = write_names(nodes, plans, context, patience)
+    tenant = context.names.tenant
     unsalted: list[str] = []
-    tenant, id_inputs = context.names.tenant, context.id_inputs
-    writing = _Writing(nodes, context, patience)
     for node_id, plan in plans.items():
-        if plan.is_shared and not id_inputs:
-            continue
-        inputs = nodes[node_id]["inputs"]
-        if plan.files or plan.class_type in id_inputs:
-            errors = writing.write(node_id, inputs, plan)
-            if errors:
-                node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": plan.class_type}
         if plan.is_salted:
-            inputs[SALT] = tenant
+            nodes[node_id]["inputs"][SALT] = tenant
         elif plan.needs_ancestor:
             unsalted.append(node_id)
-    if node_errors:
-        raise _refusal_of(node_errors)
-    originals = writing.originals
     if unsalted:
         apart = {node_id for node_id, _, _ in originals} | {node_id for node_id in plans if plans[node_id].is_salted}
         salt_nodes(nodes, unsalted, apart, lambda node_id: plans[node_id].of_class.node_class, tenant)
     return originals
+
+
+def write_names(
+    nodes: Mapping[str, dict[str, Any]], plans: Mapping[str, NodePlan], context: RuleContext, patience: Patience
+) -> list[Original]:
+    """The files of these nodes alone, as `rewrite_nodes`. nodes: all of the workflow. plans: of those that are written."""
+    node_errors: dict[str, Any] = {}
+    id_inputs = context.id_inputs
+    writing = _Writing(nodes, context, patience)
+    for node_id, plan in plans.items():
+        if plan.files or plan.class_type in id_inputs:
+            errors = writing.write(node_id, nodes[node_id]["inputs"], plan)
+            if errors:
+                node_errors[node_id] = {"errors": errors, "dependent_outputs": [], "class_type": plan.class_type}
+    if node_errors:
+        raise _refusal_of(node_errors)
+    return writing.originals
 
 
 def find_temp_files(nodes: Mapping[str, Mapping[str, Any]], context: RuleContext) -> tuple[UpstreamPath, ...]:

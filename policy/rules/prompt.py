@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -16,7 +15,6 @@ from policy.call import (
     AmendJob,
     CheckTempFiles,
     ClaimedJob,
-    ClaimJob,
     ClientReply,
     Effect,
     JobExtras,
@@ -30,30 +28,24 @@ from policy.call import (
     Tried,
     TryJob,
     UpstreamCall,
-    UpstreamPath,
     UpstreamReply,
     Work,
 )
 from policy.catalogue import NodeClass
 from policy.document import check_parts, parse_json
 from policy.file_uses import file_inputs
-from policy.judge import ADMIN_POLICY, JudgedPrompt, judge, judge_document
+from policy.judge import ADMIN_POLICY, JudgedPrompt, judge_document
 from policy.keyform import check_document
 from policy.left_out import told
 from policy.patience import AT_ONCE_EFFORT, ENDLESS, Patience, TooMuch, is_quick
-from policy.prompt_ids import is_prompt_id
+from policy.prepared import Prepared, check_prompt_id, document_of, prepare
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules.jobs import JSON_TYPE, submitted_item
-from policy.rules.results import CREDENTIALS, UNNAMED_CLIENT, scrub
-from policy.surely_valid import is_surely_valid
-from policy.values import value
+from policy.rules.results import CREDENTIALS, scrub
 from policy.violation import Reason, Violation
 from policy.workflow import Notice
-from policy.workflow_files import IN_TEMP, find_temp_files, rewrite_nodes
-from policy.workflow_needs import find_needs
 
 PROMPT: Final = (Opaque("prompt"),)
-_CLASS_OF: Final = attrgetter("class_type")
 LAST_PLACE: Final = 2.0**52
 """In ComfyUI's queue, behind all that wait, from here on: of jobs that are only to be judged. What stands there is taken out again."""
 NO_WORKFLOWS: Final = "This tenant calls functions, and sends no workflows of its own: /gate/functions lists them."
@@ -67,27 +59,8 @@ _SURE: Final = UpstreamReply(200, {"node_errors": {}})
 """What ComfyUI is certain to say."""
 LARGE_BYTES: Final = 1024**2
 """As much work as so many bytes."""
-
-
-@value
-class Prepared:
-    """A judged workflow as ComfyUI gets it, and what is to be known of it afterwards. Its nodes are bytes by now.
-
-    body: the call's, but for the id and the place in the queue, which `body_for` adds. originals: see policy.rules.jobs.submitted_item.
-    outputs: ids of the output nodes that were asked for. left_out: see policy.keyform.check_document. is_sure: ComfyUI will find nothing wrong.
-    temp_files: see policy.workflow_files.find_temp_files. needs: see JobExtras.
-    """
-
-    body: bytes
-    originals: bytes
-    wish: ClaimJob
-    outputs: list[str]
-    node_errors: Mapping[str, Any]
-    notices: tuple[Notice, ...]
-    left_out: tuple[str, ...]
-    is_sure: bool = False
-    temp_files: tuple[UpstreamPath, ...] = ()
-    needs: bytes = b""
+Prepare: TypeAlias = Callable[[RuleInput, Patience], Prepared]
+Preparing: TypeAlias = Callable[[], Generator[Effect, Any, Prepared]]
 
 
 def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
@@ -95,10 +68,14 @@ def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
 
     extras: recorded with the job.
     """
-    context = request.context
-    prepared = yield from _prepared(request)
+    return submit_prepared(request.context, partial(prepared_of, request), extras)
+
+
+def submit_prepared(context: RuleContext, preparing: Preparing, extras: JobExtras) -> RuleGenerator:
+    """As `submit`, of a workflow that comes out of `preparing`, as often as that is asked."""
+    prepared = yield from preparing()
     if prepared.temp_files and not (yield CheckTempFiles(prepared.temp_files)):
-        prepared = yield from _prepared(request)  # what it has lost is a name that never was
+        prepared = yield from preparing()  # what it has lost is a name that never was
     claimed = yield prepared.wish
     reply = yield from _hand_in(prepared, claimed, extras)
     node_errors = reply.value.get("node_errors") if isinstance(reply.value, dict) else None
@@ -127,14 +104,15 @@ def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
 
 def check(request: RuleInput) -> None:
     """Raises what `submit` would for the workflow itself."""
-    _prepare(request, ENDLESS)
+    prepare(request, ENDLESS)
 
 
-def _prepared(request: RuleInput) -> Generator[Effect, Any, Prepared]:
-    prepared = _prepare_at_once(request)
+def prepared_of(request: RuleInput, prepare: Prepare = prepare) -> Generator[Effect, Any, Prepared]:
+    """Of the workflow that was sent: at once, or beside the event loop where it may take long. Raises what `prepare` raises, but for TooMuch."""
+    prepared = _prepare_at_once(request, prepare)
     if prepared is None:
         # SECURITY: a node may have 80,000 inputs (test_prompt.py::test_what_takes_long_is_done_beside_the_event_loop).
-        prepared = yield Work(partial(_prepare, request, ENDLESS), max(len(request.raw), LARGE_BYTES))
+        prepared = yield Work(partial(prepare, request, ENDLESS), max(len(request.raw), LARGE_BYTES))
     return prepared
 
 
@@ -201,54 +179,14 @@ def without_credentials(body: bytes) -> bytes:
     return orjson.dumps(document)
 
 
-def _prepare_at_once(request: RuleInput) -> Prepared | None:
-    """None for what may take long. Raises Violation for who sends no workflows, and what `_prepare` raises."""
+def _prepare_at_once(request: RuleInput, prepare: Prepare) -> Prepared | None:
+    """None for what may take long. Raises Violation for who sends no workflows, and what `prepare` raises."""
     if not request.context.takes_workflows:
         raise Violation(Reason.POLICY_VIOLATION, NO_WORKFLOWS, "workflows")
     try:
-        return _prepare(request, Patience(AT_ONCE_EFFORT)) if is_quick(request.raw) else None
+        return prepare(request, Patience(AT_ONCE_EFFORT)) if is_quick(request.raw) else None
     except TooMuch:
         return None
-
-
-def _prepare(request: RuleInput, patience: Patience) -> Prepared:
-    """Reads, judges, writes in the tenant's names. All that takes time with large workflows is done here, at once."""
-    context = request.context
-    check_parts(request.raw, request.max_parts)
-    # SECURITY: what goes on to ComfyUI may go on from there, to other services and into files (tests/security/test_misplaced_keys.py).
-    raw, left_out = check_document(request.credentials, request.raw, request.max_parts)
-    judged = judge(raw, context.policy, context.catalogue, patience)
-    originals = rewrite_nodes(judged.nodes, judged.plans, context, patience)
-    client_id = context.names.client_id_to_upstream(judged.client_id or UNNAMED_CLIENT)
-    chosen, plans = judged.partial_execution_targets, judged.plans
-    is_whole = not judged.node_errors and not judged.notices
-    outputs = [node_id for node_id, plan in plans.items() if plan.is_output]
-    outputs = outputs if chosen is None else [node_id for node_id in outputs if node_id in chosen]
-    # Which inputs the rows of custom nodes have written anew is not in the plans.
-    unproven = None if context.id_inputs else judged.unproven
-    body = orjson.dumps(_document(judged, client_id))
-    classes = tuple(sorted(set(map(_CLASS_OF, plans.values()))))
-    needs = find_needs(judged.nodes, plans, outputs, context, patience).to_bytes() if context.is_placed else b""
-    return Prepared(
-        body=body,
-        originals=orjson.dumps(originals),
-        wish=ClaimJob(
-            _check_prompt_id(judged.prompt_id),
-            judged.workflow_hash,
-            judged.priority,
-            classes,
-            judged.client_id or "",
-        ),
-        outputs=outputs,
-        node_errors=judged.node_errors,
-        notices=judged.notices,
-        left_out=left_out,
-        is_sure=is_whole
-        and context.catalogue.differing.isdisjoint(classes)
-        and is_surely_valid(judged.nodes, plans, outputs, unproven),
-        temp_files=find_temp_files(judged.nodes, context) if IN_TEMP in body else (),
-        needs=needs,
-    )
 
 
 def _read_nodes(body: bytes) -> Any:
@@ -295,7 +233,7 @@ def _prepare_as_admin(request: RuleInput) -> tuple[JudgedPrompt, bytes, tuple[st
     document = parse_json(raw)
     place = _read_place(document)
     judged = judge_document(document, ADMIN_POLICY, request.context.catalogue)
-    prompt_id = _check_prompt_id(judged.prompt_id)
+    prompt_id = check_prompt_id(judged.prompt_id)
     if prompt_id is not None:
         # SECURITY: a place in ComfyUI's queue belongs to one job: a client names the number or the id, never both
         # (test_prompt.py::test_an_admin_cannot_queue_two_equal_places).
@@ -304,7 +242,7 @@ def _prepare_as_admin(request: RuleInput) -> tuple[JudgedPrompt, bytes, tuple[st
     elif request.minted_id:
         # With a number too: an id of the gate's own making is nobody else's.
         place["prompt_id"] = request.minted_id
-    return judged, orjson.dumps(_document(judged, judged.client_id) | place), left_out
+    return judged, orjson.dumps(document_of(judged, judged.client_id) | place), left_out
 
 
 def _read_place(document: Any) -> dict[str, Any]:
@@ -317,28 +255,6 @@ def _read_place(document: Any) -> dict[str, Any]:
         if document.get("front") is True:
             place["front"] = True
     return place
-
-
-def _check_prompt_id(prompt_id: str | None) -> str | None:
-    """A client's own id. Raises Violation for one that ComfyUI would not take."""
-    if prompt_id is None or is_prompt_id(prompt_id):
-        return prompt_id
-    raise Violation(
-        Reason.WORKFLOW_MALFORMED,
-        "prompt_id must be a UUID in lower case with hyphens; leave it out to get one.",
-        "prompt_id",
-    )
-
-
-def _document(judged: JudgedPrompt, client_id: str | None) -> dict[str, Any]:
-    """The body of the call, but for the id and the place in the queue. extra_data names the client too: both spellings mean the owner."""
-    document: dict[str, Any] = {"prompt": judged.nodes, "extra_data": dict(judged.extra_data)}
-    if client_id is not None:
-        document["client_id"] = client_id
-        document["extra_data"]["client_id"] = client_id
-    if judged.partial_execution_targets is not None:
-        document["partial_execution_targets"] = list(judged.partial_execution_targets)
-    return document
 
 
 def refusal_to_client(reply: UpstreamReply, context: RuleContext, node_errors: Mapping[str, Any]) -> dict[str, Any]:
