@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -12,6 +12,7 @@ import orjson
 from policy.compiled_policy import Policy
 from policy.functions.arguments import read_argument
 from policy.functions.settings import FILES, FunctionSettings, ParameterSettings, check_name
+from policy.functions.template import Templates
 from policy.values import value
 from policy.violation import Violation
 from policy.workflow import is_ui_format
@@ -26,6 +27,8 @@ class Function:
     settings: FunctionSettings
     graph: Mapping[str, Mapping[str, Any]]
     version: str
+    templates: Templates = field(default_factory=Templates, compare=False, repr=False)
+    """What is kept of calls for the next ones."""
 
     @property
     def title(self) -> str:
@@ -39,6 +42,10 @@ class Function:
     def outputs(self) -> Mapping[str, str]:
         """Node ids by the names of outputs."""
         return {name: output.node for name, output in self.settings.outputs.items()}
+
+    @property
+    def takes_files(self) -> bool:
+        return any(parameter.type in FILES for parameter in self.settings.parameters.values())
 
     @property
     def formats(self) -> frozenset[str]:

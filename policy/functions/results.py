@@ -134,7 +134,8 @@ def call_to_client(
 ) -> dict[str, Any]:
     """starts_at_s: Unix time at which it will probably begin."""
     here = job_address(links, job.prompt_id)
-    return job_to_client(replace(job, outputs=()), links) | {  # they may be a thousand, and are told otherwise here
+    bare = replace(job, outputs=()) if job.outputs else job  # they may be a thousand, and are told otherwise here
+    return job_to_client(bare, links) | {
         "estimated_start": timestamp_or_null(starts_at_s),
         "outputs": [_result_to_client(result, job, here, links) for result in results],
         "urls": {"self": here, "events": f"{here}/events", "cancel": f"{here}/cancel"},

@@ -19,6 +19,7 @@ from policy.functions.arguments import Arguments, bounds_of, fill, read_argument
 from policy.functions.delivery import Delivery, Kind
 from policy.functions.fetches import name_before
 from policy.functions.function import CallableFunction, Function
+from policy.functions.learning import prepare_and_learn
 from policy.functions.results import (
     LABEL,
     VERSION_LABEL,
@@ -32,7 +33,10 @@ from policy.functions.results import (
 )
 from policy.functions.schema import arguments_schema
 from policy.functions.settings import FILES, ParameterSettings
+from policy.functions.template import key_of
 from policy.keyform import check_document
+from policy.patience import AT_ONCE_EFFORT, Patience
+from policy.prepared import Prepared
 from policy.principal import Scope
 from policy.rule_context import RuleInput
 from policy.rules import prompt
@@ -91,6 +95,11 @@ def _about(function: Function, request: RuleInput) -> dict[str, Any]:
 
 
 # A call.
+
+
+def takes_files(request: RuleInput) -> bool:
+    """Whether a call may give any. Raises Violation(not-found)."""
+    return request.is_form or _called(request).function.takes_files
 
 
 def check_call(request: RuleInput, delivery: Delivery) -> None:
@@ -184,6 +193,19 @@ def _check_before(request: RuleInput, given: Given) -> Generator[Effect, Any, No
     yield CheckRoom()
 
 
+def _prepared(
+    request: RuleInput, called: CallableFunction, values: Mapping[str, Any]
+) -> Generator[Effect, Any, Prepared]:
+    """values: by parameter, as they go into the workflow. Of it is judged what depends on them, where the rest is known."""
+    function, context = called.function, request.context
+    _, template = function.templates.find(key_of(context.names.tenant, called.policy, values), context)
+    prepared = None if template is None else template.fill(values, request, Patience(AT_ONCE_EFFORT))
+    if prepared is not None:
+        return prepared
+    asked = _as_prompt(request, called, fill(function.graph, function.parameters, values))
+    return (yield from prompt.prepared_of(asked, partial(prepare_and_learn, function, values)))
+
+
 def _as_prompt(request: RuleInput, called: CallableFunction, graph: Mapping[str, Any]) -> RuleInput:
     """The workflow as if the tenant had sent it, to be judged by the function's policy."""
     labels = called.function.settings.labels
@@ -201,16 +223,16 @@ def submit(request: RuleInput, given: Given) -> RuleGenerator:
     seeds = (yield DrawSeeds(bounds)) if bounds else ()
     drawn = dict(zip(arguments.to_draw, seeds, strict=True))
     files = yield from _find_files(arguments.files)
-    graph = fill(function.graph, function.parameters, values | drawn | files)
+    preparing = partial(_prepared, request, called, values | drawn | files)
     labels = {LABEL: function.name, VERSION_LABEL: function.version}
     assets = tuple(dict.fromkeys(arguments.files.values()))  # one may stand in several parameters
     extras = JobExtras(labels, assets, given.webhook)
-    reply = yield from prompt.submit(_as_prompt(request, called, graph), extras)
+    reply = yield from prompt.submit_prepared(request.context, preparing, extras)
     if reply.status != 200:
         return reply
     about: dict[str, Any] = {"labels": extras.labels, "drawn": drawn, "assets": dict(arguments.files)}
     kept = {key: reply.body[key] for key in ("prompt_id", "node_errors", "notices") if reply.body.get(key)}
-    return replace(reply, body=kept | {key: told for key, told in about.items() if told})
+    return ClientReply(body=kept | {key: told for key, told in about.items() if told}, updates=reply.updates)
 
 
 def _find_files(files: Mapping[str, str]) -> Generator[Effect, Any, dict[str, str]]:
@@ -248,7 +270,7 @@ def tell(request: RuleInput, accepted: Mapping[str, Any], delivery: Delivery) ->
     if delivery.is_waited_for:
         headers.append(("Preference-Applied", f"wait={delivery.wait_s}"))
     is_over = job is not None and job.ended_at_s is not None and delivery.wait_s > 0
-    return replace(shown, status=200 if is_over else 202, headers=tuple(headers))
+    return ClientReply(200 if is_over else 202, shown.body, headers=tuple(headers))
 
 
 @value

@@ -68,7 +68,7 @@ def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
 
     extras: recorded with the job.
     """
-    return submit_prepared(request.context, partial(prepared_of, request), extras)
+    return (yield from submit_prepared(request.context, partial(prepared_of, request), extras))
 
 
 def submit_prepared(context: RuleContext, preparing: Preparing, extras: JobExtras) -> RuleGenerator:

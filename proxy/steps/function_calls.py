@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from policy.keyform import check_names
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules import functions
 from policy.rules.function_files import Given, NotStored, discard
+from policy.values import value
 from proxy.dependencies import Dependencies
 from proxy.http.errors import LimitExceeded
 from proxy.http.replies import Reply, UpgradedReply
@@ -39,6 +40,14 @@ from proxy.v2.job_end import JobEnd
 
 ACCEPT, PREFER = "Accept", "Prefer"
 _VARY = ("Vary", "Accept, Prefer")
+
+
+@value
+class Accepted:
+    """A job that is on disk. told: what `submit` says of it. context: by which it was judged."""
+
+    told: Mapping[str, Any]
+    context: RuleContext
 
 
 class FunctionCalls:
@@ -77,10 +86,8 @@ class FunctionCalls:
                 self._left(permitted)
             raise
 
-    async def _accept(
-        self, permitted: PermittedRequest, delivery: Delivery, held: Held
-    ) -> ClientReply | Mapping[str, Any]:
-        """What `submit` says of a job that is on disk; or a refusal."""
+    async def _accept(self, permitted: PermittedRequest, delivery: Delivery, held: Held) -> ClientReply | Accepted:
+        """A job that is on disk; or a refusal."""
         asked = await read_rule_input(self._dependencies, permitted, held)
         assert asked is not None, "a rule judges it"
         self._running.check(permitted.principal)
@@ -88,7 +95,8 @@ class FunctionCalls:
         lines = permitted.request.headers.getall(WEBHOOK_URL, ())
         check_names(permitted.credentials, lines, f"in `{WEBHOOK_URL}`")
         webhook = read_webhook(lines, asked.context.webhooks)
-        asked = replace(asked, minted_id=str(uuid.uuid4()))
+        if functions.takes_files(asked):
+            asked = replace(asked, minted_id=str(uuid.uuid4()))
         run = self._submit(permitted, asked, webhook, held)
         reply = await self._running.finish(run, permitted.request, permitted.record)
         if reply.status != 200:
@@ -98,15 +106,19 @@ class FunctionCalls:
         # Whatever is said of it now: the job is on disk.
         permitted.record.decision = Decision.ACCEPTED
         permitted.record.response_headers += reply.headers
-        accepted: Mapping[str, Any] = orjson.loads(reply.body) if isinstance(reply.body, bytes) else reply.body
-        return accepted
+        return Accepted(orjson.loads(reply.body) if isinstance(reply.body, bytes) else reply.body, asked.context)
 
     async def _submit(self, permitted: PermittedRequest, asked: RuleInput, webhook: str, held: Held) -> ClientReply:
         """What comes to nothing leaves nothing behind."""
         made: list[str] = []
         is_taken = False
         try:
-            given = await self._run_with_files(permitted, held, functions.gather(asked, webhook))
+            steps = functions.gather(asked, webhook)
+            # An id was minted where there may be files.
+            run = (
+                self._run_with_files(permitted, held, steps) if asked.minted_id else self._runner(permitted).run(steps)
+            )
+            given = await run
             made[:] = given.made
             reply = await self._submit_once(permitted, asked, given, made, held)
             is_taken = reply.status == 200 and permitted.record.notes.get("idempotency", "first") == "first"
@@ -122,7 +134,6 @@ class FunctionCalls:
     ) -> ClientReply:
         """made: gets the ids of records as they are made. Raises what the rules do, and IdempotentSubmissions.submit."""
         dependencies, principal, runner = self._dependencies, permitted.principal, self._runner(permitted)
-        asked = replace(asked, raw=b"")
 
         async def run() -> ClientReply:
             whole = given
@@ -151,16 +162,16 @@ class FunctionCalls:
         runner.files = HeldFiles(self._forwarder, permitted, held, fetching)
         return await runner.run(steps)
 
-    async def _deliver(
-        self, permitted: PermittedRequest, delivery: Delivery, accepted: Mapping[str, Any], held: Held
-    ) -> Reply:
-        prompt_id = str(accepted["prompt_id"])
+    async def _deliver(self, permitted: PermittedRequest, delivery: Delivery, accepted: Accepted, held: Held) -> Reply:
+        prompt_id = str(accepted.told["prompt_id"])
         if delivery.kind is Kind.EVENTS and (stream := await self._follow(permitted, prompt_id)) is not None:
             if delivery.ends_with_client:
                 stream.at_end(partial(self._left, permitted))
             return stream
         has_ended = await self._wait(permitted, prompt_id, delivery.wait_s) if delivery.wait_s else False
-        asked = RuleInput(permitted.call, await self._context(permitted))
+        # What is known of the caller was found just now, where nobody waited.
+        context = await rule_context(self._dependencies, permitted) if delivery.wait_s else accepted.context
+        asked = RuleInput(permitted.call, context)
         if has_ended and delivery.kind is Kind.BYTES:
             found = await self._runner(permitted).run(functions.result(asked, prompt_id, delivery))
             address = ("Content-Location", found.address)
@@ -173,10 +184,7 @@ class FunctionCalls:
                 delivery = replace(delivery, wait_s=0)
         telling = self._runner(permitted)
         telling.outputs = GivenOutputs(self._dependencies, permitted, held)
-        return await telling.run(functions.tell(asked, accepted, delivery))
-
-    def _context(self, permitted: PermittedRequest) -> Awaitable[RuleContext]:
-        return rule_context(self._dependencies, permitted)
+        return await telling.run(functions.tell(asked, accepted.told, delivery))
 
     async def _follow(self, permitted: PermittedRequest, prompt_id: str) -> UpgradedReply | None:
         """None where the job cannot be followed in this moment: its client is told where it is."""

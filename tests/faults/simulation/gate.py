@@ -18,6 +18,7 @@ from policy.call import (
     UpstreamCall,
     UpstreamReply,
 )
+from policy.prepared import Prepared
 from policy.principal import Principal, Role, TenantId
 from policy.rules import prompt
 from proxy.config.jobs import JobsSettings
@@ -194,7 +195,7 @@ def _submission(tenant: str, graph: Any, *, is_sure: bool) -> RuleGenerator:
     client_id = f"{tenant}.client"
     body = {"prompt": graph, "extra_data": {"client_id": client_id}, "client_id": client_id}
     wish = ClaimJob(None, "workflow", 0.0, ("RecordedWork",), "client")
-    prepared = prompt.Prepared(orjson.dumps(body), b"[]", wish, ["1"], {}, (), (), is_sure=is_sure)
+    prepared = Prepared(orjson.dumps(body), b"[]", wish, ["1"], {}, (), (), is_sure=is_sure)
     claimed: ClaimedJob = yield wish
     reply: UpstreamReply = yield from prompt._hand_in(prepared, claimed, NO_EXTRAS)
     if reply.status != 200:

@@ -45,7 +45,7 @@ from tests.policy.functions.driving import (
     run,
 )
 from tests.policy.functions.examples import function
-from tests.policy.tenants import EVERYTHING, caller_of
+from tests.policy.tenants import EVERYTHING, caller_of, refusal
 from tests.policy.v2.examples import HASH
 
 # What there is.
@@ -228,3 +228,10 @@ def test_what_came_to_nothing_is_taken_back() -> None:
     in_use = Violation(Reason.ASSET_IN_USE, "x")
     steps, _ = run(discard(("a", "b", "c")), in_use, RuntimeError(), True)
     assert steps == [DeleteAsset("a"), DeleteAsset("b"), DeleteAsset("c")]
+
+
+def test_which_calls_may_give_files() -> None:
+    assert rules.takes_files(called())
+    assert not rules.takes_files(called(name="dice"))
+    assert rules.takes_files(form(name="dice")), "a page's form may hold some, which are refused"
+    assert refusal(rules.takes_files, called(name="nothing")).reason is Reason.NOT_FOUND

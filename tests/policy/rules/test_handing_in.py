@@ -22,8 +22,9 @@ from policy.call import (
     UpstreamCall,
     UpstreamReply,
 )
+from policy.prepared import Prepared
 from policy.rule_context import RuleContext
-from policy.rules.prompt import LAST_PLACE, MAX_TRIES, Prepared, submit, without_credentials
+from policy.rules.prompt import LAST_PLACE, MAX_TRIES, submit, without_credentials
 from tests.policy.disk import Kept
 from tests.policy.tenants import OBJECT_INFO, Jobs, caller_of, drive, reply_of, request_of, sent, uuid_of
 from tests.policy.upstream_rule import find_breaches

@@ -1,0 +1,208 @@
+"""A function's workflow as it was judged and written once, with holes where its parameters go: a call judges and writes only what depends on them.
+
+SECURITY: what comes out is what judging and writing the whole workflow makes (tests/policy/functions/test_template.py). Where that is not certain,
+and where something is to be refused, nothing comes out, and the whole workflow is judged (policy/functions/learning.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from policy.bound_checks import BoundChecks
+from policy.call import ClaimJob
+from policy.catalogue import Catalogue
+from policy.compiled_policy import Policy
+from policy.node_plan import NodePlan
+from policy.patience import Patience, TooMuch
+from policy.prepared import Prepared
+from policy.principal import TenantId
+from policy.rule_context import RuleContext, RuleInput
+from policy.salt import SALT
+from policy.surely_valid import NodeChecks, is_valid
+from policy.violation import Violation
+from policy.workflow import Findings
+from policy.workflow_files import IN_TEMP, Original, write_names
+from policy.workflow_needs import find_needs
+
+MAX_WISHES: Final = 64
+"""Of a template. What clients give decides how many there are, so when there are more it begins anew."""
+MAX_BYTES: Final = 1024**2
+"""Of one function's templates, about; likewise."""
+_BYTES_OF_TEMPLATE: Final = 4096
+_AND_ITS_PLANS: Final = 2
+Graph = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A node that is judged and written anew with each call. fills: its inputs, with the parameter that goes into each. is_salted: see policy/salt.py.
+
+    sure: what is to be looked at before ComfyUI is certain to accept the workflow, None for nothing (policy/surely_valid.py).
+    """
+
+    node_id: str
+    plan: NodePlan
+    fills: tuple[tuple[str, str], ...]
+    is_salted: bool
+    sure: NodeChecks | None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """For calls that give the same parameters, each of the same type. catalogue, id_inputs: by which the workflow was judged and written.
+
+    graph: the function's own. pieces: of the body, before each live node and at the end. writes: plans of live nodes that may name files. originals: of
+    all nodes that do, in the order of the workflow, empty for a live one. counts: by parameter, how many inputs it fills. fixed_bytes: of the document
+    without what fills them, which has at most max_bytes with it. costs: parameters that the time of a job depends on. wishes: by their values.
+    written: which nodes name files of the tenant's, where it decides which others are salted; else None. labels: of the ComfyUI that runs it.
+    may_be_sure: whether ComfyUI is certain to accept what is not live.
+    """
+
+    catalogue: Catalogue
+    id_inputs: Mapping[str, frozenset[str]]
+    graph: Graph
+    plans: Mapping[str, NodePlan]
+    live: tuple[Live, ...]
+    pieces: tuple[bytes, ...]
+    writes: Mapping[str, NodePlan]
+    originals: Mapping[str, tuple[Original, ...]]
+    counts: tuple[tuple[str, int], ...]
+    fixed_bytes: int
+    max_bytes: int
+    costs: tuple[str, ...]
+    written: frozenset[str] | None
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...]
+    may_be_sure: bool
+    _wishes: dict[bytes, ClaimJob] = field(default_factory=dict)
+
+    def fill(self, values: Mapping[str, Any], request: RuleInput, patience: Patience) -> Prepared | None:
+        """What `prepare` makes of the workflow with these values, None where only that can tell."""
+        wish = self._wishes.get(self._cost_of(values))
+        if wish is None or not self._has_room(values, request):
+            return None
+        nodes = self._filled(values)
+        if not self._is_permitted(nodes):
+            return None
+        made: list[Original] = []
+        if self.writes:
+            try:
+                made = write_names(nodes, self.writes, request.context, patience)
+            except (Violation, TooMuch):
+                return None
+        originals = self._in_order(made)
+        if self.written is not None and self.written != {node_id for node_id, _, _ in originals}:
+            return None
+        needs = b""
+        if request.context.is_placed:
+            try:
+                needs = self._needs(nodes, request.context, patience)
+            except TooMuch:
+                return None
+        return self._written(nodes, orjson.dumps(originals), request, wish, needs)
+
+    def remember(self, values: Mapping[str, Any], wish: ClaimJob) -> None:
+        """wish: of the workflow with these values."""
+        if len(self._wishes) >= MAX_WISHES:
+            self._wishes.clear()
+        self._wishes[self._cost_of(values)] = wish
+
+    def _cost_of(self, values: Mapping[str, Any]) -> bytes:
+        return orjson.dumps([values[name] for name in self.costs]) if self.costs else b""
+
+    def _has_room(self, values: Mapping[str, Any], request: RuleInput) -> bool:
+        """Whether the document is of a size that is taken, and judged at once."""
+        size = self.fixed_bytes
+        for name, count in self.counts:
+            size += len(orjson.dumps(values[name])) * count
+        return size <= self.max_bytes and size <= request.max_parts
+
+    def _filled(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """All nodes, of which the live ones are to be written."""
+        nodes: dict[str, Any] = {**self.graph}
+        for live in self.live:
+            node = nodes[live.node_id]
+            inputs = {**node["inputs"]}
+            for name, parameter in live.fills:
+                inputs[name] = values[parameter]
+            nodes[live.node_id] = {**node, "inputs": inputs}
+        return nodes
+
+    def _is_permitted(self, nodes: dict[str, dict[str, Any]]) -> bool:
+        """By the lines of the policy, as policy/judge.py asks."""
+        for live in self.live:
+            inputs = nodes[live.node_id]["inputs"]
+            for pick, accepted in live.plan.checks:
+                if pick(inputs) not in accepted:
+                    if not BoundChecks(nodes, self.plans, Findings()).check_node(live.node_id):
+                        return False
+                    break
+        return True
+
+    def _in_order(self, made: Sequence[Original]) -> list[Original]:
+        """With those of nodes that are not live, in the order of the workflow."""
+        every: Mapping[str, Sequence[Original]] = self.originals
+        if made:
+            by_node: dict[str, list[Original]] = {}
+            for original in made:
+                by_node.setdefault(original[0], []).append(original)
+            every = {node_id: known or by_node.get(node_id, ()) for node_id, known in every.items()}
+        return [original for known in every.values() for original in known]
+
+    def _needs(self, nodes: Mapping[str, Any], context: RuleContext, patience: Patience) -> bytes:
+        """Of what nodes that are not live name, that files begin with, none needs the name. Raises TooMuch."""
+        context = replace(context, labels=self.labels)
+        return find_needs(nodes, self.plans, self.outputs, context, patience).to_bytes()
+
+    def _written(
+        self, nodes: dict[str, dict[str, Any]], originals: bytes, request: RuleInput, wish: ClaimJob, needs: bytes
+    ) -> Prepared | None:
+        tenant, is_sure = request.context.names.tenant, self.may_be_sure
+        parts = [self.pieces[0]]
+        for live, piece in zip(self.live, self.pieces[1:], strict=True):
+            inputs = nodes[live.node_id]["inputs"]
+            if live.is_salted:
+                inputs[SALT] = tenant
+            if is_sure and live.sure is not None:
+                is_sure = is_valid(inputs, live.sure, self.plans)
+            parts += (orjson.dumps(nodes[live.node_id]), piece)
+        body, credentials = b"".join(parts), request.credentials
+        if IN_TEMP in body or credentials.stands_in_json(body) or credentials.stands_in_json(originals):
+            return None
+        return Prepared(body, originals, wish, list(self.outputs), {}, (), (), is_sure, needs=needs)
+
+
+class Templates:
+    """Of one function. A policy's plans are of one catalogue, so templates are too."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[Catalogue, Mapping[str, frozenset[str]], Template | None]] = {}
+        self._bytes = 0
+
+    def find(self, key: tuple[Any, ...], context: RuleContext) -> tuple[bool, Template | None]:
+        """Whether it is known what becomes of such calls; and their template, None where they have none."""
+        catalogue, id_inputs, template = self._known.get(key, _UNKNOWN)
+        if catalogue is context.catalogue and id_inputs is context.id_inputs:
+            return True, template
+        return False, None
+
+    def keep(self, key: tuple[Any, ...], context: RuleContext, template: Template | None) -> None:
+        size = _BYTES_OF_TEMPLATE
+        if template is not None:
+            size += _AND_ITS_PLANS * sum(map(len, template.pieces))
+        if self._bytes + size > MAX_BYTES:
+            self._known, self._bytes = {}, 0
+        self._known[key] = (context.catalogue, context.id_inputs, template)
+        self._bytes += size
+
+
+_UNKNOWN: Final[tuple[Any, Any, None]] = (None, None, None)
+
+
+def key_of(tenant: TenantId, policy: Policy, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Of calls that have one template: a tenant's, judged by this policy, with values of the same types."""
+    return (tenant, policy, *values, *map(type, values.values()))
