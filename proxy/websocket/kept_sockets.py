@@ -52,7 +52,8 @@ class KeptSockets(Generic[Key]):
             if not self._is_open(key):
                 await self._open_one(key)
         except (UpstreamUnavailable, UpstreamTimeout) as error:
-            _log.info("the progress of jobs is not heard (%s): %s", key, error)
+            if key not in self._opening:  # said once
+                _log.info("the progress of jobs is not heard (%s): %s", key, error)
             self.lost(key)
             return False
         if key not in self._looks and not self._is_stopping:
@@ -60,14 +61,16 @@ class KeptSockets(Generic[Key]):
         return True
 
     def keep_soon(self, key: Key) -> None:
-        if not self._is_stopping:
-            self._tasks.start(self.keep(key), "event stream of the gate's own")
+        self._open_until_kept(key, (0.0, *_TRY_AGAIN_S))
 
     def lost(self, key: Key) -> None:
         """It is not open: it will be, as long as somebody needs it."""
+        self._open_until_kept(key, _TRY_AGAIN_S)
+
+    def _open_until_kept(self, key: Key, delays_s: tuple[float, ...]) -> None:
         if not self._is_stopping and key not in self._opening and self._is_wanted(key):
             self._opening.add(key)
-            self._tasks.start(self._open_again(key), "event stream of the gate's own")
+            self._tasks.start(self._open(key, delays_s), "event stream of the gate's own")
 
     def _look_later(self, key: Key) -> None:
         self._looks[key] = asyncio.get_running_loop().call_later(LOOK_EACH_S, self._look, key)
@@ -79,11 +82,11 @@ class KeptSockets(Generic[Key]):
         else:
             self._close(key)
 
-    async def _open_again(self, key: Key) -> None:
+    async def _open(self, key: Key, delays_s: tuple[float, ...]) -> None:
         failures = 0
         try:
             while self._is_wanted(key):
-                await asyncio.sleep(_TRY_AGAIN_S[min(failures, len(_TRY_AGAIN_S) - 1)])
+                await asyncio.sleep(delays_s[min(failures, len(delays_s) - 1)])
                 if await self.keep(key):
                     return
                 failures += 1

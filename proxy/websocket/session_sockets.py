@@ -6,11 +6,12 @@ one may still be there, and again when its ComfyUI has been away. That to the fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from policy.principal import TenantId
 from policy.rules.results import OWN_CLIENTS, UNNAMED_CLIENT
+from proxy.http.errors import UpstreamUnavailable
 from proxy.http.websocket import WebSocket
 from proxy.jobs.job import GIVEN, Job, JobState
 from proxy.jobs.registry import JobRegistry
@@ -35,7 +36,7 @@ class _Key(NamedTuple):
 
 class SessionSockets:
     """`sessions` ask it, once it is made. others: the ComfyUIs, by name, but for the first. has_other_gates: jobs that wait may be given by a gate that
-    has no session of their client's.
+    has no session of their client's. is_there: whether a ComfyUI, "" for the first, is known to answer: no session asks one that does not.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class SessionSockets:
         first: Upstream,
         others: Mapping[str, Upstream],
         has_other_gates: bool,
+        is_there: Callable[[str], bool] = lambda comfyui: True,
     ) -> None:
         self._sessions = sessions
         self._registry = registry
         self._upstreams = {"": first, **others}
         self._others = others
         self._has_other_gates = has_other_gates
+        self._is_there = is_there
         self._opening = KeyedSemaphore()
         self._kept: KeptSockets[_Key] = KeptSockets(
             self._open, is_open=self._is_open, is_wanted=self._is_wanted, close=self._close
@@ -148,6 +151,8 @@ class SessionSockets:
                 events.settle()
 
     async def _connect(self, session: EventSession, comfyui: str) -> WebSocket:
+        if not self._is_there(comfyui):
+            raise UpstreamUnavailable
         upstream_id = session.names.client_id_to_upstream(session.client_id)
         return await connect(self._upstreams[comfyui], upstream_id)
 

@@ -3,106 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 import pytest
 
 from policy.principal import TenantId
 from policy.rules.results import SDK_CLIENT
-from proxy.http.errors import UpstreamUnavailable
-from proxy.http.request_record import RequestRecord
 from proxy.http.websocket import Close
-from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.job import Job, JobState, Outcome
-from proxy.jobs.registry import JobRegistry
 from proxy.websocket import kept_sockets
 from proxy.websocket.connections import EVENT_TOO_BIG, GATE_STOPS
-from proxy.websocket.event_session import FLAGS, EventSession
-from proxy.websocket.event_sessions import EventSessions
-from proxy.websocket.send_queue import Frame, SendQueue
-from proxy.websocket.session_sockets import SessionSockets
-from tests.policy.tenants import caller_of
-from tests.proxy.fake_socket import FakeSocket
+from proxy.websocket.event_session import FLAGS
 from tests.proxy.upstreams import GUARD_S
+from tests.proxy.websocket.sessions import ALICE, Sessions, heard, kinds, run
 
-ALICE, MALLORY = TenantId("alice"), TenantId("mallory")
-PREVIEW = b"\x00\x00\x00\x01\x00\x00\x00\x01"
+MALLORY = TenantId("mallory")
 CLIENT_FLAGS = '{"type": "feature_flags", "data": {"supports_preview_metadata": false}}'
-
-
-class FakeUpstream:
-    """ComfyUI's door: makes a socket for each that knocks, unless it is away; `gate` holds up who knocks."""
-
-    def __init__(self) -> None:
-        self.sockets: list[FakeSocket] = []
-        self.ids: list[str] = []
-        self.is_away = False
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def connect(self, call: Any) -> FakeSocket:
-        await self.gate.wait()
-        if self.is_away:
-            raise UpstreamUnavailable("away")
-        self.ids += [value for _, value in call.query]
-        self.sockets.append(FakeSocket())
-        return self.sockets[-1]
-
-    @property
-    def newest(self) -> FakeSocket:
-        return self.sockets[-1]
-
-    @property
-    def open(self) -> int:
-        return sum(not socket.closed.is_set() for socket in self.sockets)
-
-
-class Sessions:
-    """Of a gate before two ComfyUIs. entry: what the history says of each job."""
-
-    def __init__(self, *, has_other_gates: bool = False) -> None:
-        self.first, self.second = FakeUpstream(), FakeUpstream()
-        self.registry = JobRegistry()
-        self.entry: Mapping[str, Any] | None = None
-        self.reports = SocketReports(self.registry, JobEvents(), lambda prompt_id: None)
-        self.reports.others = frozenset({"gpu-2"})
-        first, second = self._upstreams()
-        self.sessions = EventSessions(
-            first, reconnect_grace_s=lambda: 3600.0, reports=self.reports, read_entry=self._read_entry
-        )
-        self.sockets = SessionSockets(self.sessions, self.registry, first, {"gpu-2": second}, has_other_gates)
-
-    def _upstreams(self) -> tuple[Any, Any]:
-        return self.first, self.second
-
-    async def _read_entry(self, job: Job) -> Mapping[str, Any] | None:
-        return self.entry
-
-    def job(self, comfyui: str = "gpu-2", client_id: str = "tab", tenant: TenantId = ALICE) -> Job:
-        """One that its ComfyUI is given."""
-        job = self.registry.claim(tenant, None, client_id=client_id)
-        job.comfyui = comfyui
-        self.registry.sent(job)
-        return job
-
-    async def client(self, client_id: str = "tab", tenant: TenantId = ALICE) -> SendQueue:
-        """What is on its way to one that has just come."""
-        send_queue = SendQueue()
-        context = caller_of(tenant, jobs=self.registry.of(tenant))
-        await self.sessions.attach(RequestRecord("GET", "id", "192.0.2.1"), context, client_id, send_queue)
-        return send_queue
-
-    def session(self, client_id: str = "tab", tenant: TenantId = ALICE) -> EventSession:
-        found = self.sessions.stream(tenant, client_id)
-        assert found is not None
-        return found
-
-    async def until_open(self, upstream: FakeUpstream, count: int) -> None:
-        async with asyncio.timeout(GUARD_S):
-            while upstream.open != count:
-                await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -114,28 +31,6 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sessions]:
         upstream.gate.set()
     await made.sessions.stop()
     assert made.first.open == made.second.open == 0
-
-
-def heard(send_queue: SendQueue) -> list[Any]:
-    """All that waits: JSON, or bytes."""
-    frames = []
-    while isinstance(item := send_queue.take(), Frame):
-        frames.append(orjson.loads(item.data) if isinstance(item.data, str) else bytes(item.data))
-    return frames
-
-
-def kinds(send_queue: SendQueue) -> list[str]:
-    return ["preview" if isinstance(frame, bytes) else frame["type"] for frame in heard(send_queue)]
-
-
-def run(socket: FakeSocket, job: Job, *, until: str = "execution_success") -> None:
-    """What ComfyUI sends of a job."""
-    for kind in ("execution_start", "executing", "executed", "execution_success"):
-        socket.event(kind, prompt_id=job.prompt_id, node="1")
-        if kind == "executing":
-            socket.say(PREVIEW)
-        if kind == until:
-            return
 
 
 async def test_a_client_hears_its_job_wherever_it_runs(world: Sessions) -> None:
@@ -242,6 +137,30 @@ async def test_a_client_stays_while_a_comfyui_is_away(world: Sessions) -> None:
     run(world.second.newest, job)
     assert kinds(client)[0] == "execution_start"
     assert not client.is_closed
+
+
+async def test_nobody_asks_a_comfyui_that_is_known_to_be_away(world: Sessions) -> None:
+    await world.client()
+    world.away |= {"", "gpu-2"}
+    await world.sockets.prepare(world.job())
+    world.first.newest.ends(Close(1006, ""), is_said=False)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (len(world.first.sockets), len(world.second.sockets)) == (1, 0)
+    world.away.clear()
+    await world.until_open(world.first, 1)
+    await world.until_open(world.second, 1)
+
+
+async def test_however_much_is_told_of_jobs_one_socket_is_opened_at_a_time(world: Sessions) -> None:
+    await world.client()
+    world.second.gate.clear()
+    for job in (world.job(), world.job(), world.job()):
+        world.sessions.job_changed(job)
+    assert len(world.sockets._kept._tasks._tasks) == 1
+    world.second.gate.set()
+    await world.until_open(world.second, 1)
+    assert len(world.second.sockets) == 1
 
 
 async def test_a_client_that_comes_while_the_first_is_away_is_greeted_all_the_same(world: Sessions) -> None:
