@@ -98,10 +98,11 @@ class Classes(Mapping[str, NodeClass]):
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """differing: classes that are not the same in all ComfyUIs, where there are several (policy/merging.py)."""
+    """differing: classes that are not the same in all ComfyUIs, where there are several (policy/merging.py). is_whole: all of them have told what they have."""
 
     classes: Classes = field(default_factory=Classes)
     differing: frozenset[str] = frozenset()
+    is_whole: bool = True
 
     def get(self, class_type: str) -> NodeClass | None:
         node_class: NodeClass | None = self.classes.get(class_type)

@@ -6,6 +6,7 @@ A class is described as the first one that has it does, with the choices of all 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -22,8 +23,11 @@ from policy.catalogue import (
     each_input,
     read_class,
 )
+from policy.file_uses import uses_of
+from policy.salt import is_core
 
 _SECTIONS: Final = ("required", "optional")
+_BOUNDS: Final = ("min", "max")
 
 
 class Merged(NamedTuple):
@@ -33,8 +37,8 @@ class Merged(NamedTuple):
     parts: tuple[Catalogue, ...]
 
 
-def merge(parts: Sequence[Catalogue]) -> Merged:
-    """Of some ComfyUIs, the first one's first."""
+def merge(parts: Sequence[Catalogue], *, is_whole: bool = True) -> Merged:
+    """Of some ComfyUIs, the first one's first. is_whole: of all that there are."""
     found: dict[str, list[TextPlace]] = {}
     shared = tuple(Catalogue(_share(part.classes, found)) for part in parts)
     written: list[tuple[str, bytes]] = []
@@ -46,19 +50,23 @@ def merge(parts: Sequence[Catalogue]) -> Merged:
                 differing.add(name)
             written.append((name, orjson.dumps(_merge_entries(entries))))
     union = {name: places[0] for name, places in found.items()} | _join(written)
-    return Merged(Catalogue(Classes(union), frozenset(differing)), shared)
+    return Merged(Catalogue(Classes(union), frozenset(differing), is_whole), shared)
 
 
 def shape_of(node_class: NodeClass, given: Sequence[str] | None = None) -> str:
     """Two descriptions of a class are alike for a node with these inputs, all where none are named, when this is the same of both: the types and bounds
-    of its inputs, what it lacks, and what it makes. Its choices are not looked at.
+    of its inputs, which of them name files, what it lacks, and what it makes. Its choices are not looked at.
+
+    SECURITY: a workflow is judged by one of them. What another one reads a file by would go there as it came
+    (tests/policy/test_merging.py::test_what_names_a_file_in_one_of_them_alone_differs).
     """
     names = None if given is None else frozenset(given)
+    specs = [each for name, spec in node_class.inputs.items() for each in each_input(name, spec)]
+    uses = uses_of(node_class, {spec.name: replace(spec, choices=None) for spec in specs})
     inputs = {
-        (each.name, each.type, orjson.dumps([each.options.get("min"), each.options.get("max")]).decode())
-        for name, spec in node_class.inputs.items()
-        for each in each_input(name, spec)
-        if names is None or each.name in names
+        (spec.name, spec.type, str(uses.get(spec.name)), *(orjson.dumps(spec.options.get(key)) for key in _BOUNDS))
+        for spec in specs
+        if names is None or spec.name in names
     }
     lacking = [
         name
@@ -66,7 +74,9 @@ def shape_of(node_class: NodeClass, given: Sequence[str] | None = None) -> str:
         if spec.is_required and spec.type != AUTOGROW and (names is None or name not in names)
     ]
     makes = [kind if isinstance(kind, str) else "COMBO" for kind in node_class.outputs]
-    return blake2b(orjson.dumps([sorted(inputs), sorted(lacking), makes]), digest_size=8).hexdigest()
+    shows = node_class.document.get("has_intermediate_output") is True
+    about = [is_core(node_class), node_class.is_output_node, shows, makes, sorted(lacking), sorted(map(repr, inputs))]
+    return blake2b(orjson.dumps(about), digest_size=8).hexdigest()
 
 
 def _cut(place: TextPlace) -> bytes:

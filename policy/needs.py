@@ -16,7 +16,7 @@ class Needs(NamedTuple):
     labels: that it must have. files: folder and path of the files of its tenant's (or shared ones) that it reads. prefixes: node and input, of those that
     say what the names of saved files begin with. folders: the same, of those that say in which folder they are saved. first_only: class and input, of those
     that read or write what only the first ComfyUI has: folders of data sets, and bytes that were put under an id. shapes: of classes that differ between
-    ComfyUIs: the inputs that a node of it has, and policy.merging.shape_of for these, each once.
+    ComfyUIs: the inputs that a node of it has, and policy.merging.shape_of for these, each once; None for all inputs where there would be very many.
     """
 
     classes: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Needs(NamedTuple):
     prefixes: tuple[tuple[str, str], ...] = ()
     folders: tuple[tuple[str, str], ...] = ()
     first_only: tuple[tuple[str, str], ...] = ()
-    shapes: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    shapes: tuple[tuple[str, tuple[str, ...] | None, str], ...] = ()
 
     def to_bytes(self) -> bytes:
         return orjson.dumps(tuple(self))
@@ -48,5 +48,5 @@ def read_needs(body: bytes) -> Needs:
         tuple(tuple(prefix) for prefix in prefixes),
         tuple(tuple(folder) for folder in folders),
         tuple(tuple(each) for each in first_only),
-        tuple((name, tuple(given), shape) for name, given, shape in shapes),
+        tuple((name, None if given is None else tuple(given), shape) for name, given, shape in shapes),
     )

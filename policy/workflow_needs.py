@@ -25,6 +25,8 @@ MODEL_ENDINGS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", 
 _READ: Final = frozenset({FileUse.READ, FileUse.LISTED, FileUse.OBJECT_OF_PATHS, None})
 _FIRST_ONLY: Final = frozenset({FileUse.FOLDER, FileUse.ID})
 _PER_SHAPE: Final = 50
+MAX_SHAPES: Final = 32
+"""SECURITY: which inputs a node has, its client decides, and each ComfyUI is looked at for each (test_workflow_needs.py::test_very_many_shapes_are_few)."""
 _LONGEST: Final = MAX_PATH_BYTES + len(" [output]")
 
 
@@ -39,12 +41,13 @@ def find_needs(
     knows the class, and looks at nothing else. Raises TooMuch.
     """
     found = _Finding(context, patience)
-    needed = needed_by(outputs, nodes)
+    needed, catalogue = needed_by(outputs, nodes), context.catalogue
     for node_id, plan in plans.items():
         found.classes[plan.class_type] = None
         if node_id in needed:
             inputs = nodes[node_id]["inputs"]
-            if plan.class_type in context.catalogue.differing:
+            # SECURITY: one that has told nothing so far may have another version of any class, by which it reads other files.
+            if not catalogue.is_whole or plan.class_type in catalogue.differing:
                 found.add_shape(inputs, plan)
             found.add_choices(inputs, plan)
             if plan.files or plan.class_type in context.id_inputs:
@@ -63,13 +66,15 @@ class _Finding:
         self._files: dict[tuple[Folder, UpstreamPath], None] = {}
         self._prefixes: list[tuple[str, str]] = []
         self._folders: list[tuple[str, str]] = []
-        self._shapes: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._shapes: dict[tuple[str, tuple[str, ...] | None], str] = {}
         self._first_only: dict[tuple[str, str], None] = {}
 
     def add_shape(self, inputs: Mapping[str, Any], plan: NodePlan) -> None:
-        names = tuple(sorted(inputs.keys() - {SALT}))
+        names: tuple[str, ...] | None = tuple(sorted(inputs.keys() - {SALT}))
+        if len(self._shapes) >= MAX_SHAPES:
+            names = None  # of the whole class
         if (plan.class_type, names) not in self._shapes:
-            self._patience.spend(_PER_SHAPE + len(names))
+            self._patience.spend(_PER_SHAPE + len(inputs))
             self._shapes[plan.class_type, names] = shape_of(plan.of_class.node_class, names)
 
     def add_choices(self, inputs: Mapping[str, Any], plan: NodePlan) -> None:

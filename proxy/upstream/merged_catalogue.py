@@ -101,7 +101,8 @@ class MergedCatalogue:
             version = " ".join(f"{name}={snapshot.version}" for name, snapshot in found.items())
             if not found or version == self.snapshot.version:
                 return
-            merged = await asyncio.to_thread(_merge, list(found.values()))
+            is_whole = len(found) == len(self.parts)
+            merged = await asyncio.to_thread(_merge, list(found.values()), is_whole=is_whole)
             for (name, snapshot), shared in zip(found.items(), merged.parts, strict=True):
                 part = self.parts[name]
                 if part.snapshot.catalogue is snapshot.catalogue:
@@ -109,7 +110,7 @@ class MergedCatalogue:
             self.snapshot = Snapshot(merged.catalogue, version, time.monotonic())
 
 
-def _merge(snapshots: list[Snapshot]) -> Merged:
-    merged = merge([snapshot.catalogue for snapshot in snapshots])
+def _merge(snapshots: list[Snapshot], *, is_whole: bool) -> Merged:
+    merged = merge([snapshot.catalogue for snapshot in snapshots], is_whole=is_whole)
     give_back_memory()
     return merged

@@ -141,3 +141,34 @@ def test_only_inputs_that_a_node_has_and_lacks_are_looked_at() -> None:
     assert shape_of(read(old), ("a", "b")) != shape_of(read(new), ("a", "b"))
     given = ("a", "b", "mode", "mode.model")
     assert shape_of(read(old), given) != shape_of(read(entry({"a": ["INT"], "b": ["INT"]})), given)
+
+
+PLAIN = {"python_module": "custom_nodes.pack", "output_node": True}
+FILES: dict[str, dict[str, Any]] = {
+    "an upload": entry({"a": [["x"], {"image_upload": True}]}, **PLAIN),
+    "a list of files": entry(
+        {"a": ["COMBO", {"options": ["x"], "remote": {"route": "/internal/files/input"}}]}, **PLAIN
+    ),
+    "a folder beside": entry({"a": [["x"]]}, {"output_path": ["STRING"]}, **PLAIN),
+    "of ComfyUI itself": entry({"a": [["x"]]}) | {"python_module": "nodes", "output_node": True},
+    "no output": entry({"a": [["x"]]}, python_module="custom_nodes.pack"),
+    "shows": entry({"a": [["x"]]}, **PLAIN, has_intermediate_output=True),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_what_names_a_file_in_one_of_them_alone_differs(what: str) -> None:
+    plain = entry({"a": [["x"]]}, **PLAIN)
+    assert union({"X": plain}, {"X": FILES[what]}).differing == {"X"}
+
+
+def test_a_prefix_with_a_folder_beside_it_is_another_one() -> None:
+    one = entry({"filename_prefix": ["STRING"]}, **PLAIN)
+    other = entry({"filename_prefix": ["STRING"]}, {"output_path": ["STRING"]}, **PLAIN)
+    assert shape_of(read(one), ("filename_prefix",)) != shape_of(read(other), ("filename_prefix",))
+
+
+def test_a_list_that_has_files_here_and_none_there_is_the_same() -> None:
+    """The union is judged by all of them, so as a list of files."""
+    one, other = entry({"a": [["fast"]]}, **PLAIN), entry({"a": [["fast", "x.png"]]}, **PLAIN)
+    assert union({"X": one}, {"X": other}).differing == frozenset()

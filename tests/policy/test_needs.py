@@ -23,7 +23,7 @@ from policy.needs import NO_NEEDS, Needs, read_needs
             (("9", "filename_prefix"),),
             (("9", "output_path"),),
             (("LoadTrainingDataset", "folder_name"),),
-            (("KSampler", ("model", "sampler_name"), "abc"),),
+            (("KSampler", ("model", "sampler_name"), "abc"), ("KSampler", None, "def")),
         ),
     ],
 )

@@ -15,7 +15,7 @@ from policy.patience import Patience, TooMuch
 from policy.rule_context import RuleContext
 from policy.rules.prompt import submit
 from policy.workflow_files import rewrite_nodes
-from policy.workflow_needs import find_needs
+from policy.workflow_needs import MAX_SHAPES, find_needs
 from tests.policy.tenants import IN_CUSTOM, OBJECT_INFO, Jobs, caller_of, drive, node, plans_of, reply_of, request_of
 
 ALICE = caller_of(
@@ -176,15 +176,31 @@ def test_a_large_workflow_is_not_looked_through_at_once() -> None:
     assert needs_of(nodes, effort=100).models == ("a.safetensors",)
 
 
-def test_of_classes_that_differ_what_a_node_has_is_needed() -> None:
-    context = replace(ALICE, catalogue=Catalogue(ALICE.catalogue.classes, frozenset({"KSampler"})))
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_of_classes_that_may_differ_what_a_node_has_is_needed(is_whole: bool) -> None:
+    differing = frozenset({"KSampler"} if is_whole else ())
+    context = replace(ALICE, catalogue=Catalogue(ALICE.catalogue.classes, differing, is_whole))
     sampler = of("KSampler", sampler_name="euler", model=["9", 0])
     nodes = {"1": sampler, "2": sampler, "3": of("KSampler", sampler_name="euler"), "9": of("Several", loras=[])}
     with pytest.raises(TooMuch):
         needs_of(nodes, context=context, effort=100)
     node_class = ALICE.catalogue.classes["KSampler"]
-    assert needs_of(nodes, context=context).shapes == tuple(
+    shapes = needs_of(nodes, context=context).shapes
+    assert shapes[:2] == tuple(
         ("KSampler", names, shape_of(node_class, names)) for names in (("model", "sampler_name"), ("sampler_name",))
+    )
+    assert [name for name, _, _ in shapes[2:]] == ([] if is_whole else ["Several"])
+
+
+def test_very_many_shapes_are_few() -> None:
+    context = replace(ALICE, catalogue=Catalogue(ALICE.catalogue.classes, frozenset({"KSampler", "Several"})))
+    nodes = {str(number): of("KSampler", **{f"x{number}": 1}) for number in range(MAX_SHAPES + 9)}
+    shapes = needs_of(nodes | {"last": of("Several", loras=[])}, context=context).shapes
+    assert len(shapes) == MAX_SHAPES + 2
+    node_class = ALICE.catalogue.classes["KSampler"]
+    assert shapes[-2:] == (
+        ("KSampler", None, shape_of(node_class)),
+        ("Several", None, shape_of(ALICE.catalogue.classes["Several"])),
     )
 
 

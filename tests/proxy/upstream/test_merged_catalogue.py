@@ -80,7 +80,8 @@ async def test_a_new_model_of_one_shows(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_one_that_comes_later_is_taken_up_when_the_gate_connects() -> None:
     merged, upstreams = several(one=[FIRST], two=[AWAY, AWAY, AWAY, SECOND])
-    assert set((await merged.known()).catalogue.classes) == {"A", "B"}
+    before = await merged.known()
+    assert (set(before.catalogue.classes), before.catalogue.is_whole) == ({"A", "B"}, False)
     for _ in range(3):
         await merged.fresh()
         await merged._tasks.finish()
@@ -89,6 +90,7 @@ async def test_one_that_comes_later_is_taken_up_when_the_gate_connects() -> None
         await merged.renew("two")
     await merged.renew("two")
     assert set(merged.snapshot.catalogue.classes) == {"A", "B", "C"}
+    assert merged.snapshot.catalogue.is_whole
     asked = upstreams["one"].asked
     await merged.renew()
     assert upstreams["one"].asked == asked + 1
@@ -164,10 +166,10 @@ async def test_what_is_read_anew_while_it_is_merged_is_not_lost(monkeypatch: pyt
     await merged.parts["two"].known()
     real = merged_module._merge
 
-    def merge_slowly(snapshots: list[Any]) -> Any:
+    def merge_slowly(snapshots: list[Any], *, is_whole: bool) -> Any:
         asyncio.run_coroutine_threadsafe(merged.parts["two"].renew(), loop).result()
         monkeypatch.setattr(merged_module, "_merge", real)
-        return real(snapshots)
+        return real(snapshots, is_whole=is_whole)
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(merged_module, "_merge", merge_slowly)
