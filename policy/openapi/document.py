@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from policy.call import ClientCall
 from policy.functions.function import CallableFunction, Function
+from policy.openapi.callbacks import callbacks
 from policy.openapi.functions import arguments_name, call_operation, json_arguments
 from policy.openapi.jobs import APIS, describe_operation, shared_paths
 from policy.openapi.schemas import shared_schemas, v2_schemas
@@ -75,7 +76,9 @@ def openapi_document(functions: Mapping[str, CallableFunction], links: Links) ->
         "summary": "Workflows of ComfyUI, called with arguments",
         "description": f"Functions that you may call, and their jobs. {_ABOUT}",
     }
-    return _document(info, links, paths, schemas, _TAGS)
+    document = _document(info, links, paths, schemas, _TAGS)
+    document["components"]["callbacks"] = callbacks()
+    return document
 
 
 def v2_document(links: Links, *, takes_workflows: bool) -> dict[str, Any]:

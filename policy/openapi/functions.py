@@ -8,6 +8,7 @@ from typing import Any, Final
 from policy.functions.function import Function
 from policy.functions.schema import arguments_schema
 from policy.functions.settings import FILES, OutputSettings
+from policy.openapi.callbacks import callback_references
 from policy.openapi.examples import ExampleCall, example_call
 from policy.openapi.parts import (
     BYTES,
@@ -97,7 +98,7 @@ def call_operation(function: Function, links: Links) -> dict[str, Any]:
         parameters=[PREFER, REPLAYED_KEY, ON_DISCONNECT, INLINE],
         requestBody=_body(function),
     )
-    return shown | {"x-codeSamples": _samples(function, links)}
+    return shown | {"callbacks": callback_references(), "x-codeSamples": _samples(function, links)}
 
 
 def _narrowed(function: Function) -> Schema:

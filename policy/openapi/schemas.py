@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from policy.v2.jobs import Status
+from policy.webhooks import ENDS
 
 Schema = Mapping[str, Any]
 
@@ -250,6 +251,15 @@ def shared_schemas() -> dict[str, Schema]:
         "Function": FUNCTION,
         "Functions": closed({"functions": {"type": "array", "items": ref("Function")}}),
         "Output": closed({**_OUTPUT, **own}, {**within, **_WHERE_COPIED}),
+        "ToldOutput": closed(_OUTPUT, {**_WHERE_COPIED, **_FORMS}, "A file as the job made it."),
+        "ToldJob": closed(
+            job_members("ToldOutput")
+            | {"urls": told(_URLS, "Absolute, where the operator has configured the gate's address.")},
+            {"outputs_complete": told({"const": False}, "Where `outputs` does not hold everything: `urls.self` does.")},
+        ),
+        "JobEnded": closed(
+            {"type": {"enum": [each.value for each in ENDS]}, "timestamp": TIME, "data": ref("ToldJob")}
+        ),
         "Job": closed(job),
         "CalledJob": closed(job, {**_ONLY_WHEN_SUBMITTED, **_ONLY_WHEN_CALLED}, "A job, and what is told of it once."),
     }

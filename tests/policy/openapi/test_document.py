@@ -17,6 +17,7 @@ from policy.openapi.refusals import CALLS, NAMED, Refusals
 from policy.table import FUNCTIONS, V2
 from policy.v2.links import Links
 from policy.violation import Violation
+from policy.webhooks import ENDS
 from tests.policy.functions.examples import PARAMETERS, function
 
 HERE = Links("https://comfy.example.com", "/art")
@@ -74,6 +75,17 @@ def test_references_lead_somewhere() -> None:
         if isinstance(each, dict)
     }
     assert set(found(document, "operationId")) <= operations, "links too"
+
+
+def test_who_a_call_names_is_told_as_a_callback() -> None:
+    document = document_of(function("wear"))
+    reference = document["paths"]["/gate/run/wear"]["post"]["callbacks"]["job_ended"]["$ref"]
+    assert reference == "#/components/callbacks/job_ended"
+    [(address, callback)] = document["components"]["callbacks"]["job_ended"].items()
+    assert address == "{$request.header.Webhook-URL}"
+    assert {each["name"] for each in callback["post"]["parameters"]} >= {"webhook-id", "webhook-signature"}
+    assert document["components"]["schemas"]["JobEnded"]["properties"]["type"]["enum"] == [str(each) for each in ENDS]
+    assert "callbacks" not in v2_document(HERE, takes_workflows=True)["components"]
 
 
 def test_arguments_as_json_and_as_a_form() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import web
+from jsonschema import Draft202012Validator, ValidationError
 
 from proxy.config import ConfigError, Mistake, load_config
 from proxy.outside.door import OutsideDoor
@@ -19,6 +20,8 @@ from proxy.outside.target import Answer, Target, Unreachable
 from proxy.webhooks.endpoint import CallWebhooks, make_call_webhooks, new_secret
 from tests.contract.driver import saving, unique
 from tests.harness import AUDIT_FILE
+from tests.openapi.test_docs import undocumented
+from tests.openapi.world import document_of
 from tests.proxy.functions.calls import Caller, calling, form
 from tests.proxy.outside.web import FOREIGN, NAME, OTHER, Web, a_web
 from tests.proxy.upstreams import GUARD_S
@@ -102,6 +105,22 @@ async def test_who_a_call_names_is_told_of_its_job_alone(place: Place) -> None:
     assert {each["endpoint"] for each in told} == {"(calls)"}
     assert b"CANARY" not in (place.world.gate.config_file.parent / AUDIT_FILE).read_bytes()
     assert b"CANARY" not in place.world.gate.log.getvalue()
+
+
+async def test_what_comes_is_what_the_document_says(place: Place) -> None:
+    document = (await document_of(place.world)).body
+    [callback] = document["components"]["callbacks"]["job_ended"].values()
+    schema = callback["post"]["requestBody"]["content"]["application/json"]["schema"]
+    await place.alice.run("paint", Webhook_URL=place.outside.url("/a"))
+    slow = await place.alice.run("slow", {"seconds": 60}, Webhook_URL=place.outside.url("/a"))
+    await place.alice.ask("POST", f"/gate/jobs/{slow.body['id']}/cancel")
+    validator = Draft202012Validator({**schema, "components": document["components"]})
+    for told in await place.receiver.until(lambda got: len(got) == 2):
+        validator.validate(told.event)
+        assert list(undocumented(told.event, schema, document)) == []
+        assert {each["name"] for each in callback["post"]["parameters"]} <= told.headers.keys()
+        with pytest.raises(ValidationError):
+            validator.validate({**told.event, "type": "job.stored"})
 
 
 async def test_a_job_that_fails_or_is_canceled_is_told_of_too(place: Place) -> None:
