@@ -10,26 +10,49 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-HEAVY: Final = "heavy"
-_HEAVY: Final = ("tests/browser/", "tests/clients/", "tests/docs/test_commands.py", "tests/setup/")
-"""Browsers, other people's clients, installations: each fills more than one processor by itself, so that two of them would wait for each other."""
+HEAVY: Final = {
+    "browsers": ("tests/browser/",),
+    "installations": ("tests/clients/", "tests/docs/test_commands.py", "tests/setup/"),
+}
+"""What fills more than one processor by itself: two of a group would wait for each other, and all of them in one process for too long."""
+_LONG: Final = (
+    "tests/proxy/test_soak.py",
+    "tests/v2/",
+    "tests/openapi/",
+    "tests/commands/",
+    "tests/faults/",
+    "tests/security/",
+    "tests/deploy/",
+    "tests/differential/",
+    "tests/matrix/",
+    "tests/bench/",
+    "tests/proxy/copies/",
+    "tests/policy/test_upstream_rule.py",
+)
+"""Where few tests take long, mostly with programs that they start. One that begins last is waited for while the other processors have nothing to do."""
 
 
 def scope_of(nodeid: str) -> str:
     """What runs in one process, one after the other."""
     file = nodeid.partition("::")[0]
-    return HEAVY if file.startswith(_HEAVY) else file
+    return next((group for group, places in HEAVY.items() if file.startswith(places)), file)
+
+
+def rank(scope: str) -> int:
+    """What has a lower one begins earlier."""
+    if scope in HEAVY:
+        return 0
+    return 1 if scope.startswith(_LONG) else 2
 
 
 class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """Gives each process whole files; the heavy ones are one, and come first, since they take longest."""
+    """Gives each process whole files, or a group of heavy ones. What takes long comes first, and then what has most tests."""
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if HEAVY in self.workqueue:
-            self.workqueue.move_to_end(HEAVY, last=False)
+        self.workqueue.move_to_end(min(self.workqueue, key=rank), last=False)
         super()._assign_work_unit(node)
 
 
