@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import tomlkit
 from yarl import URL
 
 from policy.principal import Role
 from proxy.app import Gate
 from proxy.auth import key_file
+from proxy.auth.api_keys import hash_key
 from proxy.config import load_config
 from proxy.observability.access_log import RequestLog
 from standin import StandIn
@@ -102,25 +104,26 @@ def write_config(
     tenants: str = TENANTS,
 ) -> tuple[Path, dict[str, str]]:
     """A configuration file with two tenants, and a key for each of: alice, mallory, admin. upstream: "" where `more` has [[comfyui]]. more: appended."""
-    file = folder / "config.toml"
-    file.write_text(
-        CONFIG.format(
-            url=f'url = "{upstream}"\n' if upstream else "",
-            server=server,
-            upstream_more=upstream_more,
-            more=more,
-            tenants=tenants,
-            shutdown_grace=shutdown_grace,
-            audit_file=AUDIT_FILE,
-        ),
-        encoding="utf-8",
+    config = CONFIG.format(
+        url=f'url = "{upstream}"\n' if upstream else "",
+        server=server,
+        upstream_more=upstream_more,
+        more=more,
+        tenants=tenants,
+        shutdown_grace=shutdown_grace,
+        audit_file=AUDIT_FILE,
     )
-    keys = {
-        "alice": key_file.create_key(file, tenant="alice").text,
-        "mallory": key_file.create_key(file, tenant="mallory").text,
-        "admin": key_file.create_key(file, tenant="alice", role=Role.ADMIN).text,
-    }
-    return file, keys
+    made = {"alice": _new_key("alice"), "mallory": _new_key("mallory"), "admin": _new_key("alice", Role.ADMIN)}
+    file = folder / "config.toml"
+    file.write_text(config + "".join(table for _, table in made.values()), encoding="utf-8")
+    return file, {who: text for who, (text, _) in made.items()}
+
+
+def _new_key(tenant: str, role: Role = Role.USER) -> tuple[str, str]:
+    """A key, and its table as `key_file.create_key` writes it: that checks and syncs the file for each, which takes longer than a gate's whole start."""
+    key_id, text = vars(key_file)["generate_key"]()  # where `watched` learns of it
+    table = {"id": key_id, "hash": hash_key(text), "tenant": tenant, "role": role.value}
+    return text, tomlkit.dumps({"keys": [table]}) + "\n"
 
 
 @asynccontextmanager

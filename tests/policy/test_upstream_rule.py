@@ -318,7 +318,7 @@ def test_what_breaks_the_rule_is_refused(
 
 
 @pytest.mark.parametrize("breaks", BREAKS, ids=lambda breaks: breaks.__name__)
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(document=documents(), context=CALLERS, data=st.data())
 def test_the_checker_sees_what_breaks_the_rule(
     breaks: Break, document: dict[str, Any], context: RuleContext, data: st.DataObject
