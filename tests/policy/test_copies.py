@@ -35,6 +35,12 @@ def test_no_name_leaves_its_place(prompt_id: str, name: str) -> None:
     assert len(plain_name(name)) <= MAX_NAME
 
 
+def test_a_key_names_tenant_job_copy_and_file() -> None:
+    assert object_key(ALICE, JOB, COPY, "../a b.png") == f"alice/{JOB}/{COPY}/a_b.png"
+    elsewhere = object_key(ALICE, "../mallory", COPY, "a.png").split("/")
+    assert (elsewhere[0], len(elsewhere), ".." in elsewhere) == ("alice", 4, False)
+
+
 @pytest.mark.parametrize(
     ("name", "plain"),
     [

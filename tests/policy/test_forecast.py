@@ -41,6 +41,11 @@ def test_nobody_waits() -> None:
     assert starts_of(A, {}, {}, 0.0, {}, 9.0) == {}
 
 
+def test_one_start_waits_for_those_alone_that_come_before() -> None:
+    waiting = {A: jobs("a", 2, 10.0), B: jobs("b", 8, 10.0, first=50)}
+    assert start_of(waiting[A][1], A, waiting, {}, 0.0, {}, 5.0) == 5.0 + 10.0 + 10.0, "its own first one, and b's"
+
+
 TENANTS = st.sampled_from([A, B, TenantId("c")])
 COSTS = st.sampled_from([0.5, 1.0, 2.0, 7.0])
 

@@ -93,3 +93,11 @@ def test_a_budget_asks_for_optional_inputs() -> None:
     del prompt["3"]["inputs"]["denoise"]
     violation = refused(prompt, make_policy(budgets={"work": {"of": "steps*denoise", "max": 100}}))
     assert codes(violation) == {("3", "denoise", "input-missing")}
+
+
+def test_what_comfyui_asks_for_itself_is_not_asked_for_by_a_limit() -> None:
+    """A workflow without it is refused there."""
+    prompt = make_prompt()
+    del prompt["5"]["inputs"]["width"]
+    policy = make_policy(inputs={"*.width": {"max": 512}}, budgets={"px": {"of": "width*height?", "max": 4096}})
+    assert run(prompt, policy).nodes == prompt

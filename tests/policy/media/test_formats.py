@@ -251,9 +251,11 @@ def test_a_large_text_is_work_of_its_own() -> None:
     stream = EditedStream(own_workflow(len(data), ALICE))
     made = bytes(stream.feed(data))
     assert stream.work_bytes > 2 * WORK_BYTES
+    assert stream.wanted_bytes >= stream.work_bytes
     assert len(made) < 100
     made += stream.work()
     assert not stream.work_bytes
+    assert not stream.wanted_bytes
     assert made + stream.end() == own(data)
     assert b"comfygate" not in made
 
