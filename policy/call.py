@@ -82,8 +82,8 @@ class UpstreamCall:
     query: tuple[tuple[str, UpstreamText], ...] = ()
     body: bytes | StreamedBody | HeadJudged | UploadBody | None = None
     content_type: str | None = None
-    job: str = ""
-    """The job that it concerns: it goes to the ComfyUI that has it."""
+    jobs: tuple[str, ...] = field(default=(), compare=False)
+    """Jobs that it concerns: it goes to each ComfyUI that has one of them."""
     file: tuple[str, UpstreamPath] | None = field(default=None, compare=False)
     """The file that it reads, by its folder ("input", "output" or "temp") and path: it goes to the ComfyUI that made it. The query says it too."""
 
@@ -152,6 +152,8 @@ class ClaimJob:
     """Of the workflow's nodes, for the audit trail."""
     client_id: str = ""
     """Which of the tenant's WebSockets waits for it."""
+    needs: bytes = b""
+    """See JobExtras."""
 
 
 @value
@@ -169,6 +171,9 @@ class ClaimedJob:
     """Whether ComfyUI has room for it, as far as is known before it is recorded."""
     sequence: int = field(default=0, compare=False)
     """No other job that is being submitted has it."""
+    is_placed: bool = False
+    """There are several ComfyUIs: where it runs is decided when it is given."""
+    is_judged: bool = True  # whether the first has what it needs, and can be asked of it
 
 
 class Place(StrEnum):

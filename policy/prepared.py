@@ -15,6 +15,7 @@ from policy.keyform import check_document
 from policy.patience import Patience
 from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
+from policy.rules.dispatch import body_at
 from policy.rules.results import UNNAMED_CLIENT
 from policy.surely_valid import is_surely_valid
 from policy.values import value
@@ -72,8 +73,10 @@ def write(judged: JudgedPrompt, context: RuleContext, patience: Patience, left_o
     classes = set(map(_CLASS_OF, plans.values()))
     # Which inputs the rows of custom nodes have written anew is not in the plans.
     unproven = judged.unproven if classes.isdisjoint(context.id_inputs) else None
-    body = orjson.dumps(document_of(judged, client_id))
-    needs = find_needs(judged.nodes, plans, outputs, context, patience).to_bytes() if context.is_placed else b""
+    body, needs = orjson.dumps(document_of(judged, client_id)), b""
+    if context.is_placed:
+        found = find_needs(judged.nodes, plans, outputs, context, patience)
+        body, needs = body_at(body, found, ""), found.to_bytes()
     return Prepared(
         body=body,
         originals=orjson.dumps(originals),
@@ -83,6 +86,7 @@ def write(judged: JudgedPrompt, context: RuleContext, patience: Patience, left_o
             judged.priority,
             tuple(sorted(classes)),
             judged.client_id or "",
+            needs,
         ),
         outputs=outputs,
         node_errors=judged.node_errors,

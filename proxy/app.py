@@ -64,9 +64,9 @@ class Gate:
         self._followers = JobFollowers(
             self.dependencies, self._events, self._state, self._limits.allotment, self.metrics, self.audit
         )
-        self.dependencies.queue_watcher.on_connected = self._connected
+        self.dependencies.queue_watchers.on_connected(self._connected)
         self.pipeline = Pipeline(self.dependencies)
-        self._ops = Ops(self.metrics, self.dependencies.queue_watcher, self._refresh_gauges)
+        self._ops = Ops(self.metrics, self.dependencies.queue_watchers, self._refresh_gauges)
         self._last_s: float | None = None
         """How long stop() may drain, where wind_down() has come before."""
         self.public: Listener
@@ -99,7 +99,7 @@ class Gate:
             await self.public.start()
             opened.pop_all()
         on_failure.append(self.metrics.task_failed)
-        self.dependencies.queue_watcher.start()
+        self.dependencies.queue_watchers.start()
         self._tasks.supervise(self._close_expired, "expiry")
         self._followers.start()
         self._tasks.supervise(self.dependencies.storage.sweep_forever, "retention")
@@ -151,7 +151,7 @@ class Gate:
             ("the gate's loops", self._tasks.stop),
             ("its own sockets", parts.v2.own_sockets.stop),
             ("events", parts.streams.stop),
-            ("the queue watcher", parts.queue_watcher.stop),
+            ("queue watchers", parts.queue_watchers.stop),
             ("results", parts.jobs.results.stop),
             ("followers of jobs", self._followers.stop),
             ("conversions", parts.conversions.stop),
@@ -245,12 +245,13 @@ class Gate:
             self.dependencies.sockets.close_revoked(lambda who, check=authenticator: check.is_alive(who, time.time()))  # type: ignore[misc]
             self.pipeline.running.cut_dead()
 
-    async def _connected(self) -> None:
-        """ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
+    async def _connected(self, comfyui: str) -> None:
+        """A ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
         self.dependencies.admission.synced()
-        self.dependencies.web_files.connected()
-        await self.dependencies.v2.own_sockets.listen_for_all()
-        await self.dependencies.catalogue.renew(self.dependencies.compiled.config.comfyuis[0].name)
+        if comfyui == self.dependencies.queue_watchers.first.name:
+            self.dependencies.web_files.connected()
+            await self.dependencies.v2.own_sockets.listen_for_all()
+        await self.dependencies.catalogue.renew(comfyui)
 
     def _store_changed(self, is_up: bool) -> None:
         self.metrics.limit_store_up.set(is_up)
@@ -266,7 +267,7 @@ class Gate:
 
     def _refresh_gauges(self) -> None:
         self.dependencies.recorder.count_dropped()
-        queue_watcher = self.dependencies.queue_watcher
+        queue_watcher = self.dependencies.queue_watchers.first
         self.metrics.upstream_up.set(queue_watcher.is_connected)
         self.metrics.conversions_waiting.set(self.dependencies.conversions.waiting)
         self.metrics.worker_stuck.set(queue_watcher.is_worker_stuck)

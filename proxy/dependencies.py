@@ -18,7 +18,7 @@ from proxy.jobs.admission import JobAdmission
 from proxy.jobs.idempotency import IdempotentSubmissions
 from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.parts import JobParts
-from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.queue_watchers import QueueWatchers
 from proxy.jobs.registry import JobRegistry
 from proxy.limits.heavy_work import HeavyWork
 from proxy.limits.held_bytes import HeldBytes
@@ -58,7 +58,7 @@ class Dependencies:
     login_throttle: LoginThrottle
     pages: GatePages
     registry: JobRegistry
-    queue_watcher: QueueWatcher
+    queue_watchers: QueueWatchers
     admission: JobAdmission
     jobs: JobParts
     idempotency: IdempotentSubmissions

@@ -139,7 +139,7 @@ async def running_gate(folder: Path, upstream: str, *, wait: bool = True, **opti
         await gate.start()
         try:
             if wait:
-                await gate.dependencies.queue_watcher.is_settled.wait()
+                await gate.dependencies.queue_watchers.first.is_settled.wait()
             async with aiohttp.ClientSession(auto_decompress=False) as session:
                 yield Running(gate, gate.public.url, gate.ops.url, keys, file, log, session)
         finally:

@@ -290,10 +290,11 @@ def _cancel(request: RuleInput, prompt_ids: Sequence[str]) -> RuleGenerator:
     left = [prompt_id for prompt_id in own if prompt_id in unfinished and prompt_id not in canceled]
     is_cancelled = bool(canceled)
     for prompt_id in left:
-        reply = yield UpstreamCall("POST", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id), Opaque("cancel")))
+        target = (Opaque("api"), Opaque("jobs"), Opaque(prompt_id), Opaque("cancel"))
+        reply = yield UpstreamCall("POST", target, jobs=(prompt_id,))
         if reply.status in (404, 405):  # before 0.33
-            reply = yield json_call("POST", ("queue",), {"delete": [prompt_id]})
-            reply = yield json_call("POST", ("interrupt",), {"prompt_id": prompt_id})
+            reply = yield json_call("POST", ("queue",), {"delete": [prompt_id]}, (prompt_id,))
+            reply = yield json_call("POST", ("interrupt",), {"prompt_id": prompt_id}, (prompt_id,))
             is_cancelled |= reply.status == 200
         elif reply.status != 200:
             return replace(passed(reply), updates=tuple(updates))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -48,9 +48,10 @@ JSON_TYPE: Final = "application/json"
 EMPTY: Final = ClientReply(content_type="text/plain")
 
 
-def json_call(method: str, segments: tuple[str, ...], document: Any) -> UpstreamCall:
-    """A call with a JSON document that the gate made."""
-    return UpstreamCall(method, tuple(map(Opaque, segments)), body=orjson.dumps(document), content_type=JSON_TYPE)
+def json_call(method: str, segments: tuple[str, ...], document: Any, jobs: Iterable[str] = ()) -> UpstreamCall:
+    """A call with a JSON document that the gate made. jobs: that it concerns."""
+    body = orjson.dumps(document)
+    return UpstreamCall(method, tuple(map(Opaque, segments)), (), body, JSON_TYPE, tuple(jobs))
 
 
 def passed(reply: UpstreamReply) -> ClientReply:
@@ -181,7 +182,7 @@ def take_out(prompt_ids: Sequence[str]) -> Generator[Effect, Any, tuple[tuple[Jo
     left = [prompt_id for prompt_id in prompt_ids if prompt_id not in canceled]
     if not left:
         return updates, None
-    reply = yield json_call("POST", ("queue",), {"delete": left})
+    reply = yield json_call("POST", ("queue",), {"delete": left}, left)
     if reply.status != 200:
         return updates, replace(passed(reply), updates=updates)
     gone = yield from find_gone(left)
@@ -210,7 +211,7 @@ def _choose(request: RuleInput, own: Sequence[str]) -> list[str]:
 
 
 def job_call(prompt_id: str) -> UpstreamCall:
-    return UpstreamCall("GET", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id)))
+    return UpstreamCall("GET", (Opaque("api"), Opaque("jobs"), Opaque(prompt_id)), jobs=(prompt_id,))
 
 
 def find_gone(prompt_ids: Sequence[str]) -> Generator[Effect, Any, list[str]]:
@@ -237,7 +238,7 @@ def interrupt(request: RuleInput) -> RuleGenerator:
         targets = yield from _running(request)
     # Always with an id: without one ComfyUI stops whatever runs by the time that it reads the call.
     for target in targets:
-        reply = yield json_call("POST", ("interrupt",), {"prompt_id": target})
+        reply = yield json_call("POST", ("interrupt",), {"prompt_id": target}, (target,))
         if reply.status != 200:
             return passed(reply)
     return EMPTY

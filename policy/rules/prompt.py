@@ -120,10 +120,12 @@ def _hand_in(prepared: Prepared, claimed: ClaimedJob, extras: JobExtras) -> Gene
     """ComfyUI's verdict of the job, which is on disk by then if it is a good one.
 
     With room in ComfyUI's queue it is recorded first and then sent. Else it waits outside: ComfyUI is asked all the same, so that a client hears of
-    its mistakes at once, unless it is sure to find none.
+    its mistakes at once, unless it is sure to find none. Where there are several, only the first is asked, while it has something else to do; what it
+    does not have is told when the job's turn comes.
     """
     record = partial(_record, prepared, claimed, replace(extras, needs=prepared.needs) if prepared.needs else extras)
-    is_next = claimed.is_next
+    can_try = claimed.is_judged
+    is_next = claimed.is_next and not (claimed.is_placed and (prepared.is_sure or not can_try))
     for _ in range(MAX_TRIES):
         number = (yield record(Place.NEXT, prepared.outputs)) if is_next else None
         if number is not None:
@@ -132,7 +134,7 @@ def _hand_in(prepared: Prepared, claimed: ClaimedJob, extras: JobExtras) -> Gene
             if reply.status == 200 and len(runs) < len(prepared.outputs):
                 yield AmendJob(claimed.prompt_id, orjson.dumps(runs))
             return reply
-        if prepared.is_sure:
+        if prepared.is_sure or not can_try:
             yield record(Place.WAITING, prepared.outputs)
             return _SURE
         tried: Tried | None = yield TryJob(
@@ -143,7 +145,7 @@ def _hand_in(prepared: Prepared, claimed: ClaimedJob, extras: JobExtras) -> Gene
             yield record(place, _outputs(prepared, tried.reply))
         if tried is not None:
             return tried.reply
-        is_next = True  # ComfyUI has come to the end of what it had
+        is_next = can_try = not claimed.is_placed  # ComfyUI has come to the end of what it had
     return UNTRIED
 
 

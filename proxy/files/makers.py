@@ -23,8 +23,8 @@ class Makers:
         self._sharing = frozenset(sharing)
 
     def of_call(self, call: UpstreamCall) -> str:
-        if call.job:
-            job = self._jobs.job(call.job)
+        if call.jobs:
+            job = self._jobs.job(call.jobs[0])
             return self._known("" if job is None else job.comfyui)
         return "" if call.file is None else self.of_file(Folder(call.file[0]), call.file[1])
 

@@ -63,7 +63,7 @@ class QuotaKeeper:
             canceled = await self._cancel_waiting(tenant, tuple(waiting))
             left = [prompt_id for prompt_id in waiting if prompt_id not in canceled]
             if left:
-                await self._upstream.ask(json_call("POST", ("queue",), {"delete": left}), time_limit_s=_LIMIT_S)
+                await self._upstream.ask(json_call("POST", ("queue",), {"delete": left}, left), time_limit_s=_LIMIT_S)
         except (TurnedAway, UpstreamTimeout, UpstreamUnavailable) as error:
             _log.warning("jobs of tenant %s cannot be cancelled, though its storage is full (%s)", tenant, error)
             return

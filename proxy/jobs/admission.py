@@ -21,6 +21,7 @@ from policy.violation import Reason, Violation
 from proxy.jobs.job_rows import Submitted
 from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.noted import Note
+from proxy.jobs.placing import Placing
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.jobs.store_operations import AssetGone, JobIdTaken
@@ -77,6 +78,8 @@ class JobAdmission:
         self._listen = listen
         self._follow = follow
         self._counted_at_s = -COUNT_EACH_S
+        self.placing: Placing | None = None
+        """Where there are several ComfyUIs."""
 
     async def stop(self) -> None:
         """What ended jobs have used is counted first."""
@@ -123,9 +126,17 @@ class JobAdmission:
             await self._listen(tenant, self._registry.of(tenant))
         elif wish.client_id == SDK_CLIENT:
             await self._follow(tenant)
-        tally = self._registry.tally
-        has_room = len(tally.given) < self.window and not tally.waiting
-        return ClaimedJob(job.prompt_id, int(job.claimed_at_s * 1000), has_room, job.sequence)
+        return self._claimed(job, wish)
+
+    def _claimed(self, job: Job, wish: ClaimJob) -> ClaimedJob:
+        tally, claimed_ms = self._registry.tally, int(job.claimed_at_s * 1000)
+        if self.placing is None:
+            has_room = len(tally.given) < self.window and not tally.waiting
+            return ClaimedJob(job.prompt_id, claimed_ms, has_room, job.sequence)
+        first = self._registry.comfyuis[0]
+        is_idle = not tally.waiting and not self._registry.given_to(first)
+        is_judged = self.placing.is_able(first, job.tenant, wish.needs)
+        return ClaimedJob(job.prompt_id, claimed_ms, is_idle, job.sequence, is_placed=True, is_judged=is_judged)
 
     async def check_room(self, principal: Principal) -> None:
         """Claims nothing. Raises LimitExceeded as `claim` would now, as far as this gate knows."""

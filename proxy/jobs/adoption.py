@@ -16,6 +16,7 @@ from policy.rules.jobs import json_call, keep_entry
 from policy.rules.prompt import LAST_PLACE
 from policy.rules.results import graph_to_client
 from policy.salt import SALT
+from proxy.config.comfyui import FIRST
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.history import read_entry
 from proxy.jobs.job import Job
@@ -35,7 +36,8 @@ _log = logging.getLogger("comfygate")
 class Adoption:
     """Trusts the client id that each of the gate's jobs carries upstream, and nobody else can set. Raises DatabaseUnavailable."""
 
-    def __init__(self, upstream: Upstream, registry: JobRegistry, records: JobRecords) -> None:
+    def __init__(self, upstream: Upstream, registry: JobRegistry, records: JobRecords, comfyui: str = FIRST) -> None:
+        self._comfyui = comfyui
         self._upstream = upstream
         self._registry = registry
         self._records = records
@@ -50,7 +52,9 @@ class Adoption:
                 self._trials.setdefault(prompt_id, time.monotonic())
                 continue
             owner = owner_of_client(item[3].get("client_id"))
-            job = None if owner is None else await self._records.adopt(_row(item, owner), _submitted(item, owner[0]))
+            job = (
+                None if owner is None else await self._records.adopt(self._row(item, owner), _submitted(item, owner[0]))
+            )
             if job is None:
                 self._registry.mark_unowned(prompt_id)
         self._trials = {each: since_s for each, since_s in self._trials.items() if each in queue.pending}
@@ -90,7 +94,7 @@ class Adoption:
         state = StoredState.CANCELED if "execution_interrupted" in told.times else state
         ended_at_s = told.ended_at_s or time.time()
         started_at_s = told.started_at_s
-        job = _row(prompt, owner)._replace(
+        job = self._row(prompt, owner)._replace(
             prompt_id=prompt_id,
             state=state,
             created_at_s=_created_s(prompt) or started_at_s or ended_at_s,
@@ -102,23 +106,23 @@ class Adoption:
         )
         return await self._records.adopt(job, None, shown, row)
 
+    def _row(self, item: list[Any], owner: tuple[TenantId, str]) -> JobRow:
+        tenant, client_id = owner
+        return JobRow(
+            prompt_id=str(item[1]),
+            tenant=tenant,
+            client_id=client_id,
+            state=StoredState.DISPATCHED,
+            number=number_of(item),
+            created_at_s=_created_s(item) or time.time(),
+            comfyui=self._comfyui,
+        )
+
 
 def is_of_run(entry: Any, job: Job) -> bool:
     """Whether a history entry is of the job as it was given last: it may have an older one, of an earlier try."""
     prompt = entry.get("prompt") if isinstance(entry, dict) else None
     return isinstance(prompt, list) and bool(prompt) and number_of(prompt) == job.number
-
-
-def _row(item: list[Any], owner: tuple[TenantId, str]) -> JobRow:
-    tenant, client_id = owner
-    return JobRow(
-        prompt_id=str(item[1]),
-        tenant=tenant,
-        client_id=client_id,
-        state=StoredState.DISPATCHED,
-        number=number_of(item),
-        created_at_s=_created_s(item) or time.time(),
-    )
 
 
 def _created_s(item: list[Any]) -> float | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from proxy.config.comfyui import FIRST
 from proxy.jobs.adoption import is_of_run
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.history_reader import UNREADABLE, HistoryReader, HistoryUnreadable
@@ -29,19 +30,21 @@ class JobClosing:
         endings: JobEndings,
         history: HistoryReader,
         on_left: Callable[[], None],
+        comfyui: str = FIRST,
     ) -> None:
-        """on_left: called when the end of a job was not found soon, so that the queue is compared again."""
+        """comfyui: the name of the one that has them. on_left: called when the end of a job was not found soon, so that the queue is compared again."""
         self._registry = registry
         self._records = records
         self._endings = endings
         self._history = history
         self._on_left = on_left
+        self._comfyui = comfyui
         self._tasks = Tasks()
         self._closing: set[str] = set()
         self._has: dict[str, float] = {}
         self._had: dict[str, float] = {}
         """Numbers in ComfyUI's queue, by id: now, and when the connection before this one ended."""
-        self._connection = registry.connection
+        self._connection = registry.connections.to(comfyui)
         self.is_giving_back = False
         """Of several jobs that ComfyUI has lost some wait again already: no job is given meanwhile, so that their order stays."""
 
@@ -61,7 +64,7 @@ class JobClosing:
         try:
             for job in lost:
                 # Where none is known to have run, the first may have just begun; where it is not known what ComfyUI did last, any may have.
-                is_unknown = not was_current or job.seen_in != self._registry.connection - 1
+                is_unknown = not was_current or job.seen_in != self._now - 1
                 is_first = job is lost[0] and not self._stood_behind(job)
                 # What stood behind another one has run only if that one had ended, of which nothing was seen.
                 is_sure = job in runs or is_first
@@ -70,9 +73,23 @@ class JobClosing:
         finally:
             self.is_giving_back = False
 
+    async def give_up(self) -> None:
+        """ComfyUI has been away for so long that the others go on with what it had, in its order. What it ran, or may have begun, ends by the rule."""
+        given = sorted(self._registry.given_to(self._comfyui), key=lambda job: job.number)
+        jobs = [job for job in given if job.gate == self._records.gate and not job.is_in_flight]
+        runs = any(job.state is JobState.RUNNING for job in jobs)
+        self.is_giving_back = bool(jobs)
+        try:
+            for job in jobs:
+                is_running = job.state is JobState.RUNNING
+                has_run = is_running or (not runs and job is given[0])
+                await self._endings.lost(job, has_run=has_run, is_sure=is_running)
+        finally:
+            self.is_giving_back = False
+
     def _stood_behind(self, job: Job) -> bool:
         """Whether ComfyUI had a job before this one, of whichever gate, of which nobody has seen that it ended."""
-        given = {prompt_id: other.number for prompt_id, other in self._registry.tally.given.items()}
+        given = {other.prompt_id: other.number for other in self._registry.given_to(self._comfyui)}
         before = [prompt_id for prompt_id, number in (given | self._had).items() if number < job.number]
         return not all(self._was_seen_to_end(prompt_id) for prompt_id in before)
 
@@ -86,11 +103,15 @@ class JobClosing:
         self._has = {job.prompt_id: job.number for job in jobs if job is not None}
 
     def _turn_over(self) -> None:
-        if self._connection != self._registry.connection:
-            self._connection, self._had = self._registry.connection, self._has
+        if self._connection != self._now:
+            self._connection, self._had = self._now, self._has
+
+    @property
+    def _now(self) -> int:
+        return self._registry.connections.to(self._comfyui)
 
     def _is_closing(self, job: Job) -> bool:
-        return job.prompt_id in self._closing and job.seen_in == self._registry.connection
+        return job.prompt_id in self._closing and job.seen_in == self._now
 
     def close_soon(self, prompt_id: str) -> None:
         """Its client was told that it ended: its end is read as soon as ComfyUI's history has it."""
@@ -133,7 +154,7 @@ class JobClosing:
             return True  # for now: the others' jobs are still to be closed
         if job.state is JobState.ENDED:
             return True
-        if job.seen_in == self._registry.connection:
+        if job.seen_in == self._now:
             await self._endings.taken_out(job, was_watched=True)
             return True
         return False

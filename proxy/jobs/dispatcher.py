@@ -1,67 +1,56 @@
-"""Gives ComfyUI its next jobs: as many as its window has room for, in the fair order, each once."""
+"""Gives ComfyUI its next jobs: as many as its window has room for, in the fair order, each once. With several ComfyUIs each gets those that it fits best."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from policy.call import UpstreamCall, UpstreamReply
-from policy.rules.jobs import JSON_TYPE
-from policy.rules.prompt import PROMPT, body_for
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
-from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import Given
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.replica import JobReplica
+from proxy.jobs.sender import TRY_AGAIN_S, Sender
 from proxy.persistence.operations import DatabaseUnavailable
-from proxy.upstream.client import Upstream
+from proxy.tasks import Tasks
 
-SUBMIT_LIMIT_S: Final = 60.0
 LOOK_EACH_S: Final = 1.0
 """Something is announced whenever there may be room; this is for what was not."""
-_TRY_AGAIN_S: Final = 1.0
 
 _log = logging.getLogger("comfygate")
 
-Refused = Callable[[Job, UpstreamReply], Awaitable[None]]
-Prepare = Callable[[Job], Awaitable[None]]
-
-
-async def _unprepared(job: Job) -> None:
-    return
+GiveTo = Callable[[Sequence[str]], Awaitable[list[Given]]]
+"""Chooses for the ComfyUIs of these names, and records it. Raises DatabaseUnavailable."""
 
 
 class Dispatcher:
-    """is_ready: whether ComfyUI is there, and the registry is as its queue is. on_refused: called with a job that ComfyUI does not take any more.
-    prepare: called with each before ComfyUI is sent it."""
+    """senders: one for each ComfyUI. has_room: whether one of them may have any, as far as is known in memory."""
 
     def __init__(
         self,
-        upstream: Upstream,
+        senders: Sequence[Sender],
         registry: JobRegistry,
         records: JobRecords,
         replica: JobReplica,
-        is_ready: Callable[[], bool],
-        on_refused: Refused,
-        prepare: Prepare = _unprepared,
+        give: GiveTo,
+        has_room: Callable[[], bool],
     ) -> None:
-        self._upstream = upstream
+        self._senders = senders
         self._registry = registry
         self._records = records
         self._replica = replica
-        self._is_ready = is_ready
-        self._on_refused = on_refused
-        self._prepare = prepare
+        self._give = give
+        self._has_room = has_room
+        self._tasks = Tasks()
         self._is_wanted = asyncio.Event()
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
 
     def wake(self) -> None:
         """There may be room, or somebody who waits. Who knows of both at once does not ask the database."""
-        tally = self._registry.tally
-        if tally.waiting and len(tally.given) < self._records.window():
+        if self._registry.tally.waiting and self._has_room():
             self._is_wanted.set()
 
     async def run(self) -> None:
@@ -76,57 +65,41 @@ class Dispatcher:
                 await self.dispatch()
             except DatabaseUnavailable as error:
                 _log.warning("jobs wait until the database can be used again: %s", error)
-                await asyncio.sleep(_TRY_AGAIN_S)
+                await asyncio.sleep(TRY_AGAIN_S)
 
     async def dispatch(self) -> None:
         """Raises DatabaseUnavailable."""
         if self._records.is_uncertain:
             await self._replica.recover()
-        if not self._is_ready() or not self._registry.tally.waiting:
+        ready = {sender.comfyui: sender for sender in self._senders if sender.is_ready}
+        if not ready or not self._registry.tally.waiting:
             return
-        batch = await self._records.give()
-        for index, given in enumerate(batch):
-            if not await self._send(given):
-                for later in reversed(batch[index + 1 :]):  # they stay behind it
-                    await self._give_back(later, "comfyui-unreachable")
-                await asyncio.sleep(_TRY_AGAIN_S)
-                return
+        batches: dict[str, list[Given]] = {}
+        for given in await self._give(list(ready)):
+            batches.setdefault(given.job.comfyui, []).append(given)
+        if len(self._senders) == 1:
+            for comfyui, batch in batches.items():
+                await ready[comfyui].send_all(batch)
+            return
+        for comfyui, batch in batches.items():  # the others do not wait for one that is slow
+            self._tasks.start(self._send(ready[comfyui], batch), "jobs to a ComfyUI")
 
-    async def _give_back(self, given: Given, reason: str) -> None:
-        job = self._registry.job(given.job.prompt_id)
-        if job is not None and job.state is JobState.SENT:
-            await self._records.give_back(job, reason)
-
-    async def _send(self, given: Given) -> bool:
-        """False where ComfyUI cannot take jobs at the moment."""
-        job = self._registry.job(given.job.prompt_id)
-        if job is None or job.state is not JobState.SENT:  # gone meanwhile
-            return True
-        await self._prepare(job)
-        body = body_for(given.submitted.body, job.prompt_id, job.number)
-        call = UpstreamCall("POST", PROMPT, body=body, content_type=JSON_TYPE)
-        sent_s = time.monotonic()
+    async def _send(self, sender: Sender, batch: Sequence[Given]) -> None:
         try:
-            reply = await self._upstream.ask(call, time_limit_s=SUBMIT_LIMIT_S)
-        except UpstreamUnreachable:
-            await self._records.give_back(job, "comfyui-unreachable")
-            return False
-        except (UpstreamUnavailable, UpstreamTimeout) as error:
-            # It may be there, or come yet: the queue watcher finds out, and until then it is nowhere else.
-            _log.warning(
-                "ComfyUI did not say whether it took job %s (%s, %.1f s)",
-                job.prompt_id,
-                error,
-                time.monotonic() - sent_s,
-            )
-            return False
-        finally:
-            job.is_in_flight = False
-        if reply.status == 200:
-            self._registry.dispatched(job.prompt_id)
-            return True
-        if reply.status >= 500:
-            await self._records.give_back(job, "comfyui-not-ready")
-            return False
-        await self._on_refused(job, reply)
-        return True
+            await sender.send_all(batch)
+        except DatabaseUnavailable as error:
+            _log.warning("jobs wait until the database can be used again: %s", error)
+            self._records.is_uncertain = True
+        self.wake()
+
+
+def dispatcher_of_one(sender: Sender, registry: JobRegistry, records: JobRecords, replica: JobReplica) -> Dispatcher:
+    """Where there is one ComfyUI."""
+
+    async def give(ready: Sequence[str]) -> list[Given]:
+        return await records.give()
+
+    def has_room() -> bool:
+        return len(registry.tally.given) < records.window()
+
+    return Dispatcher((sender,), registry, records, replica, give, has_room)

@@ -166,7 +166,7 @@ class JobEndings:
             self._on_ended(job)
 
     async def _free_memory(self, job: Job) -> None:
-        call = json_call("POST", ("free",), {"unload_models": True, "free_memory": True})
+        call = json_call("POST", ("free",), {"unload_models": True, "free_memory": True}, (job.prompt_id,))
         try:
             await self._upstream.ask(call, time_limit_s=_FREE_LIMIT_S)
         except (UpstreamTimeout, UpstreamUnavailable) as error:

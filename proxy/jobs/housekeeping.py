@@ -11,7 +11,6 @@ from typing import Final
 from proxy.config.jobs import JobsSettings
 from proxy.jobs.job import GIVEN, Job, JobState
 from proxy.jobs.job_rows import Bounds
-from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import LEASE_S, UNSURE, JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import leases
@@ -26,14 +25,16 @@ _log = logging.getLogger("comfygate")
 
 
 class Housekeeping:
-    """settings: in force. tenants: all there are. on_dropped: told how many jobs of a tenant are kept no more, by the reason."""
+    """request_sync: has ComfyUI's queue read, when more jobs are followed here. settings: in force. tenants: all there are. on_dropped: told how many jobs
+    of a tenant are kept no more, by the reason.
+    """
 
     def __init__(
         self,
         database: Database,
         registry: JobRegistry,
         records: JobRecords,
-        watcher: QueueWatcher,
+        request_sync: Callable[[], None],
         settings: Callable[[], JobsSettings],
         tenants: Callable[[], Iterable[str]],
         on_dropped: Callable[[str, str, int], None] = lambda tenant, reason, count: None,
@@ -41,7 +42,7 @@ class Housekeeping:
         self._database = database
         self._registry = registry
         self._records = records
-        self._watcher = watcher
+        self._request_sync = request_sync
         self._settings = settings
         self._tenants = tenants
         self._on_dropped = on_dropped
@@ -91,7 +92,7 @@ class Housekeeping:
             job.gate = gate
         if jobs:
             _log.warning("%d jobs were followed by a gate that is gone: this one goes on with them", len(jobs))
-            self._watcher.request_sync()
+            self._request_sync()
 
     async def leave(self) -> None:
         """The gate stops, and nothing of it follows a job any more: the other gates of its database go on with them at once."""

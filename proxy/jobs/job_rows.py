@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from policy.needs import Needs
+
 
 class StoredState(StrEnum):
     """waiting: recorded, not at a ComfyUI. dispatched: in a ComfyUI's queue. The last three are ends."""
@@ -115,10 +117,11 @@ class Ended(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A job that goes to ComfyUI now."""
+    """A job that goes to ComfyUI now. needs: None where there is one ComfyUI, or they are not known."""
 
     job: JobRow
     submitted: Submitted
+    needs: Needs | None = None
 
 
 class Lease(NamedTuple):

@@ -38,6 +38,10 @@ class KnownJobs:
         """Jobs that have not ended."""
         return list(self._active.values())
 
+    def given_to(self, comfyui: str) -> list[Job]:
+        """Jobs that this ComfyUI has, or is being given."""
+        return [job for job in self.tally.given.values() if job.comfyui == comfyui]
+
     def count_active(self) -> int:
         return len(self._active)
 

@@ -9,7 +9,9 @@ from proxy.jobs.dispatcher import Dispatcher
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.job_documents import JobDocuments
-from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.placing import Placing
+from proxy.jobs.preparation import Preparation
+from proxy.jobs.queue_watchers import QueueWatchers
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.replica import JobReplica
@@ -21,10 +23,13 @@ class JobParts:
     registry: JobRegistry
     records: JobRecords
     replica: JobReplica
-    watcher: QueueWatcher
+    watchers: QueueWatchers
     endings: JobEndings
     admission: JobAdmission
     results: JobResults
     dispatcher: Dispatcher
     documents: JobDocuments
     forecasts: JobForecasts
+    preparation: Preparation
+    placing: Placing | None = None
+    """None where there is one ComfyUI."""

@@ -18,6 +18,11 @@ def get_call(*segments: str, **query: str) -> UpstreamCall:
     )
 
 
+def job_history(prompt_id: str) -> UpstreamCall:
+    """What the ComfyUI that has a job says of its end."""
+    return UpstreamCall("GET", (Opaque("history"), Opaque(prompt_id)), jobs=(prompt_id,))
+
+
 class Queue(NamedTuple):
     """Ids that run and that wait. unknown: items of jobs that the registry has not, as `GET /queue` lists them; whether each runs is told by its id."""
 

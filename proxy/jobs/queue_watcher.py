@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from policy.rules.jobs import ABSENT_JOB
+from proxy.config.comfyui import FIRST
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.http.websocket import Close, Hearer
 from proxy.http.websocket_frames import Payload
+from proxy.jobs.absence import Absence, Strays
 from proxy.jobs.adoption import Adoption, is_of_run
 from proxy.jobs.closing import JobClosing
 from proxy.jobs.endings import JobEndings
@@ -37,6 +39,10 @@ STUCK_AFTER_S: Final = 60.0
 STALE_AFTER_S: Final = 120.0
 
 _log = logging.getLogger("comfygate")
+
+
+async def _current() -> None:
+    return
 
 
 class Announcements(Hearer):
@@ -64,7 +70,7 @@ def _settle_s(registry: JobRegistry) -> float:
 
 class QueueWatcher:
     """on_started is called once per job, on_synced after each comparison with the queue, on_connected after each (re)connection, when the
-    registry was rebuilt. endings: told how jobs end."""
+    registry was rebuilt. endings: told how jobs end. name: of this ComfyUI; jobs that another one has are that one's to watch."""
 
     def __init__(
         self,
@@ -73,29 +79,36 @@ class QueueWatcher:
         records: JobRecords,
         endings: JobEndings,
         *,
+        name: str = FIRST,
         on_started: Callable[[Job], None] = lambda job: None,
         on_synced: Callable[[], None] = lambda: None,
-        on_connected: Callable[[], Awaitable[None]] | None = None,
+        on_connected: Callable[[str], Awaitable[None]] | None = None,
+        gone_after_s: float | None = None,
+        current: Callable[[], Awaitable[None]] = _current,
     ) -> None:
+        """current: see Strays. gone_after_s: how long it may be away until others go on with what it had; None where there are no others."""
         self._registry = registry
         self._records = records
         self._endings = endings
+        self.name = name
         self._upstream = upstream
         self._queue = QueueReader(upstream, registry)
         self._history = HistoryReader(upstream)
-        self._adoption = Adoption(upstream, registry, records)
+        self._adoption = Adoption(upstream, registry, records, name)
+        self._strays = Strays(upstream, registry, name, current)
         self._on_started = on_started
         self.on_synced = on_synced
         self.on_connected = on_connected
         self._tasks = Tasks()
         self._changed = asyncio.Event()
-        self.closing = JobClosing(registry, records, endings, self._history, self._changed.set)
+        self.closing = JobClosing(registry, records, endings, self._history, self._changed.set, name)
         self._waiting_since_s: float | None = None
         self._synced_at_s = time.monotonic()
         self._is_failing = False
         self._announcements = Announcements(self._changed.set)
         self._was_current = False
         """All that ComfyUI had announced was read when the connection before this one ended."""
+        self._absence = Absence(gone_after_s)
         self.is_connected = False
         self.is_settled = asyncio.Event()
         """Set while connected and after the registry was rebuilt."""
@@ -151,8 +164,10 @@ class QueueWatcher:
             finally:
                 if self.is_connected:
                     _log.warning("the connection to ComfyUI ended")
+                self._absence.began()
                 self.is_connected = False
                 self.is_settled.clear()
+            await self._absence.give_up(self.name, self.closing)
             await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
 
     async def _follow(self) -> None:
@@ -160,15 +175,16 @@ class QueueWatcher:
         socket = await self._upstream.connect(get_call("ws", clientId=f"comfygate-observer-{secrets.token_hex(8)}"))
         self._queue.forget_version()
         self._history.connected()
-        self._registry.connection += 1
+        self._registry.connections.made(self.name)
         self._was_current = self._announcements.is_read
         announcements = self._announcements = Announcements(self._changed.set)
         try:
             socket.start(announcements)
             await self.rebuild()
             if self.on_connected is not None:
-                await self.on_connected()
+                await self.on_connected(self.name)
             self.is_connected = True
+            self._absence.ended()
             self.is_settled.set()
             _log.info("connected to ComfyUI at %s", self._upstream.url)
             await announcements.over.wait()
@@ -217,7 +233,7 @@ class QueueWatcher:
 
     async def sync(self) -> None:
         """Compares the registry with ComfyUI's queue and closes what is no longer in it."""
-        known = {prompt_id for prompt_id, job in self._registry.tally.given.items() if self._is_followed(job)}
+        known = {job.prompt_id for job in self._registry.given_to(self.name) if self._is_followed(job)}
         announcements = self._announcements
         announcements.is_read = True
         try:
@@ -226,13 +242,15 @@ class QueueWatcher:
             announcements.is_read = False
             raise
         await self._adoption.take(queue)
+        if self._absence.is_possible:
+            queue = await self._strays.take_out(queue)
         self._waiting_since_s = (
             (self._waiting_since_s or time.monotonic()) if queue.pending and not queue.running else None
         )
         for prompt_id in queue.running | queue.pending:
             self._registry.dispatched(prompt_id)
             if (job := self._registry.job(prompt_id)) is not None:
-                job.seen_in = self._registry.connection
+                job.seen_in = self._registry.connections.to(self.name)
         for prompt_id in queue.running:
             job = self._registry.job(prompt_id)
             if job is not None and self._registry.start(job):
@@ -248,13 +266,15 @@ class QueueWatcher:
 
     def _is_followed(self, job: Job) -> bool:
         """Whether ComfyUI should have it in its queue, and this gate is the one that sees to its end."""
-        if job.gate != self._records.gate:
+        if job.gate != self._records.gate or job.comfyui != self.name:
             return False
         if job.state is JobState.SENT and job.is_in_flight:
             return False
         if job.state is JobState.SENT:
             # Of an earlier connection, or sent so long ago that it is in the queue by now, or nowhere.
-            return job.sent_in != self._registry.connection or time.time() - job.sent_at_s > _CLAIM_LOST_S
+            return (
+                job.sent_in != self._registry.connections.to(self.name) or time.time() - job.sent_at_s > _CLAIM_LOST_S
+            )
         return job.state in (JobState.DISPATCHED, JobState.RUNNING)
 
     async def has_job(self, prompt_id: str) -> bool:

@@ -14,6 +14,7 @@ import orjson
 from policy.call import NO_EXTRAS, JobExtras, Place
 from policy.documents import Document
 from policy.fairness import span_of
+from policy.placement import Fits, Seat, everybody_fits
 from policy.principal import TenantId
 from policy.rules.prompt import LAST_PLACE
 from proxy.jobs import store_operations as store
@@ -22,11 +23,11 @@ from proxy.jobs.job import Job
 from proxy.jobs.job_rows import CANCEL, Ended, Given, JobRow, StoredState, Submitted
 from proxy.jobs.noted import AlreadyNoted, Note, noted
 from proxy.jobs.registry import JobRegistry, row_of
+from proxy.jobs.store_giving import give
+from proxy.jobs.store_placing import give_to_several
 from proxy.jobs.store_reading import owner_of
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
-COMFYUI: Final = "default"
-"""The name of the one ComfyUI."""
 LEASE_S: Final = 10.0
 """A gate that has not renewed its leases for so long is gone, and another one follows its jobs."""
 UNSURE: Final = "unsure"
@@ -68,8 +69,9 @@ class JobRecords:
     ) -> float | None:
         """Puts a claimed job on disk, with a note; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken, AssetGone, AlreadyNoted."""
         now_s = self._clock()
-        attempts = "[]" if place is Place.WAITING else orjson.dumps([{"at": now_s, "comfyui": COMFYUI}]).decode()
-        row = row_of(job, comfyui=COMFYUI, gate=self.gate, lease_until_s=now_s + LEASE_S, attempts=attempts)
+        comfyui = self._registry.comfyuis[0]
+        attempts = "[]" if place is Place.WAITING else orjson.dumps([{"at": now_s, "comfyui": comfyui}]).decode()
+        row = row_of(job, comfyui=comfyui, gate=self.gate, lease_until_s=now_s + LEASE_S, attempts=attempts)
         try:
             placed = await self._place(row, submitted, place, job, extras, note)
         except DatabaseUnavailable:
@@ -85,7 +87,7 @@ class JobRecords:
         if place is Place.NEXT:
             self._registry.sent(taken)
         elif place is Place.THERE:
-            taken.seen_in = self._registry.connection
+            taken.seen_in = self._registry.connections.to(taken.comfyui)
         return None if place is Place.WAITING else placed.number
 
     async def _place(
@@ -107,25 +109,27 @@ class JobRecords:
         self, row: JobRow, submitted: Submitted | None, entry: Document | None = None, shown: Document | None = None
     ) -> Job | None:
         """Takes up a job that ComfyUI has, with what it was submitted as or how it ended; None when it was deleted."""
-        row = row._replace(comfyui=COMFYUI, gate=self.gate, lease_until_s=self._clock() + LEASE_S)
+        row = row._replace(gate=self.gate, lease_until_s=self._clock() + LEASE_S)
         kept, told = (None if each is None else each.to_bytes() for each in (entry, shown))
         placed = await self._database.run(store.adopt, row, submitted, kept, told, is_copied=self.copies_results)
         if placed is None:
             placed = await self._database.run(store.confirm, row.prompt_id)
         return None if placed is None else self._registry.apply(placed)
 
-    async def give(self) -> list[Given]:
-        """Who goes to ComfyUI now."""
+    async def give(self, seats: Sequence[Seat] = (), fits: Fits = everybody_fits) -> list[Given]:
+        """Who goes to ComfyUI now; with seats to which of several (proxy/jobs/store_placing.py)."""
         now_s = self._clock()
+        last = (self.gate, now_s, now_s + LEASE_S, self._weights())
         try:
-            given = await self._database.run(
-                store.give, COMFYUI, self.window(), self.gate, now_s, now_s + LEASE_S, self._weights()
-            )
+            if seats:
+                given = await self._database.run(give_to_several, seats, fits, *last)
+            else:
+                given = await self._database.run(give, self._registry.comfyuis[0], self.window(), *last)
         except BaseException:
             self.is_uncertain = True  # of what became of it, where the database was lost at its commit
             raise
-        for job, _ in given:
-            self._registry.sent(self._registry.apply(job))
+        for each in given:
+            self._registry.sent(self._registry.apply(each.job))
         return given
 
     async def start(self, prompt_id: str, started_at_s: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -12,6 +12,8 @@ from policy.namespace import Namespace, owner_of
 from policy.principal import TenantId, parse_tenant
 from policy.prompt_ids import is_prompt_id
 from policy.rules.results import UNNAMED_CLIENT
+from proxy.config.comfyui import FIRST
+from proxy.jobs.connections import Connections
 from proxy.jobs.history import read_entry
 from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
@@ -42,15 +44,20 @@ def _mint(now_s: float) -> str:
 
 
 class JobRegistry(KnownJobs):
-    """written_at: when a file of ComfyUI's temp folder was written, where the gate sees the folder."""
+    """written_at: when a file of ComfyUI's temp folder was written, where the gate sees the folder. comfyuis: their names, the first one first."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, written_at: WrittenAt = unseen) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        written_at: WrittenAt = unseen,
+        comfyuis: Sequence[str] = (FIRST,),
+    ) -> None:
         super().__init__(written_at)
+        self.comfyuis = comfyuis
         self._clock = clock
         self._unowned: dict[str, None] = {}
         self._retired: dict[str, TenantId] = {}
-        self.connection = 0
-        """Counts connections to ComfyUI: what was seen in an earlier one may be gone since."""
+        self.connections = Connections()
         self.on_read_end: Callable[[Job], None] = lambda job: None
         """Called with a job of whose end this gate has read in the database: another one has seen it."""
 
@@ -90,6 +97,8 @@ class JobRegistry(KnownJobs):
         if job is None:
             job = Job(row.prompt_id, TenantId(row.tenant), sequence=row.sequence)
         take_row(job, row)
+        if row.comfyui and row.comfyui not in self.comfyuis:  # the configuration names it no more
+            job.comfyui = self.comfyuis[0]
         if is_new:
             self._add(job)
         if job.state is JobState.ENDED:
@@ -104,7 +113,7 @@ class JobRegistry(KnownJobs):
     def sent(self, job: Job) -> None:
         """ComfyUI is being given it."""
         job.state = JobState.SENT
-        job.sent_in, job.sent_at_s, job.is_in_flight = self.connection, self._clock(), True
+        job.sent_in, job.sent_at_s, job.is_in_flight = self.connections.to(job.comfyui), self._clock(), True
         self._index(job)
 
     def dispatched(self, prompt_id: str) -> None:
@@ -112,7 +121,7 @@ class JobRegistry(KnownJobs):
         job = self._jobs.get(prompt_id)
         if job is not None and job.state in (JobState.CLAIMED, JobState.SENT, JobState.WAITING):
             job.state = JobState.DISPATCHED
-            job.seen_in, job.is_in_flight = self.connection, False
+            job.seen_in, job.is_in_flight = self.connections.to(job.comfyui), False
             self._index(job)
 
     def release(self, prompt_id: str) -> None:
@@ -140,7 +149,7 @@ class JobRegistry(KnownJobs):
         if job.state in (JobState.RUNNING, JobState.ENDED):
             return False
         job.state = JobState.RUNNING
-        job.seen_in = self.connection
+        job.seen_in = self.connections.to(job.comfyui)
         job.started_at_s = self._clock() if at_s is None else at_s
         self._index(job)
         return True
@@ -248,7 +257,8 @@ def take_row(job: Job, row: JobRow) -> None:
     job.subject, job.workflow, job.client_id = row.subject, row.workflow, row.client_id
     job.priority, job.cost_s, job.span, job.number = -row.rank, row.cost_s, row.span, row.number
     job.sequence, job.gate, job.attempts = row.sequence, row.gate, tuple(row.told_attempts())
-    job.comfyui = row.comfyui
+    if job.comfyui != row.comfyui:  # another one has not seen it yet
+        job.comfyui, job.seen_in = row.comfyui, -1
     job.claimed_at_s, job.started_at_s, job.ended_at_s = row.created_at_s, row.started_at_s, row.ended_at_s
     job.gpu_s, job.error, job.failing_class = row.gpu_s, row.error, row.failing_class
     job.stopped_after_s, job.version = row.stopped_after_s, row.version

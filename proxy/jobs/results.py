@@ -103,7 +103,12 @@ class JobResults:
         forgotten = await self._records.forget(tenant, prompt_ids)
         for job in forgotten:
             self._admission.let_go(job)
-        self._tasks.start(self._delete_upstream(list(prompt_ids)), "delete from ComfyUI's history")
+        had = {job.prompt_id: job.comfyui for job in forgotten}
+        parts: dict[Upstream, list[str]] = {}
+        for prompt_id in prompt_ids:
+            parts.setdefault(self._upstream.of(had.get(prompt_id, "")), []).append(prompt_id)
+        for upstream, theirs in parts.items():
+            self._tasks.start(_delete_upstream(upstream, theirs), "delete from ComfyUI's history")
 
     def cancel(self, job: Job) -> None:
         """Somebody wants it to end: it is taken out of ComfyUI's queue, or stopped. ComfyUI is asked again, as long as it has the job and does not answer."""
@@ -125,8 +130,8 @@ class JobResults:
     async def _ask_to_cancel(self, job: Job) -> bool:
         """False where ComfyUI did not say that it has heard of it."""
         calls = (
-            json_call("POST", ("queue",), {"delete": [job.prompt_id]}),
-            json_call("POST", ("interrupt",), {"prompt_id": job.prompt_id}),
+            json_call("POST", ("queue",), {"delete": [job.prompt_id]}, (job.prompt_id,)),
+            json_call("POST", ("interrupt",), {"prompt_id": job.prompt_id}, (job.prompt_id,)),
         )
         try:
             replies = [await self._upstream.ask(call, time_limit_s=_DELETE_LIMIT_S) for call in calls]
@@ -135,13 +140,14 @@ class JobResults:
             return False
         return all(reply.status < 500 for reply in replies)
 
-    async def _delete_upstream(self, prompt_ids: list[str]) -> None:
-        """What ComfyUI still has of them. Where it cannot be asked it is likely to have lost them anyway, and nobody is shown them."""
-        call = json_call("POST", ("history",), {"delete": prompt_ids})
-        try:
-            await self._upstream.ask(call, time_limit_s=_DELETE_LIMIT_S)
-        except (UpstreamTimeout, UpstreamUnavailable):
-            return
+
+async def _delete_upstream(upstream: Upstream, prompt_ids: list[str]) -> None:
+    """What ComfyUI still has of them. Where it cannot be asked it is likely to have lost them anyway, and nobody is shown them."""
+    call = json_call("POST", ("history",), {"delete": prompt_ids})
+    try:
+        await upstream.ask(call, time_limit_s=_DELETE_LIMIT_S)
+    except (UpstreamTimeout, UpstreamUnavailable):
+        return
 
 
 async def read_ended(documents: JobDocuments, job: Job) -> Mapping[str, Any] | None:

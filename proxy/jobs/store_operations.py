@@ -6,15 +6,13 @@ decided by one gate at a time. Holding it takes as long as the transaction, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import orjson
 
 from policy.call import NO_EXTRAS, JobExtras
-from policy.fairness import Head, next_of, span_of, start_tag, time_at_rest
-from policy.principal import TenantId
-from proxy.jobs.job import COMFYUI_GONE
+from policy.fairness import time_at_rest
 from proxy.jobs.job_rows import (
     CANCEL,
     COLUMNS,
@@ -23,13 +21,14 @@ from proxy.jobs.job_rows import (
     ROW,
     SUBMITTED,
     Ended,
-    Given,
     JobRow,
     StoredState,
     Submitted,
 )
 from proxy.jobs.outbox import announce
-from proxy.jobs.store_reading import find, submitted_of
+from proxy.jobs.store_giving import charge, room_of
+from proxy.jobs.store_reading import find
+from proxy.jobs.store_state import begin
 from proxy.persistence.operations import Operation, Statement
 
 _FORGOTTEN: Final = ""
@@ -42,15 +41,6 @@ _INSERT_UNKNOWN: Final = (
     f"INSERT INTO jobs ({COLUMNS}) SELECT {PLACES} WHERE NOT EXISTS (SELECT 1 FROM forgotten_jobs WHERE prompt_id = ?) "
     "ON CONFLICT (prompt_id) DO NOTHING RETURNING 1"
 )
-_HEADS: Final = (
-    # Each tenant that waits is one step in the index, however many of its jobs wait.
-    "WITH RECURSIVE waiting (tenant) AS (SELECT MIN(tenant) FROM jobs WHERE state = ? UNION ALL "
-    "SELECT (SELECT MIN(tenant) FROM jobs WHERE state = ? AND tenant > waiting.tenant) FROM waiting WHERE waiting.tenant IS NOT NULL) "
-    "SELECT waiting.tenant, COALESCE(fair_tags.finish_tag, 0.0), jobs.prompt_id, jobs.sequence FROM waiting "
-    "LEFT JOIN fair_tags ON fair_tags.tenant = waiting.tenant JOIN jobs ON jobs.prompt_id = ("
-    "SELECT first.prompt_id FROM jobs AS first WHERE first.state = ? AND first.tenant = waiting.tenant "
-    "ORDER BY first.rank, first.sequence LIMIT 1)"
-)
 _INSERT_SUBMITTED: Final = f"INSERT INTO job_documents VALUES {', '.join(['(?, ?, ?)'] * len(SUBMITTED))}"
 
 
@@ -60,23 +50,6 @@ class JobIdTaken(Exception):
 
 class AssetGone(Exception):
     """An asset that the job uses was deleted since it was found. Carries its id."""
-
-
-class State(NamedTuple):
-    """version: of this transaction. virtual_time: see policy.fairness."""
-
-    version: int
-    virtual_time: float
-    is_draining: bool
-
-
-def begin() -> Operation[State]:
-    """Each writer begins with it: from here to its commit nobody else writes."""
-    rows = yield Statement(
-        "UPDATE store_state SET version = version + 1 WHERE id = 1 RETURNING version, virtual_time, is_draining"
-    )
-    version, virtual_time, is_draining = rows[0]
-    return State(version, virtual_time, bool(is_draining))
 
 
 def add_next(
@@ -90,13 +63,13 @@ def add_next(
     yield from _check_assets(job.tenant, extras.assets)
     if state.is_draining or (yield from _waits()):
         return None
-    room = yield from _room(job.comfyui, window)
+    room = yield from room_of(job.comfyui, window)
     if room <= 0:
         return None
     if room == window:
         tags = yield Statement("SELECT finish_tag FROM fair_tags")
         state = state._replace(virtual_time=time_at_rest((tag for (tag,) in tags), state.virtual_time))
-    placed = yield from _charge(job, state, weight)
+    placed = yield from charge(job, state, weight)
     placed = placed._replace(sequence=state.version, version=state.version, size=submitted.size)
     yield from _insert_unknown(placed)
     yield from _keep_submitted(placed, submitted, extras)
@@ -187,75 +160,6 @@ def _check_assets(tenant: str, asset_ids: Sequence[str]) -> Operation[None]:
 
 def _waits() -> Operation[bool]:
     return bool((yield Statement("SELECT 1 FROM jobs WHERE state = ? LIMIT 1", (StoredState.WAITING,))))
-
-
-def _room(comfyui: str, window: int) -> Operation[int]:
-    """How many jobs this ComfyUI can be given: none beside one that it was given alone."""
-    rows = yield Statement(
-        "SELECT COUNT(*), COALESCE(SUM(CASE WHEN attempts LIKE ? THEN 1 ELSE 0 END), 0) FROM jobs WHERE state IN (?, ?) AND comfyui = ?",
-        (f'%"{COMFYUI_GONE}%', StoredState.DISPATCHED, StoredState.RUNNING, comfyui),
-    )
-    count, alone = rows[0]
-    return 0 if alone else window - int(count)
-
-
-def _charge(job: JobRow, state: State, weight: float) -> Operation[JobRow]:
-    """It goes to ComfyUI now: its tenant's tag and the virtual time move on."""
-    rows = yield Statement("SELECT finish_tag FROM fair_tags WHERE tenant = ?", (job.tenant,))
-    tag = start_tag(rows[0][0] if rows else 0.0, state.virtual_time)
-    span = span_of(job.cost_s, weight)
-    yield Statement(
-        "INSERT INTO fair_tags VALUES (?, ?) ON CONFLICT (tenant) DO UPDATE SET finish_tag = excluded.finish_tag",
-        (job.tenant, tag + span),
-    )
-    yield Statement("UPDATE store_state SET virtual_time = ? WHERE id = 1", (tag,))
-    return job._replace(state=StoredState.DISPATCHED, span=span, number=float(state.version))
-
-
-def give(
-    comfyui: str, window: int, gate: str, now_s: float, lease_until_s: float, weights: Mapping[str, float]
-) -> Operation[list[Given]]:
-    """Chooses who goes to this ComfyUI next, as far as its window has room, and marks them as dispatched by this gate.
-
-    A job that ComfyUI ran, or may have, when it went away goes alone: if ComfyUI goes away again, it is known under which job.
-    """
-    state = yield from begin()
-    given: list[Given] = []
-    if state.is_draining:
-        return given
-    room = yield from _room(comfyui, window)
-    while room > 0:
-        head = next_of((yield from _heads()), state.virtual_time)
-        if head is None:
-            break
-        waiting = yield from _get(head.prompt_id)
-        is_alone = COMFYUI_GONE in waiting.attempts
-        if is_alone and room < window:
-            break
-        job = yield from _charge(waiting, state, weights.get(head.tenant, 1.0))
-        # Each gets a number of its own, in the order in which they are given.
-        number = job.number + len(given) / 1024
-        attempts = [*job.told_attempts(), {"at": now_s, "comfyui": comfyui}]
-        job = job._replace(number=number, comfyui=comfyui, gate=gate, lease_until_s=lease_until_s)
-        job = job._replace(attempts=orjson.dumps(attempts).decode(), version=state.version)
-        yield Statement(
-            "UPDATE jobs SET state = ?, span = ?, number = ?, comfyui = ?, gate = ?, lease_until_s = ?, attempts = ?, version = ? WHERE prompt_id = ?",
-            (job.state, job.span, number, comfyui, gate, lease_until_s, job.attempts, job.version, job.prompt_id),
-        )
-        given.append(Given(job, (yield from submitted_of(job.prompt_id))))
-        state = state._replace(virtual_time=start_tag(head.finish_tag, state.virtual_time))
-        room = 0 if is_alone else room - 1
-    return given
-
-
-def _heads() -> Operation[list[Head]]:
-    rows = yield Statement(_HEADS, (StoredState.WAITING,) * 3)
-    return [Head(TenantId(tenant), tag, prompt_id, sequence) for tenant, tag, prompt_id, sequence in rows]
-
-
-def _get(prompt_id: str) -> Operation[JobRow]:
-    rows = yield Statement(f"SELECT {COLUMNS} FROM jobs WHERE prompt_id = ?", (prompt_id,))
-    return JobRow(*rows[0])
 
 
 def amend(prompt_id: str, outputs: bytes) -> Operation[None]:

@@ -7,8 +7,9 @@ from typing import Final
 
 from policy.rules.prompt import LAST_PLACE
 from proxy.jobs.job_rows import COLUMNS, ENTRY, MEASURED, ROW, SUBMITTED, Bounds, JobRow, StoredState
-from proxy.jobs.store_operations import begin, delete_job, forget, give_back
+from proxy.jobs.store_operations import delete_job, forget, give_back
 from proxy.jobs.store_reading import find
+from proxy.jobs.store_state import begin
 from proxy.persistence.operations import Operation, Statement
 
 NOT_SENT: Final = "not-sent"

@@ -71,7 +71,7 @@ class JobTimes:
         try:
             await self._records.stop_after(job, limit_s)
             await self._upstream.ask(
-                json_call("POST", ("interrupt",), {"prompt_id": job.prompt_id}), time_limit_s=_LIMIT_S
+                json_call("POST", ("interrupt",), {"prompt_id": job.prompt_id}, (job.prompt_id,)), time_limit_s=_LIMIT_S
             )
         except DatabaseUnavailable as error:
             _log.warning("job %s cannot be stopped before that is recorded: %s", job.prompt_id, error)

@@ -11,7 +11,7 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from proxy.http.request import Request
-from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.queue_watchers import QueueWatchers
 from proxy.observability.metrics import Metrics
 
 
@@ -24,10 +24,10 @@ class _Answer:
 
 @dataclass(slots=True)
 class Ops:
-    """refresh: brings gauges up to date before a scrape."""
+    """It is ready while one ComfyUI is well. refresh: brings gauges up to date before a scrape."""
 
     metrics: Metrics
-    queue_watcher: QueueWatcher
+    queue_watchers: QueueWatchers
     refresh: Callable[[], None] = lambda: None
     is_draining: bool = False
 
@@ -55,25 +55,27 @@ class Ops:
     def _ready(self) -> _Answer:
         if self.is_draining:
             return _json(503, {"status": "stopping", "what_to_do": "The gate is shutting down."})
-        if not self.queue_watcher.is_connected:
+        there = [watcher for watcher in self.queue_watchers if watcher.is_connected]
+        if not there:
             return _json(
                 503, {"status": "upstream-down", "what_to_do": "Start ComfyUI, or correct upstream.url in config.toml."}
             )
-        if self.queue_watcher.is_stale:
+        read = [watcher for watcher in there if not watcher.is_stale]
+        age_s = round((read or there)[0].last_sync_age_s, 1)
+        if not read:
             return _json(
                 503,
                 {
                     "status": "queue-unread",
                     "what_to_do": "ComfyUI answers, but not what its queue is: jobs are not seen to end. The log says why.",
-                    "last_sync_age_seconds": round(self.queue_watcher.last_sync_age_s, 1),
+                    "last_sync_age_seconds": age_s,
                 },
             )
-        if self.queue_watcher.is_worker_stuck:
+        if all(watcher.is_worker_stuck for watcher in read):
             return _json(
                 503,
                 {"status": "worker-stuck", "what_to_do": "ComfyUI has jobs waiting and runs none: restart ComfyUI."},
             )
-        age_s = round(self.queue_watcher.last_sync_age_s, 1)
         return _json(200, {"status": "ready", "last_sync_age_seconds": age_s})
 
 

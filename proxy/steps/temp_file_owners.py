@@ -18,7 +18,7 @@ from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs.adoption import is_of_run
 from proxy.jobs.history import read_entry
 from proxy.jobs.job import Job, JobState
-from proxy.jobs.queue_reader import get_call
+from proxy.jobs.queue_reader import job_history
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.temp_files import CLOCK_SLACK_S
 from proxy.upstream.client import Upstream, UpstreamStream
@@ -81,7 +81,7 @@ class TempFileOwners:
         """When it wrote its last, by ComfyUI's clock; infinity while it runs. ComfyUI writes a job's history before it begins another one."""
         if job.state is JobState.ENDED:
             return -math.inf if job.ended_at_s is None else job.ended_at_s
-        reply = await self._upstream.ask(get_call("history", job.prompt_id), time_limit_s=_LIMIT_S)
+        reply = await self._upstream.ask(job_history(job.prompt_id), time_limit_s=_LIMIT_S)
         if reply.status != 200 or not isinstance(reply.value, dict):
             raise UpstreamUnavailable
         entry = reply.value.get(job.prompt_id)

@@ -129,6 +129,10 @@ class Upstream:
         self._bodies = Tasks(is_watched=True)
         self._heartbeat = Heartbeat(SILENCE_S)
 
+    def of(self, comfyui: str) -> Upstream:
+        """That of the ComfyUI of this name."""
+        return self
+
     async def stop(self) -> None:
         if self._sweep is not None:
             self._sweep.cancel()

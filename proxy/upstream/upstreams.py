@@ -1,13 +1,14 @@
-"""Several ComfyUIs as one: what concerns a job, or a file that one of them made, goes there, and everything else to the first."""
+"""Several ComfyUIs as one: what concerns jobs, or a file that one of them made, goes there, and everything else to the first."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping
+from dataclasses import replace
 
 from multidict import CIMultiDict
 
-from policy.call import UpstreamCall
-from proxy.upstream.client import FieldLines, Upstream, UpstreamStream
+from policy.call import UpstreamCall, UpstreamReply
+from proxy.upstream.client import MAX_REPLY_BYTES, FieldLines, Upstream, UpstreamStream
 
 Chooses = Callable[[UpstreamCall], str]
 
@@ -22,6 +23,14 @@ class Upstreams(Upstream):
         self.others = others
         self.choose = choose
 
+    def of(self, comfyui: str) -> Upstream:
+        return self.others.get(comfyui, self)
+
+    async def stop(self) -> None:
+        for other in self.others.values():
+            await other.stop()
+        await super().stop()
+
     async def open(
         self,
         call: UpstreamCall,
@@ -35,7 +44,14 @@ class Upstreams(Upstream):
         send = super().open if other is None else other.open
         return await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
 
-    async def stop(self) -> None:
-        for other in self.others.values():
-            await other.stop()
-        await super().stop()
+    async def ask(self, call: UpstreamCall, *, time_limit_s: float, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
+        """One of several jobs goes to each ComfyUI that has one of them; answered with the first refusal, else with the last answer."""
+        if len(call.jobs) < 2:
+            return await super().ask(call, time_limit_s=time_limit_s, max_bytes=max_bytes)
+        parts = {self.choose(part): part for part in (replace(call, jobs=(job,)) for job in call.jobs)}
+        reply: UpstreamReply | None = None
+        for part in parts.values():
+            if reply is None or reply.status == 200:
+                reply = await super().ask(part, time_limit_s=time_limit_s, max_bytes=max_bytes)
+        assert reply is not None, "of at least two jobs"
+        return reply

@@ -14,7 +14,7 @@ from policy.v2.assets import Asset
 from policy.violation import Reason, Violation
 from proxy.jobs.copy_news import disown
 from proxy.jobs.job_rows import ENDS, StoredState
-from proxy.jobs.store_operations import begin
+from proxy.jobs.store_state import begin
 from proxy.persistence.operations import Operation, Statement
 from proxy.v2.asset_rows import ASSET_COLUMNS, ASSET_PLACES, asset_of, row_of, tags_text
 

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from policy.fitting import fits
+from policy.needs import Needs
+from proxy.config.comfyui import ComfyUISettings
+from proxy.jobs.placing import Placing
 from proxy.upstream.client import Upstream
 from proxy.upstream.merged_catalogue import MergedCatalogue
 from proxy.upstream.node_catalogue import CatalogueSource
 from proxy.upstream.upstreams import Upstreams
 
 
-def build_catalogue(upstream: Upstream, first: str) -> CatalogueSource | MergedCatalogue:
-    """first: the name of the first ComfyUI."""
+def build_catalogue(
+    upstream: Upstream, first: str, placing: Placing | None = None
+) -> CatalogueSource | MergedCatalogue:
+    """first: the name of the first ComfyUI. placing: jobs go where what they need is, from now on."""
     if not isinstance(upstream, Upstreams):
         return CatalogueSource(upstream)
     others = {name: CatalogueSource(other, name) for name, other in upstream.others.items()}
-    return MergedCatalogue({first: CatalogueSource(upstream, first), **others})
+    catalogue = MergedCatalogue({first: CatalogueSource(upstream, first), **others})
+    if placing is not None:
+        _tell_what_fits(placing, catalogue)
+    return catalogue
+
+
+def _tell_what_fits(placing: Placing, catalogue: MergedCatalogue) -> None:
+    parts = catalogue.parts
+
+    def lacks(comfyui: ComfyUISettings, needs: Needs) -> str:
+        snapshot = parts[comfyui.name].snapshot
+        return fits(needs, snapshot.catalogue, comfyui.labels) if snapshot.is_known else "its catalogue"
+
+    placing.lacks, placing.version = lacks, lambda name: parts[name].snapshot.version

@@ -10,7 +10,7 @@ from proxy.config.comfyui import ComfyUISettings
 from proxy.files.directories import Directories
 from proxy.files.makers import Makers
 from proxy.files.transfers import Transfers
-from proxy.jobs.registry import JobRegistry
+from proxy.jobs.parts import JobParts
 from proxy.upstream.client import Upstream
 from proxy.upstream.other import OtherUpstream
 from proxy.upstream.upstreams import Upstreams
@@ -39,13 +39,13 @@ def see_directories(compiled: CompiledConfig) -> Directories:
     return Directories(base_of(first), {other.name: base_of(other) for other in others}, sharing)
 
 
-def choose_makers(
-    upstream: Upstream, directories: Directories, registry: JobRegistry
-) -> tuple[Directories, Transfers | None]:
-    """Calls and paths lead to the ComfyUI that has what they name, from now on."""
+def choose_makers(upstream: Upstream, directories: Directories, jobs: JobParts) -> tuple[Directories, Transfers | None]:
+    """Calls and paths lead to the ComfyUI that has what they name, and what a job reads is brought there, from now on."""
     if not isinstance(upstream, Upstreams):
         return directories, None
-    makers = Makers(registry, upstream.others, directories.sharing)
+    makers = Makers(jobs.registry, upstream.others, directories.sharing)
     upstream.choose = makers.of_call
     directories = replace(directories, maker_of=makers.of_file)
-    return directories, Transfers(upstream, makers, directories, registry.temp_files)
+    transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files)
+    jobs.preparation.bring = transfers.bring
+    return directories, transfers

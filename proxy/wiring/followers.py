@@ -49,7 +49,7 @@ class JobFollowers:
             database,
             parts.registry,
             parts.jobs.records,
-            parts.queue_watcher,
+            parts.queue_watchers.request_sync,
             lambda: parts.compiled.config.jobs,
             lambda: parts.compiled.config.tenants,
             metrics.jobs_dropped,
@@ -98,6 +98,7 @@ class JobFollowers:
             self._end_following()
             self._end_following = None
         await self._tasks.stop()
+        await self._parts.jobs.dispatcher.stop()
         await self.webhooks.stop()
         if self.copier is not None:
             await self.copier.stop()
@@ -125,7 +126,7 @@ class JobFollowers:
         events.canceled.subscribe(
             self._audit.job_canceled, streams.job_changed, followed.job_changed, lambda job: self.webhooks.wake()
         )
-        parts.queue_watcher.on_synced = self._synced
+        parts.queue_watchers.on_synced(self._synced)
         parts.v2.assets.on_deleted = self._deleted
         parts.registry.temp_files.on_let_go = self._quotas.let_go
         parts.jobs.endings.on_waiting = self._waits_again
@@ -144,7 +145,7 @@ class JobFollowers:
         if job.state is JobState.WAITING:
             self._parts.jobs.dispatcher.wake()
         else:
-            self._parts.queue_watcher.request_sync()
+            self._parts.queue_watchers.request_sync()
 
     def _record_start(self, job: Job) -> None:
         if job.gate == self._parts.jobs.records.gate and job.started_at_s is not None:

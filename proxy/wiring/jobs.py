@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from proxy.compiled_config import CompiledConfig
+from proxy.config.comfyui import ComfyUISettings
 from proxy.files.directories import Directories
 from proxy.jobs.admission import JobAdmission
-from proxy.jobs.dispatcher import Dispatcher, Prepare
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.forecasts import JobForecasts
@@ -19,7 +19,8 @@ from proxy.jobs.job import Job
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.parts import JobParts
-from proxy.jobs.queue_watcher import QueueWatcher
+from proxy.jobs.preparation import Preparation
+from proxy.jobs.queue_watchers import QueueWatchers
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.replica import JobReplica
@@ -33,6 +34,7 @@ from proxy.websocket.event_sessions import EventSessions
 from proxy.websocket.own_sockets import OwnSockets
 from proxy.websocket.parts import SocketParts
 from proxy.websocket.session_sockets import SessionSockets
+from proxy.wiring.dispatching import build_dispatcher, build_senders, build_watchers
 
 
 def build_jobs(
@@ -42,52 +44,61 @@ def build_jobs(
     events: JobEvents,
     kept: KeptDocuments,
     directories: Directories,
+    comfyuis: Sequence[ComfyUISettings],
     in_force: Callable[[], CompiledConfig],
 ) -> tuple[JobParts, SocketParts]:
     """in_force: the configuration, when everything is built."""
-    registry = JobRegistry(written_at=written_at(directories.temp_of))
-    records = JobRecords(
-        database, registry, _gate_name(), lambda: in_force().config.jobs.window, limits.allotment.weights
-    )
-
-    def retries() -> bool:
-        return in_force().config.jobs.retry_interrupted
-
+    registry, records = _records(database, limits, directories, comfyuis, in_force)
     replica, documents = JobReplica(database, registry, records), JobDocuments(database, registry)
-
-    endings = JobEndings(upstream, registry, records, documents, kept, retries, events.ended)
-    watcher = QueueWatcher(upstream, registry, records, endings, on_started=events.started)
-    reports = SocketReports(registry, events, watcher.close_soon)
+    endings = JobEndings(upstream, registry, records, documents, kept, _retries(in_force), events.ended)
+    watchers = build_watchers(comfyuis, upstream, registry, records, endings, events, replica)
+    reports = SocketReports(registry, events, watchers.close_soon)
     sessions = _sessions(upstream, reports, documents, in_force)
-    own, prepare = _own_sockets(upstream, sessions, reports, watcher, records, database, registry)
-    admission = _admission(registry, records, limits, events, watcher, kept, sessions, own)
-    results = JobResults(upstream, registry, records, documents, admission, watcher.close_soon, events.canceled)
-    dispatcher = Dispatcher(
-        upstream,
-        registry,
-        records,
-        replica,
-        lambda: watcher.is_settled.is_set() and not watcher.closing.is_giving_back,
-        endings.refused,
-        prepare,
-    )
+    own, hear = _own_sockets(upstream, sessions, reports, watchers, records, database, registry)
+    admission = _admission(registry, records, limits, events, watchers, kept, sessions, own)
+    results = JobResults(upstream, registry, records, documents, admission, watchers.close_soon, events.canceled)
+    preparation = Preparation(hear)
+    senders = build_senders(watchers, upstream, registry, records, endings.refused, preparation)
+    dispatcher, placing = build_dispatcher(senders, watchers, registry, records, replica, in_force)
+    admission.placing = placing
     forecasts = JobForecasts(database, registry, limits.allotment.weights)
-    jobs = JobParts(registry, records, replica, watcher, endings, admission, results, dispatcher, documents, forecasts)
+    read = (documents, forecasts, preparation, placing)
+    jobs = JobParts(registry, records, replica, watchers, endings, admission, results, dispatcher, *read)
     return jobs, SocketParts(sessions, own, reports)
+
+
+def _retries(in_force: Callable[[], CompiledConfig]) -> Callable[[], bool]:
+    return lambda: in_force().config.jobs.retry_interrupted
+
+
+def _records(
+    database: Database,
+    limits: Limits,
+    directories: Directories,
+    comfyuis: Sequence[ComfyUISettings],
+    in_force: Callable[[], CompiledConfig],
+) -> tuple[JobRegistry, JobRecords]:
+    names = [comfyui.name for comfyui in comfyuis]
+    registry = JobRegistry(written_at=written_at(directories.temp_of), comfyuis=names)
+
+    def window() -> int:
+        return in_force().config.window_of(in_force().config.comfyuis[0])
+
+    return registry, JobRecords(database, registry, _gate_name(), window, limits.allotment.weights)
 
 
 def _own_sockets(
     upstream: Upstream,
     sessions: EventSessions,
     reports: SocketReports,
-    watcher: QueueWatcher,
+    watchers: QueueWatchers,
     records: JobRecords,
     database: Database,
     registry: JobRegistry,
-) -> tuple[OwnSockets, Prepare]:
+) -> tuple[OwnSockets, Callable[[Job], Awaitable[None]]]:
     """And what is to be called before a job goes to its ComfyUI."""
     if not isinstance(upstream, Upstreams):
-        own = OwnSockets(sessions, registry, records.gate, lambda: watcher.is_connected)
+        own = OwnSockets(sessions, registry, records.gate, lambda: watchers.first.is_connected)
         return own, own.prepare
     reports.others = frozenset(upstream.others)
     of_sessions = SessionSockets(sessions, registry, upstream, upstream.others, database.is_shared)
@@ -116,13 +127,13 @@ def _admission(
     records: JobRecords,
     limits: Limits,
     events: JobEvents,
-    watcher: QueueWatcher,
+    watchers: QueueWatchers,
     kept: KeptDocuments,
     sessions: EventSessions,
     own: OwnSockets,
 ) -> JobAdmission:
     slots, budgets = limits.slots, limits.budgets
-    has_job, listen, follow = watcher.has_job, sessions.listen, own.listen
+    has_job, listen, follow = watchers.has_job, sessions.listen, own.listen
     return JobAdmission(registry, records, slots, budgets, events.queued, has_job, kept, listen=listen, follow=follow)
 
 

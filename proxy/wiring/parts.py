@@ -49,8 +49,8 @@ def build_dependencies(
 ) -> Dependencies:
     """state: open while requests come. events: who hears is wired in app.py. in_force: when everything is built, for what outlives a request."""
     upstream, seen, kept, heavy = build_upstream(compiled), see_directories(compiled), KeptDocuments(), HeavyWork()
-    jobs, hearing = build_jobs(upstream, state, limits, events, kept, seen, in_force)
-    (directories, transfers), registry = choose_makers(upstream, seen, jobs.registry), jobs.registry
+    jobs, hearing = build_jobs(upstream, state, limits, events, kept, seen, compiled.config.comfyuis, in_force)
+    (directories, transfers), registry = choose_makers(upstream, seen, jobs), jobs.registry
     files, storage = TenantFiles(upstream, heavy, directories), _storage(directories, registry, in_force)
     throttle, under_way, sockets = LoginThrottle(limits), UnderWay(limits.allotment), ConnectionRegistry()
     return Dependencies(
@@ -59,12 +59,12 @@ def build_dependencies(
         login_throttle=throttle,
         pages=GatePages(throttle, limits, registry, jobs.forecasts, recorder.refusals),
         registry=registry,
-        queue_watcher=jobs.watcher,
+        queue_watchers=jobs.watchers,
         admission=jobs.admission,
         jobs=jobs,
         idempotency=_idempotency(upstream, state, jobs),
         kept=kept,
-        catalogue=build_catalogue(upstream, compiled.config.comfyuis[0].name),
+        catalogue=build_catalogue(upstream, compiled.config.comfyuis[0].name, jobs.placing),
         compressor=(compressor := Compressor()),
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
@@ -87,7 +87,9 @@ def build_dependencies(
 
 
 def _idempotency(upstream: Upstream, state: Database, jobs: JobParts) -> IdempotentSubmissions:
-    return IdempotentSubmissions(KeptSubmissions(state), JobFinder(upstream, jobs.registry, jobs.records, jobs.watcher))
+    return IdempotentSubmissions(
+        KeptSubmissions(state), JobFinder(upstream, jobs.registry, jobs.records, jobs.watchers.first)
+    )
 
 
 def _grace_s(in_force: InForce) -> float:

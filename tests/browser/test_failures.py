@@ -75,7 +75,7 @@ async def _comfyui_goes_and_comes(ui: WebUi, house: House, shots: Screenshots) -
     await expect(ui.page.get_by_role("heading", name="ComfyUI is not reachable")).to_be_visible()
     await shots.take(ui.page, "comfyui-down-page")
     await house.comfy.start(port=port)
-    await house.gate.gate.dependencies.queue_watcher.is_settled.wait()
+    await house.gate.gate.dependencies.queue_watchers.first.is_settled.wait()
     await ui.page.get_by_role("link", name="Try again").click()
     await ui.wait_until_loaded()
 

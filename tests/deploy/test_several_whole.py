@@ -59,7 +59,7 @@ async def running(file: Path, state: Path) -> AsyncIterator[Gate]:
     gate = Gate(own, RequestLog(io.BytesIO(), "json"))
     await gate.start()
     try:
-        await gate.dependencies.queue_watcher.is_settled.wait()
+        await gate.dependencies.queue_watchers.first.is_settled.wait()
         yield gate
     finally:
         await gate.stop()

@@ -79,7 +79,7 @@ def test_three_ways_are_drawn() -> None:
 async def test_a_request_passes_each_hop_once_and_in_this_order(gate: Running, way: str) -> None:
     hops = ways()[way]
     await gate.gate.dependencies.catalogue.known()
-    await gate.gate.dependencies.queue_watcher.stop()  # it asks ComfyUI by itself
+    await gate.gate.dependencies.queue_watchers.first.stop()  # it asks ComfyUI by itself
     async with asyncio.timeout(GUARD_S), aiohttp.ClientSession() as session:
         with traced(hops) as trace:
             headers = gate.headers("alice")

@@ -36,7 +36,7 @@ async def restarted_gate(world: World) -> AsyncIterator[Gate]:
     await world.running.gate.stop()
     gate = Gate(load_config(world.running.config_file, {}), RequestLog(io.BytesIO(), "json"))
     await gate.start()
-    await gate.dependencies.queue_watcher.is_settled.wait()
+    await gate.dependencies.queue_watchers.first.is_settled.wait()
     for person in (world.alice, world.mallory, world.admin, world.nobody):
         person.url = gate.public.url
     try:
@@ -107,7 +107,7 @@ async def until_closed(socket: Socket) -> int | None:
 
 async def test_comfyui_restarts_in_the_middle_of_a_job(standing: World) -> None:
     """What ran is tried once more, what waited runs, history stays; temp files are gone for both."""
-    queue_watcher = standing.running.gate.dependencies.queue_watcher
+    queue_watcher = standing.running.gate.dependencies.queue_watchers.first
     listeners = {who.who: await who.connect(unique("sid")) for who in (standing.alice, standing.mallory)}
     shown = await standing.alice.run(previewing(NUMBERS["alice"]))
     temp = images_of(shown)[0]

@@ -296,7 +296,7 @@ async def test_the_id_of_a_job_beside_the_gate_is_not_claimed(world: World) -> N
     await world.direct.run(saving("direct", NUMBERS["direct"]), prompt_id=ended, extra_data=extra)
     async with world.direct.blocked() as running:
         await world.direct.queue(slow(), prompt_id=waiting, extra_data=extra)
-        await world.running.gate.dependencies.queue_watcher.sync()
+        await world.running.gate.dependencies.queue_watchers.first.sync()
         for wish in (ended, running, waiting):
             world.mallory.own_words.add(wish.encode())
             answer = await world.mallory.submit(previewing(NUMBERS["mallory"]), prompt_id=wish)
@@ -323,7 +323,7 @@ async def test_a_deleted_job_is_counted_no_more(world: World) -> None:
         await socket.event("progress", running)
         waiting = await world.alice.queue(saving("page", 9), client_id=socket.sid)
         await world.alice.post("/queue", json={"delete": [waiting]})
-        await world.running.gate.dependencies.queue_watcher.sync()
+        await world.running.gate.dependencies.queue_watchers.first.sync()
         assert list((await world.alice.get("/history?max_items=1")).json()) == [jobs[1]]
         await world.alice.post("/interrupt", json={})
         await socket.end_of(running)

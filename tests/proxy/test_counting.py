@@ -23,7 +23,7 @@ async def log_in(gate: Running, key: str) -> int:
 
 async def until_idle(gate: Running) -> None:
     while gate.gate.dependencies.registry.active():
-        await gate.gate.dependencies.queue_watcher.sync()
+        await gate.gate.dependencies.queue_watchers.first.sync()
 
 
 async def test_logins_by_result(gate: Running) -> None:
@@ -59,7 +59,7 @@ async def test_jobs_by_outcome_and_what_they_used(gate: Running) -> None:
     await gate.json("POST", "/prompt", "mallory", json={"prompt": saving("waits")})
     while not (await gate.json("GET", "/queue", "alice"))["queue_running"]:
         pass
-    await gate.gate.dependencies.queue_watcher.sync()
+    await gate.gate.dependencies.queue_watchers.first.sync()
     found = await series(gate)
     jobs = {name: value for name, value in found.items() if name.startswith("comfygate_jobs{")}
     assert jobs == {

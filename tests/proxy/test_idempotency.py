@@ -75,7 +75,7 @@ class Standing:
         await self.gate.gate.stop()
         gate = Gate(load_config(self.gate.config_file, {}), RequestLog(io.BytesIO(), "json"))
         await gate.start()
-        await gate.dependencies.queue_watcher.is_settled.wait()
+        await gate.dependencies.queue_watchers.first.is_settled.wait()
         self.gate.url = gate.public.url
         try:
             yield

@@ -66,7 +66,7 @@ async def quiet(tmp_path: Path, comfy: StandIn) -> AsyncIterator[Running]:
     """A gate that asks ComfyUI nothing by itself any more, and is quick to say no."""
     more = '[limits.logins]\nfailures = "100000/minute"\ndelay = "0s"'
     async with running_gate(tmp_path, comfy.url, more=more) as running:
-        await running.gate.dependencies.queue_watcher.stop()
+        await running.gate.dependencies.queue_watchers.first.stop()
         comfy.received.clear()
         running.comfy = comfy
         yield running
@@ -151,7 +151,7 @@ async def test_methods_that_a_row_does_not_name_are_unlisted(quiet: Running) -> 
 async def test_a_preflight_is_answered_to_welcome_origins_alone(tmp_path: Path, comfy: StandIn) -> None:
     asked = {"Access-Control-Request-Method": "POST"}
     async with running_gate(tmp_path, comfy.url, server='cors_origins = ["https://app.example"]') as gate:
-        await gate.gate.dependencies.queue_watcher.stop()
+        await gate.gate.dependencies.queue_watchers.first.stop()
         comfy.received.clear()
         for origin, status in (("https://app.example", 204), ("https://evil.example", 401), ("null", 401)):
             async with gate.call("OPTIONS", "/prompt", None, headers={**asked, "Origin": origin}) as response:
@@ -243,7 +243,7 @@ async def test_a_bug_after_the_head_breaks_the_answer(tmp_path: Path, monkeypatc
 async def test_documents_are_bounded_by_max_prompt_bytes_for_admins_too(tmp_path: Path, comfy: StandIn) -> None:
 
     async with running_gate(tmp_path, comfy.url, server='max_prompt_bytes = "1KiB"') as gate:
-        await gate.gate.dependencies.queue_watcher.stop()
+        await gate.gate.dependencies.queue_watchers.first.stop()
         comfy.received.clear()
         assert await gate.status("POST", "/prompt", data=b"[" + b" " * 1024) == 413
         assert await gate.status("POST", "/queue", data=b'{"a": "' + b"x" * 1024) == 413

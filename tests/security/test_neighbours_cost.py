@@ -94,7 +94,7 @@ async def test_a_history_is_read_once_however_often_it_is_asked_for(gate: Runnin
     for prompt_id in ids:
         await until_ended(gate, "alice", prompt_id)
     while gate.gate.dependencies.registry.active():  # the gate itself reads how each ended
-        await gate.gate.dependencies.queue_watcher.sync()
+        await gate.gate.dependencies.queue_watchers.first.sync()
     first = await gate.json("GET", "/history", "alice")
     jobs = await gate.json("GET", "/api/jobs", "alice")
     asked.clear()

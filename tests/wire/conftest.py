@@ -40,6 +40,6 @@ class Wire:
 async def wire(tmp_path: Path, comfy: StandIn) -> AsyncIterator[Wire]:
     more = '[limits.logins]\nfailures = "100000/minute"\ndelay = "0s"'
     async with running_gate(tmp_path, comfy.url, more=more) as running:
-        await running.gate.dependencies.queue_watcher.stop()
+        await running.gate.dependencies.queue_watchers.first.stop()
         comfy.received.clear()
         yield Wire(running, comfy)

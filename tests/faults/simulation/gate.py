@@ -25,7 +25,7 @@ from proxy.config.jobs import JobsSettings
 from proxy.http.errors import Refusal, TurnedAway, UpstreamTimeout, UpstreamUnavailable
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.admission import JobAdmission
-from proxy.jobs.dispatcher import Dispatcher
+from proxy.jobs.dispatcher import dispatcher_of_one
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.events import JobEvent
 from proxy.jobs.housekeeping import Housekeeping
@@ -38,6 +38,7 @@ from proxy.jobs.registry import JobRegistry
 from proxy.jobs.replica import JobReplica
 from proxy.jobs.results import JobResults
 from proxy.jobs.rule_runner import RuleRunner
+from proxy.jobs.sender import Sender
 from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.persistence.operations import DatabaseUnavailable
@@ -115,19 +116,20 @@ class SimulatedGate:
         self.admission = JobAdmission(
             self.registry, self.records, slots, budgets, on_queued=self._wake, is_taken=self.watcher.has_job, kept=kept
         )
-        self._dispatcher = Dispatcher(
+        sender = Sender(
+            "default",
             upstream,
             self.registry,
             self.records,
-            self.replica,
             lambda: self.watcher.is_settled.is_set() and not self.watcher.closing.is_giving_back,
             self._endings.refused,
         )
+        self._dispatcher = dispatcher_of_one(sender, self.registry, self.records, self.replica)
         self.results = JobResults(
             upstream, self.registry, self.records, documents, self.admission, self.watcher.close_soon, self._wake
         )
         self._housekeeping = Housekeeping(
-            self.database, self.registry, self.records, self.watcher, JobsSettings, lambda: weights
+            self.database, self.registry, self.records, self.watcher.request_sync, JobsSettings, lambda: weights
         )
         self._tasks = Tasks()
         self.watcher.on_synced = self._synced

@@ -11,7 +11,8 @@ import pytest
 from policy.call import Opaque, Tried, TryJob, UpstreamCall, UpstreamReply
 from policy.rules.prompt import LAST_PLACE
 from proxy.jobs.job_rows import Ended, JobRow, StoredState, Submitted
-from proxy.jobs.store_operations import add_waiting, finish, give, give_back
+from proxy.jobs.store_giving import give
+from proxy.jobs.store_operations import add_waiting, finish, give_back
 from proxy.jobs.trial import LOOK_EACH_S, LOOKS, try_job
 from tests.faults.recording import work
 from tests.faults.simulation.comfyui import SimulatedComfyUI

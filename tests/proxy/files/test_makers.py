@@ -64,10 +64,10 @@ def test_what_a_client_writes_itself_leads_nowhere(registry: JobRegistry, segmen
 
 def test_a_call_about_a_job_goes_to_the_one_that_has_it(registry: JobRegistry) -> None:
     job = registry.claim(TenantId("alice"), None)
-    call = UpstreamCall("POST", (Opaque("interrupt"),), job=job.prompt_id)
+    call = UpstreamCall("POST", (Opaque("interrupt"),), jobs=(job.prompt_id,))
     makers = Makers(registry, OTHERS)
     assert makers.of_call(call) == "", "it is nowhere yet"
     for comfyui, expected in (("gpu-2", "gpu-2"), ("gpu-1", ""), ("gone", "")):
         job.comfyui = comfyui
         assert makers.of_call(call) == expected
-    assert makers.of_call(replace(call, job="unknown")) == ""
+    assert makers.of_call(replace(call, jobs=("unknown",))) == ""

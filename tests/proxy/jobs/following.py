@@ -11,7 +11,7 @@ from typing import Any
 
 from policy.call import Place
 from policy.principal import TenantId
-from proxy.jobs.dispatcher import Dispatcher
+from proxy.jobs.dispatcher import dispatcher_of_one
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.events import JobEvent
 from proxy.jobs.job import Job
@@ -22,6 +22,7 @@ from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.replica import JobReplica
+from proxy.jobs.sender import Sender
 from proxy.jobs.store_reading import find
 from proxy.persistence.operations import Database
 from proxy.persistence.sqlite import SqliteDatabase
@@ -48,7 +49,7 @@ class Following:
         self.outcomes: list[tuple[str, Any]] = []
         self.entries: list[Mapping[str, Any]] = []
         self.registry = JobRegistry(self.clock)
-        self.registry.connection = 1
+        self.registry.connections.made("default")
         self.records = JobRecords(database, self.registry, gate, lambda: self.window, lambda: self.weights, self.clock)
         self.documents, self.kept = JobDocuments(database, self.registry), KeptDocuments()
         self.replica = JobReplica(database, self.registry, self.records)
@@ -69,9 +70,10 @@ class Following:
         self.watcher = QueueWatcher(
             upstream, self.registry, self.records, self.endings, on_started=self._noting("started")
         )
-        self.dispatcher = Dispatcher(
-            upstream, self.registry, self.records, self.replica, lambda: self.is_ready, self.endings.refused
+        self.sender = Sender(
+            "default", upstream, self.registry, self.records, lambda: self.is_ready, self.endings.refused
         )
+        self.dispatcher = dispatcher_of_one(self.sender, self.registry, self.records, self.replica)
 
     def clock(self) -> float:
         return self.now_s

@@ -14,7 +14,7 @@ async def test_what_stood_behind_a_job_when_comfyui_went_away_is_not_surely_one_
         watch.queue_watcher._was_current = is_current
         ran, next_one, sent = await watch.running(), await watch.taken(), await watch.recorded()
         sent.is_in_flight = False
-        watch.registry.connection += 1
+        watch.registry.connections.made("default")
         await watch.queue_watcher.sync()
         reasons = [each.attempts[-1]["reason"] for each in (ran, next_one, sent)]
         middle = "comfyui-restarted" if is_current else "comfyui-gone-perhaps"
@@ -33,6 +33,6 @@ async def test_what_stood_behind_another_gates_job_has_run_only_if_that_was_seen
         watch.queue_watcher.closing.listed([other.prompt_id, job.prompt_id])
         if has_ended:
             watch.registry.end(other)
-        watch.registry.connection += 1
+        watch.registry.connections.made("default")
         await watch.queue_watcher.sync()
         assert job.attempts[-1]["reason"] == reason

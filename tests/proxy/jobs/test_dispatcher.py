@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from policy.call import Place
-from proxy.jobs import dispatcher
+from proxy.jobs import dispatcher, sender
 from proxy.jobs.job import JobState, Outcome
 from proxy.persistence.operations import Operation, Statement
 from proxy.upstream.client import Upstream
@@ -41,7 +41,7 @@ class Comfy:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "_TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr(sender, "TRY_AGAIN_S", 0.0)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def test_while_comfyui_is_not_ready_nothing_is_given(parts: Following, com
 
 async def test_a_comfyui_that_is_not_there_has_got_nothing(parts: Following, comfy: Comfy) -> None:
     job = await parts.recorded(place=Place.WAITING)
-    nowhere = parts.dispatcher._upstream = Upstream("http://127.0.0.1:9", 1.0)
+    nowhere = parts.sender._upstream = Upstream("http://127.0.0.1:9", 1.0)
     await parts.dispatcher.dispatch()
     await nowhere.stop()
     assert job.state is JobState.WAITING

@@ -12,6 +12,7 @@ from policy.forecast import Expected
 from policy.needs import Needs
 from policy.principal import TenantId
 from proxy.jobs import operator_operations as operator
+from proxy.jobs import store_giving
 from proxy.jobs import store_operations as store
 from proxy.jobs import store_reading as reading
 from proxy.jobs import store_upkeep as upkeep
@@ -37,7 +38,7 @@ def job(prompt_id: str, tenant: str = "alice") -> JobRow:
 
 
 async def give(database: Database) -> list[str]:
-    given = await database.run(store.give, COMFYUI, WINDOW, "g", 2.0, 12.0, {})
+    given = await database.run(store_giving.give, COMFYUI, WINDOW, "g", 2.0, 12.0, {})
     return [each.job.prompt_id for each in given]
 
 

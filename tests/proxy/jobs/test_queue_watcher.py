@@ -87,7 +87,7 @@ class Watch(Following):
         self.connections = asyncio.Semaphore(0)
         self.watcher.on_synced, self.watcher.on_connected = self.synced.set, self._connected
 
-    async def _connected(self) -> None:
+    async def _connected(self, comfyui: str) -> None:
         self.connections.release()
 
     def job(self, prompt_id: str) -> Job:

@@ -179,7 +179,7 @@ def housekeeping(parts: Following, dropped: list[tuple[str, str, int]], **settin
         parts.database,
         parts.registry,
         parts.records,
-        parts.watcher,
+        parts.watcher.request_sync,
         lambda: made,
         lambda: [ALICE, MALLORY],
         lambda *told: dropped.append(told),

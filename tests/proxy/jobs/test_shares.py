@@ -8,6 +8,7 @@ import pytest
 
 from proxy.jobs import store_operations as store
 from proxy.jobs.job_rows import Ended, JobRow, StoredState, Submitted
+from proxy.jobs.store_giving import give
 from proxy.persistence.sqlite import SqliteDatabase
 
 NOTHING = Submitted(b"{}", b"[]", b"[]")
@@ -25,7 +26,7 @@ async def add(database: SqliteDatabase, tenant: str, name: str, cost_s: float) -
 
 async def finish_and_give(database: SqliteDatabase, name: str) -> list[str]:
     await database.run(store.finish, name, ENDED)
-    return [given.job.prompt_id for given in await database.run(store.give, "default", 1, "gate", 0.0, 10.0, {})]
+    return [given.job.prompt_id for given in await database.run(give, "default", 1, "gate", 0.0, 10.0, {})]
 
 
 @pytest.mark.parametrize("is_at_rest", [True, False])

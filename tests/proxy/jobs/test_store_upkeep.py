@@ -10,7 +10,8 @@ import pytest
 from proxy.jobs import store_upkeep
 from proxy.jobs.idempotency_db import Kept, KeptSubmissions, Place
 from proxy.jobs.job_rows import Bounds, JobRow, StoredState
-from proxy.jobs.store_operations import JobIdTaken, cancel_waiting, forget, give, start
+from proxy.jobs.store_giving import give
+from proxy.jobs.store_operations import JobIdTaken, cancel_waiting, forget, start
 from proxy.jobs.store_reading import changes, documents, find, listing, submitted_of
 from proxy.jobs.store_upkeep import (
     drain,

@@ -47,7 +47,7 @@ async def test_an_accepted_submission_and_its_end(gate: Running) -> None:
             if message.json()["type"] == "execution_success":
                 break
     while gate.gate.dependencies.registry.active():
-        await gate.gate.dependencies.queue_watcher.sync()
+        await gate.gate.dependencies.queue_watchers.first.sync()
     (submission,) = entries(gate, "submission")
     assert {
         "decision": "accepted",

@@ -40,9 +40,9 @@ async def test_what_is_not_ready_says_what_to_do(
     is_stuck: bool,
     status: str,
 ) -> None:
-    await gate.gate.dependencies.queue_watcher.stop()
+    await gate.gate.dependencies.queue_watchers.first.stop()
     gate.gate._ops.is_draining = is_draining
-    gate.gate.dependencies.queue_watcher.is_connected = is_connected
+    gate.gate.dependencies.queue_watchers.first.is_connected = is_connected
     monkeypatch.setattr(QueueWatcher, "is_worker_stuck", is_stuck)
     code, body = await ask(gate, "/readyz")
     assert (code, body["status"]) == (503, status)
@@ -72,4 +72,4 @@ async def test_nothing_else(gate: Running, method: str, path: str, status: int) 
 
 
 async def test_there_need_be_no_gauges_to_refresh(gate: Running) -> None:
-    Ops(Metrics(), gate.gate.dependencies.queue_watcher).refresh()
+    Ops(Metrics(), gate.gate.dependencies.queue_watchers).refresh()

@@ -8,7 +8,8 @@ from policy.call import JobExtras
 from policy.namespace import Folder
 from policy.v2.assets import Asset
 from proxy.jobs.job_rows import JobRow, StoredState
-from proxy.jobs.store_operations import add_waiting, give, start
+from proxy.jobs.store_giving import give
+from proxy.jobs.store_operations import add_waiting, start
 from proxy.persistence.operations import Database, Operation, Statement
 from proxy.v2.asset_rows import ASSET_COLUMNS, ASSET_PLACES, row_of
 from proxy.v2.job_operations import Made, StoredJob, keep_results, list_rows, read_job

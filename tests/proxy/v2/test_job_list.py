@@ -9,11 +9,7 @@ import pytest
 
 from policy.v2.effects import After
 from proxy.jobs.job_rows import CANCEL, COLUMNS, PLACES, StoredState
-from proxy.jobs.store_operations import (
-    forget,
-    give_back,
-    start,
-)
+from proxy.jobs.store_operations import forget, give_back, start
 from proxy.jobs.store_upkeep import wish
 from proxy.persistence.operations import Database, Operation, Statement
 from proxy.persistence.sqlite import SqliteDatabase

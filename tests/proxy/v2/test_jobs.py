@@ -258,7 +258,7 @@ async def test_jobs_that_are_known_are_told_while_comfyui_is_away(gate: Running,
     assert answer.refusal == (503, "upstream_error")
     assert int(answer.headers["Retry-After"]) >= 1
     await comfy.start(port=comfy.port)
-    await gate.gate.dependencies.queue_watcher.is_settled.wait()
+    await gate.gate.dependencies.queue_watchers.first.is_settled.wait()
     answer = await submit(gate, {"1": empty_image(), "2": node("PreviewImage", images=["1", 0])}, key=key)
     assert answer.status == 201, "nothing came of it, so the key is good still"
     assert await listed(gate) == [answer.body["id"], done]

@@ -150,7 +150,7 @@ async def test_a_comfyui_that_was_sent_nothing_gives_the_key_back(gate: Running,
     for _ in range(2):
         assert (await submit(gate, saving(unique()), key=key)).refusal == (503, "upstream_error")
     await comfy.start(port=comfy.port)
-    await gate.gate.dependencies.queue_watcher.is_settled.wait()
+    await gate.gate.dependencies.queue_watchers.first.is_settled.wait()
     assert (await submit(gate, saving(unique()), key=key)).status == 201
 
 

@@ -10,7 +10,8 @@ from policy.call import JobExtras
 from policy.webhooks import CALLS
 from proxy.jobs.job_rows import StoredState
 from proxy.jobs.outbox import announce
-from proxy.jobs.store_operations import adopt, cancel_waiting, forget, give
+from proxy.jobs.store_giving import give
+from proxy.jobs.store_operations import adopt, cancel_waiting, forget
 from proxy.jobs.store_upkeep import retry
 from proxy.persistence.operations import Database, Operation, Statement
 from proxy.webhooks.deliveries import SWITCHED_OFF, claim, next_due, settle, switch_off

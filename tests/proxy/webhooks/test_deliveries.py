@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from proxy.jobs.job_rows import CANCEL, StoredState
-from proxy.jobs.store_operations import adopt, cancel_waiting, finish, forget, give, give_back
+from proxy.jobs.store_giving import give
+from proxy.jobs.store_operations import adopt, cancel_waiting, finish, forget, give_back
 from proxy.jobs.store_upkeep import retry, wish
 from proxy.persistence.operations import Database, Operation
 from proxy.webhooks.deliveries import (

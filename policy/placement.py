@@ -1,0 +1,123 @@
+"""Which of several ComfyUIs runs a job: of those that have what it needs, the one with which it has ended soonest.
+
+A ComfyUI that ran the same models last begins at once, another one loads them first; one that has much to do takes longer. A job that is left to a
+ComfyUI without room waits for it, and counts there: when many do, another one is soon better, and loads the models too. So models stay where they are
+as long as that saves time. Has no clock; trusts its caller for what each ComfyUI has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from policy.fairness import Head, next_of, span_of, start_tag
+from policy.needs import Needs
+from policy.principal import TenantId
+
+LOAD_S: Final = 20.0
+"""How long it takes to load other models: what is read from a disk of a few gigabytes at a time."""
+LOOKED_AT: Final = 128
+"""Jobs that wait, of all tenants: how far ahead a ComfyUI looks for one that it has the models of."""
+
+
+@dataclass(slots=True)
+class Seat:
+    """A ComfyUI that takes jobs. room: how many more. wait_s: until it has run what it has and what is left to it. models: those that it was given last.
+
+    is_empty: it has nothing. weight: how fast it is, 1 is usual.
+    """
+
+    comfyui: str
+    room: int
+    wait_s: float = 0.0
+    models: tuple[str, ...] = ()
+    is_empty: bool = True
+    weight: float = 1.0
+
+    def ends_in_s(self, job: Waiting) -> float:
+        """Until a job has run that comes next."""
+        load_s = LOAD_S if job.models and job.models != self.models else 0.0
+        return self.wait_s + load_s + job.cost_s / self.weight
+
+    def take(self, job: Waiting) -> None:
+        """The job comes here, now or when there is room."""
+        self.wait_s = self.ends_in_s(job)
+        self.models = job.models or self.models
+
+
+class Waiting(NamedTuple):
+    """A job that waits. cost_s: GPU seconds that it will probably take. needs: None where they are not known. is_alone: it goes where nothing else is, and
+    nothing comes beside it."""
+
+    prompt_id: str
+    tenant: TenantId
+    sequence: int
+    cost_s: float
+    needs: Needs | None = None
+    is_alone: bool = False
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.needs.models if self.needs else ()
+
+
+class Placed(NamedTuple):
+    """start_tag: the virtual time when it is given (policy.fairness)."""
+
+    prompt_id: str
+    comfyui: str
+    start_tag: float
+
+
+Fits = Callable[[str, Waiting], bool]
+"""Whether a ComfyUI has what a job needs, and its tenant may use it."""
+
+
+def everybody_fits(comfyui: str, job: Waiting) -> bool:
+    return True
+
+
+def prefer(seats: Iterable[Seat], job: Waiting, fits: Fits) -> Seat | None:
+    """Where the job has ended soonest, whether there is room now or not; of two that are equal the first. None: nowhere."""
+    able = [seat for seat in seats if fits(seat.comfyui, job)]
+    return min(able, key=lambda seat: seat.ends_in_s(job), default=None)
+
+
+def place(
+    waiting: Mapping[TenantId, Sequence[Waiting]],
+    seats: Sequence[Seat],
+    fits: Fits,
+    tags: Mapping[TenantId, float],
+    virtual_time: float,
+    weights: Mapping[str, float],
+) -> list[Placed]:
+    """Who goes where now, in the order of fair queueing (policy.fairness). waiting: each tenant's in its order. tags: finish tags.
+
+    A job that is left to a ComfyUI which has no room lets those behind it pass, its tenant's too, and is charged when it is given. Changes the seats.
+    """
+    tags, ahead = dict(tags), {tenant: list(reversed(jobs)) for tenant, jobs in waiting.items() if jobs}
+    placed: list[Placed] = []
+    for _ in range(LOOKED_AT):
+        if not ahead or not any(seat.room > 0 for seat in seats):
+            break
+        heads = (
+            Head(tenant, tags.get(tenant, 0.0), jobs[-1].prompt_id, jobs[-1].sequence) for tenant, jobs in ahead.items()
+        )
+        head = next_of(heads, virtual_time)
+        assert head is not None, "there is one"
+        job = ahead[head.tenant].pop()
+        if not ahead[head.tenant]:
+            del ahead[head.tenant]
+        seat = prefer(seats, job, fits)
+        if seat is None:
+            continue
+        has_room = seat.room > 0 and (seat.is_empty or not job.is_alone)
+        seat.take(job)
+        if not has_room:
+            continue
+        virtual_time = start_tag(head.finish_tag, virtual_time)
+        tags[head.tenant] = virtual_time + span_of(job.cost_s, weights.get(head.tenant, 1.0))
+        seat.room, seat.is_empty = 0 if job.is_alone else seat.room - 1, False
+        placed.append(Placed(job.prompt_id, seat.comfyui, virtual_time))
+    return placed

@@ -1,0 +1,77 @@
+"""Chooses for the dispatcher where there are several ComfyUIs: what each is, and what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from policy.needs import Needs, read_needs
+from policy.placement import Seat, Waiting
+from policy.principal import TenantId
+from proxy.config.comfyui import ComfyUISettings
+from proxy.jobs.job_rows import Given
+from proxy.jobs.records import JobRecords
+from proxy.jobs.registry import JobRegistry
+
+Lacks = Callable[[ComfyUISettings, Needs], str]
+"""What a ComfyUI lacks of what a job needs, in words; "" where it has all."""
+MAX_KNOWN: Final = 20_000
+
+
+class Placing:
+    """comfyuis: as they are configured, the first one first. window: of each. is_there: whether it can be reached."""
+
+    def __init__(
+        self,
+        registry: JobRegistry,
+        records: JobRecords,
+        comfyuis: Callable[[], Sequence[ComfyUISettings]],
+        window: Callable[[ComfyUISettings], int],
+        is_there: Callable[[str], bool],
+    ) -> None:
+        self._registry = registry
+        self._records = records
+        self._comfyuis = comfyuis
+        self._window = window
+        self._is_there = is_there
+        self.lacks: Lacks = lambda comfyui, needs: ""
+        self.version: Callable[[str], str] = lambda comfyui: ""
+        """Of what the ComfyUI of a name has."""
+        self._known: dict[tuple[str, str, str], bool] = {}
+
+    async def give(self, ready: Sequence[str]) -> list[Given]:
+        """ready: those that can be given jobs at the moment. Raises DatabaseUnavailable."""
+        there = [comfyui for comfyui in self._comfyuis() if self._is_there(comfyui.name)]
+        windows = {comfyui.name: self._window(comfyui) if comfyui.name in ready else 0 for comfyui in there}
+        seats = [Seat(comfyui.name, windows[comfyui.name], weight=comfyui.weight) for comfyui in there]
+        return await self._records.give(seats, self._fits_job) if seats else []
+
+    def has_room(self) -> bool:
+        """Whether one of them may be given a job, as far as is known in memory."""
+        return any(
+            self._is_there(comfyui.name) and len(self._registry.given_to(comfyui.name)) < self._window(comfyui)
+            for comfyui in self._comfyuis()
+        )
+
+    def is_able(self, comfyui: str, tenant: TenantId, needs: bytes) -> bool:
+        """Whether it is there, and can run a job that needs this."""
+        return self._is_there(comfyui) and self._fits(comfyui, tenant, read_needs(needs) if needs else None)
+
+    def _fits_job(self, comfyui: str, job: Waiting) -> bool:
+        """Asked of many jobs again and again."""
+        key = (job.prompt_id, comfyui, self.version(comfyui))
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            known = self._known[key] = self._fits(comfyui, job.tenant, job.needs)
+        return known
+
+    def _fits(self, comfyui: str, tenant: TenantId, needs: Needs | None) -> bool:
+        settings = next((each for each in self._comfyuis() if each.name == comfyui), None)
+        if settings is None or (settings.tenants and tenant not in settings.tenants):
+            return False
+        is_first = comfyui == self._registry.comfyuis[0]
+        if needs is None:  # of its files it is not known which they are
+            return is_first
+        return (is_first or not needs.first_only) and not self.lacks(settings, needs)

@@ -1,0 +1,31 @@
+"""What comes before a job is sent to its ComfyUI: its events are heard, and the files that it reads are there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from policy.call import UpstreamReply
+from policy.needs import Needs
+from policy.principal import TenantId
+from proxy.jobs.job import Job
+from proxy.jobs.job_rows import Given
+
+Hear = Callable[[Job], Awaitable[None]]
+Bring = Callable[[TenantId, Needs, str], Awaitable[UpstreamReply | None]]
+
+
+async def _nothing(tenant: TenantId, needs: Needs, comfyui: str) -> UpstreamReply | None:
+    return None
+
+
+class Preparation:
+    """bring: has the files of a job copied to a ComfyUI; answers as ComfyUI does where one of them is nowhere."""
+
+    def __init__(self, hear: Hear) -> None:
+        self._hear = hear
+        self.bring: Bring = _nothing
+
+    async def __call__(self, job: Job, given: Given) -> UpstreamReply | None:
+        """A refusal of the job, None where everything is ready. Raises UpstreamUnavailable, UpstreamTimeout."""
+        await self._hear(job)
+        return None if given.needs is None else await self.bring(job.tenant, given.needs, job.comfyui)

@@ -1,0 +1,126 @@
+"""Sends one ComfyUI the jobs that it was given, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from policy.call import UpstreamCall, UpstreamReply
+from policy.rules.dispatch import body_at
+from policy.rules.jobs import JSON_TYPE
+from policy.rules.prompt import PROMPT, body_for
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from proxy.jobs.job import Job, JobState
+from proxy.jobs.job_rows import Given
+from proxy.jobs.records import JobRecords
+from proxy.jobs.registry import JobRegistry
+from proxy.upstream.client import Upstream
+
+SUBMIT_LIMIT_S: Final = 60.0
+TRY_AGAIN_S: Final = 1.0
+
+_log = logging.getLogger("comfygate")
+
+Refused = Callable[[Job, UpstreamReply], Awaitable[None]]
+Prepare = Callable[[Job, Given], Awaitable[UpstreamReply | None]]
+
+
+async def _unprepared(job: Job, given: Given) -> UpstreamReply | None:
+    return None
+
+
+class Sender:
+    """comfyui: its name. on_refused: called with a job that ComfyUI does not take any more. prepare: called with each before ComfyUI is sent it
+    (proxy/jobs/preparation.py)."""
+
+    def __init__(
+        self,
+        comfyui: str,
+        upstream: Upstream,
+        registry: JobRegistry,
+        records: JobRecords,
+        is_ready: Callable[[], bool],
+        on_refused: Refused,
+        prepare: Prepare = _unprepared,
+    ) -> None:
+        """is_ready: whether ComfyUI is there, and the registry is as its queue is."""
+        self.comfyui = comfyui
+        self._folder = "" if comfyui == registry.comfyuis[0] else comfyui
+        self._upstream = upstream
+        self._registry = registry
+        self._records = records
+        self._is_ready = is_ready
+        self._on_refused = on_refused
+        self._prepare = prepare
+        self._is_sending = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be given jobs now."""
+        return not self._is_sending and self._is_ready()
+
+    async def send_all(self, batch: Sequence[Given]) -> None:
+        """In their order. Where ComfyUI does not take one at the moment, those behind it wait again too. Raises DatabaseUnavailable."""
+        self._is_sending = True
+        try:
+            for index, given in enumerate(batch):
+                if not await self._send(given):
+                    for later in reversed(batch[index + 1 :]):  # they stay behind it
+                        await self._give_back(later, "comfyui-unreachable")
+                    await asyncio.sleep(TRY_AGAIN_S)
+                    return
+        finally:
+            self._is_sending = False
+
+    async def _give_back(self, given: Given, reason: str) -> None:
+        job = self._registry.job(given.job.prompt_id)
+        if job is not None and job.state is JobState.SENT:
+            await self._records.give_back(job, reason)
+
+    async def _send(self, given: Given) -> bool:
+        """False where ComfyUI cannot take jobs at the moment."""
+        job = self._registry.job(given.job.prompt_id)
+        if job is None or job.state is not JobState.SENT:  # gone meanwhile
+            return True
+        sent_s = time.monotonic()
+        try:
+            reply = await self._hand_over(job, given)
+        except UpstreamUnreachable:
+            await self._records.give_back(job, "comfyui-unreachable")
+            return False
+        except (UpstreamUnavailable, UpstreamTimeout) as error:
+            # It may be there, or come yet: the queue watcher finds out, and until then it is nowhere else.
+            _log.warning(
+                "ComfyUI did not say whether it took job %s (%s, %.1f s)",
+                job.prompt_id,
+                error,
+                time.monotonic() - sent_s,
+            )
+            return False
+        finally:
+            job.is_in_flight = False
+        if reply.status == 200:
+            self._registry.dispatched(job.prompt_id)
+            return True
+        if reply.status >= 500:
+            await self._records.give_back(job, "comfyui-not-ready")
+            return False
+        await self._on_refused(job, reply)
+        return True
+
+    async def _hand_over(self, job: Job, given: Given) -> UpstreamReply:
+        """ComfyUI's answer. Raises UpstreamUnreachable where it was not sent, UpstreamUnavailable or UpstreamTimeout where it may have been."""
+        try:
+            refusal = await self._prepare(job, given)
+        except (UpstreamUnavailable, UpstreamTimeout) as error:
+            raise UpstreamUnreachable from error
+        if refusal is not None:
+            return refusal
+        body = given.submitted.body
+        if given.needs is not None:
+            body = body_at(body, given.needs, self._folder)
+        call = UpstreamCall("POST", PROMPT, body=body_for(body, job.prompt_id, job.number), content_type=JSON_TYPE)
+        return await self._upstream.ask(call, time_limit_s=SUBMIT_LIMIT_S)

@@ -1,0 +1,99 @@
+"""Who is given to which of several ComfyUIs next, decided in one transaction (policy.placement, proxy/persistence/operations.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from policy.needs import read_needs
+from policy.placement import LOOKED_AT, Fits, Seat, Waiting, place
+from policy.principal import TenantId
+from proxy.jobs.job import COMFYUI_GONE
+from proxy.jobs.job_rows import Given, StoredState
+from proxy.jobs.store_giving import charge, dispatch, get_job
+from proxy.jobs.store_reading import submitted_of
+from proxy.jobs.store_state import begin
+from proxy.persistence.operations import Operation, Statement
+
+_AT_LEAST: Final = 2
+"""Jobs of each tenant that are looked at, however many tenants wait."""
+_TENANTS: Final = (
+    "WITH RECURSIVE waiting (tenant) AS (SELECT MIN(tenant) FROM jobs WHERE state = ? UNION ALL "
+    "SELECT (SELECT MIN(tenant) FROM jobs WHERE state = ? AND tenant > waiting.tenant) FROM waiting WHERE waiting.tenant IS NOT NULL) "
+    "SELECT waiting.tenant, COALESCE(fair_tags.finish_tag, 0.0) FROM waiting "
+    "LEFT JOIN fair_tags ON fair_tags.tenant = waiting.tenant WHERE waiting.tenant IS NOT NULL"
+)
+_FIRST_ONES: Final = (
+    "SELECT jobs.prompt_id, jobs.sequence, jobs.cost_s, jobs.attempts, job_needs.needs FROM jobs "
+    "LEFT JOIN job_needs ON job_needs.prompt_id = jobs.prompt_id WHERE jobs.state = ? AND jobs.tenant = ? "
+    "ORDER BY jobs.rank, jobs.sequence LIMIT ?"
+)
+
+
+def give_to_several(
+    seats: Sequence[Seat],
+    fits: Fits,
+    gate: str,
+    now_s: float,
+    lease_until_s: float,
+    weights: Mapping[str, float],
+) -> Operation[list[Given]]:
+    """As `give`, where the job may go to one of several. seats: those that are there, empty: `room` is their window."""
+    state = yield from begin()
+    given: list[Given] = []
+    if state.is_draining:
+        return given
+    waiting, tags = yield from _first_ones()
+    if not waiting:
+        return given
+    seats = yield from _as_they_are(seats, now_s)
+    placed = place(waiting, seats, fits, tags, state.virtual_time, weights)
+    jobs = {job.prompt_id: job for ahead in waiting.values() for job in ahead}
+    for each in placed:
+        row, job = (yield from get_job(each.prompt_id)), jobs[each.prompt_id]
+        row = yield from charge(row, state, weights.get(job.tenant, 1.0))
+        row = row._replace(number=row.number + len(given) / 1024)
+        row = yield from dispatch(row, each.comfyui, gate, now_s, lease_until_s)
+        given.append(Given(row, (yield from submitted_of(each.prompt_id)), job.needs))
+        state = state._replace(virtual_time=each.start_tag)
+        if job.models:
+            yield Statement(
+                "INSERT INTO comfyui_models VALUES (?, ?) ON CONFLICT (comfyui) DO UPDATE SET models = excluded.models",
+                (each.comfyui, "\n".join(job.models)),
+            )
+    return given
+
+
+def _first_ones() -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantId, float]]]:
+    """The first waiting jobs of each tenant, in its order, and the tenants' finish tags."""
+    tenants = yield Statement(_TENANTS, (StoredState.WAITING,) * 2)
+    tags = {TenantId(tenant): float(tag) for tenant, tag in tenants}
+    each = max(_AT_LEAST, LOOKED_AT // max(1, len(tags)))
+    waiting: dict[TenantId, list[Waiting]] = {}
+    for tenant in tags:
+        rows = yield Statement(_FIRST_ONES, (StoredState.WAITING, tenant, each))
+        waiting[tenant] = [
+            Waiting(prompt_id, tenant, sequence, cost_s, read_needs(needs) if needs else None, COMFYUI_GONE in attempts)
+            for prompt_id, sequence, cost_s, attempts, needs in rows
+        ]
+    return waiting, tags
+
+
+def _as_they_are(seats: Sequence[Seat], now_s: float) -> Operation[list[Seat]]:
+    """With what each ComfyUI has, whichever gate gave it."""
+    rows = yield Statement(
+        "SELECT comfyui, cost_s, started_at_s, attempts FROM jobs WHERE state IN (?, ?)",
+        (StoredState.DISPATCHED, StoredState.RUNNING),
+    )
+    held = yield Statement("SELECT comfyui, models FROM comfyui_models")
+    models: dict[str, tuple[str, ...]] = {comfyui: tuple(names.split("\n")) for comfyui, names in held}
+    found = {seat.comfyui: replace(seat, models=models.get(seat.comfyui, ())) for seat in seats}
+    for comfyui, cost_s, started_at_s, attempts in rows:
+        seat = found.get(comfyui)
+        if seat is not None:
+            left_s = cost_s if started_at_s is None else max(0.0, cost_s - (now_s - started_at_s))
+            seat.room = 0 if COMFYUI_GONE in attempts else seat.room - 1
+            seat.wait_s += left_s / seat.weight
+            seat.is_empty = False
+    return list(found.values())
