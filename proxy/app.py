@@ -26,6 +26,7 @@ from proxy.persistence.operations import DatabaseUnavailable, StateError
 from proxy.pipeline import Pipeline
 from proxy.systemd import PassedSockets, ServiceManager
 from proxy.tasks import Stop, Tasks, on_failure, stop_in_turn
+from proxy.upstream.merged_catalogue import MergedCatalogue
 from proxy.websocket.connections import GATE_STOPS
 from proxy.wiring.followers import JobFollowers
 from proxy.wiring.parts import build_dependencies
@@ -103,6 +104,8 @@ class Gate:
         self._tasks.supervise(self._close_expired, "expiry")
         self._followers.start()
         self._tasks.supervise(self.dependencies.storage.sweep_forever, "retention")
+        if isinstance(catalogue := self.dependencies.catalogue, MergedCatalogue):
+            self._tasks.supervise(lambda: catalogue.keep_fresh(self._has_waiting), "catalogues")
         self._tasks.supervise(self._service_manager.keep_alive, "watchdog")
         self._service_manager.notify("READY=1")
         _log.info("gate on %s, ops on %s, ComfyUI at %s", self.public.url, self.ops.url, config.upstream.url)
@@ -252,6 +255,9 @@ class Gate:
             self.dependencies.web_files.connected()
             await self.dependencies.v2.own_sockets.listen_for_all()
         await self.dependencies.catalogue.renew(comfyui)
+
+    def _has_waiting(self) -> bool:
+        return self.dependencies.registry.tally.waiting > 0
 
     def _store_changed(self, is_up: bool) -> None:
         self.metrics.limit_store_up.set(is_up)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +20,8 @@ from proxy.upstream.node_catalogue import FRESH_S, PATIENCE_S, CatalogueSource, 
 
 PASSED_OVER_S: Final = 60.0
 """How long nobody waits for a ComfyUI that did not answer in time: a machine that is off answers nothing at all."""
+LOOK_EACH_S: Final = 60.0
+"""ComfyUI serves nothing else for 200 ms each time."""
 
 _Failure = UpstreamUnavailable | UpstreamTimeout
 
@@ -60,6 +63,14 @@ class MergedCatalogue:
             self._passed_over.pop(name, None)
             await self.parts[name].renew()
         await self._merge()
+
+    async def keep_fresh(self, is_wanted: Callable[[], bool]) -> None:
+        """Looks now and then whether a ComfyUI has got what it had not: a job may wait for a model that somebody puts there."""
+        while True:
+            await asyncio.sleep(LOOK_EACH_S)
+            if is_wanted():
+                with suppress(UpstreamUnavailable, UpstreamTimeout):
+                    await self.fresh()
 
     async def stop(self) -> None:
         await self._tasks.stop()

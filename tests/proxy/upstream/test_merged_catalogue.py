@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -176,6 +177,25 @@ async def test_what_is_read_anew_while_it_is_merged_is_not_lost(monkeypatch: pyt
     await merged.known()
     assert set(merged.parts["two"].snapshot.catalogue.classes) == {"D"}
     assert set((await merged.fresh()).catalogue.classes) == {"A", "B", "D"}
+
+
+async def test_while_jobs_wait_it_is_looked_for_what_they_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merged_module, "LOOK_EACH_S", 0.0)
+    monkeypatch.setattr(catalogue_module, "FRESH_S", -1.0)
+    merged, upstreams = several(one=[AWAY, AWAY, FIRST, FIRST, (200, {"new": loader()})], two=[AWAY])
+    waits = iter([False, True, True, True, True])
+    with pytest.raises(StopAsyncIteration):
+        await merged.keep_fresh(lambda: _next(waits))
+    assert upstreams["one"].asked == 5, "not where nobody waits"
+    assert set(merged.snapshot.catalogue.classes) == {"new"}
+    await merged.stop()
+
+
+def _next(answers: Iterator[bool]) -> bool:
+    found = next(answers, None)
+    if found is None:
+        raise StopAsyncIteration
+    return found
 
 
 async def test_it_is_made_where_there_are_several() -> None:
