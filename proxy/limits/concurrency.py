@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from policy.principal import Principal, TenantId
@@ -31,6 +31,8 @@ class _JobClaim:
 
 class SocketSlot:
     """A WebSocket's slot; also a context manager."""
+
+    __slots__ = ("_is_held", "_release")
 
     def __init__(self, release: Callable[[], None]) -> None:
         self._release = release
@@ -136,7 +138,7 @@ class ConcurrencyLimits:
         of_key = self._allotment.of_key(principal)
         pools: list[Pool] = []
         unbounded: list[str] = []
-        of_tenant, of_caller = f"comfygate:sockets:{principal.tenant}", f"comfygate:sockets:{digest_of(principal)}"
+        of_tenant, of_caller = _socket_keys(principal.tenant, digest_of(principal))
         if limits.websockets is not None:
             words = f"{limits.websockets} WebSockets of the tenant"
             pools.append(Pool(of_tenant, limits.websockets, words))
@@ -159,7 +161,7 @@ class ConcurrencyLimits:
         for key in unbounded:
             self._leases.hold(key, token)
         keys = (*(pool.key for pool in pools), *unbounded)
-        return SocketSlot(lambda: self._leases.free(keys, token))
+        return SocketSlot(partial(self._leases.free, keys, token))
 
     def claim_connection(self) -> SocketSlot | None:
         """One of this gate's connections, None when there are as many as may be."""
@@ -195,6 +197,12 @@ def _jobs_key(tenant: str) -> str:
 @lru_cache(maxsize=1024)
 def _jobs_pool(tenant: str, size: int) -> Pool:
     return Pool(_jobs_key(tenant), size, f"{size} jobs of the tenant")
+
+
+@lru_cache(maxsize=1024)
+def _socket_keys(tenant: TenantId, digest: str) -> tuple[str, str]:
+    """Of the tenant and of the caller: each socket keeps them."""
+    return f"comfygate:sockets:{tenant}", f"comfygate:sockets:{digest}"
 
 
 def _jobs_full(pool: Pool) -> LimitExceeded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
@@ -36,7 +35,7 @@ from proxy.steps.held_files import HeldFiles
 from proxy.steps.permit import PermittedRequest
 from proxy.steps.rule_input import read_rule_input, rule_context
 from proxy.steps.stored_files import NotMadeYet, StoredFiles
-from proxy.v2.job_end import JobEnd
+from proxy.v2.job_end import Deadlines, JobEnd
 
 ACCEPT, PREFER = "Accept", "Prefer"
 _VARY = ("Vary", "Accept, Prefer")
@@ -44,10 +43,10 @@ _VARY = ("Vary", "Accept, Prefer")
 
 @value
 class Accepted:
-    """A job that is on disk. told: what `submit` says of it. context: by which it was judged."""
+    """A job that is on disk. told: what `submit` says of it. context: by which it was judged, where nobody waits for its end."""
 
     told: Mapping[str, Any]
-    context: RuleContext
+    context: RuleContext | None
 
 
 class FunctionCalls:
@@ -66,6 +65,7 @@ class FunctionCalls:
         self._forwarder = forwarder
         self._stored_files = stored_files
         self._runner = runner
+        self._deadlines = Deadlines()
 
     async def serve(self, permitted: PermittedRequest, held: Held) -> Reply:
         """held: given back before the client waits, with all that the call was read from.
@@ -106,7 +106,8 @@ class FunctionCalls:
         # Whatever is said of it now: the job is on disk.
         permitted.record.decision = Decision.ACCEPTED
         permitted.record.response_headers += reply.headers
-        return Accepted(orjson.loads(reply.body) if isinstance(reply.body, bytes) else reply.body, asked.context)
+        told = orjson.loads(reply.body) if isinstance(reply.body, bytes) else reply.body
+        return Accepted(told, None if delivery.wait_s else asked.context)
 
     async def _submit(self, permitted: PermittedRequest, asked: RuleInput, webhook: str, held: Held) -> ClientReply:
         """What comes to nothing leaves nothing behind."""
@@ -169,9 +170,7 @@ class FunctionCalls:
                 stream.at_end(partial(self._left, permitted))
             return stream
         has_ended = await self._wait(permitted, prompt_id, delivery.wait_s) if delivery.wait_s else False
-        # What is known of the caller was found just now, where nobody waited.
-        context = await rule_context(self._dependencies, permitted) if delivery.wait_s else accepted.context
-        asked = RuleInput(permitted.call, context)
+        asked = RuleInput(permitted.call, accepted.context or await rule_context(self._dependencies, permitted))
         if has_ended and delivery.kind is Kind.BYTES:
             found = await self._runner(permitted).run(functions.result(asked, prompt_id, delivery))
             address = ("Content-Location", found.address)
@@ -209,11 +208,11 @@ class FunctionCalls:
             end = JobEnd()
             socket = dependencies.sockets.register(principal, end)
             dependencies.v2.streams.attach(principal.tenant, prompt_id, end)
-            timer = asyncio.get_running_loop().call_later(limit_s, end.give_up)
+            tick = self._deadlines.add(end, limit_s)
             try:
                 return await end.has_come
             finally:
-                timer.cancel()
+                self._deadlines.discard(tick, end)
                 dependencies.sockets.remove(socket)
                 end.leave()
 

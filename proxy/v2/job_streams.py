@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import orjson
@@ -68,7 +69,7 @@ class JobStreams:
     def attach(self, tenant: TenantId, prompt_id: str, stream: Viewer) -> None:
         """It is told what happens to this job of its tenant's from now on, and ended when there is no more to tell."""
         followed = self._followed.ensure(tenant, prompt_id)
-        stream.at_end(lambda: self._detach(followed, stream))
+        stream.at_end(partial(self._detach, followed, stream))
         if stream.is_open:
             self._join(followed, stream)
 
