@@ -16,7 +16,7 @@ MAX_SEED: Final = 2**64 - 1
 MAX_DRAWN: Final = 2**53 - 1
 """Of a seed that is drawn: every JSON reader has it whole."""
 
-_MAX_NUMBER: Final = 1e300
+MAX_NUMBER: Final = 1e300
 """No infinity, no NaN, and no whole number that is no float."""
 _WRITTEN_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
 _WRITTEN_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][+-]?[0-9]{1,3})?")
@@ -154,7 +154,7 @@ def _read_integer(name: str, parameter: ParameterSettings, argument: Any) -> int
 
 
 def _read_number(name: str, parameter: ParameterSettings, argument: Any) -> int | float:
-    if not isinstance(argument, int | float) or isinstance(argument, bool) or not abs(argument) <= _MAX_NUMBER:
+    if not isinstance(argument, int | float) or isinstance(argument, bool) or not abs(argument) <= MAX_NUMBER:
         raise _refused(name, "it is a number")
     _check_bounds(name, parameter, argument)
     return argument

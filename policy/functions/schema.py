@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policy.functions.arguments import MAX_SEED
+from policy.functions.arguments import MAX_NUMBER, MAX_SEED
 from policy.functions.function import Function
 from policy.functions.settings import FILES, MAX_TEXT, ParameterSettings
 
@@ -34,15 +34,6 @@ def _schema_of(parameter: ParameterSettings) -> dict[str, Any]:
 
 
 def _type_of(parameter: ParameterSettings) -> dict[str, Any]:
-    bounds = {
-        key: bound
-        for key, bound in (
-            ("minimum", parameter.min),
-            ("maximum", parameter.max),
-            ("multipleOf", parameter.multiple_of),
-        )
-        if bound is not None
-    }
     match parameter.type:
         case "text":
             return {"type": "string", "maxLength": parameter.max_length or MAX_TEXT}
@@ -51,9 +42,18 @@ def _type_of(parameter: ParameterSettings) -> dict[str, Any]:
         case "choice":
             return {"enum": list(parameter.choices)}
         case "integer":
-            return {"type": "integer", **bounds}
+            return {"type": "integer", **_bounds(parameter, -MAX_SEED, MAX_SEED)}
         case "number":
-            return {"type": "number", **bounds}
+            return {"type": "number", **_bounds(parameter, -MAX_NUMBER, MAX_NUMBER)}
         case "seed":
-            return {"type": "integer", "minimum": 0, "maximum": MAX_SEED, **bounds}
+            return {"type": "integer", **_bounds(parameter, 0, MAX_SEED)}
     return {"type": "string"}
+
+
+def _bounds(parameter: ParameterSettings, low: float, high: float) -> dict[str, Any]:
+    """low, high: what every parameter of its type is held to."""
+    bounds = {
+        "minimum": low if parameter.min is None else max(low, parameter.min),
+        "maximum": high if parameter.max is None else min(high, parameter.max),
+    }
+    return bounds if parameter.multiple_of is None else {**bounds, "multipleOf": parameter.multiple_of}

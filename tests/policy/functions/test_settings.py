@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from policy.functions.arguments import read_argument
 from policy.functions.function import is_graph, make_function
 from policy.functions.schema import arguments_schema
 from policy.functions.settings import FunctionSettings, ParameterSettings
+from policy.violation import Violation
 from tests.policy.functions.examples import GRAPH, PARAMETERS, function, settings
 
 
@@ -122,8 +124,24 @@ def test_its_schema() -> None:
     assert "multipart" in shown["picture"]["description"]
     assert shown["prefix"] == {"type": "string", "maxLength": 100_000, "title": "Prefix", "description": "Of names."}
     assert shown["size"] == {"type": "integer", "minimum": 8, "maximum": 512, "multipleOf": 8, "default": 64}
-    assert shown["scale"] == {"type": "number", "multipleOf": 0.1, "default": 1.0}
+    bounds = {"minimum": -1e300, "maximum": 1e300}
+    assert shown["scale"] == {"type": "number", **bounds, "multipleOf": 0.1, "default": 1.0}
     assert shown["flip"] == {"type": "boolean", "default": False}
     assert shown["kind"] == {"enum": ["a", "b", 3, True], "default": "a"}
     assert shown["seed"] == {"type": "integer", "minimum": 0, "maximum": 9}
     assert "required" not in arguments_schema(function(parameters={}))
+
+
+@pytest.mark.parametrize("kind", ["integer", "number", "seed"])
+@pytest.mark.parametrize("own", [{}, {"min": -1e30, "max": 1e30}], ids=["without bounds", "with wider ones"])
+def test_its_schema_has_the_bounds_that_are_held(kind: str, own: dict[str, float]) -> None:
+    parameter = {"type": kind, "fills": ["9.value"], **own}
+    called = function(parameters={"n": parameter}, graph=GRAPH | {"9": {"class_type": "X", "inputs": {"value": 1}}})
+    shown = arguments_schema(called)["properties"]["n"]
+    settings = called.parameters["n"]
+    low, high = shown["minimum"], shown["maximum"]
+    if kind != "number" or not own:
+        for outside in (low - 1 if kind != "number" else low * 1.1, high + 1 if kind != "number" else high * 1.1):
+            with pytest.raises(Violation):
+                read_argument("n", settings, outside)
+    assert [read_argument("n", settings, each) for each in (low, high)] == [low, high]
