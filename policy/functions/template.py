@@ -173,7 +173,7 @@ class Template:
         body, credentials = b"".join(parts), request.credentials
         if IN_TEMP in body or credentials.stands_in_json(body) or credentials.stands_in_json(originals):
             return None
-        wish = replace(wish, needs=needs) if needs else wish
+        wish = wish if wish.needs == needs else replace(wish, needs=needs)
         return Prepared(body, originals, wish, list(self.outputs), {}, (), (), is_sure, needs=needs)
 
 
