@@ -19,6 +19,7 @@ from proxy.jobs.events import JobEvents
 from proxy.limits.limits import Limits
 from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail
+from proxy.observability.comfyui_metrics import states_of
 from proxy.observability.metrics import Metrics
 from proxy.observability.ops_server import Ops
 from proxy.persistence.chosen import chosen_database, setting_of
@@ -280,6 +281,8 @@ class Gate:
         self.metrics.observer_last_sync_age_seconds.set(queue_watcher.last_sync_age_s)
         config = self.dependencies.compiled.config
         self.metrics.refresh(self.dependencies.sockets, self.dependencies.registry.active(), config.tenants)
+        states = states_of(config, self.dependencies.queue_watchers)
+        self.metrics.comfyuis.refresh(states, self.dependencies.registry.active())
 
 
 def _check_not_emptied(old: Config, new: Config) -> None:

@@ -8,7 +8,9 @@ from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from proxy.config import Config
 from proxy.jobs.job import GIVEN, Job, Outcome
+from proxy.jobs.queue_watchers import QueueWatchers
 
 _LABEL: Final = "comfyui"
 
@@ -95,6 +97,22 @@ class ComfyUIMetrics:
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(f"comfygate_comfyui_{name}", words, (_LABEL, *labels), registry=self._registry)
+
+
+def states_of(config: Config, watchers: QueueWatchers) -> dict[str, ComfyUIState]:
+    """By name. A ComfyUI that the configuration has no more, or not yet, is none until the gate is started again."""
+    found = {}
+    for watcher in watchers:
+        comfyui = next((each for each in config.comfyuis if each.name == watcher.name), None)
+        if comfyui is not None:
+            found[watcher.name] = ComfyUIState(
+                watcher.is_connected,
+                watcher.is_worker_stuck,
+                watcher.last_sync_age_s,
+                config.window_of(comfyui),
+                comfyui.weight,
+            )
+    return found
 
 
 def _left_s(job: Job, now_s: float) -> float:

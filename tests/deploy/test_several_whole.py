@@ -20,11 +20,18 @@ from standin import StandIn
 from tests.deploy.files import DEPLOY
 from tests.deploy.nginx import balanced
 from tests.programs import needs
+from tests.several.world import put_model
 
 CONFIG = (DEPLOY / "docker" / "several" / "config.toml").read_text(encoding="utf-8")
 WORKFLOW = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "whole"}},
+}
+ONLY_AT_THE_SECOND = {
+    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "only.safetensors"}},
+    "2": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+    "3": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0], "vae": ["1", 2]}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "whole"}},
 }
 CLIENTS = [f"203.0.113.{number}" for number in range(1, 20)]
 
@@ -79,17 +86,27 @@ class Caller:
             assert response.status == 200, await response.text()
             return await response.json()
 
-    async def run(self, client: str) -> str:
+    async def run(self, client: str, workflow: dict[str, Any] = WORKFLOW) -> str:
         """A job from its submission to its end, which the client's WebSocket tells. Returns its id."""
         headers = self.headers | {"CF-Connecting-IP": client}
         async with self.session.ws_connect(f"{self.base}/ws?clientId=tab-{client}", headers=headers) as events:
-            body = {"prompt": WORKFLOW, "client_id": f"tab-{client}"}
+            body = {"prompt": workflow, "client_id": f"tab-{client}"}
             prompt_id = str((await self.json("POST", "/prompt", client, json=body))["prompt_id"])
             async with asyncio.timeout(240):
                 async for message in events:
                     if message.type is aiohttp.WSMsgType.TEXT and '"execution_success"' in message.data:
                         return prompt_id
         raise AssertionError("the WebSocket ended before the job")
+
+    async def pictures(self, client: str, prompt_id: str) -> list[dict[str, str]]:
+        """What a job saved; each is looked at."""
+        (entry,) = (await self.json("GET", f"/history/{prompt_id}", client)).values()
+        images = [image for output in entry["outputs"].values() for image in output["images"]]
+        for image in images:
+            headers = self.headers | {"CF-Connecting-IP": client}
+            async with self.session.get(f"{self.base}/view", params=image, headers=headers) as response:
+                assert (response.status, response.content_type) == (200, "image/png")
+        return images
 
     async def sees(self, client: str, jobs: list[str]) -> None:
         """What another gate has seen to its end, a gate tells in the next moment."""
@@ -102,6 +119,7 @@ class Caller:
 async def test_gates_are_one_to_their_clients(tmp_path: Path, postgres_url: str) -> None:
     async with AsyncExitStack() as stack:
         comfyuis = [StandIn(tmp_path / name, frontend=False) for name in ("gpu-1", "gpu-2")]
+        put_model(comfyuis[1], "only.safetensors")
         for comfyui in comfyuis:
             await comfyui.start()
             stack.push_async_callback(comfyui.stop)
@@ -117,8 +135,11 @@ async def test_gates_are_one_to_their_clients(tmp_path: Path, postgres_url: str)
         caller = Caller(await stack.enter_async_context(aiohttp.ClientSession()), base, headers)
 
         ran = [await caller.run(client) for client in CLIENTS[:6]]
+        ran += [at_second := await caller.run(CLIENTS[6], ONLY_AT_THE_SECOND)]
         for client in CLIENTS:  # at both gates
             await caller.sees(client, ran)
+            (picture,) = await caller.pictures(client, at_second)
+            assert picture["subfolder"] == "@gpu-2"
 
         await first.aclose()
         ran.append(await caller.run(CLIENTS[0]))
