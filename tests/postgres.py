@@ -155,7 +155,7 @@ def postgres_folder() -> Iterator[Path]:
         if _UNPRIVILEGED:
             shutil.chown(folder, "postgres", "postgres")
         subprocess.run(
-            [initdb, "-D", folder / "data", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "--auth=trust"],
+            [initdb, "--no-sync", "-D", folder / "data", "-U", USER, "-E", "UTF8", "--locale=C.UTF-8", "--auth=trust"],
             check=True,
             capture_output=True,
             env={"PATH": os.defpath},
