@@ -24,6 +24,8 @@ from policy.workflow_files import name_to_upstream, use_of_value
 MODEL_ENDINGS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 _READ: Final = frozenset({FileUse.READ, FileUse.LISTED, FileUse.OBJECT_OF_PATHS, None})
 _FIRST_ONLY: Final = frozenset({FileUse.FOLDER, FileUse.ID})
+MAX_FILES: Final = 256
+"""Of one job: a ComfyUI is asked for each of them before the job is sent there. One that reads more stays with the first, which has the uploads."""
 _PER_SHAPE: Final = 50
 MAX_SHAPES: Final = 32
 """SECURITY: which inputs a node has, its client decides, and each ComfyUI is looked at for each (test_workflow_needs.py::test_very_many_shapes_are_few)."""
@@ -100,6 +102,8 @@ class _Finding:
             elif use in _READ:
                 self._patience.spend_on(value)
                 self._add_read(value)
+                if len(self._files) > MAX_FILES:
+                    self._first_only[plan.class_type, name] = None
 
     def _add_read(self, value: Any) -> None:
         for text in _each_text(value):
@@ -112,7 +116,9 @@ class _Finding:
             choices=tuple(self._choices),
             models=tuple(sorted({value for _, _, value in self._choices if value.lower().endswith(MODEL_ENDINGS)})),
             labels=self._context.labels,
-            files=tuple(self._files),
+            # SECURITY: a workflow may name any number of files that are nowhere
+            # (test_workflow_needs.py::test_one_that_reads_very_many_files_stays_with_the_first).
+            files=tuple(self._files) if len(self._files) <= MAX_FILES else (),
             prefixes=tuple(self._prefixes),
             folders=tuple(self._folders),
             first_only=tuple(self._first_only),

@@ -15,7 +15,7 @@ from policy.patience import Patience, TooMuch
 from policy.rule_context import RuleContext
 from policy.rules.prompt import submit
 from policy.workflow_files import rewrite_nodes
-from policy.workflow_needs import MAX_SHAPES, find_needs
+from policy.workflow_needs import MAX_FILES, MAX_SHAPES, find_needs
 from tests.policy.tenants import IN_CUSTOM, OBJECT_INFO, Jobs, caller_of, drive, node, plans_of, reply_of, request_of
 
 ALICE = caller_of(
@@ -219,3 +219,11 @@ def test_needs_are_recorded_where_there_are_several(is_placed: bool) -> None:
     assert read_needs(record.extras.needs) == Needs(
         classes=("EmptyImage", "SaveImage"), labels=("24gb",), prefixes=(("2", "filename_prefix"),)
     )
+
+
+@pytest.mark.parametrize("count", [MAX_FILES, MAX_FILES + 1])
+def test_one_that_reads_very_many_files_stays_with_the_first(count: int) -> None:
+    nodes = {str(number): of("LoadImage", image=f"{number}.png") for number in range(count)}
+    needs = needs_of(nodes, effort=1e6)
+    is_many = count > MAX_FILES
+    assert (len(needs.files), needs.first_only) == ((0, (("LoadImage", "image"),)) if is_many else (count, ()))
