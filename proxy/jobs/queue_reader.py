@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from policy.call import Opaque, UpstreamCall
+from policy.rules.prompt import LAST_PLACE
 from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
@@ -24,11 +26,20 @@ def job_history(prompt_id: str) -> UpstreamCall:
 
 
 class Queue(NamedTuple):
-    """Ids that run and that wait. unknown: items of jobs that the registry has not, as `GET /queue` lists them; whether each runs is told by its id."""
+    """Ids that run and that wait. unknown: items of jobs that the registry has not, as `GET /queue` lists them; whether each runs is told by its id.
+    tried: of those that wait, the ones that are only to be judged, and are taken out again (proxy/jobs/trial.py).
+    """
 
     running: set[str]
     pending: set[str]
     unknown: list[list[Any]]
+    tried: frozenset[str] = frozenset()
+
+    @property
+    def given(self) -> set[str]:
+        """All but what is tried. What is tried is known already where another gate, or another request, has put it on disk meanwhile: taken for given
+        it would never be sent."""
+        return self.running | (self.pending - self.tried)
 
 
 class QueueReader:
@@ -51,10 +62,12 @@ class QueueReader:
             )
             rows = reply.value.get("jobs") if reply.status == 200 and isinstance(reply.value, dict) else None
             if isinstance(rows, list):
-                states = {str(row.get("id")): row.get("status") for row in rows if isinstance(row, dict)}
+                rows = [row for row in rows if isinstance(row, dict)]
+                states = {str(row.get("id")): row.get("status") for row in rows}
                 if all(self._registry.knows(prompt_id) for prompt_id in states):
                     running = {prompt_id for prompt_id, state in states.items() if state == "in_progress"}
-                    return Queue(running, set(states) - running, [])
+                    tried = _tried([row.get("priority"), row.get("id")] for row in rows)
+                    return Queue(running, set(states) - running, [], tried)
             else:
                 # No such route before 0.33. A history entry can break it for everybody too, but that one goes again.
                 self._has_jobs_route = reply.status not in (404, 405)
@@ -66,7 +79,12 @@ class QueueReader:
         items = [_items(queue.get(key)) for key in ("queue_running", "queue_pending")]
         unknown = [item for listed in items for item in listed if not self._registry.knows(str(item[1]))]
         running, pending = ({str(item[1]) for item in listed} for listed in items)
-        return Queue(running, pending, unknown)
+        return Queue(running, pending, unknown, _tried(items[1]))
+
+
+def _tried(items: Iterable[list[Any]]) -> frozenset[str]:
+    """items: number and id, and perhaps more."""
+    return frozenset(str(item[1]) for item in items if number_of(item) >= LAST_PLACE)
 
 
 def _items(listed: Any) -> list[list[Any]]:

@@ -247,7 +247,7 @@ class QueueWatcher:
         self._waiting_since_s = (
             (self._waiting_since_s or time.monotonic()) if queue.pending and not queue.running else None
         )
-        for prompt_id in queue.running | queue.pending:
+        for prompt_id in queue.given:
             self._registry.dispatched(prompt_id)
             if (job := self._registry.job(prompt_id)) is not None:
                 job.seen_in = self._registry.connections.to(self.name)
@@ -257,7 +257,7 @@ class QueueWatcher:
                 self._on_started(job)
         missing = known - queue.running - queue.pending
         await self.closing.close_missing(missing, was_current=self._was_current)
-        self.closing.listed(queue.running | queue.pending)
+        self.closing.listed(queue.given)
         if self._is_failing:
             _log.info("ComfyUI's queue can be read again")
         self._is_failing = False

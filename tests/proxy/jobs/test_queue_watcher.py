@@ -64,8 +64,8 @@ class Comfy:
         if request.path == "/queue":
             return web.json_response({"queue_running": self.running, "queue_pending": self.pending})
         if request.path == "/api/jobs" and self.has_jobs:
-            rows = [{"id": each[1], "status": "in_progress"} for each in self.running]
-            rows += [{"id": each[1], "status": "pending"} for each in self.pending]
+            rows = [{"id": each[1], "status": "in_progress", "priority": each[0]} for each in self.running]
+            rows += [{"id": each[1], "status": "pending", "priority": each[0]} for each in self.pending]
             return web.json_response({"jobs": rows})
         if request.path == "/history":
             begin, count = int(request.query["offset"]), int(request.query["max_items"])

@@ -1,0 +1,33 @@
+"""Jobs that stand in ComfyUI's queue only to be judged (proxy/jobs/trial.py), as the queue watcher sees them."""
+
+from __future__ import annotations
+
+import pytest
+
+from policy.rules.prompt import LAST_PLACE
+from proxy.jobs.registry import JobState
+from tests.proxy.jobs.test_queue_watcher import item, watching
+
+
+@pytest.mark.parametrize("has_jobs", [True, False])
+async def test_a_job_that_is_tried_has_not_been_given(*, has_jobs: bool) -> None:
+    """ComfyUI's queue may have been read while it was tried, and be looked through when it is about to be sent for good."""
+    async with watching() as watch:
+        watch.comfy.has_jobs = has_jobs
+        job = await watch.recorded()
+        watch.comfy.pending = [item(LAST_PLACE + 3, job.prompt_id)]
+        await watch.queue_watcher.sync()
+        assert job.state is JobState.SENT
+        watch.comfy.pending = []
+        await watch.queue_watcher.sync()
+        assert (watch.told, job.state) == ([], JobState.SENT), (
+            "it is not taken for one that ComfyUI had and has no more"
+        )
+
+
+async def test_a_tried_job_that_came_to_its_turn_runs() -> None:
+    async with watching() as watch:
+        job = await watch.recorded()
+        watch.comfy.running = [item(LAST_PLACE + 3, job.prompt_id)]
+        await watch.queue_watcher.sync()
+        assert (watch.told, job.state) == ([("started", job.prompt_id)], JobState.RUNNING)
