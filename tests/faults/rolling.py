@@ -73,7 +73,7 @@ class Caller:
                             return orjson.loads(body)
                         told.append(f"{answer.status} {body[:200]!r}")
                         if _AGAIN in body:
-                            urls.append(url)
+                            urls = self._two()
                             continue
                 except _GONE as error:
                     told.append(repr(error))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from standin import StandIn
 from tests.contract.driver import saving
@@ -67,7 +66,6 @@ async def in_bucket(server: S3Server, jobs: list[str]) -> dict[str, bytes]:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(600)
 async def test_a_gate_that_is_killed_forgets_no_copy(tmp_path: Path, comfy: StandIn) -> None:
     seed = secrets.randbelow(2**31)
     chance = random.Random(seed)
@@ -102,7 +100,6 @@ async def test_a_gate_that_is_killed_forgets_no_copy(tmp_path: Path, comfy: Stan
             await gate.kill()
 
 
-@pytest.mark.timeout(600)
 async def test_a_gate_that_is_killed_copies_each_form_once(tmp_path: Path, comfy: StandIn) -> None:
     """Before it is known what the job made, while it is converted, while that is copied, and afterwards."""
     seed = secrets.randbelow(2**31)
