@@ -72,7 +72,12 @@ def make_function(name: str, settings: FunctionSettings, graph: Any) -> Function
     if mistakes:
         raise ValueError("\n".join(mistakes))
     about = settings.model_dump(mode="json", exclude={"labels"})  # where it runs
-    text = orjson.dumps([about, graph], option=orjson.OPT_SORT_KEYS)
+    try:
+        text = orjson.dumps([about, graph], option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # TOML has greater ones (1.0, Integer), JSON readers have not
+        raise ValueError(
+            "a number has more than 64 bits: write a smaller one, or 1e30 for a bound that is out of reach"
+        ) from None
     return Function(name, settings, graph, hashlib.sha256(text).hexdigest()[:16])
 
 

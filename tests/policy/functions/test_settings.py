@@ -70,6 +70,7 @@ def test_names_are_plain(name: str) -> None:
         ({"parameters": PARAMETERS | {"b": PARAMETERS["size"]}}, GRAPH, "3.width is filled by size too"),
         ({"outputs": {"o": {"node": "9"}}}, GRAPH, "outputs.o: the workflow has no node 9"),
         ({"parameters": {"size": PARAMETERS["size"] | {"default": 9}}}, GRAPH, "parameters.size.default: "),
+        ({"parameters": {"size": PARAMETERS["size"] | {"max": 10**30}}}, GRAPH, "more than 64 bits"),
     ],
 )
 def test_what_does_not_fit_its_workflow(more: dict[str, Any], graph: Any, rule: str) -> None:
