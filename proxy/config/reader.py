@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -72,6 +73,12 @@ class ConfigError(Exception):
         self.mistakes = mistakes
 
 
+@lru_cache(maxsize=16)
+def _only(url: str, directory: Path | None) -> tuple[ComfyUISettings, ...]:
+    """Made once: each request asks for it."""
+    return (ComfyUISettings(name=FIRST, url=url, directory=directory),)
+
+
 class Config(Settings):
     server: ServerSettings = ServerSettings()
     ops: OpsSettings = OpsSettings()
@@ -108,7 +115,7 @@ class Config(Settings):
     @property
     def comfyuis(self) -> tuple[ComfyUISettings, ...]:
         """Those that jobs run on, the one of `[upstream]` where none is named. The first has the tenants' uploads, workflows and web UI."""
-        return self.comfyui or (ComfyUISettings(name=FIRST, url=self.upstream.url, directory=self.upstream.directory),)
+        return self.comfyui or _only(self.upstream.url, self.upstream.directory)
 
     def window_of(self, comfyui: ComfyUISettings) -> int:
         """How many jobs it has at once."""
