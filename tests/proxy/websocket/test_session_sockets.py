@@ -245,12 +245,18 @@ def entry_of(job: Job) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("until", "starts", "ends"),
-    [("execution_success", 1, 1), ("executing", 1, 1), (None, 1, 1)],
-    ids=["all was heard", "its socket broke", "nothing was heard"],
+    ("until", "is_lost", "is_back"),
+    [
+        ("execution_success", False, False),
+        ("execution_success", True, False),
+        ("executing", True, False),
+        ("executing", True, True),
+        (None, False, False),
+    ],
+    ids=["all was heard", "all was heard, and lost", "its socket broke", "and came back", "nothing was heard"],
 )
-async def test_what_a_client_missed_is_told_at_the_end(
-    world: Sessions, until: str | None, starts: int, ends: int
+async def test_at_the_end_a_client_is_told_what_it_missed_and_nothing_twice(
+    world: Sessions, until: str | None, is_lost: bool, is_back: bool
 ) -> None:
     client = await world.client()
     job = world.job()
@@ -258,16 +264,17 @@ async def test_what_a_client_missed_is_told_at_the_end(
     if until is not None:
         await world.sockets.prepare(job)
         run(world.second.newest, job, until=until)
-    world.second.is_away = True
-    if world.second.open:
+    world.second.is_away = not is_back
+    if is_lost:
         world.second.newest.ends(Close(1006, ""), is_said=False)
+        await world.until_open(world.second, int(is_back))
     job.outcome = Outcome.COMPLETED
     world.registry.end(job)
     world.sessions.job_ended(job)
     world.sessions.job_changed(job)
     await world.sessions._tasks.finish()
     told = kinds(client)
-    assert (told.count("execution_start"), told.count("execution_success")) == (starts, ends)
+    assert (told.count("execution_start"), told.count("execution_success")) == (1, 1)
 
 
 async def test_with_other_gates_sockets_are_open_before_they_give_anything(monkeypatch: pytest.MonkeyPatch) -> None:
