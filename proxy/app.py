@@ -252,9 +252,12 @@ class Gate:
     async def _connected(self, comfyui: str) -> None:
         """A ComfyUI is there, perhaps anew: what it can run may have changed, and its queue."""
         self.dependencies.admission.synced()
-        if comfyui == self.dependencies.queue_watchers.first.name:
+        is_first = comfyui == self.dependencies.queue_watchers.first.name
+        if is_first:
             self.dependencies.web_files.connected()
-            await self.dependencies.v2.own_sockets.listen_for_all()
+        if (several := self.dependencies.streams.several) is not None:
+            several.connected("" if is_first else comfyui)
+        await self.dependencies.v2.own_sockets.listen_for_all()
         await self.dependencies.catalogue.renew(comfyui)
 
     def _has_waiting(self) -> bool:

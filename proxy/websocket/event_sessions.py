@@ -49,6 +49,9 @@ class Several(Protocol):
 
     async def stop(self) -> None: ...
 
+    def connected(self, comfyui: str) -> None:
+        """A ComfyUI is there, perhaps anew; "" for the first."""
+
     def has_missed(self, session: EventSession, job: Job) -> bool:
         """Whether it has not heard all of a job that has ended."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
@@ -35,7 +36,8 @@ class KeptSockets(Generic[Key]):
         self._is_wanted = is_wanted
         self._close = close
         self._looks: dict[Key, asyncio.TimerHandle] = {}
-        self._opening: set[Key] = set()
+        self._opening: dict[Key, asyncio.Event] = {}
+        """Set where it is worth trying at once."""
         self._tasks = Tasks()
         self._is_stopping = False
 
@@ -69,8 +71,14 @@ class KeptSockets(Generic[Key]):
 
     def _open_until_kept(self, key: Key, delays_s: tuple[float, ...]) -> None:
         if not self._is_stopping and key not in self._opening and self._is_wanted(key):
-            self._opening.add(key)
-            self._tasks.start(self._open(key, delays_s), "event stream of the gate's own")
+            hurry = self._opening[key] = asyncio.Event()
+            self._tasks.start(self._open(key, delays_s, hurry), "event stream of the gate's own")
+
+    def hurry(self, may_open: Callable[[Key], bool]) -> None:
+        """Those that wait until they are tried again are tried now."""
+        for key, hurry in self._opening.items():
+            if may_open(key):
+                hurry.set()
 
     def _look_later(self, key: Key) -> None:
         self._looks[key] = asyncio.get_running_loop().call_later(LOOK_EACH_S, self._look, key)
@@ -82,13 +90,16 @@ class KeptSockets(Generic[Key]):
         else:
             self._close(key)
 
-    async def _open(self, key: Key, delays_s: tuple[float, ...]) -> None:
+    async def _open(self, key: Key, delays_s: tuple[float, ...], hurry: asyncio.Event) -> None:
         failures = 0
         try:
             while self._is_wanted(key):
-                await asyncio.sleep(delays_s[min(failures, len(delays_s) - 1)])
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delays_s[min(failures, len(delays_s) - 1)]):
+                        await hurry.wait()
+                hurry.clear()
                 if await self.keep(key):
                     return
                 failures += 1
         finally:
-            self._opening.discard(key)
+            del self._opening[key]

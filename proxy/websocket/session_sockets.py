@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from policy.principal import TenantId
 from policy.rules.results import OWN_CLIENTS, UNNAMED_CLIENT
-from proxy.http.errors import UpstreamUnavailable
-from proxy.http.websocket import WebSocket
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.job import GIVEN, Job, JobState
 from proxy.jobs.registry import JobRegistry
 from proxy.limits.keyed_semaphore import KeyedSemaphore
@@ -36,7 +35,7 @@ class _Key(NamedTuple):
 
 class SessionSockets:
     """`sessions` ask it, once it is made. others: the ComfyUIs, by name, but for the first. has_other_gates: jobs that wait may be given by a gate that
-    has no session of their client's. is_there: whether a ComfyUI, "" for the first, is known to answer: no session asks one that does not.
+    has no session of their client's. is_connected: whether the gate itself is to a ComfyUI, "" for the first: no session tries to be while it is not.
     """
 
     def __init__(
@@ -46,14 +45,16 @@ class SessionSockets:
         first: Upstream,
         others: Mapping[str, Upstream],
         has_other_gates: bool,
-        is_there: Callable[[str], bool] = lambda comfyui: True,
+        is_connected: Callable[[str], bool],
     ) -> None:
         self._sessions = sessions
         self._registry = registry
         self._upstreams = {"": first, **others}
         self._others = others
         self._has_other_gates = has_other_gates
-        self._is_there = is_there
+        self._is_connected = is_connected
+        self._is_there: set[str] = set()
+        """ComfyUIs that have just come back."""
         self._opening = KeyedSemaphore()
         self._kept: KeptSockets[_Key] = KeptSockets(
             self._open, is_open=self._is_open, is_wanted=self._is_wanted, close=self._close
@@ -69,6 +70,11 @@ class SessionSockets:
         if session is not None and job.comfyui in self._others:
             await self._kept.keep(_Key(job.tenant, session.client_id, job.comfyui))
 
+    def connected(self, comfyui: str) -> None:
+        """A ComfyUI is there, perhaps anew; "" for the first."""
+        self._is_there.add(comfyui)
+        self._kept.hurry(lambda key: key.comfyui == comfyui)
+
     # What the sessions tell.
 
     def attached(self, session: EventSession) -> None:
@@ -78,6 +84,7 @@ class SessionSockets:
             self._kept.keep_soon(_Key(session.names.tenant, session.client_id, comfyui))
 
     def lost(self, session: EventSession, comfyui: str) -> None:
+        self._is_there.discard(comfyui)
         self._kept.lost(_Key(session.names.tenant, session.client_id, comfyui))
 
     def job_changed(self, job: Job) -> None:
@@ -140,21 +147,21 @@ class SessionSockets:
             session = self._session(key.tenant, key.client_id)
             if session is None or self._is_open(key):
                 return
+            if key.comfyui not in self._is_there and not self._is_connected(key.comfyui):
+                raise UpstreamUnavailable
             events = session.at(key.comfyui)
             await events.wait_until_ended()
             events.is_opening = True  # from here on the session does not end before this has, one way or the other
             try:
-                session.begin(await self._connect(session, key.comfyui), key.comfyui)
+                upstream_id = session.names.client_id_to_upstream(session.client_id)
+                session.begin(await connect(self._upstreams[key.comfyui], upstream_id), key.comfyui)
                 if session.is_closing:
                     events.close()
+            except (UpstreamUnavailable, UpstreamTimeout):
+                self._is_there.discard(key.comfyui)
+                raise
             finally:
                 events.settle()
-
-    async def _connect(self, session: EventSession, comfyui: str) -> WebSocket:
-        if not self._is_there(comfyui):
-            raise UpstreamUnavailable
-        upstream_id = session.names.client_id_to_upstream(session.client_id)
-        return await connect(self._upstreams[comfyui], upstream_id)
 
     def _close(self, key: _Key) -> None:
         session = self._session(key.tenant, key.client_id)

@@ -101,7 +101,11 @@ def _own_sockets(
         own = OwnSockets(sessions, registry, records.gate, lambda: watchers.first.is_connected)
         return own, own.prepare
     reports.others = frozenset(upstream.others)
-    of_sessions = SessionSockets(sessions, registry, upstream, upstream.others, database.is_shared)
+
+    def is_connected(comfyui: str) -> bool:
+        return (watchers.of(comfyui) if comfyui else watchers.first).is_connected
+
+    of_sessions = SessionSockets(sessions, registry, upstream, upstream.others, database.is_shared, is_connected)
     own = OwnSockets(sessions, registry, records.gate, lambda: True)
 
     async def prepare(job: Job) -> None:

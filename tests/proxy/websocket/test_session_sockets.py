@@ -139,7 +139,8 @@ async def test_a_client_stays_while_a_comfyui_is_away(world: Sessions) -> None:
     assert not client.is_closed
 
 
-async def test_nobody_asks_a_comfyui_that_is_known_to_be_away(world: Sessions) -> None:
+async def test_nobody_asks_a_comfyui_that_is_known_to_be_away(world: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_sockets, "_TRY_AGAIN_S", (3600.0,))
     await world.client()
     world.away |= {"", "gpu-2"}
     await world.sockets.prepare(world.job())
@@ -147,9 +148,10 @@ async def test_nobody_asks_a_comfyui_that_is_known_to_be_away(world: Sessions) -
     for _ in range(20):
         await asyncio.sleep(0)
     assert (len(world.first.sockets), len(world.second.sockets)) == (1, 0)
-    world.away.clear()
-    await world.until_open(world.first, 1)
+    world.sockets.connected("gpu-2")
     await world.until_open(world.second, 1)
+    world.sockets.connected("")
+    await world.until_open(world.first, 1)
 
 
 async def test_however_much_is_told_of_jobs_one_socket_is_opened_at_a_time(world: Sessions) -> None:
