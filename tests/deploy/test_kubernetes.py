@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -316,6 +317,19 @@ def test_every_pod_is_held_back() -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}, name
         assert context.get("readOnlyRootFilesystem", False) is (name != "comfyui"), name
         assert "memory" in container_of(workload)["resources"]["limits"], name
+
+
+def test_the_stranger_of_the_words_is_let_in_and_reaches_nobody() -> None:
+    """It must fail for the policies, and not since the namespace refuses it."""
+    (text,) = re.findall(r"--overrides='(\{.*\})'", README)
+    pod = json.loads(text) | {"kind": "Pod", "metadata": {"name": "stranger"}}
+
+    kubernetes_validate.validate(pod, OLDEST, strict=True)
+    (container,) = pod["spec"]["containers"]
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert urlsplit(container["command"][-1]).netloc == urlsplit(CONFIG.comfyuis[0].url).netloc
 
 
 def test_nothing_is_published() -> None:
