@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -10,6 +11,7 @@ from policy.catalogue import Catalogue
 from policy.fitting import fits
 from policy.forecast import Expected, come_before
 from policy.needs import Needs
+from policy.placement import Fits, Seat, Waiting
 from policy.principal import TenantId
 from proxy.commands.catalogue import ask_one
 from proxy.commands.job_texts import as_json, describe
@@ -18,8 +20,9 @@ from proxy.config import Config
 from proxy.config.comfyui import ComfyUISettings
 from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import StoredState
-from proxy.jobs.operator_operations import Standing
+from proxy.jobs.operator_operations import Foreseen, Standing, foresee
 from proxy.limits.effective_limits import EffectiveLimits
+from proxy.persistence.operations import Database
 
 _ENDED: Final[Mapping[str, str]] = {
     StoredState.SUCCEEDED: "It has succeeded.",
@@ -59,21 +62,46 @@ class Why(NamedTuple):
     candidates: tuple[Candidate, ...] = ()
 
 
-async def explain_job(config: Config, standing: Standing) -> Why:
+async def explain_job(config: Config, database: Database, standing: Standing) -> Why:
     """Asks the ComfyUIs what they have, where it matters."""
-    catalogues: dict[str, Catalogue | None] = {}
-    if standing.job.state == StoredState.WAITING:
-        asked = await asyncio.gather(*(ask_one(config, comfyui) for comfyui in config.comfyuis))
-        for comfyui, found in zip(config.comfyuis, asked, strict=True):
-            catalogues[comfyui.name] = found if isinstance(found, Catalogue) else None
     limits = EffectiveLimits(config.limits, {name: tenant.limits for name, tenant in config.tenants.items()})
-    return explain(standing, config, catalogues, limits.weights())
+    if standing.job.state != StoredState.WAITING:
+        return explain(standing, config, {}, {})
+    asked = await asyncio.gather(*(ask_one(config, comfyui) for comfyui in config.comfyuis))
+    catalogues = {
+        comfyui.name: found if isinstance(found, Catalogue) else None
+        for comfyui, found in zip(config.comfyuis, asked, strict=True)
+    }
+    foreseen = None
+    if len(asked) > 1:
+        seats = [
+            Seat(comfyui.name, config.window_of(comfyui), weight=comfyui.weight)
+            for comfyui in config.comfyuis
+            if catalogues[comfyui.name] is not None
+        ]
+        fit = _fits(config, catalogues)
+        foreseen = await database.read(foresee, standing.job.prompt_id, seats, fit, time.time(), limits.weights())
+    return explain(standing, config, catalogues, limits.weights(), foreseen)
+
+
+def _fits(config: Config, catalogues: Mapping[str, Catalogue | None]) -> Fits:
+    comfyuis = {comfyui.name: (comfyui, index == 0) for index, comfyui in enumerate(config.comfyuis)}
+
+    def fit(name: str, job: Waiting) -> bool:
+        comfyui, is_first = comfyuis[name]
+        return not _lacks(comfyui, job.tenant, job.needs, catalogues[name], is_first=is_first)
+
+    return fit
 
 
 def explain(
-    standing: Standing, config: Config, catalogues: Mapping[str, Catalogue | None], weights: Mapping[str, float]
+    standing: Standing,
+    config: Config,
+    catalogues: Mapping[str, Catalogue | None],
+    weights: Mapping[str, float],
+    foreseen: Foreseen | None = None,
 ) -> Why:
-    """catalogues: of all ComfyUIs, by name; None of one that does not answer. weights: by tenant."""
+    """catalogues: of all ComfyUIs, by name; None of one that does not answer. weights: by tenant. foreseen: where it goes, as far as that is known."""
     job = standing.job
     if job.has_ended:
         return Why(standing, [_ENDED[job.state]])
@@ -85,7 +113,7 @@ def explain(
         for index, comfyui in enumerate(config.comfyuis)
     )
     before = _count_before(standing, weights)
-    return Why(standing, _reasons(standing, candidates, before), before, candidates)
+    return Why(standing, _reasons(standing, candidates, before, foreseen), before, candidates)
 
 
 def _look_at(
@@ -98,14 +126,15 @@ def _look_at(
     )
     lacks = ""
     if len(config.comfyuis) > 1:
-        lacks = _lacks(comfyui, standing, catalogue, is_first=is_first)
+        lacks = _lacks(comfyui, standing.job.tenant, standing.needs, catalogue, is_first=is_first)
     models = standing.needs.models if standing.needs else ()
     has_models = bool(models) and tuple(standing.models.get(comfyui.name, ())) == models
     return Candidate(comfyui.name, lacks, catalogue is not None, jobs, config.window_of(comfyui), has_models)
 
 
-def _lacks(comfyui: ComfyUISettings, standing: Standing, catalogue: Catalogue | None, *, is_first: bool) -> str:
-    needs, tenant = standing.needs, standing.job.tenant
+def _lacks(
+    comfyui: ComfyUISettings, tenant: str, needs: Needs | None, catalogue: Catalogue | None, *, is_first: bool
+) -> str:
     if comfyui.tenants and tenant not in comfyui.tenants:
         return f"{tenant} among its tenants"
     if needs is None:
@@ -131,7 +160,9 @@ def _count_before(standing: Standing, weights: Mapping[str, float]) -> tuple[int
     return own, others
 
 
-def _reasons(standing: Standing, candidates: Sequence[Candidate], before: tuple[int, int]) -> list[str]:
+def _reasons(
+    standing: Standing, candidates: Sequence[Candidate], before: tuple[int, int], foreseen: Foreseen | None
+) -> list[str]:
     if standing.is_draining:
         return ["No job is given to any ComfyUI, until `comfygate jobs drain --off`."]
     found = []
@@ -147,9 +178,13 @@ def _reasons(standing: Standing, candidates: Sequence[Candidate], before: tuple[
     full = [each for each in able if not each.has_room]
     if len(full) == len(able):
         found.append(f"{_names(full)} {'has' if len(full) == 1 else 'have'} no room.")
-    elif kept := next((each.name for each in full if each.has_models), None):
-        found.append(f"{kept} has its models loaded: it is left to that one as long as this is sooner.")
-    return found or ["It is given next, by a gate that runs."]
+    elif foreseen is not None and not foreseen.is_next:
+        found.append(
+            f"It is left to {foreseen.comfyui}, with which it has ended sooner than with those that have room."
+        )
+    elif foreseen is not None or not found:
+        found.append(f"It is given to {foreseen.comfyui if foreseen else able[0].name} next, by a gate that runs.")
+    return found
 
 
 def _nobody(candidates: Sequence[Candidate]) -> str:

@@ -16,12 +16,12 @@ import typer
 from proxy.commands.exits import fail
 from proxy.commands.gate_database import ask_database
 from proxy.commands.job_texts import TABLE_HEAD, as_json, cells_of, describe, in_columns, note_of
-from proxy.commands.job_why import explain_job, in_words, to_json
+from proxy.commands.job_why import Why, explain_job, in_words, to_json
 from proxy.commands.terminal import progress_line
 from proxy.config import load_config
 from proxy.config.units import parse_duration
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
-from proxy.jobs.operator_operations import Load, Standing, load, standing
+from proxy.jobs.operator_operations import Load, load, standing
 from proxy.jobs.store_operations import cancel_waiting
 from proxy.jobs.store_reading import find, listing
 from proxy.jobs.store_upkeep import drain as drain_comfyui
@@ -91,8 +91,7 @@ def why(
     config: ConfigFile = _DEFAULT,
 ) -> None:
     """Say why a job waits, or where it is, with what each ComfyUI has and lacks of what it needs. Asks the ComfyUIs, not the gate."""
-    found = ask_database(config, lambda database: _standing(database, prompt_id))
-    explained = asyncio.run(explain_job(load_config(config), found))
+    explained = ask_database(config, lambda database: _explain(database, config, prompt_id))
     typer.echo(orjson.dumps(to_json(explained)) if is_json else in_words(explained, time.time()))
 
 
@@ -142,11 +141,11 @@ async def _find(database: Database, prompt_id: str) -> JobRow:
     return job
 
 
-async def _standing(database: Database, prompt_id: str) -> Standing:
+async def _explain(database: Database, config: Path, prompt_id: str) -> Why:
     found = await database.read(standing, prompt_id) if prompt_id.isprintable() else None
     if found is None:
         _refuse_unknown(prompt_id)
-    return found
+    return await explain_job(load_config(config), database, found)
 
 
 async def _cancel(database: Database, prompt_id: str) -> JobRow:

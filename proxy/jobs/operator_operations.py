@@ -7,8 +7,10 @@ from typing import Final, NamedTuple
 
 from policy.forecast import Expected
 from policy.needs import Needs, read_needs
+from policy.placement import Fits, Seat, Waiting, place, prefer
 from policy.principal import TenantId
 from proxy.jobs.job_rows import JobRow, StoredState
+from proxy.jobs.store_placing import as_they_are, first_ones
 from proxy.jobs.store_reading import fair_tags, find, listing
 from proxy.persistence.operations import Operation, Statement
 
@@ -79,3 +81,30 @@ def standing(prompt_id: str) -> Operation[Standing | None]:
         {comfyui: int(count) for comfyui, count in has},
         {comfyui: names.split("\n") for comfyui, names in models},
     )
+
+
+class Foreseen(NamedTuple):
+    """Where a job goes that waits. is_next: now; else when there is room."""
+
+    comfyui: str
+    is_next: bool
+
+
+def foresee(
+    prompt_id: str, seats: Sequence[Seat], fits: Fits, now_s: float, weights: Mapping[str, float]
+) -> Operation[Foreseen | None]:
+    """As the gate chooses (store_placing.give_to_several), without giving anything; None where its turn does not come. seats: as there."""
+    virtual_time, _ = yield from fair_tags()
+    waiting, tags = yield from first_ones()
+    seats = yield from as_they_are(seats, now_s)
+    found: list[Foreseen] = []
+
+    def look(comfyui: str, job: Waiting) -> bool:
+        """place asks for it when its turn has come."""
+        if job.prompt_id == prompt_id and not found and (seat := prefer(seats, job, fits)) is not None:
+            found.append(Foreseen(seat.comfyui, False))
+        return fits(comfyui, job)
+
+    placed = place(waiting, seats, look, tags, virtual_time, weights)
+    given = next((each.comfyui for each in placed if each.prompt_id == prompt_id), None)
+    return Foreseen(given, True) if given is not None else next(iter(found), None)

@@ -44,10 +44,10 @@ def give_to_several(
     given: list[Given] = []
     if state.is_draining:
         return given
-    waiting, tags = yield from _first_ones()
+    waiting, tags = yield from first_ones()
     if not waiting:
         return given
-    seats = yield from _as_they_are(seats, now_s)
+    seats = yield from as_they_are(seats, now_s)
     placed = place(waiting, seats, fits, tags, state.virtual_time, weights)
     jobs = {job.prompt_id: job for ahead in waiting.values() for job in ahead}
     for each in placed:
@@ -65,7 +65,7 @@ def give_to_several(
     return given
 
 
-def _first_ones() -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantId, float]]]:
+def first_ones() -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantId, float]]]:
     """The first waiting jobs of each tenant, in its order, and the tenants' finish tags."""
     tenants = yield Statement(_TENANTS, (StoredState.WAITING,) * 2)
     tags = {TenantId(tenant): float(tag) for tenant, tag in tenants}
@@ -80,7 +80,7 @@ def _first_ones() -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantI
     return waiting, tags
 
 
-def _as_they_are(seats: Sequence[Seat], now_s: float) -> Operation[list[Seat]]:
+def as_they_are(seats: Sequence[Seat], now_s: float) -> Operation[list[Seat]]:
     """With what each ComfyUI has, whichever gate gave it."""
     rows = yield Statement(
         "SELECT comfyui, cost_s, started_at_s, attempts FROM jobs WHERE state IN (?, ?)",

@@ -17,13 +17,15 @@ from proxy.config import load_config
 from proxy.config.reader import Config
 from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import JobRow, StoredState
-from proxy.jobs.operator_operations import Standing
+from proxy.jobs.operator_operations import Foreseen, Standing
 from standin import StandIn
 from tests.commands.served import served
 from tests.commands.test_jobs import jobs, submit, until
 from tests.contract.driver import previewing, slow
 from tests.harness import write_config
 from tests.policy.tenants import node
+from tests.several.test_placing import submit as submitted
+from tests.several.world import several
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 JOB = JobRow("job", "alice", sequence=5, created_at_s=100.0)
@@ -74,7 +76,7 @@ def test_of_a_job_that_does_not_wait_it_is_told_where_it_is(
 @pytest.mark.parametrize(
     ("found", "catalogues", "reasons"),
     [
-        (standing(), [HAS, HAS, HAS], ["It is given next, by a gate that runs."]),
+        (standing(), [HAS, HAS, HAS], ["It is given to one next, by a gate that runs."]),
         (
             standing(is_draining=True),
             [HAS, HAS, HAS],
@@ -85,11 +87,6 @@ def test_of_a_job_that_does_not_wait_it_is_told_where_it_is(
         (standing(), [None, None, None], ["one and two do not answer."]),
         (standing(has={"two": 1}), [HAS_NOT, HAS, HAS], ["two has no room."]),
         (standing(has={"two": 1, "default": 1, "one": 1}), [HAS, HAS, HAS], ["one and two have no room."]),
-        (
-            standing(has={"two": 1}, models={"two": ["a.pt"]}),
-            [HAS, HAS, HAS],
-            ["two has its models loaded: it is left to that one as long as this is sooner."],
-        ),
         (standing(None), [None, HAS, HAS], ["What it needs was not recorded, so it waits for the first one.", "one does not answer."]),
         (
             standing(job=JOB._replace(attempts=f'[{{"reason": "{COMFYUI_GONE}"}}]')),
@@ -122,6 +119,32 @@ def test_why_a_job_waits(
 ROOM, NOT_ALICES = "has 0 of at most 2 jobs", "has not alice among its tenants"
 FIRST_ONLY = "has not what Set.folder reads or writes: only the first one has that"
 UNKNOWN = "has not what the job needs, which was not recorded: such a job goes to the first one"
+
+
+@pytest.mark.parametrize(
+    ("foreseen", "reason"),
+    [
+        (Foreseen("two", True), "It is given to two next, by a gate that runs."),
+        (Foreseen("two", False), "It is left to two, with which it has ended sooner than with those that have room."),
+    ],
+)
+def test_where_it_goes_is_told_where_it_is_known(foreseen: Foreseen, reason: str, config: Config) -> None:
+    catalogues: dict[str, Catalogue | None] = {"one": HAS, "two": HAS, "three": None}
+    assert explain(standing(), config, catalogues, {}, foreseen).reasons == [reason]
+
+
+async def test_beside_a_gate_with_several_comfyuis(tmp_path: Path) -> None:
+    async with several(tmp_path, settings={"gpu-1": "window = 1", "gpu-2": "window = 1"}) as world:
+        file = world.gate.config_file
+        running = [await submitted(world, slow()), await submitted(world, slow())]
+        for prompt_id in running:
+            await until(file, prompt_id, "running")
+        waiting = await submitted(world, previewing(3))
+        said = await jobs(file, "why", waiting)
+        assert said.code == 0, said.err
+        assert "gpu-1 and gpu-2 have no room." in said.out
+        found = [orjson.loads((await jobs(file, "why", each, "--json")).out)["why"] for each in running]
+        assert sorted(found) == [["gpu-1 runs it."], ["gpu-2 runs it."]]
 
 
 @pytest.mark.parametrize(

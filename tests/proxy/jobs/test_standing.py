@@ -5,9 +5,12 @@ from __future__ import annotations
 from policy.call import JobExtras
 from policy.forecast import Expected
 from policy.needs import Needs
+from policy.placement import Seat
 from policy.principal import TenantId
 from proxy.jobs import operator_operations as operator
 from proxy.jobs import store_operations as store
+from proxy.jobs.operator_operations import Foreseen
+from proxy.jobs.store_reading import listing
 from proxy.persistence.operations import Database, Operation, Statement
 from tests.proxy.jobs.test_operator_operations import COMFYUI, SUBMITTED, WINDOW, job
 
@@ -39,3 +42,22 @@ async def test_a_job_is_seen_among_all_others(database: Database) -> None:
     assert other is not None
     assert other.needs is None
     assert await database.read(operator.standing, "nothing") is None
+
+
+async def test_where_a_job_goes_is_foreseen_and_nothing_is_given(database: Database) -> None:
+    needs = Needs(models=("a.pt",)).to_bytes()
+    for prompt_id in ("first", "second", "third"):
+        await database.run(store.add_waiting, job(prompt_id), SUBMITTED, JobExtras(needs=needs))
+    await database.run(remember_models, "gpu-2", "a.pt")
+
+    async def foreseen(prompt_id: str, *seats: Seat, only: str = "gpu") -> Foreseen | None:
+        return await database.read(
+            operator.foresee, prompt_id, seats, lambda comfyui, job: comfyui.startswith(only), 2.0, {}
+        )
+
+    both = Seat("gpu-1", 1), Seat("gpu-2", 1)
+    assert await foreseen("first", *both) == Foreseen("gpu-2", True), "which has its model"
+    assert await foreseen("second", *both) == Foreseen("gpu-2", False), "where it has ended before gpu-1 has loaded it"
+    assert await foreseen("third", Seat("gpu-2", 1)) is None, "there is no room before its turn comes"
+    assert await foreseen("first", *both, only="other") is None
+    assert [each.prompt_id for each in await database.read(listing, None, "waiting", 9)] == ["third", "second", "first"]
