@@ -9,8 +9,8 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -28,7 +28,7 @@ from proxy.files.comfyui_ranges import RangeReader, Unreadable
 from proxy.files.directories import Directories
 from proxy.files.makers import Makers
 from proxy.http import hdrs
-from proxy.http.errors import UpstreamUnavailable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.http.file_sending import open_file
 from proxy.http.multipart_upload import begin_file, end_fields
 from proxy.jobs.temp_files import TempFiles
@@ -65,8 +65,12 @@ class NotBrought(Violation):
 class Transfers:
     """upstream: all ComfyUIs. makers, directories: which one has a file, and where. temp_files: whose those among everybody's are."""
 
-    def __init__(self, upstream: Upstreams, makers: Makers, directories: Directories, temp_files: TempFiles) -> None:
+    def __init__(
+        self, upstream: Upstreams, makers: Makers, directories: Directories, temp_files: TempFiles, first: str
+    ) -> None:
+        """first: the name of the first one."""
         self._upstream = upstream
+        self._first = first
         self._makers = makers
         self._directories = directories
         self._temp_files = temp_files
@@ -75,10 +79,33 @@ class Transfers:
         self._brought: OrderedDict[tuple[str, Folder, UpstreamPath], tuple[str, str]] = OrderedDict()
         """Stamps of the file and of its copy, by where the copy is."""
 
+    def reads_elsewhere(self, needs: Needs, comfyui: str) -> bool:
+        """Whether something would have to be brought to it."""
+        return any(self._source_of(folder, path, comfyui) is not None for folder, path in needs.files)
+
+    def waits_for(self, is_there: Callable[[str], bool], needs: Needs, comfyui: str) -> str:
+        """Which ComfyUI that is away has a file that would have to be brought, "" for none."""
+        for folder, path in needs.files:
+            source = self._source_of(folder, path, comfyui)
+            if source is None or self._directories.root_of(folder, path) is not None:
+                continue
+            name = source or self._first
+            if not is_there(name):
+                return name
+        return ""
+
+    def _source_of(self, folder: Folder, path: UpstreamPath, comfyui: str) -> str | None:
+        """Who has it, None where the ComfyUI itself has."""
+        source = self._makers.of_file(folder, path)
+        return None if source == self._makers.place_of(folder, comfyui) else source
+
     async def bring(self, tenant: TenantId, needs: Needs, comfyui: str) -> UpstreamReply | None:
         """None when the ComfyUI has what the job reads, else the refusal of the job, as one of ComfyUI's. comfyui: its name.
 
-        Raises UpstreamUnavailable and UpstreamTimeout where one of both cannot be asked now.
+        SECURITY: nothing else that goes wrong comes again: a file could be named, or changed all the time, so that it does for ever, and those behind
+        the job would wait for it (tests/several/test_bringing.py).
+
+        Raises UpstreamUnreachable where one of both is away, UpstreamUnavailable and UpstreamTimeout of the one that is to run it.
         """
         try:
             for folder, path in needs.files:
@@ -118,7 +145,7 @@ class Transfers:
         await self._copy(folder, path, target, shown, found, there)
         there = await self._look_at(folder, path, target)
         if there is None or there.size != found.size:
-            raise UpstreamUnavailable(f"The file {shown} did not come to the ComfyUI that is to read it.", status=503)
+            raise NotBrought(f"The file {shown} changed while it was brought to where the job was to run.")
         self._brought[key] = (found.stamp, there.stamp)
         while len(self._brought) > MAX_REMEMBERED:
             self._brought.popitem(last=False)
@@ -144,7 +171,10 @@ class Transfers:
         """Where it was made."""
         root = self._directories.root_of(folder, path)
         found = None if root is None else await asyncio.to_thread(_find_on_disk, root, path)
-        return found or await self._ask(self._upstream, view_of("HEAD", folder, path))
+        if found is not None:
+            return found
+        with _of_the_source():
+            return await self._ask(self._upstream, view_of("HEAD", folder, path))
 
     async def _look_at(self, folder: Folder, path: UpstreamPath, target: str) -> _Found | None:
         """Where it is to be read."""
@@ -167,7 +197,7 @@ class Transfers:
     async def _upload(
         self, folder: Folder, path: UpstreamPath, target: str, found: _Found, *, overwrites: bool = False
     ) -> str:
-        """Where ComfyUI has put it, "" where it has not taken it. Raises UpstreamUnavailable, UpstreamTimeout."""
+        """Where ComfyUI has put it, "" where it has not taken it. Raises UpstreamUnreachable, UpstreamTimeout, NotBrought."""
         where, name = split_path(path)
         boundary = f"comfygate-{secrets.token_hex(16)}"
         fields = [("subfolder", where), ("type", folder.value), *([("overwrite", "true")] if overwrites else [])]
@@ -187,22 +217,36 @@ class Transfers:
             }
         )
         call, upstream = UpstreamCall("POST", (Opaque("upload"), Opaque("image"))), self._of(target)
-        async with await upstream.open(call, headers, body(), time_limit_s=_UPLOAD_LIMIT_S) as stream:
-            if stream.status >= 500:
-                raise UpstreamUnavailable(status=503)
-            return _path_in(await stream.whole(_MAX_ANSWER_BYTES)) if stream.status == 200 else ""
+        try:
+            async with await upstream.open(call, headers, body(), time_limit_s=_UPLOAD_LIMIT_S) as stream:
+                return _path_in(await stream.whole(_MAX_ANSWER_BYTES)) if stream.status == 200 else ""
+        except UpstreamUnreachable:
+            raise
+        except UpstreamUnavailable:  # it may break off what is too large, without an answer
+            return ""
 
     async def _pieces(self, folder: Folder, path: UpstreamPath, found: _Found) -> AsyncIterator[bytes]:
-        """All of it. Raises UpstreamUnavailable where it has become another one meanwhile, so that nothing is stored."""
+        """All of it. Raises NotBrought where it has become another one meanwhile, so that nothing is stored; UpstreamUnreachable."""
         if found.on_disk is not None:
             pieces = _read_disk(found.on_disk, found)
         else:
             pieces = _read_comfyui(RangeReader(self._upstream, folder, path, f'"{found.stamp}"'), found.size)
-        try:
+        with _of_the_source():
             async for piece in pieces:
                 yield piece
-        except (OSError, Unreadable) as error:
-            raise UpstreamUnavailable("A file changed while it was brought to another ComfyUI.", status=503) from error
+
+
+@contextmanager
+def _of_the_source() -> Iterator[None]:
+    """Raises NotBrought for what goes wrong where a file is read, but for a ComfyUI that is away."""
+    try:
+        yield
+    except UpstreamUnreachable:
+        raise
+    except (OSError, Unreadable) as error:
+        raise NotBrought("A file changed while it was brought to where the job was to run.") from error
+    except (UpstreamUnavailable, UpstreamTimeout) as error:
+        raise NotBrought("A file could not be read from the ComfyUI that has it.") from error
 
 
 async def _read_disk(file: Path, found: _Found) -> AsyncIterator[bytes]:

@@ -15,6 +15,8 @@ from proxy.jobs.registry import JobRegistry
 
 Lacks = Callable[[ComfyUISettings, Needs], str]
 """What a ComfyUI lacks of what a job needs, in words; "" where it has all."""
+WaitsFor = Callable[[Callable[[str], bool], Needs, str], str]
+"""Which ComfyUI has a file that another one would have to be brought, of those of which the function says that they are away; "" for none."""
 MAX_KNOWN: Final = 20_000
 
 
@@ -35,6 +37,9 @@ class Placing:
         self._window = window
         self._is_there = is_there
         self.lacks: Lacks = lambda comfyui, needs: ""
+        self.waits_for: WaitsFor = lambda is_there, needs, comfyui: ""
+        self.reads_elsewhere: Callable[[Needs, str], bool] = lambda needs, comfyui: False
+        """Whether a ComfyUI would have to be brought a file before it can judge a job."""
         self.version: Callable[[str], str] = lambda comfyui: ""
         """Of what the ComfyUI of a name has."""
         self._known: dict[tuple[str, str, str], bool] = {}
@@ -54,8 +59,11 @@ class Placing:
         )
 
     def is_able(self, comfyui: str, tenant: TenantId, needs: bytes) -> bool:
-        """Whether it is there, and can run a job that needs this."""
-        return self._is_there(comfyui) and self._fits(comfyui, tenant, read_needs(needs) if needs else None)
+        """Whether it is there, and can run a job that needs this, and nothing is to be brought to it before."""
+        found = read_needs(needs) if needs else None
+        if found is not None and self.reads_elsewhere(found, comfyui):
+            return False
+        return self._is_there(comfyui) and self._fits(comfyui, tenant, found)
 
     def _fits_job(self, comfyui: str, job: Waiting) -> bool:
         """Asked of many jobs again and again."""
@@ -65,7 +73,9 @@ class Placing:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             known = self._known[key] = self._fits(comfyui, job.tenant, job.needs)
-        return known
+        # SECURITY: one that cannot be sent would come back again and again, and those behind it with it
+        # (tests/several/test_bringing.py::test_a_job_whose_file_is_away_keeps_nobody_waiting).
+        return known and (job.needs is None or not self.waits_for(self._is_there, job.needs, comfyui))
 
     def _fits(self, comfyui: str, tenant: TenantId, needs: Needs | None) -> bool:
         settings = next((each for each in self._comfyuis() if each.name == comfyui), None)

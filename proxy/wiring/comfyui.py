@@ -46,6 +46,8 @@ def choose_makers(upstream: Upstream, directories: Directories, jobs: JobParts) 
     makers = Makers(jobs.registry, upstream.others, directories.sharing)
     upstream.choose = makers.of_call
     directories = replace(directories, maker_of=makers.of_file)
-    transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files)
+    transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, jobs.registry.comfyuis[0])
     jobs.preparation.bring = transfers.bring
+    if jobs.placing is not None:
+        jobs.placing.waits_for, jobs.placing.reads_elsewhere = transfers.waits_for, transfers.reads_elsewhere
     return directories, transfers
