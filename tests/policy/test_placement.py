@@ -1,0 +1,99 @@
+"""policy/placement.py"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from policy.needs import Needs
+from policy.placement import LOAD_S, LOOKED_AT, Seat, Waiting, everybody_fits, place, prefer
+from policy.principal import TenantId
+
+ALICE, BOB = TenantId("alice"), TenantId("bob")
+A, B = Needs(models=("a.safetensors",)), Needs(models=("b.safetensors",))
+
+
+def job(
+    number: int, tenant: TenantId = ALICE, needs: Needs | None = None, cost_s: float = 1.0, *, alone: bool = False
+) -> Waiting:
+    return Waiting(f"{tenant}-{number}", tenant, number, cost_s, needs, alone)
+
+
+def placed(jobs: list[Waiting], seats: list[Seat], weights: dict[str, float] | None = None) -> list[tuple[str, str]]:
+    waiting: dict[TenantId, list[Waiting]] = {}
+    for each in jobs:
+        waiting.setdefault(each.tenant, []).append(each)
+    found = place(waiting, seats, everybody_fits, {}, 0.0, weights or {})
+    return [(each.prompt_id, each.comfyui) for each in found]
+
+
+def test_who_is_free_sooner_gets_the_next() -> None:
+    seats = [Seat("one", 2, wait_s=5.0), Seat("two", 2)]
+    assert placed([job(1), job(2), job(3)], seats) == [("alice-1", "two"), ("alice-2", "two")]
+    assert seats[1].wait_s == 3.0, "the third waits for it"
+
+
+def test_a_faster_one_gets_more() -> None:
+    seats = [Seat("one", 40), Seat("two", 40, weight=3.0)]
+    counts = Counter(comfyui for _, comfyui in placed([job(number) for number in range(40)], seats))
+    assert counts == {"one": 10, "two": 30}
+
+
+def test_jobs_go_where_their_models_are() -> None:
+    seats = [Seat("one", 3, models=A.models), Seat("two", 3, models=B.models)]
+    found = placed([job(number, needs=(B, A)[number % 2]) for number in range(6)], seats)
+    assert found == [(f"alice-{number}", ("two", "one")[number % 2]) for number in range(6)]
+
+
+def test_a_job_waits_for_the_one_that_has_its_models_as_long_as_that_is_sooner() -> None:
+    def seats(wait_s: float) -> list[Seat]:
+        return [Seat("one", 1, models=A.models), Seat("two", 0, wait_s, models=B.models, is_empty=False)]
+
+    assert placed([job(1, needs=B)], seats(LOAD_S - 1)) == []
+    assert placed([job(1, needs=B)], seats(LOAD_S + 1)) == [("alice-1", "one")]
+
+
+def test_when_many_wait_for_one_another_one_loads_the_models_too() -> None:
+    seats = [Seat("one", 2, models=A.models), Seat("two", 0, 5.0, models=B.models, is_empty=False)]
+    found = placed([job(number, needs=B, cost_s=6.0) for number in range(5)], seats)
+    assert found == [("alice-3", "one")], "it is the fourth that would wait for 29 s, where loading takes 26"
+
+
+def test_not_all_that_wait_are_looked_at() -> None:
+    seats = [Seat("one", LOOKED_AT + 1)]
+    assert len(placed([job(number) for number in range(LOOKED_AT + 1)], seats)) == LOOKED_AT
+
+
+def test_jobs_without_models_leave_them_where_they_are() -> None:
+    seats = [Seat("one", 2, models=A.models)]
+    placed([job(1, needs=Needs())], seats)
+    assert seats[0].models == A.models
+
+
+def test_who_is_left_to_another_one_lets_those_behind_pass() -> None:
+    seats = [Seat("one", 1, models=A.models), Seat("two", 0, 3.0, models=B.models, is_empty=False)]
+    assert placed([job(1, needs=B), job(2, needs=A)], seats) == [("alice-2", "one")]
+
+
+def test_tenants_come_in_turn_by_weight() -> None:
+    jobs = [job(number) for number in range(9)] + [job(number, BOB) for number in range(9, 18)]
+    found = placed(jobs, [Seat("one", 3), Seat("two", 3)], {ALICE: 2.0, BOB: 1.0})
+    assert Counter(prompt_id.partition("-")[0] for prompt_id, _ in found) == {"alice": 4, "bob": 2}
+
+
+def test_a_job_that_goes_alone_waits_for_an_empty_one_and_keeps_others_away() -> None:
+    assert placed([job(1, alone=True)], [Seat("one", 1, is_empty=False)]) == []
+    seats = [Seat("one", 2), Seat("two", 0, 100.0)]
+    assert placed([job(1, alone=True), job(2)], seats) == [("alice-1", "one")]
+
+
+def test_nothing_is_placed_where_nothing_fits() -> None:
+    waiting = {ALICE: [job(1), job(2)], BOB: [job(3, BOB)]}
+    found = place(waiting, [Seat("one", 4)], lambda comfyui, each: each.tenant == BOB, {}, 0.0, {})
+    assert [each.prompt_id for each in found] == ["bob-3"]
+    assert prefer([Seat("one", 4)], job(1), lambda comfyui, each: False) is None
+
+
+def test_what_is_given_moves_the_virtual_time() -> None:
+    waiting = {ALICE: [job(1)], BOB: [job(2, BOB)]}
+    found = place(waiting, [Seat("one", 4)], everybody_fits, {ALICE: 7.0, BOB: 3.0}, 5.0, {})
+    assert [(each.prompt_id, each.start_tag) for each in found] == [("bob-2", 5.0), ("alice-1", 7.0)]

@@ -1,0 +1,113 @@
+"""Who is given to which of several ComfyUIs, asked of SQLite and of PostgreSQL."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from policy.call import JobExtras
+from policy.needs import Needs
+from policy.placement import Fits, Seat, everybody_fits
+from proxy.jobs.job import COMFYUI_GONE
+from proxy.jobs.job_rows import Given, StoredState
+from proxy.jobs.store_giving import give
+from proxy.jobs.store_operations import give_back, start
+from proxy.jobs.store_placing import give_to_several
+from proxy.jobs.store_upkeep import drain
+from proxy.persistence.operations import Database
+from tests.proxy.jobs.stored import GATE, OTHER_GATE, SUBMITTED, end, put
+
+A, B = Needs(models=("a.safetensors",)), Needs(models=("b.safetensors", "c.safetensors"))
+
+
+async def given(
+    database: Database, windows: dict[str, int], gate: str = GATE, fits: Fits = everybody_fits, now_s: float = 150.0
+) -> list[Given]:
+    seats = [Seat(name, window) for name, window in windows.items()]
+    return await database.run(give_to_several, seats, fits, gate, now_s, 1000.0, {})
+
+
+def where(jobs: list[Given]) -> dict[str, str]:
+    return {each.job.prompt_id: each.job.comfyui for each in jobs}
+
+
+async def needing(database: Database, name: str, needs: Needs) -> None:
+    await put(database, name, extras=JobExtras(needs=needs.to_bytes()))
+
+
+async def test_each_job_is_given_once_with_what_it_needs(database: Database) -> None:
+    for number in range(5):
+        await needing(database, str(number), A)
+    first = await given(database, {"one": 2, "two": 2})
+    assert len(first) == 4
+    assert Counter(where(first).values()) == {"one": 2, "two": 2} or set(where(first).values()) == {"one"}
+    assert {each.needs for each in first} == {A}
+    assert {each.submitted for each in first} == {SUBMITTED}
+    assert len({each.job.number for each in first}) == 4
+    assert await given(database, {"one": 2, "two": 2}, OTHER_GATE) == [], "whichever gate asks"
+    [job] = [each.job for each in first if each.job.prompt_id == "0"]
+    assert (job.state, job.gate, job.lease_until_s) == (StoredState.DISPATCHED, GATE, 1000.0)
+    assert job.told_attempts() == [{"at": 150.0, "comfyui": job.comfyui}]
+    assert job.version == max(each.job.version for each in first)
+
+
+async def test_models_stay_where_they_were_given_last(database: Database) -> None:
+    await needing(database, "a", A)
+    await needing(database, "b", B)
+    assert where(await given(database, {"one": 1, "two": 1})) == {"a": "one", "b": "two"}
+    for name in "ab":
+        await end(database, name)
+    for name, needs in (("b2", B), ("a2", A)):
+        await needing(database, name, needs)
+    assert where(await given(database, {"one": 1, "two": 1})) == {"b2": "two", "a2": "one"}
+
+
+async def test_what_a_comfyui_has_counts_for_who_asks_next(database: Database) -> None:
+    await put(database, "long", cost_s=100.0)
+    assert where(await given(database, {"one": 2})) == {"long": "one"}
+    await database.run(start, "long", 150.0)
+    for name in ("x", "y"):
+        await put(database, name)
+    seats = {"one": 2, "two": 1}
+    assert where(await given(database, seats)) == {"x": "two"}, "the other waits for it, 20 s instead of 110"
+    await end(database, "x")
+    assert where(await given(database, seats, now_s=149.0 + 100.0)) == {"y": "two"}
+    await put(database, "z")
+    assert where(await given(database, seats, now_s=149.0 + 100.0)) == {"z": "one"}, "it has nearly ended"
+
+
+async def test_a_job_during_which_a_comfyui_went_away_goes_alone(database: Database) -> None:
+    await put(database, "lost", window=1)
+    await database.run(give_back, "lost", 160.0, COMFYUI_GONE)
+    await put(database, "next")
+    assert where(await given(database, {"one": 2})) == {"lost": "one"}
+    assert await given(database, {"one": 2}) == [], "nothing comes beside it"
+
+
+async def test_tenants_have_their_turn(database: Database) -> None:
+    for number in range(3):
+        await put(database, f"a{number}")
+    await put(database, "b", "bob")
+    assert set(where(await given(database, {"one": 2}))) == {"a0", "b"}
+
+
+async def test_who_does_not_fit_lets_others_pass(database: Database) -> None:
+    for name in ("a", "b"):
+        await put(database, name)
+    found = await given(database, {"one": 1}, fits=lambda comfyui, job: job.prompt_id != "a")
+    assert where(found) == {"b": "one"}
+
+
+async def test_nothing_is_given_while_the_gate_is_drained_and_where_nobody_waits(database: Database) -> None:
+    assert await given(database, {"one": 1}) == []
+    await put(database, "a")
+    await database.run(drain, is_on=True)
+    assert await given(database, {"one": 1}) == []
+
+
+async def test_what_one_comfyui_was_given_alone_is_where_it_was(database: Database) -> None:
+    """As after the second ComfyUI came into the configuration."""
+    await put(database, "a")
+    [each] = await database.run(give, "default", 1, GATE, 150.0, 1000.0, {})
+    assert each.needs is None
+    await put(database, "b")
+    assert where(await given(database, {"default": 1, "two": 1})) == {"b": "two"}
