@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import orjson
 from standin.folders import Folders
 from standin.nodes.runner import Context, Interrupted, Outcome, Runner
 from standin.pack import Pack
-from standin.specs import Input, NodeSpec, typed
+from standin.specs import Input, NodeSpec, choice, typed
 
 LONGEST_NAP_S = 0.01
 CUSTOM = "RecordedWork"
@@ -21,10 +21,15 @@ CUSTOM = "RecordedWork"
 CORE = "RecordedCoreWork"
 """As one of ComfyUI's own classes: the gate may judge it by the catalogue alone."""
 
+MODEL = "RecordedModelWork"
+"""As one of ComfyUI's own that runs a model, of which one at a time is loaded."""
+MODELS = ("a.safetensors", "b.safetensors")
+
 
 @dataclass(frozen=True)
 class Line:
-    """event: begin, end, stopped (interrupted) or raised. life: the process id of the ComfyUI. at_s: of the machine's monotonic clock."""
+    """event: begin, end, load (a model, before `begin`), stopped (interrupted) or raised. life: the process id of the ComfyUI. at_s: of the machine's
+    monotonic clock."""
 
     event: str
     prompt_id: str
@@ -97,8 +102,24 @@ def recording_pack(record: Record) -> Pack:
             record.write("end", context.prompt_id, name)
             return Outcome(ui={"text": [name]})
 
-    specs = (_spec(CUSTOM, "custom_nodes.recorded_work"), _spec(CORE, "nodes"))
-    return Pack(lambda folders: [], specs, {CUSTOM: Work, CORE: Work}, {})
+    class ModelWork(Work):
+        loaded = ""
+
+        def run(self, context: Context, model_name: str, load_seconds: float, **values: Any) -> Outcome:  # type: ignore[override]
+            if ModelWork.loaded != model_name:
+                record.write("load", context.prompt_id, model_name)
+                _take_time(context, load_seconds, None)
+                ModelWork.loaded = model_name
+            return super().run(context, **values)
+
+    core = _spec(CORE, "nodes")
+    by_model = {"model_name": choice(list(MODELS)), "load_seconds": _number(10.0, "FLOAT"), **core.required}
+    specs = (
+        _spec(CUSTOM, "custom_nodes.recorded_work"),
+        core,
+        replace(core, name=MODEL, title=MODEL, required=by_model),
+    )
+    return Pack(lambda folders: [], specs, {CUSTOM: Work, CORE: Work, MODEL: ModelWork}, {})
 
 
 def work(name: str, seconds: float, class_type: str = CUSTOM, **inputs: object) -> dict[str, Any]:

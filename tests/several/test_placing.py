@@ -50,7 +50,7 @@ def ran_where(world: SeveralWorld, prompt_ids: list[str]) -> Counter[str]:
 async def test_jobs_run_on_both(two: SeveralWorld) -> None:
     ids = [await submit(two, slow(0.4, 4)) for _ in range(6)]
     await ended(two, ids)
-    assert ran_where(two, ids) == dict.fromkeys(BOTH, 3)
+    assert set(ran_where(two, ids)) == set(BOTH)
 
 
 async def test_what_the_other_one_made_is_seen(two: SeveralWorld) -> None:
