@@ -32,6 +32,14 @@ class Absence:
     def is_possible(self) -> bool:
         return self._gone_after_s is not None
 
+    def title(self, comfyui: str) -> str:
+        """What the operator's log calls it."""
+        return f"ComfyUI {comfyui}" if self.is_possible else "ComfyUI"
+
+    def setting(self, comfyui: str) -> str:
+        """Where the configuration says at which address it is."""
+        return f"the url of {comfyui}" if self.is_possible else "upstream.url"
+
     def began(self) -> None:
         """It is not there; nothing new where that is known."""
         if self._since_s is None:

@@ -91,9 +91,6 @@ class QueueWatcher:
         self._records = records
         self._endings = endings
         self.name = name
-        is_one = gone_after_s is None
-        self._title = "ComfyUI" if is_one else f"ComfyUI {name}"
-        self._setting = "upstream.url" if is_one else f"the url of {name}"
         self._upstream = upstream
         self._queue = QueueReader(upstream, registry)
         self._history = HistoryReader(upstream)
@@ -162,13 +159,12 @@ class QueueWatcher:
                 failures += 1
             except (UpstreamUnavailable, UpstreamTimeout) as error:
                 if failures == 0:
-                    _log.warning(
-                        "%s The gate tries on.", unreachable(self._upstream.url.rstrip("/"), error, self._setting)
-                    )
+                    setting = self._absence.setting(self.name)
+                    _log.warning("%s The gate tries on.", unreachable(self._upstream.url.rstrip("/"), error, setting))
                 failures += 1
             finally:
                 if self.is_connected:
-                    _log.warning("the connection to %s ended", self._title)
+                    _log.warning("the connection to %s ended", self._absence.title(self.name))
                 self._absence.began()
                 self.is_connected = False
                 self.is_settled.clear()
@@ -191,7 +187,7 @@ class QueueWatcher:
             self.is_connected = True
             self._absence.ended()
             self.is_settled.set()
-            _log.info("connected to %s at %s", self._title, self._upstream.url)
+            _log.info("connected to %s at %s", self._absence.title(self.name), self._upstream.url)
             await announcements.over.wait()
         finally:
             socket.close(Close(1000, ""))
