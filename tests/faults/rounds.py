@@ -73,6 +73,7 @@ async def judged(this: Round, submissions: list[Submission]) -> Verdict:
         async with asyncio.timeout(2 * world.comfyui.guard_s):
             submitted = await this.play()
             told = {client.tenant: await client.told() for client in world.clients}
+            tried = await world.tried()
             for client in world.clients:
                 await client.sure("POST", "/history", data=b'{"clear": true}', headers=_JSON)
     except (AssertionError, TimeoutError, ExceptionGroup) as error:
@@ -82,7 +83,7 @@ async def judged(this: Round, submissions: list[Submission]) -> Verdict:
     submissions += submitted
     names = {each.name for each in submitted}
     lines = [line for line in world.record.lines() if line.name in names]
-    return judge(Case(submitted, lines, world.deaths, told, seen=world.seen))
+    return judge(Case(submitted, lines, world.deaths, told, seen=world.seen, tried=tried))
 
 
 def causes(error: Exception) -> str:

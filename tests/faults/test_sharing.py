@@ -36,3 +36,21 @@ def test_shares_are_counted_until_a_tenant_has_no_job_left() -> None:
 def test_a_share_that_is_too_large_is_found(extra: str) -> None:
     shares = shares_of(begun(*(ROUND + [extra] * 2) * 20))
     assert any(line.startswith(extra) for line in shares.wrong())
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_a_tenant_with_few_jobs_has_its_share_where_they_took_longer(*, is_slow: bool) -> None:
+    """ann's jobs are half as many as are due to it, and take twice as long, or as long as all others."""
+    tenants = [tenant for number in range(60) for tenant in ROUND if tenant != "ann" or number % 2]
+    lines = [
+        Line(
+            event, f"id-{index}", f"{tenant}-{index}", 1, index + (2.0 if is_slow and tenant == "ann" else 1.0) * is_end
+        )
+        for index, tenant in enumerate(tenants)
+        for is_end, event in enumerate(("begin", "end"))
+    ]
+    assert (
+        [line for line in shares_of(lines).wrong() if line.startswith("ann")] == []
+        if is_slow
+        else shares_of(lines).wrong()
+    )

@@ -10,6 +10,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
+
+from policy.rules.prompt import LAST_PLACE
 from proxy.auth import key_file
 from tests.faults.clients import Client, clients
 from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, postgresql_programs
@@ -70,6 +73,17 @@ class World:
         if self.database is not None:
             return frozenset()
         return frozenset().union(*(gate.ended() for gate in self.gates))
+
+    async def tried(self) -> frozenset[str]:
+        """The jobs that were only to be tried, and had come to their turn when they were taken back: see `Case`."""
+        if self.database is None:
+            return frozenset().union(*(gate.tried() for gate in self.gates))
+        connection = await asyncpg.connect(self.database.url)
+        try:
+            found = await connection.fetch("SELECT prompt_id FROM comfygate.jobs WHERE number >= $1", LAST_PLACE)
+        finally:
+            await connection.close()
+        return frozenset(prompt_id for (prompt_id,) in found)
 
     def check(self) -> None:
         """AssertionError when a program has ended by itself."""
