@@ -8,13 +8,21 @@ from typing import Final
 from policy.call import UpstreamPath
 from policy.namespace import ROOT
 
-_MADE: Final = re.compile(rf"({ROOT}/[^/]+/)@([a-z0-9][a-z0-9-]{{0,31}})(?:/|$)")
+_NAME: Final = r"@([a-z0-9][a-z0-9-]{0,31})"
+_MADE: Final = re.compile(rf"({ROOT}/[^/]+/){_NAME}(?:/|$)")
+_FOLDER: Final = re.compile(rf"{_NAME}/")
 
 
 def maker_of(path: str) -> str:
     """The name in an upstream path, "" where there is none."""
     found = _MADE.match(path)
     return found[2] if found else ""
+
+
+def without_maker(name: str) -> str:
+    """A client's name of a file, without the folder of who made it."""
+    found = _FOLDER.match(name)
+    return name[found.end() :] if found else name
 
 
 def made_by(path: UpstreamPath, comfyui: str) -> UpstreamPath:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from policy.call import ClientReply, Opaque, UpstreamCall
 from policy.catalogue import DYNAMIC_TYPES, NodeClass
 from policy.file_uses import FileUse, file_inputs
+from policy.makers import without_maker
 from policy.namespace import ROOT, check_path
 from policy.narrowing import narrow_class
 from policy.rule_context import RuleContext, RuleInput
@@ -141,7 +142,9 @@ def list_files(value: Any, request: RuleInput) -> Any:
     is_marked = all(isinstance(name, str) and name.endswith(f" [{kind}]") for name in listed)
     files = request.context.files
     names = {"input": files.input, "output": files.output}.get(kind, ())
-    own = [name for name in names if "/" not in name and not name.startswith(".")]
+    # What another ComfyUI has made lies in its folder as what the first has made does in the tenant's.
+    bare = without_maker if request.context.is_placed else str
+    own = [name for name in names if "/" not in bare(name) and not name.startswith(".")]
     if kind == "input":
         own += [name for name in request.context.shared_inputs if "/" not in name and name not in own]
     return [f"{name} [{kind}]" for name in own] if is_marked else own

@@ -99,6 +99,13 @@ async def test_what_lies_in_shared_folders_is_there_while_its_maker_is_gone(tmp_
         assert await body_of(world, view(name, subfolder=FOLDER))
 
 
+async def test_what_both_have_made_is_listed(two: SeveralWorld) -> None:
+    names = [await made_at(two, FIRST), f"{FOLDER}/{await made_at(two, SECOND)}"]
+    await made_at(two, SECOND, tenant="mallory")
+    listed = await two.gate.json("GET", "/internal/files/output", "alice")
+    assert sorted(listed) == sorted(f"{name} [output]" for name in names)
+
+
 async def test_files_on_the_disk_are_there_while_their_maker_is_gone(two: SeveralWorld) -> None:
     name = await made_at(two, SECOND)
     await two.stop(SECOND)

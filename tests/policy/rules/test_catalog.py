@@ -140,6 +140,15 @@ def test_file_lists_are_ones_own_in_the_form_of_the_version(kind: str, value: An
     assert rules.files_of(files_request(kind)).target == f"/internal/files/{kind}"
 
 
+@pytest.mark.parametrize("is_placed", [True, False])
+def test_what_another_comfyui_made_is_listed_as_what_the_first_made(is_placed: bool) -> None:
+    files = OwnFiles(output=("@gpu-2/a.png", "@gpu-2/deep/b.png", "c.png", "deep/d.png", "@gpu-2"))
+    context = caller_of("alice", files=files, is_placed=is_placed)
+    shown = rules.list_files([], request_of(context, parameters={"directory_type": "output"}))
+    expected = ["@gpu-2/a.png", "c.png", "@gpu-2"] if is_placed else ["c.png", "@gpu-2"]
+    assert shown == [f"{name} [output]" for name in expected]
+
+
 def test_system_stats_tell_no_command_line() -> None:
     value = {
         "system": {"os": "linux", "comfyui_version": "0.33.0", "argv": ["main.py", "--secret"], "cwd": "/srv"},
