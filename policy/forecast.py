@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -26,15 +27,17 @@ def starts_of(
     finish_tags: Mapping[TenantId, float],
     virtual_time: float,
     weights: Mapping[str, float],
-    busy_s: float,
+    busy_s: Iterable[float],
 ) -> dict[str, float]:
-    """Seconds from now, by the ids of the tenant's jobs. waiting: in the order within each tenant. busy_s: what ComfyUI has still to do with what it has.
+    """Seconds from now, by the ids of the tenant's jobs. waiting: in the order within each tenant. busy_s: how long each ComfyUI has still to do with what
+    it has; a job is expected at the one that is free first.
 
     The real order is found anew whenever a job is given: jobs that come or end meanwhile change it.
     """
     tags = {each: finish_tags.get(each, 0.0) for each in waiting}
     places = dict.fromkeys(waiting, 0)
     found: dict[str, float] = {}
+    free_in_s = sorted(busy_s)
     for _ in range(MAX_STEPS):
         heads = [
             Head(each, tags[each], jobs[places[each]].prompt_id, jobs[places[each]].sequence)
@@ -48,9 +51,10 @@ def starts_of(
         virtual_time = start_tag(head.finish_tag, virtual_time)
         tags[head.tenant] = virtual_time + span_of(job.cost_s, weights.get(head.tenant, 1.0))
         places[head.tenant] += 1
+        in_s = free_in_s[0]
         if head.tenant == tenant:
-            found[job.prompt_id] = busy_s
-        busy_s += job.cost_s
+            found[job.prompt_id] = in_s
+        heapq.heapreplace(free_in_s, in_s + job.cost_s)
     return found
 
 
@@ -61,18 +65,19 @@ def start_of(
     finish_tags: Mapping[TenantId, float],
     virtual_time: float,
     weights: Mapping[str, float],
-    busy_s: float,
+    busy_s: Iterable[float],
 ) -> float | None:
     """As `starts_of`, of one job of its tenant's, from those alone that come before it; None where they are more than MAX_STEPS, or it is not there."""
     before = come_before(job, tenant, waiting, finish_tags, virtual_time, weights)
+    free_in_s = sorted(busy_s)
     try:
         for steps, (_, earlier) in enumerate(before, 1):
             if steps >= MAX_STEPS:
                 return None
-            busy_s += earlier.cost_s
+            heapq.heapreplace(free_in_s, free_in_s[0] + earlier.cost_s)
     except LookupError:
         return None
-    return busy_s
+    return free_in_s[0]
 
 
 def come_before(

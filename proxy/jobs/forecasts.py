@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from policy.forecast import Expected, start_of, starts_of
@@ -31,7 +31,7 @@ class JobForecast(NamedTuple):
 
 
 class JobForecasts:
-    """weights: by tenant."""
+    """weights: by tenant. comfyuis: names of those that can be reached."""
 
     def __init__(
         self,
@@ -39,7 +39,9 @@ class JobForecasts:
         registry: JobRegistry,
         weights: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] = time.time,
+        comfyuis: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        self._comfyuis = comfyuis
         self._database = database
         self._registry = registry
         self._weights = weights
@@ -103,15 +105,16 @@ class JobForecasts:
             if job is not None and job.state is JobState.WAITING:
                 yield Expected(prompt_id, job.cost_s, job.sequence)
 
-    def _given(self, tenant: TenantId, now_s: float) -> tuple[dict[str, float], float]:
-        """When those of the tenant's that ComfyUI has and does not run yet will begin, in Unix time; and for how long it has something to do."""
+    def _given(self, tenant: TenantId, now_s: float) -> tuple[dict[str, float], list[float]]:
+        """When those of the tenant's that a ComfyUI has and does not run yet will begin, in Unix time; and for how long each has something to do."""
         found: dict[str, float] = {}
-        busy_s = 0.0
+        busy_s = dict.fromkeys(self._comfyuis() or self._registry.comfyuis, 0.0)
         for job in sorted(self._registry.tally.given.values(), key=lambda job: job.number):
+            in_s = busy_s.get(job.comfyui, 0.0)
             if job.state is not JobState.RUNNING and job.tenant == tenant:
-                found[job.prompt_id] = now_s + busy_s
-            busy_s += _rest_s(job, now_s)
-        return found, busy_s
+                found[job.prompt_id] = now_s + in_s
+            busy_s[job.comfyui] = in_s + _rest_s(job, now_s)
+        return found, list(busy_s.values())
 
 
 def _rest_s(job: Job, now_s: float) -> float:

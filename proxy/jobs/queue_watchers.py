@@ -25,6 +25,10 @@ class QueueWatchers:
     def first(self) -> QueueWatcher:
         return next(iter(self))
 
+    def there(self) -> list[str]:
+        """Names of those that can be reached."""
+        return [name for name, watcher in self._watchers.items() if watcher.is_settled.is_set()]
+
     @property
     def is_any_connected(self) -> bool:
         return any(watcher.is_connected for watcher in self)

@@ -61,7 +61,7 @@ def build_jobs(
     senders = build_senders(watchers, upstream, registry, records, endings.refused, preparation)
     dispatcher, placing = build_dispatcher(senders, watchers, registry, records, replica, in_force)
     admission.placing = placing
-    forecasts = JobForecasts(database, registry, limits.allotment.weights)
+    forecasts = JobForecasts(database, registry, limits.allotment.weights, comfyuis=watchers.there)
     read = (documents, forecasts, preparation, placing)
     jobs = JobParts(registry, records, replica, watchers, endings, admission, results, dispatcher, *read)
     return jobs, SocketParts(sessions, own, reports)
