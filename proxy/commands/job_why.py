@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 from policy.catalogue import Catalogue
 from policy.fitting import fits
 from policy.forecast import Expected, come_before
+from policy.makers import maker_of
+from policy.namespace import Folder
 from policy.needs import Needs
 from policy.placement import Fits, Seat, Waiting
 from policy.principal import TenantId
@@ -89,7 +91,8 @@ def _fits(config: Config, catalogues: Mapping[str, Catalogue | None]) -> Fits:
 
     def fit(name: str, job: Waiting) -> bool:
         comfyui, is_first = comfyuis[name]
-        return not _lacks(comfyui, job.tenant, job.needs, catalogues[name], is_first=is_first)
+        lacks = _lacks(comfyui, job.tenant, job.needs, catalogues[name], is_first=is_first)
+        return not (lacks or _file_away(comfyui, job.needs, config, catalogues))
 
     return fit
 
@@ -109,7 +112,7 @@ def explain(
         words = "runs it" if job.state == StoredState.RUNNING else "has it in its queue"
         return Why(standing, [f"{job.comfyui} {words}."])
     candidates = tuple(
-        _look_at(comfyui, standing, config, catalogues[comfyui.name], is_first=index == 0)
+        _look_at(comfyui, standing, config, catalogues, is_first=index == 0)
         for index, comfyui in enumerate(config.comfyuis)
     )
     before = _count_before(standing, weights)
@@ -117,8 +120,14 @@ def explain(
 
 
 def _look_at(
-    comfyui: ComfyUISettings, standing: Standing, config: Config, catalogue: Catalogue | None, *, is_first: bool
+    comfyui: ComfyUISettings,
+    standing: Standing,
+    config: Config,
+    catalogues: Mapping[str, Catalogue | None],
+    *,
+    is_first: bool,
 ) -> Candidate:
+    catalogue = catalogues[comfyui.name]
     others = {each.name for each in config.comfyuis[1:]}
     # The first one may have had another name, or none.
     jobs = sum(
@@ -127,6 +136,7 @@ def _look_at(
     lacks = ""
     if len(config.comfyuis) > 1:
         lacks = _lacks(comfyui, standing.job.tenant, standing.needs, catalogue, is_first=is_first)
+        lacks = lacks or _file_away(comfyui, standing.needs, config, catalogues)
     models = standing.needs.models if standing.needs else ()
     has_models = bool(models) and tuple(standing.models.get(comfyui.name, ())) == models
     return Candidate(comfyui.name, lacks, catalogue is not None, jobs, config.window_of(comfyui), has_models)
@@ -145,6 +155,23 @@ def _lacks(
     if catalogue is None:
         return _label_missing(needs, comfyui.labels)
     return fits(needs, catalogue, comfyui.labels)
+
+
+def _file_away(
+    comfyui: ComfyUISettings, needs: Needs | None, config: Config, catalogues: Mapping[str, Catalogue | None]
+) -> str:
+    """A file that another one would have to give, which is away (proxy/files/transfers.py, waits_for)."""
+    first, *others = config.comfyuis
+
+    def place(each: ComfyUISettings, folder: Folder) -> ComfyUISettings:
+        return first if each.shared_directory and folder is not Folder.TEMP else each
+
+    for folder, path in needs.files if needs else ():
+        name = "" if folder is Folder.INPUT else maker_of(path)
+        has = place(next((each for each in others if each.name == name), first), folder)
+        if has.name != place(comfyui, folder).name and has.directory is None and catalogues[has.name] is None:
+            return f"a file that {has.name} has, which does not answer"
+    return ""
 
 
 def _label_missing(needs: Needs, labels: Sequence[str]) -> str:

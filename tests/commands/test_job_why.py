@@ -8,8 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
+from policy.call import UpstreamPath
 from policy.catalogue import Catalogue, read_catalogue
 from policy.forecast import Expected
+from policy.namespace import Folder
 from policy.needs import Needs
 from policy.principal import TenantId
 from proxy.commands.job_why import Why, explain, in_words, to_json
@@ -30,6 +32,7 @@ from tests.several.world import several
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 JOB = JobRow("job", "alice", sequence=5, created_at_s=100.0)
 MODEL = Needs(classes=("Loader",), choices=(("Loader", "name", "a.pt"),), models=("a.pt",))
+READS = Needs(files=((Folder.OUTPUT, UpstreamPath("tenants/alice/@two/x.png")),))
 HAS, HAS_NOT = (read_catalogue({"Loader": node({"name": [[name]]})}) for name in ("a.pt", "b.pt"))
 
 
@@ -155,6 +158,9 @@ async def test_beside_a_gate_with_several_comfyuis(tmp_path: Path) -> None:
         (MODEL._replace(labels=("48gb",)), None, ["has not label 48gb", "does not answer; has not label 48gb"]),
         (MODEL._replace(first_only=(("Set", "folder"),)), HAS, [ROOM, FIRST_ONLY]),
         (None, HAS, [ROOM, UNKNOWN]),
+        (READS, None, ["has not a file that two has, which does not answer", "does not answer"]),
+        (READS, HAS, [ROOM, "has 0 of at most 1 job"]),
+        (Needs(files=((Folder.INPUT, UpstreamPath("tenants/alice/@two/x.png")),)), None, [ROOM, "does not answer"]),
     ],
 )
 def test_what_each_comfyui_has_and_lacks(
