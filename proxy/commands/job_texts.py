@@ -93,7 +93,8 @@ def as_json(job: JobRow) -> dict[str, Any]:
 def _attempt(each: dict[str, Any]) -> str:
     ended = each.get("ended")
     end = f"until {_moment(ended)}: {each.get('reason')}" if ended is not None else "not ended"
-    return f"{_moment(each.get('at'))} {end}"
+    where = f" {each['comfyui']}" if each.get("comfyui") else ""
+    return f"{_moment(each.get('at'))}{where} {end}"
 
 
 def _taken(job: JobRow, now_s: float) -> str:

@@ -76,6 +76,14 @@ def test_of_a_job_that_does_not_wait_it_is_told_where_it_is(
     assert f"why          {reason}" in in_words(why, 200.0)
 
 
+def test_each_time_that_a_comfyui_had_it_is_told(config: Config) -> None:
+    attempts = '[{"at": 1.0, "comfyui": "two", "ended": 2.0, "reason": "comfyui-gone"}, {"at": 3.0, "comfyui": "one"}]'
+    job = JOB._replace(state=StoredState.RUNNING, comfyui="one", attempts=attempts)
+    shown = in_words(explain(standing(job=job), config, {}, {}), 200.0)
+    assert "attempt 1    1970-01-01 00:00:01 UTC two until 1970-01-01 00:00:02 UTC: comfyui-gone\n" in shown
+    assert "attempt 2    1970-01-01 00:00:03 UTC one not ended\n" in shown
+
+
 @pytest.mark.parametrize(
     ("found", "catalogues", "reasons"),
     [
