@@ -160,7 +160,7 @@ def _lacks(
 def _file_away(
     comfyui: ComfyUISettings, needs: Needs | None, config: Config, catalogues: Mapping[str, Catalogue | None]
 ) -> str:
-    """A file that another one would have to give, which is away (proxy/files/transfers.py, waits_for)."""
+    """A file that another one would have to give, which is away (proxy/files/transfers.py, sources)."""
     first, *others = config.comfyuis
 
     def place(each: ComfyUISettings, folder: Folder) -> ComfyUISettings:

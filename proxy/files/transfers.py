@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -83,16 +83,14 @@ class Transfers:
         """Whether something would have to be brought to it."""
         return any(self._source_of(folder, path, comfyui) is not None for folder, path in needs.files)
 
-    def waits_for(self, is_there: Callable[[str], bool], needs: Needs, comfyui: str) -> str:
-        """Which ComfyUI that is away has a file that would have to be brought, "" for none."""
+    def sources(self, needs: Needs, comfyui: str) -> frozenset[str]:
+        """Who must be there for that."""
+        found = set()
         for folder, path in needs.files:
             source = self._source_of(folder, path, comfyui)
-            if source is None or self._directories.root_of(folder, path) is not None:
-                continue
-            name = source or self._first
-            if not is_there(name):
-                return name
-        return ""
+            if source is not None and self._directories.root_of(folder, path) is None:
+                found.add(source or self._first)
+        return frozenset(found)
 
     def _source_of(self, folder: Folder, path: UpstreamPath, comfyui: str) -> str | None:
         """Who has it, None where the ComfyUI itself has."""

@@ -15,8 +15,8 @@ from proxy.jobs.registry import JobRegistry
 
 Lacks = Callable[[ComfyUISettings, Needs], str]
 """What a ComfyUI lacks of what a job needs, in words; "" where it has all."""
-WaitsFor = Callable[[Callable[[str], bool], Needs, str], str]
-"""Which ComfyUI has a file that another one would have to be brought, of those of which the function says that they are away; "" for none."""
+Sources = Callable[[Needs, str], frozenset[str]]
+"""The ComfyUIs that must be there when a job runs at another one: they have files that are brought to it."""
 MAX_KNOWN: Final = 20_000
 
 
@@ -37,12 +37,13 @@ class Placing:
         self._window = window
         self._is_there = is_there
         self.lacks: Lacks = lambda comfyui, needs: ""
-        self.waits_for: WaitsFor = lambda is_there, needs, comfyui: ""
+        self.sources: Sources = lambda needs, comfyui: frozenset()
         self.reads_elsewhere: Callable[[Needs, str], bool] = lambda needs, comfyui: False
         """Whether a ComfyUI would have to be brought a file before it can judge a job."""
         self.version: Callable[[str], str] = lambda comfyui: ""
         """Of what the ComfyUI of a name has."""
-        self._known: dict[tuple[str, str, str], bool] = {}
+        self._known: dict[tuple[str, str, str], frozenset[str] | None] = {}
+        """Of a job and a ComfyUI: `sources`, None where it does not fit."""
 
     async def give(self, ready: Sequence[str]) -> list[Given]:
         """ready: those that can be given jobs at the moment. Raises DatabaseUnavailable."""
@@ -68,14 +69,16 @@ class Placing:
     def _fits_job(self, comfyui: str, job: Waiting) -> bool:
         """Asked of many jobs again and again."""
         key = (job.prompt_id, comfyui, self.version(comfyui))
-        known = self._known.get(key)
-        if known is None:
+        if key not in self._known:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            known = self._known[key] = self._fits(comfyui, job.tenant, job.needs)
+            fits = self._fits(comfyui, job.tenant, job.needs)
+            sources = frozenset[str]() if job.needs is None else self.sources(job.needs, comfyui)
+            self._known[key] = sources if fits else None
+        known = self._known[key]
         # SECURITY: one that cannot be sent would come back again and again, and those behind it with it
         # (tests/several/test_bringing.py::test_a_job_whose_file_is_away_keeps_nobody_waiting).
-        return known and (job.needs is None or not self.waits_for(self._is_there, job.needs, comfyui))
+        return known is not None and all(map(self._is_there, known))
 
     def _fits(self, comfyui: str, tenant: TenantId, needs: Needs | None) -> bool:
         settings = next((each for each in self._comfyuis() if each.name == comfyui), None)

@@ -49,5 +49,5 @@ def choose_makers(upstream: Upstream, directories: Directories, jobs: JobParts) 
     transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, jobs.registry.comfyuis[0])
     jobs.preparation.bring = transfers.bring
     if jobs.placing is not None:
-        jobs.placing.waits_for, jobs.placing.reads_elsewhere = transfers.waits_for, transfers.reads_elsewhere
+        jobs.placing.sources, jobs.placing.reads_elsewhere = transfers.sources, transfers.reads_elsewhere
     return directories, transfers
