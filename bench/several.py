@@ -8,9 +8,11 @@ import asyncio
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from tests.faults.fleet import Fleet, all_idle, open_fleet, submit_all
+from tests.faults.fleet import all_idle, open_fleet, submit_all
+from tests.faults.recording import Line
 
 WEIGHTS: Final = {"ann": 1.0, "bob": 2.0, "cy": 1.0}
 JOBS: Final = 400
@@ -32,17 +34,21 @@ class Run(NamedTuple):
 
 async def _work_off(count: int, jobs: int) -> Run:
     async with open_fleet(count, WEIGHTS) as fleet:
-        before_s = fleet.gate_cpu_s()
+        # So that it is known how long such a job takes: shares are of GPU seconds.
+        await submit_all(fleet, 1, JOB_S)
+        await all_idle(fleet)
+        before_s, measured = fleet.gate_cpu_s(), len(WEIGHTS)
         await submit_all(fleet, jobs // len(WEIGHTS), JOB_S)
         await all_idle(fleet)
-        took_s = fleet.lines("end")[-1].at_s - fleet.lines("begin")[0].at_s
+        begun = fleet.lines("begin")[measured:]
+        took_s = fleet.lines("end")[-1].at_s - begun[0].at_s
         cpu_ms = 1000 * (fleet.gate_cpu_s() - before_s) / jobs
-        return Run(took_s, cpu_ms, fleet.by_comfyui(), _shares(fleet))
+        return Run(took_s, cpu_ms, fleet.by_comfyui(), _shares(begun))
 
 
-def _shares(fleet: Fleet) -> str:
+def _shares(lines: Sequence[Line]) -> str:
     """While all of them waited."""
-    begun = [line.name.partition("-")[0] for line in fleet.lines("begin")]
+    begun = [line.name.partition("-")[0] for line in lines]
     left, counted = Counter(begun), Counter[str]()
     for tenant in begun:
         counted[tenant] += 1
