@@ -42,7 +42,7 @@ demo: $(RUNTIME)
 
 # In four processes (tests/distribution.py), since most tests wait for something; but for a real ComfyUI, which is one for all tests: make test TEST_PROCESSES=2
 # Bytecode is kept, whatever the shell says: else each of them, and each process that tests start, compiles every module again.
-TEST_PROCESSES ?= $(if $(COMFYUI_URL),0,4)
+TEST_PROCESSES ?= $(if $(COMFYUI_URL)$(COMFYUI_URLS),0,4)
 test: $(READY)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
 	$(BIN)/python -m coverage report --include='policy/*' --fail-under=100

@@ -58,6 +58,6 @@ class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesTogether:
-    if os.environ.get("COMFYUI_URL"):
-        raise pytest.UsageError("The ComfyUI at COMFYUI_URL is one for all tests: run them in one process, with -n0.")
+    if os.environ.get("COMFYUI_URL") or os.environ.get("COMFYUI_URLS"):
+        raise pytest.UsageError("A real ComfyUI is one for all tests: run them in one process, with -n0.")
     return FilesTogether(config, log)
