@@ -45,7 +45,9 @@ async def test_each_ones_own_part_is_known_to_whoever_places_jobs(tmp_path: Path
         put_model(world.comfyuis[SECOND], ONLY_THERE)
         catalogue = world.gate.gate.dependencies.catalogue
         assert isinstance(catalogue, MergedCatalogue)
-        await asyncio.gather(*(part.renew() for part in catalogue.parts.values()))
-        found = {name: part.snapshot.catalogue.classes for name, part in catalogue.parts.items()}
-        has = {name: classes.choices_of("CheckpointLoaderSimple") for name, classes in found.items()}
+        has: dict[str, Any] = {}
+        while not has.get(SECOND):  # another read may be under way that began before the model was there
+            await asyncio.gather(*(part.renew() for part in catalogue.parts.values()))
+            found = {name: part.snapshot.catalogue.classes for name, part in catalogue.parts.items()}
+            has = {name: classes.choices_of("CheckpointLoaderSimple") for name, classes in found.items()}
         assert has == {"gpu-1": {}, "gpu-2": {"ckpt_name": {ONLY_THERE}}}
