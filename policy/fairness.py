@@ -38,7 +38,12 @@ def time_at_rest(finish_tags: Iterable[float], virtual_time: float) -> float:
 
 def next_of(heads: Iterable[Head], virtual_time: float) -> Head | None:
     """Whose job goes next: of two that are equal, the one that was submitted first."""
-    return min(heads, key=lambda head: (start_tag(head.finish_tag, virtual_time), head.sequence), default=None)
+    return min(heads, key=lambda head: order_of(head, virtual_time), default=None)
+
+
+def order_of(head: Head, virtual_time: float) -> tuple[float, int]:
+    """Who has the smallest goes next. Its first part is when the job begins."""
+    return start_tag(head.finish_tag, virtual_time), head.sequence
 
 
 def span_of(cost_s: float, weight: float) -> float:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
-from policy.fairness import Head, next_of, span_of, start_tag
+from policy.fairness import Head, order_of, span_of
 from policy.needs import Needs
 from policy.principal import TenantId
 
@@ -19,6 +20,8 @@ LOAD_S: Final = 20.0
 """How long it takes to load other models: what is read from a disk of a few gigabytes at a time."""
 LOOKED_AT: Final = 128
 """Jobs that wait, of all tenants: how far ahead a ComfyUI looks for one that it has the models of."""
+AT_LEAST: Final = 2
+"""Jobs of each tenant that are looked at, however many tenants wait."""
 
 
 @dataclass(slots=True)
@@ -98,26 +101,47 @@ def place(
     """
     tags, ahead = dict(tags), {tenant: list(reversed(jobs)) for tenant, jobs in waiting.items() if jobs}
     placed: list[Placed] = []
-    for _ in range(LOOKED_AT):
-        if not ahead or not any(seat.room > 0 for seat in seats):
+    line = _line_up(ahead, tags, virtual_time)
+    # SECURITY: each tenant's first ones are looked at, however many jobs of others wait for a ComfyUI without room
+    # (test_placement.py::test_very_many_tenants_that_wait_for_another_one_keep_nobody_waiting).
+    for _ in range(max(LOOKED_AT, AT_LEAST * len(ahead))):
+        if not line or not any(seat.room > 0 for seat in seats):
             break
-        heads = (
-            Head(tenant, tags.get(tenant, 0.0), jobs[-1].prompt_id, jobs[-1].sequence) for tenant, jobs in ahead.items()
-        )
-        head = next_of(heads, virtual_time)
-        assert head is not None, "there is one"
-        job = ahead[head.tenant].pop()
-        if not ahead[head.tenant]:
-            del ahead[head.tenant]
-        seat = prefer(seats, job, fits)
-        if seat is None:
-            continue
-        has_room = seat.room > 0 and (seat.is_empty or not job.is_alone)
-        seat.take(job)
-        if not has_room:
-            continue
-        virtual_time = start_tag(head.finish_tag, virtual_time)
-        tags[head.tenant] = virtual_time + span_of(job.cost_s, weights.get(head.tenant, 1.0))
-        seat.room, seat.is_empty = 0 if job.is_alone else seat.room - 1, False
-        placed.append(Placed(job.prompt_id, seat.comfyui, virtual_time))
+        (begins_at, _), tenant = heappop(line)
+        job = ahead[tenant].pop()
+        if _is_placed(job, prefer(seats, job, fits), placed, begins_at):
+            virtual_time = begins_at
+            tags[tenant] = begins_at + span_of(job.cost_s, weights.get(tenant, 1.0))
+            line = _line_up(ahead, tags, virtual_time)
+        elif ahead[tenant]:
+            heappush(line, ((begins_at, ahead[tenant][-1].sequence), tenant))
     return placed
+
+
+def _line_up(
+    ahead: Mapping[TenantId, Sequence[Waiting]], tags: Mapping[TenantId, float], virtual_time: float
+) -> list[tuple[tuple[float, int], TenantId]]:
+    """A heap of those whose turn it is, with when it begins. Who is not placed changes nothing of it but its own next job."""
+    heads = (
+        Head(tenant, tags.get(tenant, 0.0), jobs[-1].prompt_id, jobs[-1].sequence)
+        for tenant, jobs in ahead.items()
+        if jobs
+    )
+    line = [(order_of(head, virtual_time), head.tenant) for head in heads]
+    heapify(line)
+    return line
+
+
+def _is_placed(job: Waiting, seat: Seat | None, placed: list[Placed], begins_at: float) -> bool:
+    if seat is None:
+        return False
+    has_room = seat.room > 0
+    seat.take(job)
+    if job.is_alone and has_room and not seat.is_empty:
+        seat.room = 0  # it would never be empty if others came meanwhile
+        return False
+    if not has_room:
+        return False
+    seat.room, seat.is_empty = 0 if job.is_alone else seat.room - 1, False
+    placed.append(Placed(job.prompt_id, seat.comfyui, begins_at))
+    return True

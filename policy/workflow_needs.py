@@ -18,7 +18,7 @@ from policy.patience import ENDLESS, Patience
 from policy.rule_context import RuleContext
 from policy.salt import SALT, is_core
 from policy.surely_valid import needed_by
-from policy.violation import Violation
+from policy.violation import Reason, Violation
 from policy.workflow_files import name_to_upstream, use_of_value
 
 MODEL_ENDINGS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
@@ -29,6 +29,8 @@ MAX_FILES: Final = 256
 _PER_SHAPE: Final = 50
 MAX_SHAPES: Final = 32
 """SECURITY: which inputs a node has, its client decides, and each ComfyUI is looked at for each (test_workflow_needs.py::test_very_many_shapes_are_few)."""
+MAX_BYTES: Final = 64 * 1024
+"""Of what is recorded of a job: of many that wait it is read whenever one is chosen (test_workflow_needs.py::test_what_is_recorded_is_never_large)."""
 _LONGEST: Final = MAX_PATH_BYTES + len(" [output]")
 
 
@@ -40,7 +42,7 @@ def find_needs(
     patience: Patience = ENDLESS,
 ) -> Needs:
     """nodes, plans: of a JudgedPrompt, in the names that ComfyUI gets. outputs: those that were asked for: of nodes that none of them needs ComfyUI
-    knows the class, and looks at nothing else. Raises TooMuch.
+    knows the class, and looks at nothing else. Raises TooMuch, Violation(policy-violation).
     """
     found = _Finding(context, patience)
     needed, catalogue = needed_by(outputs, nodes), context.catalogue
@@ -111,6 +113,18 @@ class _Finding:
                 self._files[file] = None
 
     def needs(self) -> Needs:
+        """SECURITY: an input may be called anything that ends in `.filename_prefix`, and named with its node each time, so that a workflow of two megabytes
+        needs twelve. Raises Violation."""
+        needs = self._all_needs()
+        if len(needs.to_bytes()) <= MAX_BYTES:
+            return needs
+        first_only = needs.first_only[:1] or tuple((name, "*") for name in needs.classes[:1])
+        fewer = Needs(labels=needs.labels, prefixes=needs.prefixes, folders=needs.folders, first_only=first_only)
+        if len(fewer.to_bytes()) > MAX_BYTES:
+            raise Violation(Reason.POLICY_VIOLATION, "A workflow saves files under fewer names than this one.", "files")
+        return fewer
+
+    def _all_needs(self) -> Needs:
         return Needs(
             classes=tuple(self.classes),
             choices=tuple(self._choices),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from policy.needs import read_needs
-from policy.placement import LOOKED_AT, Fits, Seat, Waiting, place
+from policy.placement import AT_LEAST, LOOKED_AT, Fits, Seat, Waiting, place
 from policy.principal import TenantId
 from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
@@ -16,8 +16,6 @@ from proxy.jobs.store_reading import submitted_of
 from proxy.jobs.store_state import begin
 from proxy.persistence.operations import Operation, Statement
 
-_AT_LEAST: Final = 2
-"""Jobs of each tenant that are looked at, however many tenants wait."""
 _TENANTS: Final = (
     "WITH RECURSIVE waiting (tenant) AS (SELECT MIN(tenant) FROM jobs WHERE state = ? UNION ALL "
     "SELECT (SELECT MIN(tenant) FROM jobs WHERE state = ? AND tenant > waiting.tenant) FROM waiting WHERE waiting.tenant IS NOT NULL) "
@@ -69,7 +67,7 @@ def first_ones() -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantId
     """The first waiting jobs of each tenant, in its order, and the tenants' finish tags."""
     tenants = yield Statement(_TENANTS, (StoredState.WAITING,) * 2)
     tags = {TenantId(tenant): float(tag) for tenant, tag in tenants}
-    each = max(_AT_LEAST, LOOKED_AT // max(1, len(tags)))
+    each = max(AT_LEAST, LOOKED_AT // max(1, len(tags)))
     waiting: dict[TenantId, list[Waiting]] = {}
     for tenant in tags:
         rows = yield Statement(_FIRST_ONES, (StoredState.WAITING, tenant, each))

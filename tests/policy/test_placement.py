@@ -86,6 +86,25 @@ def test_a_job_that_goes_alone_waits_for_an_empty_one_and_keeps_others_away() ->
     assert placed([job(1, alone=True), job(2)], seats) == [("alice-1", "one")]
 
 
+def test_while_a_job_waits_for_an_empty_one_nothing_more_comes_there() -> None:
+    seats = [Seat("one", 1, is_empty=False), Seat("two", 1, 100.0)]
+    assert placed([job(1, alone=True), job(2)], seats) == [], "the second is left to the one that is free sooner, too"
+    assert placed([job(1, alone=True), job(2)], [Seat("one", 1, is_empty=False), Seat("two", 1, 0.5)]) == [
+        ("alice-2", "two")
+    ]
+
+
+def test_very_many_tenants_that_wait_for_another_one_keep_nobody_waiting() -> None:
+    waiting = {
+        TenantId(f"other-{number}"): [job(number * 2 + each, TenantId(f"other-{number}"), A) for each in (0, 1)]
+        for number in range(LOOKED_AT)
+    }
+    waiting[BOB] = [job(10_000, BOB, B)]
+    seats = [Seat("one", 1), Seat("two", 0)]
+    found = place(waiting, seats, lambda comfyui, each: (comfyui == "one") == (each.needs == B), {BOB: 99.0}, 0.0, {})
+    assert [each.prompt_id for each in found] == ["bob-10000"]
+
+
 def test_nothing_is_placed_where_nothing_fits() -> None:
     waiting = {ALICE: [job(1), job(2)], BOB: [job(3, BOB)]}
     found = place(waiting, [Seat("one", 4)], lambda comfyui, each: each.tenant == BOB, {}, 0.0, {})

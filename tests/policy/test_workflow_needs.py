@@ -14,8 +14,9 @@ from policy.needs import Needs, read_needs
 from policy.patience import Patience, TooMuch
 from policy.rule_context import RuleContext
 from policy.rules.prompt import submit
+from policy.violation import Reason, Violation
 from policy.workflow_files import rewrite_nodes
-from policy.workflow_needs import MAX_FILES, MAX_SHAPES, find_needs
+from policy.workflow_needs import MAX_BYTES, MAX_FILES, MAX_SHAPES, find_needs
 from tests.policy.tenants import IN_CUSTOM, OBJECT_INFO, Jobs, caller_of, drive, node, plans_of, reply_of, request_of
 
 ALICE = caller_of(
@@ -227,3 +228,27 @@ def test_one_that_reads_very_many_files_stays_with_the_first(count: int) -> None
     needs = needs_of(nodes, effort=1e6)
     is_many = count > MAX_FILES
     assert (len(needs.files), needs.first_only) == ((0, (("LoadImage", "image"),)) if is_many else (count, ()))
+
+
+def test_what_is_recorded_is_never_large() -> None:
+    names = [f"{number}{'x' * 240}.png" for number in range(MAX_FILES)]
+    reading = {str(number): of("LoadImage", image=name) for number, name in enumerate(names)}
+    saving = {"save": of("SaveImage", images=["1", 0], filename_prefix="x")}
+    needs = needs_of(saving | reading, effort=1e6)
+    assert needs == Needs(prefixes=(("save", "filename_prefix"),), first_only=(("SaveImage", "*"),))
+    needs = needs_of(saving | reading | {"set": of("LoadTrainingDataset", folder_name="x")}, effort=1e6)
+    assert needs.first_only == (("LoadTrainingDataset", "folder_name"),)
+
+
+def test_a_workflow_that_saves_under_very_many_names_is_refused() -> None:
+    def saving(count: int) -> dict[str, Any]:
+        return {
+            "n" * 100: of("SaveImage", images=["1", 0], **{f"{number}.filename_prefix": "x" for number in range(count)})
+        }
+
+    few = needs_of(saving(400), effort=1e6)
+    assert len(few.prefixes) == 400
+    assert len(few.to_bytes()) <= MAX_BYTES
+    with pytest.raises(Violation) as refused:
+        needs_of(saving(600), effort=1e6)
+    assert refused.value.reason is Reason.POLICY_VIOLATION
