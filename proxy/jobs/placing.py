@@ -21,13 +21,13 @@ MAX_KNOWN: Final = 20_000
 
 
 class Placing:
-    """comfyuis: as they are configured, the first one first. window: of each. is_there: whether it can be reached."""
+    """comfyuis: as they were configured when the gate began, the first one first. window: of each. is_there: whether it can be reached."""
 
     def __init__(
         self,
         registry: JobRegistry,
         records: JobRecords,
-        comfyuis: Callable[[], Sequence[ComfyUISettings]],
+        comfyuis: Sequence[ComfyUISettings],
         window: Callable[[ComfyUISettings], int],
         is_there: Callable[[str], bool],
     ) -> None:
@@ -42,12 +42,12 @@ class Placing:
         """Whether a ComfyUI would have to be brought a file before it can judge a job."""
         self.version: Callable[[str], str] = lambda comfyui: ""
         """Of what the ComfyUI of a name has."""
-        self._known: dict[tuple[str, str, str], frozenset[str] | None] = {}
+        self._known: dict[tuple[int, str, str], frozenset[str] | None] = {}
         """Of a job and a ComfyUI: `sources`, None where it does not fit."""
 
     async def give(self, ready: Sequence[str]) -> list[Given]:
         """ready: those that can be given jobs at the moment. Raises DatabaseUnavailable."""
-        there = [comfyui for comfyui in self._comfyuis() if self._is_there(comfyui.name)]
+        there = [comfyui for comfyui in self._comfyuis if self._is_there(comfyui.name)]
         windows = {comfyui.name: self._window(comfyui) if comfyui.name in ready else 0 for comfyui in there}
         seats = [Seat(comfyui.name, windows[comfyui.name], weight=comfyui.weight) for comfyui in there]
         return await self._records.give(seats, self._fits_job) if seats else []
@@ -56,7 +56,7 @@ class Placing:
         """Whether one of them may be given a job, as far as is known in memory."""
         return any(
             self._is_there(comfyui.name) and len(self._registry.given_to(comfyui.name)) < self._window(comfyui)
-            for comfyui in self._comfyuis()
+            for comfyui in self._comfyuis
         )
 
     def is_able(self, comfyui: str, tenant: TenantId, needs: bytes) -> bool:
@@ -68,7 +68,8 @@ class Placing:
 
     def _fits_job(self, comfyui: str, job: Waiting) -> bool:
         """Asked of many jobs again and again."""
-        key = (job.prompt_id, comfyui, self.version(comfyui))
+        # SECURITY: not by its id, which may come again, for another job (tests/proxy/jobs/test_placing.py).
+        key = (job.sequence, comfyui, self.version(comfyui))
         if key not in self._known:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
@@ -81,7 +82,7 @@ class Placing:
         return known is not None and all(map(self._is_there, known))
 
     def _fits(self, comfyui: str, tenant: TenantId, needs: Needs | None) -> bool:
-        settings = next((each for each in self._comfyuis() if each.name == comfyui), None)
+        settings = next((each for each in self._comfyuis if each.name == comfyui), None)
         if settings is None or (settings.tenants and tenant not in settings.tenants):
             return False
         is_first = comfyui == self._registry.comfyuis[0]

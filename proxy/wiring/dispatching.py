@@ -66,6 +66,7 @@ def build_senders(
 
 
 def build_dispatcher(
+    comfyuis: Sequence[ComfyUISettings],
     senders: Sequence[Sender],
     watchers: QueueWatchers,
     registry: JobRegistry,
@@ -83,5 +84,5 @@ def build_dispatcher(
     def is_there(name: str) -> bool:
         return watchers.of(name).is_settled.is_set()
 
-    placing = Placing(registry, records, lambda: in_force().config.comfyuis, window_of, is_there)
+    placing = Placing(registry, records, comfyuis, window_of, is_there)
     return Dispatcher(senders, registry, records, replica, placing.give, placing.has_room), placing

@@ -59,7 +59,7 @@ def build_jobs(
     results = JobResults(upstream, registry, records, documents, admission, watchers.close_soon, events.canceled)
     preparation = Preparation(hear)
     senders = build_senders(watchers, upstream, registry, records, endings.refused, preparation)
-    dispatcher, placing = build_dispatcher(senders, watchers, registry, records, replica, in_force)
+    dispatcher, placing = build_dispatcher(comfyuis, senders, watchers, registry, records, replica, in_force)
     admission.placing = placing
     forecasts = JobForecasts(database, registry, limits.allotment.weights, comfyuis=watchers.there)
     read = (documents, forecasts, preparation, placing)

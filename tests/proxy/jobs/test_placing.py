@@ -1,0 +1,61 @@
+"""proxy/jobs/placing.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from policy.call import JobExtras
+from policy.needs import Needs
+from policy.principal import TenantId
+from proxy.config.comfyui import ComfyUISettings
+from proxy.jobs.placing import Placing
+from proxy.jobs.records import JobRecords
+from proxy.jobs.registry import JobRegistry
+from proxy.jobs.store_operations import delete_job
+from proxy.persistence.operations import Database
+from tests.proxy.jobs.stored import GATE, end, put
+from tests.several.test_placing import ended, quick, ran_where, submit
+from tests.several.world import BOTH, FIRST, SECOND, several
+
+ALICE, BOB, MALLORY = TenantId("alice"), TenantId("bob"), TenantId("mallory")
+ANYWHERE = JobExtras(needs=Needs().to_bytes())
+FIRST_ONLY = JobExtras(needs=Needs(first_only=(("Pack", "folder"),)).to_bytes())
+
+
+def placing_of(database: Database, *comfyuis: ComfyUISettings) -> Placing:
+    registry = JobRegistry(comfyuis=[comfyui.name for comfyui in comfyuis])
+    records = JobRecords(database, registry, GATE, lambda: 1, dict, lambda: 150.0)
+    return Placing(registry, records, comfyuis, lambda comfyui: 1, lambda name: True)
+
+
+async def given(placing: Placing) -> list[tuple[str, str]]:
+    return [(each.job.prompt_id, each.job.comfyui) for each in await placing.give(BOTH)]
+
+
+@pytest.mark.parametrize(("tenant", "extras"), [(MALLORY, ANYWHERE), (ALICE, FIRST_ONLY)])
+async def test_an_id_that_comes_again_is_another_job(database: Database, tenant: TenantId, extras: JobExtras) -> None:
+    """What was found of the earlier one would lead it to where it may not go."""
+    first, second = ComfyUISettings(name=FIRST, tenants=(BOB,)), ComfyUISettings(name=SECOND, tenants=(ALICE,))
+    placing = placing_of(database, first, second)
+    for name in ("before", "same"):
+        await put(database, name, ALICE, extras=ANYWHERE)
+    assert await given(placing) == [("before", SECOND)], "the other one is looked at, and waits for room"
+    await database.run(delete_job, "same")
+    await put(database, "same", tenant, extras=extras)
+    await end(database, "before")
+    assert await given(placing) == []
+    await put(database, "after", ALICE, extras=ANYWHERE)
+    assert await given(placing) == [("after", SECOND)]
+
+
+async def test_what_is_configured_anew_waits_for_the_next_start(tmp_path: Path) -> None:
+    async with several(tmp_path) as world:
+        file = world.gate.config_file
+        more = '[[comfyui]]\nname = "gpu-3"\nurl = "http://127.0.0.1:9"\n\n'
+        file.write_text(file.read_text().replace("[[comfyui]]", f"{more}[[comfyui]]", 1))
+        assert await world.gate.gate.reload(file)
+        ids = [await submit(world, quick(number)) for number in range(4)]
+        await ended(world, ids)
+        assert ran_where(world, ids).keys() <= set(BOTH)
