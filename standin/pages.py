@@ -10,6 +10,7 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,19 @@ def web_root(*, has_frontend: bool) -> Path:
     return OWN_PAGES
 
 
+@dataclass
+class Memory:
+    """What `GET /system_stats` tells of it."""
+
+    free_bytes: int = MEMORY_BYTES // 2
+
+
 class PageRoutes:
-    def __init__(self, folders: Folders, root: Path, arguments: list[str], scripts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folders: Folders, root: Path, arguments: list[str], memory: Memory, scripts: Sequence[str] = ()
+    ) -> None:
         """scripts: of packs, beside the web UI's own."""
+        self._memory = memory
         self._scripts = scripts
         self._folders = folders
         self._root = root
@@ -144,7 +155,7 @@ class PageRoutes:
         system: dict[str, Any] = {
             "os": sys.platform,
             "ram_total": MEMORY_BYTES,
-            "ram_free": MEMORY_BYTES // 2,
+            "ram_free": self._memory.free_bytes,
             "comfyui_version": VERSION,
             "required_frontend_version": PACKAGES["comfyui-frontend-package"],
             "installed_templates_version": PACKAGES["comfyui-workflow-templates"],
@@ -159,7 +170,7 @@ class PageRoutes:
         }
         device: dict[str, Any] = {"name": "cpu", "type": "cpu", "index": None}
         device |= {f"{name}_total": MEMORY_BYTES for name in ("vram", "torch_vram")}
-        device |= {f"{name}_free": MEMORY_BYTES // 2 for name in ("vram", "torch_vram")}
+        device |= {f"{name}_free": self._memory.free_bytes for name in ("vram", "torch_vram")}
         return web.json_response({"system": system, "devices": [device]})
 
 

@@ -21,7 +21,7 @@ from standin.jobroutes import JobRoutes
 from standin.middleware import Received, Recorder, check_origin, set_cache_headers
 from standin.models import ModelRoutes
 from standin.pack import Pack
-from standin.pages import OWN_PAGES, PageRoutes, web_root
+from standin.pages import OWN_PAGES, Memory, PageRoutes, web_root
 from standin.userdata import UserDataRoutes
 from standin.users import SettingsRoutes, UserRoutes
 
@@ -38,6 +38,7 @@ class StandIn:
         self.port = 0
         self.alive = False
         self.folders = Folders(base_directory)
+        self.memory = Memory()
         self._root = web_root(has_frontend=frontend)
         self._recorder = Recorder(MAX_BODY_BYTES)
         self._engine: Engine | None = None
@@ -122,6 +123,7 @@ class StandIn:
             self.folders,
             self._root,
             ["main.py", "--base-directory", self.folders.base],
+            self.memory,
             scripts=list(self._pack.scripts) if self._pack is not None else [],
         )
         doubled = [

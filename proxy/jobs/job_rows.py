@@ -117,11 +117,13 @@ class Ended(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A job that goes to ComfyUI now. needs: None where there is one ComfyUI, or they are not known."""
+    """A job that goes to ComfyUI now. needs: None where there is one ComfyUI, or they are not known. changes_models: it needs other models than the job
+    before it with models there."""
 
     job: JobRow
     submitted: Submitted
     needs: Needs | None = None
+    changes_models: bool = False
 
 
 class Lease(NamedTuple):

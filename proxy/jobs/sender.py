@@ -15,6 +15,7 @@ from policy.rules.prompt import PROMPT, body_for
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import Given
+from proxy.jobs.model_memory import ModelMemory
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
@@ -55,6 +56,7 @@ class Sender:
         self._is_ready = is_ready
         self._on_refused = on_refused
         self._prepare = prepare
+        self._memory = ModelMemory(comfyui, upstream, registry)
         self._is_sending = False
 
     @property
@@ -122,5 +124,7 @@ class Sender:
         body = given.submitted.body
         if given.needs is not None:
             body = body_at(body, given.needs, self._folder)
+        if given.changes_models:
+            await self._memory.make_room()
         call = UpstreamCall("POST", PROMPT, body=body_for(body, job.prompt_id, job.number), content_type=JSON_TYPE)
         return await self._upstream.ask(call, time_limit_s=SUBMIT_LIMIT_S)

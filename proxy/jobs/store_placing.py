@@ -46,6 +46,7 @@ def give_to_several(
     if not waiting:
         return given
     seats = yield from as_they_are(seats, now_s)
+    models = {seat.comfyui: seat.models for seat in seats}
     placed = place(waiting, seats, fits, tags, state.virtual_time, weights)
     jobs = {job.prompt_id: job for ahead in waiting.values() for job in ahead}
     for each in placed:
@@ -53,14 +54,21 @@ def give_to_several(
         row = yield from charge(row, state, weights.get(job.tenant, 1.0))
         row = row._replace(number=row.number + len(given) / 1024)
         row = yield from dispatch(row, each.comfyui, gate, now_s, lease_until_s)
-        given.append(Given(row, (yield from submitted_of(each.prompt_id)), job.needs))
+        is_change = bool(job.models) and models[each.comfyui] not in ((), job.models)
+        given.append(Given(row, (yield from submitted_of(each.prompt_id)), job.needs, is_change))
         state = state._replace(virtual_time=each.start_tag)
         if job.models:
-            yield Statement(
-                "INSERT INTO comfyui_models VALUES (?, ?) ON CONFLICT (comfyui) DO UPDATE SET models = excluded.models",
-                (each.comfyui, "\n".join(job.models)),
-            )
+            models[each.comfyui] = job.models
+            yield from note_models(each.comfyui, job.models)
     return given
+
+
+def note_models(comfyui: str, models: Sequence[str]) -> Operation[None]:
+    """These are the ones that a ComfyUI was given last."""
+    yield Statement(
+        "INSERT INTO comfyui_models VALUES (?, ?) ON CONFLICT (comfyui) DO UPDATE SET models = excluded.models",
+        (comfyui, "\n".join(models)),
+    )
 
 
 def first_ones() -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantId, float]]]:

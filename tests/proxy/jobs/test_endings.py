@@ -59,7 +59,7 @@ def out_of_memory(job: Job) -> dict[str, Any]:
 
 async def given_again(parts: Following, job: Job) -> None:
     """As the dispatcher does, and ComfyUI runs it."""
-    [(row, _, _)] = await parts.records.give()
+    [(row, *_)] = await parts.records.give()
     assert row.prompt_id == job.prompt_id
     parts.registry.dispatched(job.prompt_id)
     parts.registry.start(job)

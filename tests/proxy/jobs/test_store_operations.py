@@ -140,7 +140,7 @@ async def test_another_comfyui_has_a_window_of_its_own(database: Database) -> No
 
 async def test_a_job_that_is_given_says_to_whom_and_comes_with_its_documents(database: Database) -> None:
     assert (await put(database, "1")).told_attempts() == [], "it was at no ComfyUI yet"
-    [(job, submitted, _)] = await given(database, gate=OTHER_GATE)
+    [(job, submitted, *_)] = await given(database, gate=OTHER_GATE)
     assert submitted == SUBMITTED
     assert (job.state, job.gate, job.comfyui, job.lease_until_s) == ("dispatched", OTHER_GATE, COMFYUI, 1000.0)
     assert job.told_attempts() == [{"at": 150.0, "comfyui": COMFYUI}]
@@ -156,7 +156,7 @@ async def test_each_that_is_given_has_a_number_of_its_own_in_the_order_of_giving
     assert numbers == sorted(set(numbers))
     await end(database, "0")
     await put(database, "7")
-    [(last, _, _)] = await given(database, 6)
+    [(last, *_)] = await given(database, 6)
     assert last.number > max(numbers)
 
 
@@ -219,14 +219,14 @@ async def test_a_job_that_comes_back_waits_where_it_stood_and_costs_nothing(data
     await put(database, "0")
     await put(database, "1")
     assert await database.read(tags) == {}
-    [(first, _, _)] = await given(database)
+    [(first, *_)] = await given(database)
     await database.run(start, "0", 160.0)
     back = await database.run(give_back, "0", 170.0, "comfyui-gone")
     assert back is not None
     assert (back.state, back.gate, back.lease_until_s, back.started_at_s, back.span) == ("waiting", "", 0.0, None, 0.0)
     assert back.told_attempts()[-1] == {"at": 150.0, "comfyui": COMFYUI, "ended": 170.0, "reason": "comfyui-gone"}
     assert await database.read(tags) == {"alice": 0.0}
-    [(again, submitted, _)] = await given(database)
+    [(again, submitted, *_)] = await given(database)
     assert (again.prompt_id, submitted, again.number > first.number) == ("0", SUBMITTED, True)
     assert len(again.told_attempts()) == 2
 

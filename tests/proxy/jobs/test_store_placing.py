@@ -111,3 +111,17 @@ async def test_what_one_comfyui_was_given_alone_is_where_it_was(database: Databa
     assert each.needs is None
     await put(database, "b")
     assert where(await given(database, {"default": 1, "two": 1})) == {"b": "two"}
+
+
+async def test_a_change_of_models_is_told_once(database: Database) -> None:
+    async def changes(*jobs: tuple[str, Needs]) -> list[bool]:
+        for name, needs in jobs:
+            await needing(database, name, needs)
+        found = await given(database, {"one": len(jobs)})
+        for each in found:
+            await end(database, each.job.prompt_id)
+        return [each.changes_models for each in found]
+
+    assert await changes(("a", A)) == [False], "it has none yet"
+    assert await changes(("a2", A), ("without", Needs()), ("b", B), ("b2", B)) == [False, False, True, False]
+    assert await changes(("without2", Needs()), ("a3", A)) == [False, True]
