@@ -52,10 +52,22 @@ class Absence:
         """Where it has lasted too long, what the ComfyUI had goes on with the others."""
         if self._gone_after_s is None or self._since_s is None or time.monotonic() - self._since_s < self._gone_after_s:
             return
+        await self._give_up(comfyui, closing, has_stood=False)
+
+    async def stands_still(self, comfyui: str, closing: JobClosing) -> None:
+        """It answers, and runs nothing of what it has: the others go on with that, and it is taken out of the queue at the next look."""
+        if self.is_possible:
+            await self._give_up(comfyui, closing, has_stood=True)
+
+    async def _give_up(self, comfyui: str, closing: JobClosing, *, has_stood: bool) -> None:
         try:
-            await closing.give_up()
+            await closing.give_up(has_stood=has_stood)
         except DatabaseUnavailable as error:
-            _log.error("the jobs of %s, which is away, wait until the database can be used again: %s", comfyui, error)
+            _log.error(
+                "the jobs of %s, with which others are to go on, wait until the database can be used again: %s",
+                comfyui,
+                error,
+            )
 
 
 class Strays:

@@ -73,8 +73,11 @@ class JobClosing:
         finally:
             self.is_giving_back = False
 
-    async def give_up(self) -> None:
-        """ComfyUI has been away for so long that the others go on with what it had, in its order. What it ran, or may have begun, ends by the rule."""
+    async def give_up(self, *, has_stood: bool = False) -> None:
+        """ComfyUI has been away for so long that the others go on with what it had, in its order. What it ran, or may have begun, ends by the rule.
+
+        has_stood: it was there, and is known to have run nothing of it.
+        """
         given = sorted(self._registry.given_to(self._comfyui), key=lambda job: job.number)
         jobs = [job for job in given if job.gate == self._records.gate and not job.is_in_flight]
         runs = any(job.state is JobState.RUNNING for job in jobs)
@@ -82,7 +85,7 @@ class JobClosing:
         try:
             for job in jobs:
                 is_running = job.state is JobState.RUNNING
-                has_run = is_running or (not runs and job is given[0])
+                has_run = not has_stood and (is_running or (not runs and job is given[0]))
                 await self._endings.lost(job, has_run=has_run, is_sure=is_running)
         finally:
             self.is_giving_back = False

@@ -21,7 +21,7 @@ from proxy.jobs.endings import JobEndings
 from proxy.jobs.history_reader import HistoryReader
 from proxy.jobs.queue_reader import QueueReader, get_call
 from proxy.jobs.records import JobRecords
-from proxy.jobs.registry import Job, JobRegistry, JobState, claim_listed_files
+from proxy.jobs.registry import Job, JobRegistry, JobState, claim_listed_files, ended_at
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
@@ -218,7 +218,7 @@ class QueueWatcher:
 
     async def rebuild(self) -> None:
         """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
-        begun_s, ended = time.time(), self._registry.ended()
+        begun_s, ended = time.time(), ended_at(self._registry, self.name)
         listed: set[str] = set()
         is_whole = True
         async for page in self._history.pages():
@@ -227,7 +227,7 @@ class QueueWatcher:
                 listed.add(prompt_id)
                 await self.take_entry(prompt_id, entry)
         if is_whole and listed.isdisjoint(ended):
-            self._registry.forget_restarted(ended)
+            self._registry.forget_restarted(self.name, ended)
         await self.sync()
         if is_whole:  # they would keep ComfyUI's window from those that wait
             await self._records.drop_doubted(begun_s)
@@ -263,6 +263,8 @@ class QueueWatcher:
             _log.info("ComfyUI's queue can be read again")
         self._is_failing = False
         self._synced_at_s = time.monotonic()
+        if self.is_worker_stuck:
+            await self._absence.stands_still(self.name, self.closing)
         self.on_synced()
 
     def _is_followed(self, job: Job) -> bool:

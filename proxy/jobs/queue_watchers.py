@@ -26,8 +26,13 @@ class QueueWatchers:
         return next(iter(self))
 
     def there(self) -> list[str]:
-        """Names of those that can be reached."""
-        return [name for name, watcher in self._watchers.items() if watcher.is_settled.is_set()]
+        """Names of those that are well."""
+        return [name for name in self._watchers if self.is_well(name)]
+
+    def is_well(self, comfyui: str) -> bool:
+        """Whether it is there and runs what it is given, as far as is known."""
+        watcher = self._watchers[comfyui]
+        return watcher.is_settled.is_set() and not watcher.is_worker_stuck
 
     @property
     def is_any_connected(self) -> bool:

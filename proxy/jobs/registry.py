@@ -209,12 +209,18 @@ class JobRegistry(KnownJobs):
                 self.temp_files.release(job)
                 self._index(job)
 
-    def forget_restarted(self, prompt_ids: Iterable[str]) -> None:
-        """ComfyUI was restarted since these ended: its temp folder is empty, and it will use the names again."""
+    def forget_restarted(self, comfyui: str, prompt_ids: Iterable[str]) -> None:
+        """A ComfyUI was restarted since these ended there: its temp folder is empty, and it will use the names again."""
         for prompt_id in prompt_ids:
             if (job := self._jobs.get(prompt_id)) is not None:
                 self.temp_files.release(job)
-        self.temp_files.forget_unheld()
+        self.temp_files.forget_unheld(lambda name: (name or self.comfyuis[0]) == comfyui)
+
+
+def ended_at(registry: JobRegistry, comfyui: str) -> list[str]:
+    """Jobs that ended at this ComfyUI, oldest end first."""
+    jobs = ((prompt_id, registry.job(prompt_id)) for prompt_id in registry.ended())
+    return [prompt_id for prompt_id, job in jobs if job and (job.comfyui or registry.comfyuis[0]) == comfyui]
 
 
 def owner_of_client(client_id: object) -> tuple[TenantId, str] | None:

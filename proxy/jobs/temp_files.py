@@ -98,10 +98,6 @@ class _Unheld:
             if not names:
                 del self._of[claim.origin.tenant]
 
-    def clear(self) -> None:
-        self._claims.clear()
-        self._of.clear()
-
     def let_go(self) -> Iterator[tuple[str, _Claim]]:
         """What is too much, of who has most."""
         while len(self._claims) > MAX_UNHELD:
@@ -217,9 +213,10 @@ class TempFiles:
             if claim is not None:
                 _lose(name, claim)
 
-    def forget_unheld(self) -> None:
-        """ComfyUI was started anew: it has emptied the folder, and its cache is empty too."""
-        self._unheld.clear()
+    def forget_unheld(self, is_restarted: Callable[[str], bool]) -> None:
+        """A ComfyUI was started anew: it has emptied its folder, and its cache is empty too. is_restarted: whether one of this name is it."""
+        for name in [name for name, claim in self._unheld.items() if is_restarted(claim.origin.comfyui)]:
+            self._unheld.discard(name)
 
     def older(self, tenant: TenantId, before_s: float) -> dict[str, Left]:
         """The tenant's files of runs that ended before that (Unix time)."""

@@ -81,8 +81,5 @@ def build_dispatcher(
     def window_of(comfyui: ComfyUISettings) -> int:
         return in_force().config.window_of(comfyui)
 
-    def is_there(name: str) -> bool:
-        return watchers.of(name).is_settled.is_set()
-
-    placing = Placing(registry, records, comfyuis, window_of, is_there)
+    placing = Placing(registry, records, comfyuis, window_of, watchers.is_well)
     return Dispatcher(senders, registry, records, replica, placing.give, placing.has_room), placing

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from proxy.jobs import queue_watcher
 from tests.contract.driver import slow
 from tests.several.world import BOTH, FIRST, SECOND, SeveralWorld, put_model, several
 
@@ -89,3 +93,47 @@ async def test_what_a_comfyui_had_that_is_gone_goes_on_with_the_other(tmp_path: 
         assert {entry["status"]["status_str"] for entry in entries.values()} == {"success"}
         assert ran_where(world, ids)[FIRST] >= 6
         await world.start(SECOND)
+
+
+async def test_previews_of_one_are_there_when_another_was_restarted(tmp_path: Path) -> None:
+    async with several(tmp_path) as world:
+        ids = [await submit(world, slow(0.3, 3)) for _ in range(6)]
+        entries = await ended(world, ids)
+        registry = world.gate.gate.dependencies.registry
+        at = {job.comfyui: prompt_id for prompt_id in ids if (job := registry.job(prompt_id)) is not None}
+        assert set(at) == set(BOTH)
+        watcher = world.gate.gate.dependencies.queue_watchers.of(SECOND)
+        await world.stop(SECOND)
+        while watcher.is_settled.is_set():
+            await asyncio.sleep(0.02)
+        await world.start(SECOND)
+        await watcher.is_settled.wait()
+        assert {name: await seen(world, entries[at[name]]) for name in BOTH} == {FIRST: 200, SECOND: 404}
+
+
+async def seen(world: SeveralWorld, entry: dict[str, Any]) -> int:
+    """The status of its preview."""
+    [image] = entry["outputs"]["3"]["images"]
+    query = f"filename={image['filename']}&subfolder={image['subfolder']}&type={image['type']}"
+    return await world.gate.status("GET", f"/view?{query}", "alice")
+
+
+async def test_what_stands_still_at_one_goes_on_with_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_watcher, "STUCK_AFTER_S", 0.5)
+    async with several(tmp_path) as world:
+        watchers = world.gate.gate.dependencies.queue_watchers
+        await asyncio.gather(*(watcher.is_settled.wait() for watcher in watchers))
+        engine, is_over = world.comfyuis[SECOND]._engine, threading.Event()
+        assert engine is not None
+        queue = engine.life.queue
+        monkeypatch.setattr(
+            queue, "take", lambda: is_over.wait() and None
+        )  # its HTTP lives, and its worker takes one more
+        try:
+            ids = [await submit(world, slow(0.3, 3)) for _ in range(8)]
+            await ended(world, ids)
+            assert ran_where(world, ids)[FIRST] >= 7
+            while queue.snapshot()[1]:
+                await asyncio.sleep(0.05)
+        finally:
+            is_over.set()

@@ -64,7 +64,7 @@ def test_a_comfyui_that_was_started_anew_has_no_files() -> None:
     files, first = TempFiles(), Run(wrote_until_s=1.0)
     files.claim(first, NAME, Made.NOW)
     files.release(first)
-    files.forget_unheld()
+    files.forget_unheld(lambda comfyui: True)
     files.claim(Run(), NAME, Made.EARLIER)
     assert owner(files) is None
 
