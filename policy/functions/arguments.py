@@ -13,6 +13,8 @@ from policy.violation import Reason, Violation
 
 MAX_SEED: Final = 2**64 - 1
 """As ComfyUI's own samplers take."""
+LEAST_INTEGER: Final = -(2**63)
+"""SECURITY: no JSON is written with a smaller one (test_arguments.py::test_the_greatest_numbers_are_written_as_json)."""
 MAX_DRAWN: Final = 2**53 - 1
 """Of a seed that is drawn: every JSON reader has it whole."""
 
@@ -146,7 +148,7 @@ def _read_integer(name: str, parameter: ParameterSettings, argument: Any) -> int
         argument = int(argument)
     if not isinstance(argument, int) or isinstance(argument, bool):
         raise _refused(name, "it is a whole number")
-    low = 0 if parameter.type == "seed" else -MAX_SEED
+    low = 0 if parameter.type == "seed" else LEAST_INTEGER
     if not low <= argument <= MAX_SEED:
         raise _refused(name, f"it is from {low} to {MAX_SEED}")
     _check_bounds(name, parameter, argument)
@@ -172,7 +174,7 @@ def _check_bounds(name: str, parameter: ParameterSettings, number: float) -> Non
 def _is_multiple(number: float, of: float) -> bool:
     """0.3 is a multiple of 0.1, although no float of it is."""
     quotient = number / of
-    return abs(quotient - round(quotient)) < 1e-9 * max(1.0, abs(quotient))
+    return math.isfinite(quotient) and abs(quotient - round(quotient)) < 1e-9 * max(1.0, abs(quotient))
 
 
 def _refused(name: str, rule: str) -> Violation:

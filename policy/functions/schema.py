@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policy.functions.arguments import MAX_NUMBER, MAX_SEED
+from policy.functions.arguments import LEAST_INTEGER, MAX_NUMBER, MAX_SEED
 from policy.functions.function import Function
 from policy.functions.settings import FILES, MAX_TEXT, ParameterSettings
 
@@ -42,7 +42,7 @@ def _type_of(parameter: ParameterSettings) -> dict[str, Any]:
         case "choice":
             return {"enum": list(parameter.choices)}
         case "integer":
-            return {"type": "integer", **_bounds(parameter, -MAX_SEED, MAX_SEED)}
+            return {"type": "integer", **_bounds(parameter, LEAST_INTEGER, MAX_SEED)}
         case "number":
             return {"type": "number", **_bounds(parameter, -MAX_NUMBER, MAX_NUMBER)}
         case "seed":

@@ -6,11 +6,21 @@ import contextlib
 import copy
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.functions.arguments import MAX_DRAWN, MAX_SEED, bounds_of, fill, read_argument, read_arguments, read_written
+from policy.functions.arguments import (
+    LEAST_INTEGER,
+    MAX_DRAWN,
+    MAX_SEED,
+    bounds_of,
+    fill,
+    read_argument,
+    read_arguments,
+    read_written,
+)
 from policy.functions.settings import ParameterSettings
 from policy.violation import Reason, Violation
 from tests.policy.functions.examples import GRAPH, PARAMETERS, function
@@ -63,6 +73,9 @@ def test_what_is_taken(kind: str, argument: Any, read: Any, more: dict[str, Any]
         ("integer", 6, "a multiple of 4", {"multiple_of": 4}),
         ("seed", -1, "from 0 to", {}),
         ("seed", MAX_SEED + 1, "from 0 to", {}),
+        ("integer", -(2**63) - 1, "from -", {}),
+        ("integer", -1e19, "from -", {}),
+        ("number", 1e300, "a multiple of", {"multiple_of": 1e-9}),
         ("integer", 10**400, "from -", {"multiple_of": 2}),
         ("number", 10**400, "a number", {"multiple_of": 2}),
         ("number", float("inf"), "a number", {}),
@@ -74,6 +87,11 @@ def test_what_is_taken(kind: str, argument: Any, read: Any, more: dict[str, Any]
 )
 def test_what_is_refused(kind: str, argument: Any, rule: str, more: dict[str, Any]) -> None:
     assert rule in words(kind, argument, **more)
+
+
+@pytest.mark.parametrize("argument", [LEAST_INTEGER, float(LEAST_INTEGER), MAX_SEED, 1e19])
+def test_the_greatest_numbers_are_written_as_json(argument: float) -> None:
+    assert orjson.loads(orjson.dumps(read_argument("it", parameter("integer"), argument))) == argument
 
 
 def test_all_of_a_call() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import ValidationError
 
@@ -141,6 +142,7 @@ def test_its_schema_has_the_bounds_that_are_held(kind: str, own: dict[str, float
     shown = arguments_schema(called)["properties"]["n"]
     settings = called.parameters["n"]
     low, high = shown["minimum"], shown["maximum"]
+    assert orjson.loads(orjson.dumps(shown))["minimum"] == low
     if kind != "number" or not own:
         for outside in (low - 1 if kind != "number" else low * 1.1, high + 1 if kind != "number" else high * 1.1):
             with pytest.raises(Violation):
