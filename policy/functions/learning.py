@@ -77,8 +77,11 @@ class _Learning:
         self._fills: Fills = {node_id: tuple(filled) for node_id, filled in fills.items()}
 
     def template(self) -> Template | None:
-        """None where more than the live nodes may depend on the values, where something was left out, and where it reads previews."""
-        if not all(self._is_apart(node_id, plan) for node_id, plan in self._plans.items()):
+        """None where more than the live nodes may depend on the values, where something was left out, where it reads previews, and where its own
+        nodes save into the folder of a ComfyUI (policy/rules/dispatch.py)."""
+        if not self._prepared.body.startswith(_OPENING[:-1] + orjson.dumps(self._nodes)) or not all(
+            self._is_apart(node_id, plan) for node_id, plan in self._plans.items()
+        ):
             return None
         live = {node_id: plan for node_id, plan in self._plans.items() if self._is_live(node_id, plan)}
         needed = needed_by(self._prepared.outputs, self._nodes)

@@ -16,11 +16,13 @@ from policy.bound_checks import BoundChecks
 from policy.call import ClaimJob
 from policy.catalogue import Catalogue
 from policy.compiled_policy import Policy
+from policy.needs import Needs
 from policy.node_plan import NodePlan
 from policy.patience import Patience, TooMuch
 from policy.prepared import Prepared
 from policy.principal import TenantId
 from policy.rule_context import RuleContext, RuleInput
+from policy.rules.dispatch import body_at
 from policy.salt import SALT
 from policy.surely_valid import NodeChecks, is_valid
 from policy.violation import Violation
@@ -97,7 +99,7 @@ class Template:
         originals = self._in_order(made)
         if self.written is not None and self.written != {node_id for node_id, _, _ in originals}:
             return None
-        needs = b""
+        needs = None
         if request.context.is_placed:
             try:
                 needs = self._needs(nodes, request.context, patience)
@@ -153,13 +155,18 @@ class Template:
             every = {node_id: known or by_node.get(node_id, ()) for node_id, known in every.items()}
         return [original for known in every.values() for original in known]
 
-    def _needs(self, nodes: Mapping[str, Any], context: RuleContext, patience: Patience) -> bytes:
+    def _needs(self, nodes: Mapping[str, Any], context: RuleContext, patience: Patience) -> Needs:
         """Of what nodes that are not live name, that files begin with, none needs the name. Raises TooMuch."""
         context = replace(context, labels=self.labels)
-        return find_needs(nodes, self.plans, self.outputs, context, patience).to_bytes()
+        return find_needs(nodes, self.plans, self.outputs, context, patience)
 
     def _written(
-        self, nodes: dict[str, dict[str, Any]], originals: bytes, request: RuleInput, wish: ClaimJob, needs: bytes
+        self,
+        nodes: dict[str, dict[str, Any]],
+        originals: bytes,
+        request: RuleInput,
+        wish: ClaimJob,
+        found: Needs | None,
     ) -> Prepared | None:
         tenant, is_sure = request.context.names.tenant, self.may_be_sure
         parts = [self.pieces[0]]
@@ -170,7 +177,9 @@ class Template:
             if is_sure and live.sure is not None:
                 is_sure = is_valid(inputs, live.sure, self.plans)
             parts += (orjson.dumps(nodes[live.node_id]), piece)
-        body, credentials = b"".join(parts), request.credentials
+        body, needs, credentials = b"".join(parts), b"", request.credentials
+        if found is not None:
+            body, needs = body_at(body, found, ""), found.to_bytes()
         if IN_TEMP in body or credentials.stands_in_json(body) or credentials.stands_in_json(originals):
             return None
         wish = wish if wish.needs == needs else replace(wish, needs=needs)

@@ -96,7 +96,7 @@ CHOICES = ["euler", "plain", 512, 7.5, 20, "a lighthouse", "own.png", "x"]
 GOOD_NUMBERS = st.sampled_from([8, 64, 16, 1, 50])
 NUMBERS = GOOD_NUMBERS | GOOD_NUMBERS | st.sampled_from([512, 1024, 2048, 0, -1, 51, 2**63, 10**6])
 GOOD_TEXTS = st.sampled_from(
-    ["a", "euler", "own.png", "sub/own.png", "x [output]", "%date:ss%/y", "none", "tenants/alice/x"]
+    ["a", "euler", "own.png", "sub/own.png", "x [output]", "%date:ss%/y", "none", "tenants/alice/x", "@gpu-2/x"]
 )
 BAD_TEXTS = st.sampled_from(
     [
