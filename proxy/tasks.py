@@ -86,7 +86,9 @@ async def _has_stopped(stopping: asyncio.Task[object]) -> bool:
     if not stopping.done():
         _log.error("stopping does not wait for %s any longer", stopping.get_name())
         return False
-    if error := stopping.exception():
+    # It may have waited for something that was cancelled.
+    error = asyncio.CancelledError() if stopping.cancelled() else stopping.exception()
+    if error is not None:
         _log.error("stopping: %s failed", stopping.get_name(), exc_info=error)
     return error is None
 

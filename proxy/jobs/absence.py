@@ -10,7 +10,7 @@ from typing import Final
 from policy.rules.jobs import json_call
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.closing import JobClosing
-from proxy.jobs.job import Job, JobState
+from proxy.jobs.job import COMFYUI_GONE, Job, JobState
 from proxy.jobs.queue_reader import Queue
 from proxy.jobs.registry import JobRegistry
 from proxy.persistence.operations import DatabaseUnavailable
@@ -90,13 +90,17 @@ class Strays:
             strays &= self._find(queue)
         for prompt_id in strays:
             await self._take_out(prompt_id)
-        return Queue(queue.running - strays, queue.pending - strays, queue.unknown)
+        return queue._replace(running=queue.running - strays, pending=queue.pending - strays)
 
     def _find(self, queue: Queue) -> set[str]:
-        jobs = (self._registry.job(prompt_id) for prompt_id in queue.running | queue.pending)
+        """What is only tried is taken out by who tries it, and may be given here by then."""
+        jobs = (self._registry.job(prompt_id) for prompt_id in queue.given)
         return {job.prompt_id for job in jobs if job is not None and self._is_stray(job)}
 
     def _is_stray(self, job: Job) -> bool:
+        """Its client may have been told, too, that it failed with the ComfyUI that went away."""
+        if job.state is JobState.ENDED and job.error == COMFYUI_GONE:
+            return True
         return job.state is JobState.WAITING or (job.state is not JobState.CLAIMED and job.comfyui != self._comfyui)
 
     async def _take_out(self, prompt_id: str) -> None:

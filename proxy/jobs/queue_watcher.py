@@ -157,6 +157,7 @@ class QueueWatcher:
                 if failures == 0:
                     _log.error("jobs are not followed until the database can be used again: %s", error)
                 failures += 1
+                self._absence.ended()  # it is not ComfyUI that is away
             except (UpstreamUnavailable, UpstreamTimeout) as error:
                 if failures == 0:
                     setting = self._absence.setting(self.name)
@@ -182,10 +183,10 @@ class QueueWatcher:
         try:
             socket.start(announcements)
             await self.rebuild()
+            self._absence.ended()  # what it has is known, whatever else it does not tell
             if self.on_connected is not None:
                 await self.on_connected(self.name)
             self.is_connected = True
-            self._absence.ended()
             self.is_settled.set()
             _log.info("connected to %s at %s", self._absence.title(self.name), self._upstream.url)
             await announcements.over.wait()

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from proxy import tasks as tasks_module
-from proxy.tasks import Tasks, stop_in_turn
+from proxy.tasks import Stop, Tasks, stop_in_turn
 
 
 async def fail() -> None:
@@ -109,11 +109,23 @@ async def test_a_part_that_does_not_stop_or_fails_keeps_no_other_from_stopping(
     async def end() -> None:
         last.set()
 
-    assert not await stop_in_turn([("deaf", partial(goes_on, 1)), ("broken", fail), ("last", end)])
+    async def wait_for_nothing() -> None:
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+        await cancelled
+
+    parts: list[tuple[str, Stop]] = [
+        ("deaf", partial(goes_on, 1)),
+        ("broken", fail),
+        ("forsaken", wait_for_nothing),
+        ("last", end),
+    ]
+    assert not await stop_in_turn(parts)
     assert last.is_set()
     assert "stopping waits for the end of deaf (line" in caplog.text
     assert "stopping does not wait for the end of deaf any longer" in caplog.text
     assert "stopping: the end of broken failed" in caplog.text
+    assert "stopping: the end of forsaken failed" in caplog.text
     assert "a bug" in caplog.text
 
 

@@ -39,9 +39,11 @@ SUBMITTED = Submitted(
 
 
 class Following:
-    """told: what became of which job, in order. now_s: the time for all but what ComfyUI says."""
+    """told: what became of which job, in order. now_s: the time for all but what ComfyUI says. gone_after_s: as where there are other ComfyUIs."""
 
-    def __init__(self, upstream: Any, database: Database, gate: str = "gate/1") -> None:
+    def __init__(
+        self, upstream: Any, database: Database, gate: str = "gate/1", gone_after_s: float | None = None
+    ) -> None:
         self.database, self.upstream = database, upstream
         self.now_s, self.window, self.retries_interrupted, self.is_ready = time.time(), 2, True, True
         self.weights: Mapping[str, float] = {}
@@ -68,7 +70,12 @@ class Following:
             self.clock,
         )
         self.watcher = QueueWatcher(
-            upstream, self.registry, self.records, self.endings, on_started=self._noting("started")
+            upstream,
+            self.registry,
+            self.records,
+            self.endings,
+            on_started=self._noting("started"),
+            gone_after_s=gone_after_s,
         )
         self.sender = Sender(
             "default", upstream, self.registry, self.records, lambda: self.is_ready, self.endings.refused

@@ -79,8 +79,8 @@ class Comfy:
 class Watch(Following):
     """What follows jobs, and the ComfyUI that it watches."""
 
-    def __init__(self, upstream: Upstream, database: Database, comfy: Comfy) -> None:
-        super().__init__(upstream, database)
+    def __init__(self, upstream: Upstream, database: Database, comfy: Comfy, gone_after_s: float | None) -> None:
+        super().__init__(upstream, database, gone_after_s=gone_after_s)
         self.comfy, self.queue_watcher = comfy, self.watcher
         self.window = 100
         self.synced = asyncio.Event()
@@ -103,11 +103,13 @@ class Watch(Following):
 
 
 @asynccontextmanager
-async def watching(comfy: Comfy | None = None, *, is_started: bool = False) -> AsyncIterator[Watch]:
+async def watching(
+    comfy: Comfy | None = None, *, is_started: bool = False, gone_after_s: float | None = None
+) -> AsyncIterator[Watch]:
     comfy = comfy or Comfy()
     async with serving(comfy) as url, opened() as database:
         upstream = Upstream(url, GUARD_S)
-        watch = Watch(upstream, database, comfy)
+        watch = Watch(upstream, database, comfy, gone_after_s)
         try:
             async with asyncio.timeout(GUARD_S):
                 if is_started:

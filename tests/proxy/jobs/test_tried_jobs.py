@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from policy.call import Place
 from policy.rules.prompt import LAST_PLACE
 from proxy.jobs.registry import JobState
 from tests.proxy.jobs.test_queue_watcher import item, watching
@@ -31,3 +32,14 @@ async def test_a_tried_job_that_came_to_its_turn_runs() -> None:
         watch.comfy.running = [item(LAST_PLACE + 3, job.prompt_id)]
         await watch.queue_watcher.sync()
         assert (watch.told, job.state) == ([("started", job.prompt_id)], JobState.RUNNING)
+
+
+@pytest.mark.parametrize("gone_after_s", [None, 30.0], ids=["one", "several"])
+async def test_a_job_that_was_tried_and_waits_goes_on_waiting(gone_after_s: float | None) -> None:
+    """The queue was read while it was tried, and its answer came when the job was on disk."""
+    async with watching(gone_after_s=gone_after_s) as watch:
+        job = await watch.recorded(place=Place.WAITING)
+        watch.comfy.pending = [item(LAST_PLACE + 3, job.prompt_id)]
+        await watch.queue_watcher.sync()
+        assert (job.state, watch.told) == (JobState.WAITING, [])
+        assert "/interrupt" not in watch.comfy.asked, "it may be given in this moment"

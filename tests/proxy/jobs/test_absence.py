@@ -1,0 +1,89 @@
+"""How long one of several ComfyUIs has been away: only what cannot be reached is."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+
+from proxy.http.errors import UpstreamUnavailable
+from proxy.jobs import absence as absence_module
+from proxy.jobs import queue_watcher as watcher_module
+from proxy.jobs.job import JobState
+from proxy.persistence.operations import DatabaseUnavailable
+from tests.proxy.jobs.test_queue_watcher import Watch, item, watching
+
+GONE_AFTER_S = 5.0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for without a pause, and a second has gone each time that somebody looks at the clock."""
+    monkeypatch.setattr(watcher_module, "_RECONNECT_S", (0.0,))
+    seconds = itertools.count()
+    monkeypatch.setattr(absence_module, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+
+
+async def _runs_a_job(watch: Watch) -> str:
+    job = await watch.taken()
+    watch.comfy.running = [item(job.number, job.prompt_id)]
+    await watch.queue_watcher.sync()
+    assert job.state is JobState.RUNNING
+    return job.prompt_id
+
+
+async def _is_connected_often(watch: Watch) -> None:
+    for _ in range(4 * int(GONE_AFTER_S)):
+        await watch.connections.acquire()
+
+
+async def test_one_that_does_not_tell_what_it_can_run_goes_on_with_what_it_has() -> None:
+    async with watching(gone_after_s=GONE_AFTER_S) as watch:
+        prompt_id = await _runs_a_job(watch)
+
+        async def fail(comfyui: str) -> None:
+            watch.connections.release()
+            raise UpstreamUnavailable("no catalogue")
+
+        watch.queue_watcher.on_connected = fail
+        watch.queue_watcher.start()
+        await _is_connected_often(watch)
+        assert watch.told == [("started", prompt_id)]
+
+
+async def test_while_the_database_is_away_no_comfyui_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watching(gone_after_s=GONE_AFTER_S) as watch:
+        prompt_id = await _runs_a_job(watch)
+
+        async def fail(begun_s: float) -> None:
+            watch.connections.release()
+            raise DatabaseUnavailable("gone")
+
+        monkeypatch.setattr(watch.records, "drop_doubted", fail)
+        watch.queue_watcher.start()
+        await _is_connected_often(watch)
+        assert watch.told == [("started", prompt_id)]
+
+
+async def test_what_one_had_that_cannot_be_reached_goes_on_with_others() -> None:
+    async with watching(gone_after_s=GONE_AFTER_S) as watch:
+        prompt_id = await _runs_a_job(watch)
+        job = watch.job(prompt_id)
+        watch.comfy.broken = {"/api/jobs", "/queue"}
+        watch.queue_watcher.start()
+        while job.state is JobState.RUNNING:
+            watch.comfy.refused.clear()
+            await watch.comfy.refused.wait()
+        assert watch.told == [("started", prompt_id), ("waits", prompt_id)]
+
+
+async def test_what_has_failed_since_it_went_away_is_stopped_when_it_is_back() -> None:
+    async with watching(gone_after_s=GONE_AFTER_S) as watch:
+        watch.retries_interrupted = False
+        prompt_id = await _runs_a_job(watch)
+        await watch.queue_watcher.closing.give_up()
+        assert watch.told == [("started", prompt_id), ("ended", prompt_id)]
+        assert "/interrupt" not in watch.comfy.asked
+        await watch.queue_watcher.sync()
+        assert "/interrupt" in watch.comfy.asked
