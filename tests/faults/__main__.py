@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tests.faults import rolling, sharing, webhooks
 from tests.faults.programs import COMMAND
 from tests.faults.rolling import ROLLING
-from tests.faults.rounds import FAULTS, Tally, play
+from tests.faults.rounds import FAULTS, SEVERAL, Tally, play
 from tests.faults.webhooks import TWO_GATES, WEBHOOKS
 
 GATES = "two gates"
@@ -32,7 +32,7 @@ def table(tallies: Sequence[Tally]) -> str:
 
 async def run(options: argparse.Namespace) -> list[Tally]:
     tallies = []
-    for fault in options.only or (*FAULTS, GATES, ROLLING, WEBHOOKS, TWO_GATES):
+    for fault in options.only or (*FAULTS, *SEVERAL, GATES, ROLLING, WEBHOOKS, TWO_GATES):
         if fault == GATES:
             tallies.append(await sharing.play(options.jobs, options.seed))
         elif fault == ROLLING:
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         action="append",
-        choices=(*FAULTS, GATES, ROLLING, WEBHOOKS, TWO_GATES),
+        choices=(*FAULTS, *SEVERAL, GATES, ROLLING, WEBHOOKS, TWO_GATES),
         help="this fault; may be given several times",
     )
     parser.add_argument("--shared", action="store_true", help="PostgreSQL is the database in all rounds")

@@ -22,8 +22,12 @@ SHORTEST_S, LONGEST_S = 0.01, 0.12
 LONGEST_OUTAGE_S = 1.0
 SUBMITTING_SHARE = 0.4
 """Of the rounds, in which it is killed while jobs are submitted; in the others while they run."""
+LONGEST_ABSENCE_S = 3.0
+"""Of one of several ComfyUIs: it is back before the other goes on with what it had, or after that."""
 FAULTS = ("comfyui", "comfyui twice", "gate", "both", "postgresql")
 """What is killed. "comfyui twice": again as soon as it runs the job that it ran when it was killed."""
+SEVERAL = ("one of two", "each of two", "one and gate", "one until the end")
+"""Likewise, where there are two ComfyUIs. "each of two": one after the other. "one until the end": it is started again when all jobs have ended."""
 WEIGHTS = {"alice": 1.0, "mallory": 1.0}
 _JSON = {"Content-Type": "application/json"}
 
@@ -51,10 +55,13 @@ async def play(fault: str, rounds: int, seed: int, *, is_shared: bool = False, c
     """Stops after the first round that is wrong. The seed decides all but what processes do meanwhile. comfyui: see `ComfyUI.real`."""
     tally = Tally(fault, seed)
     submissions: list[Submission] = []
-    async with open_world(WEIGHTS, is_shared=is_shared or fault == "postgresql", comfyui=comfyui) as world:
+    count = 2 if fault in SEVERAL else 1
+    is_shared = is_shared or fault == "postgresql"
+    async with open_world(WEIGHTS, comfyuis=count, is_shared=is_shared, comfyui=comfyui) as world:
         for number in range(rounds):
             chance = random.Random(f"{seed} {fault} {number}")
-            verdict = await judged(Round(world, fault, chance, number), submissions)
+            kind = SeveralRound if fault in SEVERAL else Round
+            verdict = await judged(kind(world, fault, chance, number), submissions)
             tally.rounds += 1
             tally.counts += verdict.counts
             tally.wrong += [f"round {number}: {each}" for each in verdict.wrong]
@@ -83,7 +90,7 @@ async def judged(this: Round, submissions: list[Submission]) -> Verdict:
     submissions += submitted
     names = {each.name for each in submitted}
     lines = [line for line in world.record.lines() if line.name in names]
-    return judge(Case(submitted, lines, world.deaths, told, seen=world.seen, tried=tried))
+    return judge(Case(submitted, lines, world.deaths, told, world.is_ordered, seen=world.seen, tried=tried))
 
 
 def causes(error: Exception) -> str:
@@ -97,7 +104,7 @@ def causes(error: Exception) -> str:
 def _begun_later(world: World, submissions: Sequence[Submission]) -> list[str]:
     """What was begun once more after its round had been judged."""
     nothing = {client.tenant: Told({}) for client in world.clients}
-    verdict = judge(Case(submissions, world.record.lines(), world.deaths, nothing, seen=world.seen))
+    verdict = judge(Case(submissions, world.record.lines(), world.deaths, nothing, world.is_ordered, seen=world.seen))
     return [each for each in verdict.wrong if "begun" in each]
 
 
@@ -190,3 +197,44 @@ class Round:
         while not any(line.name in cut and line.life == life for line in self.world.record.lines()):
             await asyncio.sleep(NAP_S)
         return True
+
+
+class SeveralRound(Round):
+    """Of two ComfyUIs."""
+
+    def _plans(self, client: Client) -> list[Plan]:
+        """Without keys where one does not come back: what the first was sent when it went away, nobody knows until it does."""
+        plans = super()._plans(client)
+        return [plan._replace(is_repeated=False) for plan in plans] if self.fault == "one until the end" else plans
+
+    async def play(self) -> list[Submission]:
+        submissions = await super().play()
+        for comfyui in self.world.comfyuis:
+            if comfyui.is_killed:
+                await comfyui.start()
+                await comfyui.is_up()
+        return submissions
+
+    async def _strike(self) -> None:
+        world, two = self.world, self.chance.sample(self.world.comfyuis, 2)
+        match self.fault:
+            case "one of two":
+                await self._lose(two[0])
+            case "each of two":
+                for comfyui in two:
+                    await self._lose(comfyui)
+            case "one and gate":
+                victims: list[Program] = self.chance.sample([two[0], world.gates[0]], 2)
+                for program in victims:
+                    await world.kill(program)
+                await asyncio.gather(*(self._start_again(program) for program in victims))
+            case "one until the end":
+                await world.kill(two[0])
+
+    async def _lose(self, comfyui: Program) -> None:
+        await self.world.kill(comfyui)
+        await self._start_again(comfyui)
+
+    async def _start_again(self, program: Program) -> None:
+        await asyncio.sleep(self.chance.uniform(0, LONGEST_ABSENCE_S))
+        await program.start()

@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from tests.faults.rounds import FAULTS, JOBS, play
+from tests.faults.rounds import FAULTS, JOBS, SEVERAL, play
 
 ROUNDS = 1
 POSTGRESQL = "postgresql"
@@ -18,7 +18,7 @@ async def _played(fault: str) -> None:
     assert tally.counts["jobs"] + tally.counts["not accepted"] == JOBS * ROUNDS
 
 
-@pytest.mark.parametrize("fault", [each for each in FAULTS if each != POSTGRESQL])
+@pytest.mark.parametrize("fault", [each for each in (*FAULTS, *SEVERAL) if each != POSTGRESQL])
 async def test_every_job_ends_once_whatever_is_killed(fault: str) -> None:
     await _played(fault)
 

@@ -1,11 +1,11 @@
-"""A whole installation in processes of its own: ComfyUI, one gate or several, and PostgreSQL where they share one."""
+"""A whole installation in processes of its own: one ComfyUI or several, one gate or several, and PostgreSQL where they share one."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,7 @@ _CONFIG = """\
 port = {port}
 [ops]
 port = 0
-[upstream]
-url = "http://127.0.0.1:{comfyui}"
+{upstream}
 [log]
 format = "text"
 [jobs]
@@ -33,6 +32,8 @@ retry_interrupted = true
 [policies.default]
 allow = ["{custom}", "{core}"]
 """
+GONE_AFTER_S = 1
+"""Of each of several ComfyUIs."""
 _LAST_LINES = 60
 _LAST_DEATHS = 4
 _LIMITS = """\
@@ -45,10 +46,10 @@ queued_jobs = 100000
 
 @dataclass
 class World:
-    """deaths: when each ComfyUI was killed, by its process id, in seconds of the machine's monotonic clock. seen: see `Case`."""
+    """comfyuis: the first one first. deaths: when each ComfyUI was killed, by its process id, in seconds of the machine's monotonic clock. seen: see `Case`."""
 
     folder: Path
-    comfyui: ComfyUI
+    comfyuis: list[ComfyUI]
     gates: list[GateProcess]
     database: PostgreSQL | None
     record: Record
@@ -58,14 +59,23 @@ class World:
     seen: dict[int, frozenset[str]] = field(default_factory=dict)
 
     @property
+    def comfyui(self) -> ComfyUI:
+        return self.comfyuis[0]
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether a tenant's jobs are begun as they were submitted."""
+        return len(self.comfyuis) == 1
+
+    @property
     def programs(self) -> list[Program]:
-        return [*([self.database] if self.database is not None else []), self.comfyui, *self.gates]
+        return [*([self.database] if self.database is not None else []), *self.comfyuis, *self.gates]
 
     async def kill(self, program: Program) -> None:
-        if program is self.comfyui:
+        if program in self.comfyuis:
             self.seen[program.lives[-1]] = self._ended()
         await program.kill()
-        if program is self.comfyui:
+        if program in self.comfyuis:
             self.deaths[program.lives[-1]] = time.monotonic()
 
     def _ended(self) -> frozenset[str]:
@@ -100,9 +110,16 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    weights: Mapping[str, float], *, gates: int = 1, is_shared: bool = False, jobs: str = "", comfyui: str = ""
+    weights: Mapping[str, float],
+    *,
+    gates: int = 1,
+    comfyuis: int = 1,
+    is_shared: bool = False,
+    jobs: str = "",
+    comfyui: str = "",
 ) -> AsyncIterator[World]:
-    """weights: by tenant. is_shared: the database is PostgreSQL. jobs: lines of the `[jobs]` table, and tables behind it. comfyui: see `ComfyUI.real`.
+    """weights: by tenant. gates, comfyuis: how many. is_shared: the database is PostgreSQL. jobs: lines of the `[jobs]` table, and tables behind it.
+    comfyui: see `ComfyUI.real`.
 
     Everything has ended with the block.
     """
@@ -110,21 +127,27 @@ async def open_world(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfygate-faults-")))
         folder.chmod(0o711)  # PostgreSQL, as another user, has a folder in it
         database = _postgresql(folder) if is_shared else None
-        runner = ComfyUI("comfyui", folder, real=comfyui)
-        runner.prepare()
+        runners = [ComfyUI(name, folder, real=comfyui) for name in _names("comfyui", comfyuis)]
+        for runner in runners:
+            runner.prepare()
         if database is not None:
             jobs = f'database = "{database.url}"\n{jobs}'
-        names = ["gate"] if gates == 1 else [f"gate-{number + 1}" for number in range(gates)]
-        running, keys = _configured(folder, names, runner.port, weights, jobs)
-        world = World(folder, runner, running, database, Record(runner.record), keys)
+        running, keys = _configured(folder, _names("gate", gates), runners, weights, jobs)
+        world = World(folder, runners, running, database, Record(runners[0].record), keys)
         stack.push_async_callback(_end, world)
         for program in world.programs:
             await program.start()
             if program is database:
                 await program.is_up()
         await asyncio.gather(*(program.is_up() for program in world.programs))
-        world.clients = await stack.enter_async_context(clients(keys, [gate.url for gate in running], runner.guard_s))
+        world.clients = await stack.enter_async_context(
+            clients(keys, [gate.url for gate in running], world.comfyui.guard_s)
+        )
         yield world
+
+
+def _names(kind: str, count: int) -> list[str]:
+    return [kind] if count == 1 else [f"{kind}-{number + 1}" for number in range(count)]
 
 
 async def _end(world: World) -> None:
@@ -141,7 +164,7 @@ def _postgresql(folder: Path) -> PostgreSQL:
 
 
 def _configured(
-    folder: Path, names: list[str], comfyui: int, weights: Mapping[str, float], jobs: str
+    folder: Path, names: list[str], comfyuis: Sequence[ComfyUI], weights: Mapping[str, float], jobs: str
 ) -> tuple[list[GateProcess], dict[str, str]]:
     """Gates that know the same tenants and keys, each with a folder of its own."""
     gates = [GateProcess(name, folder) for name in names]
@@ -153,10 +176,20 @@ def _configured(
     for gate in gates:
         gate.config.parent.mkdir()
     first.config.write_text(
-        _CONFIG.format(port=first.port, comfyui=comfyui, jobs=jobs, custom=CUSTOM, core=CORE) + tables, "utf-8"
+        _CONFIG.format(port=first.port, upstream=_upstream(comfyuis), jobs=jobs, custom=CUSTOM, core=CORE) + tables,
+        "utf-8",
     )
     keys = {tenant: key_file.create_key(first.config, tenant=tenant).text for tenant in weights}
     for gate in gates[1:]:
         text = first.config.read_text("utf-8").replace(f"port = {first.port}", f"port = {gate.port}", 1)
         gate.config.write_text(text, "utf-8")
     return gates, keys
+
+
+def _upstream(comfyuis: Sequence[ComfyUI]) -> str:
+    if len(comfyuis) == 1:
+        return f'[upstream]\nurl = "{comfyuis[0].url}"'
+    return "\n".join(
+        f'[[comfyui]]\nname = "{comfyui.name}"\nurl = "{comfyui.url}"\ngone_after = "{GONE_AFTER_S}s"'
+        for comfyui in comfyuis
+    )
