@@ -24,7 +24,7 @@ from proxy.jobs.job_rows import CANCEL, Ended, Given, JobRow, StoredState, Submi
 from proxy.jobs.noted import AlreadyNoted, Note, noted
 from proxy.jobs.registry import JobRegistry, row_of
 from proxy.jobs.store_giving import give
-from proxy.jobs.store_placing import give_to_several
+from proxy.jobs.store_placing import KnownNeeds, give_to_several
 from proxy.jobs.store_reading import owner_of
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
@@ -52,6 +52,7 @@ class JobRecords:
         self._weights = weights
         self._clock = clock
         self.is_uncertain = False
+        self._known_needs: KnownNeeds = {}
         """Whether jobs may have been given to ComfyUI of which this process does not know."""
         self.unsaid: dict[str, TenantId] = {}
         """Jobs that may be on disk although their clients were told that they are not."""
@@ -122,7 +123,7 @@ class JobRecords:
         last = (self.gate, now_s, now_s + LEASE_S, self._weights())
         try:
             if seats:
-                given = await self._database.run(give_to_several, seats, fits, *last)
+                given = await self._database.run(give_to_several, seats, fits, *last, self._known_needs)
             else:
                 given = await self._database.run(give, self._registry.comfyuis[0], self.window(), *last)
         except BaseException:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from policy.needs import read_needs
+from policy.needs import Needs, read_needs
 from policy.placement import AT_LEAST, LOOKED_AT, Fits, Seat, Waiting, place
 from policy.principal import TenantId
 from proxy.jobs.job import COMFYUI_GONE
@@ -22,11 +22,11 @@ _TENANTS: Final = (
     "SELECT waiting.tenant, COALESCE(fair_tags.finish_tag, 0.0) FROM waiting "
     "LEFT JOIN fair_tags ON fair_tags.tenant = waiting.tenant WHERE waiting.tenant IS NOT NULL"
 )
-_FIRST_ONES: Final = (
-    "SELECT jobs.prompt_id, jobs.sequence, jobs.cost_s, jobs.attempts, job_needs.needs FROM jobs "
-    "LEFT JOIN job_needs ON job_needs.prompt_id = jobs.prompt_id WHERE jobs.state = ? AND jobs.tenant = ? "
-    "ORDER BY jobs.rank, jobs.sequence LIMIT ?"
-)
+_FIRST_ONES: Final = "SELECT prompt_id, sequence, cost_s, attempts FROM jobs WHERE state = ? AND tenant = ? ORDER BY rank, sequence LIMIT ?"
+
+KnownNeeds = dict[tuple[str, int], Needs | None]
+"""By id and sequence. SECURITY: clients decide how large they are, and reading all of them anew whenever one is chosen took half a second, in which nobody
+else writes (test_store_placing.py::test_what_jobs_need_is_read_once)."""
 
 
 def give_to_several(
@@ -36,13 +36,14 @@ def give_to_several(
     now_s: float,
     lease_until_s: float,
     weights: Mapping[str, float],
+    known: KnownNeeds | None = None,
 ) -> Operation[list[Given]]:
-    """As `give`, where the job may go to one of several. seats: those that are there, empty: `room` is their window."""
+    """As `give`, where the job may go to one of several. seats: those that are there, empty: `room` is their window. known: see first_ones."""
     state = yield from begin()
     given: list[Given] = []
     if state.is_draining:
         return given
-    waiting, tags = yield from first_ones()
+    waiting, tags = yield from first_ones(known)
     if not waiting:
         return given
     seats = yield from as_they_are(seats, now_s)
@@ -71,19 +72,34 @@ def note_models(comfyui: str, models: Sequence[str]) -> Operation[None]:
     )
 
 
-def first_ones() -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantId, float]]]:
-    """The first waiting jobs of each tenant, in its order, and the tenants' finish tags."""
+def first_ones(
+    known: KnownNeeds | None = None,
+) -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantId, float]]]:
+    """The first waiting jobs of each tenant, in its order, and the tenants' finish tags. known: what was read before; then what these need."""
     tenants = yield Statement(_TENANTS, (StoredState.WAITING,) * 2)
     tags = {TenantId(tenant): float(tag) for tenant, tag in tenants}
     each = max(AT_LEAST, LOOKED_AT // max(1, len(tags)))
+    before = {} if known is None else known
     waiting: dict[TenantId, list[Waiting]] = {}
+    found: KnownNeeds = {}
     for tenant in tags:
         rows = yield Statement(_FIRST_ONES, (StoredState.WAITING, tenant, each))
-        waiting[tenant] = [
-            Waiting(prompt_id, tenant, sequence, cost_s, read_needs(needs) if needs else None, COMFYUI_GONE in attempts)
-            for prompt_id, sequence, cost_s, attempts, needs in rows
-        ]
+        waiting[tenant] = []
+        for prompt_id, sequence, cost_s, attempts in rows:
+            key = (prompt_id, sequence)
+            needs = found[key] = before[key] if key in before else (yield from _needs_of(prompt_id))
+            waiting[tenant].append(
+                Waiting(prompt_id, tenant, sequence, cost_s, needs, is_alone=COMFYUI_GONE in attempts)
+            )
+    if known is not None:
+        known.clear()
+        known.update(found)
     return waiting, tags
+
+
+def _needs_of(prompt_id: str) -> Operation[Needs | None]:
+    rows = yield Statement("SELECT needs FROM job_needs WHERE prompt_id = ?", (prompt_id,))
+    return read_needs(rows[0][0]) if rows else None
 
 
 def as_they_are(seats: Sequence[Seat], now_s: float) -> Operation[list[Seat]]:

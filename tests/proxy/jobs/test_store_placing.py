@@ -11,7 +11,7 @@ from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.store_giving import give
 from proxy.jobs.store_operations import give_back, start
-from proxy.jobs.store_placing import give_to_several
+from proxy.jobs.store_placing import KnownNeeds, give_to_several
 from proxy.jobs.store_upkeep import drain
 from proxy.persistence.operations import Database
 from tests.proxy.jobs.stored import GATE, OTHER_GATE, SUBMITTED, end, put
@@ -125,3 +125,23 @@ async def test_a_change_of_models_is_told_once(database: Database) -> None:
     assert await changes(("a", A)) == [False], "it has none yet"
     assert await changes(("a2", A), ("without", Needs()), ("b", B), ("b2", B)) == [False, False, True, False]
     assert await changes(("without2", Needs()), ("a3", A)) == [False, True]
+
+
+async def test_what_jobs_need_is_read_once(database: Database) -> None:
+    known: KnownNeeds = {}
+
+    async def look(room: int) -> list[Given]:
+        seats = [Seat("one", room), Seat("two", 1)]
+        return await database.run(
+            give_to_several, seats, lambda name, job: name == "one", GATE, 150.0, 1000.0, {}, known
+        )
+
+    rows = {name: await put(database, name, extras=JobExtras(needs=A.to_bytes())) for name in "abc"}
+    await put(database, "unknown")
+    assert [each.job.prompt_id for each in await look(1)] == ["a"], "the others are looked at, and wait for room"
+    keys = [(name, row.sequence) for name, row in rows.items()]
+    assert [known[key] for key in keys] == [A, A, A]
+    assert list(known.values()) == [A, A, A, None]
+    known[keys[1]] = B
+    assert [(each.job.prompt_id, each.needs) for each in await look(2)] == [("b", B)], "what was read before"
+    assert keys[0] not in known, "of who waits no more nothing is kept"
