@@ -205,6 +205,26 @@ class TempFiles:
         for tenant, names in gone.items():
             self.on_let_go(tenant, names)
 
+    def move(self, job: Maker, now_s: float) -> None:
+        """The job is tried again, at another ComfyUI: what it has made so far stays behind.
+
+        SECURITY: there a file of such a name may be a neighbour's
+        (tests/several/test_transfers.py::test_what_a_job_showed_elsewhere_is_not_read_where_it_runs).
+        """
+        left: dict[str, Left] = {}
+        for name in list(job.temp_files):
+            claim = self._claims[name]
+            claim.holders.remove(job)
+            if claim.origin is job:
+                del self._claims[name]
+                _lose(name, claim)
+                left[name] = Left(now_s, job.comfyui)
+            elif not claim.holders:
+                self._unheld.put(name, self._claims.pop(name))
+        job.temp_files.clear()
+        if left:
+            self.on_let_go(job.tenant, left)
+
     def forget(self, names: Iterable[str]) -> None:
         """These are gone from the disk, or about to go."""
         for name in names:

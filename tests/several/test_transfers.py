@@ -19,6 +19,9 @@ from policy.principal import TenantId
 from proxy.files import transfers as module
 from proxy.files.transfers import Transfers
 from proxy.http.errors import UpstreamUnavailable
+from proxy.jobs.job import Job
+from proxy.jobs.job_rows import StoredState
+from proxy.jobs.registry import row_of
 from tests.several.making import preview_at, run_at, saving
 from tests.several.world import FIRST, SECOND, SeveralWorld, several
 from tests.v2.world import painted
@@ -129,6 +132,21 @@ async def test_a_preview_is_brought_and_overwrites_nobodys(three: SeveralWorld) 
     for _ in range(2):
         assert await bring(three, FIRST, (Folder.TEMP, name)) == ""
     assert place(three, FIRST, Folder.TEMP, name).read_bytes() == place(three, SECOND, Folder.TEMP, name).read_bytes()
+
+
+async def test_what_a_job_showed_elsewhere_is_not_read_where_it_runs(three: SeveralWorld) -> None:
+    name = await preview_at(three, SECOND, "alice")
+    put(three, THIRD, Folder.TEMP, name, ORANGE)
+    registry, preview = three.gate.gate.dependencies.registry, f"/view?filename={name}&type=temp"
+    job = registry.temp_files.made_by(name)
+    assert isinstance(job, Job)
+    assert await three.gate.status("GET", preview, "alice") == 200
+    row = row_of(job, comfyui=SECOND, gate="", lease_until_s=0.0, attempts="[]")._replace(state=StoredState.RUNNING)
+    registry.apply(row)
+    assert await three.gate.status("GET", preview, "alice") == 200, "it stays where it is"
+    registry.apply(row._replace(comfyui=THIRD))
+    assert await three.gate.status("GET", preview, "alice") == 404
+    assert "none of this tenant" in await bring(three, FIRST, (Folder.TEMP, name))
 
 
 async def test_a_shared_input_is_each_ones_own(three: SeveralWorld) -> None:

@@ -193,3 +193,33 @@ def test_places_are_those_among_all_of_the_tenants_jobs() -> None:
     jobs.remove("waits")
     jobs.remove("waits")
     assert not jobs.owns("waits")
+
+
+def test_what_a_job_made_stays_behind_when_it_goes_to_another_comfyui() -> None:
+    files, told = TempFiles(), list[tuple[TenantId, dict[str, Left]]]()
+    files.on_let_go = lambda tenant, names: told.append((tenant, names))
+    run, other = Run(comfyui="gpu-2"), Run(comfyui="gpu-2")
+    files.claim(run, NAME, Made.NOW)
+    files.claim(other, NAME, Made.EARLIER)
+    files.move(run, 7.0)
+    assert (owner(files), run.temp_files, run.lost_files, other.temp_files) == (None, set(), set(), set())
+    assert told == [(ALICE, {NAME: Left(7.0, "gpu-2")})]
+    run.comfyui = "gpu-1"
+    files.claim(run, NAME, Made.NOW)
+    assert owner(files) == ALICE, "another file, of its own"
+
+
+def test_what_a_job_has_from_an_earlier_one_is_that_ones_when_it_goes_to_another_comfyui() -> None:
+    files, told = TempFiles(), list[TenantId]()
+    files.on_let_go = lambda tenant, names: told.append(tenant)
+    earlier, run = Run(wrote_until_s=1.0), Run()
+    files.claim(earlier, NAME, Made.NOW)
+    files.claim(run, NAME, Made.EARLIER)
+    files.move(run, 7.0)
+    assert (owner(files), run.temp_files) == (ALICE, set())
+    files.claim(run, NAME, Made.EARLIER)
+    files.release(earlier)
+    files.move(run, 7.0)
+    assert owner(files) is None
+    files.claim(Run(), NAME, Made.EARLIER)
+    assert (owner(files), told) == (ALICE, [])
