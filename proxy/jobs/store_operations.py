@@ -41,6 +41,12 @@ _INSERT_UNKNOWN: Final = (
     f"INSERT INTO jobs ({COLUMNS}) SELECT {PLACES} WHERE NOT EXISTS (SELECT 1 FROM forgotten_jobs WHERE prompt_id = ?) "
     "ON CONFLICT (prompt_id) DO NOTHING RETURNING 1"
 )
+_TURN_BACK: Final = (
+    # A tenant that was charged too much, and waits, stands where it would have stood: else all of whom too much was expected would begin alike, whatever
+    # their weights. Whoever comes anew begins there too.
+    "UPDATE store_state SET virtual_time = (SELECT finish_tag FROM fair_tags WHERE tenant = ?) WHERE id = 1 "
+    "AND virtual_time > (SELECT finish_tag FROM fair_tags WHERE tenant = ?) AND EXISTS (SELECT 1 FROM jobs WHERE state = ? AND tenant = ?)"
+)
 _INSERT_SUBMITTED: Final = f"INSERT INTO job_documents VALUES {', '.join(['(?, ?, ?)'] * len(SUBMITTED))}"
 
 
@@ -202,6 +208,8 @@ def finish(prompt_id: str, ended: Ended) -> Operation[JobRow | None]:
     job = JobRow(*done[0])
     if ended.correction:
         yield from _correct(job.tenant, ended.correction)
+    if ended.correction < 0:
+        yield Statement(_TURN_BACK, (job.tenant, job.tenant, StoredState.WAITING, job.tenant))
     yield from announce(job, is_copied=ended.is_copied and ended.entry is not None)
     return job
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from policy.fairness import correction_of
 from proxy.jobs import store_operations as store
 from proxy.jobs.job_rows import Ended, JobRow, StoredState, Submitted
 from proxy.jobs.store_giving import give
@@ -48,3 +49,28 @@ async def test_who_had_the_gpu_alone_owes_nothing_when_it_has_been_idle(tmp_path
     finally:
         await database.close()
     assert order == (["a-1", "b-1", "a-2", "b-2"] if is_at_rest else ["b-1", "b-2", "a-1", "a-2"])
+
+
+@pytest.mark.parametrize("gpu_s", [1.0, 3.0, 10.0])
+async def test_shares_are_by_weight_also_where_far_too_much_is_expected(tmp_path: Path, gpu_s: float) -> None:
+    """As of a workflow that was never run: several of a tenant's jobs are on their way, each charged with what it does not take."""
+    weights, window = {"a": 1.0, "b": 5.0, "c": 1.0}, 4
+    database = SqliteDatabase(tmp_path / "state.db")
+    await database.open()
+    try:
+        for number in range(60):
+            for tenant in weights:
+                job = JobRow(f"{tenant}-{number}", tenant, cost_s=10.0, comfyui="default")
+                await database.run(store.add_waiting, job, NOTHING)
+        order: list[str] = []
+        running: list[JobRow] = []
+        while len(order) < 60:
+            given = await database.run(give, "default", window, "gate", 0.0, 10.0, weights)
+            running += [each.job for each in given]
+            order += [each.job.tenant for each in given]
+            ended = running.pop(0)
+            correction = correction_of(ended.cost_s, ended.span, gpu_s)
+            await database.run(store.finish, ended.prompt_id, ENDED._replace(gpu_s=gpu_s, correction=correction))
+    finally:
+        await database.close()
+    assert order[10:].count("b") / len(order[10:]) == pytest.approx(5 / 7, abs=0.08)
