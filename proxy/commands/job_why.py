@@ -36,7 +36,7 @@ _ENDED: Final[Mapping[str, str]] = {
 class Candidate(NamedTuple):
     """A ComfyUI, for a job that waits. lacks: of what the job needs, in words; "" where it has all, and where that is not known.
 
-    jobs, window: how many it has, and may have. has_models: it was given the same models last.
+    jobs, window: how many it has, and may have. has_models: it was given the same models last. is_drained: it is given no jobs.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Candidate(NamedTuple):
     jobs: int
     window: int
     has_models: bool
+    is_drained: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -52,7 +53,7 @@ class Candidate(NamedTuple):
 
     @property
     def is_able(self) -> bool:
-        return self.is_there and not self.lacks
+        return self.is_there and not self.lacks and not self.is_drained
 
 
 class Why(NamedTuple):
@@ -139,7 +140,10 @@ def _look_at(
         lacks = lacks or _file_away(comfyui, standing.needs, config, catalogues)
     models = standing.needs.models if standing.needs else ()
     has_models = bool(models) and tuple(standing.models.get(comfyui.name, ())) == models
-    return Candidate(comfyui.name, lacks, catalogue is not None, jobs, config.window_of(comfyui), has_models)
+    # With one ComfyUI no gate looks for its name.
+    is_drained = len(config.comfyuis) > 1 and comfyui.name in standing.drained
+    window = config.window_of(comfyui)
+    return Candidate(comfyui.name, lacks, catalogue is not None, jobs, window, has_models, is_drained)
 
 
 def _lacks(
@@ -215,10 +219,13 @@ def _reasons(
 
 
 def _nobody(candidates: Sequence[Candidate]) -> str:
-    away = [each for each in candidates if not each.is_there and not each.lacks]
-    if not away:
+    drained = [each for each in candidates if each.is_drained and not each.lacks]
+    away = [each for each in candidates if not each.is_there and not each.lacks and not each.is_drained]
+    if not away and not drained:
         return "No ComfyUI that there is has what it needs."
-    return f"{_names(away)} {'does' if len(away) == 1 else 'do'} not answer."
+    found = [f"{_names(away)} {'does' if len(away) == 1 else 'do'} not answer."] if away else []
+    found += [f"{_names(drained)} {'is' if len(drained) == 1 else 'are'} drained."] if drained else []
+    return " ".join(found)
 
 
 def in_words(why: Why, now_s: float) -> str:
@@ -229,6 +236,10 @@ def in_words(why: Why, now_s: float) -> str:
 
 
 def _state_of(candidate: Candidate) -> str:
+    return ("drained; " if candidate.is_drained else "") + _has(candidate)
+
+
+def _has(candidate: Candidate) -> str:
     if not candidate.is_there:
         return "does not answer" + (f"; has not {candidate.lacks}" if candidate.lacks else "")
     if candidate.lacks:
@@ -249,6 +260,7 @@ def to_json(why: Why) -> dict[str, Any]:
                 "jobs": each.jobs,
                 "window": each.window,
                 "has_models": each.has_models,
+                "drained": each.is_drained,
             }
             for each in why.candidates
         ],

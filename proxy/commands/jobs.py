@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, NoReturn, TypeVar
 
 import orjson
 import typer
 
+from proxy.commands.draining import count_jobs, drain_comfyui, drained_note, drained_notes, end_draining, that_wait
 from proxy.commands.exits import fail
-from proxy.commands.gate_database import ask_database
+from proxy.commands.gate_database import ask_database, until
 from proxy.commands.job_texts import TABLE_HEAD, as_json, cells_of, describe, in_columns, note_of
 from proxy.commands.job_why import Why, explain_job, in_words, to_json
-from proxy.commands.terminal import progress_line
 from proxy.config import load_config
 from proxy.config.units import parse_duration
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
 from proxy.jobs.operator_operations import Load, load, standing
 from proxy.jobs.store_operations import cancel_waiting
 from proxy.jobs.store_reading import find, listing
-from proxy.jobs.store_upkeep import drain as drain_comfyui
 from proxy.jobs.store_upkeep import retry as try_again
 from proxy.jobs.store_upkeep import wish
 from proxy.persistence.operations import Database
@@ -39,10 +35,7 @@ T = TypeVar("T")
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The prompt id, which `comfygate jobs list` shows.")]
 _DEFAULT: Final = Path("config.toml")
-_LOOK_S: Final = 1.0
-"""A change is heard of at once; this is for leases that end."""
 _CANCEL_S: Final = 15.0
-_DRAINED: Final = "No job is given to ComfyUI, until `comfygate jobs drain --off`."
 
 
 @app.command("list")
@@ -69,8 +62,8 @@ def list_(
     else:
         is_narrowed = tenant is not None or state is not None
         typer.echo("There is no such job." if is_narrowed else "There is no job.", err=True)
-    if found.is_draining:
-        typer.echo(_DRAINED, err=True)
+    for note in drained_notes(found, load_config(config)):
+        typer.echo(note, err=True)
 
 
 @app.command()
@@ -111,6 +104,9 @@ def retry(prompt_id: JobId, config: ConfigFile = _DEFAULT) -> None:
 
 @app.command()
 def drain(
+    comfyui: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this one of several ComfyUIs: the others take its jobs.")
+    ] = None,
     wait: Annotated[
         str | None, typer.Option(help='How long to wait for it, in seconds or as "5m"; without it as long as it takes.')
     ] = None,
@@ -120,18 +116,17 @@ def drain(
     """Give ComfyUI no more jobs, and wait until it has none of the gate's. New jobs are accepted, and wait in the gate."""
     wait_s = _seconds(wait)
     if is_off:
-        ask_database(config, lambda database: database.run(drain_comfyui, is_on=False))
-        typer.echo("Jobs are given to ComfyUI again.")
+        for line in ask_database(config, lambda database: end_draining(database, load_config(config), comfyui)):
+            typer.echo(line)
         return
+    note = drained_note(comfyui)
     try:
-        found = ask_database(config, lambda database: _drain(database, wait_s))
+        found = ask_database(config, lambda database: drain_comfyui(database, load_config(config), comfyui, wait_s))
     except KeyboardInterrupt:
-        fail(f"Not waited for any longer. {_DRAINED}")
+        fail(f"Not waited for any longer. {note}")
     if found.given:
-        fail(f"ComfyUI still has {_count(len(found.given))} after {wait_s:g} s. {_DRAINED}")
-    typer.echo(
-        f"ComfyUI has none of the gate's jobs; {_count(found.waiting)} {_verb(found.waiting)} in the gate. {_DRAINED}"
-    )
+        fail(f"{comfyui or 'ComfyUI'} still has {count_jobs(len(found.given))} after {wait_s:g} s. {note}")
+    typer.echo(f"{comfyui or 'ComfyUI'} has none of the gate's jobs; {that_wait(found)}. {note}")
 
 
 async def _find(database: Database, prompt_id: str) -> JobRow:
@@ -161,7 +156,7 @@ async def _cancel(database: Database, prompt_id: str) -> JobRow:
     if found is not None and not found.has_ended:
         # ComfyUI has it, so the gate that follows it has to stop it.
         await database.run(wish, prompt_id, CANCEL)
-    found = await _until(database, look, _has_ended, _CANCEL_S)
+    found = await until(database, look, _has_ended, _CANCEL_S)
     if found is None:  # its client has deleted it meanwhile
         return job._replace(state=StoredState.CANCELED)
     if not found.has_ended:
@@ -184,46 +179,6 @@ async def _retry(database: Database, prompt_id: str) -> JobRow:
     return job
 
 
-async def _drain(database: Database, wait_s: float) -> Load:
-    await database.run(drain_comfyui, is_on=True)
-    with progress_line() as tell:
-
-        def is_empty(found: Load) -> bool:
-            tell(what_is_left(found))
-            return not found.given
-
-        return await _until(database, lambda: database.read(load), is_empty, wait_s)
-
-
-async def _until(
-    database: Database, ask: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool], wait_s: float
-) -> T:
-    """The first answer that is enough, or the last one in that time."""
-    changed = asyncio.Event()
-    ends_hearing = database.on_change(changed.set)
-    deadline_s = time.monotonic() + wait_s
-    try:
-        while True:
-            changed.clear()
-            found = await ask()
-            left_s = deadline_s - time.monotonic()
-            if is_enough(found) or left_s <= 0:
-                return found
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left_s, _LOOK_S)):
-                    await changed.wait()
-    finally:
-        ends_hearing()
-
-
-def what_is_left(found: Load) -> str:
-    left = len(found.given)
-    running = sum(job.state == StoredState.RUNNING for job in found.given)
-    alone = sum(job.lease_until_s < time.time() for job in found.given)
-    text = f"ComfyUI has {_count(left)}, {running} of them running; {_count(found.waiting)} {_verb(found.waiting)} in the gate"
-    return text + (f"; no gate follows {alone}: start it, and it sees how they end" if alone else "")
-
-
 def _seconds(text: str | None) -> float:
     if text is None:
         return math.inf
@@ -239,11 +194,3 @@ def _refuse_unknown(prompt_id: str) -> NoReturn:
 
 def _ended(job: JobRow) -> str:
     return {StoredState.SUCCEEDED: "done", StoredState.FAILED: "failed"}.get(StoredState(job.state), job.state)
-
-
-def _count(number: int) -> str:
-    return f"{number} job" if number == 1 else f"{number} jobs"
-
-
-def _verb(number: int) -> str:
-    return "waits" if number == 1 else "wait"

@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "audit": "audit.audit",
     "why": "audit.why",
     "jobs": "jobs.app",
+    "comfyui": "comfyui.app",
     "functions": "functions.app",
     "webhooks": "webhooks.app",
     "storage": "storage.app",

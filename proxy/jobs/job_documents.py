@@ -42,8 +42,9 @@ class JobDocuments:
         await self._database.run(amend, prompt_id, outputs)
 
     async def is_draining(self) -> bool:
-        """Whether ComfyUI is to be given no jobs, as the operator says. Raises DatabaseUnavailable."""
-        return await self._database.read(is_draining)
+        """Whether ComfyUI, the first of several, is to be given no jobs, as the operator says. Raises DatabaseUnavailable."""
+        first = self._registry.comfyuis[0] if self._registry.has_others else ""
+        return await self._database.read(is_draining, first)
 
     async def without_credentials(self, job: Job) -> bytes | None:
         """What was submitted, as it may be kept; None where nothing is. Raises DatabaseUnavailable."""

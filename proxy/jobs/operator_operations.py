@@ -12,22 +12,35 @@ from policy.principal import TenantId
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.store_placing import as_they_are, first_ones
 from proxy.jobs.store_reading import fair_tags, find, listing
+from proxy.jobs.store_state import drained
 from proxy.persistence.operations import Operation, Statement
 
 _ALL: Final = 10_000
 
 
 class Load(NamedTuple):
-    """given: those that ComfyUI has, or may have, the newest first. waiting: how many wait in the gate."""
+    """given: those that ComfyUI has, or may have, the newest first. waiting: how many wait in the gate. drained: names of single ComfyUIs that are."""
 
     is_draining: bool
     given: list[JobRow]
     waiting: int
+    drained: frozenset[str] = frozenset()
+
+    def of(self, comfyui: str, comfyuis: Sequence[str]) -> Load:
+        """With what one ComfyUI has. comfyuis: all names, the first one first, which may have had another name, or none."""
+        others = comfyuis[1:]
+        is_first = comfyui == comfyuis[0]
+        given = [job for job in self.given if (job.comfyui not in others if is_first else job.comfyui == comfyui)]
+        return self._replace(given=given)
 
 
-def is_draining() -> Operation[bool]:
-    [(is_on,)] = yield Statement("SELECT is_draining FROM store_state WHERE id = 1")
-    return bool(is_on)
+def is_draining(comfyui: str = "") -> Operation[bool]:
+    """comfyui: a name, where there are several: of this one too, not of all alone."""
+    [(is_on, is_drained)] = yield Statement(
+        "SELECT is_draining, EXISTS (SELECT 1 FROM drained_comfyuis WHERE comfyui = ?) FROM store_state WHERE id = 1",
+        (comfyui,),
+    )
+    return bool(is_on or is_drained)
 
 
 def load() -> Operation[Load]:
@@ -35,12 +48,12 @@ def load() -> Operation[Load]:
     running = yield from listing(None, StoredState.RUNNING, _ALL)
     dispatched = yield from listing(None, StoredState.DISPATCHED, _ALL)
     [(waiting,)] = yield Statement("SELECT COUNT(*) FROM jobs WHERE state = ?", (StoredState.WAITING,))
-    return Load(is_on, [*running, *dispatched], int(waiting))
+    return Load(is_on, [*running, *dispatched], int(waiting), (yield from drained()))
 
 
 class Standing(NamedTuple):
     """A job among all others. needs: None where they are not recorded. waiting: each tenant's, in its order. has: how many jobs each ComfyUI has, by name.
-    models: those that each ComfyUI was given last."""
+    models: those that each ComfyUI was given last. drained: names of those that are given nothing."""
 
     job: JobRow
     needs: Needs | None
@@ -50,6 +63,7 @@ class Standing(NamedTuple):
     waiting: Mapping[TenantId, Sequence[Expected]]
     has: Mapping[str, int]
     models: Mapping[str, Sequence[str]]
+    drained: frozenset[str] = frozenset()
 
 
 def standing(prompt_id: str) -> Operation[Standing | None]:
@@ -80,6 +94,7 @@ def standing(prompt_id: str) -> Operation[Standing | None]:
         waiting,
         {comfyui: int(count) for comfyui, count in has},
         {comfyui: names.split("\n") for comfyui, names in models},
+        (yield from drained()),
     )
 
 

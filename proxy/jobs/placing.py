@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from policy.needs import Needs, read_needs
 from policy.placement import Seat, Waiting
@@ -20,20 +20,35 @@ Sources = Callable[[Needs, str], frozenset[str]]
 MAX_KNOWN: Final = 20_000
 
 
+class _TakenUp(NamedTuple):
+    """A configuration. settings: of those of the start, by name. known: what was found by them, of a job and a ComfyUI: `sources`, None where it does not fit.
+
+    SECURITY: each has what was found by itself alone: whose jobs run where may change while the thread of the database looks for it
+    (tests/proxy/jobs/test_placing_changes.py).
+    """
+
+    configured: Sequence[ComfyUISettings]
+    settings: Mapping[str, ComfyUISettings]
+    known: dict[tuple[int, str, str], frozenset[str] | None]
+
+
 class Placing:
-    """comfyuis: as they were configured when the gate began, the first one first. window: of each. is_there: whether it can be reached."""
+    """comfyuis: those of the start, the first one first, which stay until the gate is started again. configured: their settings now. window: of each.
+    is_there: whether it can be reached."""
 
     def __init__(
         self,
         registry: JobRegistry,
         records: JobRecords,
         comfyuis: Sequence[ComfyUISettings],
+        configured: Callable[[], Sequence[ComfyUISettings]],
         window: Callable[[ComfyUISettings], int],
         is_there: Callable[[str], bool],
     ) -> None:
         self._registry = registry
         self._records = records
-        self._comfyuis = comfyuis
+        self._configured = configured
+        self._taken_up = _TakenUp(comfyuis, {comfyui.name: comfyui for comfyui in comfyuis}, {})
         self._window = window
         self._is_there = is_there
         self.lacks: Lacks = lambda comfyui, needs: ""
@@ -42,12 +57,10 @@ class Placing:
         """Whether a ComfyUI would have to be brought a file before it can judge a job."""
         self.version: Callable[[str], str] = lambda comfyui: ""
         """Of what the ComfyUI of a name has."""
-        self._known: dict[tuple[int, str, str], frozenset[str] | None] = {}
-        """Of a job and a ComfyUI: `sources`, None where it does not fit."""
 
     async def give(self, ready: Sequence[str]) -> list[Given]:
         """ready: those that can be given jobs at the moment. Raises DatabaseUnavailable."""
-        there = [comfyui for comfyui in self._comfyuis if self._is_there(comfyui.name)]
+        there = [comfyui for comfyui in self._current().settings.values() if self._is_there(comfyui.name)]
         windows = {comfyui.name: self._window(comfyui) if comfyui.name in ready else 0 for comfyui in there}
         seats = [Seat(comfyui.name, windows[comfyui.name], weight=comfyui.weight) for comfyui in there]
         return await self._records.give(seats, self._fits_job) if seats else []
@@ -56,36 +69,45 @@ class Placing:
         """Whether one of them may be given a job, as far as is known in memory."""
         return any(
             self._is_there(comfyui.name) and len(self._registry.given_to(comfyui.name)) < self._window(comfyui)
-            for comfyui in self._comfyuis
+            for comfyui in self._current().settings.values()
         )
+
+    def _current(self) -> _TakenUp:
+        """One that is configured no more keeps the settings that it had last."""
+        configured, last = self._configured(), self._taken_up
+        if configured is last.configured:
+            return last
+        changed = {comfyui.name: comfyui for comfyui in configured if comfyui.name in last.settings}
+        self._taken_up = found = _TakenUp(configured, {**last.settings, **changed}, {})
+        return found
 
     def is_able(self, comfyui: str, tenant: TenantId, needs: bytes) -> bool:
         """Whether it is there, and can run a job that needs this, and nothing is to be brought to it before."""
         found = read_needs(needs) if needs else None
         if found is not None and self.reads_elsewhere(found, comfyui):
             return False
-        return self._is_there(comfyui) and self._fits(comfyui, tenant, found)
+        return self._is_there(comfyui) and self._fits(self._current().settings[comfyui], tenant, found)
 
     def _fits_job(self, comfyui: str, job: Waiting) -> bool:
         """Asked of many jobs again and again."""
+        current = self._current()
         # SECURITY: not by its id, which may come again, for another job (tests/proxy/jobs/test_placing.py).
         key = (job.sequence, comfyui, self.version(comfyui))
-        if key not in self._known:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            fits = self._fits(comfyui, job.tenant, job.needs)
+        if key not in current.known:
+            if len(current.known) >= MAX_KNOWN:
+                current.known.clear()
+            fits = self._fits(current.settings[comfyui], job.tenant, job.needs)
             sources = frozenset[str]() if job.needs is None else self.sources(job.needs, comfyui)
-            self._known[key] = sources if fits else None
-        known = self._known[key]
+            current.known[key] = sources if fits else None
+        known = current.known[key]
         # SECURITY: one that cannot be sent would come back again and again, and those behind it with it
         # (tests/several/test_bringing.py::test_a_job_whose_file_is_away_keeps_nobody_waiting).
         return known is not None and all(map(self._is_there, known))
 
-    def _fits(self, comfyui: str, tenant: TenantId, needs: Needs | None) -> bool:
-        settings = next((each for each in self._comfyuis if each.name == comfyui), None)
-        if settings is None or (settings.tenants and tenant not in settings.tenants):
+    def _fits(self, settings: ComfyUISettings, tenant: TenantId, needs: Needs | None) -> bool:
+        if settings.tenants and tenant not in settings.tenants:
             return False
-        is_first = comfyui == self._registry.comfyuis[0]
+        is_first = settings.name == self._registry.comfyuis[0]
         if needs is None:  # of its files it is not known which they are
             return is_first
         return (is_first or not needs.first_only) and not self.lacks(settings, needs)

@@ -98,7 +98,15 @@ class JobRecords:
             case Place.NEXT:
                 weight = self._weights().get(job.tenant, 1.0)
                 return await self._database.run(
-                    noted, note, store.add_next, row, submitted, self.window(), weight, extras
+                    noted,
+                    note,
+                    store.add_next,
+                    row,
+                    submitted,
+                    self.window(),
+                    weight,
+                    extras,
+                    has_others=self._registry.has_others,
                 )
             case Place.WAITING:
                 return await self._database.run(noted, note, store.add_waiting, row, submitted, extras)

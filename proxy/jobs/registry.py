@@ -54,6 +54,7 @@ class JobRegistry(KnownJobs):
     ) -> None:
         super().__init__(written_at)
         self.comfyuis = comfyuis
+        self.has_others = len(comfyuis) > 1
         self._clock = clock
         self._unowned: dict[str, None] = {}
         self._retired: dict[str, TenantId] = {}

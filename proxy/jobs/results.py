@@ -87,7 +87,7 @@ class JobResults:
             _log.warning("which outputs of job %s run is not recorded: %s", prompt_id, error)
 
     async def is_draining(self) -> bool:
-        """Whether ComfyUI is to be given no jobs. Raises DatabaseUnavailable."""
+        """Whether ComfyUI, the first of several, is to be given no jobs. Raises DatabaseUnavailable."""
         return await self._documents.is_draining()
 
     async def cancel_waiting(self, tenant: TenantId, prompt_ids: tuple[str, ...]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from proxy.jobs.job_rows import (
 from proxy.jobs.outbox import announce
 from proxy.jobs.store_giving import charge, room_of
 from proxy.jobs.store_reading import find
-from proxy.jobs.store_state import begin
+from proxy.jobs.store_state import begin, drained
 from proxy.persistence.operations import Operation, Statement
 
 _FORGOTTEN: Final = ""
@@ -59,15 +59,23 @@ class AssetGone(Exception):
 
 
 def add_next(
-    job: JobRow, submitted: Submitted, window: int, weight: float, extras: JobExtras = NO_EXTRAS
+    job: JobRow,
+    submitted: Submitted,
+    window: int,
+    weight: float,
+    extras: JobExtras = NO_EXTRAS,
+    *,
+    has_others: bool = False,
 ) -> Operation[JobRow | None]:
     """Records a job as dispatched, where ComfyUI has room for it and nobody waits; else nothing is recorded, and it is None.
 
-    Raises JobIdTaken, AssetGone.
+    has_others: it is one of several ComfyUIs, each of which may be drained. Raises JobIdTaken, AssetGone.
     """
     state = yield from begin()
     yield from _check_assets(job.tenant, extras.assets)
     if state.is_draining or (yield from _waits()):
+        return None
+    if has_others and job.comfyui in (yield from drained()):
         return None
     room = yield from room_of(job.comfyui, window)
     if room <= 0:

@@ -13,7 +13,7 @@ from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.store_giving import charge, dispatch, get_job
 from proxy.jobs.store_reading import submitted_of
-from proxy.jobs.store_state import begin
+from proxy.jobs.store_state import begin, drained
 from proxy.persistence.operations import Operation, Statement
 
 _TENANTS: Final = (
@@ -103,14 +103,17 @@ def _needs_of(prompt_id: str) -> Operation[Needs | None]:
 
 
 def as_they_are(seats: Sequence[Seat], now_s: float) -> Operation[list[Seat]]:
-    """With what each ComfyUI has, whichever gate gave it."""
+    """With what each ComfyUI has, whichever gate gave it; without those that are drained, to which nothing is left either."""
+    out = yield from drained()
     rows = yield Statement(
         "SELECT comfyui, cost_s, started_at_s, attempts FROM jobs WHERE state IN (?, ?)",
         (StoredState.DISPATCHED, StoredState.RUNNING),
     )
     held = yield Statement("SELECT comfyui, models FROM comfyui_models")
     models: dict[str, tuple[str, ...]] = {comfyui: tuple(names.split("\n")) for comfyui, names in held}
-    found = {seat.comfyui: replace(seat, models=models.get(seat.comfyui, ())) for seat in seats}
+    found = {
+        seat.comfyui: replace(seat, models=models.get(seat.comfyui, ())) for seat in seats if seat.comfyui not in out
+    }
     for comfyui, cost_s, started_at_s, attempts in rows:
         seat = found.get(comfyui)
         if seat is not None:

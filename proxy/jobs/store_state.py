@@ -22,3 +22,8 @@ def begin() -> Operation[State]:
     )
     version, virtual_time, is_draining = rows[0]
     return State(version, virtual_time, bool(is_draining))
+
+
+def drained() -> Operation[frozenset[str]]:
+    """Names of those of several ComfyUIs that are given no jobs. With one ComfyUI nobody asks."""
+    return frozenset(name for (name,) in (yield Statement("SELECT comfyui FROM drained_comfyuis")))

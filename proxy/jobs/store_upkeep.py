@@ -145,3 +145,12 @@ def drop_wished(text: str, before_s: float) -> Operation[None]:
 def drain(*, is_on: bool) -> Operation[None]:
     """While it is on no gate gives ComfyUI a job."""
     yield Statement("UPDATE store_state SET version = version + 1, is_draining = ? WHERE id = 1", (int(is_on),))
+
+
+def drain_one(comfyui: str, *, is_on: bool) -> Operation[None]:
+    """While it is on no gate gives a job to this one of several ComfyUIs."""
+    yield from begin()  # after it no transaction gives by what stood here before
+    if is_on:
+        yield Statement("INSERT INTO drained_comfyuis VALUES (?) ON CONFLICT (comfyui) DO NOTHING", (comfyui,))
+    else:
+        yield Statement("DELETE FROM drained_comfyuis WHERE comfyui = ?", (comfyui,))

@@ -238,5 +238,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE webhook_deliveries ADD COLUMN event TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE webhook_deliveries ADD COLUMN event_at_s REAL",
     ),
+    # 11: which of several ComfyUIs are given no jobs, as the operator says. For all of them it is store_state.is_draining.
+    ("CREATE TABLE drained_comfyuis (comfyui TEXT PRIMARY KEY)",),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

@@ -81,5 +81,5 @@ def build_dispatcher(
     def window_of(comfyui: ComfyUISettings) -> int:
         return in_force().config.window_of(comfyui)
 
-    placing = Placing(registry, records, comfyuis, window_of, watchers.is_well)
+    placing = Placing(registry, records, comfyuis, lambda: in_force().config.comfyuis, window_of, watchers.is_well)
     return Dispatcher(senders, registry, records, replica, placing.give, placing.has_room), placing

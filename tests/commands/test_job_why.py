@@ -97,6 +97,10 @@ def test_each_time_that_a_comfyui_had_it_is_told(config: Config) -> None:
         (standing(), [HAS_NOT, None, HAS], ["two does not answer."]),
         (standing(), [None, None, None], ["one and two do not answer."]),
         (standing(has={"two": 1}), [HAS_NOT, HAS, HAS], ["two has no room."]),
+        (standing(drained=frozenset({"one"})), [HAS, HAS, HAS], ["It is given to two next, by a gate that runs."]),
+        (standing(drained=frozenset({"two"})), [HAS_NOT, HAS, HAS], ["two is drained."]),
+        (standing(drained=frozenset({"one", "two"})), [HAS, None, HAS], ["one and two are drained."]),
+        (standing(drained=frozenset({"one"})), [HAS, None, HAS], ["two does not answer. one is drained."]),
         (standing(has={"two": 1, "default": 1, "one": 1}), [HAS, HAS, HAS], ["one and two have no room."]),
         (standing(None), [None, HAS, HAS], ["What it needs was not recorded, so it waits for the first one.", "one does not answer."]),
         (
@@ -179,6 +183,16 @@ def test_what_each_comfyui_has_and_lacks(
     assert lines == [f"{name:<11}  {text}" for name, text in expected]
 
 
+def test_a_drained_one_is_told_with_what_it_has(config: Config) -> None:
+    why = explained(config, standing(drained=frozenset({"one", "two"})), HAS, HAS_NOT, None)
+    lines = in_words(why, 200.0).splitlines()[-3:-1]
+    assert lines == [
+        "one          drained; has 0 of at most 2 jobs",
+        "two          drained; has not the model a.pt of Loader.name",
+    ]
+    assert [each["drained"] for each in to_json(why)["comfyuis"]] == [True, True, False]
+
+
 def test_as_json(config: Config) -> None:
     why = explained(config, standing(models={"two": ["a.pt"]}, has={"two": 1}), HAS, HAS, None)
     document = to_json(why)
@@ -190,6 +204,7 @@ def test_as_json(config: Config) -> None:
         "jobs": 0,
         "window": 2,
         "has_models": False,
+        "drained": False,
     }
     assert document["comfyuis"][1] | {"jobs": 1, "has_models": True} == document["comfyuis"][1]
     assert document["comfyuis"][2]["answers"] is False

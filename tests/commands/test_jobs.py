@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.commands.draining import what_is_left
 from proxy.commands.job_texts import cells_of, describe, in_columns, note_of
-from proxy.commands.jobs import what_is_left
 from proxy.commands.terminal import progress_line
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.operator_operations import Load
@@ -187,6 +187,19 @@ async def test_comfyui_is_drained(gate: Served, file: Path, comfy: StandIn) -> N
     await until(file, waiting, "succeeded")
     await until(file, also, "succeeded")
     assert (await jobs(file, "cancel", also)).err == f"Job {also} is done already.\n"
+
+
+async def test_one_that_is_alone_has_no_name_to_drain_it_by(gate: Served, file: Path, comfy: StandIn) -> None:
+    for more in ((), ("--off",)):
+        said = await jobs(file, "drain", "--comfyui", "default", *more)
+        assert (said.code, said.out, said.err) == (1, "", "There is one ComfyUI: leave --comfyui out.\n")
+    running = await submit(gate, slow())
+    await until(file, running, "running")
+    said = await aside("comfyui", "list", "--json", "--config", file)
+    known = {"name": "default", "url": comfy.url, "jobs": 1, "running": 1, "window": 1}
+    assert orjson.loads(said.out) == known | {"drained": False}
+    assert (await jobs(file, "drain", "--wait", "0")).code == 1
+    assert orjson.loads((await aside("comfyui", "list", "--json", "--config", file)).out) == known | {"drained": True}
 
 
 @needs_signals

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from proxy.config import ConfigError
+from proxy.config.comfyui import ComfyUISettings
 from proxy.config.reader import Config, check_config
-from proxy.config.restart import need_restart
+from proxy.config.restart import OF_COMFYUI, need_restart
 
 FILE = Path("/etc/comfygate/config.toml")
 TWO: list[dict[str, Any]] = [
@@ -65,7 +66,33 @@ def test_what_does_not_fit_is_told(document: dict[str, Any], message: str) -> No
     assert [each for each in mistakes(document) if message in each]
 
 
-def test_other_comfyuis_are_taken_up_at_a_restart() -> None:
-    one, two = read({"comfyui": TWO}), read({"comfyui": TWO[:1]})
-    assert need_restart(one, two) == ["comfyui"]
-    assert need_restart(one, one) == []
+THREE: list[dict[str, Any]] = [*TWO, {"name": "gpu-3", "url": "http://127.0.0.1:8388"}]
+
+
+@pytest.mark.parametrize("others", [THREE, TWO[:1], TWO[::-1], [TWO[0], TWO[1] | {"name": "other"}], []])
+def test_other_comfyuis_are_taken_up_at_a_restart(others: list[dict[str, Any]]) -> None:
+    assert need_restart(read({"comfyui": TWO}), read({"comfyui": others})) == ["comfyui"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({}, []),
+        ({"window": 7, "weight": 3.0, "labels": ["24gb"], "tenants": ["alice"]}, []),
+        ({"url": "http://127.0.0.1:9"}, ["url"]),
+        ({"directory": "elsewhere"}, ["directory"]),
+        ({"shared_directory": True, "gone_after": "5s", "window": 1}, ["shared_directory", "gone_after"]),
+    ],
+)
+@pytest.mark.parametrize("index", [0, 1])
+def test_of_each_what_is_opened_at_the_start_is_taken_up_at_a_restart(
+    change: dict[str, Any], named: list[str], index: int
+) -> None:
+    changed = [each | change if number == index else each for number, each in enumerate(TWO)]
+    before, after = (read({"comfyui": each, "tenants": {"alice": {}}}) for each in (TWO, changed))
+    assert need_restart(before, after) == [f"comfyui.{TWO[index]['name']}.{name}" for name in named]
+
+
+def test_settings_of_comfyuis_that_need_a_restart_exist() -> None:
+    taken_up = {"window", "weight", "labels", "tenants"}
+    assert set(ComfyUISettings.model_fields) == {"name", *OF_COMFYUI, *taken_up}, "which of the two is the new one?"

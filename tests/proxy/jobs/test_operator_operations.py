@@ -57,6 +57,28 @@ async def test_while_it_is_drained_comfyui_is_given_nothing(database: Database) 
     assert await give(database) == ["b"]
 
 
+async def test_one_of_several_is_drained(database: Database) -> None:
+    await database.run(store.add_next, job("old")._replace(comfyui="a-former-name"), SUBMITTED, WINDOW, 1.0)
+    await database.run(store.add_next, job("a"), SUBMITTED, WINDOW, 1.0, has_others=True)
+    await database.run(store.add_next, job("b")._replace(comfyui="gpu-2"), SUBMITTED, WINDOW, 1.0, has_others=True)
+    await database.run(upkeep.drain_one, COMFYUI, is_on=True)
+
+    first = job("c")
+    assert await database.run(store.add_next, first, SUBMITTED, WINDOW, 1.0, has_others=True) is None
+    found = await database.read(operator.load)
+    assert not found.is_draining
+    assert found.drained == {COMFYUI}
+    names = (COMFYUI, "gpu-2", "gpu-3")
+    given = {name: [each.prompt_id for each in found.of(name, names).given] for name in names}
+    assert given == {COMFYUI: ["a", "old"], "gpu-2": ["b"], "gpu-3": []}
+    assert [await database.read(operator.is_draining, name) for name in ("", COMFYUI, "gpu-2")] == [False, True, False]
+
+    # The one that is alone is not asked for its name.
+    assert await database.run(store.add_next, first, SUBMITTED, WINDOW, 1.0) is not None
+    await database.run(upkeep.drain_one, COMFYUI, is_on=False)
+    assert (await database.read(operator.load)).drained == set()
+
+
 async def test_a_failed_job_waits_again_as_it_was_submitted(database: Database) -> None:
     await database.run(store.add_next, job("a"), SUBMITTED, WINDOW, 1.0)
     assert await database.run(upkeep.retry, "a") is None

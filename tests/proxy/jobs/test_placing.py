@@ -27,7 +27,7 @@ FIRST_ONLY = JobExtras(needs=Needs(first_only=(("Pack", "folder"),)).to_bytes())
 def placing_of(database: Database, *comfyuis: ComfyUISettings) -> Placing:
     registry = JobRegistry(comfyuis=[comfyui.name for comfyui in comfyuis])
     records = JobRecords(database, registry, GATE, lambda: 1, dict, lambda: 150.0)
-    return Placing(registry, records, comfyuis, lambda comfyui: 1, lambda name: True)
+    return Placing(registry, records, comfyuis, lambda: comfyuis, lambda comfyui: 1, lambda name: True)
 
 
 async def given(placing: Placing) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from proxy.jobs import operator_operations as operator
 from proxy.jobs import store_operations as store
 from proxy.jobs.operator_operations import Foreseen
 from proxy.jobs.store_reading import listing
+from proxy.jobs.store_upkeep import drain_one
 from proxy.persistence.operations import Database, Operation, Statement
 from tests.proxy.jobs.test_operator_operations import COMFYUI, SUBMITTED, WINDOW, job
 
@@ -60,4 +61,9 @@ async def test_where_a_job_goes_is_foreseen_and_nothing_is_given(database: Datab
     assert await foreseen("second", *both) == Foreseen("gpu-2", False), "where it has ended before gpu-1 has loaded it"
     assert await foreseen("third", Seat("gpu-2", 1)) is None, "there is no room before its turn comes"
     assert await foreseen("first", *both, only="other") is None
+    await database.run(drain_one, "gpu-2", is_on=True)
+    assert await foreseen("first", *both) == Foreseen("gpu-1", True)
+    standing = await database.read(operator.standing, "first")
+    assert standing is not None
+    assert standing.drained == {"gpu-2"}
     assert [each.prompt_id for each in await database.read(listing, None, "waiting", 9)] == ["third", "second", "first"]

@@ -12,7 +12,7 @@ from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.store_giving import give
 from proxy.jobs.store_operations import give_back, start
 from proxy.jobs.store_placing import KnownNeeds, give_to_several
-from proxy.jobs.store_upkeep import drain
+from proxy.jobs.store_upkeep import drain, drain_one
 from proxy.persistence.operations import Database
 from tests.proxy.jobs.stored import GATE, OTHER_GATE, SUBMITTED, end, put
 
@@ -102,6 +102,26 @@ async def test_nothing_is_given_while_the_gate_is_drained_and_where_nobody_waits
     await put(database, "a")
     await database.run(drain, is_on=True)
     assert await given(database, {"one": 1}) == []
+
+
+async def test_a_drained_comfyui_is_given_nothing_and_others_take_its_jobs(database: Database) -> None:
+    await needing(database, "before", A)
+    await needing(database, "b", B)
+    assert where(await given(database, {"one": 1, "two": 1})) == {"before": "one", "b": "two"}
+    await database.run(drain_one, "one", is_on=True)
+    await database.run(drain_one, "one", is_on=True)
+    for name in ("before", "b"):
+        await end(database, name)
+    await needing(database, "a", A)
+    await needing(database, "last", A)
+    seats = {"one": 2, "two": 1}
+    assert where(await given(database, seats, OTHER_GATE)) == {"a": "two"}, "although one has its models"
+    await end(database, "a")
+    only_one: Fits = lambda comfyui, job: comfyui == "one"  # noqa: E731
+    assert await given(database, seats, fits=only_one) == [], "it waits"
+    assert await given(database, {"one": 2}) == []
+    await database.run(drain_one, "one", is_on=False)
+    assert where(await given(database, seats, fits=only_one)) == {"last": "one"}
 
 
 async def test_what_one_comfyui_was_given_alone_is_where_it_was(database: Database) -> None:
