@@ -11,6 +11,7 @@ from policy.principal import TenantId
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import fair_tags
+from proxy.jobs.store_state import drained
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
 MAX_SHOWN: Final = 100
@@ -30,6 +31,14 @@ class JobForecast(NamedTuple):
     starts_at_s: float | None
 
 
+class _Read(NamedTuple):
+    """drained: names of those of several ComfyUIs that are given no jobs."""
+
+    virtual_time: float
+    tags: dict[TenantId, float]
+    drained: frozenset[str]
+
+
 class JobForecasts:
     """weights: by tenant. comfyuis: names of those that can be reached."""
 
@@ -47,7 +56,7 @@ class JobForecasts:
         self._weights = weights
         self._clock = clock
         self._read_at_s = -READ_EACH_S
-        self._time_and_tags: tuple[float, dict[TenantId, float]] = (0.0, {})
+        self._last = _Read(0.0, {}, frozenset())
 
     async def of(self, tenant: TenantId) -> tuple[JobForecast, ...]:
         """The tenant's unfinished jobs in the order in which they run, MAX_SHOWN at most."""
@@ -66,33 +75,41 @@ class JobForecasts:
         if job is None or job.tenant != tenant or own.place_of(prompt_id) - own.count_finished() > MAX_SHOWN:
             return None
         now_s = self._clock()
-        given, busy_s = self._given(tenant, now_s)
         if job.state is not JobState.WAITING:
-            return given.get(prompt_id)
+            return self._given(tenant, now_s, self._last.drained)[0].get(prompt_id)
         if not self._read_at_s <= now_s < self._read_at_s + READ_EACH_S:
             try:
-                self._time_and_tags = await self._database.read(fair_tags)
+                self._last = await self._read()
             except DatabaseUnavailable:
                 return None
             self._read_at_s = now_s
-        virtual_time, tags = self._time_and_tags
-        waiting = self._waiting()
-        in_s = start_of(
-            Expected(prompt_id, job.cost_s, job.sequence), tenant, waiting, tags, virtual_time, self._weights(), busy_s
-        )
+        virtual_time, tags, out = self._last
+        _, busy_s = self._given(tenant, now_s, out)
+        waiting, expected = self._waiting(), Expected(prompt_id, job.cost_s, job.sequence)
+        if not busy_s:
+            return None
+        in_s = start_of(expected, tenant, waiting, tags, virtual_time, self._weights(), busy_s)
         return None if in_s is None else now_s + in_s
 
     async def _starts(self, tenant: TenantId) -> dict[str, float]:
         """Unix times, by id; none while the database cannot be read."""
         try:
-            virtual_time, tags = await self._database.read(fair_tags)
+            virtual_time, tags, out = await self._read()
         except DatabaseUnavailable:
             return {}
         now_s = self._clock()
-        found, busy_s = self._given(tenant, now_s)
+        found, busy_s = self._given(tenant, now_s, out)
+        if not busy_s:
+            return found
         waiting = {each: list(jobs) for each, jobs in self._waiting().items()}
         starts = starts_of(tenant, waiting, tags, virtual_time, self._weights(), busy_s)
         return found | {prompt_id: now_s + in_s for prompt_id, in_s in starts.items()}
+
+    async def _read(self) -> _Read:
+        """Raises DatabaseUnavailable."""
+        virtual_time, tags = await self._database.read(fair_tags)
+        out = await self._database.read(drained) if self._registry.has_others else frozenset[str]()
+        return _Read(virtual_time, tags, out)
 
     def _waiting(self) -> dict[TenantId, Iterator[Expected]]:
         """Those that wait outside ComfyUI, of the tenants that have jobs, in the order within each."""
@@ -105,8 +122,9 @@ class JobForecasts:
             if job is not None and job.state is JobState.WAITING:
                 yield Expected(prompt_id, job.cost_s, job.sequence)
 
-    def _given(self, tenant: TenantId, now_s: float) -> tuple[dict[str, float], list[float]]:
-        """When those of the tenant's that a ComfyUI has and does not run yet will begin, in Unix time; and for how long each has something to do."""
+    def _given(self, tenant: TenantId, now_s: float, out: Collection[str]) -> tuple[dict[str, float], list[float]]:
+        """When those of the tenant's that a ComfyUI has and does not run yet will begin, in Unix time; and for how long each has something to
+        do. out: those that are drained, and left out."""
         found: dict[str, float] = {}
         busy_s = dict.fromkeys(self._comfyuis() or self._registry.comfyuis, 0.0)
         for job in sorted(self._registry.tally.given.values(), key=lambda job: job.number):
@@ -114,7 +132,7 @@ class JobForecasts:
             if job.state is not JobState.RUNNING and job.tenant == tenant:
                 found[job.prompt_id] = now_s + in_s
             busy_s[job.comfyui] = in_s + _rest_s(job, now_s)
-        return found, list(busy_s.values())
+        return found, [left_s for comfyui, left_s in busy_s.items() if comfyui not in out]
 
 
 def _rest_s(job: Job, now_s: float) -> float:

@@ -10,6 +10,7 @@ from policy.call import Place
 from policy.principal import TenantId
 from proxy.jobs import forecasts as module
 from proxy.jobs.forecasts import READ_EACH_S, JobForecasts
+from proxy.jobs.store_upkeep import drain_one
 from tests.proxy.jobs.following import ALICE, following
 
 BOB = TenantId("bob")
@@ -64,3 +65,26 @@ async def test_what_comfyui_has_begins_after_what_it_runs() -> None:
         start = await forecasts.start_of(ALICE, following_it.prompt_id)
         assert start == next(each.starts_at_s for each in await forecasts.of(ALICE))
         assert start == pytest.approx(parts.clock() + runs.cost_s)
+
+
+async def test_nothing_is_expected_at_one_of_several_that_is_drained() -> None:
+    upstream: Any = None
+    async with following(upstream) as parts:
+        parts.registry.comfyuis, parts.registry.has_others = ("gpu-1", "gpu-2"), True
+        forecasts = JobForecasts(parts.database, parts.registry, dict, parts.clock)
+        runs, waits = await parts.running(BOB), await parts.recorded(ALICE, Place.WAITING)
+
+        async def starts() -> list[float | None]:
+            parts.now_s += READ_EACH_S
+            told = [each.starts_at_s for each in await forecasts.of(ALICE)]
+            assert told == [await forecasts.start_of(ALICE, waits.prompt_id)]
+            return [None if start is None else start - parts.now_s for start in told]
+
+        assert runs.comfyui == "gpu-1"
+        assert await starts() == [0.0], "at gpu-2"
+        await parts.database.run(drain_one, "gpu-2", is_on=True)
+        [left_s] = await starts()
+        assert left_s is not None
+        assert 0.0 < left_s <= runs.cost_s
+        await parts.database.run(drain_one, "gpu-1", is_on=True)
+        assert await starts() == [None], "nobody can tell"
