@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
+@lru_cache(maxsize=4096)  # who polls a job is told the same times again and again
 def timestamp(at_s: float) -> str:
     """RFC 3339 in UTC with `Z`, to the millisecond. at_s: Unix time.
 
