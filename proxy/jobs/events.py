@@ -8,6 +8,7 @@ from typing import Protocol
 
 from policy.rules.events import Event
 from proxy.jobs.history import is_memory_error
+from proxy.jobs.job import GIVEN
 from proxy.jobs.registry import Job, JobRegistry, JobState
 from proxy.jobs.temp_files import Made
 
@@ -75,8 +76,12 @@ class _JobsAt:
 
     def _is_here(self, prompt_id: str) -> bool:
         job = self.registry.job(prompt_id)
-        comfyui = "" if job is None else job.comfyui
-        return comfyui == self.comfyui if self.comfyui else comfyui not in self.others
+        return _is_at("" if job is None else job.comfyui, self.comfyui, self.others)
+
+
+def _is_at(comfyui: str, place: str, others: Collection[str]) -> bool:
+    """Of the name of a ComfyUI, which may be "" for the first. place: "" for the first. others: all but the first."""
+    return comfyui == place if place else comfyui not in others
 
 
 class SocketReports:
@@ -110,6 +115,11 @@ class SocketReports:
             self._close_soon(job.prompt_id)
         return job.is_withheld
 
+    def is_stray(self, event: Event, comfyui: str) -> bool:
+        """Whether another ComfyUI has the job by now: this one was away, and has not been told. comfyui: "" for the first."""
+        job = self._registry.job(event.prompt_id or "") if self.others else None
+        return job is not None and job.state in GIVEN and not _is_at(job.comfyui, comfyui, self.others)
+
     def started(self, prompt_id: str) -> None:
         job = self._registry.job(prompt_id)
         if job is not None and self._registry.start(job):
@@ -126,5 +136,11 @@ class SocketReports:
         if job is not None and not job.is_over and job.state is not JobState.ENDED:
             self._registry.of(job.tenant).is_at(prompt_id, nodes)
 
-    def made_temp_files(self, prompt_id: str, names: list[str], made: Made) -> None:
-        self._registry.add_temp_files(prompt_id, names, made)
+    def made_temp_files(self, prompt_id: str, names: list[str], made: Made, comfyui: str) -> None:
+        """comfyui: which has made them, "" for the first.
+
+        SECURITY: elsewhere a file of such a name is somebody else's (tests/proxy/websocket/test_session_sockets.py).
+        """
+        job = self._registry.job(prompt_id)
+        if job is not None and _is_at(job.comfyui, comfyui, self.others):
+            self._registry.add_temp_files(prompt_id, names, made)

@@ -16,12 +16,13 @@ MAX_HEARD: Final = 64
 
 
 class HeardJobs:
-    """Of one socket."""
+    """Of one socket. comfyui: whose it is, "" for the first."""
 
-    __slots__ = ("_cached", "_ends", "_heard", "_jobs", "_over", "_reports")
+    __slots__ = ("_cached", "_comfyui", "_ends", "_heard", "_jobs", "_over", "_reports")
 
-    def __init__(self, jobs: RunningJobs, reports: SocketReports) -> None:
+    def __init__(self, jobs: RunningJobs, reports: SocketReports, comfyui: str = "") -> None:
         self._jobs = jobs
+        self._comfyui = comfyui
         self._reports = reports
         self._cached: tuple[str, frozenset[str]] | None = None
         self._heard: dict[str, None] = {}
@@ -30,7 +31,7 @@ class HeardJobs:
 
     def followed(self) -> HeardJobs:
         """Of the next socket: with the jobs that this one has heard of, and nothing of how the one that runs began."""
-        following = HeardJobs(self._jobs, self._reports)
+        following = HeardJobs(self._jobs, self._reports, self._comfyui)
         following._heard, following._over, following._ends = self._heard, self._over, self._ends
         return following
 
@@ -64,7 +65,7 @@ class HeardJobs:
             if is_attached:
                 _remember(self._ends, prompt_id)
         elif event.kind == "executed" and (names := temp_files(event.data.get("output"))):
-            self._reports.made_temp_files(prompt_id, names, self._made(event))
+            self._reports.made_temp_files(prompt_id, names, self._made(event), self._comfyui)
 
     def _tell_place(self, event: Event) -> None:
         """Where a job is. To a socket that is opened meanwhile ComfyUI does not say of which job it speaks: of the one that runs."""

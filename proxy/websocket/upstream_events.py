@@ -68,7 +68,7 @@ class UpstreamEvents(Hearer):
         self.comfyui = comfyui
         self._socket: WebSocket | None = None
         self._rules = EventRules(session.names, session.client_id)
-        self._heard = HeardJobs(here, reports)
+        self._heard = HeardJobs(here, reports, comfyui)
         self.is_open = self.is_closing = False
         self.is_opening = False
         """There is a socket soon, or none after all: see `settle`."""
@@ -124,7 +124,7 @@ class UpstreamEvents(Hearer):
         if event.kind == "feature_flags" or event.kind == "status":
             session.take_own(event, self.comfyui)
             return
-        if self._reports.withholds(event):
+        if self._reports.is_stray(event, self.comfyui) or self._reports.withholds(event):
             return
         if event.kind not in PROGRESS:  # they are most of all events, and say nothing that the others do not
             self._heard.tell(event, is_attached=session.is_attached)

@@ -49,7 +49,7 @@ class Reports(SocketReports):
         if nodes:
             self.told.append(("at", prompt_id, *sorted(nodes)))
 
-    def made_temp_files(self, prompt_id: str, names: list[str], made: Made) -> None:
+    def made_temp_files(self, prompt_id: str, names: list[str], made: Made, comfyui: str) -> None:
         self.told.append(("made", prompt_id, made.value, *names))
 
 

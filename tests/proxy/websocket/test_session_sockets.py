@@ -15,6 +15,7 @@ from proxy.jobs.job import Job, JobState, Outcome
 from proxy.websocket import kept_sockets
 from proxy.websocket.connections import EVENT_TOO_BIG, GATE_STOPS
 from proxy.websocket.event_session import FLAGS
+from tests.proxy.fake_socket import FakeSocket
 from tests.proxy.upstreams import GUARD_S
 from tests.proxy.websocket.sessions import ALICE, Sessions, heard, kinds, run
 
@@ -70,6 +71,32 @@ async def test_a_neighbour_hears_nothing_under_whatever_id(world: Sessions) -> N
     assert [kinds(other) for other in others] == [[], [], []]
     run(world.second.sockets[0], job)
     assert "executed" in kinds(alice)
+
+
+async def test_what_a_comfyui_goes_on_with_that_another_one_has_is_nothing_of_the_jobs(world: Sessions) -> None:
+    """It was away, and makes what it is asked for no more: a file of that name may be a neighbour's where the job is."""
+    client = await world.client()
+    job = world.job()
+    await world.sockets.prepare(job)
+    shown = {"images": [{"filename": "x_00001_.png", "subfolder": "", "type": "temp"}]}
+    own = world.registry.of(ALICE)
+
+    def makes(socket: FakeSocket) -> None:
+        socket.event("execution_start", prompt_id=job.prompt_id)
+        socket.event("executed", prompt_id=job.prompt_id, node="1", output=shown)
+
+    job.comfyui = "gpu-1"
+    makes(world.second.newest)
+    world.second.newest.event("execution_success", prompt_id=job.prompt_id)
+    assert (kinds(client), job.state, job.is_over) == ([], JobState.SENT, False)
+    assert not own.has_temp_file("x_00001_.png")
+    job.state = JobState.WAITING
+    makes(world.second.newest)
+    assert not own.has_temp_file("x_00001_.png"), "it waits again, and this gate has not been told whose it is"
+    world.registry.sent(job)
+    makes(world.first.newest)
+    assert kinds(client)[-2:] == ["execution_start", "executed"]
+    assert own.has_temp_file("x_00001_.png")
 
 
 async def test_each_comfyui_hears_a_clients_flags_once(world: Sessions) -> None:
