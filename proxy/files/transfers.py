@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,11 +39,12 @@ from proxy.upstream.upstreams import Upstreams
 PIECE_BYTES: Final = 1024**2
 MAX_REMEMBERED: Final = 10_000
 MAX_AT_ONCE: Final = 4
-"""Of all jobs: each holds a piece in memory."""
+"""Of pictures that masks are for, of all tenants: each holds a piece in memory."""
 _LOOK_LIMIT_S: Final = 30.0
 _UPLOAD_LIMIT_S: Final = 120.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _GONE: Final = frozenset({400, 403, 404})
+IsOwn = Callable[[TenantId, UpstreamPath, str], Awaitable[bool]]
 _log = logging.getLogger("comfygate")
 
 
@@ -63,10 +64,17 @@ class NotBrought(Violation):
 
 
 class Transfers:
-    """upstream: all ComfyUIs. makers, directories: which one has a file, and where. temp_files: whose those among everybody's are."""
+    """upstream: all ComfyUIs. makers, directories: which one has a file, and where. temp_files: whose those among everybody's are; is_own: whether one that
+    has this stamp, or as it is now, still is (proxy/steps/temp_file_owners.py)."""
 
     def __init__(
-        self, upstream: Upstreams, makers: Makers, directories: Directories, temp_files: TempFiles, first: str
+        self,
+        upstream: Upstreams,
+        makers: Makers,
+        directories: Directories,
+        temp_files: TempFiles,
+        is_own: IsOwn,
+        first: str,
     ) -> None:
         """first: the name of the first one."""
         self._upstream = upstream
@@ -74,7 +82,9 @@ class Transfers:
         self._makers = makers
         self._directories = directories
         self._temp_files = temp_files
+        self._is_own = is_own
         self._turns = KeyedSemaphore()
+        self._masks = KeyedSemaphore()
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._brought: OrderedDict[tuple[str, Folder, UpstreamPath], tuple[str, str]] = OrderedDict()
         """Stamps of the file and of its copy, by where the copy is."""
@@ -107,7 +117,7 @@ class Transfers:
         """
         try:
             for folder, path in needs.files:
-                await self.bring_file(tenant, folder, path, comfyui)
+                await self._bring_file(tenant, folder, path, comfyui)
         except NotBrought as refused:
             message = refused.message
             _log.warning("a job of tenant %s does not run at ComfyUI %s: %s", tenant, comfyui, message)
@@ -115,19 +125,26 @@ class Transfers:
             return UpstreamReply(400, {"error": error, "node_errors": {}})
         return None
 
-    async def bring_file(self, tenant: TenantId, folder: Folder, path: UpstreamPath, comfyui: str = "") -> None:
-        """comfyui: its name; the first one where none is given. Raises NotBrought, UpstreamUnavailable, UpstreamTimeout."""
-        # SECURITY: a name among everybody's may be a neighbour's by now (tests/several/test_transfers.py).
-        if folder is not Folder.INPUT and not _is_in_root(path) and not self._temp_files.has(tenant, path):
-            raise NotBrought(f"{path} is none of this tenant's files any more.")
-        target = self._makers.place_of(folder, comfyui)
-        if target == self._makers.of_file(folder, path):
-            return
-        shown = Namespace(tenant).path_to_client(path) or path
-        async with self._turns.of((target, folder, path)), self._places:
-            await self._bring(folder, path, target, shown)
+    async def bring_to_first(self, tenant: TenantId, folder: Folder, path: UpstreamPath) -> None:
+        """The picture that a mask is for. Raises NotBrought, UpstreamUnavailable, UpstreamTimeout.
 
-    async def _bring(self, folder: Folder, path: UpstreamPath, target: str, shown: str) -> None:
+        SECURITY: one of a tenant at a time, and no job waits for any of them: it would keep its ComfyUI waiting, and all others' jobs with it
+        (tests/several/test_transfers.py::test_masks_keep_no_job_waiting).
+        """
+        if self._makers.of_file(folder, path):
+            async with self._masks.of(tenant), self._places:
+                await self._bring_file(tenant, folder, path, self._first)
+
+    async def _bring_file(self, tenant: TenantId, folder: Folder, path: UpstreamPath, comfyui: str) -> None:
+        target = self._makers.place_of(folder, comfyui)
+        if folder is not Folder.INPUT and not _is_in_root(path) and not self._temp_files.has(tenant, path):
+            raise _not_its_own(path)
+        if target != self._makers.of_file(folder, path):
+            async with self._turns.of((target, folder, path)):
+                await self._bring(tenant, folder, path, target)
+
+    async def _bring(self, tenant: TenantId, folder: Folder, path: UpstreamPath, target: str) -> None:
+        shown = Namespace(tenant).path_to_client(path) or path
         there = await self._look_at(folder, path, target)
         if there is not None and folder is Folder.INPUT and not _is_in_root(path):
             return  # a shared input is the operator's own, at each ComfyUI
@@ -136,6 +153,8 @@ class Transfers:
             if there is not None:
                 raise NotBrought(f"The file {shown} is gone.")
             return
+        if folder is not Folder.INPUT and not _is_in_root(path):
+            await self._check_owner(tenant, path, found)
         key = (target, folder, path)
         if there is not None and there.stamp and self._brought.get(key) == (found.stamp, there.stamp):
             self._brought.move_to_end(key)
@@ -147,6 +166,13 @@ class Transfers:
         self._brought[key] = (found.stamp, there.stamp)
         while len(self._brought) > MAX_REMEMBERED:
             self._brought.popitem(last=False)
+
+    async def _check_owner(self, tenant: TenantId, path: UpstreamPath, found: _Found) -> None:
+        """SECURITY: a name among everybody's may be a neighbour's by now, also before the gate has heard of that (tests/several/test_transfers.py)."""
+        with _of_the_source():
+            is_own = await self._is_own(tenant, path, found.stamp if found.on_disk is not None else "")
+        if not is_own:
+            raise _not_its_own(path)
 
     async def _copy(
         self, folder: Folder, path: UpstreamPath, target: str, shown: str, found: _Found, there: _Found | None
@@ -274,6 +300,10 @@ def _find_on_disk(root: Path, path: UpstreamPath) -> _Found | None:
     except OSError:
         return None  # deleted meanwhile
     return None if found is None else _Found(found.st_size, stamp_of(found), file)
+
+
+def _not_its_own(path: UpstreamPath) -> NotBrought:
+    return NotBrought(f"{path} is none of this tenant's files any more.")
 
 
 def _is_in_root(path: str) -> bool:

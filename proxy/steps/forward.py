@@ -226,7 +226,7 @@ class Forwarder:
             await self._temp_file_owners.is_own(tenant, shared)
         original = session.original()
         if original is not None and self._transfers is not None:
-            await self._transfers.bring_file(tenant, *original)
+            await self._transfers.bring_to_first(tenant, *original)
 
     async def _await_turn(
         self, permitted: PermittedRequest, asked: RuleInput | None, body: OutgoingBody, held: Held

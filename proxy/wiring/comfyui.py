@@ -11,6 +11,7 @@ from proxy.files.directories import Directories
 from proxy.files.makers import Makers
 from proxy.files.transfers import Transfers
 from proxy.jobs.parts import JobParts
+from proxy.steps.temp_file_owners import TempFileOwners
 from proxy.upstream.client import Upstream
 from proxy.upstream.other import OtherUpstream
 from proxy.upstream.upstreams import Upstreams
@@ -46,7 +47,9 @@ def choose_makers(upstream: Upstream, directories: Directories, jobs: JobParts) 
     makers = Makers(jobs.registry, upstream.others, directories.sharing)
     upstream.choose = makers.of_call
     directories = replace(directories, maker_of=makers.of_file)
-    transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, jobs.registry.comfyuis[0])
+    owners = TempFileOwners(upstream, jobs.registry)
+    first = jobs.registry.comfyuis[0]
+    transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, owners.is_own, first)
     jobs.preparation.bring = transfers.bring
     if jobs.placing is not None:
         jobs.placing.sources, jobs.placing.reads_elsewhere = transfers.sources, transfers.reads_elsewhere

@@ -19,7 +19,7 @@ from policy.principal import TenantId
 from proxy.files import transfers as module
 from proxy.files.transfers import Transfers
 from proxy.http.errors import UpstreamUnavailable
-from proxy.jobs.job import Job
+from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import StoredState
 from proxy.jobs.registry import row_of
 from tests.several.making import preview_at, run_at, saving
@@ -132,6 +132,45 @@ async def test_a_preview_is_brought_and_overwrites_nobodys(three: SeveralWorld) 
     for _ in range(2):
         assert await bring(three, FIRST, (Folder.TEMP, name)) == ""
     assert place(three, FIRST, Folder.TEMP, name).read_bytes() == place(three, SECOND, Folder.TEMP, name).read_bytes()
+
+
+async def test_a_preview_that_another_run_has_overwritten_is_not_brought(three: SeveralWorld) -> None:
+    name = await preview_at(three, SECOND, "alice")
+    made = place(three, SECOND, Folder.TEMP, name)
+    job = three.gate.gate.dependencies.registry.temp_files.made_by(name)
+    assert isinstance(job, Job)
+    job.state, job.ended_at_s = JobState.ENDED, made.stat().st_mtime
+    assert await bring(three, FIRST, (Folder.TEMP, name)) == ""
+    put(three, SECOND, Folder.TEMP, name, ORANGE, at_ns=made.stat().st_mtime_ns + 10**9)
+    assert "none of this tenant" in await bring(three, THIRD, (Folder.TEMP, name))
+    assert not place(three, THIRD, Folder.TEMP, name).exists()
+
+
+async def test_masks_keep_no_job_waiting(three: SeveralWorld) -> None:
+    transfers, path = transfers_of(three), UpstreamPath(f"tenants/alice/@{SECOND}/x.png")
+    put(three, SECOND, Folder.OUTPUT, path, ORANGE)
+    for _ in range(module.MAX_AT_ONCE):
+        await transfers._places.acquire()
+    mask = asyncio.create_task(transfers.bring_to_first(ALICE, Folder.OUTPUT, path))
+    assert await bring(three, THIRD, (Folder.OUTPUT, path)) == ""
+    assert not mask.done()
+    for _ in range(module.MAX_AT_ONCE):
+        transfers._places.release()
+    await mask
+    assert place(three, FIRST, Folder.OUTPUT, path).read_bytes() == ORANGE
+
+
+async def test_a_tenants_masks_keep_no_neighbours_waiting(three: SeveralWorld) -> None:
+    transfers, path = transfers_of(three), UpstreamPath(f"tenants/alice/@{SECOND}/x.png")
+    put(three, SECOND, Folder.OUTPUT, path, ORANGE)
+    async with transfers._masks.of(MALLORY):
+        await transfers.bring_to_first(ALICE, Folder.OUTPUT, path)
+        waiting = asyncio.create_task(
+            transfers.bring_to_first(MALLORY, Folder.OUTPUT, UpstreamPath(f"tenants/mallory/@{SECOND}/x.png"))
+        )
+        await transfers.bring_to_first(ALICE, Folder.OUTPUT, path)
+        assert not waiting.done()
+    await waiting
 
 
 async def test_what_a_job_showed_elsewhere_is_not_read_where_it_runs(three: SeveralWorld) -> None:
