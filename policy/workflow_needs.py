@@ -59,6 +59,17 @@ def find_needs(
     return found.needs()
 
 
+def find_models(nodes: Mapping[str, Mapping[str, Any]], plans: Mapping[str, NodePlan]) -> tuple[str, ...]:
+    """As `Needs.models`, of all these nodes."""
+    return _models_among(
+        value
+        for node_id, plan in plans.items()
+        for name, texts in _listed(plan.inputs).items()
+        for value in _texts_of(nodes[node_id]["inputs"].get(name))
+        if value in texts
+    )
+
+
 class _Finding:
     """Collects, each once."""
 
@@ -128,7 +139,7 @@ class _Finding:
         return Needs(
             classes=tuple(self.classes),
             choices=tuple(self._choices),
-            models=tuple(sorted({value for _, _, value in self._choices if value.lower().endswith(MODEL_ENDINGS)})),
+            models=_models_among(value for _, _, value in self._choices),
             labels=self._context.labels,
             # SECURITY: a workflow may name any number of files that are nowhere
             # (test_workflow_needs.py::test_one_that_reads_very_many_files_stays_with_the_first).
@@ -138,6 +149,10 @@ class _Finding:
             first_only=tuple(self._first_only),
             shapes=tuple((name, given, shape) for (name, given), shape in self._shapes.items()),
         )
+
+
+def _models_among(choices: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({value for value in choices if value.lower().endswith(MODEL_ENDINGS)}))
 
 
 def _listed(plan: InputPlan) -> Mapping[str, frozenset[str]]:

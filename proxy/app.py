@@ -31,6 +31,7 @@ from proxy.upstream.merged_catalogue import MergedCatalogue
 from proxy.websocket.connections import GATE_STOPS
 from proxy.wiring.followers import JobFollowers
 from proxy.wiring.parts import build_dependencies
+from proxy.wiring.warmups import build_warmups
 
 _log = logging.getLogger("comfygate")
 _EXPIRY_CHECK_S: Final = 0.5
@@ -66,7 +67,9 @@ class Gate:
         self._followers = JobFollowers(
             self.dependencies, self._events, self._state, self._limits.allotment, self.metrics, self.audit
         )
+        self._warmups = build_warmups(self.dependencies, self._state, self.metrics)
         self.dependencies.queue_watchers.on_connected(self._connected)
+        self.dependencies.queue_watchers.on_cold(self._warmups.start)
         self.pipeline = Pipeline(self.dependencies)
         self._ops = Ops(self.metrics, self.dependencies.queue_watchers, self._refresh_gauges)
         self._last_s: float | None = None
@@ -156,6 +159,7 @@ class Gate:
             ("its own sockets", parts.v2.own_sockets.stop),
             ("events", parts.streams.stop),
             ("queue watchers", parts.queue_watchers.stop),
+            ("warm-ups", self._warmups.stop),
             ("results", parts.jobs.results.stop),
             ("followers of jobs", self._followers.stop),
             ("conversions", parts.conversions.stop),

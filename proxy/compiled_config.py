@@ -30,6 +30,7 @@ from proxy.config.functions import FOLDER, read_functions
 from proxy.config.limits import LimitSettings
 from proxy.config.packs import load_packs
 from proxy.config.presets import load_presets
+from proxy.config.warmups import find_bad_warmups
 from proxy.conversion.pool import can_convert
 from proxy.copies.opening import find_mistakes
 from proxy.http.client_address import ClientAddresses
@@ -150,6 +151,7 @@ def compile_config(
     mistakes: list[Mistake] = []
     policies = _compile(config, mistakes)
     functions, webhooks = _functions(config, mistakes), make_endpoints(config, mistakes)
+    mistakes += find_bad_warmups(config, functions)
     call_webhooks = make_call_webhooks(config, mistakes)
     mistakes += find_mistakes(config)
     tokens, access = _verifiers(config, previous, mistakes)

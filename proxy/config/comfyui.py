@@ -28,6 +28,7 @@ FIRST: Final = "default"
 class ComfyUISettings(Settings):
     """window: None for that of `[jobs]`. weight: how fast it is beside the others: one of 2 takes half the time. tenants: who may use it, all where none is
     named. shared_directory: it sees the folders that the first one sees. gone_after: how long it may be away until what it had goes on with the others.
+    warmup: functions that run once there after it was restarted.
     """
 
     name: Annotated[str, BeforeValidator(parse_name)]
@@ -39,3 +40,4 @@ class ComfyUISettings(Settings):
     tenants: tuple[Tenant, ...] = ()
     shared_directory: Annotated[bool, Field(strict=True)] = False
     gone_after: Annotated[Duration, Field(ge=1)] = 30.0
+    warmup: tuple[str, ...] = ()

@@ -74,9 +74,9 @@ class ConfigError(Exception):
 
 
 @lru_cache(maxsize=16)
-def _only(url: str, directory: Path | None) -> tuple[ComfyUISettings, ...]:
+def _only(url: str, directory: Path | None, warmup: tuple[str, ...]) -> tuple[ComfyUISettings, ...]:
     """Made once: each request asks for it."""
-    return (ComfyUISettings(name=FIRST, url=url, directory=directory),)
+    return (ComfyUISettings(name=FIRST, url=url, directory=directory, warmup=warmup),)
 
 
 class Config(Settings):
@@ -115,7 +115,7 @@ class Config(Settings):
     @property
     def comfyuis(self) -> tuple[ComfyUISettings, ...]:
         """Those that jobs run on, the one of `[upstream]` where none is named. The first has the tenants' uploads, workflows and web UI."""
-        return self.comfyui or _only(self.upstream.url, self.upstream.directory)
+        return self.comfyui or _only(self.upstream.url, self.upstream.directory, self.upstream.warmup)
 
     def window_of(self, comfyui: ComfyUISettings) -> int:
         """How many jobs it has at once."""
@@ -230,9 +230,8 @@ def _of_webhooks(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[t
 def _of_comfyuis(document: dict[str, Any], tenants: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
     rows = _rows(document, "comfyui")
     words = "is given for each ComfyUI in [[comfyui]]: leave it out here"
-    found: list[tuple[KeyPath, str]] = [
-        (("upstream", name), words) for name in ("url", "directory") if rows and name in _table(document, "upstream")
-    ]
+    given, own = _table(document, "upstream"), ("url", "directory", "warmup")
+    found: list[tuple[KeyPath, str]] = [(("upstream", name), words) for name in own if rows and name in given]
     seen: dict[str, set[str]] = {"name": set(), "url": set()}
     for index, row in rows:
         for name, values in seen.items():

@@ -108,7 +108,7 @@ UpstreamUrl = Annotated[str, AfterValidator(check_upstream_url)]
 
 
 class UpstreamSettings(Settings):
-    """ComfyUI. url and directory are of the first one where there are several (`[[comfyui]]`), the rest is of all."""
+    """ComfyUI. url and directory are of the first one where there are several (`[[comfyui]]`), warmup is of the only one, the rest is of all."""
 
     url: UpstreamUrl = DEFAULT_URL
     directory: Directory = None
@@ -116,6 +116,7 @@ class UpstreamSettings(Settings):
     shared_inputs: tuple[str, ...] = ()
     upload_types: tuple[UploadType, ...] = ("image", "audio", "video", "mask")
     packs: tuple[str, ...] = ()
+    warmup: tuple[str, ...] = ()
 
 
 class LogSettings(Settings):

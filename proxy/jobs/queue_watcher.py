@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from policy.rules.jobs import ABSENT_JOB
+from policy.warmup import is_warmup
 from proxy.config.comfyui import FIRST
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, unreachable
 from proxy.http.websocket import Close, Hearer
@@ -69,8 +70,9 @@ def _settle_s(registry: JobRegistry) -> float:
 
 
 class QueueWatcher:
-    """on_started is called once per job, on_synced after each comparison with the queue, on_connected after each (re)connection, when the
-    registry was rebuilt. endings: told how jobs end. name: of this ComfyUI; jobs that another one has are that one's to watch."""
+    """on_started is called once per job, on_synced after each comparison with the queue, on_connected after each (re)connection, when the registry was
+    rebuilt; on_cold then, where ComfyUI has run nothing yet. endings: told how jobs end. name: of this ComfyUI; jobs that another one has are that one's.
+    """
 
     def __init__(
         self,
@@ -88,8 +90,7 @@ class QueueWatcher:
     ) -> None:
         """current: see Strays. gone_after_s: how long it may be away until others go on with what it had; None where there are no others."""
         self._registry = registry
-        self._records = records
-        self._endings = endings
+        self._records, self._endings = records, endings
         self.name = name
         self._upstream = upstream
         self._queue = QueueReader(upstream, registry)
@@ -99,6 +100,7 @@ class QueueWatcher:
         self._on_started = on_started
         self.on_synced = on_synced
         self.on_connected = on_connected
+        self.on_cold: Callable[[str], None] = lambda name: None
         self._tasks = Tasks()
         self._changed = asyncio.Event()
         self.closing = JobClosing(registry, records, endings, self._history, self._changed.set, name)
@@ -182,12 +184,14 @@ class QueueWatcher:
         announcements = self._announcements = Announcements(self._changed.set)
         try:
             socket.start(announcements)
-            await self.rebuild()
+            is_cold = await self.rebuild()
             self._absence.ended()  # what it has is known, whatever else it does not tell
             if self.on_connected is not None:
                 await self.on_connected(self.name)
             self.is_connected = True
             self.is_settled.set()
+            if is_cold:
+                self.on_cold(self.name)
             _log.info("connected to %s at %s", self._absence.title(self.name), self._upstream.url)
             await announcements.over.wait()
         finally:
@@ -217,21 +221,26 @@ class QueueWatcher:
                     _log.warning("ComfyUI's queue cannot be read (%s): what ends is not seen; trying on", error)
                 self._is_failing = True
 
-    async def rebuild(self) -> None:
-        """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look."""
+    async def rebuild(self) -> bool:
+        """Reads ComfyUI's history and queue: what the gate did not know, and what ended or was lost while it did not look.
+
+        Whether it has nothing of what ended there, and no warm-up: then it was started anew, and not only its connection broke.
+        """
         begun_s, ended = time.time(), ended_at(self._registry, self.name)
         listed: set[str] = set()
-        is_whole = True
+        is_whole, was_warmed = True, False
         async for page in self._history.pages():
             is_whole &= page is not None
             for prompt_id, entry in (page or {}).items():
                 listed.add(prompt_id)
+                was_warmed |= is_warmup(entry)
                 await self.take_entry(prompt_id, entry)
         if is_whole and listed.isdisjoint(ended):
             self._registry.forget_restarted(self.name, ended)
         await self.sync()
         if is_whole:  # they would keep ComfyUI's window from those that wait
             await self._records.drop_doubted(begun_s)
+        return is_whole and not was_warmed and listed.isdisjoint(ended)
 
     async def sync(self) -> None:
         """Compares the registry with ComfyUI's queue and closes what is no longer in it."""

@@ -65,6 +65,11 @@ class QueueWatchers:
         for watcher in self:
             watcher.on_connected = call
 
+    def on_cold(self, call: Callable[[str], None]) -> None:
+        """call: with the name of a ComfyUI that was restarted."""
+        for watcher in self:
+            watcher.on_cold = call
+
     async def has_job(self, prompt_id: str) -> bool:
         """Whether one of them has or had a job of this id, whoever sent it; the first is asked, and others that are there. Raises UpstreamUnavailable,
         UpstreamTimeout."""

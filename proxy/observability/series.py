@@ -91,6 +91,12 @@ class Series:
         self.jobs_forgotten = self._counter(
             "jobs_forgotten", "Ended jobs that are kept no more, by the bound that they were over.", "tenant", "bound"
         )
+        self.warmups = self._counter(
+            "warmups",
+            "Functions that were run at a ComfyUI after its start, by what came of it: done, failed, or stopped for a job.",
+            "comfyui",
+            "result",
+        )
         self.job_wait_seconds = self._histogram(
             "job_wait_seconds", "From the submission of a job to its start.", "tenant", buckets=_JOB_SECONDS
         )
