@@ -91,11 +91,6 @@ class Program(ABC):
             )
         self.lives.append(self._process.pid)
 
-    @property
-    def is_killed(self) -> bool:
-        """Whether it is to be started again."""
-        return self._process is None
-
     async def is_up(self) -> None:
         """Waits until it listens."""
         async with asyncio.timeout(self.guard_s):

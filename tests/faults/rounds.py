@@ -26,8 +26,9 @@ LONGEST_ABSENCE_S = 3.0
 """Of one of several ComfyUIs: it is back before the other goes on with what it had, or after that."""
 FAULTS = ("comfyui", "comfyui twice", "gate", "both", "postgresql")
 """What is killed. "comfyui twice": again as soon as it runs the job that it ran when it was killed."""
-SEVERAL = ("one of two", "each of two", "one and gate", "one until the end")
-"""Likewise, where there are two ComfyUIs. "each of two": one after the other. "one until the end": it is started again when all jobs have ended."""
+SEVERAL = ("one of two", "each of two", "one and gate", "one until the end", "one out of reach")
+"""Likewise, where there are two ComfyUIs. "each of two": one after the other. "one until the end": it is started again when all jobs have ended. "one out
+of reach": it goes on, and is back with what it had."""
 WEIGHTS = {"alice": 1.0, "mallory": 1.0}
 _JSON = {"Content-Type": "application/json"}
 
@@ -210,7 +211,8 @@ class SeveralRound(Round):
     async def play(self) -> list[Submission]:
         submissions = await super().play()
         for comfyui in self.world.comfyuis:
-            if comfyui.is_killed:
+            if comfyui.lives[-1] in self.world.deaths:
+                await comfyui.kill()  # for the judge it has died before
                 await comfyui.start()
                 await comfyui.is_up()
         return submissions
@@ -230,6 +232,10 @@ class SeveralRound(Round):
                 await asyncio.gather(*(self._start_again(program) for program in victims))
             case "one until the end":
                 await world.kill(two[0])
+            case "one out of reach":
+                await world.cut(two[0])
+                await asyncio.sleep(self.chance.uniform(0, LONGEST_ABSENCE_S))
+                await world.mend(two[0])
 
     async def _lose(self, comfyui: Program) -> None:
         await self.world.kill(comfyui)

@@ -15,8 +15,9 @@ import asyncpg
 from policy.rules.prompt import LAST_PLACE
 from proxy.auth import key_file
 from tests.faults.clients import Client, clients
-from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, postgresql_programs
+from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, free_port, postgresql_programs
 from tests.faults.recording import CORE, CUSTOM, Record
+from tests.faults.relay import Relay
 
 _CONFIG = """\
 [server]
@@ -46,7 +47,8 @@ queued_jobs = 100000
 
 @dataclass
 class World:
-    """comfyuis: the first one first. deaths: when each ComfyUI was killed, by its process id, in seconds of the machine's monotonic clock. seen: see `Case`."""
+    """comfyuis: the first one first. relays: the way to each, by its name, where there are several. deaths: when each ComfyUI was killed, or cut off, by
+    its process id, in seconds of the machine's monotonic clock. seen: see `Case`."""
 
     folder: Path
     comfyuis: list[ComfyUI]
@@ -57,6 +59,7 @@ class World:
     clients: list[Client] = field(default_factory=list)
     deaths: dict[int, float] = field(default_factory=dict)
     seen: dict[int, frozenset[str]] = field(default_factory=dict)
+    relays: dict[str, Relay] = field(default_factory=dict)
 
     @property
     def comfyui(self) -> ComfyUI:
@@ -77,6 +80,15 @@ class World:
         await program.kill()
         if program in self.comfyuis:
             self.deaths[program.lives[-1]] = time.monotonic()
+
+    async def cut(self, comfyui: ComfyUI) -> None:
+        """It goes on, and cannot be reached any more: for the gate as if it were killed."""
+        self.seen[comfyui.lives[-1]] = self._ended()
+        await self.relays[comfyui.name].cut()
+        self.deaths[comfyui.lives[-1]] = time.monotonic()
+
+    async def mend(self, comfyui: ComfyUI) -> None:
+        await self.relays[comfyui.name].start()
 
     def _ended(self) -> frozenset[str]:
         """The jobs whose end is on the disk of the gate; none where it is in PostgreSQL."""
@@ -132,9 +144,12 @@ async def open_world(
             runner.prepare()
         if database is not None:
             jobs = f'database = "{database.url}"\n{jobs}'
-        running, keys = _configured(folder, _names("gate", gates), runners, weights, jobs)
-        world = World(folder, runners, running, database, Record(runners[0].record), keys)
+        relays = {runner.name: Relay(free_port(), runner.port) for runner in (runners if comfyuis > 1 else ())}
+        running, keys = _configured(folder, _names("gate", gates), _upstream(runners, relays), weights, jobs)
+        world = World(folder, runners, running, database, Record(runners[0].record), keys, relays=relays)
         stack.push_async_callback(_end, world)
+        for relay in relays.values():
+            await relay.start()
         for program in world.programs:
             await program.start()
             if program is database:
@@ -153,6 +168,8 @@ def _names(kind: str, count: int) -> list[str]:
 async def _end(world: World) -> None:
     for program in reversed(world.programs):
         await program.kill()
+    for relay in world.relays.values():
+        await relay.cut()
 
 
 def _postgresql(folder: Path) -> PostgreSQL:
@@ -164,7 +181,7 @@ def _postgresql(folder: Path) -> PostgreSQL:
 
 
 def _configured(
-    folder: Path, names: list[str], comfyuis: Sequence[ComfyUI], weights: Mapping[str, float], jobs: str
+    folder: Path, names: list[str], upstream: str, weights: Mapping[str, float], jobs: str
 ) -> tuple[list[GateProcess], dict[str, str]]:
     """Gates that know the same tenants and keys, each with a folder of its own."""
     gates = [GateProcess(name, folder) for name in names]
@@ -176,7 +193,7 @@ def _configured(
     for gate in gates:
         gate.config.parent.mkdir()
     first.config.write_text(
-        _CONFIG.format(port=first.port, upstream=_upstream(comfyuis), jobs=jobs, custom=CUSTOM, core=CORE) + tables,
+        _CONFIG.format(port=first.port, upstream=upstream, jobs=jobs, custom=CUSTOM, core=CORE) + tables,
         "utf-8",
     )
     keys = {tenant: key_file.create_key(first.config, tenant=tenant).text for tenant in weights}
@@ -186,10 +203,10 @@ def _configured(
     return gates, keys
 
 
-def _upstream(comfyuis: Sequence[ComfyUI]) -> str:
+def _upstream(comfyuis: Sequence[ComfyUI], relays: Mapping[str, Relay]) -> str:
     if len(comfyuis) == 1:
         return f'[upstream]\nurl = "{comfyuis[0].url}"'
     return "\n".join(
-        f'[[comfyui]]\nname = "{comfyui.name}"\nurl = "{comfyui.url}"\ngone_after = "{GONE_AFTER_S}s"'
-        for comfyui in comfyuis
+        f'[[comfyui]]\nname = "{name}"\nurl = "http://127.0.0.1:{relay.port}"\ngone_after = "{GONE_AFTER_S}s"'
+        for name, relay in relays.items()
     )
