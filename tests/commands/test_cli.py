@@ -62,7 +62,7 @@ def test_a_wrong_command_line_is_exit_2(arguments: tuple[str, ...]) -> None:
 
 
 def test_exit_codes_are_fixed() -> None:
-    assert {code.name: code.value for code in Exit} == {"OK": 0, "MISTAKE": 1, "PORT_IN_USE": 3}
+    assert {code.name: code.value for code in Exit} == {"OK": 0, "MISTAKE": 1, "PORT_IN_USE": 3, "UNENDED": 4}
 
 
 def test_a_mistake_ends_the_process_with_words_and_no_stack(tmp_path: Path) -> None:
