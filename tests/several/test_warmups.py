@@ -13,6 +13,7 @@ from policy.warmup import CLIENT
 from proxy.jobs import warmups
 from proxy.persistence.operations import Operation, Statement
 from standin import StandIn
+from tests.contract.driver import slow
 from tests.several.test_metrics import told, until
 from tests.several.test_model_memory import graph
 from tests.several.test_placing import ended, quick, submit
@@ -50,6 +51,12 @@ def sent(comfy: StandIn) -> list[dict[str, Any]]:
     return [body for body in bodies if body["client_id"] == CLIENT]
 
 
+async def until_running(world: SeveralWorld, *, is_running: bool = True) -> None:
+    async with asyncio.timeout(120):
+        while bool((await world.gate.json("GET", "/queue"))["queue_running"]) is not is_running:
+            await asyncio.sleep(0.02)
+
+
 async def reconnected(world: SeveralWorld, name: str) -> None:
     watcher = world.gate.gate.dependencies.queue_watchers.of(name)
     before = world.gate.gate.dependencies.registry.connections.to(name)
@@ -83,9 +90,7 @@ async def test_whose_job_comes_does_not_wait_for_it(tmp_path: Path) -> None:
     write_function(tmp_path, "slow", SLOW)
     write_function(tmp_path, "paint", quick(3))
     async with several(tmp_path, (FIRST,), settings=warming("slow", "paint")) as world:
-        async with asyncio.timeout(120):
-            while not sent(world.first):
-                await asyncio.sleep(0.02)
+        await until_running(world)
         await ended(world, [await submit(world, quick(1))])
         await until(world, sample(FIRST, "stopped"), 1)
 
@@ -116,3 +121,33 @@ async def test_what_it_has_loaded_is_known(tmp_path: Path) -> None:
         await world.start(SECOND)
         await until(world, sample(SECOND, "done"), 1)
         assert await world.gate.gate._state.read(held) == [(SECOND, "a.safetensors")]
+
+
+async def test_where_jobs_are_already_none_begins(tmp_path: Path) -> None:
+    write_function(tmp_path, "paint", quick(3))
+    async with several(tmp_path, (FIRST,), settings=warming("paint")) as world:
+        await until(world, sample(FIRST, "done"), 1)
+        await submit(world, slow(60.0, 60))
+        async with asyncio.timeout(120):
+            while not world.gate.gate.dependencies.registry.given_to(FIRST):
+                await asyncio.sleep(0.02)
+        world.gate.gate._warmups.start(FIRST)
+        await until(world, sample(FIRST, "stopped"), 1)
+        assert len(sent(world.first)) == 1
+
+
+async def test_one_that_hangs_is_stopped_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_function(tmp_path, "slow", SLOW)
+    write_function(tmp_path, "absent", {"1": {"class_type": "NotThere", "inputs": {}}})
+    monkeypatch.setattr(warmups, "LIMIT_S", -1.0)
+    async with several(tmp_path, (FIRST,), settings=warming("slow", "absent")) as world:
+        await until(world, sample(FIRST, "failed"), 2)
+        await until_running(world, is_running=False)
+
+
+async def test_one_whose_comfyui_goes_away_has_failed(tmp_path: Path) -> None:
+    write_function(tmp_path, "slow", SLOW)
+    async with several(tmp_path, (FIRST,), settings=warming("slow")) as world:
+        await until_running(world)
+        await world.stop(FIRST)
+        await until(world, sample(FIRST, "failed"), 1)

@@ -94,5 +94,5 @@ def test_of_each_what_is_opened_at_the_start_is_taken_up_at_a_restart(
 
 
 def test_settings_of_comfyuis_that_need_a_restart_exist() -> None:
-    taken_up = {"window", "weight", "labels", "tenants"}
+    taken_up = {"window", "weight", "labels", "tenants", "warmup"}
     assert set(ComfyUISettings.model_fields) == {"name", *OF_COMFYUI, *taken_up}, "which of the two is the new one?"
