@@ -17,7 +17,7 @@ AT_START: Final[Mapping[str, frozenset[str]]] = {
     "storage": frozenset({"url", "endpoint", "public_endpoint", "region", "credentials_file"}),
 }
 OF_COMFYUI: Final = ("url", "directory", "shared_directory", "gone_after")
-"""Of each of several; their number, names and order too. The others are read when a job is given (proxy/jobs/placing.py)."""
+"""Of each of several; their number, names and order too. The others are read when a job is given (proxy/jobs/placing.py), and at a warm-up."""
 
 
 def need_restart(old: Config, new: Config) -> list[str]:

@@ -78,7 +78,7 @@ def test_other_comfyuis_are_taken_up_at_a_restart(others: list[dict[str, Any]]) 
     ("change", "named"),
     [
         ({}, []),
-        ({"window": 7, "weight": 3.0, "labels": ["24gb"], "tenants": ["alice"]}, []),
+        ({"window": 7, "weight": 3.0, "labels": ["24gb"], "tenants": ["alice"], "warmup": ["portrait"]}, []),
         ({"url": "http://127.0.0.1:9"}, ["url"]),
         ({"directory": "elsewhere"}, ["directory"]),
         ({"shared_directory": True, "gone_after": "5s", "window": 1}, ["shared_directory", "gone_after"]),
