@@ -10,9 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.jobs import warmups
 from tests.commands.cli import Said, aside
 from tests.contract.driver import loading, slow
+from tests.several.test_metrics import until
 from tests.several.test_placing import ended, quick, ran_where, submit
+from tests.several.test_warmups import sample, write_function
 from tests.several.world import FIRST, SECOND, SeveralWorld, several
 
 NAMES = "There are gpu-1, gpu-2."
@@ -129,6 +132,19 @@ async def test_one_that_is_drained_can_be_left_out_of_the_configuration(two: Sev
     assert not (await listed(two))["gpu-7"]["drained"]
     assert (await drain(two, "--comfyui", SECOND, "--off")).out == "Jobs are given to gpu-2 again.\n"
     assert (await drain(two, "--comfyui", SECOND, "--off")).code == 1
+
+
+async def test_while_it_is_drained_it_is_warmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a warm-up that came into the configuration meanwhile."""
+    monkeypatch.setattr(warmups, "BEGIN_AFTER_S", 0.05)
+    write_function(tmp_path, "paint", quick(3))
+    async with several(tmp_path) as world:
+        assert (await drain(world, "--comfyui", SECOND)).code == 0
+        name = f'name = "{SECOND}"'
+        await reload(world, name, f'{name}\nwarmup = ["paint"]')
+        await world.stop(SECOND)
+        await world.start(SECOND)
+        await until(world, sample(SECOND, "done"), 1)
 
 
 async def reload(world: SeveralWorld, old: str, new: str) -> None:
