@@ -10,6 +10,9 @@ from policy.namespace import ROOT
 
 _NAME: Final = r"@([a-z0-9][a-z0-9-]{0,31})"
 _MADE: Final = re.compile(rf"({ROOT}/[^/]+/){_NAME}(?:/|$)")
+_UNTOLD: Final = re.compile(rf"({ROOT}/[^/]+/)@[^/]*[%[{{<$][^/]*(?:/|$)")
+"""SECURITY: a folder that may become one of these when what stands in it is filled in: `@gpu-%width%` of a picture two pixels wide. What one ComfyUI has
+saved there would be told, looked for and counted as another one's (test_dispatch.py::test_no_name_becomes_that_of_a_comfyui)."""
 _FOLDER: Final = re.compile(rf"{_NAME}/")
 
 
@@ -33,7 +36,7 @@ def made_by(path: UpstreamPath, comfyui: str) -> UpstreamPath:
 
 def _split(path: str) -> tuple[str, str]:
     """The tenant's folder, and what is in it."""
-    while found := _MADE.match(path):
+    while found := _MADE.match(path) or _UNTOLD.match(path):
         path = found[1] + path[found.end() :]
     root, tenant, *rest = path.split("/", 2)
     return f"{root}/{tenant}", "".join(rest)

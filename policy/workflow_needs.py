@@ -108,7 +108,7 @@ class _Finding:
             if use in _FIRST_ONLY or (use is FileUse.FOLDER_TO_WRITE and is_core(plan.of_class.node_class)):
                 # What a data set is written into is read again, as a folder.
                 self._first_only[plan.class_type, name] = None
-            elif use is FileUse.PREFIX:
+            if use is FileUse.PREFIX:
                 self._prefixes.append((node_id, name))
             elif use is FileUse.FOLDER_TO_WRITE:
                 self._folders.append((node_id, name))

@@ -167,7 +167,10 @@ def test_what_says_where_files_are_written_is_known() -> None:
 def test_folders_and_ids_are_with_the_first(class_type: str, inputs: dict[str, Any], name: str) -> None:
     needs = needs_of({"1": of(class_type, **inputs)})
     assert needs.first_only == ((class_type, name),)
-    assert (needs.files, needs.prefixes, needs.folders) == ((), (), ())
+    assert (needs.files, needs.prefixes) == ((), ())
+    assert needs.folders == ((("1", name),) if class_type == "SaveImageDataSetToFolder" else ()), (
+        "in none of a ComfyUI's"
+    )
 
 
 def test_a_large_workflow_is_not_looked_through_at_once() -> None:

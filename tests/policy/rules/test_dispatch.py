@@ -44,6 +44,14 @@ def test_a_job_saves_where_the_comfyui_does_that_runs_it(prefix: str, comfyui: s
     assert prefix_in(body_at(body(filename_prefix=prefix), NEEDS, comfyui)) == expected
 
 
+@pytest.mark.parametrize("folder", ["@gpu-%width%", "@%year%", "@gpu-[time(%S)]", "@gpu-{n}", "@$n", "@gpu-2/@<n>"])
+def test_no_name_becomes_that_of_a_comfyui(folder: str) -> None:
+    sent = body(filename_prefix=f"tenants/alice/{folder}/cats/x")
+    assert prefix_in(body_at(sent, NEEDS, "")) == "tenants/alice/cats/x"
+    assert prefix_in(body_at(sent, NEEDS, "gpu-2")) == "tenants/alice/@gpu-2/cats/x"
+    assert prefix_in(body_at(body(filename_prefix=f"tenants/alice/{folder}"), NEEDS, "")).startswith("tenants/alice/@")
+
+
 def test_nothing_else_changes() -> None:
     sent = body(filename_prefix="tenants/alice/x", image="tenants/alice/@gpu-3/y.png [output]", text="tenants/alice/z")
     made = orjson.loads(body_at(sent, NEEDS, "gpu-2"))
