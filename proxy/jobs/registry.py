@@ -97,11 +97,11 @@ class JobRegistry(KnownJobs):
         is_new, had_ended = job is None, job is not None and job.state is JobState.ENDED
         if job is None:
             job = Job(row.prompt_id, TenantId(row.tenant), sequence=row.sequence)
+        if row.comfyui and row.comfyui not in self.comfyuis:  # the configuration names it no more
+            row = row._replace(comfyui=self.comfyuis[0])
         if job.comfyui != row.comfyui:
             self.temp_files.move(job, self._clock())
         take_row(job, row)
-        if row.comfyui and row.comfyui not in self.comfyuis:  # the configuration names it no more
-            job.comfyui = self.comfyuis[0]
         if is_new:
             self._add(job)
         if job.state is JobState.ENDED:

@@ -12,7 +12,9 @@ import pytest
 from policy.principal import TenantId
 from proxy.jobs import temp_files
 from proxy.jobs.index import TenantJobs
+from proxy.jobs.registry import JobRegistry
 from proxy.jobs.temp_files import CLOCK_SLACK_S, Left, Made, TempFiles, written_at
+from tests.proxy.jobs.stored import row
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 NAME = "ComfyUI_temp_abcde_00001_.png"
@@ -223,3 +225,14 @@ def test_what_a_job_has_from_an_earlier_one_is_that_ones_when_it_goes_to_another
     assert owner(files) is None
     files.claim(Run(), NAME, Made.EARLIER)
     assert (owner(files), told) == (ALICE, [])
+
+
+def test_a_job_of_a_comfyui_that_is_configured_no_more_keeps_its_files() -> None:
+    """They are looked up at the first, which may be the same one by another name, each time that the job is read."""
+    registry = JobRegistry(comfyuis=["gpu-1", "gpu-2"])
+    job = registry.apply(row("job", comfyui="before"))
+    registry.add_temp_files(job.prompt_id, [NAME])
+    assert registry.apply(row("job", comfyui="before")) is job
+    assert (owner(registry.temp_files), job.comfyui) == (ALICE, "gpu-1")
+    registry.apply(row("job", comfyui="gpu-2"))
+    assert owner(registry.temp_files) is None
