@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from policy.call import UpstreamCall, UpstreamReply
@@ -14,10 +14,11 @@ from policy.rules.jobs import JSON_TYPE
 from policy.rules.prompt import PROMPT, body_for
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.jobs.job import Job, JobState
-from proxy.jobs.job_rows import Given
+from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.model_memory import ModelMemory
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
+from proxy.persistence.operations import DatabaseUnavailable
 from proxy.upstream.client import Upstream
 
 SUBMIT_LIMIT_S: Final = 60.0
@@ -74,13 +75,37 @@ class Sender:
                         await self._give_back(later, "comfyui-unreachable")
                     await asyncio.sleep(TRY_AGAIN_S)
                     return
+        except Exception:
+            self._forget_unsent(batch)
+            raise
         finally:
             self._is_sending = False
+
+    def _forget_unsent(self, batch: Iterable[Given]) -> None:
+        """Nobody would see that ComfyUI has not got these: they are in flight for ever, as far as anybody knows."""
+        for given in batch:
+            job = self._registry.job(given.job.prompt_id)
+            if job is not None and job.is_in_flight:
+                self._forget(job, given)
+        self._records.is_uncertain = True
+
+    def _forget(self, job: Job, given: Given) -> None:
+        """It waits, though the database still says that ComfyUI was given it (JobReplica.recover)."""
+        if job.state is JobState.SENT:
+            self._registry.apply(given.job._replace(state=StoredState.WAITING)).is_in_flight = False
 
     async def _give_back(self, given: Given, reason: str) -> None:
         job = self._registry.job(given.job.prompt_id)
         if job is not None and job.state is JobState.SENT:
+            await self._return(job, given, reason)
+
+    async def _return(self, job: Job, given: Given, reason: str) -> None:
+        """It waits again: ComfyUI has not got it. Raises DatabaseUnavailable; it is given back when the database can be used again."""
+        try:
             await self._records.give_back(job, reason)
+        except DatabaseUnavailable:
+            self._forget(job, given)
+            raise
 
     async def _send(self, given: Given) -> bool:
         """False where ComfyUI cannot take jobs at the moment."""
@@ -91,7 +116,7 @@ class Sender:
         try:
             reply = await self._hand_over(job, given)
         except UpstreamUnreachable:
-            await self._records.give_back(job, "comfyui-unreachable")
+            await self._return(job, given, "comfyui-unreachable")
             return False
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             # It may be there, or come yet: the queue watcher finds out, and until then it is nowhere else.
@@ -108,7 +133,7 @@ class Sender:
             self._registry.dispatched(job.prompt_id)
             return True
         if reply.status >= 500:
-            await self._records.give_back(job, "comfyui-not-ready")
+            await self._return(job, given, "comfyui-not-ready")
             return False
         await self._on_refused(job, reply)
         return True

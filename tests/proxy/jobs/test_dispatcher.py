@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import orjson
 import pytest
@@ -12,23 +12,29 @@ from aiohttp import web
 from policy.call import Place
 from proxy.jobs import dispatcher, sender
 from proxy.jobs.job import JobState, Outcome
-from proxy.persistence.operations import Operation, Statement
+from proxy.persistence.operations import DatabaseUnavailable, Operation, Statement
 from proxy.upstream.client import Upstream
 from tests.proxy.jobs.following import ALICE, MALLORY, Following, following
 from tests.proxy.upstreams import GUARD_S, serving
 
 
+async def _nothing() -> None:
+    return
+
+
 class Comfy:
-    """Takes jobs. status: of its answer, 0 for none at all."""
+    """Takes jobs. status: of its answer, 0 for none at all. before: done before it answers."""
 
     def __init__(self) -> None:
         self.status = 200
+        self.before: Callable[[], Awaitable[None]] = _nothing
         self.taken: list[tuple[str, float]] = []
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         assert (request.method, request.path) == ("POST", "/prompt")
         document = orjson.loads(await request.read())
         self.taken.append((document["prompt_id"], document["number"]))
+        await self.before()
         if not self.status:
             assert request.transport is not None
             request.transport.abort()
@@ -120,6 +126,26 @@ async def test_what_it_refuses_has_failed_and_the_next_has_its_turn(parts: Follo
     await parts.dispatcher.dispatch()
     assert [job.outcome for job in jobs] == [Outcome.FAILED, Outcome.FAILED, None]
     assert comfy.ids == [job.prompt_id for job in jobs]
+
+
+@pytest.mark.parametrize("status", [503, 400])
+async def test_what_was_not_sent_when_the_database_went_away_is_sent_when_it_is_back(
+    status: int, parts: Following, comfy: Comfy
+) -> None:
+    """503: it has not got the first one either. 400: that one is the queue watcher's."""
+    parts.window = 3
+    jobs = [await parts.recorded(place=Place.WAITING) for _ in range(3)]
+    comfy.status, comfy.before = status, parts.database.close
+    with pytest.raises(DatabaseUnavailable):
+        await parts.dispatcher.dispatch()
+    assert comfy.ids == [jobs[0].prompt_id]
+    comfy.status, comfy.before = 200, _nothing
+    await parts.database.open()
+    await parts.dispatcher.dispatch()
+    unsent = jobs if status == 503 else jobs[1:]
+    assert comfy.ids[1:] == [job.prompt_id for job in unsent]
+    assert {job.state for job in unsent} == {JobState.DISPATCHED}
+    assert not jobs[0].is_in_flight
 
 
 async def test_what_was_canceled_is_not_given(parts: Following, comfy: Comfy) -> None:

@@ -120,8 +120,8 @@ class Unsaid:
     def __init__(self, database: Database) -> None:
         self._database, self.is_silent = database, True
 
-    async def run(self, *asked: Any) -> Any:
-        done = await self._database.run(*asked)
+    async def run(self, *asked: Any, **more: Any) -> Any:
+        done = await self._database.run(*asked, **more)
         if self.is_silent:
             raise DatabaseUnavailable("nobody said so")
         return done
