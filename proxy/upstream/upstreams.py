@@ -8,6 +8,7 @@ from dataclasses import replace
 from multidict import CIMultiDict
 
 from policy.call import UpstreamCall, UpstreamReply
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream.client import MAX_REPLY_BYTES, FieldLines, Upstream, UpstreamStream
 
 Chooses = Callable[[UpstreamCall], str]
@@ -45,13 +46,21 @@ class Upstreams(Upstream):
         return await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
 
     async def ask(self, call: UpstreamCall, *, time_limit_s: float, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
-        """One of several jobs goes to each ComfyUI that has one of them; answered with the first refusal, else with the last answer."""
+        """One of several jobs goes to each ComfyUI that has one of them, whatever the others say; answered with the first refusal, else with the last answer.
+        Raises what the first one did that failed."""
         if len(call.jobs) < 2:
             return await super().ask(call, time_limit_s=time_limit_s, max_bytes=max_bytes)
         parts = {self.choose(part): part for part in (replace(call, jobs=(job,)) for job in call.jobs)}
         reply: UpstreamReply | None = None
+        failure: UpstreamUnavailable | UpstreamTimeout | None = None
         for part in parts.values():
-            if reply is None or reply.status == 200:
-                reply = await super().ask(part, time_limit_s=time_limit_s, max_bytes=max_bytes)
+            try:
+                told = await super().ask(part, time_limit_s=time_limit_s, max_bytes=max_bytes)
+            except (UpstreamUnavailable, UpstreamTimeout) as error:
+                failure = failure or error
+            else:
+                reply = told if reply is None or reply.status == 200 else reply
+        if failure is not None:
+            raise failure
         assert reply is not None, "of at least two jobs"
         return reply
