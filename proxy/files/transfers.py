@@ -153,7 +153,7 @@ class Transfers:
             if there is not None:
                 raise NotBrought(f"The file {shown} is gone.")
             return
-        if folder is not Folder.INPUT and not _is_in_root(path):
+        if folder is Folder.TEMP and not _is_in_root(path):  # names among everybody's outputs do not come again
             await self._check_owner(tenant, path, found)
         key = (target, folder, path)
         if there is not None and there.stamp and self._brought.get(key) == (found.stamp, there.stamp):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -144,6 +145,17 @@ async def test_a_preview_that_another_run_has_overwritten_is_not_brought(three: 
     put(three, SECOND, Folder.TEMP, name, ORANGE, at_ns=made.stat().st_mtime_ns + 10**9)
     assert "none of this tenant" in await bring(three, THIRD, (Folder.TEMP, name))
     assert not place(three, THIRD, Folder.TEMP, name).exists()
+
+
+async def test_an_output_among_everybodys_that_nobody_can_guess_is_brought(three: SeveralWorld) -> None:
+    registry, name = three.gate.gate.dependencies.registry, f"{uuid.uuid4()}.png"
+    put(three, SECOND, Folder.OUTPUT, name, ORANGE)
+    job = registry.claim(ALICE, None)
+    job.comfyui = SECOND
+    registry.add_temp_files(job.prompt_id, (name,))
+    assert await bring(three, THIRD, (Folder.OUTPUT, name)) == ""
+    assert place(three, THIRD, Folder.OUTPUT, name).read_bytes() == ORANGE
+    assert "none of this tenant" in await bring(three, FIRST, (Folder.OUTPUT, name), tenant=MALLORY)
 
 
 async def test_masks_keep_no_job_waiting(three: SeveralWorld) -> None:
