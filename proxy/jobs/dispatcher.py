@@ -82,6 +82,7 @@ class Dispatcher:
                 await ready[comfyui].send_all(batch)
             return
         for comfyui, batch in batches.items():  # the others do not wait for one that is slow
+            ready[comfyui].begin()
             self._tasks.start(self._send(ready[comfyui], batch), "jobs to a ComfyUI")
 
     async def _send(self, sender: Sender, batch: Sequence[Given]) -> None:

@@ -65,9 +65,13 @@ class Sender:
         """Whether it can be given jobs now."""
         return not self._is_sending and self._is_ready()
 
+    def begin(self) -> None:
+        """It is about to be sent some: until they are, it is given no more, so that they stay in their order."""
+        self._is_sending = True
+
     async def send_all(self, batch: Sequence[Given]) -> None:
         """In their order. Where ComfyUI does not take one at the moment, those behind it wait again too. Raises DatabaseUnavailable."""
-        self._is_sending = True
+        self.begin()
         try:
             for index, given in enumerate(batch):
                 if not await self._send(given):

@@ -189,3 +189,11 @@ def version() -> Operation[int]:
     """Behind all that was asked before."""
     [(found,)] = yield Statement("SELECT version FROM store_state")
     return int(found)
+
+
+async def test_one_that_is_about_to_be_sent_jobs_is_given_no_more(parts: Following) -> None:
+    seen = [parts.sender.is_ready]
+    parts.sender.begin()
+    seen.append(parts.sender.is_ready)
+    await parts.sender.send_all(())
+    assert [*seen, parts.sender.is_ready] == [True, False, True]
