@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 _PIECE_BYTES: Final = 64 * 1024
@@ -47,8 +46,11 @@ class Relay:
                 each.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
+        """What breaks off on one side does on the other: whoever asks a ComfyUI that was killed hears of it."""
+        try:
             while piece := await reader.read(_PIECE_BYTES):
                 writer.write(piece)
                 await writer.drain()
             writer.write_eof()
+        except OSError:
+            writer.transport.abort()
