@@ -232,6 +232,10 @@ class KeepAlive:
         self._timer = None
         if any(self._groups):
             self._wait()
-        # At last: whatever happens at one stream, the others are looked at again, and who ends all of them stays heard.
+        # At last: who ends all of them while one is looked at stays heard.
         for stream in tuple(group):
-            stream.look()
+            try:
+                stream.look()
+            except Exception as error:  # whatever happens at one, the others are looked at
+                told = {"message": "a stream of events could not be looked at", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
