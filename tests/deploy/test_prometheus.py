@@ -39,6 +39,8 @@ MAY_BE_EMPTY = (
     "comfygate_webhook",
     "comfygate_cop",
     "comfygate_comfyui_",
+    "comfygate_conver",
+    "comfygate_warmups",
 )
 
 

@@ -8,10 +8,10 @@ import threading
 import orjson
 import pytest
 
+from policy import prepared
 from policy.keyform import check_document
 from policy.patience import AT_ONCE_BYTES
 from policy.principal import TenantId
-from policy.rules import prompt
 from proxy.http.errors import LimitExceeded
 from proxy.limits.heavy_work import BYTES_PER_S, SPACED_BYTES, WAIT_S, WORK_BYTES, HeavyWork
 from tests.harness import Running
@@ -155,7 +155,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(threading.get_ident())
         return check_document(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(prompt, "check_document", check)
+    monkeypatch.setattr(prepared, "check_document", check)
     return found
 
 
