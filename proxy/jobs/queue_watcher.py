@@ -218,7 +218,11 @@ class QueueWatcher:
             except (UpstreamUnavailable, UpstreamTimeout) as error:
                 # The watching socket may be well all the same.
                 if not self._is_failing:
-                    _log.warning("ComfyUI's queue cannot be read (%s): what ends is not seen; trying on", error)
+                    _log.warning(
+                        "the queue of %s cannot be read (%s): what ends is not seen; trying on",
+                        self._absence.title(self.name),
+                        error.message,
+                    )
                 self._is_failing = True
 
     async def rebuild(self) -> bool:
@@ -270,7 +274,7 @@ class QueueWatcher:
         await self.closing.close_missing(missing, was_current=self._was_current)
         self.closing.listed(queue.given)
         if self._is_failing:
-            _log.info("ComfyUI's queue can be read again")
+            _log.info("the queue of %s can be read again", self._absence.title(self.name))
         self._is_failing = False
         self._synced_at_s = time.monotonic()
         if self.is_worker_stuck:

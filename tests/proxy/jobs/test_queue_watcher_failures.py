@@ -84,4 +84,5 @@ async def test_a_queue_that_cannot_be_read_is_said_once_and_shows(
         age_s = watch.queue_watcher.last_sync_age_s
         await watch.announced()
         assert watch.queue_watcher.last_sync_age_s < age_s
-    assert caplog.text.count("queue cannot be read") == 1
+    assert caplog.text.count("the queue of ComfyUI cannot be read (") == 1
+    assert "cannot be read ()" not in caplog.text
