@@ -15,7 +15,7 @@ from policy.keyform import check_document
 from policy.patience import Patience
 from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
-from policy.rules.dispatch import body_at
+from policy.rules.dispatch import at_first
 from policy.rules.results import UNNAMED_CLIENT
 from policy.surely_valid import is_surely_valid
 from policy.values import value
@@ -73,10 +73,10 @@ def write(judged: JudgedPrompt, context: RuleContext, patience: Patience, left_o
     classes = set(map(_CLASS_OF, plans.values()))
     # Which inputs the rows of custom nodes have written anew is not in the plans.
     unproven = judged.unproven if classes.isdisjoint(context.id_inputs) else None
-    body, needs = orjson.dumps(document_of(judged, client_id)), b""
+    body, needs, moved = orjson.dumps(document_of(judged, client_id)), b"", tuple[Notice, ...]()
     if context.is_placed:
         found = find_needs(judged.nodes, plans, outputs, context, patience)
-        body, needs = body_at(body, found, ""), found.to_bytes()
+        (body, moved), needs = at_first(body, found), found.to_bytes()
     return Prepared(
         body=body,
         originals=orjson.dumps(originals),
@@ -90,7 +90,7 @@ def write(judged: JudgedPrompt, context: RuleContext, patience: Patience, left_o
         ),
         outputs=outputs,
         node_errors=judged.node_errors,
-        notices=judged.notices,
+        notices=judged.notices + moved,
         left_out=left_out,
         is_sure=is_whole
         and context.catalogue.differing.isdisjoint(classes)

@@ -22,11 +22,11 @@ from policy.patience import Patience, TooMuch
 from policy.prepared import Prepared
 from policy.principal import TenantId
 from policy.rule_context import RuleContext, RuleInput
-from policy.rules.dispatch import body_at
+from policy.rules.dispatch import at_first
 from policy.salt import SALT
 from policy.surely_valid import NodeChecks, is_valid
 from policy.violation import Violation
-from policy.workflow import Findings
+from policy.workflow import Findings, Notice
 from policy.workflow_files import IN_TEMP, Original, write_names
 from policy.workflow_needs import find_needs
 
@@ -178,12 +178,13 @@ class Template:
                 is_sure = is_valid(inputs, live.sure, self.plans)
             parts += (orjson.dumps(nodes[live.node_id]), piece)
         body, needs, credentials = b"".join(parts), b"", request.credentials
+        moved: tuple[Notice, ...] = ()
         if found is not None:
-            body, needs = body_at(body, found, ""), found.to_bytes()
+            (body, moved), needs = at_first(body, found), found.to_bytes()
         if IN_TEMP in body or credentials.stands_in_json(body) or credentials.stands_in_json(originals):
             return None
         wish = wish if wish.needs == needs else replace(wish, needs=needs)
-        return Prepared(body, originals, wish, list(self.outputs), {}, (), (), is_sure, needs=needs)
+        return Prepared(body, originals, wish, list(self.outputs), {}, moved, (), is_sure, needs=needs)
 
 
 class Templates:

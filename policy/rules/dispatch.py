@@ -10,9 +10,15 @@ from policy.call import UpstreamPath
 from policy.makers import made_by
 from policy.namespace import ROOT, split_path
 from policy.needs import Needs
+from policy.workflow import Notice
 
 _MARK: Final = b"/@"
 """In a body that may have the folder of a ComfyUI in it."""
+
+_FOLDER_LEFT_OUT: Final = Notice(
+    "comfyui-folder-left-out",
+    "`@NAME/` at the beginning of the name of a file to be saved is left out: it is the folder of the ComfyUI that runs the job, which the gate adds.",
+)
 
 
 def body_at(body: bytes, needs: Needs, comfyui: str) -> bytes:
@@ -31,6 +37,12 @@ def body_at(body: bytes, needs: Needs, comfyui: str) -> bytes:
             if isinstance(value, str) and value.startswith(f"{ROOT}/"):
                 inputs[name] = rewrite(UpstreamPath(value), comfyui)
     return orjson.dumps(document)
+
+
+def at_first(body: bytes, needs: Needs) -> tuple[bytes, tuple[Notice, ...]]:
+    """As the first one gets it, and what its client is told of that."""
+    written = body_at(body, needs, "")
+    return written, () if written == body else (_FOLDER_LEFT_OUT,)
 
 
 def _prefix_at(prefix: UpstreamPath, comfyui: str) -> UpstreamPath:

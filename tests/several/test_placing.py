@@ -137,3 +137,11 @@ async def test_what_stands_still_at_one_goes_on_with_the_other(tmp_path: Path, m
                 await asyncio.sleep(0.05)
         finally:
             is_over.set()
+
+
+async def test_a_client_is_told_that_the_folder_of_a_comfyui_is_the_gates(two: SeveralWorld) -> None:
+    graph = quick(1)
+    graph["2"]["inputs"]["filename_prefix"] = f"@{SECOND}/x"
+    answer = await two.gate.json("POST", "/prompt", "alice", json={"prompt": graph})
+    assert [notice["type"] for notice in answer["notices"]] == ["comfyui-folder-left-out"]
+    assert "notices" not in await two.gate.json("POST", "/prompt", "alice", json={"prompt": quick(2)})

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from policy.needs import NO_NEEDS, Needs
-from policy.rules.dispatch import body_at
+from policy.rules.dispatch import at_first, body_at
 
 NEEDS = Needs(
     prefixes=(("9", "filename_prefix"), ("10", "prefix"), ("11", "filename_prefix")), folders=(("10", "folder"),)
@@ -101,3 +101,11 @@ def test_a_folder_out_of_another_ones_is_its_own() -> None:
     sent = orjson.loads(body())
     sent["prompt"]["10"]["inputs"]["folder"] = "tenants/alice/@gpu-3/@gpu-2"
     assert prefix_in(body_at(orjson.dumps(sent), NEEDS, ""), "10", "folder") == "tenants/alice"
+
+
+def test_a_client_is_told_of_a_folder_that_is_left_out() -> None:
+    sent, notices = at_first(body(filename_prefix="tenants/alice/@gpu-2/x"), NEEDS)
+    assert prefix_in(sent) == "tenants/alice/x"
+    assert [notice.code for notice in notices] == ["comfyui-folder-left-out"]
+    for kept in (body(filename_prefix="tenants/alice/x"), body(filename_prefix="tenants/alice/cats/@gpu-2/x")):
+        assert at_first(kept, NEEDS)[1] == ()
