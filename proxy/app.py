@@ -19,7 +19,6 @@ from proxy.jobs.events import JobEvents
 from proxy.limits.limits import Limits
 from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail
-from proxy.observability.comfyui_metrics import states_of
 from proxy.observability.metrics import Metrics
 from proxy.observability.ops_server import Ops
 from proxy.persistence.chosen import chosen_database, setting_of
@@ -30,6 +29,7 @@ from proxy.tasks import Stop, Tasks, on_failure, stop_in_turn
 from proxy.upstream.merged_catalogue import MergedCatalogue
 from proxy.websocket.connections import GATE_STOPS
 from proxy.wiring.followers import JobFollowers
+from proxy.wiring.gauges import Gauges
 from proxy.wiring.parts import build_dependencies
 from proxy.wiring.warmups import build_warmups
 
@@ -71,7 +71,8 @@ class Gate:
         self.dependencies.queue_watchers.on_connected(self._connected)
         self.dependencies.queue_watchers.on_cold(self._warmups.start)
         self.pipeline = Pipeline(self.dependencies)
-        self._ops = Ops(self.metrics, self.dependencies.queue_watchers, self._refresh_gauges)
+        self._gauges = Gauges(self.dependencies, self._state, self.metrics)
+        self._ops = Ops(self.metrics, self.dependencies.queue_watchers, self._gauges.refresh)
         self._last_s: float | None = None
         """How long stop() may drain, where wind_down() has come before."""
         self.public: Listener
@@ -170,6 +171,7 @@ class Gate:
             ("compression", parts.compressor.stop),
             ("clients' connections", self.public.stop),
             ("the ops server", self.ops.stop),
+            ("gauges", self._gauges.stop),
             ("verifiers", partial(_stop_verifiers, parts.compiled)),
             ("GPU seconds", parts.admission.stop),
             ("limits", self._limits.stop),
@@ -278,18 +280,6 @@ class Gate:
                 change = "added" if was is None else "removed" if now is None else "changed"
                 key = now or was
                 self.audit.write("key", key=key_id, change=change, tenant=key.tenant if key else None)
-
-    def _refresh_gauges(self) -> None:
-        self.dependencies.recorder.count_dropped()
-        queue_watcher = self.dependencies.queue_watchers.first
-        self.metrics.upstream_up.set(queue_watcher.is_connected)
-        self.metrics.conversions_waiting.set(self.dependencies.conversions.waiting)
-        self.metrics.worker_stuck.set(queue_watcher.is_worker_stuck)
-        self.metrics.observer_last_sync_age_seconds.set(queue_watcher.last_sync_age_s)
-        config = self.dependencies.compiled.config
-        self.metrics.refresh(self.dependencies.sockets, self.dependencies.registry.active(), config.tenants)
-        states = states_of(config, self.dependencies.queue_watchers)
-        self.metrics.comfyuis.refresh(states, self.dependencies.registry.active())
 
 
 def _check_not_emptied(old: Config, new: Config) -> None:

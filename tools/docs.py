@@ -250,8 +250,8 @@ def metrics_page() -> str:
         _MADE,
         "# Metrics\n",
         "What `/metrics` on the ops listener tells, in Prometheus's text format; beside it the process's own `process_…` and `python_info`.\n"
-        "A counter's samples end in `_total`, a histogram's in `_bucket`, `_sum` and `_count`. Label values come from the route table, the configuration and\n"
-        "fixed words, never from what clients send. A tenant of `-` is nobody: the caller was not known.\n",
+        "A counter's samples end in `_total`, a histogram's in `_bucket`, `_sum` and `_count`. Label values come from the route table, the configuration,\n"
+        "the classes and models that ComfyUI lists, and fixed words, never from what clients send. A tenant of `-` is nobody: the caller was not known.\n",
         "| metric | kind | labels | what it counts |\n|---|---|---|---|",
     ]
     for metric in Metrics().described():

@@ -12,7 +12,7 @@ from policy.principal import TenantId
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.store_placing import as_they_are, first_ones
 from proxy.jobs.store_reading import fair_tags, find, listing
-from proxy.jobs.store_state import drained
+from proxy.jobs.store_state import drained, held_models
 from proxy.persistence.operations import Operation, Statement
 
 _ALL: Final = 10_000
@@ -84,7 +84,7 @@ def standing(prompt_id: str) -> Operation[Standing | None]:
         "SELECT comfyui, COUNT(*) FROM jobs WHERE state IN (?, ?) GROUP BY comfyui",
         (StoredState.DISPATCHED, StoredState.RUNNING),
     )
-    models = yield Statement("SELECT comfyui, models FROM comfyui_models")
+    models = yield from held_models()
     return Standing(
         job,
         read_needs(bytes(needs[0][0])) if needs else None,
@@ -93,7 +93,7 @@ def standing(prompt_id: str) -> Operation[Standing | None]:
         tags,
         waiting,
         {comfyui: int(count) for comfyui, count in has},
-        {comfyui: names.split("\n") for comfyui, names in models},
+        models,
         (yield from drained()),
     )
 

@@ -13,7 +13,7 @@ from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.store_giving import charge, dispatch, get_job
 from proxy.jobs.store_reading import submitted_of
-from proxy.jobs.store_state import begin, drained
+from proxy.jobs.store_state import begin, drained, held_models
 from proxy.persistence.operations import Operation, Statement
 
 _TENANTS: Final = (
@@ -72,6 +72,14 @@ def note_models(comfyui: str, models: Sequence[str]) -> Operation[None]:
     )
 
 
+def forget_models(comfyui: str) -> Operation[None]:
+    """It was restarted, and has none any more; but those of what it was given since."""
+    yield Statement(
+        "DELETE FROM comfyui_models WHERE comfyui = ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE state IN (?, ?) AND comfyui = ?)",
+        (comfyui, StoredState.DISPATCHED, StoredState.RUNNING, comfyui),
+    )
+
+
 def first_ones(
     known: KnownNeeds | None = None,
 ) -> Operation[tuple[dict[TenantId, list[Waiting]], dict[TenantId, float]]]:
@@ -109,8 +117,7 @@ def as_they_are(seats: Sequence[Seat], now_s: float) -> Operation[list[Seat]]:
         "SELECT comfyui, cost_s, started_at_s, attempts FROM jobs WHERE state IN (?, ?)",
         (StoredState.DISPATCHED, StoredState.RUNNING),
     )
-    held = yield Statement("SELECT comfyui, models FROM comfyui_models")
-    models: dict[str, tuple[str, ...]] = {comfyui: tuple(names.split("\n")) for comfyui, names in held}
+    models = yield from held_models()
     found = {
         seat.comfyui: replace(seat, models=models.get(seat.comfyui, ())) for seat in seats if seat.comfyui not in out
     }

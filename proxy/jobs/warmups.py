@@ -45,7 +45,7 @@ KnowCatalogue = Callable[[str], Awaitable[Catalogue]]
 """Of the ComfyUI of a name. Raises UpstreamUnavailable, UpstreamTimeout."""
 
 NoteModels = Callable[[str, Sequence[str]], Awaitable[None]]
-"""That the ComfyUI of a name was given these last. Raises DatabaseUnavailable."""
+"""That the ComfyUI of a name was given these last; none where it was restarted. Raises DatabaseUnavailable."""
 
 
 class Warmups:
@@ -79,10 +79,26 @@ class Warmups:
         """It was restarted: what was begun there before is gone."""
         if (before := self._running.pop(comfyui, None)) is not None:
             before.cancel()
-        if functions := self._functions(comfyui):
+        functions = self._functions(comfyui)
+        if functions or self._is_one_of_several:
             self._running[comfyui] = self._tasks.start(self._run(comfyui, functions), "warm-up")
 
+    @property
+    def _is_one_of_several(self) -> bool:
+        """Only then it is known, and asked, which models each has."""
+        return len(self._registry.comfyuis) > 1
+
     async def _run(self, comfyui: str, functions: Sequence[Function]) -> None:
+        try:
+            if self._is_one_of_several:
+                await self._note_models(comfyui, ())
+            if functions:
+                await self._warm_all(comfyui, functions)
+        except DatabaseUnavailable as error:
+            _log.warning("what models %s has is not recorded: %s", comfyui, error)
+
+    async def _warm_all(self, comfyui: str, functions: Sequence[Function]) -> None:
+        """Raises DatabaseUnavailable."""
         await asyncio.sleep(BEGIN_AFTER_S)
         try:
             for function in functions:
@@ -94,8 +110,6 @@ class Warmups:
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             self._counted(comfyui, FAILED)
             _log.warning("the warm-up of %s ends: it is away (%s)", comfyui, error)
-        except DatabaseUnavailable as error:
-            _log.warning("what the warm-up of %s has loaded is not recorded: %s", comfyui, error)
         finally:
             if (output := self._output(comfyui)) is not None:
                 await asyncio.to_thread(shutil.rmtree, output / folder_of(comfyui), ignore_errors=True)
@@ -136,7 +150,7 @@ class Warmups:
         told = read_entry(await run.entry())
         if told is None or told.is_error:
             return _failed(comfyui, function, f"its job {run.prompt_id} failed: ComfyUI's log says why")
-        if warmup.models and len(self._registry.comfyuis) > 1:
+        if warmup.models and self._is_one_of_several:
             await self._note_models(comfyui, warmup.models)
         _log.info("%s is warm for %s after %.1f s", comfyui, function.name, loop.time() - began_s)
         return DONE

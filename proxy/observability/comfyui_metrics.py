@@ -11,25 +11,32 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from proxy.config import Config
 from proxy.jobs.job import GIVEN, Job, Outcome
 from proxy.jobs.queue_watchers import QueueWatchers
+from proxy.jobs.store_state import Dispatching
 
+OTHER: Final = "other"
+MAX_MODELS: Final = 1000
+"""As label values: a ComfyUI may list many, and which of them it has changes with each job, so the rest are counted together."""
 _LABEL: Final = "comfyui"
 
 
 class ComfyUIState(NamedTuple):
     """is_stuck: it has jobs waiting and runs none. last_sync_age_s: since the gate read its queue. window: how many jobs it has at once.
-    weight: how fast it is, 1 is usual."""
+    weight: how fast it is, 1 is usual. is_drained: it is given no jobs. models: those that it was given last."""
 
     is_connected: bool
     is_stuck: bool
     last_sync_age_s: float
     window: int
     weight: float
+    is_drained: bool = False
+    models: tuple[str, ...] = ()
 
 
 class ComfyUIMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._names: tuple[str, ...] = ()
+        self._models: set[str] = set()
         self.up = self._gauge("up", "1 while the gate is connected to it.")
         self.stuck = self._gauge("stuck", "1 while it has jobs waiting and runs none.")
         self.last_sync_age_seconds = self._gauge(
@@ -38,7 +45,17 @@ class ComfyUIMetrics:
         self.window = self._gauge("window", "How many jobs it has at once.")
         self.given = self._gauge("given", "Jobs that it has.")
         self.wait_seconds = self._gauge("wait_seconds", "Until it will probably have run the jobs that it has.")
+        self.drained = self._gauge("drained", "1 while it is given no jobs, since it is drained.")
+        self.models = self._gauge(
+            "models", "1 for each model that it was given last, which it probably has loaded.", "model"
+        )
         self.jobs_ended = self._counter("jobs_ended", "Jobs that ended there, by outcome.", "outcome")
+        self.jobs_failed = self._counter(
+            "jobs_failed",
+            "Jobs that failed there, by what went wrong and the class that failed.",
+            "error",
+            "node_class",
+        )
         self.jobs_tried_again = self._counter(
             "jobs_tried_again", "Jobs that wait again after it had them, by the reason.", "reason"
         )
@@ -53,12 +70,14 @@ class ComfyUIMetrics:
             for outcome in Outcome:
                 self.jobs_ended.labels(name, outcome.value)
 
-    def job_ended(self, job: Job, outcome: Outcome) -> None:
-        """One that was never given to any counts nowhere."""
+    def job_ended(self, job: Job, outcome: Outcome, node_class: str = OTHER) -> None:
+        """One that was never given to any counts nowhere. node_class: that failed."""
         name = self._name_of(job) if job.comfyui or job.started_at_s is not None else None
         if name is not None:
             self.jobs_ended.labels(name, outcome.value).inc()
             self.gpu_seconds.labels(name).inc(job.gpu_s)
+            if outcome is Outcome.FAILED:
+                self.jobs_failed.labels(name, job.error or OTHER, node_class).inc()
 
     def job_tried_again(self, job: Job, reason: str) -> None:
         name = self._name_of(job)
@@ -75,9 +94,13 @@ class ComfyUIMetrics:
             if job.state in GIVEN and (name := self._name_of(job)) is not None:
                 given[name] += 1
                 left_s[name] += _left_s(job, now_s)
+        self.models.clear()
         for name, state in states.items():
             if name not in self._names:
                 continue
+            self.drained.labels(name).set(state.is_drained)
+            for model in state.models:
+                self.models.labels(name, self._model(model)).inc()
             self.up.labels(name).set(state.is_connected)
             self.stuck.labels(name).set(state.is_stuck)
             self.last_sync_age_seconds.labels(name).set(state.last_sync_age_s)
@@ -92,15 +115,21 @@ class ComfyUIMetrics:
         name = job.comfyui or self._names[0]
         return name if name in self._names else None
 
-    def _gauge(self, name: str, words: str) -> Gauge:
-        return Gauge(f"comfygate_comfyui_{name}", words, (_LABEL,), registry=self._registry)
+    def _model(self, name: str) -> str:
+        if name not in self._models and len(self._models) >= MAX_MODELS:
+            return OTHER
+        self._models.add(name)
+        return name
+
+    def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
+        return Gauge(f"comfygate_comfyui_{name}", words, (_LABEL, *labels), registry=self._registry)
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(f"comfygate_comfyui_{name}", words, (_LABEL, *labels), registry=self._registry)
 
 
-def states_of(config: Config, watchers: QueueWatchers) -> dict[str, ComfyUIState]:
-    """By name. A ComfyUI that the configuration has no more, or not yet, is none until the gate is started again."""
+def states_of(config: Config, watchers: QueueWatchers, dispatching: Dispatching) -> dict[str, ComfyUIState]:
+    """By name. dispatching: as the database has it. A ComfyUI that the configuration has no more, or not yet, is none until the gate is started again."""
     found = {}
     for watcher in watchers:
         comfyui = next((each for each in config.comfyuis if each.name == watcher.name), None)
@@ -111,6 +140,8 @@ def states_of(config: Config, watchers: QueueWatchers) -> dict[str, ComfyUIState
                 watcher.last_sync_age_s,
                 config.window_of(comfyui),
                 comfyui.weight,
+                dispatching.is_drained(watcher.name),
+                dispatching.models.get(watcher.name, ()),
             )
     return found
 

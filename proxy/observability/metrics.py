@@ -12,11 +12,11 @@ from policy.webhooks import CALLS
 from proxy.config.identity import KeySettings
 from proxy.http.request_record import RequestRecord
 from proxy.jobs.registry import Job, JobState, Outcome
+from proxy.observability.comfyui_metrics import OTHER
 from proxy.observability.request_counts import NOBODY
 from proxy.observability.series import Series
 from proxy.websocket.connections import ConnectionRegistry
 
-OTHER: Final = "other"
 MAX_NODE_CLASSES: Final = 200
 """Of failing nodes, as label values: custom nodes may be many, so the rest are counted together."""
 _DAY_S: Final = 86400.0
@@ -50,9 +50,10 @@ class Metrics(Series):
             self.job_wait_seconds.labels(job.tenant).observe(max(0.0, job.started_at_s - job.claimed_at_s))
         self.jobs_ended.labels(job.tenant, outcome.value).inc()
         self.gpu_seconds.labels(job.tenant).inc(job.gpu_s)
-        self.comfyuis.job_ended(job, outcome)
+        node_class = self._node_class(job.failing_class) if outcome is Outcome.FAILED else OTHER
+        self.comfyuis.job_ended(job, outcome, node_class)
         if outcome is Outcome.FAILED:
-            self.jobs_failed.labels(self._node_class(job.failing_class)).inc()
+            self.jobs_failed.labels(node_class).inc()
 
     def job_tried_again(self, job: Job) -> None:
         reason = job.attempts[-1].get("reason", "") if job.attempts else "operator"

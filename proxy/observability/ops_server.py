@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,13 +22,17 @@ class _Answer:
     fields: tuple[tuple[str, str], ...] = ()
 
 
+async def _nothing() -> None:
+    return
+
+
 @dataclass(slots=True)
 class Ops:
     """It is ready while one ComfyUI is well. refresh: brings gauges up to date before a scrape."""
 
     metrics: Metrics
     queue_watchers: QueueWatchers
-    refresh: Callable[[], None] = lambda: None
+    refresh: Callable[[], Awaitable[None]] = _nothing
     is_draining: bool = False
 
     async def handle(self, request: Request) -> None:
@@ -46,7 +50,7 @@ class Ops:
             case "/readyz":
                 return self._ready()
             case "/metrics":
-                self.refresh()
+                await self.refresh()
                 body = await asyncio.to_thread(self.metrics.render)
                 return _Answer(200, body, (("Content-Type", CONTENT_TYPE_LATEST),))
             case _:

@@ -10,7 +10,7 @@ from policy.functions.function import Function
 from policy.namespace import Folder
 from proxy.config.comfyui import ComfyUISettings
 from proxy.dependencies import Dependencies
-from proxy.jobs.store_placing import note_models
+from proxy.jobs.store_placing import forget_models, note_models
 from proxy.jobs.warmups import Warmups
 from proxy.observability.metrics import Metrics
 from proxy.persistence.operations import Database
@@ -41,7 +41,10 @@ def build_warmups(parts: Dependencies, database: Database, metrics: Metrics) -> 
         return config.resolve(settings.directory) / Folder.OUTPUT.value
 
     async def note(name: str, models: Sequence[str]) -> None:
-        await database.run(note_models, name, models)
+        if models:
+            await database.run(note_models, name, models)
+        else:
+            await database.run(forget_models, name)
 
     def counted(name: str, result: str) -> None:
         metrics.warmups.labels(name, result).inc()

@@ -122,6 +122,12 @@ SITUATIONS: dict[str, tuple[Series, dict[str, tuple[dict[str, str], tuple[str, .
         },
         {"ComfyUIAway": (TICKET | {"comfyui": "gpu-2"}, ("2h", "3h", "6h"))},
     ),
+    "one ComfyUI of two that is drained, and restarted": (
+        COMFYUIS
+        | {f'comfygate_comfyui_up{{comfyui="gpu-2",instance="{gate}"}}': "1x100 0x20 1x239" for gate in ("a", "b")}
+        | {'comfygate_comfyui_drained{comfyui="gpu-2",instance="a"}': "0x90 1x50 0x219"},
+        {},
+    ),
     "one ComfyUI of two that one gate of two does not reach": (
         COMFYUIS | {'comfygate_comfyui_up{comfyui="gpu-2",instance="a"}': "1x100 0x259"},
         {},

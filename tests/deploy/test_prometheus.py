@@ -164,7 +164,7 @@ def _free_port() -> int:
 
 
 @asynccontextmanager
-async def _prometheus(folder: Path, target: str) -> AsyncIterator[str]:
+async def prometheus(folder: Path, target: str) -> AsyncIterator[str]:
     config = (DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
     file = folder / "prometheus.yml"
     file.write_text(config.replace("127.0.0.1:9190", target).replace("15s", "1s"), encoding="utf-8")
@@ -185,7 +185,7 @@ async def _prometheus(folder: Path, target: str) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def _ask(session: aiohttp.ClientSession, server: str, expression: str) -> Any:
+async def ask(session: aiohttp.ClientSession, server: str, expression: str) -> Any:
     async with session.get(f"{server}/api/v1/query", params={"query": expression}) as response:
         answer = await response.json()
     assert answer["status"] == "success", answer
@@ -203,25 +203,25 @@ async def _make_traffic(gate: Running) -> None:
 @needs("prometheus")
 async def test_a_real_prometheus_answers_every_query(gate: Running, tmp_path: Path) -> None:
     target = gate.ops_url.removeprefix("http://")
-    async with _prometheus(tmp_path, target) as server, aiohttp.ClientSession() as session:
+    async with prometheus(tmp_path, target) as server, aiohttp.ClientSession() as session:
         assert await gate.status("GET", "/queue", None, headers={"X-API-Key": "wrong"}) == 401
         async with asyncio.timeout(60):
             while True:  # a rate needs two scrapes with traffic between them
                 await _make_traffic(gate)
                 with contextlib.suppress(aiohttp.ClientError):
-                    seen = await _ask(
+                    seen = await ask(
                         session, server, 'sum(rate(comfygate_jobs_ended_total{outcome="completed"}[1m])) > 0'
                     )
-                    scrapes = await _ask(session, server, 'count_over_time(up{job="comfygate"}[1m]) > 3')
+                    scrapes = await ask(session, server, 'count_over_time(up{job="comfygate"}[1m]) > 3')
                     if seen and scrapes:
                         break
                 await asyncio.sleep(0.2)
         for name, expression in panel_queries():
             asked = RANGE.sub("1m", expression).replace("$tenant", ".*")
-            found = await _ask(session, server, asked)
+            found = await ask(session, server, asked)
             assert found or any(metric in asked for metric in MAY_BE_EMPTY), f"{name}: {asked}"
         for _, expression in alert_queries():
-            await _ask(session, server, expression)
+            await ask(session, server, expression)
         async with session.get(f"{server}/api/v1/rules") as response:
             groups = (await response.json())["data"]["groups"]
         assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}

@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from proxy.persistence.operations import DatabaseUnavailable
+from proxy.wiring import gauges
+from tests.commands.cli import aside
 from tests.contract.driver import slow
-from tests.several.test_placing import ended, submit
-from tests.several.world import FIRST, SECOND, SeveralWorld, several
+from tests.several.test_model_memory import graph
+from tests.several.test_placing import ended, listed, submit
+from tests.several.world import BOTH, FIRST, SECOND, SeveralWorld, put_model, several
 
 
 async def told(world: SeveralWorld) -> dict[str, float]:
@@ -70,3 +76,59 @@ async def test_one_alone_is_told_of_as_ever(tmp_path: Path) -> None:
         await ended(world, [await submit(world, slow(0.1, 2))])
 
         assert not [name for name in await told(world) if name.startswith("comfygate_comfyui_")]
+
+
+def models(samples: dict[str, float]) -> set[str]:
+    return {
+        name.removeprefix("comfygate_comfyui_models")
+        for name in samples
+        if name.startswith("comfygate_comfyui_models{")
+    }
+
+
+async def test_which_models_each_was_given_last_until_it_is_restarted(tmp_path: Path) -> None:
+    async with several(tmp_path) as world:
+        put_model(world.comfyuis[SECOND], "a.safetensors")
+        await listed(world, "a.safetensors")
+        await ended(world, [await submit(world, graph("a.safetensors"))])
+        held = f'{{comfyui="{SECOND}",model="a.safetensors"}}'
+        assert models(await told(world)) == {held}
+
+        await world.stop(SECOND)
+        await until(world, f'comfygate_comfyui_up{{comfyui="{SECOND}"}}', 0)
+        assert models(await told(world)) == {held}, "it may be back with them"
+        await world.start(SECOND)
+        async with asyncio.timeout(60):
+            while models(await told(world)):
+                await asyncio.sleep(0.05)
+
+
+async def test_which_of_them_are_drained(tmp_path: Path) -> None:
+    async with several(tmp_path) as world:
+        for arguments, drained in (
+            (("--comfyui", SECOND), {SECOND}),
+            (("--comfyui", SECOND, "--off"), set()),
+            ((), set(BOTH)),
+        ):
+            await aside("jobs", "drain", *arguments, "--config", world.gate.config_file)
+            samples = await told(world)
+            assert {name for name in BOTH if samples[f'comfygate_comfyui_drained{{comfyui="{name}"}}']} == drained
+
+
+async def test_a_scrape_is_answered_while_the_database_hangs(
+    two: SeveralWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauges, "PATIENCE_S", 0.05)
+    is_over = asyncio.Event()
+
+    async def hangs(*arguments: object) -> object:
+        await is_over.wait()
+        raise DatabaseUnavailable("it was closed")
+
+    await told(two)
+    monkeypatch.setattr(two.gate.gate._state, "read", hangs)
+    try:
+        for _ in range(2):
+            assert (await told(two))[f'comfygate_comfyui_drained{{comfyui="{SECOND}"}}'] == 0
+    finally:
+        is_over.set()

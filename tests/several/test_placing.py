@@ -43,7 +43,7 @@ async def listed(world: SeveralWorld, model: str) -> None:
     catalogue = world.gate.gate.dependencies.catalogue
     while model not in catalogue.snapshot.catalogue.classes.choices_of("CheckpointLoaderSimple").get("ckpt_name", ()):
         await asyncio.sleep(0.05)
-        await catalogue.renew(SECOND)
+        await catalogue.renew()
 
 
 def ran_where(world: SeveralWorld, prompt_ids: list[str]) -> Counter[str]:

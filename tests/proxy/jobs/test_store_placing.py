@@ -11,7 +11,8 @@ from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.store_giving import give
 from proxy.jobs.store_operations import give_back, start
-from proxy.jobs.store_placing import KnownNeeds, give_to_several
+from proxy.jobs.store_placing import KnownNeeds, forget_models, give_to_several
+from proxy.jobs.store_state import held_models
 from proxy.jobs.store_upkeep import drain, drain_one
 from proxy.persistence.operations import Database
 from tests.proxy.jobs.stored import GATE, OTHER_GATE, SUBMITTED, end, put
@@ -59,6 +60,18 @@ async def test_models_stay_where_they_were_given_last(database: Database) -> Non
     for name, needs in (("b2", B), ("a2", A)):
         await needing(database, name, needs)
     assert where(await given(database, {"one": 1, "two": 1})) == {"b2": "two", "a2": "one"}
+
+
+async def test_one_that_was_restarted_has_no_models_but_those_of_what_it_was_given_since(database: Database) -> None:
+    await needing(database, "a", A)
+    assert where(await given(database, {"one": 1})) == {"a": "one"}
+    await database.run(forget_models, "one")
+    assert await database.read(held_models) == {"one": A.models}
+    await end(database, "a")
+    await database.run(forget_models, "two")
+    assert await database.read(held_models) == {"one": A.models}
+    await database.run(forget_models, "one")
+    assert await database.read(held_models) == {}
 
 
 async def test_what_a_comfyui_has_counts_for_who_asks_next(database: Database) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from policy.principal import TenantId
 from proxy.jobs.job import COMFYUI_GONE, Job, JobState, Outcome
+from proxy.observability import comfyui_metrics
 from proxy.observability.comfyui_metrics import ComfyUIState
 from proxy.observability.metrics import Metrics
 
@@ -115,3 +118,38 @@ def test_gauges_are_of_the_moment() -> None:
     waited = value(metrics, "wait_seconds", "gpu-1")
     assert waited is not None
     assert 50.0 <= waited <= 650.0
+
+
+def test_what_failed_counts_where_it_ran_by_what_went_wrong() -> None:
+    metrics = metrics_of(*TWO)
+    for error, failing_class in (("node", "KSampler"), ("node", "KSampler"), (COMFYUI_GONE, "")):
+        failed = job("gpu-2", JobState.ENDED)
+        failed.outcome, failed.error, failed.failing_class = Outcome.FAILED, error, failing_class
+        metrics.job_ended(failed)
+
+    assert value(metrics, "jobs_failed_total", "gpu-2", error="node", node_class="KSampler") == 2
+    assert value(metrics, "jobs_failed_total", "gpu-2", error=COMFYUI_GONE, node_class="other") == 1
+    assert value(metrics, "jobs_failed_total", "gpu-1", error="node", node_class="KSampler") is None
+
+
+def test_models_are_those_of_the_moment() -> None:
+    metrics = metrics_of(*TWO)
+    drained = WELL._replace(is_drained=True)
+    metrics.comfyuis.refresh({"gpu-1": WELL._replace(models=("a", "b")), "gpu-2": drained}, [])
+    assert [value(metrics, "models", "gpu-1", model=model) for model in "ab"] == [1, 1]
+    assert [value(metrics, "drained", name) for name in TWO] == [0, 1]
+
+    metrics.comfyuis.refresh({"gpu-1": WELL._replace(models=("b",)), "gpu-2": WELL}, [])
+    assert [value(metrics, "models", "gpu-1", model=model) for model in "ab"] == [None, 1]
+    assert [value(metrics, "drained", name) for name in TWO] == [0, 0]
+
+
+def test_very_many_models_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name is a series that Prometheus keeps."""
+    monkeypatch.setattr(comfyui_metrics, "MAX_MODELS", 2)
+    metrics = metrics_of(*TWO)
+    for models in (("a",), ("b",), ("c", "a", "d")):
+        metrics.comfyuis.refresh({"gpu-1": WELL._replace(models=models)}, [])
+
+    assert [value(metrics, "models", "gpu-1", model=model) for model in "abcd"] == [1, None, None, None]
+    assert value(metrics, "models", "gpu-1", model="other") == 2

@@ -72,4 +72,4 @@ async def test_nothing_else(gate: Running, method: str, path: str, status: int) 
 
 
 async def test_there_need_be_no_gauges_to_refresh(gate: Running) -> None:
-    Ops(Metrics(), gate.gate.dependencies.queue_watchers).refresh()
+    await Ops(Metrics(), gate.gate.dependencies.queue_watchers).refresh()
