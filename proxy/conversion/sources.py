@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from blake3 import blake3
 from multidict import CIMultiDict
@@ -19,7 +19,7 @@ from proxy.files.comfyui_folders import regular_file, stamp_of
 from proxy.files.directories import Directories
 from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs
-from proxy.http.errors import UpstreamUnavailable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream.client import Upstream
 from proxy.v2.asset_files import GONE
 
@@ -33,14 +33,20 @@ class Source(NamedTuple):
     stamp: str = ""
 
 
-class Sources:
-    """read_wiped: see CopyReader, None where nothing is copied."""
+class Copies(Protocol):
+    """See proxy/copies/reader.py. Both give None where there is none, and raise DatabaseUnavailable."""
 
+    async def read_wiped(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None: ...
+    async def read_instead(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None: ...
+
+
+class Sources:
     def __init__(self, upstream: Upstream, files: TenantFiles, directories: Directories) -> None:
         self._upstream = upstream
         self._files = files
         self._directories = directories
-        self.read_wiped: Callable[[TenantId, Asset], Awaitable[AsyncIterator[bytes] | None]] | None = None
+        self.copies: Copies | None = None
+        """Where there are any."""
 
     @asynccontextmanager
     async def opened(self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int) -> AsyncIterator[Source]:
@@ -50,14 +56,14 @@ class Sources:
         """
         found = await asyncio.to_thread(self._on_disk, file)
         is_it = found is not None and _has_stamp(found, file.asset.stamp)
-        copied = None if is_it or self.read_wiped is None else await self.read_wiped(tenant, file.asset)
+        copied = None if is_it or self.copies is None else await self.copies.read_wiped(tenant, file.asset)
         if found is not None and copied is None:
             yield Source(found, file.asset.stamp)
             return
         try:
             if copied is None:
-                await self._fetch(tenant, file, draft, max_bytes)
-            else:
+                copied = await self._fetched(tenant, file, draft, max_bytes)
+            if copied is not None:
                 await _write(copied, file, draft, max_bytes)
             yield Source(draft)
         finally:
@@ -66,6 +72,20 @@ class Sources:
     def _on_disk(self, file: DerivedFile) -> Path | None:
         root = self._directories.root_of(file.source.folder, file.source.path)
         return None if root is None else regular_file(root, file.source.path)
+
+    async def _fetched(
+        self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int
+    ) -> AsyncIterator[bytes] | None:
+        """None where ComfyUI has given it, else its copy."""
+        try:
+            await self._fetch(tenant, file, draft, max_bytes)
+            return None
+        except (UpstreamUnavailable, UpstreamTimeout):
+            copied = None if self.copies is None else await self.copies.read_instead(tenant, file.asset)
+            if copied is None:
+                raise
+            await asyncio.to_thread(draft.unlink, missing_ok=True)
+            return copied
 
     async def _fetch(self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int) -> None:
         fields, source = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"}), file.source

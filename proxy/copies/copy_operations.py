@@ -13,6 +13,7 @@ from policy.copies import CopyState
 from policy.namespace import Folder
 from proxy.jobs.copy_news import tell_failed, tell_of_copy, tell_of_none
 from proxy.jobs.copy_requests import ADD_COPY, COPY_COLUMNS, Copy
+from proxy.jobs.job_rows import StoredState
 from proxy.persistence.operations import Operation, Statement
 
 MAX_RENEWED: Final = 1000
@@ -129,6 +130,50 @@ def wiped(tenant: str, folder: str, path: str, stamp: str | None) -> Operation[C
         (tenant, folder, path, CopyState.WIPED, *parameters),
     )
     return Copy(*rows[0]) if rows else None
+
+
+def of_name(tenant: str, folder: str, path: str, prompt_id: str = "") -> Operation[Copy | None]:
+    """The newest record of a file of that name, whatever has become of it. prompt_id: of the job that made it, "" for any."""
+    is_its, parameters = (" AND prompt_id = ?", (prompt_id,)) if prompt_id else ("", ())
+    rows = yield Statement(
+        f"SELECT {COPY_COLUMNS} FROM copies WHERE tenant = ? AND folder = ? AND path = ? AND form = ''{is_its} ORDER BY ended_at_s DESC LIMIT 1",
+        (tenant, folder, path, *parameters),
+    )
+    return Copy(*rows[0]) if rows else None
+
+
+def of_file(tenant: str, folder: str, path: str, stamp: str, digest: str = "") -> Operation[Copy | None]:
+    """The copy of a file that the bucket has. stamp: of its original. digest: of its bytes, "" for any."""
+    is_it, parameters = (" AND hash = ?", (digest,)) if digest else ("", ())
+    rows = yield Statement(
+        f"SELECT {COPY_COLUMNS} FROM copies WHERE tenant = ? AND folder = ? AND path = ? AND stamp = ? AND form = ''{is_it} AND state IN (?, ?) "
+        "ORDER BY copied_at_s DESC LIMIT 1",
+        (tenant, folder, path, stamp, *parameters, CopyState.COPIED, CopyState.WIPED),
+    )
+    return Copy(*rows[0]) if rows else None
+
+
+def may_have_written(copy: Copy, limit: int) -> Operation[list[tuple[str, float, str]]]:
+    """Id, end and ComfyUI of jobs that ended since a file of that name was made, and of whose files it is not known which they are."""
+    rows = yield Statement(
+        "SELECT jobs.prompt_id, jobs.ended_at_s, jobs.comfyui FROM copies JOIN jobs ON jobs.prompt_id = copies.prompt_id AND jobs.tenant = copies.tenant "
+        "WHERE copies.tenant = ? AND copies.state IN (?, ?) AND copies.ended_at_s >= ? AND copies.asset_id = '' AND jobs.ended_at_s IS NOT NULL LIMIT ?",
+        (copy.tenant, CopyState.WAITING, CopyState.FAILED, copy.ended_at_s, limit),
+    )
+    stopped = yield Statement(
+        "SELECT prompt_id, ended_at_s, comfyui FROM jobs WHERE state = ? AND tenant = ? AND ended_at_s >= ? AND started_at_s IS NOT NULL LIMIT ?",
+        (StoredState.CANCELED, copy.tenant, copy.ended_at_s, limit),
+    )
+    return [(str(prompt_id), float(ended_at_s), str(comfyui)) for prompt_id, ended_at_s, comfyui in rows + stopped]
+
+
+def newest_hash(copy: Copy) -> Operation[str]:
+    """Of the newest file of that name that was measured; "" where none was."""
+    rows = yield Statement(
+        "SELECT hash FROM assets WHERE tenant = ? AND folder = ? AND path = ? AND hash <> '' AND prompt_id <> '' ORDER BY created_at_s DESC LIMIT 1",
+        (copy.tenant, copy.folder, copy.path),
+    )
+    return str(rows[0][0]) if rows else ""
 
 
 def is_in_use(copy: Copy, unfinished: Sequence[str]) -> Operation[bool]:

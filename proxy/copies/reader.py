@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from multidict import CIMultiDict
 
+from policy.call import UpstreamPath
 from policy.functions.conversion import Derived, Recipe, name_of, type_of
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
@@ -20,6 +21,7 @@ from policy.v2.assets import Asset, CopiedForm, SignedLink
 from policy.v2.jobs import JobView
 from proxy.copies import copy_operations as records
 from proxy.copies.bucket import Bucket, BucketFailed
+from proxy.copies.meant import MeantCopies
 from proxy.files.comfyui_folders import content_type_of
 from proxy.http import headers
 from proxy.http.errors import Refusal, TurnedAway
@@ -45,17 +47,19 @@ _log = logging.getLogger("comfygate")
 
 
 class CopyReader:
-    """links_s: how long a link works, by the configuration in force. clock: Unix time in seconds."""
+    """meant: which copy stands for a file. links_s: how long a link works, by the configuration in force. clock: Unix time in seconds."""
 
     def __init__(
         self,
         database: Database,
         bucket: Bucket,
+        meant: MeantCopies,
         links_s: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._bucket = bucket
+        self.meant = meant
         self._links_s = links_s
         self._clock = clock
 
@@ -122,10 +126,15 @@ class CopyReader:
         ]
 
     async def wiped(self, tenant: TenantId, assets: Sequence[Asset]) -> set[str]:
-        """Ids of those whose file the bucket alone has. Raises DatabaseUnavailable."""
+        """Ids of those whose file the bucket alone has: ComfyUI has it no more, or is configured no more. Raises DatabaseUnavailable."""
         found: set[str] = set()
         for asset in assets[:MAX_WIPED]:
-            if asset.folder is Folder.OUTPUT and await self._wiped(tenant, asset.path, asset.stamp) is not None:
+            if asset.folder is not Folder.OUTPUT:
+                continue
+            copy = await self._wiped(tenant, asset.path, asset.stamp)
+            if copy is None and self.meant.is_gone(Namespace(tenant).path_to_upstream(asset.path)):
+                copy = await self._copy_of(tenant, asset)
+            if copy is not None:
                 found.add(asset.asset_id)
         return found
 
@@ -138,22 +147,17 @@ class CopyReader:
             copy = await self._wiped(tenant, path, stamp) if path else None
         except DatabaseUnavailable:
             return None  # as if there were none: ComfyUI is asked
-        if copy is None:
+        return None if copy is None else _reply(copy, upstream_path, cache_control, partial(self._read, copy))
+
+    async def find_instead(
+        self, tenant: TenantId, folder: Folder, path: UpstreamPath, stamp: str, *, cache_control: str
+    ) -> ObjectReply | None:
+        """Of a file of the tenant's that its ComfyUI does not give. stamp: see MeantCopies.find."""
+        try:
+            copy = await self.meant.find(tenant, folder, path, stamp)
+        except DatabaseUnavailable:
             return None
-        name = upstream_path.rpartition("/")[2]
-        content_type = content_type_of(name)
-        shown = headers.disposition(name)
-        fields = {
-            # SECURITY: what could run something is only saved; ComfyUI, which defuses it, has it no more (tests/proxy/copies/test_wiping.py).
-            "Content-Type": content_type or "application/octet-stream",
-            "Content-Disposition": shown if content_type is not None else f"attachment; {shown}",
-            "Cache-Control": cache_control,
-            "X-Content-Type-Options": "nosniff",
-            CONTENT_SECURITY_POLICY: SANDBOX,
-        }
-        etag = own_etag(f'"{copy.stamp}"')
-        changed_s = int(copy.stamp.partition("-")[0], 16) / 1e9
-        return ObjectReply(copy.size_bytes, etag, changed_s, partial(self._read, copy), CIMultiDict(fields))
+        return None if copy is None else _reply(copy, path, cache_control, partial(self._read, copy))
 
     async def read_wiped(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None:
         """The bytes of an asset whose file the bucket alone has, which raise TurnedAway where it does not give them; None for any other.
@@ -162,6 +166,15 @@ class CopyReader:
         """
         copy = await self._wiped(tenant, asset.path, asset.stamp) if asset.folder is Folder.OUTPUT else None
         return None if copy is None else self._pieces(copy)
+
+    async def read_instead(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None:
+        """As `read_wiped`, of an asset whose file its ComfyUI does not give."""
+        copy = await self._copy_of(tenant, asset)
+        return None if copy is None else self._pieces(copy)
+
+    async def _copy_of(self, tenant: TenantId, asset: Asset) -> Copy | None:
+        copies = await self._database.read(records.copies_of_asset, tenant, asset.asset_id)
+        return next((copy for copy in copies if copy.hash == asset.hash), None)
 
     async def _pieces(self, copy: Copy) -> AsyncIterator[bytes]:
         for start in range(0, copy.size_bytes, PIECE_BYTES):
@@ -187,3 +200,22 @@ class CopyReader:
 def _form_of(copy: Copy, asset: Asset, link: SignedLink) -> CopiedForm:
     recipe = Recipe.from_mark(copy.form)
     return CopiedForm(name_of(asset, recipe), type_of(asset, recipe), copy.form_bytes, copy.form_hash, link)
+
+
+def _reply(
+    copy: Copy, upstream_path: str, cache_control: str, read: Callable[[int, int], Awaitable[bytes]]
+) -> ObjectReply:
+    name = upstream_path.rpartition("/")[2]
+    content_type = content_type_of(name)
+    shown = headers.disposition(name)
+    fields = {
+        # SECURITY: what could run something is only saved; ComfyUI, which defuses it, has it no more (tests/proxy/copies/test_wiping.py).
+        "Content-Type": content_type or "application/octet-stream",
+        "Content-Disposition": shown if content_type is not None else f"attachment; {shown}",
+        "Cache-Control": cache_control,
+        "X-Content-Type-Options": "nosniff",
+        CONTENT_SECURITY_POLICY: SANDBOX,
+    }
+    etag = own_etag(f'"{copy.stamp or copy.hash}"')
+    changed_s = int(copy.stamp.partition("-")[0], 16) / 1e9 if copy.stamp else copy.ended_at_s
+    return ObjectReply(copy.size_bytes, etag, changed_s, read, CIMultiDict(fields))

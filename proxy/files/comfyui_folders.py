@@ -115,6 +115,11 @@ class ComfyUIFolders:
 
         return await asyncio.to_thread(look)
 
+    async def has_folders(self, files: Sequence[tuple[Folder, UpstreamPath]]) -> list[bool]:
+        """Of each file, whether the folder is there that it would be in: one of another machine may not be, for a while."""
+        roots = [self.directories.root_of(folder, path) for folder, path in files]
+        return await asyncio.to_thread(lambda: [root is not None and root.is_dir() for root in roots])
+
     async def delete(self, tenant: TenantId, folder: Folder, path: UpstreamPath, stamp: str) -> None:
         """Deletes one file of the tenant's, where it is as its stamp says ("" for any), and its folder where nothing else is in it. Raises OSError.
 

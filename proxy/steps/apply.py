@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from policy.call import ClientReply
+from policy.call import ClientReply, UpstreamPath
 from policy.idempotency import fingerprint, parse_key
 from policy.left_out import told
+from policy.namespace import Folder
 from policy.openapi.document import read_api
 from policy.passed_calls import forward_call
 from policy.routes import (
@@ -31,7 +32,8 @@ from policy.routes import (
 from policy.rule_context import RuleContext, RuleInput
 from policy.violation import Reason, Violation
 from proxy.dependencies import Dependencies
-from proxy.http.replies import Reply, UpgradedReply
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.http.replies import ForwardedReply, Reply, UpgradedReply
 from proxy.http.responses import can_upgrade, is_upgrade
 from proxy.jobs.idempotency import IDEMPOTENCY_KEY, Attempt, place_of
 from proxy.jobs.rule_runner import Beforehand, RuleRunner
@@ -48,6 +50,7 @@ from proxy.steps.permit import PermittedRequest
 from proxy.steps.rule_input import rule_context
 from proxy.steps.stored_files import StoredFiles
 from proxy.steps.temp_file_owners import NotItsOwn, TempFileOwners
+from proxy.v2.asset_files import GONE
 
 
 class RuleApplier:
@@ -73,11 +76,7 @@ class RuleApplier:
             return await self._pass_on(permitted, held)
         match permitted.rule:
             case Rewrite() as rule:
-                file = await self._find_copy(permitted, rule, asked)
-                file = file or await self._forwarder.find_file(permitted, asked, held)
-                if file is not None:
-                    return file
-                return await self._rewrite(permitted, rule, asked, held)
+                return await self._answer(permitted, rule, asked, held)
             case MultiCall() as rule:
                 reply = await self._run(permitted, rule, asked, held)
                 return function_page(permitted, asked, reply) if rule.has_page else reply
@@ -94,6 +93,24 @@ class RuleApplier:
                 raise AssertionError("passed on or relayed already, or refused by rule_for")
         assert_never(permitted.rule)
 
+    async def _answer(self, permitted: PermittedRequest, rule: Rewrite, asked: RuleInput, held: Held) -> Reply:
+        """ComfyUI's, or that with a file which it need not, or cannot, be asked for."""
+        where = self._copied_file(rule, asked)
+        wiped = await self._stored_files.find_copy(permitted, *where) if where is not None else None
+        file = wiped or await self._forwarder.find_file(permitted, asked, held)
+        if file is not None:
+            return file
+        try:
+            reply = await self._rewrite(permitted, rule, asked, held)
+        except (UpstreamUnavailable, UpstreamTimeout):
+            copied = await self._stored_files.find_instead(permitted, *where) if where is not None else None
+            if copied is None:
+                raise
+            return copied
+        if where is not None and isinstance(reply, ForwardedReply) and reply.status in GONE:
+            return await self._stored_files.find_left(permitted, *where) or reply
+        return reply
+
     async def _rewrite(self, permitted: PermittedRequest, rule: Rewrite, asked: RuleInput, held: Held) -> Reply:
         """Shows a temp file that lies among everybody's as long as it is its job's; then it is a name that never was, by the same way."""
         while True:
@@ -107,14 +124,12 @@ class RuleApplier:
             with suppress(NotItsOwn):  # it has lost the name, so that this comes once
                 return await self._forwarder.forward(permitted, asked, rewritten, held, check)
 
-    async def _find_copy(self, permitted: PermittedRequest, rule: Rewrite, asked: RuleInput) -> Reply | None:
-        """Of a file that ComfyUI has no more, as it is: also where something was to be made of it."""
+    def _copied_file(self, rule: Rewrite, asked: RuleInput) -> tuple[Folder, UpstreamPath] | None:
+        """The file that is asked for, as it is or to have something made of it; None where nothing is copied."""
         if self._dependencies.copies is None:
             return None
-        for locate in (rule.on_disk, rule.source):
-            if locate is not None and (where := locate(asked)) is not None:
-                return await self._stored_files.find_copy(permitted, *where)
-        return None
+        found = (locate(asked) for locate in (rule.on_disk, rule.source) if locate is not None)
+        return next((where for where in found if where is not None), None)
 
     async def _pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
         if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted)) is not None:

@@ -21,7 +21,7 @@ from proxy.files.comfyui_folders import serve_file, stamp_of
 from proxy.files.quota import StorageQuota
 from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs, headers
-from proxy.http.errors import LimitExceeded, UpstreamUnavailable
+from proxy.http.errors import LimitExceeded, UpstreamTimeout, UpstreamUnavailable
 from proxy.http.file_sending import range_of
 from proxy.http.own_validators import ask_comfyui
 from proxy.http.replies import FileReply, ObjectReply, Reply
@@ -75,12 +75,26 @@ class StoredFiles:
 
         Raises Violation(not-found) where the file is gone or was overwritten, UpstreamUnavailable, UpstreamTimeout, and what Conversions.give raises.
         """
-        caching = permitted.route.caching.value
         if isinstance(found, StoredText):
-            return _text(permitted.request, found, caching)
+            return _text(permitted.request, found, permitted.route.caching.value)
         if isinstance(found, DerivedFile):
             return await self._derived(permitted, found, held)
-        disk = self._storage.disk
+        try:
+            return await self._stored(permitted, found, held)
+        except (UpstreamUnavailable, UpstreamTimeout):
+            copied = await self.find_instead(permitted, found.folder, found.path, found.stamp)
+            if copied is None:
+                raise
+            return copied
+        except Violation:
+            copied = await self.find_left(permitted, found.folder, found.path, found.stamp)
+            if copied is None:
+                raise
+            return copied
+
+    async def _stored(self, permitted: PermittedRequest, found: StoredFile, held: Held) -> Reply:
+        """Raises as `serve`."""
+        disk, caching = self._storage.disk, permitted.route.caching.value
         copied = await self.find_copy(permitted, found.folder, found.path, found.stamp)
         if copied is not None:
             return copied
@@ -116,6 +130,23 @@ class StoredFiles:
             return None
         caching, tenant = permitted.route.caching.value, permitted.principal.tenant
         return await self._copies.find(tenant, folder, path, stamp or None, cache_control=caching)
+
+    async def find_instead(
+        self, permitted: PermittedRequest, folder: Folder, path: UpstreamPath, stamp: str = ""
+    ) -> ObjectReply | None:
+        """The copy of a file that its ComfyUI does not give. stamp: as in `find_copy`, and then it is not sure that there is none."""
+        if self._copies is None:
+            return None
+        caching, tenant = permitted.route.caching.value, permitted.principal.tenant
+        return await self._copies.find_instead(tenant, folder, path, stamp, cache_control=caching)
+
+    async def find_left(
+        self, permitted: PermittedRequest, folder: Folder, path: UpstreamPath, stamp: str = ""
+    ) -> ObjectReply | None:
+        """The copy of a file that the first ComfyUI has not, and that one made which is configured no more."""
+        if self._copies is None or not self._copies.meant.is_gone(path):
+            return None
+        return await self.find_instead(permitted, folder, path, stamp)
 
     async def _derived(self, permitted: PermittedRequest, found: DerivedFile, held: Held) -> FileReply:
         """Raises NotMadeYet where it is not made in time, and what Conversions.give raises."""

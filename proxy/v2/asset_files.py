@@ -46,7 +46,9 @@ class AssetFiles:
         files = [(asset, self._file_of(tenant, asset)) for asset in known]
         seen = [(asset, file) for asset, file in files if disk.sees(file.folder, file.path)]
         stamps = await disk.stamps([(file.folder, file.path) for _, file in seen])
-        lost = {asset.asset_id for (asset, _), stamp in zip(seen, stamps, strict=True) if stamp != asset.stamp}
+        gone = [each for each, stamp in zip(seen, stamps, strict=True) if stamp != each[0].stamp]
+        there = await disk.has_folders([(file.folder, file.path) for _, file in gone]) if gone else []
+        lost = {asset.asset_id for (asset, _), is_there in zip(gone, there, strict=True) if is_there}
         return [asset for asset in assets if asset.asset_id not in lost]
 
     async def is_there(self, tenant: TenantId, asset: Asset) -> bool:

@@ -14,6 +14,7 @@ from policy.v2.jobs import JobView
 from proxy.copies.bucket import Bucket
 from proxy.copies.copier import Copier
 from proxy.copies.forms import Forms
+from proxy.copies.meant import MeantCopies
 from proxy.copies.originals import Originals
 from proxy.copies.reader import CopyReader
 from proxy.copies.work import CopyWork
@@ -40,10 +41,11 @@ class LinkedViews:
 
 def build_reader(parts: Dependencies, database: Database, bucket: Bucket) -> CopyReader:
     """The doors answer from copies as soon as it is made."""
-    reader = CopyReader(database, bucket, lambda: parts.compiled.config.storage.links)
+    meant = MeantCopies(database, parts.jobs.documents, parts.registry)
+    reader = CopyReader(database, bucket, meant, lambda: parts.compiled.config.storage.links)
     parts.copies = parts.v2.assets.copies = reader
     parts.v2.door.with_links = reader.with_links
-    parts.conversions.sources.read_wiped = reader.read_wiped
+    parts.conversions.sources.copies = reader
     parts.jobs.records.copies_results = True
     return reader
 

@@ -13,8 +13,8 @@ from policy.attempts import SCHEDULE_S
 from policy.copies import CopyState
 from proxy.jobs.copy_requests import Copy
 from standin import StandIn
-from tests.harness import Running
-from tests.proxy.copies.forming import BARE, forming, write_paint
+from tests.harness import Running, running_gate
+from tests.proxy.copies.forming import BARE, TENANTS, WEBP, forming, write_paint
 from tests.proxy.copies.making import copies, eventually, in_its_own_time, later, made, output_of, read, settled, shown
 from tests.proxy.copies.s3 import S3Server, moto_server, storage
 from tests.proxy.v2.asking import ask
@@ -210,3 +210,17 @@ async def test_nothing_is_linked_before_it_is_copied(gate: Running, s3: S3Server
     assert "link" in await output_of(gate, done)
     assert len((await shown(gate, done))["outputs"]) == 1
     assert len(await copies(gate)) == 2
+
+
+async def test_a_form_is_made_of_the_copy_while_comfyui_is_away(tmp_path: Path, comfy: StandIn, s3: S3Server) -> None:
+    write_paint(tmp_path, WEBP)
+    async with running_gate(tmp_path, comfy.url, more=storage(s3, tmp_path), tenants=TENANTS) as gate:
+        done = await called(gate)
+        await settled(gate, 2)
+        output = await output_of(gate, done)
+        given = await read(gate, output["url"])
+        forget_converted(gate)
+        await comfy.stop()
+        assert await read(gate, output["url"]) == given
+        forget_converted(gate)
+        assert (await ask(gate, "GET", output["url"].removeprefix(gate.url), "mallory")).status == 404
