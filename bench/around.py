@@ -101,7 +101,7 @@ async def parts(recorder: Recorder) -> dict[str, Part]:
         "from where": lambda: addresses.of(request.remote, fields),
         "a record begins": lambda: RequestRecord.begin(request, "203.0.113.7"),
         "that it runs": run,
-        "who": lambda: authenticator.recall(fields, (), request.derived),
+        "who": lambda: authenticator.recall(fields, (), request.of_fields),
         "by which page": lambda: origins.check("GET", is_upgrade(request), fields, principal),
         "its rates": lambda: limiter.acquire_at_once(principal, Budget.READ),
         "its place": stay,

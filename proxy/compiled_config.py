@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -59,6 +59,10 @@ class TenantAccess:
     webhooks: tuple[HostPattern, ...] = ()
 
 
+_CLIENT: Final = "client address"
+"""Of Request.of_head."""
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledConfig:
     """One configuration, made ready. A request takes it once, at its beginning, and asks no other; a reload replaces it as a whole."""
@@ -87,7 +91,10 @@ class CompiledConfig:
 
     def client_address(self, request: Request) -> str:
         """Whose address the client's is: the peer's, or what a trusted proxy says of it."""
-        return self.addresses.of(request.remote, request.headers)
+        known: tuple[ClientAddresses, str] | None = request.of_head.get(_CLIENT)
+        if known is None or known[0] is not self.addresses:
+            known = request.of_head[_CLIENT] = (self.addresses, self.addresses.of(request.remote, request.headers))
+        return known[1]
 
     def links_for(self, request: Request) -> Links:
         """Where this client finds what an answer names: server.public_url where it is set, else by what the request says of itself."""

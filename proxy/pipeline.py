@@ -8,7 +8,6 @@ import time
 from functools import partial
 from typing import Final
 
-from policy.call import ClientReply
 from policy.principal import Principal
 from policy.routes import RelayWebSocket, RunFunction, StreamEvents
 from policy.v2.paths import is_v2
@@ -27,7 +26,7 @@ from proxy.pages.routes import has_page, shortcut
 from proxy.running_requests import RunningRequests
 from proxy.steps.apply import RuleApplier
 from proxy.steps.held import Held
-from proxy.steps.permit import permit
+from proxy.steps.permit import PermittedRequest, permit, permit_again
 from proxy.steps.rule_input import read_rule_input
 
 _log = logging.getLogger("comfygate")
@@ -87,6 +86,27 @@ class Pipeline:
         """compiled: the one configuration that the request goes by. held: its places and ComfyUI's answer, until its own has left."""
         if self.is_closed:
             raise TurnedAway(_STOPPING)
+        permitted: PermittedRequest | Reply | None = permit_again(self._dependencies, request, record, compiled)
+        if permitted is None:
+            permitted = await self._permit(request, record, compiled)
+        if not isinstance(permitted, PermittedRequest):
+            return permitted
+        if isinstance(permitted.rule, RelayWebSocket):
+            return await self._rules.relay(permitted)
+        if isinstance(permitted.rule, StreamEvents):
+            return await self._rules.follow(permitted)
+        if isinstance(permitted.rule, RunFunction):
+            return await self._rules.call(permitted, held)
+        asked = await read_rule_input(self._dependencies, permitted, held)
+        self.running.check(permitted.principal)
+        if asked is None:
+            return await self._rules.pass_on(permitted, held)
+        return await self._rules.apply(permitted, asked, held)
+
+    async def _permit(
+        self, request: Request, record: RequestRecord, compiled: CompiledConfig
+    ) -> PermittedRequest | Reply:
+        """A reply: that of a page, or what is given in a row's place."""
         if request.is_reserved and request.raw_path.partition("?")[0] != HEALTH_PATH:
             raise TurnedAway(_NO_PLACE)
         max_head_bytes = compiled.config.server.max_header_bytes
@@ -99,18 +119,7 @@ class Pipeline:
         target = compiled.table.read(request.method, request.raw_path)
         if has_page(target):
             return await self._dependencies.pages.serve(request, record, compiled, target)
-        permitted = await permit(self._dependencies, request, record, compiled, target)
-        if isinstance(permitted, ClientReply):
-            return permitted
-        if isinstance(permitted.rule, RelayWebSocket):
-            return await self._rules.relay(permitted)
-        if isinstance(permitted.rule, StreamEvents):
-            return await self._rules.follow(permitted)
-        if isinstance(permitted.rule, RunFunction):
-            return await self._rules.call(permitted, held)
-        asked = await read_rule_input(self._dependencies, permitted, held)
-        self.running.check(permitted.principal)
-        return await self._rules.apply(permitted, asked, held)
+        return await permit(self._dependencies, request, record, compiled, target)
 
     async def _failed(self, request: Request, record: RequestRecord, error: Exception) -> None:
         refusal = refusal_for(error)

@@ -37,7 +37,7 @@ class Authenticator:
     ) -> Principal | None:
         """Whom these very credentials proved before, as long as they are good. None: `authenticate` has the answer.
 
-        derived: what was worked out of these headers before (Request.derived).
+        derived: what was worked out of these headers before (Request.of_fields).
         """
         return self._proofs.find(headers, query, derived)
 

@@ -15,7 +15,7 @@ from proxy.http.request import Request
 
 Query = tuple[tuple[str, str], ...]
 _FORWARDED: Final = "forwarded values"
-"""Of Request.derived; what was presented stands there under the cookie's name, which a reload may change."""
+"""Of Request.of_fields; what was presented stands there under the cookie's name, which a reload may change."""
 
 
 def search_head(request: Request, query: Query, call: ClientCall, cookie_name: str) -> Presented:
@@ -23,7 +23,7 @@ def search_head(request: Request, query: Query, call: ClientCall, cookie_name: s
 
     query: with the credentials that `call` is without.
     """
-    derived = request.derived
+    derived = request.of_fields
     credentials: Presented | None = None if query else derived.get(cookie_name)
     if credentials is None:
         credentials = presented(presented_texts(request.headers, query, cookie_name))

@@ -34,7 +34,7 @@ class ProofCache:
         return len(self._proofs)
 
     def find(self, headers: MultiMapping[str], query: Query, derived: dict[str, Any]) -> Principal | None:
-        """None where the request's credentials have to be read and verified. derived: of Request."""
+        """None where the request's credentials have to be read and verified. derived: `of_fields` of Request."""
         digest = derived.get(_DERIVED)
         if digest is None:
             digest = derived[_DERIVED] = _digest(headers)

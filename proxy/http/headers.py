@@ -148,24 +148,28 @@ def from_upstream(fields: RawFields, left_out: Container[str] = ()) -> tuple[lis
     """
     kept: list[tuple[str, str]] = []
     vary: tuple[str, ...] = ()
-    dropped = _named_by_connection(fields)
+    dropped = _NOTHING
     for raw_name, raw_value in fields:
         name, key = _of_answer(raw_name)
-        if not name or key in left_out or key in dropped:
-            continue
-        value = raw_value.decode("utf-8", "surrogateescape")
-        if key == "vary":
-            vary += (value,)
-        elif key == "content-disposition" and (found := _SPELLED_FILENAME.fullmatch(value)):
-            kept.append((name, disposition(found[1])))
-        else:
-            kept.append((name, value))
+        if not name:
+            if key == "connection" and not dropped:
+                dropped = _named_by_connection(fields)
+        elif key not in left_out:
+            value = raw_value.decode("utf-8", "surrogateescape")
+            if key == "vary":
+                vary += (value,)
+            elif key == "content-disposition" and (found := _SPELLED_FILENAME.fullmatch(value)):
+                kept.append((name, disposition(found[1])))
+            else:
+                kept.append((name, value))
+    if dropped:
+        kept = [field for field in kept if field[0].lower() not in dropped]
+        vary = () if "vary" in dropped else vary
     return kept, vary
 
 
 def _named_by_connection(fields: RawFields) -> frozenset[str]:
-    values = tuple(value.decode("latin-1") for name, value in fields if _of_answer(name)[1] == "connection")
-    return named_by(values) if values else _NOTHING
+    return named_by(tuple(value.decode("latin-1") for name, value in fields if _of_answer(name)[1] == "connection"))
 
 
 @lru_cache(maxsize=256)

@@ -149,7 +149,6 @@ class Request:
         "answer_has_body",
         "body",
         "connection",
-        "derived",
         "goes_on",
         "has_answer",
         "has_ended",
@@ -160,6 +159,8 @@ class Request:
         "is_upgrade",
         "keep_alive",
         "method",
+        "of_fields",
+        "of_head",
         "raw_path",
         "version",
     )
@@ -176,7 +177,8 @@ class Request:
         head_bytes: int = 0,
         keep_alive: bool = True,
         is_upgrade: bool = False,
-        derived: dict[str, Any] | None = None,
+        of_fields: dict[str, Any] | None = None,
+        of_head: dict[str, Any] | None = None,
     ) -> None:
         self.method = method
         self.raw_path = raw_path
@@ -187,8 +189,10 @@ class Request:
         self.head_bytes = head_bytes
         self.keep_alive = keep_alive
         self.is_upgrade = is_upgrade
-        self.derived: dict[str, Any] = {} if derived is None else derived
+        self.of_fields: dict[str, Any] = {} if of_fields is None else of_fields
         """What was worked out of the header fields alone: the next request of the connection shares it, when its fields are the same."""
+        self.of_head: dict[str, Any] = {} if of_head is None else of_head
+        """The same of the whole head, request line and fields."""
         self.goes_on = False
         """It is ended also when its client has left: what it began must not stay half done."""
         self.is_proven = False

@@ -71,12 +71,26 @@ class MalformedRequest(Exception):
 
 @dataclass(slots=True)
 class _Fields:
-    """The fields of a head. raw: as the parser gave them. length: 0 where there is none, or the body is chunked. derived: of Request."""
+    """The fields of a head. raw: as the parser gave them. length: 0 where there is none, or the body is chunked. derived: `of_fields` of Request."""
 
     raw: list[tuple[bytes, bytes]]
     headers: CIMultiDict[str]
     length: int
     is_chunked: bool
+    derived: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Head:
+    """A head that was read, of a request whose end the head tells alone. raw: all its bytes. derived: `of_head` of Request."""
+
+    raw: bytes
+    method: str
+    target: str
+    version: tuple[int, int]
+    fields: _Fields
+    head_bytes: int
+    may_follow: bool
     derived: dict[str, Any]
 
 
@@ -112,7 +126,8 @@ class RequestReader:
         "_body",
         "_fields",
         "_is_whole",
-        "_last",
+        "_last_fields",
+        "_last_head",
         "_left_bytes",
         "_max_head_bytes",
         "_may_follow",
@@ -127,8 +142,11 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._last: _Fields | None = None
-        """Of the request before: one whose fields are the same, byte for byte, shares what was worked out of them."""
+        self._last_head: _Head | None = None
+        self._last_fields: _Fields | None = None
+        """Of the request before: one that has the same head or the same fields, byte for byte, shares what was worked out of them. Who asks for one
+        thing again and again sends one head, and who asks for several mostly the same fields.
+        """
         self._body: RequestBody | None = None
         self._is_whole = self._may_follow = False
         self._pieces: list[bytes] = []
@@ -150,8 +168,12 @@ class RequestReader:
                 raise MalformedRequest("the head does not begin with a method")
             return None
         end += len(_END)
-        request = self._parse(data[:end] if end < len(data) else data, connection)
-        # A connection may be idle for long: a large head does not stay with it. What its next request may share, `_last` keeps.
+        head = data[:end] if end < len(data) else data
+        last = self._last_head
+        if last is not None and last.raw == head:
+            return self._again(last, connection), end
+        request = self._parse(head, connection)
+        # A connection may be idle for long: a large head does not stay with it. What its next request may share is kept besides.
         self._target, self._fields = b"", []
         return request, end
 
@@ -190,16 +212,55 @@ class RequestReader:
         if self.overhead_bytes > self._max_head_bytes + MAX_TARGET_BYTES:
             body.fail(ConnectionResetError("a body without an end of extensions or trailers"))
 
+    def _fields_of(self, head: bytes) -> _Fields:
+        """Raises MalformedRequest."""
+        fields = self._last_fields
+        if fields is None or fields.raw != self._fields:
+            fields = _read_fields(self._fields)
+            self._last_fields = fields if len(head) <= MAX_KEPT_BYTES else None
+        return fields
+
+    def _keep(self, head: bytes, request: Request, fields: _Fields) -> None:
+        """For the next request: see `_again`."""
+        if len(head) > MAX_KEPT_BYTES:
+            return
+        self._last_head = _Head(
+            head,
+            request.method,
+            request.raw_path,
+            request.version,
+            fields,
+            request.head_bytes,
+            request.keep_alive,
+            request.of_head,
+        )
+
+    def _again(self, head: _Head, connection: Connection) -> Request:
+        """One more request with this head: the parser stands where it stood before the first."""
+        length = head.fields.length
+        body = RequestBody(connection, length) if length else NO_BODY
+        self._body, self._is_whole, self.overhead_bytes, self._left_bytes = body, False, 0, length
+        return Request(
+            head.method,
+            head.target,
+            head.fields.headers,
+            connection=connection,
+            version=head.version,
+            body=body,
+            head_bytes=head.head_bytes,
+            keep_alive=head.may_follow,
+            of_fields=head.fields.derived,
+            of_head=head.derived,
+        )
+
     def _parse(self, head: bytes, connection: Connection) -> Request:
+        self._last_head = None
         is_upgrade = self._is_upgrade(head)
         line_end = head.index(b"\r\n")
         version = _VERSIONS.get(head[line_end - 9 : line_end])
         if version is None or not self._target:
             raise MalformedRequest("no request of HTTP/1")
-        fields = self._last
-        if fields is None or fields.raw != self._fields:
-            fields = _read_fields(self._fields)
-            self._last = fields if len(head) <= MAX_KEPT_BYTES else None
+        fields = self._fields_of(head)
         if version == (1, 1) and _HOST not in fields.headers:
             raise MalformedRequest("a request of HTTP/1.1 names its host")  # RFC 9112, 3.2
         length, is_chunked = fields.length, fields.is_chunked
@@ -219,8 +280,10 @@ class RequestReader:
             # SECURITY: where a chunked body ends is the parser's reading alone: nothing after it is read as a request (tests/wire/test_reuse.py).
             keep_alive=self._may_follow and not is_chunked,
             is_upgrade=is_upgrade and not has_body,
-            derived=fields.derived,
+            of_fields=fields.derived,
         )
+        if not is_chunked and not is_upgrade:
+            self._keep(head, request, fields)
         self._body, self._is_whole, self.overhead_bytes = request.body, False, 0
         self._left_bytes = length
         if is_upgrade or (has_body and not is_chunked):

@@ -22,6 +22,8 @@ _MAX_DEPTH = 64
 """No path of the gate is deeper, and what leads back from one stands in a header."""
 _SENT_ID = istr("X-Request-Id")
 _SENT_RAY = istr("Cf-Ray")
+_NAMED = "names"
+"""Of Request.of_head."""
 _ids = random.Random()  # noqa: S311 - a name to find a line by, which proves nothing
 
 
@@ -76,16 +78,23 @@ class RequestRecord:
     @classmethod
     def begin(cls, request: Request, client: str, public_path: str = "") -> RequestRecord:
         """public_path: below which the gate is seen by clients, as far as it is known."""
-        headers, method = request.headers, request.method
-        sent, ray = headers.get(_SENT_ID), headers.get(_SENT_RAY)
-        record = cls(
-            method if method in _METHODS else "OTHER",
-            sent if sent and _REQUEST_ID.fullmatch(sent) else f"{_ids.getrandbits(64):016x}",
-            client,
-            ray if ray and _RAY.fullmatch(ray) else "",
-        )
+        known: tuple[str, str, str] | None = request.of_head.get(_NAMED)
+        if known is None:
+            known = request.of_head[_NAMED] = _names_in(request)
+        method, sent, ray = known
+        record = cls(method, sent or f"{_ids.getrandbits(64):016x}", client, ray)
         record.raw_path, record.public_path = request.raw_path, public_path
         return record
+
+
+def _names_in(request: Request) -> tuple[str, str, str]:
+    """The method as it is counted, and what the request and the edge's request are called, empty where they have no name that is taken."""
+    sent, ray = request.headers.get(_SENT_ID, ""), request.headers.get(_SENT_RAY, "")
+    return (
+        request.method if request.method in _METHODS else "OTHER",
+        sent if _REQUEST_ID.fullmatch(sent) else "",
+        ray if _RAY.fullmatch(ray) else "",
+    )
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -10,6 +10,8 @@ from typing import Final
 
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_PAIR: Final = ": ".join
+_LINE_END: Final = "\r\n"
 _BY_LENGTH: Final = "Content-Length: {}\r\n"
 
 INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,10 +43,10 @@ def has_body(method: str, status: int) -> bool:
 
 def head_bytes(status: int, reason: str, fields: Iterable[tuple[str, str]], more: str = "") -> bytes:
     """more: further lines, each with its end. reason: the standard phrase when empty. Raises ValueError for a field that would end its line."""
-    lines = [f"{name}: {value}\r\n" for name, value in fields]
-    text = "".join(lines)
+    lines = [*map(_PAIR, fields), ""]
+    text = _LINE_END.join(lines)
     # SECURITY: one line per field, whatever a value holds (RFC 9112, 2.2). test_response_head.py
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines):
+    if text.count("\n") >= len(lines) or text.count("\r") >= len(lines):
         raise ValueError("a header field holds the end of a line")
     first = f"HTTP/1.1 {status} {reason}\r\n" if reason else _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
     return f"{first}{text}{_clock.line()}{more}\r\n".encode("utf-8", "surrogateescape")

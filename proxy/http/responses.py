@@ -33,6 +33,11 @@ _REQUEST_ID: Final = istr("X-Request-Id")
 _SANDBOXED: Final = (CONTENT_SECURITY_POLICY, SANDBOX)
 _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 _SERVED_BY: Final = ("Server", SERVER)
+_SAID_OF_OWN: Final = {
+    caching: (("Cache-Control", caching.words), _SANDBOXED, _NO_SNIFFING, _SERVED_BY)
+    for caching in Caching
+    if not caching.is_web_ui
+}
 _CREDENTIALS: Final = ("Authorization", "Cookie", "X-API-Key")
 _KEPT: Final = frozenset({200, 206, 304})
 _YEAR_S: Final = 31_536_000
@@ -84,12 +89,12 @@ def forwarded_head(
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
     kept, vary = headers.from_upstream(fields, left_out)
     if caching.is_web_ui:
-        kept.append(("Cache-Control", cache_control(caching, last_segment, is_shared=is_shared)))
+        kept += (("Cache-Control", cache_control(caching, last_segment, is_shared=is_shared)), _NO_SNIFFING, _SERVED_BY)
         added: tuple[str, ...] = ()
     else:
-        kept += ((("Cache-Control", caching.words)), _SANDBOXED)
+        kept += _SAID_OF_OWN[caching]
         added = _CREDENTIALS
-    kept += (_NO_SNIFFING, _SERVED_BY, ("X-Request-Id", record.request_id))
+    kept.append(("X-Request-Id", record.request_id))
     for field in record.response_headers:
         if field[0] == "Vary":
             added += (field[1],)

@@ -13,7 +13,6 @@ from policy.idempotency import fingerprint, parse_key
 from policy.left_out import told
 from policy.namespace import Folder
 from policy.openapi.document import read_api
-from policy.passed_calls import forward_call
 from policy.routes import (
     AdminOnly,
     Body,
@@ -70,10 +69,14 @@ class RuleApplier:
         )
         self._calls = FunctionCalls(dependencies, running, self._forwarder, self._stored_files, self._runner)
 
-    async def apply(self, permitted: PermittedRequest, asked: RuleInput | None, held: Held) -> Reply:
-        """asked: None where no rule judges the call. Raises what Forwarder.forward raises, and what the rule does."""
-        if asked is None:
-            return await self._pass_on(permitted, held)
+    async def pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
+        """For a call that no rule judges. Raises what Forwarder.pass_on raises."""
+        if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted)) is not None:
+            return kept
+        return await self._forwarder.pass_on(permitted, held)
+
+    async def apply(self, permitted: PermittedRequest, asked: RuleInput, held: Held) -> Reply:
+        """Raises what Forwarder.forward raises, and what the rule does."""
         match permitted.rule:
             case Rewrite() as rule:
                 return await self._answer(permitted, rule, asked, held)
@@ -130,12 +133,6 @@ class RuleApplier:
             return None
         found = (locate(asked) for locate in (rule.on_disk, rule.source) if locate is not None)
         return next((where for where in found if where is not None), None)
-
-    async def _pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
-        if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted)) is not None:
-            return kept
-        outgoing = forward_call(permitted.call, has_body=permitted.route.has_body)
-        return await self._forwarder.forward(permitted, None, outgoing, held)
 
     async def _show_docs(self, permitted: PermittedRequest, context: RuleContext, is_negotiated: bool) -> ClientReply:
         """What the tenant may call. Raises Violation(query-malformed), LimitExceeded(too-many-documents)."""

@@ -11,8 +11,18 @@ from typing import Final
 import orjson
 from multidict import CIMultiDict
 
-from policy.call import ClientReply, HeadJudged, StreamedBody, UploadBody, UpstreamCall, UpstreamPath, UpstreamReply
+from policy.call import (
+    ClientCall,
+    ClientReply,
+    HeadJudged,
+    StreamedBody,
+    UploadBody,
+    UpstreamCall,
+    UpstreamPath,
+    UpstreamReply,
+)
 from policy.namespace import Folder
+from policy.passed_calls import forward_call
 from policy.pictures import HEAD_BYTES, check_pixels
 from policy.principal import Principal, TenantId
 from policy.routes import Body, CleanReply, ReplyRule, Rewrite
@@ -42,7 +52,7 @@ from proxy.upstream.cleaned_replies import (
     headers_of_cleaned,
     read_text,
 )
-from proxy.upstream.client import FieldLines, UpstreamStream
+from proxy.upstream.client import FieldLines, Upstream, UpstreamStream
 from proxy.upstream.preview_queue import wait_for
 
 
@@ -56,6 +66,10 @@ class OutgoingBody:
 
 _NO_BODY: Final = OutgoingBody(None)
 _UNFILTERED: Final = "identity"
+_LINES: Final = "lines"
+"""Of Request.of_fields."""
+_PASSED: Final = "passed call"
+"""Of Request.of_head."""
 
 
 async def _take(stream: UpstreamStream) -> None:
@@ -90,40 +104,44 @@ class Forwarder:
         edits = await self._tenant_files.on_disk(place_of(asked.context.names.tenant, *where), file, held.callback)
         return serve_file(file, cache_control=permitted.route.caching.value, edits=edits)
 
+    async def pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
+        """A call that no rule judges, as it is. Raises what `forward` does, but ReplyTooLarge."""
+        outgoing = _passed_call(permitted)
+        if outgoing.body is None:
+            body = _NO_BODY
+            fields: CIMultiDict[str] | FieldLines = _lines_of(permitted.request)
+        else:
+            body = await self.body_of(permitted, outgoing, held)
+            outgoing, fields = _head_of(permitted, outgoing, body, None)
+        turn = await self._await_turn(permitted, None, body, held)
+        stream = await _open(self._upstream, permitted, outgoing, fields, body, held, turn)
+        if body.received is not None and stream.status < 400:
+            self.stored(permitted.principal.tenant, body.received.received_bytes)
+        return await forwarded(permitted, stream)
+
     async def forward(
         self,
         permitted: PermittedRequest,
-        asked: RuleInput | None,
+        asked: RuleInput,
         outgoing: UpstreamCall,
         held: Held,
         check: Callable[[UpstreamStream], Awaitable[None]] = _take,
     ) -> Reply:
-        """asked: None where no rule judges the call. held: what the request keeps until its answer has left; ComfyUI's answer is among it.
+        """A call that a rule has made. held: what the request keeps until its answer has left; ComfyUI's answer is among it.
 
         Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge, LimitExceeded, Violation, what `check` does, and what the client's body breaks with.
         """
-        record, tenant = permitted.record, permitted.principal.tenant
+        tenant = permitted.principal.tenant
         rewrite = permitted.rule.reply if isinstance(permitted.rule, Rewrite) else None
         body = _NO_BODY if outgoing.body is None else await self.body_of(permitted, outgoing, held)
-        fields: CIMultiDict[str] | FieldLines
-        if asked is None and outgoing.body is None:
-            fields = _lines_of(permitted.request)
-        else:
-            outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
+        outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
         place = _place_of(permitted, asked, fields)
         turn = await self._await_turn(permitted, asked, body, held)
-        started_s = time.perf_counter()
-        stream = await self._upstream.open(outgoing, fields, body.content, time_limit_s=permitted.route.time_limit_s)
-        held.callback(stream.close)
-        if turn is not None:
-            turn.release()  # ComfyUI has made the picture before it answers
-        record.upstream_s = time.perf_counter() - started_s
+        stream = await _open(self._upstream, permitted, outgoing, fields, body, held, turn)
         await check(stream)
         if stream.status < 400 and body.received is not None:
             self.stored(tenant, body.received.received_bytes)
-        if asked is None:
-            return await forwarded(permitted, stream)
-        if place is not None and isinstance(fields, CIMultiDict):
+        if place is not None:
             return await self._own_files.forwarded(permitted, place, outgoing, fields, stream, held, check)
         if stream.status < 400 and rewrite is not None:
             return await _rewritten(rewrite, asked, body, stream)
@@ -243,6 +261,25 @@ class Forwarder:
         return turn
 
 
+async def _open(
+    upstream: Upstream,
+    permitted: PermittedRequest,
+    outgoing: UpstreamCall,
+    fields: CIMultiDict[str] | FieldLines,
+    body: OutgoingBody,
+    held: Held,
+    turn: Turn | None,
+) -> UpstreamStream:
+    """turn: to make a picture, which is over when ComfyUI answers."""
+    started_s = time.perf_counter()
+    stream = await upstream.open(outgoing, fields, body.content, time_limit_s=permitted.route.time_limit_s)
+    held.callback(stream.close)
+    if turn is not None:
+        turn.release()
+    permitted.record.upstream_s = time.perf_counter() - started_s
+    return stream
+
+
 async def _rewritten(rewrite: ReplyRule, asked: RuleInput, body: OutgoingBody, stream: UpstreamStream) -> ClientReply:
     value = (await stream.whole()).value
     if isinstance(body.content, UploadStream):
@@ -256,12 +293,10 @@ def _plain_file(permitted: PermittedRequest, asked: RuleInput) -> tuple[Folder, 
     return locate(asked) if locate is not None else None
 
 
-def _place_of(
-    permitted: PermittedRequest, asked: RuleInput | None, fields: CIMultiDict[str] | FieldLines
-) -> Place | None:
+def _place_of(permitted: PermittedRequest, asked: RuleInput, fields: CIMultiDict[str]) -> Place | None:
     """Where a file lies that a job made, and makes the fields those that ask for it. None where the answer is no such file."""
-    where = None if asked is None else _plain_file(permitted, asked)
-    if asked is None or where is None or isinstance(fields, FieldLines):
+    where = _plain_file(permitted, asked)
+    if where is None:
         return None
     place = place_of(asked.context.names.tenant, *where)
     if place is not None:
@@ -269,12 +304,19 @@ def _place_of(
     return place
 
 
+def _passed_call(permitted: PermittedRequest) -> UpstreamCall:
+    call, of_head = permitted.call, permitted.request.of_head
+    known: tuple[ClientCall, UpstreamCall] | None = of_head.get(_PASSED)
+    if known is None or known[0] is not call:
+        known = of_head[_PASSED] = (call, forward_call(call, has_body=permitted.route.has_body))
+    return known[1]
+
+
 def _lines_of(request: Request) -> FieldLines:
     """Of a call that goes on as it is, without a body: the fields are those of the client's head alone."""
-    lines = request.derived.get("lines")
+    lines: FieldLines | None = request.of_fields.get(_LINES)
     if lines is None:
-        lines = request.derived["lines"] = FieldLines(headers.to_upstream(request.headers, with_body=False))
-    assert isinstance(lines, FieldLines), "made here alone"
+        lines = request.of_fields[_LINES] = FieldLines(headers.to_upstream(request.headers, with_body=False))
     return lines
 
 
@@ -301,16 +343,17 @@ def _clean_of(permitted: PermittedRequest) -> CleanReply | None:
 
 async def forwarded(permitted: PermittedRequest, stream: UpstreamStream) -> ForwardedReply:
     """ComfyUI's answer as it comes, under a head of the gate's. Raises UpstreamUnavailable, UpstreamTimeout."""
-    record, segments = permitted.record, permitted.call.segments
+    record, caching, last, is_shared = permitted.record, permitted.route.caching, "", False
     record.status = stream.status
-    is_shared = permitted.compiled.config.server.share_web_ui
-    last = segments[-1] if segments else ""
+    if caching.is_web_ui:
+        segments, is_shared = permitted.call.segments, permitted.compiled.config.server.share_web_ui
+        last = segments[-1] if segments else ""
     is_small = stream.is_small
     left_out: frozenset[str] = WITH_WHOLE_BODY if is_small else frozenset()
     clean = _clean_of(permitted)
     if clean is not None:
         left_out = fields_left_out(stream, clean, left_out)
-    head = forwarded_head(record, stream.fields, permitted.route.caching, last, is_shared=is_shared, left_out=left_out)
+    head = forwarded_head(record, stream.fields, caching, last, is_shared=is_shared, left_out=left_out)
     return ForwardedReply(stream.status, head, await stream.body(SMALL_BYTES) if is_small else stream)
 
 

@@ -18,6 +18,7 @@ _WITHOUT_BODY: Final = frozenset({204, 304})
 _HEAD_METHOD: Final = "HEAD"
 _FRAMING: Final = {b"content-length": True, b"transfer-encoding": False}
 """True: by length."""
+_FRAMING_LENGTHS: Final = frozenset(map(len, _FRAMING))
 
 
 class AnswerReader:
@@ -134,10 +135,11 @@ class AnswerReader:
             return
         is_chunked = False
         for name, value in self.fields:
-            kind = _FRAMING.get(name.lower())
-            if kind is True:
-                self.content_length = int(value)
-            is_chunked = is_chunked or kind is False
+            if len(name) in _FRAMING_LENGTHS and (is_by_length := _FRAMING.get(name.lower())) is not None:
+                if is_by_length:
+                    self.content_length = int(value)
+                else:
+                    is_chunked = True
         self._ends_with_connection = self.content_length is None and not is_chunked
         self.may_be_followed = self._parser.should_keep_alive()
         self.has_head = True

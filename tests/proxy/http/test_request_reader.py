@@ -265,13 +265,13 @@ def test_fields_that_are_the_same_are_read_once_and_others_are_not() -> None:
     reader = RequestReader(MAX_HEAD_BYTES)
     head = lines("GET / HTTP/1.1", "Host: x", "X-API-Key: a")
     first = read(head, reader)
-    first.derived["key"] = "a"
-    assert read(head, reader).derived == {"key": "a"}
+    first.of_fields["key"] = "a"
+    assert read(head, reader).of_fields == {"key": "a"}
     for other in ("X-API-Key: b", "X-API-Key: a\r\nX-B: c", "x-api-key: a"):
         request = read(lines("GET / HTTP/1.1", "Host: x", other), reader)
-        assert request.derived == {}
+        assert request.of_fields == {}
         assert request.headers["X-API-Key"] == other[11]
-    assert read(head, reader).derived == {}, "the last alone is kept"
+    assert read(head, reader).of_fields == {}, "the last alone is kept"
 
 
 def test_a_large_head_is_forgotten_when_it_is_read() -> None:
