@@ -41,7 +41,6 @@ class EventSession:
         "_first",
         "_flags",
         "_flags_reply",
-        "_is_greeted",
         "_kept",
         "_on_end",
         "_on_lost",
@@ -83,7 +82,6 @@ class EventSession:
         self.opened_at_s = time.time()
         self._flags = FLAGS if client_id == SDK_CLIENT else None
         self._flags_reply: str | None = None
-        self._is_greeted = False
         self.is_open = True
         self.is_closing = False
         """The gate closes it: a client that comes just now gets another one, when this one has ended."""
@@ -114,16 +112,17 @@ class EventSession:
         if self._flags is not None:
             socket.send(self._flags)
 
-    def attach(self, send_queue: SendQueue, *, is_new: bool) -> None:
-        """Sends events there from now on. A client that comes back gets what ComfyUI sends to new sockets alone, and what it missed."""
+    def attach(self, send_queue: SendQueue) -> None:
+        """Sends events there from now on. A client that comes back gets what it missed.
+
+        The first frame is the status with its id, as clients know it from ComfyUI: whose own may come after events that the gate tells at once.
+        """
         self.send_queue = send_queue
         self.stop_grace()
-        if not is_new:
-            self._is_greeted = True
-            send_queue.put(Frame(status_frame(self.jobs, self.client_id)))
-            for kept in (self._kept or {}).values():
-                for text in kept.texts():
-                    send_queue.put(Frame(text))
+        send_queue.put(Frame(status_frame(self.jobs, self.client_id)))
+        for kept in (self._kept or {}).values():
+            for text in kept.texts():
+                send_queue.put(Frame(text))
 
     def stop_grace(self) -> None:
         if self.grace is not None:
@@ -178,16 +177,11 @@ class EventSession:
     def take_own(self, event: Event, comfyui: str) -> None:
         if comfyui:
             return  # the first one speaks to clients
-        if event.kind == "feature_flags":
-            is_told, self._flags_reply = self._flags_reply is not None, event.text
-            if is_told and self._on_lost is not None:
-                return  # by the first one as it was before it was away
-        elif "sid" in event.data:
-            if self._is_greeted and self._on_lost is not None:
-                return
-            self._is_greeted = True
-        else:
-            return  # a broadcast tells that somebody's queue changed: the gate announces the tenant's own changes
+        if event.kind != "feature_flags":
+            return  # a status, which is the gate's to tell: with its id to who comes, and when the tenant's own count changes
+        is_told, self._flags_reply = self._flags_reply is not None, event.text
+        if is_told and self._on_lost is not None:
+            return  # by the first one as it was before it was away
         if self.send_queue is not None:
             self.send_queue.put(Frame(event.text))
 
@@ -226,6 +220,6 @@ class EventSession:
             self._share(kind, frame, comfyui)
 
     def push_status(self, frame: Frame) -> None:
-        """The tenant's own count of jobs changed. A socket's first frame is the one with its id, as clients know it from ComfyUI."""
-        if self.send_queue is not None and self._is_greeted:
+        """The tenant's own count of jobs changed."""
+        if self.send_queue is not None:
             self.send_queue.put(frame)

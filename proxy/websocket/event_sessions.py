@@ -137,7 +137,7 @@ class EventSessions:
             if stream is not None and stream.is_closing:
                 await stream.wait_until_ended()
             elif stream is not None and stream.is_open:
-                stream.attach(send_queue, is_new=False)
+                stream.attach(send_queue)
                 if self.several is not None:
                     self.several.attached(stream)
                 return stream
@@ -161,7 +161,7 @@ class EventSessions:
         stream = EventSession(names, client_id, jobs, self._reports, self._ended, share, on_lost)
         self._streams.setdefault(names.tenant, {})[client_id] = stream
         if send_queue is not None:
-            stream.attach(send_queue, is_new=socket is not None)
+            stream.attach(send_queue)
         if socket is not None:
             stream.begin(socket)
         if self.several is not None:

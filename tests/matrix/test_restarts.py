@@ -15,16 +15,10 @@ import pytest
 from PIL import Image
 from yarl import URL
 
-from policy.namespace import Namespace
 from policy.principal import TenantId
-from policy.rules.events import status_frame
 from proxy.app import Gate
 from proxy.config import load_config
-from proxy.jobs.events import JobEvents, SocketReports
-from proxy.jobs.registry import JobRegistry
 from proxy.observability.access_log import RequestLog
-from proxy.websocket.event_session import EventSession
-from proxy.websocket.send_queue import Frame, SendQueue
 from tests.contract.driver import Socket, images_of, node, previewing, saving, slow
 from tests.matrix.people import NUMBERS, Listener, Tenant, told, unique
 from tests.matrix.world import World
@@ -181,20 +175,6 @@ async def test_a_second_socket_takes_over_and_outlives_the_first(world: World) -
     assert not first.types(prompt_id)
     assert "executed" in second.types(other)
     await second.close()
-
-
-async def test_nothing_is_announced_before_the_greeting() -> None:
-    """The first frame is ComfyUI's status with the sid, which clients wait for, also when the count changes while the socket opens."""
-    registry = JobRegistry()
-    reports = SocketReports(registry, JobEvents(), lambda prompt_id: None)
-    stream = EventSession(Namespace(TenantId("alice")), "sid", registry.of(TenantId("alice")), reports)
-    send_queue = SendQueue()
-    stream.attach(send_queue, is_new=True)
-    stream.push_status(Frame(status_frame(stream.jobs)))
-    assert send_queue.waiting_bytes == 0
-    stream.attach(send_queue, is_new=False)
-    stream.push_status(Frame(status_frame(stream.jobs)))
-    assert send_queue.waiting_bytes > 0
 
 
 def noise(side: int = 700) -> bytes:

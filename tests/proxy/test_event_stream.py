@@ -19,6 +19,7 @@ from proxy.websocket.connections import EVENT_TOO_BIG, UPSTREAM_GONE
 from proxy.websocket.event_session import EventSession
 from proxy.websocket.send_queue import Frame, SendQueue
 from tests.proxy.fake_socket import FakeSocket
+from tests.proxy.websocket.sessions import greeted
 
 ALICE = TenantId("alice")
 FLAGS = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
@@ -86,6 +87,14 @@ async def heard(send_queue: SendQueue) -> Any:
     return orjson.loads(item.data) if isinstance(item.data, str) else item.data
 
 
+def attached(stream: EventSession) -> SendQueue:
+    """What is on its way to a client that has come to the session, and was greeted."""
+    send_queue = SendQueue()
+    stream.attach(send_queue)
+    greeted(send_queue)
+    return send_queue
+
+
 async def kinds(send_queue: SendQueue, count: int) -> list[str]:
     return [(await heard(send_queue))["type"] for _ in range(count)]
 
@@ -93,9 +102,10 @@ async def kinds(send_queue: SendQueue, count: int) -> list[str]:
 async def test_events_of_ones_own_job_are_handed_on_and_told(
     stream: EventSession, registry: JobRegistry, told: Told, comfy: FakeSocket
 ) -> None:
-    send_queue, own = SendQueue(), registry.claim(ALICE, None).prompt_id
+    own = registry.claim(ALICE, None).prompt_id
     foreign = registry.claim(TenantId("mallory"), None).prompt_id
-    stream.attach(send_queue, is_new=True)
+    send_queue = SendQueue()
+    stream.attach(send_queue)
     comfy.event("status", status={"exec_info": {"queue_remaining": 7}}, sid="alice.tab")
     comfy.event("status", status={"exec_info": {"queue_remaining": 7}})
     comfy.event("execution_start", prompt_id=foreign)
@@ -120,8 +130,7 @@ async def test_events_of_ones_own_job_are_handed_on_and_told(
 async def test_each_end_is_an_end(
     stream: EventSession, registry: JobRegistry, told: Told, comfy: FakeSocket, kind: str
 ) -> None:
-    send_queue, own = SendQueue(), registry.claim(ALICE, None).prompt_id
-    stream.attach(send_queue, is_new=True)
+    send_queue, own = attached(stream), registry.claim(ALICE, None).prompt_id
     comfy.event(kind, prompt_id=own)
     assert await kinds(send_queue, 1) == [kind]
     assert told == [("ended", own)]
@@ -130,13 +139,12 @@ async def test_each_end_is_an_end(
 async def test_who_comes_back_gets_the_newest_of_each_and_all_the_rest(
     stream: EventSession, registry: JobRegistry, comfy: FakeSocket
 ) -> None:
-    first, own = SendQueue(), registry.claim(ALICE, None).prompt_id
-    stream.attach(first, is_new=True)
-    attached = []
+    first, own = attached(stream), registry.claim(ALICE, None).prompt_id
+    were_attached = []
     for send_queue in (SendQueue(), first):
         stream.detach(send_queue)
-        attached.append(stream.is_attached)
-    assert attached == [True, False], "only its own client leaves it"
+        were_attached.append(stream.is_attached)
+    assert were_attached == [True, False], "only its own client leaves it"
     stream.push_status(Frame(status_frame(stream.jobs)))
     comfy.event("execution_start", prompt_id=own)
     for value in range(5):
@@ -144,7 +152,7 @@ async def test_who_comes_back_gets_the_newest_of_each_and_all_the_rest(
     comfy.say(b"\x00\x00\x00\x01\x00\x00\x00\x01preview")
     comfy.event("executing", node="2", prompt_id=own)
     again = SendQueue()
-    stream.attach(again, is_new=False)
+    stream.attach(again)
     assert await kinds(again, 4) == ["status", "execution_start", "progress", "executing"]
     stream.push_status(Frame(status_frame(stream.jobs)))
     assert await heard(again) == {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}}}
@@ -152,8 +160,7 @@ async def test_who_comes_back_gets_the_newest_of_each_and_all_the_rest(
 
 
 async def test_flags_are_said_once_and_their_answer_is_kept(stream: EventSession, comfy: FakeSocket) -> None:
-    send_queue = SendQueue()
-    stream.attach(send_queue, is_new=True)
+    send_queue = attached(stream)
     stream.from_client(FLAGS)
     comfy.event("feature_flags", supports_preview_metadata=True, max_upload_size=1)
     answer = await heard(send_queue)
@@ -187,8 +194,7 @@ async def test_a_comfyui_that_closes_closes_its_client(
     socket: Any = comfy
     ended: list[EventSession] = []
     stream = EventSession(Namespace(ALICE), "tab", registry.of(ALICE), told.reports, ended.append)
-    send_queue = SendQueue()
-    stream.attach(send_queue, is_new=True)
+    send_queue = attached(stream)
     stream.begin(socket)
     comfy.ends(end, is_said=is_said)
     assert send_queue.take() == told_client

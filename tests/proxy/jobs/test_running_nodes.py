@@ -102,10 +102,10 @@ async def test_a_socket_that_is_opened_while_a_job_runs_hears_where_it_is(regist
     socket: Any = FakeSocket()
     opened = EventSession(Namespace(ALICE), "tab", registry.of(ALICE), reports(registry))
     opened.begin(socket)
-    opened.attach(send_queue := SendQueue(), is_new=True)
+    opened.attach(send_queue := SendQueue())
     own = running(registry, ALICE)
     socket.event("executing", node="7")
-    assert await kinds(send_queue, 1) == ["executing"]
+    assert await kinds(send_queue, 2) == ["status", "executing"]
     assert registry.of(ALICE).running_nodes() == {own: {"7"}}
     opened.close()
     await opened.wait_until_ended()

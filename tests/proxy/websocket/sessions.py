@@ -85,10 +85,11 @@ class Sessions:
         return job
 
     async def client(self, client_id: str = "tab", tenant: TenantId = ALICE) -> SendQueue:
-        """What is on its way to one that has just come."""
+        """What is on its way to one that has just come, and was greeted."""
         send_queue = SendQueue()
         context = caller_of(tenant, jobs=self.registry.of(tenant))
         await self.sessions.attach(RequestRecord("GET", "id", "192.0.2.1"), context, client_id, send_queue)
+        greeted(send_queue, client_id)
         return send_queue
 
     def session(self, client_id: str = "tab", tenant: TenantId = ALICE) -> EventSession:
@@ -100,6 +101,14 @@ class Sessions:
         async with asyncio.timeout(GUARD_S):
             while upstream.open != count:
                 await asyncio.sleep(0)
+
+
+def greeted(send_queue: SendQueue, client_id: str = "tab") -> None:
+    """Takes the first frame: the status with the client's id, as from ComfyUI."""
+    frame = send_queue.take()
+    assert isinstance(frame, Frame)
+    greeting = orjson.loads(frame.data)
+    assert (greeting["type"], greeting["data"]["sid"]) == ("status", client_id)
 
 
 def heard(send_queue: SendQueue) -> list[Any]:

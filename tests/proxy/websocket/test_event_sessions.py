@@ -165,11 +165,12 @@ async def before_one_socket(folder: Path) -> AsyncIterator[tuple[Running, asynci
 
 async def test_comfyui_that_goes_closes_its_tenants_1012(tmp_path: Path) -> None:
     async with before_one_socket(tmp_path) as (gate, sockets), dial(gate, "alice") as client:
-        upstream = await sockets.get()
-        await upstream.close()
+        await (await sockets.get()).close()
+        await read_until(client, "status")
         assert (await client.receive()).data == 1012
         async with dial(gate, "alice") as again:
             await (await sockets.get()).close()
+            await read_until(again, "status")
             assert (await again.receive()).data == 1012
 
 

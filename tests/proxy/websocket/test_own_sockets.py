@@ -115,7 +115,7 @@ async def test_one_is_closed_when_nobody_needs_it(ears: Ears, monkeypatch: pytes
     stream = ears.sessions.stream(ALICE, SDK_CLIENT)
     assert stream is not None
     client = SendQueue()
-    stream.attach(client, is_new=True)
+    stream.attach(client)
     ears.registry.release(job.prompt_id)
     before = ears.own._kept._looks[ALICE]
     async with asyncio.timeout(GUARD_S):

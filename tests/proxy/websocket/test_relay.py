@@ -322,6 +322,7 @@ async def test_an_event_that_is_too_large_is_told_as_what_it_is(
         await socket.receive()
 
     async with before(tmp_path, send) as gate, dial(gate, headers=gate.headers(who)) as socket:
-        told = await socket.receive()
+        while (told := await socket.receive()).type is WSMsgType.TEXT:  # a tenant is greeted by the gate
+            pass
         assert (told.type, told.data) == (WSMsgType.CLOSE, 1009)
         assert told.extra == "ComfyUI sent an event of more than 64 MiB"
