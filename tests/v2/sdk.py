@@ -126,6 +126,12 @@ class Sdk:
                 await call.hear({"error": gone | nothing})
 
 
+def variables(url: str, key: str | None) -> dict[str, str]:
+    """An environment that says where to go, as SDKs' users have it."""
+    own = {name: value for name, value in os.environ.items() if name not in _NO_VARIABLES}
+    return own | {"COMFY_BASE_URL": url, "PYTHONUNBUFFERED": "1", **({} if key is None else {"COMFY_API_KEY": key})}
+
+
 @asynccontextmanager
 async def running_sdk(
     kind: str,
@@ -137,8 +143,7 @@ async def running_sdk(
 ) -> AsyncIterator[Sdk]:
     """The program of that kind, told where to go as its users tell it. folder: where it runs. environment: what it is told besides."""
     command = await asyncio.to_thread(_command, kind, folder)
-    told = {name: value for name, value in os.environ.items() if name not in _NO_VARIABLES}
-    told |= {"COMFY_BASE_URL": url, "PYTHONUNBUFFERED": "1", **({} if key is None else {"COMFY_API_KEY": key})}
+    told = variables(url, key)
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
@@ -167,10 +172,15 @@ def _command(kind: str, folder: Path) -> list[str]:
 
 
 def node_program_in(folder: Path, name: str) -> Path:
-    """A copy of the program with the SDK beside it: Node looks for packages from where a program is."""
+    """A copy of the program with the SDK beside it."""
     place = folder / "node"
-    if not place.exists():
-        place.mkdir(parents=True)
-        (place / "node_modules").symlink_to(sdk_modules())
+    add_modules(place)
     shutil.copy(PROGRAMS / name, place)
     return place / name
+
+
+def add_modules(folder: Path) -> None:
+    """Node looks for packages from where a program is: the SDK's are beside it."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        (folder / "node_modules").symlink_to(sdk_modules())
