@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from policy.call import UpstreamCall, UpstreamReply
@@ -18,6 +19,7 @@ from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.model_memory import ModelMemory
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
+from proxy.limits.heavy_work import WORK_BYTES
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.upstream.client import Upstream
 
@@ -152,7 +154,8 @@ class Sender:
             return refusal
         body = given.submitted.body
         if given.needs is not None:
-            body = body_at(body, given.needs, self._folder)
+            work = partial(body_at, body, given.needs, self._folder)
+            body = await asyncio.to_thread(work) if len(body) > WORK_BYTES else work()
         if given.changes_models:
             await self._memory.make_room()
         call = UpstreamCall("POST", PROMPT, body=body_for(body, job.prompt_id, job.number), content_type=JSON_TYPE)

@@ -57,6 +57,14 @@ async def test_jobs_run_on_both(two: SeveralWorld) -> None:
     assert set(ran_where(two, ids)) == set(BOTH)
 
 
+async def test_what_a_large_workflow_makes_is_in_the_folder_of_its_comfyui(tmp_path: Path) -> None:
+    async with several(tmp_path, settings={FIRST: 'tenants = ["mallory"]'}) as world:
+        large = {"class_type": "PrimitiveString", "inputs": {"value": "x" * 100_000}}
+        [entry] = (await ended(world, [await submit(world, quick(1) | {"3": large})])).values()
+        [image] = entry["outputs"]["2"]["images"]
+        assert image == {"filename": "x_00001_.png", "subfolder": f"@{SECOND}", "type": "output"}
+
+
 async def test_what_the_other_one_made_is_seen(two: SeveralWorld) -> None:
     ids = [await submit(two, quick(number)) for number in range(6)]
     entries = await ended(two, ids)

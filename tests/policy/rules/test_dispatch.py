@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -109,3 +110,47 @@ def test_a_client_is_told_of_a_folder_that_is_left_out() -> None:
     assert [notice.code for notice in notices] == ["comfyui-folder-left-out"]
     for kept in (body(filename_prefix="tenants/alice/x"), body(filename_prefix="tenants/alice/cats/@gpu-2/x")):
         assert at_first(kept, NEEDS)[1] == ()
+
+
+def test_a_large_workflow_is_not_read_for_a_name_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what else is in it taken for that name."""
+    text = 'x","filename_prefix":"tenants/alice/y'
+    sent = body(filename_prefix='tenants/alice/\\"ö\\', text=text, other={"class_type": text})
+    needs = Needs(prefixes=(("9", "filename_prefix"),), folders=(("10", "folder"),))
+    expected = body_at(sent, needs._replace(prefixes=(*needs.prefixes, ("11", "filename_prefix"))), "gpu-2")
+    read: list[int] = []
+
+    def loads(part: Any) -> Any:
+        read.append(len(part))
+        return json.loads(bytes(part))
+
+    monkeypatch.setattr("policy.rules.dispatch.orjson.loads", loads)
+    assert body_at(sent, needs, "gpu-2") == expected
+    assert max(read) < 40
+    assert prefix_in(expected) == 'tenants/alice/@gpu-2/\\"ö\\'
+
+
+@pytest.mark.parametrize("elsewhere", ["tenants/alice/x", "tenants/alice", "tenants/x", "tenants/", "x", 7])
+def test_a_name_that_stands_elsewhere_too_is_left_there(elsewhere: Any) -> None:
+    needs = Needs(prefixes=(("9", "filename_prefix"),))
+    sent = body(filename_prefix="tenants/alice/x", other={"filename_prefix": elsewhere})
+    made = body_at(sent, needs, "gpu-2")
+    assert prefix_in(made) == "tenants/alice/@gpu-2/x"
+    assert prefix_in(made, name="other") == {"filename_prefix": elsewhere}
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["tenants/alice", "tenants/x", "tenants/", "tenants//x", 'tenants/a"b', "tenants/a\\"]
+)
+def test_what_is_no_name_of_a_tenants_harms_nothing(elsewhere: str) -> None:
+    sent = body(filename_prefix=["4", 0], other={"filename_prefix": elsewhere})
+    assert body_at(sent, Needs(prefixes=(("9", "filename_prefix"),)), "gpu-2") == sent
+    assert orjson.loads(body_at(sent, Needs(folders=(("9", "filename_prefix"),)), "gpu-2"))["client_id"] == "a.b"
+
+
+def test_a_name_that_is_a_prefix_here_and_a_folder_there() -> None:
+    sent = body(name="tenants/alice/x").replace(b'"folder"', b'"name"')
+    needs = Needs(prefixes=(("9", "name"),), folders=(("10", "name"),))
+    made = body_at(sent, needs, "gpu-2")
+    assert prefix_in(made, name="name") == "tenants/alice/@gpu-2/x"
+    assert prefix_in(made, "10", "name") == "tenants/alice/@gpu-2"
