@@ -158,7 +158,7 @@ class Copier:
     async def _settle(self, copy: Copy, done: Done) -> Copy | None:
         """What stands in the database of it from then on; None where that was done, or is another gate's. Raises DatabaseUnavailable."""
         if done.is_settled:
-            return copy
+            return done.copy
         settled = done.copy._replace(gate="", tried_at_s=self._clock(), note=done.note)
         if done.has_failed:
             settled = self._after_failure(copy, done)

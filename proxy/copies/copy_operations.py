@@ -7,6 +7,7 @@ at a time and never forgotten. Those that no gate can reach any more are due at 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 from policy.copies import CopyState
@@ -17,6 +18,14 @@ from proxy.jobs.job_rows import StoredState
 from proxy.persistence.operations import Operation, Statement
 
 MAX_RENEWED: Final = 1000
+
+
+class Split(StrEnum):
+    """What has become of the record of a whole job. lost: the job is gone, and what it made. foreign: it is this gate's no more; nothing is done."""
+
+    FOUND = "found"
+    LOST = "lost"
+    FOREIGN = "foreign"
 
 
 class Kept(NamedTuple):
@@ -76,17 +85,22 @@ def settle(copy: Copy, was: Copy) -> Operation[bool]:
     return bool(rows)
 
 
-def split(job: Copy, files: Sequence[Copy]) -> Operation[bool]:
-    """It is known what the job made: a copy of each file takes its place. False as of `settle`."""
+def split(job: Copy, files: Sequence[Copy]) -> Operation[Split]:
+    """It is known what the job made: a copy of each file takes its place. Nobody is told of a job that is gone."""
     done = yield Statement(
         "DELETE FROM copies WHERE copy_id = ? AND gate = ? RETURNING copy_id", (job.copy_id, job.gate)
     )
-    if done:
-        for each in files:
-            yield Statement(ADD_COPY, each)
-        if not files:
-            yield from tell_of_none(job)
-    return bool(done)
+    if not done:
+        return Split.FOREIGN
+    for each in files:
+        yield Statement(ADD_COPY, each)
+    if files:
+        return Split.FOUND
+    # What is tried again, or was since, has a record of its own when it ends.
+    if not (yield Statement("SELECT 1 FROM jobs WHERE prompt_id = ? AND tenant = ?", (job.prompt_id, job.tenant))):
+        return Split.LOST
+    yield from tell_of_none(job)
+    return Split.FOUND
 
 
 def remove(copy: Copy) -> Operation[None]:

@@ -39,6 +39,7 @@ READ_WAIT_S: Final = 3600.0
 """Until it is looked again whether a job uses an original, or another copy is still to be made of it."""
 CONVERTED_TRIES: Final = 3
 """Over half an hour: what was refused may have been for want of memory, or of time on a busy machine."""
+LOST_NOTE: Final = "it was deleted, or left the history, before it was looked up"
 _UNFINISHED: Final = tuple(sorted(state.value for state in StoredState if state not in ENDS))
 _log = logging.getLogger("comfygate")
 
@@ -147,8 +148,11 @@ class CopyWork:
         found = [_copy_of(job, asset, due_at_s) for asset in files]
         if view is not None and files:
             found += [_form_of(_copy_of(job, asset, due_at_s), asset, form) for asset, form in self.forms_of(view)]
-        await self.database.run(records.split, job, found)
-        return Done(job, "found", is_settled=True)
+        became = await self.database.run(records.split, job, found)
+        if became is records.Split.LOST:
+            _log.warning("nothing of what job %s of tenant %s made is copied: %s", job.prompt_id, job.tenant, LOST_NOTE)
+            return Done(job._replace(note=LOST_NOTE), became, is_settled=True)
+        return Done(job, became, is_settled=True)
 
     async def _copy(self, copy: Copy) -> Done:
         if copy.form:

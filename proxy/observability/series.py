@@ -128,7 +128,7 @@ class Series:
     def _add_copies(self) -> None:
         self.copy_attempts = self._counter(
             "copy_attempts",
-            "Work on copies of what jobs made, by what came of it: copied, failed, given-up, wiped, kept, missing, deleted or removed.",
+            "Work on copies of what jobs made, by what came of it: copied, failed, given-up, lost, wiped, kept, missing, deleted or removed.",
             "tenant",
             "result",
         )

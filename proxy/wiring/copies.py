@@ -13,6 +13,7 @@ from policy.v2.assets import Asset
 from policy.v2.jobs import JobView
 from proxy.copies.bucket import Bucket
 from proxy.copies.copier import Copier
+from proxy.copies.copy_operations import Split
 from proxy.copies.forms import Forms
 from proxy.copies.meant import MeantCopies
 from proxy.copies.originals import Originals
@@ -60,7 +61,7 @@ class Told:
 
     def tried(self, copy: Copy, result: str) -> None:
         self.wake()
-        if copy.is_whole_job and result != "failed":
+        if copy.is_whole_job and result not in ("failed", Split.LOST):
             return
         is_given_up = result == "failed" and copy.state == CopyState.FAILED
         self.metrics.copy_attempts.labels(copy.tenant, "given-up" if is_given_up else result).inc()

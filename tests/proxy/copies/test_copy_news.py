@@ -8,7 +8,7 @@ import pytest
 
 from policy.copies import CopyState
 from proxy.copies import copy_operations as records
-from proxy.copies.copy_operations import Kept
+from proxy.copies.copy_operations import Kept, Split
 from proxy.jobs.copy_news import disown
 from proxy.jobs.copy_requests import Copy
 from proxy.jobs.job_rows import StoredState
@@ -95,14 +95,22 @@ async def test_a_job_that_left_no_file_is_stored_where_it_succeeded(
 ) -> None:
     await prepared(database, copy("whole", asset_id=""), state=state)
     whole = (await everything(database))["whole"]
-    assert await database.run(records.split, whole, [])
+    assert await database.run(records.split, whole, []) is Split.FOUND
     assert await told(database) == news
+
+
+async def test_of_a_job_that_is_gone_before_its_files_are_known_nobody_is_told(database: Database) -> None:
+    await prepared(database, copy("whole", asset_id=""))
+    whole = (await everything(database))["whole"]
+    await database.run(forget, "alice", ["a-job"])
+    assert await database.run(records.split, whole, []) is Split.LOST
+    assert await told(database) == []
 
 
 async def test_files_that_are_found_are_waited_for(database: Database) -> None:
     await prepared(database, copy("whole", asset_id=""))
     whole = (await everything(database))["whole"]
-    assert await database.run(records.split, whole, [copy("a", ended_at_s=200.0)])
+    assert Split.FOUND is await database.run(records.split, whole, [copy("a", ended_at_s=200.0)])
     assert await told(database) == []
 
 

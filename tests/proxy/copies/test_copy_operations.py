@@ -11,7 +11,7 @@ from policy.copies import CopyState
 from policy.namespace import Folder
 from policy.v2.assets import Asset
 from proxy.copies import copy_operations as records
-from proxy.copies.copy_operations import Kept
+from proxy.copies.copy_operations import Kept, Split
 from proxy.jobs.copy_requests import ADD_COPY, Copy, disown_copies
 from proxy.jobs.job_rows import StoredState
 from proxy.jobs.store_operations import adopt, forget
@@ -113,8 +113,8 @@ async def test_what_a_job_made_takes_the_place_of_the_job_once(database: Databas
     job = await claimed(database)
     assert job is not None
     files = [copy("one"), copy("two")]
-    assert await database.run(records.split, job, files)
-    assert not await database.run(records.split, job, [*files, copy("three")])
+    assert await database.run(records.split, job, files) is Split.FOUND
+    assert await database.run(records.split, job, [*files, copy("three")]) is Split.FOREIGN
     assert set(await everything(database)) == {"one", "two"}
 
 

@@ -18,6 +18,7 @@ from proxy.app import Gate
 from proxy.config import load_config
 from proxy.copies.copier import AT_ONCE
 from proxy.copies.copy_operations import resend
+from proxy.copies.work import CopyWork, Done
 from proxy.jobs.copy_requests import Copy
 from proxy.observability.access_log import RequestLog
 from standin import StandIn
@@ -35,7 +36,7 @@ from tests.proxy.copies.making import (
     settled,
 )
 from tests.proxy.copies.s3 import S3Server, credentials, storage
-from tests.proxy.v2.asking import ask
+from tests.proxy.v2.asking import ask, audited
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +124,30 @@ async def test_while_comfyui_is_away_what_it_alone_has_waits(tmp_path: Path, com
             await comfy.start()
             later(gate, clock, SCHEDULE_S[1] + 1)
         await settled(gate, 1)
+
+
+async def test_what_a_job_made_that_is_gone_before_it_is_looked_up_is_counted(
+    gate: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked, goes_on = asyncio.Event(), asyncio.Event()
+    split = CopyWork._split
+
+    async def later_on(work: CopyWork, job: Copy) -> Done:
+        looked.set()
+        await goes_on.wait()
+        return await split(work, job)
+
+    monkeypatch.setattr(CopyWork, "_split", later_on)
+    job = await made(gate)
+    await looked.wait()
+    assert (await ask(gate, "POST", "/history", json={"delete": [job]})).status == 200
+    goes_on.set()
+    await eventually(gate, lambda found: not found)
+    [line] = audited(gate, "copy")
+    assert (line["prompt_id"], line["tenant"], line["result"]) == (job, "alice", "lost")
+    assert f"nothing of what job {job} of tenant alice made is copied" in caplog.text
+    async with gate.session.get(f"{gate.ops_url}/metrics") as answer:
+        assert 'comfygate_copy_attempts_total{result="lost",tenant="alice"} 1.0' in await answer.text()
 
 
 async def test_tenants_take_turns(gate: Running, s3: S3Server) -> None:
