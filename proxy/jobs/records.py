@@ -155,9 +155,11 @@ class JobRecords:
             job.version, job.attempts = row.version, tuple(row.told_attempts())
         return row
 
-    async def give_back(self, job: Job, reason: str) -> bool:
-        """It waits again; False when it has ended meanwhile, or is gone."""
-        row = await self._database.run(store.give_back, job.prompt_id, self._clock(), reason)
+    async def give_back(self, job: Job, reason: str, number: float | None = None) -> bool:
+        """It waits again; False when it has ended meanwhile, is gone, or was given anew by another gate. number: that it was given with, where this
+        process was not told."""
+        given_as = job.number if number is None else number
+        row = await self._database.run(store.give_back, job.prompt_id, self._clock(), reason, given_as)
         if row is None:
             self._registry.release(job.prompt_id)
             return False

@@ -115,11 +115,12 @@ class JobReplica:
             if is_given and job is None:
                 self._registry.apply(row)
             elif is_given and job is not None and job.state is JobState.WAITING:  # it was never sent
-                await self._records.give_back(job, NOT_SENT)
+                await self._records.give_back(job, NOT_SENT, row.number)
         self._records.is_uncertain = False
 
     async def _settle_unsaid(self, prompt_id: str) -> None:
-        row = await self._database.run(settle_unsaid, self._records.unsaid[prompt_id], prompt_id, time.time())
+        tenant, gate = self._records.unsaid[prompt_id], self._records.gate
+        row = await self._database.run(settle_unsaid, tenant, prompt_id, gate, time.time())
         # Until here nobody was told of it, and from here on it stays.
         del self._records.unsaid[prompt_id]
         if row is not None:

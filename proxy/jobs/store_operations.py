@@ -242,14 +242,17 @@ def _correct(tenant: str, correction: float) -> Operation[None]:
     yield Statement("UPDATE fair_tags SET finish_tag = finish_tag + ? WHERE tenant = ?", (correction, tenant))
 
 
-def give_back(prompt_id: str, now_s: float, reason: str) -> Operation[JobRow | None]:
+def give_back(prompt_id: str, now_s: float, reason: str, number: float | None = None) -> Operation[JobRow | None]:
     """A job that ComfyUI had waits again, where it stood, and its tenant is not charged for it; the row as it is when it is at no ComfyUI.
 
-    One that the operator wants to end is canceled instead.
+    One that the operator wants to end is canceled instead. number: that it was given with, None for whichever: one that another gate has taken over and
+    given anew runs there, and is left alone.
     """
     state = yield from begin()
     job = yield from find(prompt_id)
     if job is None or job.state not in (StoredState.DISPATCHED, StoredState.RUNNING):
+        return job
+    if number not in (None, job.number):
         return job
     attempts = _close_attempt(job.attempts, now_s, reason)
     done = yield Statement(

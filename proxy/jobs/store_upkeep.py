@@ -116,10 +116,11 @@ def retry(prompt_id: str) -> Operation[JobRow | None]:
     return JobRow(*done[0]) if done else None
 
 
-def settle_unsaid(tenant: str, prompt_id: str, now_s: float) -> Operation[JobRow | None]:
+def settle_unsaid(tenant: str, prompt_id: str, gate: str, now_s: float) -> Operation[JobRow | None]:
     """Deletes a job that is on disk although its client was told that it is not.
 
-    Where an Idempotency-Key names it, with which its client asks after it again, it stays and waits; its row then.
+    Where an Idempotency-Key names it, with which its client asks after it again, it stays and waits; its row then. gate: that has recorded it, and sent
+    it nowhere; another one may have taken it over since, and have given it to ComfyUI.
     """
     if not (yield Statement("SELECT 1 FROM idempotent_submissions WHERE prompt_id = ? LIMIT 1", (prompt_id,))):
         yield from forget(tenant, [prompt_id])
@@ -127,7 +128,7 @@ def settle_unsaid(tenant: str, prompt_id: str, now_s: float) -> Operation[JobRow
     job = yield from find(prompt_id)
     if job is None or job.tenant != tenant:  # it was never written, and its id is another's by now
         return None
-    if job.state != StoredState.DISPATCHED or job.number >= LAST_PLACE:
+    if job.state != StoredState.DISPATCHED or job.number >= LAST_PLACE or job.gate != gate:
         return job
     return (yield from give_back(prompt_id, now_s, NOT_SENT))  # ComfyUI is sent nothing before it is recorded
 

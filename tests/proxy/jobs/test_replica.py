@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
@@ -18,7 +20,9 @@ from proxy.jobs.idempotency_db import Place as KeyPlace
 from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_finder import JobFinder
 from proxy.jobs.job_rows import StoredState
-from proxy.jobs.store_upkeep import retry, wish
+from proxy.jobs.replica import JobReplica
+from proxy.jobs.store_reading import changes
+from proxy.jobs.store_upkeep import retry, take_over, wish
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.upstream.client import Upstream
 from tests.proxy.jobs.following import ALICE, MALLORY, SUBMITTED, Following, opened
@@ -171,6 +175,71 @@ async def test_a_job_that_an_idempotency_key_names_stays_and_waits_for_its_clien
         assert (row.state, row.gate) == ("waiting", "")
         [given] = await parts.records.give()
         assert given.job.prompt_id == job.prompt_id
+
+
+async def given_anew(database: Database, prompt_id: str) -> Following:
+    """Another gate, which has taken the job over after its lease, found that ComfyUI has not got it, and given it."""
+    other = Following(NOBODY, database, "gate/2")
+    await database.run(take_over, "gate/2", math.inf, other.now_s + 10.0)
+    await other.replica.catch_up()
+    job = other.registry.job(prompt_id)
+    assert job is not None
+    assert await other.records.give_back(job, "comfyui-restarted")
+    [given] = await other.records.give()
+    assert given.job.prompt_id == prompt_id
+    return other
+
+
+async def test_a_job_that_another_gate_has_given_anew_is_not_given_back_by_the_one_that_had_it() -> None:
+    async with opened() as database:
+        parts = Following(NOBODY, database, "gate/1")
+        job = await parts.running()
+        await given_anew(database, job.prompt_id)
+        assert not await parts.records.give_back(job, "comfyui-gone")
+        row = await parts.stored(job.prompt_id)
+        assert (row.state, row.gate, job.gate) == ("dispatched", "gate/2", "gate/2")
+
+
+class Slow:
+    """A database of which somebody else makes use after each time that all changes were read in it."""
+
+    def __init__(self, database: Database, then: Callable[[], Awaitable[object]]) -> None:
+        self._database, self._then = database, then
+
+    async def read(self, *asked: Any) -> Any:
+        found = await self._database.read(*asked)
+        if asked[0] is changes:
+            await self._then()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+
+async def test_a_job_that_another_gate_gives_while_this_one_recovers_runs_there_alone() -> None:
+    """This gate was not told that it had given the job, and never sent it."""
+    async with opened() as database:
+        silent = Unsaid(database)
+        silent.is_silent = False
+        parts = Following(NOBODY, cast(Database, silent))
+        job = await parts.recorded(place=Place.WAITING)
+        silent.is_silent = True
+        with pytest.raises(DatabaseUnavailable):
+            await parts.records.give()
+        silent.is_silent = False
+        slow = cast(Database, Slow(database, lambda: given_anew(database, job.prompt_id)))
+        await JobReplica(slow, parts.registry, parts.records).recover()
+        row = await parts.stored(job.prompt_id)
+        assert (row.state, row.gate) == ("dispatched", "gate/2")
+
+
+async def test_a_job_that_another_gate_has_given_stays_there_though_the_client_of_this_one_was_told_nothing() -> None:
+    async with opened() as database:
+        parts, job = await unsaid(database, Place.NEXT, has_key=True)
+        await given_anew(database, job.prompt_id)
+        await parts.replica.recover()
+        row = await parts.stored(job.prompt_id)
+        assert (row.state, row.gate) == ("dispatched", "gate/2")
 
 
 def housekeeping(parts: Following, dropped: list[tuple[str, str, int]], **settings: object) -> Housekeeping:

@@ -45,7 +45,7 @@ async def test_a_neighbours_job_is_not_taken_for_one_that_nobody_was_told_of(dat
     """Another gate gave it an id that was free, since the one that this gate is not sure of was never written."""
     theirs = await put(database, "1", "mallory", window=1)
     await KeptSubmissions(database).put(Place("mallory", b"key"), Kept(b"fingerprint", "1", 150.0), 150.0)
-    assert await database.run(settle_unsaid, "alice", "1", 160.0) is None
+    assert await database.run(settle_unsaid, "alice", "1", GATE, 160.0) is None
     assert await known(database, "1") == theirs
 
 
