@@ -52,9 +52,7 @@ class Adoption:
                 self._trials.setdefault(prompt_id, time.monotonic())
                 continue
             owner = owner_of_client(item[3].get("client_id"))
-            job = (
-                None if owner is None else await self._records.adopt(self._row(item, owner), _submitted(item, owner[0]))
-            )
+            job = None if owner is None else await self._adopt_given(item, owner)
             if job is None:
                 self._registry.mark_unowned(prompt_id)
         self._trials = {each: since_s for each, since_s in self._trials.items() if each in queue.pending}
@@ -69,6 +67,12 @@ class Adoption:
             )
         except (UpstreamUnavailable, UpstreamTimeout):
             return  # the next time
+
+    async def _adopt_given(self, item: list[Any], owner: tuple[TenantId, str]) -> Job | None:
+        """ComfyUI has it for the first time, as far as is known: where it goes away, that counts (JobEndings.lost)."""
+        row = self._row(item, owner)
+        attempts = orjson.dumps([{"at": row.created_at_s, "comfyui": self._comfyui}]).decode()
+        return await self._records.adopt(row._replace(attempts=attempts), _submitted(item, owner[0]))
 
     async def take_entry(self, prompt_id: str, entry: Any) -> None:
         """An entry of the history whose job the registry has not; nothing for what is none."""

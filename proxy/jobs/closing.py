@@ -63,6 +63,9 @@ class JobClosing:
         self.is_giving_back = bool(lost)
         try:
             for job in lost:
+                if self._was_never_there(job):
+                    await self._endings.not_taken(job)
+                    continue
                 # Where none is known to have run, the first may have just begun; where it is not known what ComfyUI did last, any may have.
                 is_unknown = not was_current or job.seen_in != self._now - 1
                 is_first = job is lost[0] and not self._stood_behind(job)
@@ -89,6 +92,10 @@ class JobClosing:
                 await self._endings.lost(job, has_run=has_run, is_sure=is_running)
         finally:
             self.is_giving_back = False
+
+    def _was_never_there(self, job: Job) -> bool:
+        """ComfyUI was sent it, did not say that it took it, and has been there ever since."""
+        return job.state is JobState.SENT and job.sent_in == self._now
 
     def _stood_behind(self, job: Job) -> bool:
         """Whether ComfyUI had a job before this one, of whichever gate, of which nobody has seen that it ended."""

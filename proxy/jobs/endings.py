@@ -117,6 +117,10 @@ class JobEndings:
         message = f"ComfyUI went away {often}while this job ran. It is not tried again."
         await self._fail(job, COMFYUI_GONE, "ComfyUIWentAway", message)
 
+    async def not_taken(self, job: Job) -> None:
+        """ComfyUI was sent it, and never had it."""
+        await self._try_again(job, "comfyui-unreachable")
+
     async def refused(self, job: Job, reply: UpstreamReply) -> None:
         """ComfyUI does not take it when it has come to its turn: what it took at its submission has changed."""
         error = reply.value.get("error") if isinstance(reply.value, dict) else None

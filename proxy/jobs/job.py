@@ -132,6 +132,11 @@ class Job:
         return (0.0, self.sequence)
 
     @property
+    def given_at_s(self) -> float:
+        """When a ComfyUI was given it last, by the clock of the gate that gave it; 0 for never."""
+        return float(self.attempts[-1].get("at", 0.0)) if self.attempts else 0.0
+
+    @property
     def lost_runs(self) -> int:
         """How often ComfyUI went away while it ran."""
         return sum(attempt.get("reason") == COMFYUI_GONE for attempt in self.attempts)

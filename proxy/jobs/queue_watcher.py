@@ -169,6 +169,7 @@ class QueueWatcher:
                 if self.is_connected:
                     _log.warning("the connection to %s ended", self._absence.title(self.name))
                 self._absence.began()
+                self._registry.connections.over(self.name)
                 self.is_connected = False
                 self.is_settled.clear()
             await self._absence.give_up(self.name, self.closing)
@@ -241,13 +242,13 @@ class QueueWatcher:
                 await self.take_entry(prompt_id, entry)
         if is_whole and listed.isdisjoint(ended):
             self._registry.forget_restarted(self.name, ended)
-        await self.sync()
+        queued = await self.sync()
         if is_whole:  # they would keep ComfyUI's window from those that wait
-            await self._records.drop_doubted(begun_s)
+            await self._records.drop_doubted(begun_s, listed | queued)
         return is_whole and not was_warmed and listed.isdisjoint(ended)
 
-    async def sync(self) -> None:
-        """Compares the registry with ComfyUI's queue and closes what is no longer in it."""
+    async def sync(self) -> set[str]:
+        """Compares the registry with ComfyUI's queue and closes what is no longer in it; what is in it."""
         known = {job.prompt_id for job in self._registry.given_to(self.name) if self._is_followed(job)}
         announcements = self._announcements
         announcements.is_read = True
@@ -280,6 +281,7 @@ class QueueWatcher:
         if self.is_worker_stuck:
             await self._absence.stands_still(self.name, self.closing)
         self.on_synced()
+        return queue.running | queue.pending
 
     def _is_followed(self, job: Job) -> bool:
         """Whether ComfyUI should have it in its queue, and this gate is the one that sees to its end."""

@@ -6,8 +6,8 @@ Every method raises DatabaseUnavailable when the database cannot be used; nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -26,12 +26,20 @@ from proxy.jobs.registry import JobRegistry, row_of
 from proxy.jobs.store_giving import give
 from proxy.jobs.store_placing import KnownNeeds, give_to_several
 from proxy.jobs.store_reading import owner_of
+from proxy.jobs.unsettled import UnsettledJobs
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
 LEASE_S: Final = 10.0
 """A gate that has not renewed its leases for so long is gone, and another one follows its jobs."""
 UNSURE: Final = "unsure"
 """The wish of a row whose submission got no answer: nobody was told that the job is there, so it is dropped when ComfyUI has none."""
+
+
+class Unsaid(NamedTuple):
+    """place: where it was to come."""
+
+    tenant: TenantId
+    place: Place
 
 
 class JobRecords:
@@ -54,9 +62,10 @@ class JobRecords:
         self.is_uncertain = False
         self._known_needs: KnownNeeds = {}
         """Whether jobs may have been given to ComfyUI of which this process does not know."""
-        self.unsaid: dict[str, TenantId] = {}
+        self.unsaid: dict[str, Unsaid] = {}
         """Jobs that may be on disk although their clients were told that they are not."""
         self.gate = gate
+        self.unsettled = UnsettledJobs(registry, clock)
         self.copies_results = False
         """Whether what jobs make is to be copied (proxy/copies/)."""
 
@@ -69,6 +78,8 @@ class JobRecords:
         self, job: Job, submitted: Submitted, place: Place, extras: JobExtras = NO_EXTRAS, note: Note | None = None
     ) -> float | None:
         """Puts a claimed job on disk, with a note; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken, AssetGone, AlreadyNoted."""
+        if place is Place.NEXT and job.tenant in self.unsettled.tenants():
+            return None
         now_s = self._clock()
         comfyui = self._registry.comfyuis[0]
         attempts = "[]" if place is Place.WAITING else orjson.dumps([{"at": now_s, "comfyui": comfyui}]).decode()
@@ -76,7 +87,7 @@ class JobRecords:
         try:
             placed = await self._place(row, submitted, place, job, extras, note)
         except DatabaseUnavailable:
-            self.unsaid[job.prompt_id] = job.tenant
+            self.unsaid[job.prompt_id] = Unsaid(job.tenant, place)
             self.is_uncertain = True
             raise
         self.unsaid.pop(job.prompt_id, None)
@@ -128,7 +139,7 @@ class JobRecords:
     async def give(self, seats: Sequence[Seat] = (), fits: Fits = everybody_fits) -> list[Given]:
         """Who goes to ComfyUI now; with seats to which of several (proxy/jobs/store_placing.py)."""
         now_s = self._clock()
-        last = (self.gate, now_s, now_s + LEASE_S, self._weights())
+        last = (self.gate, now_s, now_s + LEASE_S, self._weights(), self.unsettled.tenants())
         try:
             if seats:
                 given = await self._database.run(give_to_several, seats, fits, *last, self._known_needs)
@@ -191,9 +202,9 @@ class JobRecords:
         """ComfyUI was sent it and did not answer; its client is told so. It comes back when ComfyUI turns out to have it."""
         await self._database.run(store_upkeep.wish, prompt_id, UNSURE)
 
-    async def drop_doubted(self, before_s: float) -> None:
-        """Of those that were submitted before a time (Unix seconds): ComfyUI has none of them."""
-        await self._database.run(store_upkeep.drop_wished, UNSURE, before_s)
+    async def drop_doubted(self, before_s: float, has: Collection[str]) -> None:
+        """Of those that were submitted before a time (Unix seconds): what ComfyUI has not. has: its queue and history since then."""
+        await self._database.run(store_upkeep.drop_wished, UNSURE, before_s, has)
 
     def let_go(self, prompt_ids: Iterable[str]) -> list[Job]:
         """They are on disk no more."""

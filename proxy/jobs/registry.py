@@ -58,7 +58,7 @@ class JobRegistry(KnownJobs):
         self._clock = clock
         self._unowned: dict[str, None] = {}
         self._retired: dict[str, TenantId] = {}
-        self.connections = Connections()
+        self.connections = Connections(clock)
         self.on_read_end: Callable[[Job], None] = lambda job: None
         """Called with a job of whose end this gate has read in the database: another one has seen it."""
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 
+from policy.call import Place
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
 from proxy.jobs.records import LEASE_S, UNSURE, JobRecords
@@ -88,6 +89,10 @@ class JobReplica:
     def _take(self, row: JobRow) -> None:
         job = self._registry.job(row.prompt_id)
         is_ours = row.gate == self._records.gate and not row.has_ended and row.state != StoredState.WAITING
+        if row.wish == UNSURE and job is not None and job.gate == row.gate != self._records.gate:
+            # Another gate does not know whether ComfyUI has it: whoever finds it there takes it up, and nobody does who takes it for known.
+            self._registry.release(row.prompt_id)
+            self.on_foreign_change(job)
         if row.wish == UNSURE or row.prompt_id in self._records.unsaid or (job is None and row.left_no_trace):
             return
         if job is not None and row.wish == CANCEL and row.gate == self._records.gate:
@@ -112,6 +117,7 @@ class JobReplica:
         for row in found.jobs:
             job = self._registry.job(row.prompt_id)
             is_given = row.gate == self._records.gate and not row.has_ended and row.state != StoredState.WAITING
+            is_given &= row.wish != UNSURE  # that is not known of it, and nobody follows it until it is
             if is_given and job is None:
                 self._registry.apply(row)
             elif is_given and job is not None and job.state is JobState.WAITING:  # it was never sent
@@ -119,9 +125,10 @@ class JobReplica:
         self._records.is_uncertain = False
 
     async def _settle_unsaid(self, prompt_id: str) -> None:
-        tenant, gate = self._records.unsaid[prompt_id], self._records.gate
+        tenant, place = self._records.unsaid[prompt_id]
+        gate = self._records.gate if place is Place.NEXT else ""
         row = await self._database.run(settle_unsaid, tenant, prompt_id, gate, time.time())
         # Until here nobody was told of it, and from here on it stays.
         del self._records.unsaid[prompt_id]
-        if row is not None:
+        if row is not None and not row.left_no_trace:
             self.on_foreign_change(self._registry.apply(row))

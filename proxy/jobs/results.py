@@ -90,6 +90,10 @@ class JobResults:
         """Whether ComfyUI, the first of several, is to be given no jobs. Raises DatabaseUnavailable."""
         return await self._documents.is_draining()
 
+    def is_kept_waiting(self, tenant: TenantId) -> bool:
+        """Whether it is to be given none of this tenant's for a moment."""
+        return tenant in self._records.unsettled.tenants()
+
     async def cancel_waiting(self, tenant: TenantId, prompt_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Ids of those that waited outside ComfyUI. Raises DatabaseUnavailable."""
         canceled = await self._records.cancel_waiting(tenant, prompt_ids)

@@ -294,7 +294,10 @@ class RuleRunner:
                     # ComfyUI would run it at once. What is wrong with it is told when its turn comes.
                     return Tried(UpstreamReply(200, {"node_errors": {}}))
                 self._record.is_submitted = True
-                return await try_job(self._ask, step, self._admission.window)
+                tried = await try_job(self._ask, step, self._admission.window)
+                if tried is None and self._results.is_kept_waiting(tenant):
+                    return Tried(UpstreamReply(200, {"node_errors": {}}))  # the same
+                return tried
             case ReadDocuments():
                 return await self._results.read(tenant, step.kind, step.prompt_ids)
             case CancelWaiting():

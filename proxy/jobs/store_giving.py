@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import orjson
@@ -50,9 +50,15 @@ def charge(job: JobRow, state: State, weight: float) -> Operation[JobRow]:
 
 
 def give(
-    comfyui: str, window: int, gate: str, now_s: float, lease_until_s: float, weights: Mapping[str, float]
+    comfyui: str,
+    window: int,
+    gate: str,
+    now_s: float,
+    lease_until_s: float,
+    weights: Mapping[str, float],
+    but: Collection[TenantId] = (),
 ) -> Operation[list[Given]]:
-    """Chooses who goes to this ComfyUI next, as far as its window has room, and marks them as dispatched by this gate.
+    """Chooses who goes to this ComfyUI next, as far as its window has room, and marks them as dispatched by this gate. but: tenants that have to wait.
 
     A job that ComfyUI ran, or may have, when it went away goes alone: if ComfyUI goes away again, it is known under which job.
     """
@@ -62,7 +68,8 @@ def give(
         return given
     room = yield from room_of(comfyui, window)
     while room > 0:
-        head = next_of((yield from _heads()), state.virtual_time)
+        heads = yield from _heads()
+        head = next_of((head for head in heads if head.tenant not in but), state.virtual_time)
         if head is None:
             break
         waiting = yield from get_job(head.prompt_id)

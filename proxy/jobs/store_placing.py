@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -36,6 +36,7 @@ def give_to_several(
     now_s: float,
     lease_until_s: float,
     weights: Mapping[str, float],
+    but: Collection[TenantId] = (),
     known: KnownNeeds | None = None,
 ) -> Operation[list[Given]]:
     """As `give`, where the job may go to one of several. seats: those that are there, empty: `room` is their window. known: see first_ones."""
@@ -44,6 +45,7 @@ def give_to_several(
     if state.is_draining:
         return given
     waiting, tags = yield from first_ones(known)
+    waiting = {tenant: jobs for tenant, jobs in waiting.items() if tenant not in but}
     if not waiting:
         return given
     seats = yield from as_they_are(seats, now_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from policy.rules.prompt import LAST_PLACE
@@ -117,30 +117,33 @@ def retry(prompt_id: str) -> Operation[JobRow | None]:
 
 
 def settle_unsaid(tenant: str, prompt_id: str, gate: str, now_s: float) -> Operation[JobRow | None]:
-    """Deletes a job that is on disk although its client was told that it is not.
+    """Deletes a job that is on disk although its client was told that it is not. gate: that has recorded it as one that goes to ComfyUI, and has not sent
+    it; "" where it was recorded as one that waits.
 
-    Where an Idempotency-Key names it, with which its client asks after it again, it stays and waits; its row then. gate: that has recorded it, and sent
-    it nowhere; another one may have taken it over since, and have given it to ComfyUI.
+    Where an Idempotency-Key names it, with which its client asks after it again, it stays and waits; its row then. So it is where it was given to
+    ComfyUI meanwhile: deleted, it would run there beside what the window has room for, and nobody would see to its end.
     """
+    job = yield from find(prompt_id)
+    if job is None or job.tenant != tenant:  # it was never written, and its id may be another's by now
+        return None
+    is_next = job.state == StoredState.DISPATCHED and job.gate == gate and job.number < LAST_PLACE
+    if job.state != StoredState.WAITING and not is_next:
+        return job
     if not (yield Statement("SELECT 1 FROM idempotent_submissions WHERE prompt_id = ? LIMIT 1", (prompt_id,))):
         yield from forget(tenant, [prompt_id])
         return None
-    job = yield from find(prompt_id)
-    if job is None or job.tenant != tenant:  # it was never written, and its id is another's by now
-        return None
-    if job.state != StoredState.DISPATCHED or job.number >= LAST_PLACE or job.gate != gate:
-        return job
-    return (yield from give_back(prompt_id, now_s, NOT_SENT))  # ComfyUI is sent nothing before it is recorded
+    return (yield from give_back(prompt_id, now_s, NOT_SENT)) if is_next else job
 
 
-def drop_wished(text: str, before_s: float) -> Operation[None]:
-    """Jobs with this wish that were submitted before a time (Unix seconds), and have not ended: they never came to be."""
+def drop_wished(text: str, before_s: float, but: Collection[str] = ()) -> Operation[None]:
+    """Jobs with this wish that were submitted before a time (Unix seconds), and have not ended: they never came to be. but: those that ComfyUI has."""
     rows = yield Statement(
         "SELECT prompt_id, tenant FROM jobs WHERE state IN (?, ?) AND wish = ? AND created_at_s < ?",
         (StoredState.DISPATCHED, StoredState.RUNNING, text, before_s),
     )
     for prompt_id, tenant in rows:
-        yield from forget(tenant, [prompt_id])
+        if prompt_id not in but:
+            yield from forget(tenant, [prompt_id])
 
 
 def drain(*, is_on: bool) -> Operation[None]:

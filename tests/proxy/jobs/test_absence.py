@@ -56,7 +56,7 @@ async def test_while_the_database_is_away_no_comfyui_is(monkeypatch: pytest.Monk
     async with watching(gone_after_s=GONE_AFTER_S) as watch:
         prompt_id = await _runs_a_job(watch)
 
-        async def fail(begun_s: float) -> None:
+        async def fail(begun_s: float, has: set[str]) -> None:
             watch.connections.release()
             raise DatabaseUnavailable("gone")
 

@@ -67,6 +67,15 @@ async def test_a_job_in_the_queue_is_its_tenants_as_it_was_submitted() -> None:
         assert (shown[3]["client_id"], shown[4]) == ("tab", ["2"])
 
 
+async def test_that_comfyui_goes_away_while_it_runs_counts_as_of_any_other_job() -> None:
+    async with following(None) as parts:
+        await adopting(parts, Comfy()).take(Queue({ID}, set(), [item()]))
+        job = parts.registry.job(ID)
+        assert job is not None
+        await parts.endings.lost(job, has_run=True)
+        assert (job.state, job.lost_runs) == (JobState.WAITING, 1)
+
+
 @pytest.mark.parametrize("client_id", ["somebody", None, 7])
 async def test_what_no_tenant_sent_is_nobodys(client_id: Any) -> None:
     async with following(None) as parts:

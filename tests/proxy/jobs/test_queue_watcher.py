@@ -219,6 +219,7 @@ async def test_a_job_on_its_way_is_given_time_before_it_is_lost(monkeypatch: pyt
         job.is_in_flight = False
         await watch.queue_watcher.sync()
         assert (watch.told, job.state) == ([("waits", job.prompt_id)], JobState.WAITING)
+        assert (job.attempts[-1]["reason"], job.lost_runs) == ("comfyui-unreachable", 0), "ComfyUI never had it"
 
 
 async def test_a_job_whose_answer_never_came_is_found_in_the_queue() -> None:

@@ -7,7 +7,7 @@ import pytest
 from proxy.jobs import queue_watcher as watcher_module
 from proxy.jobs.history_reader import MAX_TRIES
 from proxy.jobs.registry import JobState, Outcome
-from tests.proxy.jobs.test_queue_watcher import Comfy, ended, watching
+from tests.proxy.jobs.test_queue_watcher import Comfy, ended, item, watching
 
 
 async def test_a_jobs_route_that_failed_once_is_asked_again() -> None:
@@ -86,3 +86,18 @@ async def test_a_queue_that_cannot_be_read_is_said_once_and_shows(
         assert watch.queue_watcher.last_sync_age_s < age_s
     assert caplog.text.count("the queue of ComfyUI cannot be read (") == 1
     assert "cannot be read ()" not in caplog.text
+
+
+async def test_a_job_in_doubt_that_comfyui_has_stays_when_the_connection_is_made_anew() -> None:
+    """Another gate has doubts of it, of which this one has not heard yet: it knows the job, and takes it for one of the other's."""
+    async with watching() as watch:
+        job = await watch.taken()
+        job.gate = "gate/2"
+        await watch.records.doubt(job.prompt_id)
+        watch.comfy.pending = [item(job.number, job.prompt_id)]
+        watch.now_s = 0.0
+        await watch.queue_watcher.rebuild()
+        assert await watch.row(job.prompt_id) is not None
+        watch.comfy.pending = []
+        await watch.queue_watcher.rebuild()
+        assert await watch.row(job.prompt_id) is None

@@ -242,6 +242,36 @@ async def test_a_job_that_another_gate_has_given_stays_there_though_the_client_o
         assert (row.state, row.gate) == ("dispatched", "gate/2")
 
 
+async def test_a_job_that_nobody_was_told_of_stays_where_it_was_given_meanwhile() -> None:
+    """Another gate found it waiting; deleted, it would run beside what the window has room for."""
+    async with opened() as database:
+        parts, job = await unsaid(database, Place.WAITING, has_key=False)
+        other = Following(NOBODY, database, "gate/2")
+        await other.replica.load()
+        [given] = await other.records.give()
+        assert given.job.prompt_id == job.prompt_id
+        await parts.replica.recover()
+        assert (await parts.stored(job.prompt_id)).gate == "gate/2"
+        assert parts.registry.of(ALICE).pending() == [job.prompt_id]
+
+
+async def test_a_job_of_which_it_is_not_known_whether_comfyui_has_it_is_followed_by_nobody() -> None:
+    """By the gate that has asked ComfyUI, when it finds out what it may have given, nor by another one, which had seen it before."""
+    async with opened() as database:
+        parts, other = Following(NOBODY, database, "gate/1"), Following(NOBODY, database, "gate/2")
+        job = await parts.recorded(place=Place.NEXT)
+        await other.replica.catch_up()
+        assert other.registry.knows(job.prompt_id)
+        parts.registry.release(job.prompt_id)
+        await parts.records.doubt(job.prompt_id)
+        await parts.replica.recover()
+        assert not parts.registry.knows(job.prompt_id)
+        changed: list[str] = []
+        other.replica.on_foreign_change = lambda job: changed.append(job.prompt_id)
+        await other.replica.catch_up()
+        assert (other.registry.knows(job.prompt_id), changed) == (False, [job.prompt_id])
+
+
 def housekeeping(parts: Following, dropped: list[tuple[str, str, int]], **settings: object) -> Housekeeping:
     made = JobsSettings.model_validate(settings)
     return Housekeeping(

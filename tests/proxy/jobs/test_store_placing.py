@@ -166,7 +166,7 @@ async def test_what_jobs_need_is_read_once(database: Database) -> None:
     async def look(room: int) -> list[Given]:
         seats = [Seat("one", room), Seat("two", 1)]
         return await database.run(
-            give_to_several, seats, lambda name, job: name == "one", GATE, 150.0, 1000.0, {}, known
+            give_to_several, seats, lambda name, job: name == "one", GATE, 150.0, 1000.0, {}, (), known
         )
 
     rows = {name: await put(database, name, extras=JobExtras(needs=A.to_bytes())) for name in "abc"}
