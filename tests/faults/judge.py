@@ -182,19 +182,20 @@ def _judge_outcome(
 
 
 def _judge_order(tenant: str, case: Case, runs: Mapping[str, list[Run]], verdict: Verdict) -> None:
+    """What had an answer at once is begun after all such before it. What had none may come late, as what is asked for again does, and never early."""
     first = {
         each.name: runs[each.name][0].begin_s
         for each in case.submissions
-        if each.tenant == tenant
-        and runs.get(each.name)
-        and runs[each.name][0].prompt_id not in case.tried
-        # What had no answer at first may have run at any time, before it was asked for again.
-        and all(status == 200 for status in each.answers)
+        if each.tenant == tenant and runs.get(each.name) and runs[each.name][0].prompt_id not in case.tried
     }
-    as_begun = sorted(first, key=lambda name: first[name])
-    if as_begun != list(first):
-        verdict.wrong.append(f"{tenant}'s jobs were begun as {as_begun}, and submitted as {list(first)}")
-        verdict.counts["out of order"] += 1
+    was_sure = {each.name for each in case.submissions if all(status == 200 for status in each.answers)}
+    latest, latest_s = "", 0.0
+    for name, begin_s in first.items():
+        if begin_s < latest_s:
+            verdict.wrong.append(f"{tenant}'s {name} was begun before {latest}, and submitted after it; {list(first)}")
+            verdict.counts["out of order"] += 1
+        elif name in was_sure:
+            latest, latest_s = name, begin_s
 
 
 def _judge_told(tenant: str, case: Case, verdict: Verdict) -> None:

@@ -61,6 +61,11 @@ RIGHT = {
     ),
     "not answered, and not run": case([sent("a", is_answered=False)], [], {}),
     "not answered, and run": case([sent("a", is_answered=False)], run("a", FIRST, 1, 2), DONE),
+    "not answered, and begun late": case(
+        [sent("a", is_answered=False), sent("b")],
+        [*run("b", FIRST, 1, 2), *run("a", FIRST, 2, 3)],
+        DONE | {"id-b": "success"},
+    ),
     "in order": case(
         [sent("a"), sent("b")], [*run("a", FIRST, 1, 2), *run("b", FIRST, 2, 3)], DONE | {"id-b": "success"}
     ),
@@ -106,6 +111,16 @@ WRONG = {
     ),
     "out of order": case(
         [sent("a"), sent("b")], [*run("b", FIRST, 1, 2), *run("a", FIRST, 2, 3)], DONE | {"id-b": "success"}
+    ),
+    "out of order around one that was not answered": case(
+        [sent("a"), sent("c", is_answered=False), sent("b")],
+        [*run("b", FIRST, 1, 2), *run("a", FIRST, 2, 3), *run("c", FIRST, 3, 4)],
+        DONE | {"id-b": "success", "id-c": "success"},
+    ),
+    "not answered, and begun early": case(
+        [sent("b"), sent("a", is_answered=False)],
+        [*run("a", FIRST, 1, 2), *run("b", FIRST, 2, 3)],
+        DONE | {"id-b": "success"},
     ),
     "a stranger": case([sent("a")], run("a", FIRST, 1, 2), DONE | {"id-x": "success"}),
     "left": case([sent("a")], run("a", FIRST, 1, 2), DONE, "id-a"),

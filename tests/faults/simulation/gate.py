@@ -49,7 +49,6 @@ from tests.faults.simulation.comfyui import SimulatedComfyUI, Socket
 from tests.faults.simulation.database import SimulatedDatabase, Store
 from tests.faults.simulation.loop import now_s
 
-WINDOW = 2
 NO_ANSWER = (UpstreamUnavailable, UpstreamTimeout, TurnedAway, DatabaseUnavailable)
 
 
@@ -97,12 +96,14 @@ class Unlimited:
 
 
 class SimulatedGate:
-    def __init__(self, name: str, comfyui: SimulatedComfyUI, store: Store, weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, name: str, comfyui: SimulatedComfyUI, store: Store, weights: Mapping[str, float], window: int
+    ) -> None:
         self.name = name
         self.line, self.database = Line(comfyui), SimulatedDatabase(store)
         upstream = cast(Upstream, self.line)
         self.registry = JobRegistry(clock=now_s)
-        self.records = JobRecords(self.database, self.registry, name, lambda: WINDOW, lambda: weights, clock=now_s)
+        self.records = JobRecords(self.database, self.registry, name, lambda: window, lambda: weights, clock=now_s)
         self.replica = JobReplica(self.database, self.registry, self.records)
         documents, kept = JobDocuments(self.database, self.registry), KeptDocuments()
         ended = JobEvent()

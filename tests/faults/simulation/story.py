@@ -11,7 +11,7 @@ from policy.rules.prompt import LAST_PLACE
 from tests.faults.judge import Case, Submission, Told, Verdict, judge
 from tests.faults.simulation.comfyui import Moods, SimulatedComfyUI
 from tests.faults.simulation.database import Store
-from tests.faults.simulation.gate import NO_ANSWER, WINDOW, SimulatedGate
+from tests.faults.simulation.gate import NO_ANSWER, SimulatedGate
 from tests.faults.simulation.loop import START_S, now_s
 
 WEIGHTS = {"alice": 1.0, "mallory": 2.0}
@@ -27,11 +27,12 @@ ODD = Moods(late=0.04, lost=0.03, unheard=0.03, silent=0.01, busy=0.02)
 
 @dataclass
 class Story:
-    """gates: how many share the database. is_odd: whether ComfyUI's answers are odd, besides that it is killed. told: what happened."""
+    """gates: how many share the database. is_odd: whether ComfyUI's answers are odd, besides that it is killed. window: of ComfyUI. told: what happened."""
 
     seed: int
     gates: int = 1
     is_odd: bool = False
+    window: int = 2
     submissions: list[Submission] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -110,8 +111,10 @@ class Story:
                 try:
                     submission.prompt_id = await gate.submit(tenant, name, seconds, is_sure=is_sure)
                 except NO_ANSWER as error:
+                    submission.answers.append(0)
                     self._tell(f"{name} is not taken: {error!r}")
                 else:
+                    submission.answers.append(200)
                     self._tell(f"{name} is taken by {gate.name} as {submission.prompt_id}")
             queue.task_done()
 
@@ -154,7 +157,7 @@ class Story:
 
     async def _start_gate(self, index: int) -> None:
         self._lives += 1
-        gate = SimulatedGate(f"gate {index}, life {self._lives}", self.comfyui, self.store, WEIGHTS)
+        gate = SimulatedGate(f"gate {index}, life {self._lives}", self.comfyui, self.store, WEIGHTS, self.window)
         self._tell(f"{gate.name} is started")
         await gate.start()
         self.running[index] = gate
@@ -190,7 +193,7 @@ class Story:
         given = self.comfyui.given
         assert len({prompt_id for _, prompt_id in given}) == len(given), f"ComfyUI has a job twice: {given}"
         placed = [each for each in given if each[0] < LAST_PLACE]
-        assert len(placed) <= WINDOW, f"ComfyUI has more than {WINDOW}: {placed}"
+        assert len(placed) <= self.window, f"ComfyUI has more than {self.window}: {placed}"
         wrong = [each for each in self._judge().wrong if "begun again" in each or "more than twice" in each]
         assert not wrong, wrong
 
@@ -209,7 +212,6 @@ class Story:
             is_ordered=not self.is_odd,
             held=self.held,
             began=self.began,
-            # What a ComfyUI had that died is given back by each gate for itself: what another one gives meanwhile may come before it.
-            tried=self.comfyui.tried.union(*(self.held.values() if self.gates > 1 else ())),
+            tried=self.comfyui.tried,
         )
         return judge(case)
