@@ -75,7 +75,7 @@ class UploadBody:
 
 @value
 class UpstreamCall:
-    """The only thing that is ever sent to ComfyUI."""
+    """The only thing that is ever sent to ComfyUI. comfyui: which of several it goes to, where neither a job nor a file says it; else the first."""
 
     method: str
     segments: tuple[UpstreamText, ...]
@@ -86,6 +86,7 @@ class UpstreamCall:
     """Jobs that it concerns: it goes to each ComfyUI that has one of them."""
     file: tuple[str, UpstreamPath] | None = field(default=None, compare=False)
     """The file that it reads, by its folder ("input", "output" or "temp") and path: it goes to the ComfyUI that made it. The query says it too."""
+    comfyui: str = field(default="", compare=False)
 
     @property
     def target(self) -> str:
@@ -337,7 +338,6 @@ Effect = (
 )
 RuleGenerator = Generator[Effect, Any, ClientReply]
 """A rule that needs several answers: it yields a step, is sent the answer (an UpstreamReply, a list of them, a ClaimedJob, None), and returns the reply.
-
 Several calls in a tuple are sent at once. So a rule stays pure, and its test has no event loop.
 """
 

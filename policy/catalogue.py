@@ -96,7 +96,7 @@ class Classes(Mapping[str, NodeClass]):
         return read_class(name, orjson.loads(text[start:end]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Catalogue:
     """differing: classes that are not the same in all ComfyUIs, where there are several (policy/merging.py). is_whole: all of them have told what they have."""
 

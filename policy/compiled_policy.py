@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from weakref import ref
 
 from policy.catalogue import Catalogue
 from policy.class_plan import ClassPlan, plan_class
@@ -16,7 +17,8 @@ MAX_REMEMBERED: Final = 10_000
 
 
 class Policy:
-    """A compiled policy. It remembers verdicts and plans by class, and forgets the plans when the catalogue is another."""
+    """A compiled policy. It remembers verdicts and plans by class, the plans as long as somebody has their catalogue: tenants may have different ones, where
+    there are several ComfyUIs."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Policy:
         self.keeps_undeclared = keeps_undeclared
         self._verdicts: dict[str, bool] = {}
         self._plans: tuple[Catalogue | None, dict[str, ClassPlan]] = (None, {})
+        self._all_plans: list[tuple[ref[Catalogue], dict[str, ClassPlan]]] = []
 
     def permits(self, class_type: str) -> bool:
         """Whether the class may run: listed by exact name, glob, preset or pinned workflow, and not denied."""
@@ -58,8 +61,17 @@ class Policy:
         """The plans that were made for this catalogue so far."""
         known, plans = self._plans
         if known is not catalogue:
-            plans = {}
+            plans = self._find_plans(catalogue)
             self._plans = (catalogue, plans)
+        return plans
+
+    def _find_plans(self, catalogue: Catalogue) -> dict[str, ClassPlan]:
+        kept = [each for each in self._all_plans if each[0]() is not None]
+        plans = next((plans for known, plans in kept if known() is catalogue), None)
+        if plans is None:
+            plans = {}
+            kept.append((ref(catalogue), plans))
+        self._all_plans = kept
         return plans
 
     def plan_of(self, class_type: str, catalogue: Catalogue) -> ClassPlan | None:

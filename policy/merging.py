@@ -41,16 +41,36 @@ def merge(parts: Sequence[Catalogue], *, is_whole: bool = True) -> Merged:
     """Of some ComfyUIs, the first one's first. is_whole: of all that there are."""
     found: dict[str, list[TextPlace]] = {}
     shared = tuple(Catalogue(_share(part.classes, found)) for part in parts)
+    return Merged(_unite(found, frozenset(), is_whole=is_whole), shared)
+
+
+def merge_some(parts: Sequence[Catalogue], whole: Catalogue) -> Catalogue:
+    """The union of some of the parts that `merge` gave with `whole`, whose texts it shares.
+
+    SECURITY: what differs among all of them is told to differ: a job may come to be run by one that its tenant might not use when it was judged
+    (test_merging.py::test_what_differs_elsewhere_differs_among_some).
+    """
+    found: dict[str, list[TextPlace]] = {}
+    for part in parts:
+        for name, place in part.classes.places.items():
+            known = found.setdefault(name, [])
+            if place not in known:
+                known.append(place)
+    return _unite(found, whole.differing, is_whole=whole.is_whole)
+
+
+def _unite(found: Mapping[str, Sequence[TextPlace]], differing: frozenset[str], *, is_whole: bool) -> Catalogue:
+    """found: descriptions by class, each once. differing: classes of which it is known already."""
     written: list[tuple[str, bytes]] = []
-    differing: set[str] = set()
+    also_differing: set[str] = set()
     for name, places in found.items():
         if len(places) > 1:
             entries = [orjson.loads(_cut(place)) for place in places]
             if len({shape_of(read_class(name, entry)) for entry in entries}) > 1:
-                differing.add(name)
+                also_differing.add(name)
             written.append((name, orjson.dumps(_merge_entries(entries))))
     union = {name: places[0] for name, places in found.items()} | _join(written)
-    return Merged(Catalogue(Classes(union), frozenset(differing), is_whole), shared)
+    return Catalogue(Classes(union), differing | also_differing, is_whole)
 
 
 def shape_of(node_class: NodeClass, given: Sequence[str] | None = None) -> str:

@@ -5,7 +5,7 @@ A row must say everything: that a call passes unchanged is written, and why a ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, Final
@@ -30,6 +30,7 @@ RequestRule = Callable[[RuleInput], UpstreamCall | ClientReply]
 ReplyRule = Callable[[Any, RuleInput], Any]
 DialogueRule = Callable[[RuleInput], RuleGenerator]
 FileRule = Callable[[RuleInput], FileGenerator]
+Gather = Callable[[Sequence[Any]], Any]
 
 
 class Body(Enum):
@@ -258,6 +259,8 @@ class Route:
     """The call submits a job: it stands in the audit trail."""
     shows_links: bool = False
     """The answer names addresses of the gate's own."""
+    gather: Gather | None = None
+    """Where there are several ComfyUIs, each that runs the caller's jobs is asked, and this makes one value of what they say, the first one's first."""
     origin: str = "ComfyUI"
     """Whose route it is: ComfyUI's own, or the pack's or the line of the configuration that the row comes from."""
     kind: str = ""

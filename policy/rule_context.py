@@ -12,6 +12,7 @@ from policy.call import ClientCall
 from policy.catalogue import Catalogue
 from policy.document import MAX_PARTS
 from policy.documents import NoDocuments, OwnDocuments
+from policy.fitting import Candidate
 from policy.keyform import NOTHING_PRESENTED, Presented
 from policy.namespace import Namespace
 from policy.principal import Principal
@@ -101,6 +102,8 @@ class RuleContext:
     """For rows whose answers name addresses."""
     is_placed: bool = False
     """Whether there are several ComfyUIs: then what a job needs of one is recorded with it."""
+    comfyuis: tuple[Candidate, ...] | None = None
+    """Those of several that run the caller's jobs; None where it is not looked at which they are."""
     labels: tuple[str, ...] = ()
     """That the ComfyUI must have on which the job of the call runs."""
 

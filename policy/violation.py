@@ -30,6 +30,7 @@ class Reason(StrEnum):
     PROMPT_ID_TAKEN = "prompt-id-taken"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
     POLICY_VIOLATION = "policy-violation"
+    NOWHERE_TO_RUN = "nowhere-to-run"
     ARGUMENT_REFUSED = "argument-refused"
     NOT_ACCEPTABLE = "not-acceptable"
     CONVERSION_FAILED = "conversion-failed"

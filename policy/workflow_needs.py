@@ -9,6 +9,7 @@ from policy.call import UpstreamPath
 from policy.catalogue import list_choices
 from policy.class_plan import InputPlan
 from policy.file_uses import FileUse
+from policy.fitting import check_fits
 from policy.literals import WRAPPER
 from policy.merging import shape_of
 from policy.namespace import MAX_PATH_BYTES, Folder, split_annotation
@@ -42,7 +43,7 @@ def find_needs(
     patience: Patience = ENDLESS,
 ) -> Needs:
     """nodes, plans: of a JudgedPrompt, in the names that ComfyUI gets. outputs: those that were asked for: of nodes that none of them needs ComfyUI
-    knows the class, and looks at nothing else. Raises TooMuch, Violation(policy-violation).
+    knows the class, and looks at nothing else. Raises TooMuch, Violation(policy-violation, nowhere-to-run).
     """
     found = _Finding(context, patience)
     needed, catalogue = needed_by(outputs, nodes), context.catalogue
@@ -56,7 +57,11 @@ def find_needs(
             found.add_choices(inputs, plan)
             if plan.files or plan.class_type in context.id_inputs:
                 found.add_files(node_id, inputs, plan)
-    return found.needs()
+    needs = found.needs()
+    if context.comfyuis is not None:
+        patience.spend(len(needs.choices) + len(needs.classes))
+        check_fits(needs, context.comfyuis)
+    return needs
 
 
 def find_models(nodes: Mapping[str, Mapping[str, Any]], plans: Mapping[str, NodePlan]) -> tuple[str, ...]:

@@ -73,6 +73,7 @@ _WORDS: Final = {
     "catalog.in_model_folder": "models are shared; folders that hold no models answer 404",
     "catalog.list_files": "names of one's own files, newest first",
     "catalog.model_folders": "names of model folders",
+    "catalog.model_preview": "models are shared; folders that hold no models answer 404",
     "catalog.system_stats": "versions, memory, devices; no command line, no paths",
     "catalog.view_metadata": "the header of a model; models are shared",
     "catalog.describe_all": "the permitted classes only, with one's own files in their lists and the policy's bounds",

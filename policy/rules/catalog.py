@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -215,6 +215,21 @@ def described_models(value: Any, request: RuleInput) -> Any:
     ]
 
 
+def all_of(values: Sequence[Any]) -> list[Any]:
+    """Of lists of names, or of what has names, each name once."""
+    found: dict[str, Any] = {}
+    for value in values:
+        for item in value if isinstance(value, list) else ():
+            name = item.get("name") if isinstance(item, dict) else item
+            if isinstance(name, str):
+                found.setdefault(name, item)
+    return list(found.values())
+
+
+def first_of(values: Sequence[Any]) -> Any:
+    return values[0] if values else {}
+
+
 def folder_paths(value: Any, request: RuleInput) -> Any:
     """GET /internal/folder_paths: which folders of models there are, for the web UI's hint on a missing model; not where they lie."""
     return {
@@ -239,6 +254,16 @@ def in_model_folder(request: RuleInput) -> UpstreamCall:
     if "filename" in call.parameters:
         check_path(call.parameters["filename"])
     return UpstreamCall(call.method, tuple(map(Opaque, call.segments)))
+
+
+def model_preview(request: RuleInput) -> UpstreamCall:
+    """GET /experiment/models/preview/…: of several ComfyUIs, of the first that runs the caller's jobs."""
+    call, comfyuis = in_model_folder(request), request.context.comfyuis
+    if comfyuis is None:
+        return call
+    if not comfyuis:
+        raise Violation(Reason.NOT_FOUND, "There is no such folder of models.")
+    return replace(call, comfyui=comfyuis[0].name)
 
 
 def view_metadata(request: RuleInput) -> UpstreamCall:

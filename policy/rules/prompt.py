@@ -34,6 +34,7 @@ from policy.call import (
 from policy.catalogue import NodeClass
 from policy.document import check_parts, parse_json
 from policy.file_uses import file_inputs
+from policy.fitting import NOBODY
 from policy.judge import ADMIN_POLICY, JudgedPrompt, judge_document
 from policy.keyform import check_document
 from policy.left_out import told
@@ -182,9 +183,11 @@ def without_credentials(body: bytes) -> bytes:
 
 
 def _prepare_at_once(request: RuleInput, prepare: Prepare) -> Prepared | None:
-    """None for what may take long. Raises Violation for who sends no workflows, and what `prepare` raises."""
+    """None for what may take long. Raises Violation for who sends no workflows, or has nowhere to run them, and what `prepare` raises."""
     if not request.context.takes_workflows:
         raise Violation(Reason.POLICY_VIOLATION, NO_WORKFLOWS, "workflows")
+    if request.context.comfyuis == ():
+        raise Violation(Reason.NOWHERE_TO_RUN, NOBODY)
     try:
         return prepare(request, Patience(AT_ONCE_EFFORT)) if is_quick(request.raw) else None
     except TooMuch:

@@ -34,6 +34,7 @@ _BY_TYPE: Final[Mapping[str, tuple[int, str]]] = {
     "header_malformed": (400, "invalid_request"),
     "credential_misplaced": (400, "invalid_request"),
     "prompt_id_taken": (422, "invalid_request"),
+    "nowhere_to_run": (422, "invalid_request"),
     "method_not_allowed": (405, "invalid_request"),
     "name_refused": (422, "invalid_request"),
     "body_too_large": (413, "payload_too_large"),

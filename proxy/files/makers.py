@@ -26,7 +26,7 @@ class Makers:
         if call.jobs:
             job = self._jobs.job(call.jobs[0])
             return self._known("" if job is None else job.comfyui)
-        return "" if call.file is None else self.of_file(Folder(call.file[0]), call.file[1])
+        return self._known(call.comfyui) if call.file is None else self.of_file(Folder(call.file[0]), call.file[1])
 
     def of_file(self, folder: Folder, path: str) -> str:
         """path: in the folder, in ComfyUI's names."""

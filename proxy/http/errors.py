@@ -136,6 +136,7 @@ _STATUS: Mapping[Reason, int] = {
     Reason.BODY_MALFORMED: 400,
     Reason.WORKFLOW_MALFORMED: 400,
     Reason.PROMPT_ID_TAKEN: 400,
+    Reason.NOWHERE_TO_RUN: 400,
     Reason.IDEMPOTENCY_KEY_REUSED: 422,
     Reason.NAME_REFUSED: 400,
     Reason.CREDENTIAL_MISPLACED: 400,

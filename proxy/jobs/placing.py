@@ -81,6 +81,11 @@ class Placing:
         self._taken_up = found = _TakenUp(configured, {**last.settings, **changed}, {})
         return found
 
+    def open_to(self, tenant: TenantId) -> tuple[ComfyUISettings, ...]:
+        """Those that run the tenant's jobs, the first one first."""
+        comfyuis = self._current().settings.values()
+        return tuple(comfyui for comfyui in comfyuis if not comfyui.tenants or tenant in comfyui.tenants)
+
     def is_able(self, comfyui: str, tenant: TenantId, needs: bytes) -> bool:
         """Whether it is there, and can run a job that needs this, and nothing is to be brought to it before."""
         found = read_needs(needs) if needs else None

@@ -42,6 +42,7 @@ from proxy.running_requests import RunningRequests
 from proxy.steps.forward import Forwarder
 from proxy.steps.function_calls import FunctionCalls
 from proxy.steps.function_pages import function_page
+from proxy.steps.gathering import Gathering
 from proxy.steps.given_outputs import GivenOutputs
 from proxy.steps.held import Held
 from proxy.steps.held_upload import HeldUpload
@@ -67,16 +68,21 @@ class RuleApplier:
             dependencies.conversions,
             dependencies.copies,
         )
+        self._gathering = Gathering(dependencies)
         self._calls = FunctionCalls(dependencies, running, self._forwarder, self._stored_files, self._runner)
 
     async def pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
         """For a call that no rule judges. Raises what Forwarder.pass_on raises."""
+        if permitted.route.gather is not None and (names := self._gathering.names_for(permitted)) is not None:
+            return await self._gathering.answer(permitted, None, names)
         if permitted.route.caching.is_web_ui and (kept := await self._find_kept(permitted)) is not None:
             return kept
         return await self._forwarder.pass_on(permitted, held)
 
     async def apply(self, permitted: PermittedRequest, asked: RuleInput, held: Held) -> Reply:
         """Raises what Forwarder.forward raises, and what the rule does."""
+        if permitted.route.gather is not None and (names := self._gathering.names_for(permitted)) is not None:
+            return await self._gathering.answer(permitted, asked, names)
         match permitted.rule:
             case Rewrite() as rule:
                 return await self._answer(permitted, rule, asked, held)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
 
+from policy.fitting import Candidate
+from policy.principal import Principal
 from policy.routes import Body, CachedReply, PassThrough
 from policy.rule_context import RuleContext, RuleInput
 from policy.v2.links import Links
@@ -15,7 +18,8 @@ from proxy.http import request_body
 from proxy.http.multipart_upload import is_form
 from proxy.steps.held import Held
 from proxy.steps.permit import PermittedRequest
-from proxy.upstream.merged_catalogue import MergedCatalogue
+from proxy.upstream.merged_catalogue import MergedCatalogue, PartialCatalogue
+from proxy.upstream.node_catalogue import CatalogueSource
 
 _NO_LINKS: Final = Links()
 
@@ -51,11 +55,12 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
     tenant = principal.tenant
     await dependencies.jobs.replica.current()
     access, config = compiled.access_of(principal), compiled.config
-    snapshot = dependencies.catalogue.snapshot
+    usable = _usable_by(dependencies, principal)
+    snapshot = usable.catalogue.snapshot
     if isinstance(permitted.rule, CachedReply):
-        snapshot = await dependencies.catalogue.fresh()
+        snapshot = await usable.catalogue.fresh()
     elif route.needs_catalogue:
-        snapshot = await dependencies.catalogue.known()
+        snapshot = await usable.catalogue.known()
     return RuleContext(
         principal=principal,
         names=access.namespace,
@@ -76,7 +81,29 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         webhooks=access.webhooks,
         links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
         is_placed=isinstance(dependencies.catalogue, MergedCatalogue),
+        comfyuis=usable.comfyuis,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Usable:
+    """What the caller's jobs may run on. comfyuis: None where there is one, and for an admin."""
+
+    catalogue: CatalogueSource | MergedCatalogue | PartialCatalogue
+    comfyuis: tuple[Candidate, ...] | None = None
+
+
+def _usable_by(dependencies: Dependencies, principal: Principal) -> _Usable:
+    catalogue, placing = dependencies.catalogue, dependencies.jobs.placing
+    if not isinstance(catalogue, MergedCatalogue) or placing is None or principal.is_admin:
+        return _Usable(catalogue)
+    settings, first = placing.open_to(principal.tenant), next(iter(catalogue.parts))
+    said = [(each, catalogue.parts[each.name].snapshot) for each in settings]
+    candidates = tuple(
+        Candidate(each.name, snapshot.catalogue if snapshot.is_known else None, each.labels, each.name == first)
+        for each, snapshot in said
+    )
+    return _Usable(catalogue.among(tuple(each.name for each in settings)), candidates)
 
 
 async def _read_document(

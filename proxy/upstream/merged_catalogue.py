@@ -1,4 +1,4 @@
-"""What several ComfyUIs can run, as one catalogue: the union of what each of them said last.
+"""What several ComfyUIs can run, as one catalogue: the union of what each of them said last, and of some of them for tenants that may not use all.
 
 One that is away keeps its part: a job is not refused since the ComfyUI that runs it restarts.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from policy.merging import Merged, merge
+from policy.catalogue import Catalogue
+from policy.merging import Merged, merge, merge_some
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.memory import give_back_memory
 from proxy.tasks import Tasks
@@ -22,6 +24,8 @@ PASSED_OVER_S: Final = 60.0
 """How long nobody waits for a ComfyUI that did not answer in time: a machine that is off answers nothing at all."""
 LOOK_EACH_S: Final = 60.0
 """ComfyUI serves nothing else for 200 ms each time."""
+MAX_PARTIAL: Final = 64
+"""Sets of ComfyUIs whose union is kept: as many as the configuration makes of them, unless those are very many. Texts are shared by all."""
 
 _Failure = UpstreamUnavailable | UpstreamTimeout
 
@@ -34,25 +38,47 @@ class MergedCatalogue:
         self.snapshot = Snapshot()
         self._lock = asyncio.Lock()
         self._tasks = Tasks()
-        self._first_read: asyncio.Task[_Failure | None] | None = None
+        self._first_reads: dict[tuple[str, ...], asyncio.Task[_Failure | None]] = {}
+        self._partial: OrderedDict[tuple[str, ...], PartialCatalogue] = OrderedDict()
         self._passed_over: dict[str, float] = {}
+
+    def among(self, names: tuple[str, ...]) -> MergedCatalogue | PartialCatalogue:
+        """Of those of these names alone, in the order of `parts`."""
+        if len(names) == len(self.parts):
+            return self
+        found = self._partial.get(names)
+        if found is None:
+            found = self._partial[names] = PartialCatalogue(self, names)
+            if len(self._partial) > MAX_PARTIAL:
+                self._partial.popitem(last=False)
+        self._partial.move_to_end(names)
+        return found
 
     async def fresh(self) -> Snapshot:
         """As `CatalogueSource.fresh`. Nobody waits for those that never said anything."""
         await self.known()
-        await asyncio.gather(*map(self._refresh, self.parts))
-        await self._merge()
+        await self.refresh(tuple(self.parts))
         return self.snapshot
+
+    async def refresh(self, names: tuple[str, ...]) -> None:
+        await asyncio.gather(*map(self._refresh, names))
+        await self.merge()
 
     async def known(self) -> Snapshot:
         """As `CatalogueSource.known`: all are waited for a while, then the first that answers. Raises what the first one did when none does."""
-        if not self.snapshot.is_known:
-            if self._first_read is None or self._first_read.done():
-                self._first_read = self._tasks.start(self._read_first(), "catalogues")
-            await asyncio.wait((self._first_read,))
-            if (failure := self._first_read.result()) is not None:
-                raise failure
+        await self.until(tuple(self.parts), lambda: self.snapshot.is_known)
         return self.snapshot
+
+    async def until(self, names: tuple[str, ...], is_known: Callable[[], bool]) -> None:
+        """Reads those of these names until something is known. Raises what the first of them did when none says anything."""
+        if is_known():
+            return
+        read = self._first_reads.get(names)
+        if read is None or read.done():
+            read = self._first_reads[names] = self._tasks.start(self._read_first(names, is_known), "catalogues")
+        await asyncio.wait((read,))
+        if (failure := read.result()) is not None:
+            raise failure
 
     async def renew(self, comfyui: str = "") -> None:
         """Reads one of them again now, for one that was restarted; all of them where none is named.
@@ -62,7 +88,7 @@ class MergedCatalogue:
         for name in (comfyui,) if comfyui else self.parts:
             self._passed_over.pop(name, None)
             await self.parts[name].renew()
-        await self._merge()
+        await self.merge()
 
     async def keep_fresh(self, is_wanted: Callable[[], bool]) -> None:
         """Looks now and then whether a ComfyUI has got what it had not: a job may wait for a model that somebody puts there."""
@@ -87,25 +113,25 @@ class MergedCatalogue:
         elif (await part.fresh()).read_at_s < asked_s - FRESH_S:
             self._passed_over[name] = time.monotonic() + PASSED_OVER_S
 
-    async def _read_first(self) -> _Failure | None:
+    async def _read_first(self, names: tuple[str, ...], is_known: Callable[[], bool]) -> _Failure | None:
         """Why nothing is known, of the first one."""
-        reads = [self._tasks.start(self._read(part), "catalogue") for part in self.parts.values()]
+        reads = [self._tasks.start(self._read(self.parts[name]), "catalogue") for name in names]
         waiting = set(reads)
         if waiting:
             _, waiting = await asyncio.wait(waiting, timeout=PATIENCE_S)
-        while waiting and not self.snapshot.is_known:
+        while waiting and not is_known():
             _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        return None if self.snapshot.is_known else reads[0].result()
+        return None if is_known() else reads[0].result()
 
     async def _read(self, part: CatalogueSource) -> _Failure | None:
         try:
             await part.known()
         except (UpstreamUnavailable, UpstreamTimeout) as failure:
             return failure
-        await self._merge()
+        await self.merge()
         return None
 
-    async def _merge(self) -> None:
+    async def merge(self) -> None:
         """Anew where one of them said something else."""
         async with self._lock:
             found = {name: part.snapshot for name, part in self.parts.items() if part.snapshot.is_known}
@@ -119,6 +145,49 @@ class MergedCatalogue:
                 if part.snapshot.catalogue is snapshot.catalogue:
                     part.snapshot = replace(part.snapshot, catalogue=shared)
             self.snapshot = Snapshot(merged.catalogue, version, time.monotonic())
+
+
+class PartialCatalogue:
+    """The newest union of some of them. names: theirs, in the order of `whole.parts`. Like a MergedCatalogue."""
+
+    def __init__(self, whole: MergedCatalogue, names: tuple[str, ...]) -> None:
+        self._whole = whole
+        self._names = names
+        self._lock = asyncio.Lock()
+        self._taken_from: Snapshot | None = None
+        self.snapshot = Snapshot(version="" if names else "of none")
+
+    async def fresh(self) -> Snapshot:
+        await self.known()
+        await self._whole.refresh(self._names)
+        return await self.known()
+
+    async def known(self) -> Snapshot:
+        """As `MergedCatalogue.known`, of these alone; where there is none of them, nothing can be run."""
+        if self._names and self._taken_from is not self._whole.snapshot:
+            await self._whole.known()  # what is read for these alone would be taken for the whole
+            await self._whole.until(self._names, self._has_any)
+            await self._take_up()
+        return self.snapshot
+
+    def _has_any(self) -> bool:
+        return any(self._whole.parts[name].snapshot.is_known for name in self._names)
+
+    async def _take_up(self) -> None:
+        async with self._lock:
+            await self._whole.merge()  # the parts share their texts from then on
+            whole = self._whole.snapshot
+            if self._taken_from is not whole:
+                parts = [self._whole.parts[name].snapshot for name in self._names]
+                catalogue = await asyncio.to_thread(_merge_some, [part for part in parts if part.is_known], whole)
+                version = f"{' '.join(self._names)} of {whole.version}"
+                self.snapshot, self._taken_from = Snapshot(catalogue, version, time.monotonic()), whole
+
+
+def _merge_some(parts: list[Snapshot], whole: Snapshot) -> Catalogue:
+    merged = merge_some([part.catalogue for part in parts], whole.catalogue)
+    give_back_memory()
+    return merged
 
 
 def _merge(snapshots: list[Snapshot], *, is_whole: bool) -> Merged:

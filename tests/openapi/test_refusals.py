@@ -15,6 +15,7 @@ OF_OTHER_ROUTES = {
     "body-malformed",
     "name-refused",
     "prompt-id-taken",
+    "nowhere-to-run",
     "hash-mismatch",
     "asset-in-use",
     "metadata-invalid",

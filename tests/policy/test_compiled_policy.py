@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -94,6 +96,22 @@ def test_plans_are_kept_until_the_catalogue_changes() -> None:
     again = policy.plan_of("KSampler", renewed)
     assert again is not None
     assert again is not plan
+
+
+def test_plans_of_several_catalogues_are_kept_side_by_side_until_one_is_gone() -> None:
+    """Tenants of one policy may have different ones, and take turns."""
+    policy = compile_all("a", a={"allow": ["KSampler"]})
+    other = read_catalogue(OBJECT_INFO)
+    plans = [policy.plan_of("KSampler", catalogue) for catalogue in (CATALOGUE, other)]
+    assert plans[0] is not plans[1]
+    assert [policy.plan_of("KSampler", catalogue) for catalogue in (CATALOGUE, other)] == plans
+    assert policy.plan_of("KSampler", CATALOGUE) is plans[0]
+    gone = ref(other)
+    del other
+    gc.collect()
+    assert gone() is None
+    policy.plan_of("KSampler", read_catalogue(OBJECT_INFO))
+    assert len(policy._all_plans) == 2
 
 
 def test_verdicts_on_names_of_clients_are_not_kept_for_ever() -> None:

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from policy.catalogue import Catalogue, NodeClass, read_catalogue
-from policy.merging import merge, shape_of
+from policy.merging import merge, merge_some, shape_of
 
 
 def entry(required: Any = None, optional: Any = None, **more: Any) -> dict[str, Any]:
@@ -172,3 +172,35 @@ def test_a_list_that_has_files_here_and_none_there_is_the_same() -> None:
     """The union is judged by all of them, so as a list of files."""
     one, other = entry({"a": [["fast"]]}, **PLAIN), entry({"a": [["fast", "x.png"]]}, **PLAIN)
     assert union({"X": one}, {"X": other}).differing == frozenset()
+
+
+LOADS_A, LOADS_B = entry({"m": [["a"]]}), entry({"m": [["b"]]})
+
+
+def test_the_union_of_some_is_theirs_alone() -> None:
+    documents = ({"L": LOADS_A, "One": entry()}, {"L": LOADS_B, "Two": entry()}, {"L": LOADS_A, "Three": entry()})
+    whole, parts = merge([read_catalogue(document) for document in documents])
+    some = merge_some([parts[1], parts[2]], whole)
+    assert list(some.classes) == ["L", "Two", "Three"]
+    assert some.classes.choices_of("L") == {"m": {"a", "b"}}
+    assert merge_some([parts[1]], whole).classes.choices_of("L") == {"m": {"b"}}
+    assert merge_some([parts[0], parts[2]], whole).classes.choices_of("L") == {"m": {"a"}}
+    assert merge_some([], whole).classes.places == {}
+
+
+def test_texts_are_shared_by_the_union_of_some() -> None:
+    whole, parts = merge([read_catalogue({"X": entry(), "Y": entry({"a": ["INT"]})}) for _ in range(3)])
+    some = merge_some(parts[:2], whole)
+    assert [some.classes.places[name][0] for name in "XY"] == [parts[0].classes.places["X"][0]] * 2
+    assert some.classes.places["X"][0] is parts[0].classes.places["X"][0]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_differs_elsewhere_differs_among_some(is_whole: bool) -> None:
+    alike, other = entry({"a": ["INT"]}), entry({"a": ["FLOAT"]})
+    documents = ({"X": alike, "Y": alike}, {"X": alike, "Y": alike}, {"X": other, "Y": alike})
+    whole, parts = merge([read_catalogue(document) for document in documents], is_whole=is_whole)
+    some = merge_some(parts[:2], whole)
+    assert (set(some.differing), some.is_whole) == ({"X"}, is_whole)
+    later = merge([read_catalogue({"X": alike}), read_catalogue({"X": other})]).parts
+    assert merge_some(later, Catalogue()).differing == {"X"}, "where the whole is older than its parts"

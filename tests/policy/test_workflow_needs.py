@@ -9,6 +9,7 @@ import pytest
 
 from policy.call import ClaimedJob, RecordJob
 from policy.catalogue import Catalogue, read_catalogue
+from policy.fitting import NOBODY, Candidate
 from policy.merging import shape_of
 from policy.needs import Needs, read_needs
 from policy.patience import Patience, TooMuch
@@ -223,6 +224,23 @@ def test_needs_are_recorded_where_there_are_several(is_placed: bool) -> None:
     assert read_needs(record.extras.needs) == Needs(
         classes=("EmptyImage", "SaveImage"), labels=("24gb",), prefixes=(("2", "filename_prefix"),)
     )
+
+
+def test_what_none_of_the_callers_comfyuis_can_run_is_refused() -> None:
+    able = Candidate("gpu-1", ALICE.catalogue)
+    for comfyuis in ((able,), (Candidate("gpu-2", Catalogue()), able), (Candidate("gpu-2", None),)):
+        context = replace(ALICE, comfyuis=comfyuis)
+        assert needs_of(SURE, context=context).classes == ("EmptyImage", "SaveImage")
+    with pytest.raises(Violation) as caught:
+        needs_of(SURE, context=replace(ALICE, comfyuis=(Candidate("gpu-2", Catalogue()),)))
+    assert (caught.value.reason, caught.value.details) == (Reason.NOWHERE_TO_RUN, "gpu-2 has not class EmptyImage")
+
+
+def test_who_has_no_comfyui_at_all_is_told_so() -> None:
+    asked = request_of(caller_of("alice", comfyuis=()), method="POST", raw=json.dumps({"prompt": SURE}).encode())
+    with pytest.raises(Violation) as caught:
+        drive(submit(asked))
+    assert (caught.value.reason, caught.value.message) == (Reason.NOWHERE_TO_RUN, NOBODY)
 
 
 @pytest.mark.parametrize("count", [MAX_FILES, MAX_FILES + 1])

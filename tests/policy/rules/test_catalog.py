@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from policy.call import ClientReply, UpstreamCall
 from policy.catalogue import read_catalogue
+from policy.fitting import Candidate
 from policy.routes import CachedReply
 from policy.rule_context import OwnFiles, RuleContext, RuleInput
 from policy.rules import catalog as rules
@@ -228,6 +230,25 @@ def test_a_header_of_a_model_is_asked_for() -> None:
     assert rules.view_metadata(request).target == "/view_metadata/loras?filename=a%20b.safetensors"
     nameless = request_of(ALICE, parameters={"folder_name": "loras"})
     assert is_refused(rules.view_metadata, nameless, reason=Reason.NOT_FOUND)
+
+
+def test_lists_of_several_comfyuis_are_one_with_each_name_once() -> None:
+    assert rules.all_of([["a", "b"], None, {}, ["c", "a", 3, None]]) == ["a", "b", "c"]
+    described = [[{"name": "a", "pathIndex": 0}], [{"name": "a", "pathIndex": 1}, {"name": "b"}, {}]]
+    assert rules.all_of(described) == [{"name": "a", "pathIndex": 0}, {"name": "b"}]
+    assert rules.all_of([]) == []
+    assert (rules.first_of([{"a": 1}, {"b": 2}]), rules.first_of([])) == ({"a": 1}, {})
+
+
+def test_a_preview_of_a_model_is_the_first_ones_that_runs_the_callers_jobs() -> None:
+    request = model_request("loras", path_index="0", filename="a.pt")
+    assert rules.model_preview(request).comfyui == ""
+    for names in (("gpu-1", "gpu-2"), ("gpu-2",)):
+        context = replace(ALICE, comfyuis=tuple(Candidate(name, None) for name in names))
+        call = rules.model_preview(replace(request, context=context))
+        assert (call.comfyui, call.target) == (names[0], "/models/loras/0/a.pt")
+    nobodys = replace(request, context=replace(ALICE, comfyuis=()))
+    assert is_refused(rules.model_preview, nobodys, reason=Reason.NOT_FOUND)
 
 
 @pytest.mark.parametrize("folder", sorted(HIDDEN_FOLDERS))

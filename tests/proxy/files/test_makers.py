@@ -71,3 +71,8 @@ def test_a_call_about_a_job_goes_to_the_one_that_has_it(registry: JobRegistry) -
         job.comfyui = comfyui
         assert makers.of_call(call) == expected
     assert makers.of_call(replace(call, jobs=("unknown",))) == ""
+
+
+@pytest.mark.parametrize(("named", "asked"), [("gpu-2", "gpu-2"), ("gpu-1", ""), ("gone", ""), ("", "")])
+def test_a_call_may_name_one_of_them(registry: JobRegistry, named: str, asked: str) -> None:
+    assert Makers(registry, OTHERS).of_call(UpstreamCall("GET", (Opaque("models"),), comfyui=named)) == asked

@@ -198,6 +198,64 @@ def _next(answers: Iterator[bool]) -> bool:
     return found
 
 
+async def test_of_some_it_is_what_they_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    third = (200, {"A": loader("c"), "D": loader()})
+    merged, upstreams = several(one=[FIRST], two=[SECOND, (200, {"A": loader("new")})], three=[third])
+    some = merged.among(("two", "three"))
+    assert merged.among(("one", "two", "three")) is merged
+    assert merged.among(("two", "three")) is some
+    for snapshot in (await some.known(), await some.fresh(), some.snapshot):
+        assert set(snapshot.catalogue.classes) == {"A", "C", "D"}
+        assert models_of(snapshot.catalogue) == {"b", "c"}
+    assert (await some.known()) is some.snapshot, "made once"
+    asked = upstreams["one"].asked
+    monkeypatch.setattr(catalogue_module, "FRESH_S", -1.0)
+    assert models_of((await some.fresh()).catalogue) == {"new", "c"}
+    assert upstreams["one"].asked == asked, "nobody looks at those that it is not of"
+    assert models_of(merged.snapshot.catalogue) == {"a", "new", "c"}
+    await merged.stop()
+
+
+async def test_of_some_of_which_none_ever_answered_the_failure_is_told() -> None:
+    merged, _ = several(one=[FIRST], two=[AWAY, AWAY, AWAY, SECOND])
+    await merged.known()
+    some = merged.among(("two",))
+    for ask in (some.known, some.fresh):
+        with pytest.raises(UpstreamUnavailable):
+            await ask()
+    assert set((await some.known()).catalogue.classes) == {"A", "C"}
+    assert merged.among(("one",)).snapshot.catalogue.classes.places == {}, "nobody has asked"
+    await merged.stop()
+
+
+async def test_of_none_nothing_can_be_run() -> None:
+    merged, _ = several(one=[FIRST], two=[SECOND])
+    nothing = merged.among(())
+    assert nothing.snapshot.is_known
+    assert (await nothing.known()).catalogue.classes.places == (await nothing.fresh()).catalogue.classes.places == {}
+
+
+async def test_a_change_of_one_beside_them_is_taken_up_for_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job may come to be run by that one, when the configuration changes."""
+    other = {"input": {"required": {"ckpt_name": ["INT"]}}, "output": ["MODEL"]}
+    merged, _ = several(one=[FIRST, (200, {"C": other})], two=[SECOND])
+    await merged.known()
+    some = merged.among(("two",))
+    assert (await some.known()).catalogue.differing == frozenset()
+    await merged.renew("one")
+    assert (await some.known()).catalogue.differing == {"C"}
+
+
+async def test_very_many_sets_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merged_module, "MAX_PARTIAL", 1)
+    merged, _ = several(one=[FIRST], two=[SECOND])
+    first = merged.among(("one",))
+    assert merged.among(("one",)) is first
+    merged.among(("two",))
+    assert merged.among(("one",)) is not first
+    assert len(merged._partial) == 1
+
+
 async def test_it_is_made_where_there_are_several() -> None:
     one = RealUpstream("http://127.0.0.1:1", 1.0)
     both = Upstreams("http://127.0.0.1:1", 1.0, {"two": one})
