@@ -81,8 +81,8 @@ class JobClosing:
 
         has_stood: it was there, and is known to have run nothing of it.
         """
-        given = sorted(self._registry.given_to(self._comfyui), key=lambda job: job.number)
-        jobs = [job for job in given if job.gate == self._records.gate and not job.is_in_flight]
+        given = sorted(self._had_by_comfyui(), key=lambda job: job.number)
+        jobs = [job for job in given if job.gate == self._records.gate]
         runs = any(job.state is JobState.RUNNING for job in jobs)
         self.is_giving_back = bool(jobs)
         try:
@@ -99,9 +99,13 @@ class JobClosing:
 
     def _stood_behind(self, job: Job) -> bool:
         """Whether ComfyUI had a job before this one, of whichever gate, of which nobody has seen that it ended."""
-        given = {other.prompt_id: other.number for other in self._registry.given_to(self._comfyui)}
+        given = {other.prompt_id: other.number for other in self._had_by_comfyui()}
         before = [prompt_id for prompt_id, number in (given | self._had).items() if number < job.number]
         return not all(self._was_seen_to_end(prompt_id) for prompt_id in before)
+
+    def _had_by_comfyui(self) -> list[Job]:
+        """Without those that are still on their way: their files may be brought meanwhile, and others have passed them."""
+        return [job for job in self._registry.given_to(self._comfyui) if not job.is_in_flight]
 
     def _was_seen_to_end(self, prompt_id: str) -> bool:
         job = self._registry.job(prompt_id)

@@ -47,6 +47,8 @@ class Dispatcher:
 
     async def stop(self) -> None:
         await self._tasks.stop()
+        for sender in self._senders:
+            await sender.stop()
 
     def wake(self) -> None:
         """There may be room, or somebody who waits. Who knows of both at once does not ask the database."""

@@ -19,11 +19,16 @@ async def _nothing(tenant: TenantId, needs: Needs, comfyui: str) -> UpstreamRepl
 
 
 class Preparation:
-    """bring: has the files of a job copied to a ComfyUI; answers as ComfyUI does where one of them is nowhere."""
+    """bring: has the files of a job copied to a ComfyUI; answers as ComfyUI does where one of them is nowhere. reads_elsewhere: whether there are any."""
 
     def __init__(self, hear: Hear) -> None:
         self._hear = hear
         self.bring: Bring = _nothing
+        self.reads_elsewhere: Callable[[Needs, str], bool] = lambda needs, comfyui: False
+
+    def is_far(self, given: Given) -> bool:
+        """Whether files of it are to be brought to where it was given."""
+        return given.needs is not None and self.reads_elsewhere(given.needs, given.job.comfyui)
 
     async def __call__(self, job: Job, given: Given) -> UpstreamReply | None:
         """A refusal of the job, None where everything is ready. Raises UpstreamUnavailable, UpstreamTimeout."""

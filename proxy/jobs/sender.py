@@ -14,6 +14,7 @@ from policy.rules.dispatch import body_at
 from policy.rules.jobs import JSON_TYPE
 from policy.rules.prompt import PROMPT, body_for
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from proxy.jobs.aside import Aside
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.model_memory import ModelMemory
@@ -38,7 +39,7 @@ async def _unprepared(job: Job, given: Given) -> UpstreamReply | None:
 
 class Sender:
     """comfyui: its name. on_refused: called with a job that ComfyUI does not take any more. prepare: called with each before ComfyUI is sent it
-    (proxy/jobs/preparation.py)."""
+    (proxy/jobs/preparation.py). is_far: whether that may take long, since files are to be brought: then other tenants' jobs need not wait for it."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Sender:
         is_ready: Callable[[], bool],
         on_refused: Refused,
         prepare: Prepare = _unprepared,
+        is_far: Callable[[Given], bool] = lambda given: False,
     ) -> None:
         """is_ready: whether ComfyUI is there, and the registry is as its queue is."""
         self.comfyui = comfyui
@@ -60,6 +62,8 @@ class Sender:
         self._on_refused = on_refused
         self._prepare = prepare
         self._memory = ModelMemory(comfyui, upstream, registry)
+        self._aside = Aside(is_far, self._send, self._give_back_all, self._forget_unsent)
+        self._turn = asyncio.Lock()
         self._is_sending = False
 
     @property
@@ -71,14 +75,17 @@ class Sender:
         """It is about to be sent some: until they are, it is given no more, so that they stay in their order."""
         self._is_sending = True
 
+    async def stop(self) -> None:
+        await self._aside.stop()
+
     async def send_all(self, batch: Sequence[Given]) -> None:
         """In their order. Where ComfyUI does not take one at the moment, those behind it wait again too. Raises DatabaseUnavailable."""
         self.begin()
         try:
+            batch = [given for given in batch if not self._aside.take(given)]
             for index, given in enumerate(batch):
                 if not await self._send(given):
-                    for later in reversed(batch[index + 1 :]):  # they stay behind it
-                        await self._give_back(later, "comfyui-unreachable")
+                    await self._give_back_all(batch[index + 1 :])
                     await asyncio.sleep(TRY_AGAIN_S)
                     return
         except Exception:
@@ -100,10 +107,12 @@ class Sender:
         if job.state is JobState.SENT:
             self._registry.apply(given.job._replace(state=StoredState.WAITING)).is_in_flight = False
 
-    async def _give_back(self, given: Given, reason: str) -> None:
-        job = self._registry.job(given.job.prompt_id)
-        if job is not None and job.state is JobState.SENT:
-            await self._return(job, given, reason)
+    async def _give_back_all(self, batch: Sequence[Given]) -> None:
+        """Those behind one that was not taken: they stay behind it."""
+        for given in reversed(batch):
+            job = self._registry.job(given.job.prompt_id)
+            if job is not None and job.state is JobState.SENT:
+                await self._return(job, given, "comfyui-unreachable")
 
     async def _return(self, job: Job, given: Given, reason: str) -> None:
         """It waits again: ComfyUI has not got it. Raises DatabaseUnavailable; it is given back when the database can be used again."""
@@ -156,7 +165,8 @@ class Sender:
         if given.needs is not None:
             work = partial(body_at, body, given.needs, self._folder)
             body = await asyncio.to_thread(work) if len(body) > WORK_BYTES else work()
-        if given.changes_models:
-            await self._memory.make_room()
         call = UpstreamCall("POST", PROMPT, body=body_for(body, job.prompt_id, job.number), content_type=JSON_TYPE)
-        return await self._upstream.ask(call, time_limit_s=SUBMIT_LIMIT_S)
+        async with self._turn:
+            if given.changes_models:
+                await self._memory.make_room()
+            return await self._upstream.ask(call, time_limit_s=SUBMIT_LIMIT_S)

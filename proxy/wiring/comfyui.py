@@ -50,7 +50,7 @@ def choose_makers(upstream: Upstream, directories: Directories, jobs: JobParts) 
     owners = TempFileOwners(upstream, jobs.registry)
     first = jobs.registry.comfyuis[0]
     transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, owners.is_own, first)
-    jobs.preparation.bring = transfers.bring
+    jobs.preparation.bring, jobs.preparation.reads_elsewhere = transfers.bring, transfers.reads_elsewhere
     if jobs.placing is not None:
         jobs.placing.sources, jobs.placing.reads_elsewhere = transfers.sources, transfers.reads_elsewhere
     return directories, transfers

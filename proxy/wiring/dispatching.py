@@ -10,12 +10,13 @@ from proxy.jobs.dispatcher import Dispatcher, dispatcher_of_one
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.events import JobEvents
 from proxy.jobs.placing import Placing
+from proxy.jobs.preparation import Preparation
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.queue_watchers import QueueWatchers
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.replica import JobReplica
-from proxy.jobs.sender import Prepare, Refused, Sender
+from proxy.jobs.sender import Refused, Sender
 from proxy.upstream.client import Upstream
 
 InForce = Callable[[], CompiledConfig]
@@ -53,14 +54,14 @@ def build_senders(
     registry: JobRegistry,
     records: JobRecords,
     on_refused: Refused,
-    prepare: Prepare,
+    prepare: Preparation,
 ) -> list[Sender]:
     def sender(watcher: QueueWatcher) -> Sender:
         def is_ready() -> bool:
             return watcher.is_settled.is_set() and not watcher.closing.is_giving_back
 
         name = watcher.name
-        return Sender(name, upstream.of(name), registry, records, is_ready, on_refused, prepare)
+        return Sender(name, upstream.of(name), registry, records, is_ready, on_refused, prepare, prepare.is_far)
 
     return [sender(watcher) for watcher in watchers]
 

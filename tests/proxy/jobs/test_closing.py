@@ -36,3 +36,18 @@ async def test_what_stood_behind_another_gates_job_has_run_only_if_that_was_seen
         watch.registry.connections.made("default")
         await watch.queue_watcher.sync()
         assert job.attempts[-1]["reason"] == reason
+
+
+@pytest.mark.parametrize(("gives_up", "reason"), [(True, "comfyui-gone-perhaps"), (False, "comfyui-gone")])
+async def test_what_has_passed_a_job_that_is_on_its_way_may_have_begun(gives_up: bool, reason: str) -> None:
+    async with watching() as watch:
+        watch.queue_watcher._was_current = True
+        on_its_way, job = await watch.recorded(), await watch.taken()
+        assert on_its_way.is_in_flight
+        if gives_up:
+            await watch.queue_watcher.closing.give_up()
+        else:
+            watch.registry.connections.made("default")
+            await watch.queue_watcher.sync()
+        assert job.attempts[-1]["reason"] == reason
+        assert not on_its_way.was_tried

@@ -1,0 +1,89 @@
+"""While files are brought to a ComfyUI for one tenant's job, it is sent the jobs of others."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.files.transfers import Transfers
+from proxy.http.errors import UpstreamUnreachable
+from proxy.jobs import aside
+from proxy.jobs.job import JobState
+from tests.several.test_bringing import loading, upload
+from tests.several.test_placing import ended, quick, submit
+from tests.several.world import FIRST, SECOND, SeveralWorld, several
+
+AT_SECOND = {FIRST: 'tenants = ["nobody"]', SECOND: "window = 4"}
+
+
+def state_of(world: SeveralWorld, prompt_id: str) -> JobState | None:
+    job = world.gate.gate.dependencies.registry.job(prompt_id)
+    return None if job is None else job.state
+
+
+async def sent(world: SeveralWorld, prompt_id: str) -> None:
+    async with asyncio.timeout(60):
+        while state_of(world, prompt_id) is not JobState.SENT:
+            await asyncio.sleep(0.01)
+
+
+def begun_at(entry: Any) -> int:
+    messages = dict(entry["status"]["messages"])
+    return int(messages["execution_start"]["timestamp"])
+
+
+async def test_others_do_not_wait_for_files_of_one_tenant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with several(
+        tmp_path, settings=AT_SECOND, tenants="[tenants.alice]\n[tenants.mallory]\n[tenants.nobody]\n"
+    ) as world:
+        await upload(world, "photo.png")
+        goes_on = asyncio.Event()
+        bring = Transfers._bring_file
+
+        async def slowly(self: Transfers, *arguments: Any) -> None:
+            await goes_on.wait()
+            await bring(self, *arguments)
+
+        monkeypatch.setattr(Transfers, "_bring_file", slowly)
+        first = await submit(world, loading("photo.png"))
+        await sent(world, first)
+        second = await submit(world, quick(1))
+        await sent(world, second)
+        await ended(world, [await submit(world, quick(2), "mallory")], "mallory")
+        assert (state_of(world, first), state_of(world, second)) == (JobState.SENT, JobState.SENT)
+        goes_on.set()
+        entries = await ended(world, [first, second])
+        assert begun_at(entries[first]) <= begun_at(entries[second])
+
+
+async def test_what_cannot_be_brought_now_comes_before_its_tenants_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aside, "TRY_AGAIN_S", 0.1)
+    async with several(
+        tmp_path, settings=AT_SECOND, tenants="[tenants.alice]\n[tenants.mallory]\n[tenants.nobody]\n"
+    ) as world:
+        await upload(world, "photo.png")
+        goes_on, tries = asyncio.Event(), 0
+        bring = Transfers._bring_file
+
+        async def at_first_not(self: Transfers, *arguments: Any) -> None:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                await goes_on.wait()
+                raise UpstreamUnreachable
+            await bring(self, *arguments)
+
+        monkeypatch.setattr(Transfers, "_bring_file", at_first_not)
+        first = await submit(world, loading("photo.png"))
+        await sent(world, first)
+        second = await submit(world, quick(1))
+        await sent(world, second)
+        goes_on.set()
+        entries = await ended(world, [first, second])
+        assert begun_at(entries[first]) <= begun_at(entries[second])
+        assert tries == 3
