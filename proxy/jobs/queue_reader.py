@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from policy.call import Opaque, UpstreamCall
 from policy.rules.prompt import LAST_PLACE
-from proxy.http.errors import UpstreamUnavailable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.registry import JobRegistry
 from proxy.upstream.client import Upstream
 
 SYNC_LIMIT_S: Final = 30.0
+SILENT_AFTER_S: Final = 15.0
+"""ComfyUI answers nobody for some seconds while it loads a model on a slow machine; one of several that says nothing for longer is given nothing more."""
 
 
 def get_call(*segments: str, **query: str) -> UpstreamCall:
@@ -49,13 +52,34 @@ class QueueReader:
         self._upstream = upstream
         self._registry = registry
         self._has_jobs_route = True
+        self._asked_at_s: float | None = None
+        """Since when there is no answer."""
 
-    def forget_version(self) -> None:
+    def connected(self) -> None:
         """ComfyUI may be another version than before."""
         self._has_jobs_route = True
+        self._asked_at_s = None
+
+    @property
+    def is_silent(self) -> bool:
+        """ComfyUI has not answered for so long that it probably hangs, though its connections stay open."""
+        return self._asked_at_s is not None and time.monotonic() - self._asked_at_s > SILENT_AFTER_S
 
     async def read(self) -> Queue:
         """Raises UpstreamUnavailable, UpstreamTimeout, ReplyTooLarge."""
+        asked_at_s = time.monotonic() if self._asked_at_s is None else self._asked_at_s
+        self._asked_at_s = asked_at_s
+        try:
+            queue = await self._read()
+        except UpstreamTimeout:
+            raise
+        except BaseException:
+            self._asked_at_s = None
+            raise
+        self._asked_at_s = None
+        return queue
+
+    async def _read(self) -> Queue:
         if self._has_jobs_route:
             reply = await self._upstream.ask(
                 get_call("api", "jobs", status="pending,in_progress"), time_limit_s=SYNC_LIMIT_S

@@ -29,6 +29,7 @@ from proxy.upstream.client import Upstream
 
 _POLL_BUSY_S: Final = 5.0
 _POLL_IDLE_S: Final = 30.0
+_POLL_OTHERS_S: Final = 10.0  # where there are several: of one that hangs the others hear before much is given to it
 _RECONNECT_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 _SETTLE_S: Final = 0.03  # ComfyUI announces a change several times within a few milliseconds
 _SETTLE_BUSY_S: Final = 0.003
@@ -93,7 +94,7 @@ class QueueWatcher:
         self._records, self._endings = records, endings
         self.name = name
         self._upstream = upstream
-        self._queue = QueueReader(upstream, registry)
+        self.queue = QueueReader(upstream, registry)
         self._history = HistoryReader(upstream)
         self._adoption = Adoption(upstream, registry, records, name)
         self._strays = Strays(upstream, registry, name, current)
@@ -178,7 +179,7 @@ class QueueWatcher:
     async def _follow(self) -> None:
         # A fresh id each time: when an older socket of the same id closes, ComfyUI takes the newer one off its list (E.4).
         socket = await self._upstream.connect(get_call("ws", clientId=f"comfygate-observer-{secrets.token_hex(8)}"))
-        self._queue.forget_version()
+        self.queue.connected()
         self._history.connected()
         self._registry.connections.made(self.name)
         self._was_current = self._announcements.is_read
@@ -200,9 +201,9 @@ class QueueWatcher:
 
     async def _sync_on_change(self) -> None:
         while True:
-            is_busy = self._registry.is_busy
+            idle_s = _POLL_OTHERS_S if self._absence.is_possible else _POLL_IDLE_S
             try:
-                async with asyncio.timeout(_POLL_BUSY_S if is_busy else _POLL_IDLE_S):
+                async with asyncio.timeout(_POLL_BUSY_S if self._registry.is_busy else idle_s):
                     await self._changed.wait()
                 await asyncio.sleep(_settle_s(self._registry))
             except TimeoutError:
@@ -253,7 +254,7 @@ class QueueWatcher:
         announcements = self._announcements
         announcements.is_read = True
         try:
-            queue = await self._queue.read()
+            queue = await self.queue.read()
         except BaseException:
             announcements.is_read = False
             raise
@@ -303,7 +304,7 @@ class QueueWatcher:
         """
         is_known = self._registry.knows(prompt_id)
         ended = await self._history.has(ABSENT_JOB if is_known else prompt_id)
-        queue = await self._queue.read()
+        queue = await self.queue.read()
         await self._adoption.take(queue)
         return is_known or ended or prompt_id in queue.running | queue.pending
 

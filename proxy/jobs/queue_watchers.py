@@ -32,7 +32,7 @@ class QueueWatchers:
     def is_well(self, comfyui: str) -> bool:
         """Whether it is there and runs what it is given, as far as is known."""
         watcher = self._watchers[comfyui]
-        return watcher.is_settled.is_set() and not watcher.is_worker_stuck
+        return watcher.is_settled.is_set() and not watcher.is_worker_stuck and not watcher.queue.is_silent
 
     @property
     def is_any_connected(self) -> bool:
@@ -73,6 +73,7 @@ class QueueWatchers:
     async def has_job(self, prompt_id: str) -> bool:
         """Whether one of them has or had a job of this id, whoever sent it; the first is asked, and others that are there. Raises UpstreamUnavailable,
         UpstreamTimeout."""
-        others = [watcher for watcher in self if watcher is not self.first and watcher.is_connected]
-        asked = others if others and not self.first.is_connected else [self.first, *others]
+        there = [watcher for watcher in self if watcher.is_connected and not watcher.queue.is_silent]
+        others = [watcher for watcher in there if watcher is not self.first]
+        asked = there if others else [self.first]
         return any([await watcher.has_job(prompt_id) for watcher in asked])

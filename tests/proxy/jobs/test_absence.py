@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from types import SimpleNamespace
 
 import pytest
 
-from proxy.http.errors import UpstreamUnavailable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs import absence as absence_module
+from proxy.jobs import queue_reader
 from proxy.jobs import queue_watcher as watcher_module
 from proxy.jobs.job import JobState
+from proxy.jobs.queue_watchers import QueueWatchers
 from proxy.persistence.operations import DatabaseUnavailable
 from tests.proxy.jobs.test_queue_watcher import Watch, item, watching
 
@@ -87,3 +90,42 @@ async def test_what_has_failed_since_it_went_away_is_stopped_when_it_is_back() -
         assert "/interrupt" not in watch.comfy.asked
         await watch.queue_watcher.sync()
         assert "/interrupt" in watch.comfy.asked
+
+
+async def test_one_that_says_nothing_is_given_nothing_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connections stay open: a process that was stopped, or a machine without memory."""
+    async with watching(is_started=True, gone_after_s=GONE_AFTER_S) as watch:
+        watchers = QueueWatchers({"default": watch.queue_watcher}, watch.registry)
+        assert watchers.is_well("default")
+        watch.comfy.may_answer.clear()
+        watch.comfy.asked.clear()
+        reading = asyncio.ensure_future(watch.queue_watcher.sync())
+        while not watch.comfy.asked:
+            await asyncio.sleep(0)
+        assert watchers.is_well("default"), "it may be busy"
+        with monkeypatch.context() as later:
+            later.setattr(queue_reader, "SILENT_AFTER_S", -1.0)
+            assert (watchers.is_well("default"), watch.queue_watcher.is_connected) == (False, True)
+        watch.comfy.may_answer.set()
+        await reading
+        assert watchers.is_well("default")
+
+
+async def test_one_that_has_not_answered_in_time_has_been_silent_since_it_was_asked_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue_reader, "SYNC_LIMIT_S", 0.01)
+    async with watching(gone_after_s=GONE_AFTER_S) as watch:
+        watch.comfy.may_answer.clear()
+        with pytest.raises(UpstreamTimeout):
+            await watch.queue_watcher.sync()
+        monkeypatch.setattr(queue_reader, "SILENT_AFTER_S", 0.0)
+        queue = watch.queue_watcher.queue
+        told = [queue.is_silent]
+        queue.connected()  # it was started anew
+        told.append(queue.is_silent)
+        watch.comfy.may_answer.set()
+        watch.comfy.broken = {"/api/jobs", "/queue"}
+        with pytest.raises(UpstreamUnavailable):  # which says something
+            await watch.queue_watcher.sync()
+        assert [*told, queue.is_silent] == [True, False, False]

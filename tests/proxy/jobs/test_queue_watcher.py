@@ -43,7 +43,8 @@ class Comfy:
         self.pending: list[Any] = []
         self.history: dict[str, Any] = {}
         self.broken: set[str] = set()
-        self.refused = asyncio.Event()
+        self.refused, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
         self.has_jobs = True
         self.asked: list[str] = []
         self.sockets: list[web.WebSocketResponse] = []
@@ -58,6 +59,7 @@ class Comfy:
             await socket.receive()
             return socket
         self.asked.append(request.path)
+        await self.may_answer.wait()
         if request.path in self.broken:
             self.refused.set()
             return web.Response(status=500)
