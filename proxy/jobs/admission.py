@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from policy.call import AnswerNode, ClaimedJob, ClaimJob, JobUpdate, RecordJob
+from policy.call import AnswerNode, ClaimedJob, ClaimJob, JobUpdate, Place, RecordJob
 from policy.costs import Costs
 from policy.documents import Kind
 from policy.principal import Principal, TenantId
@@ -22,11 +22,12 @@ from proxy.jobs.job_rows import Submitted
 from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.noted import Note
 from proxy.jobs.placing import Placing
-from proxy.jobs.records import JobRecords
+from proxy.jobs.records import JobRecords, Unsaid
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.jobs.store_operations import AssetGone, JobIdTaken
 from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.gpu_budget import GpuBudgets
+from proxy.persistence.operations import DatabaseUnavailable
 from proxy.tasks import Tasks
 
 _log = logging.getLogger("comfygate")
@@ -196,8 +197,16 @@ class JobAdmission:
         job = self._registry.job(prompt_id)
         is_recorded = job is not None and job.state is not JobState.CLAIMED
         self._release(prompt_id)
-        if job is not None and is_recorded:
+        if job is None or not is_recorded:
+            return
+        try:
             await (self._records.doubt(prompt_id) if is_doubtful else self._records.forget(job.tenant, [prompt_id]))
+        except DatabaseUnavailable:
+            # Nobody would see to its end, and it would keep its place in ComfyUI's window for ever.
+            self._records.is_uncertain = True
+            if not is_doubtful:
+                self._records.unsaid[prompt_id] = Unsaid(job.tenant, Place.NEXT)
+            raise
 
     def _release(self, prompt_id: str) -> None:
         self._registry.release(prompt_id)

@@ -59,9 +59,9 @@ class JobRecords:
         self.window = window
         self._weights = weights
         self._clock = clock
-        self.is_uncertain = False
         self._known_needs: KnownNeeds = {}
-        """Whether jobs may have been given to ComfyUI of which this process does not know."""
+        self.is_uncertain = False
+        """Whether jobs may stand in the database as given by this process of which it does not know."""
         self.unsaid: dict[str, Unsaid] = {}
         """Jobs that may be on disk although their clients were told that they are not."""
         self.gate = gate
@@ -131,9 +131,13 @@ class JobRecords:
         """Takes up a job that ComfyUI has, with what it was submitted as or how it ended; None when it was deleted."""
         row = row._replace(gate=self.gate, lease_until_s=self._clock() + LEASE_S)
         kept, told = (None if each is None else each.to_bytes() for each in (entry, shown))
-        placed = await self._database.run(store.adopt, row, submitted, kept, told, is_copied=self.copies_results)
-        if placed is None:
-            placed = await self._database.run(store.confirm, row.prompt_id)
+        try:
+            placed = await self._database.run(store.adopt, row, submitted, kept, told, is_copied=self.copies_results)
+            if placed is None:
+                placed = await self._database.run(store.confirm, row.prompt_id)
+        except DatabaseUnavailable:
+            self.is_uncertain = True  # it may stand there as one that this gate follows
+            raise
         return None if placed is None else self._registry.apply(placed)
 
     async def give(self, seats: Sequence[Seat] = (), fits: Fits = everybody_fits) -> list[Given]:

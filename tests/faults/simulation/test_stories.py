@@ -20,6 +20,7 @@ FAILED = {
     "ComfyUI and the gate die while a job is sent": partial(Story, 687, gates=1),
     "ComfyUI is restarted, and a job comes in before that is known": partial(Story, 40, gates=1, window=4),
     "a job goes past one that a gate had given which died": partial(Story, 228, gates=1, window=4),
+    "a job is adopted, and nobody says so": partial(Story, 393, gates=1, is_odd=True, window=4),
     "ComfyUI is restarted, and one of two gates hears of it first": partial(Story, 11, gates=2, window=4),
     "a job that was adopted is lost twice": partial(Story, 128, gates=2),
     "a job in doubt is dropped, and ComfyUI has it": partial(Story, 439, gates=2, is_odd=True),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,12 +16,13 @@ from policy.principal import Principal
 from proxy.config.jobs import JobsSettings
 from proxy.jobs import housekeeping as housekeeping_module
 from proxy.jobs import store_upkeep
+from proxy.jobs.admission import JobAdmission
 from proxy.jobs.housekeeping import Housekeeping
 from proxy.jobs.idempotency_db import Kept, KeptSubmissions
 from proxy.jobs.idempotency_db import Place as KeyPlace
 from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_finder import JobFinder
-from proxy.jobs.job_rows import StoredState
+from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.replica import JobReplica
 from proxy.jobs.store_reading import changes
 from proxy.jobs.store_upkeep import retry, take_over, wish
@@ -119,13 +122,14 @@ async def test_a_job_that_the_operator_retries_waits_here_too() -> None:
 
 
 class Unsaid:
-    """A database that does what it is asked, and says that it does not know, until `is_silent` is over."""
+    """A database that does what it is asked, or nothing, and says that it does not know, until `is_silent` is over."""
 
-    def __init__(self, database: Database) -> None:
-        self._database, self.is_silent = database, True
+    def __init__(self, database: Database, *, does_it: bool = True) -> None:
+        self._database, self.is_silent, self._does_it = database, True, does_it
 
     async def run(self, *asked: Any, **more: Any) -> Any:
-        done = await self._database.run(*asked, **more)
+        is_done = self._does_it or not self.is_silent
+        done = await self._database.run(*asked, **more) if is_done else None
         if self.is_silent:
             raise DatabaseUnavailable("nobody said so")
         return done
@@ -270,6 +274,39 @@ async def test_a_job_of_which_it_is_not_known_whether_comfyui_has_it_is_followed
         other.replica.on_foreign_change = lambda job: changed.append(job.prompt_id)
         await other.replica.catch_up()
         assert (other.registry.knows(job.prompt_id), changed) == (False, [job.prompt_id])
+
+
+async def test_a_job_that_was_taken_up_without_a_word_of_it_is_followed() -> None:
+    """ComfyUI had it; unknown here, it would keep its place in ComfyUI's window for ever, though ComfyUI goes away."""
+    async with opened() as database:
+        silent = Unsaid(database)
+        parts = Following(NOBODY, cast(Database, silent))
+        row = JobRow(str(uuid.uuid4()), ALICE, state=StoredState.DISPATCHED, comfyui="default")
+        with pytest.raises(DatabaseUnavailable):
+            await parts.records.adopt(row, SUBMITTED)
+        silent.is_silent = False
+        await parts.dispatcher.dispatch()
+        assert parts.registry.of(ALICE).pending() == [row.prompt_id]
+
+
+@pytest.mark.parametrize("is_doubtful", [True, False])
+async def test_a_job_that_came_to_nothing_while_the_database_was_away_keeps_no_place(is_doubtful: bool) -> None:
+    """It is deleted then, or followed where ComfyUI may have it."""
+    async with opened() as database:
+        away = Unsaid(database, does_it=False)
+        away.is_silent = False
+        parts = Following(NOBODY, cast(Database, away))
+        limits = cast(Any, SimpleNamespace(free_job=lambda prompt_id: None))
+        admission = JobAdmission(parts.registry, parts.records, limits, limits)
+        job = await parts.recorded(place=Place.NEXT)
+        away.is_silent = True
+        with pytest.raises(DatabaseUnavailable):
+            await admission.release(job.prompt_id, is_doubtful=is_doubtful)
+        assert parts.records.is_uncertain
+        away.is_silent = False
+        await parts.replica.recover()
+        known = parts.registry.job(job.prompt_id)
+        assert (await parts.row(job.prompt_id) is not None, known is not None) == (is_doubtful, is_doubtful)
 
 
 def housekeeping(parts: Following, dropped: list[tuple[str, str, int]], **settings: object) -> Housekeeping:
