@@ -60,6 +60,7 @@ class JobClosing:
         jobs = [job for job in known if not self._is_closing(job)]
         lost = [job for job in sorted(jobs, key=lambda job: job.number) if not await self._close(job)]
         runs = [job for job in lost if job.state is JobState.RUNNING]
+        first = next((job for job in lost if not self._was_never_there(job) and not self._stood_behind(job)), None)
         self.is_giving_back = bool(lost)
         try:
             for job in lost:
@@ -68,7 +69,7 @@ class JobClosing:
                     continue
                 # Where none is known to have run, the first may have just begun; where it is not known what ComfyUI did last, any may have.
                 is_unknown = not was_current or job.seen_in != self._now - 1
-                is_first = job is lost[0] and not self._stood_behind(job)
+                is_first = job is first
                 # What stood behind another one has run only if that one had ended, of which nothing was seen.
                 is_sure = job in runs or is_first
                 has_run = job in runs or is_unknown or (is_first and not runs)
@@ -101,7 +102,11 @@ class JobClosing:
         """Whether ComfyUI had a job before this one, of whichever gate, of which nobody has seen that it ended."""
         given = {other.prompt_id: other.number for other in self._had_by_comfyui()}
         before = [prompt_id for prompt_id, number in (given | self._had).items() if number < job.number]
-        return not all(self._was_seen_to_end(prompt_id) for prompt_id in before)
+        if not all(self._was_seen_to_end(prompt_id) for prompt_id in before):
+            return True
+        # What was lost with it may wait again by now: each gate gives its own back, and what it has taken over later.
+        others = (other for other in self._registry.active() if other is not job)
+        return any(other.was_lost_since(job.given_at_s, self._comfyui) for other in others)
 
     def _had_by_comfyui(self) -> list[Job]:
         """Without those that are still on their way: their files may be brought meanwhile, and others have passed them."""

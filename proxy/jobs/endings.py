@@ -24,7 +24,7 @@ from policy.rules.overtime import mark_entry
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.events import JobEvent
 from proxy.jobs.history import read_entry
-from proxy.jobs.job import COMFYUI_GONE, OUT_OF_MEMORY, PERHAPS_GONE, Job, Outcome, take_told
+from proxy.jobs.job import COMFYUI_GONE, COMFYUI_RESTARTED, OUT_OF_MEMORY, PERHAPS_GONE, Job, Outcome, take_told
 from proxy.jobs.job_documents import JobDocuments
 from proxy.jobs.job_rows import Ended, StoredState
 from proxy.jobs.kept_documents import KeptDocuments
@@ -108,7 +108,7 @@ class JobEndings:
         One that may have run goes alone the next time, so that it is sure then; until it is, that does not count against it.
         """
         if not has_run:
-            await self._try_again(job, "comfyui-restarted")
+            await self._try_again(job, COMFYUI_RESTARTED)
             return
         if self._retries_interrupted() and job.lost_runs + is_sure < MAX_LOST_RUNS:
             await self._try_again(job, COMFYUI_GONE if is_sure else PERHAPS_GONE)

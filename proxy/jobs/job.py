@@ -34,6 +34,8 @@ GIVEN: Final = frozenset({JobState.SENT, JobState.DISPATCHED, JobState.RUNNING})
 COMFYUI_GONE: Final = "comfyui-gone"
 PERHAPS_GONE: Final = "comfyui-gone-perhaps"
 """ComfyUI went away, and may have come to the job by then; begins as the reason for one that ran, so that both are found as one."""
+COMFYUI_RESTARTED: Final = "comfyui-restarted"
+"""ComfyUI went away before it came to the job."""
 OUT_OF_MEMORY: Final = "out-of-memory"
 TOO_LONG: Final = "job-seconds"
 
@@ -135,6 +137,15 @@ class Job:
     def given_at_s(self) -> float:
         """When a ComfyUI was given it last, by the clock of the gate that gave it; 0 for never."""
         return float(self.attempts[-1].get("at", 0.0)) if self.attempts else 0.0
+
+    def was_lost_since(self, at_s: float, comfyui: str) -> bool:
+        """Whether this ComfyUI had it at that time, and has lost it since."""
+        return any(
+            attempt.get("comfyui") == comfyui
+            and attempt.get("at", 0.0) <= at_s < attempt.get("ended", 0.0)
+            and str(attempt.get("reason")).startswith((COMFYUI_GONE, COMFYUI_RESTARTED))
+            for attempt in self.attempts
+        )
 
     @property
     def lost_runs(self) -> int:

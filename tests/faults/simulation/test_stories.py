@@ -23,6 +23,7 @@ FAILED = {
     "a job is adopted, and nobody says so": partial(Story, 393, gates=1, is_odd=True, window=4),
     "ComfyUI is restarted, and one of two gates hears of it first": partial(Story, 11, gates=2, window=4),
     "a job that was adopted is lost twice": partial(Story, 128, gates=2),
+    "a job is taken over after those that stood before it": partial(Story, 497, gates=2, window=4),
     "a job in doubt is dropped, and ComfyUI has it": partial(Story, 439, gates=2, is_odd=True),
     "a job in doubt is lost as if it had been followed": partial(Story, 62, gates=2, is_odd=True),
     "a job that ComfyUI never had is taken for one that it lost": partial(Story, 565, gates=2, is_odd=True),

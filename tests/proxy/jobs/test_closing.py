@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.jobs.job import JobState
 from tests.proxy.jobs.test_queue_watcher import watching
 
 
@@ -51,3 +52,17 @@ async def test_what_has_passed_a_job_that_is_on_its_way_may_have_begun(gives_up:
             await watch.queue_watcher.sync()
         assert job.attempts[-1]["reason"] == reason
         assert not on_its_way.was_tried
+
+
+async def test_what_stood_behind_a_job_that_waits_again_is_not_surely_one_that_ran() -> None:
+    """The gate of the first is gone, and its lease ended first: when the second is taken over nothing is left before it."""
+    async with watching() as watch:
+        first, job = await watch.taken(), await watch.taken()
+        watch.registry.connections.made("default")
+        job.gate = "gate/2"
+        watch.now_s += 1.0
+        await watch.queue_watcher.sync()
+        assert (first.state, first.lost_runs) == (JobState.WAITING, 1)
+        job.gate = watch.records.gate
+        await watch.queue_watcher.sync()
+        assert (job.state, job.lost_runs) == (JobState.WAITING, 0)
