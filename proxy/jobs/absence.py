@@ -27,6 +27,8 @@ class Absence:
     def __init__(self, gone_after_s: float | None) -> None:
         self._gone_after_s = gone_after_s
         self._since_s: float | None = None
+        self.is_given_up = False
+        """The others go on with what it had, and with what it may have had."""
 
     @property
     def is_possible(self) -> bool:
@@ -47,6 +49,7 @@ class Absence:
 
     def ended(self) -> None:
         self._since_s = None
+        self.is_given_up = False
 
     async def give_up(self, comfyui: str, closing: JobClosing) -> None:
         """Where it has lasted too long, what the ComfyUI had goes on with the others."""
@@ -62,6 +65,7 @@ class Absence:
     async def _give_up(self, comfyui: str, closing: JobClosing, *, has_stood: bool) -> None:
         try:
             await closing.give_up(has_stood=has_stood)
+            self.is_given_up = not has_stood
         except DatabaseUnavailable as error:
             _log.error(
                 "the jobs of %s, with which others are to go on, wait until the database can be used again: %s",

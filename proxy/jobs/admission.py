@@ -200,7 +200,9 @@ class JobAdmission:
         if job is None or not is_recorded:
             return
         try:
-            await (self._records.doubt(prompt_id) if is_doubtful else self._records.forget(job.tenant, [prompt_id]))
+            await (
+                self._records.doubts.note(prompt_id) if is_doubtful else self._records.forget(job.tenant, [prompt_id])
+            )
         except DatabaseUnavailable:
             # Nobody would see to its end, and it would keep its place in ComfyUI's window for ever.
             self._records.is_uncertain = True

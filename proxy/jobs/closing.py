@@ -82,6 +82,9 @@ class JobClosing:
 
         has_stood: it was there, and is known to have run nothing of it.
         """
+        if not has_stood:  # else its queue tells
+            for job in await self._records.doubts.give_up(self._comfyui):
+                self._endings.on_waiting(job)
         given = sorted(self._had_by_comfyui(), key=lambda job: job.number)
         jobs = [job for job in given if job.gate == self._records.gate]
         runs = any(job.state is JobState.RUNNING for job in jobs)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from proxy.config.jobs import JobsSettings
+from proxy.jobs.doubts import UNSURE
 from proxy.jobs.job import GIVEN, Job, JobState
 from proxy.jobs.job_rows import Bounds
-from proxy.jobs.records import LEASE_S, UNSURE, JobRecords
+from proxy.jobs.records import LEASE_S, JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import leases
 from proxy.jobs.store_upkeep import RETAINED_AT_ONCE, drop_wished, leave, renew_leases, retain, take_over

@@ -13,7 +13,7 @@ from proxy.upstream.client import Upstream
 
 
 class JobFinder:
-    """What ComfyUI has and the registry had not is taken up, with its owner."""
+    """What ComfyUI has and the registry had not is taken up, with its owner. Where the others go on with what it had, all of that is in the registry."""
 
     def __init__(self, upstream: Upstream, registry: JobRegistry, records: JobRecords, watcher: QueueWatcher) -> None:
         self._registry = registry
@@ -28,7 +28,7 @@ class JobFinder:
         """
         if prompt_id in self._records.unsaid:
             raise DatabaseUnavailable("it is not known yet whether the job was recorded")
-        if not self._registry.knows(prompt_id):
+        if not self._registry.knows(prompt_id) and not self._watcher.absence.is_given_up:
             if not self._watcher.is_settled.is_set():
                 raise UpstreamUnavailable
             if await self._watcher.has_job(prompt_id) and not self._registry.knows(prompt_id):

@@ -111,7 +111,7 @@ class QueueWatcher:
         self._announcements = Announcements(self._changed.set)
         self._was_current = False
         """All that ComfyUI had announced was read when the connection before this one ended."""
-        self._absence = Absence(gone_after_s)
+        self.absence = Absence(gone_after_s)
         self.is_connected = False
         self.is_settled = asyncio.Event()
         """Set while connected and after the registry was rebuilt."""
@@ -160,20 +160,20 @@ class QueueWatcher:
                 if failures == 0:
                     _log.error("jobs are not followed until the database can be used again: %s", error)
                 failures += 1
-                self._absence.ended()  # it is not ComfyUI that is away
+                self.absence.ended()  # it is not ComfyUI that is away
             except (UpstreamUnavailable, UpstreamTimeout) as error:
                 if failures == 0:
-                    setting = self._absence.setting(self.name)
+                    setting = self.absence.setting(self.name)
                     _log.warning("%s The gate tries on.", unreachable(self._upstream.url.rstrip("/"), error, setting))
                 failures += 1
             finally:
                 if self.is_connected:
-                    _log.warning("the connection to %s ended", self._absence.title(self.name))
-                self._absence.began()
+                    _log.warning("the connection to %s ended", self.absence.title(self.name))
+                self.absence.began()
                 self._registry.connections.over(self.name)
                 self.is_connected = False
                 self.is_settled.clear()
-            await self._absence.give_up(self.name, self.closing)
+            await self.absence.give_up(self.name, self.closing)
             await asyncio.sleep(_RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
 
     async def _follow(self) -> None:
@@ -187,21 +187,21 @@ class QueueWatcher:
         try:
             socket.start(announcements)
             is_cold = await self.rebuild()
-            self._absence.ended()  # what it has is known, whatever else it does not tell
+            self.absence.ended()  # what it has is known, whatever else it does not tell
             if self.on_connected is not None:
                 await self.on_connected(self.name)
             self.is_connected = True
             self.is_settled.set()
             if is_cold:
                 self.on_cold(self.name)
-            _log.info("connected to %s at %s", self._absence.title(self.name), self._upstream.url)
+            _log.info("connected to %s at %s", self.absence.title(self.name), self._upstream.url)
             await announcements.over.wait()
         finally:
             socket.close(Close(1000, ""))
 
     async def _sync_on_change(self) -> None:
         while True:
-            idle_s = _POLL_OTHERS_S if self._absence.is_possible else _POLL_IDLE_S
+            idle_s = _POLL_OTHERS_S if self.absence.is_possible else _POLL_IDLE_S
             try:
                 async with asyncio.timeout(_POLL_BUSY_S if self._registry.is_busy else idle_s):
                     await self._changed.wait()
@@ -222,7 +222,7 @@ class QueueWatcher:
                 if not self._is_failing:
                     _log.warning(
                         "the queue of %s cannot be read (%s): what ends is not seen; trying on",
-                        self._absence.title(self.name),
+                        self.absence.title(self.name),
                         error.message,
                     )
                 self._is_failing = True
@@ -245,7 +245,7 @@ class QueueWatcher:
             self._registry.forget_restarted(self.name, ended)
         queued = await self.sync()
         if is_whole:  # they would keep ComfyUI's window from those that wait
-            await self._records.drop_doubted(begun_s, listed | queued)
+            await self._records.doubts.drop(begun_s, listed | queued)
         return is_whole and not was_warmed and listed.isdisjoint(ended)
 
     async def sync(self) -> set[str]:
@@ -259,7 +259,7 @@ class QueueWatcher:
             announcements.is_read = False
             raise
         await self._adoption.take(queue)
-        if self._absence.is_possible:
+        if self.absence.is_possible:
             queue = await self._strays.take_out(queue)
         self._waiting_since_s = (
             (self._waiting_since_s or time.monotonic()) if queue.pending and not queue.running else None
@@ -276,11 +276,11 @@ class QueueWatcher:
         await self.closing.close_missing(missing, was_current=self._was_current)
         self.closing.listed(queue.given)
         if self._is_failing:
-            _log.info("the queue of %s can be read again", self._absence.title(self.name))
+            _log.info("the queue of %s can be read again", self.absence.title(self.name))
         self._is_failing = False
         self._synced_at_s = time.monotonic()
         if self.is_worker_stuck:
-            await self._absence.stands_still(self.name, self.closing)
+            await self.absence.stands_still(self.name, self.closing)
         self.on_synced()
         return queue.running | queue.pending
 

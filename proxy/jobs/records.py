@@ -6,7 +6,7 @@ Every method raises DatabaseUnavailable when the database cannot be used; nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import orjson
@@ -19,6 +19,7 @@ from policy.principal import TenantId
 from policy.rules.prompt import LAST_PLACE
 from proxy.jobs import store_operations as store
 from proxy.jobs import store_upkeep
+from proxy.jobs.doubts import JobDoubts
 from proxy.jobs.job import Job
 from proxy.jobs.job_rows import CANCEL, Ended, Given, JobRow, StoredState, Submitted
 from proxy.jobs.noted import AlreadyNoted, Note, noted
@@ -31,8 +32,6 @@ from proxy.persistence.operations import Database, DatabaseUnavailable
 
 LEASE_S: Final = 10.0
 """A gate that has not renewed its leases for so long is gone, and another one follows its jobs."""
-UNSURE: Final = "unsure"
-"""The wish of a row whose submission got no answer: nobody was told that the job is there, so it is dropped when ComfyUI has none."""
 
 
 class Unsaid(NamedTuple):
@@ -65,6 +64,7 @@ class JobRecords:
         self.unsaid: dict[str, Unsaid] = {}
         """Jobs that may be on disk although their clients were told that they are not."""
         self.gate = gate
+        self.doubts = JobDoubts(database, registry, gate, clock)
         self.unsettled = UnsettledJobs(registry, clock)
         self.copies_results = False
         """Whether what jobs make is to be copied (proxy/copies/)."""
@@ -201,14 +201,6 @@ class JobRecords:
         """Deletes jobs of the tenant's."""
         await self._database.run(store.forget, tenant, prompt_ids)
         return self.let_go(prompt_ids)
-
-    async def doubt(self, prompt_id: str) -> None:
-        """ComfyUI was sent it and did not answer; its client is told so. It comes back when ComfyUI turns out to have it."""
-        await self._database.run(store_upkeep.wish, prompt_id, UNSURE)
-
-    async def drop_doubted(self, before_s: float, has: Collection[str]) -> None:
-        """Of those that were submitted before a time (Unix seconds): what ComfyUI has not. has: its queue and history since then."""
-        await self._database.run(store_upkeep.drop_wished, UNSURE, before_s, has)
 
     def let_go(self, prompt_ids: Iterable[str]) -> list[Job]:
         """They are on disk no more."""

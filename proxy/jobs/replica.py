@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 
 from policy.call import Place
+from proxy.jobs.doubts import UNSURE
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
-from proxy.jobs.records import LEASE_S, UNSURE, JobRecords
+from proxy.jobs.records import LEASE_S, JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import changes
 from proxy.jobs.store_upkeep import NOT_SENT, settle_unsaid, take_over

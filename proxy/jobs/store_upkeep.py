@@ -146,6 +146,21 @@ def drop_wished(text: str, before_s: float, but: Collection[str] = ()) -> Operat
             yield from forget(tenant, [prompt_id])
 
 
+def give_up_wished(text: str, gate: str, comfyui: str, now_s: float, reason: str) -> Operation[list[JobRow]]:
+    """Jobs with this wish of a gate that a ComfyUI may have, and that an Idempotency-Key names, wait again; the rows of those."""
+    rows = yield Statement(
+        "SELECT prompt_id FROM jobs WHERE state IN (?, ?) AND wish = ? AND gate = ? AND comfyui = ? AND EXISTS "
+        "(SELECT 1 FROM idempotent_submissions WHERE idempotent_submissions.prompt_id = jobs.prompt_id)",
+        (StoredState.DISPATCHED, StoredState.RUNNING, text, gate, comfyui),
+    )
+    found = []
+    for (prompt_id,) in rows:
+        yield Statement("UPDATE jobs SET wish = '' WHERE prompt_id = ?", (prompt_id,))
+        if (row := (yield from give_back(prompt_id, now_s, reason))) is not None:
+            found.append(row)
+    return found
+
+
 def drain(*, is_on: bool) -> Operation[None]:
     """While it is on no gate gives ComfyUI a job."""
     yield Statement("UPDATE store_state SET version = version + 1, is_draining = ? WHERE id = 1", (int(is_on),))

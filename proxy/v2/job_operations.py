@@ -9,8 +9,8 @@ import orjson
 
 from policy.v2.assets import Asset
 from policy.v2.effects import After
+from proxy.jobs.doubts import UNSURE
 from proxy.jobs.job_rows import CANCEL, COLUMNS, ENDS, MEASURED, JobRow, StoredState
-from proxy.jobs.records import UNSURE
 from proxy.persistence.operations import Operation, Statement
 from proxy.v2.asset_rows import ASSET_COLUMNS, ASSET_PLACES, asset_of, row_of
 

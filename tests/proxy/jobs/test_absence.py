@@ -8,13 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from policy.principal import Principal
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs import absence as absence_module
 from proxy.jobs import queue_reader
 from proxy.jobs import queue_watcher as watcher_module
+from proxy.jobs.idempotency_db import Kept, KeptSubmissions, Place
 from proxy.jobs.job import JobState
+from proxy.jobs.job_finder import JobFinder
 from proxy.jobs.queue_watchers import QueueWatchers
 from proxy.persistence.operations import DatabaseUnavailable
+from tests.proxy.jobs.following import ALICE
 from tests.proxy.jobs.test_queue_watcher import Watch, item, watching
 
 GONE_AFTER_S = 5.0
@@ -63,7 +67,7 @@ async def test_while_the_database_is_away_no_comfyui_is(monkeypatch: pytest.Monk
             watch.connections.release()
             raise DatabaseUnavailable("gone")
 
-        monkeypatch.setattr(watch.records, "drop_doubted", fail)
+        monkeypatch.setattr(watch.records.doubts, "drop", fail)
         watch.queue_watcher.start()
         await _is_connected_often(watch)
         assert watch.told == [("started", prompt_id)]
@@ -79,6 +83,34 @@ async def test_what_one_had_that_cannot_be_reached_goes_on_with_others() -> None
             watch.comfy.refused.clear()
             await watch.comfy.refused.wait()
         assert watch.told == [("started", prompt_id), ("waits", prompt_id)]
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+async def test_a_job_of_which_only_one_that_is_gone_knows_goes_on_where_its_client_may_ask_after_it(
+    has_key: bool,
+) -> None:
+    """Its submission got no answer."""
+    async with watching(gone_after_s=GONE_AFTER_S) as watch:
+        job = await watch.recorded()
+        if has_key:
+            kept = Kept(b"fingerprint", job.prompt_id, watch.now_s)
+            await KeptSubmissions(watch.database).put(Place(ALICE, b"key"), kept, watch.now_s)
+        watch.registry.release(job.prompt_id)
+        await watch.records.doubts.note(job.prompt_id)
+        finder = JobFinder(watch.upstream, watch.registry, watch.records, watch.queue_watcher)
+        with pytest.raises(UpstreamUnavailable):
+            await finder.has(Principal("key", ALICE), job.prompt_id)
+        watch.comfy.broken = {"/api/jobs", "/queue"}
+        watch.queue_watcher.start()
+        while not watch.queue_watcher.absence.is_given_up:
+            watch.comfy.refused.clear()
+            await watch.comfy.refused.wait()
+        assert await finder.has(Principal("key", ALICE), job.prompt_id) is has_key
+        assert watch.told == [("waits", job.prompt_id)] * has_key
+        assert (await watch.stored(job.prompt_id)).state == ("waiting" if has_key else "dispatched")
+        watch.comfy.broken = set()
+        await watch.queue_watcher.is_settled.wait()
+        assert not watch.queue_watcher.absence.is_given_up
 
 
 async def test_what_has_failed_since_it_went_away_is_stopped_when_it_is_back() -> None:

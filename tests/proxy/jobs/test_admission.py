@@ -14,7 +14,7 @@ from policy.principal import Principal, TenantId
 from policy.violation import Reason, Violation
 from proxy.http.errors import LimitExceeded, UpstreamUnavailable
 from proxy.jobs.admission import JobAdmission
-from proxy.jobs.records import UNSURE
+from proxy.jobs.doubts import UNSURE
 from proxy.jobs.registry import Job, JobRegistry, JobState, Outcome
 from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.gpu_budget import GpuBudgets

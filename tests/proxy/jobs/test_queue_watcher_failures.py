@@ -93,7 +93,7 @@ async def test_a_job_in_doubt_that_comfyui_has_stays_when_the_connection_is_made
     async with watching() as watch:
         job = await watch.taken()
         job.gate = "gate/2"
-        await watch.records.doubt(job.prompt_id)
+        await watch.records.doubts.note(job.prompt_id)
         watch.comfy.pending = [item(job.number, job.prompt_id)]
         watch.now_s = 0.0
         await watch.queue_watcher.rebuild()

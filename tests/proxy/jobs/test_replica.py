@@ -267,7 +267,7 @@ async def test_a_job_of_which_it_is_not_known_whether_comfyui_has_it_is_followed
         await other.replica.catch_up()
         assert other.registry.knows(job.prompt_id)
         parts.registry.release(job.prompt_id)
-        await parts.records.doubt(job.prompt_id)
+        await parts.records.doubts.note(job.prompt_id)
         await parts.replica.recover()
         assert not parts.registry.knows(job.prompt_id)
         changed: list[str] = []

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from policy.call import JobExtras
+from proxy.jobs.doubts import UNSURE
 from proxy.jobs.job_rows import Bounds, StoredState
-from proxy.jobs.records import UNSURE
 from proxy.jobs.store_operations import (
     AssetGone,
     JobIdTaken,
