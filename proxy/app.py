@@ -19,7 +19,7 @@ from proxy.jobs.events import JobEvents
 from proxy.limits.limits import Limits
 from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail
-from proxy.observability.metrics import Metrics
+from proxy.observability.metrics import Metrics, name_comfyuis
 from proxy.observability.ops_server import Ops
 from proxy.persistence.chosen import chosen_database, setting_of
 from proxy.persistence.operations import DatabaseUnavailable, StateError
@@ -47,11 +47,12 @@ class Gate:
     def __init__(self, config: Config, log: RequestLog, passed: PassedSockets | None = None) -> None:
         """Raises ConfigError."""
         self._passed = passed or PassedSockets()
+        self._began_with = config
         self._state = chosen_database(config)
         compiled = compile_config(config, state=self._state)
         self.metrics = Metrics()
         self.metrics.set_keys(config.keys)
-        self.metrics.comfyuis.set_names(comfyui.name for comfyui in config.comfyuis)
+        name_comfyuis(self.metrics, [comfyui.name for comfyui in config.comfyuis])
         self.audit = AuditTrail(config.audit_file, config.log.audit_max_bytes, config.log.audit_keep)
         self._service_manager = ServiceManager()
         self._tasks = Tasks()
@@ -61,7 +62,7 @@ class Gate:
             raise ConfigError(config.file, [Mistake("limits.storage", None, str(error))]) from None
         self._events = JobEvents()
         recorder = Recorder(self.metrics, log, self.audit)
-        self.dependencies = build_dependencies(
+        self.dependencies, self._fleet = build_dependencies(
             compiled, self._limits, self._state, self._events, recorder, lambda: self.dependencies.compiled
         )
         self._followers = JobFollowers(
@@ -70,8 +71,11 @@ class Gate:
         self._warmups = build_warmups(self.dependencies, self._state, self.metrics)
         self.dependencies.queue_watchers.on_connected(self._connected)
         self.dependencies.queue_watchers.on_cold(self._warmups.start)
+        if self._fleet is not None:
+            self._fleet.on_named = partial(name_comfyuis, self.metrics)
+            self._fleet.on_leaving = self._warmups.cancel
         self.pipeline = Pipeline(self.dependencies)
-        self._gauges = Gauges(self.dependencies, self._state, self.metrics)
+        self._gauges = Gauges(self.dependencies, self._fleet, self._state, self.metrics)
         self._ops = Ops(self.metrics, self.dependencies.queue_watchers, self._gauges.refresh)
         self._last_s: float | None = None
         """How long stop() may drain, where wind_down() has come before."""
@@ -159,6 +163,7 @@ class Gate:
             ("the gate's loops", self._tasks.stop),
             ("its own sockets", parts.v2.own_sockets.stop),
             ("events", parts.streams.stop),
+            *([("ComfyUIs that leave", self._fleet.stop)] if self._fleet is not None else []),
             ("queue watchers", parts.queue_watchers.stop),
             ("warm-ups", self._warmups.stop),
             ("results", parts.jobs.results.stop),
@@ -205,6 +210,7 @@ class Gate:
             config = await asyncio.to_thread(load_config, file)
             _check_not_emptied(self.dependencies.compiled.config, config)
             compiled = await asyncio.to_thread(compile_config, config, self.dependencies.compiled)
+            comfyuis = None if self._fleet is None else self._fleet.prepare(config)
         except ConfigError as error:
             return self._reject(error)
         try:
@@ -213,6 +219,8 @@ class Gate:
             return self._reject(ConfigError(file, [Mistake("limits.storage_file", None, str(error))]))
         self._audit_keys(self.dependencies.compiled.config, config)
         replaced, self.dependencies.compiled = self.dependencies.compiled, compiled
+        if self._fleet is not None:
+            self._fleet.take_up(comfyuis)
         await _start_verifiers(compiled)
         await self._followers.reconfigured()
         closed = self.dependencies.sockets.close_revoked(lambda who: compiled.authenticator.is_alive(who, time.time()))
@@ -221,7 +229,7 @@ class Gate:
         self.metrics.reloaded(is_good=True)
         self.audit.write("config", result="good")
         _log.info("configuration reloaded, %d sockets closed", closed)
-        if waiting := need_restart(replaced.config, config):
+        if waiting := need_restart(replaced.config, config, self._began_with):
             _log.warning("not taken up until the gate is restarted: %s", ", ".join(waiting))
         # Else the issuers of every earlier configuration would be asked for their keys for ever.
         await _stop_verifiers(replaced)

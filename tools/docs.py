@@ -130,7 +130,7 @@ def configuration_page(config_text: str) -> str:
         "| variable | setting |\n|---|---|\n"
         + "".join(f"| `{name}` | `{section}.{key}` |\n" for name, (section, key) in ENVIRONMENT.items()),
         "`[ops]`, `[log]`, `host`, `port`, `header_timeout`, `keepalive_timeout`, `max_header_bytes` and `state_dir` of `[server]`, `url`, `directory` and\n"
-        "`connect_timeout` of `[upstream]`, which `[[comfyui]]` there are, in which order, their `url`, `directory`, `shared_directory` and `gone_after`,\n"
+        "`connect_timeout` of `[upstream]`, which `[[comfyui]]` is the first, its `url`, `directory` and `shared_directory`,\n"
         "and where `[limits]` and `[jobs]` are stored are read at the start alone: a change of these needs\n"
         "a restart.\n"
         "Everything else is taken up while the gate runs.\n",

@@ -135,7 +135,7 @@ def _look_at(
         count for name, count in standing.has.items() if (name not in others if is_first else name == comfyui.name)
     )
     lacks = ""
-    if len(config.comfyuis) > 1:
+    if config.comfyui:
         lacks = _lacks(comfyui, standing.job.tenant, standing.needs, catalogue, is_first=is_first)
         lacks = lacks or _file_away(comfyui, standing.needs, config, catalogues)
     models = standing.needs.models if standing.needs else ()

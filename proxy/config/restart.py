@@ -16,13 +16,13 @@ AT_START: Final[Mapping[str, frozenset[str]]] = {
     "jobs": frozenset({"database", "database_file"}),
     "storage": frozenset({"url", "endpoint", "public_endpoint", "region", "credentials_file"}),
 }
-OF_COMFYUI: Final = ("url", "directory", "shared_directory", "gone_after")
-"""Of each of several; their number, names and order too. The others are read when a job is given (proxy/jobs/placing.py), and at a warm-up."""
+OF_COMFYUI: Final = ("url", "directory", "shared_directory")
+"""Of the first one, where there are several, and its name. Whatever else there is of ComfyUIs, and which others, is taken up (proxy/wiring/fleet.py)."""
 
 
-def need_restart(old: Config, new: Config) -> list[str]:
-    """The changed settings that only a restart takes up, as `server.port` or `comfyui.gpu-2.url`."""
-    changed = _of_comfyuis(old, new)
+def need_restart(old: Config, new: Config, began_with: Config | None = None) -> list[str]:
+    """The changed settings that only a restart takes up, as `server.port` or `comfyui.gpu-1.url`. began_with: of the gate's start."""
+    changed = [] if old.comfyui == new.comfyui else _of_comfyuis(began_with or old, new)
     for section, names in AT_START.items():
         for name in sorted(names):
             is_of_first = section == "upstream" and name in OF_COMFYUI and bool(old.comfyui or new.comfyui)
@@ -32,15 +32,17 @@ def need_restart(old: Config, new: Config) -> list[str]:
 
 
 def _of_comfyuis(old: Config, new: Config) -> list[str]:
-    """`comfyui` where it is not the same ones in the same order any more."""
-    if [comfyui.name for comfyui in old.comfyui] != [comfyui.name for comfyui in new.comfyui]:
-        return ["comfyui"]
-    return [
-        f"comfyui.{before.name}.{name}"
-        for before, after in zip(old.comfyui, new.comfyui, strict=True)
-        for name in OF_COMFYUI
-        if getattr(before, name) != getattr(after, name)
-    ]
+    """`comfyui`, with the reason, where none of the others are taken up either."""
+    if not old.comfyui and not new.comfyui:
+        return []
+    if not old.comfyui:
+        return [
+            "comfyui (a gate that was started with one ComfyUI and no name for it has not looked at what jobs need)"
+        ]
+    before, after = old.comfyui[0], new.comfyuis[0]
+    if not new.comfyui or before.name != after.name:
+        return [f"comfyui (the first one, {before.name}, has the tenants' uploads, saved workflows and settings)"]
+    return [f"comfyui.{before.name}.{name}" for name in OF_COMFYUI if getattr(before, name) != getattr(after, name)]
 
 
 def _value(config: Config, section: str, name: str) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,19 +26,29 @@ class Home(NamedTuple):
     copies: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Directories:
     """first: the first one's base folder, None where the gate does not see it. others: those of the others, by name. sharing: the others whose folders are
-    the first's, but for temp. maker_of: which of them has a file, "" for the first (proxy/files/makers.py).
+    the first's, but for temp. maker_of: which of them has a file, "" for the first (proxy/files/makers.py). absent: names of some that are not there any
+    more, whose folders are not seen.
     """
 
     first: Path | None = None
     others: Mapping[str, Path | None] = field(default_factory=dict)
     sharing: frozenset[str] = frozenset()
     maker_of: Callable[[Folder, UpstreamPath], str] = _first
+    absent: Container[str] = ()
+
+    def change(self, others: Mapping[str, Path | None], sharing: frozenset[str]) -> None:
+        """Some have come or gone. Threads read meanwhile: each sees one of both as it was, or as it will be."""
+        self.sharing |= sharing
+        self.others = others
+        self.sharing = sharing
 
     def root_of(self, folder: Folder, path: UpstreamPath) -> Path | None:
         """The folder that this path is in; None where the gate does not see it."""
+        if folder is not Folder.INPUT and maker_of(path) in self.absent:
+            return None
         base = self._base_of(self.maker_of(folder, path))
         return None if base is None else base / folder.value
 
@@ -81,7 +91,8 @@ class Directories:
         return {name: base for name, base in self.others.items() if name not in self.sharing}
 
     def _base_of(self, comfyui: str) -> Path | None:
-        return self.others.get(comfyui, self.first)
+        # SECURITY: the first may have other files of the names that one had which is not there any more (tests/proxy/files/test_directories.py).
+        return None if comfyui in self.absent else self.others.get(comfyui, self.first)
 
 
 UNSEEN: Final = Directories()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Container
 
 from policy.call import UpstreamCall
 from policy.makers import maker_of
@@ -12,15 +12,22 @@ from proxy.jobs.known_jobs import KnownJobs
 
 class Makers:
     """Every method gives a name of `others`, or "" for the first. others: those beside the first. sharing: those of them that see the first's folders, so
-    that it has what they make, but for their temp folders.
+    that it has what they make, but for their temp folders. Both are replaced when some come or go. absent: names of some that are not there any more.
 
     SECURITY: which one is asked follows from names that a rule has made, and is one of these whatever they say (tests/proxy/files/test_makers.py).
     """
 
-    def __init__(self, jobs: KnownJobs, others: Collection[str] = (), sharing: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        jobs: KnownJobs,
+        others: Container[str] = (),
+        sharing: Container[str] = (),
+        absent: Container[str] = (),
+    ) -> None:
         self._jobs = jobs
-        self._others = frozenset(others)
-        self._sharing = frozenset(sharing)
+        self.others = others
+        self.sharing = sharing
+        self._absent = absent
 
     def of_call(self, call: UpstreamCall) -> str:
         if call.jobs:
@@ -30,14 +37,19 @@ class Makers:
 
     def of_file(self, folder: Folder, path: str) -> str:
         """path: in the folder, in ComfyUI's names."""
-        if folder is Folder.INPUT or not self._others:
+        if folder is Folder.INPUT:
             return ""
         made = maker_of(path) if path.startswith(f"{ROOT}/") else self._of_run(path)
-        return "" if folder is Folder.OUTPUT and made in self._sharing else self._known(made)
+        return "" if folder is Folder.OUTPUT and made in self.sharing else self._known(made)
+
+    def absent_maker_of(self, call: UpstreamCall) -> str:
+        """The name of one that is not there any more and has made the file of a call; "" for all others."""
+        made = "" if call.file is None or call.file[0] == Folder.INPUT else maker_of(call.file[1])
+        return made if made in self._absent else ""
 
     def place_of(self, folder: Folder, comfyui: str) -> str:
         """Which one's folder this ComfyUI reads."""
-        return "" if folder is not Folder.TEMP and comfyui in self._sharing else self._known(comfyui)
+        return "" if folder is not Folder.TEMP and comfyui in self.sharing else self._known(comfyui)
 
     def _of_run(self, path: str) -> str:
         """Of a file among everybody's."""
@@ -45,4 +57,4 @@ class Makers:
         return "" if made is None else made.comfyui
 
     def _known(self, name: str) -> str:
-        return name if name in self._others else ""
+        return name if name in self.others else ""

@@ -22,17 +22,17 @@ _log = logging.getLogger("comfygate")
 
 
 class Absence:
-    """gone_after_s: None where there is no other ComfyUI, so that whoever is away is waited for."""
+    """gone_after_s: None where there is no other ComfyUI, so that whoever is away is waited for; changes when others come or go."""
 
     def __init__(self, gone_after_s: float | None) -> None:
-        self._gone_after_s = gone_after_s
+        self.gone_after_s = gone_after_s
         self._since_s: float | None = None
         self.is_given_up = False
         """The others go on with what it had, and with what it may have had."""
 
     @property
     def is_possible(self) -> bool:
-        return self._gone_after_s is not None
+        return self.gone_after_s is not None
 
     def title(self, comfyui: str) -> str:
         """What the operator's log calls it."""
@@ -53,7 +53,7 @@ class Absence:
 
     async def give_up(self, comfyui: str, closing: JobClosing) -> None:
         """Where it has lasted too long, what the ComfyUI had goes on with the others."""
-        if self._gone_after_s is None or self._since_s is None or time.monotonic() - self._since_s < self._gone_after_s:
+        if self.gone_after_s is None or self._since_s is None or time.monotonic() - self._since_s < self.gone_after_s:
             return
         await self._give_up(comfyui, closing, has_stood=False)
 

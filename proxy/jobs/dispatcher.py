@@ -25,7 +25,7 @@ GiveTo = Callable[[Sequence[str]], Awaitable[list[Given]]]
 
 
 class Dispatcher:
-    """senders: one for each ComfyUI. has_room: whether one of them may have any, as far as is known in memory."""
+    """senders: one for each ComfyUI, replaced when some come or go. has_room: whether one of them may have any, as far as is known in memory."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Dispatcher:
         give: GiveTo,
         has_room: Callable[[], bool],
     ) -> None:
-        self._senders = senders
+        self.senders = senders
         self._registry = registry
         self._records = records
         self._replica = replica
@@ -44,10 +44,12 @@ class Dispatcher:
         self._has_room = has_room
         self._tasks = Tasks()
         self._is_wanted = asyncio.Event()
+        self.is_giving = False
+        """It is about to be known who is given what."""
 
     async def stop(self) -> None:
         await self._tasks.stop()
-        for sender in self._senders:
+        for sender in self.senders:
             await sender.stop()
 
     def wake(self) -> None:
@@ -73,18 +75,23 @@ class Dispatcher:
         """Raises DatabaseUnavailable."""
         if self._records.is_uncertain:
             await self._replica.recover()
-        ready = {sender.comfyui: sender for sender in self._senders if sender.is_ready}
+        ready = {sender.comfyui: sender for sender in self.senders if sender.is_ready}
         if not ready or not self._registry.tally.waiting:
             return
         batches: dict[str, list[Given]] = {}
-        for given in await self._give(list(ready)):
-            batches.setdefault(given.job.comfyui, []).append(given)
-        if len(self._senders) == 1:
+        self.is_giving = True
+        try:
+            for given in await self._give(list(ready)):
+                batches.setdefault(given.job.comfyui, []).append(given)
+            for comfyui in batches:
+                ready[comfyui].begin()
+        finally:
+            self.is_giving = False
+        if len(self.senders) == 1:
             for comfyui, batch in batches.items():
                 await ready[comfyui].send_all(batch)
             return
         for comfyui, batch in batches.items():  # the others do not wait for one that is slow
-            ready[comfyui].begin()
             self._tasks.start(self._send(ready[comfyui], batch), "jobs to a ComfyUI")
 
     async def _send(self, sender: Sender, batch: Sequence[Given]) -> None:

@@ -108,7 +108,7 @@ class JobForecasts:
     async def _read(self) -> _Read:
         """Raises DatabaseUnavailable."""
         virtual_time, tags = await self._database.read(fair_tags)
-        out = await self._database.read(drained) if self._registry.has_others else frozenset[str]()
+        out = await self._database.read(drained) if self._registry.comfyuis.has_others else frozenset[str]()
         return _Read(virtual_time, tags, out)
 
     def _waiting(self) -> dict[TenantId, Iterator[Expected]]:

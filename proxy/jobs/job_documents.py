@@ -43,7 +43,7 @@ class JobDocuments:
 
     async def is_draining(self) -> bool:
         """Whether ComfyUI, the first of several, is to be given no jobs, as the operator says. Raises DatabaseUnavailable."""
-        first = self._registry.comfyuis[0] if self._registry.has_others else ""
+        first = self._registry.comfyuis[0] if self._registry.comfyuis.has_others else ""
         return await self._database.read(is_draining, first)
 
     async def without_credentials(self, job: Job) -> bytes | None:

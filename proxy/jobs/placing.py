@@ -21,7 +21,8 @@ MAX_KNOWN: Final = 20_000
 
 
 class _TakenUp(NamedTuple):
-    """A configuration. settings: of those of the start, by name. known: what was found by them, of a job and a ComfyUI: `sources`, None where it does not fit.
+    """A configuration. settings: of those that may be given jobs, by name. known: what was found by them, of a job and a ComfyUI: `sources`, None where it
+    does not fit.
 
     SECURITY: each has what was found by itself alone: whose jobs run where may change while the thread of the database looks for it
     (tests/proxy/jobs/test_placing_changes.py).
@@ -33,8 +34,7 @@ class _TakenUp(NamedTuple):
 
 
 class Placing:
-    """comfyuis: those of the start, the first one first, which stay until the gate is started again. configured: their settings now. window: of each.
-    is_there: whether it can be reached."""
+    """comfyuis: those that may be given jobs, the first one first. configured: their settings now. window: of each. is_there: whether it can be reached."""
 
     def __init__(
         self,
@@ -72,6 +72,11 @@ class Placing:
             for comfyui in self._current().settings.values()
         )
 
+    def change(self, comfyuis: Sequence[ComfyUISettings]) -> None:
+        """Some have come or gone."""
+        configured = self._taken_up.configured
+        self._taken_up = _TakenUp(configured, {comfyui.name: comfyui for comfyui in comfyuis}, {})
+
     def _current(self) -> _TakenUp:
         """One that is configured no more keeps the settings that it had last."""
         configured, last = self._configured(), self._taken_up
@@ -91,7 +96,8 @@ class Placing:
         found = read_needs(needs) if needs else None
         if found is not None and self.reads_elsewhere(found, comfyui):
             return False
-        return self._is_there(comfyui) and self._fits(self._current().settings[comfyui], tenant, found)
+        settings = self._current().settings.get(comfyui)
+        return settings is not None and self._is_there(comfyui) and self._fits(settings, tenant, found)
 
     def _fits_job(self, comfyui: str, job: Waiting) -> bool:
         """Asked of many jobs again and again."""
@@ -101,7 +107,8 @@ class Placing:
         if key not in current.known:
             if len(current.known) >= MAX_KNOWN:
                 current.known.clear()
-            fits = self._fits(current.settings[comfyui], job.tenant, job.needs)
+            settings = current.settings.get(comfyui)
+            fits = settings is not None and self._fits(settings, job.tenant, job.needs)
             sources = frozenset[str]() if job.needs is None else self.sources(job.needs, comfyui)
             current.known[key] = sources if fits else None
         known = current.known[key]

@@ -12,14 +12,24 @@ class QueueWatchers:
     """By the name of the ComfyUI, the first one first."""
 
     def __init__(self, watchers: Mapping[str, QueueWatcher], registry: JobRegistry) -> None:
-        self._watchers = watchers
+        self._watchers = dict(watchers)
         self._registry = registry
+        self._set_up: list[Callable[[QueueWatcher], None]] = []
+        """What was said to all of them is said to those that come later."""
 
     def __iter__(self) -> Iterator[QueueWatcher]:
-        return iter(self._watchers.values())
+        return iter(tuple(self._watchers.values()))
 
     def of(self, comfyui: str) -> QueueWatcher:
         return self._watchers[comfyui]
+
+    def change(self, watchers: Mapping[str, QueueWatcher]) -> None:
+        """Some have come, or gone, which is for others to stop; the first stays."""
+        come = [watcher for watcher in watchers.values() if watcher not in self._watchers.values()]
+        self._watchers = dict(watchers)
+        for watcher in come:
+            for set_up in self._set_up:
+                set_up(watcher)
 
     @property
     def first(self) -> QueueWatcher:
@@ -31,16 +41,17 @@ class QueueWatchers:
 
     def is_well(self, comfyui: str) -> bool:
         """Whether it is there and runs what it is given, as far as is known."""
-        watcher = self._watchers[comfyui]
-        return watcher.is_settled.is_set() and not watcher.is_worker_stuck and not watcher.queue.is_silent
+        watcher = self._watchers.get(comfyui)
+        if watcher is None or not watcher.is_settled.is_set():
+            return False
+        return not watcher.is_worker_stuck and not watcher.queue.is_silent
 
     @property
     def is_any_connected(self) -> bool:
         return any(watcher.is_connected for watcher in self)
 
     def start(self) -> None:
-        for watcher in self:
-            watcher.start()
+        self._for_each(QueueWatcher.start)
 
     async def stop(self) -> None:
         for watcher in self:
@@ -57,18 +68,31 @@ class QueueWatchers:
             self._watchers.get(job.comfyui, self.first).close_soon(prompt_id)
 
     def on_synced(self, call: Callable[[], None]) -> None:
-        for watcher in self:
+        def set_up(watcher: QueueWatcher) -> None:
             watcher.on_synced = call
+
+        self._for_each(set_up)
 
     def on_connected(self, call: Callable[[str], Awaitable[None]]) -> None:
         """call: with the name of the ComfyUI."""
-        for watcher in self:
+
+        def set_up(watcher: QueueWatcher) -> None:
             watcher.on_connected = call
+
+        self._for_each(set_up)
 
     def on_cold(self, call: Callable[[str], None]) -> None:
         """call: with the name of a ComfyUI that was restarted."""
-        for watcher in self:
+
+        def set_up(watcher: QueueWatcher) -> None:
             watcher.on_cold = call
+
+        self._for_each(set_up)
+
+    def _for_each(self, set_up: Callable[[QueueWatcher], None]) -> None:
+        self._set_up.append(set_up)
+        for watcher in self:
+            set_up(watcher)
 
     async def has_job(self, prompt_id: str) -> bool:
         """Whether one of them has or had a job of this id, whoever sent it; the first is asked, and others that are there. Raises UpstreamUnavailable,

@@ -117,7 +117,7 @@ class JobRecords:
                     self.window(),
                     weight,
                     extras,
-                    has_others=self._registry.has_others,
+                    has_others=self._registry.comfyuis.has_others,
                 )
             case Place.WAITING:
                 return await self._database.run(noted, note, store.add_waiting, row, submitted, extras)
@@ -146,7 +146,10 @@ class JobRecords:
         last = (self.gate, now_s, now_s + LEASE_S, self._weights(), self.unsettled.tenants())
         try:
             if seats:
-                given = await self._database.run(give_to_several, seats, fits, *last, self._known_needs)
+                has_others = self._registry.comfyuis.has_others
+                given = await self._database.run(
+                    give_to_several, seats, fits, *last, self._known_needs, has_others=has_others
+                )
             else:
                 given = await self._database.run(give, self._registry.comfyuis[0], self.window(), *last)
         except BaseException:

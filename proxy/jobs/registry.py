@@ -13,6 +13,7 @@ from policy.principal import TenantId, parse_tenant
 from policy.prompt_ids import is_prompt_id
 from policy.rules.results import UNNAMED_CLIENT
 from proxy.config.comfyui import FIRST
+from proxy.jobs.comfyui_names import ComfyUINames
 from proxy.jobs.connections import Connections
 from proxy.jobs.history import read_entry
 from proxy.jobs.job import Job, JobState, Outcome
@@ -53,8 +54,7 @@ class JobRegistry(KnownJobs):
         comfyuis: Sequence[str] = (FIRST,),
     ) -> None:
         super().__init__(written_at)
-        self.comfyuis = comfyuis
-        self.has_others = len(comfyuis) > 1
+        self.comfyuis = ComfyUINames(comfyuis)
         self._clock = clock
         self._unowned: dict[str, None] = {}
         self._retired: dict[str, TenantId] = {}
@@ -97,8 +97,7 @@ class JobRegistry(KnownJobs):
         is_new, had_ended = job is None, job is not None and job.state is JobState.ENDED
         if job is None:
             job = Job(row.prompt_id, TenantId(row.tenant), sequence=row.sequence)
-        if row.comfyui and row.comfyui not in self.comfyuis:  # the configuration names it no more
-            row = row._replace(comfyui=self.comfyuis[0])
+        row = self.comfyuis.at_known(row)
         if job.comfyui != row.comfyui:
             self.temp_files.move(job, self._clock())
         take_row(job, row)
@@ -132,6 +131,7 @@ class JobRegistry(KnownJobs):
         job = self.job(prompt_id)
         if job is not None:
             self._drop(job)
+            self.comfyuis.forget(prompt_id)
             self.temp_files.release(job)
             self._retired[prompt_id] = job.tenant
             while len(self._retired) > MAX_RETIRED:
@@ -224,6 +224,19 @@ def ended_at(registry: JobRegistry, comfyui: str) -> list[str]:
     """Jobs that ended at this ComfyUI, oldest end first."""
     jobs = ((prompt_id, registry.job(prompt_id)) for prompt_id in registry.ended())
     return [prompt_id for prompt_id, job in jobs if job and (job.comfyui or registry.comfyuis[0]) == comfyui]
+
+
+def change_comfyuis(registry: JobRegistry, names: Sequence[str]) -> None:
+    """Others have come or gone; the first stays.
+
+    SECURITY: what was in the temp folder of one that has gone is nobody's: the first may have other files of these names
+    (tests/proxy/jobs/test_comfyui_names.py).
+    """
+    ended = (registry.job(prompt_id) for prompt_id in registry.ended())
+    jobs = {job.prompt_id: job for job in (*registry.active(), *ended) if job is not None}
+    for name in set(registry.comfyuis) - set(names):
+        registry.forget_restarted(name, [prompt_id for prompt_id, job in jobs.items() if job.comfyui == name])
+    registry.comfyuis.change(names, jobs)
 
 
 def owner_of_client(client_id: object) -> tuple[TenantId, str] | None:

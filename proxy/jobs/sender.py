@@ -65,11 +65,17 @@ class Sender:
         self._aside = Aside(is_far, self._send, self._give_back_all, self._forget_unsent)
         self._turn = asyncio.Lock()
         self._is_sending = False
+        self.is_leaving = False
+        """The configuration does not have its ComfyUI any more: it is given nothing, also of what was chosen for it already."""
 
     @property
     def is_ready(self) -> bool:
         """Whether it can be given jobs now."""
-        return not self._is_sending and self._is_ready()
+        return not self._is_sending and not self.is_leaving and self._is_ready()
+
+    @property
+    def is_sending(self) -> bool:
+        return self._is_sending
 
     def begin(self) -> None:
         """It is about to be sent some: until they are, it is given no more, so that they stay in their order."""
@@ -155,10 +161,14 @@ class Sender:
 
     async def _hand_over(self, job: Job, given: Given) -> UpstreamReply:
         """ComfyUI's answer. Raises UpstreamUnreachable where it was not sent, UpstreamUnavailable or UpstreamTimeout where it may have been."""
+        if self.is_leaving:
+            raise UpstreamUnreachable
         try:
             refusal = await self._prepare(job, given)
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             raise UpstreamUnreachable from error
+        if self.is_leaving:  # meanwhile: large files may have been brought
+            raise UpstreamUnreachable
         if refusal is not None:
             return refusal
         body = given.submitted.body

@@ -38,8 +38,11 @@ def give_to_several(
     weights: Mapping[str, float],
     but: Collection[TenantId] = (),
     known: KnownNeeds | None = None,
+    *,
+    has_others: bool = True,
 ) -> Operation[list[Given]]:
-    """As `give`, where the job may go to one of several. seats: those that are there, empty: `room` is their window. known: see first_ones."""
+    """As `give`, where the job may go to one of several. seats: those that are there, empty: `room` is their window. known: see first_ones. has_others:
+    see as_they_are."""
     state = yield from begin()
     given: list[Given] = []
     if state.is_draining:
@@ -48,7 +51,7 @@ def give_to_several(
     waiting = {tenant: jobs for tenant, jobs in waiting.items() if tenant not in but}
     if not waiting:
         return given
-    seats = yield from as_they_are(seats, now_s)
+    seats = yield from as_they_are(seats, now_s, has_others=has_others)
     models = {seat.comfyui: seat.models for seat in seats}
     placed = place(waiting, seats, fits, tags, state.virtual_time, weights)
     jobs = {job.prompt_id: job for ahead in waiting.values() for job in ahead}
@@ -112,9 +115,10 @@ def _needs_of(prompt_id: str) -> Operation[Needs | None]:
     return read_needs(rows[0][0]) if rows else None
 
 
-def as_they_are(seats: Sequence[Seat], now_s: float) -> Operation[list[Seat]]:
-    """With what each ComfyUI has, whichever gate gave it; without those that are drained, to which nothing is left either."""
-    out = yield from drained()
+def as_they_are(seats: Sequence[Seat], now_s: float, *, has_others: bool = True) -> Operation[list[Seat]]:
+    """With what each ComfyUI has, whichever gate gave it; without those that are drained, to which nothing is left either. has_others: else there is one,
+    which is never drained by its name."""
+    out = (yield from drained()) if has_others else frozenset[str]()
     rows = yield Statement(
         "SELECT comfyui, cost_s, started_at_s, attempts FROM jobs WHERE state IN (?, ?)",
         (StoredState.DISPATCHED, StoredState.RUNNING),

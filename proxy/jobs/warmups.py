@@ -77,11 +77,15 @@ class Warmups:
 
     def start(self, comfyui: str) -> None:
         """It was restarted: what was begun there before is gone."""
-        if (before := self._running.pop(comfyui, None)) is not None:
-            before.cancel()
+        self.cancel(comfyui)
         functions = self._functions(comfyui)
         if functions or self._is_one_of_several:
             self._running[comfyui] = self._tasks.start(self._run(comfyui, functions), "warm-up")
+
+    def cancel(self, comfyui: str) -> None:
+        """Nobody waits for it any more."""
+        if (before := self._running.pop(comfyui, None)) is not None:
+            before.cancel()
 
     @property
     def _is_one_of_several(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from proxy.config import Config
+from proxy.config.comfyui import ComfyUISettings
 from proxy.jobs.job import GIVEN, Job, Outcome
 from proxy.jobs.queue_watchers import QueueWatchers
 from proxy.jobs.store_state import Dispatching
@@ -37,6 +38,8 @@ class ComfyUIMetrics:
         self._registry = registry
         self._names: tuple[str, ...] = ()
         self._models: set[str] = set()
+        self._failures: set[tuple[str, str]] = set()
+        self._reasons: set[str] = set()
         self.up = self._gauge("up", "1 while the gate is connected to it.")
         self.stuck = self._gauge("stuck", "1 while it has jobs waiting and runs none.")
         self.last_sync_age_seconds = self._gauge(
@@ -62,13 +65,27 @@ class ComfyUIMetrics:
         self.gpu_seconds = self._counter("gpu_seconds", "Time that it ran jobs.")
 
     def set_names(self, names: Iterable[str]) -> None:
-        """Those of the configuration, at the start, the first one first. Where there is one, nothing is counted."""
-        known = tuple(names)
+        """Of those that there are, the first one first. Where there is one, nothing is counted."""
+        known, before = tuple(names), self._names
         self._names = known if len(known) > 1 else ()
+        for name in set(before) - set(self._names):
+            self._forget(name)
         for name in self._names:
             self.gpu_seconds.labels(name)
             for outcome in Outcome:
                 self.jobs_ended.labels(name, outcome.value)
+
+    def _forget(self, name: str) -> None:
+        """Nothing is told of it any more."""
+        self.models.clear()  # they are told anew
+        gauges = (self.up, self.stuck, self.last_sync_age_seconds, self.window, self.given)
+        of_one = [(metric, (name,)) for metric in (*gauges, self.wait_seconds, self.drained, self.gpu_seconds)]
+        of_outcomes = [(self.jobs_ended, (name, outcome.value)) for outcome in Outcome]
+        of_reasons = [(self.jobs_tried_again, (name, reason)) for reason in self._reasons]
+        of_failures = [(self.jobs_failed, (name, *failure)) for failure in self._failures]
+        for metric, labels in (*of_one, *of_outcomes, *of_reasons, *of_failures):
+            metric.labels(*labels)  # else what was never told cannot be taken away
+            metric.remove(*labels)
 
     def job_ended(self, job: Job, outcome: Outcome, node_class: str = OTHER) -> None:
         """One that was never given to any counts nowhere. node_class: that failed."""
@@ -77,11 +94,13 @@ class ComfyUIMetrics:
             self.jobs_ended.labels(name, outcome.value).inc()
             self.gpu_seconds.labels(name).inc(job.gpu_s)
             if outcome is Outcome.FAILED:
+                self._failures.add((job.error or OTHER, node_class))
                 self.jobs_failed.labels(name, job.error or OTHER, node_class).inc()
 
     def job_tried_again(self, job: Job, reason: str) -> None:
         name = self._name_of(job)
         if name is not None:
+            self._reasons.add(reason)
             self.jobs_tried_again.labels(name, reason).inc()
 
     def refresh(self, states: Mapping[str, ComfyUIState], jobs: Iterable[Job]) -> None:
@@ -128,11 +147,13 @@ class ComfyUIMetrics:
         return Counter(f"comfygate_comfyui_{name}", words, (_LABEL, *labels), registry=self._registry)
 
 
-def states_of(config: Config, watchers: QueueWatchers, dispatching: Dispatching) -> dict[str, ComfyUIState]:
-    """By name. dispatching: as the database has it. A ComfyUI that the configuration has no more, or not yet, is none until the gate is started again."""
-    found = {}
+def states_of(
+    config: Config, watchers: QueueWatchers, comfyuis: Iterable[ComfyUISettings], dispatching: Dispatching
+) -> dict[str, ComfyUIState]:
+    """By name. comfyuis: those that there are. dispatching: as the database has it."""
+    found, settings = {}, {each.name: each for each in comfyuis}
     for watcher in watchers:
-        comfyui = next((each for each in config.comfyuis if each.name == watcher.name), None)
+        comfyui = settings.get(watcher.name)
         if comfyui is not None:
             found[watcher.name] = ComfyUIState(
                 watcher.is_connected,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import generate_latest
@@ -131,3 +131,11 @@ class Metrics(Series):
             return OTHER
         self._node_classes.add(name)
         return name or OTHER
+
+
+def name_comfyuis(metrics: Metrics, names: Sequence[str]) -> None:
+    """Of those that there are, the first one first; of others nothing is told any more."""
+    metrics.comfyuis.set_names(names)
+    for name, result in [each for each in metrics.warmed if each[0] not in names]:
+        metrics.warmed.discard((name, result))
+        metrics.warmups.remove(name, result)

@@ -102,6 +102,8 @@ class Series:
         )
         self.gpu_seconds = self._counter("gpu_seconds", "Time ComfyUI ran jobs.", "tenant")
         self._node_classes: set[str] = set()
+        self.warmed: set[tuple[str, str]] = set()
+        """Names of ComfyUIs, and results."""
 
     def _add_webhooks(self) -> None:
         self.webhook_attempts = self._counter(

@@ -133,6 +133,11 @@ class Upstream:
         """That of the ComfyUI of this name."""
         return self
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is on its way, WebSockets aside."""
+        return len(self._open) > len(self._idle)
+
     async def stop(self) -> None:
         if self._sweep is not None:
             self._sweep.cancel()

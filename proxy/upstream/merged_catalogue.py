@@ -54,6 +54,10 @@ class MergedCatalogue:
         self._partial.move_to_end(names)
         return found
 
+    def of(self, names: tuple[str, ...]) -> list[CatalogueSource]:
+        """Those of these names that have not gone meanwhile."""
+        return [self.parts[name] for name in names if name in self.parts]
+
     async def fresh(self) -> Snapshot:
         """As `CatalogueSource.fresh`. Nobody waits for those that never said anything."""
         await self.known()
@@ -85,9 +89,10 @@ class MergedCatalogue:
 
         Raises UpstreamUnavailable or UpstreamTimeout when it never said anything.
         """
-        for name in (comfyui,) if comfyui else self.parts:
+        for name in (comfyui,) if comfyui else tuple(self.parts):
             self._passed_over.pop(name, None)
-            await self.parts[name].renew()
+            if (part := self.parts.get(name)) is not None:
+                await part.renew()
         await self.merge()
 
     async def keep_fresh(self, is_wanted: Callable[[], bool]) -> None:
@@ -98,14 +103,26 @@ class MergedCatalogue:
                 with suppress(UpstreamUnavailable, UpstreamTimeout):
                     await self.fresh()
 
+    def change(self, parts: Mapping[str, CatalogueSource]) -> None:
+        """Some have come, or gone, which is for others to stop. What one has that never said anything is known when it says it."""
+        self.parts = parts
+        self._partial.clear()
+        self._tasks.start(self._take_up(), "catalogues")
+
+    async def _take_up(self) -> None:
+        await self.merge()
+        for part in self.parts.values():
+            if not part.snapshot.is_known:
+                self._tasks.start(self._read(part), "catalogue")
+
     async def stop(self) -> None:
         await self._tasks.stop()
         for part in self.parts.values():
             await part.stop()
 
     async def _refresh(self, name: str) -> None:
-        asked_s, part = time.monotonic(), self.parts[name]
-        if asked_s < self._passed_over.get(name, 0.0):
+        asked_s, part = time.monotonic(), self.parts.get(name)
+        if part is None or asked_s < self._passed_over.get(name, 0.0):
             return
         if not part.snapshot.is_known:
             self._passed_over[name] = asked_s + PASSED_OVER_S
@@ -115,13 +132,15 @@ class MergedCatalogue:
 
     async def _read_first(self, names: tuple[str, ...], is_known: Callable[[], bool]) -> _Failure | None:
         """Why nothing is known, of the first one."""
-        reads = [self._tasks.start(self._read(self.parts[name]), "catalogue") for name in names]
+        reads = [self._tasks.start(self._read(part), "catalogue") for part in self.of(names)]
         waiting = set(reads)
         if waiting:
             _, waiting = await asyncio.wait(waiting, timeout=PATIENCE_S)
         while waiting and not is_known():
             _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        return None if is_known() else reads[0].result()
+        if is_known():
+            return None
+        return reads[0].result() if reads else UpstreamUnavailable()
 
     async def _read(self, part: CatalogueSource) -> _Failure | None:
         try:
@@ -141,8 +160,8 @@ class MergedCatalogue:
             is_whole = len(found) == len(self.parts)
             merged = await asyncio.to_thread(_merge, list(found.values()), is_whole=is_whole)
             for (name, snapshot), shared in zip(found.items(), merged.parts, strict=True):
-                part = self.parts[name]
-                if part.snapshot.catalogue is snapshot.catalogue:
+                part = self.parts.get(name)
+                if part is not None and part.snapshot.catalogue is snapshot.catalogue:
                     part.snapshot = replace(part.snapshot, catalogue=shared)
             self.snapshot = Snapshot(merged.catalogue, version, time.monotonic())
 
@@ -171,14 +190,14 @@ class PartialCatalogue:
         return self.snapshot
 
     def _has_any(self) -> bool:
-        return any(self._whole.parts[name].snapshot.is_known for name in self._names)
+        return any(part.snapshot.is_known for part in self._whole.of(self._names))
 
     async def _take_up(self) -> None:
         async with self._lock:
             await self._whole.merge()  # the parts share their texts from then on
             whole = self._whole.snapshot
             if self._taken_from is not whole:
-                parts = [self._whole.parts[name].snapshot for name in self._names]
+                parts = [part.snapshot for part in self._whole.of(self._names)]
                 catalogue = await asyncio.to_thread(_merge_some, [part for part in parts if part.is_known], whole)
                 version = f"{' '.join(self._names)} of {whole.version}"
                 self.snapshot, self._taken_from = Snapshot(catalogue, version, time.monotonic()), whole

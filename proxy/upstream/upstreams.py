@@ -14,15 +14,23 @@ from proxy.upstream.client import MAX_REPLY_BYTES, FieldLines, Upstream, Upstrea
 Chooses = Callable[[UpstreamCall], str]
 
 
+def _of_none(call: UpstreamCall) -> str:
+    return ""
+
+
 class Upstreams(Upstream):
-    """others: by name. choose: the name of the one that a call goes to; those that are not among the others go to the first."""
+    """others: by name; replaced when some come or go. choose: the name of the one that a call goes to; those that are not among the others go to the first.
+
+    absent_maker: the name of one that is not there any more and has made what a call is for, "" for all others: the first may have a copy.
+    """
 
     def __init__(
-        self, url: str, connect_timeout_s: float, others: Mapping[str, Upstream], choose: Chooses = lambda call: ""
+        self, url: str, connect_timeout_s: float, others: Mapping[str, Upstream], choose: Chooses = _of_none
     ) -> None:
         super().__init__(url, connect_timeout_s)
         self.others = others
         self.choose = choose
+        self.absent_maker: Chooses = _of_none
 
     def of(self, comfyui: str) -> Upstream:
         return self.others.get(comfyui, self)
@@ -43,7 +51,13 @@ class Upstreams(Upstream):
     ) -> UpstreamStream:
         other = self.others.get(self.choose(call))
         send = super().open if other is None else other.open
-        return await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
+        stream = await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
+        if stream.status == 404 and (absent := self.absent_maker(call)):
+            stream.close()
+            raise UpstreamUnavailable(
+                f"The ComfyUI that has this, {absent}, is not among the gate's any more.", status=503
+            )
+        return stream
 
     async def ask(self, call: UpstreamCall, *, time_limit_s: float, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
         """One of several jobs goes to each ComfyUI that has one of them, whatever the others say; answered with the first refusal, else with the last answer.

@@ -248,6 +248,11 @@ class EventSessions:
             stream.close()
 
 
+def all_open(sessions: EventSessions) -> list[EventSession]:
+    """Those of all tenants."""
+    return [each for of_tenant in sessions._streams.values() for each in of_tenant.values() if each.is_open]
+
+
 def _has_missed(several: Several | None, stream: EventSession, job: Job) -> bool:
     if several is not None:
         return several.has_missed(stream, job)

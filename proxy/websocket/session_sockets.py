@@ -7,6 +7,7 @@ one may still be there, and again when its ComfyUI has been away. That to the fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from policy.principal import TenantId
@@ -17,7 +18,7 @@ from proxy.jobs.registry import JobRegistry
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.upstream.client import Upstream
 from proxy.websocket.event_session import EventSession
-from proxy.websocket.event_sessions import EventSessions, connect
+from proxy.websocket.event_sessions import EventSessions, all_open, connect
 from proxy.websocket.kept_sockets import KeptSockets
 from proxy.websocket.upstream_events import UpstreamEvents
 
@@ -34,8 +35,9 @@ class _Key(NamedTuple):
 
 
 class SessionSockets:
-    """`sessions` ask it, once it is made. others: the ComfyUIs, by name, but for the first. has_other_gates: jobs that wait may be given by a gate that
-    has no session of their client's. is_connected: whether the gate itself is to a ComfyUI, "" for the first: no session tries to be while it is not.
+    """`sessions` ask it, once it is made. others: the ComfyUIs, by name, but for the first; some may come and go. has_other_gates: jobs that wait may be
+    given by a gate that has no session of their client's. is_connected: whether the gate itself is to a ComfyUI, "" for the first: no session tries to be
+    while it is not.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class SessionSockets:
     ) -> None:
         self._sessions = sessions
         self._registry = registry
-        self._upstreams = {"": first, **others}
+        self._first = first
         self._others = others
         self._has_other_gates = has_other_gates
         self._is_connected = is_connected
@@ -57,7 +59,7 @@ class SessionSockets:
         """ComfyUIs that have just come back."""
         self._opening = KeyedSemaphore()
         self._kept: KeptSockets[_Key] = KeptSockets(
-            self._open, is_open=self._is_open, is_wanted=self._is_wanted, close=self._close
+            self._open, is_open=self._is_open, is_wanted=self._is_wanted, close=partial(_close, sessions)
         )
         sessions.several = self
 
@@ -74,6 +76,17 @@ class SessionSockets:
         """A ComfyUI is there, perhaps anew; "" for the first."""
         self._is_there.add(comfyui)
         self._kept.hurry(lambda key: key.comfyui == comfyui)
+
+    def change(self, others: Mapping[str, Upstream]) -> None:
+        """Some have come, gone, or are at other addresses. Clients stay: what one says that has gone nobody waits for."""
+        before, self._others = self._others, others
+        gone = {name for name, upstream in before.items() if others.get(name) is not upstream}
+        self._is_there -= gone
+        for session in all_open(self._sessions):
+            for comfyui in gone:
+                session.at(comfyui).close()
+            for comfyui in self._needed(session):
+                self._kept.keep_soon(_Key(session.names.tenant, session.client_id, comfyui))
 
     # What the sessions tell.
 
@@ -147,15 +160,16 @@ class SessionSockets:
             session = self._session(key.tenant, key.client_id)
             if session is None or self._is_open(key):
                 return
-            if key.comfyui not in self._is_there and not self._is_connected(key.comfyui):
+            upstream = self._others.get(key.comfyui) if key.comfyui else self._first
+            if upstream is None or (key.comfyui not in self._is_there and not self._is_connected(key.comfyui)):
                 raise UpstreamUnavailable
             events = session.at(key.comfyui)
             await events.wait_until_ended()
             events.is_opening = True  # from here on the session does not end before this has, one way or the other
             try:
                 upstream_id = session.names.client_id_to_upstream(session.client_id)
-                session.begin(await connect(self._upstreams[key.comfyui], upstream_id), key.comfyui)
-                if session.is_closing:
+                session.begin(await connect(upstream, upstream_id), key.comfyui)
+                if session.is_closing or (key.comfyui and self._others.get(key.comfyui) is not upstream):
                     events.close()
             except (UpstreamUnavailable, UpstreamTimeout):
                 self._is_there.discard(key.comfyui)
@@ -163,7 +177,8 @@ class SessionSockets:
             finally:
                 events.settle()
 
-    def _close(self, key: _Key) -> None:
-        session = self._session(key.tenant, key.client_id)
-        if session is not None and key.comfyui:
-            session.at(key.comfyui).close()
+
+def _close(sessions: EventSessions, key: _Key) -> None:
+    session = sessions.stream(key.tenant, key.client_id)
+    if session is not None and session.is_open and not session.is_closing and key.comfyui:
+        session.at(key.comfyui).close()

@@ -8,7 +8,7 @@ from proxy.config.comfyui import ComfyUISettings
 from proxy.jobs.placing import Placing
 from proxy.upstream.client import Upstream
 from proxy.upstream.merged_catalogue import MergedCatalogue
-from proxy.upstream.node_catalogue import CatalogueSource
+from proxy.upstream.node_catalogue import CatalogueSource, Snapshot
 from proxy.upstream.upstreams import Upstreams
 
 
@@ -26,10 +26,12 @@ def build_catalogue(
 
 
 def _tell_what_fits(placing: Placing, catalogue: MergedCatalogue) -> None:
-    parts = catalogue.parts
+    def snapshot_of(name: str) -> Snapshot:
+        part = catalogue.parts.get(name)
+        return Snapshot() if part is None else part.snapshot
 
     def lacks(comfyui: ComfyUISettings, needs: Needs) -> str:
-        snapshot = parts[comfyui.name].snapshot
+        snapshot = snapshot_of(comfyui.name)
         return fits(needs, snapshot.catalogue, comfyui.labels) if snapshot.is_known else "its catalogue"
 
-    placing.lacks, placing.version = lacks, lambda name: parts[name].snapshot.version
+    placing.lacks, placing.version = lacks, lambda name: snapshot_of(name).version

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from proxy.compiled_config import CompiledConfig
+from proxy.config import Config
 from proxy.config.comfyui import ComfyUISettings
 from proxy.files.directories import Directories
 from proxy.files.makers import Makers
@@ -18,39 +19,47 @@ from proxy.upstream.upstreams import Upstreams
 
 
 def build_upstream(compiled: CompiledConfig) -> Upstream:
-    """All of them as one; which one a call goes to, `choose_makers` says."""
+    """All of them as one; which one a call goes to, `choose_makers` says. Where the one there is has a name, others may come while the gate runs."""
     config = compiled.config
     first, *others = config.comfyuis
     timeout_s = config.upstream.connect_timeout
-    if not others:
+    if not config.comfyui:
         return Upstream(first.url, timeout_s)
     return Upstreams(
         first.url, timeout_s, {other.name: OtherUpstream(other.name, other.url, timeout_s) for other in others}
     )
 
 
-def see_directories(compiled: CompiledConfig) -> Directories:
+def see_directories(config: Config) -> Directories:
     """As the configuration names them; which one has a file, `choose_makers` says."""
+    first, *others = config.comfyuis
+    return Directories(_base_of(config, first), *folders_of(config, others))
 
-    def base_of(comfyui: ComfyUISettings) -> Path | None:
-        return None if comfyui.directory is None else compiled.config.resolve(comfyui.directory)
 
-    first, *others = compiled.config.comfyuis
+def folders_of(config: Config, others: Sequence[ComfyUISettings]) -> tuple[dict[str, Path | None], frozenset[str]]:
+    """The base folders of others than the first, by name, and which of these see the first one's."""
     sharing = frozenset(other.name for other in others if other.shared_directory)
-    return Directories(base_of(first), {other.name: base_of(other) for other in others}, sharing)
+    return {other.name: _base_of(config, other) for other in others}, sharing
 
 
-def choose_makers(upstream: Upstream, directories: Directories, jobs: JobParts) -> tuple[Directories, Transfers | None]:
+def _base_of(config: Config, comfyui: ComfyUISettings) -> Path | None:
+    return None if comfyui.directory is None else config.resolve(comfyui.directory)
+
+
+def choose_makers(
+    upstream: Upstream, directories: Directories, jobs: JobParts
+) -> tuple[Makers | None, Transfers | None]:
     """Calls and paths lead to the ComfyUI that has what they name, and what a job reads is brought there, from now on."""
     if not isinstance(upstream, Upstreams):
-        return directories, None
-    makers = Makers(jobs.registry, upstream.others, directories.sharing)
-    upstream.choose = makers.of_call
-    directories = replace(directories, maker_of=makers.of_file)
+        return None, None
+    absent = jobs.registry.comfyuis.absent
+    makers = Makers(jobs.registry, frozenset(upstream.others), directories.sharing, absent)
+    upstream.choose, upstream.absent_maker = makers.of_call, makers.absent_maker_of
+    directories.maker_of, directories.absent = makers.of_file, absent
     owners = TempFileOwners(upstream, jobs.registry)
     first = jobs.registry.comfyuis[0]
     transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, owners.is_own, first)
     jobs.preparation.bring, jobs.preparation.reads_elsewhere = transfers.bring, transfers.reads_elsewhere
     if jobs.placing is not None:
         jobs.placing.sources, jobs.placing.reads_elsewhere = transfers.sources, transfers.reads_elsewhere
-    return directories, transfers
+    return makers, transfers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from proxy.compiled_config import CompiledConfig
 from proxy.config.comfyui import ComfyUISettings
@@ -22,48 +22,41 @@ from proxy.upstream.client import Upstream
 InForce = Callable[[], CompiledConfig]
 
 
-def build_watchers(
-    comfyuis: Sequence[ComfyUISettings],
-    upstream: Upstream,
-    registry: JobRegistry,
-    records: JobRecords,
-    endings: JobEndings,
-    events: JobEvents,
-    replica: JobReplica,
-) -> QueueWatchers:
-    has_others = len(comfyuis) > 1
-    watchers = {
-        comfyui.name: QueueWatcher(
-            upstream.of(comfyui.name),
-            registry,
-            records,
-            endings,
-            name=comfyui.name,
-            on_started=events.started,
-            current=replica.current,
-            gone_after_s=comfyui.gone_after if has_others else None,
+WatcherOf = Callable[[str, Upstream], QueueWatcher]
+"""Makes that of the ComfyUI of a name."""
+SenderOf = Callable[[QueueWatcher, Upstream], Sender]
+
+
+def watcher_maker(
+    registry: JobRegistry, records: JobRecords, endings: JobEndings, events: JobEvents, replica: JobReplica
+) -> WatcherOf:
+    def make(name: str, upstream: Upstream) -> QueueWatcher:
+        return QueueWatcher(
+            upstream, registry, records, endings, name=name, on_started=events.started, current=replica.current
         )
-        for comfyui in comfyuis
-    }
-    return QueueWatchers(watchers, registry)
+
+    return make
 
 
-def build_senders(
-    watchers: QueueWatchers,
-    upstream: Upstream,
-    registry: JobRegistry,
-    records: JobRecords,
-    on_refused: Refused,
-    prepare: Preparation,
-) -> list[Sender]:
-    def sender(watcher: QueueWatcher) -> Sender:
+def sender_maker(registry: JobRegistry, records: JobRecords, on_refused: Refused, prepare: Preparation) -> SenderOf:
+    def make(watcher: QueueWatcher, upstream: Upstream) -> Sender:
         def is_ready() -> bool:
             return watcher.is_settled.is_set() and not watcher.closing.is_giving_back
 
-        name = watcher.name
-        return Sender(name, upstream.of(name), registry, records, is_ready, on_refused, prepare, prepare.is_far)
+        return Sender(watcher.name, upstream, registry, records, is_ready, on_refused, prepare, prepare.is_far)
 
-    return [sender(watcher) for watcher in watchers]
+    return make
+
+
+def set_patience(watchers: QueueWatchers, comfyuis: Iterable[ComfyUISettings]) -> None:
+    """How long each may be away until the others go on with what it had: for ever where there are no others."""
+    gone_after_s = {comfyui.name: comfyui.gone_after for comfyui in comfyuis}
+    names = [watcher.name for watcher in watchers]
+    for watcher in watchers:
+        if len(names) == 1:
+            watcher.absence.gone_after_s = None
+        elif watcher.name in gone_after_s:
+            watcher.absence.gone_after_s = gone_after_s[watcher.name]
 
 
 def build_dispatcher(
@@ -74,10 +67,13 @@ def build_dispatcher(
     records: JobRecords,
     replica: JobReplica,
     in_force: InForce,
+    *,
+    may_be_several: bool,
 ) -> tuple[Dispatcher, Placing | None]:
     """None where there is one ComfyUI, and nothing to choose."""
-    if len(senders) == 1:
-        return dispatcher_of_one(senders[0], registry, records, replica), None
+    if not may_be_several:
+        [sender] = senders
+        return dispatcher_of_one(sender, registry, records, replica), None
 
     def window_of(comfyui: ComfyUISettings) -> int:
         return in_force().config.window_of(comfyui)

@@ -11,14 +11,18 @@ from proxy.observability.comfyui_metrics import states_of
 from proxy.observability.metrics import Metrics
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
+from proxy.wiring.fleet import Fleet
 
 PATIENCE_S: Final = 1.0
 """A database that hangs is no reason for a scrape without an answer: what was read last is told."""
 
 
 class Gauges:
-    def __init__(self, parts: Dependencies, database: Database, metrics: Metrics) -> None:
+    """fleet: None where no other ComfyUI can come."""
+
+    def __init__(self, parts: Dependencies, fleet: Fleet | None, database: Database, metrics: Metrics) -> None:
         self._parts = parts
+        self._fleet = fleet
         self._database = database
         self._metrics = metrics
         self._tasks = Tasks()
@@ -39,11 +43,13 @@ class Gauges:
         metrics.observer_last_sync_age_seconds.set(queue_watcher.last_sync_age_s)
         config = parts.compiled.config
         metrics.refresh(parts.sockets, parts.registry.active(), config.tenants)
-        metrics.comfyuis.refresh(states_of(config, parts.queue_watchers, self._last), parts.registry.active())
+        comfyuis = config.comfyuis if self._fleet is None else self._fleet.settings
+        states = states_of(config, parts.queue_watchers, comfyuis, self._last)
+        metrics.comfyuis.refresh(states, parts.registry.active())
 
     async def _read(self) -> None:
         """Of several ComfyUIs, what stands in the database alone."""
-        if not self._parts.registry.has_others:
+        if not self._parts.registry.comfyuis.has_others:
             return
         if self._reading is None or self._reading.done():
             self._reading = self._tasks.start(self._read_last(), "gauges")

@@ -7,6 +7,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from proxy.compiled_config import CompiledConfig
 from proxy.config.comfyui import ComfyUISettings
@@ -34,7 +35,27 @@ from proxy.websocket.event_sessions import EventSessions
 from proxy.websocket.own_sockets import OwnSockets
 from proxy.websocket.parts import SocketParts
 from proxy.websocket.session_sockets import SessionSockets
-from proxy.wiring.dispatching import build_dispatcher, build_senders, build_watchers
+from proxy.wiring.dispatching import (
+    SenderOf,
+    WatcherOf,
+    build_dispatcher,
+    sender_maker,
+    set_patience,
+    watcher_maker,
+)
+
+
+class Made(NamedTuple):
+    """watcher_of, sender_of: make that of another ComfyUI. sockets: None where there is one, and no other can come."""
+
+    upstream: Upstream
+    directories: Directories
+    kept: KeptDocuments
+    jobs: JobParts
+    hearing: SocketParts
+    watcher_of: WatcherOf
+    sender_of: SenderOf
+    sockets: SessionSockets | None
 
 
 def build_jobs(
@@ -46,25 +67,31 @@ def build_jobs(
     directories: Directories,
     comfyuis: Sequence[ComfyUISettings],
     in_force: Callable[[], CompiledConfig],
-) -> tuple[JobParts, SocketParts]:
+) -> Made:
     """in_force: the configuration, when everything is built."""
     registry, records = _records(database, limits, directories, comfyuis, in_force)
     replica, documents = JobReplica(database, registry, records), JobDocuments(database, registry)
     endings = JobEndings(upstream, registry, records, documents, kept, _retries(in_force), events.ended)
-    watchers = build_watchers(comfyuis, upstream, registry, records, endings, events, replica)
+    watcher_of = watcher_maker(registry, records, endings, events, replica)
+    watchers = QueueWatchers({each.name: watcher_of(each.name, upstream.of(each.name)) for each in comfyuis}, registry)
+    set_patience(watchers, comfyuis)
     reports = SocketReports(registry, events, watchers.close_soon)
     sessions = _sessions(upstream, reports, documents, in_force)
-    own, hear = _own_sockets(upstream, sessions, reports, watchers, records, database, registry)
+    own, hear, sockets = _own_sockets(upstream, sessions, reports, watchers, records, database, registry)
     admission = _admission(registry, records, limits, events, watchers, kept, sessions, own)
     results = JobResults(upstream, registry, records, documents, admission, watchers.close_soon, events.canceled)
     preparation = Preparation(hear)
-    senders = build_senders(watchers, upstream, registry, records, endings.refused, preparation)
-    dispatcher, placing = build_dispatcher(comfyuis, senders, watchers, registry, records, replica, in_force)
+    sender_of = sender_maker(registry, records, endings.refused, preparation)
+    senders = [sender_of(watcher, upstream.of(watcher.name)) for watcher in watchers]
+    last = (registry, records, replica, in_force)
+    is_named = isinstance(upstream, Upstreams)
+    dispatcher, placing = build_dispatcher(comfyuis, senders, watchers, *last, may_be_several=is_named)
     admission.placing = placing
     forecasts = JobForecasts(database, registry, limits.allotment.weights, comfyuis=watchers.there)
     read = (documents, forecasts, preparation, placing)
     jobs = JobParts(registry, records, replica, watchers, endings, admission, results, dispatcher, *read)
-    return jobs, SocketParts(sessions, own, reports)
+    hearing = SocketParts(sessions, own, reports)
+    return Made(upstream, directories, kept, jobs, hearing, watcher_of, sender_of, sockets)
 
 
 def _retries(in_force: Callable[[], CompiledConfig]) -> Callable[[], bool]:
@@ -95,15 +122,15 @@ def _own_sockets(
     records: JobRecords,
     database: Database,
     registry: JobRegistry,
-) -> tuple[OwnSockets, Callable[[Job], Awaitable[None]]]:
-    """And what is to be called before a job goes to its ComfyUI."""
+) -> tuple[OwnSockets, Callable[[Job], Awaitable[None]], SessionSockets | None]:
+    """And what is to be called before a job goes to its ComfyUI, and the sockets to each of several."""
     if not isinstance(upstream, Upstreams):
         own = OwnSockets(sessions, registry, records.gate, lambda: watchers.first.is_connected)
-        return own, own.prepare
+        return own, own.prepare, None
     reports.others = frozenset(upstream.others)
 
     def is_connected(comfyui: str) -> bool:
-        return (watchers.of(comfyui) if comfyui else watchers.first).is_connected
+        return any(watcher.is_connected for watcher in watchers if watcher.name == (comfyui or watchers.first.name))
 
     of_sessions = SessionSockets(sessions, registry, upstream, upstream.others, database.is_shared, is_connected)
     own = OwnSockets(sessions, registry, records.gate, lambda: True)
@@ -112,7 +139,7 @@ def _own_sockets(
         await own.prepare(job)
         await of_sessions.prepare(job)
 
-    return own, prepare
+    return own, prepare, of_sessions
 
 
 def _sessions(

@@ -37,7 +37,8 @@ from proxy.websocket.event_sessions import EventSessions
 from proxy.wiring.catalogue import build_catalogue
 from proxy.wiring.comfyui import build_upstream, choose_makers, see_directories
 from proxy.wiring.conversions import build_conversions
-from proxy.wiring.jobs import build_jobs
+from proxy.wiring.fleet import Fleet, build_fleet
+from proxy.wiring.jobs import Made, build_jobs
 from proxy.wiring.outside import own_places
 from proxy.wiring.v2 import build_v2
 
@@ -46,11 +47,21 @@ InForce = Callable[[], CompiledConfig]
 
 def build_dependencies(
     compiled: CompiledConfig, limits: Limits, state: Database, events: JobEvents, recorder: Recorder, in_force: InForce
+) -> tuple[Dependencies, Fleet | None]:
+    """And what has ComfyUIs come and go. state: open while requests come. events: who hears is wired in app.py. in_force: when everything is built."""
+    config, upstream, seen = compiled.config, build_upstream(compiled), see_directories(compiled.config)
+    made = build_jobs(upstream, state, limits, events, KeptDocuments(), seen, config.comfyuis, in_force)
+    makers, transfers = choose_makers(upstream, seen, made.jobs)
+    parts = _assemble(compiled, limits, state, made, recorder, in_force)
+    parts.transfers = transfers
+    return parts, build_fleet(config, parts, made, makers, is_shared=state.is_shared)
+
+
+def _assemble(
+    compiled: CompiledConfig, limits: Limits, state: Database, made: Made, recorder: Recorder, in_force: InForce
 ) -> Dependencies:
-    """state: open while requests come. events: who hears is wired in app.py. in_force: when everything is built, for what outlives a request."""
-    upstream, seen, kept, heavy = build_upstream(compiled), see_directories(compiled), KeptDocuments(), HeavyWork()
-    jobs, hearing = build_jobs(upstream, state, limits, events, kept, seen, compiled.config.comfyuis, in_force)
-    (directories, transfers), registry = choose_makers(upstream, seen, jobs), jobs.registry
+    (upstream, directories, kept, jobs, hearing, *_), heavy = made, HeavyWork()
+    registry = jobs.registry
     files, storage = TenantFiles(upstream, heavy, directories), _storage(directories, registry, in_force)
     throttle, under_way, sockets = LoginThrottle(limits), UnderWay(limits.allotment), ConnectionRegistry()
     return Dependencies(
@@ -64,14 +75,13 @@ def build_dependencies(
         jobs=jobs,
         idempotency=_idempotency(upstream, state, jobs),
         kept=kept,
-        catalogue=build_catalogue(upstream, compiled.config.comfyuis[0].name, jobs.placing),
+        catalogue=build_catalogue(upstream, registry.comfyuis[0], jobs.placing),
         compressor=(compressor := Compressor()),
         document_cache=DocumentCache(compressor),
         web_files=WebFiles(upstream, compressor),
         files=FileListing(directories),
         storage=storage,
         tenant_files=files,
-        transfers=transfers,
         heavy=heavy,
         limiter=limits,
         under_way=under_way,

@@ -10,6 +10,7 @@ from policy.functions.function import Function
 from policy.namespace import Folder
 from proxy.config.comfyui import ComfyUISettings
 from proxy.dependencies import Dependencies
+from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs.store_placing import forget_models, note_models
 from proxy.jobs.warmups import Warmups
 from proxy.observability.metrics import Metrics
@@ -29,7 +30,9 @@ def build_warmups(parts: Dependencies, database: Database, metrics: Metrics) -> 
 
     async def catalogue_of(name: str) -> Catalogue:
         catalogue = parts.catalogue
-        source = catalogue.parts[name] if isinstance(catalogue, MergedCatalogue) else catalogue
+        source = catalogue.parts.get(name) if isinstance(catalogue, MergedCatalogue) else catalogue
+        if source is None:
+            raise UpstreamUnavailable
         return (await source.known()).catalogue
 
     def output(name: str) -> Path | None:
@@ -47,6 +50,7 @@ def build_warmups(parts: Dependencies, database: Database, metrics: Metrics) -> 
             await database.run(forget_models, name)
 
     def counted(name: str, result: str) -> None:
+        metrics.warmed.add((name, result))
         metrics.warmups.labels(name, result).inc()
 
     return Warmups(parts.upstream, parts.registry, note, functions, catalogue_of, output, counted)

@@ -171,29 +171,3 @@ async def test_whose_jobs_run_where_may_change(two: SeveralWorld, caplog: pytest
     while not set(of_mallory) <= {*given_to(two, FIRST), *given_to(two, SECOND)}:
         await asyncio.sleep(0.02)
     assert ran_where(two, of_mallory) == {SECOND: 2}
-
-
-async def test_one_that_comes_while_the_gate_runs_waits_for_a_restart(
-    two: SeveralWorld, caplog: pytest.LogCaptureFixture
-) -> None:
-    first = await submit(two, quick(1))
-    await ended(two, [first])
-    third = '[[comfyui]]\nname = "gpu-0"\nurl = "http://127.0.0.1:9"\ndirectory = "/nowhere"\n'
-    file = two.gate.config_file
-    written = file.read_text(encoding="utf-8")
-    file.write_text(f"{written}\n{third}", encoding="utf-8")
-    assert await two.gate.gate.reload(file)
-    told = [record.getMessage() for record in caplog.records if "restarted" in record.getMessage()]
-    assert told == ["not taken up until the gate is restarted: comfyui"]
-    ids = [await submit(two, quick(2 + number)) for number in range(4)]
-    await ended(two, ids)
-
-
-async def test_one_that_is_left_out_while_the_gate_runs_is_there_until_a_restart(tmp_path: Path) -> None:
-    """With its settings of before."""
-    async with several(tmp_path, settings={FIRST: 'tenants = ["mallory"]'}, has_directories=False) as world:
-        address = world.comfyuis[SECOND].url
-        await reload(world, f'[[comfyui]]\nname = "{SECOND}"\nurl = "{address}"', "")
-        prompt_id = await submit(world, quick(1))
-        await ended(world, [prompt_id])
-        assert ran_where(world, [prompt_id]) == {SECOND: 1}

@@ -69,9 +69,28 @@ def test_what_does_not_fit_is_told(document: dict[str, Any], message: str) -> No
 THREE: list[dict[str, Any]] = [*TWO, {"name": "gpu-3", "url": "http://127.0.0.1:8388"}]
 
 
-@pytest.mark.parametrize("others", [THREE, TWO[:1], TWO[::-1], [TWO[0], TWO[1] | {"name": "other"}], []])
-def test_other_comfyuis_are_taken_up_at_a_restart(others: list[dict[str, Any]]) -> None:
-    assert need_restart(read({"comfyui": TWO}), read({"comfyui": others})) == ["comfyui"]
+@pytest.mark.parametrize("others", [TWO, THREE, TWO[:1], [TWO[0], TWO[1] | {"name": "other"}], [TWO[0], *THREE[:0:-1]]])
+def test_other_comfyuis_are_taken_up_at_once(others: list[dict[str, Any]]) -> None:
+    assert need_restart(read({"comfyui": TWO}), read({"comfyui": others})) == []
+
+
+FIRST_STAYS = "comfyui (the first one, gpu-1, has the tenants' uploads, saved workflows and settings)"
+
+
+@pytest.mark.parametrize("others", [TWO[::-1], TWO[1:], []])
+def test_another_first_one_is_taken_up_at_a_restart(others: list[dict[str, Any]]) -> None:
+    before, after = read({"comfyui": TWO}), read({"comfyui": others})
+    assert need_restart(before, after) == [FIRST_STAYS]
+    assert need_restart(after, after, before) == [], "it was said"
+    if others:
+        still = read({"comfyui": [*others, THREE[2]]})
+        assert need_restart(after, still, before) == [FIRST_STAYS], "and is again, where something else is not taken up"
+        assert need_restart(after, before, before) == []
+
+
+def test_a_name_for_the_only_one_is_taken_up_at_a_restart() -> None:
+    [told] = need_restart(read({"upstream": {"url": "http://127.0.0.1:8188"}}), read({"comfyui": TWO}))
+    assert told.startswith("comfyui (a gate that was started with one ComfyUI and no name for it ")
 
 
 @pytest.mark.parametrize(
@@ -79,20 +98,21 @@ def test_other_comfyuis_are_taken_up_at_a_restart(others: list[dict[str, Any]]) 
     [
         ({}, []),
         ({"window": 7, "weight": 3.0, "labels": ["24gb"], "tenants": ["alice"], "warmup": ["portrait"]}, []),
+        ({"gone_after": "5s"}, []),
         ({"url": "http://127.0.0.1:9"}, ["url"]),
         ({"directory": "elsewhere"}, ["directory"]),
-        ({"shared_directory": True, "gone_after": "5s", "window": 1}, ["shared_directory", "gone_after"]),
+        ({"shared_directory": True, "window": 1}, ["shared_directory"]),
     ],
 )
 @pytest.mark.parametrize("index", [0, 1])
-def test_of_each_what_is_opened_at_the_start_is_taken_up_at_a_restart(
+def test_of_the_first_what_is_opened_at_the_start_is_taken_up_at_a_restart(
     change: dict[str, Any], named: list[str], index: int
 ) -> None:
     changed = [each | change if number == index else each for number, each in enumerate(TWO)]
     before, after = (read({"comfyui": each, "tenants": {"alice": {}}}) for each in (TWO, changed))
-    assert need_restart(before, after) == [f"comfyui.{TWO[index]['name']}.{name}" for name in named]
+    assert need_restart(before, after) == [f"comfyui.gpu-1.{name}" for name in named if index == 0]
 
 
 def test_settings_of_comfyuis_that_need_a_restart_exist() -> None:
-    taken_up = {"window", "weight", "labels", "tenants", "warmup"}
+    taken_up = {"window", "weight", "labels", "tenants", "warmup", "gone_after"}
     assert set(ComfyUISettings.model_fields) == {"name", *OF_COMFYUI, *taken_up}, "which of the two is the new one?"

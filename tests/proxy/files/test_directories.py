@@ -115,3 +115,29 @@ async def test_what_is_not_seen_is_not_said_to_be_gone(tmp_path: Path) -> None:
     assert disk.sees(Folder.OUTPUT, UpstreamPath("tenants/alice/o.png"))
     assert await disk.find(Folder.OUTPUT, MADE) is None
     assert await disk.delete_older(ALICE, 1.0) == 0
+
+
+async def test_what_one_made_that_has_gone_is_not_seen_anywhere(two: Directories) -> None:
+    """The first has copies, and in its temp folder other files of the same names."""
+    put_all(two)
+    ours, neighbours = put(two, "gpu-2", "temp/p.png"), put(two, "gpu-1", "temp/p.png", size=5)
+    absent: set[str] = set()
+    two.absent = absent
+    disk = ComfyUIFolders(two)
+    assert disk.sees(Folder.OUTPUT, MADE)
+    two.change({}, frozenset())
+    absent.add("gpu-2")
+    assert await disk.find(Folder.OUTPUT, MADE) is None
+    assert not disk.sees(Folder.OUTPUT, MADE)
+    assert two.temp_of("gpu-2") is None
+    await disk.delete_temp({"p.png": Left(100.0, "gpu-2")})
+    assert neighbours.exists()
+    assert ours.exists()
+    assert disk.sees(Folder.INPUT, MADE), "inputs are the first one's"
+
+
+def test_another_one_comes_and_one_becomes_another(two: Directories, tmp_path: Path) -> None:
+    two.change({"gpu-2": tmp_path / "two", "gpu-3": tmp_path / "three"}, frozenset({"gpu-2"}))
+    roots = [home.root for home in two.homes_of(ALICE, Folder.OUTPUT)]
+    assert roots == [tmp_path / name / "output/tenants/alice" for name in ("one", "three")]
+    assert two.temp_of("gpu-2") == tmp_path / "two/temp"

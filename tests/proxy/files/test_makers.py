@@ -76,3 +76,22 @@ def test_a_call_about_a_job_goes_to_the_one_that_has_it(registry: JobRegistry) -
 @pytest.mark.parametrize(("named", "asked"), [("gpu-2", "gpu-2"), ("gpu-1", ""), ("gone", ""), ("", "")])
 def test_a_call_may_name_one_of_them(registry: JobRegistry, named: str, asked: str) -> None:
     assert Makers(registry, OTHERS).of_call(UpstreamCall("GET", (Opaque("models"),), comfyui=named)) == asked
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "expected"),
+    [
+        (Folder.OUTPUT, "tenants/alice/@gone/x.png", "gone"),
+        (Folder.OUTPUT, "tenants/alice/@never/x.png", ""),
+        (Folder.OUTPUT, "tenants/alice/@gpu-2/x.png", ""),
+        (Folder.OUTPUT, "tenants/alice/x.png", ""),
+        (Folder.OUTPUT, "@gone/x.png", ""),
+        (Folder.INPUT, "tenants/alice/@gone/x.png", ""),
+    ],
+)
+def test_what_one_made_that_has_gone_is_known_by_its_name(
+    registry: JobRegistry, folder: Folder, path: str, expected: str
+) -> None:
+    makers = Makers(registry, OTHERS, absent={"gone"})
+    assert makers.absent_maker_of(view_of("GET", folder, UpstreamPath(path))) == expected
+    assert makers.absent_maker_of(UpstreamCall("GET", (Opaque("view"),))) == ""

@@ -9,9 +9,10 @@ import orjson
 import pytest
 from aiohttp import web
 
-from policy.call import Place
+from policy.call import Place, UpstreamReply
 from proxy.jobs import dispatcher, sender
-from proxy.jobs.job import JobState, Outcome
+from proxy.jobs.job import Job, JobState, Outcome
+from proxy.jobs.job_rows import Given
 from proxy.persistence.operations import DatabaseUnavailable, Operation, Statement
 from proxy.upstream.client import Upstream
 from tests.proxy.jobs.following import ALICE, MALLORY, Following, following
@@ -197,3 +198,34 @@ async def test_one_that_is_about_to_be_sent_jobs_is_given_no_more(parts: Followi
     seen.append(parts.sender.is_ready)
     await parts.sender.send_all(())
     assert [*seen, parts.sender.is_ready] == [True, False, True]
+
+
+async def test_to_one_that_leaves_nothing_is_sent_any_more(parts: Following, comfy: Comfy) -> None:
+    """Also not what was chosen for it already."""
+    first, second = [await parts.recorded(place=Place.WAITING) for _ in range(2)]
+
+    async def leave() -> None:
+        parts.sender.is_leaving = True
+
+    comfy.before = leave
+    await parts.dispatcher.dispatch()
+    assert comfy.ids == [first.prompt_id]
+    assert (first.state, second.state) == (JobState.DISPATCHED, JobState.WAITING)
+    assert not parts.sender.is_ready
+    await parts.dispatcher.dispatch()
+    parts.sender.is_leaving = False
+    assert comfy.ids == [first.prompt_id]
+    await parts.dispatcher.dispatch()
+    assert comfy.ids == [first.prompt_id, second.prompt_id]
+
+
+async def test_what_is_prepared_for_one_that_leaves_is_not_sent(parts: Following, comfy: Comfy) -> None:
+    job = await parts.recorded(place=Place.WAITING)
+
+    async def prepare(job: Job, given: Given) -> UpstreamReply | None:
+        parts.sender.is_leaving = True
+        return None
+
+    parts.sender._prepare = prepare
+    await parts.dispatcher.dispatch()
+    assert (comfy.ids, job.state) == ([], JobState.WAITING)

@@ -9,6 +9,7 @@ import pytest
 from policy.call import Place
 from policy.principal import TenantId
 from proxy.jobs import forecasts as module
+from proxy.jobs.comfyui_names import ComfyUINames
 from proxy.jobs.forecasts import READ_EACH_S, JobForecasts
 from proxy.jobs.store_upkeep import drain_one
 from tests.proxy.jobs.following import ALICE, following
@@ -70,7 +71,7 @@ async def test_what_comfyui_has_begins_after_what_it_runs() -> None:
 async def test_nothing_is_expected_at_one_of_several_that_is_drained() -> None:
     upstream: Any = None
     async with following(upstream) as parts:
-        parts.registry.comfyuis, parts.registry.has_others = ("gpu-1", "gpu-2"), True
+        parts.registry.comfyuis = ComfyUINames(("gpu-1", "gpu-2"))
         forecasts = JobForecasts(parts.database, parts.registry, dict, parts.clock)
         runs, waits = await parts.running(BOB), await parts.recorded(ALICE, Place.WAITING)
 

@@ -10,7 +10,7 @@ from policy.principal import TenantId
 from proxy.jobs.job import COMFYUI_GONE, Job, JobState, Outcome
 from proxy.observability import comfyui_metrics
 from proxy.observability.comfyui_metrics import ComfyUIState
-from proxy.observability.metrics import Metrics
+from proxy.observability.metrics import Metrics, name_comfyuis
 
 WELL = ComfyUIState(is_connected=True, is_stuck=False, last_sync_age_s=3.0, window=2, weight=1.0)
 TWO = ("gpu-1", "gpu-2")
@@ -153,3 +153,21 @@ def test_very_many_models_are_counted_together(monkeypatch: pytest.MonkeyPatch) 
 
     assert [value(metrics, "models", "gpu-1", model=model) for model in "abcd"] == [1, None, None, None]
     assert value(metrics, "models", "gpu-1", model="other") == 2
+
+
+def test_of_one_that_has_gone_nothing_is_told_any_more() -> None:
+    metrics = metrics_of(*TWO, "gpu-3")
+    metrics.comfyuis.refresh(dict.fromkeys((*TWO, "gpu-3"), WELL), [])
+    again = job("gpu-2")
+    again.attempts = ({"reason": COMFYUI_GONE},)
+    metrics.job_tried_again(again)
+    for name in TWO:
+        metrics.warmups.labels(name, "done").inc()
+        metrics.warmed.add((name, "done"))
+    name_comfyuis(metrics, ("gpu-1", "gpu-3"))
+    assert not [line for line in metrics.render().decode().splitlines() if "gpu-2" in line]
+    assert value(metrics, "up", "gpu-1") == 1
+    assert 'comfygate_warmups_total{comfyui="gpu-1",result="done"} 1.0' in metrics.render().decode()
+    metrics.job_ended(job("gpu-2", JobState.ENDED, gpu_s=4.0))
+    name_comfyuis(metrics, ("gpu-1",))
+    assert not samples(metrics)

@@ -264,3 +264,47 @@ async def test_it_is_made_where_there_are_several() -> None:
     assert list(merged.parts) == ["one", "two"]
     assert isinstance(build_catalogue(one, "one"), CatalogueSource)
     await both.stop()
+
+
+async def until_known(merged: MergedCatalogue, *classes: str) -> None:
+    async with asyncio.timeout(5):
+        while list(merged.snapshot.catalogue.classes) != list(classes):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_one_has_that_comes_is_in_the_union_and_what_one_had_that_goes_is_not() -> None:
+    merged, _ = several(one=[FIRST])
+    await merged.known()
+    come = CatalogueSource(Upstream(SECOND))  # type: ignore[arg-type]
+    merged.change({**merged.parts, "two": come})
+    await until_known(merged, "A", "B", "C")
+    merged.change({"one": merged.parts["one"]})
+    await until_known(merged, "A", "B")
+    await merged.renew("two")  # it may just have been back
+    await merged.stop()
+
+
+async def test_one_that_goes_while_all_are_read_is_passed_over() -> None:
+    merged, _ = several(one=[FIRST], two=[SECOND])
+    await merged.known()
+    reading = asyncio.ensure_future(merged.fresh())
+    merged.change({"one": merged.parts["one"]})
+    await reading
+    await until_known(merged, "A", "B")
+    await merged.stop()
+
+
+async def test_what_some_have_is_without_one_that_goes_meanwhile() -> None:
+    merged, _ = several(one=[FIRST], two=[SECOND], three=[AWAY])
+    await merged.known()
+    some = merged.among(("two", "three"))
+    assert list((await some.known()).catalogue.classes) == ["A", "C"]
+    merged.change({name: part for name, part in merged.parts.items() if name != "two"})
+    await until_known(merged, "A", "B")
+    with pytest.raises(UpstreamUnavailable):
+        await some.known()
+    merged.change({"one": merged.parts["one"]})
+    with pytest.raises(UpstreamUnavailable):
+        await some.known()
+    assert merged.among(("two", "three")) is not some
+    await merged.stop()

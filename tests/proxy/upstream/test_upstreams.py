@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import web
 
-from policy.call import UpstreamCall
+from policy.call import Opaque, UpstreamCall
 from policy.rules.jobs import json_call
-from proxy.http.errors import UpstreamUnavailable
+from proxy.http.errors import UpstreamUnavailable, UpstreamUnreachable
 from proxy.upstream.client import Upstream
 from proxy.upstream.upstreams import Upstreams
 from tests.proxy.upstreams import GUARD_S, Answer, serving
@@ -59,3 +59,26 @@ async def test_each_that_has_one_of_the_jobs_is_asked_whatever_the_others_say(
         else:
             assert (await both.ask(call, time_limit_s=GUARD_S)).status == status
     assert found == asked
+
+
+@pytest.mark.parametrize(("status", "absent"), [(200, "gpu-9"), (404, ""), (404, "gpu-9")])
+async def test_what_one_made_that_has_gone_is_the_firsts_to_give_or_nobodys(status: int, absent: str) -> None:
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=status)
+
+    async with serving(answer) as url:
+        several = Upstreams(url, GUARD_S, {}, lambda call: absent)
+        several.absent_maker = lambda call: absent
+        call = UpstreamCall("GET", (Opaque("view"),))
+        if status == 404 and absent:
+            with pytest.raises(UpstreamUnavailable, match="gpu-9, is not among the gate's any more") as told:
+                await several.open(call, time_limit_s=GUARD_S)
+            assert told.value.status == 503
+            assert not isinstance(told.value, UpstreamUnreachable), "a job that reads it would wait for it for ever"
+        else:
+            async with await several.open(call, time_limit_s=GUARD_S) as stream:
+                assert stream.status == status
+                assert several.is_busy
+                await stream.body(100)
+        assert not several.is_busy
+        await several.stop()

@@ -17,7 +17,7 @@ from proxy.websocket.connections import EVENT_TOO_BIG, GATE_STOPS
 from proxy.websocket.event_session import FLAGS
 from tests.proxy.fake_socket import FakeSocket
 from tests.proxy.upstreams import GUARD_S
-from tests.proxy.websocket.sessions import ALICE, Sessions, heard, kinds, run
+from tests.proxy.websocket.sessions import ALICE, FakeUpstream, Sessions, heard, kinds, run
 
 MALLORY = TenantId("mallory")
 CLIENT_FLAGS = '{"type": "feature_flags", "data": {"supports_preview_metadata": false}}'
@@ -351,3 +351,48 @@ async def test_where_a_socket_is_opened_while_jobs_run_each_node_is_of_its_own_c
     world.first.newest.event("executing", node="7")
     world.second.newest.event("executing", node="8")
     assert world.registry.of(ALICE).running_nodes() == {here.prompt_id: {"7"}, there.prompt_id: {"8"}}
+
+
+async def test_to_one_that_goes_the_sockets_are_closed_and_the_client_stays(world: Sessions) -> None:
+    client = await world.client()
+    job = world.job()
+    await world.sockets.prepare(job)
+    run(world.second.newest, job)
+    heard(client)
+    world.sockets.change({})
+    await world.until_open(world.second, 0)
+    assert world.session().is_open
+    assert world.first.open == 1
+    assert heard(client) == []
+    await world.sockets.prepare(world.job())
+    assert world.second.open == 0, "it is nowhere"
+
+
+async def test_one_that_comes_is_heard_where_other_gates_may_give_it_jobs() -> None:
+    world = Sessions(has_other_gates=True)
+    await world.client()
+    await world.until_open(world.second, 1)
+    third = FakeUpstream()
+    upstreams: Any = {"gpu-2": world.second, "gpu-3": third}
+    world.sockets.change(upstreams)
+    await world.until_open(third, 1)
+    moved: Any = {"gpu-2": (elsewhere := FakeUpstream()), "gpu-3": third}
+    world.sockets.change(moved)
+    await world.until_open(world.second, 0)
+    await world.until_open(elsewhere, 1)
+    assert third.open == 1
+    await world.sessions.stop()
+
+
+async def test_a_socket_that_is_being_opened_to_one_that_goes_is_closed(world: Sessions) -> None:
+    await world.client()
+    world.second.gate.clear()
+    preparing = asyncio.ensure_future(world.sockets.prepare(world.job()))
+    async with asyncio.timeout(GUARD_S):
+        while not world.session().at("gpu-2").is_opening:
+            await asyncio.sleep(0)
+    world.sockets.change({})
+    world.second.gate.set()
+    await preparing
+    await world.until_open(world.second, 0)
+    assert world.session().is_open
