@@ -1,6 +1,7 @@
 """Which of several ComfyUIs runs a job: of those that have what it needs, the one with which it has ended soonest.
 
-A ComfyUI that ran the same models last begins at once, another one loads them first; one that has much to do takes longer. A job that is left to a
+A ComfyUI that ran the same models last begins at once, another one loads them first; where files of the job are it begins a little sooner than where they
+are brought; one that has much to do takes longer. A job that is left to a
 ComfyUI without room waits for it, and counts there: when many do, another one is soon better, and loads the models too. So models stay where they are
 as long as that saves time. Has no clock; trusts its caller for what each ComfyUI has.
 """
@@ -18,6 +19,11 @@ from policy.principal import TenantId
 
 LOAD_S: Final = 20.0
 """How long it takes to load other models: what is read from a disk of a few gigabytes at a time."""
+FILE_S: Final = 0.05
+"""How long it takes to bring a file, besides its bytes."""
+BYTES_PER_S: Final = 100e6
+MAX_BRING_S: Final = LOAD_S
+"""What all files of a job are taken to take at most: how large they are may be known badly."""
 LOOKED_AT: Final = 128
 """Jobs that wait, of all tenants: how far ahead a ComfyUI looks for one that it has the models of."""
 AT_LEAST: Final = 2
@@ -73,24 +79,33 @@ class Placed(NamedTuple):
     start_tag: float
 
 
-Fits = Callable[[str, Waiting], bool]
-"""Whether a ComfyUI has what a job needs, and its tenant may use it."""
+ReadyIn = Callable[[str, Waiting], float | None]
+"""In how many seconds the files of a job are at a ComfyUI that has what it needs, and that its tenant may use; None for any other."""
 
 
-def everybody_fits(comfyui: str, job: Waiting) -> bool:
-    return True
+def ready_anywhere(comfyui: str, job: Waiting) -> float | None:
+    return 0.0
 
 
-def prefer(seats: Iterable[Seat], job: Waiting, fits: Fits) -> Seat | None:
+def bring_s(sizes: Sequence[int], count: int) -> float:
+    """How long it takes to bring files. sizes: in bytes, of some of them, 0 for one that is not known. count: of all; they are taken to be as those are."""
+    if not sizes:
+        return 0.0
+    return min(MAX_BRING_S, (FILE_S * len(sizes) + sum(sizes) / BYTES_PER_S) * count / len(sizes))
+
+
+def prefer(seats: Iterable[Seat], job: Waiting, ready_in: ReadyIn) -> Seat | None:
     """Where the job has ended soonest, whether there is room now or not; of two that are equal the first. None: nowhere."""
-    able = [seat for seat in seats if fits(seat.comfyui, job)]
-    return min(able, key=lambda seat: seat.ends_in_s(job), default=None)
+    able = [
+        (seat.ends_in_s(job) + ready_s, seat) for seat in seats if (ready_s := ready_in(seat.comfyui, job)) is not None
+    ]
+    return min(able, key=lambda each: each[0], default=(0.0, None))[1]
 
 
 def place(
     waiting: Mapping[TenantId, Sequence[Waiting]],
     seats: Sequence[Seat],
-    fits: Fits,
+    ready_in: ReadyIn,
     tags: Mapping[TenantId, float],
     virtual_time: float,
     weights: Mapping[str, float],
@@ -109,7 +124,7 @@ def place(
             break
         (begins_at, _), tenant = heappop(line)
         job = ahead[tenant].pop()
-        if _is_placed(job, prefer(seats, job, fits), placed, begins_at):
+        if _is_placed(job, prefer(seats, job, ready_in), placed, begins_at):
             virtual_time = begins_at
             tags[tenant] = begins_at + span_of(job.cost_s, weights.get(tenant, 1.0))
             line = _line_up(ahead, tags, virtual_time)

@@ -13,7 +13,7 @@ from policy.forecast import Expected, come_before
 from policy.makers import maker_of
 from policy.namespace import Folder
 from policy.needs import Needs
-from policy.placement import Fits, Seat, Waiting
+from policy.placement import ReadyIn, Seat, Waiting, bring_s
 from policy.principal import TenantId
 from proxy.commands.catalogue import ask_one
 from proxy.commands.job_texts import as_json, describe
@@ -36,7 +36,8 @@ _ENDED: Final[Mapping[str, str]] = {
 class Candidate(NamedTuple):
     """A ComfyUI, for a job that waits. lacks: of what the job needs, in words; "" where it has all, and where that is not known.
 
-    jobs, window: how many it has, and may have. has_models: it was given the same models last. is_drained: it is given no jobs.
+    jobs, window: how many it has, and may have. has_models: it was given the same models last. has_files: it has what the job reads, before
+    anything is brought. is_drained: it is given no jobs.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Candidate(NamedTuple):
     window: int
     has_models: bool
     is_drained: bool = False
+    has_files: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -82,20 +84,24 @@ async def explain_job(config: Config, database: Database, standing: Standing) ->
             for comfyui in config.comfyuis
             if catalogues[comfyui.name] is not None
         ]
-        fit = _fits(config, catalogues)
-        foreseen = await database.read(foresee, standing.job.prompt_id, seats, fit, time.time(), limits.weights())
+        ready_in = _ready_in(config, catalogues)
+        foreseen = await database.read(foresee, standing.job.prompt_id, seats, ready_in, time.time(), limits.weights())
     return explain(standing, config, catalogues, limits.weights(), foreseen)
 
 
-def _fits(config: Config, catalogues: Mapping[str, Catalogue | None]) -> Fits:
+def _ready_in(config: Config, catalogues: Mapping[str, Catalogue | None]) -> ReadyIn:
+    """What the gates have brought already is not known here."""
     comfyuis = {comfyui.name: (comfyui, index == 0) for index, comfyui in enumerate(config.comfyuis)}
 
-    def fit(name: str, job: Waiting) -> bool:
+    def ready_in(name: str, job: Waiting) -> float | None:
         comfyui, is_first = comfyuis[name]
         lacks = _lacks(comfyui, job.tenant, job.needs, catalogues[name], is_first=is_first)
-        return not (lacks or _file_away(comfyui, job.needs, config, catalogues))
+        if lacks or _file_away(comfyui, job.needs, config, catalogues):
+            return None
+        far = _far_files(comfyui, job.needs, config)
+        return bring_s([0] * len(far), len(far))
 
-    return fit
+    return ready_in
 
 
 def explain(
@@ -143,7 +149,9 @@ def _look_at(
     # With one ComfyUI no gate looks for its name.
     is_drained = len(config.comfyuis) > 1 and comfyui.name in standing.drained
     window = config.window_of(comfyui)
-    return Candidate(comfyui.name, lacks, catalogue is not None, jobs, window, has_models, is_drained)
+    reads = len(config.comfyuis) > 1 and bool(standing.needs and standing.needs.files)
+    has_files = reads and not _far_files(comfyui, standing.needs, config)
+    return Candidate(comfyui.name, lacks, catalogue is not None, jobs, window, has_models, is_drained, has_files)
 
 
 def _lacks(
@@ -165,17 +173,26 @@ def _file_away(
     comfyui: ComfyUISettings, needs: Needs | None, config: Config, catalogues: Mapping[str, Catalogue | None]
 ) -> str:
     """A file that another one would have to give, which is away (proxy/files/transfers.py, sources)."""
+    for has in _far_files(comfyui, needs, config):
+        if has.directory is None and catalogues[has.name] is None:
+            return f"a file that {has.name} has, which does not answer"
+    return ""
+
+
+def _far_files(comfyui: ComfyUISettings, needs: Needs | None, config: Config) -> list[ComfyUISettings]:
+    """Who has it, of each file that would have to be brought to this one."""
     first, *others = config.comfyuis
 
     def place(each: ComfyUISettings, folder: Folder) -> ComfyUISettings:
         return first if each.shared_directory and folder is not Folder.TEMP else each
 
+    found = []
     for folder, path in needs.files if needs else ():
         name = "" if folder is Folder.INPUT else maker_of(path)
         has = place(next((each for each in others if each.name == name), first), folder)
-        if has.name != place(comfyui, folder).name and has.directory is None and catalogues[has.name] is None:
-            return f"a file that {has.name} has, which does not answer"
-    return ""
+        if has.name != place(comfyui, folder).name:
+            found.append(has)
+    return found
 
 
 def _label_missing(needs: Needs, labels: Sequence[str]) -> str:
@@ -245,7 +262,8 @@ def _has(candidate: Candidate) -> str:
     if candidate.lacks:
         return f"has not {candidate.lacks}"
     room = f"{candidate.jobs} of at most {_jobs(candidate.window)}"
-    return f"has {room}" + (", and its models" if candidate.has_models else "")
+    own = [what for what, is_so in (("models", candidate.has_models), ("files", candidate.has_files)) if is_so]
+    return f"has {room}" + (f", and its {' and '.join(own)}" if own else "")
 
 
 def to_json(why: Why) -> dict[str, Any]:
@@ -260,6 +278,7 @@ def to_json(why: Why) -> dict[str, Any]:
                 "jobs": each.jobs,
                 "window": each.window,
                 "has_models": each.has_models,
+                "has_files": each.has_files,
                 "drained": each.is_drained,
             }
             for each in why.candidates

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from policy.needs import Needs
 from policy.principal import TenantId
 from policy.rules.files import view_of
 from policy.violation import Reason, Violation
+from proxy.files.brought import BroughtFiles
 from proxy.files.comfyui_folders import regular_file, stamp_of
 from proxy.files.comfyui_ranges import RangeReader, Unreadable
 from proxy.files.directories import Directories
@@ -37,7 +37,6 @@ from proxy.upstream.client import Upstream
 from proxy.upstream.upstreams import Upstreams
 
 PIECE_BYTES: Final = 1024**2
-MAX_REMEMBERED: Final = 10_000
 MAX_AT_ONCE: Final = 4
 """Of pictures that masks are for, of all tenants: each holds a piece in memory."""
 _LOOK_LIMIT_S: Final = 30.0
@@ -86,12 +85,11 @@ class Transfers:
         self._turns = KeyedSemaphore()
         self._masks = KeyedSemaphore()
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
-        self._brought: OrderedDict[tuple[str, Folder, UpstreamPath], tuple[str, str]] = OrderedDict()
-        """Stamps of the file and of its copy, by where the copy is."""
+        self.brought = BroughtFiles(makers)
 
-    def reads_elsewhere(self, needs: Needs, comfyui: str) -> bool:
-        """Whether something would have to be brought to it."""
-        return any(self._source_of(folder, path, comfyui) is not None for folder, path in needs.files)
+    def far_files(self, needs: Needs, comfyui: str) -> list[tuple[Folder, UpstreamPath]]:
+        """What would have to be brought to it."""
+        return [file for file in needs.files if self._source_of(*file, comfyui) is not None]
 
     def sources(self, needs: Needs, comfyui: str) -> frozenset[str]:
         """Who must be there for that."""
@@ -155,17 +153,14 @@ class Transfers:
             return
         if folder is Folder.TEMP and not _is_in_root(path):  # names among everybody's outputs do not come again
             await self._check_owner(tenant, path, found)
-        key = (target, folder, path)
-        if there is not None and there.stamp and self._brought.get(key) == (found.stamp, there.stamp):
-            self._brought.move_to_end(key)
+        copied = there.stamp if there is not None else ""
+        if copied and self.brought.is_known(target, folder, path, (found.stamp, copied)):
             return
         await self._copy(folder, path, target, shown, found, there)
         there = await self._look_at(folder, path, target)
         if there is None or there.size != found.size:
             raise NotBrought(f"The file {shown} changed while it was brought to where the job was to run.")
-        self._brought[key] = (found.stamp, there.stamp)
-        while len(self._brought) > MAX_REMEMBERED:
-            self._brought.popitem(last=False)
+        self.brought.note(target, folder, path, (found.stamp, there.stamp), found.size)
 
     async def _check_owner(self, tenant: TenantId, path: UpstreamPath, found: _Found) -> None:
         """SECURITY: a name among everybody's may be a neighbour's by now, also before the gate has heard of that (tests/several/test_transfers.py)."""

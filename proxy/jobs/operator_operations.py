@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from policy.forecast import Expected
 from policy.needs import Needs, read_needs
-from policy.placement import Fits, Seat, Waiting, place, prefer
+from policy.placement import ReadyIn, Seat, Waiting, place, prefer
 from policy.principal import TenantId
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.store_placing import as_they_are, first_ones
@@ -106,7 +106,7 @@ class Foreseen(NamedTuple):
 
 
 def foresee(
-    prompt_id: str, seats: Sequence[Seat], fits: Fits, now_s: float, weights: Mapping[str, float]
+    prompt_id: str, seats: Sequence[Seat], ready_in: ReadyIn, now_s: float, weights: Mapping[str, float]
 ) -> Operation[Foreseen | None]:
     """As the gate chooses (store_placing.give_to_several), without giving anything; None where its turn does not come. seats: as there."""
     virtual_time, _ = yield from fair_tags()
@@ -114,11 +114,11 @@ def foresee(
     seats = yield from as_they_are(seats, now_s)
     found: list[Foreseen] = []
 
-    def look(comfyui: str, job: Waiting) -> bool:
+    def look(comfyui: str, job: Waiting) -> float | None:
         """place asks for it when its turn has come."""
-        if job.prompt_id == prompt_id and not found and (seat := prefer(seats, job, fits)) is not None:
+        if job.prompt_id == prompt_id and not found and (seat := prefer(seats, job, ready_in)) is not None:
             found.append(Foreseen(seat.comfyui, False))
-        return fits(comfyui, job)
+        return ready_in(comfyui, job)
 
     placed = place(waiting, seats, look, tags, virtual_time, weights)
     given = next((each.comfyui for each in placed if each.prompt_id == prompt_id), None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from policy.call import UpstreamPath
+from policy.namespace import Folder
 from policy.needs import Needs, read_needs
-from policy.placement import Seat, Waiting
+from policy.placement import Seat, Waiting, bring_s
 from policy.principal import TenantId
 from proxy.config.comfyui import ComfyUISettings
 from proxy.jobs.job_rows import Given
@@ -17,12 +19,23 @@ Lacks = Callable[[ComfyUISettings, Needs], str]
 """What a ComfyUI lacks of what a job needs, in words; "" where it has all."""
 Sources = Callable[[Needs, str], frozenset[str]]
 """The ComfyUIs that must be there when a job runs at another one: they have files that are brought to it."""
+Files = Sequence[tuple[Folder, UpstreamPath]]
 MAX_KNOWN: Final = 20_000
+MAX_FILES: Final = 16
+"""Of a job that are looked at to say how long it takes to bring them."""
+
+
+class _Found(NamedTuple):
+    """Of a job and a ComfyUI that fits. sources: who must be there. files: the first ones of those to be brought, and how many there are."""
+
+    sources: frozenset[str] = frozenset()
+    files: Files = ()
+    total: int = 0
 
 
 class _TakenUp(NamedTuple):
-    """A configuration. settings: of those that may be given jobs, by name. known: what was found by them, of a job and a ComfyUI: `sources`, None where it
-    does not fit.
+    """A configuration. settings: of those that may be given jobs, by name. known: what was found by them, of a job and a ComfyUI; None where it does not
+    fit.
 
     SECURITY: each has what was found by itself alone: whose jobs run where may change while the thread of the database looks for it
     (tests/proxy/jobs/test_placing_changes.py).
@@ -30,7 +43,7 @@ class _TakenUp(NamedTuple):
 
     configured: Sequence[ComfyUISettings]
     settings: Mapping[str, ComfyUISettings]
-    known: dict[tuple[int, str, str], frozenset[str] | None]
+    known: dict[tuple[int, str, str], _Found | None]
 
 
 class Placing:
@@ -53,8 +66,10 @@ class Placing:
         self._is_there = is_there
         self.lacks: Lacks = lambda comfyui, needs: ""
         self.sources: Sources = lambda needs, comfyui: frozenset()
-        self.reads_elsewhere: Callable[[Needs, str], bool] = lambda needs, comfyui: False
-        """Whether a ComfyUI would have to be brought a file before it can judge a job."""
+        self.far_files: Callable[[Needs, str], Files] = lambda needs, comfyui: ()
+        """Files of a job that would have to be brought to a ComfyUI."""
+        self.bytes_to: Callable[[str, Files], Sequence[int]] = lambda comfyui, files: ()
+        """Of those of such files that were not brought there before: how large they are, 0 where that is not known."""
         self.version: Callable[[str], str] = lambda comfyui: ""
         """Of what the ComfyUI of a name has."""
 
@@ -63,7 +78,7 @@ class Placing:
         there = [comfyui for comfyui in self._current().settings.values() if self._is_there(comfyui.name)]
         windows = {comfyui.name: self._window(comfyui) if comfyui.name in ready else 0 for comfyui in there}
         seats = [Seat(comfyui.name, windows[comfyui.name], weight=comfyui.weight) for comfyui in there]
-        return await self._records.give(seats, self._fits_job) if seats else []
+        return await self._records.give(seats, self._ready_in) if seats else []
 
     def has_room(self) -> bool:
         """Whether one of them may be given a job, as far as is known in memory."""
@@ -94,12 +109,12 @@ class Placing:
     def is_able(self, comfyui: str, tenant: TenantId, needs: bytes) -> bool:
         """Whether it is there, and can run a job that needs this, and nothing is to be brought to it before."""
         found = read_needs(needs) if needs else None
-        if found is not None and self.reads_elsewhere(found, comfyui):
+        if found is not None and self.far_files(found, comfyui):
             return False
         settings = self._current().settings.get(comfyui)
         return settings is not None and self._is_there(comfyui) and self._fits(settings, tenant, found)
 
-    def _fits_job(self, comfyui: str, job: Waiting) -> bool:
+    def _ready_in(self, comfyui: str, job: Waiting) -> float | None:
         """Asked of many jobs again and again."""
         current = self._current()
         # SECURITY: not by its id, which may come again, for another job (tests/proxy/jobs/test_placing.py).
@@ -109,12 +124,20 @@ class Placing:
                 current.known.clear()
             settings = current.settings.get(comfyui)
             fits = settings is not None and self._fits(settings, job.tenant, job.needs)
-            sources = frozenset[str]() if job.needs is None else self.sources(job.needs, comfyui)
-            current.known[key] = sources if fits else None
+            current.known[key] = self._look_at(job.needs, comfyui) if fits else None
         known = current.known[key]
         # SECURITY: one that cannot be sent would come back again and again, and those behind it with it
         # (tests/several/test_bringing.py::test_a_job_whose_file_is_away_keeps_nobody_waiting).
-        return known is not None and all(map(self._is_there, known))
+        if known is None or not all(map(self._is_there, known.sources)):
+            return None
+        sizes = self.bytes_to(comfyui, known.files)
+        return bring_s(sizes, len(sizes) * known.total // len(known.files)) if sizes else 0.0
+
+    def _look_at(self, needs: Needs | None, comfyui: str) -> _Found:
+        if needs is None or not needs.files:
+            return _Found()
+        files = self.far_files(needs, comfyui)
+        return _Found(self.sources(needs, comfyui), tuple(files[:MAX_FILES]), len(files))
 
     def _fits(self, settings: ComfyUISettings, tenant: TenantId, needs: Needs | None) -> bool:
         if settings.tenants and tenant not in settings.tenants:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 
 from policy.call import UpstreamReply
 from policy.needs import Needs
@@ -19,16 +19,16 @@ async def _nothing(tenant: TenantId, needs: Needs, comfyui: str) -> UpstreamRepl
 
 
 class Preparation:
-    """bring: has the files of a job copied to a ComfyUI; answers as ComfyUI does where one of them is nowhere. reads_elsewhere: whether there are any."""
+    """bring: has the files of a job copied to a ComfyUI; answers as ComfyUI does where one of them is nowhere. far_files: which these are."""
 
     def __init__(self, hear: Hear) -> None:
         self._hear = hear
         self.bring: Bring = _nothing
-        self.reads_elsewhere: Callable[[Needs, str], bool] = lambda needs, comfyui: False
+        self.far_files: Callable[[Needs, str], Sized] = lambda needs, comfyui: ()
 
     def is_far(self, given: Given) -> bool:
         """Whether files of it are to be brought to where it was given."""
-        return given.needs is not None and self.reads_elsewhere(given.needs, given.job.comfyui)
+        return given.needs is not None and len(self.far_files(given.needs, given.job.comfyui)) > 0
 
     async def __call__(self, job: Job, given: Given) -> UpstreamReply | None:
         """A refusal of the job, None where everything is ready. Raises UpstreamUnavailable, UpstreamTimeout."""

@@ -14,7 +14,7 @@ import orjson
 from policy.call import NO_EXTRAS, JobExtras, Place
 from policy.documents import Document
 from policy.fairness import span_of
-from policy.placement import Fits, Seat, everybody_fits
+from policy.placement import ReadyIn, Seat, ready_anywhere
 from policy.principal import TenantId
 from policy.rules.prompt import LAST_PLACE
 from proxy.jobs import store_operations as store
@@ -140,7 +140,7 @@ class JobRecords:
             raise
         return None if placed is None else self._registry.apply(placed)
 
-    async def give(self, seats: Sequence[Seat] = (), fits: Fits = everybody_fits) -> list[Given]:
+    async def give(self, seats: Sequence[Seat] = (), ready_in: ReadyIn = ready_anywhere) -> list[Given]:
         """Who goes to ComfyUI now; with seats to which of several (proxy/jobs/store_placing.py)."""
         now_s = self._clock()
         last = (self.gate, now_s, now_s + LEASE_S, self._weights(), self.unsettled.tenants())
@@ -148,7 +148,7 @@ class JobRecords:
             if seats:
                 has_others = self._registry.comfyuis.has_others
                 given = await self._database.run(
-                    give_to_several, seats, fits, *last, self._known_needs, has_others=has_others
+                    give_to_several, seats, ready_in, *last, self._known_needs, has_others=has_others
                 )
             else:
                 given = await self._database.run(give, self._registry.comfyuis[0], self.window(), *last)

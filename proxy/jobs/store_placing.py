@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from policy.needs import Needs, read_needs
-from policy.placement import AT_LEAST, LOOKED_AT, Fits, Seat, Waiting, place
+from policy.placement import AT_LEAST, LOOKED_AT, ReadyIn, Seat, Waiting, place
 from policy.principal import TenantId
 from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
@@ -31,7 +31,7 @@ else writes (test_store_placing.py::test_what_jobs_need_is_read_once)."""
 
 def give_to_several(
     seats: Sequence[Seat],
-    fits: Fits,
+    ready_in: ReadyIn,
     gate: str,
     now_s: float,
     lease_until_s: float,
@@ -53,7 +53,7 @@ def give_to_several(
         return given
     seats = yield from as_they_are(seats, now_s, has_others=has_others)
     models = {seat.comfyui: seat.models for seat in seats}
-    placed = place(waiting, seats, fits, tags, state.virtual_time, weights)
+    placed = place(waiting, seats, ready_in, tags, state.virtual_time, weights)
     jobs = {job.prompt_id: job for ahead in waiting.values() for job in ahead}
     for each in placed:
         row, job = (yield from get_job(each.prompt_id)), jobs[each.prompt_id]

@@ -59,7 +59,8 @@ def choose_makers(
     owners = TempFileOwners(upstream, jobs.registry)
     first = jobs.registry.comfyuis[0]
     transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, owners.is_own, first)
-    jobs.preparation.bring, jobs.preparation.reads_elsewhere = transfers.bring, transfers.reads_elsewhere
+    jobs.preparation.bring, jobs.preparation.far_files = transfers.bring, transfers.far_files
     if jobs.placing is not None:
-        jobs.placing.sources, jobs.placing.reads_elsewhere = transfers.sources, transfers.reads_elsewhere
+        jobs.placing.sources, jobs.placing.far_files = transfers.sources, transfers.far_files
+        jobs.placing.bytes_to = transfers.brought.bytes_to
     return makers, transfers

@@ -171,8 +171,12 @@ async def test_beside_a_gate_with_several_comfyuis(tmp_path: Path) -> None:
         (MODEL._replace(first_only=(("Set", "folder"),)), HAS, [ROOM, FIRST_ONLY]),
         (None, HAS, [ROOM, UNKNOWN]),
         (READS, None, ["has not a file that two has, which does not answer", "does not answer"]),
-        (READS, HAS, [ROOM, "has 0 of at most 1 job"]),
-        (Needs(files=((Folder.INPUT, UpstreamPath("tenants/alice/@two/x.png")),)), None, [ROOM, "does not answer"]),
+        (READS, HAS, [ROOM, "has 0 of at most 1 job, and its files"]),
+        (
+            Needs(files=((Folder.INPUT, UpstreamPath("tenants/alice/@two/x.png")),)),
+            None,
+            [f"{ROOM}, and its files", "does not answer"],
+        ),
     ],
 )
 def test_what_each_comfyui_has_and_lacks(
@@ -204,12 +208,24 @@ def test_as_json(config: Config) -> None:
         "jobs": 0,
         "window": 2,
         "has_models": False,
+        "has_files": False,
         "drained": False,
     }
     assert document["comfyuis"][1] | {"jobs": 1, "has_models": True} == document["comfyuis"][1]
     assert document["comfyuis"][2]["answers"] is False
     assert in_words(why, 200.0).splitlines()[-2] == "two          has 1 of at most 1 job, and its models"
     assert to_json(explain(standing(job=JOB._replace(state=StoredState.FAILED)), config, {}, {}))["before"] is None
+
+
+def test_who_has_its_files_is_told(config: Config) -> None:
+    why = explained(config, standing(MODEL._replace(files=READS.files), models={"two": ["a.pt"]}), HAS, HAS, HAS)
+    assert in_words(why, 200.0).splitlines()[-3:-1] == [
+        "one          has 0 of at most 2 jobs",
+        "two          has 0 of at most 1 job, and its models and files",
+    ]
+    upload = READS._replace(files=((Folder.INPUT, UpstreamPath("tenants/alice/x.png")),))
+    why = explained(config, standing(upload), HAS, HAS, HAS)
+    assert [each["has_files"] for each in to_json(why)["comfyuis"]] == [True, False, False]
 
 
 async def test_beside_a_gate_with_one_comfyui(tmp_path: Path, comfy: StandIn) -> None:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
 
 from policy.needs import Needs
-from policy.placement import LOAD_S, LOOKED_AT, Seat, Waiting, everybody_fits, place, prefer
+from policy.placement import (
+    BYTES_PER_S,
+    LOAD_S,
+    LOOKED_AT,
+    MAX_BRING_S,
+    ReadyIn,
+    Seat,
+    Waiting,
+    bring_s,
+    place,
+    prefer,
+    ready_anywhere,
+)
 from policy.principal import TenantId
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -18,11 +33,15 @@ def job(
     return Waiting(f"{tenant}-{number}", tenant, number, cost_s, needs, alone)
 
 
+def only(fits: Callable[[str, Waiting], bool]) -> ReadyIn:
+    return lambda comfyui, each: 0.0 if fits(comfyui, each) else None
+
+
 def placed(jobs: list[Waiting], seats: list[Seat], weights: dict[str, float] | None = None) -> list[tuple[str, str]]:
     waiting: dict[TenantId, list[Waiting]] = {}
     for each in jobs:
         waiting.setdefault(each.tenant, []).append(each)
-    found = place(waiting, seats, everybody_fits, {}, 0.0, weights or {})
+    found = place(waiting, seats, ready_anywhere, {}, 0.0, weights or {})
     return [(each.prompt_id, each.comfyui) for each in found]
 
 
@@ -101,18 +120,53 @@ def test_very_many_tenants_that_wait_for_another_one_keep_nobody_waiting() -> No
     }
     waiting[BOB] = [job(10_000, BOB, B)]
     seats = [Seat("one", 1), Seat("two", 0)]
-    found = place(waiting, seats, lambda comfyui, each: (comfyui == "one") == (each.needs == B), {BOB: 99.0}, 0.0, {})
+    found = place(
+        waiting, seats, only(lambda comfyui, each: (comfyui == "one") == (each.needs == B)), {BOB: 99.0}, 0.0, {}
+    )
     assert [each.prompt_id for each in found] == ["bob-10000"]
 
 
 def test_nothing_is_placed_where_nothing_fits() -> None:
     waiting = {ALICE: [job(1), job(2)], BOB: [job(3, BOB)]}
-    found = place(waiting, [Seat("one", 4)], lambda comfyui, each: each.tenant == BOB, {}, 0.0, {})
+    found = place(waiting, [Seat("one", 4)], only(lambda comfyui, each: each.tenant == BOB), {}, 0.0, {})
     assert [each.prompt_id for each in found] == ["bob-3"]
-    assert prefer([Seat("one", 4)], job(1), lambda comfyui, each: False) is None
+    assert prefer([Seat("one", 4)], job(1), only(lambda comfyui, each: False)) is None
 
 
 def test_what_is_given_moves_the_virtual_time() -> None:
     waiting = {ALICE: [job(1)], BOB: [job(2, BOB)]}
-    found = place(waiting, [Seat("one", 4)], everybody_fits, {ALICE: 7.0, BOB: 3.0}, 5.0, {})
+    found = place(waiting, [Seat("one", 4)], ready_anywhere, {ALICE: 7.0, BOB: 3.0}, 5.0, {})
     assert [(each.prompt_id, each.start_tag) for each in found] == [("bob-2", 5.0), ("alice-1", 7.0)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "expected"),
+    [
+        ([], 0, 0.0),
+        ([0], 1, 0.05),
+        ([0, int(BYTES_PER_S)], 2, 1.1),
+        ([int(BYTES_PER_S)] * 2, 8, 8.4),
+        ([10**12], 1, MAX_BRING_S),
+        ([0], 10**6, MAX_BRING_S),
+    ],
+)
+def test_files_take_their_time_to_be_brought(sizes: Sequence[int], count: int, expected: float) -> None:
+    assert bring_s(sizes, count) == pytest.approx(expected)
+
+
+def test_of_those_that_are_equal_the_one_that_has_its_files_gets_a_job() -> None:
+    def ready_in(comfyui: str, each: Waiting) -> float | None:
+        return {"one": None, "two": 0.05, "three": 0.0}[comfyui]
+
+    seats = [Seat("one", 2), Seat("two", 2), Seat("three", 1)]
+    found = prefer(seats, job(1), ready_in)
+    assert found is not None
+    assert found.comfyui == "three"
+    assert found.wait_s == 0.0, "nothing runs meanwhile that others would wait for"
+    seats[1].models = A.models
+    found = prefer(seats, job(1, needs=A), ready_in)
+    assert found is not None
+    assert found.comfyui == "two", "models take longer"
+    seats[2].wait_s = 0.04
+    placed = place({ALICE: [job(1)]}, seats, ready_in, {}, 0.0, {})
+    assert [each.comfyui for each in placed] == ["three"]

@@ -9,10 +9,14 @@ from typing import Any
 
 from aiohttp import FormData
 
+from policy.call import UpstreamPath
+from policy.namespace import Folder
+from policy.needs import Needs
+from policy.principal import TenantId
 from tests.contract.driver import slow
 from tests.several.making import run_at, saving
 from tests.several.test_placing import ended, ran_where, submit
-from tests.several.world import BOTH, SECOND, SeveralWorld, several
+from tests.several.world import BOTH, FIRST, SECOND, SeveralWorld, several
 from tests.v2.world import painted
 
 MADE = f"@{SECOND}/x_00001_.png [output]"
@@ -58,6 +62,25 @@ async def test_an_upload_is_read_by_whoever_runs_the_job(two: SeveralWorld) -> N
 async def test_what_another_one_made_is_read_by_whoever_runs_the_job(two: SeveralWorld) -> None:
     await run_at(two, SECOND, saving(f"tenants/alice/@{SECOND}/x"))
     assert set(await run_many(two, MADE)) == set(BOTH)
+
+
+async def test_a_job_runs_where_its_files_are_where_that_is_all_the_same(two: SeveralWorld) -> None:
+    """Uploads are at the first, and where they have been brought."""
+    await run_at(two, SECOND, saving(f"tenants/alice/@{SECOND}/x"))
+    ids = []
+    for number in range(3):
+        ids.append(await submit(two, loading(MADE, number)))
+        await ended(two, ids)
+    assert ran_where(two, ids) == {SECOND: 3}
+    await upload(two, "photo.png")
+    await ended(two, [first := await submit(two, loading("photo.png", 7))])
+    assert ran_where(two, [first]) == {FIRST: 1}
+    transfers = two.gate.gate.dependencies.transfers
+    assert transfers is not None
+    file = (Folder.INPUT, UpstreamPath("tenants/alice/photo.png"))
+    assert transfers.brought.bytes_to(SECOND, [file]) == [0]
+    await transfers.bring(TenantId("alice"), Needs(files=(file,)), SECOND)
+    assert transfers.brought.bytes_to(SECOND, [file]) == []
 
 
 async def test_a_job_whose_file_is_away_keeps_nobody_waiting(tmp_path: Path) -> None:

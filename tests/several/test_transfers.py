@@ -104,7 +104,7 @@ async def test_a_gate_that_was_started_anew_leaves_what_is_there(three: SeveralW
     assert await bring(three, SECOND, (Folder.INPUT, INPUT)) == ""
     assert copy.stat().st_mtime_ns == 10**18
     put(three, FIRST, Folder.INPUT, INPUT, b"diff", at_ns=3 * 10**18)
-    transfers_of(three)._brought.clear()
+    transfers_of(three).brought.clear()
     assert await bring(three, SECOND, (Folder.INPUT, INPUT)) == ""
     assert copy.read_bytes() == b"diff"
 
@@ -243,11 +243,11 @@ async def test_nothing_is_sent_where_folders_are_shared(tmp_path: Path) -> None:
 
 
 async def test_what_is_remembered_is_bounded(three: SeveralWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr("proxy.files.brought.MAX_REMEMBERED", 2)
     for number in range(4):
         put(three, FIRST, Folder.INPUT, f"tenants/alice/{number}.png", b"x")
         await bring(three, SECOND, (Folder.INPUT, f"tenants/alice/{number}.png"))
-    assert len(transfers_of(three)._brought) == 2
+    assert len(transfers_of(three).brought._stamps) == len(transfers_of(three).brought._sizes) == 2
 
 
 async def test_what_comfyui_does_not_take_refuses_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

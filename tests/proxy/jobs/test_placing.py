@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from policy.call import JobExtras
+from policy.call import JobExtras, UpstreamPath
+from policy.namespace import Folder
 from policy.needs import Needs
+from policy.placement import Waiting
 from policy.principal import TenantId
 from proxy.config.comfyui import ComfyUISettings
 from proxy.jobs.placing import Placing
@@ -48,6 +50,26 @@ async def test_an_id_that_comes_again_is_another_job(database: Database, tenant:
     assert await given(placing) == []
     await put(database, "after", ALICE, extras=ANYWHERE)
     assert await given(placing) == [("after", SECOND)]
+
+
+async def test_a_job_goes_where_its_files_are(database: Database) -> None:
+    """As long as that is no later; what was brought is there."""
+    files = tuple((Folder.OUTPUT, UpstreamPath(f"tenants/alice/@{SECOND}/{number}.png")) for number in range(40))
+    extras, brought = JobExtras(needs=Needs(files=files).to_bytes()), set[str]()
+    placing = placing_of(database, ComfyUISettings(name=FIRST), ComfyUISettings(name=SECOND))
+    placing.far_files = lambda needs, comfyui: needs.files if comfyui == FIRST else ()
+    placing.bytes_to = lambda comfyui, some: [0 for _ in some if comfyui not in brought]
+    await put(database, "a", ALICE, extras=extras)
+    assert await given(placing) == [("a", SECOND)]
+    await put(database, "b", ALICE, extras=ANYWHERE)
+    await end(database, "a")
+    await given(placing)
+    await end(database, "b")
+    [waiting] = [Waiting("c", ALICE, 99, 1.0, Needs(files=files))]
+    assert placing._ready_in(FIRST, waiting) == pytest.approx(2.0)
+    assert placing._ready_in(SECOND, waiting) == 0.0
+    brought.add(FIRST)
+    assert placing._ready_in(FIRST, waiting) == 0.0, "which is seen at once"
 
 
 async def test_what_is_configured_anew_waits_for_the_next_start(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from policy.call import JobExtras
 from policy.needs import Needs
-from policy.placement import Fits, Seat, everybody_fits
+from policy.placement import ReadyIn, Seat, ready_anywhere
 from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.store_giving import give
@@ -21,7 +21,7 @@ A, B = Needs(models=("a.safetensors",)), Needs(models=("b.safetensors", "c.safet
 
 
 async def given(
-    database: Database, windows: dict[str, int], gate: str = GATE, fits: Fits = everybody_fits, now_s: float = 150.0
+    database: Database, windows: dict[str, int], gate: str = GATE, fits: ReadyIn = ready_anywhere, now_s: float = 150.0
 ) -> list[Given]:
     seats = [Seat(name, window) for name, window in windows.items()]
     return await database.run(give_to_several, seats, fits, gate, now_s, 1000.0, {})
@@ -106,7 +106,7 @@ async def test_tenants_have_their_turn(database: Database) -> None:
 async def test_who_does_not_fit_lets_others_pass(database: Database) -> None:
     for name in ("a", "b"):
         await put(database, name)
-    found = await given(database, {"one": 1}, fits=lambda comfyui, job: job.prompt_id != "a")
+    found = await given(database, {"one": 1}, fits=lambda comfyui, job: None if job.prompt_id == "a" else 0.0)
     assert where(found) == {"b": "one"}
 
 
@@ -130,7 +130,7 @@ async def test_a_drained_comfyui_is_given_nothing_and_others_take_its_jobs(datab
     seats = {"one": 2, "two": 1}
     assert where(await given(database, seats, OTHER_GATE)) == {"a": "two"}, "although one has its models"
     await end(database, "a")
-    only_one: Fits = lambda comfyui, job: comfyui == "one"  # noqa: E731
+    only_one: ReadyIn = lambda comfyui, job: 0.0 if comfyui == "one" else None  # noqa: E731
     assert await given(database, seats, fits=only_one) == [], "it waits"
     assert await given(database, {"one": 2}) == []
     await database.run(drain_one, "one", is_on=False)
@@ -166,7 +166,7 @@ async def test_what_jobs_need_is_read_once(database: Database) -> None:
     async def look(room: int) -> list[Given]:
         seats = [Seat("one", room), Seat("two", 1)]
         return await database.run(
-            give_to_several, seats, lambda name, job: name == "one", GATE, 150.0, 1000.0, {}, (), known
+            give_to_several, seats, lambda name, job: 0.0 if name == "one" else None, GATE, 150.0, 1000.0, {}, (), known
         )
 
     rows = {name: await put(database, name, extras=JobExtras(needs=A.to_bytes())) for name in "abc"}
