@@ -24,7 +24,7 @@ from policy.rules.results import SDK_CLIENT
 from policy.v2.assets import Asset, find_references, name_in_workflow, resolve
 from policy.v2.effects import After, CancelJob, FindAssets, JobPage, ListJobs, ReadJob
 from policy.v2.errors import envelope, no_job
-from policy.v2.jobs import JobView, Status, job_to_client, row_to_client
+from policy.v2.jobs import JobView, Status, job_to_client, row_to_client, write_job
 from policy.v2.labels import read_filters, read_labels
 from policy.values import value
 from policy.violation import Reason, Violation
@@ -143,7 +143,7 @@ def _just_submitted(prompt_id: str, asked: Submission, context: RuleContext) -> 
 def read(request: RuleInput) -> RuleGenerator:
     """GET /api/v2/jobs/{id}."""
     job = yield ReadJob(request.call.parameters["job_id"])
-    return ClientReply(body=job_to_client(_there(job), request.context.links))
+    return ClientReply(body=write_job(_there(job), request.context.links))
 
 
 def cancel(request: RuleInput) -> RuleGenerator:

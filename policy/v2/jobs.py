@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 from policy.v2.assets import Asset, output_to_client
 from policy.v2.links import Links
@@ -24,6 +27,8 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+_MAX_WRITTEN: Final = 2
+"""Of one job: who sees it does so at one address."""
 ENDED = frozenset({Status.SUCCEEDED, Status.CANCELED, Status.FAILED})
 
 
@@ -61,10 +66,24 @@ class JobView:
     outputs: tuple[Asset, ...] = ()
     error: JobError | None = None
     labels: Mapping[str, str] | None = None
+    written: dict[Links, bytes] = field(default_factory=dict, compare=False, repr=False)
+    """As JSON, by where it is seen: see `write_job`."""
 
     @property
     def updated_at_s(self) -> float:
         return self.ended_at_s or self.started_at_s or self.created_at_s
+
+
+def write_job(job: JobView, links: Links) -> bytes:
+    """The contract's Job as JSON. What has ended is shown as long as somebody asks, and always the same: it is written once."""
+    if job.ended_at_s is None:
+        return orjson.dumps(job_to_client(job, links))
+    written = job.written.get(links)
+    if written is None:
+        if len(job.written) >= _MAX_WRITTEN:
+            job.written.clear()
+        written = job.written[links] = orjson.dumps(job_to_client(job, links))
+    return written
 
 
 def job_to_client(job: JobView, links: Links) -> dict[str, Any]:

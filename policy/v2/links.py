@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -22,8 +23,13 @@ class Links:
     prefix: str = ""
 
     def job(self, prompt_id: str) -> str:
-        return f"{self.prefix}/api/v2/jobs/{quote(prompt_id, safe=_SAFE)}"
+        return f"{self.prefix}/api/v2/jobs/{_quoted(prompt_id)}"
 
     def content(self, asset_id: str) -> str:
         """Absolute."""
-        return f"{self.origin}{self.prefix}/api/v2/assets/{quote(asset_id, safe=_SAFE)}/content"
+        return f"{self.origin}{self.prefix}/api/v2/assets/{_quoted(asset_id)}/content"
+
+
+@lru_cache(maxsize=1024)
+def _quoted(name: str) -> str:
+    return quote(name, safe=_SAFE)

@@ -333,10 +333,10 @@ def _persistence(request: Request, fields: Fields) -> str:
 
 
 async def _write(request: Request, *parts: bytes) -> None:
-    connection = request.connection
-    if not connection.is_usable:
+    takes_more = request.connection.write(*parts)
+    if takes_more is None:
         raise ConnectionResetError(CLIENT_GONE)
-    if not connection.write(*parts):
+    if not takes_more:
         await request.until_taken()
 
 

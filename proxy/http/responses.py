@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
+from operator import itemgetter
 from typing import Final
 
 import orjson
@@ -33,6 +34,10 @@ _REQUEST_ID: Final = istr("X-Request-Id")
 _SANDBOXED: Final = (CONTENT_SECURITY_POLICY, SANDBOX)
 _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 _SERVED_BY: Final = ("Server", SERVER)
+_NOT_STORED: Final = ("Cache-Control", NO_STORE)
+_CONTENT_TYPE: Final = "Content-Type"
+_EACH_ONCE: Final = frozenset({"RateLimit-Policy", "RateLimit", "X-Comfy-Request-Id"})
+_NAME: Final = itemgetter(0)
 _SAID_OF_OWN: Final = {
     caching: (("Cache-Control", caching.words), _SANDBOXED, _NO_SNIFFING, _SERVED_BY)
     for caching in Caching
@@ -52,12 +57,17 @@ def reason_phrase(sentence: str) -> str:
     return plain if len(plain) <= MAX_REASON_CHARACTERS else f"{plain[: MAX_REASON_CHARACTERS - 3]}..."
 
 
-def own_answer(record: RequestRecord, reply: ClientReply) -> tuple[str, CIMultiDict[str], bytes]:
+def own_answer(record: RequestRecord, reply: ClientReply) -> tuple[str, list[tuple[str, str]], bytes]:
     """Reason phrase, fields and body of an answer of the gate's own: bytes as they are, any other value as JSON."""
     body = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
-    fields = CIMultiDict(((hdrs.CONTENT_TYPE, reply.content_type), *reply.headers))
-    fields.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
-    add_common_headers(record, fields)
+    fields = [(_CONTENT_TYPE, reply.content_type), *reply.headers]
+    if reply.headers or not _EACH_ONCE.issuperset(map(_NAME, record.response_headers)):
+        all_fields = CIMultiDict(fields)
+        all_fields.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
+        add_common_headers(record, all_fields)
+        fields = list(all_fields.items())
+    else:  # no name is there twice
+        fields += (_NOT_STORED, _SERVED_BY, ("X-Request-Id", record.request_id), *record.response_headers)
     return reason_phrase(reply.phrase) if reply.phrase else "", fields, body
 
 

@@ -42,10 +42,10 @@ async def _send_own(request: Request, record: RequestRecord, reply: ClientReply)
     reason, fields, body = own_answer(record, reply)
     record.status, record.sent_bytes = reply.status, len(body)
     if len(body) <= SMALL_BYTES or not has_body(request.method, reply.status):
-        await request.send(reply.status, fields.items(), body, reason)
+        await request.send(reply.status, fields, body, reason)
         return
-    fields["Content-Length"] = str(len(body))
-    await request.begin_answer(reply.status, fields.items(), reason)
+    fields.append(("Content-Length", str(len(body))))
+    await request.begin_answer(reply.status, fields, reason)
     for start in range(0, len(body), PIECE_BYTES):
         await request.send_piece(body[start : start + PIECE_BYTES])
     await request.end_answer()

@@ -69,11 +69,11 @@ class Wire(asyncio.BaseProtocol):
         if self._transport is not None:
             self._transport.set_write_buffer_limits(max_bytes)
 
-    def write(self, *parts: bytes | memoryview) -> bool:
-        """Says whether the other side takes more; else `drain` comes next. On an ended connection nothing is written."""
+    def write(self, *parts: bytes | memoryview) -> bool | None:
+        """Says whether the other side takes more; else `drain` comes next. None on an ended connection, where nothing is written."""
         transport = self._transport
         if transport is None or self.is_closed or transport.is_closing():
-            return True
+            return None
         if len(parts) == 1:
             transport.write(parts[0])
         elif parts:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from policy.call import (
     AmendJob,
@@ -61,6 +61,18 @@ from proxy.upstream.client import Upstream
 Answer = TypeVar("Answer")
 
 _log = logging.getLogger("comfygate")
+_OF_REQUEST: Final = (
+    ReceiveUpload,
+    ReadPart,
+    SkipFile,
+    ReceiveFile,
+    FetchFile,
+    FinishUpload,
+    DeriveOutputs,
+    ReadOutputs,
+    ReuseBytes,
+)
+"""What concerns the request's own body, answer or key."""
 
 
 class V2(Protocol):
@@ -205,6 +217,8 @@ class RuleRunner:
             check(self._principal)
         if self._unwritten is not None and not isinstance(step, RecordJob | ReleaseJob | Work):
             await self._write_down()
+        if isinstance(step, V2Effect):
+            return await self._perform_v2(step)
         match step:
             case UpstreamCall():
                 self._record.is_submitted |= self._claimed is not None or self._is_named
@@ -235,8 +249,6 @@ class RuleRunner:
                 return await self._temp_files.are_own(self._principal.tenant, step.paths)
             case Work():
                 return await self._heavy.run(self._principal.tenant, step.function, step.size)
-            case V2Effect():
-                return await self._perform_v2(step)
             case _:
                 return await self._ask_at_once(step)
 
@@ -249,6 +261,9 @@ class RuleRunner:
         return [task.result() for task in asked]
 
     async def _perform_v2(self, step: V2Effect) -> Any:
+        if not isinstance(step, _OF_REQUEST):
+            assert self._v2 is not None, "of a gate"
+            return await self._v2.perform(self._principal, step)
         match step:
             case ReceiveUpload():
                 assert self.upload is not None, "of a row whose body streams"

@@ -91,7 +91,7 @@ class Connection(BufferedWire):
             if not is_chunked and left < 0:  # SECURITY: a byte more would be read as the next call
                 raise UpstreamUnavailable("The body is longer than its length says.")
             parts = (b"%x\r\n" % len(chunk), chunk, b"\r\n") if is_chunked else (chunk,)
-            if not self.write(*parts):
+            if self.write(*parts) is False:
                 self._turn_to(is_clients=False)
                 await self.drain()
                 self._turn_to(is_clients=True)

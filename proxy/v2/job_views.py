@@ -106,6 +106,9 @@ class JobViews:
         return self._ended(stored)
 
     def _ended(self, stored: StoredJob) -> JobView:
+        return self._kept.view(stored, self._history_s(), self._view_of_ended)
+
+    def _view_of_ended(self, stored: StoredJob) -> JobView:
         return self._view(stored.row, stored.labels, outputs=tuple(stored.outputs), error=error_of(stored.failure))
 
     async def page(self, tenant: TenantId, asked: ListJobs) -> JobPage:

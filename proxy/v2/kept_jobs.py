@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
+from policy.v2.jobs import JobView
 from proxy.jobs.job import Job, JobState
 from proxy.v2.job_operations import StoredJob
 
@@ -20,6 +22,7 @@ class KeptJobs:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, StoredJob] = OrderedDict()
+        self._views: dict[str, tuple[float, JobView]] = {}
         self._outputs = 0
 
     def of(self, job: Job) -> StoredJob | None:
@@ -32,6 +35,17 @@ class KeptJobs:
             return None
         return kept if job.state is not JobState.ENDED or kept.row.version == job.version else None
 
+    def view(self, stored: StoredJob, history_s: float, make: Callable[[StoredJob], JobView]) -> JobView:
+        """Of a job that has ended, made once where it is kept. history_s: how long ended jobs are kept, of which the view tells."""
+        prompt_id = stored.row.prompt_id
+        known = self._views.get(prompt_id)
+        if known is not None and known[0] == history_s and self._kept.get(prompt_id) is stored:
+            return known[1]
+        view = make(stored)
+        if self._kept.get(prompt_id) is stored:
+            self._views[prompt_id] = (history_s, view)
+        return view
+
     def put(self, stored: StoredJob) -> None:
         if len(stored.outputs) > MAX_OUTPUTS:
             return
@@ -43,6 +57,7 @@ class KeptJobs:
 
     def forget(self, prompt_id: str) -> None:
         """Something that it made is deleted."""
+        self._views.pop(prompt_id, None)
         kept = self._kept.pop(prompt_id, None)
         if kept is not None:
             self._outputs -= len(kept.outputs)

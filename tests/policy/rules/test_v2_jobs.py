@@ -15,7 +15,8 @@ from policy.rules import v2_jobs as rules
 from policy.rules.prompt import MAX_TRIES
 from policy.salt import SALT
 from policy.v2.effects import CancelJob, FindAssets, ReadJob
-from policy.v2.jobs import JobView, Status, job_to_client
+from policy.v2.jobs import JobView, Status, job_to_client, write_job
+from policy.v2.links import Links
 from policy.violation import Reason, Violation
 from tests.policy.disk import Disk, Kept, entries, items, reading
 from tests.policy.tenants import Jobs, caller_of, drive, is_refused, refusal, reply_of, request_of, sent, uuid_of
@@ -238,7 +239,18 @@ def test_a_job_is_shown_and_canceled_by_its_id() -> None:
     for rule, effect in ((rules.read, ReadJob(JOB)), (rules.cancel, CancelJob(JOB))):
         steps, reply = drive(rule(of_job()), view(Status.CANCELING))
         assert steps == [effect]
-        assert reply == ClientReply(body=job_to_client(view(Status.CANCELING), LINKS))
+        shown = orjson.loads(reply.body) if isinstance(reply.body, bytes) else reply.body
+        assert shown == job_to_client(view(Status.CANCELING), LINKS)
+
+
+def test_a_job_that_has_ended_is_written_once_for_each_address() -> None:
+    ended, running = replace(view(Status.SUCCEEDED), ended_at_s=2000.0), view(Status.RUNNING)
+    assert write_job(ended, LINKS) is write_job(ended, LINKS)
+    assert write_job(running, LINKS) is not write_job(running, LINKS)
+    for number in range(5):
+        links = Links(f"http://host-{number}", "/p")
+        assert orjson.loads(write_job(ended, links)) == job_to_client(ended, links)
+        assert len(ended.written) <= 2
 
 
 @pytest.mark.parametrize("rule", [rules.read, rules.cancel])

@@ -44,7 +44,8 @@ class Answer:
 
 
 def answered(told: RequestRecord, reply: ClientReply) -> Answer:
-    return Answer(reply.status, *own_answer(told, reply))
+    reason, fields, body = own_answer(told, reply)
+    return Answer(reply.status, reason, CIMultiDict(fields), body)
 
 
 def refuse(asked: Request, told: RequestRecord, refusal: Refusal) -> Answer:

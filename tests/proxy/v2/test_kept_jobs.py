@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from policy.v2.jobs import JobView, Status
 from proxy.jobs.job import Job
 from proxy.jobs.job_rows import JobRow
 from proxy.v2 import kept_jobs
@@ -47,3 +48,26 @@ def test_jobs_that_made_much_leave_no_room_for_as_many(monkeypatch: pytest.Monke
     assert kept_of(kept, "2", "3", "4") == ["3", "4"]
     kept.put(stored("5", MAX_OUTPUTS + 1))
     assert kept_of(kept, "5") == []
+
+
+def test_a_job_that_is_kept_is_looked_at_once_as_long_as_it_is_the_same() -> None:
+    kept, looks = KeptJobs(), list[StoredJob]()
+
+    def look(of: StoredJob) -> JobView:
+        looks.append(of)
+        return JobView(of.row.prompt_id, Status.SUCCEEDED, 1.0, 2.0)
+
+    first, again = stored("1"), stored("1", 1)
+    kept.put(first)
+    assert kept.view(first, 60.0, look) is kept.view(first, 60.0, look)
+    assert looks == [first]
+    kept.view(first, 90.0, look)  # it is kept for longer by now, and says so
+    assert looks == [first, first]
+    kept.put(again)
+    kept.view(again, 90.0, look)
+    kept.view(first, 90.0, look)  # the one that it took the place of
+    assert looks == [first, first, again, first]
+    kept.forget("1")
+    kept.view(again, 90.0, look)
+    kept.view(again, 90.0, look)
+    assert looks[4:] == [again, again]
