@@ -15,6 +15,7 @@ import mimetypes
 import sys
 import uuid
 from collections import Counter
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -30,6 +31,8 @@ FEATURES: Final = (
     b'{"supports_preview_metadata": true, "max_upload_size": 104857600, "node_replacements": true, "assets": false}'
 )
 EMBEDDINGS: Final = b'["easynegative", "bad-hands-5", "detail-enhancer"]'
+_SERVER: Final = b"Date: %s\r\nServer: Python/3.12 aiohttp/3.14.5\r\n"
+"""What ComfyUI's server says besides."""
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 RUN: Final = ("start", "progress", "executed", "success")
 """What the socket of a job's client is sent while it runs."""
@@ -279,6 +282,7 @@ class Connection(asyncio.Protocol):
     def _reply(
         self, body: bytes, kind: bytes = b"application/json", fields: bytes = b"", status: bytes = b"200 OK"
     ) -> None:
+        fields += _SERVER % formatdate(usegmt=True).encode()
         head = b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n" % (status, kind, len(body), fields)
         self.write(head + body if len(body) < 65536 else head)
         if len(body) >= 65536:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -140,12 +140,19 @@ def _goes_to_client(name: str) -> bool:
     return name.lower() not in _NOT_TO_CLIENT and not name.lower().startswith("access-control-")
 
 
-def from_upstream(fields: RawFields, left_out: Container[str] = ()) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+def from_upstream(
+    fields: RawFields, left_out: frozenset[str] = _NOTHING
+) -> tuple[Sequence[tuple[str, str]], tuple[str, ...]]:
     """The end-to-end fields of ComfyUI's answer without those that the gate says itself, and the values of `Vary`.
 
     left_out: names of further fields, in lower case. Files are named as their client knows them: ComfyUI names them as they lie on its disk
     (server.py, view_image).
     """
+    # Fields that came before are a tuple (proxy/upstream/answer.py).
+    return _known_from_upstream(fields, left_out) if isinstance(fields, tuple) else _from_upstream(fields, left_out)
+
+
+def _from_upstream(fields: RawFields, left_out: frozenset[str]) -> tuple[Sequence[tuple[str, str]], tuple[str, ...]]:
     kept: list[tuple[str, str]] = []
     vary: tuple[str, ...] = ()
     dropped = _NOTHING
@@ -166,6 +173,9 @@ def from_upstream(fields: RawFields, left_out: Container[str] = ()) -> tuple[lis
         kept = [field for field in kept if field[0].lower() not in dropped]
         vary = () if "vary" in dropped else vary
     return kept, vary
+
+
+_known_from_upstream: Final = lru_cache(maxsize=64)(_from_upstream)
 
 
 def _named_by_connection(fields: RawFields) -> frozenset[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 from operator import itemgetter
 from typing import Final
 
@@ -89,7 +88,7 @@ def forwarded_head(
     last_segment: str,
     *,
     is_shared: bool = False,
-    left_out: Container[str] = (),
+    left_out: frozenset[str] = frozenset(),
 ) -> list[tuple[str, str]]:
     """The head of an answer that ComfyUI gave with record.status: its end-to-end fields, with the gate's own word on caching.
 
@@ -97,7 +96,8 @@ def forwarded_head(
     """
     if record.status not in _KEPT:
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
-    kept, vary = headers.from_upstream(fields, left_out)
+    passed_on, vary = headers.from_upstream(fields, left_out)
+    kept = [*passed_on]
     if caching.is_web_ui:
         kept += (("Cache-Control", cache_control(caching, last_segment, is_shared=is_shared)), _NO_SNIFFING, _SERVED_BY)
         added: tuple[str, ...] = ()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 import httptools
 from multidict import CIMultiDict
 
 from proxy.http.errors import UpstreamUnavailable
+from proxy.http.headers import RawFields
 
 MAX_FIELDS_BYTES: Final = 512 * 1024
 """Of an answer's head, of what may come before it, and of the fields that may follow its body; with what comes in one piece with their end."""
@@ -21,6 +22,35 @@ _FRAMING: Final = {b"content-length": True, b"transfer-encoding": False}
 _FRAMING_LENGTHS: Final = frozenset(map(len, _FRAMING))
 
 
+MAX_KNOWN_HEADS: Final = 64
+MAX_KNOWN_BYTES: Final = 4 * 1024
+_END: Final = b"\r\n\r\n"
+
+
+class _Head(NamedTuple):
+    """What a head says, of an answer whose body has a length."""
+
+    status: int
+    fields: tuple[tuple[bytes, bytes], ...]
+    content_length: int
+    may_be_followed: bool
+
+
+class KnownHeads:
+    """Heads that were read before, by their bytes: ComfyUI says the same to all who ask for one thing within a second. Bounded."""
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, _Head] = {}
+
+    def find(self, head: bytes) -> _Head | None:
+        return self._heads.get(head)
+
+    def add(self, raw: bytes, head: _Head) -> None:
+        if len(self._heads) >= MAX_KNOWN_HEADS:
+            self._heads.clear()
+        self._heads[raw] = head
+
+
 class AnswerReader:
     """is_complete: the answer is whole. may_be_followed: the connection may carry another call after it. waiting_bytes: of the body, not yet taken.
 
@@ -28,7 +58,9 @@ class AnswerReader:
     (tests/proxy/upstream/test_connection.py).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: KnownHeads | None = None) -> None:
+        """known: shared with other readers of answers of the same ComfyUI."""
+        self._known = known or KnownHeads()
         self._parser = httptools.HttpResponseParser(self)
         self.begin("")
         self.is_complete = True
@@ -45,9 +77,12 @@ class AnswerReader:
         self.left_bytes = 0
         """Of a body of known length: what comes next goes past the parser, and is kept as it comes."""
         self.content_length: int | None = None
-        self.fields: list[tuple[bytes, bytes]] = []
+        self.fields: RawFields = ()
+        self._reading: list[tuple[bytes, bytes]] = []
         self._chunks: deque[bytes | memoryview] = deque()
-        self._is_interim = self._ends_with_connection = False
+        self._is_interim = self._had_interim = self._may_follow = self._ends_with_connection = False
+        self._is_untouched = True
+        """Nothing of this answer has come."""
 
     def feed(self, data: bytes | memoryview) -> None:
         """Raises UpstreamUnavailable for what is no answer."""
@@ -55,23 +90,39 @@ class AnswerReader:
             self.may_be_followed = False
             return
         if self.left_bytes:
-            taken = data if len(data) <= self.left_bytes else data[: self.left_bytes]
-            self.may_be_followed = self.may_be_followed and taken is data
-            self.left_bytes -= len(taken)
-            self.on_body(taken)
-            self.is_complete = not self.left_bytes
+            self._feed_body(data)
             return
         self.overhead_bytes += len(data)
         if self.overhead_bytes > MAX_FIELDS_BYTES:
             raise UpstreamUnavailable("ComfyUI's answer has fields without end.")
+        head = b""
+        if self._is_untouched:
+            self._is_untouched = False
+            end = data.find(_END, 0, MAX_KNOWN_BYTES) if isinstance(data, bytes) else -1
+            head = bytes(data[: end + len(_END)]) if end >= 0 else b""
+            if (known := self._known.find(head)) is not None and self._method != _HEAD_METHOD:
+                _take_known(self, known)
+                if len(data) > len(head):
+                    self._feed_body(data[len(head) :])
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # SECURITY: nobody asked for another protocol; passed on, it would open a tunnel past every rule. test_client.py
             raise UpstreamUnavailable(_SWITCHED) from None
         except httptools.HttpParserError as error:
-            self._misread(error)
+            _misread(self, error)
         self._leave_parser()
+        if head and (read := _head_of(self)) is not None:
+            self._known.add(head, read)
+
+    def _feed_body(self, data: bytes | memoryview) -> None:
+        """Of known length, or what follows it."""
+        taken = data if len(data) <= self.left_bytes else data[: self.left_bytes]
+        self.may_be_followed = self.may_be_followed and taken is data
+        self.left_bytes -= len(taken)
+        self.on_body(taken)
+        self.is_complete = not self.left_bytes
 
     def _leave_parser(self) -> None:
         """The rest of a body of known length goes past the parser, which would copy each piece of it."""
@@ -108,12 +159,6 @@ class AnswerReader:
         self.waiting_bytes -= len(taken)
         return taken
 
-    def _misread(self, error: Exception) -> None:
-        if self.is_complete:  # the answer is whole; what follows it is not ours
-            self.may_be_followed = False
-            return
-        raise (UpstreamUnavailable(BROKEN_OFF) if self.has_head else UpstreamUnavailable()) from error
-
     # What the parser calls.
 
     def on_message_begin(self) -> None:
@@ -122,7 +167,7 @@ class AnswerReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.has_head:  # trailers go nowhere
-            self.fields.append((name, value))
+            self._reading.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.is_complete:
@@ -133,7 +178,7 @@ class AnswerReader:
             if self.status == 101:
                 raise UpstreamUnavailable(_SWITCHED)
             return
-        is_chunked = False
+        self.fields, is_chunked = self._reading, False
         for name, value in self.fields:
             if len(name) in _FRAMING_LENGTHS and (is_by_length := _FRAMING.get(name.lower())) is not None:
                 if is_by_length:
@@ -141,7 +186,7 @@ class AnswerReader:
                 else:
                     is_chunked = True
         self._ends_with_connection = self.content_length is None and not is_chunked
-        self.may_be_followed = self._parser.should_keep_alive()
+        self.may_be_followed = self._may_follow = self._parser.should_keep_alive()
         self.has_head = True
         if self._method == _HEAD_METHOD:  # llhttp does not know, and would wait for the body that the head speaks of
             self._parser = httptools.HttpResponseParser(self)
@@ -158,10 +203,33 @@ class AnswerReader:
 
     def on_message_complete(self) -> None:
         if self._is_interim:
-            self.fields, self._is_interim = [], False
+            self._reading, self._is_interim, self._had_interim = [], False, True
         else:
             self.is_complete = True
 
 
 def _text(field: bytes) -> str:
     return field.decode("utf-8", "surrogateescape")
+
+
+def _misread(reader: AnswerReader, error: Exception) -> None:
+    """Raises UpstreamUnavailable, but for what follows an answer that is whole, which belongs to no call."""
+    if reader.is_complete:
+        reader.may_be_followed = False
+        return
+    raise (UpstreamUnavailable(BROKEN_OFF) if reader.has_head else UpstreamUnavailable()) from error
+
+
+def _take_known(reader: AnswerReader, head: _Head) -> None:
+    """The parser stands before this answer and sees nothing of it: so it does behind it, too."""
+    reader.status, reader.fields, reader.content_length, reader.may_be_followed = head
+    reader.left_bytes = head.content_length
+    reader.has_head = True
+    reader.is_complete = not head.content_length
+
+
+def _head_of(reader: AnswerReader) -> _Head | None:
+    """None of an answer that does not end by its length alone, or had interim ones before it."""
+    if reader._had_interim or not reader.has_head or reader.content_length is None or not reader.has_body:
+        return None
+    return _Head(reader.status, tuple(reader.fields), reader.content_length, reader._may_follow)

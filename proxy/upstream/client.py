@@ -23,6 +23,7 @@ from proxy.http.responses import SMALL_BYTES
 from proxy.http.websocket import WebSocket
 from proxy.tasks import Tasks
 from proxy.upstream.addresses import HostAddresses
+from proxy.upstream.answer import KnownHeads
 from proxy.upstream.connection import Connection, ConnectionClosed
 from proxy.upstream.websocket_handshake import Handshake
 
@@ -128,6 +129,7 @@ class Upstream:
         self._sweep: asyncio.TimerHandle | None = None
         self._bodies = Tasks(is_watched=True)
         self._heartbeat = Heartbeat(SILENCE_S)
+        self._known_heads = KnownHeads()
 
     def of(self, comfyui: str) -> Upstream:
         """That of the ComfyUI of this name."""
@@ -225,7 +227,7 @@ class Upstream:
         return None
 
     async def _connect_new(self) -> Connection:
-        connection = Connection()
+        connection = Connection(self._known_heads)
         await self._dial(connection)
         self._open.add(connection)
         return connection

@@ -9,7 +9,7 @@ from typing import Final
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.replies import Taker
 from proxy.http.wire import BufferedWire, ReadBuffer, SilenceTimer
-from proxy.upstream.answer import BROKEN_OFF, AnswerReader
+from proxy.upstream.answer import BROKEN_OFF, AnswerReader, KnownHeads
 
 READ_BYTES: Final = 256 * 1024
 """Read at once: so little that it stays in a processor's cache until it is written."""
@@ -48,9 +48,10 @@ class Connection(BufferedWire):
 
     buffer = ReadBuffer(READ_BYTES)
 
-    def __init__(self) -> None:
+    def __init__(self, known: KnownHeads | None = None) -> None:
+        """known: heads of answers that came on other connections."""
         super().__init__()
-        self.answer = AnswerReader()
+        self.answer = AnswerReader(known)
         self.idle_since_s = 0.0
         self._silence = SilenceTimer(lambda: self.fail(UpstreamTimeout()))
         self._time_limit_s = 0.0
