@@ -9,11 +9,10 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import Final
 
 from multidict import CIMultiDict
@@ -164,7 +163,7 @@ class ComfyUIFolders:
         self.add(tenant, -await asyncio.to_thread(truncate))
 
     async def usage_bytes(
-        self, tenant: TenantId, temp_files: Mapping[str, Left] = MappingProxyType({}), *, is_fresh: bool = False
+        self, tenant: TenantId, temp_files: Sequence[tuple[str, Left]] = (), *, is_fresh: bool = False
     ) -> int:
         """What the tenant's files take: uploads, outputs, saved workflows, and these of the temp folder.
 
@@ -191,14 +190,14 @@ class ComfyUIFolders:
         """
         return await asyncio.to_thread(self._delete_older, tenant, time.time() - age_s)
 
-    async def delete_temp(self, names: Mapping[str, Left]) -> None:
+    async def delete_temp(self, files: Sequence[tuple[str, Left]]) -> None:
         """Deletes preview files, by the names that the registry knows. One that was written later stays.
 
         SECURITY: it is another one of that name, perhaps a neighbour's (tests/matrix/test_reuse.py). Raises OSError, but for files that are gone.
         """
 
         def delete() -> None:
-            for name, left in names.items():
+            for name, left in files:
                 file = self._temp_file(name, left)
                 with suppress(FileNotFoundError):
                     if file is not None and file.lstat().st_mtime <= left.not_after_s:
@@ -214,8 +213,8 @@ class ComfyUIFolders:
         root = self.directories.temp_of(left.comfyui)
         return None if root is None else regular_file(root, UpstreamPath(name))
 
-    def _count(self, tenant: TenantId, temp_files: Mapping[str, Left]) -> int:
-        previews = (self._temp_file(name, left) for name, left in temp_files.items())
+    def _count(self, tenant: TenantId, temp_files: Sequence[tuple[str, Left]]) -> int:
+        previews = (self._temp_file(name, left) for name, left in temp_files)
         homes = [home for folder in _STORED for home in self.directories.homes_of(tenant, folder)]
         if (first := self.directories.first) is not None:
             root = first / USERDATA / Namespace(tenant).root

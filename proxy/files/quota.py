@@ -103,7 +103,7 @@ class StorageQuota:
         """Of deleted jobs, where the tenant's storage is bounded: what is counted no more would be room beyond its quota."""
         limits = self._limits_of(tenant) if tenant in self._tenants() else None
         if self.disk is not None and limits is not None and (limits.storage or limits.retention) is not None:
-            await self.disk.delete_temp(names)
+            await self.disk.delete_temp(tuple(names.items()))
 
     async def _sweep(self, disk: ComfyUIFolders, tenant: TenantId, age_s: float) -> None:
         old = self._registry.old_temp_files(tenant, age_s)

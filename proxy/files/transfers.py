@@ -31,7 +31,7 @@ from proxy.http import hdrs
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.http.file_sending import open_file
 from proxy.http.multipart_upload import begin_file, end_fields
-from proxy.jobs.temp_files import TempFiles
+from proxy.jobs.temp_folders import TempFolders
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.upstream.client import Upstream
 from proxy.upstream.upstreams import Upstreams
@@ -71,7 +71,7 @@ class Transfers:
         upstream: Upstreams,
         makers: Makers,
         directories: Directories,
-        temp_files: TempFiles,
+        temp_files: TempFolders,
         is_own: IsOwn,
         first: str,
     ) -> None:

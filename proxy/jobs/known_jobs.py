@@ -8,7 +8,8 @@ from policy.principal import TenantId
 from proxy.jobs.index import TenantJobs
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.tally import Tally
-from proxy.jobs.temp_files import TempFiles, WrittenAt
+from proxy.jobs.temp_files import WrittenAt
+from proxy.jobs.temp_folders import TempFolders
 
 MAX_LOOKED_BACK: Final = 50
 
@@ -21,7 +22,7 @@ class KnownJobs:
         self._active: dict[str, Job] = {}
         self.tenants: dict[TenantId, TenantJobs] = {}
         self._ended: dict[str, None] = {}
-        self.temp_files = TempFiles(written_at)
+        self.temp_files = TempFolders(written_at)
         self.tally = Tally()
         self._sequence = 0
 

@@ -180,7 +180,7 @@ class JobRegistry(KnownJobs):
             for name in names:
                 self.temp_files.claim(job, name, made)
 
-    def old_temp_files(self, tenant: TenantId, age_s: float) -> dict[str, Left]:
+    def old_temp_files(self, tenant: TenantId, age_s: float) -> list[tuple[str, Left]]:
         """Preview files of the tenant's jobs that ended that long ago."""
         return self.temp_files.older(tenant, self._clock() - age_s)
 

@@ -1,4 +1,4 @@
-"""Whose each file in ComfyUI's temp folder is. The folder is shared by all tenants, and ComfyUI counts names up from the files that lie
+"""Whose each file in the temp folder of a ComfyUI is. The folder is shared by all tenants, and ComfyUI counts names up from the files that lie
 there, so the name of a deleted file comes back, made by anybody: a name says nothing of its owner, only what is known of its making does."""
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class _Unheld:
             yield name, claim
 
 
-def _keep(tenant: TenantId, names: dict[str, Left]) -> None:
+def keep(tenant: TenantId, names: dict[str, Left]) -> None:
     """Where nobody looks after them."""
 
 
@@ -137,13 +137,15 @@ def written_at(folder_of: Callable[[str], Path | None]) -> WrittenAt:
 
 
 class TempFiles:
-    """SECURITY: who wrote a name last owns it alone, and whoever lost it never gets it back (tests/matrix/test_reuse.py)."""
+    """Of one ComfyUI.
+
+    SECURITY: who wrote a name last owns it alone, and whoever lost it never gets it back (tests/matrix/test_reuse.py)."""
 
     def __init__(self, look: WrittenAt = unseen) -> None:
         self._look = look
         self._claims: dict[str, _Claim] = {}
         self._unheld = _Unheld()
-        self.on_let_go: LetGo = _keep
+        self.on_let_go: LetGo = keep
         """Told, by tenant, of files that are remembered no more."""
 
     def has(self, tenant: TenantId, name: str) -> bool:

@@ -60,7 +60,7 @@ class TempFileOwners:
             return True
         _log.warning("temp file %s is none of job %s any more: %s", path, job.prompt_id, _reason(stamp, end_s))
         if files.origin(tenant, path) is job:
-            files.forget([path])
+            files.lose(job, path)
         return False
 
     async def are_own(self, tenant: TenantId, paths: Sequence[UpstreamPath]) -> bool:

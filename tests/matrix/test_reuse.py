@@ -281,7 +281,7 @@ async def test_a_name_is_nobodys_as_soon_as_the_gate_deletes_the_file(tmp_path: 
         while dependencies.registry.active():
             await asyncio.sleep(0)
         names = dependencies.registry.old_temp_files(TenantId("alice"), -1.0)
-        assert names.keys() == {old["filename"]}
+        assert dict(names).keys() == {old["filename"]}
         dependencies.registry.temp_files.forget(names)
         assert (await world.alice.file(old)).status == 404, "before it is gone from the disk"
         assert (base / "temp" / old["filename"]).exists()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from policy.principal import TenantId
+from proxy.jobs.job import JobState
+from proxy.jobs.temp_files import Made
 from tests.several.making import preview_at, run_at, saving
 from tests.several.world import FIRST, SECOND, SeveralWorld, several
 
@@ -54,6 +58,33 @@ async def test_a_preview_comes_from_the_one_whose_job_it_is_of(tmp_path: Path, h
         assert not [
             each for each in world.comfyuis[FIRST].received if name in each.raw_path and "alice" in each.raw_path
         ]
+
+
+@pytest.mark.parametrize("has_directories", [True, False])
+async def test_previews_of_one_name_at_two_of_them_are_each_its_own_tenants(
+    tmp_path: Path, has_directories: bool
+) -> None:
+    path = view("same.png", type="temp")
+    async with several(tmp_path, has_directories=has_directories) as world:
+        registry = world.gate.gate.dependencies.registry
+        jobs = []
+        for name, tenant, data in ((FIRST, "alice", b"alices"), (SECOND, "mallory", b"mallorys")):
+            folder = Path(world.comfyuis[name].folders.temp)
+            folder.mkdir(exist_ok=True)
+            (folder / "same.png").write_bytes(data)
+            job = registry.claim(TenantId(tenant), None)
+            job.comfyui, job.over_at_s = name, time.time()
+            registry.add_temp_files(job.prompt_id, ["same.png"], Made.NOW)
+            job.state, job.ended_at_s = JobState.ENDED, job.over_at_s
+            jobs.append(job)
+        assert await body_of(world, path, "mallory") == b"mallorys"
+        assert await world.gate.status("GET", path, "alice") == 404, "by this name there is the other one"
+        for tenant in ("alice", "mallory"):
+            [(name, left)] = registry.old_temp_files(TenantId(tenant), -1.0)
+            assert (name, left.comfyui) == ("same.png", FIRST if tenant == "alice" else SECOND)
+        registry.temp_files.release(jobs[1])
+        assert await body_of(world, path, "alice") == b"alices"
+        assert await world.gate.status("GET", path, "mallory") == 404
 
 
 async def test_a_neighbour_reaches_nothing_by_the_name_of_a_comfyui(two: SeveralWorld) -> None:

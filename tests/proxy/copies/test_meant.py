@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from policy.principal import TenantId
 from proxy.copies.work import CopyWork, Done
 from proxy.jobs.copy_requests import Copy
 from standin import StandIn
@@ -139,7 +141,7 @@ async def test_a_preview_is_that_of_its_own_job(gate: Running) -> None:
     assert await read(gate, path) == data
     assert await gate.status("GET", path, "mallory") == 502
     files = gate.gate.dependencies.registry.temp_files
-    files.forget([copy.path])
+    files.forget(files.older(TenantId("alice"), math.inf))
     assert await gate.status("GET", path, "alice") == 502
 
 

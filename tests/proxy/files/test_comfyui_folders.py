@@ -126,7 +126,7 @@ async def test_temp_files_are_deleted_by_name(base: Path) -> None:
     file, other = put(base / "temp" / "a.png"), put(base / "temp" / "b.png")
     (base / "temp" / "link").symlink_to(base / "input", target_is_directory=True)
     await ComfyUIFolders(Directories(base)).delete_temp(
-        dict.fromkeys(("a.png", "none.png", "link/tenants/alice/photo.png"), Left(math.inf, ""))
+        [(name, Left(math.inf, "")) for name in ("a.png", "none.png", "link/tenants/alice/photo.png")]
     )
     assert not file.exists()
     assert other.exists()
@@ -137,7 +137,7 @@ async def test_a_temp_file_that_was_written_anew_is_not_deleted(base: Path) -> N
     old, new = put(base / "temp" / "old.png"), put(base / "temp" / "new.png")
     os.utime(old, (100.0, 100.0))
     os.utime(new, (101.0, 101.0))
-    await ComfyUIFolders(Directories(base)).delete_temp(dict.fromkeys(("old.png", "new.png"), Left(100.0, "")))
+    await ComfyUIFolders(Directories(base)).delete_temp([(name, Left(100.0, "")) for name in ("old.png", "new.png")])
     assert (old.exists(), new.exists()) == (False, True)
 
 

@@ -68,8 +68,8 @@ async def test_every_file_is_counted_once(two: Directories) -> None:
     temp = put(two, "gpu-2", "temp/p.png", size=200_000_000)
     put(two, "gpu-1", "temp/p.png", size=5)
     disk = ComfyUIFolders(two)
-    assert await disk.usage_bytes(ALICE, {"p.png": Left(100.0, "gpu-2")}) == 201_111_000
-    await disk.delete_temp({"p.png": Left(100.0, "gpu-2")})
+    assert await disk.usage_bytes(ALICE, [("p.png", Left(100.0, "gpu-2"))]) == 201_111_000
+    await disk.delete_temp([("p.png", Left(100.0, "gpu-2"))])
     assert not temp.exists()
     assert (two.first or temp).joinpath("temp/p.png").exists(), "it is another one's of that name"
 
@@ -130,7 +130,7 @@ async def test_what_one_made_that_has_gone_is_not_seen_anywhere(two: Directories
     assert await disk.find(Folder.OUTPUT, MADE) is None
     assert not disk.sees(Folder.OUTPUT, MADE)
     assert two.temp_of("gpu-2") is None
-    await disk.delete_temp({"p.png": Left(100.0, "gpu-2")})
+    await disk.delete_temp([("p.png", Left(100.0, "gpu-2"))])
     assert neighbours.exists()
     assert ours.exists()
     assert disk.sees(Folder.INPUT, MADE), "inputs are the first one's"

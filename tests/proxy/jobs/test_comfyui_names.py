@@ -70,7 +70,7 @@ def test_names_in_the_temp_folder_of_one_that_has_gone_are_nobodys(registry: Job
         registry.add_temp_files(job.prompt_id, (name,))
     change_comfyuis(registry, ["gpu-1"])
     assert [registry.temp_files.has(ALICE, name) for name in ("one.png", "two.png")] == [True, False]
-    assert registry.old_temp_files(ALICE, -1.0).keys() <= {"one.png"}
+    assert dict(registry.old_temp_files(ALICE, -1.0)).keys() <= {"one.png"}
     neighbours = registry.claim(MALLORY, None)
     registry.add_temp_files(neighbours.prompt_id, ("two.png",))
     change_comfyuis(registry, BOTH)

@@ -235,10 +235,10 @@ def test_knows_temp_files_by_tenant() -> None:
     assert registry.of(ALICE).has_temp_file("sub/b.png")
     assert not registry.of(ALICE).has_temp_file("b.png")
     assert not registry.of(MALLORY).has_temp_file("a.png")
-    assert registry.old_temp_files(ALICE, -1.0) == {}
+    assert registry.old_temp_files(ALICE, -1.0) == []
     registry.end(job)
-    assert registry.old_temp_files(ALICE, 0.0) == {}
-    assert registry.old_temp_files(ALICE, -1.0).keys() == job.temp_files
+    assert registry.old_temp_files(ALICE, 0.0) == []
+    assert dict(registry.old_temp_files(ALICE, -1.0)).keys() == job.temp_files
 
 
 def message(kind: str, at_s: float, **more: Any) -> list[Any]:

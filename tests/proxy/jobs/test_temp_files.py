@@ -14,6 +14,7 @@ from proxy.jobs import temp_files
 from proxy.jobs.index import TenantJobs
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.temp_files import CLOCK_SLACK_S, Left, Made, TempFiles, written_at
+from proxy.jobs.temp_folders import TempFolders
 from tests.proxy.jobs.stored import row
 
 ALICE, BOB = TenantId("alice"), TenantId("bob")
@@ -29,7 +30,7 @@ class Run:
     lost_files: set[str] = field(default_factory=set)
 
 
-def owner(files: TempFiles) -> TenantId | None:
+def owner(files: TempFiles | TempFolders) -> TenantId | None:
     return next((tenant for tenant in (ALICE, BOB) if files.has(tenant, NAME)), None)
 
 
