@@ -26,6 +26,7 @@ from proxy.persistence.operations import DatabaseUnavailable, StateError
 from proxy.pipeline import Pipeline
 from proxy.systemd import PassedSockets, ServiceManager
 from proxy.tasks import Stop, Tasks, on_failure, stop_in_turn
+from proxy.upstream.aliases import find_aliases
 from proxy.upstream.merged_catalogue import MergedCatalogue
 from proxy.websocket.connections import GATE_STOPS
 from proxy.wiring.followers import JobFollowers
@@ -116,6 +117,7 @@ class Gate:
         if isinstance(catalogue := self.dependencies.catalogue, MergedCatalogue):
             self._tasks.supervise(lambda: catalogue.keep_fresh(self._has_waiting), "catalogues")
         self._tasks.supervise(self._service_manager.keep_alive, "watchdog")
+        self._tasks.start(_tell_aliases(config), "aliases")
         self._service_manager.notify("READY=1")
         _log.info("gate on %s, ops on %s, ComfyUI at %s", self.public.url, self.ops.url, config.upstream.url)
         if self.public.is_passed:
@@ -229,6 +231,8 @@ class Gate:
         self.metrics.reloaded(is_good=True)
         self.audit.write("config", result="good")
         _log.info("configuration reloaded, %d sockets closed", closed)
+        if config.comfyui != replaced.config.comfyui:
+            self._tasks.start(_tell_aliases(config), "aliases")
         if waiting := need_restart(replaced.config, config, self._began_with):
             _log.warning("not taken up until the gate is restarted: %s", ", ".join(waiting))
         # Else the issuers of every earlier configuration would be asked for their keys for ever.
@@ -297,6 +301,12 @@ def _check_not_emptied(old: Config, new: Config) -> None:
             "has no tenant and no key any more, as a file that is just being written. To let nobody in, stop the gate"
         )
         raise ConfigError(new.file, [Mistake("", None, words)])
+
+
+async def _tell_aliases(config: Config) -> None:
+    """It is looked for beside everything else: a name server may be slow."""
+    for sentence in await find_aliases(config):
+        _log.warning("%s", sentence)
 
 
 async def _start_verifiers(compiled: CompiledConfig) -> None:

@@ -20,6 +20,7 @@ from proxy.copies.opening import open_bucket
 from proxy.limits.limits import try_storage
 from proxy.persistence.chosen import try_database
 from proxy.systemd import take_sockets
+from proxy.upstream.aliases import find_aliases
 
 
 def check(
@@ -42,6 +43,7 @@ def check(
     warnings += asyncio.run(_ask_bucket(loaded))
     told_by_comfyui = asyncio.run(ask_comfyuis(loaded, is_whole=is_whole))
     warnings += told_by_comfyui.warnings
+    warnings += asyncio.run(find_aliases(loaded))
     warnings += asyncio.run(_ask_issuers(compiled))
     formats = {name for function in compiled.functions.values() for name in function.formats}
     warnings += asyncio.run(try_formats(formats)) if formats else []

@@ -18,8 +18,9 @@ from policy.principal import TenantId
 from proxy.wiring import fleet
 from standin import StandIn
 from tests.contract.driver import slow
+from tests.harness import running_gate
 from tests.several.making import preview_at, previewing
-from tests.several.test_draining import drain, given_to, stop
+from tests.several.test_draining import comfygate, drain, given_to, stop
 from tests.several.test_files import FOLDER, body_of, made_at, view
 from tests.several.test_live_events import graph, listening, read_until
 from tests.several.test_metrics import told, until
@@ -374,3 +375,23 @@ async def test_the_last_one_runs_jobs_though_it_is_drained_by_its_name(two: Seve
     prompt_id = await submit(two, quick(1))
     await ended(two, [prompt_id])
     assert ran_where(two, [prompt_id]) == {FIRST: 1}
+
+
+async def test_one_comfyui_by_two_names_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At the start, after a reload, and by `comfygate check`."""
+    async with several(tmp_path, (FIRST,)) as world:
+        address = world.first.url.replace("127.0.0.1", "localhost")
+        assert address != world.first.url
+        again = f'[[comfyui]]\nname = "{SECOND}"\nurl = "{address}"\n'
+        told_of = f"{FIRST} and {SECOND} are one ComfyUI: both urls lead to {world.first.url.removeprefix('http://')}."
+        await put_in(world, again)
+        async with asyncio.timeout(30):
+            while told_of not in caplog.text:
+                await asyncio.sleep(0.01)
+        said = await comfygate(world, "check")
+        assert f"warning: {told_of}" in said.err
+        caplog.clear()
+        async with running_gate(tmp_path, "", wait=False, more=f"{table(FIRST, world.first)}\n{again}"):
+            async with asyncio.timeout(30):
+                while told_of not in caplog.text:
+                    await asyncio.sleep(0.01)
