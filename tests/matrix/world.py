@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +14,7 @@ import aiohttp
 from proxy.auth import key_file
 from standin import StandIn
 from standin.pack import Pack
-from tests.contract.driver import Comfy, loading
+from tests.contract.driver import TIMEOUT_S, Comfy, loading
 from tests.harness import Running, running_gate
 from tests.matrix.people import COLORS, Tenant, version_of
 from tests.proxy.functions.calls import write_functions
@@ -84,8 +85,12 @@ async def open_world(
 async def tidy(world: World) -> None:
     """A real ComfyUI goes on from test to test: nothing may run or be told of that an earlier one left."""
     for tenant in (world.alice, world.mallory):
-        for path, document in (("/queue", {"clear": True}), ("/interrupt", {}), ("/history", {"clear": True})):
+        for path, document in (("/queue", {"clear": True}), ("/interrupt", {})):
             await Comfy.call(tenant, "POST", path, json=document)
+        async with asyncio.timeout(TIMEOUT_S):
+            while any((await Comfy.call(tenant, "GET", "/queue")).json().values()):  # it ends with its next step
+                await asyncio.sleep(0.02)
+        await Comfy.call(tenant, "POST", "/history", json={"clear": True})
 
 
 async def people_of(stack: AsyncExitStack, running: Running, url: str, comfy: StandIn | None) -> World:
