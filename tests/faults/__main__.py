@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tests.faults import rolling, sharing, webhooks
 from tests.faults.programs import COMMAND
-from tests.faults.rolling import ROLLING
+from tests.faults.rolling import COMFYUIS as ROLLINGS
 from tests.faults.rounds import FAULTS, SEVERAL, Tally, play
 from tests.faults.webhooks import TWO_GATES, WEBHOOKS
 
@@ -32,11 +32,11 @@ def table(tallies: Sequence[Tally]) -> str:
 
 async def run(options: argparse.Namespace) -> list[Tally]:
     tallies = []
-    for fault in options.only or (*FAULTS, *SEVERAL, GATES, ROLLING, WEBHOOKS, TWO_GATES):
+    for fault in options.only or (*FAULTS, *SEVERAL, GATES, *ROLLINGS, WEBHOOKS, TWO_GATES):
         if fault == GATES:
             tallies.append(await sharing.play(options.jobs, options.seed))
-        elif fault == ROLLING:
-            tallies.append(await rolling.play(options.jobs // 10, options.seed))
+        elif fault in ROLLINGS:
+            tallies.append(await rolling.play(fault, options.jobs // 10, options.seed, comfyui=options.comfyui))
         elif fault == WEBHOOKS:
             tallies.append(await webhooks.play(options.rounds, options.seed, is_shared=options.shared))
         elif fault == TWO_GATES:
@@ -52,12 +52,12 @@ async def run(options: argparse.Namespace) -> list[Tally]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--rounds", type=int, default=100, help="of each fault")
-    parser.add_argument("--jobs", type=int, default=1000, help=f"of {GATES!r}; a tenth of them of {ROLLING!r}")
+    parser.add_argument("--jobs", type=int, default=1000, help=f"of {GATES!r}; a tenth of them of rolling restarts")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument(
         "--only",
         action="append",
-        choices=(*FAULTS, *SEVERAL, GATES, ROLLING, WEBHOOKS, TWO_GATES),
+        choices=(*FAULTS, *SEVERAL, GATES, *ROLLINGS, WEBHOOKS, TWO_GATES),
         help="this fault; may be given several times",
     )
     parser.add_argument("--shared", action="store_true", help="PostgreSQL is the database in all rounds")

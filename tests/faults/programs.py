@@ -1,4 +1,4 @@
-"""ComfyUI, the gate and PostgreSQL as processes that are killed by their ids and started again: on the same ports, with the same folders."""
+"""ComfyUI, the gate, PostgreSQL and Redis as processes that are killed by their ids and started again: on the same ports, with the same folders."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUARD_S = 240.0
 """Ends a test that would hang; nothing is measured with it."""
 NAP_S = 0.01
+REDIS = "redis-server"
 _UNPRIVILEGED = "nobody"
 
 
@@ -234,6 +235,20 @@ class PostgreSQL(Program):
     def dies_with_it(self, children: Iterable[psutil.Process]) -> Iterable[psutil.Process]:
         """As when the machine fails: a new server does not start beside what an old one has left."""
         return children
+
+
+@dataclass
+class Redis(Program):
+    """Without anything on disk."""
+
+    def command(self) -> list[str]:
+        program = shutil.which(REDIS)
+        assert program is not None, f"{REDIS} is not installed"
+        return [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
 
 
 def postgresql_programs() -> Path | None:

@@ -1,5 +1,5 @@
 """Two gates that share one PostgreSQL are stopped and started again, one after the other, while clients go on that try a second time at most: with
-sockets, streams of events, uploads and jobs."""
+sockets, streams of events, uploads and jobs. Before one ComfyUI, and before two with Redis besides."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from tests.faults.rounds import Tally, causes
 from tests.faults.world import World, open_world
 
 ROLLING: Final = "rolling restart"
+ROLLING_TWO: Final = "rolling restart before two"
+COMFYUIS: Final = {ROLLING: 1, ROLLING_TWO: 2}
+"""How many, by what is played."""
 WEIGHTS: Final = {"ann": 1.0, "bob": 1.0, "cas": 2.0}
 JOB_S: Final = 0.05
 UPLOAD_PIECES: Final = 20
@@ -215,10 +218,12 @@ class Socket:
                     self._news.set()
 
 
-async def play(jobs: int, seed: int) -> Tally:
-    """jobs: of each tenant, by each of two ways."""
-    tally = Tally(ROLLING, seed, rounds=1)
-    async with open_world(WEIGHTS, gates=2, is_shared=True) as world:
+async def play(fault: str, jobs: int, seed: int, *, comfyui: str = "") -> Tally:
+    """fault: of `COMFYUIS`. jobs: of each tenant, by each of two ways. comfyui: see `ComfyUI.real`."""
+    tally, count = Tally(fault, seed, rounds=1), COMFYUIS[fault]
+    async with open_world(
+        WEIGHTS, gates=2, comfyuis=count, is_shared=True, has_redis=count > 1, comfyui=comfyui
+    ) as world:
         urls = [gate.url for gate in world.gates]
         callers = [Caller(client, urls, random.Random(f"{seed} {client.tenant}")) for client in world.clients]
         try:

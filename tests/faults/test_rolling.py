@@ -6,13 +6,16 @@ import secrets
 
 import pytest
 
-from tests.faults.rolling import ROLLING, WEIGHTS, play
+from tests.faults.programs import REDIS
+from tests.faults.rolling import ROLLING, ROLLING_TWO, WEIGHTS, play
+from tests.programs import needs
 
 JOBS = 15
 
 
 @pytest.mark.usefixtures("needs_postgresql")
-async def test_nobody_who_tries_twice_notices_a_rolling_restart() -> None:
-    tally = await play(JOBS, secrets.randbelow(2**31))
-    assert not tally.wrong, f"--only {ROLLING!r} --jobs {JOBS} --seed {tally.seed}\n" + "\n".join(tally.wrong)
+@pytest.mark.parametrize("fault", [ROLLING, pytest.param(ROLLING_TWO, marks=needs(REDIS))])
+async def test_nobody_who_tries_twice_notices_a_rolling_restart(fault: str) -> None:
+    tally = await play(fault, JOBS, secrets.randbelow(2**31))
+    assert not tally.wrong, f"--only {fault!r} --jobs {JOBS}0 --seed {tally.seed}\n" + "\n".join(tally.wrong)
     assert tally.counts["jobs"] == 2 * JOBS * len(WEIGHTS)

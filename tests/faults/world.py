@@ -1,4 +1,4 @@
-"""A whole installation in processes of its own: one ComfyUI or several, one gate or several, and PostgreSQL where they share one."""
+"""A whole installation in processes of its own: one ComfyUI or several, one gate or several, and PostgreSQL and Redis where they share them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import asyncpg
 from policy.rules.prompt import LAST_PLACE
 from proxy.auth import key_file
 from tests.faults.clients import Client, clients
-from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, free_port, postgresql_programs
+from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, Redis, free_port, postgresql_programs
 from tests.faults.recording import CORE, CUSTOM, Record
 from tests.faults.relay import Relay
 
@@ -40,6 +40,7 @@ _LAST_DEATHS = 4
 _LIMITS = """\
 requests = "1000000/minute"
 prompts = "1000000/minute"
+uploads = "1000000/minute"
 polls = "1000000/minute"
 queued_jobs = 100000
 """
@@ -60,6 +61,7 @@ class World:
     deaths: dict[int, float] = field(default_factory=dict)
     seen: dict[int, frozenset[str]] = field(default_factory=dict)
     relays: dict[str, Relay] = field(default_factory=dict)
+    redis: Redis | None = None
 
     @property
     def comfyui(self) -> ComfyUI:
@@ -72,7 +74,8 @@ class World:
 
     @property
     def programs(self) -> list[Program]:
-        return [*([self.database] if self.database is not None else []), *self.comfyuis, *self.gates]
+        shared = [each for each in (self.database, self.redis) if each is not None]
+        return [*shared, *self.comfyuis, *self.gates]
 
     async def kill(self, program: Program) -> None:
         if program in self.comfyuis:
@@ -127,11 +130,12 @@ async def open_world(
     gates: int = 1,
     comfyuis: int = 1,
     is_shared: bool = False,
+    has_redis: bool = False,
     jobs: str = "",
     comfyui: str = "",
 ) -> AsyncIterator[World]:
-    """weights: by tenant. gates, comfyuis: how many. is_shared: the database is PostgreSQL. jobs: lines of the `[jobs]` table, and tables behind it.
-    comfyui: see `ComfyUI.real`.
+    """weights: by tenant. gates, comfyuis: how many. is_shared: the database is PostgreSQL. has_redis: for limits. jobs: lines of the `[jobs]` table, and
+    tables behind it. comfyui: see `ComfyUI.real`.
 
     Everything has ended with the block.
     """
@@ -142,17 +146,20 @@ async def open_world(
         runners = [ComfyUI(name, folder, real=comfyui) for name in _names("comfyui", comfyuis)]
         for runner in runners:
             runner.prepare()
+        redis = Redis("redis", folder) if has_redis else None
         if database is not None:
             jobs = f'database = "{database.url}"\n{jobs}'
+        if redis is not None:
+            jobs = f'{jobs}\n[limits]\nstorage = "{redis.url}"'
         relays = {runner.name: Relay(free_port(), runner.port) for runner in (runners if comfyuis > 1 else ())}
         running, keys = _configured(folder, _names("gate", gates), _upstream(runners, relays), weights, jobs)
-        world = World(folder, runners, running, database, Record(runners[0].record), keys, relays=relays)
+        world = World(folder, runners, running, database, Record(runners[0].record), keys, relays=relays, redis=redis)
         stack.push_async_callback(_end, world)
         for relay in relays.values():
             await relay.start()
         for program in world.programs:
             await program.start()
-            if program is database:
+            if program in (database, redis):
                 await program.is_up()
         await asyncio.gather(*(program.is_up() for program in world.programs))
         world.clients = await stack.enter_async_context(
