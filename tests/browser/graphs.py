@@ -11,6 +11,7 @@ from PIL import Image
 SLOW_KINDS = ("EmptyImage", "SlowProgress", "SaveImage")
 INVERTED_KINDS = ("EmptyImage", "ImageInvert", "SaveImage")
 UPLOAD_KINDS = ("LoadImage", "SaveImage")
+KEPT_KINDS = ("LoadImage", "SlowProgress", "SaveImage")
 RED, GREEN, BLUE = (220, 30, 30), (30, 160, 60), (51, 102, 153)
 
 
@@ -55,6 +56,15 @@ def saved_upload(prefix: str) -> bytes:
     return _workflow(
         _node(1, "LoadImage", 40, [], ["IMAGE", "MASK"], ["choose.png", "image"]),
         _node(2, "SaveImage", 440, ["images"], [], [prefix]),
+    )
+
+
+def kept(name: str, prefix: str, *, seconds: float = 2.0, steps: int = 8) -> bytes:
+    """LoadImage (node 1) of this name, SlowProgress (2), SaveImage (3)."""
+    return _workflow(
+        _node(1, "LoadImage", 40, [], ["IMAGE", "MASK"], [name, "image"]),
+        _node(2, "SlowProgress", 360, ["image"], ["IMAGE"], [seconds, steps]),
+        _node(3, "SaveImage", 640, ["images"], [], [prefix]),
     )
 
 

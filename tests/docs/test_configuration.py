@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +77,18 @@ def test_it_is_loaded() -> None:
     assert config.server.host == config.ops.host == "127.0.0.1"
     assert not config.keys
     assert set(config.tenants) == {"acme"}
+
+
+def test_it_is_loaded_with_several_comfyuis_as_their_page_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "several.md").read_text(encoding="utf-8")
+    told = re.search(r"in the place of the lines (.*?) of `\[upstream\]`:\n\n```toml\n(.*?)```", page, re.DOTALL)
+    assert told is not None
+    before, head, upstream = TEXT.partition("[upstream]")
+    for name in re.findall(r"`(\w+)`", told[1]):
+        upstream = re.sub(rf"(?m)^{name} = .*\n", "", upstream, count=1)
+    file = tmp_path / "config.toml"
+    file.write_text(f"{before}{head}{upstream}\n{told[2]}", encoding="utf-8")
+    assert [each.name for each in load_config(file, {}).comfyui] == ["gpu-1", "gpu-2"]
 
 
 def test_the_page_has_every_setting_and_variable() -> None:
