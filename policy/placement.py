@@ -94,12 +94,18 @@ def bring_s(sizes: Sequence[int], count: int) -> float:
     return min(MAX_BRING_S, (FILE_S * len(sizes) + sum(sizes) / BYTES_PER_S) * count / len(sizes))
 
 
+def left_s(cost_s: float, ran_s: float) -> float:
+    """How long a job that runs will take still. One that has run longer than was expected is not about to end: it probably runs on for as long as it is
+    over, or a ComfyUI that has nothing to do would be left out for one at which jobs take hours."""
+    return abs(cost_s - ran_s)
+
+
 def prefer(seats: Iterable[Seat], job: Waiting, ready_in: ReadyIn) -> Seat | None:
-    """Where the job has ended soonest, whether there is room now or not; of two that are equal the first. None: nowhere."""
+    """Where the job has ended soonest, whether there is room now or not; of two that are equal one that has room, or the first. None: nowhere."""
     able = [
         (seat.ends_in_s(job) + ready_s, seat) for seat in seats if (ready_s := ready_in(seat.comfyui, job)) is not None
     ]
-    return min(able, key=lambda each: each[0], default=(0.0, None))[1]
+    return min(able, key=lambda each: (each[0], each[1].room <= 0), default=(0.0, None))[1]
 
 
 def place(

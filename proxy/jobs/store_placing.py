@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from policy.needs import Needs, read_needs
-from policy.placement import AT_LEAST, LOOKED_AT, ReadyIn, Seat, Waiting, place
+from policy.placement import AT_LEAST, LOOKED_AT, ReadyIn, Seat, Waiting, left_s, place
 from policy.principal import TenantId
 from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
@@ -130,8 +130,7 @@ def as_they_are(seats: Sequence[Seat], now_s: float, *, has_others: bool = True)
     for comfyui, cost_s, started_at_s, attempts in rows:
         seat = found.get(comfyui)
         if seat is not None:
-            left_s = cost_s if started_at_s is None else max(0.0, cost_s - (now_s - started_at_s))
             seat.room = 0 if COMFYUI_GONE in attempts else seat.room - 1
-            seat.wait_s += left_s / seat.weight
+            seat.wait_s += left_s(cost_s, 0.0 if started_at_s is None else now_s - started_at_s) / seat.weight
             seat.is_empty = False
     return list(found.values())

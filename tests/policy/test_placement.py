@@ -17,6 +17,7 @@ from policy.placement import (
     Seat,
     Waiting,
     bring_s,
+    left_s,
     place,
     prefer,
     ready_anywhere,
@@ -55,6 +56,18 @@ def test_a_faster_one_gets_more() -> None:
     seats = [Seat("one", 40), Seat("two", 40, weight=3.0)]
     counts = Counter(comfyui for _, comfyui in placed([job(number) for number in range(40)], seats))
     assert counts == {"one": 10, "two": 30}
+
+
+def test_of_two_that_are_equal_the_one_that_has_room() -> None:
+    full = Seat("one", 0, is_empty=False)
+    assert placed([job(1)], [full, Seat("two", 1)]) == [("alice-1", "two")]
+    assert placed([job(1)], [Seat("one", 1), Seat("two", 1)]) == [("alice-1", "one")]
+
+
+def test_one_that_runs_for_longer_than_was_expected_is_not_about_to_end() -> None:
+    assert [left_s(10.0, ran_s) for ran_s in (0.0, 4.0, 10.0, 15.0, 3600.0)] == [10.0, 6.0, 0.0, 5.0, 3590.0]
+    seats = [Seat("one", 0, left_s(10.0, 3600.0), models=A.models, is_empty=False), Seat("two", 1)]
+    assert placed([job(1, needs=A)], seats) == [("alice-1", "two")], "loading its models is sooner"
 
 
 def test_jobs_go_where_their_models_are() -> None:

@@ -88,6 +88,21 @@ async def test_what_a_comfyui_has_counts_for_who_asks_next(database: Database) -
     assert where(await given(database, seats, now_s=149.0 + 100.0)) == {"z": "one"}, "it has nearly ended"
 
 
+async def test_nobody_waits_for_one_that_never_ends_while_another_one_is_free(database: Database) -> None:
+    """Its files are at the first, and bringing them takes time."""
+    await put(database, "endless", cost_s=2.0)
+    assert where(await given(database, {"one": 1})) == {"endless": "one"}
+    await database.run(start, "endless", 150.0)
+    await put(database, "x", cost_s=2.0)
+
+    def ready_in(comfyui: str, job: object) -> float:
+        return 0.0 if comfyui == "one" else 3.0
+
+    seats = {"one": 1, "two": 1}
+    assert where(await given(database, seats, fits=ready_in, now_s=153.0)) == {}
+    assert where(await given(database, seats, fits=ready_in, now_s=156.0)) == {"x": "two"}
+
+
 async def test_a_job_during_which_a_comfyui_went_away_goes_alone(database: Database) -> None:
     await put(database, "lost", window=1)
     await database.run(give_back, "lost", 160.0, COMFYUI_GONE)
