@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -14,11 +13,39 @@ MAX_STEPS: Final = 500
 
 
 class Expected(NamedTuple):
-    """A waiting job. cost_s: GPU seconds that it will probably take; sequence: its place among all jobs as they were submitted."""
+    """A waiting job. cost_s: GPU seconds that it will probably take; sequence: its place among all jobs as they were submitted. places: names of the ComfyUIs
+    that it may be given to, None for any."""
 
     prompt_id: str
     cost_s: float
     sequence: int
+    places: frozenset[str] | None = None
+
+
+class Busy(NamedTuple):
+    """left_s: how long each ComfyUI that is given jobs has still to do with what it has, by name. speeds: 1 is usual."""
+
+    left_s: Mapping[str, float]
+    speeds: Mapping[str, float] = {}
+
+
+class _Played:
+    """The ComfyUIs as jobs are given to them."""
+
+    def __init__(self, busy: Busy) -> None:
+        self._left_s = dict(busy.left_s)
+        self._speeds = busy.speeds
+
+    def can_take(self, job: Expected) -> bool:
+        return bool(self._left_s) if job.places is None else any(name in job.places for name in self._left_s)
+
+    def take(self, job: Expected) -> float:
+        """When it begins, in seconds from now: where it ends soonest, as policy.placement chooses, but for which models are loaded."""
+        names = [name for name in self._left_s if job.places is None or name in job.places]
+        ends_in_s = {name: self._left_s[name] + job.cost_s / self._speeds.get(name, 1.0) for name in names}
+        name = min(names, key=ends_in_s.__getitem__)
+        in_s, self._left_s[name] = self._left_s[name], ends_in_s[name]
+        return in_s
 
 
 def starts_of(
@@ -27,17 +54,18 @@ def starts_of(
     finish_tags: Mapping[TenantId, float],
     virtual_time: float,
     weights: Mapping[str, float],
-    busy_s: Iterable[float],
+    busy: Busy,
 ) -> dict[str, float]:
-    """Seconds from now, by the ids of the tenant's jobs. waiting: in the order within each tenant. busy_s: how long each ComfyUI has still to do with what
-    it has; a job is expected at the one that is free first.
+    """Seconds from now, by the ids of the tenant's jobs. waiting: in the order within each tenant. What may be given to none of the ComfyUIs has no
+    estimate, and keeps nobody waiting.
 
     The real order is found anew whenever a job is given: jobs that come or end meanwhile change it.
     """
+    played = _Played(busy)
+    waiting = {each: [job for job in jobs if played.can_take(job)] for each, jobs in waiting.items()}
     tags = {each: finish_tags.get(each, 0.0) for each in waiting}
     places = dict.fromkeys(waiting, 0)
     found: dict[str, float] = {}
-    free_in_s = sorted(busy_s)
     for _ in range(MAX_STEPS):
         heads = [
             Head(each, tags[each], jobs[places[each]].prompt_id, jobs[places[each]].sequence)
@@ -51,10 +79,9 @@ def starts_of(
         virtual_time = start_tag(head.finish_tag, virtual_time)
         tags[head.tenant] = virtual_time + span_of(job.cost_s, weights.get(head.tenant, 1.0))
         places[head.tenant] += 1
-        in_s = free_in_s[0]
+        in_s = played.take(job)
         if head.tenant == tenant:
             found[job.prompt_id] = in_s
-        heapq.heapreplace(free_in_s, in_s + job.cost_s)
     return found
 
 
@@ -65,19 +92,22 @@ def start_of(
     finish_tags: Mapping[TenantId, float],
     virtual_time: float,
     weights: Mapping[str, float],
-    busy_s: Iterable[float],
+    busy: Busy,
 ) -> float | None:
     """As `starts_of`, of one job of its tenant's, from those alone that come before it; None where they are more than MAX_STEPS, or it is not there."""
-    before = come_before(job, tenant, waiting, finish_tags, virtual_time, weights)
-    free_in_s = sorted(busy_s)
+    played = _Played(busy)
+    if not played.can_take(job):
+        return None
+    able = {each: filter(played.can_take, jobs) for each, jobs in waiting.items()}
+    before = come_before(job, tenant, able, finish_tags, virtual_time, weights)
     try:
         for steps, (_, earlier) in enumerate(before, 1):
             if steps >= MAX_STEPS:
                 return None
-            heapq.heapreplace(free_in_s, free_in_s[0] + earlier.cost_s)
+            played.take(earlier)
     except LookupError:
         return None
-    return free_in_s[0]
+    return played.take(job)
 
 
 def come_before(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
-from policy.forecast import Expected, start_of, starts_of
+from policy.forecast import MAX_STEPS, Busy, Expected, start_of, starts_of
 from policy.principal import TenantId
 from proxy.jobs.job import Job, JobState
+from proxy.jobs.job_places import JobPlaces
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_reading import fair_tags
 from proxy.jobs.store_state import drained
 from proxy.persistence.operations import Database, DatabaseUnavailable
 
 MAX_SHOWN: Final = 100
+_OF_OTHERS: Final = 10
+"""Jobs of each other tenant of which it is looked where they may go."""
 READ_EACH_S: Final = 1.0
 """How old the tags may be of which one start is told: they move with each job that is given."""
 
@@ -40,7 +44,7 @@ class _Read(NamedTuple):
 
 
 class JobForecasts:
-    """weights: by tenant. comfyuis: names of those that can be reached."""
+    """weights: by tenant. comfyuis: names of those that can be reached. places: where each job may go, where there are several."""
 
     def __init__(
         self,
@@ -49,7 +53,9 @@ class JobForecasts:
         weights: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] = time.time,
         comfyuis: Callable[[], Collection[str]] = tuple,
+        places: JobPlaces | None = None,
     ) -> None:
+        self._places = places
         self._comfyuis = comfyuis
         self._database = database
         self._registry = registry
@@ -79,34 +85,32 @@ class JobForecasts:
             return self._given(tenant, now_s, self._last.drained)[0].get(prompt_id)
         if not self._read_at_s <= now_s < self._read_at_s + READ_EACH_S:
             try:
-                self._last = await self._read()
+                self._last = await self._read(tenant)
             except DatabaseUnavailable:
                 return None
             self._read_at_s = now_s
         virtual_time, tags, out = self._last
-        _, busy_s = self._given(tenant, now_s, out)
-        waiting, expected = self._waiting(), Expected(prompt_id, job.cost_s, job.sequence)
-        if not busy_s:
-            return None
-        in_s = start_of(expected, tenant, waiting, tags, virtual_time, self._weights(), busy_s)
+        _, busy = self._given(tenant, now_s, out)
+        expected = self._expect(job)
+        in_s = start_of(expected, tenant, self._waiting(), tags, virtual_time, self._weights(), busy)
         return None if in_s is None else now_s + in_s
 
     async def _starts(self, tenant: TenantId) -> dict[str, float]:
         """Unix times, by id; none while the database cannot be read."""
         try:
-            virtual_time, tags, out = await self._read()
+            virtual_time, tags, out = await self._read(tenant)
         except DatabaseUnavailable:
             return {}
         now_s = self._clock()
-        found, busy_s = self._given(tenant, now_s, out)
-        if not busy_s:
-            return found
+        found, busy = self._given(tenant, now_s, out)
         waiting = {each: list(jobs) for each, jobs in self._waiting().items()}
-        starts = starts_of(tenant, waiting, tags, virtual_time, self._weights(), busy_s)
+        starts = starts_of(tenant, waiting, tags, virtual_time, self._weights(), busy)
         return found | {prompt_id: now_s + in_s for prompt_id, in_s in starts.items()}
 
-    async def _read(self) -> _Read:
-        """Raises DatabaseUnavailable."""
+    async def _read(self, tenant: TenantId) -> _Read:
+        """tenant: who asks. Raises DatabaseUnavailable."""
+        if self._places is not None and self._registry.comfyuis.has_others:
+            await self._places.learn(self._database, self._first_ones(tenant))
         virtual_time, tags = await self._database.read(fair_tags)
         out = await self._database.read(drained) if self._registry.comfyuis.has_others else frozenset[str]()
         return _Read(virtual_time, tags, out)
@@ -117,24 +121,39 @@ class JobForecasts:
         return {tenant: self._expected(pending) for tenant, pending in unfinished if pending}
 
     def _expected(self, pending: Iterable[str]) -> Iterator[Expected]:
-        for prompt_id in pending:
-            job = self._registry.job(prompt_id)
-            if job is not None and job.state is JobState.WAITING:
-                yield Expected(prompt_id, job.cost_s, job.sequence)
+        return map(self._expect, self._waiting_among(pending))
 
-    def _given(self, tenant: TenantId, now_s: float, out: Collection[str]) -> tuple[dict[str, float], list[float]]:
+    def _waiting_among(self, pending: Iterable[str]) -> Iterator[Job]:
+        jobs = map(self._registry.job, pending)
+        return (job for job in jobs if job is not None and job.state is JobState.WAITING)
+
+    def _expect(self, job: Job) -> Expected:
+        places = None if self._places is None else self._places.of(job)
+        return Expected(job.prompt_id, job.cost_s, job.sequence, places)
+
+    def _first_ones(self, tenant: TenantId) -> Iterator[Job]:
+        """Jobs that wait: the tenant's own, then those of others that may come before them."""
+        yield from islice(self._waiting_among(self._registry.of(tenant).pending()), MAX_SHOWN)
+        others = (jobs.pending() for each, jobs in self._registry.tenants.items() if each != tenant)
+        each_first = (islice(self._waiting_among(pending), _OF_OTHERS) for pending in others)
+        yield from islice(chain.from_iterable(each_first), MAX_STEPS)
+
+    def _given(self, tenant: TenantId, now_s: float, out: Collection[str]) -> tuple[dict[str, float], Busy]:
         """When those of the tenant's that a ComfyUI has and does not run yet will begin, in Unix time; and for how long each has something to
         do. out: those that are drained, and left out."""
         found: dict[str, float] = {}
-        busy_s = dict.fromkeys(self._comfyuis() or self._registry.comfyuis, 0.0)
+        there = self._comfyuis() or self._registry.comfyuis
+        busy_s = dict.fromkeys(there, 0.0)
+        speeds = {} if self._places is None else self._places.speeds()
         for job in sorted(self._registry.tally.given.values(), key=lambda job: job.number):
             in_s = busy_s.get(job.comfyui, 0.0)
             if job.state is not JobState.RUNNING and job.tenant == tenant:
                 found[job.prompt_id] = now_s + in_s
-            busy_s[job.comfyui] = in_s + _rest_s(job, now_s)
-        return found, [left_s for comfyui, left_s in busy_s.items() if comfyui not in out]
+            busy_s[job.comfyui] = in_s + _rest_s(job, now_s, speeds.get(job.comfyui, 1.0))
+        left_s = {comfyui: busy_s[comfyui] for comfyui in there if comfyui not in out}
+        return found, Busy(left_s, speeds)
 
 
-def _rest_s(job: Job, now_s: float) -> float:
+def _rest_s(job: Job, now_s: float, speed: float) -> float:
     gone_s = 0.0 if job.started_at_s is None else now_s - job.started_at_s
-    return max(0.0, job.cost_s - gone_s)
+    return max(0.0, job.cost_s / speed - gone_s)

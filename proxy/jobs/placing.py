@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from policy.call import UpstreamPath
@@ -46,6 +47,19 @@ class _TakenUp(NamedTuple):
     known: dict[tuple[int, str, str], _Found | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """Equal to itself alone, and keeps it alive."""
+
+    value: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
 class Placing:
     """comfyuis: those that may be given jobs, the first one first. configured: their settings now. window: of each. is_there: whether it can be reached."""
 
@@ -63,7 +77,7 @@ class Placing:
         self._configured = configured
         self._taken_up = _TakenUp(comfyuis, {comfyui.name: comfyui for comfyui in comfyuis}, {})
         self._window = window
-        self._is_there = is_there
+        self.is_there = is_there
         self.lacks: Lacks = lambda comfyui, needs: ""
         self.sources: Sources = lambda needs, comfyui: frozenset()
         self.far_files: Callable[[Needs, str], Files] = lambda needs, comfyui: ()
@@ -75,7 +89,7 @@ class Placing:
 
     async def give(self, ready: Sequence[str]) -> list[Given]:
         """ready: those that can be given jobs at the moment. Raises DatabaseUnavailable."""
-        there = [comfyui for comfyui in self._current().settings.values() if self._is_there(comfyui.name)]
+        there = [comfyui for comfyui in self._current().settings.values() if self.is_there(comfyui.name)]
         windows = {comfyui.name: self._window(comfyui) if comfyui.name in ready else 0 for comfyui in there}
         seats = [Seat(comfyui.name, windows[comfyui.name], weight=comfyui.weight) for comfyui in there]
         return await self._records.give(seats, self._ready_in) if seats else []
@@ -83,7 +97,7 @@ class Placing:
     def has_room(self) -> bool:
         """Whether one of them may be given a job, as far as is known in memory."""
         return any(
-            self._is_there(comfyui.name) and len(self._registry.given_to(comfyui.name)) < self._window(comfyui)
+            self.is_there(comfyui.name) and len(self._registry.given_to(comfyui.name)) < self._window(comfyui)
             for comfyui in self._current().settings.values()
         )
 
@@ -101,6 +115,21 @@ class Placing:
         self._taken_up = found = _TakenUp(configured, {**last.settings, **changed}, {})
         return found
 
+    def basis(self) -> object:
+        """What `places_of` goes by: equal to what it was before, as long as nothing has changed that jobs are placed by."""
+        current = self._current()
+        return _Identity(current), tuple(map(self.version, current.settings))
+
+    def places_of(self, tenant: TenantId, needs: bytes) -> dict[str, frozenset[str]]:
+        """By the names of those that have what a job needs: the others that must be there too, since they have files that it reads."""
+        found, settings = read_needs(needs) if needs else None, self._current().settings.values()
+        able = [each.name for each in settings if self._fits(each, tenant, found)]
+        return {name: frozenset() if found is None else self.sources(found, name) for name in able}
+
+    def speeds(self) -> dict[str, float]:
+        """By name, 1 is usual."""
+        return {name: comfyui.weight for name, comfyui in self._current().settings.items()}
+
     def open_to(self, tenant: TenantId) -> tuple[ComfyUISettings, ...]:
         """Those that run the tenant's jobs, the first one first."""
         comfyuis = self._current().settings.values()
@@ -112,7 +141,7 @@ class Placing:
         if found is not None and self.far_files(found, comfyui):
             return False
         settings = self._current().settings.get(comfyui)
-        return settings is not None and self._is_there(comfyui) and self._fits(settings, tenant, found)
+        return settings is not None and self.is_there(comfyui) and self._fits(settings, tenant, found)
 
     def _ready_in(self, comfyui: str, job: Waiting) -> float | None:
         """Asked of many jobs again and again."""
@@ -128,7 +157,7 @@ class Placing:
         known = current.known[key]
         # SECURITY: one that cannot be sent would come back again and again, and those behind it with it
         # (tests/several/test_bringing.py::test_a_job_whose_file_is_away_keeps_nobody_waiting).
-        if known is None or not all(map(self._is_there, known.sources)):
+        if known is None or not all(map(self.is_there, known.sources)):
             return None
         sizes = self.bytes_to(comfyui, known.files)
         return bring_s(sizes, len(sizes) * known.total // len(known.files)) if sizes else 0.0

@@ -125,3 +125,12 @@ def owner_of(prompt_id: str) -> Operation[str | None]:
         (prompt_id, prompt_id),
     )
     return str(rows[0][0]) if rows else None
+
+
+def needs_of(prompt_ids: Sequence[str]) -> Operation[dict[str, bytes]]:
+    """What is recorded of what these jobs need, by id; of several ComfyUIs."""
+    found = {}
+    for prompt_id in prompt_ids:
+        for (needs,) in (yield Statement("SELECT needs FROM job_needs WHERE prompt_id = ?", (prompt_id,))):
+            found[prompt_id] = bytes(needs)
+    return found

@@ -18,6 +18,7 @@ from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.forecasts import JobForecasts
 from proxy.jobs.job import Job
 from proxy.jobs.job_documents import JobDocuments
+from proxy.jobs.job_places import JobPlaces
 from proxy.jobs.kept_documents import KeptDocuments
 from proxy.jobs.parts import JobParts
 from proxy.jobs.preparation import Preparation
@@ -87,7 +88,8 @@ def build_jobs(
     is_named = isinstance(upstream, Upstreams)
     dispatcher, placing = build_dispatcher(comfyuis, senders, watchers, *last, may_be_several=is_named)
     admission.placing = placing
-    forecasts = JobForecasts(database, registry, limits.allotment.weights, comfyuis=watchers.there)
+    places = None if placing is None else JobPlaces(placing)
+    forecasts = JobForecasts(database, registry, limits.allotment.weights, comfyuis=watchers.there, places=places)
     read = (documents, forecasts, preparation, placing)
     jobs = JobParts(registry, records, replica, watchers, endings, admission, results, dispatcher, *read)
     hearing = SocketParts(sessions, own, reports)

@@ -65,6 +65,10 @@ async def both_know(world: SeveralWorld, *names: str) -> None:
         await listed(world, name)
 
 
+async def all_there(world: SeveralWorld) -> None:
+    await asyncio.gather(*(watcher.is_settled.wait() for watcher in world.gate.gate.dependencies.queue_watchers))
+
+
 async def test_a_tenant_sees_what_those_have_that_run_its_jobs(tmp_path: Path) -> None:
     async with several(tmp_path, settings=MALLORYS) as world:
         put_model(world.comfyuis[SECOND], ONLY_THERE)
@@ -101,6 +105,7 @@ async def test_lists_of_models_are_of_those_that_run_ones_jobs(tmp_path: Path) -
     async with several(tmp_path, settings=MALLORYS) as world:
         put_model(world.first, "first.safetensors", "embeddings")
         put_model(world.comfyuis[SECOND], "second.safetensors", "embeddings")
+        await all_there(world)
         for path, first, second in (
             ("/models/embeddings", "first.safetensors", "second.safetensors"),
             ("/embeddings", "first", "second"),
@@ -128,6 +133,7 @@ async def test_who_may_not_use_the_first_sees_nothing_of_its_models(tmp_path: Pa
     async with several(tmp_path, settings={FIRST: 'tenants = ["mallory"]', SECOND: 'tenants = ["alice"]'}) as world:
         put_model(world.first, "first.safetensors", "embeddings")
         put_model(world.comfyuis[SECOND], "second.safetensors", "embeddings")
+        await all_there(world)
         assert await world.gate.json("GET", "/embeddings", "alice") == ["second"]
         for comfy in world.comfyuis.values():
             comfy.received.clear()
