@@ -135,12 +135,14 @@ class Conversions:
     async def sweep_forever(
         self, tenants: Callable[[], Iterable[TenantId]], retention_s: Callable[[TenantId], float | None]
     ) -> None:
-        """What was made of files that are deleted for their age goes with them, and what killed gates left half made.
+        """What was made of files that are deleted for their age goes with them, and what killed gates left half made;
+        what another gate keeps in the same folder is counted.
 
         retention_s: how long a tenant's files are kept, None for always.
         """
         while True:
             await self._kept.open()
+            await self._kept.look_again()
             await self._kept.sweep_drafts()
             for tenant in list(tenants()):
                 if (age_s := retention_s(tenant)) is not None:

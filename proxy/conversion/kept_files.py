@@ -94,6 +94,23 @@ class KeptFiles:
                 self._is_read = True
                 await self._make_room()
 
+    async def look_again(self) -> None:
+        """What another gate has kept here or deleted since: two have one folder while one takes the other's place. Raises OSError."""
+        before = [(key, file) for shelf in self._shelves.values() for key, file in shelf.files.items()]
+        found = await asyncio.to_thread(lambda: list(_read(self._folder)))
+        there, twice = {file.path for _, file in found}, []
+        for key, file in before:
+            if file.path not in there and self._of(key.tenant).get(key) is file:
+                self._drop(key)
+        for key, file in found:
+            known = self._of(key.tenant).get(key)
+            if known is None:
+                self._add(key, file)
+            elif known.path != file.path:
+                twice.append(file.path)
+        await asyncio.to_thread(_unlink_old, twice)
+        await self._make_room()
+
     async def sweep_drafts(self) -> None:
         """Deletes what gates left that were killed while they made it. Raises OSError."""
         await asyncio.to_thread(_sweep, self._folder)
@@ -212,6 +229,15 @@ def _sweep(folder: Path) -> None:
     for path in folder.glob(f"*/*{DRAFT}"):
         with suppress(OSError):  # whole, or deleted meanwhile
             if path.lstat().st_mtime < before_s:
+                path.unlink()
+
+
+def _unlink_old(files: list[Path]) -> None:
+    """Without those that another gate may just have made for somebody."""
+    before_s = time.time() - LEFT_S
+    for path in files:
+        with suppress(OSError):
+            if path.lstat().st_ctime < before_s:
                 path.unlink()
 
 

@@ -132,6 +132,49 @@ async def test_after_a_restart_it_is_the_same(tmp_path: Path) -> None:
     assert names(tmp_path) == ["alice/3", "mallory/2"]
 
 
+async def test_two_gates_with_one_folder_count_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = kept_in(tmp_path), kept_in(tmp_path)
+    await one.open()
+    await two.open()
+    await fill(one, *(key(number) for number in range(1, 7)))
+    await fill(two, *(key(number) for number in range(7, 13)))
+    await one.look_again()
+    assert one.used_bytes == MAX
+    assert len(names(tmp_path)) == 10
+    assert (await two.find(key(12))) is not None
+    assert (await one.find(key(12))) is not None
+    await two.look_again()
+    assert two.used_bytes == MAX
+    for gate in (one, two):
+        await fill(gate, key(20))
+    await one.look_again()
+    assert names(tmp_path).count("alice/14") == 2, "somebody may be about to read it"
+    monkeypatch.setattr(kept_files, "LEFT_S", -1.0)
+    await one.look_again()
+    assert names(tmp_path).count("alice/14") == 1
+    assert one.used_bytes == sum(file.stat().st_size for file in tmp_path.glob("*/*"))
+
+
+async def test_what_is_kept_while_the_folder_is_looked_at_stays_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, read = kept_in(tmp_path), kept_files._read
+    await fill(kept, key(1), key(2))
+    [gone] = tmp_path.glob("*/*1-*1-*")
+    gone.unlink()
+    loop = asyncio.get_running_loop()
+
+    def slowly(folder: Path) -> Any:
+        found = list(read(folder))
+        asyncio.run_coroutine_threadsafe(fill(kept, key(3)), loop).result()
+        return found
+
+    monkeypatch.setattr(kept_files, "_read", slowly)
+    await kept.look_again()
+    assert [kept.look_at(key(number)) is not None for number in (1, 2, 3)] == [False, True, True]
+    assert kept.used_bytes == 200
+
+
 async def test_drafts_of_a_gate_that_was_killed_go_and_those_of_others_stay(tmp_path: Path) -> None:
     folder = tmp_path / "alice"
     folder.mkdir()
