@@ -166,13 +166,15 @@ class Fleet:
     async def _follow_to_end(self, member: _Member) -> None:
         name = member.settings.name
         await self._until_over(member)
-        settings = next((each for each in self._wanted.config.comfyui[1:] if each.name == name), None)
-        if settings is None:
-            del self._members[name]
-        else:
-            self._members[name] = self._make(settings)
+        del self._members[name]
+        # SECURITY: also where another one has its name at once: names in the temp folder of this one are nobody's there
+        # (tests/several/test_fleet_files.py::test_previews_of_one_address_are_not_read_at_another).
         self._publish()
         _log.info("ComfyUI %s at %s has gone", name, member.settings.url)
+        settings = next((each for each in self._wanted.config.comfyui[1:] if each.name == name), None)
+        if settings is not None:
+            self._members[name] = self._make(settings)
+            self._publish()
         self._tasks.start(_end(member), "the end of a ComfyUI")
 
     async def _until_over(self, member: _Member) -> None:

@@ -7,7 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+import pytest
+
+from proxy.wiring import fleet
 from standin import StandIn
 from tests.commands.cli import aside
 from tests.harness import Running, running_gate
@@ -86,3 +90,59 @@ async def test_one_comes_and_one_goes_and_no_job_is_lost(tmp_path: Path, postgre
             await comfygate(gate, "jobs", "drain", "--comfyui", THIRD, "--off")
             await run(gate)
         assert ran(there[THIRD]) == 4
+
+
+async def test_two_gates_take_one_up_and_let_it_go_without_a_restart(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a moment they differ: what one has given to a ComfyUI that the other does not know is in its place when that does."""
+    monkeypatch.setattr(fleet, "STAYS_S", 0.0)
+    monkeypatch.setattr(fleet, "AGREED_S", 0.5)
+    database = f'\n[jobs]\ndatabase = "{postgres_url}"\n'
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    async with comfyuis(tmp_path, "gpu-1", "gpu-2") as there:
+        one, both = tables(there, "gpu-1") + database, tables(there, "gpu-1", "gpu-2") + database
+        async with (
+            running_gate(tmp_path / "a", "", more=one) as first,
+            running_gate(tmp_path / "b", "", more=one) as second,
+        ):
+            await reload(first, one, both)
+            await until_well(first, "gpu-2")
+            await comfygate(first, "jobs", "drain", "--comfyui", "gpu-1")
+            [entry] = await run(first, 1)
+            prompt_id = entry["prompt"][1]
+            [made] = entry["outputs"]["2"]["images"]
+            assert made["subfolder"] == "@gpu-2"
+            registry = second.gate.dependencies.registry
+            while prompt_id not in await second.json("GET", "/history", "alice"):
+                await asyncio.sleep(0.05)
+            assert registry.job(prompt_id).comfyui == "gpu-1", "as far as this one knows"  # type: ignore[union-attr]
+            path = "/view?" + urlencode(made)
+            assert await second.status("GET", path, "alice") == 503
+            await reload(second, one, both)
+            await until_well(second, "gpu-2")
+            assert registry.job(prompt_id).comfyui == "gpu-2"  # type: ignore[union-attr]
+            assert await second.status("GET", path, "alice") == 200
+            await comfygate(first, "jobs", "drain", "--comfyui", "gpu-1", "--off")
+            for gate in (first, second):
+                await reload(gate, both, one)
+                while "gpu-2" in gate.gate.dependencies.registry.comfyuis:
+                    await asyncio.sleep(0.05)
+            for gate in (first, second):
+                entries = await run(gate)
+                assert {entry["status"]["status_str"] for entry in entries} == {"success"}
+        assert ran(there["gpu-2"]) == 1
+
+
+async def reload(gate: Running, old: str, new: str) -> None:
+    file = gate.config_file
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    assert await gate.gate.reload(file)
+
+
+async def until_well(gate: Running, name: str) -> None:
+    while not gate.gate.dependencies.queue_watchers.is_well(name):
+        await asyncio.sleep(0.02)

@@ -37,7 +37,7 @@ async def test_a_job_is_seen_among_all_others(database: Database) -> None:
         "bob": ["b"],
     }
     assert found.waiting[TenantId("alice")][1] == Expected("late", 3.0, found.job.sequence)
-    assert (found.has, found.models) == ({COMFYUI: 1}, {"gpu-2": ["a.pt", "b.pt"]})
+    assert (found.has, found.models) == ({COMFYUI: 1}, {"gpu-2": ("a.pt", "b.pt")})
     assert set(found.tags) == {"alice"}
     other = await database.read(operator.standing, "a")
     assert other is not None
@@ -53,7 +53,7 @@ async def test_where_a_job_goes_is_foreseen_and_nothing_is_given(database: Datab
 
     async def foreseen(prompt_id: str, *seats: Seat, only: str = "gpu") -> Foreseen | None:
         return await database.read(
-            operator.foresee, prompt_id, seats, lambda comfyui, job: comfyui.startswith(only), 2.0, {}
+            operator.foresee, prompt_id, seats, lambda comfyui, job: 0.0 if comfyui.startswith(only) else None, 2.0, {}
         )
 
     both = Seat("gpu-1", 1), Seat("gpu-2", 1)
