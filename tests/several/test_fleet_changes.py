@@ -88,7 +88,6 @@ async def test_one_that_is_taken_out_runs_what_it_has_and_is_given_nothing(two: 
     assert not [name for name in await told(two) if SECOND in name]
 
 
-@pytest.mark.parametrize("has_directories", [True, False])
 async def test_one_at_another_address_is_taken_out_and_put_in(two: SeveralWorld) -> None:
     name = await made_at(two, SECOND, 5)
     before = await body_of(two, view(name, subfolder=FOLDER))

@@ -52,6 +52,7 @@ async def test_what_its_last_job_made_is_there_for_a_while(two: SeveralWorld, mo
     await both_are_used(two)
 
 
+@pytest.mark.parametrize("has_directories", [True, False])
 async def test_when_it_has_gone_its_files_say_so_and_are_there_when_it_is_back(
     tmp_path: Path, has_directories: bool
 ) -> None:
