@@ -132,8 +132,14 @@ async def test_what_it_made_is_read_by_the_next_jobs_at_either(day: Day) -> None
         assert (await day.mallory.view(**preview)).status == 404
         seen = await day.alice.view(**preview)
         assert opened(seen.body).convert("RGB").getpixel((0, 0)) == COLOR
-    there = await day.alice.queue(keeping(named(image), prefix))
-    [again] = images_of(await ended(day.alice, there))
+    async with day.alice.socket() as socket:
+        busy = await day.alice.queue(keeping(named(image), prefix, 60.0, 600), client_id=socket.sid)
+        await socket.event("progress", busy)
+        assert day.comfyui_of(busy) == SECOND, "where its file is"
+        there = await day.alice.queue(keeping(named(image), prefix))
+        [again] = images_of(await ended(day.alice, there))
+        assert (await day.alice.post("/interrupt", json={"prompt_id": busy})).status == 200
+        await socket.end_of(busy)
     assert day.comfyui_of(there) == FIRST
     assert again["subfolder"] == ""
     assert opened((await day.alice.view(**again)).body).convert("RGB").getpixel((0, 0)) == COLOR
