@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -12,8 +13,8 @@ from proxy.commands.draining import names_of
 from proxy.commands.gate_database import ask_database
 from proxy.commands.job_texts import in_columns
 from proxy.config import load_config
-from proxy.config.comfyui import ComfyUISettings
-from proxy.jobs.job_rows import StoredState
+from proxy.config.comfyui import FIRST
+from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.operator_operations import load
 
 app = typer.Typer(
@@ -23,9 +24,10 @@ _HEAD = ("NAME", "URL", "JOBS", "RUNNING", "NOTE")
 
 
 class _Seen(NamedTuple):
-    """jobs: how many it was given, and may have at once in `window`."""
+    """url: "" of one that is configured no more. jobs: how many it was given, and may have at once in `window`."""
 
-    comfyui: ComfyUISettings
+    name: str
+    url: str
     jobs: int
     running: int
     window: int
@@ -50,11 +52,11 @@ def list_(
         return
     rows = [
         (
-            each.comfyui.name,
-            each.comfyui.url,
-            f"{each.jobs} of {each.window}",
+            each.name,
+            each.url or "-",
+            f"{each.jobs} of {each.window}" if each.url else str(each.jobs),
             str(each.running),
-            "drained" if each.is_drained else "",
+            "drained" if each.is_drained else "" if each.url else "not in the configuration; goes with its last job",
         )
         for each in found
     ]
@@ -65,18 +67,26 @@ def _look(file: Path) -> list[_Seen]:
     found = ask_database(file, lambda database: database.read(load))
     config = load_config(file)
     names, seen = names_of(config), []
+    # The first one may have had no name, or that of [upstream].
+    gone = dict.fromkeys(job.comfyui for job in found.given if job.comfyui not in ("", FIRST, *names))
     for each in config.comfyuis:
-        given = found.of(each.name, names).given
-        running = sum(job.state == StoredState.RUNNING for job in given)
+        given = [job for job in found.of(each.name, names).given if job.comfyui not in gone]
         is_drained = found.is_draining or (len(names) > 1 and each.name in found.drained)
-        seen.append(_Seen(each, len(given), running, config.window_of(each), is_drained))
+        seen.append(_Seen(each.name, each.url, len(given), _running(given), config.window_of(each), is_drained))
+    for name in gone:
+        given = [job for job in found.given if job.comfyui == name]
+        seen.append(_Seen(name, "", len(given), _running(given), 0, False))
     return seen
+
+
+def _running(jobs: Sequence[JobRow]) -> int:
+    return sum(job.state == StoredState.RUNNING for job in jobs)
 
 
 def _as_json(seen: _Seen) -> dict[str, Any]:
     return {
-        "name": seen.comfyui.name,
-        "url": seen.comfyui.url,
+        "name": seen.name,
+        "url": seen.url or None,
         "jobs": seen.jobs,
         "running": seen.running,
         "window": seen.window,

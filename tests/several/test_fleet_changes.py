@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.several.changing import (
     until_gone,
     without,
 )
-from tests.several.test_draining import comfygate, drain, given_to, stop
+from tests.several.test_draining import comfygate, drain, given_to, listed, stop
 from tests.several.test_files import FOLDER, body_of, made_at, view
 from tests.several.test_live_events import graph, listening, read_until
 from tests.several.test_metrics import told, until
@@ -82,6 +83,9 @@ async def test_one_that_is_taken_out_runs_what_it_has_and_is_given_nothing(two: 
     await ended(two, [waiting])
     assert ran_where(two, [waiting]) == {FIRST: 1}
     assert given_to(two, SECOND) == had, "they are followed"
+    seen = await listed(two)
+    assert (seen[SECOND]["jobs"], seen[SECOND]["url"], seen[FIRST]["jobs"]) == (2, None, 0)
+    assert "gpu-2  -" in (await comfygate(two, "comfyui", "list")).out
     assert f'comfygate_comfyui_up{{comfyui="{SECOND}"}}' in await told(two)
     await stop(two, had)
     await until_gone(two)
@@ -235,3 +239,28 @@ async def test_one_comfyui_by_two_names_is_told(tmp_path: Path, caplog: pytest.L
             async with asyncio.timeout(30):
                 while told_of not in caplog.text:
                     await asyncio.sleep(0.01)
+
+
+async def test_while_one_comes_and_goes_again_and_again_every_job_runs_once(two: SeveralWorld) -> None:
+    """With jobs that are short, so that they come and end at every moment of it."""
+    file, gate = two.gate.config_file, two.gate.gate
+    written = file.read_text(encoding="utf-8")
+    texts = (without(written, SECOND), written)
+    async with listening(two.gate) as socket:
+        ids: list[str] = []
+        for turn in range(12):
+            ids += [await submit(two, slow(0.02 * (number % 4), 1)) for number in range(4)]
+            file.write_text(texts[turn % 2], encoding="utf-8")
+            assert await gate.reload(file)
+            if turn % 3 == 0:
+                await ended(two, ids[-2:-1])
+        entries = await ended(two, ids)
+        assert not socket.closed
+    assert {entry["status"]["status_str"] for entry in entries.values()} == {"success"}
+    ran = [
+        json.loads(call.body)["prompt_id"]
+        for each in two.comfyuis.values()
+        for call in each.received
+        if call.raw_path == "/prompt"
+    ]
+    assert sorted(ran) == sorted(ids)
