@@ -66,8 +66,8 @@ class JobView:
     outputs: tuple[Asset, ...] = ()
     error: JobError | None = None
     labels: Mapping[str, str] | None = None
-    written: dict[Links, bytes] = field(default_factory=dict, compare=False, repr=False)
-    """As JSON, by where it is seen: see `write_job`."""
+    written: dict[Links, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """As JSON, by where it is seen: see `write_job`. One that is changed has its own."""
 
     @property
     def updated_at_s(self) -> float:

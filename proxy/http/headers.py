@@ -142,7 +142,7 @@ def _goes_to_client(name: str) -> bool:
 
 def from_upstream(
     fields: RawFields, left_out: frozenset[str] = _NOTHING
-) -> tuple[Sequence[tuple[str, str]], tuple[str, ...]]:
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """The end-to-end fields of ComfyUI's answer without those that the gate says itself, and the values of `Vary`.
 
     left_out: names of further fields, in lower case. Files are named as their client knows them: ComfyUI names them as they lie on its disk
@@ -152,7 +152,7 @@ def from_upstream(
     return _known_from_upstream(fields, left_out) if isinstance(fields, tuple) else _from_upstream(fields, left_out)
 
 
-def _from_upstream(fields: RawFields, left_out: frozenset[str]) -> tuple[Sequence[tuple[str, str]], tuple[str, ...]]:
+def _from_upstream(fields: RawFields, left_out: frozenset[str]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     kept: list[tuple[str, str]] = []
     vary: tuple[str, ...] = ()
     dropped = _NOTHING
@@ -172,7 +172,7 @@ def _from_upstream(fields: RawFields, left_out: frozenset[str]) -> tuple[Sequenc
     if dropped:
         kept = [field for field in kept if field[0].lower() not in dropped]
         vary = () if "vary" in dropped else vary
-    return kept, vary
+    return tuple(kept), vary
 
 
 _known_from_upstream: Final = lru_cache(maxsize=64)(_from_upstream)

@@ -247,6 +247,7 @@ def test_a_job_that_has_ended_is_written_once_for_each_address() -> None:
     ended, running = replace(view(Status.SUCCEEDED), ended_at_s=2000.0), view(Status.RUNNING)
     assert write_job(ended, LINKS) is write_job(ended, LINKS)
     assert write_job(running, LINKS) is not write_job(running, LINKS)
+    assert orjson.loads(write_job(replace(ended, outputs=(output(),)), LINKS))["outputs"], "another view"
     for number in range(5):
         links = Links(f"http://host-{number}", "/p")
         assert orjson.loads(write_job(ended, links)) == job_to_client(ended, links)

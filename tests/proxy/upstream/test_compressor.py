@@ -209,7 +209,11 @@ def test_a_question_that_fails_is_answered(monkeypatch: pytest.MonkeyPatch) -> N
 
 async def test_it_is_told_nothing_of_the_gates_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMFYGATE_LIMITS_STORAGE", "redis://:hush@localhost")
-    names = program("out = ' '.join(os.environ).encode(); write.write(len(out).to_bytes(8) + out)")
+    # It reads what it is asked: to one that ends without, the question cannot be written.
+    names = program(
+        "read.read(int.from_bytes(read.read(9)[1:]))\n"
+        "out = ' '.join(os.environ).encode(); write.write(len(out).to_bytes(8) + out)"
+    )
     async with compressing(names) as compressor:
         told = (await compressor.best("gzip", DATA)).decode().split()
     assert "PATH" in told
