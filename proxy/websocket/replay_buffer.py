@@ -30,22 +30,26 @@ class ReplayBuffer:
             return
         events = self._events = self._events or deque()
         if kind in PROGRESS:
-            self._drop_older(events, kind)
-        self._bytes += len(text)
-        events.append((kind, text))
-        self._is_over = self._is_over or kind in ENDS
+            self._renew(events, kind, text)
+        else:
+            events.append((kind, text))
+            self._bytes += len(text)
+            self._is_over = self._is_over or kind in ENDS
         while len(events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
             self._bytes -= len(events.popleft()[1])
 
-    def _drop_older(self, events: deque[tuple[str, str]], kind: str) -> None:
+    def _renew(self, events: deque[tuple[str, str]], kind: str, text: str) -> None:
         """Each tells a whole state, and the newest of a kind is enough. ComfyUI's two kinds come by turns."""
-        for place in (-1, -2):
-            if len(events) < -place or events[place][0] not in PROGRESS:
-                return
-            if events[place][0] == kind:
-                self._bytes -= len(events[place][1])
-                del events[place]
-                return
+        self._bytes += len(text)
+        newest = events[-1] if events else None
+        if newest is not None and newest[0] == kind:
+            self._bytes -= len(newest[1])
+            events[-1] = (kind, text)
+            return
+        if newest is not None and newest[0] in PROGRESS and len(events) > 1 and events[-2][0] == kind:
+            self._bytes -= len(events[-2][1])
+            del events[-2]
+        events.append((kind, text))
 
     def drop_what_ended(self) -> None:
         """Nothing of a job that has ended is kept any more, nor what still comes of it."""
