@@ -21,7 +21,7 @@ from tests.contract import slow_node
 from tests.contract.driver import slow
 from tests.faults.programs import COMMAND, ComfyUI
 from tests.harness import running_gate
-from tests.several.world import BOTH, SECOND
+from tests.several.world import BOTH, FIRST, SECOND
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -44,13 +44,15 @@ class Mortal(Protocol):
 class MortalStandIn:
     def __init__(self, folder: Path) -> None:
         self._comfy = StandIn(folder)
+        self._port = 0
 
     @property
     def url(self) -> str:
         return self._comfy.url
 
     async def start(self) -> None:
-        await self._comfy.start()
+        await self._comfy.start(port=self._port)
+        self._port = self._comfy.port
 
     async def kill(self) -> None:
         await self._comfy.stop()
@@ -130,6 +132,41 @@ async def test_a_tenant_works_before_two_of_which_one_is_killed(target: str, chr
         await shots.take(page, "gone-on")
         assert await _ends(house) == ["completed", "completed", "cancelled", "completed", "completed"]
         assert closed == [], "the page has noticed nothing"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_page_that_is_open_goes_on_while_the_first_one_is_away(
+    target: str, chromium: Browser, tmp_path: Path
+) -> None:
+    async with (
+        two_comfyuis(target, tmp_path) as two,
+        house_before(two, target, chromium, tmp_path) as house,
+        house.person() as page,
+    ):
+        closed = _watch_sockets(page)
+        ui = WebUi(page, house.url)
+        await ui.start(house.keys["amber"])
+        await two[FIRST].kill()
+        await ui.open_workflow("away", graphs.slow_picture("away"), graphs.SLOW_KINDS)
+        await ui.run()
+        await ui.wait_for_progress(2)
+        assert f"subfolder=%40{SECOND}" in await ui.wait_for_image(3)
+        assert await ui.colour_of(3) == graphs.BLUE
+        await ui.wait_for_active(0)
+        await two[FIRST].start()
+        await _run_an_upload(ui)
+        assert await _ends(house) == ["completed", "completed"]
+        assert closed == [], "the page has noticed nothing"
+
+
+async def _run_an_upload(ui: WebUi) -> None:
+    await ui.open_workflow("back", graphs.kept("choose.png", "back"), graphs.KEPT_KINDS)
+    await ui.upload_by_widget(1, "red.png", graphs.picture(graphs.RED))
+    await ui.wait_for_upload(1, "red.png")
+    await ui.run()
+    assert "filename=back_00001_.png" in await ui.wait_for_image(3)
+    assert await ui.colour_of(3) == graphs.RED
+    await ui.wait_for_active(0)
 
 
 def _watch_sockets(page: Page) -> list[str]:
