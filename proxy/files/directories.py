@@ -53,9 +53,9 @@ class Directories:
         return None if base is None else base / folder.value
 
     def writer_of(self, folder: Folder, path: UpstreamPath) -> str:
-        """Which of the others has written a file, wherever it lies; "" for the first."""
+        """Which of the others has written a file, wherever it lies, also one that is not there any more; "" for the first."""
         name = maker_of(path) or self.maker_of(folder, path)
-        return name if name in self.others else ""
+        return name if name in self.others or name in self.absent else ""
 
     def temp_of(self, comfyui: str) -> Path | None:
         """The temp folder of this ComfyUI."""

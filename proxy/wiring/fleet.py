@@ -38,7 +38,7 @@ STAYS_S: Final = 60.0
 """After its last job, for who waits for what that has made."""
 AGREED_S: Final = 120.0
 """By then the other gates of a database have read the configuration too: some platforms renew files within a minute."""
-ENDS_WITHIN_S: Final = 300.0
+ENDS_WITHIN_S: Final = 3600.0
 """Of one that has gone: for who still reads a file of it."""
 
 _log = logging.getLogger("comfygate")

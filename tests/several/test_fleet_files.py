@@ -151,3 +151,14 @@ async def test_a_file_that_is_being_read_is_read_to_its_end(tmp_path: Path) -> N
             async for piece in answer.content.iter_chunked(1024**2):
                 read += len(piece)
         assert read == size
+
+
+async def test_what_the_first_one_shared_with_one_that_has_gone_is_still_there(tmp_path: Path) -> None:
+    async with several(tmp_path, is_shared=True) as world:
+        name = await made_at(world, SECOND, 2)
+        address = view(name, subfolder=FOLDER)
+        before = await body_of(world, address)
+        await take_out(world)
+        await until_gone(world)
+        assert await body_of(world, address) == before
+        assert await world.gate.status("GET", address, "mallory") == 503

@@ -134,6 +134,8 @@ async def test_what_one_made_that_has_gone_is_not_seen_anywhere(two: Directories
     assert neighbours.exists()
     assert ours.exists()
     assert disk.sees(Folder.INPUT, MADE), "inputs are the first one's"
+    assert two.writer_of(Folder.OUTPUT, MADE) == "gpu-2", "whose name stands in what it has saved"
+    assert two.writer_of(Folder.OUTPUT, UpstreamPath("tenants/alice/@gpu-9/a.png")) == ""
 
 
 def test_another_one_comes_and_one_becomes_another(two: Directories, tmp_path: Path) -> None:
