@@ -90,21 +90,24 @@ class AnswerReader:
             self.may_be_followed = False
             return
         if self.left_bytes:
-            self._feed_body(data)
+            taken = data if len(data) <= self.left_bytes else data[: self.left_bytes]
+            self.may_be_followed = self.may_be_followed and taken is data
+            self.left_bytes -= len(taken)
+            self.on_body(taken)
+            self.is_complete = not self.left_bytes
             return
-        self.overhead_bytes += len(data)
-        if self.overhead_bytes > MAX_FIELDS_BYTES:
-            raise UpstreamUnavailable("ComfyUI's answer has fields without end.")
         head = b""
         if self._is_untouched:
             self._is_untouched = False
-            end = data.find(_END, 0, MAX_KNOWN_BYTES) if isinstance(data, bytes) else -1
-            head = bytes(data[: end + len(_END)]) if end >= 0 else b""
-            if (known := self._known.find(head)) is not None and self._method != _HEAD_METHOD:
-                _take_known(self, known)
-                if len(data) > len(head):
-                    self._feed_body(data[len(head) :])
-                return
+            if isinstance(data, bytes) and (end := data.find(_END, 0, MAX_KNOWN_BYTES)) >= 0:
+                head = data[: end + len(_END)]
+                known = self._known.find(head)
+                if known is not None and self._method != _HEAD_METHOD:
+                    _take_known(self, known, data[len(head) :])
+                    return
+        self.overhead_bytes += len(data)
+        if self.overhead_bytes > MAX_FIELDS_BYTES:
+            raise UpstreamUnavailable("ComfyUI's answer has fields without end.")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -115,14 +118,6 @@ class AnswerReader:
         self._leave_parser()
         if head and (read := _head_of(self)) is not None:
             self._known.add(head, read)
-
-    def _feed_body(self, data: bytes | memoryview) -> None:
-        """Of known length, or what follows it."""
-        taken = data if len(data) <= self.left_bytes else data[: self.left_bytes]
-        self.may_be_followed = self.may_be_followed and taken is data
-        self.left_bytes -= len(taken)
-        self.on_body(taken)
-        self.is_complete = not self.left_bytes
 
     def _leave_parser(self) -> None:
         """The rest of a body of known length goes past the parser, which would copy each piece of it."""
@@ -220,12 +215,13 @@ def _misread(reader: AnswerReader, error: Exception) -> None:
     raise (UpstreamUnavailable(BROKEN_OFF) if reader.has_head else UpstreamUnavailable()) from error
 
 
-def _take_known(reader: AnswerReader, head: _Head) -> None:
-    """The parser stands before this answer and sees nothing of it: so it does behind it, too."""
-    reader.status, reader.fields, reader.content_length, reader.may_be_followed = head
-    reader.left_bytes = head.content_length
-    reader.has_head = True
-    reader.is_complete = not head.content_length
+def _take_known(reader: AnswerReader, head: _Head, rest: bytes) -> None:
+    """The parser stands before this answer and sees nothing of it: so it does behind it, too. rest: what came with the head."""
+    reader.status, reader.fields, length, reader.may_be_followed = head
+    reader.content_length = reader.left_bytes = length
+    reader.has_head, reader.is_complete = True, not length
+    if rest:
+        reader.feed(rest)
 
 
 def _head_of(reader: AnswerReader) -> _Head | None:

@@ -49,10 +49,12 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class FieldLines:
     """The header fields of a call without a body, as they go on the wire, to be sent more than once. Raises ValueError for a field that would end its line."""
 
-    __slots__ = ("text",)
+    __slots__ = ("sent", "text")
 
     def __init__(self, fields: CIMultiDict[str]) -> None:
         fields.popall(hdrs.CONTENT_LENGTH, None)
+        self.sent: tuple[UpstreamCall, Upstream, bytes] | None = None
+        """The call that they were sent with last, whereto, and its head."""
         self.text = _joined([f"{name}: {value}\r\n" for name, value in fields.items()])
 
 
@@ -192,10 +194,15 @@ class Upstream:
             return UpstreamStream(connection.answer.status, connection, partial(self._let_go, connection, sending))
 
     def _head_with(self, call: UpstreamCall, lines: FieldLines) -> bytes:
+        sent = lines.sent
+        if sent is not None and sent[0] is call and sent[1] is self:
+            return sent[2]
         more = "" if call.method in _WITHOUT_BODY else "Content-Length: 0\r\n"
-        return f"{call.method} {self._prefix}{call.target} HTTP/1.1\r\n{self._host_line}{lines.text}{more}\r\n".encode(
+        head = f"{call.method} {self._prefix}{call.target} HTTP/1.1\r\n{self._host_line}{lines.text}{more}\r\n".encode(
             "utf-8", "surrogateescape"
         )
+        lines.sent = (call, self, head)
+        return head
 
     def _head_of(
         self, call: UpstreamCall, fields: CIMultiDict[str], body: AsyncIterable[bytes] | bytes | None
