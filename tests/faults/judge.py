@@ -35,12 +35,13 @@ class Told:
 
 @dataclass(frozen=True)
 class Case:
-    """A round. is_ordered: submissions are in the order in which each tenant sent them.
+    """A round. is_ordered: submissions are in the order in which each tenant sent them. passes: by how many of its tenant's later ones a job may be passed:
+    one that is left to a ComfyUI which has no room lets those behind it pass (policy/placement.py).
 
     deaths: when each ComfyUI was killed, by its life. held: the ids that it had then in its queue, or had run and nobody had seen the end of; where
     that is not known, what ended less than UNSEEN_S before. began: those of them that had begun, or stood first, as far as anybody knows. seen: the
     ids whose end stood in the gate's database by then, where that is known. tried: ids that were only to be tried, and had come to their turn when
-    they were taken back (proxy/jobs/trial.py).
+    they were taken back (proxy/jobs/trial.py); of several ComfyUIs, what was given more than once too.
     """
 
     submissions: Sequence[Submission]
@@ -48,6 +49,7 @@ class Case:
     deaths: Mapping[int, float]
     told: Mapping[str, Told]
     is_ordered: bool = True
+    passes: int = 0
     held: Mapping[int, Collection[str]] | None = None
     began: Mapping[int, Collection[str]] | None = None
     seen: Mapping[int, Collection[str]] = field(default_factory=dict)
@@ -189,13 +191,17 @@ def _judge_order(tenant: str, case: Case, runs: Mapping[str, list[Run]], verdict
         if each.tenant == tenant and runs.get(each.name) and runs[each.name][0].prompt_id not in case.tried
     }
     was_sure = {each.name for each in case.submissions if all(status == 200 for status in each.answers)}
-    latest, latest_s = "", 0.0
+    passed: Counter[str] = Counter()
     for name, begin_s in first.items():
-        if begin_s < latest_s:
-            verdict.wrong.append(f"{tenant}'s {name} was begun before {latest}, and submitted after it; {list(first)}")
-            verdict.counts["out of order"] += 1
-        elif name in was_sure:
-            latest, latest_s = name, begin_s
+        for earlier in [each for each in passed if first[each] > begin_s]:
+            passed[earlier] += 1
+            if passed[earlier] == case.passes + 1:
+                verdict.wrong.append(
+                    f"{tenant}'s {name} was begun before {earlier}, and submitted after it; {list(first)}"
+                )
+                verdict.counts["out of order"] += 1
+        if name in was_sure:
+            passed[name] = 0
 
 
 def _judge_told(tenant: str, case: Case, verdict: Verdict) -> None:

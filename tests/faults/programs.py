@@ -21,7 +21,6 @@ from typing import ClassVar
 
 import psutil
 
-from policy.rules.prompt import LAST_PLACE
 from proxy.persistence.sqlite_file import STATE_FILE
 from tests.faults import recorded_node
 
@@ -194,13 +193,10 @@ class GateProcess(Program):
 
     def ended(self) -> frozenset[str]:
         """The jobs whose end is in that file, whether the gate runs or not."""
-        return self._jobs("state IN ('succeeded', 'failed', 'canceled')")
+        return self.jobs("state IN ('succeeded', 'failed', 'canceled')")
 
-    def tried(self) -> frozenset[str]:
-        """Those that came to their turn while they were tried (proxy/jobs/trial.py)."""
-        return self._jobs(f"number >= {LAST_PLACE}")
-
-    def _jobs(self, condition: str) -> frozenset[str]:
+    def jobs(self, condition: str) -> frozenset[str]:
+        """Those of which this is true, whether the gate runs or not."""
         with closing(sqlite3.connect(self.state)) as database:
             found = database.execute(f"SELECT prompt_id FROM jobs WHERE {condition}")
             return frozenset(prompt_id for (prompt_id,) in found)

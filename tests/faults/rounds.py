@@ -91,7 +91,7 @@ async def judged(this: Round, submissions: list[Submission]) -> Verdict:
     submissions += submitted
     names = {each.name for each in submitted}
     lines = [line for line in world.record.lines() if line.name in names]
-    return judge(Case(submitted, lines, world.deaths, told, world.is_ordered, seen=world.seen, tried=tried))
+    return judge(Case(submitted, lines, world.deaths, told, passes=world.passes, seen=world.seen, tried=tried))
 
 
 def causes(error: Exception) -> str:
@@ -105,7 +105,7 @@ def causes(error: Exception) -> str:
 def _begun_later(world: World, submissions: Sequence[Submission]) -> list[str]:
     """What was begun once more after its round had been judged."""
     nothing = {client.tenant: Told({}) for client in world.clients}
-    verdict = judge(Case(submissions, world.record.lines(), world.deaths, nothing, world.is_ordered, seen=world.seen))
+    verdict = judge(Case(submissions, world.record.lines(), world.deaths, nothing, is_ordered=False, seen=world.seen))
     return [each for each in verdict.wrong if "begun" in each]
 
 

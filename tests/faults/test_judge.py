@@ -30,8 +30,9 @@ def case(
     history: Mapping[str, str],
     *queued: str,
     seen: Mapping[int, set[str]] | None = None,
+    passes: int = 0,
 ) -> Case:
-    return Case(submissions, lines, DEATHS, {"alice": Told(history, queued)}, seen=seen or {})
+    return Case(submissions, lines, DEATHS, {"alice": Told(history, queued)}, passes=passes, seen=seen or {})
 
 
 def knowing(lines: Sequence[Line], held: set[str], began: set[str]) -> Case:
@@ -41,6 +42,12 @@ def knowing(lines: Sequence[Line], held: set[str], began: set[str]) -> Case:
 
 
 DONE = {"id-a": "success"}
+PASSED = (
+    [sent("a"), sent("b"), sent("c")],
+    [*run("b", FIRST, 1, 2), *run("c", SECOND, 1.5, 2), *run("a", FIRST, 2, 3)],
+    DONE | {"id-b": "success", "id-c": "success"},
+)
+"""Two are begun before one that was submitted first."""
 RIGHT = {
     "ran once": case([sent("a")], run("a", FIRST, 1, 2), DONE),
     "cut off, and again": case([sent("a")], [*run("a", FIRST, 9), *run("a", SECOND, 12, 13)], DONE),
@@ -66,6 +73,7 @@ RIGHT = {
         [*run("b", FIRST, 1, 2), *run("a", FIRST, 2, 3)],
         DONE | {"id-b": "success"},
     ),
+    "passed by as many as may": case(*PASSED, passes=2),
     "in order": case(
         [sent("a"), sent("b")], [*run("a", FIRST, 1, 2), *run("b", FIRST, 2, 3)], DONE | {"id-b": "success"}
     ),
@@ -122,6 +130,7 @@ WRONG = {
         [*run("a", FIRST, 1, 2), *run("b", FIRST, 2, 3)],
         DONE | {"id-b": "success"},
     ),
+    "passed by more than may": case(*PASSED, passes=1),
     "a stranger": case([sent("a")], run("a", FIRST, 1, 2), DONE | {"id-x": "success"}),
     "left": case([sent("a")], run("a", FIRST, 1, 2), DONE, "id-a"),
 }

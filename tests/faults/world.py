@@ -33,6 +33,8 @@ retry_interrupted = true
 [policies.default]
 allow = ["{custom}", "{core}"]
 """
+WINDOW = 2
+"""Of each ComfyUI, where nothing else is configured."""
 GONE_AFTER_S = 1
 """Of each of several ComfyUIs."""
 _LAST_LINES = 60
@@ -68,9 +70,9 @@ class World:
         return self.comfyuis[0]
 
     @property
-    def is_ordered(self) -> bool:
-        """Whether a tenant's jobs are begun as they were submitted."""
-        return len(self.comfyuis) == 1
+    def passes(self) -> int:
+        """See `Case`: what the windows of several ComfyUIs have room for."""
+        return 0 if len(self.comfyuis) == 1 else WINDOW * len(self.comfyuis)
 
     @property
     def programs(self) -> list[Program]:
@@ -100,12 +102,15 @@ class World:
         return frozenset().union(*(gate.ended() for gate in self.gates))
 
     async def tried(self) -> frozenset[str]:
-        """The jobs that were only to be tried, and had come to their turn when they were taken back: see `Case`."""
+        """See `Case`."""
+        condition = f"number >= {LAST_PLACE}"
+        if len(self.comfyuis) > 1:
+            condition += """ OR attempts LIKE '%"at"%"at"%'"""
         if self.database is None:
-            return frozenset().union(*(gate.tried() for gate in self.gates))
+            return frozenset().union(*(gate.jobs(condition) for gate in self.gates))
         connection = await asyncpg.connect(self.database.url)
         try:
-            found = await connection.fetch("SELECT prompt_id FROM comfygate.jobs WHERE number >= $1", LAST_PLACE)
+            found = await connection.fetch(f"SELECT prompt_id FROM comfygate.jobs WHERE {condition}")
         finally:
             await connection.close()
         return frozenset(prompt_id for (prompt_id,) in found)
