@@ -78,7 +78,7 @@ class JobRecords:
         self, job: Job, submitted: Submitted, place: Place, extras: JobExtras = NO_EXTRAS, note: Note | None = None
     ) -> float | None:
         """Puts a claimed job on disk, with a note; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken, AssetGone, AlreadyNoted."""
-        if place is Place.NEXT and job.tenant in self.unsettled.tenants():
+        if place is Place.NEXT and self.unsettled.keep(job.tenant):
             return None
         now_s = self._clock()
         comfyui = self._registry.comfyuis[0]

@@ -92,7 +92,7 @@ class JobResults:
 
     def is_kept_waiting(self, tenant: TenantId) -> bool:
         """Whether it is to be given none of this tenant's for a moment."""
-        return tenant in self._records.unsettled.tenants()
+        return self._records.unsettled.keep(tenant)
 
     async def cancel_waiting(self, tenant: TenantId, prompt_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Ids of those that waited outside ComfyUI. Raises DatabaseUnavailable."""

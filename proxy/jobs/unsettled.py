@@ -26,6 +26,12 @@ class UnsettledJobs:
         """Whose they are."""
         return frozenset(job.tenant for job in self._registry.tally.given.values() if self._is_unsettled(job))
 
+    def keep(self, tenant: TenantId) -> bool:
+        """Whether a job of this tenant's that goes to the first ComfyUI now would pass one of them, or run where nobody sees whether it has begun."""
+        first = self._registry.comfyuis[0]
+        is_unseen = not self._registry.connections.is_there(first) and bool(self._registry.given_to(first))
+        return is_unseen or tenant in self.tenants()
+
     def _is_unsettled(self, job: Job) -> bool:
         """What this gate sends itself it sends in its order. What is only tried has no order (proxy/jobs/trial.py)."""
         comfyui, connections = job.comfyui, self._registry.connections

@@ -71,8 +71,8 @@ async def test_what_comfyui_had_when_the_connection_broke_comes_first() -> None:
         await gate.running()
         assert gate.records.unsettled.tenants() == set()
         gate.registry.connections.over("default")
-        assert (await gate.recorded(MALLORY, Place.NEXT)).state is JobState.SENT
-        assert (await gate.recorded()).state is JobState.WAITING
+        assert gate.records.unsettled.tenants() == {ALICE}
+        assert (await gate.recorded(MALLORY)).state is JobState.WAITING, "nobody would see it begin"
 
 
 async def test_what_is_only_tried_and_what_this_gate_sends_keeps_nobody_waiting() -> None:
