@@ -45,7 +45,8 @@ class HistoryReader:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._tries: dict[str, int] = {}
+        self._tries: dict[tuple[str, int], int] = {}
+        """By id, and by how many there may be of such."""
 
     def connected(self) -> None:
         """ComfyUI was away: what could not be read then says nothing of the entries."""
@@ -84,27 +85,32 @@ class HistoryReader:
 
         Raises HistoryUnreadable.
         """
-        is_first = prompt_id not in self._tries
-        tries = self._tries.pop(prompt_id, 0) + 1
+        limit = MAX_TRIES
         try:
             reply = await self._upstream.ask(get_call("history", prompt_id), time_limit_s=ENTRY_LIMIT_S)
         except ReplyTooLarge:
-            return Found(UNREADABLE)
+            return self._ended(prompt_id, Found(UNREADABLE))
         except (UpstreamTimeout, UpstreamUnavailable) as error:
-            problem, limit = str(error) or type(error).__name__, MAX_TRIES
+            problem = str(error) or type(error).__name__
             if isinstance(error, UpstreamUnavailable):
                 limit = MAX_UNANSWERED
         else:
             if reply.status == 200 and isinstance(reply.value, dict):
-                return Found(reply.value.get(prompt_id), len(reply.body))
+                return self._ended(prompt_id, Found(reply.value.get(prompt_id), len(reply.body)))
             problem = f"status {reply.status}"
             limit = MAX_UNANSWERED if reply.status in _NOT_READY else MAX_TRIES
-        if is_first:
+        if self._tries.keys().isdisjoint(((prompt_id, MAX_TRIES), (prompt_id, MAX_UNANSWERED))):
             _log.warning("the end of job %s cannot be read from ComfyUI's history (%s)", prompt_id, problem)
+        tries = self._tries.get((prompt_id, limit), 0) + 1
         if tries >= limit:
-            return Found(UNREADABLE)
-        self._tries[prompt_id] = tries
+            return self._ended(prompt_id, Found(UNREADABLE))
+        self._tries[prompt_id, limit] = tries
         raise HistoryUnreadable(problem)
+
+    def _ended(self, prompt_id: str, found: Found) -> Found:
+        for limit in (MAX_TRIES, MAX_UNANSWERED):
+            self._tries.pop((prompt_id, limit), None)
+        return found
 
     async def _page(self, offset: int, size: int) -> dict[str, Any] | None:
         call = get_call("history", max_items=str(size), offset=str(offset))

@@ -48,6 +48,8 @@ class Housekeeping:
         self._tenants = tenants
         self._on_dropped = on_dropped
         self._is_left = asyncio.Event()
+        self.on_taken_over: Callable[[Job], None] = lambda job: None
+        """Called with a job that another gate followed, which is gone."""
 
     def changed_elsewhere(self, job: Job) -> None:
         """Another gate may have stopped, and left it to whoever comes first."""
@@ -87,10 +89,13 @@ class Housekeeping:
         if any(lease.until_s < now_s for lease in await self._database.read(leases)):
             await self._database.run(take_over, gate, now_s, now_s + LEASE_S)
         # What stands there counts, also where nobody said that it was written.
-        taken = [lease.prompt_id for lease in await self._database.read(leases) if lease.gate == gate]
+        taken = [lease.prompt_id for lease in await self._database.read(leases, UNSURE) if lease.gate == gate]
+        # Whatever went wrong: what nobody follows would keep its place in ComfyUI's window for ever.
+        self._records.is_uncertain |= not all(map(self._registry.knows, taken))
         jobs = [job for prompt_id in taken if (job := self._registry.job(prompt_id)) is not None and job.gate != gate]
         for job in jobs:
             job.gate = gate
+            self.on_taken_over(job)
         if jobs:
             _log.warning("%d jobs were followed by a gate that is gone: this one goes on with them", len(jobs))
             self._request_sync()

@@ -93,6 +93,8 @@ class JobRecords:
         self.unsaid.pop(job.prompt_id, None)
         if isinstance(placed, AlreadyNoted):
             raise placed
+        if placed is None and place is Place.THERE:  # another gate has taken it up from ComfyUI's queue
+            placed = await self._database.run(store.confirm, job.prompt_id)
         if placed is None:
             return None
         taken = self._registry.apply(placed)

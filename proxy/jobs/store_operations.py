@@ -119,7 +119,9 @@ def adopt(
 ) -> Operation[JobRow | None]:
     """Takes up a job that ComfyUI has and the database had not, as it is; None when it is known, or was forgotten. is_copied: see Ended."""
     state = yield from begin()
-    if (yield Statement("SELECT 1 FROM jobs WHERE prompt_id = ?", (job.prompt_id,))):
+    if known := (yield Statement("SELECT tenant FROM jobs WHERE prompt_id = ?", (job.prompt_id,))):
+        if known[0][0] == job.tenant:  # another gate, which saw it in ComfyUI's queue, does not know them
+            yield from _keep_extras(job, extras)
         return None
     if (yield Statement("SELECT 1 FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))):
         return None
@@ -153,6 +155,10 @@ def _insert_unknown(job: JobRow) -> Operation[None]:
 def _keep_submitted(job: JobRow, submitted: Submitted, extras: JobExtras) -> Operation[None]:
     parts = (part for kind, body in zip(SUBMITTED, submitted, strict=True) for part in (job.prompt_id, kind, body))
     yield Statement(_INSERT_SUBMITTED, tuple(parts))
+    yield from _keep_extras(job, extras)
+
+
+def _keep_extras(job: JobRow, extras: JobExtras) -> Operation[None]:
     if labels := [part for label in extras.labels.items() for part in (job.prompt_id, job.tenant, *label)]:
         yield Statement(
             f"INSERT INTO job_labels VALUES {', '.join(['(?, ?, ?, ?)'] * len(extras.labels))}", tuple(labels)

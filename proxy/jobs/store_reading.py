@@ -102,11 +102,11 @@ def listing(tenant: str | None, state: str | None, limit: int) -> Operation[list
     return [JobRow(*row) for row in rows]
 
 
-def leases() -> Operation[list[Lease]]:
-    """Who follows the jobs that ComfyUI has, and until when nobody else does."""
+def leases(but: str = "") -> Operation[list[Lease]]:
+    """Who follows the jobs that ComfyUI has, and until when nobody else does. but: a wish, of which there are none."""
     rows = yield Statement(
-        "SELECT prompt_id, gate, lease_until_s FROM jobs WHERE state IN (?, ?)",
-        (StoredState.DISPATCHED, StoredState.RUNNING),
+        "SELECT prompt_id, gate, lease_until_s FROM jobs WHERE state IN (?, ?) AND (wish = '' OR wish <> ?)",
+        (StoredState.DISPATCHED, StoredState.RUNNING, but),
     )
     return [Lease(*row) for row in rows]
 

@@ -22,6 +22,8 @@ FAILED = {
     "a job goes past one that a gate had given which died": partial(Story, 228, gates=1, window=4),
     "a job begins at a ComfyUI that the gate does not watch": partial(Story, 651, gates=1, window=4),
     "a job is adopted, and nobody says so": partial(Story, 393, gates=1, is_odd=True, window=4),
+    "the end of a job cannot be read, each time for another reason": partial(Story, 762, is_odd=True, window=4),
+    "another gate takes up a job that is only to be tried": partial(Story, 773, gates=2, is_odd=True, window=4),
     "ComfyUI is restarted, and one of two gates hears of it first": partial(Story, 11, gates=2, window=4),
     "a job that was adopted is lost twice": partial(Story, 128, gates=2),
     "a job is taken over after those that stood before it": partial(Story, 497, gates=2, window=4),

@@ -55,6 +55,19 @@ async def test_what_cannot_be_read_is_tried_again_and_then_given_up(
     assert (await history.find("id")).entry == 1
 
 
+async def test_that_no_answer_came_says_nothing_of_an_entry_that_takes_too_long_once() -> None:
+    """A job that has ended must not be lost because ComfyUI broke off twice, and was slow then."""
+    history = reader(
+        *[UpstreamUnavailable("gone")] * MAX_TRIES,
+        *[UpstreamTimeout()] * (MAX_TRIES - 1),
+        UpstreamReply(200, {"id": 1}),
+    )
+    for _ in range(2 * MAX_TRIES - 1):
+        with pytest.raises(HistoryUnreadable):
+            await history.find("id")
+    assert (await history.find("id")).entry == 1
+
+
 async def test_what_could_not_be_read_before_comfyui_went_away_says_nothing_of_an_entry() -> None:
     """A job must not be lost because ComfyUI broke off three times."""
     history = reader(*[UpstreamUnavailable("gone")] * 2 * (MAX_TRIES - 1), UpstreamReply(200, {"id": 1}))

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import pytest
 
-from policy.call import Place
+from policy.call import JobExtras, Place
 from policy.principal import Principal
+from policy.rules.prompt import LAST_PLACE
 from proxy.config.jobs import JobsSettings
 from proxy.jobs import housekeeping as housekeeping_module
 from proxy.jobs import store_upkeep
@@ -26,7 +27,7 @@ from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.replica import JobReplica
 from proxy.jobs.store_reading import changes
 from proxy.jobs.store_upkeep import retry, take_over, wish
-from proxy.persistence.operations import Database, DatabaseUnavailable
+from proxy.persistence.operations import Database, DatabaseUnavailable, Operation, Rows, Statement
 from proxy.upstream.client import Upstream
 from tests.proxy.jobs.following import ALICE, MALLORY, SUBMITTED, Following, opened
 from tests.proxy.jobs.stored import ended
@@ -109,6 +110,19 @@ async def test_a_job_that_the_operator_cancels_is_stopped_by_the_gate_that_follo
         assert asked == ([job.prompt_id] if is_followed_here else []), "by the one that took it over at its start"
 
 
+async def test_a_tried_job_that_another_gate_has_taken_up_is_known_with_all_that_it_came_with() -> None:
+    """It came to its turn before it was taken out of ComfyUI's queue, and the other gate saw it there."""
+    async with opened() as database:
+        gate, other = Following(NOBODY, database, "gate/1"), Following(NOBODY, database, "gate/2")
+        job = gate.registry.claim(ALICE, None, client_id="tab", cost_s=10.0)
+        row = JobRow(job.prompt_id, ALICE, state=StoredState.DISPATCHED, number=LAST_PLACE, comfyui="default")
+        assert await other.records.adopt(row, SUBMITTED) is not None
+        await gate.records.record(job, SUBMITTED, Place.THERE, JobExtras(labels={"shot": "12"}))
+        assert (job.state, job.gate, job.number) == (JobState.DISPATCHED, "gate/2", LAST_PLACE)
+        labels = await database.read(rows_of, "SELECT name, value FROM job_labels")
+        assert labels == [("shot", "12")]
+
+
 async def test_a_job_that_the_operator_retries_waits_here_too() -> None:
     async with opened() as database:
         parts = Following(NOBODY, database)
@@ -119,6 +133,10 @@ async def test_a_job_that_the_operator_retries_waits_here_too() -> None:
         await database.run(retry, job.prompt_id)
         await parts.replica.catch_up()
         assert (parts.registry.of(ALICE).pending(), parts.registry.of(ALICE).finished()) == ([job.prompt_id], [])
+
+
+def rows_of(sql: str) -> Operation[Rows]:
+    return (yield Statement(sql))
 
 
 class Unsaid:
@@ -320,6 +338,25 @@ def housekeeping(parts: Following, dropped: list[tuple[str, str, int]], **settin
         lambda: [ALICE, MALLORY],
         lambda *told: dropped.append(told),
     )
+
+
+async def test_a_job_that_stands_there_as_this_gates_and_is_unknown_is_looked_for() -> None:
+    """Whatever went wrong: it would keep its place in ComfyUI's window for ever."""
+    async with opened() as database:
+        parts = Following(NOBODY, database)
+        followed, lost = await parts.running(), await parts.running()
+        keeping = housekeeping(parts, [])
+        await keeping.keep_leases()
+        told = [parts.records.is_uncertain]
+        parts.registry.release(lost.prompt_id)
+        await keeping.keep_leases()
+        told.append(parts.records.is_uncertain)
+        await parts.dispatcher.dispatch()
+        assert sorted(parts.registry.of(ALICE).running()) == sorted([followed.prompt_id, lost.prompt_id])
+        await parts.records.doubts.note(lost.prompt_id)
+        parts.registry.release(lost.prompt_id)
+        await keeping.keep_leases()  # that nobody knows is known of it
+        assert [*told, parts.records.is_uncertain] == [False, True, False]
 
 
 async def test_jobs_of_a_gate_that_is_gone_are_followed_by_one_that_is_there() -> None:
