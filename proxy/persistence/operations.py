@@ -82,6 +82,12 @@ class Database(Protocol):
         It also calls back where it cannot know whether there was one (after a lost connection). What is returned ends it.
         """
 
+    async def say(self, text: str) -> None:
+        """Tells the other gates that use it now. Nobody keeps it, so who does not listen misses it. At most 7,999 bytes. Raises DatabaseUnavailable."""
+
+    def on_word(self, callback: Callable[[str], None]) -> None:
+        """Calls back, in the event loop, with what another gate says."""
+
     async def read(self, operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the operation returns, all of it from one moment not before the call. It never waits for a commit, and must not write.
 

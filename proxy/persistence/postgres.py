@@ -13,10 +13,10 @@ from typing import Any, Final, cast
 
 from proxy.config.postgres_url import read_postgres_url
 from proxy.persistence.changes import Changes
-from proxy.persistence.operations import DatabaseUnavailable, Operation, P, StateError, T
+from proxy.persistence.operations import DatabaseUnavailable, Operation, P, StateError, Statement, T
 from proxy.persistence.outage import Outage
 from proxy.persistence.postgres_link import Link, connect, words_of
-from proxy.persistence.postgres_listener import CHANNEL, Listener
+from proxy.persistence.postgres_listener import CHANNEL, WORDS, Listener
 from proxy.persistence.postgres_schema import LOCK, bring_up_to_date, check_current, look
 from proxy.persistence.waiting import Call, Failure, Waiting, answer, check_text
 from proxy.tasks import Tasks
@@ -62,7 +62,8 @@ class PostgresDatabase:
         self._is_open = False
         self._outage = Outage(self.place)
         ears = Link(url, self.place, is_reader=True)
-        self._listener = Listener(ears, lambda: self._writer.pid, lambda: self._changes.tell())
+        self._words: list[Callable[[str], None]] = []
+        self._listener = Listener(ears, lambda: self._writer.pid, lambda: self._changes.tell(), self._hear)
         self._changes = Changes(self._listener.listen_forever)
 
     @property
@@ -110,6 +111,16 @@ class PostgresDatabase:
 
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._changes.add(callback)
+
+    async def say(self, text: str) -> None:
+        await self.run(_say, text)
+
+    def on_word(self, callback: Callable[[str], None]) -> None:
+        self._words.append(callback)
+
+    def _hear(self, text: str) -> None:
+        for callback in self._words:
+            callback(text)
 
     def _ask(
         self, line: _Line, operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -173,6 +184,10 @@ class PostgresDatabase:
             if type(outcome) is Failure:
                 await link.execute("ROLLBACK; BEGIN")
         await link.execute("ROLLBACK")
+
+
+def _say(text: str) -> Operation[None]:
+    yield Statement("SELECT pg_notify(?, ?)", (WORDS, text))
 
 
 async def _outcome(link: Link, call: Call) -> Any:

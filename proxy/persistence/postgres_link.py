@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,12 +144,13 @@ class Link:
         except Exception as error:
             raise self._unavailable(error) from error
 
-    async def listen(self, channel: str, heard: Callable[[int], None], lost: Callable[[], None]) -> None:
-        """heard: called with the server's process of who told. lost: called when the connection is. Raises DatabaseUnavailable."""
+    async def listen(self, channels: Mapping[str, Callable[[int, str], None]], lost: Callable[[], None]) -> None:
+        """channels: by name, called with the server's process of who told, and what. lost: called when the connection is. Raises DatabaseUnavailable."""
         connection = await self.get()
         try:
             connection.add_termination_listener(lambda _: lost())
-            await connection.add_listener(channel, lambda _connection, pid, _channel, _payload: heard(pid))
+            for channel in channels:
+                await connection.add_listener(channel, lambda _, pid, told, text: channels[told](pid, text))
         except Exception as error:
             raise self._unavailable(error) from error
 

@@ -11,6 +11,8 @@ from proxy.persistence.operations import DatabaseUnavailable
 from proxy.persistence.postgres_link import Link
 
 CHANNEL: Final = "comfygate"
+WORDS: Final = "comfygate_words"
+"""What gates say to each other without keeping it."""
 _STILL_THERE_S: Final = 30.0
 """After so long without a word the server is asked whether it is there."""
 _AGAIN_S: Final = 0.25
@@ -19,8 +21,12 @@ _AGAIN_S: Final = 0.25
 class Listener:
     """own_pid: the server's process of the connection that this gate writes with; what that tells is no news here."""
 
-    def __init__(self, link: Link, own_pid: Callable[[], int | None], tell: Callable[[], None]) -> None:
+    def __init__(
+        self, link: Link, own_pid: Callable[[], int | None], tell: Callable[[], None], hear: Callable[[str], None]
+    ) -> None:
+        """hear: called with what another gate says."""
         self._link = link
+        self._hear = hear
         self._own_pid = own_pid
         self._tell = tell
 
@@ -36,7 +42,7 @@ class Listener:
     async def _listen(self) -> None:
         """Until the connection is lost."""
         is_lost = asyncio.Event()
-        await self._link.listen(CHANNEL, self._heard, is_lost.set)
+        await self._link.listen({CHANNEL: self._heard, WORDS: self._heard_word}, is_lost.set)
         # Nobody told what came between the lost connection and this one, or between the registration and now.
         self._tell()
         while not is_lost.is_set():
@@ -46,6 +52,10 @@ class Listener:
             except TimeoutError:
                 await self._link.execute("SELECT 1")
 
-    def _heard(self, pid: int) -> None:
+    def _heard(self, pid: int, text: str) -> None:
         if pid != self._own_pid():
             self._tell()
+
+    def _heard_word(self, pid: int, text: str) -> None:
+        if pid != self._own_pid():
+            self._hear(text)

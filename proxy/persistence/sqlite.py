@@ -83,6 +83,12 @@ class SqliteDatabase:
     def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._changes.add(callback)
 
+    async def say(self, text: str) -> None:
+        """There are no other gates."""
+
+    def on_word(self, callback: Callable[[str], None]) -> None:
+        """Nobody says anything."""
+
     async def _watch(self) -> None:
         seen: int | None = None
         while True:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import orjson
 
 from policy.rules.events import PROGRESS, Event
+from policy.rules.results import SDK_CLIENT
 from policy.v2.outputs import find_shown
 from proxy.jobs.events import RunningJobs
 from proxy.jobs.history import cached_nodes
-from proxy.jobs.job import JobState
+from proxy.jobs.job import Job, JobState
 from proxy.jobs.registry import JobRegistry
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.tasks import Tasks
@@ -32,6 +34,8 @@ class JobHearing:
         self._followed = followed
         self._outputs = outputs
         self._tasks = Tasks()
+        self.tell_others: Callable[[str, Event], None] = lambda prompt_id, event: None
+        """Called with what is heard of jobs of Comfy API v2: other gates may have clients that follow them."""
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -43,6 +47,14 @@ class JobHearing:
         ):  # to a socket that was opened meanwhile it does not say of which job it speaks
             running = jobs.running()
             prompt_id = running[0] if len(running) == 1 else None
+        job = None if prompt_id is None else self._registry.job(prompt_id)
+        if job is not None and job.client_id == SDK_CLIENT:
+            self.tell_others(job.prompt_id, event)
+        self.take(prompt_id, event)
+
+    def take(self, prompt_id: str | None, event: Event) -> None:
+        """Of this job, whoever has heard it."""
+        kind = event.kind
         followed = self._followed_of(prompt_id)
         if followed is None:
             return
@@ -58,6 +70,11 @@ class JobHearing:
         elif kind == "executed":
             self._executed(followed, event)
         followed.audience.changed(followed_job.PROGRESS)
+
+    def has_heard(self, job: Job) -> bool:
+        """Whether anything was heard of it, here or elsewhere."""
+        followed = self._followed.get(job.tenant, job.prompt_id)
+        return followed is not None and followed.is_heard
 
     def _followed_of(self, prompt_id: str | None) -> FollowedJob | None:
         job = None if prompt_id is None else self._registry.job(prompt_id)

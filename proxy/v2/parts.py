@@ -13,6 +13,7 @@ from proxy.v2.job_streams import JobStreams
 from proxy.v2.job_views import JobViews
 from proxy.v2.left_jobs import LeftJobs
 from proxy.v2.outputs import JobOutputs
+from proxy.v2.progress_relay import ProgressRelay
 from proxy.websocket.own_sockets import OwnSockets
 from proxy.websocket.places import Slot
 
@@ -26,6 +27,7 @@ class V2Parts:
     keys: SingleUseKeys
     streams: JobStreams
     hearing: JobHearing
+    relay: ProgressRelay
     outputs: JobOutputs
     own_sockets: OwnSockets
     event_streams: EventStreams
@@ -38,5 +40,6 @@ class V2Parts:
         self.event_streams.stop()
         await self.left.stop()
         await self.streams.stop()
+        await self.relay.stop()
         await self.hearing.stop()
         await self.outputs.stop()

@@ -5,14 +5,19 @@ One is open before such a job can run, as long as one may still run, and again w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from policy.principal import TenantId
 from policy.rules.results import SDK_CLIENT
-from proxy.jobs.job import Job
+from proxy.jobs.job import Job, JobState
 from proxy.jobs.registry import JobRegistry
 from proxy.websocket.event_sessions import EventSessions
 from proxy.websocket.kept_sockets import KeptSockets
+
+HEARD_S: Final = 2.0
+"""By then something was heard of a job that is known to run: another gate tells what it hears within a second (proxy/v2/progress_relay.py)."""
 
 
 class OwnSockets:
@@ -29,6 +34,8 @@ class OwnSockets:
             self._open, is_open=self._hears, is_wanted=self._is_wanted, close=self._close
         )
         sessions.on_own_ended = self._kept.lost
+        self.was_heard: Callable[[Job], bool] | None = None
+        """Whether anything of a job's run was heard, here or elsewhere; where there may be other gates."""
 
     async def stop(self) -> None:
         await self._kept.stop()
@@ -41,6 +48,26 @@ class OwnSockets:
     async def prepare(self, job: Job) -> None:
         if job.client_id == SDK_CLIENT:
             await self.listen(job.tenant)
+
+    def taken_over(self, job: Job) -> None:
+        """Its gate is gone, and with it its socket: whichever was open beside that is on ComfyUI's list no more (E.4)."""
+        if job.client_id == SDK_CLIENT:
+            self._renew(job.tenant)
+
+    def started(self, job: Job) -> None:
+        """One of several gates finds out whether it hears of its own jobs at all: another one may have closed a socket of the same id (E.4)."""
+        if self.was_heard is not None and job.client_id == SDK_CLIENT and job.gate == self._gate:
+            asyncio.get_running_loop().call_later(HEARD_S, self._look_at, job)
+
+    def _look_at(self, job: Job) -> None:
+        if self.was_heard is not None and job.state is JobState.RUNNING and not self.was_heard(job):
+            self._renew(job.tenant)
+
+    def _renew(self, tenant: TenantId) -> None:
+        if self._hears(tenant):
+            self._close(tenant)  # it is opened anew, since it is needed
+        else:
+            self._kept.keep_soon(tenant)
 
     async def listen_for_all(self) -> None:
         """ComfyUI is there, perhaps anew: it has jobs already, or is about to be given some."""
@@ -58,7 +85,8 @@ class OwnSockets:
         stream = self._sessions.stream(tenant, SDK_CLIENT)
         if stream is not None and stream.is_attached:
             return True
-        return any(job.tenant == tenant and self._is_heard_here(job) for job in self._registry.active())
+        # Other gates' too: when one of several sockets of an id is closed ComfyUI takes all of them off its list (E.4).
+        return any(job.tenant == tenant and job.client_id == SDK_CLIENT for job in self._registry.active())
 
     async def _open(self, tenant: TenantId) -> None:
         await self._sessions.hear(tenant, self._registry.of(tenant), SDK_CLIENT)

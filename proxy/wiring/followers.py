@@ -54,6 +54,7 @@ class JobFollowers:
             lambda: parts.compiled.config.tenants,
             metrics.jobs_dropped,
         )
+        self._housekeeping.on_taken_over = parts.v2.own_sockets.taken_over
         self._quotas = QuotaKeeper(
             parts.upstream, parts.registry, parts.jobs.results.cancel_waiting, parts.storage, audit
         )
@@ -111,7 +112,8 @@ class JobFollowers:
         parts, streams, followed = self._parts, self._parts.streams, self._parts.v2.streams
         # ComfyUI tells everybody of every queued job, and its web UI reads the queue anew only when it is told so.
         events.queued.subscribe(streams.job_changed, followed.job_changed, self._may_run)
-        events.started.subscribe(streams.job_changed, followed.job_changed, self._record_start)
+        started = self._parts.v2.own_sockets.started
+        events.started.subscribe(streams.job_changed, followed.job_changed, self._record_start, started)
         events.ended.subscribe(
             parts.admission.ended,
             streams.job_ended,

@@ -25,6 +25,7 @@ from proxy.v2.job_views import JobViews
 from proxy.v2.left_jobs import LeftJobs
 from proxy.v2.outputs import JobOutputs
 from proxy.v2.parts import V2Parts
+from proxy.v2.progress_relay import ProgressRelay
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.parts import SocketParts
 from proxy.websocket.places import Slot
@@ -54,6 +55,11 @@ def build_v2(
     views = JobViews(database, jobs.registry, streams, outputs, history_s)
     streams.find = views.find
     hearing.reports.listener = hears
+    relay = ProgressRelay(database.say, hears.take)
+    if database.is_shared:
+        hears.tell_others = relay.heard
+        database.on_word(relay.told)
+        hearing.own.was_heard = hears.has_heard
     door = V2Door(views, assets, jobs.registry, jobs.records, jobs.results, jobs.forecasts, streams.job_changed)
     return V2Parts(
         door=door,
@@ -61,6 +67,7 @@ def build_v2(
         keys=SingleUseKeys(KeptSubmissions(database)),
         streams=streams,
         hearing=hears,
+        relay=relay,
         outputs=outputs,
         own_sockets=hearing.own,
         event_streams=EventStreams(streams, views, sockets, slot),

@@ -91,6 +91,12 @@ class SimulatedDatabase:
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
 
+    async def say(self, text: str) -> None:
+        """Nobody follows jobs here."""
+
+    def on_word(self, callback: Callable[[str], None]) -> None:
+        """Likewise."""
+
     def tell(self) -> None:
         """Another one has written."""
         for callback in self._listeners if self.is_open else ():

@@ -127,3 +127,26 @@ async def test_one_is_closed_when_nobody_needs_it(ears: Ears, monkeypatch: pytes
     assert stream.is_open, "whoever keeps it open closes it"
     await ears.until(is_heard=False)
     assert not ears.own._kept._looks
+
+
+async def test_one_is_opened_anew_when_another_gate_is_gone_whose_job_this_one_follows_now(ears: Ears) -> None:
+    job = ears.job(gate="another one")
+    ears.own.taken_over(job)
+    await ears.until(is_heard=True)
+    first = ears.sessions.stream(ALICE, SDK_CLIENT)
+    ears.own.taken_over(ears.job(client_id="tab"))
+    assert ears.sessions.stream(ALICE, SDK_CLIENT) is first
+    ears.own.taken_over(job)
+    async with asyncio.timeout(GUARD_S):
+        while ears.sessions.stream(ALICE, SDK_CLIENT) in (first, None):
+            await asyncio.sleep(0.005)
+
+
+async def test_one_stays_open_while_another_gate_has_jobs(ears: Ears) -> None:
+    """To close it would take that gate's off ComfyUI's list."""
+    job = ears.job()
+    await ears.own.listen(ALICE)
+    ears.job(gate="another one")
+    ears.registry.release(job.prompt_id)
+    ears.own._kept._look(ALICE)
+    assert ears.hears()
