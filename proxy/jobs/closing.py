@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from proxy.config.comfyui import FIRST
 from proxy.jobs.adoption import is_of_run
 from proxy.jobs.endings import JobEndings
 from proxy.jobs.history_reader import UNREADABLE, HistoryReader, HistoryUnreadable
-from proxy.jobs.job import COMFYUI_GONE, Job, JobState
+from proxy.jobs.job import COMFYUI_GONE, GIVEN, Job, JobState
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.persistence.operations import DatabaseUnavailable
@@ -58,13 +58,19 @@ class JobClosing:
         self._turn_over()
         known = [job for prompt_id in prompt_ids if (job := self._registry.job(prompt_id)) is not None]
         jobs = [job for job in known if not self._is_closing(job)]
+        numbers = {job.prompt_id: job.number for job in jobs}
         lost = [job for job in sorted(jobs, key=lambda job: job.number) if not await self._close(job)]
+        lost = [job for job in lost if self._is_this_run(job, numbers)]
         runs = [job for job in lost if job.state is JobState.RUNNING]
-        first = next((job for job in lost if not self._was_never_there(job) and not self._stood_behind(job)), None)
+        first = next(
+            (job for job in lost if not _was_never_there(job, self._now) and not self._stood_behind(job)), None
+        )
         self.is_giving_back = bool(lost)
         try:
             for job in lost:
-                if self._was_never_there(job):
+                if not self._is_this_run(job, numbers):
+                    continue
+                if _was_never_there(job, self._now):
                     await self._endings.not_taken(job)
                     continue
                 # Where none is known to have run, the first may have just begun; where it is not known what ComfyUI did last, any may have.
@@ -97,9 +103,9 @@ class JobClosing:
         finally:
             self.is_giving_back = False
 
-    def _was_never_there(self, job: Job) -> bool:
-        """ComfyUI was sent it, did not say that it took it, and has been there ever since."""
-        return job.state is JobState.SENT and job.sent_in == self._now
+    def _is_this_run(self, job: Job, numbers: Mapping[str, float]) -> bool:
+        """Whether it has not been given anew, by another gate that had taken it over, while ComfyUI or the database was waited for. numbers: before."""
+        return job.state in GIVEN and job.gate == self._records.gate and job.number == numbers[job.prompt_id]
 
     def _stood_behind(self, job: Job) -> bool:
         """Whether ComfyUI had a job before this one, of whichever gate, of which nobody has seen that it ended."""
@@ -174,9 +180,14 @@ class JobClosing:
                 return True
         except HistoryUnreadable:
             return True  # for now: the others' jobs are still to be closed
-        if job.state is JobState.ENDED:
+        if job.state not in GIVEN or job.gate != self._records.gate:
             return True
         if job.seen_in == self._now:
             await self._endings.taken_out(job, was_watched=True)
             return True
         return False
+
+
+def _was_never_there(job: Job, connection: int) -> bool:
+    """ComfyUI was sent it, did not say that it took it, and has been there ever since."""
+    return job.state is JobState.SENT and job.sent_in == connection

@@ -55,11 +55,6 @@ def build_v2(
     views = JobViews(database, jobs.registry, streams, outputs, history_s)
     streams.find = views.find
     hearing.reports.listener = hears
-    relay = ProgressRelay(database.say, hears.take)
-    if database.is_shared:
-        hears.tell_others = relay.heard
-        database.on_word(relay.told)
-        hearing.own.was_heard = hears.has_heard
     door = V2Door(views, assets, jobs.registry, jobs.records, jobs.results, jobs.forecasts, streams.job_changed)
     return V2Parts(
         door=door,
@@ -67,7 +62,7 @@ def build_v2(
         keys=SingleUseKeys(KeptSubmissions(database)),
         streams=streams,
         hearing=hears,
-        relay=relay,
+        relay=_relay(database, hears, hearing),
         outputs=outputs,
         own_sockets=hearing.own,
         event_streams=EventStreams(streams, views, sockets, slot),
@@ -75,6 +70,15 @@ def build_v2(
         left=LeftJobs(door),
         slot=slot,
     )
+
+
+def _relay(database: Database, hears: JobHearing, hearing: SocketParts) -> ProgressRelay:
+    relay = ProgressRelay(database.say, hears.take)
+    if database.is_shared:
+        hears.tell_others = relay.heard
+        database.on_word(relay.told)
+        hearing.own.was_heard = hears.has_heard
+    return relay
 
 
 def _assets(database: Database, files: AssetFiles, in_force: Callable[[], CompiledConfig]) -> Assets:

@@ -40,7 +40,8 @@ class Case:
 
     deaths: when each ComfyUI was killed, by its life. held: the ids that it had then in its queue, or had run and nobody had seen the end of; where
     that is not known, what ended less than UNSEEN_S before. began: those of them that had begun, or stood first, as far as anybody knows. seen: the
-    ids whose end stood in the gate's database by then, where that is known. tried: ids that were only to be tried, and had come to their turn when
+    ids whose end stood in the gate's database by then, where that is known. unseen: ids that had begun by then, and no gate had said so.
+    tried: ids that were only to be tried, and had come to their turn when
     they were taken back (proxy/jobs/trial.py); of several ComfyUIs, what was given more than once too.
     """
 
@@ -54,6 +55,7 @@ class Case:
     began: Mapping[int, Collection[str]] | None = None
     seen: Mapping[int, Collection[str]] = field(default_factory=dict)
     tried: Collection[str] = ()
+    unseen: Mapping[int, Collection[str]] = field(default_factory=dict)
 
 
 class Run(NamedTuple):
@@ -83,6 +85,8 @@ class Run(NamedTuple):
         """
         if not self.was_cut_off(case):
             return False
+        if self.prompt_id in case.unseen.get(self.life, ()):
+            return True
         before = [
             run
             for run in _all(runs)

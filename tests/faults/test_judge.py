@@ -31,8 +31,10 @@ def case(
     *queued: str,
     seen: Mapping[int, set[str]] | None = None,
     passes: int = 0,
+    unseen: Mapping[int, set[str]] | None = None,
 ) -> Case:
-    return Case(submissions, lines, DEATHS, {"alice": Told(history, queued)}, passes=passes, seen=seen or {})
+    told = {"alice": Told(history, queued)}
+    return Case(submissions, lines, DEATHS, told, passes=passes, seen=seen or {}, unseen=unseen or {})
 
 
 def knowing(lines: Sequence[Line], held: set[str], began: set[str]) -> Case:
@@ -72,6 +74,12 @@ RIGHT = {
         [sent("a", is_answered=False), sent("b")],
         [*run("b", FIRST, 1, 2), *run("a", FIRST, 2, 3)],
         DONE | {"id-b": "success"},
+    ),
+    "begun unseen": case(
+        [sent("a")],
+        [*run("a", FIRST, 9), *run("a", SECOND, 19), *run("a", THIRD, 22, 23)],
+        DONE,
+        unseen={FIRST: {"id-a"}},
     ),
     "passed by as many as may": case(*PASSED, passes=2),
     "in order": case(

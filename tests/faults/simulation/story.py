@@ -44,6 +44,7 @@ class Story:
         self.running: dict[int, SimulatedGate] = {}
         self.held: dict[int, set[str]] = {}
         self.began: dict[int, set[str]] = {}
+        self.unseen: dict[int, set[str]] = {}
         self._lives = 0
         self._queues: dict[str, asyncio.Queue[tuple[str, float, bool]]] = {}
 
@@ -128,6 +129,8 @@ class Story:
             candidates = states if self.is_odd else known
             self.held[life] = {each for each in candidates if states.get(each, "waiting") in _UNFINISHED}
             self.began[life] = self.held[life] if self.is_odd else self._may_have_begun(life)
+            if self.is_odd:
+                self.unseen[life] = {each for each in self.held[life] if states.get(each) != "running"}
 
     def _may_have_begun(self, life: int) -> set[str]:
         """Of those that it held: what had begun, and the first that it had been given and nobody knew the end of."""
@@ -213,5 +216,6 @@ class Story:
             held=self.held,
             began=self.began,
             tried=self.comfyui.tried,
+            unseen=self.unseen,
         )
         return judge(case)

@@ -32,6 +32,8 @@ FAILED = {
     "a job that ComfyUI never had is taken for one that it lost": partial(Story, 565, gates=2, is_odd=True),
     "a job in doubt is adopted, and lost twice": partial(Story, 604, gates=2, is_odd=True),
     "a job that nobody was told of is given and deleted": partial(Story, 98, gates=2, is_odd=True, window=4),
+    "another gate gives a job anew while ComfyUI is asked for it": partial(Story, 941, gates=2, is_odd=True, window=4),
+    "a job begins and nobody sees it": partial(Story, 856, gates=2, is_odd=True),
     "the same, of another gate's": partial(Story, 278, gates=2, is_odd=True),
 }
 """Stories in which something was wrong once."""

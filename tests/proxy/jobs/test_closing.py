@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from proxy.jobs.job import JobState
@@ -66,3 +68,22 @@ async def test_what_stood_behind_a_job_that_waits_again_is_not_surely_one_that_r
         job.gate = watch.records.gate
         await watch.queue_watcher.sync()
         assert (job.state, job.lost_runs) == (JobState.WAITING, 0)
+
+
+async def test_a_job_that_another_gate_has_given_anew_while_comfyui_was_asked_is_left_to_it() -> None:
+    """It was taken over there, since this gate's lease had ended, and ComfyUI has it again."""
+    async with watching() as watch:
+        job = await watch.taken()
+        watch.registry.connections.made("default")
+        watch.comfy.may_answer.clear()
+        closing = asyncio.ensure_future(watch.queue_watcher.closing.close_missing({job.prompt_id}, was_current=True))
+        while not watch.comfy.asked:
+            await asyncio.sleep(0)
+        await watch.records.give_back(job, "comfyui-restarted")
+        [given] = await watch.records.give()
+        job.gate = "gate/2"
+        watch.registry.dispatched(job.prompt_id)
+        watch.comfy.may_answer.set()
+        await closing
+        assert ((await watch.stored(job.prompt_id)).state, watch.told) == ("dispatched", [])
+        assert given.job.number == job.number
