@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -108,6 +108,15 @@ def first_ones(
         known.clear()
         known.update(found)
     return waiting, tags
+
+
+def is_any_reading(reads: Callable[[Needs], bool]) -> Operation[bool]:
+    """Whether a job that waits, or was given to a ComfyUI and may be on its way there, needs what this says."""
+    rows = yield Statement(
+        "SELECT job_needs.needs FROM job_needs JOIN jobs ON jobs.prompt_id = job_needs.prompt_id WHERE jobs.state IN (?, ?)",
+        (StoredState.WAITING, StoredState.DISPATCHED),
+    )
+    return any(reads(read_needs(needs)) for (needs,) in rows)
 
 
 def _needs_of(prompt_id: str) -> Operation[Needs | None]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from policy.needs import Needs
 from proxy.config import Config, ConfigError, Mistake
 from proxy.config.comfyui import ComfyUISettings
 from proxy.dependencies import Dependencies
@@ -22,6 +23,8 @@ from proxy.jobs.placing import Placing
 from proxy.jobs.queue_watcher import QueueWatcher
 from proxy.jobs.registry import change_comfyuis
 from proxy.jobs.sender import Sender
+from proxy.jobs.store_placing import is_any_reading
+from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
 from proxy.upstream.merged_catalogue import MergedCatalogue
@@ -38,6 +41,9 @@ STAYS_S: Final = 60.0
 """After its last job, for who waits for what that has made."""
 AGREED_S: Final = 120.0
 """By then the other gates of a database have read the configuration too: some platforms renew files within a minute."""
+READ_WITHIN_S: Final = 3600.0
+"""For jobs of others that wait, or are prepared, and read what it has made. Tenants send these: it does not stay for them for ever."""
+READ_EACH_S: Final = 2.0
 ENDS_WITHIN_S: Final = 3600.0
 """Of one that has gone: for who still reads a file of it."""
 
@@ -57,7 +63,7 @@ class _Member:
 
 
 class FleetParts(NamedTuple):
-    """What has to know of each ComfyUI. is_shared: there may be other gates before the same ones."""
+    """What has to know of each ComfyUI. database: of the jobs; where it is shared there are other gates before the same ComfyUIs."""
 
     upstream: Upstreams
     placing: Placing
@@ -66,7 +72,7 @@ class FleetParts(NamedTuple):
     directories: Directories
     catalogue: MergedCatalogue
     made: Made
-    is_shared: bool
+    database: Database
 
 
 class Wanted(NamedTuple):
@@ -179,7 +185,8 @@ class Fleet:
 
     async def _until_over(self, member: _Member) -> None:
         jobs, name = self._parts.made.jobs, member.settings.name
-        earliest_s = time.monotonic() + (AGREED_S if self._parts.is_shared else 0.0)
+        began_s = time.monotonic()
+        earliest_s = began_s + (AGREED_S if self._parts.database.is_shared else 0.0)
         while True:
             now_s = time.monotonic()
             if jobs.registry.given_to(name) or member.sender.is_sending:
@@ -187,8 +194,22 @@ class Fleet:
                 is_replaced = any(each.name == name for each in self._wanted.config.comfyui)
                 earliest_s = max(earliest_s, now_s + (0.0 if is_replaced else STAYS_S))
             elif now_s >= earliest_s and not jobs.dispatcher.is_giving:
-                return
+                if now_s - began_s > READ_WITHIN_S or not await self._is_read(name):
+                    return
+                await asyncio.sleep(READ_EACH_S)
             await asyncio.sleep(LOOK_EACH_S)
+
+    async def _is_read(self, name: str) -> bool:
+        """Whether there are jobs that read what it has made, and go to the others."""
+        makers = self._parts.makers
+
+        def reads(needs: Needs) -> bool:
+            return any(makers.of_file(folder, path) == name for folder, path in needs.files)
+
+        try:
+            return await self._parts.database.read(is_any_reading, reads)
+        except DatabaseUnavailable:
+            return True  # it is looked for again
 
     def _publish(self) -> None:
         """Who knows of all, of those that are given jobs, and of both."""
@@ -215,7 +236,7 @@ class Fleet:
 
 
 def build_fleet(
-    config: Config, parts: Dependencies, made: Made, makers: Makers | None, *, is_shared: bool
+    config: Config, parts: Dependencies, made: Made, makers: Makers | None, database: Database
 ) -> Fleet | None:
     """None where there is one ComfyUI, and no other can come."""
     upstream, catalogue, placing = parts.upstream, parts.catalogue, made.jobs.placing
@@ -226,7 +247,7 @@ def build_fleet(
     assert made.sockets is not None
     assert makers is not None
     return Fleet(
-        config, FleetParts(upstream, placing, made.sockets, makers, made.directories, catalogue, made, is_shared)
+        config, FleetParts(upstream, placing, made.sockets, makers, made.directories, catalogue, made, database)
     )
 
 

@@ -54,7 +54,7 @@ def build_dependencies(
     makers, transfers = choose_makers(upstream, seen, made.jobs)
     parts = _assemble(compiled, limits, state, made, recorder, in_force)
     parts.transfers = transfers
-    return parts, build_fleet(config, parts, made, makers, is_shared=state.is_shared)
+    return parts, build_fleet(config, parts, made, makers, state)
 
 
 def _assemble(

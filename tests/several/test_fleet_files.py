@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,11 @@ from tests.several.changing import (
     running,
     table,
     take_out,
+    there,
     until_gone,
 )
 from tests.several.making import preview_at, previewing
-from tests.several.test_draining import given_to, stop
+from tests.several.test_draining import drain, given_to, stop
 from tests.several.test_files import FOLDER, body_of, made_at, view
 from tests.several.test_placing import ended, ran_where, submit
 from tests.several.world import FIRST, SECOND, SeveralWorld, put_model, several
@@ -105,13 +107,9 @@ async def test_a_job_that_reads_what_one_made_that_has_gone_is_told(two: Several
         put_model(comfy, "third.safetensors")
         await put_in(two, table(THIRD, comfy))
         await two.gate.gate.dependencies.queue_watchers.of(THIRD).is_settled.wait()
-        reading = {
-            "1": {"class_type": "LoadImage", "inputs": {"image": f"{FOLDER}/{name} [output]"}},
-            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
-        }
         transfers = two.gate.gate.dependencies.transfers
         assert transfers is not None
-        submitted = await two.gate.json("POST", "/prompt", "alice", json={"prompt": reading, "client_id": "tab"})
+        submitted = await two.gate.json("POST", "/prompt", "alice", json={"prompt": reading(name), "client_id": "tab"})
         assert "Invalid image file" in str(submitted)
         path = f"tenants/alice/{FOLDER}/{name}"
         needs = Needs(files=((Folder.OUTPUT, UpstreamPath(path)),))
@@ -162,3 +160,54 @@ async def test_what_the_first_one_shared_with_one_that_has_gone_is_still_there(t
         await until_gone(world)
         assert await body_of(world, address) == before
         assert await world.gate.status("GET", address, "mallory") == 503
+
+
+def reading(name: str) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": f"{FOLDER}/{name} [output]"}},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+
+
+async def test_one_that_leaves_stays_for_jobs_of_others_that_read_what_it_has_made(tmp_path: Path) -> None:
+    """Those that wait, and those whose files are just brought."""
+    async with several(tmp_path, has_directories=False) as world:
+        name = await made_at(world, SECOND)
+        assert (await drain(world, "--comfyui", SECOND)).code == 0
+        busy = [await submit(world, slow()) for _ in range(2)]
+        while len(given_to(world, FIRST)) < 2:
+            await asyncio.sleep(0.02)
+        waits = await submit(world, reading(name))
+        leaving = world.gate.gate._fleet
+        assert leaving is not None
+        await take_out(world)
+        assert await leaving._is_read(SECOND)
+
+        preparation, begun, go_on = world.gate.gate.dependencies.jobs.preparation, asyncio.Event(), asyncio.Event()
+        bring = preparation.bring
+
+        async def slowly(tenant: TenantId, needs: Needs, comfyui: str) -> Any:
+            begun.set()
+            await go_on.wait()
+            return await bring(tenant, needs, comfyui)
+
+        preparation.bring = slowly
+        await stop(world, busy)
+        await begun.wait()
+        assert waits in given_to(world, FIRST)
+        assert await leaving._is_read(SECOND)
+        assert there(world) == [FIRST, SECOND]
+        go_on.set()
+        entry = (await ended(world, [waits]))[waits]
+        assert entry["status"]["status_str"] == "success"
+        await until_gone(world)
+
+
+async def test_but_not_for_ever(two: SeveralWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant may send jobs that no ComfyUI runs for long."""
+    monkeypatch.setattr(fleet, "READ_WITHIN_S", 0.0)
+    name = await made_at(two, SECOND)
+    assert (await drain(two)).code == 0
+    await submit(two, reading(name))
+    await take_out(two)
+    await until_gone(two)
