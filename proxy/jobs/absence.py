@@ -58,9 +58,8 @@ class Absence:
         await self._give_up(comfyui, closing, has_stood=False)
 
     async def stands_still(self, comfyui: str, closing: JobClosing) -> None:
-        """It answers, and runs nothing of what it has: the others go on with that, and it is taken out of the queue at the next look."""
-        if self.is_possible:
-            await self._give_up(comfyui, closing, has_stood=True)
+        """It answers, and begins nothing of what it has: the others go on with that, and it is taken out of the queue at the next look."""
+        await self._give_up(comfyui, closing, has_stood=True)
 
     async def _give_up(self, comfyui: str, closing: JobClosing, *, has_stood: bool) -> None:
         try:

@@ -86,13 +86,14 @@ class JobClosing:
     async def give_up(self, *, has_stood: bool = False) -> None:
         """ComfyUI has been away for so long that the others go on with what it had, in its order. What it ran, or may have begun, ends by the rule.
 
-        has_stood: it was there, and is known to have run nothing of it.
+        has_stood: it was there, and is known to have begun nothing of it but what it runs, which stays there.
         """
         if not has_stood:  # else its queue tells
             for job in await self._records.doubts.give_up(self._comfyui):
                 self._endings.on_waiting(job)
         given = sorted(self._had_by_comfyui(), key=lambda job: job.number)
-        jobs = [job for job in given if job.gate == self._records.gate]
+        stay = {JobState.RUNNING} if has_stood else set[JobState]()
+        jobs = [job for job in given if job.gate == self._records.gate and job.state not in stay]
         runs = any(job.state is JobState.RUNNING for job in jobs)
         self.is_giving_back = bool(jobs)
         try:

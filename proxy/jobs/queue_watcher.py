@@ -23,6 +23,7 @@ from proxy.jobs.history_reader import HistoryReader
 from proxy.jobs.queue_reader import QueueReader, get_call
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import Job, JobRegistry, JobState, claim_listed_files, ended_at
+from proxy.jobs.standstill import Standstill
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
@@ -37,7 +38,6 @@ _SETTLE_JOB_S: Final = 0.00006
 """More of it for each unfinished job: reading a queue of thousands takes tens of milliseconds, and each submission announces one."""
 _SETTLE_AT_MOST_S: Final = 1.0
 _CLAIM_LOST_S: Final = 120.0  # a submission whose answer never came: it is in the queue by then, or nowhere
-STUCK_AFTER_S: Final = 60.0
 STALE_AFTER_S: Final = 120.0
 
 _log = logging.getLogger("comfygate")
@@ -105,7 +105,7 @@ class QueueWatcher:
         self._tasks = Tasks()
         self._changed = asyncio.Event()
         self.closing = JobClosing(registry, records, endings, self._history, self._changed.set, name)
-        self._waiting_since_s: float | None = None
+        self._standstill = Standstill(upstream, registry)
         self._synced_at_s = time.monotonic()
         self._is_failing = False
         self._announcements = Announcements(self._changed.set)
@@ -146,9 +146,8 @@ class QueueWatcher:
 
     @property
     def is_worker_stuck(self) -> bool:
-        """Jobs wait and none runs: ComfyUI's worker thread is dead while its HTTP lives. Only a restart of ComfyUI helps."""
-        since = self._waiting_since_s
-        return since is not None and time.monotonic() - since > STUCK_AFTER_S
+        """It answers, and runs nothing."""
+        return self._standstill.is_on
 
     async def _watch(self) -> None:
         failures = 0
@@ -261,9 +260,7 @@ class QueueWatcher:
         await self._adoption.take(queue)
         if self.absence.is_possible:
             queue = await self._strays.take_out(queue)
-        self._waiting_since_s = (
-            (self._waiting_since_s or time.monotonic()) if queue.pending and not queue.running else None
-        )
+        self._standstill.look(queue, is_one_of_several=self.absence.is_possible)
         for prompt_id in queue.given:
             self._registry.dispatched(prompt_id)
             if (job := self._registry.job(prompt_id)) is not None:
@@ -279,7 +276,8 @@ class QueueWatcher:
             _log.info("the queue of %s can be read again", self.absence.title(self.name))
         self._is_failing = False
         self._synced_at_s = time.monotonic()
-        if self.is_worker_stuck:
+        if self.is_worker_stuck and self.absence.is_possible:
+            await self._standstill.mark(self.name, queue)
             await self.absence.stands_still(self.name, self.closing)
         self.on_synced()
         return queue.running | queue.pending

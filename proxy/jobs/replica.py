@@ -97,6 +97,7 @@ class JobReplica:
         if row.wish == UNSURE or row.prompt_id in self._records.unsaid or (job is None and row.left_no_trace):
             return
         if job is not None and row.wish == CANCEL and row.gate == self._records.gate:
+            job.is_unwanted = True
             self.on_cancel_wish(job)
         # What this gate is doing itself is known here better than there.
         if (is_ours and job is not None) or (

@@ -41,7 +41,9 @@ class ComfyUIMetrics:
         self._failures: set[tuple[str, str]] = set()
         self._reasons: set[str] = set()
         self.up = self._gauge("up", "1 while the gate is connected to it.")
-        self.stuck = self._gauge("stuck", "1 while it has jobs waiting and runs none.")
+        self.stuck = self._gauge(
+            "stuck", "1 while it has jobs waiting and runs none, or runs on with one that it was told to stop."
+        )
         self.last_sync_age_seconds = self._gauge(
             "last_sync_age_seconds", "Time since the gate last compared its jobs with this ComfyUI's queue."
         )

@@ -29,6 +29,7 @@ _POLICY_ADVICE: Final[Mapping[str, str]] = {
     "file-input-linked": "The client names the file itself: what a link brings is known only when the job runs.",
     "file-input-malformed": "The client names the file by a text.",
     "file-input-refused": "The client names a file of its own; files for everybody stand in upstream.shared_inputs.",
+    "nowhere-to-run": "No ComfyUI that runs this tenant's jobs has all of it: see `tenants` and `labels` of [[comfyui]], and `comfygate check`.",
     "catalogue-unknown": "The gate had not read ComfyUI's nodes yet: is ComfyUI up, and is upstream.url right?",
 }
 _CALL_ADVICE: Final[Mapping[str, str]] = {

@@ -196,7 +196,7 @@ async def test_one_that_is_alone_has_no_name_to_drain_it_by(gate: Served, file: 
     running = await submit(gate, slow())
     await until(file, running, "running")
     said = await aside("comfyui", "list", "--json", "--config", file)
-    known = {"name": "default", "url": comfy.url, "jobs": 1, "running": 1, "window": 1}
+    known = {"name": "default", "url": comfy.url, "jobs": 1, "running": 1, "window": 1, "answers": True, "stuck": False}
     assert orjson.loads(said.out) == known | {"drained": False}
     assert (await jobs(file, "drain", "--wait", "0")).code == 1
     assert orjson.loads((await aside("comfyui", "list", "--json", "--config", file)).out) == known | {"drained": True}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.jobs import queue_watcher
+from proxy.jobs import standstill
 from tests.contract.driver import slow
 from tests.several.world import BOTH, FIRST, SECOND, SeveralWorld, put_model, several
 
@@ -127,7 +127,7 @@ async def seen(world: SeveralWorld, entry: dict[str, Any]) -> int:
 
 
 async def test_what_stands_still_at_one_goes_on_with_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_watcher, "STUCK_AFTER_S", 0.5)
+    monkeypatch.setattr(standstill, "STUCK_AFTER_S", 0.5)
     async with several(tmp_path) as world:
         watchers = world.gate.gate.dependencies.queue_watchers
         await asyncio.gather(*(watcher.is_settled.wait() for watcher in watchers))
@@ -141,7 +141,7 @@ async def test_what_stands_still_at_one_goes_on_with_the_other(tmp_path: Path, m
             ids = [await submit(world, slow(0.3, 3)) for _ in range(8)]
             await ended(world, ids)
             assert ran_where(world, ids)[FIRST] >= 7
-            while queue.snapshot()[1]:
+            while {item[1] for item in queue.snapshot()[1]} & set(ids):
                 await asyncio.sleep(0.05)
         finally:
             is_over.set()

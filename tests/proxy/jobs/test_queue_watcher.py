@@ -15,6 +15,7 @@ from policy.principal import TenantId
 from proxy.http.errors import UpstreamUnavailable
 from proxy.jobs import closing as closing_module
 from proxy.jobs import queue_watcher as watcher_module
+from proxy.jobs import standstill
 from proxy.jobs.registry import Job, JobState, Outcome
 from proxy.persistence.operations import Database
 from proxy.upstream.client import Upstream
@@ -323,7 +324,7 @@ async def test_the_same_is_asked_whoever_has_an_id() -> None:
 
 
 async def test_jobs_that_wait_while_none_runs_show_a_stuck_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher_module, "STUCK_AFTER_S", -1.0)
+    monkeypatch.setattr(standstill, "STUCK_AFTER_S", -1.0)
     async with watching() as watch:
         is_stuck = [watch.queue_watcher.is_worker_stuck]
         job = await watch.taken()
