@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
@@ -11,6 +11,8 @@ from typing import BinaryIO, Final, NamedTuple, Protocol
 from blake3 import blake3
 from multidict import CIMultiDict
 
+from policy.call import UpstreamPath
+from policy.namespace import Folder
 from policy.principal import TenantId
 from policy.v2.asset_files import DerivedFile
 from policy.v2.assets import Asset
@@ -33,9 +35,18 @@ class Source(NamedTuple):
     stamp: str = ""
 
 
+class Meant(Protocol):
+    """See proxy/copies/meant.py."""
+
+    @property
+    def answers(self) -> Callable[[Folder, UpstreamPath], bool]: ...
+
+
 class Copies(Protocol):
     """See proxy/copies/reader.py. Both give None where there is none, and raise DatabaseUnavailable."""
 
+    @property
+    def meant(self) -> Meant: ...
     async def read_wiped(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None: ...
     async def read_instead(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None: ...
 
@@ -56,7 +67,7 @@ class Sources:
         """
         found = await asyncio.to_thread(self._on_disk, file)
         is_it = found is not None and _has_stamp(found, file.asset.stamp)
-        copied = None if is_it or self.copies is None else await self.copies.read_wiped(tenant, file.asset)
+        copied = None if is_it or self.copies is None else await self._copied(self.copies, tenant, file)
         if found is not None and copied is None:
             yield Source(found, file.asset.stamp)
             return
@@ -72,6 +83,13 @@ class Sources:
     def _on_disk(self, file: DerivedFile) -> Path | None:
         root = self._directories.root_of(file.source.folder, file.source.path)
         return None if root is None else regular_file(root, file.source.path)
+
+    async def _copied(self, copies: Copies, tenant: TenantId, file: DerivedFile) -> AsyncIterator[bytes] | None:
+        """The copy of what ComfyUI has no more, or cannot be asked for: one that hangs is not waited for."""
+        copied = await copies.read_wiped(tenant, file.asset)
+        if copied is None and not copies.meant.answers(file.source.folder, file.source.path):
+            copied = await copies.read_instead(tenant, file.asset)
+        return copied
 
     async def _fetched(
         self, tenant: TenantId, file: DerivedFile, draft: Path, max_bytes: int

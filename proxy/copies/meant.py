@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -32,13 +33,22 @@ Files = frozenset[tuple[Folder | None, str]]
 
 class MeantCopies:
     """SECURITY: names come again, of files that were deleted or that a node writes anew: where a later file may have the name that is asked for, the copy
-    of an earlier one is not given for it (tests/proxy/copies/test_meant.py). Every method raises DatabaseUnavailable.
+    of an earlier one is not given for it (tests/proxy/copies/test_meant.py).
+
+    answers: whether the ComfyUI that has a file says anything, as far as is known.
     """
 
-    def __init__(self, database: Database, documents: JobDocuments, registry: JobRegistry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        documents: JobDocuments,
+        registry: JobRegistry,
+        answers: Callable[[Folder, UpstreamPath], bool],
+    ) -> None:
         self._database = database
         self._documents = documents
         self._registry = registry
+        self.answers = answers
         self._made: OrderedDict[tuple[str, float], Files | None] = OrderedDict()
         """Files of jobs that have ended, by id and end; None where that is not known."""
 
@@ -47,7 +57,10 @@ class MeantCopies:
         return maker_of(path) not in ("", *self._registry.comfyuis)
 
     async def find(self, tenant: TenantId, folder: Folder, path: UpstreamPath, stamp: str) -> Copy | None:
-        """stamp: of the file that is meant; "" for whichever has the name. None where the bucket has it not, or it is not sure which one is meant."""
+        """stamp: of the file that is meant; "" for whichever has the name. None where the bucket has it not, or it is not sure which one is meant.
+
+        Raises DatabaseUnavailable.
+        """
         own = Namespace(tenant).path_to_client(path)
         if stamp:
             return await self._database.read(records.of_file, tenant, folder, own or path, stamp)

@@ -107,6 +107,8 @@ class RuleApplier:
         where = self._copied_file(rule, asked)
         wiped = await self._stored_files.find_copy(permitted, *where) if where is not None else None
         file = wiped or await self._forwarder.find_file(permitted, asked, held)
+        if file is None and where is not None:
+            file = await self._stored_files.find_at_once(permitted, *where)
         if file is not None:
             return file
         try:

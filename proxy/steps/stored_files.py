@@ -104,6 +104,9 @@ class StoredFiles:
             edits = await self._files.on_disk(place, file, held.callback)
             reply = serve_file(file, cache_control=caching, edits=edits)
             return replace(reply, is_same=partial(_has_stamp, found.stamp))
+        copied = await self.find_at_once(permitted, found.folder, found.path, found.stamp)
+        if copied is not None:
+            return copied
         fields = headers.to_upstream(permitted.request.headers, with_body=False)
         fields[hdrs.ACCEPT_ENCODING] = "identity"  # ranges are of the bytes themselves
         if place is not None:
@@ -139,6 +142,14 @@ class StoredFiles:
             return None
         caching, tenant = permitted.route.caching.value, permitted.principal.tenant
         return await self._copies.find_instead(tenant, folder, path, stamp, cache_control=caching)
+
+    async def find_at_once(
+        self, permitted: PermittedRequest, folder: Folder, path: UpstreamPath, stamp: str = ""
+    ) -> ObjectReply | None:
+        """As `find_instead` where it is known that the ComfyUI says nothing: one that hangs is not waited for."""
+        if self._copies is None or self._copies.meant.answers(folder, path):
+            return None
+        return await self.find_instead(permitted, folder, path, stamp)
 
     async def find_left(
         self, permitted: PermittedRequest, folder: Folder, path: UpstreamPath, stamp: str = ""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from policy.call import UpstreamPath
 from policy.copies import CopyState
 from policy.functions.conversion import Recipe
 from policy.functions.results import LABEL, forms_of
+from policy.namespace import Folder
 from policy.principal import TenantId
+from policy.rules.files import view_of
 from policy.v2.assets import Asset
 from policy.v2.jobs import JobView
 from proxy.copies.bucket import Bucket
@@ -24,6 +27,7 @@ from proxy.jobs.copy_requests import Copy
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.persistence.operations import Database
+from proxy.upstream.upstreams import Upstreams
 from proxy.v2.job_views import JobViews
 
 
@@ -42,7 +46,16 @@ class LinkedViews:
 
 def build_reader(parts: Dependencies, database: Database, bucket: Bucket) -> CopyReader:
     """The doors answer from copies as soon as it is made."""
-    meant = MeantCopies(database, parts.jobs.documents, parts.registry)
+
+    def answers(folder: Folder, path: UpstreamPath) -> bool:
+        upstream = parts.upstream
+        other = upstream.choose(view_of("HEAD", folder, path)) if isinstance(upstream, Upstreams) else ""
+        name = other or parts.registry.comfyuis[0]
+        return any(
+            each.name == name and each.is_connected and not each.queue.is_silent for each in parts.queue_watchers
+        )
+
+    meant = MeantCopies(database, parts.jobs.documents, parts.registry, answers)
     reader = CopyReader(database, bucket, meant, lambda: parts.compiled.config.storage.links)
     parts.copies = parts.v2.assets.copies = reader
     parts.v2.door.with_links = reader.with_links

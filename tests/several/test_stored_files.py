@@ -65,6 +65,20 @@ async def test_a_file_comes_from_the_storage_while_its_comfyui_is_away(tmp_path:
         assert (await told(world, paths[0] + "&preview=webp"))[2] == before[paths[0]][2]
 
 
+async def test_one_that_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with several(tmp_path, has_directories=False, settings=AT_SECOND, more=storage(tmp_path)) as world:
+        paths = await made_and_copied(world)
+        before = {path: (await told(world, path))[2] for path in paths}
+        watcher = world.gate.gate.dependencies.queue_watchers.of(SECOND)
+        monkeypatch.setattr(type(watcher.queue), "is_silent", property(lambda queue: queue is watcher.queue))
+        world.comfyuis[SECOND].received.clear()
+        for path in paths:
+            assert (await told(world, path))[::2] == (200, before[path]), path
+        asked = [each.raw_path for each in world.comfyuis[SECOND].received if "view" in each.raw_path]
+        assert asked == []
+        assert (await told(world, paths[0].replace("00001", "00002")))[0] == 404, "it is asked for what is not copied"
+
+
 async def test_what_is_not_copied_is_said_to_be_away(tmp_path: Path) -> None:
     async with several(tmp_path, has_directories=False, settings=AT_SECOND, more=storage(tmp_path)) as world:
         paths = await made_and_copied(world)
