@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from policy.forecast import MAX_STEPS, Busy, Expected, start_of, starts_of
+from policy.placement import left_s
 from policy.principal import TenantId
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_places import JobPlaces
@@ -150,10 +151,9 @@ class JobForecasts:
             if job.state is not JobState.RUNNING and job.tenant == tenant:
                 found[job.prompt_id] = now_s + in_s
             busy_s[job.comfyui] = in_s + _rest_s(job, now_s, speeds.get(job.comfyui, 1.0))
-        left_s = {comfyui: busy_s[comfyui] for comfyui in there if comfyui not in out}
-        return found, Busy(left_s, speeds)
+        return found, Busy({comfyui: busy_s[comfyui] for comfyui in there if comfyui not in out}, speeds)
 
 
 def _rest_s(job: Job, now_s: float, speed: float) -> float:
     gone_s = 0.0 if job.started_at_s is None else now_s - job.started_at_s
-    return max(0.0, job.cost_s / speed - gone_s)
+    return left_s(job.cost_s / speed, gone_s)

@@ -140,6 +140,6 @@ def as_they_are(seats: Sequence[Seat], now_s: float, *, has_others: bool = True)
         seat = found.get(comfyui)
         if seat is not None:
             seat.room = 0 if COMFYUI_GONE in attempts else seat.room - 1
-            seat.wait_s += left_s(cost_s, 0.0 if started_at_s is None else now_s - started_at_s) / seat.weight
+            seat.wait_s += left_s(cost_s / seat.weight, 0.0 if started_at_s is None else now_s - started_at_s)
             seat.is_empty = False
     return list(found.values())

@@ -66,6 +66,9 @@ async def test_what_comfyui_has_begins_after_what_it_runs() -> None:
         start = await forecasts.start_of(ALICE, following_it.prompt_id)
         assert start == next(each.starts_at_s for each in await forecasts.of(ALICE))
         assert start == pytest.approx(parts.clock() + runs.cost_s)
+        parts.now_s += runs.cost_s + 100.0
+        start = await forecasts.start_of(ALICE, following_it.prompt_id)
+        assert start == pytest.approx(parts.clock() + 100.0), "it is not about to end"
 
 
 async def test_nothing_is_expected_at_one_of_several_that_is_drained() -> None:

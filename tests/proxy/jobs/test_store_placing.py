@@ -11,7 +11,7 @@ from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.store_giving import give
 from proxy.jobs.store_operations import give_back, start
-from proxy.jobs.store_placing import KnownNeeds, forget_models, give_to_several
+from proxy.jobs.store_placing import KnownNeeds, as_they_are, forget_models, give_to_several
 from proxy.jobs.store_state import held_models
 from proxy.jobs.store_upkeep import drain, drain_one
 from proxy.persistence.operations import Database
@@ -86,6 +86,15 @@ async def test_what_a_comfyui_has_counts_for_who_asks_next(database: Database) -
     assert where(await given(database, seats, now_s=149.0 + 100.0)) == {"y": "two"}
     await put(database, "z")
     assert where(await given(database, seats, now_s=149.0 + 100.0)) == {"z": "one"}, "it has nearly ended"
+
+
+async def test_a_faster_one_has_less_to_do_still(database: Database) -> None:
+    await put(database, "x", cost_s=10.0)
+    await given(database, {"one": 1})
+    await database.run(start, "x", 150.0)
+    for now_s, left_s in ((150.0, 5.0), (153.0, 2.0), (158.0, 3.0)):
+        [seat] = await database.run(as_they_are, [Seat("one", 1, weight=2.0)], now_s)
+        assert (seat.wait_s, seat.room) == (left_s, 0)
 
 
 async def test_nobody_waits_for_one_that_never_ends_while_another_one_is_free(database: Database) -> None:
