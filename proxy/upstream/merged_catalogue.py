@@ -36,6 +36,8 @@ class MergedCatalogue:
     def __init__(self, parts: Mapping[str, CatalogueSource]) -> None:
         self.parts = parts
         self.snapshot = Snapshot()
+        self._made_of = frozenset[str]()
+        """Whose parts the union has."""
         self._lock = asyncio.Lock()
         self._tasks = Tasks()
         self._first_reads: dict[tuple[str, ...], asyncio.Task[_Failure | None]] = {}
@@ -43,8 +45,12 @@ class MergedCatalogue:
         self._passed_over: dict[str, float] = {}
 
     def among(self, names: tuple[str, ...]) -> MergedCatalogue | PartialCatalogue:
-        """Of those of these names alone, in the order of `parts`."""
-        if len(names) == len(self.parts):
+        """Of those of these names alone, in the order of `parts`.
+
+        SECURITY: the union has what one had that has gone until one of the others says something, and others than its tenants never saw that
+        (tests/several/test_catalogues.py::test_what_one_had_that_has_gone_is_shown_to_nobody_else).
+        """
+        if len(names) == len(self.parts) and self._made_of.issubset(names):
             return self
         found = self._partial.get(names)
         if found is None:
@@ -163,7 +169,7 @@ class MergedCatalogue:
                 part = self.parts.get(name)
                 if part is not None and part.snapshot.catalogue is snapshot.catalogue:
                     part.snapshot = replace(part.snapshot, catalogue=shared)
-            self.snapshot = Snapshot(merged.catalogue, version, time.monotonic())
+            self.snapshot, self._made_of = Snapshot(merged.catalogue, version, time.monotonic()), frozenset(found)
 
 
 class PartialCatalogue:

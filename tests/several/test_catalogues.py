@@ -11,6 +11,8 @@ import pytest
 
 from proxy.upstream import node_catalogue
 from proxy.upstream.merged_catalogue import MergedCatalogue
+from proxy.wiring import fleet
+from tests.several.changing import take_out, until_gone
 from tests.several.test_model_memory import graph
 from tests.several.test_placing import ended, listed, quick, submit
 from tests.several.world import BOTH, FIRST, SECOND, SeveralWorld, put_model, several
@@ -142,6 +144,26 @@ async def test_who_may_not_use_the_first_sees_nothing_of_its_models(tmp_path: Pa
         seen = [each.raw_path for each in world.first.received if "first.safetensors" in each.raw_path]
         assert seen == []
         assert [each for each in world.comfyuis[SECOND].received if "first.safetensors" in each.raw_path]
+
+
+async def test_what_one_had_that_has_gone_is_shown_to_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while no other has said anything since the gate was started."""
+    monkeypatch.setattr(fleet, "STAYS_S", 0.0)
+    async with several(tmp_path, settings=MALLORYS, away=FIRST, wait=False) as world:
+        put_model(world.comfyuis[SECOND], ONLY_THERE)
+        await world.gate.gate.dependencies.queue_watchers.of(SECOND).is_settled.wait()
+        while await models(world, "mallory") != [ONLY_THERE]:
+            await world.gate.gate.dependencies.catalogue.renew(SECOND)
+        await take_out(world)
+        await until_gone(world)
+        assert await world.gate.status("GET", "/object_info", "alice") == 502
+        async with world.gate.call("POST", "/prompt", "alice", json={"prompt": graph("none.safetensors")}) as answer:
+            assert (answer.status, ONLY_THERE in await answer.text()) == (502, False)
+        await world.start(FIRST)
+        await world.gate.gate.dependencies.queue_watchers.first.is_settled.wait()
+        assert await models(world) == []
 
 
 async def test_who_may_use_none_is_told_so(tmp_path: Path) -> None:

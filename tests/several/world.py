@@ -56,12 +56,13 @@ async def several(
     settings: Mapping[str, str] | None = None,
     more: str = "",
     wait: bool = True,
+    away: str = "",
     **options: str,
 ) -> AsyncIterator[SeveralWorld]:
     """A running gate with `[[comfyui]]` for each name, in this order.
 
     has_directories: the gate sees their folders. is_shared: all see those of the first one, but for temp. settings: lines for a ComfyUI's table, by its
-    name. more, wait, options: of running_gate.
+    name. away: one that is not there when the gate is started. more, wait, options: of running_gate.
     """
     async with AsyncExitStack() as stack:
         comfyuis: dict[str, StandIn] = {}
@@ -75,6 +76,8 @@ async def several(
             _table(name, comfy, has_directories, is_shared and name != names[0], (settings or {}).get(name, ""))
             for name, comfy in comfyuis.items()
         ]
+        if away:
+            await comfyuis[away].stop()
         started = running_gate(folder, "", wait=wait, more="\n".join([*tables, more]), **options)
         gate = await stack.enter_async_context(started)
         gate.comfy = comfyuis[names[0]]
