@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import overload
 
 from proxy.jobs.job import Job
@@ -48,18 +48,20 @@ class ComfyUINames(Sequence[str]):
         """There is no such job any more."""
         self._moved.pop(prompt_id, None)
 
-    def change(self, names: Sequence[str], jobs: Mapping[str, Job]) -> None:
-        """Others have come, with the jobs that were there before, or gone. jobs: all, by id."""
-        gone = set(self._names) - set(names)
-        self.absent |= gone
+    def change(
+        self,
+        names: Sequence[str],
+        jobs: Iterable[Job] = (),
+        job_of: Callable[[str], Job | None] = lambda prompt_id: None,
+    ) -> None:
+        """Others have come, with the jobs that were there before, or gone. jobs: at those that have gone. job_of: by id."""
+        self.absent |= set(self._names) - set(names)
         self.absent -= set(names)
         self._names = tuple(names)
-        for prompt_id, name in list(self._moved.items()):
-            if name in names:
-                del self._moved[prompt_id]
-                if (job := jobs.get(prompt_id)) is not None:
-                    job.comfyui, job.seen_in = name, -1
-        for job in jobs.values() if gone else ():
-            if job.comfyui in gone:
-                self._moved[job.prompt_id] = job.comfyui
-                job.comfyui, job.seen_in = names[0], -1
+        for prompt_id in [prompt_id for prompt_id, name in self._moved.items() if name in names]:
+            name = self._moved.pop(prompt_id)
+            if (job := job_of(prompt_id)) is not None:
+                job.comfyui, job.seen_in = name, -1
+        for job in jobs:
+            self._moved[job.prompt_id] = job.comfyui
+            job.comfyui, job.seen_in = names[0], -1

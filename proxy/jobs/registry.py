@@ -232,11 +232,13 @@ def change_comfyuis(registry: JobRegistry, names: Sequence[str]) -> None:
     SECURITY: what was in the temp folder of one that has gone is nobody's: the first may have other files of these names
     (tests/proxy/jobs/test_comfyui_names.py).
     """
-    ended = (registry.job(prompt_id) for prompt_id in registry.ended())
-    jobs = {job.prompt_id: job for job in (*registry.active(), *ended) if job is not None}
-    for name in set(registry.comfyuis) - set(names):
-        registry.forget_restarted(name, [prompt_id for prompt_id, job in jobs.items() if job.comfyui == name])
-    registry.comfyuis.change(names, jobs)
+    gone, there = set(registry.comfyuis) - set(names), list[Job]()
+    if gone:  # there may be very many jobs
+        ended = (registry.job(prompt_id) for prompt_id in registry.ended())
+        there = [job for job in (*registry.active(), *ended) if job is not None and job.comfyui in gone]
+    for name in gone:
+        registry.forget_restarted(name, [job.prompt_id for job in there if job.comfyui == name])
+    registry.comfyuis.change(names, there, registry.job)
 
 
 def owner_of_client(client_id: object) -> tuple[TenantId, str] | None:

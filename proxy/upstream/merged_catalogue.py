@@ -111,6 +111,8 @@ class MergedCatalogue:
 
     def change(self, parts: Mapping[str, CatalogueSource]) -> None:
         """Some have come, or gone, which is for others to stop. What one has that never said anything is known when it says it."""
+        if list(parts.items()) == list(self.parts.items()):
+            return
         self.parts = parts
         self._partial.clear()
         self._tasks.start(self._take_up(), "catalogues")

@@ -80,6 +80,8 @@ class SessionSockets:
     def change(self, others: Mapping[str, Upstream]) -> None:
         """Some have come, gone, or are at other addresses. Clients stay: what one says that has gone nobody waits for."""
         before, self._others = self._others, others
+        if before == others:
+            return
         gone = {name for name, upstream in before.items() if others.get(name) is not upstream}
         self._is_there -= gone
         for session in all_open(self._sessions):
