@@ -118,6 +118,43 @@ async def test_the_last_twelve_runs_are_kept(open_house: OpenHouse, tmp_path: Pa
         form.check()
 
 
+async def test_a_run_is_run_again_after_a_reload(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "echo")
+        await form.open(house.keys["cedar"])
+        await form.fill(text='one "two"\nthree')
+        await form.run()
+        await form.until("Done")
+        await page.reload()
+        await form.fill(text="another")
+        await form.card(1).get_by_role("button", name="Run again").click()
+        await expect((await form.until("Done", 2)).locator("pre")).to_have_text('one "two"\nthree')
+        kept = await page.evaluate("() => Object.keys(sessionStorage).length")
+        assert kept == 2
+
+        # Another tab knows the job, and not what it was called with.
+        tab = await page.context.new_page()
+        await tab.goto(page.url)
+        card = tab.get_by_role("article").first
+        await expect(card).to_have_attribute("data-status", "succeeded")
+        await expect(card.get_by_role("button", name="Run again")).to_be_hidden()
+        await tab.close()
+        form.check()
+
+
+async def test_what_is_kept_for_another_run_is_as_many_as_runs_are(open_house: OpenHouse, tmp_path: Path) -> None:
+    async with forms(open_house, tmp_path) as house, house.person() as page:
+        form = Form(page, house.url, "echo")
+        await form.open(house.keys["cedar"])
+        await page.evaluate(
+            "() => { for (let n = 0; n < 20; n += 1) sessionStorage.setItem(`${KEPT}old-${n}`, '[]'); sessionStorage.setItem('draft', '1'); }"
+        )
+        await form.run()
+        await form.until("Done")
+        assert await page.evaluate("() => Object.keys(sessionStorage).length") == 2, "the run's, and what others keep"
+        form.check()
+
+
 async def test_a_page_that_nobody_looks_at_holds_no_stream(open_house: OpenHouse, tmp_path: Path) -> None:
     async with forms(open_house, tmp_path) as house, house.person() as page:
         form = Form(page, house.url, "all")

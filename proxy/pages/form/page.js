@@ -24,6 +24,31 @@ const add = (id, parts) => {
   return run;
 };
 
+// What a run was called with, for as long as the tab is there: a job does not tell its arguments. Files cannot be kept.
+const KEPT = `run ${new URL(call.action).pathname} `;
+
+const keepParts = (id, parts) => {
+  if (parts.some(([, value]) => typeof value !== 'string')) return;
+  try {
+    sessionStorage.setItem(KEPT + id, JSON.stringify(parts));
+  } catch { /* full, or not permitted: then it is as for a job of another page */ }
+};
+
+const keptParts = id => {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEPT + id));
+  } catch {
+    return null;
+  }
+};
+
+const forgetParts = () => {
+  const shown = runs.map(run => KEPT + run.id);
+  try {
+    for (const key of Object.keys(sessionStorage)) if (key.startsWith(KEPT) && !shown.includes(key)) sessionStorage.removeItem(key);
+  } catch { /* there is none */ }
+};
+
 const keepAddress = () => history.replaceState(null, '', `#job=${runs.slice(0, MAX_RUNS).map(run => run.id).join()}`);
 
 const submit = call.querySelector('button[type="submit"]');
@@ -39,6 +64,8 @@ const runParts = async parts => {
   isSending = false;
   if (!job) return;
   const run = add(job.id, parts);
+  keepParts(job.id, parts);
+  forgetParts();
   keepAddress();
   run?.show(job);
   run?.card.scrollIntoView({block: 'nearest'});
@@ -53,7 +80,7 @@ call.addEventListener('submit', event => {
 });
 
 const findRuns = () => {
-  for (const id of idsOfAddress().reverse()) add(id, null)?.read().then(() => follower.look());
+  for (const id of idsOfAddress().reverse()) add(id, keptParts(id))?.read().then(() => follower.look());
   follower.look();
 };
 

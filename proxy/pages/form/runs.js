@@ -6,7 +6,7 @@ const STATUS_WORDS = {
 };
 
 class Run {
-  // parts: of the call, to send it again; null for a job that was found by its address.
+  // parts: of the call, to send it again; null for a job that was found by its address alone.
   constructor(id, number, parts) {
     this.id = id;
     this.parts = parts;
