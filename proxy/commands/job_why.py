@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from policy.catalogue import Catalogue
@@ -12,10 +13,11 @@ from policy.fitting import fits
 from policy.forecast import Expected, come_before
 from policy.makers import maker_of
 from policy.namespace import Folder
-from policy.needs import Needs
+from policy.needs import Needs, read_needs
 from policy.placement import ReadyIn, Seat, Waiting, bring_s
 from policy.principal import TenantId
 from proxy.commands.catalogue import ask_one
+from proxy.commands.comfyui_queues import ask_queues
 from proxy.commands.job_texts import as_json, describe
 from proxy.commands.terminal import printable
 from proxy.config import Config
@@ -23,9 +25,12 @@ from proxy.config.comfyui import ComfyUISettings
 from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import StoredState
 from proxy.jobs.operator_operations import Foreseen, Standing, foresee
+from proxy.jobs.store_reading import needs_of
 from proxy.limits.effective_limits import EffectiveLimits
 from proxy.persistence.operations import Database
 
+_LOOKED_AT: Final = 500
+"""Jobs that come before it of which it is looked where they go."""
 _ENDED: Final[Mapping[str, str]] = {
     StoredState.SUCCEEDED: "It has succeeded.",
     StoredState.FAILED: "It has failed.",
@@ -48,6 +53,7 @@ class Candidate(NamedTuple):
     has_models: bool
     is_drained: bool = False
     has_files: bool = False
+    is_stuck: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -55,11 +61,11 @@ class Candidate(NamedTuple):
 
     @property
     def is_able(self) -> bool:
-        return self.is_there and not self.lacks and not self.is_drained
+        return self.is_there and not self.lacks and not self.is_drained and not self.is_stuck
 
 
 class Why(NamedTuple):
-    """reasons: sentences. before: jobs of its own tenant, and of others, that are given before it; None where it does not wait."""
+    """reasons: sentences. before: jobs of its own tenant, and of others, that are given before it, where it may go; None where it does not wait."""
 
     standing: Standing
     reasons: list[str]
@@ -77,16 +83,45 @@ async def explain_job(config: Config, database: Database, standing: Standing) ->
         comfyui.name: found if isinstance(found, Catalogue) else None
         for comfyui, found in zip(config.comfyuis, asked, strict=True)
     }
-    foreseen = None
-    if len(asked) > 1:
-        seats = [
-            Seat(comfyui.name, config.window_of(comfyui), weight=comfyui.weight)
-            for comfyui in config.comfyuis
-            if catalogues[comfyui.name] is not None
-        ]
-        ready_in = _ready_in(config, catalogues)
-        foreseen = await database.read(foresee, standing.job.prompt_id, seats, ready_in, time.time(), limits.weights())
-    return explain(standing, config, catalogues, limits.weights(), foreseen)
+    if len(asked) == 1:
+        return explain(standing, config, catalogues, limits.weights())
+    queues = await ask_queues(config)
+    stuck = frozenset(name for name, queue in queues.items() if queue is not None and queue.stands)
+    seats = [
+        Seat(comfyui.name, config.window_of(comfyui), weight=comfyui.weight)
+        for comfyui in config.comfyuis
+        if catalogues[comfyui.name] is not None and comfyui.name not in stuck
+    ]
+    ready_in = _ready_in(config, catalogues)
+    foreseen = await database.read(foresee, standing.job.prompt_id, seats, ready_in, time.time(), limits.weights())
+    beside = await _find_beside(config, database, standing, catalogues, limits.weights())
+    return explain(standing, config, catalogues, limits.weights(), foreseen, stuck, beside)
+
+
+async def _find_beside(
+    config: Config,
+    database: Database,
+    standing: Standing,
+    catalogues: Mapping[str, Catalogue | None],
+    weights: Mapping[str, float],
+) -> frozenset[str]:
+    """Ids of jobs that come before it, of which none goes where it may go."""
+    before = list(islice(_come_before(standing, weights), _LOOKED_AT))
+    needs = await database.read(needs_of, [each.prompt_id for _, each in before])
+
+    def places_of(tenant: str, found: Needs | None) -> set[str]:
+        return {
+            each.name
+            for index, each in enumerate(config.comfyuis)
+            if not _lacks(each, tenant, found, catalogues[each.name], is_first=index == 0)
+        }
+
+    own = places_of(standing.job.tenant, standing.needs)
+    return frozenset(
+        each.prompt_id
+        for tenant, each in before
+        if own.isdisjoint(places_of(tenant, read_needs(needs[each.prompt_id]) if each.prompt_id in needs else None))
+    )
 
 
 def _ready_in(config: Config, catalogues: Mapping[str, Catalogue | None]) -> ReadyIn:
@@ -110,8 +145,11 @@ def explain(
     catalogues: Mapping[str, Catalogue | None],
     weights: Mapping[str, float],
     foreseen: Foreseen | None = None,
+    stuck: Collection[str] = (),
+    beside: Collection[str] = (),
 ) -> Why:
-    """catalogues: of all ComfyUIs, by name; None of one that does not answer. weights: by tenant. foreseen: where it goes, as far as that is known."""
+    """catalogues: of all ComfyUIs, by name; None of one that does not answer. weights: by tenant. foreseen: where it goes, as far as that is known.
+    stuck: names of those that run nothing of what they have. beside: see _find_beside."""
     job = standing.job
     if job.has_ended:
         return Why(standing, [_ENDED[job.state]])
@@ -119,10 +157,10 @@ def explain(
         words = "runs it" if job.state == StoredState.RUNNING else "has it in its queue"
         return Why(standing, [f"{job.comfyui} {words}."])
     candidates = tuple(
-        _look_at(comfyui, standing, config, catalogues, is_first=index == 0)
+        _look_at(comfyui, standing, config, catalogues, is_first=index == 0)._replace(is_stuck=comfyui.name in stuck)
         for index, comfyui in enumerate(config.comfyuis)
     )
-    before = _count_before(standing, weights)
+    before = _count_before(standing, weights, beside)
     return Why(standing, _reasons(standing, candidates, before, foreseen), before, candidates)
 
 
@@ -199,12 +237,17 @@ def _label_missing(needs: Needs, labels: Sequence[str]) -> str:
     return fits(Needs(labels=needs.labels), Catalogue(), labels)
 
 
-def _count_before(standing: Standing, weights: Mapping[str, float]) -> tuple[int, int]:
+def _come_before(standing: Standing, weights: Mapping[str, float]) -> Iterator[tuple[TenantId, Expected]]:
     job, tenant = standing.job, TenantId(standing.job.tenant)
     expected = Expected(job.prompt_id, job.cost_s, job.sequence)
+    return come_before(expected, tenant, standing.waiting, standing.tags, standing.virtual_time, weights)
+
+
+def _count_before(standing: Standing, weights: Mapping[str, float], beside: Collection[str]) -> tuple[int, int]:
     own = others = 0
-    for each, _ in come_before(expected, tenant, standing.waiting, standing.tags, standing.virtual_time, weights):
-        own, others = (own + 1, others) if each == tenant else (own, others + 1)
+    for tenant, each in _come_before(standing, weights):
+        if each.prompt_id not in beside:
+            own, others = (own + 1, others) if tenant == standing.job.tenant else (own, others + 1)
     return own, others
 
 
@@ -238,10 +281,18 @@ def _reasons(
 def _nobody(candidates: Sequence[Candidate]) -> str:
     drained = [each for each in candidates if each.is_drained and not each.lacks]
     away = [each for each in candidates if not each.is_there and not each.lacks and not each.is_drained]
-    if not away and not drained:
+    stuck = [each for each in candidates if each.is_stuck and not each.lacks and not each.is_drained]
+    if not away and not drained and not stuck:
         return "No ComfyUI that there is has what it needs."
     found = [f"{_names(away)} {'does' if len(away) == 1 else 'do'} not answer."] if away else []
     found += [f"{_names(drained)} {'is' if len(drained) == 1 else 'are'} drained."] if drained else []
+    found += (
+        [
+            f"{_names(stuck)} {'has' if len(stuck) == 1 else 'have'} jobs waiting and {'runs' if len(stuck) == 1 else 'run'} none."
+        ]
+        if stuck
+        else []
+    )
     return " ".join(found)
 
 
@@ -253,7 +304,7 @@ def in_words(why: Why, now_s: float) -> str:
 
 
 def _state_of(candidate: Candidate) -> str:
-    return ("drained; " if candidate.is_drained else "") + _has(candidate)
+    return ("drained; " if candidate.is_drained else "") + ("stuck; " if candidate.is_stuck else "") + _has(candidate)
 
 
 def _has(candidate: Candidate) -> str:
@@ -280,6 +331,7 @@ def to_json(why: Why) -> dict[str, Any]:
                 "has_models": each.has_models,
                 "has_files": each.has_files,
                 "drained": each.is_drained,
+                "stuck": each.is_stuck,
             }
             for each in why.candidates
         ],

@@ -197,6 +197,32 @@ def test_a_drained_one_is_told_with_what_it_has(config: Config) -> None:
     assert [each["drained"] for each in to_json(why)["comfyuis"]] == [True, True, False]
 
 
+@pytest.mark.parametrize(
+    ("stuck", "catalogues", "reasons"),
+    [
+        (["one"], [HAS, HAS_NOT, HAS], ["one has jobs waiting and runs none."]),
+        (["one", "two"], [HAS, HAS, HAS], ["one and two have jobs waiting and run none."]),
+        (["one"], [HAS, HAS, HAS], ["It is given to two next, by a gate that runs."]),
+        (["two"], [None, HAS, HAS], ["one does not answer. two has jobs waiting and runs none."]),
+    ],
+)
+def test_one_that_runs_nothing_is_no_place(
+    stuck: list[str], catalogues: list[Catalogue | None], reasons: list[str], config: Config
+) -> None:
+    known = dict(zip(("one", "two", "three"), catalogues, strict=True))
+    why = explain(standing(), config, known, {}, stuck=stuck)
+    assert why.reasons == reasons
+    assert [each["stuck"] for each in to_json(why)["comfyuis"]] == [name in stuck for name in known]
+    assert f"{stuck[0]:<11}  stuck; has 0 of at most" in in_words(why, 200.0)
+
+
+def test_jobs_that_go_elsewhere_are_not_counted(config: Config) -> None:
+    waiting = {ALICE: [Expected("own", 1.0, 1), Expected("job", 1.0, 5)], BOB: [Expected("b", 1.0, 2)]}
+    known = dict.fromkeys(("one", "two", "three"), HAS)
+    for beside, before in (((), (1, 1)), (("own",), (0, 1)), (("own", "b"), (0, 0))):
+        assert explain(standing(waiting=waiting), config, known, {}, beside=beside).before == before
+
+
 def test_as_json(config: Config) -> None:
     why = explained(config, standing(models={"two": ["a.pt"]}, has={"two": 1}), HAS, HAS, None)
     document = to_json(why)
@@ -210,6 +236,7 @@ def test_as_json(config: Config) -> None:
         "has_models": False,
         "has_files": False,
         "drained": False,
+        "stuck": False,
     }
     assert document["comfyuis"][1] | {"jobs": 1, "has_models": True} == document["comfyuis"][1]
     assert document["comfyuis"][2]["answers"] is False
