@@ -82,9 +82,12 @@ class ComfyUIFolders:
 
     async def find(self, folder: Folder, path: UpstreamPath) -> Path | None:
         """The file, when it is a plain one that a browser only shows; None leaves the answer to ComfyUI."""
-        if content_type_of(path) is None:
+        # SECURITY: at once, since the caller has just seen that the name is its tenant's: in a moment it may be that of a neighbour's file
+        # at another ComfyUI (tests/proxy/files/test_comfyui_folders.py).
+        root = self.directories.root_of(folder, path)
+        if content_type_of(path) is None or root is None:
             return None
-        return await asyncio.to_thread(self._file, folder, path)
+        return await asyncio.to_thread(regular_file, root, path)
 
     def sees(self, folder: Folder, path: UpstreamPath) -> bool:
         """Whether the folder is seen that the file is in, if it is anywhere."""

@@ -43,16 +43,18 @@ _LOOK_LIMIT_S: Final = 30.0
 _UPLOAD_LIMIT_S: Final = 120.0
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _GONE: Final = frozenset({400, 403, 404})
-IsOwn = Callable[[TenantId, UpstreamPath, str], Awaitable[bool]]
+IsOwn = Callable[[TenantId, UpstreamPath, str, str], Awaitable[bool]]
 _log = logging.getLogger("comfygate")
 
 
 class _Found(NamedTuple):
-    """A file as it is. stamp: see policy.v2.assets.Asset, "" where nothing tells. on_disk: where the gate reads it, None for who asks its ComfyUI."""
+    """A file as it is. stamp: see policy.v2.assets.Asset, "" where nothing tells. on_disk: where the gate reads it, None for who asks its ComfyUI.
+    comfyui: whose it is, "" for the first."""
 
     size: int
     stamp: str
     on_disk: Path | None = None
+    comfyui: str = ""
 
 
 class NotBrought(Violation):
@@ -64,7 +66,7 @@ class NotBrought(Violation):
 
 class Transfers:
     """upstream: all ComfyUIs. makers, directories: which one has a file, and where. temp_files: whose those among everybody's are; is_own: whether one that
-    has this stamp, or as it is now, still is (proxy/steps/temp_file_owners.py)."""
+    has this stamp, or as it is now, and is at this ComfyUI, still is (proxy/steps/temp_file_owners.py)."""
 
     def __init__(
         self,
@@ -165,7 +167,8 @@ class Transfers:
     async def _check_owner(self, tenant: TenantId, path: UpstreamPath, found: _Found) -> None:
         """SECURITY: a name among everybody's may be a neighbour's by now, also before the gate has heard of that (tests/several/test_transfers.py)."""
         with _of_the_source():
-            is_own = await self._is_own(tenant, path, found.stamp if found.on_disk is not None else "")
+            stamp = found.stamp if found.on_disk is not None else ""
+            is_own = await self._is_own(tenant, path, stamp, found.comfyui)
         if not is_own:
             raise _not_its_own(path)
 
@@ -188,10 +191,10 @@ class Transfers:
 
     async def _find(self, folder: Folder, path: UpstreamPath) -> _Found | None:
         """Where it was made."""
-        root = self._directories.root_of(folder, path)
+        source, root = self._makers.of_file(folder, path), self._directories.root_of(folder, path)
         found = None if root is None else await asyncio.to_thread(_find_on_disk, root, path)
         if found is not None:
-            return found
+            return found._replace(comfyui=source)
         with _of_the_source():
             return await self._ask(self._upstream, view_of("HEAD", folder, path))
 
@@ -211,7 +214,7 @@ class Transfers:
                 return None
             if stream.status != 200 or size is None:
                 raise UpstreamUnavailable(status=503)
-            return _Found(size, stream.headers.get(hdrs.ETAG, "").strip('"'))
+            return _Found(size, stream.headers.get(hdrs.ETAG, "").strip('"'), comfyui=stream.comfyui)
 
     async def _upload(
         self, folder: Folder, path: UpstreamPath, target: str, found: _Found, *, overwrites: bool = False

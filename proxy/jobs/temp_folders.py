@@ -80,5 +80,7 @@ class TempFolders:
 
     def _last(self, name: str) -> TempFiles | None:
         """Where a file of this name was written last."""
-        written = [(maker.wrote_until_s, each) for each in self._folders.values() if (maker := each.made_by(name))]
+        written = [
+            (maker.wrote_until_s, each) for each in list(self._folders.values()) if (maker := each.made_by(name))
+        ]
         return max(written, key=lambda each: each[0], default=(0.0, None))[1]

@@ -41,19 +41,30 @@ class TempFileOwners:
         self._registry = registry
 
     async def check(self, tenant: TenantId, path: UpstreamPath, answer: UpstreamStream) -> None:
-        """Of an answer that ComfyUI has begun to give, so that it has opened the file. Raises NotItsOwn: the name is not the tenant's any more then."""
-        if answer.status < 400 and not await self.is_own(tenant, path, stamp_of_etag(answer.headers)):
-            raise NotItsOwn
+        """Of an answer that ComfyUI has begun to give, so that it has opened the file. Raises NotItsOwn: the name is not the tenant's any more then, or it is
+        that of another file elsewhere."""
+        if answer.status < 400:
+            stamp = stamp_of_etag(answer.headers)
+            if not await self.is_own(tenant, path, stamp, answer.comfyui):
+                raise NotItsOwn
 
-    async def is_own(self, tenant: TenantId, path: UpstreamPath, stamp: str = "") -> bool:
+    async def is_own(self, tenant: TenantId, path: UpstreamPath, stamp: str = "", comfyui: str | None = None) -> bool:
         """Whether the file that has the stamp was written by the run that the tenant has the name from; it loses a name of which that is not so.
 
-        stamp: of the bytes in question; "" for the file as it is now, which is no older.
+        stamp: of the bytes in question; "" for the file as it is now, which is no older. comfyui: which of several has them, "" for the first; None for
+        who has the file of that name now.
         """
         files = self._registry.temp_files
-        stamp = stamp or await self._ask(path)
+        asked = set() if comfyui is None else {comfyui}
+        if not stamp:
+            stamp, now_at = await self._ask(path)
+            asked.add(now_at)
         job = files.origin(tenant, path)
         if not isinstance(job, Job):
+            return False
+        # SECURITY: the name may have led to a neighbour's file elsewhere, and lead to the tenant's own again
+        # (tests/several/test_files.py::test_a_preview_is_shown_from_where_its_own_is).
+        if asked - {job.comfyui if job.comfyui in self._registry.comfyuis[1:] else ""}:
             return False
         end_s = await self._end_of(job)
         if stamp and time_of(stamp) <= end_s + CLOCK_SLACK_S:
@@ -67,15 +78,15 @@ class TempFileOwners:
         """Whether all of them are, as they are now."""
         return all([await self.is_own(tenant, path) for path in paths])
 
-    async def _ask(self, path: UpstreamPath) -> str:
-        """The stamp of the file as it is; "" where there is none."""
+    async def _ask(self, path: UpstreamPath) -> tuple[str, str]:
+        """The stamp of the file as it is, "" where there is none; and who has said so."""
         fields = CIMultiDict({hdrs.ACCEPT_ENCODING: "identity"})
         async with await self._upstream.open(
             view_of("HEAD", Folder.TEMP, path), fields, time_limit_s=_LIMIT_S
         ) as answer:
             if answer.status >= 500:
                 raise UpstreamUnavailable
-            return stamp_of_etag(answer.headers) if answer.status < 400 else ""
+            return stamp_of_etag(answer.headers) if answer.status < 400 else "", answer.comfyui
 
     async def _end_of(self, job: Job) -> float:
         """When it wrote its last, by ComfyUI's clock; infinity while it runs. ComfyUI writes a job's history before it begins another one."""

@@ -74,6 +74,8 @@ class UpstreamStream:
     connection: Connection
     close: Callable[[], None]
     """Gives the connection back, or closes it when the answer was not read to its end."""
+    comfyui: str = ""
+    """Which of several has answered, "" for the first."""
 
     async def __aenter__(self) -> UpstreamStream:
         return self

@@ -49,9 +49,11 @@ class Upstreams(Upstream):
         time_limit_s: float,
         is_for_all: bool = False,
     ) -> UpstreamStream:
-        other = self.others.get(self.choose(call))
+        name = self.choose(call)
+        other = self.others.get(name)
         send = super().open if other is None else other.open
         stream = await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
+        stream.comfyui = "" if other is None else name
         if stream.status == 404 and (absent := self.absent_maker(call)):
             stream.close()
             raise UpstreamUnavailable(

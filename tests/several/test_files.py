@@ -9,9 +9,11 @@ from urllib.parse import urlencode
 
 import pytest
 
+from policy.call import UpstreamCall
 from policy.principal import TenantId
 from proxy.jobs.job import JobState
 from proxy.jobs.temp_files import Made
+from proxy.upstream.client import UpstreamStream
 from tests.several.making import preview_at, run_at, saving
 from tests.several.world import FIRST, SECOND, SeveralWorld, several
 
@@ -85,6 +87,37 @@ async def test_previews_of_one_name_at_two_of_them_are_each_its_own_tenants(
         registry.temp_files.release(jobs[1])
         assert await body_of(world, path, "alice") == b"alices"
         assert await world.gate.status("GET", path, "mallory") == 404
+
+
+async def test_a_preview_is_shown_from_where_its_own_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the name has led to a neighbour's, of which the gate heard just when it asked, and leads to the tenant's own again when the answer is
+    there."""
+    path = view("same.png", type="temp")
+    async with several(tmp_path, has_directories=False) as world:
+        registry = world.gate.gate.dependencies.registry
+        jobs = {}
+        for name, tenant in ((SECOND, "mallory"), (FIRST, "alice")):
+            folder = Path(world.comfyuis[name].folders.temp)
+            folder.mkdir(exist_ok=True)
+            (folder / "same.png").write_bytes(f"{tenant}s".encode())
+            jobs[tenant] = job = registry.claim(TenantId(tenant), None)
+            job.comfyui, job.state = name, JobState.RUNNING
+            registry.add_temp_files(job.prompt_id, ["same.png" if tenant == "alice" else "other.png"], Made.NOW)
+        opened: list[UpstreamStream] = []
+        upstream = world.gate.gate.dependencies.upstream
+        open_stream = upstream.open
+
+        async def open_between(call: UpstreamCall, *more: Any, **options: Any) -> UpstreamStream:
+            if call.file is None or opened:
+                return await open_stream(call, *more, **options)
+            registry.add_temp_files(jobs["mallory"].prompt_id, ["same.png"], Made.NOW)
+            opened.append(stream := await open_stream(call, *more, **options))
+            jobs["mallory"].over_at_s = time.time()
+            return stream
+
+        monkeypatch.setattr(upstream, "open", open_between)
+        assert await body_of(world, path) == b"alices"
+        assert [stream.comfyui for stream in opened] == [SECOND]
 
 
 async def test_a_neighbour_reaches_nothing_by_the_name_of_a_comfyui(two: SeveralWorld) -> None:

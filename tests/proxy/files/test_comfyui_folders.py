@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,23 @@ async def test_plain_media_are_found(tmp_path: Path, name: str) -> None:
     assert (
         await ComfyUIFolders(Directories(tmp_path)).find(Folder.OUTPUT, UpstreamPath(f"tenants/alice/{name}")) == file
     )
+
+
+async def test_a_file_is_looked_for_where_it_was_when_it_was_asked_for(tmp_path: Path) -> None:
+    """A moment later the name may lead to a neighbour's at another ComfyUI: threads are not always free."""
+    makers, path = ["", "gpu-2"], UpstreamPath("preview.png")
+    file = put(tmp_path / "one" / "temp" / path)
+    put(tmp_path / "two" / "temp" / path)
+    seen = Directories(tmp_path / "one", {"gpu-2": tmp_path / "two"}, maker_of=lambda folder, path: makers[0])
+    is_free = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        threads.submit(is_free.wait)
+        finding = asyncio.ensure_future(ComfyUIFolders(seen).find(Folder.TEMP, path))
+        await asyncio.sleep(0)
+        makers.pop(0)
+        is_free.set()
+        assert await finding == file
 
 
 @pytest.mark.parametrize("name", ["a.html", "a.svg", "a.txt", "a.js", "a.json", "a", "a.png.html", "a.pdf", ".png"])
