@@ -23,34 +23,22 @@ from tests.policy.functions.calling import (
     policy_of,
     send,
 )
+from tests.policy.graphs import with_input
 from tests.policy.tenants import Jobs
 
 SECRET = "a-secret-of-some-length"
 KEY = f"cg_0123456789ab_{'k' * 43}"
-GRAPH: dict[str, Any] = {
-    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},
-    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 512, "batch_size": 1}},
-    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a lighthouse", "clip": ["4", 1]}},
-    "3": {
-        "class_type": "KSampler",
-        "inputs": {
-            "model": ["4", 0],
-            "seed": 7,
-            "steps": 20,
-            "cfg": 7.5,
-            "sampler_name": "euler",
-            "positive": ["6", 0],
-            "negative": ["6", 0],
-            "latent_image": ["5", 0],
-            "denoise": 1,
-        },
-    },
-    "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
-    "9": {
-        "class_type": "SaveImage",
-        "inputs": {"images": ["8", 0], "filename_prefix": "x"},
-        "_meta": {"title": "Save"},
-    },
+
+
+def _text_to_image() -> dict[str, Any]:
+    """Whose sampler has one text for both."""
+    made = with_input("3", "negative", ["6", 0])
+    made["4"]["inputs"]["ckpt_name"] = "a.safetensors"
+    del made["7"]
+    return made
+
+
+GRAPH: dict[str, Any] = _text_to_image() | {
     "20": {"class_type": "LoadImage", "inputs": {"image": "own.png", "upload": "image"}},
     "21": {"class_type": "SaveImage", "inputs": {"images": ["20", 0], "filename_prefix": "%date:yyyy%/b"}},
     "30": {"class_type": "PrimitiveString", "inputs": {"value": "sub"}},

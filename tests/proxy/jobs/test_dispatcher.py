@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
-import orjson
 import pytest
 from aiohttp import web
 
@@ -15,6 +15,7 @@ from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_rows import Given
 from proxy.persistence.operations import DatabaseUnavailable, Operation, Statement
 from proxy.upstream.client import Upstream
+from tests.proxy.jobs.asked import AskedComfy
 from tests.proxy.jobs.following import ALICE, MALLORY, Following, following
 from tests.proxy.upstreams import GUARD_S, serving
 
@@ -23,23 +24,24 @@ async def _nothing() -> None:
     return
 
 
-class Comfy:
-    """Takes jobs. status: of its answer, 0 for none at all. before: done before it answers."""
+class Comfy(AskedComfy):
+    """Takes jobs. before: done before it answers."""
 
     def __init__(self) -> None:
-        self.status = 200
+        super().__init__()
         self.before: Callable[[], Awaitable[None]] = _nothing
-        self.taken: list[tuple[str, float]] = []
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        assert (request.method, request.path) == ("POST", "/prompt")
-        document = orjson.loads(await request.read())
-        self.taken.append((document["prompt_id"], document["number"]))
+    async def answer(self, call: str) -> web.StreamResponse | None:
+        assert call == "POST /prompt"
         await self.before()
-        if not self.status:
-            assert request.transport is not None
-            request.transport.abort()
-        return web.json_response({"error": {"message": "no"}}, status=self.status or 200)
+        return None
+
+    def value(self) -> Any:
+        return {"error": {"message": "no"}}
+
+    @property
+    def taken(self) -> list[tuple[str, float]]:
+        return [(document["prompt_id"], document["number"]) for document in self.documents("POST /prompt")]
 
     @property
     def ids(self) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 import pytest
-from aiohttp import web
 
 from policy.call import Place, UpstreamReply
 from policy.documents import Kind
@@ -15,30 +14,18 @@ from proxy.jobs.job import Job, JobState, Outcome
 from proxy.jobs.job_rows import Submitted
 from proxy.jobs.store_reading import submitted_of
 from proxy.upstream.client import Upstream
+from tests.proxy.jobs.asked import AskedComfy
 from tests.proxy.jobs.following import ALICE, Following, following
 from tests.proxy.upstreams import GUARD_S, serving
 
 
-class Comfy:
-    """Notes what it is asked; status: of its answer."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.asked: list[tuple[str, Any]] = []
-
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.read()
-        self.asked.append((f"{request.method} {request.path}", orjson.loads(body) if body else None))
-        return web.Response(status=self.status)
+@pytest.fixture
+def comfy() -> AskedComfy:
+    return AskedComfy()
 
 
 @pytest.fixture
-def comfy() -> Comfy:
-    return Comfy()
-
-
-@pytest.fixture
-async def parts(comfy: Comfy) -> AsyncIterator[Following]:
+async def parts(comfy: AskedComfy) -> AsyncIterator[Following]:
     async with serving(comfy) as url:
         upstream = Upstream(url, GUARD_S)
         async with following(upstream) as parts:
@@ -98,7 +85,9 @@ async def test_a_job_ends_once(parts: Following) -> None:
     assert (await parts.stored(job.prompt_id)).state == "succeeded"
 
 
-async def test_a_job_that_ran_out_of_memory_is_tried_once_more_with_memory_free(parts: Following, comfy: Comfy) -> None:
+async def test_a_job_that_ran_out_of_memory_is_tried_once_more_with_memory_free(
+    parts: Following, comfy: AskedComfy
+) -> None:
     job = await parts.running()
     parts.told.clear()
     await parts.endings.told(job, out_of_memory(job))
@@ -113,7 +102,9 @@ async def test_a_job_that_ran_out_of_memory_is_tried_once_more_with_memory_free(
     assert len(comfy.asked) == 1
 
 
-async def test_a_comfyui_that_frees_nothing_keeps_no_job_from_its_second_try(parts: Following, comfy: Comfy) -> None:
+async def test_a_comfyui_that_frees_nothing_keeps_no_job_from_its_second_try(
+    parts: Following, comfy: AskedComfy
+) -> None:
     comfy.status = 500
     job = await parts.running()
     await parts.endings.told(job, out_of_memory(job))

@@ -11,6 +11,7 @@ from aiohttp import web
 from proxy.jobs.job_rows import Given
 from proxy.jobs.model_memory import is_short
 from proxy.upstream.client import Upstream
+from tests.proxy.jobs.asked import AskedComfy
 from tests.proxy.jobs.following import SUBMITTED, Following, following
 from tests.proxy.upstreams import GUARD_S, serving
 
@@ -43,25 +44,18 @@ def test_what_is_short(told: Any, expected: bool) -> None:
     assert is_short(told) is expected
 
 
-class Comfy:
-    """calls: paths that were asked, in their order. status: of its answers to all but jobs, 0 for none."""
+class Comfy(AskedComfy):
+    """free: its memory, in bytes. status: of its answers to all but jobs."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.free = GIB
-        self.status = 200
-        self.calls: list[str] = []
-        self.unloads: list[bytes] = []
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.calls.append(request.path)
-        if request.path == "/prompt":
-            return web.json_response({})
-        if request.path == "/free":
-            self.unloads.append(await request.read())
-        if not self.status:
-            assert request.transport is not None
-            request.transport.abort()
-        return web.json_response(stats(self.free), status=self.status or 200)
+    async def answer(self, call: str) -> web.StreamResponse | None:
+        return web.json_response({}) if call == "POST /prompt" else None
+
+    def value(self) -> Any:
+        return stats(self.free)
 
 
 @pytest.fixture
@@ -85,32 +79,32 @@ async def sent(parts: Following, *, changes_models: bool = True) -> None:
 
 async def test_models_are_unloaded_before_others(parts: Following, comfy: Comfy) -> None:
     await sent(parts)
-    assert comfy.calls == ["/system_stats", "/free", "/prompt"]
-    assert comfy.unloads == [b'{"unload_models":true}']
+    assert comfy.calls == ["GET /system_stats", "POST /free", "POST /prompt"]
+    assert comfy.documents("POST /free") == [{"unload_models": True}]
 
 
 async def test_nothing_is_asked_where_the_models_stay(parts: Following, comfy: Comfy) -> None:
     await sent(parts, changes_models=False)
-    assert comfy.calls == ["/prompt"]
+    assert comfy.calls == ["POST /prompt"]
 
 
 async def test_where_there_is_room_they_stay(parts: Following, comfy: Comfy) -> None:
     comfy.free = 20 * GIB
     await sent(parts)
-    assert comfy.calls == ["/system_stats", "/prompt"]
+    assert comfy.calls == ["GET /system_stats", "POST /prompt"]
 
 
 @pytest.mark.parametrize("status", [0, 404, 500])
 async def test_a_comfyui_that_does_not_say_gets_its_job(parts: Following, comfy: Comfy, status: int) -> None:
     comfy.status = status
     await sent(parts)
-    assert comfy.calls == ["/system_stats", "/prompt"]
+    assert comfy.calls == ["GET /system_stats", "POST /prompt"]
 
 
 async def test_one_job_before_it_runs_with_what_is_loaded(parts: Following, comfy: Comfy) -> None:
     await parts.running()
     await sent(parts)
-    assert "/free" in comfy.calls
+    assert "POST /free" in comfy.calls
 
 
 async def test_of_two_before_it_the_second_would_load_again(parts: Following, comfy: Comfy) -> None:
@@ -118,4 +112,4 @@ async def test_of_two_before_it_the_second_would_load_again(parts: Following, co
     await parts.running()
     await parts.taken()
     await sent(parts)
-    assert comfy.calls == ["/prompt"]
+    assert comfy.calls == ["POST /prompt"]
