@@ -34,7 +34,8 @@ AT_LEAST: Final = 2
 class Seat:
     """A ComfyUI that takes jobs. room: how many more. wait_s: until it has run what it has and what is left to it. models: those that it was given last.
 
-    is_empty: it has nothing. weight: how fast it is, 1 is usual.
+    is_empty: it has nothing. weight: how fast it is, 1 is usual. far_room: how many more whose files are brought there first, each of another tenant.
+    behind: tenants for whose jobs that is done now, and whose next ones would only stand behind them.
     """
 
     comfyui: str
@@ -43,6 +44,13 @@ class Seat:
     models: tuple[str, ...] = ()
     is_empty: bool = True
     weight: float = 1.0
+    far_room: int = 1
+    behind: frozenset[TenantId] = frozenset()
+
+    def has_room_for(self, job: Waiting, *, is_far: bool) -> bool:
+        """SECURITY: what is brought takes as long as it is large: one tenant's films fill no window while the GPU has nothing to do
+        (tests/several/test_overtaking.py::test_what_one_tenant_has_brought_leaves_room_for_others)."""
+        return self.room > 0 and job.tenant not in self.behind and (self.far_room > 0 or not is_far)
 
     def ends_in_s(self, job: Waiting) -> float:
         """Until a job has run that comes next."""
@@ -130,7 +138,9 @@ def place(
             break
         (begins_at, _), tenant = heappop(line)
         job = ahead[tenant].pop()
-        if _is_placed(job, prefer(seats, job, ready_in), placed, begins_at):
+        seat = prefer(seats, job, ready_in)
+        is_far = seat is not None and bool(ready_in(seat.comfyui, job))
+        if _is_placed(job, seat, placed, begins_at, is_far=is_far):
             virtual_time = begins_at
             tags[tenant] = begins_at + span_of(job.cost_s, weights.get(tenant, 1.0))
             line = _line_up(ahead, tags, virtual_time)
@@ -153,10 +163,10 @@ def _line_up(
     return line
 
 
-def _is_placed(job: Waiting, seat: Seat | None, placed: list[Placed], begins_at: float) -> bool:
+def _is_placed(job: Waiting, seat: Seat | None, placed: list[Placed], begins_at: float, *, is_far: bool) -> bool:
     if seat is None:
         return False
-    has_room = seat.room > 0
+    has_room = seat.has_room_for(job, is_far=is_far)
     seat.take(job)
     if job.is_alone and has_room and not seat.is_empty:
         seat.room = 0  # it would never be empty if others came meanwhile
@@ -164,5 +174,7 @@ def _is_placed(job: Waiting, seat: Seat | None, placed: list[Placed], begins_at:
     if not has_room:
         return False
     seat.room, seat.is_empty = 0 if job.is_alone else seat.room - 1, False
+    if is_far:
+        seat.far_room, seat.behind = seat.far_room - 1, seat.behind | {job.tenant}
     placed.append(Placed(job.prompt_id, seat.comfyui, begins_at))
     return True

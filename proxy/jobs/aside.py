@@ -19,7 +19,7 @@ _log = logging.getLogger("comfygate")
 
 class Aside:
     """is_far: whether files would have to be brought. send: prepares and sends one; False where that is not possible at the moment. give_back: has these
-    wait again. forget: nobody knows what became of these.
+    wait again. forget: nobody knows what became of these. on_over: called when nothing of a tenant is here any more.
     """
 
     def __init__(
@@ -28,11 +28,13 @@ class Aside:
         send: Callable[[Given], Awaitable[bool]],
         give_back: Callable[[Sequence[Given]], Awaitable[None]],
         forget: Callable[[Sequence[Given]], None],
+        on_over: Callable[[], None] = lambda: None,
     ) -> None:
         self._is_far = is_far
         self._send = send
         self._give_back = give_back
         self._forget = forget
+        self._on_over = on_over
         self._tasks = Tasks()
         self._lines: dict[str, deque[Given]] = {}
         """By tenant; the first one of each is being sent."""
@@ -49,6 +51,11 @@ class Aside:
         else:
             return False
         return True
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Whose jobs are here."""
+        return frozenset(self._lines)
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -71,6 +78,7 @@ class Aside:
             raise
         finally:
             del self._lines[tenant]
+            self._on_over()
 
     async def _return(self, held: list[Given], line: deque[Given]) -> None:
         """Raises DatabaseUnavailable; those that it was to give back are held then."""

@@ -52,6 +52,10 @@ class Dispatcher:
         for sender in self.senders:
             await sender.stop()
 
+    def brings_for(self, comfyui: str) -> frozenset[str]:
+        """Tenants for whose jobs files are brought to the ComfyUI of this name."""
+        return frozenset[str]().union(*(sender.brings_for for sender in self.senders if sender.comfyui == comfyui))
+
     def wake(self) -> None:
         """There may be room, or somebody who waits. Who knows of both at once does not ask the database."""
         if self._registry.tally.waiting and self._has_room():

@@ -22,6 +22,8 @@ Sources = Callable[[Needs, str], frozenset[str]]
 """The ComfyUIs that must be there when a job runs at another one: they have files that are brought to it."""
 Files = Sequence[tuple[Folder, UpstreamPath]]
 MAX_KNOWN: Final = 20_000
+LOOK_S: Final = 0.001
+"""How long it takes at least to bring a file."""
 MAX_FILES: Final = 16
 """Of a job that are looked at to say how long it takes to bring them."""
 
@@ -84,15 +86,22 @@ class Placing:
         """Files of a job that would have to be brought to a ComfyUI."""
         self.bytes_to: Callable[[str, Files], Sequence[int]] = lambda comfyui, files: ()
         """Of those of such files that were not brought there before: how large they are, 0 where that is not known."""
+        self.brings_for: Callable[[str], frozenset[str]] = lambda comfyui: frozenset()
+        """Tenants for whose jobs files are brought to the ComfyUI of a name."""
         self.version: Callable[[str], str] = lambda comfyui: ""
         """Of what the ComfyUI of a name has."""
 
     async def give(self, ready: Sequence[str]) -> list[Given]:
         """ready: those that can be given jobs at the moment. Raises DatabaseUnavailable."""
         there = [comfyui for comfyui in self._current().settings.values() if self.is_there(comfyui.name)]
-        windows = {comfyui.name: self._window(comfyui) if comfyui.name in ready else 0 for comfyui in there}
-        seats = [Seat(comfyui.name, windows[comfyui.name], weight=comfyui.weight) for comfyui in there]
+        seats = [self._seat_of(comfyui, is_ready=comfyui.name in ready) for comfyui in there]
         return await self._records.give(seats, self._ready_in) if seats else []
+
+    def _seat_of(self, comfyui: ComfyUISettings, *, is_ready: bool) -> Seat:
+        """Of its window one place at least is for jobs whose files are there already, where it has more than one."""
+        window, behind = self._window(comfyui), frozenset(map(TenantId, self.brings_for(comfyui.name)))
+        far_room = max(1, window - 1) - len(behind)
+        return Seat(comfyui.name, window if is_ready else 0, weight=comfyui.weight, far_room=far_room, behind=behind)
 
     def has_room(self) -> bool:
         """Whether one of them may be given a job, as far as is known in memory."""
@@ -159,8 +168,11 @@ class Placing:
         # (tests/several/test_bringing.py::test_a_job_whose_file_is_away_keeps_nobody_waiting).
         if known is None or not all(map(self.is_there, known.sources)):
             return None
+        if not known.files:
+            return 0.0
         sizes = self.bytes_to(comfyui, known.files)
-        return bring_s(sizes, len(sizes) * known.total // len(known.files)) if sizes else 0.0
+        # What was brought before is looked at, and may be another file by now.
+        return max(LOOK_S, bring_s(sizes, len(sizes) * known.total // len(known.files)))
 
     def _look_at(self, needs: Needs | None, comfyui: str) -> _Found:
         if needs is None or not needs.files:

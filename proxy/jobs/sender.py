@@ -51,8 +51,9 @@ class Sender:
         on_refused: Refused,
         prepare: Prepare = _unprepared,
         is_far: Callable[[Given], bool] = lambda given: False,
+        on_brought: Callable[[], None] = lambda: None,
     ) -> None:
-        """is_ready: whether ComfyUI is there, and the registry is as its queue is."""
+        """is_ready: whether ComfyUI is there, and the registry is as its queue is. on_brought: called when a tenant has no files brought any more."""
         self.comfyui = comfyui
         self._folder = "" if comfyui == registry.comfyuis[0] else comfyui
         self._upstream = upstream
@@ -62,7 +63,7 @@ class Sender:
         self._on_refused = on_refused
         self._prepare = prepare
         self._memory = ModelMemory(comfyui, upstream, registry)
-        self._aside = Aside(is_far, self._send, self._give_back_all, self._forget_unsent)
+        self._aside = Aside(is_far, self._send, self._give_back_all, self._forget_unsent, on_brought)
         self._turn = asyncio.Lock()
         self._is_sending = False
         self.is_leaving = False
@@ -76,6 +77,11 @@ class Sender:
     @property
     def is_sending(self) -> bool:
         return self._is_sending
+
+    @property
+    def brings_for(self) -> frozenset[str]:
+        """Tenants for whose jobs files are brought to it."""
+        return self._aside.tenants
 
     def begin(self) -> None:
         """It is about to be sent some: until they are, it is given no more, so that they stay in their order."""

@@ -38,12 +38,19 @@ def watcher_maker(
     return make
 
 
-def sender_maker(registry: JobRegistry, records: JobRecords, on_refused: Refused, prepare: Preparation) -> SenderOf:
+def sender_maker(
+    registry: JobRegistry,
+    records: JobRecords,
+    on_refused: Refused,
+    prepare: Preparation,
+    on_brought: Callable[[], None],
+) -> SenderOf:
     def make(watcher: QueueWatcher, upstream: Upstream) -> Sender:
         def is_ready() -> bool:
             return watcher.is_settled.is_set() and not watcher.closing.is_giving_back
 
-        return Sender(watcher.name, upstream, registry, records, is_ready, on_refused, prepare, prepare.is_far)
+        last = (on_refused, prepare, prepare.is_far, on_brought)
+        return Sender(watcher.name, upstream, registry, records, is_ready, *last)
 
     return make
 
@@ -79,4 +86,6 @@ def build_dispatcher(
         return in_force().config.window_of(comfyui)
 
     placing = Placing(registry, records, comfyuis, lambda: in_force().config.comfyuis, window_of, watchers.is_well)
-    return Dispatcher(senders, registry, records, replica, placing.give, placing.has_room), placing
+    dispatcher = Dispatcher(senders, registry, records, replica, placing.give, placing.has_room)
+    placing.brings_for = dispatcher.brings_for
+    return dispatcher, placing

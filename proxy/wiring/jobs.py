@@ -82,7 +82,7 @@ def build_jobs(
     admission = _admission(registry, records, limits, events, watchers, kept, sessions, own)
     results = JobResults(upstream, registry, records, documents, admission, watchers.close_soon, events.canceled)
     preparation = Preparation(hear)
-    sender_of = sender_maker(registry, records, endings.refused, preparation)
+    sender_of = sender_maker(registry, records, endings.refused, preparation, lambda: dispatcher.wake())
     senders = [sender_of(watcher, upstream.of(watcher.name)) for watcher in watchers]
     last = (registry, records, replica, in_force)
     is_named = isinstance(upstream, Upstreams)

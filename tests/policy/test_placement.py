@@ -183,3 +183,25 @@ def test_of_those_that_are_equal_the_one_that_has_its_files_gets_a_job() -> None
     seats[2].wait_s = 0.04
     placed = place({ALICE: [job(1)]}, seats, ready_in, {}, 0.0, {})
     assert [each.comfyui for each in placed] == ["three"]
+
+
+def far_to(*comfyuis: str) -> ReadyIn:
+    return lambda comfyui, each: 1.0 if comfyui in comfyuis and each.needs is A else 0.0
+
+
+def test_what_is_brought_for_one_tenant_leaves_room_for_another() -> None:
+    waiting = {ALICE: [job(number, ALICE, A if number < 3 else None) for number in range(1, 5)], BOB: [job(9, BOB)]}
+    seat = Seat("one", 3)
+    found = place(waiting, [seat], far_to("one"), {}, 0.0, {})
+    assert [each.prompt_id for each in found] == ["alice-1", "bob-9"], "nor is what would stand behind it given"
+    assert (seat.room, seat.far_room, seat.behind) == (1, 0, frozenset({ALICE}))
+    later = Seat("one", 3, far_room=1, behind=frozenset({ALICE}))
+    assert [each.prompt_id for each in place(waiting, [later], far_to("one"), {}, 0.0, {})] == ["bob-9"]
+
+
+def test_of_each_tenant_one_has_its_files_brought() -> None:
+    waiting = {tenant: [job(number, tenant, A) for number in range(2)] for tenant in (ALICE, BOB)}
+    found = place(waiting, [Seat("one", 4, far_room=3)], far_to("one"), {}, 0.0, {})
+    assert sorted(each.prompt_id for each in found) == ["alice-0", "bob-0"]
+    found = place(waiting, [Seat("one", 4), Seat("two", 4, 1.5)], far_to("one"), {}, 0.0, {})
+    assert {each.comfyui for each in found} >= {"two"}, "where they are they are given as ever"

@@ -51,9 +51,8 @@ async def test_others_do_not_wait_for_files_of_one_tenant(tmp_path: Path, monkey
         first = await submit(world, loading("photo.png"))
         await sent(world, first)
         second = await submit(world, quick(1))
-        await sent(world, second)
         await ended(world, [await submit(world, quick(2), "mallory")], "mallory")
-        assert (state_of(world, first), state_of(world, second)) == (JobState.SENT, JobState.SENT)
+        assert (state_of(world, first), state_of(world, second)) == (JobState.SENT, JobState.WAITING)
         goes_on.set()
         entries = await ended(world, [first, second])
         assert begun_at(entries[first]) <= begun_at(entries[second])
@@ -82,8 +81,36 @@ async def test_what_cannot_be_brought_now_comes_before_its_tenants_next(
         first = await submit(world, loading("photo.png"))
         await sent(world, first)
         second = await submit(world, quick(1))
-        await sent(world, second)
         goes_on.set()
         entries = await ended(world, [first, second])
         assert begun_at(entries[first]) <= begun_at(entries[second])
         assert tries == 3
+
+
+async def test_what_one_tenant_has_brought_leaves_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the window that there is by default; also where what is there of the file is known to be what it was."""
+    settings = {FIRST: 'tenants = ["nobody"]'}
+    async with several(
+        tmp_path, settings=settings, tenants="[tenants.alice]\n[tenants.mallory]\n[tenants.nobody]\n"
+    ) as world:
+        await upload(world, "photo.png")
+        await ended(world, [await submit(world, loading("photo.png"))])
+        goes_on, bring = asyncio.Event(), Transfers._bring_file
+
+        async def slowly(self: Transfers, *arguments: Any) -> None:
+            await goes_on.wait()
+            await bring(self, *arguments)
+
+        monkeypatch.setattr(Transfers, "_bring_file", slowly)
+        films = [await submit(world, loading("photo.png")) for _ in range(3)]
+        await sent(world, films[0])
+        last = await submit(world, quick(1))
+        await ended(world, [await submit(world, quick(2), "mallory")], "mallory")
+        states = [state_of(world, each) for each in (*films, last)]
+        assert states == [JobState.SENT, *[JobState.WAITING] * 3]
+        goes_on.set()
+        entries = await ended(world, [*films, last])
+        begun = [begun_at(entries[each]) for each in (*films, last)]
+        assert begun == sorted(begun)

@@ -28,7 +28,10 @@ class Sending:
         self.goes_on: dict[str, asyncio.Event] = {}
         self.fails: dict[str, Exception | None] = {}
         self.failure: Exception | None = None
-        self.aside = Aside(lambda each: each.job.prompt_id in self.far, self._send, self._give_back, self._forget)
+        self.overs = 0
+        self.aside = Aside(
+            lambda each: each.job.prompt_id in self.far, self._send, self._give_back, self._forget, self._over
+        )
 
     def take(self, name: str) -> bool:
         return self.aside.take(given(name))
@@ -58,6 +61,10 @@ class Sending:
             raise self.failure
         self.events += [f"{each.job.prompt_id} back" for each in batch]
 
+    def _over(self) -> None:
+        assert self.aside.tenants == frozenset()
+        self.overs += 1
+
     def _forget(self, batch: Sequence[Given]) -> None:
         self.events += [f"{each.job.prompt_id} forgotten" for each in batch]
 
@@ -77,10 +84,11 @@ async def test_a_tenants_jobs_stay_in_their_order_and_others_pass(sending: Sendi
     sending.let("alice/2")
     for _ in range(5):
         await asyncio.sleep(0)
-    assert sending.events == []
+    assert (sending.events, sending.aside.tenants, sending.overs) == ([], frozenset({"alice"}), 0)
     sending.let("alice/1")
     await sending.until("alice/1", "alice/2")
     await asyncio.sleep(0)
+    assert sending.overs == 1
     assert not sending.take("alice/3")
 
 

@@ -12,7 +12,7 @@ from policy.needs import Needs
 from policy.placement import Waiting
 from policy.principal import TenantId
 from proxy.config.comfyui import ComfyUISettings
-from proxy.jobs.placing import Placing
+from proxy.jobs.placing import LOOK_S, Placing
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.store_operations import delete_job
@@ -69,7 +69,20 @@ async def test_a_job_goes_where_its_files_are(database: Database) -> None:
     assert placing._ready_in(FIRST, waiting) == pytest.approx(2.0)
     assert placing._ready_in(SECOND, waiting) == 0.0
     brought.add(FIRST)
-    assert placing._ready_in(FIRST, waiting) == 0.0, "which is seen at once"
+    assert placing._ready_in(FIRST, waiting) == LOOK_S, "which is seen soon"
+
+
+async def test_one_place_of_a_window_is_for_what_is_there_already(database: Database) -> None:
+    """Where there is more than one: else the tenant of a film could have all of them while it is brought."""
+    placing = placing_of(database, ComfyUISettings(name=FIRST), ComfyUISettings(name=SECOND))
+    placing.brings_for = lambda comfyui: frozenset({"alice"} if comfyui == SECOND else ())
+    for window, first, second in ((1, 1, 0), (2, 1, 0), (4, 3, 2)):
+        placing._window = lambda comfyui, window=window: window  # type: ignore[misc]
+        seats = [placing._seat_of(comfyui, is_ready=True) for comfyui in placing.open_to(ALICE)]
+        assert [(seat.room, seat.far_room, seat.behind) for seat in seats] == [
+            (window, first, frozenset()),
+            (window, second, frozenset({ALICE})),
+        ]
 
 
 async def test_what_is_configured_anew_waits_for_the_next_start(tmp_path: Path) -> None:
