@@ -80,11 +80,12 @@ class Waiting(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """start_tag: the virtual time when it is given (policy.fairness)."""
+    """start_tag: the virtual time when it is given (policy.fairness). has_models: its models are what that ComfyUI was given last."""
 
     prompt_id: str
     comfyui: str
     start_tag: float
+    has_models: bool = False
 
 
 ReadyIn = Callable[[str, Waiting], float | None]
@@ -167,6 +168,7 @@ def _is_placed(job: Waiting, seat: Seat | None, placed: list[Placed], begins_at:
     if seat is None:
         return False
     has_room = seat.has_room_for(job, is_far=is_far)
+    has_models = bool(job.models) and job.models == seat.models
     seat.take(job)
     if job.is_alone and has_room and not seat.is_empty:
         seat.room = 0  # it would never be empty if others came meanwhile
@@ -176,5 +178,5 @@ def _is_placed(job: Waiting, seat: Seat | None, placed: list[Placed], begins_at:
     seat.room, seat.is_empty = 0 if job.is_alone else seat.room - 1, False
     if is_far:
         seat.far_room, seat.behind = seat.far_room - 1, seat.behind | {job.tenant}
-    placed.append(Placed(job.prompt_id, seat.comfyui, begins_at))
+    placed.append(Placed(job.prompt_id, seat.comfyui, begins_at, has_models))
     return True

@@ -155,7 +155,9 @@ def explain(
         return Why(standing, [_ENDED[job.state]])
     if job.state != StoredState.WAITING:
         words = "runs it" if job.state == StoredState.RUNNING else "has it in its queue"
-        return Why(standing, [f"{job.comfyui} {words}."])
+        attempts = job.told_attempts()
+        had_models = bool(attempts) and attempts[-1].get("had_models") is True
+        return Why(standing, [f"{job.comfyui} {words}.", *(["It had its models already."] if had_models else [])])
     candidates = tuple(
         _look_at(comfyui, standing, config, catalogues, is_first=index == 0)._replace(is_stuck=comfyui.name in stuck)
         for index, comfyui in enumerate(config.comfyuis)

@@ -86,9 +86,12 @@ def give(
     return given
 
 
-def dispatch(job: JobRow, comfyui: str, gate: str, now_s: float, lease_until_s: float) -> Operation[JobRow]:
-    """It is charged for and has its number: what else stands of it."""
-    attempts = orjson.dumps([*job.told_attempts(), {"at": now_s, "comfyui": comfyui}]).decode()
+def dispatch(
+    job: JobRow, comfyui: str, gate: str, now_s: float, lease_until_s: float, *, has_models: bool = False
+) -> Operation[JobRow]:
+    """It is charged for and has its number: what else stands of it. has_models: the ComfyUI, of several, had its models already."""
+    attempt = {"at": now_s, "comfyui": comfyui} | ({"had_models": True} if has_models else {})
+    attempts = orjson.dumps([*job.told_attempts(), attempt]).decode()
     job = job._replace(comfyui=comfyui, gate=gate, lease_until_s=lease_until_s, attempts=attempts)
     yield Statement(
         "UPDATE jobs SET state = ?, span = ?, number = ?, comfyui = ?, gate = ?, lease_until_s = ?, attempts = ?, version = ? WHERE prompt_id = ?",

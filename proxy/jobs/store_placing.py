@@ -59,7 +59,7 @@ def give_to_several(
         row, job = (yield from get_job(each.prompt_id)), jobs[each.prompt_id]
         row = yield from charge(row, state, weights.get(job.tenant, 1.0))
         row = row._replace(number=row.number + len(given) / 1024)
-        row = yield from dispatch(row, each.comfyui, gate, now_s, lease_until_s)
+        row = yield from dispatch(row, each.comfyui, gate, now_s, lease_until_s, has_models=each.has_models)
         is_change = bool(job.models) and models[each.comfyui] not in ((), job.models)
         given.append(Given(row, (yield from submitted_of(each.prompt_id)), job.needs, is_change))
         state = state._replace(virtual_time=each.start_tag)

@@ -76,6 +76,12 @@ def test_of_a_job_that_does_not_wait_it_is_told_where_it_is(
     assert f"why          {reason}" in in_words(why, 200.0)
 
 
+def test_that_it_went_where_its_models_were_is_told(config: Config) -> None:
+    attempts = '[{"at": 1.0, "comfyui": "two", "had_models": true}]'
+    job = JOB._replace(state=StoredState.RUNNING, comfyui="two", attempts=attempts)
+    assert explain(standing(job=job), config, {}, {}).reasons == ["two runs it.", "It had its models already."]
+
+
 def test_each_time_that_a_comfyui_had_it_is_told(config: Config) -> None:
     attempts = '[{"at": 1.0, "comfyui": "two", "ended": 2.0, "reason": "comfyui-gone"}, {"at": 3.0, "comfyui": "one"}]'
     job = JOB._replace(state=StoredState.RUNNING, comfyui="one", attempts=attempts)

@@ -62,6 +62,14 @@ async def test_models_stay_where_they_were_given_last(database: Database) -> Non
     assert where(await given(database, {"one": 1, "two": 1})) == {"b2": "two", "a2": "one"}
 
 
+async def test_that_it_went_where_its_models_were_is_noted(database: Database) -> None:
+    for name in ("1", "2"):
+        await needing(database, name, A)
+        [job] = [each.job for each in await given(database, {"one": 1})]
+        assert job.told_attempts()[-1].get("had_models", False) is (name == "2")
+        await end(database, name)
+
+
 async def test_one_that_was_restarted_has_no_models_but_those_of_what_it_was_given_since(database: Database) -> None:
     await needing(database, "a", A)
     assert where(await given(database, {"one": 1})) == {"a": "one"}
