@@ -185,6 +185,9 @@ class Connection(BufferedWire):
     def _next(self) -> None:
         """The next request may come, or is there already."""
         self._request = None
+        if not self.is_proven:
+            # SECURITY: a stranger's head would take ten times the memory that its connection does (tests/security/test_kept_connections.py).
+            self._reader.forget()
         self._waiting_since_s = self._loop.time()
         if self._half_closed_timer is not None and not self._unread:
             self._end()

@@ -24,6 +24,8 @@ MAX_TARGET_BYTES: Final = 64 * 1024
 """Of a request line. What a target may be long is said by policy/call.py, with a sentence of its own."""
 MAX_KEPT_BYTES: Final = 4 * 1024
 """Of a head whose fields are kept for the next request of its connection."""
+MAX_KEPT_FIELDS: Final = 64
+"""Of such a head: each takes many times its bytes. A browser behind an edge sends about forty."""
 _HOST: Final = istr("Host")
 _LENGTH: Final = istr("Content-Length")
 _CODING: Final = istr("Transfer-Encoding")
@@ -177,6 +179,10 @@ class RequestReader:
         self._target, self._fields = b"", []
         return request, end
 
+    def forget(self) -> None:
+        """The next request shares nothing with those that came before."""
+        self._last_head = self._last_fields = None
+
     def read_body(self, data: bytes) -> bytes:
         """More of the body of the request that was read last; what is behind it. A body that is none fails."""
         body = self._body
@@ -217,12 +223,12 @@ class RequestReader:
         fields = self._last_fields
         if fields is None or fields.raw != self._fields:
             fields = _read_fields(self._fields)
-            self._last_fields = fields if len(head) <= MAX_KEPT_BYTES else None
+            self._last_fields = fields if _may_be_kept(head, fields) else None
         return fields
 
     def _keep(self, head: bytes, request: Request, fields: _Fields) -> None:
         """For the next request: see `_again`."""
-        if len(head) > MAX_KEPT_BYTES:
+        if not _may_be_kept(head, fields):
             return
         self._last_head = _Head(
             head,
@@ -324,6 +330,11 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         self._is_whole = True
+
+
+def _may_be_kept(head: bytes, fields: _Fields) -> bool:
+    """SECURITY: thousands of connections may be idle (tests/security/test_kept_connections.py)."""
+    return len(head) <= MAX_KEPT_BYTES and len(fields.raw) <= MAX_KEPT_FIELDS
 
 
 def _may_begin(data: bytes) -> bool:

@@ -7,11 +7,15 @@ nor another target, nor under another configuration.
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import orjson
 import pytest
+from yarl import URL
 
 from proxy.auth import key_file
 from tests.harness import Running
@@ -175,3 +179,38 @@ async def test_the_log_names_each_client_by_its_own_address(gate: Running, is_tr
     lines = [orjson.loads(line) for line in gate.log.getvalue().splitlines()]
     told = [line["client"] for line in lines if line.get("route") == "GET /users"]
     assert told == [addresses[0], *(addresses if is_trusted else ["127.0.0.1"] * 3)]
+
+
+MANY = "".join(f"x-{number:03}: {'y' * 16}\r\n" for number in range(120))
+AT_ONCE = 100
+
+
+@pytest.mark.parametrize("who", [None, "alice"])
+async def test_an_idle_connection_keeps_little_of_what_came(gate: Running, who: str | None) -> None:
+    """Thousands may be idle, each after a head that has as many fields as one may have."""
+    credential = "" if who is None else f"{bearer(gate, who)}\r\n"
+    head = f"GET /users HTTP/1.1\r\nHost: gate.example\r\n{credential}{MANY}\r\n".encode()
+    url, loop = URL(gate.url), asyncio.get_running_loop()
+    sockets: list[socket.socket] = []
+
+    async def ask_from_another() -> None:
+        sockets.append(socket.create_connection((str(url.host), url.port or 0)))
+        sockets[-1].setblocking(False)
+        await loop.sock_sendall(sockets[-1], head)
+        assert (await loop.sock_recv(sockets[-1], 64 * 1024)).startswith(b"HTTP/1.1 200" if who else b"HTTP/1.1 401")
+
+    async with asyncio.timeout(GUARD_S):
+        for _ in range(10):
+            await ask_from_another()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for _ in range(AT_ONCE):
+                await ask_from_another()
+            gc.collect()
+            kept_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            for each in sockets:
+                each.close()
+    assert kept_bytes / AT_ONCE < 12 * 1024
