@@ -151,9 +151,11 @@ class KeptFiles:
         # Its validators (RFC 9110, 8.8) are the same when it is made anew, and others for another form of the same picture.
         changed_ns = int(changed_at_s * 1e3) * 10**6 + int(key.form, 16) % 10**6
         await asyncio.to_thread(_move, draft, path, changed_ns)
-        await self._delete([key])
+        replaced = self._drop(key)
         file = KeptFile(path, size_bytes, digest, changed_at_s, users=1)
         self._add(key, file)
+        if replaced is not None and replaced.path != path:  # else `look_again` has just found this one
+            await asyncio.to_thread(_unlink, [replaced.path])
         await self._make_room()
         return file
 

@@ -175,6 +175,25 @@ async def test_what_is_kept_while_the_folder_is_looked_at_stays_known(
     assert kept.used_bytes == 200
 
 
+async def test_what_is_found_as_it_is_kept_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, move = kept_in(tmp_path), kept_files._move
+    is_moved, goes_on = threading.Event(), threading.Event()
+
+    def slowly(draft: Path, path: Path, changed_ns: int) -> None:
+        move(draft, path, changed_ns)
+        is_moved.set()
+        goes_on.wait()
+
+    monkeypatch.setattr(kept_files, "_move", slowly)
+    keeping = asyncio.create_task(put(kept, key(1)))
+    await asyncio.to_thread(is_moved.wait)
+    await kept.look_again()
+    goes_on.set()
+    made = await keeping
+    assert made.path.read_bytes() == b"x" * 100
+    assert (await kept.find(key(1)), kept.used_bytes) == (made, 100)
+
+
 async def test_drafts_of_a_gate_that_was_killed_go_and_those_of_others_stay(tmp_path: Path) -> None:
     folder = tmp_path / "alice"
     folder.mkdir()
