@@ -99,9 +99,19 @@ class Placing:
 
     def _seat_of(self, comfyui: ComfyUISettings, *, is_ready: bool) -> Seat:
         """Of its window one place at least is for jobs whose files are there already, where it has more than one."""
-        window, behind = self._window(comfyui), frozenset(map(TenantId, self.brings_for(comfyui.name)))
+        window = self._window(comfyui)
+        behind = frozenset(map(TenantId, self.brings_for(comfyui.name))) | self._brought_elsewhere(comfyui.name)
         far_room = max(1, window - 1) - len(behind)
         return Seat(comfyui.name, window if is_ready else 0, weight=comfyui.weight, far_room=far_room, behind=behind)
+
+    def _brought_elsewhere(self, comfyui: str) -> frozenset[TenantId]:
+        """Whose jobs other gates have given to a ComfyUI that has not got them yet.
+
+        SECURITY: else a tenant would have as much brought at a time as there are gates, and no room be left
+        (tests/several/test_rolling.py::test_what_two_gates_have_brought_for_one_tenant_leaves_room_for_others).
+        """
+        given, gate = self._registry.given_to(comfyui), self._records.gate
+        return frozenset(job.tenant for job in given if job.gate != gate and job.seen_in < 0)
 
     def has_room(self) -> bool:
         """Whether one of them may be given a job, as far as is known in memory."""

@@ -10,12 +10,18 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from aiohttp import FormData
 
+from proxy.files.transfers import Transfers
+from proxy.jobs import unsettled
+from proxy.jobs.dispatcher import LOOK_EACH_S
 from proxy.wiring import fleet
 from standin import StandIn
 from tests.commands.cli import aside
 from tests.harness import Running, running_gate
+from tests.several.test_bringing import loading
 from tests.several.test_placing import quick
+from tests.v2.world import painted
 
 THIRD = "gpu-3"
 
@@ -44,6 +50,12 @@ async def run(gate: Running, count: int = 4) -> list[dict[str, Any]]:
         while not set(ids) <= set(history := await gate.json("GET", "/history", "alice")):
             await asyncio.sleep(0.05)
     return [history[prompt_id] for prompt_id in ids]
+
+
+async def upload(gate: Running, name: str) -> None:
+    form = FormData()
+    form.add_field("image", painted((1, 2, 3)), filename=name, content_type="image/png")
+    assert await gate.status("POST", "/upload/image", "alice", data=form) == 200
 
 
 async def comfygate(gate: Running, *words: str) -> str:
@@ -90,6 +102,47 @@ async def test_one_comes_and_one_goes_and_no_job_is_lost(tmp_path: Path, postgre
             await comfygate(gate, "jobs", "drain", "--comfyui", THIRD, "--off")
             await run(gate)
         assert ran(there[THIRD]) == 4
+
+
+async def test_what_two_gates_have_brought_for_one_tenant_leaves_room_for_others(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them knows what the other one has not sent yet, also when that takes longer than a tenant's next jobs wait for it."""
+    copy, goes_on = Transfers._copy, asyncio.Event()
+
+    async def held(self: Transfers, *arguments: Any) -> None:
+        await goes_on.wait()
+        await copy(self, *arguments)
+
+    monkeypatch.setattr(Transfers, "_copy", held)
+    monkeypatch.setattr(unsettled, "SETTLED_S", 0.1)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    tenants = "[tenants.alice]\n[tenants.mallory]\n[tenants.nobody]\n"
+    async with comfyuis(tmp_path, "gpu-1", "gpu-2") as there:
+        written = tables(there, "gpu-1", "gpu-2").replace('name = "gpu-1"', 'name = "gpu-1"\ntenants = ["nobody"]')
+        more = f'{written}\n[jobs]\ndatabase = "{postgres_url}"\n'
+        async with (
+            running_gate(tmp_path / "a", "", more=more, tenants=tenants) as first,
+            running_gate(tmp_path / "b", "", more=more, tenants=tenants) as second,
+        ):
+            for gate in (first, second):
+                await gate.gate.dependencies.queue_watchers.of("gpu-2").is_settled.wait()
+            for number, gate in enumerate((first, second) * 2):
+                await upload(gate, f"{number}.png")
+                asked = {"prompt": loading(f"{number}.png", number), "client_id": "tab"}
+                assert "prompt_id" in await gate.json("POST", "/prompt", "alice", json=asked)
+                await asyncio.sleep(LOOK_EACH_S / 2)  # for the gate that might give it
+            asked = {"prompt": quick(1), "client_id": "tab"}
+            prompt_id = (await second.json("POST", "/prompt", "mallory", json=asked))["prompt_id"]
+            async with asyncio.timeout(20):
+                while prompt_id not in await second.json("GET", "/history", "mallory"):
+                    await asyncio.sleep(0.05)
+            assert await first.json("GET", "/history", "alice") == {}
+            goes_on.set()
+            async with asyncio.timeout(60):
+                while len(await first.json("GET", "/history", "alice")) < 4:
+                    await asyncio.sleep(0.05)
 
 
 async def test_two_gates_take_one_up_and_let_it_go_without_a_restart(
