@@ -78,8 +78,6 @@ class JobRecords:
         self, job: Job, submitted: Submitted, place: Place, extras: JobExtras = NO_EXTRAS, note: Note | None = None
     ) -> float | None:
         """Puts a claimed job on disk, with a note; its number where it goes to ComfyUI now, None where it waits. Raises JobIdTaken, AssetGone, AlreadyNoted."""
-        if place is Place.NEXT and self.unsettled.keep(job.tenant):
-            return None
         now_s = self._clock()
         comfyui = self._registry.comfyuis[0]
         attempts = "[]" if place is Place.WAITING else orjson.dumps([{"at": now_s, "comfyui": comfyui}]).decode()
@@ -110,13 +108,14 @@ class JobRecords:
         match place:
             case Place.NEXT:
                 weight = self._weights().get(job.tenant, 1.0)
+                window = 0 if self.unsettled.keep(job.tenant) else self.window()
                 return await self._database.run(
                     noted,
                     note,
                     store.add_next,
                     row,
                     submitted,
-                    self.window(),
+                    window,
                     weight,
                     extras,
                     has_others=self._registry.comfyuis.has_others,

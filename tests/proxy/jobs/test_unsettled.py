@@ -7,10 +7,12 @@ import pytest
 from policy.call import Place
 from policy.placement import Seat
 from policy.rules.prompt import LAST_PLACE
+from proxy.jobs.idempotency_db import Kept, KeptSubmissions
+from proxy.jobs.idempotency_db import Place as KeyPlace
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.unsettled import SETTLED_S
 from proxy.persistence.operations import Database
-from tests.proxy.jobs.following import ALICE, MALLORY, Following, opened
+from tests.proxy.jobs.following import ALICE, MALLORY, SUBMITTED, Following, opened
 
 NOBODY = None
 """No ComfyUI is asked here."""
@@ -48,6 +50,18 @@ async def test_what_comes_in_meanwhile_waits() -> None:
         assert gate.records.unsettled.tenants() == {ALICE}
         job.seen_in = gate.registry.connections.to("default")
         assert gate.records.unsettled.tenants() == set()
+
+
+async def test_what_is_noted_with_one_that_waits_is_noted() -> None:
+    """An Idempotency-Key, without which a repeat would be another job."""
+    async with opened() as database:
+        _, gate, _ = await two_gates(database)
+        job = gate.registry.claim(ALICE, None, client_id="tab", cost_s=10.0)
+        kept = KeptSubmissions(database)
+        place, now_s = KeyPlace(ALICE, b"key"), gate.now_s
+        note = kept.writing(place, Kept(b"fingerprint", job.prompt_id, now_s), now_s)
+        assert await gate.records.record(job, SUBMITTED, Place.NEXT, note=note) is None
+        assert await kept.find(place, now_s) is not None
 
 
 async def test_it_is_not_waited_for_for_ever() -> None:
