@@ -72,6 +72,8 @@ _SAID_BY_GATE: Final = frozenset(
     }
 )
 _NOTHING: Final[frozenset[str]] = frozenset()
+_USUAL_LENGTH: Final = 256
+"""SECURITY: longer values of `Connection` are read each time, so that nobody fills the memory with them (test_headers.py)."""
 RawFields = Sequence[tuple[bytes, bytes]]
 """Names and values, as they came."""
 
@@ -81,9 +83,14 @@ def connection_named(headers: MultiMapping[str]) -> frozenset[str]:
     return named_by(tuple(headers.getall(_CONNECTION, ())))
 
 
-@lru_cache(maxsize=64)
 def named_by(values: tuple[str, ...]) -> frozenset[str]:
     """The names that these values of `Connection` hold."""
+    is_usual = sum(map(len, values)) <= _USUAL_LENGTH
+    return _named_by(values) if is_usual else _named_by.__wrapped__(values)
+
+
+@lru_cache(maxsize=64)
+def _named_by(values: tuple[str, ...]) -> frozenset[str]:
     return frozenset(name.strip().lower() for value in values for name in value.split(",") if name.strip())
 
 

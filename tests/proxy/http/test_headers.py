@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.http.headers import HOP_BY_HOP, connection_named, merge_vary, to_client, to_upstream
+from proxy.http.headers import HOP_BY_HOP, _named_by, connection_named, merge_vary, to_client, to_upstream
 from tests.proxy.auth.test_credentials import CREDENTIAL_HEADERS
 
 NAMES = st.sampled_from(
@@ -102,6 +102,16 @@ def test_describes_a_body_only_where_one_goes_on() -> None:
 def test_connection_names_fields(values: list[str], expected: set[str]) -> None:
     fields = CIMultiDict([("Connection", value) for value in values])
     assert connection_named(CIMultiDictProxy(fields)) == expected
+
+
+def test_of_long_fields_nothing_is_kept() -> None:
+    names = [f"name-{number}" for number in range(2000)]
+    fields = CIMultiDict([("Connection", ",".join(names)), ("Name-7", "x"), ("Accept", "*/*")])
+    before = _named_by.cache_info()
+    assert connection_named(fields) == frozenset(names)
+    assert list(to_upstream(fields, with_body=False)) == ["Accept"]
+    assert _named_by.cache_info() == before
+    assert before.maxsize is not None
 
 
 def test_fields_that_connection_names_stay_behind_both_ways() -> None:
