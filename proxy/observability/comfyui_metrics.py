@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from policy.placement import left_s
 from proxy.config import Config
 from proxy.config.comfyui import ComfyUISettings
 from proxy.jobs.job import GIVEN, Job, Outcome
@@ -109,12 +110,14 @@ class ComfyUIMetrics:
         """Gauges, just before a scrape. states: by name. jobs: those that have not ended."""
         if not self._names:
             return
-        given, left_s = dict.fromkeys(self._names, 0), dict.fromkeys(self._names, 0.0)
+        given, waits_s = dict.fromkeys(self._names, 0), dict.fromkeys(self._names, 0.0)
         now_s = time.time()
         for job in jobs:
             if job.state in GIVEN and (name := self._name_of(job)) is not None:
                 given[name] += 1
-                left_s[name] += _left_s(job, now_s)
+                weight = states[name].weight if name in states else 1.0
+                ran_s = 0.0 if job.started_at_s is None else now_s - job.started_at_s
+                waits_s[name] += left_s(job.cost_s / weight, ran_s)
         self.models.clear()
         for name, state in states.items():
             if name not in self._names:
@@ -127,7 +130,7 @@ class ComfyUIMetrics:
             self.last_sync_age_seconds.labels(name).set(state.last_sync_age_s)
             self.window.labels(name).set(state.window)
             self.given.labels(name).set(given[name])
-            self.wait_seconds.labels(name).set(left_s[name] / state.weight)
+            self.wait_seconds.labels(name).set(waits_s[name])
 
     def _name_of(self, job: Job) -> str | None:
         """Which ComfyUI has or had the job; a name that the configuration has no more is none."""
@@ -167,10 +170,3 @@ def states_of(
                 dispatching.models.get(watcher.name, ()),
             )
     return found
-
-
-def _left_s(job: Job, now_s: float) -> float:
-    """GPU seconds that it will probably still take."""
-    if job.started_at_s is None:
-        return job.cost_s
-    return max(0.0, job.cost_s - (now_s - job.started_at_s))
