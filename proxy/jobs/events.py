@@ -64,19 +64,21 @@ class _Nobody:
 
 @dataclass(frozen=True, slots=True)
 class _JobsAt:
-    """Of a tenant's jobs those at one of several ComfyUIs. comfyui: "" for the first, which has those that are at none of the others."""
+    """Of a tenant's jobs those at one of several ComfyUIs. comfyui: "" for the first, which has those that are at none of the others. reports: know which
+    there are, of which some may come and go."""
 
     jobs: RunningJobs
     registry: JobRegistry
     comfyui: str
-    others: Collection[str]
+    reports: SocketReports
 
-    def running(self) -> list[str]:
-        return [prompt_id for prompt_id in self.jobs.running() if self._is_here(prompt_id)]
+    def running(self) -> Sequence[str]:
+        running = self.jobs.running()
+        return [each for each in running if self._is_here(each)] if self.reports.others else running
 
     def _is_here(self, prompt_id: str) -> bool:
         job = self.registry.job(prompt_id)
-        return _is_at("" if job is None else job.comfyui, self.comfyui, self.others)
+        return _is_at("" if job is None else job.comfyui, self.comfyui, self.reports.others)
 
 
 def _is_at(comfyui: str, place: str, others: Collection[str]) -> bool:
@@ -101,7 +103,7 @@ class SocketReports:
 
     def running(self, jobs: RunningJobs, comfyui: str) -> RunningJobs:
         """Those of a tenant's jobs that run there. comfyui: "" for the first."""
-        return _JobsAt(jobs, self._registry, comfyui, self.others) if self.others else jobs
+        return _JobsAt(jobs, self._registry, comfyui, self)
 
     def withholds(self, event: Event) -> bool:
         """Whether the client is not told: the job is going to be tried once more, because the GPU's memory did not suffice."""

@@ -12,7 +12,7 @@ from policy.namespace import Namespace
 from policy.principal import TenantId
 from policy.rules.events import Event, status_frame
 from proxy.http.websocket import Close
-from proxy.jobs.events import SocketReports
+from proxy.jobs.events import JobEvents, SocketReports
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.temp_files import Made
 from proxy.websocket.connections import EVENT_TOO_BIG, UPSTREAM_GONE
@@ -35,6 +35,7 @@ class Told(list[tuple[str, ...]]):
 
 class Reports(SocketReports):
     def __init__(self, told: Told) -> None:
+        super().__init__(JobRegistry(), JobEvents(), lambda prompt_id: None)
         self.told = told
 
     def withholds(self, event: Event) -> bool:

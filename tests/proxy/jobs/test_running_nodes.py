@@ -46,6 +46,20 @@ def test_a_running_job_is_at_a_node_until_it_is_at_another(registry: JobRegistry
     assert registry.of(ALICE).running_nodes() == {}
 
 
+def test_a_socket_knows_of_comfyuis_that_have_come_since_it_was_opened() -> None:
+    """What one of them says without an id is of a job that runs there, and not of one that runs at another."""
+    registry = JobRegistry(comfyuis=("gpu-1",))
+    told = reports(registry)
+    at_first, at_second = (told.running(registry.of(ALICE), comfyui) for comfyui in ("", "gpu-2"))
+    here, there = running(registry, ALICE), running(registry, ALICE)
+    for prompt_id, comfyui in ((here, "gpu-1"), (there, "gpu-2")):
+        job = registry.job(prompt_id)
+        assert job is not None
+        job.comfyui = comfyui
+    told.others = frozenset({"gpu-2"})
+    assert (at_first.running(), at_second.running()) == ([here], [there])
+
+
 def test_a_node_that_was_answered_is_none_for_a_moment(registry: JobRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that runs for each of a list waits again at the same node, and no event says so."""
     now_s = [100.0]
