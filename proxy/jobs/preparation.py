@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sized
 from policy.call import UpstreamReply
 from policy.needs import Needs
 from policy.principal import TenantId
+from proxy.http.errors import UpstreamUnreachable
 from proxy.jobs.job import Job
 from proxy.jobs.job_rows import Given
 
@@ -25,6 +26,8 @@ class Preparation:
         self._hear = hear
         self.bring: Bring = _nothing
         self.far_files: Callable[[Needs, str], Sized] = lambda needs, comfyui: ()
+        self.is_open: Callable[[TenantId, str], bool] = lambda tenant, comfyui: True
+        """Whether a tenant's jobs may run at a ComfyUI."""
 
     def is_far(self, given: Given) -> bool:
         """Whether files of it are to be brought to where it was given."""
@@ -33,4 +36,8 @@ class Preparation:
     async def __call__(self, job: Job, given: Given) -> UpstreamReply | None:
         """A refusal of the job, None where everything is ready. Raises UpstreamUnavailable, UpstreamTimeout."""
         await self._hear(job)
-        return None if given.needs is None else await self.bring(job.tenant, given.needs, job.comfyui)
+        refusal = None if given.needs is None else await self.bring(job.tenant, given.needs, job.comfyui)
+        # SECURITY: files may have been brought for minutes (tests/several/test_overtaking.py::test_who_may_not_run_there_any_more_does_not).
+        if not self.is_open(job.tenant, job.comfyui):
+            raise UpstreamUnreachable
+        return refusal

@@ -74,6 +74,7 @@ def build_dispatcher(
     records: JobRecords,
     replica: JobReplica,
     in_force: InForce,
+    prepare: Preparation,
     *,
     may_be_several: bool,
 ) -> tuple[Dispatcher, Placing | None]:
@@ -88,4 +89,5 @@ def build_dispatcher(
     placing = Placing(registry, records, comfyuis, lambda: in_force().config.comfyuis, window_of, watchers.is_well)
     dispatcher = Dispatcher(senders, registry, records, replica, placing.give, placing.has_room)
     placing.brings_for = dispatcher.brings_for
+    prepare.is_open = lambda tenant, name: any(each.name == name for each in placing.open_to(tenant))
     return dispatcher, placing

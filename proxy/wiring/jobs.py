@@ -84,7 +84,7 @@ def build_jobs(
     preparation = Preparation(hear)
     sender_of = sender_maker(registry, records, endings.refused, preparation, lambda: dispatcher.wake())
     senders = [sender_of(watcher, upstream.of(watcher.name)) for watcher in watchers]
-    last = (registry, records, replica, in_force)
+    last = (registry, records, replica, in_force, preparation)
     is_named = isinstance(upstream, Upstreams)
     dispatcher, placing = build_dispatcher(comfyuis, senders, watchers, *last, may_be_several=is_named)
     admission.placing = placing

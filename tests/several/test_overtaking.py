@@ -13,7 +13,7 @@ from proxy.http.errors import UpstreamUnreachable
 from proxy.jobs import aside
 from proxy.jobs.job import JobState
 from tests.several.test_bringing import loading, upload
-from tests.several.test_placing import ended, quick, submit
+from tests.several.test_placing import ended, quick, ran_where, submit
 from tests.several.world import FIRST, SECOND, SeveralWorld, several
 
 AT_SECOND = {FIRST: 'tenants = ["nobody"]', SECOND: "window = 4"}
@@ -56,6 +56,32 @@ async def test_others_do_not_wait_for_files_of_one_tenant(tmp_path: Path, monkey
         goes_on.set()
         entries = await ended(world, [first, second])
         assert begun_at(entries[first]) <= begun_at(entries[second])
+
+
+async def test_who_may_not_run_there_any_more_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration has changed while files were brought."""
+    settings = {FIRST: 'tenants = ["nobody"]', SECOND: 'tenants = ["alice", "mallory"]'}
+    tenants = "[tenants.alice]\n[tenants.mallory]\n[tenants.nobody]\n"
+    async with several(tmp_path, settings=settings, tenants=tenants) as world:
+        await upload(world, "photo.png")
+        goes_on, bring = asyncio.Event(), Transfers._bring_file
+
+        async def slowly(self: Transfers, *arguments: Any) -> None:
+            await goes_on.wait()
+            await bring(self, *arguments)
+
+        monkeypatch.setattr(Transfers, "_bring_file", slowly)
+        job = await submit(world, loading("photo.png"))
+        await sent(world, job)
+        file = world.gate.config_file
+        text = file.read_text(encoding="utf-8")
+        for before, after in (('["alice", "mallory"]', '["mallory"]'), ('["nobody"]', '["nobody", "alice"]')):
+            text = text.replace(before, after)
+        file.write_text(text, encoding="utf-8")
+        assert await world.gate.gate.reload(file)
+        goes_on.set()
+        await ended(world, [job])
+        assert ran_where(world, [job]) == {FIRST: 1}
 
 
 async def test_what_cannot_be_brought_now_comes_before_its_tenants_next(
