@@ -14,7 +14,7 @@ from policy.namespace import Folder
 from policy.principal import TenantId
 from policy.rules.files import view_of
 from proxy.http import hdrs
-from proxy.http.errors import UpstreamUnavailable
+from proxy.http.errors import UpstreamUnavailable, UpstreamUnreachable
 from proxy.jobs.adoption import is_of_run
 from proxy.jobs.history import read_entry
 from proxy.jobs.job import Job, JobState
@@ -25,6 +25,7 @@ from proxy.upstream.client import Upstream, UpstreamStream
 from proxy.v2.stamps import stamp_of_etag, time_of
 
 _LIMIT_S: Final = 30.0
+_NOT_SEEN: Final = "ComfyUI was away just now, and may have been restarted. Try again in a moment."
 
 _log = logging.getLogger("comfygate")
 
@@ -101,7 +102,18 @@ class TempFileOwners:
         is_between = job.was_tried and job.state is not JobState.RUNNING
         if told is not None and (is_between or is_of_run(entry, job)):
             return -math.inf if told.ended_at_s is None else told.ended_at_s
-        return -math.inf if is_between else math.inf
+        if is_between:
+            return -math.inf
+        # SECURITY: a ComfyUI that was restarted has forgotten the run, and others write names anew before this gate has seen that
+        # (tests/proxy/test_temp_file_owners.py).
+        if job.seen_in >= 0 and not self._is_seen(job):
+            raise UpstreamUnreachable(_NOT_SEEN, status=503)
+        return math.inf
+
+    def _is_seen(self, job: Job) -> bool:
+        """Whether its ComfyUI is known to have it, by the connection that there is."""
+        connections = self._registry.connections
+        return connections.is_there(job.comfyui) and job.seen_in == connections.to(job.comfyui)
 
 
 def _reason(stamp: str, end_s: float) -> str:

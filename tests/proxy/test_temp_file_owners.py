@@ -14,7 +14,7 @@ from policy.call import UpstreamPath
 from policy.namespace import Folder
 from policy.principal import TenantId
 from policy.rules.files import view_of
-from proxy.http.errors import UpstreamUnavailable
+from proxy.http.errors import UpstreamUnavailable, UpstreamUnreachable
 from proxy.jobs.job import OUT_OF_MEMORY, Job, JobState
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.temp_files import Made
@@ -148,6 +148,23 @@ async def test_between_two_tries_of_a_job_others_run(
     async with open_house(said, state=state, attempts=TRIED) as house:
         said.history = (200, {} if found is None else {house.job.prompt_id: found})
         assert await house.is_own() == is_own
+
+
+async def test_of_a_run_that_may_be_lost_nothing_is_shown_until_that_is_known() -> None:
+    """ComfyUI was restarted, and has run a neighbour's job since, of which another gate knows."""
+    async with open_house(Said((200, etag(AFTER_S)))) as house:
+        connections, job = house.registry.connections, house.job
+        for _ in range(2):
+            connections.made(job.comfyui)
+            job.seen_in = connections.to(job.comfyui)
+            assert await house.is_own()
+            connections.over(job.comfyui)
+            with pytest.raises(UpstreamUnreachable):
+                await house.is_own()
+            connections.made(job.comfyui)
+            with pytest.raises(UpstreamUnreachable):
+                await house.is_own()
+            assert house.has_name, "it may be its own"
 
 
 @pytest.mark.parametrize("said", [Said((500, "")), Said(history=(500, {})), Said(history=(200, []))])
