@@ -27,6 +27,7 @@ from policy.pictures import HEAD_BYTES, check_pixels
 from policy.principal import Principal, TenantId
 from policy.routes import Body, CleanReply, ReplyRule, Rewrite
 from policy.rule_context import RuleInput
+from policy.rules.files import shared_temp_file
 from policy.rules.uploads import UploadSession
 from proxy.dependencies import Dependencies
 from proxy.files.comfyui_folders import serve_file
@@ -98,6 +99,9 @@ class Forwarder:
     async def find_file(self, permitted: PermittedRequest, asked: RuleInput, held: Held) -> FileReply | None:
         """A picture without ComfyUI's event loop, also while that is busy; None where only ComfyUI has it, or can make it."""
         where, disk = _plain_file(permitted, asked), self._storage.disk
+        shared = None if where is None else shared_temp_file(asked.context.names, where)
+        if shared is not None and self._temp_file_owners.may_be_lost(permitted.principal.tenant, shared):
+            return None
         file = await disk.find(*where) if where is not None and disk is not None else None
         if where is None or file is None:
             return None

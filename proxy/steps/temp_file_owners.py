@@ -106,14 +106,20 @@ class TempFileOwners:
             return -math.inf
         # SECURITY: a ComfyUI that was restarted has forgotten the run, and others write names anew before this gate has seen that
         # (tests/proxy/test_temp_file_owners.py).
-        if job.seen_in >= 0 and not self._is_seen(job):
+        if self._is_unseen(job):
             raise UpstreamUnreachable(_NOT_SEEN, status=503)
         return math.inf
 
-    def _is_seen(self, job: Job) -> bool:
-        """Whether its ComfyUI is known to have it, by the connection that there is."""
+    def may_be_lost(self, tenant: TenantId, path: UpstreamPath) -> bool:
+        """Whether the run that the tenant has the name from may be lost: then a file of that name is not given without `is_own`."""
+        job = self._registry.temp_files.origin(tenant, path)
+        return isinstance(job, Job) and job.state is not JobState.ENDED and self._is_unseen(job)
+
+    def _is_unseen(self, job: Job) -> bool:
+        """Whether its ComfyUI had it, and is not known to have it by the connection that there is."""
         connections = self._registry.connections
-        return connections.is_there(job.comfyui) and job.seen_in == connections.to(job.comfyui)
+        is_seen = connections.is_there(job.comfyui) and job.seen_in == connections.to(job.comfyui)
+        return job.seen_in >= 0 and not is_seen
 
 
 def _reason(stamp: str, end_s: float) -> str:

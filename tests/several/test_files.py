@@ -11,7 +11,7 @@ import pytest
 
 from policy.call import UpstreamCall
 from policy.principal import TenantId
-from proxy.jobs.job import JobState
+from proxy.jobs.job import Job, JobState
 from proxy.jobs.temp_files import Made
 from proxy.upstream.client import UpstreamStream
 from tests.several.making import preview_at, run_at, saving
@@ -118,6 +118,20 @@ async def test_a_preview_is_shown_from_where_its_own_is(tmp_path: Path, monkeypa
         monkeypatch.setattr(upstream, "open", open_between)
         assert await body_of(world, path) == b"alices"
         assert [stream.comfyui for stream in opened] == [SECOND]
+
+
+@pytest.mark.parametrize("has_directories", [True, False])
+async def test_a_preview_of_a_run_that_may_be_lost_is_not_shown(tmp_path: Path, has_directories: bool) -> None:
+    """The file may be a neighbour's, whose job another gate has given since ComfyUI was restarted."""
+    async with several(tmp_path, has_directories=has_directories) as world:
+        registry = world.gate.gate.dependencies.registry
+        name = await preview_at(world, SECOND, "alice", 3)
+        job = registry.temp_files.origin(TenantId("alice"), name)
+        assert isinstance(job, Job)
+        path, now = view(name, type="temp"), registry.connections.to(SECOND)
+        for seen_in, status in ((now, 200), (now - 1, 503)):
+            job.state, job.seen_in = JobState.RUNNING, seen_in
+            assert await world.gate.status("GET", path, "alice") == status
 
 
 async def test_a_neighbour_reaches_nothing_by_the_name_of_a_comfyui(two: SeveralWorld) -> None:
