@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,15 @@ class Program:
 
     @property
     def cpu_s(self) -> float:
-        times = self.process.cpu_times()
+        return cpu_s_of(self.process.pid)
+
+
+def cpu_s_of(pid: int) -> float:
+    """Of the whole process, since its start."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3): exact, where /proc counts in 10 ms
+    except OSError:  # not Linux
+        times = psutil.Process(pid).cpu_times()
         return float(times.user + times.system)
 
 

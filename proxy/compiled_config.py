@@ -59,6 +59,7 @@ class TenantAccess:
     webhooks: tuple[HostPattern, ...] = ()
 
 
+_LINKS: Final = "links"
 _CLIENT: Final = "client address"
 """Of Request.of_head."""
 
@@ -98,9 +99,12 @@ class CompiledConfig:
 
     def links_for(self, request: Request) -> Links:
         """Where this client finds what an answer names: server.public_url where it is set, else by what the request says of itself."""
-        server = self.config.server
-        origin = server.public_url or origin_of(request, self.addresses.believes(request.remote))
-        return Links(origin, server.public_path)
+        known: tuple[CompiledConfig, Links] | None = request.of_head.get(_LINKS)
+        if known is None or known[0] is not self:
+            server = self.config.server
+            origin = server.public_url or origin_of(request, self.addresses.believes(request.remote))
+            known = request.of_head[_LINKS] = (self, Links(origin, server.public_path))
+        return known[1]
 
     @property
     def links_outside(self) -> Links:

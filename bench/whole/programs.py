@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import orjson
 import psutil
 
-from bench.processes import program
+from bench.processes import cpu_s_of, program
 from bench.whole.naive import KEY
 from proxy.auth import key_file
 
@@ -115,14 +115,7 @@ class Subject:
 
     @property
     def cpu_s(self) -> float:
-        """Of the whole process, since its start."""
-        try:
-            return time.clock_gettime(
-                (~self.pid << 3) | 2
-            )  # clock_getcpuclockid(3): exact, where /proc counts in 10 ms
-        except OSError:  # not Linux
-            times = psutil.Process(self.pid).cpu_times()
-            return float(times.user + times.system)
+        return cpu_s_of(self.pid)
 
     @property
     def ended_helpers_cpu_s(self) -> float:

@@ -10,8 +10,6 @@ from multidict import istr
 from proxy.http import hdrs
 from proxy.http.request import Request
 
-_ORIGIN: Final = "origin"
-"""Of Request.of_head."""
 _PROTO: Final = istr("X-Forwarded-Proto")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
 
@@ -21,13 +19,6 @@ def origin_of(request: Request, is_proxied: bool) -> str:
 
     SECURITY: the host is what the client sent, so it stands in answers to that client alone, which nobody keeps for another one.
     """
-    known: tuple[bool, str] | None = request.of_head.get(_ORIGIN)
-    if known is None or known[0] is not is_proxied:
-        known = request.of_head[_ORIGIN] = (is_proxied, _read_origin(request, is_proxied))
-    return known[1]
-
-
-def _read_origin(request: Request, is_proxied: bool) -> str:
     host = request.headers.get(hdrs.HOST, "")
     said = request.headers.getall(_PROTO, ()) if is_proxied else ()
     scheme = said[0].lower() if len(said) == 1 and said[0].lower() in ("http", "https") else "http"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from policy.fitting import Candidate
 from policy.principal import Principal
@@ -38,7 +37,10 @@ async def read_rule_input(dependencies: Dependencies, permitted: PermittedReques
     asked = None
     if not isinstance(permitted.rule, PassThrough):
         context = await rule_context(dependencies, permitted)
-        asked = await _read_document(dependencies, permitted, context, held)
+        if permitted.route.body is Body.NONE and not permitted.route.stores:
+            asked = RuleInput(permitted.call, context)
+        else:
+            asked = await _read_document(dependencies, permitted, context, held)
     if permitted.route.is_large:
         held.callback(await dependencies.large_answers.acquire(tenant))
     if permitted.route.is_heavy:
@@ -85,8 +87,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Usable:
+class _Usable(NamedTuple):
     """What the caller's jobs may run on. comfyuis: None where there is one, and for an admin."""
 
     catalogue: CatalogueSource | MergedCatalogue | PartialCatalogue
