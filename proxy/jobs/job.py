@@ -134,6 +134,11 @@ class Job:
         return (0.0, self.sequence)
 
     @property
+    def is_being_sent(self) -> bool:
+        """Whether ComfyUI may get it yet: its files are brought there, or it has not said whether it took it."""
+        return self.state is JobState.SENT and self.is_in_flight
+
+    @property
     def given_at_s(self) -> float:
         """When a ComfyUI was given it last, by the clock of the gate that gave it; 0 for never."""
         return float(self.attempts[-1].get("at", 0.0)) if self.attempts else 0.0

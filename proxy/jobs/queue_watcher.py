@@ -286,7 +286,7 @@ class QueueWatcher:
         """Whether ComfyUI should have it in its queue, and this gate is the one that sees to its end."""
         if job.gate != self._records.gate or job.comfyui != self.name:
             return False
-        if job.state is JobState.SENT and job.is_in_flight:
+        if job.is_being_sent:
             return False
         if job.state is JobState.SENT:
             # Of an earlier connection, or sent so long ago that it is in the queue by now, or nowhere.

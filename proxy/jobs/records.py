@@ -68,6 +68,8 @@ class JobRecords:
         self.unsettled = UnsettledJobs(registry, clock)
         self.copies_results = False
         """Whether what jobs make is to be copied (proxy/copies/)."""
+        self.on_canceled: Callable[[Job], None] = lambda job: None
+        """Called for each that is canceled where it would wait again."""
 
     async def is_foreign(self, tenant: TenantId, prompt_id: str) -> bool:
         """Whether another tenant has, or lately had, a job of this id."""
@@ -186,6 +188,7 @@ class JobRecords:
         self._registry.apply(row)
         if row.left_no_trace:
             self._registry.release(job.prompt_id)
+            self.on_canceled(job)
         return row.state == StoredState.WAITING
 
     async def stop_after(self, job: Job, limit_s: int) -> None:

@@ -95,12 +95,23 @@ class JobResults:
         return self._records.unsettled.keep(tenant)
 
     async def cancel_waiting(self, tenant: TenantId, prompt_ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Ids of those that waited outside ComfyUI. Raises DatabaseUnavailable."""
+        """Ids of those that waited outside ComfyUI. Of such as are just given to it, it is asked until it can have heard of them. Raises
+        DatabaseUnavailable.
+        """
         canceled = await self._records.cancel_waiting(tenant, prompt_ids)
+        for prompt_id in prompt_ids:
+            job = self._registry.job(prompt_id)
+            if job is not None and job.tenant == tenant and job.is_being_sent:
+                await self._records.unwanted(job)
+                self.cancel(job)
         for job in canceled:
-            self._admission.let_go(job)
-            self._on_canceled(job)
+            self.canceled(job)
         return tuple(job.prompt_id for job in canceled)
+
+    def canceled(self, job: Job) -> None:
+        """It waited, and is gone."""
+        self._admission.let_go(job)
+        self._on_canceled(job)
 
     async def forget(self, tenant: TenantId, prompt_ids: tuple[str, ...]) -> None:
         """Raises DatabaseUnavailable."""
@@ -123,7 +134,8 @@ class JobResults:
     async def _cancel(self, job: Job) -> None:
         try:
             for failures in itertools.count():
-                if await self._ask_to_cancel(job):
+                may_come = job.is_being_sent
+                if await self._ask_to_cancel(job) and not may_come:
                     return
                 await asyncio.sleep(_CANCEL_AGAIN_S[min(failures, len(_CANCEL_AGAIN_S) - 1)])
                 if job.state not in GIVEN or self._registry.job(job.prompt_id) is not job:

@@ -20,6 +20,7 @@ from proxy.jobs.job_rows import Given, StoredState
 from proxy.jobs.model_memory import ModelMemory
 from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
+from proxy.jobs.store_upkeep import NOT_SENT
 from proxy.limits.heavy_work import WORK_BYTES
 from proxy.persistence.operations import DatabaseUnavailable
 from proxy.upstream.client import Upstream
@@ -35,6 +36,10 @@ Prepare = Callable[[Job, Given], Awaitable[UpstreamReply | None]]
 
 async def _unprepared(job: Job, given: Given) -> UpstreamReply | None:
     return None
+
+
+class _Unwanted(Exception):
+    """Somebody has canceled the job, which ComfyUI has not got yet."""
 
 
 class Sender:
@@ -145,6 +150,9 @@ class Sender:
         except UpstreamUnreachable:
             await self._return(job, given, "comfyui-unreachable")
             return False
+        except _Unwanted:
+            await self._return(job, given, NOT_SENT)
+            return True
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             # It may be there, or come yet: the queue watcher finds out, and until then it is nowhere else.
             _log.warning(
@@ -165,16 +173,21 @@ class Sender:
         await self._on_refused(job, reply)
         return True
 
-    async def _hand_over(self, job: Job, given: Given) -> UpstreamReply:
-        """ComfyUI's answer. Raises UpstreamUnreachable where it was not sent, UpstreamUnavailable or UpstreamTimeout where it may have been."""
+    def _check(self, job: Job) -> None:
+        """Raises UpstreamUnreachable, _Unwanted."""
         if self.is_leaving:
             raise UpstreamUnreachable
+        if job.is_unwanted:
+            raise _Unwanted
+
+    async def _hand_over(self, job: Job, given: Given) -> UpstreamReply:
+        """ComfyUI's answer. Raises UpstreamUnreachable where it was not sent, UpstreamUnavailable or UpstreamTimeout where it may have been."""
+        self._check(job)
         try:
             refusal = await self._prepare(job, given)
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             raise UpstreamUnreachable from error
-        if self.is_leaving:  # meanwhile: large files may have been brought
-            raise UpstreamUnreachable
+        self._check(job)  # large files may have been brought meanwhile
         if refusal is not None:
             return refusal
         body = given.submitted.body

@@ -81,6 +81,7 @@ def build_jobs(
     own, hear, sockets = _own_sockets(upstream, sessions, reports, watchers, records, database, registry)
     admission = _admission(registry, records, limits, events, watchers, kept, sessions, own)
     results = JobResults(upstream, registry, records, documents, admission, watchers.close_soon, events.canceled)
+    records.on_canceled = results.canceled
     preparation = Preparation(hear)
     sender_of = sender_maker(registry, records, endings.refused, preparation, lambda: dispatcher.wake())
     senders = [sender_of(watcher, upstream.of(watcher.name)) for watcher in watchers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from proxy.files.transfers import Transfers
 from proxy.http.errors import UpstreamUnreachable
 from proxy.jobs import aside
 from proxy.jobs.job import JobState
+from tests.harness import AUDIT_FILE
 from tests.several.test_bringing import loading, upload
 from tests.several.test_placing import ended, quick, ran_where, submit
 from tests.several.world import FIRST, SECOND, SeveralWorld, several
@@ -140,3 +142,38 @@ async def test_what_one_tenant_has_brought_leaves_room_for_others(
         entries = await ended(world, [*films, last])
         begun = [begun_at(entries[each]) for each in (*films, last)]
         assert begun == sorted(begun)
+
+
+@pytest.mark.parametrize("way", ["queue", "v2"])
+async def test_what_is_canceled_while_its_files_are_brought_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    async with several(
+        tmp_path, settings=AT_SECOND, tenants="[tenants.alice]\n[tenants.mallory]\n[tenants.nobody]\n"
+    ) as world:
+        await upload(world, "photo.png")
+        begun, goes_on, bring = asyncio.Event(), asyncio.Event(), Transfers._bring_file
+
+        async def slowly(self: Transfers, *arguments: Any) -> None:
+            begun.set()
+            await goes_on.wait()
+            await bring(self, *arguments)
+
+        monkeypatch.setattr(Transfers, "_bring_file", slowly)
+        canceled = await submit(world, loading("photo.png"))
+        await begun.wait()
+        if way == "queue":
+            assert await world.gate.status("POST", "/queue", "alice", json={"delete": [canceled]}) == 200
+        else:
+            assert await world.gate.status("POST", f"/api/v2/jobs/{canceled}/cancel", "alice") < 300
+        goes_on.set()
+        await ended(world, [await submit(world, quick(1))])
+        async with asyncio.timeout(60):
+            while state_of(world, canceled) is not None:
+                await asyncio.sleep(0.01)
+        sent_calls = [call for call in world.comfyuis[SECOND].received if call.raw_path == "/prompt"]
+        assert len(sent_calls) == 1
+        assert canceled not in await world.gate.json("GET", "/history", "alice")
+        lines = (tmp_path / AUDIT_FILE).read_text(encoding="utf-8").splitlines()
+        told = [line for line in map(json.loads, lines) if line.get("prompt_id") == canceled and "outcome" in line]
+        assert [line["outcome"] for line in told] == ["cancelled"]
