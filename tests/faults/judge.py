@@ -43,6 +43,8 @@ class Case:
     ids whose end stood in the gate's database by then, where that is known. unseen: ids that had begun by then, and no gate had said so.
     tried: ids that were only to be tried, and had come to their turn when
     they were taken back (proxy/jobs/trial.py); of several ComfyUIs, what was given more than once too.
+    doubted: ids of which the gate has written down once that nobody knows whether they had begun when ComfyUI went away: that does not count against
+    them, and they go alone the next time.
     """
 
     submissions: Sequence[Submission]
@@ -55,6 +57,7 @@ class Case:
     began: Mapping[int, Collection[str]] | None = None
     seen: Mapping[int, Collection[str]] = field(default_factory=dict)
     tried: Collection[str] = ()
+    doubted: Collection[str] = ()
     unseen: Mapping[int, Collection[str]] = field(default_factory=dict)
 
 
@@ -163,7 +166,9 @@ def _judge_job(submission: Submission, all_runs: Mapping[str, list[Run]], case: 
     for run in runs[:-1]:
         if not run.was_cut_off(case):
             wrong("was begun again though nothing had cut it off", "doubled")
-    if sum(not run.was_begun_unseen(case, all_runs) for run in runs) > 2:
+    if sum(not run.was_begun_unseen(case, all_runs) for run in runs) > 2 + any(
+        run.prompt_id in case.doubted for run in runs
+    ):
         wrong("was begun more than twice", "doubled")
     if is_accepted and outcome is None:
         wrong("is not in the history", "lost")

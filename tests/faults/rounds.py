@@ -7,7 +7,7 @@ import random
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,7 @@ async def judged(this: Round, submissions: list[Submission]) -> Verdict:
             submitted = await this.play()
             told = {client.tenant: await client.told() for client in world.clients}
             tried = await world.tried()
+            await world.note_doubted()
             for client in world.clients:
                 await client.sure("POST", "/history", data=b'{"clear": true}', headers=_JSON)
     except (AssertionError, TimeoutError, ExceptionGroup) as error:
@@ -91,7 +92,8 @@ async def judged(this: Round, submissions: list[Submission]) -> Verdict:
     submissions += submitted
     names = {each.name for each in submitted}
     lines = [line for line in world.record.lines() if line.name in names]
-    return judge(Case(submitted, lines, world.deaths, told, passes=world.passes, seen=world.seen, tried=tried))
+    case = Case(submitted, lines, world.deaths, told, seen=world.seen, tried=tried)
+    return judge(replace(case, passes=world.passes, doubted=world.doubted))
 
 
 def causes(error: Exception) -> str:
@@ -105,7 +107,8 @@ def causes(error: Exception) -> str:
 def _begun_later(world: World, submissions: Sequence[Submission]) -> list[str]:
     """What was begun once more after its round had been judged."""
     nothing = {client.tenant: Told({}) for client in world.clients}
-    verdict = judge(Case(submissions, world.record.lines(), world.deaths, nothing, is_ordered=False, seen=world.seen))
+    case = Case(submissions, world.record.lines(), world.deaths, nothing, is_ordered=False, seen=world.seen)
+    verdict = judge(replace(case, doubted=world.doubted))
     return [each for each in verdict.wrong if "begun" in each]
 
 

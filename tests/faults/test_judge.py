@@ -32,9 +32,12 @@ def case(
     seen: Mapping[int, set[str]] | None = None,
     passes: int = 0,
     unseen: Mapping[int, set[str]] | None = None,
+    doubted: set[str] | None = None,
 ) -> Case:
     told = {"alice": Told(history, queued)}
-    return Case(submissions, lines, DEATHS, told, passes=passes, seen=seen or {}, unseen=unseen or {})
+    return Case(
+        submissions, lines, DEATHS, told, passes=passes, seen=seen or {}, unseen=unseen or {}, doubted=doubted or ()
+    )
 
 
 def knowing(lines: Sequence[Line], held: set[str], began: set[str]) -> Case:
@@ -74,6 +77,9 @@ RIGHT = {
         [sent("a", is_answered=False), sent("b")],
         [*run("b", FIRST, 1, 2), *run("a", FIRST, 2, 3)],
         DONE | {"id-b": "success"},
+    ),
+    "a third time, of which one was in doubt": case(
+        [sent("a")], [*run("a", FIRST, 9.95), *run("a", SECOND, 19), *run("a", THIRD, 22, 23)], DONE, doubted={"id-a"}
     ),
     "begun unseen": case(
         [sent("a")],

@@ -79,7 +79,7 @@ class Lost(Round):
 
 
 class ThreeTimes(Round):
-    """ComfyUI is killed each time that it runs a job, twice; the job is begun once more."""
+    """ComfyUI is killed each time that it runs a job, three times, of which the gate may not have heard of one; the job is begun once more."""
 
     def _plans(self, client: Client) -> list[Plan]:
         self.world.record.hold.touch()
@@ -92,7 +92,7 @@ class ThreeTimes(Round):
 
     async def _strike(self) -> None:
         comfyui = self.world.comfyui
-        for times in (2, 3):
+        for times in (2, 3, 4):
             await self.world.kill(comfyui)
             await comfyui.start()
             await self._begun(times)

@@ -14,6 +14,7 @@ import asyncpg
 
 from policy.rules.prompt import LAST_PLACE
 from proxy.auth import key_file
+from proxy.jobs.job import PERHAPS_GONE
 from tests.faults.clients import Client, clients
 from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, Redis, free_port, postgresql_programs
 from tests.faults.recording import CORE, CUSTOM, Record
@@ -51,7 +52,7 @@ queued_jobs = 100000
 @dataclass
 class World:
     """comfyuis: the first one first. relays: the way to each, by its name, where there are several. deaths: when each ComfyUI was killed, or cut off, by
-    its process id, in seconds of the machine's monotonic clock. seen: see `Case`."""
+    its process id, in seconds of the machine's monotonic clock. seen, doubted: see `Case`."""
 
     folder: Path
     comfyuis: list[ComfyUI]
@@ -62,6 +63,7 @@ class World:
     clients: list[Client] = field(default_factory=list)
     deaths: dict[int, float] = field(default_factory=dict)
     seen: dict[int, frozenset[str]] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
     relays: dict[str, Relay] = field(default_factory=dict)
     redis: Redis | None = None
 
@@ -106,6 +108,13 @@ class World:
         condition = f"number >= {LAST_PLACE}"
         if len(self.comfyuis) > 1:
             condition += """ OR attempts LIKE '%"at"%"at"%'"""
+        return await self._jobs(condition)
+
+    async def note_doubted(self) -> None:
+        """While their rows are there."""
+        self.doubted |= await self._jobs(f"attempts LIKE '%{PERHAPS_GONE}%'")
+
+    async def _jobs(self, condition: str) -> frozenset[str]:
         if self.database is None:
             return frozenset().union(*(gate.jobs(condition) for gate in self.gates))
         connection = await asyncpg.connect(self.database.url)
