@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +27,7 @@ from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.failed_logins import FailedLogins
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.redis_store import SharedStore
+from tests.ports import free_port
 
 ROUNDS: Final = 5
 TARGET_US: Final = 4.0
@@ -172,8 +172,7 @@ async def redis_server() -> AsyncIterator[str | None]:
     if program is None:
         yield None
         return
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         program,
         *("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import psutil
 
 from bench.soakload import Client, Outages, Tally
 from proxy.auth import key_file
+from tests.ports import free_port
 
 MAX_GROWTH: Final = 0.05
 _ROOT: Final = Path(__file__).resolve().parent.parent
@@ -105,7 +105,7 @@ class House:
         self.outages = Outages()
         self.url = self.ops_url = ""
         self._folder = folder
-        self._port = _free_port()
+        self._port = free_port()
         self._comfy: asyncio.subprocess.Process | None = None
         self._gate: asyncio.subprocess.Process
         self._reloads = 0
@@ -253,12 +253,6 @@ def _line(sample: tuple[float, int], tally: Tally) -> str:
         f"{sample[0] / 60:5.1f} min  {sample[1] / 1024**2:6.1f} MiB  {tally.done.total()} done  "
         f"{tally.explained.total()} failed while ComfyUI was away  {tally.unexplained.total()} unexplained"
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def hour(minutes: float) -> Plan:

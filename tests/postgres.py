@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import asyncpg
 import psutil
 
+from tests.ports import free_port
 from tests.programs import path_of
 
 USER = "gate"
@@ -52,8 +52,7 @@ class PostgresServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.environ = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
         self._process: subprocess.Popen[str] | None = None
 

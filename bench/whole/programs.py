@@ -22,6 +22,7 @@ import psutil
 from bench.processes import cpu_s_of, program
 from bench.whole.naive import KEY
 from proxy.auth import key_file
+from tests.ports import free_port
 
 TENANT: Final = "bench"
 ALLOWED: Final = ("CLIPText*", "VAE*", "@core-image")
@@ -210,12 +211,6 @@ def nginx(upstream: str) -> Iterator[Subject]:
 
 def has_nginx() -> bool:
     return shutil.which("nginx") is not None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

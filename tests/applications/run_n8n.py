@@ -6,7 +6,6 @@ import asyncio
 import io
 import itertools
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.applications.world import answers, gate_with_functions, program, run
 from tests.clients.record import record
 from tests.clients.runs import upstream_of
 from tests.harness import Running
+from tests.ports import free_port
 from tests.postgres import PostgresServer, running_postgres
 from tests.proxy.functions.calls import Caller
 from tests.proxy.webhooks.receiver import Receiver
@@ -74,8 +74,7 @@ class Desk:
     def __init__(self, folder: Path, gate: Running, database: PostgresServer) -> None:
         self.folder = folder
         self.node, self.n8n = n8n_command()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.key = gate.keys["alice"]
         self.environment = {
             "N8N_USER_FOLDER": str(folder),
@@ -137,8 +136,7 @@ async def test_its_webhook_node_is_told_of_the_end(
     (tmp_path / "gate").mkdir()
     receiver.url = "http://127.0.0.1:1"  # until n8n has a port
     table = receiver.endpoint(tmp_path / "gate", "n8n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     table = table.replace("http://127.0.0.1:1/n8n", f"http://127.0.0.1:{port}/webhook/n8n")
     async with gate_with_functions(target, tmp_path / "gate", table) as gate:
         hook = {

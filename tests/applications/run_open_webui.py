@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.applications.world import answers, gate_with_functions, program, run
 from tests.clients.record import record
 from tests.clients.runs import upstream_of
 from tests.harness import Running
+from tests.ports import free_port
 from tests.proxy.functions.calls import Caller
 
 pytestmark = pytest.mark.timeout(4000)
@@ -49,8 +49,7 @@ async def told(gate: Running, method: str, url: str, token: str = "", body: Any 
 
 async def test_its_image_engine_paints(target: str, tmp_path: Path, desk: Path) -> None:
     binaries = await asyncio.to_thread(open_webui_binaries)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     here = f"http://127.0.0.1:{port}"
     async with gate_with_functions(target, tmp_path / "gate") as gate:
         before = len(await gate.json("GET", "/history", "alice"))

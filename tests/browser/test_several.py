@@ -101,17 +101,26 @@ async def house_before(two: dict[str, Mortal], target: str, chromium: Browser, f
         yield house
 
 
-@pytest.mark.parametrize("target", TARGETS)
-async def test_a_tenant_works_before_two_of_which_one_is_killed(target: str, chromium: Browser, tmp_path: Path) -> None:
-    shots = Screenshots(OUTPUT / f"several-{target}")
+@asynccontextmanager
+async def ambers_page(
+    target: str, chromium: Browser, folder: Path
+) -> AsyncIterator[tuple[dict[str, Mortal], House, WebUi, list[str]]]:
+    """Open, with the sockets of it that were closed."""
     async with (
-        two_comfyuis(target, tmp_path) as two,
-        house_before(two, target, chromium, tmp_path) as house,
+        two_comfyuis(target, folder) as two,
+        house_before(two, target, chromium, folder) as house,
         house.person() as page,
     ):
         closed = _watch_sockets(page)
         ui = WebUi(page, house.url)
         await ui.start(house.keys["amber"])
+        yield two, house, ui, closed
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_tenant_works_before_two_of_which_one_is_killed(target: str, chromium: Browser, tmp_path: Path) -> None:
+    shots = Screenshots(OUTPUT / f"several-{target}")
+    async with ambers_page(target, chromium, tmp_path) as (two, house, ui, closed):
         busy = await _occupy_the_first(house)
         await _run_at_the_second(ui, shots)
         await _use_what_it_made(ui, shots)
@@ -122,14 +131,14 @@ async def test_a_tenant_works_before_two_of_which_one_is_killed(target: str, chr
         await ui.run()
         await ui.wait_for_active(2)
         await two[SECOND].kill()
-        await shots.take(page, "killed")
+        await shots.take(ui.page, "killed")
         await _interrupt(house, busy)
         address = await ui.wait_for_image(3)
         assert "lost_0000" in address
         assert SECOND not in address
         assert await ui.colour_of(3) == graphs.BLUE
         await ui.wait_for_active(0)
-        await shots.take(page, "gone-on")
+        await shots.take(ui.page, "gone-on")
         assert await _ends(house) == ["completed", "completed", "cancelled", "completed", "completed"]
         assert closed == [], "the page has noticed nothing"
 
@@ -138,14 +147,7 @@ async def test_a_tenant_works_before_two_of_which_one_is_killed(target: str, chr
 async def test_a_page_that_is_open_goes_on_while_the_first_one_is_away(
     target: str, chromium: Browser, tmp_path: Path
 ) -> None:
-    async with (
-        two_comfyuis(target, tmp_path) as two,
-        house_before(two, target, chromium, tmp_path) as house,
-        house.person() as page,
-    ):
-        closed = _watch_sockets(page)
-        ui = WebUi(page, house.url)
-        await ui.start(house.keys["amber"])
+    async with ambers_page(target, chromium, tmp_path) as (two, house, ui, closed):
         await two[FIRST].kill()
         await ui.open_workflow("away", graphs.slow_picture("away"), graphs.SLOW_KINDS)
         await ui.run()

@@ -29,6 +29,7 @@ from tests.clients.runs import (
     upstream_of,
 )
 from tests.harness import Running
+from tests.ports import free_port
 from tests.programs import path_of
 
 EXAMPLES = read_examples()
@@ -137,12 +138,13 @@ async def test_a_client_that_appends_its_paths_to_an_address_with_a_token_is_tol
 
 
 @pytest.mark.timeout(400)
-async def test_comfy_cli(gate: Running, tmp_path: Path, free_port: int) -> None:
+async def test_comfy_cli(gate: Running, tmp_path: Path) -> None:
     """Through `comfygate connect`, since it can send no credential."""
     installed = await asyncio.to_thread(python_folder)
     desk = Desk(tmp_path / "desk", gate, PAINTS)
     desk.environment["PATH"] = f"{installed / 'bin'}{os.pathsep}{desk.environment['PATH']}"
-    connect, run = (EXAMPLES[name].replace("8188", str(free_port)) for name in ("connect.sh", "comfy_cli.sh"))
+    port = str(free_port())
+    connect, run = (EXAMPLES[name].replace("8188", port) for name in ("connect.sh", "comfy_cli.sh"))
     before = len(await gate.json("GET", "/history", "alice"))
     async with desk.start("sh", "-ec", connect) as forwarder, asyncio.timeout(LIMIT_S):
         assert forwarder.stdout is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from tests.clients.typescript import strip
 from tests.contract.driver import saving, unique
 from tests.faults.programs import listens
 from tests.harness import running_gate
+from tests.ports import free_port
 from tests.programs import path_of
 from tests.proxy.v2.asking import submitted
 from tests.proxy.webhooks.receiver import Receiver
@@ -32,8 +32,7 @@ LIMIT_S = 60.0
 async def told(folder: Path, comfy: StandIn, *command: str) -> AsyncIterator[tuple[asyncio.StreamReader, str]]:
     """What a receiver prints, and the id of a job that it is told of."""
     receiver = Receiver()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     receiver.url = f"http://127.0.0.1:{port}"
     table = receiver.endpoint(folder, "shop")
     environment = {**os.environ, "PORT": str(port), "WEBHOOK_SECRET": receiver.secrets["/shop"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from standin import StandIn
 from tests.commands.cli import Said, aside, comfygate
 from tests.contract.driver import png
 from tests.harness import write_config
+from tests.ports import free_port
 from tests.proxy.functions.calls import PAINT, Caller, calling, write_functions
 from tests.proxy.functions.test_converted import FUNCTIONS as CONVERTED
 from tests.proxy.functions.test_converted import POLICIES
@@ -81,8 +81,7 @@ async def test_what_new_is_asked_wrong(file: Path, tmp_path: Path) -> None:
 
 
 def test_without_comfyui_nothing_is_proposed(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     file = write_config(tmp_path, f"http://127.0.0.1:{port}")[0]
     (tmp_path / "w.json").write_bytes(orjson.dumps(PAINT))
     said = comfygate("functions", "new", tmp_path / "w.json", "--config", file)
@@ -133,8 +132,7 @@ async def test_a_call_that_fails_says_why(world: Standing, tmp_path: Path, monke
 
 
 async def test_a_gate_that_is_not_there(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(CallFailed, match="does not answer"):
         await call_function(f"http://127.0.0.1:{port}", "key", "paint", [], tmp_path)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from tests.deploy.files import DEPLOY
+from tests.ports import free_port, free_ports
 
 SHIPPED: Final = (DEPLOY / "docker" / "several" / "nginx.conf", DEPLOY / "kubernetes" / "nginx.conf")
 """Balancers before several gates."""
@@ -48,9 +48,7 @@ http {{
 @asynccontextmanager
 async def below_a_prefix(folder: Path, gate: str, prefix: str) -> AsyncIterator[str]:
     """The address of an nginx that serves the gate below the prefix, which it takes off."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     config = CONFIG.format(folder=folder, port=port, gate=gate, prefix=prefix, user=user)
     async with running_nginx(folder, config, port):
@@ -71,14 +69,6 @@ async def running_nginx(folder: Path, config: str, port: int) -> AsyncIterator[N
     finally:
         nginx.terminate()
         await nginx.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @asynccontextmanager

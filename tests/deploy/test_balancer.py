@@ -12,8 +12,9 @@ import pytest
 from aiohttp import web
 
 from standin import StandIn
-from tests.deploy.nginx import GATE_LINE, SHIPPED, balanced, free_ports
+from tests.deploy.nginx import GATE_LINE, SHIPPED, balanced
 from tests.harness import running_gate
+from tests.ports import free_port
 from tests.programs import needs
 
 CLIENTS = [f"203.0.113.{number}" for number in range(1, 41)]
@@ -103,7 +104,7 @@ async def test_paths_come_through_as_they_were_sent(tmp_path: Path) -> None:
 async def test_a_gate_answers_through_it(tmp_path: Path, comfy: StandIn, is_first_there: bool) -> None:
     """Requests and WebSockets, also where the other gate does not run."""
     async with running_gate(tmp_path, comfy.url) as gate:
-        there, absent = gate.url.removeprefix("http://"), f"127.0.0.1:{free_ports(1)[0]}"
+        there, absent = gate.url.removeprefix("http://"), f"127.0.0.1:{free_port()}"
         gates = [there, absent] if is_first_there else [absent, there]
         async with balanced(tmp_path, gates) as (tunnel, _), aiohttp.ClientSession() as session:
             headers = {"X-API-Key": gate.keys["alice"]}

@@ -7,7 +7,6 @@ import contextlib
 import json
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from tests.deploy.files import DEPLOY, shipped
 from tests.deploy.plainyaml import read_yaml
 from tests.deploy.queries import RANGE, alert_queries, panel_queries
 from tests.harness import Running
+from tests.ports import free_port
 from tests.programs import needs
 
 WORKFLOW = {
@@ -157,19 +157,13 @@ def _alert_cases() -> dict[str, Any]:
     return {"rule_files": [str(DEPLOY / "prometheus" / "rules.yml")], "evaluation_interval": "1m", "tests": tests}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @asynccontextmanager
 async def prometheus(folder: Path, target: str) -> AsyncIterator[str]:
     config = (DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
     file = folder / "prometheus.yml"
     file.write_text(config.replace("127.0.0.1:9190", target).replace("15s", "1s"), encoding="utf-8")
     shutil.copy(DEPLOY / "prometheus" / "rules.yml", folder / "rules.yml")
-    port = _free_port()
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         "prometheus",
         f"--config.file={file}",

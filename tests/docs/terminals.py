@@ -127,11 +127,18 @@ async def follow(page: str, folder: Path, ready: str, after: Callable[[Block], A
 
 
 async def answers(address: str, headers: dict[str, str] | None = None) -> None:
-    """Asks until it is 200."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(TIME_LIMIT_S):
-        while True:
-            with contextlib.suppress(aiohttp.ClientConnectionError):
-                async with session.get(address, headers=headers) as response:
-                    if response.status == 200:
-                        return
-            await asyncio.sleep(0.1)
+    """Asks until it is 200. Raises AssertionError with the last answer when it is not in time."""
+    last = "nothing"
+    try:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(TIME_LIMIT_S):
+            while True:
+                try:
+                    async with session.get(address, headers=headers) as response:
+                        if response.status == 200:
+                            return
+                        last = f"{response.status} {await response.text()}"
+                except aiohttp.ClientConnectionError as error:
+                    last = repr(error)
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"{address} is not 200 within {TIME_LIMIT_S:.0f} s: its last answer was {last}") from None

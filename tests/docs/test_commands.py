@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import sys
 import time
@@ -24,6 +23,7 @@ from proxy.auth.api_keys import hash_key
 from standin import StandIn
 from tests.docs.refusals import ROOT
 from tests.docs.terminals import TIME_LIMIT_S, Block, answers, blocks_of, follow, terminal
+from tests.ports import free_port, free_ports
 from tests.programs import needs
 
 # Dozens of commands, each a process of its own.
@@ -31,14 +31,6 @@ WALK_LIMIT_S = 600
 PNG = b"\x89PNG\r\n\x1a\n"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="commands of bash"), needs("bash", "curl")]
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @asynccontextmanager
@@ -233,7 +225,7 @@ async def test_commands_named_in_the_documentation_exist() -> None:
 
 
 async def test_what_the_demo_prints_works_when_pasted(tmp_path: Path) -> None:
-    async with shell(tmp_path, "comfygate", "demo", "--port", str(free_ports(1)[0])) as demo:
+    async with shell(tmp_path, "comfygate", "demo", "--port", str(free_port())) as demo:
         assert demo.stdout is not None
         printed = ""
         async with asyncio.timeout(TIME_LIMIT_S):

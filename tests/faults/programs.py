@@ -7,7 +7,6 @@ import os
 import pwd
 import shlex
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import psutil
 
 from proxy.persistence.sqlite_file import STATE_FILE
 from tests.faults import recorded_node
+from tests.ports import free_port
 
 COMMAND = os.environ.get("COMFYUI_COMMAND", "")
 """Of a real ComfyUI, which is killed and started again: see `ComfyUI.real`."""
@@ -33,12 +33,6 @@ GUARD_S = 240.0
 NAP_S = 0.01
 REDIS = "redis-server"
 _UNPRIVILEGED = "nobody"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 async def listens(port: int) -> bool:

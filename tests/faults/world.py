@@ -16,9 +16,10 @@ from policy.rules.prompt import LAST_PLACE
 from proxy.auth import key_file
 from proxy.jobs.job import PERHAPS_GONE
 from tests.faults.clients import Client, clients
-from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, Redis, free_port, postgresql_programs
+from tests.faults.programs import ComfyUI, GateProcess, PostgreSQL, Program, Redis, postgresql_programs
 from tests.faults.recording import CORE, CUSTOM, Record
 from tests.faults.relay import Relay
+from tests.ports import free_port
 
 _CONFIG = """\
 [server]

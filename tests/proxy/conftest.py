@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.redis_store import SharedStore
 from proxy.persistence.sqlite import SqliteDatabase
 from proxy.persistence.sqlite_file import STATE_FILE
+from tests.ports import free_port
 from tests.programs import path_of
 
 # Slow machines must not look like a sick Redis where that is not the question.
@@ -42,8 +42,7 @@ class RedisServer:
 
     def __init__(self, program: str) -> None:
         self._program = program
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: asyncio.subprocess.Process | None = None
 

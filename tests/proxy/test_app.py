@@ -23,6 +23,7 @@ from proxy.observability.access_log import RequestLog
 from proxy.systemd import PassedSockets
 from standin import StandIn
 from tests.harness import Running, running_gate
+from tests.ports import free_port
 from tests.proxy.upstreams import GUARD_S, comfy_like, serving
 from tests.wire.raw import connect, parse_answer, request, rest_of, send
 
@@ -89,9 +90,8 @@ async def test_takes_connections_from_the_sockets_that_it_is_passed(tmp_path: Pa
 
 @pytest.mark.parametrize("setting", ["server", "ops"])
 async def test_a_port_in_use_leaves_nothing_behind(tmp_path: Path, setting: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as probe:
-        taken, free = other.getsockname()[1], probe.getsockname()[1]
-        probe.close()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken, free = other.getsockname()[1], free_port()
         ports = {"server": free, "ops": free, setting: taken}
         file = tmp_path / "config.toml"
         file.write_text(f"[server]\nport = {ports['server']}\n[ops]\nport = {ports['ops']}\n", encoding="utf-8")

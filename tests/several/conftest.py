@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.wiring import fleet
 from tests.several.world import SeveralWorld, several
 
 
@@ -14,3 +15,10 @@ from tests.several.world import SeveralWorld, several
 async def two(tmp_path: Path) -> AsyncIterator[SeveralWorld]:
     async with several(tmp_path) as world:
         yield world
+
+
+@pytest.fixture
+def gone_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ComfyUI that was taken out of the configuration does not stay for its files' sake."""
+    monkeypatch.setattr(fleet, "STAYS_S", 0.0)
+    monkeypatch.setattr(fleet, "LOOK_EACH_S", 0.01)

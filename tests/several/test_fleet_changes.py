@@ -11,7 +11,6 @@ import pytest
 
 from policy.needs import Needs
 from policy.principal import TenantId
-from proxy.wiring import fleet
 from standin import StandIn
 from tests.contract.driver import slow
 from tests.harness import running_gate
@@ -36,11 +35,7 @@ from tests.several.test_placing import ended, quick, ran_where, submit
 from tests.several.test_warmups import sample, write_function
 from tests.several.world import FIRST, SECOND, SeveralWorld, put_model, several
 
-
-@pytest.fixture(autouse=True)
-def gone_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "STAYS_S", 0.0)
-    monkeypatch.setattr(fleet, "LOOK_EACH_S", 0.01)
+pytestmark = pytest.mark.usefixtures("gone_soon")
 
 
 async def test_a_second_one_comes_beside_the_first_while_a_job_runs_there(tmp_path: Path) -> None:

@@ -33,11 +33,7 @@ from tests.several.test_files import FOLDER, body_of, made_at, view
 from tests.several.test_placing import ended, ran_where, submit
 from tests.several.world import FIRST, SECOND, SeveralWorld, put_model, several
 
-
-@pytest.fixture(autouse=True)
-def gone_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "STAYS_S", 0.0)
-    monkeypatch.setattr(fleet, "LOOK_EACH_S", 0.01)
+pytestmark = pytest.mark.usefixtures("gone_soon")
 
 
 async def test_what_its_last_job_made_is_there_for_a_while(two: SeveralWorld, monkeypatch: pytest.MonkeyPatch) -> None:

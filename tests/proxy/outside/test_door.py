@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from proxy.outside.door import MAX_INTERIM, OutsideDoor, Place
 from proxy.outside.target import Answer, Target, Unreachable
+from tests.ports import free_port
 from tests.proxy.upstreams import serving
 
 LIMIT_S = 20.0
@@ -209,8 +210,7 @@ async def test_what_is_no_answer_is_said_in_our_own_words(sent: bytes, why: str)
 async def test_a_name_without_an_address_and_a_port_where_nobody_listens() -> None:
     with pytest.raises(Unreachable, match="its name has no address"):
         await post("https://no-such-host.invalid")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(Unreachable):
         await post(f"http://127.0.0.1:{port}")
 
