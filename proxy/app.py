@@ -13,6 +13,7 @@ from typing import Final
 from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, Mistake, load_config
 from proxy.config.restart import need_restart
+from proxy.dependencies import Dependencies
 from proxy.http.listener import Listener
 from proxy.http.server import DRAIN_IDLE_S, ops_server, public_server
 from proxy.jobs.events import JobEvents
@@ -29,6 +30,7 @@ from proxy.tasks import Stop, Tasks, on_failure, stop_in_turn
 from proxy.upstream.aliases import find_aliases
 from proxy.upstream.merged_catalogue import MergedCatalogue
 from proxy.websocket.connections import GATE_STOPS
+from proxy.wiring.fleet import Fleet
 from proxy.wiring.followers import JobFollowers
 from proxy.wiring.gauges import Gauges
 from proxy.wiring.parts import build_dependencies
@@ -110,7 +112,7 @@ class Gate:
             await self.public.start()
             opened.pop_all()
         on_failure.append(self.metrics.task_failed)
-        self.dependencies.queue_watchers.start()
+        _start_watching(self.dependencies, self._fleet)
         self._tasks.supervise(self._close_expired, "expiry")
         self._followers.start()
         self._tasks.supervise(self.dependencies.storage.sweep_forever, "retention")
@@ -255,6 +257,8 @@ class Gate:
             await self._state.open()
             await self.dependencies.compiled.authenticator.sessions.revoked.load()
             await self._limits.start()
+            if self._fleet is not None:
+                await self._fleet.resume()
             await self.dependencies.jobs.replica.load()
             await self._followers.open()
         except (OSError, DatabaseUnavailable, StateError) as error:
@@ -301,6 +305,13 @@ def _check_not_emptied(old: Config, new: Config) -> None:
             "has no tenant and no key any more, as a file that is just being written. To let nobody in, stop the gate"
         )
         raise ConfigError(new.file, [Mistake("", None, words)])
+
+
+def _start_watching(parts: Dependencies, fleet: Fleet | None) -> None:
+    """Each ComfyUI that there is, and those that leave."""
+    parts.queue_watchers.start()
+    if fleet is not None:
+        fleet.start()
 
 
 async def _tell_aliases(config: Config) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from policy.call import Place
+from proxy.config.comfyui import FIRST
 from proxy.jobs.doubts import UNSURE
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import CANCEL, JobRow, StoredState
@@ -38,6 +40,7 @@ class JobReplica:
         """At the start: all that is kept."""
         found = await self._database.read(changes, 0)
         self._version = found.version
+        _tell_unfollowed(found.jobs, self._registry.comfyuis)
         for row in sorted(found.jobs, key=lambda row: row.sequence):
             if row.wish != UNSURE and not row.left_no_trace:
                 self._registry.apply(row)
@@ -134,3 +137,14 @@ class JobReplica:
         del self._records.unsaid[prompt_id]
         if row is not None and not row.left_no_trace:
             self.on_foreign_change(self._registry.apply(row))
+
+
+def _tell_unfollowed(rows: Iterable[JobRow], comfyuis: Sequence[str]) -> None:
+    """comfyuis: names of those that there are, the first one first, which may have had another name before."""
+    given = (row.comfyui for row in rows if row.state in (StoredState.DISPATCHED, StoredState.RUNNING))
+    for name, count in Counter(given).items():
+        if name not in ("", FIRST, *comfyuis):
+            _log.warning(
+                "ComfyUI %s is not in the configuration, and has %d jobs: %s is asked for them, and what it has not goes on as after a restart",
+                *(name, count, comfyuis[0]),
+            )

@@ -240,5 +240,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # 11: which of several ComfyUIs are given no jobs, as the operator says. For all of them it is store_state.is_draining.
     ("CREATE TABLE drained_comfyuis (comfyui TEXT PRIMARY KEY)",),
+    # 12: ComfyUIs that were taken out of the configuration and have jobs still, with the settings by which they are followed, as JSON.
+    (
+        """CREATE TABLE leaving_comfyuis (
+            comfyui TEXT PRIMARY KEY,
+            settings TEXT NOT NULL
+        )""",
+    ),
 )
 """One tuple of statements for each version, oldest first; the version of a file is how many of them it has been through."""

@@ -1,7 +1,7 @@
 """The ComfyUIs that there are while the gate runs: others than the first come and go as the configuration says.
 
 One that is taken out leaves: it is given nothing any more, what it has is followed to its end, and then it is gone. One that is at another address is taken out
-and, when it has gone, put in.
+and, when it has gone, put in. A gate that is restarted meanwhile follows on those that leave.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from proxy.websocket.session_sockets import SessionSockets
 from proxy.wiring.comfyui import folders_of
 from proxy.wiring.dispatching import set_patience
 from proxy.wiring.jobs import Made
+from proxy.wiring.leaving import Leaving
 
 LOOK_EACH_S: Final = 0.25
 STAYS_S: Final = 60.0
@@ -52,7 +53,7 @@ _log = logging.getLogger("comfygate")
 
 @dataclass(slots=True)
 class _Member:
-    """Another than the first. leaving: runs as long as it is followed and given nothing."""
+    """Another than the first. leaving: runs as long as it is followed and given nothing, from the gate's start on."""
 
     settings: ComfyUISettings
     upstream: Upstream
@@ -60,6 +61,10 @@ class _Member:
     watcher: QueueWatcher
     sender: Sender
     leaving: asyncio.Task[None] | None = None
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.sender.is_leaving
 
 
 class FleetParts(NamedTuple):
@@ -102,14 +107,47 @@ class Fleet:
             for each in others
         }
         self._wanted = Wanted(config, {})
+        self._leaving = Leaving(parts.database)
         self._tasks = Tasks()
         self.on_named: Callable[[Sequence[str]], None] = lambda names: None
         self.on_leaving: Callable[[str], None] = lambda name: None
 
+    async def resume(self) -> None:
+        """Before jobs are read: what was leaving when the gate was stopped leaves on. Raises DatabaseUnavailable."""
+        for settings in await self._leaving.read():
+            if not _is_there_otherwise(settings, self.settings):
+                self._resume(settings)
+                self._publish()
+
+    def _resume(self, settings: ComfyUISettings) -> None:
+        name = settings.name
+        try:
+            upstream = OtherUpstream(name, settings.url, self._timeout_s)
+        except ValueError as error:
+            _log.warning("ComfyUI %s was leaving, and is not followed: %s", name, error)
+            return
+        replaced = self._members.get(name)
+        if (
+            replaced is not None
+        ):  # the configuration has it at another address, where it is asked when this one has gone
+            upstreams = {**self._wanted.upstreams, name: replaced.upstream}
+            self._wanted = self._wanted._replace(upstreams=upstreams)
+        self._members[name] = self._make(settings, upstream)
+        self._members[name].sender.is_leaving = True
+
+    def start(self) -> None:
+        """After jobs were read."""
+        for name, member in self._members.items():
+            if member.is_leaving:
+                member.leaving = self._tasks.start(self._follow_to_end(member, STAYS_S), "a ComfyUI that leaves")
+                count = len(self._parts.made.jobs.registry.given_to(name))
+                url = member.settings.url
+                _log.info("ComfyUI %s at %s still leaves, since before the start: it has %d jobs", name, url, count)
+
     async def stop(self) -> None:
         await self._tasks.stop()
         for member in self._members.values():
-            if member.leaving is not None:
+            if member.is_leaving:
                 await member.sender.stop()
 
     @property
@@ -141,16 +179,18 @@ class Fleet:
             settings = others.get(name)
             if settings is not None and settings.url == member.settings.url:
                 self._stay(member, settings)
-            elif member.leaving is None:
+            elif not member.is_leaving:
                 self._leave(member)
-        here = {name: self._members.get(name) or self._make(settings) for name, settings in others.items()}
+        here = {name: self._members.get(name) or self._come(settings) for name, settings in others.items()}
         self._members = here | {name: member for name, member in self._members.items() if name not in here}
         self._publish()
 
-    def _make(self, settings: ComfyUISettings) -> _Member:
-        upstream = self._wanted.upstreams[settings.name]
-        watcher = self._parts.made.watcher_of(settings.name, upstream)
+    def _come(self, settings: ComfyUISettings) -> _Member:
         _log.info("ComfyUI %s at %s is one of the gate's from now on", settings.name, settings.url)
+        return self._make(settings, self._wanted.upstreams[settings.name])
+
+    def _make(self, settings: ComfyUISettings, upstream: Upstream) -> _Member:
+        watcher = self._parts.made.watcher_of(settings.name, upstream)
         source = CatalogueSource(upstream, settings.name)
         return _Member(settings, upstream, source, watcher, self._parts.made.sender_of(watcher, upstream))
 
@@ -159,6 +199,7 @@ class Fleet:
         if member.leaving is not None:
             member.leaving.cancel()
             member.leaving, member.sender.is_leaving = None, False
+            self._tasks.start(self._leaving.forget(settings.name), "a ComfyUI that stays")
             _log.info("ComfyUI %s stays", settings.name)
 
     def _leave(self, member: _Member) -> None:
@@ -169,9 +210,10 @@ class Fleet:
         count = len(self._parts.made.jobs.registry.given_to(name))
         _log.info("ComfyUI %s leaves: it is given nothing more, and has %d jobs, which are followed", name, count)
 
-    async def _follow_to_end(self, member: _Member) -> None:
+    async def _follow_to_end(self, member: _Member, at_least_s: float = 0.0) -> None:
         name = member.settings.name
-        await self._until_over(member)
+        await self._until_over(member, at_least_s)
+        await self._leaving.forget(name)
         del self._members[name]
         # SECURITY: also where another one has its name at once: names in the temp folder of this one are nobody's there
         # (tests/several/test_fleet_files.py::test_previews_of_one_address_are_not_read_at_another).
@@ -179,15 +221,17 @@ class Fleet:
         _log.info("ComfyUI %s at %s has gone", name, member.settings.url)
         settings = next((each for each in self._wanted.config.comfyui[1:] if each.name == name), None)
         if settings is not None:
-            self._members[name] = self._make(settings)
+            self._members[name] = self._come(settings)
             self._publish()
         self._tasks.start(_end(member), "the end of a ComfyUI")
 
-    async def _until_over(self, member: _Member) -> None:
+    async def _until_over(self, member: _Member, at_least_s: float) -> None:
+        """at_least_s: how long it is there, whether it has jobs or not."""
         jobs, name = self._parts.made.jobs, member.settings.name
-        began_s = time.monotonic()
-        earliest_s = began_s + (AGREED_S if self._parts.database.is_shared else 0.0)
+        began_s, is_noted = time.monotonic(), False
+        earliest_s = began_s + max(at_least_s, AGREED_S if self._parts.database.is_shared else 0.0)
         while True:
+            is_noted = is_noted or await self._leaving.note(member.settings)
             now_s = time.monotonic()
             if jobs.registry.given_to(name) or member.sender.is_sending:
                 # Where it is put in again at another address, that is where its files are.
@@ -214,7 +258,7 @@ class Fleet:
     def _publish(self) -> None:
         """Who knows of all, of those that are given jobs, and of both."""
         parts, first, members = self._parts, self._first.name, self._members
-        there = [member for member in members.values() if member.leaving is None]
+        there = [member for member in members.values() if not member.is_leaving]
         upstreams = {name: member.upstream for name, member in members.items()}
         folders, sharing = folders_of(self._wanted.config, [member.settings for member in members.values()])
         change_comfyuis(parts.made.jobs.registry, [first, *members])
@@ -233,6 +277,11 @@ class Fleet:
         parts.sockets.change(upstreams)
         self.on_named([first, *members])
         parts.made.jobs.dispatcher.wake()
+
+
+def _is_there_otherwise(leaving: ComfyUISettings, there: Sequence[ComfyUISettings]) -> bool:
+    """Whether the configuration has it again, or gives its name to the first, or its address to another one, which takes what it has for strays."""
+    return leaving.name == there[0].name or any(each.url == leaving.url for each in there)
 
 
 def build_fleet(

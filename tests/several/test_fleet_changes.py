@@ -259,15 +259,3 @@ async def test_while_one_comes_and_goes_again_and_again_every_job_runs_once(two:
         if call.raw_path == "/prompt"
     ]
     assert sorted(ran) == sorted(ids)
-
-
-async def test_what_one_ran_that_left_when_the_gate_stopped_runs_at_another(tmp_path: Path) -> None:
-    async with several(tmp_path, settings={FIRST: 'tenants = ["mallory"]'}) as world:
-        prompt_id = await submit(world, slow())
-        await running(world, SECOND)
-        await take_out(world)
-        assert there(world) == [FIRST, SECOND]
-    async with several(tmp_path, (FIRST,)) as world:
-        assert there(world) == [FIRST]
-        assert await running(world, FIRST) == prompt_id
-        await stop(world, [prompt_id])

@@ -82,6 +82,7 @@ ROWS: Final[dict[str, tuple[int, tuple[Any, ...]]]] = {
     "job_needs": (9, ("an-id", b"[]")),
     "comfyui_models": (9, ("gpu-1", "a.safetensors\nb.safetensors")),
     "drained_comfyuis": (11, ("gpu-1",)),
+    "leaving_comfyuis": (12, ("gpu-2", "{}")),
 }
 # Columns that came later, with the version that made them.
 ADDED: Final[dict[str, tuple[tuple[int, tuple[Any, ...]], ...]]] = {
