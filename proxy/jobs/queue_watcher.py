@@ -165,6 +165,9 @@ class QueueWatcher:
                     setting = self.absence.setting(self.name)
                     _log.warning("%s The gate tries on.", unreachable(self._upstream.url.rstrip("/"), error, setting))
                 failures += 1
+            except asyncio.CancelledError:
+                self.is_connected = False  # which nobody is warned of: it is the gate that leaves
+                raise
             finally:
                 if self.is_connected:
                     _log.warning("the connection to %s ended", self.absence.title(self.name))

@@ -87,6 +87,24 @@ async def test_one_that_is_taken_out_runs_what_it_has_and_is_given_nothing(two: 
     assert not [name for name in await told(two) if SECOND in name]
 
 
+async def test_nobody_is_warned_of_a_connection_that_the_gate_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of one that has gone, and of all when the gate is stopped; of one that went away itself the operator is."""
+    async with several(tmp_path) as world:
+        await world.gate.gate.dependencies.queue_watchers.of(SECOND).is_settled.wait()
+        await take_out(world)
+        await until_gone(world)
+        while [task for task in asyncio.all_tasks() if task.get_name() == "the end of a ComfyUI"]:
+            await asyncio.sleep(0.01)
+    assert "the connection to" not in caplog.text
+    async with several(tmp_path) as world:
+        await world.stop(FIRST)
+        async with asyncio.timeout(30):
+            while f"the connection to ComfyUI {FIRST} ended" not in caplog.text:
+                await asyncio.sleep(0.01)
+
+
 async def test_one_at_another_address_is_taken_out_and_put_in(two: SeveralWorld) -> None:
     name = await made_at(two, SECOND, 5)
     before = await body_of(two, view(name, subfolder=FOLDER))
