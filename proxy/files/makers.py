@@ -12,7 +12,8 @@ from proxy.jobs.known_jobs import KnownJobs
 
 class Makers:
     """Every method gives a name of `others`, or "" for the first. others: those beside the first. sharing: those of them that see the first's folders, so
-    that it has what they make, but for their temp folders. Both are replaced when some come or go. absent: names of some that are not there any more.
+    that it has what they make, but for their temp folders. Both are replaced when some come or go. absent_for: names of some that are not there any more,
+    each with a tenant whose jobs it ran.
 
     SECURITY: which one is asked follows from names that a rule has made, and is one of these whatever they say (tests/proxy/files/test_makers.py).
     """
@@ -22,12 +23,12 @@ class Makers:
         jobs: KnownJobs,
         others: Container[str] = (),
         sharing: Container[str] = (),
-        absent: Container[str] = (),
+        absent_for: Container[tuple[str, str]] = (),
     ) -> None:
         self._jobs = jobs
         self.others = others
         self.sharing = sharing
-        self._absent = absent
+        self._absent_for = absent_for
 
     def of_call(self, call: UpstreamCall) -> str:
         if call.jobs:
@@ -43,9 +44,14 @@ class Makers:
         return "" if folder is Folder.OUTPUT and made in self.sharing else self._known(made)
 
     def absent_maker_of(self, call: UpstreamCall) -> str:
-        """The name of one that is not there any more and has made the file of a call; "" for all others."""
-        made = "" if call.file is None or call.file[0] == Folder.INPUT else maker_of(call.file[1])
-        return made if made in self._absent else ""
+        """The name of one that is not there any more and may have made the file of a call; "" for all others.
+
+        SECURITY: a tenant whose jobs it never ran is not told that it was there
+        (tests/several/test_fleet_files.py::test_that_one_has_gone_is_told_to_those_alone_whose_jobs_it_ran).
+        """
+        path = "" if call.file is None or call.file[0] == Folder.INPUT else call.file[1]
+        made = maker_of(path)
+        return made if made and (made, path.split("/", 2)[1]) in self._absent_for else ""
 
     def place_of(self, folder: Folder, comfyui: str) -> str:
         """Which one's folder this ComfyUI reads."""

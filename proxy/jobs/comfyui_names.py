@@ -16,6 +16,8 @@ class ComfyUINames(Sequence[str]):
         self._names = tuple(names)
         self.absent: set[str] = set()
         """Of ComfyUIs that jobs have been at and that are not there any more, or not yet."""
+        self.absent_for: set[tuple[str, str]] = set()
+        """These names, each with a tenant whose jobs have been there."""
         self._moved: dict[str, str] = {}
         """At which of those jobs are or were that are taken for the first one's, by id."""
 
@@ -41,6 +43,7 @@ class ComfyUINames(Sequence[str]):
         if not row.comfyui or row.comfyui in self._names:
             return row
         self.absent.add(row.comfyui)
+        self.absent_for.add((row.comfyui, row.tenant))
         self._moved[row.prompt_id] = row.comfyui
         return row._replace(comfyui=self._names[0])
 
@@ -57,6 +60,7 @@ class ComfyUINames(Sequence[str]):
         """Others have come, with the jobs that were there before, or gone. jobs: at those that have gone. job_of: by id."""
         self.absent |= set(self._names) - set(names)
         self.absent -= set(names)
+        self.absent_for -= {each for each in self.absent_for if each[0] in names}
         self._names = tuple(names)
         for prompt_id in [prompt_id for prompt_id, name in self._moved.items() if name in names]:
             name = self._moved.pop(prompt_id)
@@ -64,4 +68,5 @@ class ComfyUINames(Sequence[str]):
                 job.comfyui, job.seen_in = name, -1
         for job in jobs:
             self._moved[job.prompt_id] = job.comfyui
+            self.absent_for.add((job.comfyui, job.tenant))
             job.comfyui, job.seen_in = names[0], -1

@@ -52,13 +52,12 @@ def choose_makers(
     """Calls and paths lead to the ComfyUI that has what they name, and what a job reads is brought there, from now on."""
     if not isinstance(upstream, Upstreams):
         return None, None
-    absent = jobs.registry.comfyuis.absent
-    makers = Makers(jobs.registry, frozenset(upstream.others), directories.sharing, absent)
+    names = jobs.registry.comfyuis
+    makers = Makers(jobs.registry, frozenset(upstream.others), directories.sharing, names.absent_for)
     upstream.choose, upstream.absent_maker = makers.of_call, makers.absent_maker_of
-    directories.maker_of, directories.absent = makers.of_file, absent
+    directories.maker_of, directories.absent = makers.of_file, names.absent
     owners = TempFileOwners(upstream, jobs.registry)
-    first = jobs.registry.comfyuis[0]
-    transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, owners.is_own, first)
+    transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, owners.is_own, names[0])
     jobs.preparation.bring, jobs.preparation.far_files = transfers.bring, transfers.far_files
     if jobs.placing is not None:
         jobs.placing.sources, jobs.placing.far_files = transfers.sources, transfers.far_files

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from proxy.app import Gate
+from proxy.config import load_config
+from proxy.observability.access_log import RequestLog
 from standin import StandIn
 from tests.contract.driver import slow
 from tests.several.test_draining import given_to, stop
@@ -67,6 +70,19 @@ async def beside(world: SeveralWorld, name: str) -> AsyncIterator[StandIn]:
         yield comfy
     finally:
         await comfy.stop()
+
+
+@asynccontextmanager
+async def restarted(world: SeveralWorld) -> AsyncIterator[None]:
+    """Another gate with the same folder, in the place of the one that is there."""
+    await world.gate.gate.stop()
+    again = Gate(load_config(world.gate.config_file), RequestLog(world.gate.log, "json"))
+    await again.start()
+    world.gate.gate, world.gate.url, world.gate.ops_url = again, again.public.url, again.ops.url
+    try:
+        yield
+    finally:
+        await again.stop()
 
 
 async def running(world: SeveralWorld, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.several.changing import (
     both_are_used,
     put_back,
     put_in,
+    restarted,
     running,
     table,
     take_out,
@@ -30,7 +32,7 @@ from tests.several.changing import (
 from tests.several.making import preview_at, previewing
 from tests.several.test_draining import drain, given_to, stop
 from tests.several.test_files import FOLDER, body_of, made_at, view
-from tests.several.test_placing import ended, ran_where, submit
+from tests.several.test_placing import ended, quick, ran_where, submit
 from tests.several.world import FIRST, SECOND, SeveralWorld, put_model, several
 
 pytestmark = pytest.mark.usefixtures("gone_soon")
@@ -77,6 +79,39 @@ async def test_when_it_has_gone_its_files_say_so_and_are_there_when_it_is_back(
         assert await body_of(world, address) == before
 
 
+@pytest.mark.parametrize("has_directories", [True, False])
+async def test_that_one_has_gone_is_told_to_those_alone_whose_jobs_it_ran(
+    tmp_path: Path, has_directories: bool
+) -> None:
+    """For all others its name is as one that never was, also after a restart of the gate."""
+    async with several(tmp_path, has_directories=has_directories, settings={FIRST: 'tenants = ["mallory"]'}) as world:
+        [entry] = (await ended(world, [await submit(world, quick(1))])).values()
+        [made] = entry["outputs"]["2"]["images"]
+        await take_out(world)
+        await until_gone(world)
+        await _is_as_one_that_never_was(world, made["filename"])
+        async with restarted(world):
+            await _is_as_one_that_never_was(world, made["filename"])
+
+
+async def _is_as_one_that_never_was(world: SeveralWorld, name: str) -> None:
+    """For mallory; alice, whose file this is, is told."""
+    for method in ("GET", "HEAD"):
+        gone, unknown = [await _told(world, method, view(name, subfolder=folder)) for folder in (FOLDER, "@gpu-9")]
+        assert gone == unknown
+        assert gone[0] == 404
+        assert await world.gate.status(method, view(name, subfolder=FOLDER), "alice") == 503
+
+
+async def _told(world: SeveralWorld, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
+    """All that an answer says to mallory, but for its own id and time."""
+    async with world.gate.call(method, path, "mallory") as answer:
+        fields = {
+            name: value for name, value in answer.headers.items() if name not in ("Date", "X-Request-ID", "RateLimit")
+        }
+        return answer.status, fields, re.sub(rb'"request_id":"[^"]*"', b"", await answer.read())
+
+
 async def test_what_it_ran_is_in_the_history_and_its_previews_come_back(tmp_path: Path) -> None:
     async with several(tmp_path, settings={FIRST: 'tenants = ["mallory"]'}) as world:
         ids = [await submit(world, previewing(number)) for number in range(2)]
@@ -97,7 +132,7 @@ async def test_what_it_ran_is_in_the_history_and_its_previews_come_back(tmp_path
 
 async def test_a_job_that_reads_what_one_made_that_has_gone_is_told(two: SeveralWorld) -> None:
     async with beside(two, THIRD) as comfy:
-        name = await made_at(two, SECOND)
+        name, _ = await made_at(two, SECOND), await preview_at(two, SECOND, "alice", 3)
         await take_out(two)
         await until_gone(two)
         put_model(comfy, "third.safetensors")
@@ -155,7 +190,7 @@ async def test_what_the_first_one_shared_with_one_that_has_gone_is_still_there(t
         await take_out(world)
         await until_gone(world)
         assert await body_of(world, address) == before
-        assert await world.gate.status("GET", address, "mallory") == 503
+        assert await world.gate.status("GET", address, "mallory") == 404
 
 
 def reading(name: str) -> dict[str, Any]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from proxy.app import Gate
-from proxy.config import load_config
 from proxy.jobs.store_leaving import leaving, note_leaving
-from proxy.observability.access_log import RequestLog
 from proxy.wiring import fleet
 from standin import StandIn
 from tests.contract.driver import slow
-from tests.several.changing import THIRD, both_are_used, put_back, running, take_out, there, until_gone, without
+from tests.several.changing import (
+    THIRD,
+    both_are_used,
+    put_back,
+    restarted,
+    running,
+    take_out,
+    there,
+    until_gone,
+    without,
+)
 from tests.several.test_draining import given_to, stop
 from tests.several.test_files import FOLDER, made_at, view
 from tests.several.test_placing import ended, ran_where, submit
@@ -39,19 +44,6 @@ async def until_noted(world: SeveralWorld) -> None:
     async with asyncio.timeout(30):
         while SECOND not in await noted(world):
             await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def restarted(world: SeveralWorld) -> AsyncIterator[None]:
-    """Another gate with the same folder, in the place of the one that is there."""
-    await world.gate.gate.stop()
-    again = Gate(load_config(world.gate.config_file), RequestLog(world.gate.log, "json"))
-    await again.start()
-    world.gate.gate, world.gate.url, world.gate.ops_url = again, again.public.url, again.ops.url
-    try:
-        yield
-    finally:
-        await again.stop()
 
 
 def prompts(comfy: StandIn) -> int:

@@ -92,6 +92,6 @@ def test_a_call_may_name_one_of_them(registry: JobRegistry, named: str, asked: s
 def test_what_one_made_that_has_gone_is_known_by_its_name(
     registry: JobRegistry, folder: Folder, path: str, expected: str
 ) -> None:
-    makers = Makers(registry, OTHERS, absent={"gone"})
+    makers = Makers(registry, OTHERS, absent_for={("gone", "alice")})
     assert makers.absent_maker_of(view_of("GET", folder, UpstreamPath(path))) == expected
     assert makers.absent_maker_of(UpstreamCall("GET", (Opaque("view"),))) == ""
