@@ -33,6 +33,16 @@ def tell_failed(tenant: str, prompt_id: str, ended_at_s: float, at_s: float) -> 
     yield from _tell(Event.STORAGE_FAILED, tenant, prompt_id, ended_at_s, at_s)
 
 
+def tell_never_made(tenant: str, prompt_id: str) -> Operation[None]:
+    """The job leaves the history before it was looked up what it made, which is `lost` then (proxy/copies/copy_operations.py)."""
+    rows = yield Statement(
+        "SELECT ended_at_s FROM copies WHERE prompt_id = ? AND tenant = ? AND asset_id = '' AND state = ?",
+        (prompt_id, tenant, CopyState.WAITING),
+    )
+    for (ended_at_s,) in rows:
+        yield from tell_failed(tenant, prompt_id, ended_at_s, ended_at_s)
+
+
 def disown(tenant: str, folder: str, path: str, stamp: str) -> Operation[None]:
     """See `disown_copies`. What is not wanted any more is not waited for either."""
     jobs = yield Statement(

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from policy.rules.prompt import LAST_PLACE
+from proxy.jobs.copy_news import tell_never_made
 from proxy.jobs.job_rows import COLUMNS, ENTRY, MEASURED, ROW, SUBMITTED, Bounds, JobRow, StoredState
 from proxy.jobs.store_operations import delete_job, forget, give_back
 from proxy.jobs.store_reading import find
@@ -71,6 +72,7 @@ def retain(tenant: str, bounds: Bounds) -> Operation[dict[str, list[str]]]:
     dropped: dict[str, list[str]] = {"age": [], "count": [], "bytes": []}
     for prompt_id, reason in too_much[-RETAINED_AT_ONCE:]:
         dropped[reason].append(prompt_id)
+        yield from tell_never_made(tenant, prompt_id)
         yield from delete_job(prompt_id)
         yield Statement(
             "INSERT INTO forgotten_jobs VALUES (?, ?, ?) ON CONFLICT (prompt_id) DO NOTHING",

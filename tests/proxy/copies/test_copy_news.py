@@ -11,9 +11,9 @@ from proxy.copies import copy_operations as records
 from proxy.copies.copy_operations import Kept, Split
 from proxy.jobs.copy_news import disown
 from proxy.jobs.copy_requests import Copy
-from proxy.jobs.job_rows import StoredState
+from proxy.jobs.job_rows import Bounds, StoredState
 from proxy.jobs.store_operations import forget
-from proxy.jobs.store_upkeep import retry
+from proxy.jobs.store_upkeep import retain, retry
 from proxy.persistence.operations import Database
 from proxy.webhooks.deliveries import Delivery, switch_off
 from tests.proxy.copies.test_copy_operations import copy, everything
@@ -104,6 +104,25 @@ async def test_of_a_job_that_is_gone_before_its_files_are_known_nobody_is_told(d
     whole = (await everything(database))["whole"]
     await database.run(forget, "alice", ["a-job"])
     assert await database.run(records.split, whole, []) is Split.LOST
+    assert await told(database) == []
+
+
+async def test_what_a_job_made_that_leaves_the_history_before_it_is_looked_up_has_failed(database: Database) -> None:
+    """Nobody waits for `job.stored` for ever, where it is not the tenant that has deleted the job."""
+    await prepared(database, copy("whole", asset_id=""), copy("of-another", "mallory", asset_id=""))
+    assert await database.run(retain, "alice", Bounds(1e9, 1, 1)) == {"age": ["a-job"], "count": [], "bytes": []}
+    assert await told(database) == [("job.storage_failed", 200.0)]
+    whole = (await everything(database))["whole"]
+    assert await database.run(records.split, whole, []) is Split.LOST
+    assert len(await kept(database)) == 1
+
+
+@pytest.mark.parametrize("state", [CopyState.COPIED, CopyState.WIPED])
+async def test_of_what_is_copied_nobody_is_told_when_its_job_leaves_the_history(
+    database: Database, state: CopyState
+) -> None:
+    await prepared(database, copy("a", state=state, copied_at_s=210.0))
+    await database.run(retain, "alice", Bounds(1e9, 1, 1))
     assert await told(database) == []
 
 
