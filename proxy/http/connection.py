@@ -13,7 +13,7 @@ from proxy.http.errors import Refusal
 from proxy.http.request import CLIENT_GONE, Request
 from proxy.http.request_reader import MalformedRequest, RequestReader
 from proxy.http.response_head import head_bytes, length_line
-from proxy.http.wire import BufferedWire, ReadBuffer
+from proxy.http.wire import BufferedWire, ReadBuffers
 
 if TYPE_CHECKING:
     from proxy.http.handed_over import HandedOver
@@ -33,16 +33,18 @@ class Connection(BufferedWire):
     Answers are written by `Request`.
     """
 
-    buffer = ReadBuffer(READ_BYTES)
+    buffers = ReadBuffers(READ_BYTES)
 
     __slots__ = (
         "_half_closed_timer",
+        "_is_answering",
         "_is_ending",
         "_looked_at",
         "_reader",
         "_request",
         "_server",
         "_task",
+        "_turn",
         "_unread",
         "_unsent_bytes",
         "_waiting_since_s",
@@ -59,6 +61,9 @@ class Connection(BufferedWire):
         self._reader = RequestReader(server.max_head_bytes)
         self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
+        self._turn: asyncio.Future[None] | None = None
+        """While the task waits for the next request."""
+        self._is_answering = False
         self._unread = b""
         self._looked_at = 0
         self._was_asked = False
@@ -112,7 +117,7 @@ class Connection(BufferedWire):
                     self.pause_reading()
                 if request.body.has_failed:
                     self._is_ending = True
-                if self._task is None and request.body.is_read:
+                if not self._is_answering and request.body.is_read:
                     self._next()
         if had_unread or self._unread:
             self._server.keeps(self, len(self._unread))
@@ -135,7 +140,6 @@ class Connection(BufferedWire):
             data = data.lstrip(b"\r\n")  # RFC 9112, 2.2
             if not data:
                 return b""
-            self._waiting_since_s = self._loop.time() if self._was_asked else self._waiting_since_s
         try:
             found = self._reader.read_head(data, self._looked_at, self)
         except MalformedRequest as error:
@@ -144,27 +148,37 @@ class Connection(BufferedWire):
             self._end(is_quiet=False)
             return b""
         if found is None:
+            if not self._looked_at and self._was_asked:
+                self._waiting_since_s = self._loop.time()
             self._looked_at = len(data)
             return data
         request, end = found
         self._looked_at = 0
         self._was_asked = True
         self._request = request
-        self._task = self._loop.create_task(self._serve(request))
+        self._is_answering = True
+        if self._task is None:
+            self._task = self._loop.create_task(self._serve())
+        elif self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
         return data[end:]
 
     # One request after the other.
 
-    async def _serve(self, request: Request) -> None:
+    async def _serve(self) -> None:
+        """One task for all of them, as long as they come from somebody who is known: to make another for each is a good part of what a small one costs."""
         try:
-            await self._server.handler(request)
+            while self._is_answering:
+                if await _answer(self):
+                    # SECURITY: who sends thousands at once has them answered one at a time between those of others (tests/proxy/http/test_turns.py).
+                    await asyncio.sleep(0)
+                elif self.is_proven and not self._is_ending and not self.is_closed:
+                    self._turn = self._loop.create_future()
+                    await self._turn
         except asyncio.CancelledError:
-            request.hang_up()
-        except Exception:
-            _log.exception("a request failed without an answer")
+            return  # the client has left
         finally:
-            self._task = None
-            self._ended(request)
+            self._task = self._turn = None
 
     def _ended(self, request: Request) -> None:
         """The handler is done with the request."""
@@ -284,6 +298,22 @@ class Connection(BufferedWire):
             return
         self._request.write_interim()
         self._half_closed_timer = self._loop.call_later(_HALF_CLOSED_LOOK_S, self._look_at_half_closed)
+
+
+async def _answer(connection: Connection) -> bool:
+    """Answers what is asked on it. Says whether the next request is there already."""
+    request = connection._request  # not in `_serve`, which would keep it while nothing is asked
+    assert request is not None, "it is answered"
+    try:
+        await connection._server.handler(request)
+    except asyncio.CancelledError:
+        request.hang_up()
+    except Exception:
+        _log.exception("a request failed without an answer")
+    finally:
+        connection._is_answering = False
+        connection._ended(request)
+    return connection._is_answering
 
 
 def is_slow(connection: Connection, age_s: float) -> bool:

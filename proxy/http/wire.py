@@ -110,12 +110,14 @@ class Wire(asyncio.BaseProtocol):
         self.close()
 
 
-class ReadBuffer(threading.local):
+class ReadBuffer:
     """What connections of a kind and a thread read into, one after the other, so many bytes at once.
 
     SECURITY: each is done with what it has read before the next one reads, or keeps it; else one tenant's bytes would go to another
     (tests/proxy/upstream/test_pouring.py).
     """
+
+    __slots__ = ("_size", "view")
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -126,10 +128,23 @@ class ReadBuffer(threading.local):
         self.view = memoryview(bytearray(self._size))
 
 
+class ReadBuffers(threading.local):
+    """own: that of the thread that asks."""
+
+    def __init__(self, size: int) -> None:
+        self.own = ReadBuffer(size)
+
+
 class BufferedWire(Wire, asyncio.BufferedProtocol):
     """A connection whose bytes need not be copied to be passed on. Whoever speaks on it overrides `received`, or `data_received`."""
 
-    buffer: ClassVar[ReadBuffer]
+    buffers: ClassVar[ReadBuffers]
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffer = self.buffers.own
 
     def received(self, data: memoryview) -> None:
         """Some bytes have come. What is wanted for longer than this call is copied, or the buffer is renewed."""
@@ -139,10 +154,10 @@ class BufferedWire(Wire, asyncio.BufferedProtocol):
         """The same, copied."""
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.buffer.view
+        return self._buffer.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.received(self.buffer.view[:nbytes])
+        self.received(self._buffer.view[:nbytes])
 
 
 class SilenceTimer:

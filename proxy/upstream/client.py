@@ -24,7 +24,7 @@ from proxy.http.websocket import WebSocket
 from proxy.tasks import Tasks
 from proxy.upstream.addresses import HostAddresses
 from proxy.upstream.answer import KnownHeads
-from proxy.upstream.connection import Connection, ConnectionClosed
+from proxy.upstream.connection import Connection, ConnectionClosed, idle_s
 from proxy.upstream.websocket_handshake import Handshake
 
 MAX_REPLY_BYTES: Final = 256 * 1024**2
@@ -227,10 +227,9 @@ class Upstream:
         return f"{target}{self._host_line}{text}\r\n".encode("utf-8", "surrogateescape")
 
     def _idle_connection(self) -> Connection | None:
-        now_s = asyncio.get_running_loop().time()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable and now_s - connection.idle_since_s < IDLE_CONNECTION_S:
+            if connection.is_usable and idle_s(connection) < IDLE_CONNECTION_S:
                 return connection
             self._discard(connection)
         return None
@@ -264,21 +263,16 @@ class Upstream:
         if not connection.finish():
             self._discard(connection)
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since_s = loop.time()
         self._idle.append(connection)
         if self._sweep is None:
-            self._sweep = loop.call_later(IDLE_CONNECTION_S, self._close_idle)
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_CONNECTION_S, self._close_idle)
 
     def _close_idle(self) -> None:
         self._sweep = None
-        loop = asyncio.get_running_loop()
-        while self._idle and (
-            not self._idle[0].is_usable or loop.time() - self._idle[0].idle_since_s >= IDLE_CONNECTION_S
-        ):
+        while self._idle and (not self._idle[0].is_usable or idle_s(self._idle[0]) >= IDLE_CONNECTION_S):
             self._discard(self._idle.popleft())
         if self._idle:
-            self._sweep = loop.call_later(IDLE_CONNECTION_S, self._close_idle)
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_CONNECTION_S, self._close_idle)
 
     def _discard(self, connection: Connection) -> None:
         connection.close()

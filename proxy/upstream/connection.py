@@ -8,7 +8,7 @@ from typing import Final
 
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.replies import Taker
-from proxy.http.wire import BufferedWire, ReadBuffer, SilenceTimer
+from proxy.http.wire import BufferedWire, ReadBuffers, SilenceTimer
 from proxy.upstream.answer import BROKEN_OFF, AnswerReader, KnownHeads
 
 READ_BYTES: Final = 256 * 1024
@@ -46,13 +46,13 @@ class _Collector:
 class Connection(BufferedWire):
     """`begin` writes a call, `head` waits for its answer, `pour` and `read` give its body, `finish` says whether another call may follow."""
 
-    buffer = ReadBuffer(READ_BYTES)
+    buffers = ReadBuffers(READ_BYTES)
 
     def __init__(self, known: KnownHeads | None = None) -> None:
         """known: heads of answers that came on other connections."""
         super().__init__()
         self.answer = AnswerReader(known)
-        self.idle_since_s = 0.0
+        self._idle_since_s = 0.0
         self._silence = SilenceTimer(lambda: self.fail(UpstreamTimeout()))
         self._time_limit_s = 0.0
         self._is_busy = self._is_reused = self._is_clients_turn = self._is_limit_for_all = False
@@ -146,6 +146,7 @@ class Connection(BufferedWire):
         self._is_reused = True
         self._silence.stop()
         if is_good:
+            self._idle_since_s = self._loop.time()
             if self.is_read_paused:
                 self.resume_reading()
         else:
@@ -165,8 +166,6 @@ class Connection(BufferedWire):
         if not self._is_waited_for:
             self.close()
             return
-        if not self._is_limit_for_all:
-            self._silence.heard()
         taker = self._taker
         is_passed_on = taker is not None and self.answer.left_bytes > 0
         try:
@@ -178,7 +177,7 @@ class Connection(BufferedWire):
             try:
                 while self.answer.has_chunk() and not self.is_read_paused:
                     if not taker.take(self.answer.take_chunk()):
-                        self.buffer.renew()
+                        self._buffer.renew()
                         self.pause_reading()
             except Exception as error:
                 self.fail(error)
@@ -188,6 +187,8 @@ class Connection(BufferedWire):
             self.pause_reading()
         if self.answer.is_complete or self.is_read_paused:
             self._silence.stop()
+        elif not self._is_limit_for_all:
+            self._silence.heard()
         if taker is None or self.answer.is_complete or self.is_read_paused:
             self._wake()
 
@@ -222,7 +223,7 @@ class Connection(BufferedWire):
         if self.is_closed and self._error is None:
             raise UpstreamUnavailable  # it ended before the call began, and nobody was told
         if self._error is None:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -240,3 +241,8 @@ class Connection(BufferedWire):
             self._error = error
         self._wake()
         self.close()
+
+
+def idle_s(connection: Connection) -> float:
+    """How long it carries no call."""
+    return connection._loop.time() - connection._idle_since_s

@@ -60,7 +60,7 @@ async def test_a_reader_that_has_taken_all_begins_anew() -> None:
 
 async def answered(connection: Connection) -> None:
     """The handler had its turn."""
-    while connection._task is not None:
+    while connection._is_answering:
         await asyncio.sleep(0)
 
 
