@@ -10,7 +10,6 @@ from typing import Final
 
 from policy.principal import Principal
 from policy.routes import RelayWebSocket, RunFunction, StreamEvents
-from policy.v2.paths import is_v2
 from policy.violation import Reason, Violation
 from proxy.compiled_config import CompiledConfig
 from proxy.dependencies import Dependencies
@@ -55,8 +54,6 @@ class Pipeline:
         """Answers one request; every exception becomes an answer or a broken connection, and always a record."""
         compiled = self._dependencies.compiled
         record = RequestRecord.begin(request, compiled.client_address(request), compiled.config.server.public_path)
-        if is_v2(record.raw_path):
-            record.response_headers.append(("X-Comfy-Request-Id", record.request_id))
         self.running.begin(request, record)
         held = Held()
         reply: Reply | None = None
@@ -97,8 +94,7 @@ class Pipeline:
             return await self._rules.follow(permitted)
         if isinstance(permitted.rule, RunFunction):
             return await self._rules.call(permitted, held)
-        asked = await read_rule_input(self._dependencies, permitted, held)
-        self.running.check(permitted.principal)
+        asked = await read_rule_input(self._dependencies, permitted, held, self.running.check)
         if asked is None:
             return await self._rules.pass_on(permitted, held)
         return await self._rules.apply(permitted, asked, held)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from multidict import MultiMapping
 
@@ -31,15 +31,8 @@ class Authenticator:
         self._tokens = tokens
         self._access = access
         self._proofs = ProofCache()
-
-    def recall(
-        self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...], derived: dict[str, Any]
-    ) -> Principal | None:
-        """Whom these very credentials proved before, as long as they are good. None: `authenticate` has the answer.
-
-        derived: what was worked out of these headers before (Request.of_fields).
-        """
-        return self._proofs.find(headers, query, derived)
+        self.recall = self._proofs.find
+        """Whom these very credentials proved before, as long as they are good. None: `authenticate` has the answer."""
 
     async def authenticate(self, headers: MultiMapping[str], query: tuple[tuple[str, str], ...]) -> Principal:
         """The proven caller.

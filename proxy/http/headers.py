@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from multidict import CIMultiDict, MultiMapping, istr
@@ -76,6 +76,17 @@ _USUAL_LENGTH: Final = 256
 """SECURITY: longer values of `Connection` are read each time, so that nobody fills the memory with them (test_headers.py)."""
 RawFields = Sequence[tuple[bytes, bytes]]
 """Names and values, as they came."""
+
+
+class KnownFields(tuple[tuple[bytes, bytes], ...]):
+    """Those of an answer like one that came before. derived: what was worked out of them."""
+
+    derived: dict[Any, Any]
+
+    def __new__(cls, fields: Iterable[tuple[bytes, bytes]]) -> KnownFields:
+        made = super().__new__(cls, fields)
+        made.derived = {}
+        return made
 
 
 def connection_named(headers: MultiMapping[str]) -> frozenset[str]:
@@ -155,11 +166,6 @@ def from_upstream(
     left_out: names of further fields, in lower case. Files are named as their client knows them: ComfyUI names them as they lie on its disk
     (server.py, view_image).
     """
-    # Fields that came before are a tuple (proxy/upstream/answer.py).
-    return _known_from_upstream(fields, left_out) if isinstance(fields, tuple) else _from_upstream(fields, left_out)
-
-
-def _from_upstream(fields: RawFields, left_out: frozenset[str]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     kept: list[tuple[str, str]] = []
     vary: tuple[str, ...] = ()
     dropped = _NOTHING
@@ -180,9 +186,6 @@ def _from_upstream(fields: RawFields, left_out: frozenset[str]) -> tuple[tuple[t
         kept = [field for field in kept if field[0].lower() not in dropped]
         vary = () if "vary" in dropped else vary
     return tuple(kept), vary
-
-
-_known_from_upstream: Final = lru_cache(maxsize=64)(_from_upstream)
 
 
 def _named_by_connection(fields: RawFields) -> frozenset[str]:

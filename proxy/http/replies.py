@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 from policy.call import ClientReply
 from policy.media.editing import Edit
 from policy.values import value
+from proxy.http.response_head import SharedFields
 
 
 class Taker(Protocol):
@@ -35,7 +36,7 @@ class Source(Protocol):
 
 @value
 class ForwardedReply:
-    """ComfyUI's answer. headers: the whole head as the client gets it, but for the length of a body that is whole.
+    """ComfyUI's answer. headers: the whole head as the client gets it, but for the length of a body that is whole; what others have too is in `shared`.
 
     body: whole where it is small, else as ComfyUI sends it.
     """
@@ -43,6 +44,7 @@ class ForwardedReply:
     status: int
     headers: list[tuple[str, str]]
     body: bytes | Source
+    shared: SharedFields | None = None
 
 
 FileEdits = Callable[[int, os.stat_result], Sequence[Edit]]

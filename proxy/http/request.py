@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from multidict import CIMultiDict
 
-from proxy.http.response_head import INTERIM, has_body, head_bytes, length_line
+from proxy.http.response_head import INTERIM, SharedFields, has_body, head_bytes, length_in, length_line
 
 if TYPE_CHECKING:
     from proxy.http.connection import Connection
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Fields = Collection[tuple[str, str]]
 """Header fields, in order."""
 CLIENT_GONE: Final = "the client has gone"
-_LENGTH: Final = "content-length"
 _CLOSE: Final = ("Connection", "close")
 _COPIED_BYTES: Final = 32 * 1024
 """A body up to this is sent with its head in one piece; a larger one is not copied."""
@@ -144,33 +143,24 @@ class Request:
     is_upgrade: it asks for another protocol, and what came behind it waits until that is decided. keep_alive: another request may follow.
     """
 
-    __slots__ = (
-        "_unsent_bytes",
-        "answer_has_body",
-        "body",
-        "connection",
-        "goes_on",
-        "has_answer",
-        "has_ended",
-        "head_bytes",
-        "headers",
-        "is_chunked_out",
-        "is_proven",
-        "is_upgrade",
-        "keep_alive",
-        "method",
-        "of_fields",
-        "of_head",
-        "raw_path",
-        "version",
-    )
+    goes_on = False
+    """It is ended also when its client has left: what it began must not stay half done."""
+    is_proven = False
+    """It brought a good credential."""
+    has_answer = False
+    """The head of the answer is out."""
+    has_ended = False
+    """The whole answer is out."""
+    answer_has_body = is_chunked_out = False
+    """How its pieces go out: not at all to a HEAD, for one."""
+    _unsent_bytes: int | None = None
+    """Of the body of an answer in pieces: what its length still promises; None where it has none."""
 
     def __init__(
         self,
         method: str,
         raw_path: str,
         headers: CIMultiDict[str],
-        *,
         connection: Connection,
         version: tuple[int, int] = (1, 1),
         body: RequestBody = NO_BODY,
@@ -193,18 +183,6 @@ class Request:
         """What was worked out of the header fields alone: the next request of the connection shares it, when its fields are the same."""
         self.of_head: dict[str, Any] = {} if of_head is None else of_head
         """The same of the whole head, request line and fields."""
-        self.goes_on = False
-        """It is ended also when its client has left: what it began must not stay half done."""
-        self.is_proven = False
-        """It brought a good credential."""
-        self.has_answer = False
-        """The head of the answer is out."""
-        self.has_ended = False
-        """The whole answer is out."""
-        self.answer_has_body = self.is_chunked_out = False
-        """How its pieces go out: not at all to a HEAD, for one."""
-        self._unsent_bytes: int | None = None
-        """Of the body of an answer in pieces: what its length still promises; None where it has none."""
 
     @property
     def content_length(self) -> int | None:
@@ -252,10 +230,12 @@ class Request:
 
     # The answer. All raise ConnectionResetError when the client has gone.
 
-    async def send(self, status: int, fields: Fields, body: bytes, reason: str = "") -> None:
-        """A whole answer, in one write: half the cost of a small one is its system calls. fields: without what frames the body."""
+    async def send(
+        self, status: int, fields: Fields, body: bytes, reason: str = "", shared: SharedFields | None = None
+    ) -> None:
+        """A whole answer, in one write: half the cost of a small one is its system calls. fields, shared: without what frames the body and the connection."""
         framing = "" if status in (204, 304) else length_line(len(body))
-        head = head_bytes(status, reason, fields, framing + _persistence(self, fields))
+        head = head_bytes(status, reason, fields, framing + _persistence(self, fields), shared)
         self.has_answer = self.has_ended = True
         if not has_body(self.method, status):
             await _write(self, head)
@@ -264,18 +244,20 @@ class Request:
         else:
             await _write(self, head, body)
 
-    async def begin_answer(self, status: int, fields: Fields, reason: str = "") -> None:
+    async def begin_answer(
+        self, status: int, fields: Fields, reason: str = "", shared: SharedFields | None = None
+    ) -> None:
         """An answer whose body follows in pieces; chunked where the fields have no Content-Length. Raises ValueError for a length that is no number."""
         framing = ""
         self.answer_has_body = has_body(self.method, status)
         if self.answer_has_body:
-            length = next((value for name, value in fields if name.lower() == _LENGTH), None)
+            length = length_in(fields) if shared is None or shared.length is None else shared.length
             self._unsent_bytes = None if length is None else int(length)
             if length is None:
                 self.is_chunked_out = self.version >= (1, 1)
                 framing = "Transfer-Encoding: chunked\r\n" if self.is_chunked_out else ""
                 self.keep_alive = self.keep_alive and self.is_chunked_out
-        head = head_bytes(status, reason, fields, framing + _persistence(self, fields))
+        head = head_bytes(status, reason, fields, framing + _persistence(self, fields), shared)
         self.has_answer = True
         await _write(self, head)
 

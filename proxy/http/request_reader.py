@@ -250,13 +250,14 @@ class RequestReader:
             head.method,
             head.target,
             head.fields.headers,
-            connection=connection,
-            version=head.version,
-            body=body,
-            head_bytes=head.head_bytes,
-            keep_alive=head.may_follow,
-            of_fields=head.fields.derived,
-            of_head=head.derived,
+            connection,
+            head.version,
+            body,
+            head.head_bytes,
+            head.may_follow,
+            False,
+            head.fields.derived,
+            head.derived,
         )
 
     def _parse(self, head: bytes, connection: Connection) -> Request:

@@ -7,11 +7,12 @@ import re
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from multidict import istr
 
 from policy.principal import Principal
+from policy.v2.paths import is_v2
 from proxy.http.request import Request
 
 # It stands in logs and answers: what looks like an API key, sent there by mistake, is not taken.
@@ -24,6 +25,7 @@ _SENT_ID = istr("X-Request-Id")
 _SENT_RAY = istr("Cf-Ray")
 _NAMED = "names"
 """Of Request.of_head."""
+_V2_REQUEST_ID: Final = "X-Comfy-Request-Id"
 _ids = random.Random()  # noqa: S311 - a name to find a line by, which proves nothing
 
 
@@ -36,7 +38,7 @@ class Decision(StrEnum):
     """ComfyUI was asked, and no answer came: the job may run."""
 
 
-@dataclass(slots=True)
+@dataclass
 class RequestRecord:
     """route: the row's name, never the path, so that it can be a label. reason: why it was refused, empty when it was not.
 
@@ -78,22 +80,31 @@ class RequestRecord:
     @classmethod
     def begin(cls, request: Request, client: str, public_path: str = "") -> RequestRecord:
         """public_path: below which the gate is seen by clients, as far as it is known."""
-        known: tuple[str, str, str] | None = request.of_head.get(_NAMED)
+        known: tuple[str, str, str, bool] | None = request.of_head.get(_NAMED)
         if known is None:
             known = request.of_head[_NAMED] = _names_in(request)
-        method, sent, ray = known
-        record = cls(method, sent or f"{_ids.getrandbits(64):016x}", client, ray)
+        # As `__init__` does it, at half the price: what has its default is read from the class.
+        record = cls.__new__(cls)
+        record.method, sent, record.cf_ray, has_v2_id = known
+        record.request_id = sent or f"{_ids.getrandbits(64):016x}"
+        record.client = client
+        record.reason, record.received_bytes, record.notes = "", 0, {}
+        record.response_headers = [(_V2_REQUEST_ID, record.request_id)] if has_v2_id else []
         record.raw_path, record.public_path = request.raw_path, public_path
+        record.started_s = time.perf_counter()
         return record
 
 
-def _names_in(request: Request) -> tuple[str, str, str]:
-    """The method as it is counted, and what the request and the edge's request are called, empty where they have no name that is taken."""
+def _names_in(request: Request) -> tuple[str, str, str, bool]:
+    """The method as it is counted, what the request and the edge's request are called, empty where they have no name that is taken; and whether its
+    answer says the request's name as Comfy-Org's does.
+    """
     sent, ray = request.headers.get(_SENT_ID, ""), request.headers.get(_SENT_RAY, "")
     return (
         request.method if request.method in _METHODS else "OTHER",
         sent if _REQUEST_ID.fullmatch(sent) else "",
         ray if _RAY.fullmatch(ray) else "",
+        is_v2(request.raw_path),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 from multidict import CIMultiDict, istr
@@ -12,9 +13,10 @@ from multidict import CIMultiDict, istr
 from policy.call import ClientReply
 from policy.routes import Caching
 from proxy.http import hdrs, headers
-from proxy.http.headers import RawFields
+from proxy.http.headers import KnownFields, RawFields
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
+from proxy.http.response_head import SharedFields, shared_fields
 
 SERVER: Final = "comfygate"
 CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
@@ -33,16 +35,14 @@ _REQUEST_ID: Final = istr("X-Request-Id")
 _SANDBOXED: Final = (CONTENT_SECURITY_POLICY, SANDBOX)
 _NO_SNIFFING: Final = ("X-Content-Type-Options", "nosniff")
 _SERVED_BY: Final = ("Server", SERVER)
-_NOT_STORED: Final = ("Cache-Control", NO_STORE)
+_CACHE_CONTROL: Final = "Cache-Control"
+_NOT_STORED: Final = (_CACHE_CONTROL, NO_STORE)
 _CONTENT_TYPE: Final = "Content-Type"
 _EACH_ONCE: Final = frozenset({"RateLimit-Policy", "RateLimit", "X-Comfy-Request-Id"})
 _NAME: Final = itemgetter(0)
-_SAID_OF_OWN: Final = {
-    caching: (("Cache-Control", caching.words), _SANDBOXED, _NO_SNIFFING, _SERVED_BY)
-    for caching in Caching
-    if not caching.is_web_ui
-}
-_CREDENTIALS: Final = ("Authorization", "Cookie", "X-API-Key")
+_SAID_OF_OWN: Final = (_SANDBOXED, _NO_SNIFFING, _SERVED_BY)
+_SAID_OF_WEB_UI: Final = (_NO_SNIFFING, _SERVED_BY)
+_CREDENTIALS: Final[tuple[str, ...]] = ("Authorization", "Cookie", "X-API-Key")
 _KEPT: Final = frozenset({200, 206, 304})
 _YEAR_S: Final = 31_536_000
 
@@ -56,18 +56,31 @@ def reason_phrase(sentence: str) -> str:
     return plain if len(plain) <= MAX_REASON_CHARACTERS else f"{plain[: MAX_REASON_CHARACTERS - 3]}..."
 
 
-def own_answer(record: RequestRecord, reply: ClientReply) -> tuple[str, list[tuple[str, str]], bytes]:
-    """Reason phrase, fields and body of an answer of the gate's own: bytes as they are, any other value as JSON."""
+class OwnAnswer(NamedTuple):
+    """What `Request.send` takes."""
+
+    fields: list[tuple[str, str]]
+    body: bytes
+    reason: str
+    shared: SharedFields | None
+
+
+def own_answer(record: RequestRecord, reply: ClientReply) -> OwnAnswer:
+    """An answer of the gate's own. Its body: bytes as they are, any other value as JSON."""
     body = reply.body if isinstance(reply.body, bytes) else orjson.dumps(reply.body)
-    fields = [(_CONTENT_TYPE, reply.content_type), *reply.headers]
-    if reply.headers or not _EACH_ONCE.issuperset(map(_NAME, record.response_headers)):
-        all_fields = CIMultiDict(fields)
-        all_fields.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
-        add_common_headers(record, all_fields)
-        fields = list(all_fields.items())
-    else:  # no name is there twice
-        fields += (_NOT_STORED, _SERVED_BY, ("X-Request-Id", record.request_id), *record.response_headers)
-    return reason_phrase(reply.phrase) if reply.phrase else "", fields, body
+    reason = reason_phrase(reply.phrase) if reply.phrase else ""
+    if not reply.headers and _EACH_ONCE.issuperset(map(_NAME, record.response_headers)):  # no name is there twice
+        fields = [("X-Request-Id", record.request_id), *record.response_headers]
+        return OwnAnswer(fields, body, reason, _said_of_type(reply.content_type))
+    all_fields = CIMultiDict([(_CONTENT_TYPE, reply.content_type), *reply.headers])
+    all_fields.setdefault(hdrs.CACHE_CONTROL, NO_STORE)
+    add_common_headers(record, all_fields)
+    return OwnAnswer(list(all_fields.items()), body, reason, None)
+
+
+@lru_cache(maxsize=64)
+def _said_of_type(content_type: str) -> SharedFields:
+    return shared_fields(((_CONTENT_TYPE, content_type), _NOT_STORED, _SERVED_BY))
 
 
 def add_common_headers(record: RequestRecord, fields: CIMultiDict[str]) -> None:
@@ -89,30 +102,38 @@ def forwarded_head(
     *,
     is_shared: bool = False,
     left_out: frozenset[str] = frozenset(),
-) -> list[tuple[str, str]]:
-    """The head of an answer that ComfyUI gave with record.status: its end-to-end fields, with the gate's own word on caching.
+) -> tuple[list[tuple[str, str]], SharedFields]:
+    """The head of an answer that ComfyUI gave with record.status: its end-to-end fields, with the gate's own word on caching. What of it is this
+    answer's alone, and what others like it have too.
 
     left_out: names of fields, in lower case, that are not passed on besides.
     """
     if record.status not in _KEPT:
         caching = Caching.PRIVATE  # an edge that keeps a 404 under a hashed name keeps it for a year
-    passed_on, vary = headers.from_upstream(fields, left_out)
-    kept = [*passed_on]
-    if caching.is_web_ui:
-        kept += (("Cache-Control", cache_control(caching, last_segment, is_shared=is_shared)), _NO_SNIFFING, _SERVED_BY)
-        added: tuple[str, ...] = ()
-    else:
-        kept += _SAID_OF_OWN[caching]
-        added = _CREDENTIALS
-    kept.append(("X-Request-Id", record.request_id))
+    words, vary = cache_control(caching, last_segment, is_shared=is_shared), () if caching.is_web_ui else _CREDENTIALS
+    own = [("X-Request-Id", record.request_id)]
     for field in record.response_headers:
         if field[0] == "Vary":
-            added += (field[1],)
+            vary += (field[1],)
         else:
-            kept.append(field)
-    if vary or added:
-        kept.append(("Vary", headers.merged_vary(vary, added)))
-    return kept
+            own.append(field)
+    if not isinstance(fields, KnownFields):
+        return own, _shared_head(fields, words, caching.is_web_ui, vary, left_out)
+    said = (words, caching.is_web_ui, vary, left_out)
+    known: SharedFields | None = fields.derived.get(said)
+    if known is None:
+        known = fields.derived[said] = _shared_head(fields, *said)
+    return own, known
+
+
+def _shared_head(
+    fields: RawFields, caching: str, is_web_ui: bool, vary: tuple[str, ...], left_out: frozenset[str]
+) -> SharedFields:
+    passed_on, upstreams_vary = headers.from_upstream(fields, left_out)
+    kept = [*passed_on, (_CACHE_CONTROL, caching), *(_SAID_OF_WEB_UI if is_web_ui else _SAID_OF_OWN)]
+    if upstreams_vary or vary:
+        kept.append(("Vary", headers.merged_vary(upstreams_vary, vary)))
+    return shared_fields(kept)
 
 
 def cache_control(caching: Caching, last_segment: str, *, is_shared: bool = False) -> str:

@@ -22,13 +22,10 @@ async def send(request: Request, record: RequestRecord, reply: Reply) -> None:
     Raises ConnectionResetError when the client is gone, and what a forwarded body broke with.
     """
     match reply:
+        case ForwardedReply():
+            await _send_forwarded(request, record, reply)
         case ClientReply():
             await _send_own(request, record, reply)
-        case ForwardedReply(status=status, headers=headers, body=bytes() as body):
-            record.status, record.sent_bytes = status, len(body)
-            await request.send(status, headers, body)
-        case ForwardedReply():
-            await _send_stream(request, record, reply)
         case FileReply():
             add_common_headers(record, reply.headers)
             await send_file(request, record, reply)
@@ -39,23 +36,27 @@ async def send(request: Request, record: RequestRecord, reply: Reply) -> None:
 
 async def _send_own(request: Request, record: RequestRecord, reply: ClientReply) -> None:
     """In pieces where it is large: a buffer that shrinks is copied."""
-    reason, fields, body = own_answer(record, reply)
+    answer = own_answer(record, reply)
+    body = answer.body
     record.status, record.sent_bytes = reply.status, len(body)
     if len(body) <= SMALL_BYTES or not has_body(request.method, reply.status):
-        await request.send(reply.status, fields, body, reason)
+        await request.send(reply.status, *answer)
         return
-    fields.append(("Content-Length", str(len(body))))
-    await request.begin_answer(reply.status, fields, reason)
+    fields = [*answer.fields, ("Content-Length", str(len(body)))]
+    await request.begin_answer(reply.status, fields, answer.reason, answer.shared)
     for start in range(0, len(body), PIECE_BYTES):
         await request.send_piece(body[start : start + PIECE_BYTES])
     await request.end_answer()
 
 
-async def _send_stream(request: Request, record: RequestRecord, reply: ForwardedReply) -> None:
-    assert not isinstance(reply.body, bytes), "sent whole"
-    record.status = reply.status
-    await request.begin_answer(reply.status, reply.headers)
-    await reply.body.pour(_Answer(request, record))
+async def _send_forwarded(request: Request, record: RequestRecord, reply: ForwardedReply) -> None:
+    record.status, body = reply.status, reply.body
+    if isinstance(body, bytes):
+        record.sent_bytes = len(body)
+        await request.send(reply.status, reply.headers, body, "", reply.shared)
+        return
+    await request.begin_answer(reply.status, reply.headers, "", reply.shared)
+    await body.pour(_Answer(request, record))
     await request.end_answer()
 
 

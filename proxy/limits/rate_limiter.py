@@ -95,17 +95,17 @@ class Limiter:
         if self._store is not None:
             return None
         plan, now_s = self._plan(principal, budget), self._clock()
-        windows, items = [], []
+        windows, said = [], ""
         for quota, mark in plan.marked:
             window = self._windows.window(quota, now_s)
             left = quota.amount - window.used(now_s) - 1
             if left < 0:
                 return None
             windows.append(window)
-            items.append(f"{mark}{left};t={math.ceil(window.ends_at_s - now_s)}")
+            said += f"{mark}{left};t={math.ceil(window.ends_at_s - now_s)}"
         for window in windows:
             window.current += 1
-        return [plan.policy, ("RateLimit", ", ".join(items))] if items else []
+        return [plan.policy, ("RateLimit", said)] if windows else []
 
     async def spend_bytes(self, principal: Principal, amount: int) -> None:
         """Spends uploaded bytes while they stream. Raises RateExceeded: then the rest of the upload is not to be read."""
@@ -206,7 +206,7 @@ class Limiter:
         return _Plan(
             wanted,
             ("RateLimit-Policy", policy),
-            tuple((quota, f'"{quota.name}";r=') for quota in wanted),
+            tuple((quota, f'{", " if index else ""}"{quota.name}";r=') for index, quota in enumerate(wanted)),
             tuple(key for quota in wanted for key in quota.redis_keys),
         )
 
@@ -214,12 +214,12 @@ class Limiter:
         """draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4: two lists of structured fields, one item for each window."""
         if not plan.quotas:
             return []
-        items = []
+        said = ""
         for quota, mark in plan.marked:
             window = self._windows.window(quota, now_s)
             left = max(0, quota.amount - window.used(now_s))
-            items.append(f"{mark}{left};t={math.ceil(window.ends_at_s - now_s)}")
-        return [plan.policy, ("RateLimit", ", ".join(items))]
+            said += f"{mark}{left};t={math.ceil(window.ends_at_s - now_s)}"
+        return [plan.policy, ("RateLimit", said)]
 
     def _exceeded(self, quota: Quota, cost: int, headers: RateHeaders) -> RateExceeded:
         now_s = self._clock()

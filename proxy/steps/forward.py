@@ -67,6 +67,7 @@ class OutgoingBody:
 
 _NO_BODY: Final = OutgoingBody(None)
 _UNFILTERED: Final = "identity"
+_NOTHING_LEFT_OUT: Final[frozenset[str]] = frozenset()
 _LINES: Final = "lines"
 """Of Request.of_fields."""
 _PASSED: Final = "passed call"
@@ -110,14 +111,16 @@ class Forwarder:
 
     async def pass_on(self, permitted: PermittedRequest, held: Held) -> Reply:
         """A call that no rule judges, as it is. Raises what `forward` does, but ReplyTooLarge."""
-        outgoing = _passed_call(permitted)
-        if outgoing.body is None:
+        outgoing, lines = _passed_call(permitted)
+        if lines is not None:
             body = _NO_BODY
-            fields: CIMultiDict[str] | FieldLines = _lines_of(permitted.request)
+            fields: CIMultiDict[str] | FieldLines = lines
         else:
             body = await self.body_of(permitted, outgoing, held)
             outgoing, fields = _head_of(permitted, outgoing, body, None)
-        turn = await self._await_turn(permitted, None, body, held)
+        turn = None
+        if permitted.route.makes_picture(permitted.call):
+            turn = await self._await_turn(permitted, None, body, held)
         stream = await _open(self._upstream, permitted, outgoing, fields, body, held, turn)
         if body.received is not None and stream.status < 400:
             self.stored(permitted.principal.tenant, body.received.received_bytes)
@@ -140,7 +143,9 @@ class Forwarder:
         body = _NO_BODY if outgoing.body is None else await self.body_of(permitted, outgoing, held)
         outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
         place = _place_of(permitted, asked, fields)
-        turn = await self._await_turn(permitted, asked, body, held)
+        turn = None
+        if permitted.route.makes_picture(permitted.call):
+            turn = await self._await_turn(permitted, asked, body, held)
         stream = await _open(self._upstream, permitted, outgoing, fields, body, held, turn)
         await check(stream)
         if stream.status < 400 and body.received is not None:
@@ -252,10 +257,8 @@ class Forwarder:
 
     async def _await_turn(
         self, permitted: PermittedRequest, asked: RuleInput | None, body: OutgoingBody, held: Held
-    ) -> Turn | None:
-        """None for what is no picture of ComfyUI's making. Raises Violation(picture-too-large), where the gate sees ComfyUI's folders; LimitExceeded."""
-        if not permitted.route.makes_picture(permitted.call):
-            return None
+    ) -> Turn:
+        """For a picture of ComfyUI's making. Raises Violation(picture-too-large), where the gate sees ComfyUI's folders; LimitExceeded."""
         turn = held.enter_context(self._pictures.turn(permitted.principal.tenant))
         disk = self._storage.disk
         locate = permitted.rule.source if isinstance(permitted.rule, Rewrite) else None
@@ -308,16 +311,17 @@ def _place_of(permitted: PermittedRequest, asked: RuleInput, fields: CIMultiDict
     return place
 
 
-def _passed_call(permitted: PermittedRequest) -> UpstreamCall:
-    call, of_head = permitted.call, permitted.request.of_head
-    known: tuple[ClientCall, UpstreamCall] | None = of_head.get(_PASSED)
+def _passed_call(permitted: PermittedRequest) -> tuple[UpstreamCall, FieldLines | None]:
+    """A call that goes on as it is, with its fields where they are those of the client's head alone: where it has no body."""
+    call, request = permitted.call, permitted.request
+    known: tuple[ClientCall, UpstreamCall, FieldLines | None] | None = request.of_head.get(_PASSED)
     if known is None or known[0] is not call:
-        known = of_head[_PASSED] = (call, forward_call(call, has_body=permitted.route.has_body))
-    return known[1]
+        passed = forward_call(call, has_body=permitted.route.has_body)
+        known = request.of_head[_PASSED] = (call, passed, _lines_of(request) if passed.body is None else None)
+    return known[1], known[2]
 
 
 def _lines_of(request: Request) -> FieldLines:
-    """Of a call that goes on as it is, without a body: the fields are those of the client's head alone."""
     lines: FieldLines | None = request.of_fields.get(_LINES)
     if lines is None:
         lines = request.of_fields[_LINES] = FieldLines(headers.to_upstream(request.headers, with_body=False))
@@ -353,12 +357,13 @@ async def forwarded(permitted: PermittedRequest, stream: UpstreamStream) -> Forw
         segments, is_shared = permitted.call.segments, permitted.compiled.config.server.share_web_ui
         last = segments[-1] if segments else ""
     is_small = stream.is_small
-    left_out: frozenset[str] = WITH_WHOLE_BODY if is_small else frozenset()
+    left_out = WITH_WHOLE_BODY if is_small else _NOTHING_LEFT_OUT
     clean = _clean_of(permitted)
     if clean is not None:
         left_out = fields_left_out(stream, clean, left_out)
-    head = forwarded_head(record, stream.fields, caching, last, is_shared=is_shared, left_out=left_out)
-    return ForwardedReply(stream.status, head, await stream.body(SMALL_BYTES) if is_small else stream)
+    own, shared = forwarded_head(record, stream.fields, caching, last, is_shared=is_shared, left_out=left_out)
+    body = await stream.body(SMALL_BYTES) if is_small else stream
+    return ForwardedReply(stream.status, own, body, shared)
 
 
 def _count_received(permitted: PermittedRequest, stream: BodyStream) -> None:

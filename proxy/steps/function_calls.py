@@ -88,7 +88,7 @@ class FunctionCalls:
 
     async def _accept(self, permitted: PermittedRequest, delivery: Delivery, held: Held) -> ClientReply | Accepted:
         """A job that is on disk; or a refusal."""
-        asked = await read_rule_input(self._dependencies, permitted, held)
+        asked = await read_rule_input(self._dependencies, permitted, held, self._running.check)
         assert asked is not None, "a rule judges it"
         self._running.check(permitted.principal)
         functions.check_call(asked, delivery)

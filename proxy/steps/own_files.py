@@ -60,10 +60,10 @@ class OwnFiles:
             body = self._files.body_of(place, stream)
         permitted.record.status = stream.status
         left_out = WITH_WHOLE_BODY if stream.is_small else frozenset[str]()
-        head = forwarded_head(
+        own, shared = forwarded_head(
             permitted.record, own_fields(stream.fields), permitted.route.caching, "", left_out=left_out
         )
-        return ForwardedReply(stream.status, head, await _whole(body) if stream.is_small else body)
+        return ForwardedReply(stream.status, own, await _whole(body) if stream.is_small else body, shared)
 
 
 async def _whole(body: Source) -> bytes:

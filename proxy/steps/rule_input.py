@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Final, NamedTuple
@@ -23,28 +24,36 @@ from proxy.upstream.node_catalogue import CatalogueSource
 _NO_LINKS: Final = Links()
 
 
-async def read_rule_input(dependencies: Dependencies, permitted: PermittedRequest, held: Held) -> RuleInput | None:
+async def read_rule_input(
+    dependencies: Dependencies, permitted: PermittedRequest, held: Held, check: Callable[[Principal], None]
+) -> RuleInput | None:
     """None for a call that goes on as it is, which no rule judges. held: the places that the request takes, given back when its answer has left.
+    check: raises CredentialEnded where the caller may not go on; asked when something was waited for.
 
     Raises LimitExceeded, CredentialEnded, Violation, BodyTimeout, ClientGone, UpstreamUnavailable, UpstreamTimeout.
     """
     # SECURITY: calls that their client sends slowly, or whose answers it does not read, would take all connections and all memory
     # (tests/security/test_connections.py, test_bodies.py, test_large_answers.py).
-    tenant = permitted.principal.tenant
-    if not dependencies.under_way.enter_at_once(tenant):
+    tenant, route = permitted.principal.tenant, permitted.route
+    is_at_once = dependencies.under_way.enter_at_once(tenant)
+    if not is_at_once:
         await dependencies.under_way.enter(tenant)
     held.callback(dependencies.under_way.leave, tenant)
     asked = None
-    if not isinstance(permitted.rule, PassThrough):
+    if isinstance(permitted.rule, PassThrough):
+        if is_at_once and not route.is_large and not route.is_heavy:
+            return None
+    else:
         context = await rule_context(dependencies, permitted)
-        if permitted.route.body is Body.NONE and not permitted.route.stores:
+        if route.body is Body.NONE and not route.stores:
             asked = RuleInput(permitted.call, context)
         else:
             asked = await _read_document(dependencies, permitted, context, held)
-    if permitted.route.is_large:
+    if route.is_large:
         held.callback(await dependencies.large_answers.acquire(tenant))
-    if permitted.route.is_heavy:
+    if route.is_heavy:
         held.callback(await dependencies.heavy_answers.acquire(tenant))
+    check(permitted.principal)
     return asked
 
 

@@ -9,7 +9,7 @@ import httptools
 from multidict import CIMultiDict
 
 from proxy.http.errors import UpstreamUnavailable
-from proxy.http.headers import RawFields
+from proxy.http.headers import KnownFields, RawFields
 
 MAX_FIELDS_BYTES: Final = 512 * 1024
 """Of an answer's head, of what may come before it, and of the fields that may follow its body; with what comes in one piece with their end."""
@@ -32,7 +32,7 @@ class _Head(NamedTuple):
     """What a head says, of an answer whose body has a length."""
 
     status: int
-    fields: tuple[tuple[bytes, bytes], ...]
+    fields: KnownFields
     content_length: int
     may_be_followed: bool
 
@@ -63,7 +63,9 @@ class AnswerReader:
         """known: shared with other readers of answers of the same ComfyUI."""
         self._known = known or KnownHeads()
         self._parser = httptools.HttpResponseParser(self)
+        self._chunks: deque[bytes | memoryview] = deque()
         self.begin("")
+        self._begin_parsing()
         self.is_complete = True
 
     def begin(self, method: str) -> None:
@@ -74,16 +76,20 @@ class AnswerReader:
         self.overhead_bytes = 0
         """Received since the last of the body."""
         self.waiting_bytes = 0
-        self._parsed_bytes = 0
         self.left_bytes = 0
         """Of a body of known length: what comes next goes past the parser, and is kept as it comes."""
         self.content_length: int | None = None
         self.fields: RawFields = ()
-        self._reading: list[tuple[bytes, bytes]] = []
-        self._chunks: deque[bytes | memoryview] = deque()
-        self._is_interim = self._had_interim = self._may_follow = self._ends_with_connection = False
+        self._chunks.clear()
+        self._ends_with_connection = False
         self._is_untouched = True
         """Nothing of this answer has come."""
+
+    def _begin_parsing(self) -> None:
+        """The parser gets this answer, whose head is none that was read before."""
+        self._parsed_bytes = 0
+        self._reading: list[tuple[bytes, bytes]] = []
+        self._is_interim = self._had_interim = self._may_follow = False
 
     def feed(self, data: bytes | memoryview) -> None:
         """Raises UpstreamUnavailable for what is no answer."""
@@ -106,6 +112,7 @@ class AnswerReader:
                 if known is not None and self._method != _HEAD_METHOD:
                     _take_known(self, known, data[len(head) :])
                     return
+            self._begin_parsing()
         self.overhead_bytes += len(data)
         if self.overhead_bytes > MAX_FIELDS_BYTES:
             raise UpstreamUnavailable("ComfyUI's answer has fields without end.")
@@ -219,8 +226,15 @@ def _misread(reader: AnswerReader, error: Exception) -> None:
 def _take_known(reader: AnswerReader, head: _Head, rest: bytes) -> None:
     """The parser stands before this answer and sees nothing of it: so it does behind it, too. rest: what came with the head."""
     reader.status, reader.fields, length, reader.may_be_followed = head
-    reader.content_length = reader.left_bytes = length
-    reader.has_head, reader.is_complete = True, not length
+    reader.content_length = length
+    reader.has_head = True
+    if len(rest) == length:
+        reader.is_complete = True
+        if rest:
+            reader._chunks.append(rest)
+            reader.waiting_bytes = length
+        return
+    reader.left_bytes, reader.is_complete = length, not length
     if rest:
         reader.feed(rest)
 
@@ -229,4 +243,4 @@ def _head_of(reader: AnswerReader) -> _Head | None:
     """None of an answer that does not end by its length alone, or had interim ones before it."""
     if reader._had_interim or not reader.has_head or reader.content_length is None or not reader.has_body:
         return None
-    return _Head(reader.status, tuple(reader.fields), reader.content_length, reader._may_follow)
+    return _Head(reader.status, KnownFields(reader.fields), reader.content_length, reader._may_follow)

@@ -44,8 +44,15 @@ class Answer:
 
 
 def answered(told: RequestRecord, reply: ClientReply) -> Answer:
-    reason, fields, body = own_answer(told, reply)
-    return Answer(reply.status, reason, CIMultiDict(fields), body)
+    fields, body, reason, shared = own_answer(told, reply)
+    return Answer(reply.status, reason, CIMultiDict([*(shared.fields if shared else ()), *fields]), body)
+
+
+def forwarded(told: RequestRecord, *of_answer: Any, **more: Any) -> dict[str, str]:
+    own, shared = forwarded_head(told, *of_answer, **more)
+    fields = [*shared.fields, *own]
+    assert len(fields) == len(dict(fields)), "a field is there twice"
+    return dict(fields)
 
 
 def refuse(asked: Request, told: RequestRecord, refusal: Refusal) -> Answer:
@@ -188,8 +195,8 @@ UPSTREAMS = [
 
 
 def test_a_forwarded_head_says_the_gates_word_on_caching() -> None:
-    head = forwarded_head(record(), UPSTREAMS, Caching.PRIVATE, "view")
-    assert dict(head) == {
+    head = forwarded(record(), UPSTREAMS, Caching.PRIVATE, "view")
+    assert head == {
         "Cache-Control": "private, no-store",
         "ETag": '"a"',
         "Content-Length": "3",
@@ -227,7 +234,7 @@ def test_only_hashed_names_are_kept_for_long(caching: Caching, name: str, expect
     [(200, "public"), (206, "public"), (304, "public"), (301, "private"), (404, "private"), (500, "private")],
 )
 def test_an_error_is_never_public(status: int, expected: str) -> None:
-    head = dict(forwarded_head(record(status), UPSTREAMS, Caching.HASHED, "index-a1b2c3d4.js", is_shared=True))
+    head = forwarded(record(status), UPSTREAMS, Caching.HASHED, "index-a1b2c3d4.js", is_shared=True)
     assert head["Cache-Control"].startswith(expected)
     assert ("Cookie" in head["Vary"]) is (expected == "private")
 
