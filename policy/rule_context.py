@@ -22,6 +22,7 @@ from policy.values import value
 if TYPE_CHECKING:
     from policy.functions.function import CallableFunction
     from policy.judge import Policy
+    from policy.templates.recurring import RecurringWorkflows
 
 
 class OwnJobs(Protocol):
@@ -106,6 +107,8 @@ class RuleContext:
     """Those of several that run the caller's jobs; None where it is not looked at which they are."""
     labels: tuple[str, ...] = ()
     """That the ComfyUI must have on which the job of the call runs."""
+    recurring: RecurringWorkflows | None = None
+    """By which workflows are known that were sent before with other values."""
 
 
 @value

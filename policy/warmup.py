@@ -9,7 +9,7 @@ import orjson
 from policy.catalogue import Catalogue
 from policy.compiled_policy import ADMIN_POLICY
 from policy.file_uses import FileUse
-from policy.functions.arguments import bounds_of, fill, read_arguments
+from policy.functions.arguments import bounds_of, read_arguments
 from policy.functions.function import Function
 from policy.judge import judge_document
 from policy.prepared import document_of
@@ -53,7 +53,7 @@ def make_warmup(function: Function, catalogue: Catalogue, folder: str) -> Warmup
     parameters = function.parameters
     arguments = read_arguments(parameters, {})
     seeds = {name: bounds_of(parameters[name])[0] for name in arguments.to_draw}
-    graph = fill(function.graph, parameters, {**arguments.values, **seeds})
+    graph = function.workflow.filled({**arguments.values, **seeds})
     own: dict[str, Any] = orjson.loads(orjson.dumps({"prompt": graph}))  # the judge takes it over
     judged = judge_document(own, ADMIN_POLICY, catalogue)
     for node_id, plan in judged.plans.items():

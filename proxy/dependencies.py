@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from policy.templates.recurring import RecurringWorkflows
 from proxy.auth.login_throttle import LoginThrottle
 from proxy.compiled_config import CompiledConfig
 from proxy.conversion.conversions import Conversions
@@ -86,6 +87,7 @@ class Dependencies:
     bodies: BodyRoom = field(default_factory=BodyRoom)
     docs: TenantDocs = field(default_factory=TenantDocs)
     upload_names: UploadNames = field(default_factory=UploadNames)
+    recurring: RecurringWorkflows = field(default_factory=RecurringWorkflows)
     exclusive_runs: KeyedSemaphore = field(default_factory=KeyedSemaphore)
     large_answers: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(LARGE_AT_ONCE))
     heavy_answers: KeyedSemaphore = field(default_factory=lambda: KeyedSemaphore(HEAVY_AT_ONCE))

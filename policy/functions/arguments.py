@@ -97,20 +97,6 @@ def bounds_of(parameter: ParameterSettings) -> tuple[int, int]:
     return low, max(low, high)
 
 
-def fill(
-    graph: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, ParameterSettings], values: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The workflow with these values in it. The function's own stays as it is; nodes without a value of these are its own ones, to be read only."""
-    inputs: dict[str, dict[str, Any]] = {}
-    for name, argument in values.items():
-        for place in parameters[name].fills:
-            node_id, _, input_name = place.partition(".")
-            if node_id not in inputs:
-                inputs[node_id] = dict(graph[node_id]["inputs"])
-            inputs[node_id][input_name] = argument
-    return {**graph, **{node_id: {**graph[node_id], "inputs": given} for node_id, given in inputs.items()}}
-
-
 def read_argument(name: str, parameter: ParameterSettings, argument: Any) -> Any:
     """One that is no file. Raises Violation(argument-refused)."""
     match parameter.type:

@@ -12,7 +12,7 @@ import orjson
 from policy.compiled_policy import Policy
 from policy.functions.arguments import read_argument
 from policy.functions.settings import FILES, FunctionSettings, ParameterSettings, check_name
-from policy.functions.template import Templates
+from policy.templates.template import Graph, HoledWorkflow
 from policy.values import value
 from policy.violation import Violation
 from policy.workflow import is_ui_format
@@ -20,15 +20,17 @@ from policy.workflow import is_ui_format
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """graph: in the API format, with the designer's own values. version: of settings and workflow together; whoever keeps results can tell by it whether
-    the same call would make the same."""
+    """workflow: in the API format, with the designer's own values, and what is kept of calls for the next ones. version: of settings and workflow together;
+    whoever keeps results can tell by it whether the same call would make the same."""
 
     name: str
     settings: FunctionSettings
-    graph: Mapping[str, Mapping[str, Any]]
+    workflow: HoledWorkflow = field(compare=False, repr=False)
     version: str
-    templates: Templates = field(default_factory=Templates, compare=False, repr=False)
-    """What is kept of calls for the next ones."""
+
+    @property
+    def graph(self) -> Graph:
+        return self.workflow.graph
 
     @property
     def title(self) -> str:
@@ -78,7 +80,8 @@ def make_function(name: str, settings: FunctionSettings, graph: Any) -> Function
         raise ValueError(
             "a number has more than 64 bits: write a smaller one, or 1e30 for a bound that is out of reach"
         ) from None
-    return Function(name, settings, graph, hashlib.sha256(text).hexdigest()[:16])
+    places = {parameter: given.places for parameter, given in settings.parameters.items()}
+    return Function(name, settings, HoledWorkflow(graph, places), hashlib.sha256(text).hexdigest()[:16])
 
 
 def is_graph(document: Any) -> bool:

@@ -45,6 +45,11 @@ class ParameterSettings(_Settings):
     choices: tuple[Value, ...] = ()
     optional: bool = False
 
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """The same as node and input."""
+        return tuple((node_id, name) for node_id, _, name in (place.partition(".") for place in self.fills))
+
     @field_validator("fills")
     @classmethod
     def _names_inputs(cls, fills: tuple[str, ...]) -> tuple[str, ...]:

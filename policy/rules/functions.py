@@ -15,11 +15,10 @@ import orjson
 
 from policy.call import CheckRoom, ClientReply, Effect, JobExtras, RuleGenerator, Work
 from policy.document import parse_json
-from policy.functions.arguments import Arguments, bounds_of, fill, read_arguments, read_written
+from policy.functions.arguments import Arguments, bounds_of, read_arguments, read_written
 from policy.functions.delivery import Delivery, Kind
 from policy.functions.fetches import name_before
 from policy.functions.function import CallableFunction, Function
-from policy.functions.learning import prepare_and_learn
 from policy.functions.results import (
     LABEL,
     VERSION_LABEL,
@@ -33,7 +32,6 @@ from policy.functions.results import (
 )
 from policy.functions.schema import arguments_schema
 from policy.functions.settings import FILES, ParameterSettings
-from policy.functions.template import key_of
 from policy.keyform import check_document
 from policy.patience import AT_ONCE_EFFORT, Patience
 from policy.prepared import Prepared
@@ -54,6 +52,8 @@ from policy.rules.function_files import (
 from policy.rules.function_files import fetch as fetch_file
 from policy.rules.function_outputs import derive, file_of, inlined, read_inline
 from policy.rules.results import SDK_CLIENT
+from policy.templates.learning import prepare_and_learn
+from policy.templates.template import key_of
 from policy.v2.asset_files import FileGenerator, GivenFile
 from policy.v2.asset_uploads import FOLDER
 from policy.v2.assets import Asset, name_in_workflow
@@ -187,7 +187,7 @@ def _check_before(request: RuleInput, given: Given) -> Generator[Effect, Any, No
     there = yield from _find_files({name: id for name, id in arguments.files.items() if name not in to_come})
     names = {name: f"{FOLDER}/{asset_id_for(request, name)}/{filename}" for name, filename in to_come.items()}
     seeds = {name: bounds_of(parameters[name])[0] for name in arguments.to_draw}
-    graph = fill(called.function.graph, parameters, {**arguments.values, **seeds, **there, **names})
+    graph = called.function.workflow.filled({**arguments.values, **seeds, **there, **names})
     asked = _as_prompt(request, called, graph)
     yield Work(partial(prompt.check, asked), max(len(asked.raw), prompt.LARGE_BYTES))
     yield CheckRoom()
@@ -198,12 +198,12 @@ def _prepared(
 ) -> Generator[Effect, Any, Prepared]:
     """values: by parameter, as they go into the workflow. Of it is judged what depends on them, where the rest is known."""
     function, context = called.function, request.context
-    _, template = function.templates.find(key_of(context.names.tenant, called.policy, values), context)
+    _, template = function.workflow.templates.find(key_of(context.names.tenant, called.policy, values), context)
     prepared = None if template is None else template.fill(values, request, Patience(AT_ONCE_EFFORT))
     if prepared is not None:
         return prepared
-    asked = _as_prompt(request, called, fill(function.graph, function.parameters, values))
-    return (yield from prompt.prepared_of(asked, partial(prepare_and_learn, function, values)))
+    asked = _as_prompt(request, called, function.workflow.filled(values))
+    return (yield from prompt.prepared_of(asked, partial(prepare_and_learn, function.workflow, values)))
 
 
 def _as_prompt(request: RuleInput, called: CallableFunction, graph: Mapping[str, Any]) -> RuleInput:

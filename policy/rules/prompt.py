@@ -69,7 +69,9 @@ def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
 
     extras: recorded with the job.
     """
-    return (yield from submit_prepared(request.context, partial(prepared_of, request), extras))
+    recurring = request.context.recurring
+    preparing = partial(prepared_of, request, prepare if recurring is None else recurring.prepare)
+    return (yield from submit_prepared(request.context, preparing, extras))
 
 
 def submit_prepared(context: RuleContext, preparing: Preparing, extras: JobExtras) -> RuleGenerator:

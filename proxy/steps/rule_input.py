@@ -93,6 +93,7 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
         links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
         is_placed=isinstance(dependencies.catalogue, MergedCatalogue),
         comfyuis=usable.comfyuis,
+        recurring=dependencies.recurring,
     )
 
 

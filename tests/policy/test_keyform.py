@@ -89,3 +89,18 @@ def test_what_is_no_json_is_refused_as_such() -> None:
 
 def test_nothing_is_found_where_nothing_is() -> None:
     assert find_place(TOLD, {"a": ["b", {"c": None}]}) is None
+
+
+@pytest.mark.parametrize("told", [TOLD, presented(["pässwörd-of-some-length"])])
+def test_an_escaped_credential_is_found_however_few_of_its_letters_are(told: Any) -> None:
+    for secret in (KEY, *told.texts):
+        for at, letter in enumerate(secret):
+            raw = f'{{"a": "{secret[:at]}\\u{ord(letter):04x}{secret[at + 1 :]}"}}'.encode()
+            assert told.may_stand_in(raw)
+            with pytest.raises(Violation):
+                check_document(told, raw)
+
+
+def test_letters_that_a_client_escapes_are_no_reason_to_look() -> None:
+    assert not TOLD.may_stand_in(b'{"a": "Gem\\u00e4lde, 95\\u00b0, \\u4e16"}')
+    assert TOLD.may_stand_in(b'{"a": "Gem\\u00e4lde \\u0041"}')

@@ -10,11 +10,9 @@ import orjson
 
 from policy.call import CheckTempFiles, ClaimedJob, ClaimJob, JobExtras, Tried, TryJob, Work
 from policy.catalogue import read_catalogue
-from policy.functions.arguments import fill
 from policy.functions.function import CallableFunction, Function, make_function
 from policy.functions.results import LABEL, VERSION_LABEL
 from policy.functions.settings import FunctionSettings
-from policy.functions.template import Template, key_of
 from policy.judge import Policy, compile_policy
 from policy.patience import ENDLESS
 from policy.rule_context import RuleContext
@@ -22,6 +20,7 @@ from policy.rules import functions, prompt
 from policy.rules.function_files import Given
 from policy.rules.results import SDK_CLIENT
 from policy.settings import PolicySettings
+from policy.templates.template import Template, key_of
 from policy.v2.assets import name_in_workflow
 from policy.v2.effects import FindAssets
 from policy.violation import Violation
@@ -61,7 +60,7 @@ NO_IDS: Mapping[str, frozenset[str]] = {}
 
 def template_of(function: Function, policy: Policy, values: Mapping[str, Any], context: RuleContext) -> Template | None:
     """What is kept of calls with such values; there must have been one."""
-    is_known, template = function.templates.find(key_of(context.names.tenant, policy, values), context)
+    is_known, template = function.workflow.templates.find(key_of(context.names.tenant, policy, values), context)
     assert is_known
     return template
 
@@ -81,7 +80,7 @@ def send(
     """The same of `POST /prompt` with the workflow as a tenant would fill it, and send it."""
     files = [name for name in arguments if function.parameters[name].type == "image"]
     values = {**arguments, **{name: name_in_workflow(ASSET) for name in files}}
-    raw = orjson.dumps({"prompt": fill(function.graph, function.parameters, values), "client_id": SDK_CLIENT})
+    raw = orjson.dumps({"prompt": function.workflow.filled(values), "client_id": SDK_CLIENT})
     extras = JobExtras(
         {LABEL: "made", VERSION_LABEL: function.version}, tuple(dict.fromkeys(arguments[name] for name in files))
     )

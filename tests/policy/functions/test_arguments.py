@@ -16,7 +16,6 @@ from policy.functions.arguments import (
     MAX_DRAWN,
     MAX_SEED,
     bounds_of,
-    fill,
     read_argument,
     read_arguments,
     read_written,
@@ -134,7 +133,7 @@ def test_a_seed_is_drawn_and_an_optional_file_is_left() -> None:
 
 def test_the_functions_own_workflow_stays_as_it_is() -> None:
     before = copy.deepcopy(GRAPH)
-    filled = fill(GRAPH, function().parameters, {"size": 8, "picture": "other.png"})
+    filled = function().workflow.filled({"size": 8, "picture": "other.png"})
     assert filled["3"]["inputs"] == GRAPH["3"]["inputs"] | {"width": 8, "height": 8}
     assert filled["1"]["inputs"] == {"image": "other.png"}
     assert before == GRAPH

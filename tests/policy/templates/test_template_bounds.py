@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from policy.catalogue import read_catalogue
-from policy.functions.template import MAX_BYTES, MAX_WISHES, key_of
 from policy.keyform import presented
 from policy.needs import read_needs
 from policy.patience import AT_ONCE_BYTES, Patience
 from policy.salt import SALT
+from policy.templates.template import MAX_BYTES, MAX_WISHES, key_of
 from tests.policy import graphs
 from tests.policy.functions.calling import (
     ALICE,
@@ -385,6 +385,8 @@ def test_as_much_is_kept_as_there_is_room_for() -> None:
     contexts = [context_of(f"tenant-{number}") for number in range(MAX_BYTES // 40_000 + 1)]
     for context in contexts:
         known(function, OPEN, {"words": "a"}, context=context)
-    found = [function.templates.find(key_of(each.names.tenant, OPEN, {"words": "a"}), each)[0] for each in contexts]
+    found = [
+        function.workflow.templates.find(key_of(each.names.tenant, OPEN, {"words": "a"}), each)[0] for each in contexts
+    ]
     assert not found[0], "it began anew"
     assert found[-1]

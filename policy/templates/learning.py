@@ -1,26 +1,22 @@
-"""A call whose workflow is judged and written as a whole, and what is kept of that for the next calls (policy/functions/template.py)."""
+"""A workflow that is judged and written as a whole, and what is kept of that for the next ones (policy/templates/template.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
 from policy.file_uses import FileUse
-from policy.functions.arguments import fill
-from policy.functions.template import Graph, Live, Template, key_of
 from policy.node_plan import NodePlan
 from policy.patience import AT_ONCE_BYTES, AT_ONCE_EFFORT, Patience
 from policy.prepared import Prepared, read_and_judge, write
 from policy.rule_context import RuleContext, RuleInput
 from policy.salt import SALT
 from policy.surely_valid import NodeChecks, is_valid, needed_by
+from policy.templates.template import Graph, HoledWorkflow, Live, Place, Template, key_of
 from policy.undeclared import bind_budgets
 from policy.workflow_files import Original
-
-if TYPE_CHECKING:
-    from policy.functions.function import Function
 
 _PREFIXES: Final = frozenset({FileUse.PREFIX, FileUse.PREFIX_NAME})
 _DATE: Final = "%date:"
@@ -30,23 +26,23 @@ Fills = Mapping[str, tuple[tuple[str, str], ...]]
 
 
 def prepare_and_learn(
-    function: Function, values: Mapping[str, Any], request: RuleInput, patience: Patience
+    workflow: HoledWorkflow, values: Mapping[str, Any], request: RuleInput, patience: Patience
 ) -> Prepared:
-    """request: to be judged by the function's policy, with the workflow with these values in it. Raises what `prepare` raises."""
+    """request: with the workflow with these values in it. Raises what `prepare` raises."""
     judged, left_out = read_and_judge(request, patience)
-    is_plain = judged.nodes == fill(function.graph, function.parameters, values)
+    is_plain = judged.nodes == workflow.filled(values)
     prepared = write(judged, request.context, patience, left_out)
     context = request.context
     key = key_of(context.names.tenant, context.policy, values)
-    is_known, template = function.templates.find(key, context)
+    is_known, template = workflow.templates.find(key, context)
     if is_known:
         if template is not None:
             template.remember(values, prepared.wish)
         return prepared
     if is_plain and not context.policy.pinned:  # of which each node is compared with another
-        made = _Learning(function, values, judged.nodes, judged.plans, prepared, request)
+        made = _Learning(workflow, values, judged.nodes, judged.plans, prepared, request)
         template = made.template()
-    function.templates.keep(key, context, template)
+    workflow.templates.keep(key, context, template)
     return prepared
 
 
@@ -55,14 +51,14 @@ class _Learning:
 
     def __init__(
         self,
-        function: Function,
+        workflow: HoledWorkflow,
         values: Mapping[str, Any],
         nodes: Mapping[str, dict[str, Any]],
         plans: Mapping[str, NodePlan],
         prepared: Prepared,
         request: RuleInput,
     ) -> None:
-        self._graph: Graph = function.graph
+        self._graph: Graph = workflow.graph
         self._values = values
         self._nodes = nodes
         self._plans = plans
@@ -71,8 +67,7 @@ class _Learning:
         self._context: RuleContext = request.context
         fills: dict[str, list[tuple[str, str]]] = {}
         for name in values:
-            for place in function.parameters[name].fills:
-                node_id, _, input_name = place.partition(".")
+            for node_id, input_name in workflow.places[name]:
                 fills.setdefault(node_id, []).append((input_name, name))
         self._fills: Fills = {node_id: tuple(filled) for node_id, filled in fills.items()}
 
@@ -112,7 +107,7 @@ class _Learning:
         filled = template.fill(self._values, self._request, Patience(AT_ONCE_EFFORT))
         return template if filled == self._prepared else None
 
-    def _places(self) -> Iterator[tuple[tuple[str, str], str]]:
+    def _places(self) -> Iterator[tuple[Place, str]]:
         for node_id, filled in self._fills.items():
             for input_name, name in filled:
                 yield (node_id, input_name), name
@@ -139,14 +134,25 @@ class _Learning:
 
     def _live(self, node_id: str, plan: NodePlan, *, is_needed: bool) -> Live:
         is_salted = SALT in self._nodes[node_id]["inputs"]
-        # Where its links lead is the same with all values.
-        sure = plan.sure._replace(links=()) if plan.sure is not None and is_needed else None
+        sure = self._sure_of(node_id, plan, is_changing=True) if plan.sure is not None and is_needed else None
         return Live(node_id, plan, self._fills.get(node_id, ()), is_salted, sure)
 
+    def _sure_of(self, node_id: str, plan: NodePlan, *, is_changing: bool) -> NodeChecks:
+        """Of a live node, what is to be looked at with each call; or what is the same with all values, as where its links lead is."""
+        assert plan.sure is not None
+        ranges, choices, links, others = plan.sure
+        changing = {name for name, _ in self._fills.get(node_id, ())}
+        changing = changing.union(plan.files, self._context.id_inputs.get(plan.class_type, ()))
+        return NodeChecks(
+            tuple(check for check in ranges if (check[0] in changing) is is_changing),
+            tuple(check for check in choices if (check[0] in changing) is is_changing),
+            () if is_changing else links,
+            tuple(check for check in others if (check.name in changing) is is_changing),
+        )
+
     def _may_be_sure(self, node_id: str, *, is_live: bool) -> bool:
-        sure = self._plans[node_id].sure
-        if sure is not None and is_live:
-            sure = NodeChecks((), (), sure.links, ())
+        plan = self._plans[node_id]
+        sure = plan.sure if plan.sure is None or not is_live else self._sure_of(node_id, plan, is_changing=False)
         return sure is not None and is_valid(self._nodes[node_id]["inputs"], sure, self._plans)
 
     def _is_alike(self) -> bool:

@@ -1,7 +1,9 @@
-"""A function's workflow as it was judged and written once, with holes where its parameters go: a call judges and writes only what depends on them.
+"""A workflow as it was judged and written once, with holes where values go: of the same with other values only what depends on them is judged and written.
 
-SECURITY: what comes out is what judging and writing the whole workflow makes (tests/policy/functions/test_template.py). Where that is not certain,
-and where something is to be refused, nothing comes out, and the whole workflow is judged (policy/functions/learning.py).
+Functions are called with other values (policy/functions/), and so are workflows that a tenant sends again (policy/templates/recurring.py).
+
+SECURITY: what comes out is what judging and writing the whole workflow makes (tests/policy/templates/test_template.py). Where that is not certain,
+and where something is to be refused, nothing comes out, and the whole workflow is judged (policy/templates/learning.py).
 """
 
 from __future__ import annotations
@@ -33,10 +35,13 @@ from policy.workflow_needs import find_needs
 MAX_WISHES: Final = 64
 """Of a template. What clients give decides how many there are, so when there are more it begins anew."""
 MAX_BYTES: Final = 1024**2
-"""Of one function's templates, about; likewise."""
+"""Of one workflow's templates, about; likewise."""
 _BYTES_OF_TEMPLATE: Final = 4096
+_LONGEST_NUMBER: Final = 25
 _AND_ITS_PLANS: Final = 2
 Graph = Mapping[str, Mapping[str, Any]]
+Place = tuple[str, str]
+"""A node and one of its inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,9 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """For calls that give the same parameters, each of the same type. catalogue, id_inputs: by which the workflow was judged and written.
+    """For the same parameters, each of the same type. catalogue, id_inputs: by which the workflow was judged and written.
 
-    graph: the function's own. pieces: of the body, before each live node and at the end. writes: plans of live nodes that may name files. originals: of
+    graph: with any values in it. pieces: of the body, before each live node and at the end. writes: plans of live nodes that may name files. originals: of
     all nodes that do, in the order of the workflow, empty for a live one. counts: by parameter, how many inputs it fills. fixed_bytes: of the document
     without what fills them, which has at most max_bytes with it. costs: parameters that the time of a job depends on. wishes: by their values.
     written: which nodes name files of the tenant's, where it decides which others are salted; else None. labels: of the ComfyUI that runs it.
@@ -120,7 +125,7 @@ class Template:
         """Whether the document is of a size that is taken, and judged at once."""
         size = self.fixed_bytes
         for name, count in self.counts:
-            size += len(orjson.dumps(values[name])) * count
+            size += (len(orjson.dumps(value)) if type(value := values[name]) is str else _LONGEST_NUMBER) * count
         return size <= self.max_bytes and size <= request.max_parts
 
     def _filled(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -188,7 +193,7 @@ class Template:
 
 
 class Templates:
-    """Of one function. A policy's plans are of one catalogue, so templates are too."""
+    """Of one workflow. A policy's plans are of one catalogue, so templates are too."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], tuple[Catalogue, Mapping[str, frozenset[str]], Template | None]] = {}
@@ -212,6 +217,28 @@ class Templates:
 
 
 _UNKNOWN: Final[tuple[Any, Any, None]] = (None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class HoledWorkflow:
+    """graph: with any values in it. places: by parameter, each with the inputs that its value goes into."""
+
+    graph: Graph
+    places: Mapping[str, tuple[Place, ...]]
+    templates: Templates = field(default_factory=Templates)
+
+    def filled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """With these values. The graph stays as it is; nodes without a value of these are its own ones, to be read only."""
+        inputs: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            for node_id, input_name in self.places[name]:
+                if node_id not in inputs:
+                    inputs[node_id] = dict(self.graph[node_id]["inputs"])
+                inputs[node_id][input_name] = value
+        return {
+            **self.graph,
+            **{node_id: {**self.graph[node_id], "inputs": given} for node_id, given in inputs.items()},
+        }
 
 
 def key_of(tenant: TenantId, policy: Policy, values: Mapping[str, Any]) -> tuple[Any, ...]:
