@@ -153,11 +153,17 @@ class CopyReader:
         self, tenant: TenantId, folder: Folder, path: UpstreamPath, stamp: str, *, cache_control: str
     ) -> ObjectReply | None:
         """Of a file of the tenant's that its ComfyUI does not give. stamp: see MeantCopies.find."""
+        copy = await self.find_copy_instead(tenant, folder, path, stamp)
+        return None if copy is None else _reply(copy, path, cache_control, partial(self._read, copy))
+
+    async def find_copy_instead(
+        self, tenant: TenantId, folder: Folder, path: UpstreamPath, stamp: str = ""
+    ) -> Copy | None:
+        """As `find_instead`, for `pieces`."""
         try:
-            copy = await self.meant.find(tenant, folder, path, stamp)
+            return await self.meant.find(tenant, folder, path, stamp)
         except DatabaseUnavailable:
             return None
-        return None if copy is None else _reply(copy, path, cache_control, partial(self._read, copy))
 
     async def read_wiped(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None:
         """The bytes of an asset whose file the bucket alone has, which raise TurnedAway where it does not give them; None for any other.
@@ -165,18 +171,19 @@ class CopyReader:
         Raises DatabaseUnavailable.
         """
         copy = await self._wiped(tenant, asset.path, asset.stamp) if asset.folder is Folder.OUTPUT else None
-        return None if copy is None else self._pieces(copy)
+        return None if copy is None else self.pieces(copy)
 
     async def read_instead(self, tenant: TenantId, asset: Asset) -> AsyncIterator[bytes] | None:
         """As `read_wiped`, of an asset whose file its ComfyUI does not give."""
         copy = await self._copy_of(tenant, asset)
-        return None if copy is None else self._pieces(copy)
+        return None if copy is None else self.pieces(copy)
 
     async def _copy_of(self, tenant: TenantId, asset: Asset) -> Copy | None:
         copies = await self._database.read(records.copies_of_asset, tenant, asset.asset_id)
         return next((copy for copy in copies if copy.hash == asset.hash), None)
 
-    async def _pieces(self, copy: Copy) -> AsyncIterator[bytes]:
+    async def pieces(self, copy: Copy) -> AsyncIterator[bytes]:
+        """Its bytes. Raises TurnedAway."""
         for start in range(0, copy.size_bytes, PIECE_BYTES):
             yield await self._read(copy, start, min(PIECE_BYTES, copy.size_bytes - start))
 

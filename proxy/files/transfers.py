@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,14 +47,27 @@ IsOwn = Callable[[TenantId, UpstreamPath, str, str], Awaitable[bool]]
 _log = logging.getLogger("comfygate")
 
 
+class CopiedFile(NamedTuple):
+    """The copy of a file whose ComfyUI is away. stamp: as of a `_Found`. pieces: its bytes; raises UpstreamUnreachable where there are none just now."""
+
+    size: int
+    stamp: str
+    pieces: Callable[[], AsyncIterator[bytes]]
+
+
+async def _no_copy(tenant: TenantId, folder: Folder, path: UpstreamPath) -> CopiedFile | None:
+    return None
+
+
 class _Found(NamedTuple):
-    """A file as it is. stamp: see policy.v2.assets.Asset, "" where nothing tells. on_disk: where the gate reads it, None for who asks its ComfyUI.
-    comfyui: whose it is, "" for the first."""
+    """A file as it is. stamp: see policy.v2.assets.Asset, "" where nothing tells. on_disk: where the gate reads it; copied: where it is read from its copy;
+    None for who asks its ComfyUI. comfyui: whose it is, "" for the first."""
 
     size: int
     stamp: str
     on_disk: Path | None = None
     comfyui: str = ""
+    copied: CopiedFile | None = None
 
 
 class NotBrought(Violation):
@@ -88,19 +101,21 @@ class Transfers:
         self._masks = KeyedSemaphore()
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self.brought = BroughtFiles(makers)
+        self.instead: Callable[[TenantId, Folder, UpstreamPath], Awaitable[CopiedFile | None]] = _no_copy
+        """The copy of a file whose ComfyUI is away."""
 
     def far_files(self, needs: Needs, comfyui: str) -> list[tuple[Folder, UpstreamPath]]:
         """What would have to be brought to it."""
         return [file for file in needs.files if self._source_of(*file, comfyui) is not None]
 
-    def sources(self, needs: Needs, comfyui: str) -> frozenset[str]:
-        """Who must be there for that."""
-        found = set()
+    def sources(self, needs: Needs, comfyui: str) -> Mapping[str, list[tuple[Folder, UpstreamPath]]]:
+        """Who must be there for that, with what is to be read there."""
+        found: dict[str, list[tuple[Folder, UpstreamPath]]] = {}
         for folder, path in needs.files:
             source = self._source_of(folder, path, comfyui)
             if source is not None and self._directories.root_of(folder, path) is None:
-                found.add(source or self._first)
-        return frozenset(found)
+                found.setdefault(source or self._first, []).append((folder, path))
+        return found
 
     def _source_of(self, folder: Folder, path: UpstreamPath, comfyui: str) -> str | None:
         """Who has it, None where the ComfyUI itself has."""
@@ -148,7 +163,7 @@ class Transfers:
         there = await self._look_at(folder, path, target)
         if there is not None and folder is Folder.INPUT and not _is_in_root(path):
             return  # a shared input is the operator's own, at each ComfyUI
-        found = await self._find(folder, path)
+        found = await self._find(tenant, folder, path)
         if found is None:
             if there is not None:
                 raise NotBrought(f"The file {shown} is gone.")
@@ -189,12 +204,15 @@ class Transfers:
         if told != path:
             raise NotBrought(f"There is another file {shown} where the job was to run.")
 
-    async def _find(self, folder: Folder, path: UpstreamPath) -> _Found | None:
-        """Where it was made."""
+    async def _find(self, tenant: TenantId, folder: Folder, path: UpstreamPath) -> _Found | None:
+        """Where it was made; its copy where that is away."""
         source, root = self._makers.of_file(folder, path), self._directories.root_of(folder, path)
         found = None if root is None else await asyncio.to_thread(_find_on_disk, root, path)
         if found is not None:
             return found._replace(comfyui=source)
+        copied = await self.instead(tenant, folder, path) if folder is Folder.OUTPUT and _is_in_root(path) else None
+        if copied is not None:
+            return _Found(copied.size, copied.stamp, comfyui=source, copied=copied)
         with _of_the_source():
             return await self._ask(self._upstream, view_of("HEAD", folder, path))
 
@@ -251,6 +269,8 @@ class Transfers:
         """All of it. Raises NotBrought where it has become another one meanwhile, so that nothing is stored; UpstreamUnreachable."""
         if found.on_disk is not None:
             pieces = _read_disk(found.on_disk, found)
+        elif found.copied is not None:
+            pieces = found.copied.pieces()
         else:
             pieces = _read_comfyui(RangeReader(self._upstream, folder, path, f'"{found.stamp}"'), found.size)
         with _of_the_source():

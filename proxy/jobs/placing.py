@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from policy.call import UpstreamPath
@@ -18,20 +19,26 @@ from proxy.jobs.registry import JobRegistry
 
 Lacks = Callable[[ComfyUISettings, Needs], str]
 """What a ComfyUI lacks of what a job needs, in words; "" where it has all."""
-Sources = Callable[[Needs, str], frozenset[str]]
-"""The ComfyUIs that must be there when a job runs at another one: they have files that are brought to it."""
 Files = Sequence[tuple[Folder, UpstreamPath]]
+Sources = Callable[[Needs, str], Mapping[str, Files]]
+"""The ComfyUIs that must be there when a job runs at another one, by name: they have these files, which are brought to it."""
 MAX_KNOWN: Final = 20_000
 LOOK_S: Final = 0.001
 """How long it takes at least to bring a file."""
+MAX_COPIED: Final = 16
+"""Files of a job that may be read from their copies, where who has them is away; with more it waits."""
 MAX_FILES: Final = 16
 """Of a job that are looked at to say how long it takes to bring them."""
 
 
-class _Found(NamedTuple):
-    """Of a job and a ComfyUI that fits. sources: who must be there. files: the first ones of those to be brought, and how many there are."""
+NO_SOURCES: Final[Mapping[str, Files]] = MappingProxyType({})
 
-    sources: frozenset[str] = frozenset()
+
+class _Found(NamedTuple):
+    """Of a job and a ComfyUI that fits. sources: who must be there, with the first of the files that they have. files: the first ones of those to be
+    brought, and how many there are."""
+
+    sources: Mapping[str, Files] = NO_SOURCES
     files: Files = ()
     total: int = 0
 
@@ -81,7 +88,11 @@ class Placing:
         self._window = window
         self.is_there = is_there
         self.lacks: Lacks = lambda comfyui, needs: ""
-        self.sources: Sources = lambda needs, comfyui: frozenset()
+        self.sources: Sources = lambda needs, comfyui: NO_SOURCES
+        self.has_copies: Callable[[TenantId, Files], bool] = lambda tenant, files: False
+        """Whether all of a tenant's files are known to be read from copies where who has them is away."""
+        self.look_for_copies: Callable[[], None] = lambda: None
+        """Has that found out of which it was not known."""
         self.far_files: Callable[[Needs, str], Files] = lambda needs, comfyui: ()
         """Files of a job that would have to be brought to a ComfyUI."""
         self.bytes_to: Callable[[str, Files], Sequence[int]] = lambda comfyui, files: ()
@@ -95,7 +106,9 @@ class Placing:
         """ready: those that can be given jobs at the moment. Raises DatabaseUnavailable."""
         there = [comfyui for comfyui in self._current().settings.values() if self.is_there(comfyui.name)]
         seats = [self._seat_of(comfyui, is_ready=comfyui.name in ready) for comfyui in there]
-        return await self._records.give(seats, self._ready_in) if seats else []
+        given = await self._records.give(seats, self._ready_in) if seats else []
+        self.look_for_copies()
+        return given
 
     def _seat_of(self, comfyui: ComfyUISettings, *, is_ready: bool) -> Seat:
         """Of its window one place at least is for jobs whose files are there already, where it has more than one."""
@@ -143,7 +156,7 @@ class Placing:
         """By the names of those that have what a job needs: the others that must be there too, since they have files that it reads."""
         found, settings = read_needs(needs) if needs else None, self._current().settings.values()
         able = [each.name for each in settings if self._fits(each, tenant, found)]
-        return {name: frozenset() if found is None else self.sources(found, name) for name in able}
+        return {name: frozenset() if found is None else frozenset(self.sources(found, name)) for name in able}
 
     def speeds(self) -> dict[str, float]:
         """By name, 1 is usual."""
@@ -176,7 +189,7 @@ class Placing:
         known = current.known[key]
         # SECURITY: one that cannot be sent would come back again and again, and those behind it with it
         # (tests/several/test_bringing.py::test_a_job_whose_file_is_away_keeps_nobody_waiting).
-        if known is None or not all(map(self.is_there, known.sources)):
+        if known is None or not self._can_be_read(job.tenant, known.sources):
             return None
         if not known.files:
             return 0.0
@@ -188,7 +201,13 @@ class Placing:
         if needs is None or not needs.files:
             return _Found()
         files = self.far_files(needs, comfyui)
-        return _Found(self.sources(needs, comfyui), tuple(files[:MAX_FILES]), len(files))
+        sources = {name: tuple(held[: MAX_COPIED + 1]) for name, held in self.sources(needs, comfyui).items()}
+        return _Found(sources, tuple(files[:MAX_FILES]), len(files))
+
+    def _can_be_read(self, tenant: TenantId, sources: Mapping[str, Files]) -> bool:
+        """Whether all of these are there, or what they have is read from its copies."""
+        away = [file for name, files in sources.items() if not self.is_there(name) for file in files]
+        return not away or (len(away) <= MAX_COPIED and self.has_copies(tenant, away))
 
     def _fits(self, settings: ComfyUISettings, tenant: TenantId, needs: Needs | None) -> bool:
         if settings.tenants and tenant not in settings.tenants:

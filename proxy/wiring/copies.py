@@ -21,6 +21,7 @@ from proxy.copies.forms import Forms
 from proxy.copies.meant import MeantCopies
 from proxy.copies.originals import Originals
 from proxy.copies.reader import CopyReader
+from proxy.copies.substitutes import Substitutes
 from proxy.copies.work import CopyWork
 from proxy.dependencies import Dependencies
 from proxy.jobs.copy_requests import Copy
@@ -62,6 +63,17 @@ def build_reader(parts: Dependencies, database: Database, bucket: Bucket) -> Cop
     parts.conversions.sources.copies = reader
     parts.jobs.records.copies_results = True
     return reader
+
+
+def build_substitutes(parts: Dependencies, reader: CopyReader) -> Substitutes | None:
+    """What jobs read of ComfyUIs that are away comes from the bucket from now on. None where there is one ComfyUI."""
+    transfers, placing = parts.transfers, parts.jobs.placing
+    if transfers is None or placing is None:
+        return None
+    substitutes = Substitutes(reader, parts.jobs.dispatcher.wake)
+    transfers.instead = substitutes.open
+    placing.has_copies, placing.look_for_copies = substitutes.has, substitutes.look
+    return substitutes
 
 
 @dataclass(frozen=True, slots=True)

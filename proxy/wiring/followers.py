@@ -10,6 +10,7 @@ from policy.principal import TenantId
 from policy.v2.assets import Asset
 from proxy.copies.copier import Copier
 from proxy.copies.opening import open_bucket
+from proxy.copies.substitutes import Substitutes
 from proxy.dependencies import Dependencies
 from proxy.files.quota_keeper import QuotaKeeper
 from proxy.jobs.events import JobEvents
@@ -22,7 +23,7 @@ from proxy.observability.metrics import Metrics
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.webhooks.sender import Views
-from proxy.wiring.copies import LinkedViews, build_copier, build_reader
+from proxy.wiring.copies import LinkedViews, build_copier, build_reader, build_substitutes
 from proxy.wiring.webhooks import build_webhooks
 
 _log = logging.getLogger("comfygate")
@@ -63,9 +64,11 @@ class JobFollowers:
         )
         views: Views = parts.v2.views
         self.copier: Copier | None = None
+        self._substitutes: Substitutes | None = None
         if parts.compiled.config.storage.is_on:
             bucket = open_bucket(parts.compiled.config)
-            views = LinkedViews(parts.v2.views, build_reader(parts, database, bucket))
+            reader = build_reader(parts, database, bucket)
+            views, self._substitutes = LinkedViews(parts.v2.views, reader), build_substitutes(parts, reader)
             self.copier = build_copier(parts, database, bucket, metrics, audit, lambda: self.webhooks.wake())
         self.webhooks = build_webhooks(parts, database, metrics, audit, views)
         self._subscribe(events)
@@ -100,6 +103,8 @@ class JobFollowers:
             self._end_following = None
         await self._tasks.stop()
         await self._parts.jobs.dispatcher.stop()
+        if self._substitutes is not None:
+            await self._substitutes.stop()
         await self.webhooks.stop()
         if self.copier is not None:
             await self.copier.stop()
