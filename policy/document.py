@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final
 
 import orjson
@@ -14,6 +15,8 @@ from policy.violation import Reason, Violation
 MAX_DEPTH: Final = 254
 # Commas, brackets and braces bound what parsing costs: 8 MiB of "[]," would take half a second.
 MAX_PARTS: Final = 250_000
+
+_ESCAPED_ASCII: Final = re.compile(rb"\\u00[0-7]")
 
 
 def parse_json(body: bytes, max_depth: int = MAX_DEPTH, max_parts: int = MAX_PARTS) -> Any:
@@ -38,6 +41,11 @@ def parse_json(body: bytes, max_depth: int = MAX_DEPTH, max_parts: int = MAX_PAR
     if written.count(b":") != body.count(b":") + _count_escaped_colons(body):
         raise _malformed("The JSON document has an object with duplicate keys.", "name each key once")
     return value
+
+
+def has_escaped_ascii(body: bytes) -> bool:
+    """Whether a letter, a digit or a sign of ASCII may stand in a JSON document as `\\uXXXX` (RFC 8259, 7). Clients that escape all others have none."""
+    return b"\\" in body and b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None
 
 
 def check_parts(body: bytes, max_parts: int) -> None:

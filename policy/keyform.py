@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from policy.document import MAX_PARTS, parse_json
+from policy.document import MAX_PARTS, has_escaped_ascii, parse_json
 from policy.values import value
 from policy.violation import Reason, Violation
 
@@ -23,7 +23,6 @@ MIN_SECRET_LENGTH: Final = 16
 """Shorter texts stand in documents by chance."""
 
 _KEY_FORM_BYTES: Final = re.compile(KEY_FORM.pattern.encode())
-_ESCAPED_ASCII: Final = re.compile(rb"\\u00[0-7]")
 _PREFIX: Final = "cg_"
 _PREFIX_BYTES: Final = _PREFIX.encode()
 # What clients fill with the key that they were given for ComfyUI (comfy_api_nodes read them as Comfy.org's).
@@ -49,13 +48,9 @@ class Presented:
         """Whether it is worth to read a document for it: fast, and never wrong when it says no. ASCII can be escaped in JSON (RFC 8259, 7)."""
         if _PREFIX_BYTES in body:
             return True
-        # Clients that escape all letters but the Latin ones have a right to.
-        if b"\\" in body and b"\\u00" in body and not (self._is_ascii() and _ESCAPED_ASCII.search(body) is None):
+        if has_escaped_ascii(body) or (b"\\u00" in body and not all(map(str.isascii, self.texts))):
             return True
         return any(secret.encode() in body for secret in self.texts if _PREFIX not in secret)
-
-    def _is_ascii(self) -> bool:
-        return all(map(str.isascii, self.texts))
 
     def stands_in_json(self, written: bytes) -> bool:
         """Whether a document that orjson wrote may hold one of them: never wrong when it says no, since JSON spells a text character by character."""

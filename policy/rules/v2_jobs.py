@@ -6,7 +6,6 @@ import base64
 import binascii
 import math
 from collections.abc import Generator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ from policy.rule_context import RuleContext, RuleInput
 from policy.rules import prompt
 from policy.rules.jobs import read_entry, read_items
 from policy.rules.results import SDK_CLIENT
-from policy.v2.assets import Asset, find_references, name_in_workflow, resolve
+from policy.v2.assets import Asset, find_references, may_have_references, name_in_workflow, resolve
 from policy.v2.effects import After, CancelJob, FindAssets, JobPage, ListJobs, ReadJob
 from policy.v2.errors import envelope, no_job
 from policy.v2.jobs import JobView, Status, job_to_client, row_to_client, write_job
@@ -57,7 +56,10 @@ def submit(request: RuleInput) -> RuleGenerator:
         names = {asset_id: name_in_workflow(asset) for asset_id, asset in found.items()}
     native = yield Work(partial(_native, asked, names), len(request.raw))
     extras = JobExtras(asked.labels, asked.references)
-    reply = yield from prompt.submit(replace(request, raw=native), extras)
+    asking = RuleInput(
+        request.call, request.context, raw=native, credentials=request.credentials, max_parts=request.max_parts
+    )
+    reply = yield from prompt.submit(asking, extras)
     if reply.status != 200:
         return _refused(reply)
     job = yield ReadJob(reply.body["prompt_id"], asked.labels)
@@ -66,7 +68,9 @@ def submit(request: RuleInput) -> RuleGenerator:
     )
     # ComfyUI runs what of a workflow is sound: what is not is told, in its own words.
     shown |= {key: reply.body[key] for key in ("node_errors", "notices") if reply.body.get(key)}
-    return told_unknown(told(replace(reply, status=201, body=shown), asked.left_out), asked.unknown)
+    return told_unknown(
+        told(ClientReply(201, shown, headers=reply.headers, updates=reply.updates), asked.left_out), asked.unknown
+    )
 
 
 def _read(request: RuleInput) -> Submission:
@@ -87,7 +91,7 @@ def _read(request: RuleInput) -> Submission:
         workflow,
         read_labels(document.get("metadata")),
         _read_extra(document.get("extra_data")),
-        tuple(find_references(workflow)),
+        tuple(find_references(workflow)) if may_have_references(raw) else (),
         left_out,
         tuple(name for name in document if name not in _MEMBERS),
     )

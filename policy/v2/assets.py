@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Final
 
+from policy.document import has_escaped_ascii
 from policy.namespace import Folder
 from policy.v2.links import Links
 from policy.v2.times import timestamp, timestamp_or_null
@@ -17,6 +18,7 @@ REFERENCE: Final = "core/ASSET"
 """The `__type` of an object in a workflow that stands for an asset."""
 MAX_REFERENCES: Final = 1000
 """In one workflow."""
+_WORD: Final = REFERENCE.partition("/")[2].encode()
 # Unreserved characters of a URL (RFC 3986, 2.3), as ids are written; a NUL is no text of a database.
 _ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 
@@ -142,6 +144,11 @@ def name_in_workflow(asset: Asset) -> str:
 
 def is_reference(found: Any) -> bool:
     return isinstance(found, Mapping) and found.get("__type") == REFERENCE
+
+
+def may_have_references(document: bytes) -> bool:
+    """Whether it is worth to look for them: never wrong when it says no. A slash can be escaped in two ways (RFC 8259, 7), so it is left out."""
+    return _WORD in document or has_escaped_ascii(document)
 
 
 def find_references(workflow: Any) -> list[str]:

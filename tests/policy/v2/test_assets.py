@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +14,13 @@ from policy.document import MAX_DEPTH
 from policy.namespace import Folder
 from policy.v2.assets import (
     MAX_REFERENCES,
+    REFERENCE,
     CopiedForm,
     SignedLink,
     asset_to_client,
     find_references,
     is_reference,
+    may_have_references,
     name_in_workflow,
     output_to_client,
     resolve,
@@ -166,6 +169,18 @@ def test_an_asset_may_stand_as_deep_as_a_document_goes(levels: int) -> None:
     workflow = graph(nested(reference(uuid_of(1)), levels))
     assert find_references(workflow) == [uuid_of(1)]
     assert resolve(workflow, NAMES) == graph(nested(NAMES[uuid_of(1)], levels))
+
+
+@pytest.mark.parametrize("spell", [r"\/", r"\u002f", r"\u002F"])
+def test_a_reference_is_looked_for_however_it_is_escaped(spell: str) -> None:
+    written = REFERENCE.replace("/", spell)
+    assert may_have_references(f'{{"__type":"{written}"}}'.encode())
+    for at, letter in enumerate(REFERENCE):
+        for code in (f"\\u{ord(letter):04x}", f"\\u{ord(letter):04X}"):
+            raw = f'{{"__type":"{REFERENCE[:at]}{code}{REFERENCE[at + 1 :]}"}}'.encode()
+            assert orjson.loads(raw) == {"__type": REFERENCE}
+            assert may_have_references(raw)
+    assert not may_have_references(b'{"a":"asset \\u00e4"}')
 
 
 def test_each_asset_is_asked_for_once() -> None:
