@@ -35,7 +35,10 @@ _PLAIN = re.compile(
 )
 PROGRESS_STATE: Final = "progress_state"
 PROGRESS: Final = frozenset({PROGRESS_STATE, "progress"})
+OF_ONE_SOCKET: Final = frozenset({"feature_flags", "status"})
+"""Said to a socket alone, and of no job."""
 _NEVER: Final = "\0"
+_NO_HEAD: Final = bytes(8)
 _NO_DATA: Final[Mapping[str, Any]] = MappingProxyType({})
 ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 # What clients may tell ComfyUI of themselves; anything else in `data` is not sent.
@@ -62,27 +65,35 @@ class EventRules:
     this socket sees them, whatever carries no prompt id is of that job.
     """
 
-    __slots__ = ("_progress", "_progress_id", "_progress_kind", "client_id", "is_running", "names")
+    __slots__ = ("_other_progress", "_preview", "_progress", "client_id", "is_running", "names")
 
     def __init__(self, names: Namespace, client_id: str) -> None:
         self.names = names
         self.client_id = client_id
         self.is_running = False
-        self._progress = _NEVER
-        """What the last event of a job's progress began with, up to the job: whatever begins like that is of the same kind and job."""
-        self._progress_kind = self._progress_id = ""
+        self._progress = self._other_progress = _NEVER, "", ""
+        """What the last event of a job's progress began with, up to the job; its kind, and the job: whatever begins like that is of both. And of the one
+        before that began otherwise: ComfyUI's two kinds come by turns.
+        """
+
+        self._preview = _NO_HEAD, ""
+        """What the last preview began with, up to its picture, and the job that it names: those of one node begin alike."""
 
     def text(self, frame: str, jobs: OwnJobs) -> Event | None:
         """The frame for the client, None when it is not for it."""
-        if frame.startswith(self._progress) and jobs.owns(self._progress_id):
-            return Event(frame, self._progress_kind, self._progress_id, _NO_DATA)
+        beginning, kind, prompt_id = self._progress
+        if not frame.startswith(beginning):
+            self._progress, self._other_progress = self._other_progress, self._progress
+            beginning, kind, prompt_id = self._progress
+        if frame.startswith(beginning) and jobs.owns(prompt_id):
+            return Event(frame, kind, prompt_id, _NO_DATA)
         plain = _PLAIN.match(frame)
         if plain:
             kind, prompt_id = plain.groups()
             if not jobs.owns(prompt_id):
                 return None
             if kind in PROGRESS:
-                self._progress, self._progress_kind, self._progress_id = plain[0], kind, prompt_id
+                self._progress = plain[0], kind, prompt_id
                 return Event(frame, kind, prompt_id, _NO_DATA)
             self._follow(kind, is_idle='"node": null' in frame)
             if kind != "execution_interrupted" or jobs.stopped_after_s(prompt_id) is None:
@@ -128,7 +139,7 @@ class EventRules:
         """A preview or a text, None when it is not the client's. Unknown kinds are dropped: they may carry another tenant's data."""
         kind = frame[:4]
         if kind == PREVIEW_WITH_METADATA:
-            return frame if _is_own_preview(frame, jobs) else None
+            return frame if self._is_own_preview(frame, jobs) else None
         if not self.is_running:
             return None
         if kind == PREVIEW:
@@ -136,6 +147,13 @@ class EventRules:
         if kind == TEXT:
             return self._name_text(bytes(frame))
         return None
+
+    def _is_own_preview(self, frame: bytes | memoryview, jobs: OwnJobs) -> bool:
+        head, prompt_id = self._preview
+        if bytes(frame[: len(head)]) != head:
+            head, prompt_id = _head_of_preview(frame)
+            self._preview = head, prompt_id
+        return jobs.owns(prompt_id)
 
     def _name_text(self, frame: bytes) -> bytes | None:
         length = int.from_bytes(frame[4:8], "big")
@@ -181,16 +199,18 @@ def _name_data(kind: str, data: dict[str, Any], names: Namespace) -> dict[str, A
     return shown
 
 
-def _is_own_preview(frame: bytes | memoryview, jobs: OwnJobs) -> bool:
+def _head_of_preview(frame: bytes | memoryview) -> tuple[bytes, str]:
+    """What stands before its picture, and the job that it names; a head that no frame begins with, and "", where it names none."""
     length = int.from_bytes(frame[4:8], "big")
     if length > MAX_METADATA_BYTES or len(frame) < 8 + length:
-        return False
+        return _NO_HEAD, ""
+    head = bytes(frame[: 8 + length])
     try:
-        metadata = orjson.loads(frame[8 : 8 + length])
+        metadata = orjson.loads(head[8:])
     except orjson.JSONDecodeError:
-        return False
+        return _NO_HEAD, ""
     prompt_id = metadata.get("prompt_id") if isinstance(metadata, dict) else None
-    return isinstance(prompt_id, str) and jobs.owns(prompt_id)
+    return (head, prompt_id) if isinstance(prompt_id, str) else (_NO_HEAD, "")
 
 
 def _place_of(frame: str) -> dict[str, Any]:

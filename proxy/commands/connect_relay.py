@@ -43,14 +43,14 @@ class LocalClient(Hearer):
     def __init__(self) -> None:
         self.socket = WebSocket(is_client=False, max_bytes=MAX_CLIENT_MESSAGE_BYTES)
         self.end = Close(1000, "")
-        self._messages: asyncio.Queue[str | Payload | None] = asyncio.Queue()
+        self._messages: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._may_write = asyncio.Event()
 
     async def send_to(self, gate: aiohttp.ClientWebSocketResponse) -> None:
         """What the client says, until it has ended."""
         while (data := await self._messages.get()) is not None:
             with suppress(ConnectionError, aiohttp.ClientError, RuntimeError):  # gone: take_from sees the same
-                await (gate.send_str(data) if isinstance(data, str) else gate.send_bytes(bytes(data)))
+                await (gate.send_str(data) if isinstance(data, str) else gate.send_bytes(data))
             if self._messages.qsize() < _WAITING:
                 self.socket.resume_reading()
 
@@ -68,8 +68,8 @@ class LocalClient(Hearer):
 
     # What the WebSocket calls.
 
-    def received(self, data: str | Payload) -> None:
-        self._messages.put_nowait(data)
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
+        self._messages.put_nowait(data if isinstance(data, str) else bytes(data))
         if self._messages.qsize() >= _WAITING:
             self.socket.pause_reading()
 

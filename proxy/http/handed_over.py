@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from proxy.http.request import Fields, Request
 
 
-class HandedOver(asyncio.Protocol):
+class HandedOver(asyncio.BaseProtocol):
+    """Whoever speaks on it is an asyncio.Protocol or BufferedProtocol besides."""
+
     __slots__ = ("is_write_paused", "on_lost", "transport")
 
     def __init__(self) -> None:
@@ -28,6 +30,9 @@ class HandedOver(asyncio.Protocol):
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Some bytes have come."""
 
     def pause_writing(self) -> None:
         self.is_write_paused = True

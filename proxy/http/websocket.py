@@ -24,6 +24,7 @@ from proxy.http.websocket_frames import (
     read_close,
     text_of,
 )
+from proxy.http.wire import ReadBuffer
 
 CLOSE_LIMIT_S: Final = 3.0
 """How long the peer may take to answer a close, or to read what was sent before it."""
@@ -34,9 +35,12 @@ ABNORMAL: Final = 1006
 MAX_LATE_FRAMES: Final = 100
 """Read behind this side's close, until the peer has answered it: what it had sent by then. More is thrown away unread."""
 _NO_CODE: Final = 1000
-_MESSAGES: Final = frozenset({TEXT, BINARY})
 _COPIED_BYTES: Final = 16 * 1024
-"""A payload up to this is sent with its head in one piece; a larger one is not copied."""
+"""So much that was read at once is copied, and so large a payload sent with its head in one piece; more is not copied."""
+_BUFFER: Final = ReadBuffer(128 * 1024)
+"""Of all WebSockets of a thread; a client that takes a picture slowly may hold one of that size. SECURITY: who keeps what was read for longer than it is
+told of it copies it (tests/proxy/http/test_websocket_views.py).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,8 @@ class Close:
 class Receiver(Protocol):
     """Whom a WebSocket tells what happens to it. All are called by the event loop, and none waits."""
 
-    def received(self, data: str | Payload) -> None:
-        """A whole message."""
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
+        """A whole message. frame: as it came, where a server sent it at once and in one frame; a client may be sent that."""
 
     def received_control(self, size: int) -> None:
         """A ping, a pong, or a fragment that ends no message: it was dealt with. size: of its payload, in bytes."""
@@ -73,7 +77,7 @@ class Hearer:
         """What is sent is small and rare."""
 
 
-class SocketConnection(HandedOver):
+class SocketConnection(HandedOver, asyncio.BufferedProtocol):
     """A connection whose frames are written as they are sent. Nothing is written once a close was, or the connection has ended."""
 
     __slots__ = ("_has_closed", "_is_client", "_limit")
@@ -110,13 +114,16 @@ class SocketConnection(HandedOver):
         elif len(payload) <= _COPIED_BYTES:
             transport.write(head_of(opcode, len(payload)) + payload)
         else:
-            transport.writelines((head_of(opcode, len(payload)), payload))
+            _write_large(transport, head_of(opcode, len(payload)), payload)
 
-    def write_ready(self, frame: bytes) -> None:
+    def write_ready(self, frame: Payload) -> None:
         """A whole frame as a server writes it, such as came from one."""
         transport = self.transport
         if transport is not None and not self._has_closed and not transport.is_closing():
-            transport.write(frame)
+            if isinstance(frame, memoryview):
+                _write_large(transport, b"", frame)
+            else:
+                transport.write(frame)
 
     def _write_close(self, payload: bytes) -> None:
         """The last frame. From now on the peer has CLOSE_LIMIT_S to end the connection."""
@@ -124,6 +131,16 @@ class SocketConnection(HandedOver):
         self._has_closed = True
         if self._limit is None and self.transport is not None:
             self._limit = asyncio.get_running_loop().call_later(CLOSE_LIMIT_S, self.abort)
+
+
+def _write_large(transport: asyncio.WriteTransport, head: bytes, payload: Payload) -> None:
+    """Uncopied, where it can leave now. What cannot the transport keeps: of a view, all that was read with it."""
+    is_view = isinstance(payload, memoryview)
+    if is_view and transport.get_write_buffer_size():
+        payload = bytes(payload)
+    transport.writelines((head, payload) if head else (payload,))
+    if is_view and transport.get_write_buffer_size():
+        _BUFFER.renew()
 
 
 class WebSocket(SocketConnection):
@@ -143,11 +160,6 @@ class WebSocket(SocketConnection):
         self.silent_looks = 0
         """How often its heartbeat has looked since the peer was heard."""
 
-    @property
-    def frame(self) -> bytes | None:
-        """While a message is received: see `FrameReader.frame`."""
-        return self._reader.frame
-
     def start(self, receiver: Receiver) -> None:
         """Tells the receiver what comes from now on, and what has come."""
         self._receiver = receiver
@@ -158,18 +170,23 @@ class WebSocket(SocketConnection):
         if self.transport is None:
             asyncio.get_running_loop().call_soon(self._tell_end)  # it has ended already
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = _BUFFER.view[:nbytes]
+        self.data_received(data if nbytes > _COPIED_BYTES else bytes(data))
+
+    def data_received(self, data: Payload) -> None:
         self.silent_looks = 0
         if self._unread is not None:
             self._unread += data
             self.pause_reading()
-            return
-        if self._end is not None:
-            return
-        try:
-            self._reader.feed(data, self._take)
-        except FrameError as error:
-            self._fail(error)
+        elif self._end is None:
+            try:
+                self._reader.feed(data, self._take)
+            except FrameError as error:
+                self._fail(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
@@ -200,27 +217,28 @@ class WebSocket(SocketConnection):
         if not self._has_closed:
             self._write_close(close_payload(close.code, close.reason))
 
-    def _take(self, opcode: int, payload: Payload) -> None:
+    def _take(self, opcode: int, payload: Payload, frame: Payload | None) -> None:
+        receiver = self._receiver
         if self._has_closed and (opcode != CLOSE or self._end is not None):
             self._take_late()
-        elif opcode not in _MESSAGES:
-            self._take_control(opcode, bytes(payload))
-        elif self._receiver is not None:
-            self._receiver.received(text_of(payload) if opcode == TEXT else payload)
+        elif receiver is None:
+            return
+        elif opcode == TEXT:
+            receiver.received(text_of(payload), frame)
+        elif opcode == BINARY:
+            receiver.received(payload, frame)
+        elif opcode == CLOSE:
+            self._take_close(bytes(payload))
+        else:
+            if opcode == PING and not self.is_write_paused:  # else answers that nobody reads would pile up
+                self.write_frame(PONG, payload)
+            receiver.received_control(len(payload))
 
     def _take_late(self) -> None:
         """SECURITY: nobody counts these frames any more, and each costs time that everybody waits for (tests/proxy/http/test_websocket.py)."""
         self._late_frames += 1
         if self._late_frames > MAX_LATE_FRAMES:
             raise FrameError(PROTOCOL_ERROR, "much was sent behind a close")
-
-    def _take_control(self, opcode: int, payload: bytes) -> None:
-        if opcode == CLOSE:
-            self._take_close(payload)
-        elif self._receiver is not None:
-            if opcode == PING and not self.is_write_paused:  # else answers that nobody reads would pile up
-                self.write_frame(PONG, payload)
-            self._receiver.received_control(len(payload))
 
     def _take_close(self, payload: bytes) -> None:
         """5.5.1: answered with the same, unless this side has said it first; then the connection ends."""

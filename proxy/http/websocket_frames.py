@@ -22,7 +22,6 @@ _FIN: Final = 0x80
 _RESERVED: Final = 0x70
 _MASKED: Final = 0x80
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006})
-_COPIED_BYTES: Final = 16 * 1024
 _SMALL_BYTES: Final = 1024
 _HEAD_16: Final = Struct("!BBH")
 _HEAD_64: Final = Struct("!BBQ")
@@ -30,12 +29,15 @@ _KNOWN: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 _OF_MESSAGES: Final = frozenset({_FIN | CONTINUATION, _FIN | TEXT, _FIN | BINARY, CONTINUATION, TEXT, BINARY})
 """First bytes that nothing is wrong with by themselves."""
 _WHOLE: Final = frozenset({_FIN | TEXT, _FIN | BINARY})
+_NONE: Final[frozenset[int]] = frozenset()
 
 
 Payload = bytes | memoryview
-"""A view where it is large and came alone: a picture is not copied."""
-Take = Callable[[int, Payload], None]
-"""Gets (TEXT | BINARY, message), (CLOSE | PING | PONG, payload), and (CONTINUATION, b"") for each fragment that ends no message."""
+"""A view where much was read at once: a picture is not copied. It is of what the next read writes over: who wants it for longer copies it."""
+Take = Callable[[int, Payload, Payload | None], None]
+"""Gets (TEXT | BINARY, message), (CLOSE | PING | PONG, payload), and (CONTINUATION, b"") for each fragment that ends no message; and with a message that
+came at once, in one frame of a server's, that frame, which a client may be sent as it is.
+"""
 
 
 class FrameError(Exception):
@@ -53,14 +55,14 @@ class Pieces:
     __slots__ = ("_parts", "size")
 
     def __init__(self) -> None:
-        self._parts: list[bytes | memoryview] = []
+        self._parts: list[bytes] = []
         self.size = 0
 
-    def add(self, data: bytes | memoryview) -> None:
+    def add(self, data: bytes) -> None:
         self.size += len(data)
         parts = self._parts
         if parts and len(data) < _SMALL_BYTES and len(parts[-1]) < _SMALL_BYTES:
-            parts[-1] = bytes(parts[-1]) + data
+            parts[-1] += data
         elif data:
             parts.append(data)
 
@@ -81,25 +83,25 @@ class FrameReader:
         "_missing",
         "_opcode",
         "_partial",
-        "frame",
+        "_whole",
     )
 
     def __init__(self, *, is_masked: bool, max_bytes: int) -> None:
         self._is_masked = is_masked
+        self._whole = _NONE if is_masked else _WHOLE
+        """First bytes of frames that are messages as they are."""
         self._max_bytes = max_bytes
         self._head = b""
         """Of a frame, as far as it has come."""
         self._opcode = 0
-        """First byte of the frame whose payload is being read."""
+        """First byte of the frame of which some is still to come."""
         self._mask = b""
         self._missing = 0
-        """So many bytes of that payload are still to come."""
+        """So many bytes of that frame's payload are still to come."""
         self._partial: Pieces | None = None
         self._kind = CONTINUATION
         """Opcode of the message whose fragments are being read."""
         self._fragments: Pieces | None = None
-        self.frame: bytes | None = None
-        """While a message is taken that came in one frame of a server's, and alone: its frame, which a client may be sent as it is."""
 
     @property
     def is_idle(self) -> bool:
@@ -110,76 +112,80 @@ class FrameReader:
         """Forgets what is not whole: nothing is fed any more."""
         self._head, self._partial, self._fragments = b"", None, None
 
-    def feed(self, data: bytes, take: Take) -> None:
-        """take: called with whatever is whole with these bytes. Raises FrameError at the frame that breaks the protocol, and what `take`
-        raises; nothing may be fed after that.
-        """
-        at, end = 0, len(data)
-        if self._partial is not None:
-            at = min(end, self._missing)
-            self._partial.add(data if at == end else data[:at])
-            self._missing -= at
-            if self._missing:
-                return
-            payload = self._partial.join()
-            self._partial = None
-            take(*self._finish(payload))
-        if self._head and at < end:
-            data, at = self._head + (data[at:] if at else data), 0
-            self._head, end = b"", len(data)
-        while at < end:
-            begin, start = at, self._read_head(data, at, end)
-            if not start:
-                self._head = data[at:]
-                return
-            at = start + self._missing
-            if at > end:
-                self._missing = at - end
-                self._partial = Pieces()
-                # A part of its own keeps no more alive than twice its size.
-                self._partial.add(memoryview(data)[start:] if 2 * (end - start) >= end else data[start:])
-                return
-            if (
-                self._opcode in _WHOLE and not self._is_masked and self._fragments is None
-            ):  # as almost all of a server's
-                is_alone = not begin and at == end
-                self.frame = data if is_alone else None
-                is_large = is_alone and end > _COPIED_BYTES
-                take(self._opcode & 0x0F, memoryview(data)[start:] if is_large else data[start:at])
-                self.frame = None
-            else:
-                take(*self._finish(data[start:at]))
+    def feed(self, data: Payload, take: Take) -> None:
+        """take: called with whatever is whole with these bytes, and done with them when it returns; what it is not done with it copies.
 
-    def _read_head(self, data: bytes, at: int, end: int) -> int:
-        """Where the payload begins that belongs to the head at `at`; 0 when the head is not whole. Raises FrameError."""
-        if end - at < 2:
-            return 0
-        first, size = data[at], data[at + 1]
-        is_masked, size = size >= _MASKED, size & 0x7F
-        start = at + 2
+        Raises FrameError at the frame that breaks the protocol, and what `take` raises; nothing may be fed after that.
+        """
+        if self._partial is not None or self._head:
+            data = self._go_on(data, take)
+        at, end = 0, len(data)
+        while end - at >= 2:
+            first, size, start = data[at], data[at + 1], at + 2
+            if size == 126 and first in self._whole and end - at >= 4:
+                size, start = data[at + 2] << 8 | data[at + 3], at + 4
+            elif size > 125 or first not in self._whole:
+                size, start = self._read_head(data, at, first, size)
+            if start > end:
+                break
+            if size > self._max_bytes:
+                raise self._too_big()
+            stop = start + size
+            if stop > end:
+                self._begin(first, stop - end, data[start:])
+                return
+            if first in self._whole:
+                take(first & 0x0F, data[start:stop], data[at:stop])
+            else:
+                take(*self._finish(first, data[start:stop]), None)
+            at = stop
+        if at < end:
+            self._head = bytes(data[at:])
+
+    def _go_on(self, data: Payload, take: Take) -> Payload:
+        """With the frame that has begun. What of the data is to be read from its beginning."""
+        partial = self._partial
+        if partial is None:
+            head, self._head = self._head, b""
+            return head + data
+        missing = self._missing
+        partial.add(bytes(data[:missing]))
+        if len(data) < missing:
+            self._missing -= len(data)
+            return b""
+        self._partial = None
+        take(*self._finish(self._opcode, partial.join()), None)
+        return data[missing:]
+
+    def _begin(self, first: int, missing: int, payload: Payload) -> None:
+        """With a frame that is not whole."""
+        self._opcode, self._missing = first, missing
+        self._partial = Pieces()
+        self._partial.add(bytes(payload))
+
+    def _read_head(self, data: Payload, at: int, first: int, size: int) -> tuple[int, int]:
+        """How large the payload is that belongs to the head at `at`, and where it begins: beyond the end of data where the head is not whole.
+
+        first, size: the two bytes that it begins with. Raises FrameError.
+        """
+        is_masked, size, start = size >= _MASKED, size & 0x7F, at + 2
         if first not in _OF_MESSAGES or is_masked != self._is_masked:
             self._check(first, is_masked, size)
-        if size == 126:
-            start = at + 4
-            if end < start:
-                return 0
-            size = data[at + 2] << 8 | data[at + 3]
-        elif size == 127:
-            start = at + 10
-            if end < start:
-                return 0
+        if size > 125:
+            start += 2 if size == 126 else 8
             size = int.from_bytes(data[at + 2 : start], "big")
-            if size >> 63:
-                raise FrameError(PROTOCOL_ERROR, "a frame's length has its highest bit set")
         if is_masked:
             start += 4
-            if end < start:
-                return 0
-            self._mask = data[start - 4 : start]
-        if size > self._max_bytes or (self._fragments is not None and self._is_too_big(first, size)):
-            raise FrameError(TOO_BIG, f"a message may have {self._max_bytes} bytes")
-        self._opcode, self._missing = first, size
-        return start
+            self._mask = bytes(data[start - 4 : start])
+        if start <= len(data):
+            if size >> 63:
+                raise FrameError(PROTOCOL_ERROR, "a frame's length has its highest bit set")
+            if self._fragments is not None and first & 0x0F < CLOSE and self._fragments.size + size > self._max_bytes:
+                raise self._too_big()
+        return size, start
+
+    def _too_big(self) -> FrameError:
+        return FrameError(TOO_BIG, f"a message may have {self._max_bytes} bytes")
 
     def _check(self, first: int, is_masked: bool, size: int) -> None:
         """5.2, 5.4 and 5.5: everything that two bytes may be wrong in. size: of seven bits."""
@@ -193,30 +199,26 @@ class FrameReader:
         if opcode >= CLOSE and (size > MAX_CONTROL_BYTES or not first & _FIN):
             raise FrameError(PROTOCOL_ERROR, f"a control frame has at most {MAX_CONTROL_BYTES} bytes, in one fragment")
 
-    def _is_too_big(self, first: int, size: int) -> bool:
-        is_control = first & 0x0F >= CLOSE
-        return not is_control and self._fragments is not None and self._fragments.size + size > self._max_bytes
-
-    def _finish(self, payload: bytes) -> tuple[int, bytes]:
+    def _finish(self, first: int, payload: Payload) -> tuple[int, Payload]:
         """A whole frame came. Raises FrameError when its kind may not come now."""
         if self._is_masked and payload:
             payload = masked(payload, self._mask)
-        opcode = self._opcode & 0x0F
+        opcode = first & 0x0F
         if opcode >= CLOSE:
             return opcode, payload
         fragments = self._fragments
         if (opcode == CONTINUATION) != (fragments is not None):
             raise FrameError(PROTOCOL_ERROR, "a fragment came that continues nothing, or a message inside of another")
-        is_last = self._opcode & _FIN
+        is_last = first & _FIN
         if fragments is None:
             if is_last:
                 return opcode, payload
             fragments = self._fragments = Pieces()
-            self._kind = opcode
-        fragments.add(payload)
+            self._kind, self._whole = opcode, _NONE
+        fragments.add(bytes(payload))
         if not is_last:
             return CONTINUATION, b""
-        self._fragments = None
+        self._fragments, self._whole = None, _NONE if self._is_masked else _WHOLE
         return self._kind, fragments.join()
 
 

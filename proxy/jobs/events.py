@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from policy.rules.events import Event
 from proxy.jobs.history import is_memory_error
@@ -13,6 +13,8 @@ from proxy.jobs.registry import Job, JobRegistry, JobState
 from proxy.jobs.temp_files import Made
 
 Subscriber = Callable[[Job], None]
+_TURNS: Final = frozenset({"execution_start", "execution_error"})
+"""Kinds of events from which on a job is withheld, or no longer."""
 
 
 class JobEvent:
@@ -48,14 +50,15 @@ class RunningJobs(Protocol):
 class Listener(Protocol):
     """Hears what tenants' sockets are sent. jobs: of the tenant whose event it is, at the ComfyUI that sent it."""
 
-    def heard(self, event: Event, jobs: RunningJobs) -> None: ...
+    def heard(self, event: Event, job: Job | None, jobs: RunningJobs) -> None:
+        """job: which the event names, None where it names none that is known."""
 
     def pictured(self, frame: bytes | memoryview, jobs: RunningJobs) -> None:
         """A binary event."""
 
 
 class _Nobody:
-    def heard(self, event: Event, jobs: RunningJobs) -> None:
+    def heard(self, event: Event, job: Job | None, jobs: RunningJobs) -> None:
         return
 
     def pictured(self, frame: bytes | memoryview, jobs: RunningJobs) -> None:
@@ -100,27 +103,31 @@ class SocketReports:
         self._registry = registry
         self._events = events
         self._close_soon = close_soon
+        self.job: Callable[[str], Job | None] = registry.job
+        """Finds the job of an id."""
 
     def running(self, jobs: RunningJobs, comfyui: str) -> RunningJobs:
         """Those of a tenant's jobs that run there. comfyui: "" for the first."""
         return _JobsAt(jobs, self._registry, comfyui, self)
 
-    def withholds(self, event: Event) -> bool:
-        """Whether the client is not told: the job is going to be tried once more, because the GPU's memory did not suffice."""
-        job = self._registry.job(event.prompt_id or "")
-        if job is None:
-            return False
-        if event.kind == "execution_start":
-            job.is_withheld = False
-        elif event.kind == "execution_error" and is_memory_error(event.data) and not job.was_out_of_memory:
-            job.is_withheld = True
-            self._close_soon(job.prompt_id)
+    def is_kept_back(self, job: Job, event: Event, comfyui: str) -> bool:
+        """Whether the client is not told. comfyui: which says it, "" for the first.
+
+        Another ComfyUI has the job by now, and this one was away and has not been told; or it is going to be tried once more, because the GPU's memory did
+        not suffice.
+        """
+        if self.others and job.state in GIVEN and not _is_at(job.comfyui, comfyui, self.others):
+            return True
+        if event.kind in _TURNS:
+            self._turn(job, event)
         return job.is_withheld
 
-    def is_stray(self, event: Event, comfyui: str) -> bool:
-        """Whether another ComfyUI has the job by now: this one was away, and has not been told. comfyui: "" for the first."""
-        job = self._registry.job(event.prompt_id or "") if self.others else None
-        return job is not None and job.state in GIVEN and not _is_at(job.comfyui, comfyui, self.others)
+    def _turn(self, job: Job, event: Event) -> None:
+        if event.kind == "execution_start":
+            job.is_withheld = False
+        elif is_memory_error(event.data) and not job.was_out_of_memory:
+            job.is_withheld = True
+            self._close_soon(job.prompt_id)
 
     def started(self, prompt_id: str) -> None:
         job = self._registry.job(prompt_id)

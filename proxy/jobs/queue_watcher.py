@@ -55,7 +55,7 @@ class Announcements(Hearer):
         self.over = asyncio.Event()
         self.is_read = False
 
-    def received(self, data: str | Payload) -> None:
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
         if isinstance(data, str) and data.startswith('{"type": "status"'):
             self.is_read = False
             self._on_change()

@@ -67,7 +67,7 @@ class Viewer(Protocol):
     def finish(self, last: Piece | None = None) -> None: ...
 
 
-class EventStream(HandedOver):
+class EventStream(HandedOver, asyncio.Protocol):
     """links: as this client sees the gate. dropped_previews, sent_frames, sent_bytes: for the metrics."""
 
     hears_progress: ClassVar[bool] = True
@@ -177,7 +177,7 @@ class EventStream(HandedOver):
             # SECURITY: what a client does not take waits in the gate's memory: states and results, and one preview (tests/proxy/v2/test_event_stream.py).
             self.transport.set_write_buffer_limits(0)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         self._unread_bytes += len(data)
         if self._unread_bytes > MAX_UNREAD_BYTES:
             self.abort()

@@ -40,24 +40,29 @@ class JobHearing:
     async def stop(self) -> None:
         await self._tasks.stop()
 
-    def heard(self, event: Event, jobs: RunningJobs) -> None:
-        kind, prompt_id = event.kind, event.prompt_id
-        if (
-            prompt_id is None and kind == "executing"
-        ):  # to a socket that was opened meanwhile it does not say of which job it speaks
+    def heard(self, event: Event, job: Job | None, jobs: RunningJobs) -> None:
+        if event.prompt_id is None and event.kind == "executing":
+            # To a socket that was opened meanwhile it does not say of which job it speaks.
             running = jobs.running()
-            prompt_id = running[0] if len(running) == 1 else None
-        job = None if prompt_id is None else self._registry.job(prompt_id)
-        if job is not None and job.client_id == SDK_CLIENT:
-            self.tell_others(job.prompt_id, event)
-        self.take(prompt_id, event)
+            job = self._registry.job(running[0]) if len(running) == 1 else None
+        if job is not None:
+            if job.client_id == SDK_CLIENT:
+                self.tell_others(job.prompt_id, event)
+            self._take(job, event)
 
-    def take(self, prompt_id: str | None, event: Event) -> None:
-        """Of this job, whoever has heard it."""
+    def take(self, prompt_id: str, event: Event) -> None:
+        """Of this job; another gate has heard it."""
+        job = self._registry.job(prompt_id)
+        if job is not None:
+            self._take(job, event)
+
+    def _take(self, job: Job, event: Event) -> None:
         kind = event.kind
-        followed = self._followed_of(prompt_id)
+        followed = self._followed.get(job.tenant, job.prompt_id)
         if followed is None:
-            return
+            if job.state is JobState.ENDED:
+                return
+            followed = self._followed.ensure(job.tenant, job.prompt_id)
         followed.is_heard = True
         if kind in PROGRESS:
             followed.tracker.keep(kind, event.text)
@@ -75,13 +80,6 @@ class JobHearing:
         """Whether anything was heard of it, here or elsewhere."""
         followed = self._followed.get(job.tenant, job.prompt_id)
         return followed is not None and followed.is_heard
-
-    def _followed_of(self, prompt_id: str | None) -> FollowedJob | None:
-        job = None if prompt_id is None else self._registry.job(prompt_id)
-        if job is None:
-            return None
-        known = self._followed.get(job.tenant, job.prompt_id)
-        return known if job.state is JobState.ENDED else known or self._followed.ensure(job.tenant, job.prompt_id)
 
     def pictured(self, frame: bytes | memoryview, jobs: RunningJobs) -> None:
         """A ComfyUI runs one job at a time, so a picture is of the tenant's only one that runs there."""

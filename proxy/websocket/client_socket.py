@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.http.websocket import Close, WebSocket
-from proxy.http.websocket_frames import BINARY, TEXT, Payload
-from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.http.websocket_frames import Payload
+from proxy.websocket.send_queue import SendQueue
 
 MAX_CLIENT_MESSAGE_BYTES: Final = 4 * 1024**2
 """What ComfyUI itself takes from a client (comfyui-api E.5)."""
@@ -42,16 +42,14 @@ class ClientSocket:
 
     # What the send queue calls.
 
-    def takes(self, frame: Frame, ready: bytes | None) -> bool:
-        socket, data = self.socket, frame.data
+    def takes(self, message: str | Payload, ready: Payload | None) -> bool:
+        socket = self.socket
         if socket.is_write_paused:
             return False
         if ready is not None:
             socket.write_ready(ready)
-        elif isinstance(data, str):
-            socket.write_frame(TEXT, data.encode())
         else:
-            socket.write_frame(BINARY, data)
+            socket.send(message)
         return True
 
     def flush(self) -> None:
@@ -63,11 +61,11 @@ class ClientSocket:
             if isinstance(item, Close):
                 socket.close(item)
                 return
-            socket.send(item.data)
+            socket.send(item)
 
     # What the WebSocket calls.
 
-    def received(self, data: str | Payload) -> None:
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
         """Nobody hears it."""
 
     def received_control(self, size: int) -> None:

@@ -18,11 +18,12 @@ from proxy.http.websocket_frames import TOO_BIG, Payload
 from proxy.jobs.events import SocketReports
 from proxy.websocket.connections import EVENT_TOO_BIG, UPSTREAM_GONE
 from proxy.websocket.replay_buffer import ReplayBuffer
-from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.websocket.send_queue import SendQueue
 from proxy.websocket.upstream_events import UpstreamEvents
 
-Share = Callable[[str, Frame, str], None]
+Share = Callable[[str, str | Payload, str], None]
 Lost = Callable[["EventSession", str], None]
+_NOTHING_KEPT: Final[Mapping[str, ReplayBuffer]] = MappingProxyType({})
 _NO_OTHERS: Final[Mapping[str, UpstreamEvents]] = MappingProxyType({})
 
 FLAGS: Final = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
@@ -67,15 +68,15 @@ class EventSession:
         share: Share | None = None,
         on_lost: Lost | None = None,
     ) -> None:
-        """on_end: called when it is over. share: hands events on to the tenant's other streams (kind, empty for binary ones; frame; ComfyUI).
+        """on_end: called when it is over. share: hands events on to the tenant's other streams (kind, empty for binary ones; message; ComfyUI).
         on_lost: called with a ComfyUI to which its socket has ended; None where there is one ComfyUI.
         """
         self.names = names
         self.client_id = client_id
         self.jobs = jobs
         self.send_queue: SendQueue | None = None
-        self._kept: dict[str, ReplayBuffer] | None = None
-        """By ComfyUI; None where there was nothing to keep."""
+        self._kept = _NOTHING_KEPT
+        """By ComfyUI."""
         self._on_end = on_end
         self._on_lost = on_lost
         self._share = share
@@ -119,10 +120,10 @@ class EventSession:
         """
         self.send_queue = send_queue
         self.stop_grace()
-        send_queue.put(Frame(status_frame(self.jobs, self.client_id)))
-        for kept in (self._kept or {}).values():
+        send_queue.put(status_frame(self.jobs, self.client_id))
+        for kept in self._kept.values():
             for text in kept.texts():
-                send_queue.put(Frame(text))
+                send_queue.put(text)
 
     def stop_grace(self) -> None:
         if self.grace is not None:
@@ -138,7 +139,7 @@ class EventSession:
 
         Clients with one id for all their jobs take the first end that comes for the end of the job that they have just sent.
         """
-        for kept in (self._kept or {}).values():
+        for kept in self._kept.values():
             kept.drop_what_ended()
         return tuple(prompt_id for events in (self._first, *self._others.values()) for prompt_id in events.ends())
 
@@ -150,7 +151,7 @@ class EventSession:
         """
         if self._flags_reply is not None:
             if self.send_queue is not None and isinstance(data, str) and '"feature_flags"' in data:
-                self.send_queue.put(Frame(self._flags_reply))
+                self.send_queue.put(self._flags_reply)
             return
         message = to_upstream(data) if isinstance(data, str) else None
         if message is not None:
@@ -183,7 +184,7 @@ class EventSession:
         if is_told and self._on_lost is not None:
             return  # by the first one as it was before it was away
         if self.send_queue is not None:
-            self.send_queue.put(Frame(event.text))
+            self.send_queue.put(event.text)
 
     def lost(self, events: UpstreamEvents, close: Close, *, is_said: bool) -> None:
         gone = EVENT_TOO_BIG if close.code == TOO_BIG and not is_said else UPSTREAM_GONE
@@ -207,19 +208,22 @@ class EventSession:
 
     # What it hands on.
 
-    def hand_on(self, kind: str, frame: Frame, ready: bytes | None = None, comfyui: str = "") -> None:
+    def hand_on(self, kind: str, message: str | Payload, ready: Payload | None = None, comfyui: str = "") -> None:
         """An event for this client, whichever upstream socket brought it. kind: empty for binary ones, which are not kept. ready: see `Sink`."""
-        if isinstance(frame.data, str) and self.client_id != SDK_CLIENT:  # there nobody comes back
-            kept = self._kept = self._kept or {}
-            if comfyui not in kept:
-                kept[comfyui] = ReplayBuffer()
-            kept[comfyui].keep(kind, frame.data)
-        if self.send_queue is not None:
-            self.send_queue.put(frame, ready)
+        if isinstance(message, str):
+            kept = self._kept.get(comfyui)
+            if kept is not None:
+                kept.keep(kind, message)
+            elif self.client_id != SDK_CLIENT:  # there nobody comes back
+                self._kept = {**self._kept, comfyui: ReplayBuffer()}
+                self._kept[comfyui].keep(kind, message)
+        send_queue = self.send_queue
+        if send_queue is not None:
+            send_queue.put(message, ready)
         if self._share is not None:
-            self._share(kind, frame, comfyui)
+            self._share(kind, message, comfyui)
 
-    def push_status(self, frame: Frame) -> None:
+    def push_status(self, status: str) -> None:
         """The tenant's own count of jobs changed."""
         if self.send_queue is not None:
-            self.send_queue.put(frame)
+            self.send_queue.put(status)

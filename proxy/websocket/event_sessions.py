@@ -20,6 +20,7 @@ from policy.rules.results import OWN_CLIENTS, SDK_CLIENT, UNNAMED_CLIENT
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.request_record import RequestRecord
 from proxy.http.websocket import CLOSE_LIMIT_S, Close, WebSocket
+from proxy.http.websocket_frames import Payload
 from proxy.jobs.events import SocketReports
 from proxy.jobs.registry import Job
 from proxy.limits.keyed_semaphore import KeyedSemaphore
@@ -27,7 +28,7 @@ from proxy.tasks import Tasks
 from proxy.upstream.client import Upstream
 from proxy.websocket.event_session import EventSession
 from proxy.websocket.paced_counts import PacedCounts
-from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.websocket.send_queue import SendQueue
 from proxy.websocket.upstream_events import UpstreamEvents
 
 MAX_WAITING_STREAMS: Final = 16
@@ -114,10 +115,10 @@ class EventSessions:
 
     def push_status(self, tenant: TenantId) -> None:
         """Tells the tenant's clients how many of its jobs wait and run."""
-        frame: Frame | None = None
+        status = ""
         for stream in self._streams.get(tenant, {}).values():
-            frame = frame or Frame(status_frame(stream.jobs))
-            stream.push_status(frame)
+            status = status or status_frame(stream.jobs)
+            stream.push_status(status)
 
     def job_changed(self, job: Job) -> None:
         if self._streams.get(job.tenant):
@@ -269,9 +270,9 @@ def _events_of(several: Several | None, stream: EventSession, job: Job) -> Upstr
     return stream.at("") if several is None else several.events_of(stream, job)
 
 
-def _share(streams: Callable[[], list[EventSession]], kind: str, frame: Frame, comfyui: str) -> None:
+def _share(streams: Callable[[], list[EventSession]], kind: str, message: str | Payload, comfyui: str) -> None:
     for stream in streams():
-        stream.hand_on(kind, frame, None, comfyui)
+        stream.hand_on(kind, message, None, comfyui)
 
 
 async def _connect_first(upstream: Upstream, client_id: UpstreamText, *, may_be_away: bool) -> WebSocket | None:

@@ -6,7 +6,7 @@ from proxy.http.websocket import Close, Hearer, WebSocket
 from proxy.http.websocket_frames import TOO_BIG, Payload, may_be_sent
 from proxy.websocket.client_socket import ClientSocket
 from proxy.websocket.connections import EVENT_TOO_BIG, UPSTREAM_GONE
-from proxy.websocket.send_queue import Frame, SendQueue, is_preview
+from proxy.websocket.send_queue import SendQueue
 
 
 class RelayedClient(ClientSocket):
@@ -22,7 +22,7 @@ class RelayedClient(ClientSocket):
         super().open()
         self.upstream.start(FromComfyUI(self))
 
-    def received(self, data: str | Payload) -> None:
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
         self.upstream.send(data)
         if self.upstream.is_write_paused:
             self.socket.pause_reading()
@@ -41,9 +41,8 @@ class FromComfyUI(Hearer):
     def __init__(self, client: RelayedClient) -> None:
         self._client = client
 
-    def received(self, data: str | Payload) -> None:
-        frame = Frame(data, not isinstance(data, str) and is_preview(data))
-        self._client.send_queue.put(frame, self._client.upstream.frame)
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
+        self._client.send_queue.put(data, frame)
 
     def writable(self) -> None:
         self._client.socket.resume_reading()

@@ -14,11 +14,13 @@ MAX_KEPT_BYTES: Final = 4 * 1024**2
 class ReplayBuffer:
     """The text events of the job that runs, or ran last: what a client that lost its connection may have missed. Bounded."""
 
-    __slots__ = ("_bytes", "_events", "_is_dropped", "_is_over")
+    __slots__ = ("_bytes", "_events", "_is_dropped", "_is_over", "_newest")
 
     def __init__(self) -> None:
         self._events: deque[tuple[str, str]] | None = None
         """None where there are none, as of a client that only looks."""
+        self._newest: dict[str, str] = {}
+        """Behind those, by kind: each tells a whole state, and the newest of a kind is enough. ComfyUI's two kinds come by turns."""
         self._bytes = 0
         self._is_over = self._is_dropped = False
 
@@ -28,28 +30,30 @@ class ReplayBuffer:
             self._is_over = self._is_dropped = False
         elif self._is_dropped:
             return
-        events = self._events = self._events or deque()
         if kind in PROGRESS:
-            self._renew(events, kind, text)
+            newest = self._newest
+            self._bytes += len(text) - len(newest.get(kind, ""))
+            newest[kind] = text
         else:
-            events.append((kind, text))
-            self._bytes += len(text)
-            self._is_over = self._is_over or kind in ENDS
-        while len(events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
+            self._append(kind, text)
+        if self._bytes > MAX_KEPT_BYTES:
+            self._shorten()
+
+    def _append(self, kind: str, text: str) -> None:
+        events = self._events = self._events or deque()
+        events.extend(self._newest.items())
+        self._newest = {}
+        events.append((kind, text))
+        self._bytes += len(text)
+        self._is_over = self._is_over or kind in ENDS
+        while len(events) > MAX_KEPT_EVENTS:
             self._bytes -= len(events.popleft()[1])
 
-    def _renew(self, events: deque[tuple[str, str]], kind: str, text: str) -> None:
-        """Each tells a whole state, and the newest of a kind is enough. ComfyUI's two kinds come by turns."""
-        self._bytes += len(text)
-        newest = events[-1] if events else None
-        if newest is not None and newest[0] == kind:
-            self._bytes -= len(newest[1])
-            events[-1] = (kind, text)
-            return
-        if newest is not None and newest[0] in PROGRESS and len(events) > 1 and events[-2][0] == kind:
-            self._bytes -= len(events[-2][1])
-            del events[-2]
-        events.append((kind, text))
+    def _shorten(self) -> None:
+        while self._events and self._bytes > MAX_KEPT_BYTES:
+            self._bytes -= len(self._events.popleft()[1])
+        if self._bytes > MAX_KEPT_BYTES:
+            self._newest, self._bytes = {}, 0
 
     def drop_what_ended(self) -> None:
         """Nothing of a job that has ended is kept any more, nor what still comes of it."""
@@ -58,8 +62,9 @@ class ReplayBuffer:
             self._is_dropped = True
 
     def texts(self) -> list[str]:
-        return [text for _, text in self._events or ()]
+        return [*(text for _, text in self._events or ()), *self._newest.values()]
 
     def _clear(self) -> None:
         self._events = None
+        self._newest = {}
         self._bytes = 0

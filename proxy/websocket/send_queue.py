@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from policy.values import value
 from proxy.http.websocket import Close
 from proxy.http.websocket_frames import Payload
 
@@ -27,19 +26,18 @@ _PREVIEW_JPEG: Final = b"\x00\x00\x00\x01\x00\x00\x00\x01"
 _PREVIEW_WITH_METADATA: Final = b"\x00\x00\x00\x04"
 
 
-@value
-class Frame:
-    data: str | Payload
-    is_preview: bool = False
-
-    @property
-    def cost_bytes(self) -> int:
-        return len(self.data) + FRAME_OVERHEAD_BYTES
+Message = str | bytes
+"""Of the client's, a text or a binary one."""
 
 
-def is_preview(data: Payload) -> bool:
-    """Whether a binary event may be lost: a JPEG preview is shown for a moment, a PNG may be the result of SaveImageWebsocket."""
-    if len(data) > LARGEST_PREVIEW_BYTES:
+def cost_bytes(message: str | Payload) -> int:
+    """What it takes while it waits."""
+    return len(message) + FRAME_OVERHEAD_BYTES
+
+
+def is_preview(data: str | Payload) -> bool:
+    """Whether an event may be lost: a JPEG preview is shown for a moment, a PNG may be the result of SaveImageWebsocket."""
+    if isinstance(data, str) or len(data) > LARGEST_PREVIEW_BYTES:
         return False
     head = bytes(data[:1024])
     if head.startswith(_PREVIEW_JPEG):
@@ -50,8 +48,8 @@ def is_preview(data: Payload) -> bool:
 class Sink(Protocol):
     """What writes to the client."""
 
-    def takes(self, frame: Frame, ready: bytes | None) -> bool:
-        """Writes the frame, where the connection takes it now; says whether it did. ready: the frame's bytes, where somebody has them."""
+    def takes(self, message: str | Payload, ready: Payload | None) -> bool:
+        """Writes it, where the connection takes it now; says whether it did. ready: the whole frame that it came in, where it came in one."""
         ...
 
     def flush(self) -> None:
@@ -59,7 +57,7 @@ class Sink(Protocol):
 
 
 class SendQueue:
-    """Frames in order; `put` never waits, and where the sink takes a frame at once it does not wait either.
+    """Messages in order; `put` never waits, and where the sink takes a frame at once it does not wait either.
 
     dropped_previews and sent_frames are for the metrics.
     """
@@ -92,7 +90,7 @@ class SendQueue:
         most_bytes: int = MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._frames: deque[Frame] | None = None
+        self._frames: deque[Message] | None = None
         """None while nothing waits, as on almost all sockets almost always."""
         self._since_s = 0.0
         """When the client last took a frame, or began to owe one."""
@@ -121,18 +119,20 @@ class SendQueue:
     def is_closed(self) -> bool:
         return self._close is not None
 
-    def put(self, frame: Frame, ready: bytes | None = None) -> None:
-        """Adds a frame. Over max_preview_bytes the oldest previews are dropped; over max_bytes for patience_s, or over most_bytes, the
-        connection is closed with 1008.
+    def put(self, message: str | Payload, ready: Payload | None = None) -> None:
+        """Adds a message; a view is copied where it has to wait.
 
-        ready: see `Sink.takes`. What counts is what waits behind the frame that is added: its size is not the client's doing.
+        Over max_preview_bytes the oldest previews are dropped; over max_bytes for patience_s, or over most_bytes, the connection is closed with 1008.
+
+        ready: see `Sink.takes`. What counts is what waits behind the message that is added: its size is not the client's doing.
         """
         if self._close is not None:
             return
         if self._frames is None:
-            if self.sink is not None and self.sink.takes(frame, ready):
+            sink = self.sink
+            if sink is not None and sink.takes(message, ready):
                 self.sent_frames += 1
-                self.sent_bytes += len(frame.data)
+                self.sent_bytes += len(message)
                 return
             self._frames = deque()
             self._since_s = self._clock()
@@ -143,10 +143,10 @@ class SendQueue:
             told = f"the client reads too slowly: {self._bytes / 1024**2:.1f} MiB wait, nothing was taken for {waited_s:.0f} s"
             self.close(Close(1008, told), at_once=True)
             return
-        self._frames.append(frame)
-        self._bytes += frame.cost_bytes
-        if frame.is_preview:
-            self._preview_bytes += frame.cost_bytes
+        self._frames.append(message if isinstance(message, str) else bytes(message))
+        self._bytes += cost_bytes(message)
+        if is_preview(message):
+            self._preview_bytes += cost_bytes(message)
         if self.sink is not None:
             self.sink.flush()
 
@@ -161,31 +161,31 @@ class SendQueue:
         if self.sink is not None:
             self.sink.flush()
 
-    def take(self) -> Frame | Close | None:
-        """The next frame, the close when there is none left, None when nothing waits."""
+    def take(self) -> Message | Close | None:
+        """The next message, the close when there is none left, None when nothing waits."""
         if self._frames is None:
             return self._close
-        frame = self._frames.popleft()
+        message = self._frames.popleft()
         self._since_s = self._clock()
-        self._forget(frame)
+        self._forget(message)
         self.sent_frames += 1
-        self.sent_bytes += len(frame.data)
+        self.sent_bytes += len(message)
         if not self._frames:
             self._frames = None
-        return frame
+        return message
 
     def _drop_previews(self) -> None:
         allowed = self._max_preview_bytes // 2 if self._bytes <= self._max_bytes else 0
-        kept: deque[Frame] = deque()
-        for frame in self._frames or ():
-            if frame.is_preview and self._preview_bytes > allowed:
-                self._forget(frame)
+        kept: deque[Message] = deque()
+        for message in self._frames or ():
+            if self._preview_bytes > allowed and is_preview(message):
+                self._forget(message)
                 self.dropped_previews += 1
             else:
-                kept.append(frame)
+                kept.append(message)
         self._frames = kept
 
-    def _forget(self, frame: Frame) -> None:
-        self._bytes -= frame.cost_bytes
-        if frame.is_preview:
-            self._preview_bytes -= frame.cost_bytes
+    def _forget(self, message: Message) -> None:
+        self._bytes -= cost_bytes(message)
+        if is_preview(message):
+            self._preview_bytes -= cost_bytes(message)

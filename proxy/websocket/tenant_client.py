@@ -28,7 +28,7 @@ class TenantClient(ClientSocket):
         self._leave = leave
         self._rate: MessageRate | None = None
 
-    def received(self, data: str | Payload) -> None:
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
         if self._may_send(len(data)):
             self._stream.from_client(data)
 

@@ -10,13 +10,13 @@ from typing import Protocol
 
 from policy.namespace import Namespace
 from policy.rule_context import OwnJobs
-from policy.rules.events import PROGRESS, Event, EventRules
+from policy.rules.events import OF_ONE_SOCKET, PROGRESS, Event, EventRules
 from proxy.http.websocket import Close, Hearer, WebSocket
 from proxy.http.websocket_frames import Payload
 from proxy.jobs.events import RunningJobs, SocketReports
 from proxy.websocket.connections import GOING_AWAY
 from proxy.websocket.heard_jobs import HeardJobs
-from proxy.websocket.send_queue import Frame, SendQueue, is_preview
+from proxy.websocket.send_queue import SendQueue
 
 
 class Session(Protocol):
@@ -35,7 +35,7 @@ class Session(Protocol):
     def take_own(self, event: Event, comfyui: str) -> None:
         """What was said to a socket alone, and of no job."""
 
-    def hand_on(self, kind: str, frame: Frame, ready: bytes | None = None, comfyui: str = "") -> None: ...
+    def hand_on(self, kind: str, message: str | Payload, ready: Payload | None = None, comfyui: str = "") -> None: ...
 
     def lost(self, events: UpstreamEvents, close: Close, *, is_said: bool) -> None:
         """A socket has ended."""
@@ -109,29 +109,29 @@ class UpstreamEvents(Hearer):
 
     # What the WebSocket to ComfyUI calls. None of these waits: one client that does not read would stall everybody's events.
 
-    def received(self, data: str | Payload) -> None:
-        session, socket = self._session, self._socket
-        assert socket is not None, "it called"
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
+        session, reports = self._session, self._reports
         if not isinstance(data, str):
             if (named := self._rules.binary(data, session.jobs)) is not None:
-                self._reports.listener.pictured(named, self._here)
-                ready = socket.frame if named is data else None
-                session.hand_on("", Frame(named, is_preview(named)), ready, self.comfyui)
+                reports.listener.pictured(named, self._here)
+                session.hand_on("", named, frame if named is data else None, self.comfyui)
             return
         event = self._rules.text(data, session.jobs)
         if event is None:
             return
-        if event.kind == "feature_flags" or event.kind == "status":
+        kind = event.kind
+        if kind in OF_ONE_SOCKET:
             session.take_own(event, self.comfyui)
             return
-        if self._reports.is_stray(event, self.comfyui) or self._reports.withholds(event):
+        job = reports.job(event.prompt_id or "")
+        if job is not None and reports.is_kept_back(job, event, self.comfyui):
             return
-        if event.kind not in PROGRESS:  # they are most of all events, and say nothing that the others do not
+        if kind not in PROGRESS:  # they are most of all events, and say nothing that the others do not
             self._heard.tell(event, is_attached=session.is_attached)
             if session.send_queue is not None:
                 session.send_queue.used_at_s = time.monotonic()
-        self._reports.listener.heard(event, self._here)
-        session.hand_on(event.kind, Frame(event.text), socket.frame if event.text is data else None, self.comfyui)
+        reports.listener.heard(event, job, self._here)
+        session.hand_on(kind, event.text, frame if event.text is data else None, self.comfyui)
 
     def ended(self, close: Close, *, is_said: bool) -> None:
         self.is_open = False
@@ -163,4 +163,4 @@ class UpstreamEvents(Hearer):
         for event in events:
             if event.kind != "execution_start" or not is_heard:
                 self._heard.tell(event, is_attached=self._session.is_attached)
-                self._session.hand_on(event.kind, Frame(event.text), None, self.comfyui)
+                self._session.hand_on(event.kind, event.text, None, self.comfyui)

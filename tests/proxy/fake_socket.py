@@ -13,8 +13,6 @@ from proxy.http.websocket import Close, Receiver
 class FakeSocket:
     """The gate's end: hands on what the test says, notes what is sent. It ends when the gate closes it and `may_close` is set."""
 
-    frame: bytes | None = None
-
     def __init__(self) -> None:
         self.sent: list[str | bytes] = []
         self.closed = asyncio.Event()
@@ -45,7 +43,7 @@ class FakeSocket:
 
     def say(self, data: str | bytes) -> None:
         assert self._receiver is not None, "nobody listens"
-        self._receiver.received(data)
+        self._receiver.received(data, None)
 
     def event(self, kind: str, **data: Any) -> None:
         # As ComfyUI writes it, with blanks.

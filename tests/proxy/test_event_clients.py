@@ -72,7 +72,7 @@ class Line(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._reader.feed(bytes(data), self._take)
 
-    def _take(self, opcode: int, payload: Payload) -> None:
+    def _take(self, opcode: int, payload: Payload, frame: Payload | None) -> None:
         if opcode == CLOSE:
             self.close()
         else:

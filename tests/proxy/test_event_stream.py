@@ -13,11 +13,11 @@ from policy.principal import TenantId
 from policy.rules.events import Event, status_frame
 from proxy.http.websocket import Close
 from proxy.jobs.events import JobEvents, SocketReports
-from proxy.jobs.registry import JobRegistry
+from proxy.jobs.registry import Job, JobRegistry
 from proxy.jobs.temp_files import Made
 from proxy.websocket.connections import EVENT_TOO_BIG, UPSTREAM_GONE
 from proxy.websocket.event_session import EventSession
-from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.websocket.send_queue import SendQueue
 from tests.proxy.fake_socket import FakeSocket
 from tests.proxy.websocket.sessions import greeted
 
@@ -38,7 +38,7 @@ class Reports(SocketReports):
         super().__init__(JobRegistry(), JobEvents(), lambda prompt_id: None)
         self.told = told
 
-    def withholds(self, event: Event) -> bool:
+    def is_kept_back(self, job: Job, event: Event, comfyui: str) -> bool:
         return False
 
     def started(self, prompt_id: str) -> None:
@@ -84,8 +84,8 @@ async def stream(registry: JobRegistry, told: Told, comfy: FakeSocket) -> AsyncI
 async def heard(send_queue: SendQueue) -> Any:
     """The next frame: its JSON, or its bytes."""
     item = send_queue.take()
-    assert isinstance(item, Frame)
-    return orjson.loads(item.data) if isinstance(item.data, str) else item.data
+    assert isinstance(item, str | bytes)
+    return orjson.loads(item) if isinstance(item, str) else item
 
 
 def attached(stream: EventSession) -> SendQueue:
@@ -146,7 +146,7 @@ async def test_who_comes_back_gets_the_newest_of_each_and_all_the_rest(
         stream.detach(send_queue)
         were_attached.append(stream.is_attached)
     assert were_attached == [True, False], "only its own client leaves it"
-    stream.push_status(Frame(status_frame(stream.jobs)))
+    stream.push_status(status_frame(stream.jobs))
     comfy.event("execution_start", prompt_id=own)
     for value in range(5):
         comfy.event("progress", value=value, max=5, prompt_id=own, node="1")
@@ -155,7 +155,7 @@ async def test_who_comes_back_gets_the_newest_of_each_and_all_the_rest(
     again = SendQueue()
     stream.attach(again)
     assert await kinds(again, 4) == ["status", "execution_start", "progress", "executing"]
-    stream.push_status(Frame(status_frame(stream.jobs)))
+    stream.push_status(status_frame(stream.jobs))
     assert await heard(again) == {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}}}
     assert first.waiting_bytes == again.waiting_bytes == 0
 

@@ -46,7 +46,7 @@ class Socket:
 
     def tell(self, text: str) -> None:
         if self._receiver is not None:
-            self._receiver.received(text)
+            self._receiver.received(text, None)
 
     def break_off(self) -> None:
         receiver, self._receiver = self._receiver, None

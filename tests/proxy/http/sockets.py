@@ -25,7 +25,7 @@ class Notes:
     ends: asyncio.Event = field(default_factory=asyncio.Event)
     something: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def received(self, data: str | Payload) -> None:
+    def received(self, data: str | Payload, frame: Payload | None) -> None:
         self.messages.append(data if isinstance(data, str) else bytes(data))
         self.something.set()
 

@@ -10,7 +10,18 @@ import pytest
 
 from proxy.http import websocket
 from proxy.http.websocket import BUFFER_BYTES, MAX_LATE_FRAMES, Close, WebSocket
-from proxy.http.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, close_payload, frame_of, head_of
+from proxy.http.websocket_frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    FrameReader,
+    Payload,
+    close_payload,
+    frame_of,
+    head_of,
+)
 from tests.proxy.http.sockets import MAX_BYTES, Notes, raw_peer
 from tests.wire.raw import GUARD_S
 
@@ -241,10 +252,10 @@ async def test_what_comes_behind_a_close_is_soon_read_no_more(frame: bytes, monk
         read = 0
         read_head = FrameReader._read_head
 
-        def count(of: FrameReader, data: bytes, at: int, end: int) -> int:
+        def count(of: FrameReader, data: Payload, at: int, first: int, size: int) -> tuple[int, int]:
             nonlocal read
             read += 1
-            return read_head(of, data, at, end)
+            return read_head(of, data, at, first, size)
 
         monkeypatch.setattr(FrameReader, "_read_head", count)
         socket.close(Close(1008, "enough"))

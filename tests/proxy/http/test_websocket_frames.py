@@ -40,7 +40,7 @@ def reader(*, is_masked: bool = False, max_bytes: int = LIMIT) -> FrameReader:
 def fed(of: FrameReader, *pieces: bytes) -> Read:
     found: Read = []
     for piece in pieces:
-        of.feed(piece, lambda opcode, payload: found.append((opcode, bytes(payload))))
+        of.feed(piece, lambda opcode, payload, frame: found.append((opcode, bytes(payload))))
     return found
 
 
@@ -52,7 +52,7 @@ def refused(data: bytes, *, is_masked: bool = False) -> tuple[int, str, Read]:
     """Code and reason, and what was read before."""
     before: Read = []
     with pytest.raises(FrameError) as caught:
-        reader(is_masked=is_masked).feed(data, lambda opcode, payload: before.append((opcode, bytes(payload))))
+        reader(is_masked=is_masked).feed(data, lambda opcode, payload, frame: before.append((opcode, bytes(payload))))
     return caught.value.code, caught.value.reason, before
 
 
@@ -200,7 +200,7 @@ def test_any_bytes_are_read_or_refused_alike_in_any_pieces(data: bytes, cuts: li
         found: Read = []
         try:
             for piece in pieces:
-                of.feed(piece, lambda opcode, payload: found.append((opcode, bytes(payload))))
+                of.feed(piece, lambda opcode, payload, frame: found.append((opcode, bytes(payload))))
         except FrameError as error:
             return found, error.code
         return found, None
@@ -280,32 +280,32 @@ def test_a_reason_is_cut_to_what_a_frame_holds_and_stays_text() -> None:
 
 @pytest.mark.parametrize("size", [10, 50_000])
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-def test_a_message_that_came_alone_goes_on_as_it_came(opcode: int, size: int) -> None:
-    """And is no copy where it is large."""
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("kind", [bytes, memoryview])
+def test_a_message_that_came_at_once_goes_on_as_it_came(opcode: int, size: int, count: int, kind: type) -> None:
+    """And is no copy of a view."""
     of, frame = reader(), frame_of(opcode, b"x" * size)
-    seen: list[tuple[bytes | None, type]] = []
+    seen: list[tuple[Payload | None, type]] = []
 
-    def take(opcode: int, payload: Payload) -> None:
-        seen.append((of.frame, type(payload)))
+    def take(opcode: int, payload: Payload, frame: Payload | None) -> None:
+        seen.append((frame, type(payload)))
 
-    of.feed(frame, take)
-    assert seen == [(frame, memoryview if size > 10 else bytes)]
-    assert of.frame is None
+    of.feed(kind(frame * count), take)
+    assert seen == [(frame, kind)] * count
 
 
 def test_no_other_message_goes_on_as_it_came() -> None:
-    """What comes with others, in fragments, in pieces, masked; a control frame."""
+    """What comes in fragments, in pieces, masked; a control frame."""
     frame = frame_of(BINARY, b"x" * 50_000)
     of_client = frame_of(BINARY, b"x" * 50_000, MASK)
     for of, pieces in (
-        (reader(), [frame + frame]),
         (reader(), [frame[:1000], frame[1000:]]),
         (reader(), [b"\x01\x01a\x80\x01b"]),
         (reader(), [frame_of(PING, b"p")]),
         (reader(is_masked=True), [of_client]),
     ):
-        seen: list[bytes | None] = []
+        seen: list[Payload | None] = []
         for piece in pieces:
-            of.feed(piece, lambda opcode, payload, of=of, seen=seen: seen.append(of.frame))  # type: ignore[misc]
+            of.feed(piece, lambda opcode, payload, frame, seen=seen: seen.append(frame))  # type: ignore[misc]
         assert seen
         assert set(seen) == {None}

@@ -128,7 +128,7 @@ class Hub:
         text = orjson.dumps(message).decode().replace('":', '": ').replace(',"', ', "')
         event = self.rules.text(text, self.registry.of(ALICE))
         if event is not None:
-            self.hearing.heard(event, self.registry.of(ALICE))
+            self.hearing.heard(event, job, self.registry.of(ALICE))
 
 
 @asynccontextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from proxy.http.websocket import Close
-from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.http.websocket_frames import Payload
+from proxy.websocket.send_queue import Message, SendQueue
 
 
 class Ear:
@@ -16,14 +17,14 @@ class Ear:
         self._changed = asyncio.Event()
         send_queue.sink = self
 
-    def takes(self, frame: Frame, ready: bytes | None) -> bool:
+    def takes(self, message: str | Payload, ready: Payload | None) -> bool:
         return False
 
     def flush(self) -> None:
         self._changed.set()
 
-    async def next(self) -> Frame | Close:
-        """The next frame, or the close when there is none left."""
+    async def next(self) -> Message | Close:
+        """The next message, or the close when there is none left."""
         while (item := self._send_queue.take()) is None:
             self._changed.clear()
             await self._changed.wait()

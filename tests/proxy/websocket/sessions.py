@@ -16,7 +16,7 @@ from proxy.jobs.job import Job
 from proxy.jobs.registry import JobRegistry
 from proxy.websocket.event_session import EventSession
 from proxy.websocket.event_sessions import EventSessions
-from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.websocket.send_queue import SendQueue
 from proxy.websocket.session_sockets import SessionSockets
 from tests.policy.tenants import caller_of
 from tests.proxy.fake_socket import FakeSocket
@@ -106,16 +106,16 @@ class Sessions:
 def greeted(send_queue: SendQueue, client_id: str = "tab") -> None:
     """Takes the first frame: the status with the client's id, as from ComfyUI."""
     frame = send_queue.take()
-    assert isinstance(frame, Frame)
-    greeting = orjson.loads(frame.data)
+    assert isinstance(frame, str)
+    greeting = orjson.loads(frame)
     assert (greeting["type"], greeting["data"]["sid"]) == ("status", client_id)
 
 
 def heard(send_queue: SendQueue) -> list[Any]:
     """All that waits: JSON, or bytes."""
     frames = []
-    while isinstance(item := send_queue.take(), Frame):
-        frames.append(orjson.loads(item.data) if isinstance(item.data, str) else bytes(item.data))
+    while isinstance(item := send_queue.take(), str | bytes):
+        frames.append(orjson.loads(item) if isinstance(item, str) else item)
     return frames
 
 

@@ -10,7 +10,7 @@ import pytest
 from proxy.http import websocket
 from proxy.http.websocket import Close
 from proxy.websocket.client_socket import ClientSocket
-from proxy.websocket.send_queue import Frame, SendQueue
+from proxy.websocket.send_queue import Message, SendQueue
 from tests.proxy.upstreams import GUARD_S
 
 
@@ -47,7 +47,7 @@ class Wire(asyncio.Transport):
         self._client.socket.resume_writing()
 
 
-def opened(*before: Frame) -> tuple[ClientSocket, Wire, SendQueue]:
+def opened(*before: Message) -> tuple[ClientSocket, Wire, SendQueue]:
     queue = SendQueue()
     for frame in before:
         queue.put(frame)
@@ -59,9 +59,9 @@ def opened(*before: Frame) -> tuple[ClientSocket, Wire, SendQueue]:
 
 async def test_what_comes_leaves_at_once_and_without_a_task() -> None:
     before = asyncio.all_tasks()
-    _, wire, queue = opened(Frame("before"))
-    queue.put(Frame("é"))
-    queue.put(Frame(b"x" * 20_000, is_preview=True))
+    _, wire, queue = opened("before")
+    queue.put("é")
+    queue.put(b"x" * 20_000)
     assert wire.written == b"\x81\x06before" + b"\x81\x02\xc3\xa9" + b"\x82\x7e\x4e\x20" + b"x" * 20_000
     assert asyncio.all_tasks() == before
     assert (queue.sent_frames, queue.waiting_bytes) == (3, 0)
@@ -71,10 +71,10 @@ async def test_behind_a_full_connection_frames_wait_in_order() -> None:
     _, wire, queue = opened()
     wire.fill()
     for text in ("1", "2", "3"):
-        queue.put(Frame(text))
+        queue.put(text)
     assert (wire.written, queue.sent_frames) == (b"", 0)
     wire.drain()
-    queue.put(Frame("4"))
+    queue.put("4")
     assert wire.written == b"\x81\x011\x81\x012\x81\x013\x81\x014"
     assert (queue.sent_frames, queue.waiting_bytes) == (4, 0)
 
@@ -82,7 +82,7 @@ async def test_behind_a_full_connection_frames_wait_in_order() -> None:
 async def test_a_close_comes_after_what_waits() -> None:
     _, wire, queue = opened()
     wire.fill()
-    queue.put(Frame("last"))
+    queue.put("last")
     queue.close(Close(1012, "gone"))
     assert wire.written == b""
     wire.drain()
@@ -95,7 +95,7 @@ async def test_a_close_that_cannot_wait_breaks_off_a_client_that_takes_nothing(m
     ended = asyncio.Event()
     client.at_end(ended.set)
     wire.fill()
-    queue.put(Frame("stuck"))
+    queue.put("stuck")
     queue.close(Close(1008, "too slow"), at_once=True)
     assert wire.written == b"\x88\x0a\x03\xf0too slow"
     async with asyncio.timeout(GUARD_S):
@@ -129,16 +129,16 @@ async def test_its_end_is_told_to_all_also_where_one_of_them_fails(caplog: pytes
     assert "ended badly" in caplog.text
     client.at_end(lambda: told.append("late"))
     assert told[-1] == "late"
-    queue.put(Frame("nobody"))
+    queue.put("nobody")
     assert wire.written == b""
 
 
 async def test_bytes_that_are_a_frame_already_are_written_as_they_are() -> None:
     _, wire, queue = opened()
-    queue.put(Frame("text"), b"\x81\x7e\x00\x04text")
+    queue.put("text", b"\x81\x7e\x00\x04text")
     assert wire.written == b"\x81\x7e\x00\x04text"
     wire.fill()
-    queue.put(Frame("next"), b"\x81\x7e\x00\x04next")
+    queue.put("next", b"\x81\x7e\x00\x04next")
     wire.drain()
     assert wire.written == b"\x81\x7e\x00\x04text" + b"\x81\x04next"
     assert (queue.sent_frames, queue.sent_bytes) == (2, 8)

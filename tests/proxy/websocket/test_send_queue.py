@@ -9,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http.websocket import Close
-from proxy.websocket.send_queue import FRAME_OVERHEAD_BYTES, Frame, SendQueue, is_preview
+from proxy.http.websocket_frames import Payload
+from proxy.websocket.send_queue import FRAME_OVERHEAD_BYTES, Message, SendQueue, cost_bytes, is_preview
 
 BYE = Close(1001, "bye")
 
 
-def preview(size: int = 1000) -> Frame:
-    return Frame(b"p" * size, is_preview=True)
+def preview(size: int = 1000, filler: bytes = b"p") -> bytes:
+    return struct.pack(">II", 1, 1) + filler * (size - 8)
 
 
-def drained(send_queue: SendQueue) -> list[Frame | Close]:
-    found: list[Frame | Close] = []
+def drained(send_queue: SendQueue) -> list[Message | Close]:
+    found: list[Message | Close] = []
     while not found or not isinstance(found[-1], Close):
         item = send_queue.take()
         assert item is not None
@@ -35,26 +36,26 @@ def box(frames: float, previews: float = 1000.0) -> SendQueue:
 
 def test_frames_come_in_order_and_then_the_close() -> None:
     send_queue = SendQueue()
-    frames = [Frame("a"), Frame(b"b"), preview(), Frame("c")]
+    frames: list[Message] = ["a", b"b", preview(), "c"]
     for frame in frames:
         send_queue.put(frame)
     send_queue.close(BYE)
-    send_queue.put(Frame("too late"))
+    send_queue.put("too late")
     assert drained(send_queue) == [*frames, BYE]
     assert send_queue.waiting_bytes == 0
     assert send_queue.is_closed
 
 
-class Line(list[Frame | Close]):
+class Line(list[Message | Close]):
     """A sink: takes what there is while it is ready."""
 
     def __init__(self, send_queue: SendQueue, *, is_ready: bool) -> None:
         self.send_queue, self.is_ready = send_queue, is_ready
         send_queue.sink = self
 
-    def takes(self, frame: Frame, ready: bytes | None) -> bool:
+    def takes(self, message: str | Payload, ready: Payload | None) -> bool:
         if self.is_ready:
-            self.append(frame)
+            self.append(message if isinstance(message, str) else bytes(message))
         return self.is_ready
 
     def flush(self) -> None:
@@ -67,9 +68,9 @@ class Line(list[Frame | Close]):
 def test_what_can_leave_at_once_does_not_wait() -> None:
     send_queue = SendQueue()
     line = Line(send_queue, is_ready=True)
-    send_queue.put(Frame("é"))
-    send_queue.put(Frame(b"bytes"))
-    assert line == [Frame("é"), Frame(b"bytes")]
+    send_queue.put("é")
+    send_queue.put(b"bytes")
+    assert line == ["é", b"bytes"]
     assert (send_queue.waiting_bytes, send_queue.sent_frames, send_queue.sent_bytes) == (0, 2, 6)
     send_queue.close(BYE)
     assert line[-1] == BYE
@@ -79,18 +80,18 @@ def test_nothing_overtakes_what_waits() -> None:
     send_queue = SendQueue()
     line = Line(send_queue, is_ready=False)
     for text in ("1", "2", "3"):
-        send_queue.put(Frame(text))
+        send_queue.put(text)
     assert line == []
     line.is_ready = True
-    send_queue.put(Frame("4"))
-    send_queue.put(Frame("5"))
-    assert line == [Frame(text) for text in "12345"]
+    send_queue.put("4")
+    send_queue.put("5")
+    assert line == list("12345")
     assert (send_queue.waiting_bytes, send_queue.sent_frames) == (0, 5)
 
 
 def test_the_first_close_counts() -> None:
     send_queue = SendQueue()
-    send_queue.put(Frame("x"))
+    send_queue.put("x")
     send_queue.close(BYE)
     send_queue.close(Close(1012, "later"), at_once=True)
     assert send_queue.take() == BYE
@@ -99,14 +100,14 @@ def test_the_first_close_counts() -> None:
 
 def test_previews_in_excess_are_dropped_oldest_first() -> None:
     send_queue = box(frames=100, previews=4)
-    frames = [Frame(bytes([index]) * 1000, is_preview=True) for index in range(6)]
-    send_queue.put(Frame("before"))
+    frames = [preview(1000, bytes([index])) for index in range(6)]
+    send_queue.put("before")
     for frame in frames:
         send_queue.put(frame)
-    send_queue.put(Frame("after"))
+    send_queue.put("after")
     send_queue.close(BYE)
     # Down to half of what previews may take, so that dropping is not repeated for each one.
-    assert drained(send_queue) == [Frame("before"), *frames[3:], Frame("after"), BYE]
+    assert drained(send_queue) == ["before", *frames[3:], "after", BYE]
     assert send_queue.dropped_previews == 3
     assert not send_queue.ends_at_once
 
@@ -115,7 +116,7 @@ def test_previews_make_room_for_all_else() -> None:
     send_queue = box(frames=4)
     for _ in range(3):
         send_queue.put(preview())
-    texts = [Frame(str(index) * 1000) for index in range(3)]
+    texts = [str(index) * 1000 for index in range(3)]
     for text in texts:
         send_queue.put(text)
     send_queue.close(BYE)
@@ -127,10 +128,10 @@ def test_a_client_that_reads_nothing_is_given_up() -> None:
     send_queue = box(frames=4)
     send_queue.put(preview())
     for index in range(6):
-        send_queue.put(Frame(str(index) * 1000))
+        send_queue.put(str(index) * 1000)
     assert send_queue.ends_at_once
     assert send_queue.waiting_bytes == 0
-    send_queue.put(Frame("ignored"))
+    send_queue.put("ignored")
     told = send_queue.take()
     assert isinstance(told, Close)
     assert (told.code, told.reason) == (1008, "the client reads too slowly: 0.0 MiB wait, nothing was taken for 0 s")
@@ -140,7 +141,7 @@ def test_a_client_that_reads_nothing_is_given_up() -> None:
 def test_a_client_that_reads_gets_every_frame_however_large(is_droppable: bool) -> None:
     send_queue = box(frames=4, previews=2)
     for size in (1000, 50_000, 1000, 50_000):
-        frame = Frame(b"x" * size, is_preview=is_droppable)
+        frame = preview(size) if is_droppable else b"x" * size
         send_queue.put(frame)
         assert send_queue.take() == frame
     assert send_queue.dropped_previews == 0
@@ -151,13 +152,13 @@ def test_results_wait_while_the_client_takes_some_of_them() -> None:
     cost = 1000 + FRAME_OVERHEAD_BYTES
     send_queue = SendQueue(max_bytes=2 * cost, patience_s=10, most_bytes=20 * cost, clock=lambda: now_s)
     for index in range(10):
-        send_queue.put(Frame(bytes([index]) * 1000))
+        send_queue.put(bytes([index]) * 1000)
     for index in range(5):
         now_s += 9
-        assert send_queue.take() == Frame(bytes([index]) * 1000)
-        send_queue.put(Frame(b"more" * 250))
+        assert send_queue.take() == bytes([index]) * 1000
+        send_queue.put(b"more" * 250)
     now_s += 10
-    send_queue.put(Frame("too much"))
+    send_queue.put("too much")
     assert send_queue.ends_at_once
 
 
@@ -165,16 +166,16 @@ def test_more_than_the_most_does_not_wait() -> None:
     cost = 1000 + FRAME_OVERHEAD_BYTES
     send_queue = SendQueue(max_bytes=2 * cost, most_bytes=4 * cost)
     for _ in range(5):
-        send_queue.put(Frame("x" * 1000))
+        send_queue.put("x" * 1000)
     assert not send_queue.ends_at_once
-    send_queue.put(Frame("x"))
+    send_queue.put("x")
     assert send_queue.ends_at_once
 
 
 def test_many_small_frames_cost_something_too() -> None:
     send_queue = SendQueue(max_bytes=10 * FRAME_OVERHEAD_BYTES, patience_s=0)
     for _ in range(12):
-        send_queue.put(Frame(""))
+        send_queue.put("")
     assert send_queue.ends_at_once
 
 
@@ -186,23 +187,23 @@ def test_dropped_previews_leave_nothing_behind() -> None:
     assert len(send_queue._frames or ()) <= 6
 
 
-@given(st.lists(st.tuples(st.integers(0, 3000), st.booleans(), st.booleans()), max_size=60))
+@given(st.lists(st.tuples(st.integers(8, 3000), st.booleans(), st.booleans()), max_size=60))
 def test_stays_in_its_bounds_and_loses_only_previews(steps: list[tuple[int, bool, bool]]) -> None:
     send_queue = box(frames=5, previews=2)
-    lasting: list[Frame] = []
-    got: list[Frame | Close] = []
+    lasting: list[Message] = []
+    got: list[Message | Close] = []
     for size, is_droppable, is_read in steps:
-        frame = Frame(b"x" * size, is_preview=is_droppable)
+        frame = preview(size) if is_droppable else b"x" * size
         send_queue.put(frame)
         if not send_queue.ends_at_once:
             lasting += [] if is_droppable else [frame]
-        assert send_queue.waiting_bytes <= box(5)._max_bytes + frame.cost_bytes
+        assert send_queue.waiting_bytes <= box(5)._max_bytes + cost_bytes(frame)
         if is_read and send_queue.waiting_bytes:
             got += [item for item in (send_queue.take(),) if item is not None]
     if not send_queue.ends_at_once:
         send_queue.close(BYE)
         got += drained(send_queue)
-        assert [frame for frame in got[:-1] if isinstance(frame, Frame) and not frame.is_preview] == lasting
+        assert [frame for frame in got[:-1] if not isinstance(frame, Close) and not is_preview(frame)] == lasting
         assert send_queue.waiting_bytes == 0
 
 
