@@ -6,6 +6,7 @@ ahead. What frames the body is then told by the head alone (RFC 9112, 6.3).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,8 @@ _LENGTH: Final = istr("Content-Length")
 _CODING: Final = istr("Transfer-Encoding")
 _END: Final = b"\r\n\r\n"
 _MAX_LENGTH_DIGITS: Final = 18
+_USUAL_LENGTH: Final = re.compile(rb"[1-9][0-9]{0,11}")
+_LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length:[ \t]*([1-9][0-9]{0,11})[ \t]*\r\n", re.IGNORECASE)
 _VERSIONS: Final[dict[bytes, tuple[int, int]]] = {b" HTTP/1.0": (1, 0), b" HTTP/1.1": (1, 1)}
 """By the end of a request line. The parser knows protocols besides that are none of these."""
 _OWS: Final = b" \t"
@@ -84,9 +87,11 @@ class _Fields:
 
 @dataclass(slots=True)
 class _Head:
-    """A head that was read, of a request whose end the head tells alone. raw: all its bytes. derived: `of_head` of Request."""
+    """A head that was read, of a request whose end the head tells alone. raw: all its bytes. around: those before and behind the number of its
+    Content-Length, where it has one of a body. derived: `of_head` of Request."""
 
     raw: bytes
+    around: tuple[bytes, bytes] | None
     method: str
     target: str
     version: tuple[int, int]
@@ -172,8 +177,11 @@ class RequestReader:
         end += len(_END)
         head = data[:end] if end < len(data) else data
         last = self._last_head
-        if last is not None and last.raw == head:
-            return self._again(last, connection), end
+        if last is not None:
+            if last.raw == head:
+                return self._again(last, last.fields.headers, last.fields.length, connection), end
+            if last.around is not None and (number := _number_between(last.around, head)) is not None:
+                return self._again_of_length(last, head, number, connection), end
         request = self._parse(head, connection)
         # A connection may be idle for long: a large head does not stay with it. What its next request may share is kept besides.
         self._target, self._fields = b"", []
@@ -232,6 +240,7 @@ class RequestReader:
             return
         self._last_head = _Head(
             head,
+            _around_length(head) if fields.length else None,
             request.method,
             request.raw_path,
             request.version,
@@ -241,15 +250,22 @@ class RequestReader:
             request.of_head,
         )
 
-    def _again(self, head: _Head, connection: Connection) -> Request:
+    def _again_of_length(self, head: _Head, raw: bytes, number: bytes, connection: Connection) -> Request:
+        """Who submits texts says another length each time, and nothing else that is new."""
+        headers = head.fields.headers.copy()
+        headers[_LENGTH] = number.decode()
+        request = self._again(head, headers, int(number), connection)
+        request.head_bytes += len(raw) - len(head.raw)
+        return request
+
+    def _again(self, head: _Head, headers: CIMultiDict[str], length: int, connection: Connection) -> Request:
         """One more request with this head: the parser stands where it stood before the first."""
-        length = head.fields.length
         body = RequestBody(connection, length) if length else NO_BODY
         self._body, self._is_whole, self.overhead_bytes, self._left_bytes = body, False, 0, length
         return Request(
             head.method,
             head.target,
-            head.fields.headers,
+            headers,
             connection,
             head.version,
             body,
@@ -336,6 +352,21 @@ class RequestReader:
 def _may_be_kept(head: bytes, fields: _Fields) -> bool:
     """SECURITY: thousands of connections may be idle (tests/security/test_kept_connections.py)."""
     return len(head) <= MAX_KEPT_BYTES and len(fields.raw) <= MAX_KEPT_FIELDS
+
+
+def _around_length(head: bytes) -> tuple[bytes, bytes] | None:
+    """What stands before and behind the number of its only Content-Length."""
+    found = _LENGTH_LINE.search(head)
+    return None if found is None else (head[: found.start(1)], head[found.end(1) :])
+
+
+def _number_between(around: tuple[bytes, bytes], head: bytes) -> bytes | None:
+    """The number that stands there, of a body; None where it is another head, or one that is to be read with care."""
+    before, behind = around
+    if not (head.startswith(before) and head.endswith(behind)):
+        return None
+    number = head[len(before) : len(head) - len(behind)]
+    return number if _USUAL_LENGTH.fullmatch(number) else None
 
 
 def _may_begin(data: bytes) -> bool:

@@ -91,6 +91,14 @@ async def test_a_body_behind_the_same_head_is_read_each_time(gate: Running) -> N
             assert expected[1:-1] in kept.body.replace(b" ", b""), "what was refused changed nothing"
 
 
+async def test_a_body_of_another_length_is_read_whole(gate: Running) -> None:
+    async with connected(gate) as client:
+        for value in (b'{"a":1}', b'{"a":"longer than the one before"}', b'{"a":22}', b'{"b":"%s"}' % (b"x" * 2000)):
+            assert (await client.ask(asked(gate.keys["alice"], "/settings", "POST", value))).status == 200
+            kept = await client.ask(asked(gate.keys["alice"], "/settings"))
+            assert value[1:-1] in kept.body.replace(b": ", b":")
+
+
 async def test_requests_that_came_together_are_all_answered(gate: Running) -> None:
     data = asked(gate.keys["alice"], "/features")
     reader, writer = await connect(gate.url)
