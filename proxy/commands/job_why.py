@@ -212,10 +212,11 @@ def _lacks(
 def _file_away(
     comfyui: ComfyUISettings, needs: Needs | None, config: Config, catalogues: Mapping[str, Catalogue | None]
 ) -> str:
-    """A file that another one would have to give, which is away (proxy/files/transfers.py, sources)."""
+    """A file that another one would have to give, which is away (proxy/files/transfers.py, sources). Copies are the gate's to know."""
     for has in _far_files(comfyui, needs, config):
         if has.directory is None and catalogues[has.name] is None:
-            return f"a file that {has.name} has, which does not answer"
+            unless = ", unless the storage has a copy that stands for it" if config.storage.is_on else ""
+            return f"a file that {has.name} has, which does not answer{unless}"
     return ""
 
 

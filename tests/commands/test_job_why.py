@@ -17,6 +17,7 @@ from policy.principal import TenantId
 from proxy.commands.job_why import Why, explain, in_words, to_json
 from proxy.config import load_config
 from proxy.config.reader import Config
+from proxy.config.storage import StorageSettings
 from proxy.jobs.job import COMFYUI_GONE
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.operator_operations import Foreseen, Standing
@@ -191,6 +192,15 @@ def test_what_each_comfyui_has_and_lacks(
     lines = in_words(explained(config, standing(needs), HAS, two, HAS), 200.0).splitlines()[-3:]
     expected = zip(("one", "two", "three"), [*words, NOT_ALICES], strict=True)
     assert lines == [f"{name:<11}  {text}" for name, text in expected]
+
+
+def test_a_file_that_is_away_may_have_a_copy(config: Config) -> None:
+    stored = config.model_copy(update={"storage": StorageSettings(url="file:///srv/outputs")})
+    lines = in_words(explained(stored, standing(READS), HAS, None, HAS), 200.0).splitlines()
+    assert (
+        "one          has not a file that two has, which does not answer, unless the storage has a copy that stands for it"
+        in lines
+    )
 
 
 def test_a_drained_one_is_told_with_what_it_has(config: Config) -> None:
