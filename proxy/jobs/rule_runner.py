@@ -73,6 +73,10 @@ _OF_REQUEST: Final = (
     ReuseBytes,
 )
 """What concerns the request's own body, answer or key."""
+_OF_NO_CONSEQUENCE: Final = frozenset({ClaimJob, NameJob, ReleaseJob, RecordJob})
+"""Before these nobody is asked whether the caller may go on: nothing has happened to ComfyUI, or it is taken back."""
+_WITH_THE_NOTE: Final = frozenset({RecordJob, ReleaseJob})
+"""What is to be on disk beforehand is written with these, or not at all."""
 
 
 class V2(Protocol):
@@ -212,10 +216,12 @@ class RuleRunner:
             return await self.run(steps)
 
     async def _perform(self, step: Effect) -> Any:
-        if self._check is not None and not isinstance(step, ClaimJob | NameJob | ReleaseJob | RecordJob):
+        if self._check is not None and type(step) not in _OF_NO_CONSEQUENCE:
             check, self._check = self._check, None
             check(self._principal)
-        if self._unwritten is not None and not isinstance(step, RecordJob | ReleaseJob | Work):
+        if isinstance(step, Work):
+            return await self._heavy.run(self._principal.tenant, step.function, step.size)
+        if self._unwritten is not None and type(step) not in _WITH_THE_NOTE:
             await self._write_down()
         if isinstance(step, V2Effect):
             return await self._perform_v2(step)
@@ -247,8 +253,6 @@ class RuleRunner:
             case CheckTempFiles():
                 assert self._temp_files is not None, "of a gate"
                 return await self._temp_files.are_own(self._principal.tenant, step.paths)
-            case Work():
-                return await self._heavy.run(self._principal.tenant, step.function, step.size)
             case _:
                 return await self._ask_at_once(step)
 
