@@ -24,7 +24,7 @@ from proxy.http.websocket_frames import (
     read_close,
     text_of,
 )
-from proxy.http.wire import ReadBuffer
+from proxy.http.wire import ReadBuffer, ReadBuffers
 
 CLOSE_LIMIT_S: Final = 3.0
 """How long the peer may take to answer a close, or to read what was sent before it."""
@@ -37,7 +37,7 @@ MAX_LATE_FRAMES: Final = 100
 _NO_CODE: Final = 1000
 _COPIED_BYTES: Final = 16 * 1024
 """So much that was read at once is copied, and so large a payload sent with its head in one piece; more is not copied."""
-_BUFFER: Final = ReadBuffer(128 * 1024)
+_BUFFERS: Final = ReadBuffers(128 * 1024)
 """Of all WebSockets of a thread; a client that takes a picture slowly may hold one of that size. SECURITY: who keeps what was read for longer than it is
 told of it copies it (tests/proxy/http/test_websocket_views.py).
 """
@@ -80,10 +80,11 @@ class Hearer:
 class SocketConnection(HandedOver, asyncio.BufferedProtocol):
     """A connection whose frames are written as they are sent. Nothing is written once a close was, or the connection has ended."""
 
-    __slots__ = ("_has_closed", "_is_client", "_limit")
+    __slots__ = ("_buffer", "_has_closed", "_is_client", "_limit")
 
     def __init__(self, *, is_client: bool) -> None:
         super().__init__()
+        self._buffer = _BUFFERS.own
         self._is_client = is_client
         self._has_closed = False
         """A close was sent, or the connection broken off: whatever still comes is no message."""
@@ -114,14 +115,14 @@ class SocketConnection(HandedOver, asyncio.BufferedProtocol):
         elif len(payload) <= _COPIED_BYTES:
             transport.write(head_of(opcode, len(payload)) + payload)
         else:
-            _write_large(transport, head_of(opcode, len(payload)), payload)
+            _write_large(transport, self._buffer, head_of(opcode, len(payload)), payload)
 
     def write_ready(self, frame: Payload) -> None:
         """A whole frame as a server writes it, such as came from one."""
         transport = self.transport
         if transport is not None and not self._has_closed and not transport.is_closing():
             if isinstance(frame, memoryview):
-                _write_large(transport, b"", frame)
+                _write_large(transport, self._buffer, b"", frame)
             else:
                 transport.write(frame)
 
@@ -133,14 +134,14 @@ class SocketConnection(HandedOver, asyncio.BufferedProtocol):
             self._limit = asyncio.get_running_loop().call_later(CLOSE_LIMIT_S, self.abort)
 
 
-def _write_large(transport: asyncio.WriteTransport, head: bytes, payload: Payload) -> None:
-    """Uncopied, where it can leave now. What cannot the transport keeps: of a view, all that was read with it."""
+def _write_large(transport: asyncio.WriteTransport, read: ReadBuffer, head: bytes, payload: Payload) -> None:
+    """Uncopied, where it can leave now. What cannot the transport keeps: of a view, all that was read with it. read: into which it was."""
     is_view = isinstance(payload, memoryview)
     if is_view and transport.get_write_buffer_size():
         payload = bytes(payload)
     transport.writelines((head, payload) if head else (payload,))
     if is_view and transport.get_write_buffer_size():
-        _BUFFER.renew()
+        read.renew()
 
 
 class WebSocket(SocketConnection):
@@ -171,10 +172,10 @@ class WebSocket(SocketConnection):
             asyncio.get_running_loop().call_soon(self._tell_end)  # it has ended already
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _BUFFER.view
+        return self._buffer.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = _BUFFER.view[:nbytes]
+        data = self._buffer.view[:nbytes]
         self.data_received(data if nbytes > _COPIED_BYTES else bytes(data))
 
     def data_received(self, data: Payload) -> None:

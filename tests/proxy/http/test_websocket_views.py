@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from proxy.http.websocket import Close, Hearer
+from proxy.http.websocket import Close, Hearer, WebSocket
 from proxy.http.websocket_frames import BINARY, Payload, frame_of
 from proxy.websocket.send_queue import SendQueue
-from tests.proxy.http.sockets import Notes, raw_peer
+from tests.proxy.http.sockets import MAX_BYTES, Notes, raw_peer
 from tests.proxy.upstream.test_connection import LOOPS, NewLoop
 from tests.wire.raw import GUARD_S
 
@@ -133,3 +133,13 @@ async def test_a_message_that_comes_in_pieces_is_whole_among_others() -> None:
             other_writer.write(frame_of(BINARY, large[0]))
             await other.until(index + 1)
         assert await notes.until(1) == [b"".join(large)]
+
+
+async def test_each_thread_reads_into_a_buffer_of_its_own() -> None:
+    """SECURITY: with loops of their own, they read at the same time."""
+
+    def buffer() -> object:
+        return WebSocket(is_client=True, max_bytes=MAX_BYTES).get_buffer(-1).obj
+
+    assert buffer() is buffer()
+    assert await asyncio.to_thread(buffer) is not buffer()
