@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from proxy.http.handed_over import HandedOver
     from proxy.http.server import Server
 
-READ_BYTES: Final = 512 * 1024
-"""Read at once: what is done for each piece of an upload counts more than what it takes to copy a large one."""
+READ_BYTES: Final = 128 * 1024
+"""Read at once: so little that it stays in a processor's cache, and its copy too, until that is judged and written."""
 _HALF_CLOSED_LOOK_S: Final = 0.25
 _QUICK_S: Final = 1.0
 _MALFORMED: Final = Refusal(400, "request-malformed", "This is not a well-formed HTTP/1.1 request.")

@@ -82,10 +82,6 @@ class BodyStream:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         await expect_continue(self._request)
-        async for chunk in self._chunks():
-            yield chunk
-
-    async def _chunks(self) -> AsyncIterator[bytes]:
         body = self._request.body
         clock = asyncio.get_running_loop().time
         waited_s = 0.0  # for the client alone: while ComfyUI takes its time the client cannot send
