@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from typing import Any, Final
 
@@ -80,7 +81,7 @@ class _Learning:
             return None
         live = {node_id: plan for node_id, plan in self._plans.items() if self._is_live(node_id, plan)}
         needed = needed_by(self._prepared.outputs, self._nodes)
-        counts = {name: sum(name == filling for _, filling in self._places()) for name in self._values}
+        counts = Counter(filling for _, filling in self._places())
         filled_bytes = sum(len(orjson.dumps(value)) * counts[name] for name, value in self._values.items())
         most = self._context.policy.max_prompt_bytes
         template = Template(
@@ -92,7 +93,7 @@ class _Learning:
             pieces=tuple(self._pieces(live)),
             writes={node_id: plan for node_id, plan in live.items() if self._may_name_files(plan)},
             originals=self._originals(live),
-            counts=tuple(counts.items()),
+            counts=tuple((name, counts[name]) for name in self._values),
             fixed_bytes=len(self._request.raw) - filled_bytes,
             max_bytes=AT_ONCE_BYTES if most is None else min(AT_ONCE_BYTES, most),
             costs=tuple(dict.fromkeys(name for place, name in self._places() if self._is_cost(*place))),
@@ -114,9 +115,12 @@ class _Learning:
 
     def _is_apart(self, node_id: str, plan: NodePlan) -> bool:
         """Whether no other node is judged by what fills this one, but for live ones; nor its own inputs that its class does not declare."""
-        chooses = [name for name, _ in plan.of_class.dynamic_inputs]
-        if any(name not in plan.inputs.specs or name in chooses for name, _ in self._fills.get(node_id, ())):
-            return False
+        if node_id in self._fills:
+            chooses = [name for name, _ in plan.of_class.dynamic_inputs]
+            if any(name not in plan.inputs.specs or name in chooses for name, _ in self._fills[node_id]):
+                return False
+        if not plan.undeclared:
+            return True
         inputs = self._nodes[node_id]["inputs"]
         is_bound = bool(plan.of_class.constraints) and any(
             type(inputs[name]) in (list, dict) for name in plan.undeclared

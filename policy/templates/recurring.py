@@ -19,15 +19,19 @@ from policy.principal import TenantId
 from policy.rule_context import RuleInput
 from policy.templates.holes import Holes, Path, find_changes, is_like, make_holes, spelling_of
 from policy.templates.learning import prepare_and_learn
-from policy.templates.template import HoledWorkflow, Template, key_of
+from policy.templates.template import HoledWorkflow, Template, Templates, key_of, size_of
 from policy.values import value
 
 MAX_WORKFLOWS: Final = 8
 """Of a tenant: each is compared with what comes."""
 MAX_SENT: Final = 4
 MAX_TENANT_BYTES: Final = 256 * 1024
-MAX_BYTES: Final = 1024**2
-"""Of all tenants' workflows, as they were sent: what is made of one takes some twenty times as much."""
+MAX_BYTES: Final = 2 * 1024**2
+"""Of all tenants' workflows, as they were sent: what is made of one takes some sixteen times as much."""
+OVERHEAD_BYTES: Final = 4096
+"""Of each, however small it is: what is made of it takes 14 KiB at least, and with other kinds of values and costs up to 80."""
+MAX_TEMPLATES: Final = 4
+"""Of one workflow: its client decides with which kinds of values it comes."""
 REST: Final = 8
 """So many others are judged after two were compared and found alike, before two are compared again; after each time that it was for nothing twice as many
 as the last time. It costs about what judging does."""
@@ -78,7 +82,7 @@ class RecurringWorkflow:
         prepared = None if template is None else template.fill(given.values, request, patience)
         if prepared is None:
             prepared = self.learn(given, request, patience)
-        made = self._with_rest(prepared, given)
+        made = self.with_rest(prepared, given)
         return prepare(request, patience) if made is None else made
 
     def template_for(self, given: Given, request: RuleInput) -> Template | None:
@@ -90,8 +94,8 @@ class RecurringWorkflow:
         found = [*given.values.values(), *self.found[len(given.values) :]]
         return prepare_and_learn(self.workflow, given.values, replace(request, raw=self.holes.written(found)), patience)
 
-    def _with_rest(self, prepared: Prepared, given: Given) -> Prepared | None:
-        """None where the body does not end as the first one's did."""
+    def with_rest(self, prepared: Prepared, given: Given) -> Prepared | None:
+        """prepared: with nothing in what no judge looks at. None where its body does not end as the first one's did."""
         if self.has_id:
             wish = replace(prepared.wish, prompt_id=check_prompt_id(given.prompt_id))
             prepared = replace(prepared, wish=wish)
@@ -127,8 +131,12 @@ def make_recurring(before: bytes, raw: bytes) -> Made | None:
         return None
     places = {str(number): ((str(path[1]), str(path[3])),) for number, path in enumerate(inputs)}
     holes = make_holes(document, [*inputs, *passed, *ids], spell)
-    workflow, found = HoledWorkflow(orjson.loads(raw)["prompt"], places), holes.read(raw)
+    found = holes.read(raw)
     assert found is not None, "it was written by this spelling"
+    graph = {**document["prompt"]}
+    for [(node_id, name)], given in zip(places.values(), found, strict=False):
+        graph[node_id]["inputs"][name] = given
+    workflow = HoledWorkflow(graph, places, Templates(MAX_TEMPLATES * size_of(len(raw))))
     nothing = [_NOTHING[type(value)] for value in found[len(inputs) : len(found) - len(ids)]]
     made = RecurringWorkflow(
         raw, holes, [*found[: len(inputs)], *nothing, *([_SOME_ID] if ids else [])], workflow, bool(ids)
@@ -155,7 +163,10 @@ class _Shelf:
 
     @property
     def held_bytes(self) -> int:
-        return sum(len(each.raw) for each in self.known) + sum(len(raw) for _, raw in self.sent)
+        count = len(self.known) + len(self.sent)
+        return (
+            sum(len(each.raw) for each in self.known) + sum(len(raw) for _, raw in self.sent) + OVERHEAD_BYTES * count
+        )
 
     def drop_oldest(self) -> int:
         """How many bytes that was."""
@@ -235,4 +246,4 @@ def _prepare_first(made: Made, request: RuleInput, patience: Patience) -> tuple[
         return prepare(request, patience), None
     if passed:
         workflow = replace(workflow, tail=_tail_of(prepared.body, passed))
-    return workflow.prepare(given, request, patience), workflow
+    return workflow.with_rest(prepared, given) or prepare(request, patience), workflow

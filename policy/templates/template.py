@@ -32,7 +32,7 @@ from policy.workflow import Findings, Notice
 from policy.workflow_files import IN_TEMP, Original, write_names
 from policy.workflow_needs import find_needs
 
-MAX_WISHES: Final = 64
+MAX_WISHES: Final = 16
 """Of a template. What clients give decides how many there are, so when there are more it begins anew."""
 MAX_BYTES: Final = 1024**2
 """Of one workflow's templates, about; likewise."""
@@ -195,7 +195,8 @@ class Template:
 class Templates:
     """Of one workflow. A policy's plans are of one catalogue, so templates are too."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._known: dict[tuple[Any, ...], tuple[Catalogue, Mapping[str, frozenset[str]], Template | None]] = {}
         self._bytes = 0
 
@@ -207,13 +208,16 @@ class Templates:
         return False, None
 
     def keep(self, key: tuple[Any, ...], context: RuleContext, template: Template | None) -> None:
-        size = _BYTES_OF_TEMPLATE
-        if template is not None:
-            size += _AND_ITS_PLANS * sum(map(len, template.pieces))
-        if self._bytes + size > MAX_BYTES:
+        size = size_of(0 if template is None else sum(map(len, template.pieces)))
+        if self._bytes + size > self._max_bytes:
             self._known, self._bytes = {}, 0
         self._known[key] = (context.catalogue, context.id_inputs, template)
         self._bytes += size
+
+
+def size_of(body_bytes: int) -> int:
+    """How many bytes a template of such a body takes, about."""
+    return _BYTES_OF_TEMPLATE + _AND_ITS_PLANS * body_bytes
 
 
 _UNKNOWN: Final[tuple[Any, Any, None]] = (None, None, None)
