@@ -87,7 +87,7 @@ Method = Annotated[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], BeforeValid
 class RouteSettings(BaseModel):
     """`[[routes]]`, and each row of a pack file. A setting that means nothing for the kind is a mistake."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     path: Annotated[str, AfterValidator(_check_path)]
     methods: Annotated[tuple[Method, ...], Field(min_length=1)]
@@ -156,7 +156,7 @@ def _either(words: list[str] | list[Kind]) -> str:
 class PackSettings(BaseModel):
     """One file of policy/packs. folders: how the pack's folder below custom_nodes is called, whose scripts `/extensions` lists."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     title: str
     repository: str

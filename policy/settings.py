@@ -39,7 +39,7 @@ Value = Annotated[Any, BeforeValidator(_check_scalar)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class InputConstraint(_Settings):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from policy.templates.recurring import RecurringWorkflows
 from proxy.auth.login_throttle import LoginThrottle
 from proxy.compiled_config import CompiledConfig
 from proxy.conversion.conversions import Conversions
-from proxy.copies.reader import CopyReader
 from proxy.files.listing import FileListing
 from proxy.files.quota import StorageQuota
 from proxy.files.tenant_files import TenantFiles
@@ -41,6 +41,9 @@ from proxy.v2.parts import V2Parts
 from proxy.websocket.client_sockets import ClientSockets
 from proxy.websocket.connections import ConnectionRegistry
 from proxy.websocket.event_sessions import EventSessions
+
+if TYPE_CHECKING:
+    from proxy.copies.reader import CopyReader
 
 LARGE_AT_ONCE = 2
 """Of one tenant: answers that are made of whole workflows."""

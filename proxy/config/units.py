@@ -17,9 +17,13 @@ _DURATION_FACTORS: Final = (7 * 86400, 86400, 3600, 60, 1, 0.001)
 
 
 class Settings(BaseModel):
-    """A section of the configuration: frozen, and unknown keys are mistakes."""
+    """A section of the configuration: frozen, and unknown keys are mistakes. Most are read as parts of the whole alone: a validator of their own, which is
+    a tenth of a megabyte for some, is made when it is asked for.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", str_strip_whitespace=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 def parse_duration(text: Any) -> float:

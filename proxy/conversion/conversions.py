@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
-from blake3 import blake3
-
 from policy.functions.conversion import Derived, NotDerived
 from policy.principal import TenantId
 from policy.v2.asset_files import DerivedFile
@@ -21,6 +19,7 @@ from proxy.conversion.kept_files import KeptFile, KeptFiles, Key
 from proxy.conversion.order import Answer, Order
 from proxy.conversion.pool import ConverterPool
 from proxy.conversion.sources import Sources, gone
+from proxy.files.hashing import blake3
 from proxy.http.errors import TurnedAway, UpstreamTimeout, UpstreamUnavailable
 from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.persistence.operations import DatabaseUnavailable

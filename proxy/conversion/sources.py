@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
-from blake3 import blake3
 from multidict import CIMultiDict
 
 from policy.call import UpstreamPath
@@ -19,6 +18,7 @@ from policy.v2.assets import Asset
 from policy.violation import Reason, Violation
 from proxy.files.comfyui_folders import regular_file, stamp_of
 from proxy.files.directories import Directories
+from proxy.files.hashing import blake3
 from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable

@@ -6,8 +6,6 @@ import errno
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from blake3 import blake3
-
 from policy.functions.conversion import Recipe
 from policy.functions.results import Result
 from policy.namespace import Folder
@@ -17,6 +15,7 @@ from policy.violation import Reason, Violation
 from proxy.conversion.conversions import Conversions, NotConvertible
 from proxy.conversion.opened import OpenedOutput, open_derived
 from proxy.copies.originals import OriginalGone
+from proxy.files.hashing import blake3
 from proxy.jobs.copy_requests import Copy
 from proxy.jobs.registry import JobRegistry
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from configparser import ConfigParser
-from configparser import Error as ConfigParserError
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -131,6 +129,9 @@ def _google(file: Path, text: str) -> dict[str, Any]:
 
 def _profile(file: Path, text: str, kind: str) -> dict[str, Any]:
     """As the AWS command line keeps them: `name = value` below `[default]`."""
+    from configparser import ConfigParser  # for those who have such a file
+    from configparser import Error as ConfigParserError
+
     parser = ConfigParser(interpolation=None)
     try:
         parser.read_string(text)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from blake3 import blake3
-
 from policy.call import UpstreamPath
 from policy.namespace import Folder, Namespace
 from policy.principal import TenantId
 from policy.violation import Violation
 from proxy.files.comfyui_ranges import Unreadable
+from proxy.files.hashing import blake3
 from proxy.files.tenant_files import TenantFiles
 from proxy.jobs.copy_requests import Copy
 from proxy.jobs.registry import JobRegistry

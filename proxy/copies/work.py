@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from blake3 import blake3
-
 from policy.copies import CopyState, file_copy_id, form_copy_id, keeps_count, object_key
 from policy.functions.conversion import Recipe, name_of
 from policy.namespace import Folder, Namespace
@@ -25,6 +23,7 @@ from proxy.copies.bucket import Bucket, BucketFailed, ObjectGone
 from proxy.copies.forms import ConversionFailed, FormRefused, Forms, verified
 from proxy.copies.originals import OriginalGone, Originals
 from proxy.files.comfyui_folders import ComfyUIFolders
+from proxy.files.hashing import blake3
 from proxy.http.errors import LimitExceeded, UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs.copy_requests import Copy
 from proxy.jobs.job_rows import ENDS, StoredState

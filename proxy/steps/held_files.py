@@ -7,13 +7,13 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 
-from blake3 import blake3
 from multidict import CIMultiDict
 
 from policy.call import UploadBody, UpstreamCall, UpstreamReply
 from policy.v2.asset_uploads import FILE_FIELD, AssetUploadSession
 from policy.v2.effects import FetchFile, FormFile, FormText, Received, ReceiveFile
 from policy.violation import Reason, Violation
+from proxy.files.hashing import blake3
 from proxy.http import hdrs
 from proxy.http.form_parts import FormParts
 from proxy.http.multipart_part import malformed

@@ -6,12 +6,12 @@ import asyncio
 import time
 from typing import Final
 
-from blake3 import blake3
 from multidict import CIMultiDict
 
 from policy.call import UpstreamCall, UpstreamReply
 from policy.v2.asset_uploads import AssetUploadSession
 from policy.v2.effects import Received
+from proxy.files.hashing import blake3
 from proxy.http import hdrs
 from proxy.http.multipart_upload import UploadStream
 from proxy.steps.forward import Forwarder

@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
@@ -16,7 +16,6 @@ from policy.namespace import Folder
 from policy.v2.asset_files import DerivedFile, GivenFile, StoredFile, StoredText
 from policy.violation import Reason, Violation
 from proxy.conversion.conversions import Conversions
-from proxy.copies.reader import CopyReader
 from proxy.files.comfyui_folders import serve_file, stamp_of
 from proxy.files.quota import StorageQuota
 from proxy.files.tenant_files import TenantFiles, place_of
@@ -34,6 +33,9 @@ from proxy.steps.permit import PermittedRequest
 from proxy.upstream.client import Upstream, UpstreamStream
 from proxy.v2.asset_files import GONE
 from proxy.v2.stamps import stamp_of_etag
+
+if TYPE_CHECKING:
+    from proxy.copies.reader import CopyReader
 
 TEXT: Final = "text/plain; charset=utf-8"
 CONVERTED_S: Final = 30.0

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from blake3 import blake3
 from multidict import CIMultiDict
 
 from policy.call import UpstreamPath
@@ -19,6 +18,7 @@ from policy.principal import TenantId
 from policy.rules.files import view_of
 from proxy.files.comfyui_folders import regular_file, stamp_of
 from proxy.files.directories import Directories
+from proxy.files.hashing import Blake3, blake3
 from proxy.files.known_edits import Place
 from proxy.files.tenant_files import TenantFiles, place_of
 from proxy.http import hdrs
@@ -124,5 +124,5 @@ def _read(root: Path, path: UpstreamPath, edits_of: FileEdits) -> Measured | Non
     return Measured(size_bytes, _told(digest), stamp)
 
 
-def _told(digest: blake3) -> str:
+def _told(digest: Blake3) -> str:
     return f"blake3:{digest.hexdigest()}"

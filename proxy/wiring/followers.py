@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from policy.principal import TenantId
 from policy.v2.assets import Asset
-from proxy.copies.copier import Copier
-from proxy.copies.opening import open_bucket
-from proxy.copies.substitutes import Substitutes
 from proxy.dependencies import Dependencies
 from proxy.files.quota_keeper import QuotaKeeper
 from proxy.jobs.events import JobEvents
@@ -23,8 +21,11 @@ from proxy.observability.metrics import Metrics
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.webhooks.sender import Views
-from proxy.wiring.copies import LinkedViews, build_copier, build_reader, build_substitutes
 from proxy.wiring.webhooks import build_webhooks
+
+if TYPE_CHECKING:
+    from proxy.copies.copier import Copier
+    from proxy.copies.substitutes import Substitutes
 
 _log = logging.getLogger("comfygate")
 
@@ -62,14 +63,7 @@ class JobFollowers:
         self._job_times = JobTimes(
             parts.upstream, parts.registry, parts.jobs.records, lambda tenant: allotment.of_tenant(tenant).job_seconds
         )
-        views: Views = parts.v2.views
-        self.copier: Copier | None = None
-        self._substitutes: Substitutes | None = None
-        if parts.compiled.config.storage.is_on:
-            bucket = open_bucket(parts.compiled.config)
-            reader = build_reader(parts, database, bucket)
-            views, self._substitutes = LinkedViews(parts.v2.views, reader), build_substitutes(parts, reader)
-            self.copier = build_copier(parts, database, bucket, metrics, audit, lambda: self.webhooks.wake())
+        views, self.copier, self._substitutes = _copying(parts, database, metrics, audit, lambda: self.webhooks.wake())
         self.webhooks = build_webhooks(parts, database, metrics, audit, views)
         self._subscribe(events)
 
@@ -197,3 +191,20 @@ class JobFollowers:
         self._parts.streams.job_changed(job)
         self._parts.v2.streams.job_changed(job)
         self._parts.jobs.dispatcher.wake()
+
+
+def _copying(
+    parts: Dependencies, database: Database, metrics: Metrics, audit: AuditTrail, wake: Callable[[], None]
+) -> tuple[Views, Copier | None, Substitutes | None]:
+    """How jobs look whose results are copied, what copies them, and what takes the place of a file that is away. A gate without a bucket does without the
+    code for one.
+    """
+    if not parts.compiled.config.storage.is_on:
+        return parts.v2.views, None, None
+    from proxy.copies.opening import open_bucket
+    from proxy.wiring.copies import LinkedViews, build_copier, build_reader, build_substitutes
+
+    bucket = open_bucket(parts.compiled.config)
+    reader = build_reader(parts, database, bucket)
+    copier = build_copier(parts, database, bucket, metrics, audit, wake)
+    return LinkedViews(parts.v2.views, reader), copier, build_substitutes(parts, reader)
