@@ -70,7 +70,7 @@ class OwnFiles:
     output: Sequence[str] = ()
 
 
-@value
+@dataclass(frozen=True)
 class RuleContext:
     """shared_inputs: input files every tenant may read and none may write, exact or a folder ending in "/".
 
@@ -99,7 +99,7 @@ class RuleContext:
     """Hosts outside from which files of a call are fetched."""
     webhooks: tuple[HostPattern, ...] = ()
     """Hosts outside that a call may name to be told of its job."""
-    links: Links = Links()
+    links: Links = field(default_factory=Links)
     """For rows whose answers name addresses."""
     is_placed: bool = False
     """Whether there are several ComfyUIs: then what a job needs of one is recorded with it."""
@@ -109,6 +109,24 @@ class RuleContext:
     """That the ComfyUI must have on which the job of the call runs."""
     recurring: RecurringWorkflows | None = None
     """By which workflows are known that were sent before with other values."""
+
+    def of_request(
+        self,
+        principal: Principal,
+        jobs: OwnJobs,
+        catalogue: Catalogue,
+        now: datetime,
+        files: OwnFiles,
+        documents: OwnDocuments,
+        links: Links,
+        comfyuis: tuple[Candidate, ...] | None,
+    ) -> RuleContext:
+        """The same with what is each request's own; as `replace` makes it, at a tenth of the price."""
+        made, known = object.__new__(RuleContext), self.__dict__.copy()
+        known["principal"], known["jobs"], known["catalogue"], known["now"] = principal, jobs, catalogue, now
+        known["files"], known["documents"], known["links"], known["comfyuis"] = files, documents, links, comfyuis
+        object.__setattr__(made, "__dict__", known)  # it is frozen
+        return made
 
 
 @value

@@ -17,6 +17,7 @@ from policy.namespace import Namespace
 from policy.principal import Principal, TenantId
 from policy.route_kinds import make_routes
 from policy.routes import RouteTable
+from policy.rule_context import RuleContext
 from policy.settings import PolicySettings
 from policy.table import ROUTES, TABLE
 from policy.v2.links import Links
@@ -84,6 +85,8 @@ class CompiledConfig:
     functions: Mapping[str, Function] = field(default_factory=dict)
     webhooks: tuple[Endpoint, ...] = ()
     call_webhooks: tuple[CallWebhooks, ...] = ()
+    contexts: dict[tuple[TenantId, bool], RuleContext] = field(default_factory=dict, repr=False)
+    """What rules may know, by tenant and whether an admin asks, but for what is each request's own: see proxy/steps/rule_input.py."""
     _access: dict[tuple[TenantId, bool], TenantAccess] = field(default_factory=dict, repr=False)
 
     @property

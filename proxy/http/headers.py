@@ -72,6 +72,7 @@ _SAID_BY_GATE: Final = frozenset(
     }
 )
 _NOTHING: Final[frozenset[str]] = frozenset()
+_CONTENT_TYPE: Final = b"content-type"
 _USUAL_LENGTH: Final = 256
 """SECURITY: longer values of `Connection` are read each time, so that nobody fills the memory with them (test_headers.py)."""
 RawFields = Sequence[tuple[bytes, bytes]]
@@ -156,6 +157,14 @@ def to_client(headers: MultiMapping[str]) -> CIMultiDict[str]:
 @lru_cache(maxsize=256)
 def _goes_to_client(name: str) -> bool:
     return name.lower() not in _NOT_TO_CLIENT and not name.lower().startswith("access-control-")
+
+
+def content_type_of(fields: RawFields) -> str:
+    """Of ComfyUI's answer."""
+    for name, value in fields:
+        if len(name) == len(_CONTENT_TYPE) and name.lower() == _CONTENT_TYPE:
+            return value.decode("utf-8", "surrogateescape")
+    return "text/plain"
 
 
 def from_upstream(

@@ -238,11 +238,13 @@ class Request:
         head = head_bytes(status, reason, fields, framing + _persistence(self, fields), shared)
         self.has_answer = self.has_ended = True
         if not has_body(self.method, status):
-            await _write(self, head)
+            takes_more = self.connection.write(head)
         elif len(body) <= _COPIED_BYTES:
-            await _write(self, head + body)
+            takes_more = self.connection.write(head + body)
         else:
-            await _write(self, head, body)
+            takes_more = self.connection.write(head, body)
+        if not takes_more:
+            await _taken(self, takes_more)
 
     async def begin_answer(
         self, status: int, fields: Fields, reason: str = "", shared: SharedFields | None = None
@@ -316,10 +318,15 @@ def _persistence(request: Request, fields: Fields) -> str:
 
 async def _write(request: Request, *parts: bytes) -> None:
     takes_more = request.connection.write(*parts)
+    if not takes_more:
+        await _taken(request, takes_more)
+
+
+async def _taken(request: Request, takes_more: bool | None) -> None:
+    """takes_more: what `Wire.write` has said."""
     if takes_more is None:
         raise ConnectionResetError(CLIENT_GONE)
-    if not takes_more:
-        await request.until_taken()
+    await request.until_taken()
 
 
 def _break_off(request: Request, how: str) -> NoReturn:

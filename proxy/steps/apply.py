@@ -106,7 +106,9 @@ class RuleApplier:
         """ComfyUI's, or that with a file which it need not, or cannot, be asked for."""
         where = self._copied_file(rule, asked)
         wiped = await self._stored_files.find_copy(permitted, *where) if where is not None else None
-        file = wiped or await self._forwarder.find_file(permitted, asked, held)
+        file: Reply | None = wiped
+        if file is None and rule.on_disk is not None:
+            file = await self._forwarder.find_file(permitted, asked, held)
         if file is None and where is not None:
             file = await self._stored_files.find_at_once(permitted, *where)
         if file is not None:

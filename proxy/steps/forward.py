@@ -66,7 +66,8 @@ class OutgoingBody:
 
 
 _NO_BODY: Final = OutgoingBody(None)
-_UNFILTERED: Final = "identity"
+_UNFILTERED: Final = (("Accept-Encoding", "identity"),)
+_UNFILTERED_LINES: Final = FieldLines(CIMultiDict(_UNFILTERED))
 _NOTHING_LEFT_OUT: Final[frozenset[str]] = frozenset()
 _LINES: Final = "lines"
 """Of Request.of_fields."""
@@ -117,7 +118,7 @@ class Forwarder:
             fields: CIMultiDict[str] | FieldLines = lines
         else:
             body = await self.body_of(permitted, outgoing, held)
-            outgoing, fields = _head_of(permitted, outgoing, body, None)
+            fields = _fields_of(permitted, outgoing, body)
         turn = None
         if permitted.route.makes_picture(permitted.call):
             turn = await self._await_turn(permitted, None, body, held)
@@ -141,8 +142,12 @@ class Forwarder:
         tenant = permitted.principal.tenant
         rewrite = permitted.rule.reply if isinstance(permitted.rule, Rewrite) else None
         body = _NO_BODY if outgoing.body is None else await self.body_of(permitted, outgoing, held)
-        outgoing, fields = _head_of(permitted, outgoing, body, rewrite)
-        place = _place_of(permitted, asked, fields)
+        fields: CIMultiDict[str] | FieldLines
+        if rewrite is None:
+            fields = _fields_of(permitted, outgoing, body)
+            place = _place_of(permitted, asked, fields)
+        else:
+            outgoing, fields, place = _wholly(outgoing), _fields_for_rewriting(body), None
         turn = None
         if permitted.route.makes_picture(permitted.call):
             turn = await self._await_turn(permitted, asked, body, held)
@@ -150,7 +155,7 @@ class Forwarder:
         await check(stream)
         if stream.status < 400 and body.received is not None:
             self.stored(tenant, body.received.received_bytes)
-        if place is not None:
+        if place is not None and not isinstance(fields, FieldLines):
             return await self._own_files.forwarded(permitted, place, outgoing, fields, stream, held, check)
         if stream.status < 400 and rewrite is not None:
             return await _rewritten(rewrite, asked, body, stream)
@@ -328,21 +333,29 @@ def _lines_of(request: Request) -> FieldLines:
     return lines
 
 
-def _head_of(
-    permitted: PermittedRequest, outgoing: UpstreamCall, body: OutgoingBody, rewrite: ReplyRule | None
-) -> tuple[UpstreamCall, CIMultiDict[str]]:
-    if rewrite is None:
-        streams = isinstance(outgoing.body, StreamedBody | HeadJudged)
-        fields = headers.to_upstream(permitted.request.headers, with_body=streams)
-        if _clean_of(permitted) is not None:
-            fields = fields_for_cleaning(fields)
-    else:
-        fields = CIMultiDict({"Accept-Encoding": _UNFILTERED})
-        if outgoing.method == "HEAD":  # its length is that of the rewritten answer (RFC 9110, 9.3.2)
-            outgoing = replace(outgoing, method="GET")
+def _fields_of(permitted: PermittedRequest, outgoing: UpstreamCall, body: OutgoingBody) -> CIMultiDict[str]:
+    streams = isinstance(outgoing.body, StreamedBody | HeadJudged)
+    fields = headers.to_upstream(permitted.request.headers, with_body=streams)
+    if _clean_of(permitted) is not None:
+        fields = fields_for_cleaning(fields)
     if isinstance(body.content, UploadStream):
         fields["Content-Type"] = body.content.content_type
-    return outgoing, fields
+    return fields
+
+
+def _fields_for_rewriting(body: OutgoingBody) -> CIMultiDict[str] | FieldLines:
+    """The gate reads the answer itself, whatever its client takes."""
+    if body.content is None:
+        return _UNFILTERED_LINES
+    fields = CIMultiDict(_UNFILTERED)
+    if isinstance(body.content, UploadStream):
+        fields["Content-Type"] = body.content.content_type
+    return fields
+
+
+def _wholly(outgoing: UpstreamCall) -> UpstreamCall:
+    """The length of a rewritten answer is to be said of a HEAD, too (RFC 9110, 9.3.2)."""
+    return replace(outgoing, method="GET") if outgoing.method == "HEAD" else outgoing
 
 
 def _clean_of(permitted: PermittedRequest) -> CleanReply | None:
@@ -362,8 +375,10 @@ async def forwarded(permitted: PermittedRequest, stream: UpstreamStream) -> Forw
     if clean is not None:
         left_out = fields_left_out(stream, clean, left_out)
     own, shared = forwarded_head(record, stream.fields, caching, last, is_shared=is_shared, left_out=left_out)
-    body = await stream.body(SMALL_BYTES) if is_small else stream
-    return ForwardedReply(stream.status, own, body, shared)
+    if not is_small:
+        return ForwardedReply(stream.status, own, stream, shared)
+    body = stream.body_at_once(SMALL_BYTES)
+    return ForwardedReply(stream.status, own, await stream.body(SMALL_BYTES) if body is None else body, shared)
 
 
 def _count_received(permitted: PermittedRequest, stream: BodyStream) -> None:

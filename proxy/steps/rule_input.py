@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final, NamedTuple
 
+from policy.catalogue import Catalogue
 from policy.fitting import Candidate
 from policy.principal import Principal
 from policy.routes import Body, CachedReply, PassThrough
@@ -22,6 +23,7 @@ from proxy.upstream.merged_catalogue import MergedCatalogue, PartialCatalogue
 from proxy.upstream.node_catalogue import CatalogueSource
 
 _NO_LINKS: Final = Links()
+_NO_CATALOGUE: Final = Catalogue()
 
 
 async def read_rule_input(
@@ -65,36 +67,49 @@ async def rule_context(dependencies: Dependencies, permitted: PermittedRequest) 
     route, compiled, principal = permitted.route, permitted.compiled, permitted.principal
     tenant = principal.tenant
     await dependencies.jobs.replica.current()
-    access, config = compiled.access_of(principal), compiled.config
+    standing = compiled.contexts.get((tenant, principal.is_admin)) or _standing(dependencies, permitted)
     usable = _usable_by(dependencies, principal)
     snapshot = usable.catalogue.snapshot
     if isinstance(permitted.rule, CachedReply):
         snapshot = await usable.catalogue.fresh()
     elif route.needs_catalogue:
         snapshot = await usable.catalogue.known()
-    return RuleContext(
+    return standing.of_request(
+        principal,
+        dependencies.registry.of(tenant),
+        snapshot.catalogue,
+        datetime.now(),
+        await dependencies.files.listing(tenant) if route.needs_files else dependencies.files.unknown,
+        dependencies.kept.of(tenant),
+        compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
+        usable.comfyuis,
+    )
+
+
+def _standing(dependencies: Dependencies, permitted: PermittedRequest) -> RuleContext:
+    """What all requests of a tenant's credentials of one role have in common under one configuration, kept there. Raises CredentialEnded."""
+    compiled, principal = permitted.compiled, permitted.principal
+    access, config = compiled.access_of(principal), compiled.config
+    made = compiled.contexts[principal.tenant, principal.is_admin] = RuleContext(
         principal=principal,
         names=access.namespace,
-        jobs=dependencies.registry.of(tenant),
+        jobs=dependencies.registry.of(principal.tenant),
         policy=access.policy,
-        catalogue=snapshot.catalogue,
+        catalogue=_NO_CATALOGUE,
         now=datetime.now(),
-        files=await dependencies.files.listing(tenant) if route.needs_files else dependencies.files.unknown,
         shared_inputs=config.upstream.shared_inputs,
         upload_types=compiled.upload_types,
         max_picture_pixels=config.server.max_picture_pixels,
         has_account_menu=config.server.account_menu,
-        documents=dependencies.kept.of(tenant),
         id_inputs=compiled.id_inputs,
         functions=access.functions,
         takes_workflows=access.takes_workflows,
         fetches=access.fetches,
         webhooks=access.webhooks,
-        links=compiled.links_for(permitted.request) if route.shows_links else _NO_LINKS,
         is_placed=isinstance(dependencies.catalogue, MergedCatalogue),
-        comfyuis=usable.comfyuis,
         recurring=dependencies.recurring,
     )
+    return made
 
 
 class _Usable(NamedTuple):

@@ -22,7 +22,8 @@ _FRAMING: Final = {b"content-length": True, b"transfer-encoding": False}
 _FRAMING_LENGTHS: Final = frozenset(map(len, _FRAMING))
 MAX_KNOWN_HEADS: Final = 64
 """A head that is known takes about a third of the instructions, one that is not a tenth more than without. `Date` is in each: those of an earlier second
-are of no use, so all go when there are too many. So many take 70 KB with ComfyUI's own fields, and 3.3 MB where they are as large as may be."""
+are of no use, so all go when there are too many. So many take 150 KB with ComfyUI's own fields and what is made of them, and 7 MB where they are as
+large as may be."""
 MAX_KNOWN_BYTES: Final = 4 * 1024
 """Of a head: ComfyUI's have 120 to 320. What is longer is parsed each time, and no more than this is looked through for a head's end."""
 _END: Final = b"\r\n\r\n"
@@ -41,15 +42,12 @@ class KnownHeads:
     """Heads that were read before, by their bytes: ComfyUI says the same to all who ask for one thing within a second. Bounded."""
 
     def __init__(self) -> None:
-        self._heads: dict[bytes, _Head] = {}
-
-    def find(self, head: bytes) -> _Head | None:
-        return self._heads.get(head)
+        self.heads: dict[bytes, _Head] = {}
 
     def add(self, raw: bytes, head: _Head) -> None:
-        if len(self._heads) >= MAX_KNOWN_HEADS:
-            self._heads.clear()
-        self._heads[raw] = head
+        if len(self.heads) >= MAX_KNOWN_HEADS:
+            self.heads.clear()
+        self.heads[raw] = head
 
 
 class AnswerReader:
@@ -108,7 +106,7 @@ class AnswerReader:
             self._is_untouched = False
             if isinstance(data, bytes) and (end := data.find(_END, 0, MAX_KNOWN_BYTES)) >= 0:
                 head = data[: end + len(_END)]
-                known = self._known.find(head)
+                known = self._known.heads.get(head)
                 if known is not None and self._method != _HEAD_METHOD:
                     _take_known(self, known, data[len(head) :])
                     return
@@ -148,10 +146,12 @@ class AnswerReader:
     def headers(self) -> CIMultiDict[str]:
         return CIMultiDict([(_text(name), _text(value)) for name, value in self.fields])
 
-    @property
-    def is_whole_in_one(self) -> bool:
-        """Whether all of the body is here, in one piece."""
-        return self.is_complete and len(self._chunks) == 1
+    def take_whole(self, max_bytes: int) -> bytes | None:
+        """The whole body, where it is here in one piece, and no larger."""
+        if not self.is_complete or len(self._chunks) != 1 or self.waiting_bytes > max_bytes:
+            return None
+        self.waiting_bytes = 0
+        return bytes(self._chunks.popleft())
 
     def has_chunk(self) -> bool:
         return bool(self._chunks)

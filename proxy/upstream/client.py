@@ -16,7 +16,7 @@ from policy.call import UpstreamCall, UpstreamReply
 from policy.document import read_upstream_json
 from proxy.http import hdrs
 from proxy.http.errors import ReplyTooLarge, UpstreamTimeout, UpstreamUnreachable
-from proxy.http.headers import RawFields
+from proxy.http.headers import RawFields, content_type_of
 from proxy.http.heartbeat import Heartbeat
 from proxy.http.replies import Taker
 from proxy.http.responses import SMALL_BYTES
@@ -103,6 +103,10 @@ class UpstreamStream:
         """The body into the taker, as it comes. Raises UpstreamTimeout, UpstreamUnavailable, and what the taker does."""
         await self.connection.pour(taker)
 
+    def body_at_once(self, max_bytes: int) -> bytes | None:
+        """The bounded body, where nothing has to be waited for and it came in one piece."""
+        return self.connection.answer.take_whole(max_bytes)
+
     async def body(self, max_bytes: int) -> bytes:
         """The bounded body. Raises ReplyTooLarge when it is larger, UpstreamTimeout, UpstreamUnavailable."""
         body = await self.connection.read(max_bytes)
@@ -112,10 +116,12 @@ class UpstreamStream:
 
     async def whole(self, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
         """The bounded answer, its JSON parsed when it is JSON. Raises ReplyTooLarge, UpstreamTimeout, UpstreamUnavailable."""
-        body = await self.body(max_bytes)
+        body = self.body_at_once(max_bytes)
+        if body is None:
+            body = await self.body(max_bytes)
         is_large = len(body) > LARGE_BYTES
         value = await asyncio.to_thread(read_upstream_json, body) if is_large else read_upstream_json(body)
-        return UpstreamReply(self.status, value, body, self.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
+        return UpstreamReply(self.status, value, body, content_type_of(self.fields))
 
 
 class Upstream:
@@ -199,6 +205,7 @@ class Upstream:
         sent = lines.sent
         if sent is not None and sent[0] is call and sent[1] is self:
             return sent[2]
+        assert call.content_type is None, "a call without a body"
         more = "" if call.method in _WITHOUT_BODY else "Content-Length: 0\r\n"
         head = f"{call.method} {self._prefix}{call.target} HTTP/1.1\r\n{self._host_line}{lines.text}{more}\r\n".encode(
             "utf-8", "surrogateescape"

@@ -76,8 +76,12 @@ class Connection(BufferedWire):
         self._is_busy = True
         self._time_limit_s = time_limit_s
         self._is_limit_for_all = is_for_all
-        self.write(head + body if isinstance(body, bytes) else head)
-        self._turn_to(is_clients=body is not None and not isinstance(body, bytes))
+        is_written = self.write(head + body if isinstance(body, bytes) else head) is not None
+        self._is_clients_turn = body is not None and not isinstance(body, bytes)
+        if is_written and not self._is_clients_turn:
+            self._silence.start(time_limit_s)
+        else:
+            self._silence.stop()
 
     async def send_body(self, body: AsyncIterable[bytes], *, length: int | None) -> None:
         """Writes the body as it comes from the client; what comes when the connection has ended is read and thrown away.
@@ -128,8 +132,9 @@ class Connection(BufferedWire):
 
     async def read(self, max_bytes: int) -> bytes | None:
         """The whole body; None when it is larger. Raises UpstreamTimeout, UpstreamUnavailable."""
-        if self.answer.is_whole_in_one and self.answer.waiting_bytes <= max_bytes and self._error is None:
-            return bytes(self.answer.take_chunk())
+        at_once = self.answer.take_whole(max_bytes)
+        if at_once is not None:
+            return at_once
         collector = _Collector(max_bytes)
         try:
             await self.pour(collector)
