@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import sys
 from typing import Final
 
 _FIRST: Final = 12_000
@@ -42,3 +43,15 @@ def free_port() -> int:
 
 def free_ports(count: int) -> list[int]:
     return [free_port() for _ in range(count)]
+
+
+def listening_everywhere(family: socket.AddressFamily = socket.AF_INET, *, dualstack: bool = False) -> socket.socket:
+    """A socket that listens on every address of this machine. What comes from outside does not reach it: Linux gives it nothing but loopback's."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if sys.platform == "linux":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dualstack)
+    listener.bind(("", 0))
+    listener.listen()
+    return listener

@@ -14,6 +14,7 @@ import pytest
 
 from proxy.config import Config, ConfigError, load_config
 from proxy.systemd import PassedSockets, take_sockets
+from tests.ports import listening_everywhere
 
 
 class Manager:
@@ -34,8 +35,11 @@ class Manager:
             "A": "b",
         }
 
-    def at(self, host: str, family: socket.AddressFamily = socket.AF_INET, **options: bool) -> socket.socket:
-        return self._held.enter_context(socket.create_server((host, 0), family=family, **options))
+    def at(self, host: str, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
+        return self._held.enter_context(socket.create_server((host, 0), family=family))
+
+    def everywhere(self, family: socket.AddressFamily = socket.AF_INET, **options: bool) -> socket.socket:
+        return self._held.enter_context(listening_everywhere(family, **options))
 
     def other(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
         return self._held.enter_context(socket.socket(family, kind))
@@ -159,17 +163,17 @@ def test_one_that_listens_at_another_port_is_refused(manager: Manager, tmp_path:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.2"])
 def test_one_that_listens_elsewhere_is_refused(manager: Manager, tmp_path: Path, host: str) -> None:
-    public = manager.at(host)
+    public = manager.everywhere() if host == "0.0.0.0" else manager.at(host)
     (line,) = refused(manager, configured(tmp_path, port=port_of(public)), public)
     assert f"listens on {host}, port" in line
 
 
 def test_one_of_both_protocols_is_refused_where_one_is_configured(manager: Manager, tmp_path: Path) -> None:
     """`ListenStream=8190` listens on `::`, and there on every address of IPv4 too."""
-    public = manager.at("::", socket.AF_INET6, dualstack_ipv6=True)
+    public = manager.everywhere(socket.AF_INET6, dualstack=True)
     (line,) = refused(manager, configured(tmp_path, host="::"), public)
     assert "listens on 0.0.0.0 and ::, port" in line
-    alone = manager.at("::", socket.AF_INET6)
+    alone = manager.everywhere(socket.AF_INET6)
     for host, found in (("::", alone), ("", public)):
         taken = take_sockets(configured(tmp_path, host=host), manager.passes(found), manager.first)
         assert len(taken.public) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from proxy.config.reader import Config, check_config
 from proxy.upstream import aliases
 from proxy.upstream.aliases import find_aliases
+from tests.ports import listening_everywhere
 
 TABLE = "  sl  local_address rem_address   st tx_queue\n"
 
@@ -66,9 +66,7 @@ async def test_one_listener_for_all_addresses_of_this_machine(tmp_path: Path, ro
 async def test_what_the_system_says_of_its_listeners(tmp_path: Path) -> None:
     if not Path("/proc/net/tcp").exists():
         pytest.skip("the system does not tell")
-    with socket.socket() as listener:
-        listener.bind(("0.0.0.0", 0))
-        listener.listen()
+    with listening_everywhere() as listener:
         port = listener.getsockname()[1]
         told = await find_aliases(read(tmp_path, f"http://127.0.0.1:{port}", f"http://127.0.0.2:{port}"))
     assert len(told) == 1
