@@ -110,19 +110,29 @@ async def test_an_original_that_was_overwritten_or_deleted_is_not_copied(gate: R
     assert [key.rpartition("/")[2] for key in s3.objects()] == ["same_00001_.png"]
 
 
-async def test_while_comfyui_is_away_what_it_alone_has_waits(tmp_path: Path, comfy: StandIn, s3: S3Server) -> None:
+async def test_while_comfyui_is_away_what_it_alone_has_waits(
+    tmp_path: Path, comfy: StandIn, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    copy = CopyWork._copy
+
+    async def later_on(work: CopyWork, wanted: Copy) -> Done:
+        begun.set()
+        await goes_on.wait()
+        return await copy(work, wanted)
+
+    monkeypatch.setattr(CopyWork, "_copy", later_on)
     async with running_gate(tmp_path, comfy.url, more=storage(s3, tmp_path)) as gate:
         clock = in_its_own_time(gate)
-        s3.freeze()
         await made(gate)
-        await eventually(gate, lambda found: bool(found and found[0].asset_id and found[0].gate))
+        await begun.wait()
         await comfy.stop()
-        s3.thaw()
-        found = await eventually(gate, lambda found: bool(found and not found[0].gate))
-        if found[0].state == CopyState.WAITING:  # it had read it before
-            assert found[0].note == "ComfyUI does not give the original"
-            await comfy.start()
-            later(gate, clock, SCHEDULE_S[1] + 1)
+        goes_on.set()
+        [found] = await eventually(gate, partial(_has_failed, 1))
+        assert (found.state, found.note) == (CopyState.WAITING, "ComfyUI does not give the original")
+        assert s3.objects() == {}
+        await comfy.start(port=comfy.port)
+        later(gate, clock, SCHEDULE_S[1] + 1)
         await settled(gate, 1)
 
 
