@@ -153,8 +153,19 @@ def _insert_unknown(job: JobRow) -> Operation[None]:
 
 
 def _keep_submitted(job: JobRow, submitted: Submitted, extras: JobExtras) -> Operation[None]:
-    parts = (part for kind, body in zip(SUBMITTED, submitted, strict=True) for part in (job.prompt_id, kind, body))
-    yield Statement(_INSERT_SUBMITTED, tuple(parts))
+    prompt_id, (body, originals, outputs) = job.prompt_id, SUBMITTED
+    parts = (
+        prompt_id,
+        body,
+        submitted.body,
+        prompt_id,
+        originals,
+        submitted.originals,
+        prompt_id,
+        outputs,
+        submitted.outputs,
+    )
+    yield Statement(_INSERT_SUBMITTED, parts)
     yield from _keep_extras(job, extras)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+_IS_TEXT: Final[Callable[[Any], bool]] = str.__instancecheck__
 
 
 class Call(NamedTuple):
@@ -64,6 +66,6 @@ def answer(batch: Sequence[Call], outcomes: Sequence[Any]) -> None:
 
 def check_text(parameters: tuple[Any, ...]) -> None:
     """Raises ValueError for what PostgreSQL's TEXT cannot hold, with SQLite too: what works with one must not fail with the other."""
-    for parameter in parameters:
-        if type(parameter) is str and "\0" in parameter:
-            raise ValueError("a text of the database holds no NUL")
+    # For each of thirty columns of each job: a loop costs as much as the statement.
+    if "\0" in "".join(filter(_IS_TEXT, parameters)):
+        raise ValueError("a text of the database holds no NUL")
