@@ -32,13 +32,14 @@ class Metrics(Series):
         self.requests.add(record, tenant)
         if record.reason:
             self.refusals.labels(record.reason).inc()
-        if record.notes and "login" in record.notes:
-            self.logins.labels(record.notes["login"]).inc()
-        elif record.notes and "idempotency" in record.notes:
-            self.idempotent_submissions.labels(record.notes["idempotency"]).inc()
+        if record.notes:
+            if "login" in record.notes:
+                self.logins.labels(record.notes["login"]).inc()
+            elif "idempotency" in record.notes:
+                self.idempotent_submissions.labels(record.notes["idempotency"]).inc()
         if record.status == 101:
             self.websocket_seconds.observe(record.elapsed_s)
-        elif record.status == 200 and record.route.startswith("POST /upload/"):
+        elif record.status == 200 and record.method == "POST" and record.route.startswith("POST /upload/"):
             self.uploads.labels(tenant).inc()
 
     def task_failed(self, name: str) -> None:

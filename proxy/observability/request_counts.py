@@ -28,10 +28,6 @@ class _Times:
         self.sum_s = 0.0
         self.created_s = time.time()
 
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
-        self.sum_s += seconds
-
     def add_to(self, family: HistogramMetricFamily, route: str) -> None:
         total, buckets = 0, []
         for name, count in zip(_NAMES, self.counts[:], strict=True):
@@ -47,6 +43,16 @@ class _OfRoute:
     def __init__(self) -> None:
         self.gate = _Times()
         self.upstream = _Times()
+
+    def observe(self, elapsed_s: float, upstream_s: float) -> None:
+        """upstream_s: 0 where ComfyUI was not asked."""
+        gate, gate_s = self.gate, elapsed_s - upstream_s if elapsed_s > upstream_s else 0.0
+        gate.counts[bisect_left(BOUNDS_S, gate_s)] += 1
+        gate.sum_s += gate_s
+        if upstream_s:
+            upstream = self.upstream
+            upstream.counts[bisect_left(BOUNDS_S, upstream_s)] += 1
+            upstream.sum_s += upstream_s
 
 
 class _OfTenant:
@@ -92,15 +98,12 @@ class RequestCounts(Collector):
         key = (record.route, record.method, record.status, tenant)
         kind = self._kinds.get(key) or self._new_kind(key)
         kind.count += 1
-        of_route, upstream_s = kind.of_route, record.upstream_s
-        if of_route is not None:
-            gate_s = record.elapsed_s - upstream_s
-            of_route.gate.observe(gate_s if gate_s > 0 else 0.0)
-            if upstream_s:
-                of_route.upstream.observe(upstream_s)
+        if kind.of_route is not None:
+            kind.of_route.observe(record.elapsed_s, record.upstream_s)
         if record.received_bytes or record.sent_bytes:
             of_tenant = kind.of_tenant
-            of_tenant.created_s = of_tenant.created_s or time.time()
+            if not of_tenant.created_s:
+                of_tenant.created_s = time.time()
             of_tenant.received_bytes += record.received_bytes
             of_tenant.sent_bytes += record.sent_bytes
 

@@ -80,7 +80,8 @@ def permit_again(
         return None
     request.prove()
     record.principal, record.route, record.submits = principal, route.name, route.submits
-    record.response_headers += known.cors
+    if known.cors:
+        record.response_headers += known.cors
     record.response_headers += spent
     return PermittedRequest(request, record, compiled, route, known.rule, known.call, principal, known.credentials)
 

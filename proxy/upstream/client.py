@@ -53,8 +53,8 @@ class FieldLines:
 
     def __init__(self, fields: CIMultiDict[str]) -> None:
         fields.popall(hdrs.CONTENT_LENGTH, None)
-        self.sent: tuple[UpstreamCall, Upstream, bytes] | None = None
-        """The call that they were sent with last, whereto, and its head."""
+        self.sent: tuple[UpstreamCall, str, Upstream, bytes] | None = None
+        """The call that they were sent with last, its target, whereto, and its head."""
         self.text = _joined([f"{name}: {value}\r\n" for name, value in fields.items()])
 
 
@@ -203,14 +203,17 @@ class Upstream:
 
     def _head_with(self, call: UpstreamCall, lines: FieldLines) -> bytes:
         sent = lines.sent
-        if sent is not None and sent[0] is call and sent[1] is self:
-            return sent[2]
+        if sent is not None and sent[0] is call and sent[2] is self:
+            return sent[3]
+        target = call.target
+        if sent is not None and sent[1] == target and sent[2] is self and sent[0].method == call.method:
+            return sent[3]  # another call, which asks the same
         assert call.content_type is None, "a call without a body"
         more = "" if call.method in _WITHOUT_BODY else "Content-Length: 0\r\n"
-        head = f"{call.method} {self._prefix}{call.target} HTTP/1.1\r\n{self._host_line}{lines.text}{more}\r\n".encode(
+        head = f"{call.method} {self._prefix}{target} HTTP/1.1\r\n{self._host_line}{lines.text}{more}\r\n".encode(
             "utf-8", "surrogateescape"
         )
-        lines.sent = (call, self, head)
+        lines.sent = (call, target, self, head)
         return head
 
     def _head_of(
