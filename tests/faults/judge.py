@@ -38,9 +38,10 @@ class Case:
     """A round. is_ordered: submissions are in the order in which each tenant sent them. passes: by how many of its tenant's later ones a job may be passed:
     one that is left to a ComfyUI which has no room lets those behind it pass (policy/placement.py).
 
-    deaths: when each ComfyUI was killed, by its life. held: the ids that it had then in its queue, or had run and nobody had seen the end of; where
-    that is not known, what ended less than UNSEEN_S before. began: those of them that had begun, or stood first, as far as anybody knows. seen: the
-    ids whose end stood in the gate's database by then, where that is known. unseen: ids that had begun by then, and no gate had said so.
+    deaths: when each ComfyUI was killed, or no gate followed it any more before, by its life. held: the ids that it had then in its queue, or had run
+    and nobody had seen the end of; where that is not known, what ended less than UNSEEN_S before. began: those of them that had begun, or stood first,
+    as far as anybody knows. seen: the ids whose end stood in the gate's database by then, where that is known. unseen: ids that had begun by then, and no
+    gate had said so.
     tried: ids that were only to be tried, and had come to their turn when
     they were taken back (proxy/jobs/trial.py); of several ComfyUIs, what was given more than once too.
     doubted: ids of which the gate has written down once that nobody knows whether they had begun when ComfyUI went away: that does not count against

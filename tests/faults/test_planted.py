@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -121,3 +122,19 @@ async def test_a_job_that_is_lost_is_found() -> None:
     async with world_of() as world:
         verdict = await judged(Lost(world, "gate", Random(1), 0), [])
     assert verdict.counts["lost"] == 1, verdict
+
+
+async def test_what_ends_after_its_gate_was_killed_counts_as_unseen() -> None:
+    """Also where ComfyUI is killed long after, or that takes long; not where the gate runs again."""
+    async with world_of() as world:
+        [gate], comfyui = world.gates, world.comfyui
+        before_s = time.monotonic()
+        await world.kill(gate)
+        after_s = time.monotonic()
+        await world.kill(comfyui)
+        assert before_s <= world.deaths[comfyui.lives[-1]] <= after_s
+        await asyncio.gather(gate.start(), comfyui.start())
+        await asyncio.gather(gate.is_up(), comfyui.is_up())
+        again_s = time.monotonic()
+        await world.kill(comfyui)
+        assert again_s <= world.deaths[comfyui.lives[-1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -52,8 +53,8 @@ queued_jobs = 100000
 
 @dataclass
 class World:
-    """comfyuis: the first one first. relays: the way to each, by its name, where there are several. deaths: when each ComfyUI was killed, or cut off, by
-    its process id, in seconds of the machine's monotonic clock. seen, doubted: see `Case`."""
+    """comfyuis: the first one first. relays: the way to each, by its name, where there are several. deaths: when each ComfyUI was killed, or cut off, or
+    no gate followed it any more before, by its process id, in seconds of the machine's monotonic clock. seen, doubted: see `Case`."""
 
     folder: Path
     comfyuis: list[ComfyUI]
@@ -66,6 +67,7 @@ class World:
     seen: dict[int, frozenset[str]] = field(default_factory=dict)
     doubted: set[str] = field(default_factory=set)
     relays: dict[str, Relay] = field(default_factory=dict)
+    _gate_deaths: dict[int, float] = field(default_factory=dict)
     redis: Redis | None = None
 
     @property
@@ -83,11 +85,17 @@ class World:
         return [*shared, *self.comfyuis, *self.gates]
 
     async def kill(self, program: Program) -> None:
+        """On a busy machine it takes a second, and the second one of two is killed later: what ends meanwhile is seen by nobody."""
         if program in self.comfyuis:
             self.seen[program.lives[-1]] = self._ended()
+            self.deaths[program.lives[-1]] = min(time.monotonic(), self._left_alone_s())
+        elif program in self.gates:
+            self._gate_deaths[program.lives[-1]] = time.monotonic()
         await program.kill()
-        if program in self.comfyuis:
-            self.deaths[program.lives[-1]] = time.monotonic()
+
+    def _left_alone_s(self) -> float:
+        """Since when no gate follows what runs: none while one has not been killed."""
+        return max((self._gate_deaths.get(gate.lives[-1], math.inf) for gate in self.gates), default=math.inf)
 
     async def cut(self, comfyui: ComfyUI) -> None:
         """It goes on, and cannot be reached any more: for the gate as if it were killed."""
