@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.templates.holes import MAX_HOLES, Path, find_changes, make_holes, spelling_of
+from policy.templates.holes import COMPARED_LEVELS, MAX_HOLES, Path, find_changes, make_holes, spelling_of
 
 TEXTS = st.text(max_size=6) | st.sampled_from(['"', "\\", "a,b", "{", "}:", "\n", "\u2028", "é", "true", "0"])
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.just(-0.0)
@@ -147,6 +147,31 @@ def test_other_differences_than_values_are_none_that_holes_bridge(before: Any, a
 def test_a_whole_number_is_like_another_number() -> None:
     assert find_changes({"a": 7}, {"a": 7.5}) == [("a",)]
     assert find_changes({"a": 7}, {"a": 7}) == []
+
+
+class Counted:
+    """A value that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return isinstance(other, Counted)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("wrap", [lambda *inner: [*inner], lambda *inner: dict(zip("abcd", inner, strict=True))])
+def test_however_deep_a_value_lies_it_is_compared_a_few_times(wrap: Any) -> None:
+    levels = 200
+    before, after = 1, 2
+    for _ in range(levels):
+        before, after = (wrap(Counted(), Counted(), Counted(), inner) for inner in (before, after))
+    Counted.compared = 0
+    found = find_changes(before, after)
+    assert found is not None
+    assert list(map(len, found)) == [levels]
+    assert Counted.compared <= 3 * levels * (COMPARED_LEVELS + 1)
 
 
 @settings(max_examples=200)
