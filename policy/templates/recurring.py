@@ -82,17 +82,20 @@ class RecurringWorkflow:
         prepared = None if template is None else template.fill(given.values, request, patience)
         if prepared is None:
             prepared = self.learn(given, request, patience)
-        made = self.with_rest(prepared, given)
+        made = None if prepared is None else self.with_rest(prepared, given)
         return prepare(request, patience) if made is None else made
 
     def template_for(self, given: Given, request: RuleInput) -> Template | None:
         key = key_of(request.context.names.tenant, request.context.policy, given.values)
         return self.workflow.templates.find(key, request.context)[1]
 
-    def learn(self, given: Given, request: RuleInput, patience: Patience) -> Prepared:
-        """As policy.prepared.prepare, with nothing in what no judge looks at."""
-        found = [*given.values.values(), *self.found[len(given.values) :]]
-        return prepare_and_learn(self.workflow, given.values, replace(request, raw=self.holes.written(found)), patience)
+    def learn(self, given: Given, request: RuleInput, patience: Patience) -> Prepared | None:
+        """As policy.prepared.prepare, with nothing in what no judge looks at. None where it is too large with that: false is longer than true."""
+        raw = self.holes.written([*given.values.values(), *self.found[len(given.values) :]])
+        most = request.context.policy.max_prompt_bytes
+        if most is not None and len(raw) > most:
+            return None
+        return prepare_and_learn(self.workflow, given.values, replace(request, raw=raw), patience)
 
     def with_rest(self, prepared: Prepared, given: Given) -> Prepared | None:
         """prepared: with nothing in what no judge looks at. None where its body does not end as the first one's did."""
@@ -242,7 +245,7 @@ def _prepare_first(made: Made, request: RuleInput, patience: Patience) -> tuple[
     """With the workflow where others like it can be read from now on."""
     workflow, passed, given = made
     prepared = workflow.learn(given, request, patience)
-    if workflow.template_for(given, request) is None:
+    if prepared is None or workflow.template_for(given, request) is None:
         return prepare(request, patience), None
     if passed:
         workflow = replace(workflow, tail=_tail_of(prepared.body, passed))

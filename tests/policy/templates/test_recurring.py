@@ -231,6 +231,17 @@ def test_what_is_larger_than_its_policy_takes_is_refused_however_it_is_written()
     assert violation is not None
 
 
+def test_what_is_larger_only_as_it_is_written_anew_is_not_refused() -> None:
+    """What no judge looks at is false then, which is longer than true."""
+    sent = [
+        body(extra_data={"extra_pnginfo": {"workflow": {"notes": notes}}}) for notes in ([True, False], [False, True])
+    ]
+    assert len(sent[0]) == len(sent[1])
+    context = replace(ALICE, policy=policy_of(max_prompt_bytes=len(sent[0])))
+    _, violation = both(sent[1], learned(sent[0], context=context), context)
+    assert violation is None
+
+
 def test_what_has_more_parts_than_are_taken_is_refused() -> None:
     known = learned(body(1), body(2))
     _, violation = both(body(3), known, max_parts=20)
