@@ -85,8 +85,6 @@ class _Learning:
         filled_bytes = sum(len(orjson.dumps(value)) * counts[name] for name, value in self._values.items())
         most = self._context.policy.max_prompt_bytes
         template = Template(
-            catalogue=self._context.catalogue,
-            id_inputs=self._context.id_inputs,
             graph=self._graph,
             plans=self._plans,
             live=tuple(self._live(node_id, plan, is_needed=node_id in needed) for node_id, plan in live.items()),

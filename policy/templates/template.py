@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any, Final
+from weakref import ref
 
 import orjson
 
@@ -38,6 +40,8 @@ MAX_BYTES: Final = 1024**2
 """Of one workflow's templates, about; likewise."""
 _BYTES_OF_TEMPLATE: Final = 4096
 _LONGEST_NUMBER: Final = 25
+_LONGEST_COST: Final = 256
+_COST_DIGEST_BYTES: Final = 32
 _AND_ITS_PLANS: Final = 2
 Graph = Mapping[str, Mapping[str, Any]]
 Place = tuple[str, str]
@@ -60,7 +64,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """For the same parameters, each of the same type. catalogue, id_inputs: by which the workflow was judged and written.
+    """For the same parameters, each of the same type.
 
     graph: with any values in it. pieces: of the body, before each live node and at the end. writes: plans of live nodes that may name files. originals: of
     all nodes that do, in the order of the workflow, empty for a live one. counts: by parameter, how many inputs it fills. fixed_bytes: of the document
@@ -69,8 +73,6 @@ class Template:
     may_be_sure: whether ComfyUI is certain to accept what is not live.
     """
 
-    catalogue: Catalogue
-    id_inputs: Mapping[str, frozenset[str]]
     graph: Graph
     plans: Mapping[str, NodePlan]
     live: tuple[Live, ...]
@@ -119,7 +121,11 @@ class Template:
         self._wishes[self._cost_of(values)] = wish
 
     def _cost_of(self, values: Mapping[str, Any]) -> bytes:
-        return orjson.dumps([values[name] for name in self.costs]) if self.costs else b""
+        if not self.costs:
+            return b""
+        written = orjson.dumps([values[name] for name in self.costs])
+        # SECURITY: the name of a model is as long as its client likes (test_template_memory.py::test_long_values_that_cost_are_not_kept).
+        return written if len(written) <= _LONGEST_COST else blake2b(written, digest_size=_COST_DIGEST_BYTES).digest()
 
     def _has_room(self, values: Mapping[str, Any], request: RuleInput) -> bool:
         """Whether the document is of a size that is taken, and judged at once."""
@@ -193,17 +199,23 @@ class Template:
 
 
 class Templates:
-    """Of one workflow. A policy's plans are of one catalogue, so templates are too."""
+    """Of one workflow. A policy's plans are of one catalogue, so templates are too.
+
+    Neither is kept alive: a workflow may never come again, and each catalogue has megabytes (test_template_memory.py::test_what_is_replaced_is_let_go).
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._known: dict[tuple[Any, ...], tuple[Catalogue, Mapping[str, frozenset[str]], Template | None]] = {}
+        self._known: dict[tuple[Any, ...], tuple[ref[Catalogue], Mapping[str, frozenset[str]], Template | None]] = {}
         self._bytes = 0
 
     def find(self, key: tuple[Any, ...], context: RuleContext) -> tuple[bool, Template | None]:
         """Whether it is known what becomes of such calls; and their template, None where they have none."""
-        catalogue, id_inputs, template = self._known.get(key, _UNKNOWN)
-        if catalogue is context.catalogue and id_inputs is context.id_inputs:
+        known = self._known.get(key)
+        if known is None:
+            return False, None
+        catalogue, id_inputs, template = known
+        if catalogue() is context.catalogue and id_inputs is context.id_inputs:
             return True, template
         return False, None
 
@@ -211,16 +223,13 @@ class Templates:
         size = size_of(0 if template is None else sum(map(len, template.pieces)))
         if self._bytes + size > self._max_bytes:
             self._known, self._bytes = {}, 0
-        self._known[key] = (context.catalogue, context.id_inputs, template)
+        self._known[key] = (ref(context.catalogue), context.id_inputs, template)
         self._bytes += size
 
 
 def size_of(body_bytes: int) -> int:
     """How many bytes a template of such a body takes, about."""
     return _BYTES_OF_TEMPLATE + _AND_ITS_PLANS * body_bytes
-
-
-_UNKNOWN: Final[tuple[Any, Any, None]] = (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,4 +256,4 @@ class HoledWorkflow:
 
 def key_of(tenant: TenantId, policy: Policy, values: Mapping[str, Any]) -> tuple[Any, ...]:
     """Of calls that have one template: a tenant's, judged by this policy, with values of the same types."""
-    return (tenant, policy, *values, *map(type, values.values()))
+    return (tenant, ref(policy), *values, *map(type, values.values()))

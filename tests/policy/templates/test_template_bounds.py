@@ -14,7 +14,7 @@ from policy.keyform import presented
 from policy.needs import read_needs
 from policy.patience import AT_ONCE_BYTES, Patience
 from policy.salt import SALT
-from policy.templates.template import MAX_BYTES, MAX_WISHES, key_of
+from policy.templates.template import MAX_WISHES
 from tests.policy import graphs
 from tests.policy.functions.calling import (
     ALICE,
@@ -377,16 +377,3 @@ def test_of_classes_that_are_not_the_same_everywhere_comfyui_is_asked_each_time(
     for known_in, count in ((ALICE, 2), (context, 3)):
         for _ in range(2):
             assert len(both(function, OPEN, {"size": 64}, context=known_in)[0]) == count
-
-
-def test_as_much_is_kept_as_there_is_room_for() -> None:
-    graph = {**TEXT, "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "x" * 20_000, "clip": ["2", 1]}}}
-    function = function_of(graph, {"words": text("1.text")})
-    contexts = [context_of(f"tenant-{number}") for number in range(MAX_BYTES // 40_000 + 1)]
-    for context in contexts:
-        known(function, OPEN, {"words": "a"}, context=context)
-    found = [
-        function.workflow.templates.find(key_of(each.names.tenant, OPEN, {"words": "a"}), each)[0] for each in contexts
-    ]
-    assert not found[0], "it began anew"
-    assert found[-1]
