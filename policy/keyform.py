@@ -23,6 +23,8 @@ MIN_SECRET_LENGTH: Final = 16
 """Shorter texts stand in documents by chance."""
 
 _KEY_FORM_BYTES: Final = re.compile(KEY_FORM.pattern.encode())
+_ESCAPED: Final = re.compile(r'["\\/\x00-\x1f\x7f-\U0010ffff]')
+"""What clients may write with a backslash beside ASCII as `\\uXXXX`."""
 _PREFIX: Final = "cg_"
 _PREFIX_BYTES: Final = _PREFIX.encode()
 # What clients fill with the key that they were given for ComfyUI (comfy_api_nodes read them as Comfy.org's).
@@ -45,10 +47,10 @@ class Presented:
         return False
 
     def may_stand_in(self, body: bytes) -> bool:
-        """Whether it is worth to read a document for it: fast, and never wrong when it says no. ASCII can be escaped in JSON (RFC 8259, 7)."""
+        """Whether it is worth to read a document for it: fast, and never wrong when it says no. Any character can be escaped in JSON (RFC 8259, 7)."""
         if _PREFIX_BYTES in body:
             return True
-        if has_escaped_ascii(body) or (b"\\u00" in body and not all(map(str.isascii, self.texts))):
+        if b"\\" in body and (has_escaped_ascii(body) or any(map(_ESCAPED.search, self.texts))):
             return True
         return any(secret.encode() in body for secret in self.texts if _PREFIX not in secret)
 

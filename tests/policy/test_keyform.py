@@ -91,7 +91,7 @@ def test_nothing_is_found_where_nothing_is() -> None:
     assert find_place(TOLD, {"a": ["b", {"c": None}]}) is None
 
 
-@pytest.mark.parametrize("told", [TOLD, presented(["pässwörd-of-some-length"])])
+@pytest.mark.parametrize("told", [TOLD, presented(["pässwörd-of-some-length"]), presented(["世界-of-some-length"])])
 def test_an_escaped_credential_is_found_however_few_of_its_letters_are(told: Any) -> None:
     for secret in (KEY, *told.texts):
         for at, letter in enumerate(secret):
@@ -99,6 +99,17 @@ def test_an_escaped_credential_is_found_however_few_of_its_letters_are(told: Any
             assert told.may_stand_in(raw)
             with pytest.raises(Violation):
                 check_document(told, raw)
+
+
+@pytest.mark.parametrize("sign", ["/", '"', "\\", "\t"])
+def test_a_credential_with_a_sign_that_has_an_escape_of_its_own_is_found(sign: str) -> None:
+    """RFC 8259, 7. Base64 has slashes, as Basic sends it, and PHP writes them like that."""
+    told = presented([f"YWxpY2U6Y2df{sign}of+some+length=="])
+    escape = {"/": "\\/", "\t": "\\t"}.get(sign, f"\\{sign}")
+    raw = f'{{"a": "x YWxpY2U6Y2df{escape}of+some+length=="}}'.encode()
+    assert told.may_stand_in(raw)
+    with pytest.raises(Violation):
+        check_document(told, raw)
 
 
 def test_letters_that_a_client_escapes_are_no_reason_to_look() -> None:
