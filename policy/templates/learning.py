@@ -169,9 +169,11 @@ class _Learning:
 
     def _originals(self, live: Container[str]) -> dict[str, tuple[Original, ...]]:
         """By node, of all that may have some; those of live ones come with a call."""
-        every = [(node_id, name, value) for node_id, name, value in orjson.loads(self._prepared.originals)]
+        by_node: dict[str, list[Original]] = {}
+        for node_id, name, value in orjson.loads(self._prepared.originals):
+            by_node.setdefault(node_id, []).append((node_id, name, value))
         return {
-            node_id: () if node_id in live else tuple(original for original in every if original[0] == node_id)
+            node_id: () if node_id in live else tuple(by_node.get(node_id, ()))
             for node_id, plan in self._plans.items()
             if self._may_name_files(plan)
         }
