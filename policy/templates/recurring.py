@@ -197,7 +197,7 @@ class RecurringWorkflows:
             return prepare(request, patience)
         check_parts(raw, request.max_parts)
         tenant = context.names.tenant
-        shelf = self._shelves.get(tenant) or self._shelves.setdefault(tenant, _Shelf())
+        shelf = self._shelves.get(tenant) or _Shelf()
         for number, workflow in enumerate(shelf.known):
             if (given := workflow.read(raw)) is not None:
                 if number:
@@ -205,6 +205,7 @@ class RecurringWorkflows:
                 return workflow.prepare(given, request, patience)
         held = shelf.held_bytes
         prepared = _compared(shelf, request, patience)
+        self._shelves[tenant] = shelf  # by now there is something on it
         self._keep_few(shelf, held)
         return prepared
 

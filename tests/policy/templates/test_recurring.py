@@ -301,6 +301,7 @@ def test_what_is_refused_is_not_kept() -> None:
     for seed in range(3):
         both(body(seed), known, context)
     assert known.held_bytes == 0
+    assert not known._shelves
 
 
 def test_memory_is_bounded_by_tenant_and_in_all() -> None:
