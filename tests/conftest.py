@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from standin import StandIn
 from tests.distribution import pytest_xdist_make_scheduler
 from tests.harness import Running, running_gate
+from tests.measuring import pytest_collection_modifyitems, pytest_runtest_protocol
 from tests.postgres import PostgresServer, running_postgres
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
@@ -22,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-__all__ = ["pytest_xdist_make_scheduler"]  # a hook
+__all__ = ["pytest_collection_modifyitems", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]  # hooks
 
 # A busy machine is no mistake of what is tested: no example has a deadline. A failure prints how it is made again. CI tries the same
 # examples each time, so that only a change can break it; `make fuzz` looks for others.
@@ -30,14 +31,6 @@ settings.register_profile("usual", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("ci", settings.get_profile("usual"), derandomize=True, database=None)
 settings.register_profile("fuzz", settings.get_profile("usual"), derandomize=False, max_examples=200)
 settings.load_profile("ci" if os.environ.get("CI") else "usual")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage is what the examples reach that are written down: random ones reach something else each time, and measured they take twice as long."""
-    for item in items:
-        if item.get_closest_marker("hypothesis"):
-            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture

@@ -49,10 +49,10 @@ prompts = "1/minute"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
+    needs_chromium = needs("chromium")
     for item in items:
-        if here in item.path.parents:
-            item.add_marker(needs("chromium"))
+        if item.nodeid.startswith("tests/browser/"):
+            item.add_marker(needs_chromium)
             item.add_marker(pytest.mark.timeout(TEST_LIMIT_S))
 
 
