@@ -260,7 +260,7 @@ async def test_a_client_that_waits_hears_that_the_gate_is_there(gate: Running, m
     running, job = await submit(gate, slow()), await submit(gate, slow())
     waiting = await submit(gate, saving())
     async with following(gate, waiting) as stream:
-        await stream.next()
+        await stream.until("status", queue_position=2)  # the first one runs, and nothing moves any more
         await stream.comment()
         await stream.comment()
     for each in (waiting, job, running):
