@@ -25,7 +25,7 @@ Spell = Callable[[Any], bytes]
 MAX_HOLES: Final = 200
 COMPARED_LEVELS: Final = 3
 """Down to here, which is that of a node's inputs, parts are compared as wholes: that is fast, and most are equal."""
-_SCALAR: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*|true|false|null', re.DOTALL)
+_SCALAR: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?[0-9][0-9.eE+-]*|true|false|null', re.DOTALL)
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _NUMBERS: Final = frozenset({int, float})
 _CONTAINERS: Final = frozenset({dict, list})
@@ -42,7 +42,8 @@ class Holes:
     def read(self, raw: bytes) -> list[Any] | None:
         """What stands in the holes, as they were asked for; None for another document."""
         pieces, found = self.pieces, []
-        if not raw.startswith(pieces[0]):
+        # The end first: of workflows that begin alike none is read through that ends otherwise.
+        if not raw.endswith(pieces[-1]) or not raw.startswith(pieces[0]):
             return None
         at = len(pieces[0])
         for piece in pieces[1:]:
