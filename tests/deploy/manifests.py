@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -49,9 +50,13 @@ def files() -> list[Path]:
 
 
 def manifests(kind: str = "") -> list[Manifest]:
-    """Of one kind, or of all."""
-    found = [document for file in files() for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))]
-    return [document for document in found if document["kind"] == kind or not kind]
+    """Of one kind, or of all. Nobody changes them: they are read once."""
+    return [document for document in _documents() if document["kind"] == kind or not kind]
+
+
+@cache
+def _documents() -> list[Manifest]:
+    return [document for file in files() for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))]
 
 
 def workloads() -> dict[str, Workload]:
