@@ -1,16 +1,20 @@
 """Reads a picture and writes it as another kind of picture, with Pillow. Runs in a process of its own (worker.py) and nowhere else.
 
-What stays: frames and their times, the color profile, how it is turned (its pixels are turned then, since not every reader of a WebP or AVIF turns it).
+What stays: frames and their times (in a WebP, equal ones as one of their whole time), the color profile, how it is turned (its pixels
+are turned then, since not every reader of a WebP or AVIF turns it).
 What goes: everything else that the file says, the workflow above all.
 """
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import IO, Any, BinaryIO, Final, cast
 
-from PIL import AvifImagePlugin, ExifTags, GifImagePlugin, Image, ImageOps
+from blake3 import blake3
+from PIL import AvifImagePlugin, ExifTags, GifImagePlugin, Image, ImageOps, PngImagePlugin
 
+from proxy.conversion import webp_frame
 from proxy.conversion.order import NotConverted, Order
 
 READ: Final = ("PNG", "JPEG", "WEBP", "GIF", "AVIF", "BMP")
@@ -149,17 +153,48 @@ def _write_animated(picture: Image.Image, frames: int, target: IO[bytes], order:
     if _is_turned(picture) or picture.info.get("default_image"):
         raise NotConverted("Animated pictures that are turned, or have a still one besides, are not converted.")
     profile = _profile_of(picture)
-    durations_ms = []
+    durations_ms, is_repeated, before = [], [], b""
     for place in range(frames):
         picture.seek(place)
         picture.load()
         if picture.mode not in ("L", "LA", "RGB", "RGBA", "P"):
             raise NotConverted(f"Pictures in such colors ({picture.mode}) are not converted: save it as RGB.")
         durations_ms.append(round(picture.info.get("duration") or 0))
+        shown = blake3(picture.convert("RGBA").tobytes()).digest()
+        is_repeated.append(shown == before)
+        before = shown
     picture.seek(0)
     _check_profile(profile, picture, order.format)
     options = _options(order, profile, picture.width * picture.height * frames)
-    _save(picture, target, order, options | {"save_all": True, "duration": durations_ms, "loop": _loops_of(picture)})
+    options |= {"save_all": True, "duration": durations_ms, "loop": _loops_of(picture)}
+    if order.format == "webp":
+        _save_webp(picture, target, order, options)
+        return
+    if order.format == "png":
+        # Those of the picture that is read were about its own parts of frames.
+        options |= {"disposal": _disposals(is_repeated), "blend": PngImagePlugin.Blend.OP_SOURCE}
+    _save(picture, target, order, options)
+
+
+def _disposals(is_repeated: list[bool]) -> list[PngImagePlugin.Disposal]:
+    """Pillow makes one frame of equal ones, and a picture without times where all are equal, unless they are taken away in different ways
+    (PngImagePlugin.py, _write_multiple_frames). Before and behind the second of two equal frames there is the same to be seen.
+    """
+    found = [PngImagePlugin.Disposal.OP_NONE]
+    for repeated in is_repeated[1:]:
+        is_other = repeated and found[-1] == PngImagePlugin.Disposal.OP_NONE
+        found.append(PngImagePlugin.Disposal.OP_PREVIOUS if is_other else PngImagePlugin.Disposal.OP_NONE)
+    return found
+
+
+def _save_webp(picture: Image.Image, target: IO[bytes], order: Order, options: dict[str, Any]) -> None:
+    """libwebp makes one frame of equal ones, and a picture without a time where it has made one of all (anim_encode.c, OptimizeSingleFrame)."""
+    made = io.BytesIO()
+    _save(picture, made, order, options)
+    written = made.getvalue()
+    if not webp_frame.is_animated(written):
+        written = webp_frame.animation_of(written, picture.size, sum(options["duration"]), options["loop"])
+    target.write(written)
 
 
 def _loops_of(picture: Image.Image) -> int:

@@ -157,6 +157,91 @@ def test_frames_and_their_times_stay(tmp_path: Path, name: str, kind: str) -> No
         assert found.info["loop"] == (3 if name == "a.gif" else 2)
 
 
+def times_of(picture: Image.Image) -> list[int]:
+    found = []
+    for place in range(getattr(picture, "n_frames", 1)):
+        picture.seek(place)
+        picture.load()
+        found.append(picture.info["duration"])
+    return found
+
+
+@pytest.mark.parametrize("name", ["a.avif", "a.png"])
+@pytest.mark.parametrize("pattern", ["AABBA", "ABBBAA", "AAAA"])
+@pytest.mark.parametrize("kind", ["png", "webp", "avif"])
+def test_equal_frames_keep_their_times(tmp_path: Path, kind: str, pattern: str, name: str) -> None:
+    looks = dict(zip("AB", frames(2), strict=True))
+    first, *rest = (looks[letter] for letter in pattern)
+    times = [100 + 10 * place for place in range(len(pattern))]
+    source = tmp_path / name
+    # Pillow makes one frame of those of a PNG that are taken away in the same way.
+    options: dict[str, Any] = {"disposal": [place % 2 for place in range(len(pattern))]} if name == "a.png" else {}
+    first.save(source, save_all=True, append_images=rest, duration=times, loop=2, **options)
+    assert times_of(shown(source)) == times
+    found = converted(source, kind)
+    assert sum(times_of(found)) == sum(times)
+    if kind != "webp":
+        assert times_of(found) == times
+    moment = 0
+    for place, duration in enumerate(times_of(found)):
+        found.seek(place)
+        assert looks_like(found, looks[_letter_at(pattern, times, moment)], 12)
+        moment += duration
+
+
+def _letter_at(pattern: str, times: list[int], moment: int) -> str:
+    for letter, duration in zip(pattern, times, strict=True):
+        if moment < duration:
+            return letter
+        moment -= duration
+    raise AssertionError("later than the last frame")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("options", [{}, {"icc_profile": SRGB}])
+def test_a_webp_of_one_frame_that_lasts(tmp_path: Path, mode: str, options: dict[str, Any]) -> None:
+    picture = shades(mode)
+    source = saved(picture, tmp_path / "a.avif", save_all=True, append_images=[picture] * 3, duration=250, **options)
+    asked = order(source, "webp")
+    found = opened(convert(asked), asked)
+    data = Path(asked.target).read_bytes()
+    assert b"ANMF" in data
+    assert len(data) == 8 + int.from_bytes(data[4:8], "little")
+    assert times_of(found) == [1000]
+    assert looks_like(found, picture, 12)
+    assert found.mode == mode
+    assert found.info.get("icc_profile") == options.get("icc_profile")
+    again = tmp_path / "again.webp"
+    again.write_bytes(data)
+    assert looks_like(converted(again, "png"), picture, 12)
+
+
+def test_frames_that_are_alike_for_a_lossy_webp_keep_their_time(tmp_path: Path) -> None:
+    first, other = shades(), shades()
+    other.putpixel((5, 5), tuple(level + 1 for level in other.getpixel((5, 5))))  # type: ignore[union-attr]
+    source = tmp_path / "a.png"
+    first.save(source, save_all=True, append_images=[other], duration=300)
+    assert sum(times_of(converted(source, "webp"))) == 600
+
+
+def test_equal_frames_for_longer_than_one_of_a_webp_lasts(tmp_path: Path) -> None:
+    source = saved(shades(), tmp_path / "a.avif", save_all=True, append_images=[shades()], duration=2**23)
+    assert sum(times_of(converted(source, "webp"))) == 2**24
+
+
+def test_frames_that_lie_over_others_look_the_same(tmp_path: Path) -> None:
+    first, *rest = (frame.convert("RGBA") for frame in frames())
+    for frame in (first, *rest):
+        frame.putalpha(100)
+    source = tmp_path / "a.png"
+    first.save(source, save_all=True, append_images=rest, duration=100, blend=1, disposal=1)
+    before, after = shown(source), converted(source, "png")
+    for place in range(4):
+        before.seek(place)
+        after.seek(place)
+        assert after.convert("RGBA").tobytes() == before.convert("RGBA").tobytes()
+
+
 def test_a_gif_that_is_shown_once_or_for_ever(tmp_path: Path) -> None:
     first, *rest = frames(2)
     for options, loops in (({}, 1), ({"loop": 0}, 0)):
