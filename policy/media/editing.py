@@ -60,16 +60,24 @@ class Editing:
     """What a reader finds. edits: in the order of the file, none over another one.
 
     max_bytes: of what is held at a time, and of all that takes the place of something; None for MAX_SPAN_BYTES, and for any number of them.
-    passes_over: whether a text that is too large stays; else a file with such a one is not understood.
+    is_suspect: whether what is left of a part may still have what is to go. With it a file is read in all its parts but pictures, films and sounds
+    themselves, and one with a part that is suspect, or cannot be looked at, is not understood; without it such a part stays.
     """
 
-    def __init__(self, judge: Judge, size: int, *, max_bytes: int | None = None, passes_over: bool = True) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        size: int,
+        *,
+        max_bytes: int | None = None,
+        is_suspect: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self.judge = judge
         self.size = size
         self.edits: list[Edit] = []
         self.max_span_bytes = MAX_SPAN_BYTES if max_bytes is None else max_bytes
         self._room = max_bytes
-        self._passes_over = passes_over
+        self._is_suspect = is_suspect
         self._parts = 0
 
     def count(self) -> None:
@@ -90,9 +98,29 @@ class Editing:
 
     def is_held(self, size: int) -> bool:
         """Whether a text of that size, with what stands around it, is looked at. Raises NotUnderstood where it may not be passed over."""
-        if size > self.max_span_bytes and not self._passes_over:
-            raise NotUnderstood
+        if size > self.max_span_bytes:
+            self.pass_over()
         return size <= self.max_span_bytes
+
+    @property
+    def is_thorough(self) -> bool:
+        """Whether nothing may be passed over."""
+        return self._is_suspect is not None
+
+    def pass_over(self) -> None:
+        """For a part that is not read. Raises NotUnderstood where it may not be passed over."""
+        if self.is_thorough:
+            raise NotUnderstood
+
+    def leave(self, data: bytes) -> None:
+        """For what stays as it is, or is left when texts have gone. Raises NotUnderstood where that is suspect."""
+        if self._is_suspect is not None and self._is_suspect(data):
+            raise NotUnderstood
+
+    def look_at(self, offset: int, size: int) -> Reading:
+        """A part that stays as it is, or of which the texts have no place of their own. Raises NotUnderstood as `leave` does."""
+        if self.is_thorough:
+            self.leave((yield from self.exactly(offset, size)))
 
     def exactly(self, offset: int, size: int) -> Generator[Read, bytes, bytes]:
         """Raises NotUnderstood where the file ends before, and for more than is held at a time."""

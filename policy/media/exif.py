@@ -1,34 +1,40 @@
-"""Exif: the TIFF structure in JPEG and WebP files. ComfyUI writes `key:JSON` into tags of the first directory (comfy_api/latest/_ui.py)."""
+"""Exif: the TIFF structure in JPEG, WebP and PNG files. ComfyUI writes `key:JSON` into tags of the first directory (comfy_api/latest/_ui.py)."""
 
 from __future__ import annotations
 
 import re
 from typing import Final, Literal
 
-from policy.media.editing import GONE, Judge, NotUnderstood
+from policy.media.editing import GONE, Editing, NotUnderstood
 
 MARK: Final = b"Exif\0\0"
 _ENTRY: Final = 12
 _TEXT_KINDS: Final = frozenset({2})
 _COMMENT_KINDS: Final = frozenset({1, 2, 7})
 """Undefined, as Exif has it, or as its writers do."""
+_BYTE_KINDS: Final = frozenset({1, 2, 6, 7, 129})
+"""In which there may be a text: in UTF-16 in those of Windows (XPComment), in UTF-8 from Exif 3.0 on."""
 _EXIF_DIRECTORY: Final = 0x8769
 _USER_COMMENT: Final = 0x9286
 _ASCII_COMMENT: Final = b"ASCII\0\0\0"
 _KEY = re.compile(rb"([A-Za-z0-9_. -]{1,79}):")
 
 
-def rewrite(data: bytes, judge: Judge) -> bytes:
+def rewrite(data: bytes, editing: Editing) -> bytes:
     """Judged, of the same length; GONE where nothing is left in it. data: with Exif's mark or without. Raises NotUnderstood."""
     lead = len(MARK) if data.startswith(MARK) else 0
-    exif = _Exif(bytearray(data[lead:]), judge)
-    return data[:lead] + bytes(exif.data) if exif.rewrite() else GONE
+    exif = _Exif(bytearray(data[lead:]), editing)
+    if not exif.rewrite():
+        return GONE
+    made = bytes(exif.data)
+    editing.leave(made)
+    return data[:lead] + made
 
 
 class _Exif:
-    def __init__(self, data: bytearray, judge: Judge) -> None:
+    def __init__(self, data: bytearray, editing: Editing) -> None:
         self.data = data
-        self._judge = judge
+        self._editing = editing
         # SECURITY: many entries may name the same bytes, which would be read for each: a text, or a directory of as many entries again
         # (tests/policy/media/test_bounds.py).
         self._budget = len(data)
@@ -71,26 +77,35 @@ class _Exif:
         """Judges the text of an entry, and replaces it."""
         tag, kind, count = self._number(entry, 2), self._number(entry + 2, 2), self._number(entry + 4, 4)
         lead = len(_ASCII_COMMENT) if tag == _USER_COMMENT else 0
-        if kind not in (_COMMENT_KINDS if lead else _TEXT_KINDS) or count <= max(4, lead):
+        kinds = _BYTE_KINDS if self._editing.is_thorough else _COMMENT_KINDS if lead else _TEXT_KINDS
+        if kind not in kinds or count <= max(4, lead):
             return False
         start = self._number(entry + 8, 4)
         written = bytes(self.data[start : start + count])
         if len(written) != count:
             raise NotUnderstood
         self._spend(count)
-        if lead and not written.startswith(_ASCII_COMMENT):
-            return False
-        text = written[lead:].rstrip(b"\0")
+        is_plain = kind in _TEXT_KINDS if not lead else written.startswith(_ASCII_COMMENT)
+        text = written[lead:].rstrip(b"\0") if is_plain else self._decoded(written[lead:])
         found = _KEY.match(text)
-        judged = self._judge(found[1].decode() if found else "", text[found.end() :] if found else text)
-        if judged is None:
-            return False
-        if judged == GONE:
+        judged = self._editing.judge(found[1].decode() if found else "", text[found.end() :] if found else text)
+        if judged == GONE and text:
             self.data[start : start + count] = bytes(count)
             return True
-        place = start + lead + (found.end() if found else 0)
-        self.data[place : place + len(judged)] = judged
+        if judged is not None and is_plain:
+            place = start + lead + (found.end() if found else 0)
+            self.data[place : place + len(judged)] = judged
         return False
+
+    def _decoded(self, written: bytes) -> bytes:
+        """A text of two bytes a letter, in either order, as UTF-8; b"" where such a text stays anyway."""
+        if not self._editing.is_thorough:
+            return b""
+        zeros = [written[place::2].count(0) for place in (0, 1)]
+        if max(zeros) == 0:
+            return written
+        order = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+        return written.decode(order, "replace").rstrip("\0").encode("utf-8", "replace")
 
     def _remove(self, start: int, entry: int, end: int) -> None:
         """The entries behind it move up, and so does where the next directory is."""

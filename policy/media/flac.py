@@ -9,6 +9,8 @@ from policy.media.editing import Editing, Reading, big
 
 MARK: Final = b"fLaC"
 _COMMENTS, _PADDING, _LAST = 4, 1, 0x80
+_WITHOUT_TEXTS: Final = frozenset({0, 3})
+"""What the stream is, and where to seek in it."""
 _HEAD: Final = 4
 
 
@@ -22,7 +24,11 @@ def flac(editing: Editing) -> Reading:
         if head[0] & ~_LAST == _COMMENTS:
             block = yield from editing.exactly(offset, size)
             comments, end = vorbis_comment.rewrite(block[_HEAD:], editing.judge)
-            editing.replace(offset, block, _block(_COMMENTS, is_last, comments + block[_HEAD + end :], size))
+            made = _block(_COMMENTS, is_last, comments + block[_HEAD + end :], size)
+            editing.leave(made)
+            editing.replace(offset, block, made)
+        elif head[0] & ~_LAST not in _WITHOUT_TEXTS:
+            yield from editing.look_at(offset, size)
         offset += size
 
 

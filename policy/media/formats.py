@@ -26,7 +26,7 @@ from policy.media.png import png
 from policy.media.svg import svg
 from policy.media.webp import MARK as WEBP_MARK
 from policy.media.webp import webp
-from policy.media.workflow_texts import MAX_OWN_BYTES, own_texts, workflow_goes
+from policy.media.workflow_texts import MAX_OWN_BYTES, is_of_workflow, own_texts, workflow_goes
 from policy.namespace import Namespace
 
 HEAD_BYTES: Final = 16
@@ -94,9 +94,9 @@ def own_workflow(size: int, names: Namespace, maker: str = "") -> MediaEdits:
 def without_workflow(size: int) -> MediaEdits:
     """A file without its workflow: for png, webp, jpeg, mp4, webm, mkv, flac, mp3, opus, svg, glb, safetensors and exr. size: of the file.
 
-    What else is in it stays: colors, orientation, encoder. A file that is not understood may still have its workflow.
+    What else is in it stays: colors, orientation, encoder; XMP and IPTC go. A file that is not understood may still have its workflow.
     """
-    return MediaEdits(Editing(workflow_goes, size, passes_over=False))
+    return MediaEdits(Editing(workflow_goes, size, is_suspect=is_of_workflow))
 
 
 def find_edits(media: MediaEdits, read: Callable[[int, int], bytes]) -> list[Edit]:

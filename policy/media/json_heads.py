@@ -32,7 +32,10 @@ def _judge_json(editing: Editing, offset: int, size: int, path: tuple[str, ...])
     written = yield from editing.exactly(offset, size)
     try:
         document = json.loads(written)  # noqa: TID251 - as ComfyUI's libraries read and write it
-        if _judge_texts(document, path, editing.judge):
+        is_other = _judge_texts(document, path, editing.judge)
+        if editing.is_thorough:
+            editing.leave(json.dumps(document, ensure_ascii=False).encode())
+        if is_other:
             text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
             # Both formats pass over spaces at its end.
             if len(text) > size:

@@ -11,6 +11,8 @@ from policy.media.editing import GONE, MAX_PARTS, Editing, Judge, NotUnderstood,
 MARK: Final = b"\x1a\x45\xdf\xa3"
 _SEGMENT: Final = 0x18538067
 _TAGS, _TAG, _SIMPLE_TAG, _TAG_NAME, _TAG_STRING = 0x1254C367, 0x7373, 0x67C8, 0x45A3, 0x4487
+_WITHOUT_TEXTS: Final = frozenset({0x1F43B675, 0x1C53BB6B, 0x114D9B74})
+"""Clusters of the film itself, and where to seek in it."""
 _CRC: Final = 0xBF
 _VOID: Final = b"\xec"
 _HEAD: Final = 12
@@ -46,7 +48,10 @@ def matroska(editing: Editing) -> Reading:
             whole = yield from editing.exactly(offset, whole_size)
             start = element.head_size
             judged = _judged_parts(whole[start:], lambda tag: _judged_tag(tag, editing.judge))
+            editing.leave(judged)
             editing.replace(offset + start, whole[start:], judged)
+        elif element.id not in _WITHOUT_TEXTS:
+            yield from editing.look_at(offset, whole_size)
         offset += whole_size
 
 

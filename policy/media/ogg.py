@@ -42,7 +42,9 @@ def ogg(editing: Editing) -> Reading:
     whole = yield Read(start, offset - start)
     if len(whole) != offset - start:
         raise NotUnderstood
-    editing.replace(start, whole, _judged(editing, whole, pages))
+    made = _judged(editing, whole, pages)
+    editing.leave(made)
+    editing.replace(start, whole, made)
 
 
 def _page_of(data: bytes) -> _Page:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from policy.media.editing import Editing, NotUnderstood, Reading
+from policy.media.editing import Editing, NotUnderstood, Reading, apply
 
 _METADATA = re.compile(rb"<metadata>\s{0,64}<!\[CDATA\[\s{0,64}(?=\{)")
 _END = b"]]>"
@@ -23,3 +23,4 @@ def svg(editing: Editing) -> Reading:
         if judged is not None:
             editing.replace(found.end(), text, judged)
         place = end
+    editing.leave(apply(data, editing.edits))

@@ -12,6 +12,13 @@ from policy.salt import SALT
 
 WORKFLOW_KEYS: Final = frozenset({"prompt", "workflow"})
 """Under which ComfyUI writes what it runs, and what the web UI shows (nodes.py, SaveImage; comfy_api/latest/_ui.py)."""
+XMP: Final = "XML:com.adobe.xmp"
+"""The key of an XMP packet, as PNG has it (third edition, 11.3.3.2)."""
+PHOTOSHOP: Final = "Photoshop"
+"""The key of its image resources, which have the texts of IPTC."""
+_GOING_KEYS: Final = WORKFLOW_KEYS | {XMP.casefold(), PHOTOSHOP.casefold()}
+_MARKS: Final = (b"class_type", b"widgets_values", b"last_node_id")
+"""A workflow has one of them, as ComfyUI runs it or as the web UI saves it, however its JSON is wrapped in other texts."""
 # Where the graph stands in a document: of a safetensors file, of a glTF, of an SVG, and in the comment of common packs' films.
 _AROUND_GRAPHS: Final = ("prompt", "__metadata__", "asset", "extras")
 
@@ -68,8 +75,10 @@ def own_texts(names: Namespace, maker: str = "", max_bytes: int = MAX_OWN_BYTES)
 
 
 def workflow_goes(key: str, text: bytes) -> bytes | None:
-    """A judge that takes out whatever ComfyUI may have written of a workflow: its keys, and any JSON, as which it writes what clients send besides."""
-    if key.casefold() in WORKFLOW_KEYS:
+    """A judge that takes out whatever ComfyUI may have written of a workflow: its keys, any JSON, as which it writes what clients send besides, and
+    what is a workflow with words around it. XMP and IPTC, which wrap texts in ways of their own, go whole.
+    """
+    if key.casefold() in _GOING_KEYS or is_of_workflow(text):
         return GONE
     if text.lstrip()[:1] not in (b"{", b"["):
         return None
@@ -78,6 +87,12 @@ def workflow_goes(key: str, text: bytes) -> bytes | None:
     except (ValueError, RecursionError):
         return None
     return GONE
+
+
+def is_of_workflow(data: bytes) -> bool:
+    """Whether a text or bytes around it show the words of a workflow, in UTF-8 or UTF-16."""
+    told = data.replace(b"\0", b"")
+    return any(mark in told for mark in _MARKS)
 
 
 def _own_document(document: Any, written: _Written) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,23 @@ def filled(text: str, size: int) -> bytes:
 
 
 FILLED = filled(OWN, len(SALTED))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def box(kind: bytes, *data: bytes) -> bytes:
+    """Of an MP4."""
+    body = b"".join(data)
+    return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+
+def element(kind: bytes, *data: bytes) -> bytes:
+    """Of a Matroska."""
+    body = b"".join(data)
+    return kind + (len(body) | 1 << 56).to_bytes(8, "big") + body
 
 
 def read_from(data: bytes, media: MediaEdits) -> list[Edit]:
@@ -92,6 +110,12 @@ def picture(kind: str, **more: Any) -> bytes:
 def judged(judge: Judge, data: bytes) -> tuple[bytes, bool]:
     """The file, and whether it was understood."""
     media = MediaEdits(Editing(judge, len(data)))
+    return apply(data, read_from(data, media)), media.is_understood
+
+
+def stripping(data: bytes) -> tuple[bytes, bool]:
+    """The file without its workflow, and whether it is said to have none."""
+    media = without_workflow(len(data))
     return apply(data, read_from(data, media)), media.is_understood
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -13,7 +12,19 @@ from policy.media.editing import MAX_PARTS, MAX_SPAN_BYTES, Edit, apply
 from policy.media.formats import own_workflow, without_workflow
 from policy.media.workflow_texts import MAX_OWN_BYTES, own_texts
 from policy.media.workflow_texts import MAX_PARTS as MAX_TEXT_PARTS
-from tests.policy.media.files import ALICE, FILLED, REAL, SALTED, is_understood, own, picture, read_from
+from tests.policy.media.files import (
+    ALICE,
+    FILLED,
+    REAL,
+    SALTED,
+    box,
+    chunk,
+    element,
+    is_understood,
+    own,
+    picture,
+    read_from,
+)
 
 SALT = b'"comfygate_tenant"'
 
@@ -30,25 +41,13 @@ def jpeg_with(exif: bytes) -> bytes:
     return b"\xff\xd8\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + b"\xff\xd9\0\0"
 
 
-def chunk(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + b"tEXt" + data + zlib.crc32(b"tEXt" + data).to_bytes(4, "big")
-
-
 def png_with(*texts: bytes) -> bytes:
     whole = picture("PNG")
-    return whole[:33] + b"".join(chunk(b"prompt\0" + text) for text in texts) + whole[33:]
-
-
-def box(kind: bytes, data: bytes) -> bytes:
-    return (len(data) + 8).to_bytes(4, "big") + kind + data
-
-
-def ebml(kind: bytes, data: bytes) -> bytes:
-    return kind + (len(data) | 1 << 56).to_bytes(8, "big") + data
+    return whole[:33] + b"".join(chunk(b"tEXt", b"prompt\0" + text) for text in texts) + whole[33:]
 
 
 def film(*, tags: bytes) -> bytes:
-    return b"\x1a\x45\xdf\xa3\x80" + ebml(b"\x12\x54\xc3\x67", tags)
+    return b"\x1a\x45\xdf\xa3\x80" + element(b"\x12\x54\xc3\x67", tags)
 
 
 def mp4(*, meta: bytes) -> bytes:
@@ -104,7 +103,8 @@ def test_room_that_stands_around_texts_counts_too() -> None:
 def test_what_is_too_large_to_be_looked_at_is_not_said_to_be_gone(kind: str) -> None:
     """Else a caller, by a long argument, gets the workflow of a function that gives its outputs without."""
     large = bytes(MAX_SPAN_BYTES)
-    data = {"png": png_with(large), "mp4": mp4(meta=box(b"free", large)), "mkv": film(tags=ebml(b"\xec", large))}[kind]
+    files = {"png": png_with(large), "mp4": mp4(meta=box(b"free", large)), "mkv": film(tags=element(b"\xec", large))}
+    data = files[kind]
     media = without_workflow(len(data))
     assert read_from(data, media) == []
     assert not media.is_understood

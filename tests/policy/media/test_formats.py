@@ -17,6 +17,8 @@ from tests.policy.media.files import (
     OWN,
     REAL,
     SALTED,
+    box,
+    element,
     is_understood,
     judged,
     own,
@@ -45,34 +47,29 @@ def test_a_file_of_too_many_parts_is_not_understood() -> None:
     assert not is_understood(data)
 
 
-def _box(kind: bytes, *data: bytes) -> bytes:
-    body = b"".join(data)
-    return struct.pack(">I", 8 + len(body)) + kind + body
-
-
 def _value(text: str, kind: int = 1) -> bytes:
-    return _box(b"data", struct.pack(">II", kind, 0), text.encode())
+    return box(b"data", struct.pack(">II", kind, 0), text.encode())
 
 
-FTYP = _box(b"ftyp", b"isom")
+FTYP = box(b"ftyp", b"isom")
 
 
 def _film(meta: bytes, *, before: bytes = b"") -> bytes:
-    return FTYP + before + _box(b"moov", _box(b"udta", meta)) + b"\0\0\0\0mdat" + b"film"
+    return FTYP + before + box(b"moov", box(b"udta", meta)) + b"\0\0\0\0mdat" + b"film"
 
 
 def test_a_film_with_itunes_tags_and_long_boxes() -> None:
     comment = json.dumps({"prompt": SALTED, "workflow": {}})
-    named = _box(b"----", _box(b"mean", bytes(4), b"x"), _box(b"name", bytes(4), b"prompt"), _value(SALTED))
-    items = _box(
+    named = box(b"----", box(b"mean", bytes(4), b"x"), box(b"name", bytes(4), b"prompt"), _value(SALTED))
+    items = box(
         b"ilst",
-        _box(b"\xa9cmt", _value(comment)),
+        box(b"\xa9cmt", _value(comment)),
         named,
-        _box(b"\xa9too", _value("ffmpeg")),
-        _box(b"covr", _value("{}", 13)),
+        box(b"\xa9too", _value("ffmpeg")),
+        box(b"covr", _value("{}", 13)),
     )
     long = struct.pack(">I4sQ", 1, b"free", 20) + b"1234"
-    data = _film(_box(b"meta", bytes(4), _box(b"hdlr", bytes(20)), items), before=long)
+    data = _film(box(b"meta", bytes(4), box(b"hdlr", bytes(20)), items), before=long)
     made = own(data)
     assert b"comfygate" not in made
     assert json.loads(texts_of(made)["comment"]) == {"prompt": OWN, "workflow": {}}
@@ -85,41 +82,36 @@ def test_a_film_with_itunes_tags_and_long_boxes() -> None:
 
 
 def test_keys_that_stay_are_counted_anew() -> None:
-    keys = _box(
-        b"keys", bytes(4), struct.pack(">I", 3), *(_box(b"mdta", key) for key in (b"prompt", b"encoder", b"title"))
+    keys = box(
+        b"keys", bytes(4), struct.pack(">I", 3), *(box(b"mdta", key) for key in (b"prompt", b"encoder", b"title"))
     )
-    items = _box(
+    items = box(
         b"ilst",
-        *(_box(struct.pack(">I", place), _value(text)) for place, text in ((1, SALTED), (2, "x"), (3, "y"), (9, "z"))),
+        *(box(struct.pack(">I", place), _value(text)) for place, text in ((1, SALTED), (2, "x"), (3, "y"), (9, "z"))),
     )
-    data = _film(_box(b"meta", _box(b"hdlr", bytes(20)), keys, items))  # QuickTime's has no version
+    data = _film(box(b"meta", box(b"hdlr", bytes(20)), keys, items))  # QuickTime's has no version
     assert texts_of(own(data)) == {"prompt": FILLED, "encoder": b"x", "title": b"y", "": b"z"}
     assert texts_of(stripped(data)) == {"encoder": b"x", "title": b"y", "": b"z"}
 
 
 @pytest.mark.parametrize(
-    "rest", [b"\0\0\0\x07moov" + bytes(8), b"\0\0\0\1moov\0\0", b"\0\0\0\1moov" + bytes(8), _film(_box(b"meta", bytes(4), b"\0\0\0\x63hdlr"))]
+    "rest", [b"\0\0\0\x07moov" + bytes(8), b"\0\0\0\1moov\0\0", b"\0\0\0\1moov" + bytes(8), _film(box(b"meta", bytes(4), b"\0\0\0\x63hdlr"))]
 )  # fmt: skip
 def test_boxes_that_lie_are_not_understood(rest: bytes) -> None:
     assert not is_understood(FTYP + rest)
 
 
-def _element(id: bytes, *data: bytes) -> bytes:
-    body = b"".join(data)
-    return id + (len(body) | 1 << 56).to_bytes(8, "big") + body
-
-
-EBML = _element(b"\x1a\x45\xdf\xa3", b"\x42\x82\x84webm")
+EBML = element(b"\x1a\x45\xdf\xa3", b"\x42\x82\x84webm")
 
 
 def _simple(name: bytes, text: str) -> bytes:
-    return _element(b"\x67\xc8", _element(b"\x45\xa3", name), _element(b"\x44\x87", text.encode()))
+    return element(b"\x67\xc8", element(b"\x45\xa3", name), element(b"\x44\x87", text.encode()))
 
 
 def test_tags_of_a_stream_without_sums() -> None:
-    tag = _element(b"\x73\x73", _element(b"\x63\xc0"), _simple(b"PROMPT", SALTED), _simple(b"A", "b"))
-    alone = _element(b"\x73\x73", _element(b"\x63\xc0"), _simple(b"WORKFLOW", '"' + "x" * 200 + '"'))
-    tags = _element(b"\x12\x54\xc3\x67", _element(b"\xec", b"x"), tag, alone)
+    tag = element(b"\x73\x73", element(b"\x63\xc0"), _simple(b"PROMPT", SALTED), _simple(b"A", "b"))
+    alone = element(b"\x73\x73", element(b"\x63\xc0"), _simple(b"WORKFLOW", '"' + "x" * 200 + '"'))
+    tags = element(b"\x12\x54\xc3\x67", element(b"\xec", b"x"), tag, alone)
     data = EBML + b"\x18\x53\x80\x67\x01" + b"\xff" * 7 + tags
     assert texts_of(own(data))["prompt"] == FILLED
     made = stripped(data)

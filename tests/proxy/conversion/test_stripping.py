@@ -54,11 +54,24 @@ def test_it_needs_no_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert CANARY.encode() not in stripped(saved(shades(), tmp_path / "a.png"))
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a.txt"])
+def test_exif_of_a_png_goes_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0110] = f"prompt:{CANARY}"
+    source = tmp_path / "a.png"
+    shades().save(source, exif=exif)
+    assert CANARY.encode() in source.read_bytes()
+    made = stripped(source)
+    assert CANARY.encode() not in made
+    assert Image.open(io.BytesIO(made)).tobytes() == shades().tobytes()
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a.txt", "a.avif"])
 def test_what_is_of_no_known_kind_is_refused(tmp_path: Path, name: str) -> None:
     source = tmp_path / name
     if name == "a.txt":
         source.write_text("words")
+    elif name == "a.avif":
+        saved(shades(), source)
     else:
         shades().save(source)
     assert convert(order(source, "")).refused.startswith("It is no file of a kind whose workflow can be taken out")
