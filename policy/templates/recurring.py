@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from policy.document import check_parts
-from policy.patience import ENDLESS, Patience
+from policy.patience import AT_ONCE_PARTS, ENDLESS, Patience
 from policy.prepared import Prepared, check_prompt_id, prepare
 from policy.principal import TenantId
 from policy.rule_context import RuleInput
@@ -36,6 +36,8 @@ REST: Final = 8
 """So many others are judged after two were compared and found alike, before two are compared again; after each time that it was for nothing twice as many
 as the last time. It costs about what judging does."""
 MAX_REST: Final = 1024
+MAX_COMPARED: Final = AT_ONCE_PARTS
+"""Objects and lists, about, of those that one is compared with together. A workflow of 700 nodes has some 4,000, without what the web UI adds."""
 _CLASS: Final = b'"class_type"'
 _NOTHING: Final[Mapping[type, Any]] = {str: "", int: 0, float: 0.0, bool: False}
 _SOME_ID: Final = "00000000-0000-4000-8000-000000000000"
@@ -227,6 +229,8 @@ def _compared(shelf: _Shelf, request: RuleInput, patience: Patience) -> Prepared
     nodes = raw.count(_CLASS)
     shelf.rest = max(0, shelf.rest - 1)
     like = [] if shelf.rest else [each for count, each in shelf.sent if count == nodes]
+    # SECURITY: 128 KiB have room for 65,000 lists within lists (test_recurring.py::test_what_has_many_parts_is_compared_with_few).
+    like = like[: MAX_COMPARED // (1 + raw.count(b"{") + raw.count(b"["))]
     if like:
         shelf.rest = shelf.next_rest = min(2 * shelf.next_rest, MAX_REST)
     for before in like:

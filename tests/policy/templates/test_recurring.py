@@ -21,7 +21,15 @@ from policy.principal import TenantId
 from policy.rule_context import RuleContext
 from policy.rules import prompt
 from policy.templates import recurring
-from policy.templates.recurring import MAX_REST, MAX_SENT, MAX_TENANT_BYTES, MAX_WORKFLOWS, REST, RecurringWorkflows
+from policy.templates.recurring import (
+    MAX_COMPARED,
+    MAX_REST,
+    MAX_SENT,
+    MAX_TENANT_BYTES,
+    MAX_WORKFLOWS,
+    REST,
+    RecurringWorkflows,
+)
 from policy.violation import Violation
 from tests.policy.functions.calling import NO_IDS, OPEN, context_of, policy_of, steps_of
 from tests.policy.templates.test_template import (
@@ -330,6 +338,18 @@ def test_who_never_sends_the_same_is_compared_ever_more_seldom() -> None:
         compared = make.call_count
     assert compared < 12 * MAX_SENT
     assert known._shelves[ALICE.names.tenant].next_rest == MAX_REST
+
+
+@pytest.mark.parametrize(("count", "most"), [(10, MAX_SENT), (MAX_COMPARED // 2 - 100, 2), (MAX_COMPARED, 0)])
+def test_what_has_many_parts_is_compared_with_few(count: int, most: int) -> None:
+    known, each = RecurringWorkflows(), []
+    with mock.patch.object(recurring, "make_recurring", wraps=recurring.make_recurring) as make:
+        for number in range(10):
+            before = make.call_count
+            shown: dict[str, Any] = {f"x{number}": [[]] * (count - 1)}
+            prepare(known, body(1, extra_data={"extra_pnginfo": {"workflow": shown}}))
+            each.append(make.call_count - before)
+    assert max(each) == most
 
 
 def test_who_sends_several_has_all_of_them_known_in_a_while() -> None:
