@@ -39,6 +39,9 @@ def test_large_values_take_more_of_it(value: Any) -> None:
 def test_few_and_short_parts_are_worth_a_try() -> None:
     assert is_quick(b"," * AT_ONCE_PARTS)
     assert not is_quick(b"," * (AT_ONCE_PARTS + 1))
+    for opening in (b"{", b"[", b"[{"):
+        assert is_quick(opening * (AT_ONCE_PARTS // len(opening)) + b" " * AT_ONCE_PARTS)
+        assert not is_quick(opening * (AT_ONCE_PARTS // len(opening) + 1))
     assert is_quick(b" " * AT_ONCE_BYTES)
     assert not is_quick(b" " * (AT_ONCE_BYTES + 1))
 
