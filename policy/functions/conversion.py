@@ -19,6 +19,8 @@ TYPES: Final[Mapping[str, tuple[str, str]]] = {
     "avif": ("image/avif", ".avif"),
 }
 """Media type and extension, by format."""
+_STRIPPED: Final = "stripped"
+"""In the mark of what loses its workflow. Another word for each change of what goes with it: what was written before, with the name "", is given no more."""
 
 
 @value
@@ -31,13 +33,13 @@ class Recipe:
     @property
     def mark(self) -> str:
         """Another one for everything that gives other bytes."""
-        return f"{self.format}-{self.quality}"
+        return f"{self.format or _STRIPPED}-{self.quality}"
 
     @classmethod
     def from_mark(cls, mark: str) -> Recipe:
-        """The recipe of which this is the mark."""
+        """The recipe of which this is the mark, or was."""
         name, _, quality = mark.rpartition("-")
-        return cls(name, int(quality))
+        return cls("" if name == _STRIPPED else name, int(quality))
 
     @property
     def words(self) -> str:

@@ -25,8 +25,11 @@ _LONGEST_NAME: Final = 12
 _BARE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 _END, _SCAN = 0xD9, 0xDA
 """The end of the picture, and the begin of its data."""
-_AFTER_SCAN: Final = re.compile(rb"\xff+[^\0\xd0-\xd7\xff]", re.DOTALL)
-"""B.1.1.5: in the data, each such byte is followed by a zero or is part of a marker; those that restart belong to the data."""
+_AFTER_SCAN: Final = re.compile(rb"\xff[^\0\xd0-\xd7\xff]", re.DOTALL)
+"""B.1.1.5: in the data, each such byte is followed by a zero or is part of a marker; those that restart belong to the data.
+
+SECURITY: of a run of such bytes the last one alone is looked for, since each would be the beginning of another run.
+"""
 _PIECE_BYTES: Final = 64 * 1024
 
 

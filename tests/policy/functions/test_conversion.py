@@ -65,6 +65,12 @@ def test_another_quality_is_another_file() -> None:
     assert function().formats == frozenset()
 
 
+def test_what_was_stripped_of_less_is_given_no_more() -> None:
+    """Files that are kept, and copies of them, are found by the mark."""
+    assert Recipe.from_mark("-0") == Recipe()
+    assert Recipe().mark != "-0"
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [("a.png", "a.webp"), ("a.b.png", "a.b.webp"), ("a", "a.webp"), (".png", ".png.webp")],
