@@ -41,6 +41,11 @@ class Recipe:
         name, _, quality = mark.rpartition("-")
         return cls("" if name == _STRIPPED else name, int(quality))
 
+    @staticmethod
+    def is_given(mark: str) -> bool:
+        """Whether what has this mark was made as it would be now."""
+        return Recipe.from_mark(mark).mark == mark
+
     @property
     def words(self) -> str:
         """How it is given."""

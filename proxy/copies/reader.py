@@ -80,7 +80,11 @@ class CopyReader:
     async def _linked(self, assets: Sequence[Asset], copies: Sequence[Copy]) -> list[Asset]:
         # By the bytes too: what an earlier end of the job left is no copy of what it made since.
         known = {(asset.asset_id, asset.hash): asset for asset in assets}
-        found = [copy for copy in copies if (copy.asset_id, copy.hash) in known]
+        found = [
+            copy
+            for copy in copies
+            if (copy.asset_id, copy.hash) in known and (not copy.form or Recipe.is_given(copy.form))
+        ]
         links: dict[str, SignedLink] = {}
         forms: dict[str, list[CopiedForm]] = {}
         for copy, link in zip(found, await self._signed([copy.object_key for copy in found]), strict=True):

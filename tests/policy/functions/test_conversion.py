@@ -68,7 +68,8 @@ def test_another_quality_is_another_file() -> None:
 def test_what_was_stripped_of_less_is_given_no_more() -> None:
     """Files that are kept, and copies of them, are found by the mark."""
     assert Recipe.from_mark("-0") == Recipe()
-    assert Recipe().mark != "-0"
+    assert not Recipe.is_given("-0")
+    assert all(Recipe.is_given(recipe.mark) for recipe in (Recipe(), Recipe("png"), Recipe("webp", 80)))
 
 
 @pytest.mark.parametrize(

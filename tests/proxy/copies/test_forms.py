@@ -12,10 +12,22 @@ import pytest
 from policy.attempts import SCHEDULE_S
 from policy.copies import CopyState
 from proxy.jobs.copy_requests import Copy
+from proxy.persistence.operations import Operation, Statement
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.copies.forming import BARE, TENANTS, WEBP, forming, write_paint
-from tests.proxy.copies.making import copies, eventually, in_its_own_time, later, made, output_of, read, settled, shown
+from tests.proxy.copies.making import (
+    copies,
+    database_of,
+    eventually,
+    in_its_own_time,
+    later,
+    made,
+    output_of,
+    read,
+    settled,
+    shown,
+)
 from tests.proxy.copies.s3 import S3Server, moto_server, storage
 from tests.proxy.v2.asking import ask
 
@@ -94,6 +106,27 @@ async def test_moto_takes_what_is_converted_too(tmp_path: Path, comfy: StandIn) 
         bare = await linked(gate, output)
         assert bare == await read(gate, output["url"])
         assert (b"prompt" in bare, b"prompt" in await read(gate, "/view?filename=painted_00001_.png")) == (False, True)
+
+
+def _marked_before(copy_id: str) -> Operation[None]:
+    yield Statement("UPDATE copies SET form = '-0' WHERE copy_id = ?", (copy_id,))
+
+
+async def test_what_was_stripped_of_less_has_no_link(tmp_path: Path, comfy: StandIn, s3: S3Server) -> None:
+    async with forming(tmp_path, comfy, storage(s3, tmp_path), BARE) as gate:
+        done = await called(gate)
+        [copied] = [copy for copy in await settled(gate, 2) if copy.form]
+        address = f"/api/v2/jobs/{done}"
+        [output] = (await ask(gate, "GET", address)).body["outputs"]
+        assert len(output["forms"]) == 1
+        assert "link" in await output_of(gate, done)
+        await database_of(gate).run(_marked_before, copied.copy_id)
+        [output] = (await ask(gate, "GET", address)).body["outputs"]
+        assert "link" in output, "to the original"
+        assert "forms" not in output
+        given = await output_of(gate, done)
+        assert "link" not in given
+        assert b"prompt" not in await read(gate, given["url"])
 
 
 async def test_a_folder_has_the_converted_file_and_no_link(tmp_path: Path, comfy: StandIn) -> None:
