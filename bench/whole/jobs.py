@@ -31,8 +31,8 @@ class Submitted:
     def __init__(self) -> None:
         self._ids: dict[str, list[str]] = defaultdict(list)
 
-    def work(self, nodes: int, count: int) -> Work:
-        bodies = documents.prompts(nodes, CLIENT)
+    def work(self, nodes: int, count: int, client_id: str = CLIENT) -> Work:
+        bodies = documents.prompts(nodes, client_id)
 
         async def work(subject: Subject) -> float:
             wanted = [request(subject, "POST", "/prompt", body) for body in bodies]
@@ -123,9 +123,9 @@ async def _ended(comfy: Subject) -> int:
     return int(body)
 
 
-def submits(nodes: int, count: int) -> Work:
+def submits(nodes: int, count: int, client_id: str = CLIENT) -> Work:
     """Jobs that stay."""
-    return Submitted().work(nodes, count)
+    return Submitted().work(nodes, count, client_id)
 
 
 async def until_waiting(subject: Subject, waiting: int) -> None:

@@ -6,11 +6,14 @@ It writes ahead: a gate that is killed loses no row that was answered for, and r
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from proxy.persistence.batch_thread import BatchThread
 from proxy.persistence.changes import Changes
@@ -20,6 +23,8 @@ from proxy.persistence.sqlite_file import open_existing, open_file, open_reader
 from proxy.persistence.sqlite_transactions import Transactions
 
 POLL_S: Final = 0.25
+PAST_S: Final = 2.0
+"""Times of files are not finer than the clock's tick, and on some file systems a second or two."""
 
 
 class SqliteDatabase:
@@ -91,12 +96,15 @@ class SqliteDatabase:
 
     async def _watch(self) -> None:
         seen: int | None = None
+        last_write: _Write | None = None
         while True:
-            with suppress(DatabaseUnavailable):
-                found = await self.run(_data_version)
-                if seen is not None and found != seen:
-                    self._changes.tell()
-                seen = found
+            write = _last_write(self.path)
+            if write is None or write != last_write or not write.is_past:
+                with suppress(DatabaseUnavailable):
+                    found = await self.run(_data_version)
+                    if seen is not None and found != seen:
+                        self._changes.tell()
+                    seen, last_write = found, write
             await asyncio.sleep(POLL_S)
 
     def _open(self) -> None:
@@ -107,6 +115,29 @@ class SqliteDatabase:
             writer.close()
             raise
         self._writer = writer
+
+
+class _Write(NamedTuple):
+    """The last one to the log that SQLite writes ahead, whoever wrote it: when, in nanoseconds, and how long the log was then."""
+
+    at_ns: int
+    size: int
+
+    @property
+    def is_past(self) -> bool:
+        """Whether no other one can have the same time."""
+        return time.time_ns() - self.at_ns > PAST_S * 1e9
+
+
+def _last_write(path: Path) -> _Write | None:
+    """None where the file does not tell: a gate that has nothing to do asks SQLite nothing, which would take two threads four times a second."""
+    if sys.platform == "win32":  # it writes the time down when it likes
+        return None
+    try:
+        found = os.stat(f"{path}-wal")
+    except OSError:
+        return None
+    return _Write(found.st_mtime_ns, found.st_size)
 
 
 def _data_version() -> Operation[int]:

@@ -10,17 +10,20 @@ import sqlite3
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from proxy.persistence import sqlite_file
 from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, StateError, Statement
-from proxy.persistence.sqlite import SqliteDatabase
+from proxy.persistence.sqlite import POLL_S, SqliteDatabase
 from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.conftest import opened
+from tests.proxy.upstreams import GUARD_S
 
 
 def put(run_id: str, tenant: str = "alice") -> Operation[None]:
@@ -41,6 +44,24 @@ def files_of_at_most(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="times of files")
+async def test_where_nobody_writes_nothing_is_asked(tmp_path: Path) -> None:
+    """And what is written then is told, however old the time of the write before."""
+    file, told = tmp_path / STATE_FILE, asyncio.Event()
+    async with opened(file) as state, opened(file) as other:
+        await state.run(put, "before")
+        state.on_change(told.set)
+        an_hour_ago_s = time.time() - 3600
+        os.utime(f"{file}-wal", (an_hour_ago_s, an_hour_ago_s))
+        await asyncio.sleep(2 * POLL_S)  # it has looked once
+        with mock.patch.object(state, "run", wraps=state.run) as run:
+            await asyncio.sleep(3 * POLL_S)
+            run.assert_not_called()
+        await other.run(put, "foreign")
+        async with asyncio.timeout(GUARD_S):
+            await told.wait()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of files")
