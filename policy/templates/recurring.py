@@ -192,7 +192,7 @@ class RecurringWorkflows:
         self.held_bytes = 0
 
     def prepare(self, request: RuleInput, patience: Patience) -> Prepared:
-        """As policy.prepared.prepare, of whatever is the same byte for byte in half the time or less. Beside the event loop that itself."""
+        """As policy.prepared.prepare, and sooner where the workflow came before with other values. Endless patience is that of a thread, which knows none."""
         context, raw = request.context, request.raw
         most = context.policy.max_prompt_bytes
         if patience is ENDLESS or (most is not None and len(raw) > most) or request.credentials.may_stand_in(raw):

@@ -139,7 +139,7 @@ def a_story(draw: st.DrawFn) -> Any:
     return draw(st.integers(0, len(POLICIES) - 1)), draw(st.booleans()), sent
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(a_story())
 def test_each_is_judged_as_if_it_were_the_first(story: Any) -> None:
     policy, has_ids, sent = story

@@ -76,7 +76,7 @@ def read_as(head: bytes, reader: RequestReader) -> Any:
     return told, list(request.headers.items()), length, rest
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.lists(a_head(), min_size=2, max_size=6))
 def test_each_head_is_read_as_if_it_were_the_first(heads: list[bytes]) -> None:
     reader = RequestReader(MAX_HEAD_BYTES)
