@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.app import Gate
-from proxy.commands.serve import run, stop_event
+from proxy.commands.serving import run, stop_event
 from proxy.config import load_config
 from proxy.http.request import Request
 from proxy.memory import spare_collections

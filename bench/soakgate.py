@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from proxy.app import Gate
-from proxy.commands.serve import run, stop_event
+from proxy.commands.serving import run, stop_event
 from proxy.config import load_config
 from proxy.config_watcher import watch
 from proxy.observability.access_log import request_log, set_up_logging

@@ -12,6 +12,7 @@ import orjson
 
 from policy.document import read_upstream_json
 from policy.members import each_member
+from policy.packed_texts import TextPlace, TextReader, pack
 
 AUTOGROW: Final = "COMFY_AUTOGROW_V3"
 DYNAMIC_COMBO: Final = "COMFY_DYNAMICCOMBO_V3"
@@ -48,14 +49,10 @@ class NodeClass:
     """As ComfyUI describes it; never changed."""
 
 
-TextPlace = tuple[bytes, int, int]
-"""A text, and where something begins and ends in it."""
-
-
 class Classes(Mapping[str, NodeClass]):
     """Classes by name, each read when it is first looked up: of a thousand that ComfyUI has, tenants use some dozens.
 
-    places: of the descriptions, each of which was understood; all of them stand in a few texts.
+    places: of the descriptions, each of which was understood: they stand packed, since as text they would be the largest thing that a quiet gate holds.
     """
 
     __slots__ = ("_choices", "_read", "places")
@@ -82,7 +79,10 @@ class Classes(Mapping[str, NodeClass]):
 
     def in_turn(self, is_wanted: Callable[[str], bool]) -> Iterator[NodeClass]:
         """Those whose names are wanted, for one look each: none is kept for that."""
-        return (self._read.get(name) or self._read_anew(name) for name in self.places if is_wanted(name))
+        read = TextReader().read
+        for name, place in self.places.items():
+            if is_wanted(name):
+                yield self._read.get(name) or read_class(name, orjson.loads(read(place)))
 
     def choices_of(self, name: str) -> Mapping[str, frozenset[str]]:
         """What may be chosen in each input of a class that there is, whatever is chosen in the others."""
@@ -92,8 +92,7 @@ class Classes(Mapping[str, NodeClass]):
         return choices
 
     def _read_anew(self, name: str) -> NodeClass:
-        text, start, end = self.places[name]
-        return read_class(name, orjson.loads(text[start:end]))
+        return read_class(name, orjson.loads(self.places[name].text()))
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -123,16 +122,16 @@ def read_catalogue_text(body: bytes) -> Catalogue | None:
 
 
 def _read_classes(members: Iterable[tuple[str, Any]]) -> Catalogue:
-    text = bytearray()
-    ends: dict[str, tuple[int, int]] = {}
+    return Catalogue(Classes(pack(_each_understood(members))))
+
+
+def _each_understood(members: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """Names and texts of descriptions."""
     for name, found in members:
         entry, written = _write(found)
         if _read_class(name, entry) is not None:
             # A name of its own: that of the document would keep the memory around it from being given back.
-            ends[name.encode("utf-8", "replace").decode()] = (len(text), len(text) + len(written))
-            text += written
-    whole = bytes(text)
-    return Catalogue(Classes({name: (whole, start, end) for name, (start, end) in ends.items()}))
+            yield name.encode("utf-8", "replace").decode(), written
 
 
 def _write(entry: Any) -> tuple[Any, bytes]:

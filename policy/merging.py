@@ -19,11 +19,11 @@ from policy.catalogue import (
     Catalogue,
     Classes,
     NodeClass,
-    TextPlace,
     each_input,
     read_class,
 )
 from policy.file_uses import uses_of
+from policy.packed_texts import TextPlace, TextReader, pack
 from policy.salt import is_core
 
 _SECTIONS: Final = ("required", "optional")
@@ -63,13 +63,14 @@ def _unite(found: Mapping[str, Sequence[TextPlace]], differing: frozenset[str], 
     """found: descriptions by class, each once. differing: classes of which it is known already."""
     written: list[tuple[str, bytes]] = []
     also_differing: set[str] = set()
+    read = TextReader().read
     for name, places in found.items():
         if len(places) > 1:
-            entries = [orjson.loads(_cut(place)) for place in places]
+            entries = [orjson.loads(read(place)) for place in places]
             if len({shape_of(read_class(name, entry)) for entry in entries}) > 1:
                 also_differing.add(name)
             written.append((name, orjson.dumps(_merge_entries(entries))))
-    union = {name: places[0] for name, places in found.items()} | _join(written)
+    union = {name: places[0] for name, places in found.items()} | pack(written)
     return Catalogue(Classes(union), differing | also_differing, is_whole)
 
 
@@ -99,37 +100,22 @@ def shape_of(node_class: NodeClass, given: Sequence[str] | None = None) -> str:
     return blake2b(orjson.dumps(about), digest_size=8).hexdigest()
 
 
-def _cut(place: TextPlace) -> bytes:
-    text, start, end = place
-    return text[start:end]
-
-
 def _share(classes: Classes, found: dict[str, list[TextPlace]]) -> Classes:
     """The same classes, each where an equal description was found before, else in a text of their own. found: all descriptions so far, by class."""
     places: dict[str, TextPlace] = {}
     own: list[tuple[str, bytes]] = []
+    read = TextReader().read
     for name, place in classes.places.items():
-        described = _cut(place)
-        known = next((other for other in found.get(name, ()) if _cut(other) == described), None)
+        described = read(place)
+        known = next((other for other in found.get(name, ()) if read(other) == described), None)
         if known is None:
             own.append((name, described))
         else:
             places[name] = known
-    joined = _join(own)
-    for name, place in joined.items():
+    packed = pack(own)
+    for name, place in packed.items():
         found.setdefault(name, []).append(place)
-    return Classes({name: places.get(name) or joined[name] for name in classes.places})
-
-
-def _join(parts: Sequence[tuple[str, bytes]]) -> dict[str, TextPlace]:
-    """Texts as one, by name."""
-    whole = b"".join(text for _, text in parts)
-    places: dict[str, TextPlace] = {}
-    end = 0
-    for name, text in parts:
-        places[name] = (whole, end, end + len(text))
-        end += len(text)
-    return places
+    return Classes({name: places.get(name) or packed[name] for name in classes.places})
 
 
 def _merge_entries(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,10 +11,13 @@ from typing import Final
 # heap that never shrinks: a few files of some megabytes leave tens of megabytes behind them.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 OWN_MAPPING_BYTES: Final = 1024**2
 """Blocks from this size on go back to the system when they are freed. Larger than a piece of a body: mapping each anew costs more than to copy it."""
 KEPT_FREE_BYTES: Final = 2 * 1024**2
 """So much at the end of the heap is kept for the next bodies."""
+HEAPS: Final = 1
+"""For all threads: malloc_trim gives nothing back of the end of a heap that is not the first one, and who holds the interpreter allocates alone anyway."""
 
 
 YOUNG_OBJECTS: Final = 20_000
@@ -28,6 +31,7 @@ def set_up_allocator() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, OWN_MAPPING_BYTES)
         library.mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
+        library.mallopt(_M_ARENA_MAX, HEAPS)
 
 
 def give_back_memory() -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from policy.call import ClientCall
 from policy.functions.function import CallableFunction, Function
 from policy.openapi.callbacks import callbacks
+from policy.openapi.choice import version_of
 from policy.openapi.functions import arguments_name, call_operation, json_arguments
-from policy.openapi.jobs import APIS, describe_operation, shared_paths
+from policy.openapi.jobs import describe_operation, shared_paths
 from policy.openapi.schemas import shared_schemas, v2_schemas
 from policy.openapi.v2 import v2_paths
 from policy.v2.links import Links
-from policy.violation import Reason, Violation
 
 OPENAPI: Final = "3.1.1"
 _ABOUT: Final = """\
@@ -46,20 +44,6 @@ _SECURITY: Final = {
         "description": "An API key or a token, for clients that can send no header. Addresses are written down in many places: prefer a header.",
     },
 }
-
-
-def read_api(call: ClientCall) -> str:
-    """Of which API a client wants the document. Raises Violation(query-malformed)."""
-    api = call.first("api", APIS[0])
-    if api not in APIS:
-        raise Violation(Reason.QUERY_MALFORMED, f"`api` is one of {', '.join(APIS)}.", "api")
-    return api
-
-
-def version_of(functions: Mapping[str, CallableFunction]) -> str:
-    """Changes with each function's settings and workflow."""
-    named = sorted((name, called.function.version) for name, called in functions.items())
-    return hashlib.sha256(repr(named).encode()).hexdigest()[:16]
 
 
 def openapi_document(functions: Mapping[str, CallableFunction], links: Links) -> dict[str, Any]:

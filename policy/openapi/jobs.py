@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from policy.functions.function import Function
 from policy.functions.settings import NAME
+from policy.openapi.choice import APIS
 from policy.openapi.parts import (
     INLINE,
     JSON,
@@ -23,7 +24,6 @@ from policy.openapi.schemas import ref
 
 TAG: Final = "Jobs"
 _ABOUT: Final = "Functions"
-APIS: Final = ("functions", "v2")
 _JOB_ID: Final = path_parameter(
     "job_id", "The `id` of a job of yours, by whichever door it came.", {"type": "string", "format": "uuid"}
 )

@@ -12,7 +12,7 @@ import typer
 from proxy.commands.connect_access import LOOPBACK, LocalAccess
 from proxy.commands.connect_proxy import HOST, ConnectProxy, UnsafeGate
 from proxy.commands.exits import Exit, fail
-from proxy.commands.serve import run, stop_event
+from proxy.commands.serving import run, stop_event
 from proxy.config.server import parse_origin
 from proxy.http.listener import Listener, ListenError
 

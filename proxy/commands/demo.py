@@ -15,7 +15,7 @@ import typer
 from proxy.app import Gate
 from proxy.auth import key_file
 from proxy.commands.exits import Exit, fail
-from proxy.commands.serve import run, stop_event
+from proxy.commands.serving import run, stop_event
 from proxy.config import load_config
 from proxy.http.listener import ListenError
 from proxy.observability.access_log import RequestLog, request_log, set_up_logging

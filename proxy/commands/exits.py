@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 from typing import NoReturn
-
-import typer
 
 
 class Exit(IntEnum):
@@ -21,5 +20,5 @@ class Exit(IntEnum):
 
 def fail(message: str, code: Exit = Exit.MISTAKE) -> NoReturn:
     """Ends the command. The message says what to do."""
-    typer.echo(message, err=True)
-    raise typer.Exit(code)
+    print(message, file=sys.stderr)
+    sys.exit(code)

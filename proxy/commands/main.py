@@ -1,98 +1,38 @@
-"""The command line. Parses, calls, prints; the work is elsewhere."""
+"""Where the program begins.
+
+A gate that a service starts says no more than where its configuration is: it has no use for a parser, and would hold it as long as it runs
+(tests/commands/test_footprint.py).
+"""
 
 from __future__ import annotations
 
-import gc
-import os
-from collections.abc import Iterator, Mapping
-from importlib import import_module
-from typing import Annotated, Any, Final
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
-import typer
-from typer.core import TyperGroup
+from proxy.commands.loading import load
 
-# Each in a module of proxy/commands: a function, or a command line of its own with more commands.
-_COMMANDS: Final = {
-    "keys": "keys.app",
-    "policy": "policy.app",
-    "init": "init.init",
-    "serve": "serve.serve",
-    "check": "check.check",
-    "routes": "routes.routes",
-    "audit": "audit.audit",
-    "why": "audit.why",
-    "jobs": "jobs.app",
-    "comfyui": "comfyui.app",
-    "functions": "functions.app",
-    "webhooks": "webhooks.app",
-    "storage": "storage.app",
-    "backup": "backup.backup",
-    "demo": "demo.demo",
-    "connect": "connect.connect",
-}
-
-
-class _Commands(Mapping[str, Any]):
-    """The commands by name, each loaded when it is looked up: a running gate holds nothing of the others (tests/commands/test_footprint.py)."""
-
-    def __getitem__(self, name: str) -> Any:
-        found = _load(*_COMMANDS[name].split("."))
-        if isinstance(found, typer.Typer):
-            return typer.main.get_command(found)
-        single = typer.Typer(add_completion=False)
-        single.command(name)(found)
-        return typer.main.get_command(single)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_COMMANDS)
-
-    def __len__(self) -> int:
-        return len(_COMMANDS)
-
-
-def _load(module: str, attribute: str) -> Any:
-    # Else pydantic looks through every installed package for plugins, which takes a tenth of the start too.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    gc.disable()  # modules stay: to look through them again and again for garbage takes a tenth of the start
-    try:
-        return getattr(import_module(f"proxy.commands.{module}"), attribute)
-    finally:
-        gc.enable()
-
-
-class _OnDemand(TyperGroup):
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**{**settings, "commands": _Commands()})
-
-
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        from importlib.metadata import version
-
-        typer.echo(f"comfygate {version('comfygate')}")
-        raise typer.Exit
-
-
-app = typer.Typer(
-    name="comfygate",
-    cls=_OnDemand,
-    help="An authenticating reverse proxy with workflow policy enforcement for ComfyUI.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback()
-def options(
-    is_version: Annotated[
-        bool,
-        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version and exit."),
-    ] = False,
-) -> None:
-    """An authenticating reverse proxy with workflow policy enforcement for ComfyUI."""
+_INTERRUPTED: Final = 130
+"""What a shell makes of SIGINT."""
 
 
 def main() -> None:
-    app()
+    config = named_config(sys.argv[1:])
+    if config is None:
+        from proxy.commands.command_line import app
+
+        app()
+        return
+    try:
+        load("serving", "run_gate")(config)
+    except KeyboardInterrupt:  # before it listens for it
+        sys.exit(_INTERRUPTED)
+
+
+def named_config(arguments: Sequence[str]) -> Path | None:
+    """That of `serve --config FILE` and `serve -c FILE`; None for everything else, which the command line reads (tests/commands/test_main.py)."""
+    match arguments:
+        case ["serve", "--config" | "-c", file] if file and not file.startswith("-"):
+            return Path(file)
+    return None

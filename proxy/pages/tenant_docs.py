@@ -11,14 +11,13 @@ import orjson
 from multidict import MultiMapping
 
 from policy.call import ClientReply
-from policy.openapi.document import openapi_document, v2_document, version_of
+from policy.openapi.choice import version_of
 from policy.principal import TenantId
 from policy.rule_context import RuleContext
 from proxy.http.codecs import quick_gzip
 from proxy.http.content_coding import IDENTITY, CodedDocument
 from proxy.http.content_coding import version_of as version_of_bytes
 from proxy.limits.heavy_work import HeavyWork
-from proxy.pages.docs import docs_page
 from proxy.pages.document import HTML
 
 MAX_KEPT: Final = 64
@@ -91,6 +90,10 @@ class TenantDocs:
 
 
 def _write(context: RuleContext) -> Docs:
+    # A gate that nobody asks for them does without (tests/commands/test_footprint.py); here a thread waits for that, and not the event loop.
+    from policy.openapi.document import openapi_document, v2_document
+    from proxy.pages.docs import docs_page
+
     functions, links = context.functions, context.links
     page = docs_page(context.principal.tenant, functions, links)
     kept = tuple(field for field in page.headers if field[0] not in ("Cache-Control", "Vary"))

@@ -12,7 +12,7 @@ from policy.call import ClientReply, UpstreamPath
 from policy.idempotency import fingerprint, parse_key
 from policy.left_out import told
 from policy.namespace import Folder
-from policy.openapi.document import read_api
+from policy.openapi.choice import read_api
 from policy.routes import (
     AdminOnly,
     Body,

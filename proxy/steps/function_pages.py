@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from policy.call import ClientReply
 from policy.rule_context import RuleInput
-from proxy.pages.functions import form_page, list_page
 from proxy.pages.me import wants_html
 from proxy.steps.permit import PermittedRequest
 
@@ -17,6 +16,9 @@ def function_page(permitted: PermittedRequest, asked: RuleInput, told: ClientRep
     record.response_headers.append(_VARY)
     if not wants_html(permitted.request.headers.get("Accept", "")):
         return told
+    # Nobody but people needs them (tests/commands/test_footprint.py).
+    from proxy.pages.functions import form_page, list_page
+
     name = asked.call.parameters.get("name")
     if name is None:
         shown = tuple(called.function for called in functions.values())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from typer.testing import CliRunner
 
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 
 REFUSED: dict[str, Any] = {
     "event": "submission",

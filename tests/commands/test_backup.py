@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from proxy.auth import key_file
 from proxy.auth.session_secret import load_secret
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from proxy.config import load_config
 from proxy.limits.gpu_usage_db import GpuUsage
 from proxy.persistence.postgres import PostgresDatabase

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proxy.commands.check_comfyuis import about_comfyui, is_loopback, listen_address
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from proxy.persistence.postgres import PostgresDatabase
 from proxy.webhooks.endpoint import new_secret
 from standin import StandIn

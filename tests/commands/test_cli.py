@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from proxy.commands.command_line import app
 from proxy.commands.exits import Exit
-from proxy.commands.main import app
 from tests.commands.cli import comfygate
 
 COMMANDS = ("serve", "check", "demo", "keys", "policy", "audit", "connect")

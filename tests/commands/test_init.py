@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from proxy.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]

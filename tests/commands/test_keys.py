@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proxy.auth.api_keys import hash_key
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from standin import StandIn
 from tests.contract.driver import node, saving
 from tests.harness import write_config

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from policy.table import ROUTES
 from proxy.commands.closed_routes import _by_folder
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from standin import StandIn
 from tests.harness import write_config
 from tests.pack.rows import ROWS

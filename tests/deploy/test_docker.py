@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from typer.testing import CliRunner
 
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from proxy.compiled_config import compile_policies
 from proxy.config import load_config
 from proxy.config.units import parse_duration

@@ -6,7 +6,7 @@ import plistlib
 
 from typer.testing import CliRunner
 
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from tests.deploy.files import DEPLOY, shipped
 
 FILE = DEPLOY / "launchd" / "local.comfygate.plist"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from proxy.app import DIALOGUES_END_S
 from proxy.commands.check_comfyuis import about_comfyui
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from proxy.config.units import parse_duration
 from proxy.http.server import DRAIN_IDLE_S
 from tests.deploy.files import DEPLOY, shipped

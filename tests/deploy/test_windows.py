@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from typer.testing import CliRunner
 
-from proxy.commands.main import app
+from proxy.commands.command_line import app
 from proxy.config.units import parse_duration
 from tests.deploy.files import DEPLOY, shipped
 

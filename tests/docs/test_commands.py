@@ -212,7 +212,7 @@ def test_no_block_can_be_pasted_wrong(page: Path) -> None:
 async def test_commands_named_in_the_documentation_exist() -> None:
     from typer.testing import CliRunner
 
-    from proxy.commands.main import app
+    from proxy.commands.command_line import app
 
     texts = [file.read_text(encoding="utf-8") for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]]
     named = {found for text in texts for found in re.findall(r"comfygate ((?:keys |policy )?[a-z]+)", text)}

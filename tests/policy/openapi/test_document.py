@@ -11,7 +11,8 @@ import pytest
 from policy.call import ClientCall
 from policy.functions.function import CallableFunction, Function
 from policy.idempotency import parse_key
-from policy.openapi.document import openapi_document, read_api, v2_document, version_of
+from policy.openapi.choice import read_api, version_of
+from policy.openapi.document import openapi_document, v2_document
 from policy.openapi.parts import REPLAYED_KEY
 from policy.openapi.refusals import CALLS, NAMED, Refusals
 from policy.table import FUNCTIONS, V2

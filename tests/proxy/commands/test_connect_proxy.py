@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from proxy.commands import connect
+from proxy.commands.command_line import app
 from proxy.commands.connect_access import LocalAccess
 from proxy.commands.connect_proxy import HOST, ConnectProxy, UnsafeGate
 from proxy.commands.exits import Exit
-from proxy.commands.main import app
 from proxy.http.listener import Listener, ListenError
 from tests.harness import Running
 
