@@ -26,7 +26,6 @@ _KEY_FORM_BYTES: Final = re.compile(KEY_FORM.pattern.encode())
 _ESCAPED: Final = re.compile(r'["\\/\x00-\x1f\x7f-\U0010ffff]')
 """What clients may write with a backslash beside ASCII as `\\uXXXX`."""
 _PREFIX: Final = "cg_"
-_PREFIX_BYTES: Final = _PREFIX.encode()
 # What clients fill with the key that they were given for ComfyUI (comfy_api_nodes read them as Comfy.org's).
 _OTHER_SERVICES: Final = ("api_key_comfy_org", "auth_token_comfy_org")
 
@@ -48,17 +47,23 @@ class Presented:
 
     def may_stand_in(self, body: bytes) -> bool:
         """Whether it is worth to read a document for it: fast, and never wrong when it says no. Any character can be escaped in JSON (RFC 8259, 7)."""
-        if _PREFIX_BYTES in body:
+        if has_key_form(body) or (b"\\" in body and (has_escaped_ascii(body) or any(map(_ESCAPED.search, self.texts)))):
             return True
-        if b"\\" in body and (has_escaped_ascii(body) or any(map(_ESCAPED.search, self.texts))):
-            return True
-        return any(secret.encode() in body for secret in self.texts if _PREFIX not in secret)
+        return any(secret.encode() in body for secret in self.texts)
 
     def stands_in_json(self, written: bytes) -> bool:
         """Whether a document that orjson wrote may hold one of them: never wrong when it says no, since JSON spells a text character by character."""
-        if _PREFIX_BYTES in written and _KEY_FORM_BYTES.search(written):
-            return True
+        return has_key_form(written) or self.is_itself_in_json(written)
+
+    def is_itself_in_json(self, written: bytes) -> bool:
+        """As `stands_in_json`, of a document without anything that has the form of a key."""
         return any(orjson.dumps(secret)[1:-1] in written for secret in self.texts)
+
+
+def has_key_form(written: bytes) -> bool:
+    """Whether anything with the form of a key of a gate stands there, unescaped."""
+    # A pattern that begins with these letters is found in a third of the time that it takes to look for them alone.
+    return _KEY_FORM_BYTES.search(written) is not None
 
 
 NOTHING_PRESENTED: Final = Presented()

@@ -15,7 +15,7 @@ from policy.prepared import Prepared, read_and_judge, write
 from policy.rule_context import RuleContext, RuleInput
 from policy.salt import SALT
 from policy.surely_valid import NodeChecks, is_valid, needed_by
-from policy.templates.template import Graph, HoledWorkflow, Live, Place, Template, key_of
+from policy.templates.template import Graph, HoledWorkflow, Live, Place, Template, is_plain, key_of
 from policy.undeclared import bind_budgets
 from policy.workflow_files import Original
 
@@ -83,12 +83,12 @@ class _Learning:
         needed = needed_by(self._prepared.outputs, self._nodes)
         counts = Counter(filling for _, filling in self._places())
         filled_bytes = sum(len(orjson.dumps(value)) * counts[name] for name, value in self._values.items())
-        most = self._context.policy.max_prompt_bytes
+        most, pieces = self._context.policy.max_prompt_bytes, tuple(self._pieces(live))
         template = Template(
             graph=self._graph,
             plans=self._plans,
             live=tuple(self._live(node_id, plan, is_needed=node_id in needed) for node_id, plan in live.items()),
-            pieces=tuple(self._pieces(live)),
+            pieces=pieces,
             writes={node_id: plan for node_id, plan in live.items() if self._may_name_files(plan)},
             originals=self._originals(live),
             counts=tuple((name, counts[name]) for name in self._values),
@@ -101,6 +101,7 @@ class _Learning:
             may_be_sure=self._is_alike()
             and bool(needed)
             and all(self._may_be_sure(node_id, is_live=node_id in live) for node_id in needed),
+            is_plain=all(map(is_plain, pieces)),
         )
         template.remember(self._values, self._prepared.wish)
         filled = template.fill(self._values, self._request, Patience(AT_ONCE_EFFORT))

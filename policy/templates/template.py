@@ -20,6 +20,7 @@ from policy.bound_checks import BoundChecks
 from policy.call import ClaimJob
 from policy.catalogue import Catalogue
 from policy.compiled_policy import Policy
+from policy.keyform import has_key_form
 from policy.needs import Needs
 from policy.node_plan import NodePlan
 from policy.patience import Patience, TooMuch
@@ -70,7 +71,8 @@ class Template:
     all nodes that do, in the order of the workflow, empty for a live one. counts: by parameter, how many inputs it fills. fixed_bytes: of the document
     without what fills them, which has at most max_bytes with it. costs: parameters that the time of a job depends on. wishes: by their values.
     written: which nodes name files of the tenant's, where it decides which others are salted; else None. labels: of the ComfyUI that runs it.
-    may_be_sure: whether ComfyUI is certain to accept what is not live.
+    may_be_sure: whether ComfyUI is certain to accept what is not live. is_plain: of all pieces; what is looked for stands in one
+    text of a document, and so in one piece or in one node.
     """
 
     graph: Graph
@@ -87,6 +89,7 @@ class Template:
     outputs: tuple[str, ...]
     labels: tuple[str, ...]
     may_be_sure: bool
+    is_plain: bool
     _wishes: dict[bytes, ClaimJob] = field(default_factory=dict)
 
     def fill(self, values: Mapping[str, Any], request: RuleInput, patience: Patience) -> Prepared | None:
@@ -180,22 +183,32 @@ class Template:
         found: Needs | None,
     ) -> Prepared | None:
         tenant, is_sure = request.context.names.tenant, self.may_be_sure
-        parts = [self.pieces[0]]
+        parts, anew = [self.pieces[0]], []
         for live, piece in zip(self.live, self.pieces[1:], strict=True):
             inputs = nodes[live.node_id]["inputs"]
             if live.is_salted:
                 inputs[SALT] = tenant
             if is_sure and live.sure is not None:
                 is_sure = is_valid(inputs, live.sure, self.plans)
-            parts += (orjson.dumps(nodes[live.node_id]), piece)
+            anew.append(written := orjson.dumps(nodes[live.node_id]))
+            parts += (written, piece)
         body, needs, credentials = b"".join(parts), b"", request.credentials
         moved: tuple[Notice, ...] = ()
+        unknown = b"".join(anew)
         if found is not None:
             (body, moved), needs = at_first(body, found), found.to_bytes()
-        if IN_TEMP in body or credentials.stands_in_json(body) or credentials.stands_in_json(originals):
+            unknown = body
+        if not self.is_plain or not is_plain(unknown) or credentials.is_itself_in_json(body):
+            return None
+        if credentials.stands_in_json(originals):
             return None
         wish = wish if wish.needs == needs else replace(wish, needs=needs)
         return Prepared(body, originals, wish, list(self.outputs), {}, moved, (), is_sure, needs=needs)
+
+
+def is_plain(body: bytes) -> bool:
+    """Whether there is nothing with the form of a key in what ComfyUI is sent, and nothing that names a file of its temp folder."""
+    return IN_TEMP not in body and not has_key_form(body)
 
 
 class Templates:

@@ -152,10 +152,10 @@ async def test_the_key_of_a_forwarder_goes_to_its_gate_alone(world: World) -> No
 async def test_long_jobs_of_a_neighbour_refuse_no_short_ones(tmp_path: Path, target: str) -> None:
     """What a job is expected to cost is learned from one's own."""
     async with (
-        open_world(tmp_path, real_url=target, more='gpu_seconds = "10/hour"') as world,
+        open_world(tmp_path, real_url=target, more='gpu_seconds = "20/hour"') as world,
         asyncio.timeout(2 * GUARD_S),
     ):
-        for tenant, graph in ((world.alice, saving(unique("first"), 1)), *[(world.mallory, slow(2.0, 4))] * 2):
+        for tenant, graph in ((world.alice, saving(unique("first"), 1)), *[(world.mallory, slow(4.0, 4))] * 2):
             await tenant.run(graph)
             while world.running.gate.dependencies.registry.active():  # what it took is counted
                 await asyncio.sleep(0.01)
