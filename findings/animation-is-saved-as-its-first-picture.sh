@@ -10,7 +10,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 python="$folder/venv/bin/python"
-"$python" -m pip install -qqq --disable-pip-version-check --only-binary :all: comfy-commander==0.1.2 pillow==13.0.0
+"$python" -m pip install -qqq --disable-pip-version-check comfy-commander==0.1.2 pillow==13.0.0
 
 cd "$folder"
 "$python" - <<'PROGRAM'
