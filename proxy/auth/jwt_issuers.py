@@ -31,7 +31,7 @@ from proxy.auth.jwt_verification import (
     subject_of,
     words_of,
 )
-from proxy.auth.key_set import FixedKey, KeySource, VerificationKey, read_public_key
+from proxy.auth.key_set import FixedKey, KeySource, VerificationKey, names_of, read_public_key
 from proxy.config.identity import JwtSettings
 
 SEEN_CAPACITY: Final = 10_000
@@ -258,7 +258,7 @@ def _keys_of(
     settings: JwtSettings, resolve: Callable[[Path], Path], monotonic: Callable[[], float]
 ) -> tuple[KeySource, frozenset[str]]:
     """The keys, and those of the allowed algorithms that they can verify. Raises ValueError."""
-    allowed = frozenset(settings.algorithms)
+    allowed = frozenset().union(*map(names_of, settings.algorithms))
     if settings.jwks_url is not None:
         jwks = Jwks(
             settings.jwks_url,

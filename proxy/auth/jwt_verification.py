@@ -13,10 +13,12 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 import jwt
+from jwt.algorithms import OKPAlgorithm
 
 from proxy.auth.key_set import KeySource, VerificationKey
 from proxy.http.errors import IssuerUnavailable, Unauthenticated
@@ -39,7 +41,9 @@ _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _TYPES: Final = frozenset({"jwt", "at+jwt"})
 _LAST_TIME_S: Final = 253_402_300_799  # the end of the year 9999
 _MAX_SUBJECT: Final = 128
-_JWT: Final = jwt.PyJWT()
+# pyjwt has EdDSA by its old name only (RFC 9864 2.2); it refuses a second registration when it has the new one.
+with suppress(ValueError):
+    jwt.register_algorithm("Ed25519", OKPAlgorithm())
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ def _verify(
 ) -> Mapping[str, Any]:
     for candidate in candidates:
         try:
-            return _JWT.decode(
+            return jwt.decode(
                 token.text,
                 candidate.key,
                 algorithms=[algorithm],

@@ -23,6 +23,8 @@ _MAX_NUMBER_LENGTH: Final = 1400
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 # RFC 7518 3.4 ties each ES algorithm to one curve.
 _CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+# RFC 9864 2.2 names EdDSA with the curve Ed25519 after its curve. The gate takes no other one, so both are names of one algorithm.
+_ED25519_NAMES: Final = frozenset({"EdDSA", "Ed25519"})
 _READERS: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
     "RSA": RSAAlgorithm.from_jwk,
     "EC": ECAlgorithm.from_jwk,
@@ -79,6 +81,11 @@ class KeySet:
         return self.lone if kid is None else self.by_kid.get(kid, ())
 
 
+def names_of(algorithm: str) -> frozenset[str]:
+    """Every name of this algorithm in a key or a token, by any of them."""
+    return _ED25519_NAMES if algorithm in _ED25519_NAMES else frozenset({algorithm})
+
+
 def algorithms_for(key: object) -> frozenset[str]:
     """The algorithms that this public key may verify. Raises ValueError when the gate takes no such key."""
     if isinstance(key, RSAPublicKey):
@@ -89,7 +96,7 @@ def algorithms_for(key: object) -> frozenset[str]:
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return frozenset({_CURVES[key.curve.name]})
     if isinstance(key, Ed25519PublicKey):
-        return frozenset({"EdDSA"})
+        return _ED25519_NAMES
     raise ValueError("only RSA, P-256, P-384, P-521 and Ed25519 public keys are taken")
 
 
@@ -145,7 +152,7 @@ def _read_key(jwk: Any) -> VerificationKey:
     key = _READERS[jwk["kty"]](jwk)
     algorithms = algorithms_for(key)
     if "alg" in jwk:
-        algorithms &= {jwk["alg"]}
+        algorithms &= names_of(jwk["alg"])
     if not algorithms:
         raise ValueError("its alg does not go with its kty")
     return VerificationKey(key, algorithms)

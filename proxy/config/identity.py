@@ -18,7 +18,20 @@ from proxy.config.units import Duration, Settings
 Tenant = Annotated[str, AfterValidator(parse_tenant)]
 Host = Annotated[str, AfterValidator(lambda text: str(parse_host_pattern(text)))]
 Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256", "HS384", "HS512"
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "Ed25519",
+    "HS256",
+    "HS384",
+    "HS512",
 ]
 _KEY_ID = re.compile(r"[0-9a-f]{8,32}")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")

@@ -14,6 +14,7 @@ from jwt.algorithms import RSAAlgorithm
 from proxy.auth.key_set import FixedKey, VerificationKey, algorithms_for, read_key_set, read_public_key
 from tests.proxy.jwks_server import signer
 
+ED25519 = {"EdDSA", "Ed25519"}
 ALL_RSA = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
 USABLE: dict[str, tuple[dict[str, Any], set[str]]] = {
     "RSA of one algorithm": (signer("one").jwk(), {"RS256"}),
@@ -21,7 +22,8 @@ USABLE: dict[str, tuple[dict[str, Any], set[str]]] = {
     "P-256": (signer("one", "ES256").jwk(), {"ES256"}),
     "P-384": (signer("one", "ES384").jwk(), {"ES384"}),
     "P-521": (signer("one", "ES512").jwk(), {"ES512"}),
-    "Ed25519": (signer("one", "EdDSA").jwk(), {"EdDSA"}),
+    "Ed25519": (signer("one", "EdDSA").jwk(), ED25519),
+    "Ed25519 by the name of RFC 9864": (signer("one", "EdDSA").jwk(alg="Ed25519"), ED25519),
     "with key_ops": (signer("one").jwk(key_ops=["verify"]), {"RS256"}),
     "with x5u and x5c": (signer("one").jwk(x5u="http://127.0.0.1:1/", x5c=["x"]), {"RS256"}),
 }
@@ -70,6 +72,8 @@ UNUSABLE: dict[str, Callable[[], Any]] = {
     "a point off the curve": lambda: signer("one", "ES256").jwk(x="A" * 43),
     "crv unknown": lambda: signer("one", "ES256").jwk(crv="P-257"),
     "secp256k1": lambda: signer("one", "ES256").jwk(crv="secp256k1"),
+    "RSA for Ed25519": lambda: signer("one").jwk(alg="Ed25519"),
+    "Ed25519 for ES256": lambda: signer("one", "EdDSA").jwk(alg="ES256"),
     "X25519": lambda: signer("one", "EdDSA").jwk(crv="X25519"),
     "Ed25519 cut": lambda: signer("one", "EdDSA").jwk(x="AAAA"),
     "a string": lambda: "one",
@@ -105,7 +109,7 @@ def test_hundred_keys_are_read() -> None:
 
 def test_public_key_file_is_read() -> None:
     assert read_public_key(signer("one").pem()).algorithms == ALL_RSA
-    assert read_public_key(signer("one", "EdDSA").pem()).algorithms == {"EdDSA"}
+    assert read_public_key(signer("one", "EdDSA").pem()).algorithms == ED25519
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,8 @@ INVALID: dict[str, Callable[[], str]] = {
     "RS256 with a key for PS256": lambda: PSS.sign(claims(), {"alg": "RS256"}, algorithm="RS256"),
     "ES256 with an RSA key": lambda: RSA.sign(claims(), {"alg": "ES256"}),
     "EdDSA with an RSA key": lambda: RSA.sign(claims(), {"alg": "EdDSA"}),
+    "Ed25519 with an RSA key": lambda: RSA.sign(claims(), {"alg": "Ed25519"}),
+    "Ed448, which the gate has no key for": lambda: ED.sign(claims(), {"alg": "Ed448"}),
     "RS256 with an EC key": lambda: EC.sign(claims(), {"alg": "RS256"}),
     # Signatures.
     "another key of that kid": lambda: MALLORY.sign(claims(), {"kid": "rsa"}),
@@ -173,6 +175,7 @@ INVALID: dict[str, Callable[[], str]] = {
     "ES256 of zeros": lambda: with_part(2, b64(bytes(64)), EC.sign(claims())),
     "ES256 cut": lambda: with_part(2, b64(bytes(63)), EC.sign(claims())),
     "EdDSA of zeros": lambda: with_part(2, b64(bytes(64)), ED.sign(claims())),
+    "Ed25519 of zeros": lambda: with_part(2, b64(bytes(64)), ED.sign(claims(), {"alg": "Ed25519"})),
     "HS256 cut": lambda: cut(hmac_sign(claims(iss=SHARED), SECRET)),
     # Keys.
     "kid unknown": lambda: as_bad_key("RS256", "unknown"),
@@ -302,6 +305,7 @@ GOOD: dict[str, Callable[[], str]] = {
     "PS256": lambda: PSS.sign(claims()),
     "ES256": lambda: EC.sign(claims()),
     "EdDSA": lambda: ED.sign(claims()),
+    "Ed25519, as RFC 9864 names it": lambda: ED.sign(claims(), {"alg": "Ed25519"}),
     "HS256": lambda: hmac_sign(claims(**HS_TENANT), SECRET),
     "RS256 with a key file": lambda: FILE_KEY.sign(claims(**FOR_PEM)),
     "key file and no kid": lambda: FILE_KEY.sign(claims(**FOR_PEM), {"kid": ...}),

@@ -107,6 +107,24 @@ async def test_longer_hashes_work_where_they_are_allowed(issuers: Issuers, algor
     await tokens.stop()
 
 
+@pytest.mark.parametrize("allowed", ["EdDSA", "Ed25519"])
+@pytest.mark.parametrize("of_key", ["EdDSA", "Ed25519"])
+async def test_both_names_of_ed25519_are_one_algorithm(issuers: Issuers, allowed: str, of_key: str) -> None:
+    key = signer("ed", "EdDSA")
+    issuers.server.keys = [key.jwk(alg=of_key)]
+    tokens = issuers.build(algorithms=(allowed,))
+    for of_token in ("EdDSA", "Ed25519"):
+        assert (await tokens.verify(key.sign(claims(), {"alg": of_token}))).tenant == "acme"
+    await tokens.stop()
+
+
+@pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
+async def test_neither_name_of_ed25519_is_taken_where_it_is_not_allowed(issuers: Issuers, name: str) -> None:
+    tokens = issuers.build(algorithms=("RS256", "ES256"))
+    assert (await refused(tokens, signer("ed", "EdDSA").sign(claims(), {"alg": name}))).reason == "token-invalid"
+    await tokens.stop()
+
+
 @cache
 def _seen_token() -> str:
     """One for all examples: a signature has something random in it, and an example is to be played again."""
