@@ -226,6 +226,8 @@ class RuleRunner:
         if isinstance(step, V2Effect):
             return await self._perform_v2(step)
         match step:
+            case RecordJob():
+                return await self._record_job(step)
             case UpstreamCall():
                 self._record.is_submitted |= self._claimed is not None or self._is_named
                 return await self._ask(step)
@@ -236,7 +238,7 @@ class RuleRunner:
                 return self._claimed
             case CheckRoom():
                 return await self._admission.check_room(self._principal)
-            case RecordJob() | AmendJob() | TryJob() | ReadDocuments() | CancelWaiting() | ForgetJobs():
+            case AmendJob() | TryJob() | ReadDocuments() | CancelWaiting() | ForgetJobs():
                 return await self._perform_on_disk(step)
             case NameJob():
                 self._name(step.prompt_id)
@@ -298,14 +300,10 @@ class RuleRunner:
                 return await files.receive(step)
         return await files.finish()
 
-    async def _perform_on_disk(
-        self, step: RecordJob | AmendJob | TryJob | ReadDocuments | CancelWaiting | ForgetJobs
-    ) -> Any:
+    async def _perform_on_disk(self, step: AmendJob | TryJob | ReadDocuments | CancelWaiting | ForgetJobs) -> Any:
         """What concerns jobs that are, or are going to be, in the database."""
         tenant = self._principal.tenant
         match step:
-            case RecordJob():
-                return await self._record_job(step)
             case AmendJob():
                 return await self._results.amend(step.prompt_id, step.outputs)
             case TryJob():

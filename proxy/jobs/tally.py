@@ -29,20 +29,21 @@ class Tally:
 
     def note(self, job: Job) -> None:
         """It is new, or has changed."""
-        state, prompt_id = job.state, job.prompt_id
-        is_waiting = state is JobState.WAITING
-        known = self._jobs.get(prompt_id)
-        if known is None or known.is_waiting is not is_waiting or known.cost_s != job.cost_s:
-            self.drop(job)
-            self._jobs[prompt_id] = _Counted(job.tenant, is_waiting, job.cost_s)
+        prompt_id, tenant, cost_s = job.prompt_id, job.tenant, job.cost_s
+        is_waiting, known = job.state is JobState.WAITING, self._jobs.get(prompt_id)
+        if known is None:
             self.waiting += is_waiting
-            self._costs_s[job.tenant] = self._costs_s.get(job.tenant, 0.0) + job.cost_s
-        else:
-            self._note_change(prompt_id)
-        if state in GIVEN:
+            self._costs_s[tenant] = self._costs_s.get(tenant, 0.0) + cost_s
+            self._jobs[prompt_id] = _Counted(tenant, is_waiting, cost_s)
+        elif known.is_waiting is not is_waiting or known.cost_s != cost_s:
+            self.waiting += is_waiting - known.is_waiting
+            self._costs_s[tenant] += cost_s - known.cost_s
+            self._jobs[prompt_id] = _Counted(tenant, is_waiting, cost_s)
+        if job.state in GIVEN:
             self.given[prompt_id] = job
-        else:
-            self.given.pop(prompt_id, None)
+        elif prompt_id in self.given:
+            del self.given[prompt_id]
+        self._note_change(prompt_id)
 
     def drop(self, job: Job) -> None:
         """It has ended, or is gone."""
@@ -54,9 +55,10 @@ class Tally:
             self._costs_s[counted.tenant] -= counted.cost_s
 
     def _note_change(self, prompt_id: str) -> None:
-        if self._changed is not None:
-            self._changed.add(prompt_id)
-            if len(self._changed) > MAX_CHANGED:
+        changed = self._changed
+        if changed is not None:
+            changed.add(prompt_id)
+            if len(changed) > MAX_CHANGED:
                 self._changed = None
 
     def take_changed(self) -> set[str] | None:

@@ -40,7 +40,8 @@ class EffectiveLimits:
         self, settings: LimitsSettings, tenants: Mapping[str, str], keys: Mapping[tuple[str, str], str] = _NO_KEYS
     ) -> None:
         self._named = dict(settings.named)
-        self._tenants = dict(tenants)
+        self._tenants = {tenant: self.of_name(name) for tenant, name in tenants.items()}
+        self._default = self.of_name("default")
         self._keys = dict(keys)
         self.version += 1
 
@@ -50,7 +51,7 @@ class EffectiveLimits:
 
     def of_tenant(self, tenant: str) -> LimitSettings:
         """A tenant without a name of its own, such as one just removed, has the default limits."""
-        return self.of_name(self._tenants.get(tenant, "default"))
+        return self._tenants.get(tenant) or self._default
 
     def of_key(self, principal: Principal) -> LimitSettings | None:
         """What the caller's key names, None where it names nothing."""

@@ -112,7 +112,8 @@ def _records(
     registry = JobRegistry(written_at=written_at(directories.temp_of), comfyuis=names)
 
     def window() -> int:
-        return in_force().config.window_of(in_force().config.comfyuis[0])
+        config = in_force().config
+        return config.window_of(config.comfyuis[0])
 
     return registry, JobRecords(database, registry, _gate_name(), window, limits.allotment.weights)
 
