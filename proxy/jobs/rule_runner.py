@@ -245,10 +245,7 @@ class RuleRunner:
                 self._is_named = True
                 return None
             case ReleaseJob():
-                await self._admission.release(step.prompt_id)
-                self._claimed = self._unwritten = None
-                self._record.is_submitted = False
-                return None
+                return await self._release_job(step.prompt_id)
             case AnswerNode():
                 self._admission.answered(self._principal.tenant, step)
                 return None
@@ -321,6 +318,11 @@ class RuleRunner:
                 return await self._results.cancel_waiting(tenant, step.prompt_ids)
             case ForgetJobs():
                 return await self._results.forget(tenant, step.prompt_ids)
+
+    async def _release_job(self, prompt_id: str) -> None:
+        await self._admission.release(prompt_id)
+        self._claimed = self._unwritten = None
+        self._record.is_submitted = False
 
     async def _let_go(self, prompt_id: str, *, is_doubtful: bool) -> None:
         try:
