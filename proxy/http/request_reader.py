@@ -7,7 +7,7 @@ ahead. What frames the body is then told by the head alone (RFC 9112, 6.3).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,10 +30,15 @@ MAX_KEPT_FIELDS: Final = 64
 _HOST: Final = istr("Host")
 _LENGTH: Final = istr("Content-Length")
 _CODING: Final = istr("Transfer-Encoding")
+_KEY: Final = istr("Idempotency-Key")
 _END: Final = b"\r\n\r\n"
 _MAX_LENGTH_DIGITS: Final = 18
-_USUAL_LENGTH: Final = re.compile(rb"[1-9][0-9]{0,11}")
-_LENGTH_LINE: Final = re.compile(rb"\r\ncontent-length:[ \t]*([1-9][0-9]{0,11})[ \t]*\r\n", re.IGNORECASE)
+_USUAL_VALUES: Final = {_LENGTH: re.compile(rb"[1-9][0-9]{0,11}"), _KEY: re.compile(rb"[!-~]{1,255}")}
+"""Of fields that differ from one request to the next where nothing else does: a length of a body, and what has no white space."""
+_USUAL_LINES: Final = {
+    name: re.compile(rb"\r\n%s:[ \t]*(%s)[ \t]*(?=\r\n)" % (name.encode(), value.pattern), re.IGNORECASE)
+    for name, value in _USUAL_VALUES.items()
+}
 _VERSIONS: Final[dict[bytes, tuple[int, int]]] = {b" HTTP/1.0": (1, 0), b" HTTP/1.1": (1, 1)}
 """By the end of a request line. The parser knows protocols besides that are none of these."""
 _OWS: Final = b" \t"
@@ -53,6 +58,7 @@ _KNOWN: Final = {
         "Content-Type",
         "Cookie",
         "Host",
+        "Idempotency-Key",
         "If-None-Match",
         "Origin",
         "Range",
@@ -86,12 +92,34 @@ class _Fields:
 
 
 @dataclass(slots=True)
+class _Gaps:
+    """A head without the values of the fields of _USUAL_VALUES that it has. first: what stands before the first value; behind: by field, what reads its
+    value, and what stands from there to the next one."""
+
+    first: bytes
+    behind: tuple[tuple[istr, Callable[[bytes, int], re.Match[bytes] | None], bytes], ...]
+
+    def read(self, head: bytes) -> list[tuple[istr, str]] | None:
+        """What stands there; None where it is another head, or one that is to be read with care."""
+        if not head.startswith(self.first):
+            return None
+        at, values = len(self.first), []
+        for name, match, piece in self.behind:
+            value = match(head, at)
+            if value is None or not head.startswith(piece, at := value.end()):
+                return None
+            values.append((name, value[0].decode("ascii")))
+            at += len(piece)
+        return values if at == len(head) else None
+
+
+@dataclass(slots=True)
 class _Head:
-    """A head that was read, of a request whose end the head tells alone. raw: all its bytes. around: those before and behind the number of its
-    Content-Length, where it has one of a body. derived: `of_head` of Request."""
+    """A head that was read, of a request whose end the head tells alone. raw: all its bytes. gaps: None where it has no field that may differ.
+    derived: `of_head` of Request, so that nothing of it may come from such a field."""
 
     raw: bytes
-    around: tuple[bytes, bytes] | None
+    gaps: _Gaps | None
     method: str
     target: str
     version: tuple[int, int]
@@ -180,8 +208,9 @@ class RequestReader:
         if last is not None:
             if last.raw == head:
                 return self._again(last, last.fields.headers, last.fields.length, connection), end
-            if last.around is not None and (number := _number_between(last.around, head)) is not None:
-                return self._again_of_length(last, head, number, connection), end
+            # What may be too large for its reader is looked at as a whole.
+            if last.gaps is not None and end <= self._max_head_bytes and (values := last.gaps.read(head)) is not None:
+                return self._again_with(last, values, end, connection), end
         request = self._parse(head, connection)
         # A connection may be idle for long: a large head does not stay with it. What its next request may share is kept besides.
         self._target, self._fields = b"", []
@@ -240,7 +269,7 @@ class RequestReader:
             return
         self._last_head = _Head(
             head,
-            _around_length(head) if fields.length else None,
+            _gaps_of(head, fields.headers),
             request.method,
             request.raw_path,
             request.version,
@@ -250,12 +279,15 @@ class RequestReader:
             request.of_head,
         )
 
-    def _again_of_length(self, head: _Head, raw: bytes, number: bytes, connection: Connection) -> Request:
-        """Who submits texts says another length each time, and nothing else that is new."""
-        headers = head.fields.headers.copy()
-        headers[_LENGTH] = number.decode()
-        request = self._again(head, headers, int(number), connection)
-        request.head_bytes += len(raw) - len(head.raw)
+    def _again_with(self, head: _Head, values: list[tuple[istr, str]], size: int, connection: Connection) -> Request:
+        """Who submits texts says another length each time, or a key that is new, and nothing else. size: of the whole head, in bytes."""
+        headers, length = head.fields.headers.copy(), head.fields.length
+        for name, value in values:
+            headers[name] = value
+            if name is _LENGTH:
+                length = int(value)
+        request = self._again(head, headers, length, connection)
+        request.head_bytes += size - len(head.raw)
         return request
 
     def _again(self, head: _Head, headers: CIMultiDict[str], length: int, connection: Connection) -> Request:
@@ -354,19 +386,18 @@ def _may_be_kept(head: bytes, fields: _Fields) -> bool:
     return len(head) <= MAX_KEPT_BYTES and len(fields.raw) <= MAX_KEPT_FIELDS
 
 
-def _around_length(head: bytes) -> tuple[bytes, bytes] | None:
-    """What stands before and behind the number of its only Content-Length."""
-    found = _LENGTH_LINE.search(head)
-    return None if found is None else (head[: found.start(1)], head[found.end(1) :])
-
-
-def _number_between(around: tuple[bytes, bytes], head: bytes) -> bytes | None:
-    """The number that stands there, of a body; None where it is another head, or one that is to be read with care."""
-    before, behind = around
-    if not (head.startswith(before) and head.endswith(behind)):
+def _gaps_of(head: bytes, headers: CIMultiDict[str]) -> _Gaps | None:
+    """None where no field stands as those do that differ from request to request, once and on one line."""
+    found = [(name, line) for name, usual in _USUAL_LINES.items() if (line := usual.search(head)) is not None]
+    if not found or any(headers.getall(name) != [line[1].decode("ascii")] for name, line in found):
         return None
-    number = head[len(before) : len(head) - len(behind)]
-    return number if _USUAL_LENGTH.fullmatch(number) else None
+    found.sort(key=lambda each: each[1].start())
+    ends = [*(line.start(1) for _, line in found[1:]), len(head)]
+    behind = tuple(
+        (name, _USUAL_VALUES[name].match, head[line.end(1) : end])
+        for (name, line), end in zip(found, ends, strict=True)
+    )
+    return _Gaps(head[: found[0][1].start(1)], behind)
 
 
 def _may_begin(data: bytes) -> bool:

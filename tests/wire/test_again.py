@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from multidict import CIMultiDict
 
 from proxy.auth import key_file
+from proxy.http.headers import forwarded_values, to_upstream
+from proxy.http.request_reader import _USUAL_VALUES
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.wire.conftest import Wire
@@ -163,3 +167,32 @@ async def test_each_request_is_one_line_of_the_log_and_has_a_name_of_its_own(wir
         ids = [(await client.ask(data)).all("X-Request-Id")[0] for _ in range(4)]
         assert len(set(ids)) == 4
         assert [(await client.ask(named)).all("X-Request-Id") for _ in range(2)] == [["mine"]] * 2
+
+
+async def test_each_key_counts_that_a_head_like_the_last_one_has(gate: Running) -> None:
+    """The heads differ in `Idempotency-Key` alone, or in the length besides: each is used once, and none is taken for the one before it."""
+    graph = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}}
+    graph["2"] = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}}
+    body = json.dumps({"workflow": graph}).encode()
+    keys = ["a" * 36, "b" * 36, "a" * 36, "c" * 37, "b" * 36, "two words", "d" * 36, '"%s"' % ("d" * 36), "e" * 256, ""]
+    statuses = [201, 201, 422, 201, 422, 201, 201, 422, 400, 400]
+    async with connected(gate) as client:
+        for number, (key, status) in enumerate(zip(keys, statuses, strict=True)):
+            sent = body + b" " * (number % 3)
+            answer = await client.ask(
+                asked(gate.keys["alice"], "/api/v2/jobs", "POST", sent, f"Idempotency-Key: {key}")
+            )
+            assert answer.status == status, (key, answer.body)
+
+
+def test_what_may_differ_in_a_head_like_the_last_one_goes_no_further() -> None:
+    """Nothing is worked out of it: whatever goes on to ComfyUI is searched for credentials once for all heads that are alike."""
+    sent = CIMultiDict((name, "x") for name in _USUAL_VALUES)
+    assert not to_upstream(sent, with_body=False)
+    assert not forwarded_values(sent)
+    assert not {name.lower() for name in _USUAL_VALUES} & {
+        "authorization",
+        "cookie",
+        "x-api-key",
+        "cf-access-jwt-assertion",
+    }
