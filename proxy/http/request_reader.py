@@ -6,14 +6,14 @@ ahead. What frames the body is then told by the head alone (RFC 9112, 6.3).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 from multidict import CIMultiDict, istr
 
+from proxy.http.head_gaps import LENGTH, Gaps, gaps_of
 from proxy.http.request import NO_BODY, Request, RequestBody
 
 if TYPE_CHECKING:
@@ -28,17 +28,9 @@ MAX_KEPT_BYTES: Final = 4 * 1024
 MAX_KEPT_FIELDS: Final = 64
 """Of such a head: each takes many times its bytes. A browser behind an edge sends about forty."""
 _HOST: Final = istr("Host")
-_LENGTH: Final = istr("Content-Length")
 _CODING: Final = istr("Transfer-Encoding")
-_KEY: Final = istr("Idempotency-Key")
 _END: Final = b"\r\n\r\n"
 _MAX_LENGTH_DIGITS: Final = 18
-_USUAL_VALUES: Final = {_LENGTH: re.compile(rb"[1-9][0-9]{0,11}"), _KEY: re.compile(rb"[!-~]{1,255}")}
-"""Of fields that differ from one request to the next where nothing else does: a length of a body, and what has no white space."""
-_USUAL_LINES: Final = {
-    name: re.compile(rb"\r\n%s:[ \t]*(%s)[ \t]*(?=\r\n)" % (name.encode(), value.pattern), re.IGNORECASE)
-    for name, value in _USUAL_VALUES.items()
-}
 _VERSIONS: Final[dict[bytes, tuple[int, int]]] = {b" HTTP/1.0": (1, 0), b" HTTP/1.1": (1, 1)}
 """By the end of a request line. The parser knows protocols besides that are none of these."""
 _OWS: Final = b" \t"
@@ -92,34 +84,12 @@ class _Fields:
 
 
 @dataclass(slots=True)
-class _Gaps:
-    """A head without the values of the fields of _USUAL_VALUES that it has. first: what stands before the first value; behind: by field, what reads its
-    value, and what stands from there to the next one."""
-
-    first: bytes
-    behind: tuple[tuple[istr, Callable[[bytes, int], re.Match[bytes] | None], bytes], ...]
-
-    def read(self, head: bytes) -> list[tuple[istr, str]] | None:
-        """What stands there; None where it is another head, or one that is to be read with care."""
-        if not head.startswith(self.first):
-            return None
-        at, values = len(self.first), []
-        for name, match, piece in self.behind:
-            value = match(head, at)
-            if value is None or not head.startswith(piece, at := value.end()):
-                return None
-            values.append((name, value[0].decode("ascii")))
-            at += len(piece)
-        return values if at == len(head) else None
-
-
-@dataclass(slots=True)
 class _Head:
     """A head that was read, of a request whose end the head tells alone. raw: all its bytes. gaps: None where it has no field that may differ.
     derived: `of_head` of Request, so that nothing of it may come from such a field."""
 
     raw: bytes
-    gaps: _Gaps | None
+    gaps: Gaps | None
     method: str
     target: str
     version: tuple[int, int]
@@ -141,7 +111,7 @@ def _read_fields(raw: list[tuple[bytes, bytes]]) -> _Fields:
     )
     if len(headers.getall(_HOST, ())) > 1:
         raise MalformedRequest("more than one Host")
-    lengths: Sequence[str] = headers.getall(_LENGTH, ())
+    lengths: Sequence[str] = headers.getall(LENGTH, ())
     codings: Sequence[str] = headers.getall(_CODING, ())
     # SECURITY: stricter than RFC 9112, 6.3 allows: one way to frame a body, said once (tests/wire/test_malformed.py).
     if len(lengths) + len(codings) > 1:
@@ -269,7 +239,7 @@ class RequestReader:
             return
         self._last_head = _Head(
             head,
-            _gaps_of(head, fields.headers),
+            gaps_of(head, fields.headers),
             request.method,
             request.raw_path,
             request.version,
@@ -284,7 +254,7 @@ class RequestReader:
         headers, length = head.fields.headers.copy(), head.fields.length
         for name, value in values:
             headers[name] = value
-            if name is _LENGTH:
+            if name is LENGTH:
                 length = int(value)
         request = self._again(head, headers, length, connection)
         request.head_bytes += size - len(head.raw)
@@ -384,20 +354,6 @@ class RequestReader:
 def _may_be_kept(head: bytes, fields: _Fields) -> bool:
     """SECURITY: thousands of connections may be idle (tests/security/test_kept_connections.py)."""
     return len(head) <= MAX_KEPT_BYTES and len(fields.raw) <= MAX_KEPT_FIELDS
-
-
-def _gaps_of(head: bytes, headers: CIMultiDict[str]) -> _Gaps | None:
-    """None where no field stands as those do that differ from request to request, once and on one line."""
-    found = [(name, line) for name, usual in _USUAL_LINES.items() if (line := usual.search(head)) is not None]
-    if not found or any(headers.getall(name) != [line[1].decode("ascii")] for name, line in found):
-        return None
-    found.sort(key=lambda each: each[1].start())
-    ends = [*(line.start(1) for _, line in found[1:]), len(head)]
-    behind = tuple(
-        (name, _USUAL_VALUES[name].match, head[line.end(1) : end])
-        for (name, line), end in zip(found, ends, strict=True)
-    )
-    return _Gaps(head[: found[0][1].start(1)], behind)
 
 
 def _may_begin(data: bytes) -> bool:

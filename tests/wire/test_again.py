@@ -12,8 +12,8 @@ import pytest
 from multidict import CIMultiDict
 
 from proxy.auth import key_file
+from proxy.http.head_gaps import USUAL_VALUES
 from proxy.http.headers import forwarded_values, to_upstream
-from proxy.http.request_reader import _USUAL_VALUES
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.wire.conftest import Wire
@@ -187,10 +187,10 @@ async def test_each_key_counts_that_a_head_like_the_last_one_has(gate: Running) 
 
 def test_what_may_differ_in_a_head_like_the_last_one_goes_no_further() -> None:
     """Nothing is worked out of it: whatever goes on to ComfyUI is searched for credentials once for all heads that are alike."""
-    sent = CIMultiDict((name, "x") for name in _USUAL_VALUES)
+    sent = CIMultiDict((name, "x") for name in USUAL_VALUES)
     assert not to_upstream(sent, with_body=False)
     assert not forwarded_values(sent)
-    assert not {name.lower() for name in _USUAL_VALUES} & {
+    assert not {name.lower() for name in USUAL_VALUES} & {
         "authorization",
         "cookie",
         "x-api-key",
