@@ -19,8 +19,9 @@ TYPES: Final[Mapping[str, tuple[str, str]]] = {
     "avif": ("image/avif", ".avif"),
 }
 """Media type and extension, by format."""
-_STRIPPED: Final = "stripped"
-"""In the mark of what loses its workflow. Another word for each change of what goes with it: what was written before, with the name "", is given no more."""
+_STRIPPED: Final = "searched"
+"""In the mark of what loses its workflow. Another word for each change of what goes with it, or is refused: what was written before, with the names "" and
+"stripped", is given no more."""
 
 
 @value
@@ -39,7 +40,7 @@ class Recipe:
     def from_mark(cls, mark: str) -> Recipe:
         """The recipe of which this is the mark, or was."""
         name, _, quality = mark.rpartition("-")
-        return cls("" if name == _STRIPPED else name, int(quality))
+        return cls(name if name in TYPES else "", int(quality))
 
     @staticmethod
     def is_given(mark: str) -> bool:

@@ -15,6 +15,9 @@ MAX_SPAN_BYTES: Final = 16 * 1024**2
 """Of what is held of a file at a time: one text with what stands around it."""
 MAX_PARTS: Final = 16_384
 """Chunks, boxes, elements or pages of a file that are looked at; and of one box or element."""
+_PIECE_BYTES: Final = 1024**2
+_ACROSS_BYTES: Final = 64
+"""Of one piece that are seen with the next one: a word may begin in it."""
 GONE: Final = b""
 """What a judge says of a text that is to go."""
 
@@ -61,7 +64,8 @@ class Editing:
 
     max_bytes: of what is held at a time, and of all that takes the place of something; None for MAX_SPAN_BYTES, and for any number of them.
     is_suspect: whether what is left of a part may still have what is to go. With it a file is read in all its parts but pictures, films and sounds
-    themselves, and one with a part that is suspect, or cannot be looked at, is not understood; without it such a part stays.
+    themselves, which are searched as they are, and one with a part that is suspect, or cannot be looked at, is not understood; without it such a part
+    stays.
     """
 
     def __init__(
@@ -121,6 +125,22 @@ class Editing:
         """A part that stays as it is, or of which the texts have no place of their own. Raises NotUnderstood as `leave` does."""
         if self.is_thorough:
             self.leave((yield from self.exactly(offset, size)))
+
+    def search(self) -> Reading:
+        """All that leaves, piece by piece, when everything was edited: films have texts among their pictures, models have pictures with texts of their own.
+
+        Raises NotUnderstood as `leave` does.
+        """
+        done, seen = 0, b""
+        for edit in [*self.edits, Edit(self.size, 0, b"")] if self.is_thorough else []:
+            while done < edit.offset:
+                piece = yield from self.exactly(done, min(_PIECE_BYTES, edit.offset - done))
+                done += len(piece)
+                self.leave(seen + piece)
+                seen = (seen + piece)[-_ACROSS_BYTES:]
+            self.leave(seen + edit.replacement)
+            seen = (seen + edit.replacement)[-_ACROSS_BYTES:]
+            done = edit.offset + edit.length
 
     def exactly(self, offset: int, size: int) -> Generator[Read, bytes, bytes]:
         """Raises NotUnderstood where the file ends before, and for more than is held at a time."""

@@ -23,7 +23,7 @@ from policy.media.ogg import MARK as OGG_MARK
 from policy.media.ogg import ogg
 from policy.media.png import MARK as PNG_MARK
 from policy.media.png import png
-from policy.media.svg import svg
+from policy.media.svg import is_markup, svg
 from policy.media.webp import MARK as WEBP_MARK
 from policy.media.webp import webp
 from policy.media.workflow_texts import MAX_OWN_BYTES, is_of_workflow, own_texts, workflow_goes
@@ -41,8 +41,6 @@ _READERS: Final[tuple[tuple[int, bytes, Callable[[Editing], Reading]], ...]] = (
     (0, ID3_MARK, id3),
     (0, GLB_MARK, glb),
     (0, EXR_MARK, exr),
-    (0, b"<svg", svg),
-    (0, b"<?xml", svg),
 )
 
 
@@ -77,6 +75,7 @@ class MediaEdits:
             return
         try:
             yield from reader(self._editing)
+            yield from self._editing.search()
             self.is_understood = True
         except NotUnderstood:
             return
@@ -110,6 +109,8 @@ def _reader_of(head: bytes, size: int) -> Callable[[Editing], Reading] | None:
     for place, mark, reader in _READERS:
         if head.startswith(mark, place):
             return reader
+    if is_markup(head):
+        return svg
     # It has no mark but its own length, before a JSON object.
     is_safetensors = len(head) > 8 and head[8:9] == b"{" and little(head, 0, 8) <= size - 8
     return safetensors if is_safetensors else None

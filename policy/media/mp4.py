@@ -27,6 +27,8 @@ _PICTURE_BRANDS: Final = frozenset(
 )  # fmt: skip
 _ITEMS: Final = frozenset((b"iloc", b"iinf"))
 _FILM: Final = b"mdat"
+_PACKED: Final = b"cmov"
+"""A compressed `moov` (QuickTime File Format, Movie Atoms)."""
 _XMP: Final = b"XMP_"
 """In QuickTime's user data; elsewhere it is an `uuid` of this one (XMP Specification, part 3, 1.2.7)."""
 _XMP_UUID: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
@@ -54,7 +56,7 @@ def mp4(editing: Editing) -> Reading:
         head = yield Read(offset, _LONG_HEAD)
         kind = head[4:8]
         size = _size_of(head, editing.size - offset)
-        if big(head, 0) == 0 and kind != _FILM:
+        if kind == _PACKED or (big(head, 0) == 0 and kind != _FILM):
             editing.pass_over()
         if kind in _AROUND_META:
             offset += _LONG_HEAD if big(head, 0) == 1 else _HEAD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Final, NamedTuple
 
@@ -13,6 +14,9 @@ _HEAD: Final = 27
 _CRC_AT: Final = 22
 _LONGEST_HEAD: Final = _HEAD + 255
 _FULL: Final = 255
+_FURTHER: Final = re.compile(rb"OggS\0[\x02\x03\x06\x07]", re.DOTALL)
+"""The head of a page that begins another stream, with comments of its own: one behind the other (RFC 3533, 4 and 6)."""
+_PIECE_BYTES: Final = 1024**2
 _OPUS, _VORBIS = b"OpusTags", b"\x03vorbis"
 _REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -45,6 +49,18 @@ def ogg(editing: Editing) -> Reading:
     made = _judged(editing, whole, pages)
     editing.leave(made)
     editing.replace(start, whole, made)
+    if editing.is_thorough:
+        yield from _look_behind(editing, offset)
+
+
+def _look_behind(editing: Editing, offset: int) -> Reading:
+    """Raises NotUnderstood where another stream begins."""
+    seen = b""
+    while offset < editing.size:
+        piece = yield from editing.exactly(offset, min(_PIECE_BYTES, editing.size - offset))
+        if _FURTHER.search(seen + piece):
+            raise NotUnderstood
+        seen, offset = piece[-len(MARK) - 1 :], offset + len(piece)
 
 
 def _page_of(data: bytes) -> _Page:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import binascii
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from policy.media.editing import GONE, Judge
 from policy.namespace import Folder, Namespace
@@ -19,6 +22,13 @@ PHOTOSHOP: Final = "Photoshop"
 _GOING_KEYS: Final = WORKFLOW_KEYS | {XMP.casefold(), PHOTOSHOP.casefold()}
 _MARKS: Final = (b"class_type", b"widgets_values", b"last_node_id")
 """A workflow has one of them, as ComfyUI runs it or as the web UI saves it, however its JSON is wrapped in other texts."""
+_COVERS: Final = frozenset({"metadata_block_picture", "coverart"})
+"""Pictures in base64, in comments of sounds (RFC 7845, 5.2.1, and what was before it)."""
+_PACKED = re.compile(rb"base64,([^\"'()<>]+)")
+"""Of a `data:` address (RFC 2397), as pictures stand in an SVG or in the JSON of a glTF."""
+_REFERENCE = re.compile(rb"&#x?[0-9A-Fa-f]{1,6};")
+"""To a line's end within it (XML 1.0, 4.1)."""
+_NO_DIGITS: Final = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 # Where the graph stands in a document: of a safetensors file, of a glTF, of an SVG, and in the comment of common packs' films.
 _AROUND_GRAPHS: Final = ("prompt", "__metadata__", "asset", "extras")
 
@@ -80,6 +90,8 @@ def workflow_goes(key: str, text: bytes) -> bytes | None:
     """
     if key.casefold() in _GOING_KEYS or is_of_workflow(text):
         return GONE
+    if key.casefold() in _COVERS and _is_shown_by(_unpacked(text)):
+        return GONE
     if text.lstrip()[:1] not in (b"{", b"["):
         return None
     try:
@@ -90,9 +102,23 @@ def workflow_goes(key: str, text: bytes) -> bytes | None:
 
 
 def is_of_workflow(data: bytes) -> bool:
-    """Whether a text or bytes around it show the words of a workflow, in UTF-8 or UTF-16."""
-    told = data.replace(b"\0", b"")
+    """Whether a text or bytes around it show the words of a workflow, in UTF-8 or UTF-16, or within a `data:` address."""
+    return _is_shown_by(data) or any(map(_is_shown_by, _pictures_in(data)))
+
+
+def _is_shown_by(data: bytes) -> bool:
+    told = data.translate(None, b"\0")
     return any(mark in told for mark in _MARKS)
+
+
+def _pictures_in(data: bytes) -> Iterator[bytes]:
+    return (_unpacked(unquote_to_bytes(_REFERENCE.sub(b"", found[1]))) for found in _PACKED.finditer(data))
+
+
+def _unpacked(base64: bytes) -> bytes:
+    """Its whole groups of four (RFC 4648, 4); characters that are not of it are passed over."""
+    digits = base64.translate(None, _NO_DIGITS)
+    return binascii.a2b_base64(digits[: len(digits) // 4 * 4])
 
 
 def _own_document(document: Any, written: _Written) -> Any:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from fractions import Fraction
 from typing import IO, Any, BinaryIO, Final, cast
 
+import PIL
 from blake3 import blake3
 from PIL import AvifImagePlugin, ExifTags, GifImagePlugin, Image, ImageOps, PngImagePlugin
 
@@ -35,6 +37,8 @@ _MANY_PIXELS: Final = 8 * 10**6
 """What is more takes too long as an AVIF at the usual pace: 6, of 0 to 10."""
 _MAX_SIDES: Final = {"webp": 16_383, "jpeg": 65_500, "avif": 32_768}
 """Of a picture, as far as the formats and their libraries go: RFC 9649, 2.7; libjpeg, JPEG_MAX_DIMENSION; libavif, AVIF_DEFAULT_IMAGE_DIMENSION_LIMIT."""
+
+_HAS_FRACTIONS: Final = int(PIL.__version__.partition(".")[0]) >= 13
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 GifImagePlugin.LOADING_STRATEGY = GifImagePlugin.LoadingStrategy.RGB_ALWAYS
@@ -164,9 +168,11 @@ def _write_animated(picture: Image.Image, frames: int, target: IO[bytes], order:
         is_repeated.append(shown == before)
         before = shown
     picture.seek(0)
+    loops = _loops_of(picture)
+    _check_times(durations_ms, loops, order.format)
     _check_profile(profile, picture, order.format)
     options = _options(order, profile, picture.width * picture.height * frames)
-    options |= {"save_all": True, "duration": durations_ms, "loop": _loops_of(picture)}
+    options |= {"save_all": True, "duration": durations_ms, "loop": loops}
     if order.format == "webp":
         _save_webp(picture, target, order, options)
         return
@@ -174,6 +180,27 @@ def _write_animated(picture: Image.Image, frames: int, target: IO[bytes], order:
         # Those of the picture that is read were about its own parts of frames.
         options |= {"disposal": _disposals(is_repeated), "blend": PngImagePlugin.Blend.OP_SOURCE}
     _save(picture, target, order, options)
+
+
+def _check_times(durations_ms: list[int], loops: int, kind: str) -> None:
+    """Those with which an encoder fails as it does without memory. loops: see _loops_of."""
+    if kind == "webp" and loops > 0xFFFF:  # 2.7.1.1
+        raise NotConverted(
+            f"It is shown {loops} times, which webp cannot say: it can be shown for ever, or 65535 times."
+        )
+    has = {"png": _png_has, "webp": _webp_has}.get(kind)
+    if has is not None and not all(map(has, durations_ms)):
+        raise NotConverted(f"It has a frame that lasts longer than {kind} can say.")
+
+
+def _png_has(duration_ms: int) -> bool:
+    """A fraction of seconds, of two bytes each (third edition, 11.3.6.2); of Pillow before 13 it is of thousandths."""
+    return (Fraction(duration_ms, 1000).numerator if _HAS_FRACTIONS else duration_ms) <= 0xFFFF
+
+
+def _webp_has(duration_ms: int) -> bool:
+    """RFC 9649, 2.7.1.1."""
+    return duration_ms <= 0xFFFFFF
 
 
 def _disposals(is_repeated: list[bool]) -> list[PngImagePlugin.Disposal]:

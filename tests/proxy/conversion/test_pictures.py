@@ -375,3 +375,20 @@ def test_too_little_memory_and_no_pillow(tmp_path: Path, monkeypatch: Any) -> No
         assert refused(source, "webp") == "It needs more memory than a conversion may take."
     monkeypatch.setitem(__import__("sys").modules, "proxy.conversion.pictures", None)
     assert "install comfygate[convert]" in convert(order(source, "avif")).failed
+
+
+@pytest.mark.parametrize(("kind", "duration_ms"), [("png", 70_001), ("png", 65_536_000), ("webp", 2**24)])
+def test_a_frame_that_lasts_longer_than_the_format_can_say(tmp_path: Path, kind: str, duration_ms: int) -> None:
+    source = saved(shades(), tmp_path / "a.avif", save_all=True, append_images=[frames()[1]], duration=duration_ms)
+    assert refused(source, kind) == f"It has a frame that lasts longer than {kind} can say."
+
+
+@pytest.mark.parametrize(("kind", "duration_ms"), [("png", 65_535), ("webp", 2**24 - 1)])
+def test_a_frame_that_lasts_as_long_as_the_format_can_say(tmp_path: Path, kind: str, duration_ms: int) -> None:
+    source = saved(shades(), tmp_path / "a.avif", save_all=True, append_images=[frames()[1]], duration=duration_ms)
+    assert times_of(converted(source, kind)) == [duration_ms] * 2
+
+
+def test_what_is_shown_more_often_than_a_webp_can_say(tmp_path: Path) -> None:
+    source = saved(shades(), tmp_path / "a.png", save_all=True, append_images=[frames()[1]], duration=100, loop=70_000)
+    assert refused(source, "webp").startswith("It is shown 70000 times, which webp cannot say")

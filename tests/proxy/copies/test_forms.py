@@ -108,11 +108,12 @@ async def test_moto_takes_what_is_converted_too(tmp_path: Path, comfy: StandIn) 
         assert (b"prompt" in bare, b"prompt" in await read(gate, "/view?filename=painted_00001_.png")) == (False, True)
 
 
-def _marked_before(copy_id: str) -> Operation[None]:
-    yield Statement("UPDATE copies SET form = '-0' WHERE copy_id = ?", (copy_id,))
+def _marked(copy_id: str, mark: str) -> Operation[None]:
+    yield Statement("UPDATE copies SET form = ? WHERE copy_id = ?", (mark, copy_id))
 
 
-async def test_what_was_stripped_of_less_has_no_link(tmp_path: Path, comfy: StandIn, s3: S3Server) -> None:
+@pytest.mark.parametrize("mark", ["-0", "stripped-0"])
+async def test_what_was_stripped_of_less_has_no_link(tmp_path: Path, comfy: StandIn, s3: S3Server, mark: str) -> None:
     async with forming(tmp_path, comfy, storage(s3, tmp_path), BARE) as gate:
         done = await called(gate)
         [copied] = [copy for copy in await settled(gate, 2) if copy.form]
@@ -120,7 +121,7 @@ async def test_what_was_stripped_of_less_has_no_link(tmp_path: Path, comfy: Stan
         [output] = (await ask(gate, "GET", address)).body["outputs"]
         assert len(output["forms"]) == 1
         assert "link" in await output_of(gate, done)
-        await database_of(gate).run(_marked_before, copied.copy_id)
+        await database_of(gate).run(_marked, copied.copy_id, mark)
         [output] = (await ask(gate, "GET", address)).body["outputs"]
         assert "link" in output, "to the original"
         assert "forms" not in output
