@@ -11,15 +11,17 @@ from typing import Any, Final
 
 import orjson
 
-from policy.call import ClientReply, Effect, JobExtras, RuleGenerator, Work
+from policy.call import NO_EXTRAS, ClientReply, Effect, JobExtras, RuleGenerator, Work
 from policy.document import check_parts, parse_json
 from policy.keyform import check_document
 from policy.left_out import told, told_unknown
+from policy.patience import AT_ONCE_BYTES
 from policy.prompt_ids import is_prompt_id
 from policy.rule_context import RuleContext, RuleInput
 from policy.rules import prompt
 from policy.rules.jobs import read_entry, read_items
 from policy.rules.results import SDK_CLIENT
+from policy.templates.recurring import Again
 from policy.v2.assets import Asset, find_references, may_have_references, name_in_workflow, resolve
 from policy.v2.effects import After, CancelJob, FindAssets, JobPage, ListJobs, ReadJob
 from policy.v2.errors import envelope, no_job
@@ -33,11 +35,17 @@ LISTED: Final = 50
 _RESERVED: Final = ("inputs", "webhook_url")
 _MEMBERS: Final = frozenset({"workflow", "metadata", "extra_data"})
 _EXTRA: Final = "api_key_comfy_org"
+_BEFORE: Final = b'{"workflow":'
+_OF_PROMPT: Final = ("prompt", "client_id")
+_CLOSE: Final = (b'{"prompt":', b',"client_id":"%s"}' % SDK_CLIENT.encode())
+"""What stands before and behind the workflow in a body of POST /prompt; of a client that writes no spaces, or one behind each colon and comma."""
+_SPACED: Final = (b'{"prompt":', b', "client_id": "%s"}' % SDK_CLIENT.encode())
 
 
 @value
 class Submission:
-    """What a client asks for. workflow: as it was sent, with assets in it. unknown: names of members that mean nothing here."""
+    """What a client asks for. workflow: as it was sent, with assets in it. unknown: names of members that mean nothing here.
+    is_alone: the document has no other member."""
 
     workflow: Any
     labels: Mapping[str, str]
@@ -45,21 +53,27 @@ class Submission:
     references: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    is_alone: bool = False
+
+
+_PLAIN: Final = Submission(None, {}, {}, (), is_alone=True)
+"""Of a workflow alone, which need not be read."""
 
 
 def submit(request: RuleInput) -> RuleGenerator:
     """POST /api/v2/jobs. 201: the job is on disk."""
-    asked: Submission = yield Work(partial(_read, request), len(request.raw))
-    names: dict[str, str] = {}
-    if asked.references:
-        found: Mapping[str, Asset] = yield FindAssets(asked.references)
-        names = {asset_id: name_in_workflow(asset) for asset_id, asset in found.items()}
-    native = yield Work(partial(_native, asked, names), len(request.raw))
-    extras = JobExtras(asked.labels, asked.references)
-    asking = RuleInput(
-        request.call, request.context, raw=native, credentials=request.credentials, max_parts=request.max_parts
-    )
-    reply = yield from prompt.submit(asking, extras)
+    if (found := _find_again(request)) is not None:
+        asked, (asking, again) = _PLAIN, found
+        preparing = partial(prompt.prepared_of, asking, again.prepare)
+        reply = yield from prompt.submit_prepared(request.context, preparing, NO_EXTRAS)
+    else:
+        asked = yield Work(partial(_read, request), len(request.raw))
+        names: dict[str, str] = {}
+        if asked.references:
+            assets: Mapping[str, Asset] = yield FindAssets(asked.references)
+            names = {asset_id: name_in_workflow(asset) for asset_id, asset in assets.items()}
+        native = yield Work(partial(_native, asked, names, request), len(request.raw))
+        reply = yield from prompt.submit(_asking(request, native), JobExtras(asked.labels, asked.references))
     if reply.status != 200:
         return _refused(reply)
     job = yield ReadJob(reply.body["prompt_id"], asked.labels)
@@ -71,6 +85,37 @@ def submit(request: RuleInput) -> RuleGenerator:
     return told_unknown(
         told(ClientReply(201, shown, headers=reply.headers, updates=reply.updates), asked.left_out), asked.unknown
     )
+
+
+def _asking(request: RuleInput, native: bytes) -> RuleInput:
+    """The same as POST /prompt asks it."""
+    return RuleInput(
+        request.call, request.context, raw=native, credentials=request.credentials, max_parts=request.max_parts
+    )
+
+
+def _find_again(request: RuleInput) -> tuple[RuleInput, Again] | None:
+    """A body that has a workflow alone, which came before with other values: how POST /prompt asks it, and what is known of it.
+
+    SECURITY: what came before had this very text around its workflow, so that nothing but one workflow stands there (test_v2_jobs_again.py).
+    """
+    recurring, raw = request.context.recurring, request.raw
+    if recurring is None or len(raw) > AT_ONCE_BYTES or may_have_references(raw):
+        return None
+    native = _as_prompt(raw)
+    if native is None:
+        return None
+    asking = _asking(request, native)
+    again = recurring.find(asking)
+    return None if again is None or again.workflow.members != _OF_PROMPT else (asking, again)
+
+
+def _as_prompt(raw: bytes) -> bytes | None:
+    """The workflow of a body that has nothing else, as it was spelled, in one of POST /prompt; None where there may be more."""
+    if not raw.startswith(_BEFORE) or not raw.endswith(b"}"):
+        return None
+    before, behind = _SPACED if raw.startswith(b" ", len(_BEFORE)) else _CLOSE
+    return b"".join((before, memoryview(raw)[len(_BEFORE) : -1], behind))
 
 
 def _read(request: RuleInput) -> Submission:
@@ -94,6 +139,7 @@ def _read(request: RuleInput) -> Submission:
         tuple(find_references(workflow)) if may_have_references(raw) else (),
         left_out,
         tuple(name for name in document if name not in _MEMBERS),
+        len(document) == 1,
     )
 
 
@@ -110,8 +156,13 @@ def _read_extra(extra: Any) -> dict[str, Any]:
     return extra
 
 
-def _native(asked: Submission, names: Mapping[str, str]) -> bytes:
+def _native(asked: Submission, names: Mapping[str, str], request: RuleInput) -> bytes:
     """The same as a body of POST /prompt: the policy judges the file names that stand for assets."""
+    if asked.is_alone and not asked.references:
+        # As it was spelled, so that it is known when it comes again: it was read, and has no member twice.
+        native, most = _as_prompt(request.raw), request.context.policy.max_prompt_bytes
+        if native is not None and (most is None or len(native) <= most):
+            return native
     workflow = resolve(asked.workflow, names) if asked.references else asked.workflow
     document: dict[str, Any] = {"prompt": workflow, "client_id": SDK_CLIENT}
     if asked.extra_data:

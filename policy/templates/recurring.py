@@ -54,7 +54,8 @@ class Given(NamedTuple):
 @value
 class RecurringWorkflow:
     """raw: how it was sent. found: what stood in its holes: those of inputs, then those in extra_pnginfo, at last that of an id, where it has one; nothing
-    but the kind of value in what no judge looks at. tail: of what ComfyUI gets, all behind the nodes, with the holes in extra_pnginfo; None without them.
+    but the kind of value in what no judge looks at. members: names of the document's. tail: of what ComfyUI gets, all behind the nodes, with the holes in
+    extra_pnginfo; None without them.
     """
 
     raw: bytes
@@ -62,6 +63,7 @@ class RecurringWorkflow:
     found: Sequence[Any]
     workflow: HoledWorkflow
     has_id: bool
+    members: tuple[str, ...]
     tail: Holes | None = None
 
     def read(self, raw: bytes) -> Given | None:
@@ -111,6 +113,19 @@ class RecurringWorkflow:
         return replace(prepared, body=body.removesuffix(end) + rest) if body.endswith(end) else None
 
 
+class Again(NamedTuple):
+    """A workflow that came before, with other values."""
+
+    workflow: RecurringWorkflow
+    given: Given
+
+    def prepare(self, request: RuleInput, patience: Patience) -> Prepared:
+        """As policy.prepared.prepare; in a thread, which is who has endless patience, by that itself."""
+        return (
+            prepare(request, patience) if patience is ENDLESS else self.workflow.prepare(self.given, request, patience)
+        )
+
+
 class Made(NamedTuple):
     """passed: where the holes in extra_pnginfo are. given: what stands in the holes of the second submission."""
 
@@ -144,7 +159,7 @@ def make_recurring(before: bytes, raw: bytes) -> Made | None:
     workflow = HoledWorkflow(graph, places, Templates(MAX_TEMPLATES * size_of(len(raw))))
     nothing = [_NOTHING[type(value)] for value in found[len(inputs) : len(found) - len(ids)]]
     made = RecurringWorkflow(
-        raw, holes, [*found[: len(inputs)], *nothing, *([_SOME_ID] if ids else [])], workflow, bool(ids)
+        raw, holes, [*found[: len(inputs)], *nothing, *([_SOME_ID] if ids else [])], workflow, bool(ids), (*document,)
     )
     return Made(made, passed, made.given(found))
 
@@ -193,23 +208,34 @@ class RecurringWorkflows:
 
     def prepare(self, request: RuleInput, patience: Patience) -> Prepared:
         """As policy.prepared.prepare, and sooner where the workflow came before with other values. Endless patience is that of a thread, which knows none."""
-        context, raw = request.context, request.raw
-        most = context.policy.max_prompt_bytes
-        if patience is ENDLESS or (most is not None and len(raw) > most) or request.credentials.may_stand_in(raw):
+        if patience is ENDLESS or not _may_recur(request):
             return prepare(request, patience)
-        check_parts(raw, request.max_parts)
-        tenant = context.names.tenant
+        if (again := self._find(request)) is not None:
+            return again.prepare(request, patience)
+        tenant = request.context.names.tenant
         shelf = self._shelves.get(tenant) or _Shelf()
-        for number, workflow in enumerate(shelf.known):
-            if (given := workflow.read(raw)) is not None:
-                if number:
-                    shelf.known.insert(0, shelf.known.pop(number))
-                return workflow.prepare(given, request, patience)
         held = shelf.held_bytes
         prepared = _compared(shelf, request, patience)
         self._shelves[tenant] = shelf  # by now there is something on it
         self._keep_few(shelf, held)
         return prepared
+
+    def find(self, request: RuleInput) -> Again | None:
+        """What it is known as; None also where it is to be looked at with care. Raises Violation(body-malformed) for what has too many parts."""
+        return self._find(request) if _may_recur(request) else None
+
+    def _find(self, request: RuleInput) -> Again | None:
+        raw = request.raw
+        check_parts(raw, request.max_parts)
+        shelf = self._shelves.get(request.context.names.tenant)
+        if shelf is None:
+            return None
+        for number, workflow in enumerate(shelf.known):
+            if (given := workflow.read(raw)) is not None:
+                if number:
+                    shelf.known.insert(0, shelf.known.pop(number))
+                return Again(workflow, given)
+        return None
 
     def _keep_few(self, shelf: _Shelf, held_before: int) -> None:
         del shelf.known[MAX_WORKFLOWS:], shelf.sent[MAX_SENT:]
@@ -221,6 +247,12 @@ class RecurringWorkflows:
             self.held_bytes -= largest.drop_oldest()
             if not largest.held_bytes:
                 del self._shelves[tenant]
+
+
+def _may_recur(request: RuleInput) -> bool:
+    """Whether it is looked for among what came before."""
+    most = request.context.policy.max_prompt_bytes
+    return (most is None or len(request.raw) <= most) and not request.credentials.may_stand_in(request.raw)
 
 
 def _compared(shelf: _Shelf, request: RuleInput, patience: Patience) -> Prepared:

@@ -99,14 +99,14 @@ def steps_of(rule: Any) -> tuple[list[Any], Any]:
         while True:
             if not isinstance(step, Work | FindAssets):
                 steps.append(step)
-            step = rule.send(_answer(step))
+            step = rule.send(answer_of(step))
     except StopIteration:
         return steps, None
     except Violation as violation:
         return steps, vars(violation)
 
 
-def _answer(step: Any) -> Any:
+def answer_of(step: Any) -> Any:
     match step:
         case Work():
             return step.function()
