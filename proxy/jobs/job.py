@@ -107,7 +107,7 @@ class Job:
     version: int = 0
     """Of the row in the database that it was last taken from."""
     closed: asyncio.Event | None = None
-    """Set when its end is known and on disk; made by who waits for that."""
+    """Set when its end is known and on disk, or it is gone; made by who waits for that."""
 
     @property
     def run_id(self) -> str:

@@ -133,6 +133,8 @@ class JobRegistry(KnownJobs):
             self._drop(job)
             self.comfyuis.forget(prompt_id)
             self.temp_files.release(job)
+            if job.closed is not None:
+                job.closed.set()
             self._retired[prompt_id] = job.tenant
             while len(self._retired) > MAX_RETIRED:
                 del self._retired[next(iter(self._retired))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -60,24 +60,25 @@ class JobResults:
         await self._tasks.stop()
 
     async def read(self, tenant: TenantId, kind: Kind, prompt_ids: tuple[str, ...]) -> DocumentsRead:
-        """Raises DatabaseUnavailable."""
-        if kind is not Kind.ITEM:
-            await self._wait_until_closed(prompt_ids)
-        return await self._documents.read(tenant, kind, prompt_ids)
+        """What tells how a job ended is told when the registry has its end too: nobody is shown it, and then told that the job waits or is in no list.
 
-    async def _wait_until_closed(self, prompt_ids: tuple[str, ...]) -> None:
-        jobs = [job for prompt_id in prompt_ids if (job := self._registry.job(prompt_id)) is not None]
-        closing = [job for job in jobs if job.is_over and job.state is not JobState.ENDED]
-        for job in closing:
-            job.closed = job.closed or asyncio.Event()
+        Raises DatabaseUnavailable.
+        """
+        if kind is Kind.ITEM:
+            return await self._documents.read(tenant, kind, prompt_ids)
+        over = [job for job in self._open(prompt_ids) if job.is_over]
+        for job in over:
             self._close_soon(job.prompt_id)
-        try:
-            async with asyncio.timeout(CLOSING_LIMIT_S):
-                for job in closing:
-                    if job.closed is not None:
-                        await job.closed.wait()
-        except TimeoutError:
-            return  # it is shown when its end has been read
+        await _wait_until_closed(over)
+        read = await self._documents.read(tenant, kind, prompt_ids)
+        # A commit can be read before its writer hears of it: SQLite may move its log into the file first.
+        await _wait_until_closed(self._open(read.documents))
+        return read
+
+    def _open(self, prompt_ids: Iterable[str]) -> list[Job]:
+        """Of these jobs those whose end the registry has not."""
+        jobs = (self._registry.job(prompt_id) for prompt_id in prompt_ids)
+        return [job for job in jobs if job is not None and job.state is not JobState.ENDED]
 
     async def amend(self, prompt_id: str, outputs: bytes) -> None:
         """outputs: which ComfyUI runs. It has the job by now: where the database is gone, what is shown of it says too much, and no more is wrong."""
@@ -155,6 +156,20 @@ class JobResults:
             _log.warning("ComfyUI does not cancel job %s (%s)", job.prompt_id, error)
             return False
         return all(reply.status < 500 for reply in replies)
+
+
+async def _wait_until_closed(jobs: Sequence[Job]) -> None:
+    if not jobs:
+        return
+    closed = [job.closed or asyncio.Event() for job in jobs]
+    for job, event in zip(jobs, closed, strict=True):
+        job.closed = event
+    try:
+        async with asyncio.timeout(CLOSING_LIMIT_S):
+            for event in closed:
+                await event.wait()
+    except TimeoutError:
+        return  # it is shown when its end has been read
 
 
 async def _delete_upstream(upstream: Upstream, prompt_ids: list[str]) -> None:

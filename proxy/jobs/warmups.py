@@ -114,15 +114,19 @@ class Warmups:
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             self._counted(comfyui, FAILED)
             _log.warning("the warm-up of %s ends: it is away (%s)", comfyui, error)
-        finally:
-            if (output := self._output(comfyui)) is not None:
-                await asyncio.to_thread(shutil.rmtree, output / folder_of(comfyui), ignore_errors=True)
 
     def _has_jobs(self, comfyui: str) -> bool:
         return bool(self._registry.given_to(comfyui))
 
     async def _warm(self, comfyui: str, function: Function) -> str:
-        """The result. Raises UpstreamUnavailable, UpstreamTimeout, DatabaseUnavailable."""
+        """The result, when what it saved is deleted. Raises UpstreamUnavailable, UpstreamTimeout, DatabaseUnavailable."""
+        try:
+            return await self._call(comfyui, function)
+        finally:
+            if (output := self._output(comfyui)) is not None:
+                await asyncio.to_thread(shutil.rmtree, output / folder_of(comfyui), ignore_errors=True)
+
+    async def _call(self, comfyui: str, function: Function) -> str:
         upstream, prompt_id = self._upstream.of(comfyui), str(uuid.uuid4())
         try:
             warmup = make_warmup(function, await self._catalogue(comfyui), folder_of(comfyui))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,8 +14,12 @@ from policy.principal import TenantId
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.jobs import results
 from proxy.jobs.job import Job, JobState
+from proxy.jobs.job_rows import Ended, JobRow
+from proxy.jobs.records import JobRecords
 from proxy.jobs.registry import JobRegistry
 from proxy.jobs.results import JobResults
+from tests.contract.driver import previewing
+from tests.matrix.world import open_world
 from tests.proxy.upstreams import GUARD_S
 
 ALICE = TenantId("alice")
@@ -127,3 +132,39 @@ async def test_who_asks_often_is_asked_for_once(stopped: list[House]) -> None:
     house.results.cancel(job)
     await house.is_done()
     assert len(comfyui.asked) == 4
+
+
+async def test_whoever_has_read_how_a_job_ended_is_not_told_then_that_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is committed, where it can be read, and the thread that wrote it has still to say so to the gate: on a slow disk that is a while."""
+    is_committed, may_be_told = asyncio.Event(), asyncio.Event()
+    finish = JobRecords.finish
+
+    async def told_late(self: JobRecords, job: Job, ended: Ended) -> JobRow | None:
+        row = await finish(self, job, ended)
+        is_committed.set()
+        await may_be_told.wait()
+        return row
+
+    monkeypatch.setattr(JobRecords, "finish", told_late)
+    async with asyncio.timeout(GUARD_S), open_world(tmp_path) as world:
+        alice, registry = world.alice, world.running.gate.dependencies.registry
+
+        async def ask() -> tuple[Any, ...]:
+            paths = (f"/history/{prompt_id}", "/history", f"/api/jobs/{prompt_id}", "/api/jobs", "/queue")
+            return tuple([(await alice.get(path)).json() for path in paths])
+
+        prompt_id = await alice.queue(previewing(1))
+        job = registry.job(prompt_id)
+        assert job is not None
+        await is_committed.wait()
+        asking = asyncio.create_task(ask())
+        while job.closed is None and not asking.done():
+            await asyncio.sleep(0)
+        may_be_told.set()
+        entry, history, detail, listed, queue = await asking
+        assert list(entry) == list(history) == [prompt_id]
+        assert detail["status"] == "completed"
+        assert [(row["id"], row["status"]) for row in listed["jobs"]] == [(prompt_id, "completed")]
+        assert queue == {"queue_running": [], "queue_pending": []}
