@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.faults.clients import Client
+from tests.faults.clients import RETRY_S, Client
 from tests.faults.judge import Case, Submission, judge
 from tests.faults.programs import GUARD_S, NAP_S
 from tests.faults.recording import CORE, CUSTOM, Line, work
@@ -33,8 +35,8 @@ ROUNDING = WINDOW + 1
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the jobs that began as long as all tenants had some that waited. by_tenant: how many of them. seconds: how long those ran, none where no end
-    was written down. longest_s: one of them.
+    """Of the jobs that began in a time in which all tenants had some that waited, and might be given. by_tenant: how many of them. seconds: how long those
+    ran, none where no end was written down. longest_s: one of them.
     """
 
     by_tenant: Mapping[str, int]
@@ -65,20 +67,25 @@ def _is_off(parts: Mapping[str, float], tenant: str, rounding: float) -> bool:
     return abs(parts[tenant] - due) > max(rounding, TOLERANCE * due)
 
 
-def shares_of(lines: Sequence[Line]) -> Shares:
-    """Until the first tenant's last job has begun: then it has none that waits."""
-    begun = [line.name for line in lines if line.event == "begin" and _tenant_of(line.name) in WEIGHTS]
-    left = Counter(map(_tenant_of, begun))
+def shares_of(
+    lines: Sequence[Line], waited: Mapping[str, int], *, since_s: float = -math.inf, until_s: float = math.inf
+) -> Shares:
+    """waited: how many jobs each tenant had when the first one began; when it has begun so many it may have none that waits, as its next ones have still
+    to come, and nothing is counted from there on. since_s, until_s: of the machine's monotonic clock.
+    """
+    begun = [line for line in lines if line.event == "begin" and _tenant_of(line.name) in WEIGHTS]
+    left = dict(waited)
     counted: list[str] = []
-    for name in begun:
-        counted.append(name)
-        left[_tenant_of(name)] -= 1
-        if not left[_tenant_of(name)]:
+    for line in begun:
+        if since_s <= line.at_s < until_s:
+            counted.append(line.name)
+        left[_tenant_of(line.name)] -= 1
+        if not left[_tenant_of(line.name)]:
             break
     times = {(line.name, line.event): line.at_s for line in lines}
     took = {name: times[name, "end"] - times[name, "begin"] for name in counted if (name, "end") in times}
     seconds = {tenant: sum(took[name] for name in took if _tenant_of(name) == tenant) for tenant in WEIGHTS}
-    by_tenant = Counter(dict.fromkeys(WEIGHTS, 0)) + Counter(map(_tenant_of, counted))
+    by_tenant = Counter(map(_tenant_of, counted))
     return Shares(
         {tenant: by_tenant[tenant] for tenant in WEIGHTS}, seconds if took else {}, max(took.values(), default=0.0)
     )
@@ -105,7 +112,7 @@ async def play(jobs: int, seed: int) -> Tally:
         else:
             lines = world.record.lines()
             verdict = judge(Case(sharing.submissions, lines, {}, told, is_ordered=False))
-            tally.counts, tally.wrong = verdict.counts, verdict.wrong + shares_of(lines).wrong()
+            tally.counts, tally.wrong = verdict.counts, verdict.wrong + sharing.wrong_shares(lines)
         if tally.wrong:
             tally.wrong.append(world.last_words())
     return tally
@@ -119,6 +126,10 @@ class Sharing:
         self._jobs = jobs
         self._holder = next(client for client in world.clients if client.tenant == HOLDER)
         self._tenants = [client for client in world.clients if client.tenant != HOLDER]
+        counts = {client.tenant: jobs * WEIGHTS[client.tenant] / sum(WEIGHTS.values()) for client in self._tenants}
+        self._early = {tenant: range(round(count * EARLY_SHARE)) for tenant, count in counts.items()}
+        self._late = {tenant: range(len(self._early[tenant]), round(count)) for tenant, count in counts.items()}
+        self._lost_s = self._settled_s = math.inf
 
     async def play(self) -> None:
         """Until nothing waits or runs any more. TimeoutError."""
@@ -128,19 +139,23 @@ class Sharing:
         for number in range(WINDOW):
             graph = work(f"{HOLDER}-{number}", 0.0, CUSTOM, waits=True)
             self.submissions.append(await self._holder.submit(f"{HOLDER}-{number}", graph, is_repeated=True))
-        counts = {
-            client.tenant: self._jobs * WEIGHTS[client.tenant] / sum(WEIGHTS.values()) for client in self._tenants
-        }
-        early = {tenant: range(round(count * EARLY_SHARE)) for tenant, count in counts.items()}
-        late = {tenant: range(len(early[tenant]), round(count)) for tenant, count in counts.items()}
-        await self._submit(early)
+        await self._submit(self._early)
         record.hold.unlink()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._submit(late))
+            group.create_task(self._submit(self._late))
             group.create_task(self._lose_a_gate(round(self._jobs * self._chance.uniform(0.3, 0.6))))
         for client in self.world.clients:
             client.urls = [self.world.gates[-1].url]
             await client.is_idle()
+
+    def wrong_shares(self, lines: Sequence[Line]) -> list[str]:
+        """Between the loss of a gate and the end of what that was doing a tenant whose job it was sending waits, by the rule (proxy/jobs/unsettled.py):
+        nobody's share is by weight then.
+        """
+        waited = {tenant: len(numbers) for tenant, numbers in self._early.items()}
+        before = shares_of(lines, waited, until_s=self._lost_s)
+        after = shares_of(lines, waited, since_s=self._settled_s)
+        return [*before.wrong(), *after.wrong()]
 
     async def _measure(self) -> None:
         """Each gate knows how long such a job of each tenant takes: shares are of GPU seconds."""
@@ -169,4 +184,9 @@ class Sharing:
     async def _lose_a_gate(self, begun: int) -> None:
         while self.world.record.begun() < begun:
             await asyncio.sleep(NAP_S)
+        self._lost_s = time.monotonic()
         await self.world.kill(self.world.gates[0])
+        given = await self.world.given()
+        while given & await self.world.given():
+            await asyncio.sleep(RETRY_S)
+        self._settled_s = time.monotonic()

@@ -26,15 +26,29 @@ def begun(*tenants: str) -> list[Line]:
 ROUND = [tenant for tenant, weight in WEIGHTS.items() for _ in range(int(weight))]
 
 
-def test_shares_are_counted_until_a_tenant_has_no_job_left() -> None:
-    shares = shares_of(begun(HOLDER, *ROUND * 20, *["eve"] * 50))
+WAITED = {tenant: round(20 * weight) for tenant, weight in WEIGHTS.items()}
+
+
+def test_shares_are_counted_until_a_tenant_may_have_no_job_left() -> None:
+    shares = shares_of(begun(HOLDER, *ROUND * 20, *["eve"] * 50), WAITED)
     assert shares.total == 20 * len(ROUND) - len(ROUND) + 1, "ann's last job is the first of the last round"
     assert not shares.wrong()
 
 
+def test_what_begins_while_a_tenant_has_to_wait_is_not_counted() -> None:
+    others = [tenant for tenant in ROUND if tenant != "eve"] * 3
+    lines = begun(*ROUND * 5, *others, *ROUND * 9)
+    lost_s, settled_s = 5.0 * len(ROUND), 5.0 * len(ROUND) + len(others)
+    before, after = shares_of(lines, WAITED, until_s=lost_s), shares_of(lines, WAITED, since_s=settled_s)
+    assert [before.total, after.total] == [5 * len(ROUND), 9 * len(ROUND)]
+    assert not before.wrong()
+    assert not after.wrong()
+    assert any(line.startswith("eve") for line in shares_of(lines, WAITED).wrong())
+
+
 @pytest.mark.parametrize("extra", ["ann", "eve"])
 def test_a_share_that_is_too_large_is_found(extra: str) -> None:
-    shares = shares_of(begun(*(ROUND + [extra] * 2) * 20))
+    shares = shares_of(begun(*(ROUND + [extra] * 2) * 20), WAITED)
     assert any(line.startswith(extra) for line in shares.wrong())
 
 
@@ -49,4 +63,4 @@ def test_a_tenant_with_few_jobs_has_its_share_where_they_took_longer(*, is_slow:
         for index, tenant in enumerate(tenants)
         for is_end, event in enumerate(("begin", "end"))
     ]
-    assert any(line.startswith("ann") for line in shares_of(lines).wrong()) is not is_slow
+    assert any(line.startswith("ann") for line in shares_of(lines, WAITED).wrong()) is not is_slow

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -119,6 +120,10 @@ class World:
             condition += """ OR attempts LIKE '%"at"%"at"%'"""
         return await self._jobs(condition)
 
+    async def given(self) -> frozenset[tuple[str, float]]:
+        """What a ComfyUI was given, as PostgreSQL has it, with the number that each was given with."""
+        return await self._fetch("prompt_id, number", "state IN ('dispatched', 'running')")
+
     async def note_doubted(self) -> None:
         """While their rows are there."""
         self.doubted |= await self._jobs(f"attempts LIKE '%{PERHAPS_GONE}%'")
@@ -126,12 +131,17 @@ class World:
     async def _jobs(self, condition: str) -> frozenset[str]:
         if self.database is None:
             return frozenset().union(*(gate.jobs(condition) for gate in self.gates))
+        return frozenset(prompt_id for (prompt_id,) in await self._fetch("prompt_id", condition))
+
+    async def _fetch(self, columns: str, condition: str) -> frozenset[tuple[Any, ...]]:
+        """Of the jobs in PostgreSQL."""
+        assert self.database is not None, "where gates share it"
         connection = await asyncpg.connect(self.database.url)
         try:
-            found = await connection.fetch(f"SELECT prompt_id FROM comfygate.jobs WHERE {condition}")
+            found = await connection.fetch(f"SELECT {columns} FROM comfygate.jobs WHERE {condition}")
         finally:
             await connection.close()
-        return frozenset(prompt_id for (prompt_id,) in found)
+        return frozenset(map(tuple, found))
 
     def check(self) -> None:
         """AssertionError when a program has ended by itself."""
