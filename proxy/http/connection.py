@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proxy.http.handed_over import HandedOver
     from proxy.http.server import Server
 
-READ_BYTES: Final = 128 * 1024
+READ_BYTES: Final = 256 * 1024
 """Read at once: so little that it stays in a processor's cache, and its copy too, until that is judged and written."""
 _HALF_CLOSED_LOOK_S: Final = 0.25
 _QUICK_S: Final = 1.0
