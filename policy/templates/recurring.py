@@ -66,9 +66,9 @@ class RecurringWorkflow:
     members: tuple[str, ...]
     tail: Holes | None = None
 
-    def read(self, raw: bytes) -> Given | None:
-        """None for another workflow."""
-        found = self.holes.read(raw)
+    def read(self, raw: bytes, ends: dict[int, int]) -> Given | None:
+        """None for another workflow. ends: see Holes.read."""
+        found = self.holes.read(raw, ends)
         if found is None:
             return None
         # Mostly of the very types that came first; else a number is like any other.
@@ -230,8 +230,9 @@ class RecurringWorkflows:
         shelf = self._shelves.get(request.context.names.tenant)
         if shelf is None:
             return None
+        ends: dict[int, int] = {}
         for number, workflow in enumerate(shelf.known):
-            if (given := workflow.read(raw)) is not None:
+            if (given := workflow.read(raw, ends)) is not None:
                 if number:
                     shelf.known.insert(0, shelf.known.pop(number))
                 return Again(workflow, given)

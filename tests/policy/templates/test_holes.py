@@ -105,6 +105,36 @@ def test_another_document_does_not_fit() -> None:
         assert holes.read(other) is None
 
 
+class Ends(dict[int, int]):
+    """As `Holes.read` has them; read: how much of a document was read through for them."""
+
+    read = 0
+
+    def __setitem__(self, start: int, end: int) -> None:
+        self.read += max(end - start, 1)
+        super().__setitem__(start, end)
+
+
+def test_a_scalar_is_read_through_once() -> None:
+    """However many documents it is compared with that are like it up to there, or in other parts."""
+
+    def document(number: int, first: str, second: str) -> dict[str, Any]:
+        return {"a": first, "b": number, "c": second}
+
+    known = [make_holes(document(number, "x", "y"), [("a",), ("c",)]) for number in range(8)]
+    known.append(make_holes(document(8, "\n" * 9_000, "y"), [("c",)]))
+    raw, ends = orjson.dumps(document(8, "\n" * 9_000, "\n" * 9_000)), Ends()
+    assert [holes.read(raw, ends) for holes in known] == [None] * 8 + [["\n" * 9_000]]
+    assert set(ends) == {raw.index(b'"\\n'), raw.rindex(b'"\\n')}
+    assert 36_000 < ends.read < len(raw)
+
+
+def test_where_no_scalar_is_none_is_looked_for_again() -> None:
+    holes, ends = make_holes({"a": 1, "b": 2}, [("a",)]), Ends()
+    assert [holes.read(b'{"a":[],"b":2}', ends) for _ in range(3)] == [None] * 3
+    assert (ends, ends.read) == ({5: -1}, 1)
+
+
 @pytest.mark.parametrize("path", [("c",), ("b", "x"), ("b",), ("d", 1), ("d", 0), ("e", 3)])
 def test_there_is_a_hole_only_where_a_scalar_is(path: Path) -> None:
     with pytest.raises((LookupError, TypeError)):
