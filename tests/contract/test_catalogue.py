@@ -69,7 +69,7 @@ async def test_spec_of_the_standin_is_the_real_one(comfy: Comfy, own_specs: dict
     if not comfy.is_current:
         pytest.skip("the stand-in is a 0.33")
     answer = await comfy.get(f"/object_info/{name}")
-    if comfy.is_real and name == "SaveImageWebsocket":
+    if comfy.is_real and name == "SaveImageWebsocket" and not answer.json():
         pytest.skip("a custom node that comes with ComfyUI, absent with --base-directory")
     assert _facts(answer.json()[name]) == _facts(own_specs[name])
 

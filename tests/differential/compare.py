@@ -38,16 +38,21 @@ class Seen:
     left_out: bool = False
 
     def __eq__(self, other: object) -> bool:
-        """One seen past the gate equals one seen through it. Nodes that the gate left out, and told, are in no picture."""
+        """One seen past the gate equals one seen through it. Nodes that the gate left out, and told, are in no picture, nor in one that a later job has
+        from the cache: what is written into that was compared when it was made."""
         if not isinstance(other, Seen):
             return NotImplemented
         return bool(_comparable(self, other.left_out) == _comparable(other, self.left_out))
 
 
 def _comparable(seen: Seen, is_other_without: bool) -> Any:
-    outputs = seen.outputs
-    if seen.left_out or is_other_without:
-        outputs = {key: [_without_prompt(item) for item in items] for key, items in outputs.items()}
+    cached = {node_id for kind, *told in seen.events if kind == "execution_cached" for node_id in told[0]}
+    outputs = {
+        node_id: [_without_prompt(item) for item in items]
+        if seen.left_out or is_other_without or node_id in cached
+        else items
+        for node_id, items in seen.outputs.items()
+    }
     return seen.status, seen.error, seen.node_errors, seen.events, outputs, seen.state
 
 
