@@ -64,7 +64,10 @@ class Executor:
         self.objects.clear()
 
     def evict(self, used: set[Any]) -> None:
-        """Drops the oldest results beyond the limit; ComfyUI does so when memory runs short."""
+        """Drops those results beyond the limit that were used the longest ago; ComfyUI does so when memory runs short
+        (comfy_execution/caching.py, RAMPressureCache)."""
+        for key in [key for key in self.cache if key in used]:
+            self.cache[key] = self.cache.pop(key)
         for key in [key for key in self.cache if key not in used][: max(0, len(self.cache) - MAX_CACHED)]:
             del self.cache[key]
 

@@ -277,6 +277,13 @@ async def test_old_results_are_dropped_beyond_the_limit(local: Comfy, monkeypatc
     assert dict(entries[-1]["status"]["messages"])["execution_cached"]["nodes"] == []
 
 
+async def test_a_result_that_is_used_again_stays(local: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("standin.execution.MAX_CACHED", 4)  # two for each
+    entries = [await local.run(previewing(color)) for color in (1, 2, 1, 3, 1, 2)]
+    cached = [dict(entry["status"]["messages"])["execution_cached"]["nodes"] for entry in entries]
+    assert [bool(nodes) for nodes in cached] == [False, False, True, False, True, False]
+
+
 async def test_history_is_bounded(local: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("standin.promptqueue.MAX_HISTORY", 2)
     for color in range(5):
