@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from policy.call import UpstreamPath
@@ -18,6 +18,8 @@ from proxy.tasks import Tasks
 LOOK_AGAIN_S: Final = 60.0
 """What was found out is believed for so long; also that the bucket did not give a file."""
 MAX_KNOWN: Final = 10_000
+"""Files of all tenants. SECURITY: of more than that the oldest of the tenant that has the most goes, so that nobody's jobs have a neighbour's looked for
+again and again (tests/proxy/copies/test_substitutes.py::test_who_asks_for_most_forgets_its_own)."""
 MAX_WANTED: Final = 256
 """Files of one tenant that are to be looked for, about. Tenants take turns."""
 File = tuple[Folder, UpstreamPath]
@@ -26,6 +28,9 @@ File = tuple[Folder, UpstreamPath]
 class _Known(NamedTuple):
     is_there: bool
     until_s: float
+
+
+_NOTHING: Final[Mapping[File, _Known]] = {}
 
 
 class Substitutes:
@@ -37,7 +42,8 @@ class Substitutes:
         self._reader = reader
         self._on_found = on_found
         self._clock = clock
-        self._known: OrderedDict[tuple[TenantId, File], _Known] = OrderedDict()
+        self._known: dict[TenantId, OrderedDict[File, _Known]] = {}
+        self._count = 0
         self._asked: list[tuple[TenantId, Sequence[File]]] = []
         self._wanted: dict[TenantId, dict[File, None]] = {}
         self._tasks = Tasks()
@@ -85,14 +91,21 @@ class Substitutes:
         return CopiedFile(copy.size_bytes, copy.stamp or copy.hash, pieces)
 
     def _current(self, tenant: TenantId, file: File) -> _Known | None:
-        known = self._known.get((tenant, file))
+        known = self._known.get(tenant, _NOTHING).get(file)
         return None if known is None or known.until_s <= self._clock() else known
 
     def _note(self, tenant: TenantId, file: File, *, is_there: bool) -> None:
-        self._known[tenant, file] = _Known(is_there, self._clock() + LOOK_AGAIN_S)
-        self._known.move_to_end((tenant, file))
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
+        known = self._known.setdefault(tenant, OrderedDict())
+        self._count += file not in known
+        known[file] = _Known(is_there, self._clock() + LOOK_AGAIN_S)
+        known.move_to_end(file)
+        if self._count > MAX_KNOWN:
+            self._forget_one()
+
+    def _forget_one(self) -> None:
+        tenant = max(self._known, key=lambda tenant: len(self._known[tenant]))
+        self._known[tenant].popitem(last=False)
+        self._count -= 1
 
     async def _look(self) -> None:
         try:

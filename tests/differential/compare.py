@@ -81,8 +81,11 @@ async def run(comfy: Comfy, socket: Socket, workflow: Workflow) -> Seen:
             each["type"] == "executing" and each["data"].get("prompt_id") == prompt_id and each["data"]["node"] is None
         )
     )
+    wrapped = _wrapped(workflow.prompt)
     seen.events = [
-        _event(each) for each in socket.seen if each["type"] in _TIMES and each["data"].get("prompt_id") == prompt_id
+        _event(each, wrapped)
+        for each in socket.seen
+        if each["type"] in _TIMES and each["data"].get("prompt_id") == prompt_id
     ]
     entry = await _entry(comfy, prompt_id)
     seen.state = entry["status"]["status_str"]
@@ -118,10 +121,27 @@ def _error(error: dict[str, Any]) -> list[str]:
     return [error["type"], str((error.get("extra_info") or {}).get("input_name"))]
 
 
-def _event(message: dict[str, Any]) -> Any:
+def _wrapped(prompt: dict[str, Any]) -> set[str]:
+    """Nodes of which ComfyUI's cache may know others than through the gate: those with a wrapped value (see _bare), and those that link to them."""
+    found: set[str] = set()
+    before = -1
+    while len(found) > before:
+        before = len(found)
+        for node_id, node in prompt.items():
+            values = node["inputs"].values()
+            if any((type(each) is dict and "__value__" in each) or _links_to(each, found) for each in values):
+                found.add(node_id)
+    return found
+
+
+def _links_to(value: Any, node_ids: set[str]) -> bool:
+    return type(value) is list and bool(value) and type(value[0]) is str and value[0] in node_ids
+
+
+def _event(message: dict[str, Any], wrapped: set[str]) -> Any:
     kind, data = message["type"], message["data"]
     if kind == "execution_cached":
-        return [kind, sorted(data["nodes"])]
+        return [kind, sorted(set(data["nodes"]) - wrapped)]
     if kind == "execution_error":
         return [kind, data["node_id"], data["exception_type"]]
     return [kind, data.get("node")]
