@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from policy.call import UpstreamCall
 from policy.makers import maker_of
 from policy.namespace import ROOT, Folder
+from policy.principal import TenantId
 from proxy.jobs.known_jobs import KnownJobs
 
 
@@ -29,6 +30,8 @@ class Makers:
         self.others = others
         self.sharing = sharing
         self._absent_for = absent_for
+        self.is_open: Callable[[str, TenantId], bool] = lambda comfyui, tenant: True
+        """Whether the ComfyUI of a name runs the tenant's jobs, by the configuration."""
 
     def of_call(self, call: UpstreamCall) -> str:
         if call.jobs:
@@ -53,9 +56,27 @@ class Makers:
         made = maker_of(path)
         return made if made and (made, path.split("/", 2)[1]) in self._absent_for else ""
 
+    def is_told(self, call: UpstreamCall, comfyui: str) -> bool:
+        """Whether who asks for a file may know that the ComfyUI of that name does not answer.
+
+        SECURITY: which there are, and how they do, is told to nobody who guesses at a name
+        (tests/several/test_fleet_files.py::test_that_one_is_away_is_told_to_those_alone_whose_jobs_it_runs).
+        """
+        if call.file is None or call.jobs or maker_of(call.file[1]) != comfyui:
+            return True  # the caller's own job is there, or has made it
+        tenant = TenantId(call.file[1].split("/", 2)[1])
+        return self.is_open(comfyui, tenant) or self._has_jobs_at(comfyui, tenant)
+
     def place_of(self, folder: Folder, comfyui: str) -> str:
         """Which one's folder this ComfyUI reads."""
         return "" if folder is not Folder.TEMP and comfyui in self.sharing else self._known(comfyui)
+
+    def _has_jobs_at(self, comfyui: str, tenant: TenantId) -> bool:
+        jobs = self._jobs.of(tenant)
+        known = (
+            self._jobs.job(prompt_id) for ids in (jobs.running, jobs.pending, jobs.finished) for prompt_id in ids()
+        )
+        return any(job is not None and job.comfyui == comfyui for job in known)
 
     def _of_run(self, path: str) -> str:
         """Of a file among everybody's."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from multidict import CIMultiDict
 
 from policy.call import UpstreamCall, UpstreamReply
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.upstream.client import MAX_REPLY_BYTES, FieldLines, Upstream, UpstreamStream
 
 Chooses = Callable[[UpstreamCall], str]
@@ -22,6 +22,7 @@ class Upstreams(Upstream):
     """others: by name; replaced when some come or go. choose: the name of the one that a call goes to; those that are not among the others go to the first.
 
     absent_maker: the name of one that is not there any more and has made what a call is for, "" for all others: the first may have a copy.
+    is_told: whether the caller is told that the one of that name does not answer; else the first is asked, which has not what it names.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Upstreams(Upstream):
         self.others = others
         self.choose = choose
         self.absent_maker: Chooses = _of_none
+        self.is_told: Callable[[UpstreamCall, str], bool] = lambda call, name: True
 
     def of(self, comfyui: str) -> Upstream:
         return self.others.get(comfyui, self)
@@ -52,7 +54,13 @@ class Upstreams(Upstream):
         name = self.choose(call)
         other = self.others.get(name)
         send = super().open if other is None else other.open
-        stream = await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
+        try:
+            stream = await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
+        except UpstreamUnreachable:
+            if other is None or self.is_told(call, name):
+                raise
+            other = None
+            stream = await super().open(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
         stream.comfyui = "" if other is None else name
         if stream.status == 404 and (absent := self.absent_maker(call)):
             stream.close()

@@ -59,7 +59,10 @@ def choose_makers(
     owners = TempFileOwners(upstream, jobs.registry)
     transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, owners.is_own, names[0])
     jobs.preparation.bring, jobs.preparation.far_files = transfers.bring, transfers.far_files
+    upstream.is_told = makers.is_told
     if jobs.placing is not None:
+        open_to = jobs.placing.open_to
+        makers.is_open = lambda name, tenant: any(each.name == name for each in open_to(tenant))
         jobs.placing.sources, jobs.placing.far_files = transfers.sources, transfers.far_files
         jobs.placing.bytes_to = transfers.brought.bytes_to
     return makers, transfers

@@ -103,6 +103,26 @@ async def _is_as_one_that_never_was(world: SeveralWorld, name: str) -> None:
         assert await world.gate.status(method, view(name, subfolder=FOLDER), "alice") == 503
 
 
+async def test_that_one_is_away_is_told_to_those_alone_whose_jobs_it_runs(tmp_path: Path) -> None:
+    """For all others its name is as one that never was."""
+    settings = {FIRST: 'tenants = ["mallory"]', SECOND: 'tenants = ["alice"]'}
+    async with several(tmp_path, has_directories=False, settings=settings) as world:
+        [entry] = (await ended(world, [await submit(world, quick(1))])).values()
+        [made] = entry["outputs"]["2"]["images"]
+        await world.stop(SECOND)
+        await _is_as_one_that_never_was(world, made["filename"])
+        put_back_to = {FIRST: 'tenants = ["alice"]', SECOND: 'tenants = ["mallory"]'}
+        text = world.gate.config_file.read_text(encoding="utf-8")
+        for name in (FIRST, SECOND):
+            text = text.replace(settings[name], f"# {name}")
+        for name in (FIRST, SECOND):
+            text = text.replace(f"# {name}\n", f"{put_back_to[name]}\n")
+        await put_back(world, text)
+        address = view(made["filename"], subfolder=FOLDER)
+        assert await world.gate.status("GET", address, "alice") == 503, "whose job was there"
+        assert await world.gate.status("GET", address, "mallory") == 503, "whose jobs may be there"
+
+
 async def _told(world: SeveralWorld, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
     """All that an answer says to mallory, but for its own id and time."""
     async with world.gate.call(method, path, "mallory") as answer:

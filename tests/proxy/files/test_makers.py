@@ -95,3 +95,25 @@ def test_what_one_made_that_has_gone_is_known_by_its_name(
     makers = Makers(registry, OTHERS, absent_for={("gone", "alice")})
     assert makers.absent_maker_of(view_of("GET", folder, UpstreamPath(path))) == expected
     assert makers.absent_maker_of(UpstreamCall("GET", (Opaque("view"),))) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "comfyui", "is_told"),
+    [
+        ("tenants/alice/@gpu-2/x.png", "gpu-2", True),
+        ("tenants/mallory/@gpu-2/x.png", "gpu-2", False),
+        ("tenants/alice/@gpu-3/x.png", "gpu-3", False),
+        ("tenants/mallory/@gpu-3/x.png", "gpu-3", True),
+        ("two.png", "gpu-2", True),
+    ],
+)
+def test_that_one_is_away_is_told_to_those_whose_jobs_it_runs_or_ran(
+    registry: JobRegistry, path: str, comfyui: str, is_told: bool
+) -> None:
+    makers = Makers(registry, OTHERS)
+    call = view_of("GET", Folder.OUTPUT, UpstreamPath(path))
+    assert makers.is_told(call, comfyui), "each runs everybody's jobs"
+    makers.is_open = lambda comfyui, tenant: (comfyui, tenant) == ("gpu-3", "mallory")
+    assert makers.is_told(call, comfyui) is is_told
+    assert makers.is_told(replace(call, jobs=("some",)), comfyui)
+    assert makers.is_told(replace(call, file=None), comfyui)
