@@ -62,7 +62,8 @@ class NotUnderstood(Exception):
 class Editing:
     """What a reader finds. edits: in the order of the file, none over another one.
 
-    max_bytes: of what is held at a time, and of all that takes the place of something; None for MAX_SPAN_BYTES, and for any number of them.
+    max_bytes: of what is held at a time, and of all that takes the place of something, each of the same length; None for MAX_SPAN_BYTES, and for any number
+    of any length.
     is_suspect: whether what is left of a part may still have what is to go. With it a file is read in all its parts but pictures, films and sounds
     themselves, which are searched as they are, and one with a part that is suspect, or cannot be looked at, is not understood; without it such a part
     stays.
@@ -91,10 +92,12 @@ class Editing:
             raise NotUnderstood
 
     def replace(self, offset: int, old: bytes, new: bytes) -> None:
-        """Raises NotUnderstood where that is too much."""
+        """Raises NotUnderstood where that is too much, or of another length in a file that keeps its own."""
         if new == old:
             return
         if self._room is not None:
+            if len(new) != len(old):
+                raise NotUnderstood
             self._room -= len(new)
             if self._room < 0:
                 raise NotUnderstood

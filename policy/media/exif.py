@@ -21,7 +21,7 @@ _KEY = re.compile(rb"([A-Za-z0-9_. -]{1,79}):")
 
 
 def rewrite(data: bytes, editing: Editing) -> bytes:
-    """Judged, of the same length; GONE where nothing is left in it. data: with Exif's mark or without. Raises NotUnderstood."""
+    """Judged, of the same length; GONE where nothing is left in it of what there was. data: with Exif's mark or without. Raises NotUnderstood."""
     lead = len(MARK) if data.startswith(MARK) else 0
     exif = _Exif(bytearray(data[lead:]), editing)
     if not exif.rewrite():
@@ -45,8 +45,10 @@ class _Exif:
         if not self.data.startswith((b"II*\0", b"MM\0*")):
             raise NotUnderstood
         first = self._number(4, 4)
+        # A library's Exif without an entry is written too, as by ComfyUI with --disable-metadata.
+        was_empty = not self._number(first, 2)
         self._directory(first, is_first=True)
-        return self._number(first, 2) > 0
+        return was_empty or self._number(first, 2) > 0
 
     def _number(self, place: int, size: int) -> int:
         found = self.data[place : place + size]

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.policy.media.files import SALTED, box, chunk, is_understood, own, picture, stripping
-from tests.policy.media.test_places import avif, exif, film, heif, items, png, user_data
+from policy.media.editing import Editing, NotUnderstood
+from policy.media.workflow_texts import own_texts
+from tests.policy.media.files import ALICE, SALTED, box, chunk, is_understood, own, picture, stripping
+from tests.policy.media.test_places import avif, exif, film, heif, items, jpeg, png, segment, user_data, webp
 
 
 def _salted_exif() -> bytes:
@@ -51,3 +53,25 @@ def test_user_data_of_a_mov_is_in_the_tenants_own_words() -> None:
     assert len(made) == len(data)
     assert b"comfygate" not in made
     assert b"tenants/" not in made
+
+
+NO_ENTRIES = Image.Exif().tobytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [png(chunk(b"eXIf", NO_ENTRIES[6:])), jpeg(segment(0xE1, NO_ENTRIES)), webp((b"EXIF", NO_ENTRIES))],
+    ids=["png", "jpeg", "webp"],
+)
+def test_exif_without_an_entry_stays_as_it_is(data: bytes) -> None:
+    """As ComfyUI writes it with --disable-metadata: it has lost nothing, and the length of the file was told by then."""
+    assert own(data) == data
+    assert stripping(data) == (data, True)
+
+
+def test_a_file_that_keeps_its_length_has_no_other() -> None:
+    editing = Editing(own_texts(ALICE), 2, max_bytes=10)
+    editing.replace(0, b"a", b"b")
+    with pytest.raises(NotUnderstood):
+        editing.replace(1, b"a", b"")
+    assert len(editing.edits) == 1
