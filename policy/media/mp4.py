@@ -128,6 +128,8 @@ def _judged_meta(meta: bytes, editing: Editing) -> bytes:
         made = [_without(box, gone) if box.kind == b"keys" else part for box, part in zip(boxes, made, strict=True)]
     body = b"".join(made)
     room = len(meta) - lead - len(body)
+    if room < 0:  # it ends before its boxes begin
+        raise NotUnderstood
     return meta[:lead] + body + ((room.to_bytes(4, "big") + _FREE).ljust(room, b"\0") if room else b"")
 
 

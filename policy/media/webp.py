@@ -26,6 +26,8 @@ def webp(editing: Editing) -> Reading:
         found = (yield Read(offset, _HEAD + 1)).ljust(_HEAD + 1, b"\0")  # a last chunk may be empty
         stop = _HEAD + little(found, 4)
         size = stop + stop % 2
+        if offset + size > end:  # it goes on behind the end that the file tells
+            editing.pass_over()
         if found[:4] == b"VP8X":
             flags_at, flags = offset + _HEAD, found[_HEAD]
         elif found[:4] in _FLAGS:

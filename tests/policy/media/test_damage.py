@@ -9,17 +9,21 @@ from policy.media.editing import MAX_PARTS, MAX_SPAN_BYTES, apply, size_after
 from policy.media.formats import HEAD_BYTES, MediaEdits, own_workflow, without_workflow
 from policy.media.streaming import EditedStream
 from tests.policy.media.files import ALICE, REAL
+from tests.policy.media.test_places import ROWS
 
 # Where the heads are: a change there is more often one of the structure.
 _PLACES = st.one_of(st.integers(0, 200), st.integers(0, 13_000))
-_CHANGES = st.lists(st.tuples(_PLACES, st.binary(min_size=1, max_size=9)), max_size=6)
+_COUNTS = st.sampled_from([bytes(4), b"\xff" * 4, b"\0\0\0\x08", b"\x08\0\0\0", b"\0\0\0\x0c"])
+_CHANGES = st.lists(st.tuples(_PLACES, st.integers(-9, 9), st.binary(min_size=1, max_size=9) | _COUNTS), max_size=6)
+_FILES = {**REAL, **{name: data for name, data, _ in ROWS}}
 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    data = bytearray(REAL[draw(st.sampled_from(sorted(REAL)))])
-    for place, new in draw(_CHANGES):
-        data[place : place + len(new)] = new
+    """Bytes are others, or so many more or fewer than there were."""
+    data = bytearray(_FILES[draw(st.sampled_from(sorted(_FILES)))])
+    for place, fewer, new in draw(_CHANGES):
+        data[place : place + max(0, len(new) + fewer)] = new
     return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
 
 

@@ -110,6 +110,7 @@ WEBPS = (
         REFUSED,
     ),
     ("webp: behind its end", webp(end=GRAPH), REFUSED),
+    ("webp: over its end", b"RIFF" + struct.pack("<I", 90) + webp((b"XMP ", PACKET))[8:], REFUSED),
 )
 
 
@@ -199,6 +200,7 @@ FILMS = (
     ("mp4: XMP in moov", film(box(b"uuid", XMP_UUID, PACKET)), GONE),
     ("mp4: another uuid", film(top=box(b"uuid", bytes(16), GRAPH)), GONE),
     ("mp4: 3GPP's title", film(box(b"udta", box(b"titl", bytes(6), GRAPH))), REFUSED),
+    ("mp4: metadata that end before their boxes", film(box(b"udta", box(b"meta")), box(b"uuid", GRAPH)), REFUSED),
     ("mp4: free", film(top=box(b"free", GRAPH)), REFUSED),
     ("mp4: behind an end of user data", film(box(b"udta", bytes(4), COMMENT)), REFUSED),
     ("mp4: subtitles", film() + box(b"mdat", struct.pack(">H", len(GRAPH)) + GRAPH), REFUSED),
