@@ -129,10 +129,18 @@ class ReadBuffer:
 
 
 class ReadBuffers(threading.local):
-    """own: that of the thread that asks."""
+    """One for each thread that reads."""
 
     def __init__(self, size: int) -> None:
-        self.own = ReadBuffer(size)
+        self._size = size
+        self._own: ReadBuffer | None = None
+
+    @property
+    def own(self) -> ReadBuffer:
+        """That of the thread that asks."""
+        if self._own is None:
+            self._own = ReadBuffer(self._size)
+        return self._own
 
 
 class BufferedWire(Wire, asyncio.BufferedProtocol):

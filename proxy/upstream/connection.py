@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
-from typing import Final
+from typing import ClassVar, Final
 
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.http.replies import Taker
 from proxy.http.wire import BufferedWire, ReadBuffers, SilenceTimer
 from proxy.upstream.answer import BROKEN_OFF, AnswerReader, KnownHeads
 
-READ_BYTES: Final = 256 * 1024
-"""Read at once: so little that it stays in a processor's cache until it is written."""
-HIGH_WATER_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 128 * 1024
+"""Read at once: a client that takes its answer slowly holds so much of it."""
+MORE_BYTES: Final = 512 * 1024
+"""The same while who takes them takes all: each call of the system wakes somebody, and more would not stay in a processor's cache until it is written."""
+HIGH_WATER_BYTES: Final = READ_BYTES
 """So much of an answer waits for its reader before no more is read."""
 
 
@@ -47,10 +49,12 @@ class Connection(BufferedWire):
     """`begin` writes a call, `head` waits for its answer, `pour` and `read` give its body, `finish` says whether another call may follow."""
 
     buffers = ReadBuffers(READ_BYTES)
+    larger: ClassVar[ReadBuffers] = ReadBuffers(MORE_BYTES)
 
     def __init__(self, known: KnownHeads | None = None) -> None:
         """known: heads of answers that came on other connections."""
         super().__init__()
+        self._first_buffer = self._buffer
         self.answer = AnswerReader(known)
         self._idle_since_s = 0.0
         self._silence = SilenceTimer(lambda: self.fail(UpstreamTimeout()))
@@ -72,6 +76,7 @@ class Connection(BufferedWire):
     ) -> None:
         """Writes the call, whole where its body is. time_limit_s: how long ComfyUI may be silent from then on; is_for_all: or take for all of its answer."""
         self.answer.begin(method)
+        self._buffer = self._first_buffer
         self._error = None
         self._is_busy = True
         self._time_limit_s = time_limit_s
@@ -183,7 +188,10 @@ class Connection(BufferedWire):
                 while self.answer.has_chunk() and not self.is_read_paused:
                     if not taker.take(self.answer.take_chunk()):
                         self._buffer.renew()
+                        self._buffer = self._first_buffer
                         self.pause_reading()
+                if len(data) == len(self._buffer.view) and not self.is_read_paused:
+                    self._buffer = self.larger.own
             except Exception as error:
                 self.fail(error)
         elif (

@@ -10,12 +10,12 @@ import pytest
 from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream.answer import AnswerReader
 from proxy.upstream.client import UpstreamStream
-from proxy.upstream.connection import READ_BYTES
+from proxy.upstream.connection import MORE_BYTES, READ_BYTES
 from tests.proxy.upstream.takers import Quick, Slow
 from tests.proxy.upstream.test_connection import Comfy, ask, call, door
 from tests.proxy.upstreams import GUARD_S
 
-SIZE = 8 * READ_BYTES
+SIZE = 4 * MORE_BYTES
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE
 
 
@@ -74,6 +74,27 @@ async def test_no_more_is_read_than_a_slow_taker_keeps() -> None:
         assert stream.connection.is_read_paused
         waiting.cancel()
         await comfy.closed.wait()
+
+
+async def test_who_takes_all_is_given_more_at_once_and_who_is_slow_keeps_little() -> None:
+    comfy = Comfy(*(HEAD + body_of("one") for _ in range(2)))
+    async with door(comfy) as upstream:
+        quick = Quick()
+        await pour(await upstream.open(call("GET", "one"), time_limit_s=GUARD_S), quick)
+        sizes = [len(piece) for piece in quick.pieces]
+        assert max(sizes[:1]) <= READ_BYTES < max(sizes) <= MORE_BYTES
+        slow = Slow()
+        keep, kept = slow.take, list[int]()
+
+        def take(piece: bytes | memoryview) -> bool:
+            kept.append(len(piece))
+            return keep(piece)
+
+        slow.take = take  # type: ignore[method-assign]
+        await pour(await upstream.open(call("GET", "one"), time_limit_s=GUARD_S), slow)
+        assert slow.taken == body_of("one")
+        assert max(kept) <= READ_BYTES, "on a connection on which the last one was quick"
+    assert comfy.connections == 1
 
 
 async def test_a_takers_error_ends_the_call() -> None:
