@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from standin import StandIn
+from tests.compiling import pytest_collection
 from tests.distribution import pytest_xdist_make_scheduler
 from tests.harness import Running, running_gate
 from tests.measuring import pytest_collection_modifyitems, pytest_runtest_protocol
@@ -23,7 +24,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-__all__ = ["pytest_collection_modifyitems", "pytest_runtest_protocol", "pytest_xdist_make_scheduler"]  # hooks
+__all__ = [
+    "pytest_collection",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_protocol",
+    "pytest_xdist_make_scheduler",
+]  # hooks
 
 # A busy machine is no mistake of what is tested: no example has a deadline. A failure prints how it is made again. CI tries the same
 # examples each time, so that only a change can break it; `make fuzz` looks for others.
