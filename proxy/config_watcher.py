@@ -7,7 +7,9 @@ import contextlib
 import hashlib
 import logging
 import signal
+import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -57,9 +59,29 @@ class _Watch:
         self._calling = asyncio.Lock()
 
     async def follow_file(self) -> None:
+        """A thread of its own compares: almost always it finds what was there before, and wakes nobody."""
+        differs, stopped = asyncio.Event(), threading.Event()
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, differs.set)
+        threading.Thread(target=self._compare, args=(tell, stopped), name="config look", daemon=True).start()
+        try:
+            while await differs.wait():
+                differs.clear()
+                await self.look()
+        finally:
+            stopped.set()
+
+    def _compare(self, tell: Callable[[], object], stopped: threading.Event) -> None:
+        """Until `stopped`. What cannot be compared differs: who looks then hears why."""
         while True:
-            await self.look()
-            await asyncio.sleep(POLL_S)
+            try:
+                is_same = fingerprint(self._file) == self._seen
+            except Exception:
+                is_same = False
+            if not is_same:
+                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody looks any more
+                    tell()
+            if stopped.wait(POLL_S):
+                return
 
     async def follow_signal(self) -> None:
         """SIGHUP reloads whatever the content is: files that the configuration names may have changed."""

@@ -82,10 +82,12 @@ class EventRules:
     def text(self, frame: str, jobs: OwnJobs) -> Event | None:
         """The frame for the client, None when it is not for it."""
         beginning, kind, prompt_id = self._progress
-        if not frame.startswith(beginning):
+        is_known = frame.startswith(beginning)
+        if not is_known:
             self._progress, self._other_progress = self._other_progress, self._progress
             beginning, kind, prompt_id = self._progress
-        if frame.startswith(beginning) and jobs.owns(prompt_id):
+            is_known = frame.startswith(beginning)
+        if is_known and jobs.owns(prompt_id):
             return Event(frame, kind, prompt_id, _NO_DATA)
         plain = _PLAIN.match(frame)
         if plain:

@@ -24,6 +24,7 @@ _MASKED: Final = 0x80
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006})
 _SMALL_BYTES: Final = 1024
 _HEAD_16: Final = Struct("!BBH")
+_unpack_head_16: Final = _HEAD_16.unpack_from
 _HEAD_64: Final = Struct("!BBQ")
 _KNOWN: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 _OF_MESSAGES: Final = frozenset({_FIN | CONTINUATION, _FIN | TEXT, _FIN | BINARY, CONTINUATION, TEXT, BINARY})
@@ -120,6 +121,11 @@ class FrameReader:
         if self._partial is not None or self._head:
             data = self._go_on(data, take)
         at, end = 0, len(data)
+        if end >= 4:  # almost all that ComfyUI sends: one message, whole, and nothing else
+            first, size, long_size = _unpack_head_16(data)
+            if size == 126 and long_size == end - 4 <= self._max_bytes and first in self._whole:
+                take(first & 0x0F, data[4:], data)
+                return
         while end - at >= 2:
             first, size, start = data[at], data[at + 1], at + 2
             if size == 126 and first in self._whole and end - at >= 4:

@@ -95,16 +95,18 @@ class SqliteDatabase:
         """Nobody says anything."""
 
     async def _watch(self) -> None:
+        """What is written is asked about at once, and again when the time of the file can tell it from what is written later."""
         seen: int | None = None
-        last_write: _Write | None = None
+        asked: tuple[_Write, bool] | None = None
         while True:
             write = _last_write(self.path)
-            if write is None or write != last_write or not write.is_past:
+            now = None if write is None else (write, write.is_past)
+            if now is None or now != asked:
                 with suppress(DatabaseUnavailable):
                     found = await self.run(_data_version)
                     if seen is not None and found != seen:
                         self._changes.tell()
-                    seen, last_write = found, write
+                    seen, asked = found, now
             await asyncio.sleep(POLL_S)
 
     def _open(self) -> None:

@@ -23,6 +23,8 @@ class FollowedJobs:
         self._registry = registry
         self._history_s = history_s
         self._followed: dict[tuple[TenantId, str], FollowedJob] = {}
+        self._of_interest: dict[FollowedJob, None] = {}
+        """Those that somebody has looked at, or is likely to."""
         self._timer: asyncio.TimerHandle | None = None
         self.on_gone: Callable[[FollowedJob], None] = self.drop
 
@@ -46,17 +48,31 @@ class FollowedJobs:
         followed = self.get(tenant, prompt_id)
         if followed is None:
             followed = self._followed[tenant, prompt_id] = FollowedJob(tenant, prompt_id)
+            if self.is_watched(followed):
+                self._of_interest[followed] = None
             self._look_later()
+        return followed
+
+    def watch(self, tenant: TenantId, prompt_id: str) -> FollowedJob:
+        """`ensure`, for somebody who looks."""
+        followed = self.ensure(tenant, prompt_id)
+        self._of_interest[followed] = None
         return followed
 
     def drop(self, followed: FollowedJob) -> None:
         if self.get(followed.tenant, followed.prompt_id) is followed:
             del self._followed[followed.tenant, followed.prompt_id]
+            self._of_interest.pop(followed, None)
 
     def job(self, followed: FollowedJob) -> Job | None:
         """None where it has ended, or is gone."""
         job = self._registry.job(followed.prompt_id)
         return None if job is None or job.tenant != followed.tenant or job.state is JobState.ENDED else job
+
+    @property
+    def has_watched(self) -> bool:
+        """Whether any may be watched: mostly none is, and then nothing need be found out of what is heard most often."""
+        return bool(self._of_interest)
 
     def is_watched(self, followed: FollowedJob) -> bool:
         """Whether it is worth something to know what it does: somebody looks, or is likely to."""

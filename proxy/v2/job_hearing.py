@@ -41,10 +41,9 @@ class JobHearing:
         await self._tasks.stop()
 
     def heard(self, event: Event, job: Job | None, jobs: RunningJobs) -> None:
-        if event.prompt_id is None and event.kind == "executing":
+        if job is None and event.prompt_id is None and event.kind == "executing":
             # To a socket that was opened meanwhile it does not say of which job it speaks.
-            running = jobs.running()
-            job = self._registry.job(running[0]) if len(running) == 1 else None
+            job = self._only_one(jobs)
         if job is not None:
             if job.client_id == SDK_CLIENT:
                 self.tell_others(job.prompt_id, event)
@@ -83,11 +82,16 @@ class JobHearing:
 
     def pictured(self, frame: bytes | memoryview, jobs: RunningJobs) -> None:
         """A ComfyUI runs one job at a time, so a picture is of the tenant's only one that runs there."""
-        running = jobs.running()
-        job = self._registry.job(running[0]) if len(running) == 1 else None
+        if not self._followed.has_watched or len(frame) > LARGEST_PREVIEW_BYTES:
+            return
+        job = self._only_one(jobs)
         followed = None if job is None else self._followed.get(job.tenant, job.prompt_id)
-        if followed is not None and len(frame) <= LARGEST_PREVIEW_BYTES and self._followed.is_watched(followed):
+        if followed is not None and self._followed.is_watched(followed):
             followed.picture(bytes(frame))
+
+    def _only_one(self, jobs: RunningJobs) -> Job | None:
+        running = jobs.running()
+        return self._registry.job(running[0]) if len(running) == 1 else None
 
     def _executed(self, followed: FollowedJob, event: Event) -> None:
         node_id = event.data.get("node")

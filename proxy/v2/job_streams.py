@@ -68,7 +68,7 @@ class JobStreams:
 
     def attach(self, tenant: TenantId, prompt_id: str, stream: Viewer) -> None:
         """It is told what happens to this job of its tenant's from now on, and ended when there is no more to tell."""
-        followed = self._followed.ensure(tenant, prompt_id)
+        followed = self._followed.watch(tenant, prompt_id)
         stream.at_end(partial(self._detach, followed, stream))
         if stream.is_open:
             self._join(followed, stream)

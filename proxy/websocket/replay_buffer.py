@@ -9,10 +9,15 @@ from policy.rules.events import ENDS, PROGRESS
 
 MAX_KEPT_EVENTS: Final = 2000
 MAX_KEPT_BYTES: Final = 4 * 1024**2
+MAX_STATE_BYTES: Final = 256 * 1024
+"""Of one that tells a whole state. A larger one is not kept: it comes again."""
 
 
 class ReplayBuffer:
-    """The text events of the job that runs, or ran last: what a client that lost its connection may have missed. Bounded."""
+    """The text events of the job that runs, or ran last: what a client that lost its connection may have missed.
+
+    Bounded: MAX_KEPT_BYTES, and behind them MAX_STATE_BYTES of each kind that tells a whole state.
+    """
 
     __slots__ = ("_bytes", "_events", "_is_dropped", "_is_over", "_newest")
 
@@ -22,38 +27,29 @@ class ReplayBuffer:
         self._newest: dict[str, str] = {}
         """Behind those, by kind: each tells a whole state, and the newest of a kind is enough. ComfyUI's two kinds come by turns."""
         self._bytes = 0
+        """Of `_events`."""
         self._is_over = self._is_dropped = False
 
     def keep(self, kind: str, text: str) -> None:
+        if kind in PROGRESS:
+            if not self._is_dropped and len(text) <= MAX_STATE_BYTES:
+                self._newest[kind] = text
+            return
         if kind == "execution_start":
             self._clear()
             self._is_over = self._is_dropped = False
-        elif self._is_dropped:
-            return
-        if kind in PROGRESS:
-            newest = self._newest
-            self._bytes += len(text) - len(newest.get(kind, ""))
-            newest[kind] = text
-        else:
+        if not self._is_dropped:
             self._append(kind, text)
-        if self._bytes > MAX_KEPT_BYTES:
-            self._shorten()
 
     def _append(self, kind: str, text: str) -> None:
         events = self._events = self._events or deque()
-        events.extend(self._newest.items())
+        for event in (*self._newest.items(), (kind, text)):
+            events.append(event)
+            self._bytes += len(event[1])
         self._newest = {}
-        events.append((kind, text))
-        self._bytes += len(text)
         self._is_over = self._is_over or kind in ENDS
-        while len(events) > MAX_KEPT_EVENTS:
+        while len(events) > MAX_KEPT_EVENTS or self._bytes > MAX_KEPT_BYTES:
             self._bytes -= len(events.popleft()[1])
-
-    def _shorten(self) -> None:
-        while self._events and self._bytes > MAX_KEPT_BYTES:
-            self._bytes -= len(self._events.popleft()[1])
-        if self._bytes > MAX_KEPT_BYTES:
-            self._newest, self._bytes = {}, 0
 
     def drop_what_ended(self) -> None:
         """Nothing of a job that has ended is kept any more, nor what still comes of it."""

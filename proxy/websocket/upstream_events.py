@@ -119,7 +119,7 @@ class UpstreamEvents(Hearer):
         event = self._rules.text(data, session.jobs)
         if event is None:
             return
-        kind = event.kind
+        kind, text = event.kind, event.text
         if kind in OF_ONE_SOCKET:
             session.take_own(event, self.comfyui)
             return
@@ -131,7 +131,7 @@ class UpstreamEvents(Hearer):
             if session.send_queue is not None:
                 session.send_queue.used_at_s = time.monotonic()
         reports.listener.heard(event, job, self._here)
-        session.hand_on(kind, event.text, frame if event.text is data else None, self.comfyui)
+        session.hand_on(kind, text, frame if text is data else None, self.comfyui)
 
     def ended(self, close: Close, *, is_said: bool) -> None:
         self.is_open = False

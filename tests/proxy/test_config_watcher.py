@@ -102,6 +102,46 @@ async def test_takes_what_is_there_for_known_by_default(file: Path, monkeypatch:
     assert calls.count == 0
 
 
+async def test_while_nothing_changes_nobody_is_woken(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = Calls()
+    loop = asyncio.get_running_loop()
+
+    def compare(file: Path) -> bytes:
+        asyncio.run_coroutine_threadsafe(compared(), loop).result(PATIENCE_S)
+        return fingerprint(file)
+
+    looks = 0
+
+    async def look(watched: module._Watch) -> None:
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(module._Watch, "look", look)
+    seen = fingerprint(file)
+    monkeypatch.setattr(module, "fingerprint", compare)
+    async with watching(file, Calls(), seen):
+        await compared.reach(3)
+        assert looks == 0
+        file.write_text("a = 2\n")
+        async with asyncio.timeout(PATIENCE_S):
+            while not looks:
+                await asyncio.sleep(0)
+
+
+async def test_what_cannot_be_compared_ends_the_watch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever supervises it logs that, and begins again."""
+
+    def fail(file: Path) -> bytes:
+        raise ValueError("a bug in the look")
+
+    seen = fingerprint(file)
+    monkeypatch.setattr(module, "fingerprint", fail)
+    with pytest.raises(ExceptionGroup) as raised:
+        async with asyncio.timeout(PATIENCE_S):
+            await watch(file, Calls(), seen=seen)
+    assert raised.group_contains(ValueError, match="a bug in the look")
+
+
 async def test_tells_of_a_file_that_is_gone_and_comes_back(file: Path) -> None:
     calls = Calls()
     async with watching(file, calls):

@@ -18,6 +18,7 @@ from unittest import mock
 
 import pytest
 
+from proxy.persistence import sqlite as module
 from proxy.persistence import sqlite_file
 from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, StateError, Statement
 from proxy.persistence.sqlite import POLL_S, SqliteDatabase
@@ -60,6 +61,27 @@ async def test_where_nobody_writes_nothing_is_asked(tmp_path: Path) -> None:
             await asyncio.sleep(3 * POLL_S)
             run.assert_not_called()
         await other.run(put, "foreign")
+        async with asyncio.timeout(GUARD_S):
+            await told.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="times of files")
+async def test_what_is_written_within_one_tick_of_the_clock_is_told_when_the_tick_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its time and size the second write cannot be told from the first, which was asked about already."""
+    write = module._Write(time.time_ns(), 1)
+    monkeypatch.setattr(module, "_last_write", lambda path: write)
+    monkeypatch.setattr(module, "PAST_S", 3600.0)
+    told = asyncio.Event()
+    async with opened(tmp_path / STATE_FILE) as state, opened(tmp_path / STATE_FILE) as other:
+        state.on_change(told.set)
+        await asyncio.sleep(2 * POLL_S)  # it has looked once
+        await other.run(put, "foreign")
+        with mock.patch.object(state, "run", wraps=state.run) as run:
+            await asyncio.sleep(3 * POLL_S)
+            run.assert_not_called()
+        monkeypatch.setattr(module, "PAST_S", 0.0)
         async with asyncio.timeout(GUARD_S):
             await told.wait()
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType, web
 
 from proxy.auth import key_file
-from proxy.websocket.replay_buffer import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, ReplayBuffer
+from proxy.websocket.replay_buffer import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_STATE_BYTES, ReplayBuffer
 from standin import StandIn
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like
@@ -220,3 +220,9 @@ def test_kept_events_are_bounded_and_begin_with_the_job() -> None:
     assert kept.texts() == ["start", "progress 4", "done"]
     kept.keep("executed", "x" * MAX_KEPT_BYTES)
     assert sum(len(text) for text in kept.texts()) <= MAX_KEPT_BYTES
+    for _ in range(MAX_KEPT_BYTES // MAX_STATE_BYTES + 10):
+        kept.keep("progress", "x" * MAX_STATE_BYTES)
+        kept.keep("progress_state", "x" * MAX_STATE_BYTES)
+        kept.keep("executed", "done")
+    assert MAX_KEPT_BYTES // 2 < sum(len(text) for text in kept.texts()) <= MAX_KEPT_BYTES
+    assert kept.texts()[-1] == "done"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.websocket.replay_buffer import ReplayBuffer
+from proxy.websocket.replay_buffer import MAX_STATE_BYTES, ReplayBuffer
 
 BEGIN = [("execution_start", "start"), ("executing", "node 1")]
 
@@ -30,3 +30,8 @@ def test_of_one_kind_alone_the_newest_is_kept() -> None:
 def test_what_happened_between_stays_in_its_order() -> None:
     events = [("progress", "a"), ("executed", "done"), ("progress", "b"), ("executing", "node 2"), ("progress", "c")]
     assert kept(*events) == ["a", "done", "b", "node 2", "c"]
+
+
+def test_a_state_that_is_too_large_is_not_kept() -> None:
+    assert kept(("progress", "a"), ("progress", "x" * (MAX_STATE_BYTES + 1))) == ["a"]
+    assert len(kept(("progress", "x" * MAX_STATE_BYTES))) == 1
