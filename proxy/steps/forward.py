@@ -34,6 +34,7 @@ from proxy.files.comfyui_folders import serve_file
 from proxy.files.known_edits import Place
 from proxy.files.tenant_files import place_of
 from proxy.http import headers
+from proxy.http.errors import UpstreamUnreachable
 from proxy.http.head_judged import HeadJudgedStream
 from proxy.http.multipart_upload import UploadStream
 from proxy.http.own_validators import ask_comfyui
@@ -285,7 +286,14 @@ async def _open(
 ) -> UpstreamStream:
     """turn: to make a picture, which is over when ComfyUI answers."""
     started_s = time.perf_counter()
-    stream = await upstream.open(outgoing, fields, body.content, time_limit_s=permitted.route.time_limit_s)
+    time_limit_s = permitted.route.time_limit_s
+    try:
+        stream = await upstream.open(outgoing, fields, body.content, time_limit_s=time_limit_s)
+    except UpstreamUnreachable:
+        instead = await upstream.open_instead(outgoing, fields, time_limit_s=time_limit_s)
+        if instead is None:
+            raise
+        stream = instead
     held.callback(stream.close)
     if turn is not None:
         turn.release()

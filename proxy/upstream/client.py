@@ -201,6 +201,13 @@ class Upstream:
                 raise
             return UpstreamStream(connection.answer.status, connection, partial(self._let_go, connection, sending))
 
+    async def open_instead(
+        self, call: UpstreamCall, headers: CIMultiDict[str] | FieldLines, *, time_limit_s: float
+    ) -> UpstreamStream | None:
+        """For a client, when no connection came to be: of several ComfyUIs the first one's answer, which has not what another one has, where the client is
+        not told that the other does not answer. Raises as `open`."""
+        return None
+
     def _head_with(self, call: UpstreamCall, lines: FieldLines) -> bytes:
         sent = lines.sent
         if sent is not None and sent[0] is call and sent[2] is self:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from multidict import CIMultiDict
 
 from policy.call import UpstreamCall, UpstreamReply
-from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.upstream.client import MAX_REPLY_BYTES, FieldLines, Upstream, UpstreamStream
 
 Chooses = Callable[[UpstreamCall], str]
@@ -22,7 +22,7 @@ class Upstreams(Upstream):
     """others: by name; replaced when some come or go. choose: the name of the one that a call goes to; those that are not among the others go to the first.
 
     absent_maker: the name of one that is not there any more and has made what a call is for, "" for all others: the first may have a copy.
-    is_told: whether the caller is told that the one of that name does not answer; else the first is asked, which has not what it names.
+    is_told: whether a client is told that the one of that name does not answer.
     """
 
     def __init__(
@@ -54,13 +54,7 @@ class Upstreams(Upstream):
         name = self.choose(call)
         other = self.others.get(name)
         send = super().open if other is None else other.open
-        try:
-            stream = await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
-        except UpstreamUnreachable:
-            if other is None or self.is_told(call, name):
-                raise
-            other = None
-            stream = await super().open(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
+        stream = await send(call, headers, body, time_limit_s=time_limit_s, is_for_all=is_for_all)
         stream.comfyui = "" if other is None else name
         if stream.status == 404 and (absent := self.absent_maker(call)):
             stream.close()
@@ -68,6 +62,14 @@ class Upstreams(Upstream):
                 f"The ComfyUI that has this, {absent}, is not among the gate's any more.", status=503
             )
         return stream
+
+    async def open_instead(
+        self, call: UpstreamCall, headers: CIMultiDict[str] | FieldLines, *, time_limit_s: float
+    ) -> UpstreamStream | None:
+        name = self.choose(call)
+        if name not in self.others or self.is_told(call, name):
+            return None
+        return await super().open(call, headers, time_limit_s=time_limit_s)
 
     async def ask(self, call: UpstreamCall, *, time_limit_s: float, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
         """One of several jobs goes to each ComfyUI that has one of them, whatever the others say; answered with the first refusal, else with the last answer.
