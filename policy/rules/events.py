@@ -139,9 +139,13 @@ class EventRules:
 
     def binary(self, frame: bytes | memoryview, jobs: OwnJobs) -> bytes | memoryview | None:
         """A preview or a text, None when it is not the client's. Unknown kinds are dropped: they may carry another tenant's data."""
+        head, prompt_id = self._preview
+        if bytes(frame[: len(head)]) == head:
+            return frame if jobs.owns(prompt_id) else None
         kind = frame[:4]
         if kind == PREVIEW_WITH_METADATA:
-            return frame if self._is_own_preview(frame, jobs) else None
+            self._preview = head, prompt_id = _head_of_preview(frame)
+            return frame if jobs.owns(prompt_id) else None
         if not self.is_running:
             return None
         if kind == PREVIEW:
@@ -149,13 +153,6 @@ class EventRules:
         if kind == TEXT:
             return self._name_text(bytes(frame))
         return None
-
-    def _is_own_preview(self, frame: bytes | memoryview, jobs: OwnJobs) -> bool:
-        head, prompt_id = self._preview
-        if bytes(frame[: len(head)]) != head:
-            head, prompt_id = _head_of_preview(frame)
-            self._preview = head, prompt_id
-        return jobs.owns(prompt_id)
 
     def _name_text(self, frame: bytes) -> bytes | None:
         length = int.from_bytes(frame[4:8], "big")
