@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from proxy.http.handed_over import HandedOver
     from proxy.http.server import Server
 
-READ_BYTES: Final = 256 * 1024
-"""Read at once: so little that it stays in a processor's cache, and its copy too, until that is judged and written."""
+READ_BYTES: Final = 512 * 1024
+"""Read at once. It is more than waits for a reader (request.py), so a large body comes in turns of one read and one write: each call of the system, and each
+pause between two, costs more than a copy that leaves a processor's cache."""
 _HALF_CLOSED_LOOK_S: Final = 0.25
 _QUICK_S: Final = 1.0
 _MALFORMED: Final = Refusal(400, "request-malformed", "This is not a well-formed HTTP/1.1 request.")
