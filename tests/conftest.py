@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.distribution import pytest_xdist_make_scheduler
 from tests.harness import Running, running_gate
 from tests.measuring import pytest_collection_modifyitems, pytest_runtest_protocol
 from tests.postgres import PostgresServer, running_postgres
+from tests.postgres_databases import PostgresDatabases
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     # Started in the background of a shell: the programs that tests start would not hear of it either.
@@ -67,10 +67,13 @@ def own_postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgres_databases(postgres_server: PostgresServer) -> PostgresDatabases:
+    return PostgresDatabases(postgres_server)
+
+
 @pytest.fixture
-async def postgres_url(postgres_server: PostgresServer) -> AsyncIterator[str]:
+async def postgres_url(postgres_databases: PostgresDatabases) -> AsyncIterator[str]:
     """An empty database of the test's own."""
-    name = f"test_{uuid.uuid4().hex}"
-    await postgres_server.execute(f"CREATE DATABASE {name}")
-    yield postgres_server.url(name)
-    await postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    async with postgres_databases.empty() as url:
+        yield url
