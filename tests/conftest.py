@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -37,6 +38,12 @@ settings.register_profile("usual", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("ci", settings.get_profile("usual"), derandomize=True, database=None)
 settings.register_profile("fuzz", settings.get_profile("usual"), derandomize=False, max_examples=200)
 settings.load_profile("ci" if os.environ.get("CI") else "usual")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Sixteen thousand tests and all modules stay until the end: each full collection of garbage would look through them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
