@@ -123,7 +123,12 @@ class Job:
 
     @property
     def order(self) -> tuple[float, float]:
-        """Its place among its tenant's: what ComfyUI has by its number, then what waits by its own priority, then what is being submitted."""
+        """Its place among its tenant's: what ComfyUI has by its number, then what waits by its own priority, then what is being submitted.
+
+        What is over is in the order of submission, also where nobody has read in the history yet that it ended.
+        """
+        if self.over_at_s is not None:
+            return (0.0, self.sequence)
         match self.state:
             case JobState.DISPATCHED | JobState.SENT:
                 return (-math.inf, self.number)

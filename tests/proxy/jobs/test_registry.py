@@ -113,6 +113,21 @@ def test_starts_now_when_no_time_is_told() -> None:
     assert job.started_at_s == 1000.0
 
 
+def test_what_is_over_stands_in_the_order_of_submission_before_its_end_is_read() -> None:
+    """Its client asks for the history when it hears of the end, and ComfyUI's own start may not have been heard of by then."""
+    registry = JobRegistry(stopped_clock)
+    jobs = [registry.claim(ALICE, None) for _ in range(3)]
+    for job in jobs:
+        registry.dispatched(job.prompt_id)
+    registry.end(jobs[0])
+    registry.mark_over(jobs[2].prompt_id)
+    assert registry.of(ALICE).finished() == [jobs[0].prompt_id, jobs[2].prompt_id]
+    registry.start(jobs[1])
+    registry.mark_over(jobs[1].prompt_id)
+    assert registry.of(ALICE).finished() == [job.prompt_id for job in jobs]
+    assert registry.of(ALICE).pending() == []
+
+
 def test_a_released_job_is_nobodys() -> None:
     registry = JobRegistry()
     registry.claim(ALICE, ID)
