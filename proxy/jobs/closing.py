@@ -163,14 +163,16 @@ class JobClosing:
         self._on_left()
 
     async def _told(self, job: Job) -> bool:
-        """Whether ComfyUI's history has the end of this run of the job. Raises HistoryUnreadable."""
+        """Whether ComfyUI's history has the end of this run of the job, after which it may wait again. Raises HistoryUnreadable."""
         entry, size = await self._history.find(job.prompt_id)
         if entry is UNREADABLE:
             await self._endings.taken_out(job, was_watched=True)
             return True
         if not is_of_run(entry, job):
             return False
-        if job.state is not JobState.ENDED:
+        if (
+            job.state in GIVEN
+        ):  # else somebody else has read it while the history was asked: once more, it would be the end of a second run
             await self._endings.told(job, entry, size)
         return True
 

@@ -81,8 +81,9 @@ class JobEndings:
         told = read_entry(entry)
         assert told is not None, "an entry"
         if told.is_out_of_memory and not job.was_out_of_memory:
+            number = job.number
             await self._free_memory(job)
-            await self._try_again(job, OUT_OF_MEMORY)
+            await self._try_again(job, OUT_OF_MEMORY, number)
             return
         names, jobs = Namespace(job.tenant), self._registry.of(job.tenant)
         value = mark_entry({job.prompt_id: entry}, job.prompt_id, jobs)
@@ -128,8 +129,9 @@ class JobEndings:
         message = f"ComfyUI does not take this job any more: {said if isinstance(said, str) else f'it answered {reply.status}'}"
         await self._fail(job, VALIDATION, "ValidationFailed", message)
 
-    async def _try_again(self, job: Job, reason: str) -> None:
-        if await self._records.give_back(job, reason):
+    async def _try_again(self, job: Job, reason: str, number: float | None = None) -> None:
+        """number: of the run that has ended, where something was waited for since."""
+        if await self._records.give_back(job, reason, number):
             _log.warning("job %s of tenant %s waits again: %s", job.prompt_id, job.tenant, reason)
             self.on_waiting(job)
 

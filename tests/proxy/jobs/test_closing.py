@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from proxy.jobs.job import JobState
+from tests.proxy.jobs.test_endings import out_of_memory
 from tests.proxy.jobs.test_queue_watcher import watching
 
 
@@ -87,3 +88,19 @@ async def test_a_job_that_another_gate_has_given_anew_while_comfyui_was_asked_is
         await closing
         assert ((await watch.stored(job.prompt_id)).state, watch.told) == ("dispatched", [])
         assert given.job.number == job.number
+
+
+async def test_the_end_of_a_run_is_told_once_however_many_have_read_it() -> None:
+    """Its client was told of the end and asks for the history, while the queue watcher misses it in the queue: by then it may wait for its second run."""
+    async with watching() as watch:
+        job = await watch.running()
+        closing = watch.queue_watcher.closing
+        watch.comfy.history = {job.prompt_id: out_of_memory(job)}
+        watch.comfy.may_answer.clear()
+        reading = [asyncio.ensure_future(closing.close_missing({job.prompt_id}, was_current=True)) for _ in range(2)]
+        while len(watch.comfy.asked) < 2:
+            await asyncio.sleep(0)
+        watch.comfy.may_answer.set()
+        await asyncio.gather(*reading)
+        await closing.close_missing({job.prompt_id}, was_current=True)
+        assert (job.state, [each["reason"] for each in job.attempts]) == (JobState.WAITING, ["out-of-memory"])
