@@ -112,10 +112,11 @@ async def gpu_left_s(gate: Served, who: str) -> float:
     return float(view["gpu"]["remaining"])
 
 
-async def until_jobs_are_audited(trail: Path, wanted: set[str]) -> list[dict[str, Any]]:
+async def until_audited(trail: Path, event: str, wanted: set[str]) -> list[dict[str, Any]]:
+    """All lines, when there is one of this event for each of these jobs: a thread writes them, and no answer waits for that."""
     while True:
         entries = list(read_trail(trail, 1))
-        if wanted <= {entry["prompt_id"] for entry in entries if entry["event"] == "job"}:
+        if wanted <= {entry["prompt_id"] for entry in entries if entry["event"] == event}:
             return entries
         await asyncio.sleep(0.01)
 
@@ -126,12 +127,13 @@ async def test_a_killed_gate_has_lost_nothing(tmp_path: Path, comfy: StandIn) ->
     trail = tmp_path / AUDIT_FILE
     async with served(config, keys) as gate:
         done = await submit(gate, "alice", slow(0.2, 2))
-        await until_jobs_are_audited(trail, {done})
+        await until_audited(trail, "job", {done})
         while (left_s := await gpu_left_s(gate, "alice")) == 3600:
             pass
         running, waiting = await submit(gate, "alice", slow()), await submit(gate, "alice", saving("later"))
         while not (await gate.ask("GET", "/queue"))[1]["queue_running"]:
             pass
+        await until_audited(trail, "submission", {running, waiting})
         gate.process.process.kill()
         await gate.process.ended()
     assert trail.read_bytes().endswith(b"\n")
@@ -149,7 +151,7 @@ async def test_a_killed_gate_has_lost_nothing(tmp_path: Path, comfy: StandIn) ->
         assert await gpu_left_s(gate, "alice") == pytest.approx(left_s, abs=1e-3)
         assert await gpu_left_s(gate, "mallory") == 3600
         await gate.ask("POST", "/interrupt", json={"prompt_id": running})
-        entries = await until_jobs_are_audited(trail, {running, waiting})
+        entries = await until_audited(trail, "job", {running, waiting})
     submitted = [entry["prompt_id"] for entry in entries if entry["event"] == "submission"]
     assert submitted == [done, running, waiting]
     jobs = [entry for entry in entries if entry["event"] == "job"]
