@@ -10,7 +10,7 @@ import aiohttp
 from policy.routes import Route
 from policy.rules.logs import LINE
 from policy.table import ROUTES
-from tests.contract.driver import Graph, loading, png
+from tests.contract.driver import Graph, loading, node, png
 from tests.matrix.calls import Call, Entry, ids_of, of_each_job, plain
 from tests.matrix.function_calls import CALLS
 from tests.matrix.things import Things
@@ -83,10 +83,11 @@ def _prompts(things: Things) -> list[Call]:
 
 
 def _v2_workflows(things: Things) -> list[Call]:
-    """The same, and a workflow with an asset of somebody's in it."""
+    """The same, and a workflow with an asset of somebody's in it, which uses it until somebody ends it."""
     reference = {"__type": "core/ASSET", "info": {"id": things.asset, "hash": None, "file_path": things.upload}}
     graphs = [call.document["prompt"] for call in _prompts(things)]
-    by_id = loading("x.png")
+    by_id = loading("x.png") | {"2": node("SlowProgress", image=["1", 0], seconds=3600.0, steps=10_000)}
+    by_id["3"] = node("PreviewImage", images=["2", 0])
     for each in by_id.values():
         if "image" in each["inputs"] and each["class_type"].startswith("LoadImage"):
             each["inputs"]["image"] = reference
@@ -201,7 +202,7 @@ ENTRIES: dict[str, Entry] = {
         _of_each_asset(""), (200, 200), shows=lambda things: [things.asset, things.kept_asset, things.upload]
     ),
     "GET /api/v2/assets/{asset_id}/content": Entry(_of_each_asset("/content"), (200, 200)),
-    # A job that waits uses one of two records of the same file.
+    # A job that waits or runs uses one of two records of the same file.
     "DELETE /api/v2/assets/{asset_id}": Entry(_of_each_asset(""), (409, 409), changes=True),
     # The upgrade itself is tried apart (test_matrix.py); without one the row refuses.
     "GET /ws": Entry(lambda things: [Call(f"/ws?clientId={things.client_id}")], (400,)),
