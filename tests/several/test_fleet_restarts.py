@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from proxy.jobs.store_leaving import leaving, note_leaving
-from proxy.wiring import fleet
 from standin import StandIn
 from tests.contract.driver import slow
 from tests.several.changing import (
@@ -28,11 +27,7 @@ from tests.several.test_files import FOLDER, made_at, view
 from tests.several.test_placing import ended, ran_where, submit
 from tests.several.world import FIRST, SECOND, SeveralWorld, several
 
-
-@pytest.fixture(autouse=True)
-def gone_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "STAYS_S", 0.0)
-    monkeypatch.setattr(fleet, "LOOK_EACH_S", 0.01)
+pytestmark = pytest.mark.usefixtures("gone_soon")
 
 
 async def noted(world: SeveralWorld) -> dict[str, str]:
