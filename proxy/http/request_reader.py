@@ -173,6 +173,10 @@ class RequestReader:
                 raise MalformedRequest("the head does not begin with a method")
             return None
         end += len(_END)
+        # SECURITY: a stranger's head that comes whole in one read is no larger than one that comes in two: the parser tells of each field of it
+        # (tests/proxy/http/test_request_reader.py).
+        if end > self._max_head_bytes + MAX_TARGET_BYTES:
+            raise MalformedRequest("the head is too large")
         head = data[:end] if end < len(data) else data
         last = self._last_head
         if last is not None:

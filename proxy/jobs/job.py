@@ -31,6 +31,9 @@ GIVEN: Final = frozenset({JobState.SENT, JobState.DISPATCHED, JobState.RUNNING})
 """In ComfyUI's window."""
 
 
+TICK_S: Final = 0.001
+"""ComfyUI tells times in whole milliseconds (execution.py, add_message): what began and ended in one, as all of a cached workflow does, has run all the
+same, and is measured."""
 COMFYUI_GONE: Final = "comfyui-gone"
 PERHAPS_GONE: Final = "comfyui-gone-perhaps"
 """ComfyUI went away, and may have come to the job by then; begins as the reason for one that ran, so that both are found as one."""
@@ -189,7 +192,7 @@ def take_told(job: Job, told: Told) -> Mapping[str, Made]:
     job.ended_at_s = ended or job.ended_at_s
     job.failing_class = told.failing_class
     if started is not None and ended is not None:
-        job.gpu_s = max(0.0, ended - started)
+        job.gpu_s = max(0.0, ended - started) if ended != started else TICK_S
     if "execution_interrupted" in told.times:
         job.outcome = Outcome.CANCELLED if job.stopped_after_s is None else Outcome.FAILED
         job.error = "" if job.stopped_after_s is None else TOO_LONG

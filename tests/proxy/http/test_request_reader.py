@@ -142,6 +142,16 @@ def test_a_head_without_end_is_refused_in_time(head: bytes) -> None:
         read_some(head.ljust(bound + 1, b"a"), reader)
 
 
+def test_a_head_that_is_too_large_is_read_no_further_when_it_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SECURITY: many fields of a byte or two cost their reader far more than their bytes, and anybody may send them."""
+    fields: list[bytes] = []
+    monkeypatch.setattr(RequestReader, "on_header", lambda reader, name, value: fields.append(name))
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * ((MAX_HEAD_BYTES + MAX_TARGET_BYTES) // 5) + b"\r\n"
+    with pytest.raises(MalformedRequest, match="too large"):
+        read(head)
+    assert fields == []
+
+
 @pytest.mark.parametrize("first", [b"\x16\x03\x01", b"\x00", b" GET", b":", b"1"])
 def test_what_begins_with_no_method_is_not_waited_for(first: bytes) -> None:
     with pytest.raises(MalformedRequest, match="method"):

@@ -295,6 +295,7 @@ OUTCOMES: list[tuple[str, Any, Outcome, float]] = [
         4.0,
     ),
     ("error without messages", {"status": {"status_str": "error"}}, Outcome.FAILED, 0.0),
+    ("all in one millisecond", {"status": {"messages": [message("execution_start", 10), message("execution_success", 10)]}}, Outcome.COMPLETED, 0.001),
     ("a clock that ran back", {"status": {"messages": [message("execution_start", 10), message("x", 9)]}}, Outcome.COMPLETED, 0.0),
     ("no status", {}, Outcome.COMPLETED, 0.0),
     ("odd status", {"status": [1]}, Outcome.COMPLETED, 0.0),
