@@ -53,7 +53,7 @@ async def test_two_tenants_at_once_do_not_see_each_other(target: str, open_house
         await shots.take(page_of_amber, "amber-running")
         await shots.take(page_of_birch, "birch-meanwhile")
 
-        green = graphs.slow_picture("same", colour=graphs.GREEN, seconds=0.5)
+        green = graphs.slow_picture("same", colour=graphs.GREEN, seconds=4.0)  # longer than the page takes to show it
         await birch.open_workflow("green", green, graphs.SLOW_KINDS)
         await birch.run()
         await birch.wait_for_active(1)
