@@ -32,7 +32,7 @@ from proxy.files.opened_files import FileOfComfyUI, FileOnDisk, OpenedFile
 from proxy.http import hdrs
 from proxy.http.body_memory import BodyPlace, BodyRoom
 from proxy.http.errors import UpstreamUnavailable
-from proxy.http.file_sending import open_file
+from proxy.http.file_sending import open_beside, open_file
 from proxy.http.replies import FileEdits, Source
 from proxy.limits.heavy_work import HeavyWork
 from proxy.upstream.client import Upstream, UpstreamStream
@@ -155,7 +155,7 @@ class TenantFiles:
             return
         released = ExitStack()
         edits = await self.on_disk(place_of(*place), file, released.callback)
-        opened, found = await asyncio.to_thread(_open, file)
+        opened, found = await open_beside(partial(_open, file), lambda made: made[0].close())
         try:
             known = () if edits is None else await asyncio.to_thread(edits, opened.fileno(), found)
             yield FileOnDisk(place, opened, found.st_size, stamp_of(found), known)
@@ -192,7 +192,7 @@ class TenantFiles:
 
     async def _look_through(self, place: Place, file: Path) -> Sequence[Edit]:
         try:
-            opened, found = await asyncio.to_thread(_open, file)
+            opened, found = await open_beside(partial(_open, file), lambda made: made[0].close())
         except OSError:
             return ()  # who sends it finds that it is gone
         try:

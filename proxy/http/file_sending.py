@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate, parsedate_to_datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
 from multidict import CIMultiDict
 
@@ -19,6 +20,8 @@ from proxy.http.replies import FileReply
 from proxy.http.request import Request
 from proxy.http.request_record import RequestRecord
 
+Made = TypeVar("Made")
+
 _PIECE_BYTES: Final = 512 * 1024
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 NOT_OF_304: Final = ("Content-Type", "Content-Disposition")
@@ -27,7 +30,7 @@ NOT_OF_304: Final = ("Content-Type", "Content-Disposition")
 async def send_file(request: Request, record: RequestRecord, reply: FileReply) -> None:
     """Raises ConnectionResetError when the client has gone, or the file has become shorter; Violation(not-found) where it is gone by now."""
     try:
-        file, found, edits = await asyncio.to_thread(_open, reply)
+        file, found, edits = await open_beside(partial(_open, reply), lambda made: made[0].close())
     except OSError:
         raise Violation(Reason.NOT_FOUND, "There is no such file or folder here.") from None
     try:
@@ -74,6 +77,16 @@ def open_file(path: Path) -> IO[bytes]:
     """Raises OSError."""
     # SECURITY: what a link leads to is nobody's; the folders were looked at before, and this one may have come since.
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
+
+
+async def open_beside(make: Callable[[], Made], close: Callable[[Made], object]) -> Made:
+    """What `make` opens in a thread. Closed where the caller was cancelled meanwhile, as by a client that left: else nobody has it. Raises what `make` does."""
+    making = asyncio.get_running_loop().run_in_executor(None, make)
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(lambda done: None if done.cancelled() or done.exception() else close(done.result()))
+        raise
 
 
 async def _send_bytes(request: Request, file: IO[bytes], start: int, size: int, edits: Sequence[Edit]) -> None:

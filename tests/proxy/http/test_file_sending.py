@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pytest
 from multidict import CIMultiDict
 
 from policy.violation import Reason, Violation
-from proxy.http.file_sending import send_file
+from proxy.http.file_sending import open_beside, open_file, send_file
 from proxy.http.listener import Listener
 from proxy.http.replies import FileReply
 from proxy.http.request import Request
@@ -270,3 +273,39 @@ async def test_files_are_closed(picture: Served) -> None:
     for lines in ([], ["Range: bytes=0-1"], ["If-None-Match: ETAG"], ["Range: bytes=100-"]):
         await picture.get(*lines)
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+async def test_what_is_opened_for_a_client_that_left_meanwhile_is_closed(tmp_path: Path) -> None:
+    file, may_open, closed = tmp_path / "a", threading.Event(), asyncio.Event()
+    file.write_bytes(b"x")
+
+    def make() -> IO[bytes]:
+        may_open.wait()
+        return open_file(file)
+
+    made: list[IO[bytes]] = []
+
+    def close(opened: IO[bytes]) -> None:
+        made.append(opened)
+        opened.close()
+        closed.set()
+
+    asking = asyncio.ensure_future(open_beside(make, close))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    may_open.set()
+    await closed.wait()
+    assert made[0].closed
+
+
+async def test_what_cannot_be_opened_is_told_to_who_waits_and_to_nobody_else(tmp_path: Path) -> None:
+    opening = partial(open_file, tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError):
+        await open_beside(opening, lambda made: made.close())
+    asking = asyncio.ensure_future(open_beside(opening, lambda made: made.close()))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
