@@ -33,6 +33,7 @@ MAX_UNREAD_BYTES: Final = 32 * 1024**2
 _BACKLOG: Final = 4096
 """So many wait to be accepted: while a gate is started again, everybody who connects. The system may bound it lower (net.core.somaxconn)."""
 _CUT_OFF_S: Final = 0.5
+_FLUSH_LOOK_S: Final = 0.05
 DRAIN_IDLE_S: Final = 5.0
 """For the last request of an idle connection: to close one under a request breaks it. HTTP clients use one that was idle for longer no more
 (httpx 5 s, undici 4 s), or ask again by themselves (browsers)."""
@@ -107,6 +108,11 @@ class Server:
         self._hurry()
         while left := {*self._open, *self._upgraded}:
             await self._departures.wait(left)
+
+    async def flush(self) -> None:
+        """Returns when all that was answered has left, also to who reads slowly: `stop` would lose the end of it. Comes when no request runs any more."""
+        while any(connection.has_unsent for connection in self._open):
+            await asyncio.sleep(_FLUSH_LOOK_S)  # asyncio tells when little is left, not when nothing is
 
     def _hurry(self) -> None:
         """SECURITY: else a stranger with half a body makes everybody wait who connects meanwhile (tests/proxy/http/test_draining.py)."""

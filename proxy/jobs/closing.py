@@ -170,9 +170,8 @@ class JobClosing:
             return True
         if not is_of_run(entry, job):
             return False
-        if (
-            job.state in GIVEN
-        ):  # else somebody else has read it while the history was asked: once more, it would be the end of a second run
+        # Else somebody else has read it while the history was asked: once more, it would be the end of a second run.
+        if job.state in GIVEN:
             await self._endings.told(job, entry, size)
         return True
 
