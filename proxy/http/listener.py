@@ -48,10 +48,8 @@ class Listener:
     async def start(self) -> None:
         """Raises ListenError."""
         try:
-            if self._passed:
-                self._bound = [await self._server.listen_on(each) for each in self._passed]
-            else:
-                self._bound = [await self._server.listen(self._host, self._wanted_port)]
+            places = self._passed or ((self._host, self._wanted_port),)
+            self._bound = [await self._server.listen(place) for place in places]
         except OSError as error:
             address = f"{self._host}:{self._wanted_port}"
             if error.errno == errno.EADDRINUSE:

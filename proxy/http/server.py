@@ -33,7 +33,6 @@ MAX_UNREAD_BYTES: Final = 32 * 1024**2
 _BACKLOG: Final = 4096
 """So many wait to be accepted: while a gate is started again, everybody who connects. The system may bound it lower (net.core.somaxconn)."""
 _CUT_OFF_S: Final = 0.5
-_FLUSH_LOOK_S: Final = 0.05
 DRAIN_IDLE_S: Final = 5.0
 """For the last request of an idle connection: to close one under a request breaks it. HTTP clients use one that was idle for longer no more
 (httpx 5 s, undici 4 s), or ask again by themselves (browsers)."""
@@ -63,18 +62,18 @@ class Server:
         self._unread_bytes = 0
         self._next_look: asyncio.TimerHandle | None = None
         self._departures = Departures()
+        self.flushes = Departures()
+        """Of connections of which nothing waits for its client any more, or less than may."""
         self.is_draining = False
         """Each answer is its connection's last, unless the next request has come already."""
         self._strangers_leave_s = math.inf
         """Not before; each connection has some time of its own besides."""
 
-    async def listen(self, host: str, port: int) -> asyncio.Server:
-        """Raises OSError."""
-        return _alive(await self.loop.create_server(lambda: Connection(self), host, port, backlog=_BACKLOG))
-
-    async def listen_on(self, passed: socket.socket) -> asyncio.Server:
-        """A socket that listens already. Raises OSError."""
-        return _alive(await self.loop.create_server(lambda: Connection(self), sock=passed, backlog=_BACKLOG))
+    async def listen(self, where: tuple[str, int] | socket.socket) -> asyncio.Server:
+        """where: host and port, or a socket that listens already. Raises OSError."""
+        if isinstance(where, socket.socket):
+            return _alive(await self.loop.create_server(lambda: Connection(self), sock=where, backlog=_BACKLOG))
+        return _alive(await self.loop.create_server(lambda: Connection(self), *where, backlog=_BACKLOG))
 
     async def wind_down(self, limit_s: float) -> bool:
         """Answers whoever comes, on each connection once. Returns when the connections that there were have ended, and of later ones none is slow.
@@ -111,8 +110,10 @@ class Server:
 
     async def flush(self) -> None:
         """Returns when all that was answered has left, also to who reads slowly: `stop` would lose the end of it. Comes when no request runs any more."""
-        while any(connection.has_unsent for connection in self._open):
-            await asyncio.sleep(_FLUSH_LOOK_S)  # asyncio tells when little is left, not when nothing is
+        leaving = [connection for connection in self._open if connection.has_unsent]
+        for connection in leaving:
+            connection.limit_unsent(0)  # to be told when nothing is left, and not when little is
+        await self.flushes.wait(leaving)
 
     def _hurry(self) -> None:
         """SECURITY: else a stranger with half a body makes everybody wait who connects meanwhile (tests/proxy/http/test_draining.py)."""
