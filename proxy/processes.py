@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from asyncio.subprocess import Process
 from contextlib import suppress
 from typing import Final
@@ -20,3 +23,18 @@ async def wait_for_end(process: Process) -> None:
             while await process.stdout.read(_PIECE_BYTES):
                 pass
     await process.wait()
+
+
+def kill(process: Process) -> None:
+    """At once, if it has not ended.
+
+    Process.kill looks whether it has, before Python 3.13: of one that is just ending that takes the status from asyncio, which warns of an unknown
+    child then (gh-87744).
+    """
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.kill(process.pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.conversion.order import MAX_LINE_BYTES, Answer, Order, read_answer
-from proxy.processes import wait_for_end
+from proxy.processes import kill, wait_for_end
 from proxy.tasks import Tasks
 
 # -P: nothing is taken out of the folder in which the gate was started.
@@ -143,8 +143,7 @@ class ConverterPool:
 
     def _kill(self, process: Process | None) -> None:
         if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
+            kill(process)
             self._ending.start(wait_for_end(process), "end of converting")
 
 

@@ -8,11 +8,10 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from proxy.http.codecs import CODINGS
-from proxy.processes import wait_for_end
+from proxy.processes import kill, wait_for_end
 from proxy.tasks import Tasks
 from proxy.upstream.compressor_process import ANSWER, QUESTION
 
@@ -114,8 +113,7 @@ class Compressor:
         if self._idle is not None:
             self._idle.cancel()
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+            kill(self._process)
         self._end()
 
 

@@ -60,9 +60,10 @@ async def answer_of(reader: asyncio.StreamReader) -> int:
 
 
 @asynccontextmanager
-async def wires(folder: Path, comfy: StandIn, *settings: str) -> AsyncIterator[Wires]:
-    """The time limits of other tests are long, so that only the one in question can be what ends a connection."""
-    async with running_gate(folder, comfy.url, server="\n".join(settings)) as gate, asyncio.timeout(2 * GUARD_S):
+async def wires(folder: Path, comfy: StandIn, *settings: str, limits: str = "") -> AsyncIterator[Wires]:
+    """The time limits of other tests are long, so that only the one in question can be what ends a connection. limits: of each tenant."""
+    server = "\n".join(settings)
+    async with running_gate(folder, comfy.url, server=server, more=limits) as gate, asyncio.timeout(2 * GUARD_S):
         opened = Wires(gate)
         try:
             yield opened
@@ -72,7 +73,8 @@ async def wires(folder: Path, comfy: StandIn, *settings: str) -> AsyncIterator[W
 
 
 async def test_a_crowd_of_slow_clients_is_sent_away_and_nobody_notices(tmp_path: Path, comfy: StandIn) -> None:
-    async with wires(tmp_path, comfy, 'header_timeout = "1s"', 'body_timeout = "1s"') as wire:
+    settings = 'header_timeout = "1s"', 'body_timeout = "1s"'
+    async with wires(tmp_path, comfy, *settings, limits=f"concurrent_requests = {2 * CROWD}") as wire:
         good = await wire.open()
         assert await wire.ask(*good) == 200
         body = request("/userdata/slow.txt", wire.key, "Content-Length: 1000", method="POST", body=b"begun")
@@ -141,7 +143,7 @@ async def test_a_later_head_has_its_time_and_a_silent_connection_has_more(
 
 
 async def test_a_head_in_pieces_is_a_head(tmp_path: Path, comfy: StandIn) -> None:
-    async with wires(tmp_path, comfy, 'header_timeout = "5s"', 'keepalive_timeout = "10m"') as wire:
+    async with wires(tmp_path, comfy, 'header_timeout = "10m"', 'keepalive_timeout = "10m"') as wire:
         reader, writer = await wire.open()
         for _ in range(3):
             for piece in kept_alive(wire.key).partition(b"Host"):
