@@ -11,38 +11,31 @@ from typing import TYPE_CHECKING, Final
 from proxy.http.client_limits import ClientLimits
 from proxy.http.errors import Refusal
 from proxy.http.request import CLIENT_GONE, Request
-from proxy.http.request_reader import MalformedRequest, RequestReader
+from proxy.http.request_reader import MalformedRequest
+from proxy.http.request_wire import RequestWire
 from proxy.http.response_head import head_bytes, length_line
-from proxy.http.wire import BufferedWire, ReadBuffers
 
 if TYPE_CHECKING:
     from proxy.http.handed_over import HandedOver
     from proxy.http.server import Server
 
-READ_BYTES: Final = 512 * 1024
-"""Read at once. It is more than waits for a reader (request.py), so a large body comes in turns of one read and one write: each call of the system, and each
-pause between two, costs more than a copy that leaves a processor's cache."""
 _HALF_CLOSED_LOOK_S: Final = 0.25
 _QUICK_S: Final = 1.0
 _MALFORMED: Final = Refusal(400, "request-malformed", "This is not a well-formed HTTP/1.1 request.")
 _log = logging.getLogger("comfygate")
 
 
-class Connection(BufferedWire):
+class Connection(RequestWire):
     """is_reserved: beyond what the gate takes, for /gate/health alone. is_proven: a good credential came. peer: the address of whoever connected.
 
     Answers are written by `Request`.
     """
-
-    buffers = ReadBuffers(READ_BYTES)
 
     __slots__ = (
         "_half_closed_timer",
         "_is_answering",
         "_is_ending",
         "_looked_at",
-        "_reader",
-        "_request",
         "_server",
         "_task",
         "_turn",
@@ -57,10 +50,8 @@ class Connection(BufferedWire):
     )
 
     def __init__(self, server: Server) -> None:
-        super().__init__()
+        super().__init__(server.max_head_bytes)
         self._server = server
-        self._reader = RequestReader(server.max_head_bytes)
-        self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
         self._turn: asyncio.Future[None] | None = None
         """While the task waits for the next request."""

@@ -32,7 +32,17 @@ class WrongLength(Exception):
 class RequestBody:
     """The body as it comes; read by one reader, who slows its client down by not reading. length: as declared, None where it is chunked."""
 
-    __slots__ = ("_chunks", "_connection", "_error", "_is_dropped", "_waiter", "is_complete", "length", "waiting_bytes")
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_error",
+        "_is_begun",
+        "_is_dropped",
+        "_waiter",
+        "is_complete",
+        "length",
+        "waiting_bytes",
+    )
 
     def __init__(self, connection: Connection | None, length: int | None) -> None:
         self.length = length
@@ -42,7 +52,7 @@ class RequestBody:
         self._chunks: deque[bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
-        self._is_dropped = False
+        self._is_begun = self._is_dropped = False
 
     def feed(self, data: bytes) -> None:
         if self._is_dropped:
@@ -79,6 +89,11 @@ class RequestBody:
         return self.waiting_bytes > HIGH_WATER_BYTES and not self.is_complete
 
     @property
+    def is_followed(self) -> bool:
+        """Whether its reader takes what comes: it has taken all until now. Of who waits for a place, or is not known yet, nobody takes anything."""
+        return self._is_begun and not self.waiting_bytes
+
+    @property
     def is_read(self) -> bool:
         """Whether there is nothing left to read, now or later."""
         return self.is_complete and not self._chunks
@@ -88,6 +103,7 @@ class RequestBody:
         if not self._chunks:
             return None
         taken = self._chunks.popleft()
+        self._is_begun = True
         if self.is_complete and not self._chunks:
             self._chunks = None  # it is no small thing, and the request may wait for long
         was_full = self.waiting_bytes > HIGH_WATER_BYTES // 2

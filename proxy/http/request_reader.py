@@ -6,6 +6,7 @@ ahead. What frames the body is then told by the head alone (RFC 9112, 6.3).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -133,12 +134,12 @@ class RequestReader:
         "_is_whole",
         "_last_fields",
         "_last_head",
-        "_left_bytes",
         "_max_head_bytes",
         "_may_follow",
         "_parser",
         "_pieces",
         "_target",
+        "left_bytes",
         "overhead_bytes",
     )
 
@@ -157,8 +158,8 @@ class RequestReader:
         self._pieces: list[bytes] = []
         """Of a chunked body: what came since it was fed last."""
         self.overhead_bytes = 0
-        self._left_bytes = 0
-        """Of a body of known length: still to come."""
+        self.left_bytes = 0
+        """Of the body: so many come before anything else does. Of a chunked one all that comes is."""
 
     def read_head(self, data: bytes, looked_at: int, connection: Connection) -> tuple[Request, int] | None:
         """The request at the beginning of data and where its head ends; None when the end has not come. Raises MalformedRequest.
@@ -202,11 +203,11 @@ class RequestReader:
             self._read_chunked(body, data)
             return b""
         rest = b""
-        if len(data) > self._left_bytes:
-            data, rest = data[: self._left_bytes], data[self._left_bytes :]
-        self._left_bytes -= len(data)
+        if len(data) > self.left_bytes:
+            data, rest = data[: self.left_bytes], data[self.left_bytes :]
+        self.left_bytes -= len(data)
         body.feed(data)
-        if not self._left_bytes:
+        if not self.left_bytes:
             body.feed_end()
         return rest
 
@@ -267,7 +268,7 @@ class RequestReader:
     def _again(self, head: _Head, headers: CIMultiDict[str], length: int, connection: Connection) -> Request:
         """One more request with this head: the parser stands where it stood before the first."""
         body = RequestBody(connection, length) if length else NO_BODY
-        self._body, self._is_whole, self.overhead_bytes, self._left_bytes = body, False, 0, length
+        self._body, self._is_whole, self.overhead_bytes, self.left_bytes = body, False, 0, length
         return Request(
             head.method,
             head.target,
@@ -314,7 +315,7 @@ class RequestReader:
         if not is_chunked and not is_upgrade:
             self._keep(head, request, fields)
         self._body, self._is_whole, self.overhead_bytes = request.body, False, 0
-        self._left_bytes = length
+        self.left_bytes = sys.maxsize if is_chunked else length
         if is_upgrade or (has_body and not is_chunked):
             # The body goes past the parser, which would wait for it; and it reads nothing behind an upgrade.
             self._parser = httptools.HttpRequestParser(self)

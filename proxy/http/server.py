@@ -18,6 +18,7 @@ from proxy.http.connection import Connection, cut_off, is_slow
 from proxy.http.departures import Departures
 from proxy.http.handed_over import HandedOver
 from proxy.http.request import Request
+from proxy.http.unread import Unread
 
 AcquireConnection = Callable[[], AbstractContextManager[object] | None]
 Handler = Callable[[Request], Awaitable[None]]
@@ -28,8 +29,6 @@ RESERVED: Final = 8
 """Connections beyond `max_connections`, for /gate/health: an edge that hears nothing takes the gate for dead."""
 HEALTH_PATH: Final = "/gate/health"
 _LOOKED_AT: Final = 64
-MAX_UNREAD_BYTES: Final = 32 * 1024**2
-"""Of all connections: of heads that have not come whole, and of what came before its turn."""
 _BACKLOG: Final = 4096
 """So many wait to be accepted: while a gate is started again, everybody who connects. The system may bound it lower (net.core.somaxconn)."""
 _CUT_OFF_S: Final = 0.5
@@ -58,8 +57,7 @@ class Server:
         """Since when, in the loop's seconds."""
         self._upgraded: dict[HandedOver, AbstractContextManager[object] | None] = {}
         self._reserved: dict[Connection, None] = {}
-        self._unread: dict[Connection, int] = {}
-        self._unread_bytes = 0
+        self._unread = Unread()
         self._next_look: asyncio.TimerHandle | None = None
         self._departures = Departures()
         self.flushes = Departures()
@@ -167,19 +165,8 @@ class Server:
         self._departures.ended(connection)
 
     def keeps(self, connection: Connection, size: int) -> None:
-        """So many bytes of it wait to be read. Hangs up where all of them are too many: on who has shown no credential first, and for longest.
-
-        SECURITY: else strangers with half a head each, or many requests at once, fill the memory (tests/security/test_unread.py).
-        """
-        self._unread_bytes += size - self._unread.get(connection, 0)
-        if size:
-            self._unread[connection] = size
-        else:
-            self._unread.pop(connection, None)
-        while self._unread_bytes > MAX_UNREAD_BYTES:
-            longest = next((each for each in self._unread if not each.is_proven), None) or next(iter(self._unread))
-            self._unread_bytes -= self._unread.pop(longest)
-            longest.close()
+        """So many bytes of it wait to be read."""
+        self._unread.keep(connection, size)
 
     def upgraded(self, connection: Connection, protocol: HandedOver) -> None:
         """The connection speaks another protocol from now on, and keeps its place until it ends."""

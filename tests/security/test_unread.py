@@ -8,11 +8,14 @@ from contextlib import suppress
 
 import pytest
 
-from proxy.http import server as http_server
+from proxy.config.limits import LimitSettings
+from proxy.http import unread
 from proxy.http.connection import Connection
 from proxy.http.listener import Listener
 from proxy.http.request import Request
+from proxy.http.request_wire import READ_BYTES
 from proxy.http.server import Server
+from proxy.limits.underway import WAITING_PER_PLACE
 from tests.proxy.http.requests import hello, served
 from tests.proxy.http.test_server import is_cut_off
 from tests.wire.raw import connect, request
@@ -31,14 +34,23 @@ def unsent_bytes(connection: Connection) -> int:
 
 async def until_unread(server: Server, count: int) -> list[Connection]:
     """Those of which something waits, the longest first."""
-    while len(server._unread) < count:
+    while len(waiting_of(server)) < count:
         await asyncio.sleep(0)
-    return list(server._unread)
+    return waiting_of(server)
+
+
+def waiting_of(server: Server) -> list[Connection]:
+    return [*server._unread.of_strangers.waiting, *server._unread.of_known.waiting]
+
+
+def unread_bytes(server: Server) -> int:
+    return server._unread.of_strangers.bytes + server._unread.of_known.bytes
 
 
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "MAX_UNREAD_BYTES", len(HALF) * 3 + 10)
+    monkeypatch.setattr(unread, "MAX_STRANGERS_BYTES", len(HALF) * 3 + 10)
+    monkeypatch.setattr(unread, "MAX_KNOWN_BYTES", len(HALF) * 3 + 10)
 
 
 @pytest.mark.usefixtures("little_room")
@@ -58,30 +70,58 @@ async def test_half_heads_beyond_the_bound_cost_who_holds_one_for_longest() -> N
             assert (await reader.read()).endswith(b"hello")
         for _, writer in opened:
             writer.close()
-        assert (server_of(listener)._unread, server_of(listener)._unread_bytes) == ({}, 0)
+        assert (waiting_of(server_of(listener)), unread_bytes(server_of(listener))) == ([], 0)
+
+
+async def proving(request: Request) -> None:
+    if request.raw_path == "/key":
+        request.prove()
+    await hello(request)
 
 
 @pytest.mark.usefixtures("little_room")
-async def test_who_brought_a_key_is_spared() -> None:
-    async def proving(request: Request) -> None:
-        if request.raw_path == "/key":
-            request.prove()
+@pytest.mark.parametrize("are_strangers", [True, False])
+async def test_strangers_and_who_brought_a_key_are_hung_up_on_for_their_own_kind_alone(are_strangers: bool) -> None:
+    async with served(proving) as listener:
+        spared, *many = [await connect(listener.url) for _ in range(5)]
+        for reader, writer in many if not are_strangers else [spared]:
+            writer.write(GET.replace(b"/ ", b"/key ", 1))
+            await reader.readuntil(b"hello")
+        for number, (_, writer) in enumerate([spared, *many[:3]]):
+            writer.write(HALF)
+            await until_unread(server_of(listener), number + 1)
+        many[3][1].write(HALF)
+        assert await is_cut_off(many[0][0])
+        spared[1].write(b"\r\n\r\n")
+        await spared[0].readuntil(b"hello")
+        for _, writer in (spared, *many):
+            writer.transport.abort()
+
+
+async def test_one_tenant_never_has_enough_for_anybody_to_be_hung_up_on() -> None:
+    requests = LimitSettings().concurrent_requests
+    assert requests is not None
+    assert requests * (1 + WAITING_PER_PLACE) * READ_BYTES < unread.MAX_KNOWN_BYTES
+
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> None:
+        request.prove()
+        begun.set()
+        await go_on.wait()
         await hello(request)
 
-    async with served(proving) as listener:
-        known, stranger, late = [await connect(listener.url) for _ in range(3)]
-        known[1].write(GET.replace(b"/ ", b"/key ", 1))
-        await known[0].readuntil(b"hello")
-        known[1].write(HALF)
-        await until_unread(server_of(listener), 1)
-        stranger[1].write(HALF)
-        await until_unread(server_of(listener), 2)
-        late[1].write(HALF + HALF)
-        assert await is_cut_off(stranger[0])
-        known[1].write(b"\r\n\r\n")
-        await known[0].readuntil(b"hello")
-        for _, writer in (known, stranger, late):
-            writer.transport.abort()
+    async with served(slow) as listener:
+        reader, writer = await connect(listener.url)
+        writer.write(GET)
+        await begun.wait()
+        writer.write(GET * (4 * READ_BYTES // len(GET)))
+        (connection,) = await until_unread(server_of(listener), 1)
+        assert len(GET) <= unread_bytes(server_of(listener)) == len(connection._unread) <= READ_BYTES
+        go_on.set()
+        for _ in range(1 + 4 * READ_BYTES // len(GET)):
+            await reader.readuntil(b"hello")
+        writer.close()
 
 
 @pytest.mark.usefixtures("little_room")
@@ -117,7 +157,7 @@ async def test_what_is_read_in_its_turn_counts_no_more() -> None:
                 await reader.readuntil(b"hello")
         writer.write(GET * 20 + request("/", None) + GET)
         await reader.read()
-        assert (server_of(listener)._unread, server_of(listener)._unread_bytes) == ({}, 0)
+        assert (waiting_of(server_of(listener)), unread_bytes(server_of(listener))) == ([], 0)
         writer.close()
 
 

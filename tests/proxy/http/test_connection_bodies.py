@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from proxy.http import server as http_server
-from proxy.http.connection import READ_BYTES
 from proxy.http.request import HIGH_WATER_BYTES, Request
+from proxy.http.request_wire import MORE_BYTES, READ_BYTES
 from tests.programs import path_of
 from tests.proxy.http.requests import hello, served, talking
 from tests.wire.raw import parse_answer
@@ -294,3 +294,28 @@ async def test_an_interim_answer_is_sent_before_an_answer_alone() -> None:
         said = await reader.read()
     assert said.count(b"HTTP/1.1 100") == 0
     assert said.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize("is_chunked", [True, False])
+async def test_a_body_is_read_in_large_pieces_while_its_reader_takes_them_and_what_is_behind_it_is_not(
+    is_chunked: bool,
+) -> None:
+    size = 4 * MORE_BYTES
+    sizes: list[int] = []
+
+    async def measure(request: Request) -> None:
+        if request.raw_path == "/":
+            while piece := await request.body.read():
+                sizes.append(len(piece))
+        await request.send(200, (), b"hello")
+
+    async with served(measure) as listener, talking(listener) as (reader, writer):
+        writer.write(CHUNKED if is_chunked else by_length(size))
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (size, bytes(size)) if is_chunked else bytes(size))
+        if not is_chunked:
+            writer.write(GET)
+        await reader.readuntil(b"hello")
+        if not is_chunked:
+            await reader.readuntil(b"hello")
+    assert sum(sizes) == size
+    assert sizes[0] <= READ_BYTES < max(sizes) <= MORE_BYTES
