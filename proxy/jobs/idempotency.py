@@ -42,9 +42,14 @@ _log = logging.getLogger("comfygate")
 Run = Callable[[Beforehand], Awaitable[ClientReply]]
 
 
-def place_of(principal: Principal, key: str) -> Place:
-    """SECURITY: an admin's answers are ComfyUI's own, so keys of a tenant's users never find them (tests/proxy/jobs/test_idempotency.py)."""
+def place_of(principal: Principal, key: str, route: str = "") -> Place:
+    """route: of which alone the key is, empty for one that is its owner's.
+
+    SECURITY: an admin's answers are ComfyUI's own, so keys of a tenant's users never find them (tests/proxy/jobs/test_idempotency.py).
+    """
     owner = f"{principal.tenant}/admin" if principal.is_admin else principal.tenant
+    if route:
+        owner = f"{owner} {route}"
     return Place(owner, hashlib.sha256(key.encode("ascii")).digest())
 
 

@@ -17,8 +17,17 @@ MAX_BYTES: Final = 16 * 1024**2
 ROW_BYTES: Final = 256
 LOOK_EACH: Final = 32
 LOOK_EACH_BYTES: Final = 65_536
-"""How much an owner has is counted after so many rows or bytes, and room for as much is made, since counting goes through all that it has."""
+"""How much an owner has is counted after so many rows or bytes, and room for as much is made, since counting goes through all that it has. What is too old,
+whoever's it is, is deleted then too."""
 UNANSWERED: Final = 0
+# `ON CONFLICT … RETURNING` would say the same in one statement: SQLite makes a table of what it returns, which takes longer than to ask first.
+_STANDS: Final = "SELECT prompt_id, created_s FROM idempotent_submissions WHERE owner = ? AND key_hash = ?"
+_DELETE: Final = "DELETE FROM idempotent_submissions WHERE owner = ? AND key_hash = ?"
+_INSERT: Final = (
+    "INSERT INTO idempotent_submissions "
+    "(owner, key_hash, fingerprint, prompt_id, created_s, status, content_type, body, size) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 class Place(NamedTuple):
@@ -136,18 +145,13 @@ def _find(place: Place, oldest_s: float) -> Operation[Kept | None]:
 
 def _put(place: Place, kept: Kept, over: Kept | None, oldest_s: float, is_look_due: bool) -> Operation[bool]:
     """False where something else than `over` stands there."""
-    if over is not None:
-        yield from _forget(place, over)
-    yield Statement("DELETE FROM idempotent_submissions WHERE created_s <= ?", (oldest_s,))
-    taken = yield Statement(
-        "INSERT INTO idempotent_submissions "
-        "(owner, key_hash, fingerprint, prompt_id, created_s, status, content_type, body, size) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, key_hash) DO NOTHING RETURNING 1",
-        (*place, *kept, len(kept.body) + ROW_BYTES),
-    )
-    if not taken:
-        return False
+    for prompt_id, created_s in (yield Statement(_STANDS, place)):
+        if created_s > oldest_s and (over is None or (prompt_id, created_s) != (over.prompt_id, over.created_s)):
+            return False
+        yield Statement(_DELETE, place)
+    yield Statement(_INSERT, (*place, *kept, len(kept.body) + ROW_BYTES))
     if is_look_due:
+        yield Statement("DELETE FROM idempotent_submissions WHERE created_s <= ?", (oldest_s,))
         yield from _make_room(place)
     return True
 
@@ -162,7 +166,7 @@ def _make_room(place: Place) -> Operation[None]:
             "SELECT key_hash, size FROM idempotent_submissions WHERE owner = ? ORDER BY created_s LIMIT 1",
             (place.owner,),
         )
-        yield Statement("DELETE FROM idempotent_submissions WHERE owner = ? AND key_hash = ?", (place.owner, key_hash))
+        yield Statement(_DELETE, (place.owner, key_hash))
         count, size = count - 1, size - freed
 
 

@@ -226,14 +226,15 @@ class RuleApplier:
     ) -> ClientReply:
         """Raises what the rule does, and IdempotentSubmissions.submit."""
         dependencies, principal = self._dependencies, permitted.principal
-        place = place_of(principal, parse_key(permitted.request.headers.getall(IDEMPOTENCY_KEY)))
+        is_single_use = permitted.route.idempotency is Idempotency.SINGLE_USE
+        key = parse_key(permitted.request.headers.getall(IDEMPOTENCY_KEY))
+        place = place_of(principal, key, permitted.route.name if is_single_use else "")
 
         async def run(beforehand: Beforehand) -> ClientReply:
             runner.beforehand = beforehand
             return await runner.run(rule.rule(asked))
 
-        if permitted.route.idempotency is Idempotency.SINGLE_USE:
-            place = place._replace(owner=f"{place.owner} {permitted.route.name}")
+        if is_single_use:
             return await dependencies.v2.keys.run(place, permitted.record, run, is_dear=not permitted.route.submits)
         hashing = partial(fingerprint, asked.call, asked.raw)
         mark = await dependencies.heavy.run(principal.tenant, hashing, len(asked.raw))

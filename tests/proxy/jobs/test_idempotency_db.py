@@ -98,3 +98,14 @@ async def test_a_key_that_comes_again_stands_once(tmp_path: Path) -> None:
         assert await submissions.put(place(1), kept(NOW_S + 1), NOW_S, first)
         assert await state.run(count) == 1
         assert await submissions.find(place(1), NOW_S) == kept(NOW_S + 1)
+
+
+async def test_a_key_of_before_a_day_is_as_one_that_was_never_used(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state.sqlite3") as state:
+        submissions = KeptSubmissions(state)
+        await submissions.put(place(2), kept(), NOW_S)  # behind the first one nobody looks for old ones
+        assert await submissions.put(place(1), kept(), NOW_S)
+        assert not await submissions.put(place(1), kept(NOW_S + KEPT_S - 1), NOW_S + KEPT_S - 1)
+        assert await submissions.put(place(1), kept(NOW_S + KEPT_S), NOW_S + KEPT_S)
+        assert await state.run(count) == 2
+        assert await submissions.find(place(1), NOW_S + KEPT_S) == kept(NOW_S + KEPT_S)
