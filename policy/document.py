@@ -43,9 +43,14 @@ def parse_json(body: bytes, max_depth: int = MAX_DEPTH, max_parts: int = MAX_PAR
     return value
 
 
+def holds(document: bytes, part: bytes) -> bool:
+    """`part in document`, which tries `part` as a number first: that it is none takes longer than to search most documents."""
+    return document.find(part) >= 0
+
+
 def has_escaped_ascii(body: bytes) -> bool:
     """Whether a letter, a digit or a sign of ASCII may stand in a JSON document as `\\uXXXX` (RFC 8259, 7). Clients that escape all others have none."""
-    return b"\\" in body and b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None
+    return holds(body, b"\\") and holds(body, b"\\u00") and _ESCAPED_ASCII.search(body) is not None
 
 
 def check_parts(body: bytes, max_parts: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from policy.document import MAX_PARTS, has_escaped_ascii, parse_json
+from policy.document import MAX_PARTS, has_escaped_ascii, holds, parse_json
 from policy.values import value
 from policy.violation import Reason, Violation
 
@@ -32,9 +32,12 @@ _OTHER_SERVICES: Final = ("api_key_comfy_org", "auth_token_comfy_org")
 
 @value
 class Presented:
-    """What a request proved itself with. texts: as they were sent; never shown."""
+    """What a request proved itself with: see `presented`. texts: as they were sent; never shown. sent, in_json: the same as bytes, as they come and as
+    orjson writes them."""
 
     texts: frozenset[str] = field(default=frozenset(), repr=False)
+    sent: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    in_json: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
     def stands_in(self, text: str) -> bool:
         """Whether the text holds one of these credentials, or anything that has the form of a key of a gate."""
@@ -47,9 +50,11 @@ class Presented:
 
     def may_stand_in(self, body: bytes) -> bool:
         """Whether it is worth to read a document for it: fast, and never wrong when it says no. Any character can be escaped in JSON (RFC 8259, 7)."""
-        if has_key_form(body) or (b"\\" in body and (has_escaped_ascii(body) or any(map(_ESCAPED.search, self.texts)))):
+        if has_key_form(body):
             return True
-        return any(secret.encode() in body for secret in self.texts)
+        if holds(body, b"\\") and (has_escaped_ascii(body) or any(map(_ESCAPED.search, self.texts))):
+            return True
+        return _holds_one(body, self.sent)
 
     def stands_in_json(self, written: bytes) -> bool:
         """Whether a document that orjson wrote may hold one of them: never wrong when it says no, since JSON spells a text character by character."""
@@ -57,7 +62,14 @@ class Presented:
 
     def is_itself_in_json(self, written: bytes) -> bool:
         """As `stands_in_json`, of a document without anything that has the form of a key."""
-        return any(orjson.dumps(secret)[1:-1] in written for secret in self.texts)
+        return _holds_one(written, self.in_json)
+
+
+def _holds_one(document: bytes, secrets: Iterable[bytes]) -> bool:
+    for secret in secrets:  # noqa: SIM110 - a generator costs more than what it looks at
+        if holds(document, secret):
+            return True
+    return False
 
 
 def has_key_form(written: bytes) -> bool:
@@ -70,7 +82,11 @@ NOTHING_PRESENTED: Final = Presented()
 
 
 def presented(texts: Iterable[str]) -> Presented:
-    return Presented(frozenset([text for text in texts if len(text) >= MIN_SECRET_LENGTH]))
+    secrets = frozenset([text for text in texts if len(text) >= MIN_SECRET_LENGTH])
+    # What is no UTF-8 stands in no JSON document, and is no reason to fail.
+    sent = tuple([secret.encode(errors="surrogatepass") for secret in secrets])
+    in_json = tuple([orjson.dumps(secret.encode(errors="replace").decode())[1:-1] for secret in secrets])
+    return Presented(secrets, sent, in_json)
 
 
 def check_names(credentials: Presented, texts: Iterable[str], place: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,6 +16,8 @@ _MAX_NAME: Final = 64
 
 def told(reply: ClientReply, left_out: tuple[str, ...]) -> ClientReply:
     """A reply that says which fields of the client's document held a key of the gate and were not sent on."""
+    if not left_out:
+        return reply
     notices = [
         {"type": "credential-left-out", "message": f"{name} held a key of the gate, which goes to no other service."}
         for name in left_out
@@ -23,8 +25,10 @@ def told(reply: ClientReply, left_out: tuple[str, ...]) -> ClientReply:
     return _with(reply, notices)
 
 
-def told_unknown(reply: ClientReply, names: Iterable[str]) -> ClientReply:
+def told_unknown(reply: ClientReply, names: Sequence[str]) -> ClientReply:
     """A reply that says which members of the client's document mean nothing here."""
+    if not names:
+        return reply
     notices = [
         {"type": "member-unknown", "message": f"`{name[:_MAX_NAME]}` means nothing here, and was passed over."}
         for name in names
@@ -33,8 +37,6 @@ def told_unknown(reply: ClientReply, names: Iterable[str]) -> ClientReply:
 
 
 def _with(reply: ClientReply, notices: list[dict[str, str]]) -> ClientReply:
-    if not notices:
-        return reply
     value = reply.body if isinstance(reply.body, dict) else read_upstream_json(bytes(reply.body or b""))
     if not isinstance(value, dict):
         return reply

@@ -20,6 +20,7 @@ from policy.bound_checks import BoundChecks
 from policy.call import ClaimJob
 from policy.catalogue import Catalogue
 from policy.compiled_policy import Policy
+from policy.document import holds
 from policy.keyform import has_key_form
 from policy.needs import Needs
 from policy.node_plan import NodePlan
@@ -208,7 +209,7 @@ class Template:
 
 def is_plain(body: bytes) -> bool:
     """Whether there is nothing with the form of a key in what ComfyUI is sent, and nothing that names a file of its temp folder."""
-    return IN_TEMP not in body and not has_key_form(body)
+    return not holds(body, IN_TEMP) and not has_key_form(body)
 
 
 class Templates:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Final
 
-from policy.document import has_escaped_ascii
+from policy.document import has_escaped_ascii, holds
 from policy.namespace import Folder
 from policy.v2.links import Links
 from policy.v2.times import timestamp, timestamp_or_null
@@ -148,7 +148,7 @@ def is_reference(found: Any) -> bool:
 
 def may_have_references(document: bytes) -> bool:
     """Whether it is worth to look for them: never wrong when it says no. A slash can be escaped in two ways (RFC 8259, 7), so it is left out."""
-    return _WORD in document or has_escaped_ascii(document)
+    return holds(document, _WORD) or has_escaped_ascii(document)
 
 
 def find_references(workflow: Any) -> list[str]:

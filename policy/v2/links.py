@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import re
 from typing import Final
 from urllib.parse import quote
 
 from policy.values import value
 
 _SAFE: Final = "-._~"
+_QUOTED: Final = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]+")
+"""What stands for itself in a path: nearly all names do."""
 
 
 @value
@@ -30,6 +32,5 @@ class Links:
         return f"{self.origin}{self.prefix}/api/v2/assets/{_quoted(asset_id)}/content"
 
 
-@lru_cache(maxsize=1024)
 def _quoted(name: str) -> str:
-    return quote(name, safe=_SAFE)
+    return name if _QUOTED.fullmatch(name) else quote(name, safe=_SAFE)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import lru_cache
+
+from policy.times import utc
 
 
 @lru_cache(maxsize=4096)  # who polls a job is told the same times again and again
@@ -12,7 +13,7 @@ def timestamp(at_s: float) -> str:
 
     The schemas that the SDKs export take no other offset, and no time without one.
     """
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{utc(at_s)}Z"
 
 
 def timestamp_or_null(at_s: float | None) -> str | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from policy.times import utc
 from policy.violation import Reason
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.registry import Job, Outcome
@@ -76,7 +77,7 @@ class AuditTrail:
         if not self._is_open:
             return
         line = orjson.dumps(
-            {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields},
+            {"time": f"{utc(time.time())}+00:00", "event": event, **fields},
             option=orjson.OPT_APPEND_NEWLINE,
             default=str,
         )

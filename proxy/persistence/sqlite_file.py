@@ -28,6 +28,10 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _log = logging.getLogger("comfygate")
 
+# Of every value that is no number and no text the driver asks first how it is to be adapted, and forms an error where nobody says so.
+sqlite3.register_adapter(bytes, bytes.__bytes__)
+sqlite3.register_adapter(type(None), lambda nothing: nothing)
+
 
 class _Damaged(sqlite3.DatabaseError):
     """SQLite's own check says so."""

@@ -115,3 +115,9 @@ def test_a_credential_with_a_sign_that_has_an_escape_of_its_own_is_found(sign: s
 def test_letters_that_a_client_escapes_are_no_reason_to_look() -> None:
     assert not TOLD.may_stand_in(b'{"a": "Gem\\u00e4lde, 95\\u00b0, \\u4e16"}')
     assert TOLD.may_stand_in(b'{"a": "Gem\\u00e4lde \\u0041"}')
+
+
+def test_a_credential_that_is_no_utf_8_stands_in_no_document() -> None:
+    told = presented(["\udcff" * MIN_SECRET_LENGTH])
+    assert not told.may_stand_in(b'{"prompt": "a cat"}')
+    assert not told.stands_in_json(b'{"prompt": "a cat"}')

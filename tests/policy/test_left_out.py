@@ -42,4 +42,4 @@ def test_members_that_mean_nothing_are_told_by_name() -> None:
     assert [notice["type"] for notice in shown.body["notices"]] == ["member-unknown"] * 2
     assert shown.body["notices"][0]["message"].startswith("`priority` means nothing here")
     assert len(shown.body["notices"][1]["message"]) < 200
-    assert len(told_unknown(reply, map(str, range(1000))).body["notices"]) == MAX_TOLD
+    assert len(told_unknown(reply, [*map(str, range(1000))]).body["notices"]) == MAX_TOLD
