@@ -82,6 +82,11 @@ class CompiledConfig:
     json_limits: BodyLimits
     upload_limits: BodyLimits
     upload_types: frozenset[str]
+    window: int
+    """How many jobs the first ComfyUI has at once."""
+    public_path: str
+    max_prompt_parts: int
+    """Two of `server`'s settings, for each request: those of a pydantic model take longer to read."""
     functions: Mapping[str, Function] = field(default_factory=dict)
     webhooks: tuple[Endpoint, ...] = ()
     call_webhooks: tuple[CallWebhooks, ...] = ()
@@ -195,6 +200,9 @@ def compile_config(
         ),
         upload_limits=BodyLimits(server.max_upload_bytes, server.body_timeout, server.min_body_bytes_per_second),
         upload_types=frozenset(config.upstream.upload_types),
+        window=config.window_of(config.comfyuis[0]),
+        public_path=server.public_path,
+        max_prompt_parts=server.max_prompt_parts,
     )
 
 

@@ -53,7 +53,7 @@ class Pipeline:
     async def handle(self, request: Request) -> None:
         """Answers one request; every exception becomes an answer or a broken connection, and always a record."""
         compiled = self._dependencies.compiled
-        record = RequestRecord.begin(request, compiled.client_address(request), compiled.config.server.public_path)
+        record = RequestRecord.begin(request, compiled.client_address(request), compiled.public_path)
         self.running.begin(request, record)
         held = Held()
         reply: Reply | None = None

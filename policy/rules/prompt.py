@@ -71,11 +71,13 @@ def submit(request: RuleInput, extras: JobExtras = NO_EXTRAS) -> RuleGenerator:
     """
     recurring = request.context.recurring
     preparing = partial(prepared_of, request, prepare if recurring is None else recurring.prepare)
-    return (yield from submit_prepared(request.context, preparing, extras))
+    return (yield from submit_prepared(request.context, preparing, extras, tells_number=True))
 
 
-def submit_prepared(context: RuleContext, preparing: Preparing, extras: JobExtras) -> RuleGenerator:
-    """As `submit`, of a workflow that comes out of `preparing`, as often as that is asked."""
+def submit_prepared(
+    context: RuleContext, preparing: Preparing, extras: JobExtras, *, tells_number: bool = False
+) -> RuleGenerator:
+    """As `submit`, of a workflow that comes out of `preparing`, as often as that is asked. tells_number: as ComfyUI does."""
     prepared = yield from preparing()
     if prepared.temp_files and not (yield CheckTempFiles(prepared.temp_files)):
         prepared = yield from preparing()  # what it has lost is a name that never was
@@ -97,11 +99,10 @@ def submit_prepared(context: RuleContext, preparing: Preparing, extras: JobExtra
         sent, originals, outputs = prepared.body, prepared.originals, _outputs(prepared, reply)
         item = submitted_item(sent, originals, claimed.prompt_id, claimed.created_ms, outputs, context.names)
         updates = (JobUpdate(claimed.prompt_id, documents=(item,)),)
-    shown = {
-        "prompt_id": claimed.prompt_id,
-        "number": context.jobs.place_of(claimed.prompt_id),
-        "node_errors": shown_errors,
-    }
+    shown: dict[str, Any] = {"prompt_id": claimed.prompt_id}
+    if tells_number:
+        shown["number"] = context.jobs.place_of(claimed.prompt_id)
+    shown["node_errors"] = shown_errors
     return _told(ClientReply(body=shown, updates=updates), prepared)
 
 

@@ -45,6 +45,9 @@ class Ordered:
         return list(self._ids)
 
 
+_NOWHERE: Final[tuple[Order, Ordered | None]] = ((0.0, 0.0), None)
+
+
 class TenantJobs:
     """What rules see of the registry (policy.rule_context.OwnJobs). has_file: whether a file of ComfyUI's temp folder is the tenant's."""
 
@@ -84,13 +87,19 @@ class TenantJobs:
     def place_of(self, prompt_id: str) -> int:
         """The job's place among the tenant's own, from 1: those that ended, then what runs, then what waits. 0 when it is none of them."""
         before = 0
-        order, where = self._where.get(prompt_id, ((0.0, 0.0), None))
+        order, where = self._where.get(prompt_id, _NOWHERE)
         for each in (self._finished, self._running, self._pending):
             if each is where:
                 place = each.place(order)
                 return 0 if place is None else before + place + 1
             before += len(each)
         return 0
+
+    def position_of(self, prompt_id: str) -> int:
+        """The job's place among the tenant's own that wait, from 1. 0 when it is none of them."""
+        order, where = self._where.get(prompt_id, _NOWHERE)
+        place = self._pending.place(order) if where is self._pending else None
+        return 0 if place is None else place + 1
 
     def stopped_after_s(self, prompt_id: str) -> int | None:
         return self._stopped_after_s(prompt_id) if self.owns(prompt_id) else None

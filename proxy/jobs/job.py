@@ -27,6 +27,8 @@ class JobState(StrEnum):
     ENDED = "ended"
 
 
+_WAITING, _CLAIMED = JobState.WAITING, JobState.CLAIMED
+"""Of each job twice in a moment; the members of an enumeration are slow to find."""
 GIVEN: Final = frozenset({JobState.SENT, JobState.DISPATCHED, JobState.RUNNING})
 """In ComfyUI's window."""
 
@@ -130,15 +132,15 @@ class Job:
 
         What is over is in the order of submission, also where nobody has read in the history yet that it ended.
         """
+        state = self.state
         if self.over_at_s is not None:
             return (0.0, self.sequence)
-        match self.state:
-            case JobState.DISPATCHED | JobState.SENT:
-                return (-math.inf, self.number)
-            case JobState.WAITING:
-                return (-self.priority, self.sequence)
-            case JobState.CLAIMED:
-                return (math.inf, self.sequence)
+        if state is _WAITING:
+            return (-self.priority, self.sequence)
+        if state is _CLAIMED:
+            return (math.inf, self.sequence)
+        if state is JobState.DISPATCHED or state is JobState.SENT:
+            return (-math.inf, self.number)
         return (0.0, self.sequence)
 
     @property

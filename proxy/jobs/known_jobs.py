@@ -79,13 +79,15 @@ class KnownJobs:
         self._index(job)
 
     def _index(self, job: Job) -> None:
-        if job.state is not JobState.ENDED:
+        state = job.state
+        has_ended = state is JobState.ENDED
+        if not has_ended:
             self.tally.note(job)
         self.of(job.tenant).put(
             job.prompt_id,
             job.order,
-            is_running=job.state is JobState.RUNNING,
-            has_ended=job.state is JobState.ENDED or job.is_over,
+            is_running=state is JobState.RUNNING,
+            has_ended=has_ended or job.over_at_s is not None,
             is_deleted=job.is_deleted,
         )
 

@@ -36,7 +36,7 @@ class Metrics(Series):
             if "login" in record.notes:
                 self.logins.labels(record.notes["login"]).inc()
             elif "idempotency" in record.notes:
-                self.idempotent_submissions.labels(record.notes["idempotency"]).inc()
+                self.submissions_by_outcome[record.notes["idempotency"]].inc()
         if record.status == 101:
             self.websocket_seconds.observe(record.elapsed_s)
         elif record.status == 200 and record.method == "POST" and record.route.startswith("POST /upload/"):

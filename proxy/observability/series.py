@@ -78,8 +78,11 @@ class Series:
         self.idempotent_submissions = self._counter(
             "idempotent_submissions", "Submissions with an Idempotency-Key, by what became of it.", "outcome"
         )
-        for outcome in ("first", "replayed", "found", "in-use", "reused"):
-            self.idempotent_submissions.labels(outcome)
+        self.submissions_by_outcome = {
+            outcome: self.idempotent_submissions.labels(outcome)
+            for outcome in ("first", "replayed", "found", "in-use", "reused")
+        }
+        """Of those with a key: to find a series takes longer than to count in it."""
         self.jobs_ended = self._counter("jobs_ended", "Jobs that ended, by outcome.", "tenant", "outcome")
         self.jobs_failed = self._counter("jobs_failed", "Jobs that failed, by the class that failed.", "node_class")
         self.jobs = self._gauge("jobs", "Jobs that wait and run.", "tenant", "state")

@@ -138,15 +138,16 @@ async def _read_document(
     """With the bounded document that the rule judges; a body that streams stays where it is, and so does one that nobody judges."""
     route, compiled, principal, call = permitted.route, permitted.compiled, permitted.principal, permitted.call
     if route.stores and not principal.is_admin:
-        await dependencies.storage.remaining_bytes(principal.tenant, compiled.limits_of(principal.tenant).storage)
-    if route.body in (Body.NONE, Body.STREAM):
+        await dependencies.storage.remaining_bytes(principal.tenant, compiled.access_of(principal).limits.storage)
+    body = route.body
+    if body is Body.NONE or body is Body.STREAM:
         return RuleInput(call, context)
-    if route.body is Body.ARGUMENTS and is_form(permitted.request):
-        max_parts = compiled.config.server.max_prompt_parts
+    if body is Body.ARGUMENTS and is_form(permitted.request):
+        max_parts = compiled.max_prompt_parts
         return RuleInput(call, context, is_form=True, credentials=permitted.credentials, max_parts=max_parts)
     place = held.enter_context(dependencies.bodies.place(principal.tenant))
     limits, over = compiled.json_limits, None
-    is_raw = route.body in (Body.RAW, Body.ARGUMENTS)
+    is_raw = body is Body.RAW or body is Body.ARGUMENTS
     if not is_raw and route.max_json_bytes < limits.max_bytes:
         limits, over = limits.within(route.max_json_bytes), request_body.too_large_here(route.max_json_bytes)
     raw = await request_body.read_whole(permitted.request, limits, place, over)
@@ -154,8 +155,8 @@ async def _read_document(
     heavy, tenant = dependencies.heavy, principal.tenant
     if is_raw:  # the rule reads it, beside the event loop with all else that it does with it
         await heavy.space(tenant, len(raw))
-        max_parts = compiled.config.server.max_prompt_parts
+        max_parts = compiled.max_prompt_parts
         return RuleInput(call, context, raw=raw, credentials=permitted.credentials, max_parts=max_parts)
-    read = partial(read_document, permitted.credentials, raw, route.body, route.max_json_parts)
+    read = partial(read_document, permitted.credentials, raw, body, route.max_json_parts)
     document, raw, left_out = await heavy.run(tenant, read, len(raw))
     return RuleInput(call, context, document, raw, left_out=left_out)

@@ -36,9 +36,4 @@ def place_in_queue(jobs: TenantJobs, job: Job) -> int | None:
     """Among the tenant's own that wait, from 1; None for one that runs. jobs: its tenant's."""
     if job.state is JobState.RUNNING:
         return None
-    return position_of(jobs, job.prompt_id)
-
-
-def position_of(jobs: TenantJobs, prompt_id: str) -> int:
-    """Of a job that waits."""
-    return max(0, jobs.place_of(prompt_id) - jobs.count_finished() - len(jobs.running()))
+    return jobs.position_of(job.prompt_id)

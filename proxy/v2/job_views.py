@@ -16,7 +16,7 @@ from proxy.jobs.registry import JobRegistry
 from proxy.persistence.operations import Database
 from proxy.v2.failures import error_of
 from proxy.v2.job_operations import CANCELING, StoredJob, list_rows, read_job
-from proxy.v2.job_status import place_in_queue, position_of, status_of, status_of_job
+from proxy.v2.job_status import place_in_queue, status_of, status_of_job
 from proxy.v2.kept_jobs import KeptJobs
 
 _STATES: Final[dict[Status, tuple[str, ...]]] = {
@@ -126,7 +126,7 @@ class JobViews:
         return self._view(
             stored.row,
             stored.labels,
-            queue_position=position_of(own, prompt_id) if is_waiting else None,
+            queue_position=own.position_of(prompt_id) if is_waiting else None,
             progress=None if is_waiting else progress,
             outputs=outputs,
         )

@@ -110,12 +110,8 @@ def _records(
 ) -> tuple[JobRegistry, JobRecords]:
     names = [comfyui.name for comfyui in comfyuis]
     registry = JobRegistry(written_at=written_at(directories.temp_of), comfyuis=names)
-
-    def window() -> int:
-        config = in_force().config
-        return config.window_of(config.comfyuis[0])
-
-    return registry, JobRecords(database, registry, _gate_name(), window, limits.allotment.weights)
+    records = JobRecords(database, registry, _gate_name(), lambda: in_force().window, limits.allotment.weights)
+    return registry, records
 
 
 def _own_sockets(
