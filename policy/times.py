@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from datetime import UTC, datetime
 from functools import lru_cache
 
 
@@ -14,4 +14,4 @@ def utc(at_s: float) -> str:
 
 @lru_cache(maxsize=64)  # much happens in one second, and what is kept of it ends in one second too
 def _second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]

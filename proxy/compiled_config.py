@@ -85,8 +85,7 @@ class CompiledConfig:
     window: int
     """How many jobs the first ComfyUI has at once."""
     public_path: str
-    max_prompt_parts: int
-    """Two of `server`'s settings, for each request: those of a pydantic model take longer to read."""
+    """`server`'s, for each request: from a pydantic model it takes longer."""
     functions: Mapping[str, Function] = field(default_factory=dict)
     webhooks: tuple[Endpoint, ...] = ()
     call_webhooks: tuple[CallWebhooks, ...] = ()
@@ -202,7 +201,6 @@ def compile_config(
         upload_types=frozenset(config.upstream.upload_types),
         window=config.window_of(config.comfyuis[0]),
         public_path=server.public_path,
-        max_prompt_parts=server.max_prompt_parts,
     )
 
 

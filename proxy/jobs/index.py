@@ -105,7 +105,7 @@ class TenantJobs:
         return self._stopped_after_s(prompt_id) if self.owns(prompt_id) else None
 
     def running_nodes(self) -> dict[str, frozenset[str]]:
-        self._forget_answers()
+        self._answered = _recent(self._answered)
         found = {prompt_id: self._nodes.get(prompt_id, frozenset()) for prompt_id in self._running.ids()}
         left = {
             prompt_id: frozenset(node for node in nodes if (prompt_id, node) not in self._answered)
@@ -115,12 +115,8 @@ class TenantJobs:
 
     def answered(self, prompt_id: str, node_id: str) -> None:
         """A node that waits gets its answer. One that waits again, as for the next of a list, is there again after a moment."""
-        self._forget_answers()
+        self._answered = _recent(self._answered)
         self._answered[prompt_id, node_id] = time.monotonic()
-
-    def _forget_answers(self) -> None:
-        long_ago_s = time.monotonic() - ANSWERED_S
-        self._answered = {each: at_s for each, at_s in self._answered.items() if at_s > long_ago_s}
 
     def is_at(self, prompt_id: str, nodes: frozenset[str]) -> None:
         """The job runs these nodes now; none when it has come to its end."""
@@ -151,3 +147,8 @@ class TenantJobs:
         self._nodes.pop(prompt_id, None)
         if known is not None:
             known[1].remove(known[0])
+
+
+def _recent(answered: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    long_ago_s = time.monotonic() - ANSWERED_S
+    return {each: at_s for each, at_s in answered.items() if at_s > long_ago_s}

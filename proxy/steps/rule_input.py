@@ -143,7 +143,7 @@ async def _read_document(
     if body is Body.NONE or body is Body.STREAM:
         return RuleInput(call, context)
     if body is Body.ARGUMENTS and is_form(permitted.request):
-        max_parts = compiled.max_prompt_parts
+        max_parts = compiled.config.server.max_prompt_parts
         return RuleInput(call, context, is_form=True, credentials=permitted.credentials, max_parts=max_parts)
     place = held.enter_context(dependencies.bodies.place(principal.tenant))
     limits, over = compiled.json_limits, None
@@ -155,7 +155,7 @@ async def _read_document(
     heavy, tenant = dependencies.heavy, principal.tenant
     if is_raw:  # the rule reads it, beside the event loop with all else that it does with it
         await heavy.space(tenant, len(raw))
-        max_parts = compiled.max_prompt_parts
+        max_parts = compiled.config.server.max_prompt_parts
         return RuleInput(call, context, raw=raw, credentials=permitted.credentials, max_parts=max_parts)
     read = partial(read_document, permitted.credentials, raw, body, route.max_json_parts)
     document, raw, left_out = await heavy.run(tenant, read, len(raw))
