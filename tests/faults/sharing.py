@@ -1,4 +1,6 @@
-"""Two gates that share one PostgreSQL and one ComfyUI: five tenants submit through both, and one gate is killed in the middle and never comes back."""
+"""Two gates that share one PostgreSQL and one ComfyUI: five tenants submit through both, one gate is killed in the middle and never comes back, and when
+nothing of that is left all of them submit to the other.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.faults.clients import RETRY_S, Client
+from tests.faults.clients import Client
 from tests.faults.judge import Case, Submission, judge
 from tests.faults.programs import GUARD_S, NAP_S
 from tests.faults.recording import CORE, CUSTOM, Line, work
@@ -25,8 +27,8 @@ WINDOW = 2
 JOB_S = 0.02
 LANES = 4
 """How many jobs of a tenant are submitted at once, half of them to each gate."""
-EARLY_SHARE = 0.8
-"""Of a tenant's jobs, which are submitted before the first one runs; the others come while jobs run."""
+EARLY_SHARE, LAST_SHARE = 0.5, 0.3
+"""Of a tenant's jobs: submitted before the first one runs, and when one gate alone is left; the others come while jobs run."""
 TOLERANCE = 0.05
 """Of a tenant's share by its weight."""
 ROUNDING = WINDOW + 1
@@ -128,34 +130,40 @@ class Sharing:
         self._tenants = [client for client in world.clients if client.tenant != HOLDER]
         counts = {client.tenant: jobs * WEIGHTS[client.tenant] / sum(WEIGHTS.values()) for client in self._tenants}
         self._early = {tenant: range(round(count * EARLY_SHARE)) for tenant, count in counts.items()}
-        self._late = {tenant: range(len(self._early[tenant]), round(count)) for tenant, count in counts.items()}
-        self._lost_s = self._settled_s = math.inf
+        last = {tenant: round(count * (1 - LAST_SHARE)) for tenant, count in counts.items()}
+        self._late = {tenant: range(len(self._early[tenant]), last[tenant]) for tenant in counts}
+        self._last = {tenant: range(last[tenant], round(count)) for tenant, count in counts.items()}
+        self._urls = [gate.url for gate in world.gates]
+        self._lost_s = self._again_s = math.inf
 
     async def play(self) -> None:
         """Until nothing waits or runs any more. TimeoutError."""
-        record = self.world.record
         await self._measure()
-        record.hold.touch()
-        for number in range(WINDOW):
-            graph = work(f"{HOLDER}-{number}", 0.0, CUSTOM, waits=True)
-            self.submissions.append(await self._holder.submit(f"{HOLDER}-{number}", graph, is_repeated=True))
-        await self._submit(self._early)
-        record.hold.unlink()
+        await self._submit_behind_holders(self._early, "early")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._submit(self._late))
-            group.create_task(self._lose_a_gate(round(self._jobs * self._chance.uniform(0.3, 0.6))))
+            group.create_task(self._lose_a_gate(round(self._jobs * self._chance.uniform(0.2, 0.5))))
+        await self._is_idle()
+        self._again_s = time.monotonic()
+        await self._submit_behind_holders(self._last, "last")
+        await self._is_idle()
+
+    async def _is_idle(self) -> None:
         for client in self.world.clients:
-            client.urls = [self.world.gates[-1].url]
             await client.is_idle()
 
     def wrong_shares(self, lines: Sequence[Line]) -> list[str]:
-        """Between the loss of a gate and the end of what that was doing a tenant whose job it was sending waits, by the rule (proxy/jobs/unsettled.py):
+        """From the loss of a gate to the end of what that was doing a tenant whose job it was sending waits, by the rule (proxy/jobs/unsettled.py):
         nobody's share is by weight then.
         """
-        waited = {tenant: len(numbers) for tenant, numbers in self._early.items()}
-        before = shares_of(lines, waited, until_s=self._lost_s)
-        after = shares_of(lines, waited, since_s=self._settled_s)
-        return [*before.wrong(), *after.wrong()]
+        early = {tenant: len(numbers) for tenant, numbers in self._early.items()}
+        every = {tenant: numbers.stop for tenant, numbers in self._last.items()}
+        before = shares_of(lines, early, until_s=self._lost_s)
+        after = shares_of(lines, every, since_s=self._again_s)
+        short = [
+            f"{shares.total} jobs are too few to tell" for shares in (before, after) if shares.total < self._jobs / 10
+        ]
+        return [*before.wrong(), *after.wrong(), *short]
 
     async def _measure(self) -> None:
         """Each gate knows how long such a job of each tenant takes: shares are of GPU seconds."""
@@ -166,12 +174,21 @@ class Sharing:
                 self.submissions.append(await client.submit(name, work(name, JOB_S), is_repeated=True))
                 await client.is_idle()
 
+    async def _submit_behind_holders(self, numbers: Mapping[str, Sequence[int]], name: str) -> None:
+        """All of them wait before the first one runs."""
+        self.world.record.hold.touch()
+        for number in range(WINDOW):
+            holder = f"{HOLDER}-{name}-{number}"
+            graph = work(holder, 0.0, CUSTOM, waits=True)
+            self.submissions.append(await self._holder.submit(holder, graph, is_repeated=True))
+        await self._submit(numbers)
+        self.world.record.hold.unlink()
+
     async def _submit(self, numbers: Mapping[str, Sequence[int]]) -> None:
         async with asyncio.TaskGroup() as group:
             for client in self._tenants:
                 for lane in range(LANES):
-                    urls = [gate.url for gate in self.world.gates]
-                    urls = urls if lane % 2 else urls[::-1]
+                    urls = self._urls[:: 1 if lane % 2 else -1]
                     sender = Client(client.tenant, client.key, urls, client.session)
                     group.create_task(self._submit_each(sender, numbers[client.tenant][lane::LANES]))
 
@@ -186,7 +203,6 @@ class Sharing:
             await asyncio.sleep(NAP_S)
         self._lost_s = time.monotonic()
         await self.world.kill(self.world.gates[0])
-        given = await self.world.given()
-        while given & await self.world.given():
-            await asyncio.sleep(RETRY_S)
-        self._settled_s = time.monotonic()
+        self._urls = [self.world.gates[-1].url]
+        for client in self.world.clients:
+            client.urls = list(self._urls)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -21,7 +22,7 @@ import pytest
 from proxy.persistence import sqlite as module
 from proxy.persistence import sqlite_file
 from proxy.persistence.operations import ConstraintViolated, DatabaseUnavailable, Operation, StateError, Statement
-from proxy.persistence.sqlite import POLL_S, SqliteDatabase
+from proxy.persistence.sqlite import SqliteDatabase
 from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.conftest import opened
 from tests.proxy.upstreams import GUARD_S
@@ -36,6 +37,36 @@ def names() -> Operation[list[str]]:
     return [name for (name,) in rows]
 
 
+@dataclass
+class Looks:
+    """Counts how often a watch has looked at the file. When it looks again, what it asked the last time has been answered. write: what it sees, if anything
+    else than there is.
+    """
+
+    count: int = 0
+    write: module._Write | None = None
+
+    async def more(self, count: int) -> None:
+        end = self.count + count
+        async with asyncio.timeout(GUARD_S):
+            while self.count < end:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """Of the one database that has somebody to tell."""
+    looks, look = Looks(), module._last_write
+
+    def counted(path: Path) -> module._Write | None:
+        looks.count += 1
+        return looks.write or look(path)
+
+    monkeypatch.setattr(module, "_last_write", counted)
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    return looks
+
+
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """As a full disk: what would grow a file over it fails."""
@@ -48,7 +79,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="times of files")
-async def test_where_nobody_writes_nothing_is_asked(tmp_path: Path) -> None:
+async def test_where_nobody_writes_nothing_is_asked(tmp_path: Path, looks: Looks) -> None:
     """And what is written then is told, however old the time of the write before."""
     file, told = tmp_path / STATE_FILE, asyncio.Event()
     async with opened(file) as state, opened(file) as other:
@@ -56,9 +87,9 @@ async def test_where_nobody_writes_nothing_is_asked(tmp_path: Path) -> None:
         state.on_change(told.set)
         an_hour_ago_s = time.time() - 3600
         os.utime(f"{file}-wal", (an_hour_ago_s, an_hour_ago_s))
-        await asyncio.sleep(2 * POLL_S)  # it has looked once
+        await looks.more(2)  # the first may have been under way
         with mock.patch.object(state, "run", wraps=state.run) as run:
-            await asyncio.sleep(3 * POLL_S)
+            await looks.more(3)
             run.assert_not_called()
         await other.run(put, "foreign")
         async with asyncio.timeout(GUARD_S):
@@ -67,19 +98,18 @@ async def test_where_nobody_writes_nothing_is_asked(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="times of files")
 async def test_what_is_written_within_one_tick_of_the_clock_is_told_when_the_tick_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: Looks
 ) -> None:
     """By its time and size the second write cannot be told from the first, which was asked about already."""
-    write = module._Write(time.time_ns(), 1)
-    monkeypatch.setattr(module, "_last_write", lambda path: write)
+    looks.write = module._Write(time.time_ns(), 1)
     monkeypatch.setattr(module, "PAST_S", 3600.0)
     told = asyncio.Event()
     async with opened(tmp_path / STATE_FILE) as state, opened(tmp_path / STATE_FILE) as other:
         state.on_change(told.set)
-        await asyncio.sleep(2 * POLL_S)  # it has looked once
+        await looks.more(2)
         await other.run(put, "foreign")
         with mock.patch.object(state, "run", wraps=state.run) as run:
-            await asyncio.sleep(3 * POLL_S)
+            await looks.more(3)
             run.assert_not_called()
         monkeypatch.setattr(module, "PAST_S", 0.0)
         async with asyncio.timeout(GUARD_S):
