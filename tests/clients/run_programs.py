@@ -52,7 +52,7 @@ async def run(row: Row, program: str, gate: Running, desk: Desk) -> None:
     record(client=row.name, version=row.version, upstream=await upstream_of(gate), what=row.what)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("row", PYTHON, ids=[row.name for row in PYTHON])
 async def test_python_program(row: Row, gate: Running, tmp_path: Path) -> None:
     binaries = await asyncio.to_thread(client_folder, *row.requires) / "bin"
@@ -61,7 +61,7 @@ async def test_python_program(row: Row, gate: Running, tmp_path: Path) -> None:
         await run(row, str(binaries / "python") if row.program.endswith(".py") else "sh", gate, desk)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("row", NODE, ids=[row.name for row in NODE])
 async def test_node_program(row: Row, gate: Running, tmp_path: Path) -> None:
     node, _ = path_of("node"), path_of("npm")

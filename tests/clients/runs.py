@@ -19,7 +19,7 @@ from PIL import Image
 from standin import StandIn
 from tests.harness import Running, running_gate
 
-LIMIT_S = 60
+LIMIT_S = 240.0
 COLOUR = (180, 90, 30)
 EMPTY = {"width": 64, "height": 48, "batch_size": 1, "color": (COLOUR[0] << 16) + (COLOUR[1] << 8) + COLOUR[2]}
 

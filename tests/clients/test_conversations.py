@@ -32,7 +32,7 @@ from tests.clients.runs import (
 from tests.harness import Running
 from tests.proxy.commands.test_connect_proxy import forwarding
 
-LIMIT_S = 60
+LIMIT_S = 240.0
 PAINTS = {"1": exported("EmptyImage", "EmptyImage", EMPTY), "2": SLOW, "3": SAVE}
 
 

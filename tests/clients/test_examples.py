@@ -71,7 +71,7 @@ NODE = [
 ]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "client", "workflow", "what"), PYTHON, ids=[row[0] for row in PYTHON])
 async def test_python_clients(
     name: str, client: str, workflow: dict[str, Any], what: str, gate: Running, tmp_path: Path
@@ -86,7 +86,7 @@ async def test_python_clients(
     record(client=LABELS.get(client, client), version=version_of(client), upstream=await upstream_of(gate), what=what)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "client", "what"), NODE, ids=[row[0] for row in NODE])
 async def test_node_clients(name: str, client: str, what: str, gate: Running, tmp_path: Path) -> None:
     node, _ = path_of("node"), path_of("npm")
@@ -137,7 +137,7 @@ async def test_a_client_that_appends_its_paths_to_an_address_with_a_token_is_tol
     assert gate.keys["alice"] not in gate.log.getvalue().decode()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_comfy_cli(gate: Running, tmp_path: Path) -> None:
     """Through `comfygate connect`, since it can send no credential."""
     installed = await asyncio.to_thread(python_folder)

@@ -74,7 +74,7 @@ def test_a_mistake_ends_the_process_with_words_and_no_stack(tmp_path: Path) -> N
         "-c",
         str(tmp_path / "missing.toml"),
     )
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "missing.toml" in ended.stderr
     assert "Traceback" not in ended.stderr

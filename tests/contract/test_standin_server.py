@@ -91,7 +91,7 @@ async def test_restart_loses_what_a_restart_loses(local: Comfy, standin: StandIn
     await socket.event("progress", prompt_id)
     await local.queue(previewing(2))
     standin.restart_state()
-    while (await socket.connection.receive(timeout=30)).type is aiohttp.WSMsgType.TEXT:
+    while (await socket.connection.receive(timeout=240)).type is aiohttp.WSMsgType.TEXT:
         pass
     assert (await local.get("/queue")).json() == {"queue_running": [], "queue_pending": []}
     assert (await local.get("/history")).json() == {}

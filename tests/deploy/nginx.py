@@ -62,7 +62,7 @@ async def running_nginx(folder: Path, config: str, port: int) -> AsyncIterator[N
     file.write_text(config, encoding="utf-8")
     nginx = await asyncio.create_subprocess_exec("nginx", "-p", str(folder), "-c", str(file))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while not await _listens(port):
                 assert nginx.returncode is None, "nginx has ended"
         yield

@@ -83,7 +83,7 @@ def test_kubectl_puts_them_together(tmp_path: Path) -> None:
     secrets_in(folder)
 
     said = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=240, check=False
     )
 
     assert said.returncode == 0, said.stderr

@@ -76,7 +76,7 @@ def test_the_pieces_fit_into_another_prometheus(tmp_path: Path) -> None:
         ["promtool", "check", "config", str(tmp_path / "prometheus.yml")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -101,7 +101,7 @@ def test_promtool_accepts(arguments: tuple[str, str]) -> None:
         ["promtool", "check", kind, str(DEPLOY / "prometheus" / file)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -115,7 +115,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     cases.write_text(json.dumps(_alert_cases()), encoding="utf-8")  # JSON is YAML
 
     said = subprocess.run(
-        ["promtool", "test", "rules", str(cases)], capture_output=True, text=True, timeout=60, check=False
+        ["promtool", "test", "rules", str(cases)], capture_output=True, text=True, timeout=240, check=False
     )
 
     assert said.returncode == 0, said.stdout + said.stderr
@@ -199,7 +199,7 @@ async def test_a_real_prometheus_answers_every_query(gate: Running, tmp_path: Pa
     target = gate.ops_url.removeprefix("http://")
     async with prometheus(tmp_path, target) as server, aiohttp.ClientSession() as session:
         assert await gate.status("GET", "/queue", None, headers={"X-API-Key": "wrong"}) == 401
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while True:  # a rate needs two scrapes with traffic between them
                 await _make_traffic(gate)
                 with contextlib.suppress(aiohttp.ClientError):

@@ -56,7 +56,7 @@ async def test_every_panel_shows_both(tmp_path: Path) -> None:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         missing = queries()
         assert len(missing) >= 10
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while missing:
                 await run_some(world)
                 for name, expression in list(missing.items()):
@@ -66,6 +66,6 @@ async def test_every_panel_shows_both(tmp_path: Path) -> None:
                             del missing[name]
                 await asyncio.sleep(0.2)
         assert (await aside("jobs", "drain", "--comfyui", SECOND, "--config", world.gate.config_file)).code == 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not await ask(session, server, f'comfygate_comfyui_drained{{comfyui="{SECOND}"}} == 1'):
                 await asyncio.sleep(0.2)

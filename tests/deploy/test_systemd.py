@@ -162,7 +162,7 @@ def test_systemd_understands_every_line(unit: Path, tmp_path: Path) -> None:
         env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},  # where a user's manager would live
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 
-TIME_LIMIT_S = 90.0
+TIME_LIMIT_S = 240.0
 _BLOCK = re.compile(r"<!-- terminal: ([a-z]+)(?:, ([a-zA-Z+ ]+))? -->\n```sh\n(.*?)```", re.DOTALL)
 _FAILED = "COMMAND FAILED"
 

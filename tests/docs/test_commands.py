@@ -27,7 +27,7 @@ from tests.ports import free_port, free_ports
 from tests.programs import needs
 
 # Dozens of commands, each a process of its own.
-WALK_LIMIT_S = 600
+WALK_LIMIT_S = 900
 PNG = b"\x89PNG\r\n\x1a\n"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="commands of bash"), needs("bash", "curl")]

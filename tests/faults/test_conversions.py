@@ -21,7 +21,7 @@ from tests.proxy.copies.forming import TENANTS, write_paint
 
 ROUNDS = int(os.environ.get("CONVERSION_ROUNDS", "3"))
 """`CONVERSION_ROUNDS=30 python -m pytest tests/faults/test_conversions.py` plays more."""
-GUARD_S = 60.0
+GUARD_S = 240.0
 
 
 class Player:

@@ -33,7 +33,7 @@ async def test_a_killed_postgresql_leaves_no_process_and_starts_again(folder: Pa
             await server.is_up()
             children = psutil.Process(server.lives[-1]).children(recursive=True)
             await server.kill()
-            psutil.wait_procs(children, timeout=60)  # which see that it is gone, and listen with it until then
+            psutil.wait_procs(children, timeout=240)  # which see that it is gone, and listen with it until then
             assert not [child for child in children if child.is_running()]
             assert not await listens(server.port)
     finally:

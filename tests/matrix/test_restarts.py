@@ -94,7 +94,7 @@ async def test_the_gate_restarts_in_the_middle_of_a_job(world: World) -> None:
 
 async def until_closed(socket: Socket) -> int | None:
     closing = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.ERROR)
-    while (await socket.connection.receive(timeout=30)).type not in closing:
+    while (await socket.connection.receive(timeout=240)).type not in closing:
         pass
     return socket.connection.close_code
 

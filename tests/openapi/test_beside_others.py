@@ -30,7 +30,7 @@ WEAR = {
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "worn"}},
 }
 TENANTS = '[tenants.alice]\nfunctions = ["*"]\n[tenants.mallory]\n'
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 # What each row's commands say, in order; a last row without commands leads to a page of its own.
 SAID = {
     "run and wait": ['"status":"succeeded"'],

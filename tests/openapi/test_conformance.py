@@ -13,7 +13,7 @@ from tests.openapi.installed import checker_programs
 from tests.openapi.world import document_of
 from tests.proxy.v2.assets.sdk import Standing
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 async def test_the_document_is_openapi(world: Standing, tmp_path: Path) -> None:

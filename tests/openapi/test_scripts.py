@@ -22,7 +22,7 @@ from tests.programs import needs, path_of
 from tests.proxy.functions.calls import Caller, write_functions
 from tests.proxy.v2.assets.sdk import Standing
 
-pytestmark = [pytest.mark.timeout(400), needs("curl", "node", "npm")]
+pytestmark = [pytest.mark.timeout(900), needs("curl", "node", "npm")]
 LANGUAGES = ("curl", "Python", "TypeScript")
 GIVEN = {"first.png": (200, 30, 30), "second.png": (30, 200, 30)}
 TARGETS = [pytest.param("standin", id="standin")]

@@ -16,7 +16,7 @@ from proxy import config_watcher as module
 from proxy.config_watcher import fingerprint, watch
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs links or SIGHUP")
-PATIENCE_S = 20  # how long a test waits for what must come; far more than it takes
+PATIENCE_S = 240  # how long a test waits for what must come; far more than it takes
 
 
 class Calls:

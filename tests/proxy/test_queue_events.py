@@ -16,7 +16,7 @@ SLOW = {
 
 async def until_told(socket: ClientWebSocketResponse, count: int) -> None:
     """Returns when a status event says that so many of one's own jobs wait or run."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(240):
         while True:
             message = await socket.receive()
             if isinstance(message.data, str):

@@ -56,7 +56,7 @@ def there(world: SeveralWorld) -> list[str]:
 
 
 async def until_gone(world: SeveralWorld, name: str = SECOND) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while name in there(world):
             await asyncio.sleep(0.01)
 
@@ -94,7 +94,7 @@ async def running(world: SeveralWorld, name: str) -> str:
 
 async def both_are_used(world: SeveralWorld) -> None:
     ids = [await submit(world, slow()) for _ in range(4)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not len(given_to(world, FIRST)) == len(given_to(world, SECOND)) == 2:
             await asyncio.sleep(0.02)
     await stop(world, ids)

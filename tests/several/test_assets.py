@@ -22,7 +22,7 @@ from tests.v2.world import painted
 async def result_of(world: SeveralWorld, number: int) -> tuple[str, dict[str, Any]]:
     """Where the job ran, and its one output."""
     submitted = await world.gate.json("POST", "/api/v2/jobs", "alice", json={"workflow": saving("x", number)})
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         while True:
             job = await world.gate.json("GET", f"/api/v2/jobs/{submitted['id']}", "alice")
             if job["status"] not in ("queued", "running"):

@@ -30,7 +30,7 @@ def held(model: str) -> dict[str, Any]:
 
 
 async def runs(world: SeveralWorld, prompt_id: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while prompt_id not in world.gate.gate.dependencies.registry.of(ALICE).running():
             await asyncio.sleep(0.02)
 
@@ -98,7 +98,7 @@ async def test_what_a_job_needs_is_read_once_and_again_when_the_catalogue_is_ano
         assert set(places.of(job) or ()) == {SECOND}
         put_model(world.first, "only.safetensors")
         await world.gate.gate.dependencies.catalogue.renew()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while set(places.of(job) or ()) != set(BOTH):
                 await estimates(world)
 

@@ -36,7 +36,7 @@ async def noted(world: SeveralWorld) -> dict[str, str]:
 
 
 async def until_noted(world: SeveralWorld) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         while SECOND not in await noted(world):
             await asyncio.sleep(0.01)
 
@@ -62,7 +62,7 @@ async def test_what_one_runs_that_leaves_is_followed_over_a_restart(two: Several
         await ended(two, ids)
         assert (prompts(two.comfyuis[SECOND]), prompts(two.first)) == sent, "none was given anew"
         await until_gone(two)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while await noted(two):
                 await asyncio.sleep(0.01)
 
@@ -83,7 +83,7 @@ async def test_one_that_has_moved_is_asked_where_it_was_first(two: SeveralWorld)
             assert (there(two), upstream.of(SECOND).url) == ([FIRST, SECOND], old)
             assert given_to(two, SECOND) == [had]
             await stop(two, ids)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(240):
                 while upstream.of(SECOND).url != moved.url:
                     await asyncio.sleep(0.01)
             await both_are_used(two)
@@ -111,7 +111,7 @@ async def test_one_that_stays_is_not_noted_any_more(two: SeveralWorld) -> None:
     written = await take_out(two)
     await until_noted(two)
     await put_back(two, written)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         while await noted(two):
             await asyncio.sleep(0.01)
     await stop(two, ids)

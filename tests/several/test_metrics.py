@@ -98,7 +98,7 @@ async def test_which_models_each_was_given_last_until_it_is_restarted(tmp_path: 
         await until(world, f'comfygate_comfyui_up{{comfyui="{SECOND}"}}', 0)
         assert models(await told(world)) == {held}, "it may be back with them"
         await world.start(SECOND)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while models(await told(world)):
                 await asyncio.sleep(0.05)
 

@@ -27,7 +27,7 @@ def state_of(world: SeveralWorld, prompt_id: str) -> JobState | None:
 
 
 async def sent(world: SeveralWorld, prompt_id: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while state_of(world, prompt_id) is not JobState.SENT:
             await asyncio.sleep(0.01)
 
@@ -168,7 +168,7 @@ async def test_what_is_canceled_while_its_files_are_brought_does_not_run(
             assert await world.gate.status("POST", f"/api/v2/jobs/{canceled}/cancel", "alice") < 300
         goes_on.set()
         await ended(world, [await submit(world, quick(1))])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while state_of(world, canceled) is not None:
                 await asyncio.sleep(0.01)
         sent_calls = [call for call in world.comfyuis[SECOND].received if call.raw_path == "/prompt"]

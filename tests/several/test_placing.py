@@ -30,7 +30,7 @@ async def submit(world: SeveralWorld, graph: dict[str, Any], who: str = "alice")
 
 async def ended(world: SeveralWorld, prompt_ids: list[str], who: str = "alice") -> dict[str, Any]:
     """Their history entries."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         while True:
             history = await world.gate.json("GET", "/history", who)
             if all(prompt_id in history for prompt_id in prompt_ids):

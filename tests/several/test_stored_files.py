@@ -117,7 +117,7 @@ async def made_at_second(world: SeveralWorld) -> None:
 
 async def until_away(world: SeveralWorld) -> None:
     await world.stop(SECOND)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         while world.gate.gate.dependencies.queue_watchers.is_well(SECOND):
             await asyncio.sleep(0.01)
 
@@ -180,7 +180,7 @@ async def test_a_job_whose_file_no_copy_stands_for_waits(
         read = await submit(world, reading(0))
         neighbours = await submit(world, reading(1), "mallory")
         unknown = await submit(world, reading(2, "kept_00002_.png"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while "a copy cannot be read" not in caplog.text:
                 await asyncio.sleep(0.01)
         await ended(world, [await submit(world, slow(0.1, 1), "mallory") for _ in range(4)], "mallory")

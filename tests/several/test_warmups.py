@@ -54,7 +54,7 @@ def sent(comfy: StandIn) -> list[dict[str, Any]]:
 
 
 async def until_running(world: SeveralWorld, *, is_running: bool = True) -> None:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         while bool((await world.gate.json("GET", "/queue"))["queue_running"]) is not is_running:
             await asyncio.sleep(0.02)
 
@@ -63,7 +63,7 @@ async def reconnected(world: SeveralWorld, name: str) -> None:
     watcher = world.gate.gate.dependencies.queue_watchers.of(name)
     before = world.gate.gate.dependencies.registry.connections.to(name)
     watcher._announcements.over.set()
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         while world.gate.gate.dependencies.registry.connections.to(name) == before:
             await asyncio.sleep(0.02)
         await watcher.is_settled.wait()
@@ -137,7 +137,7 @@ async def test_where_jobs_are_already_none_begins(tmp_path: Path) -> None:
     async with several(tmp_path, (FIRST,), settings=warming("paint")) as world:
         await until(world, sample(FIRST, "done"), 1)
         await submit(world, slow(60.0, 60))
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             while not world.gate.gate.dependencies.registry.given_to(FIRST):
                 await asyncio.sleep(0.02)
         world.gate.gate._warmups.start(FIRST)

@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 EXAMPLES = read_examples(PAGE)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_the_examples_work(world: World, name: str, tmp_path: Path) -> None:
     folder, color = tmp_path / "desk", new_color()

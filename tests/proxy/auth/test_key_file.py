@@ -258,7 +258,7 @@ def test_of_many_writers_none_is_lost(file: Path) -> None:
     start = threading.Barrier(8)
 
     def work(number: int) -> str:
-        start.wait(10)
+        start.wait(240)
         made = create_key(file, tenant="acme", note=str(number))
         return rotate_key(file, made.id).id
 

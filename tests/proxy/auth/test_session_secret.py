@@ -27,7 +27,7 @@ def test_two_gates_that_start_at_once_agree_on_the_secret(tmp_path: Path) -> Non
     start = threading.Barrier(6)
 
     def load(_: int) -> bytes:
-        start.wait(10)
+        start.wait(240)
         return load_secret(None, tmp_path / "state")
 
     with ThreadPoolExecutor(6) as pool:

@@ -184,7 +184,7 @@ async def test_a_gate_that_stops_leaves_its_work_to_the_next_one(tmp_path: Path,
     second = Gate(load_config(tmp_path / "config.toml", {}), RequestLog(io.BytesIO(), "json"))
     await second.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while not s3.objects():
                 await asyncio.sleep(0.01)
     finally:

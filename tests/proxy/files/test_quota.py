@@ -82,7 +82,7 @@ async def test_sweeps_at_the_start_and_again(tmp_path: Path, monkeypatch: pytest
     file = put(tmp_path / "input/tenants/alice/a.png", 3, is_old=True)
     sweeping = asyncio.ensure_future(storage_of(tmp_path, {"retention": "1d"}).sweep_forever())
     for _ in range(2):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while file.exists():
                 await asyncio.sleep(0)
         put(file, 3, is_old=True)

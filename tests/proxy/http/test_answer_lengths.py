@@ -65,7 +65,7 @@ async def test_one_of_its_length_is_followed_by_the_next(pieces: tuple[bytes, ..
     async with served(handler) as listener:
 
         def ask() -> list[bytes]:
-            client = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=20)
+            client = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=240)
             found = []
             for _ in range(2):
                 client.request(method, "/")

@@ -65,7 +65,7 @@ async def test_requests_of_one_connection_by_a_client_of_another_make() -> None:
     async with served(path_told) as listener:
 
         def ask() -> list[tuple[int, bytes]]:
-            client = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=20)
+            client = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=240)
             found = []
             for number in range(3):
                 client.request("POST", f"/{number}", body=b"x" * number * 100_000)
@@ -172,7 +172,7 @@ async def test_an_answer_in_pieces_has_one_too(method: str, status: int, fields:
     if status == 204 and fields:
         return  # RFC 9110, 8.6: the handler's mistake
     async with served(in_pieces(status, b"bo", b"", b"dy", fields=fields)) as listener:
-        client = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=20)
+        client = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=240)
 
         def ask() -> list[tuple[bytes, str | None]]:
             found = []
@@ -198,7 +198,7 @@ async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
 @pytest.mark.parametrize("options", [["--http1.1"], ["--http1.0"], ["--head"], ["--http1.1", "-H", "Upgrade: h2c"]])
 async def test_curl_agrees(options: list[str]) -> None:
     async with served(in_pieces(200, *[b"x" * 70_000] * 5)) as listener:
-        command = [path_of("curl"), "-sS", "--max-time", "20", *options, f"{listener.url}/a", f"{listener.url}/b"]
+        command = [path_of("curl"), "-sS", "--max-time", "240", *options, f"{listener.url}/a", f"{listener.url}/b"]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
     assert done.stdout.count(b"x") == (0 if "--head" in options else 700_000)
 

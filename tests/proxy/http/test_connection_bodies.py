@@ -56,7 +56,7 @@ async def test_a_body_comes_as_it_was_sent(size: int, is_chunked: bool) -> None:
     async with served(digest_told) as listener:
 
         def ask() -> tuple[int, bytes]:
-            client = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=20)
+            client = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=240)
             client.request("POST", "/", body=pieces() if is_chunked else data, encode_chunked=is_chunked)
             answer = client.getresponse()
             found = (answer.status, answer.read())
@@ -78,7 +78,7 @@ async def test_a_body_of_curls(options: list[str], tmp_path: Path) -> None:
         await digest_told(request)
 
     async with served(answer) as listener:
-        command = [path_of("curl"), "-sS", "--max-time", "20", "--data-binary", f"@{file}", *options, listener.url]
+        command = [path_of("curl"), "-sS", "--max-time", "240", "--data-binary", f"@{file}", *options, listener.url]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
     assert done.stdout.decode() == hashlib.sha256(file.read_bytes()).hexdigest()
 

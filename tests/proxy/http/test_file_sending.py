@@ -235,7 +235,7 @@ async def test_a_large_file_comes_whole_and_in_parts(tmp_path: Path) -> None:
     file.write_bytes(os.urandom(3_000_000))
     async with serving(file) as served_file:
         for options, expected in ([], slice(None)), (["-r", "1000000-1999999"], slice(1_000_000, 2_000_000)):
-            command = [path_of("curl"), "-sS", "--max-time", "20", *options, served_file.listener.url]
+            command = [path_of("curl"), "-sS", "--max-time", "240", *options, served_file.listener.url]
             done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
             assert done.stdout == file.read_bytes()[expected]
 

@@ -235,9 +235,9 @@ async def test_a_request_may_last_longer_than_its_head_might() -> None:
     checked = asyncio.Event()
 
     async def slow(request: Request) -> None:
-        asyncio.get_running_loop().call_later(0.1, checked.set)
+        asyncio.get_running_loop().call_later(1.0, checked.set)
         await checked.wait()
         await hello(request)
 
-    async with served(slow, header_timeout="20ms") as listener:
+    async with served(slow, header_timeout="500ms") as listener:
         assert (await send(listener.url, request("/", None))).body == b"hello"

@@ -40,7 +40,7 @@ class Sending:
         self.goes_on.setdefault(name, asyncio.Event()).set()
 
     async def until(self, *events: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while self.events != list(events):
                 await asyncio.sleep(0)
 

@@ -72,7 +72,7 @@ async def test_the_death_of_redis_opens_nothing(redis: RedisServer, tmp_path: Pa
 async def test_a_slot_freed_while_redis_was_gone_is_free_afterwards(redis: RedisServer, tmp_path: Path) -> None:
     """Redis hangs and comes back with all it had."""
     gate = Gate(redis, tmp_path, "gate", {"queued_jobs": 2})
-    gate.store = SharedStore(redis.url, timeout_s=0.25, on_change=gate.changed, sleep=gate.sleep)
+    gate.store = SharedStore(redis.url, timeout_s=1.0, on_change=gate.changed, sleep=gate.sleep)
     slots = ConcurrencyLimits(allotment({"queued_jobs": 2}), gate.store, sleep=gate.sleep_for_ever)
     await gate.store.start()
     try:

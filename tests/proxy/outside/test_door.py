@@ -25,7 +25,7 @@ from proxy.outside.target import Answer, Target, Unreachable
 from tests.ports import free_port
 from tests.proxy.upstreams import serving
 
-LIMIT_S = 20.0
+LIMIT_S = 240.0
 
 
 def target(url: str, *, is_private: bool = True) -> Target:

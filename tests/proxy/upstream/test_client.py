@@ -158,7 +158,7 @@ async def test_silence_in_mid_answer_is_a_timeout() -> None:
     async with RawUpstream(stall).run() as raw, door(raw.url) as upstream:
         with pytest.raises(UpstreamTimeout):
             await upstream.ask(get("x"), time_limit_s=SHORT_S)
-        async with await upstream.open(get("x"), time_limit_s=SHORT_S) as stream:
+        async with await upstream.open(get("x"), time_limit_s=1.0) as stream:
             taker = Quick()
             with pytest.raises(UpstreamTimeout):
                 await stream.pour(taker)

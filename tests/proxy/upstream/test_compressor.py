@@ -145,7 +145,7 @@ async def test_it_ends_when_the_gate_is_killed() -> None:
     process = psutil.Process(int(await gate.stdout.readline()))
     gate.kill()
     await gate.wait()
-    await asyncio.to_thread(process.wait, 60)
+    await asyncio.to_thread(process.wait, 240)
 
 
 def test_half_a_question_ends_it() -> None:

@@ -188,7 +188,7 @@ async def test_an_answer_that_nobody_reads_to_its_end_closes_its_connection() ->
 
 async def test_silence_within_an_answer_ends_it() -> None:
     comfy = Comfy(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\naa")
-    async with door(comfy) as upstream, await upstream.open(call("GET", "one"), time_limit_s=0.1) as stream:
+    async with door(comfy) as upstream, await upstream.open(call("GET", "one"), time_limit_s=1.0) as stream:
         taker = Quick()
         with pytest.raises(UpstreamTimeout):
             await stream.pour(taker)

@@ -53,7 +53,7 @@ class Maker:
         self.go_on.set()
 
     def __call__(self, request: RuleInput) -> Any:
-        assert self.go_on.wait(60)
+        assert self.go_on.wait(240)
         self.made += 1
         if self.made <= self.failures:
             raise LookupError("not yet")

@@ -28,7 +28,7 @@ def loading(asset: Any) -> Any:
 
 
 async def until_ended(client: Client, job_id: str) -> Any:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
             job = (await client.ask("GET", f"/api/v2/jobs/{job_id}")).json()
             if job["completed_at"] is not None:
