@@ -35,10 +35,10 @@ from proxy.http.responses import is_upgrade
 from proxy.limits.effective_limits import EffectiveLimits
 from proxy.limits.rate_limiter import Limiter
 from proxy.limits.underway import UnderWay
-from proxy.observability.access_log import LINES_TOGETHER, Recorder, RequestLog
+from proxy.observability.access_log import Recorder, RequestLog
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
-from proxy.observability.queued_writer import QueuedWriter
+from proxy.observability.queued_writer import LINES_TOGETHER, QueuedWriter
 from proxy.running_requests import RunningRequests
 
 ROUNDS: Final = 7

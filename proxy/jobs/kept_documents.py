@@ -52,14 +52,15 @@ class KeptDocuments:
 
     def put(self, tenant: TenantId, prompt_id: str, document: Document) -> None:
         """Keeps it in the place of an older one. What alone is more than the tenant's share is not kept."""
-        self._drop(tenant, (document.kind, prompt_id))
-        cost = _cost(document)
+        key, cost, shelf = (document.kind, prompt_id), _cost(document), self._shelves.get(tenant)
+        if shelf is not None and key in shelf.documents:
+            self._drop(tenant, key)
+            shelf = self._shelves.get(tenant)
         if cost > self._max_tenant_bytes:
             return
-        shelf = self._shelves.get(tenant)
         if shelf is None:
             shelf = self._shelves[tenant] = _Shelf()
-        shelf.documents[document.kind, prompt_id] = document
+        shelf.documents[key] = document
         shelf.held_bytes += cost
         self.held_bytes += cost
         shelf.unwritten_bytes += _unwritten(document)

@@ -91,14 +91,15 @@ class JobRegistry(KnownJobs):
     def apply(self, row: JobRow) -> Job:
         """A job as it stands in the database."""
         job = self._jobs.get(row.prompt_id)
-        if job is not None and job.state is JobState.ENDED and not row.has_ended:  # tried again
+        had_ended = job is not None and job.state is JobState.ENDED
+        if job is not None and had_ended and not row.has_ended:  # tried again
             self._drop(job)
-            job = None
-        is_new, had_ended = job is None, job is not None and job.state is JobState.ENDED
+            job, had_ended = None, False
+        is_new = job is None
         if job is None:
             job = Job(row.prompt_id, TenantId(row.tenant), sequence=row.sequence)
         row = self.comfyuis.at_known(row)
-        if job.comfyui != row.comfyui:
+        if job.comfyui != row.comfyui and job.temp_files:
             self.temp_files.move(job, self._clock())
         take_row(job, row)
         if is_new:
@@ -267,7 +268,7 @@ def _tenant_of(client_id: object) -> TenantId | None:
         return None
 
 
-_STATES: Final = {
+_STATES: Final[Mapping[str, tuple[JobState, Outcome | None]]] = {
     StoredState.WAITING: (JobState.WAITING, None),
     StoredState.DISPATCHED: (JobState.DISPATCHED, None),
     StoredState.RUNNING: (JobState.RUNNING, None),
@@ -279,7 +280,7 @@ _STATES: Final = {
 
 def take_row(job: Job, row: JobRow) -> None:
     """What the database has of it."""
-    job.state, job.outcome = _STATES[StoredState(row.state)]
+    job.state, job.outcome = _STATES[row.state]
     job.subject, job.workflow, job.client_id = row.subject, row.workflow, row.client_id
     job.priority, job.cost_s, job.span, job.number = -row.rank, row.cost_s, row.span, row.number
     job.sequence, job.gate, job.attempts = row.sequence, row.gate, tuple(row.told_attempts())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from policy.principal import TenantId
 from proxy.jobs.job import GIVEN, Job, JobState
@@ -11,10 +12,11 @@ MAX_CHANGED: Final = 10_000
 """Of more it is not told which they are."""
 
 
-class _Counted(NamedTuple):
+@dataclass(slots=True)
+class _Counted:
     tenant: TenantId
-    is_waiting: bool
-    cost_s: float
+    is_waiting: bool = False
+    cost_s: float = 0.0
 
 
 class Tally:
@@ -29,17 +31,18 @@ class Tally:
 
     def note(self, job: Job) -> None:
         """It is new, or has changed."""
-        prompt_id, tenant, cost_s = job.prompt_id, job.tenant, job.cost_s
-        is_waiting, known = job.state is JobState.WAITING, self._jobs.get(prompt_id)
+        prompt_id, tenant, cost_s, state = job.prompt_id, job.tenant, job.cost_s, job.state
+        is_waiting, known = state is JobState.WAITING, self._jobs.get(prompt_id)
         if known is None:
-            self.waiting += is_waiting
-            self._costs_s[tenant] = self._costs_s.get(tenant, 0.0) + cost_s
-            self._jobs[prompt_id] = _Counted(tenant, is_waiting, cost_s)
-        elif known.is_waiting is not is_waiting or known.cost_s != cost_s:
-            self.waiting += is_waiting - known.is_waiting
+            known = self._jobs[prompt_id] = _Counted(tenant)
+            self._costs_s.setdefault(tenant, 0.0)
+        if known.is_waiting is not is_waiting:
+            self.waiting += 1 if is_waiting else -1
+            known.is_waiting = is_waiting
+        if known.cost_s != cost_s:
             self._costs_s[tenant] += cost_s - known.cost_s
-            self._jobs[prompt_id] = _Counted(tenant, is_waiting, cost_s)
-        if job.state in GIVEN:
+            known.cost_s = cost_s
+        if state in GIVEN:
             self.given[prompt_id] = job
         elif prompt_id in self.given:
             del self.given[prompt_id]

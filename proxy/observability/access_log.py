@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from functools import lru_cache
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Literal
 
 import orjson
 
@@ -15,11 +15,10 @@ from proxy.config.server import LogSettings
 from proxy.http.request_record import RequestRecord
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
-from proxy.observability.queued_writer import QueuedWriter, write_all
+from proxy.observability.queued_writer import LINES_TOGETHER, QueuedWriter, write_all
 from proxy.observability.recent_refusals import RecentRefusals
 from proxy.observability.sampling import LIMITED, Sampler
 
-LINES_TOGETHER: Final = 200
 """Some fifty kilobytes."""
 
 

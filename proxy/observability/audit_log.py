@@ -15,7 +15,7 @@ from policy.times import utc
 from policy.violation import Reason
 from proxy.http.request_record import Decision, RequestRecord
 from proxy.jobs.registry import Job, Outcome
-from proxy.observability.queued_writer import QueuedWriter
+from proxy.observability.queued_writer import LINES_TOGETHER, QueuedWriter
 from proxy.observability.rotating_file import RotatingFile, read_lines
 
 REFUSED: Final = frozenset(
@@ -57,7 +57,7 @@ class AuditTrail:
     def use_thread(self) -> None:
         """From now on a thread of its own writes, so that no request waits for the disk."""
         if self._file is not None:
-            self._lines = QueuedWriter(self._write)
+            self._lines = QueuedWriter(self._write, together=LINES_TOGETHER)
 
     @property
     def dropped(self) -> int:
@@ -86,14 +86,21 @@ class AuditTrail:
         else:
             self._lines.put(line)
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, lines: bytes) -> None:
         assert self._file is not None, "only an open trail is written"
+        if self._file.has_room(len(lines)):
+            self._append(self._file, lines)
+            return
+        for line in lines.splitlines(keepends=True):
+            self._append(self._file, line)
+
+    def _append(self, file: RotatingFile, lines: bytes) -> None:
         try:
-            self._file.append(line)
+            file.append(lines)
             self._has_failed = False
         except OSError as error:
             if not self._has_failed:
-                _log.error("the audit trail %s cannot be written: %s", self._file.path, error)
+                _log.error("the audit trail %s cannot be written: %s", file.path, error)
             self._has_failed = True
 
     def record(self, record: RequestRecord) -> None:

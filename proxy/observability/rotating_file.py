@@ -1,4 +1,4 @@
-"""A file of lines that is rotated by size. Each line is one write, so that a killed process leaves whole lines; one that was torn is ended first.
+"""A file of lines that is rotated by size. What comes together is one write, so that a killed process leaves whole lines; one that was torn is ended first.
 
 Not logging.handlers.RotatingFileHandler, which loses the line when it cannot rotate, and counts characters where a disk has bytes.
 """
@@ -37,20 +37,24 @@ class RotatingFile:
             handle, self._handle = self._handle, None
             os.close(handle)
 
-    def append(self, line: bytes) -> None:
-        """line: with its end. Raises OSError when it was not written whole, or when the file could not be rotated before and has grown."""
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes are appended to this file, and not to one that is begun for them."""
+        return self._size + size <= self._max_bytes
+
+    def append(self, lines: bytes) -> None:
+        """lines: one or several, each with its end. Raises OSError when not all was written, or when the file could not be rotated before and has grown."""
         failure: OSError | None = None
-        if self._size and self._size + len(line) > self._max_bytes:
+        if self._size and self._size + len(lines) > self._max_bytes:
             try:
                 self._rotate()
             except OSError as error:
                 failure = error  # a file that cannot be rotated grows: that is better than a line that is not there
         handle = self.open() if self._handle is None else self._handle
         if self._is_torn:
-            line = b"\n" + line
-        written = os.write(handle, line)
+            lines = b"\n" + lines
+        written = os.write(handle, lines)
         self._size += written
-        self._is_torn = written < len(line)  # the disk is full: write(2)
+        self._is_torn = written < len(lines)  # the disk is full: write(2)
         if self._is_torn:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if failure is not None:

@@ -109,6 +109,9 @@ def test_the_trail_is_written_by_a_thread_and_whole_when_it_is_closed(tmp_path: 
     trail.close()
     trail.write("config", number=200)
     assert [entry["number"] for entry in read_trail(file, 20)] == list(range(200))
+    assert all(each.stat().st_size <= 2000 for each in tmp_path.iterdir()), (
+        "rotated between the lines that came together"
+    )
 
 
 def test_lines_that_wait_are_written_together_whole_and_in_their_order() -> None:
