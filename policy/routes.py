@@ -24,12 +24,14 @@ from policy.principal import Principal, Scope
 from policy.route_templates import bind, key_of, prefix_segments
 from policy.rule_context import RuleInput
 from policy.v2.asset_files import FileGenerator
+from policy.v2.jobs import JobView
 from policy.violation import Reason, Violation
 
 RequestRule = Callable[[RuleInput], UpstreamCall | ClientReply]
 ReplyRule = Callable[[Any, RuleInput], Any]
 DialogueRule = Callable[[RuleInput], RuleGenerator]
 FileRule = Callable[[RuleInput], FileGenerator]
+JobRule = Callable[[RuleInput, JobView | None], ClientReply]
 Gather = Callable[[Sequence[Any]], Any]
 
 
@@ -132,6 +134,13 @@ class MultiCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowJob:
+    """A rule that shows one job of the tenant's: the path's `job_id`, None where there is none. It asks for nothing else."""
+
+    rule: JobRule
+
+
+@dataclass(frozen=True, slots=True)
 class CleanReply:
     """An answer of whatever status that is read whole when it is text. is_read: by its content type; others are streamed as they come."""
 
@@ -196,7 +205,7 @@ class ShowDocs:
     is_negotiated: bool
 
 
-_Calling = PassThrough | MultiCall | SendFile | Rewrite | CachedReply | RunFunction
+_Calling = PassThrough | MultiCall | ShowJob | SendFile | Rewrite | CachedReply | RunFunction
 TenantRule = _Calling | RelayWebSocket | StreamEvents | ShowDocs | AdminOnly | Deny
 
 UNCHANGED: Final = PassThrough()

@@ -25,6 +25,7 @@ from policy.routes import (
     RunFunction,
     SendFile,
     ShowDocs,
+    ShowJob,
     StreamEvents,
     TenantRule,
 )
@@ -212,7 +213,7 @@ def _words_of(rule: TenantRule) -> str:
             return f"{_say(asked)} {_SHOWN}"
         case CachedReply(rule=described, picks=picks):
             return _say(described) if picks is None else _PICKED
-        case MultiCall(rule=asked) | SendFile(rule=asked):
+        case MultiCall(rule=asked) | ShowJob(rule=asked) | SendFile(rule=asked):
             return _say(asked)
         case Rewrite(request=request, reply=reply):
             return _say(request) if _name_of(request) in _WORDS or reply is None else _say(reply)

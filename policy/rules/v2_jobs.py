@@ -195,9 +195,8 @@ def _just_submitted(prompt_id: str, asked: Submission, context: RuleContext) -> 
     return JobView(prompt_id, Status.QUEUED, now_s, now_s, labels=asked.labels)
 
 
-def read(request: RuleInput) -> RuleGenerator:
+def read(request: RuleInput, job: JobView | None) -> ClientReply:
     """GET /api/v2/jobs/{id}."""
-    job = yield ReadJob(request.call.parameters["job_id"])
     return ClientReply(body=write_job(_there(job), request.context.links))
 
 

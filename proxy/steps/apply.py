@@ -26,6 +26,7 @@ from policy.routes import (
     RunFunction,
     SendFile,
     ShowDocs,
+    ShowJob,
     StreamEvents,
 )
 from policy.rule_context import RuleContext, RuleInput
@@ -89,6 +90,9 @@ class RuleApplier:
             case MultiCall() as rule:
                 reply = await self._run(permitted, rule, asked, held)
                 return function_page(permitted, asked, reply) if rule.has_page else reply
+            case ShowJob(rule=show):
+                job = await self._dependencies.v2.door.find(permitted.principal.tenant, asked.call.parameters["job_id"])
+                return show(asked, job)
             case SendFile() as rule:
                 found = await self._runner(permitted).run(rule.rule(asked))
                 return await self._stored_files.serve(permitted, found, held)

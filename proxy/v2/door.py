@@ -54,6 +54,11 @@ class V2Door:
         self.with_links: Callable[[TenantId, JobView], Awaitable[JobView]] | None = None
         """Where what jobs made is copied: adds links to the copies; raises DatabaseUnavailable."""
 
+    async def find(self, tenant: TenantId, prompt_id: str) -> JobView | None:
+        """None for what is not the tenant's. Raises DatabaseUnavailable, UpstreamUnavailable, UpstreamTimeout."""
+        found = await self._views.find(tenant, prompt_id)
+        return found if found is None or self.with_links is None else await self.with_links(tenant, found)
+
     async def perform(self, principal: Principal, step: V2Effect) -> Any:
         """Raises DatabaseUnavailable, Violation where the effect says so, and UpstreamUnavailable, UpstreamTimeout where ComfyUI has to be asked."""
         tenant = principal.tenant
@@ -84,15 +89,11 @@ class V2Door:
 
     async def _read(self, tenant: TenantId, step: ReadJob) -> JobView | None:
         if step.labels is None:
-            return await self._find(tenant, step.prompt_id)
+            return await self.find(tenant, step.prompt_id)
         try:
             return await self._views.accepted(tenant, step.prompt_id, step.labels)
         except DatabaseUnavailable:
             return None  # it is on disk, and ComfyUI may run it: that it cannot be shown is no reason to let it go
-
-    async def _find(self, tenant: TenantId, prompt_id: str) -> JobView | None:
-        found = await self._views.find(tenant, prompt_id)
-        return found if found is None or self.with_links is None else await self.with_links(tenant, found)
 
     async def _cancel(self, tenant: TenantId, prompt_id: str) -> JobView | None:
         """One that waits has ended then; of one that ComfyUI has it is written down first, and then ComfyUI is asked."""
@@ -105,4 +106,4 @@ class V2Door:
                 await self._records.unwanted(job)
                 self._on_unwanted(job)
                 self._results.cancel(job)
-        return await self._find(tenant, prompt_id)
+        return await self.find(tenant, prompt_id)
