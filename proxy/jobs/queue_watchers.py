@@ -101,3 +101,8 @@ class QueueWatchers:
         others = [watcher for watcher in there if watcher is not self.first]
         asked = there if others else [self.first]
         return any([await watcher.has_job(prompt_id) for watcher in asked])
+
+
+def is_heard(watchers: QueueWatchers, comfyui: str) -> bool:
+    """Whether a ComfyUI says anything, as far as is known."""
+    return any(each.name == comfyui and each.is_connected and not each.queue.is_silent for each in watchers)

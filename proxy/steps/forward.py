@@ -34,7 +34,7 @@ from proxy.files.comfyui_folders import serve_file
 from proxy.files.known_edits import Place
 from proxy.files.tenant_files import place_of
 from proxy.http import headers
-from proxy.http.errors import UpstreamUnreachable
+from proxy.http.errors import UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
 from proxy.http.head_judged import HeadJudgedStream
 from proxy.http.multipart_upload import UploadStream
 from proxy.http.own_validators import ask_comfyui
@@ -288,8 +288,10 @@ async def _open(
     started_s = time.perf_counter()
     time_limit_s = permitted.route.time_limit_s
     try:
+        if not upstream.is_awaited(outgoing):
+            raise UpstreamUnreachable
         stream = await upstream.open(outgoing, fields, body.content, time_limit_s=time_limit_s)
-    except UpstreamUnreachable:
+    except (UpstreamUnavailable, UpstreamTimeout):
         instead = await upstream.open_instead(outgoing, fields, time_limit_s=time_limit_s)
         if instead is None:
             raise

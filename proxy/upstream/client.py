@@ -140,6 +140,8 @@ class Upstream:
         self._bodies = Tasks(is_watched=True)
         self._heartbeat = Heartbeat(SILENCE_S)
         self._known_heads = KnownHeads()
+        self.is_awaited: Callable[[UpstreamCall], bool] = lambda call: True
+        """Whether a client's call is worth to be sent: else nobody answers, as far as is known, and the client is not told so."""
 
     def of(self, comfyui: str) -> Upstream:
         """That of the ComfyUI of this name."""
@@ -204,7 +206,7 @@ class Upstream:
     async def open_instead(
         self, call: UpstreamCall, headers: CIMultiDict[str] | FieldLines, *, time_limit_s: float
     ) -> UpstreamStream | None:
-        """For a client, when no connection came to be: of several ComfyUIs the first one's answer, which has not what another one has, where the client is
+        """For a client, when nobody answered: of several ComfyUIs the first one's answer, which has not what another one has, where the client is
         not told that the other does not answer. Raises as `open`."""
         return None
 

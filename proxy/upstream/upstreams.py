@@ -22,7 +22,7 @@ class Upstreams(Upstream):
     """others: by name; replaced when some come or go. choose: the name of the one that a call goes to; those that are not among the others go to the first.
 
     absent_maker: the name of one that is not there any more and has made what a call is for, "" for all others: the first may have a copy.
-    is_told: whether a client is told that the one of that name does not answer.
+    is_told: whether a client is told that the one of that name does not answer. answers: whether it does, as far as is known.
     """
 
     def __init__(
@@ -33,6 +33,8 @@ class Upstreams(Upstream):
         self.choose = choose
         self.absent_maker: Chooses = _of_none
         self.is_told: Callable[[UpstreamCall, str], bool] = lambda call, name: True
+        self.answers: Callable[[str], bool] = lambda name: True
+        self.is_awaited = self._is_awaited
 
     def of(self, comfyui: str) -> Upstream:
         return self.others.get(comfyui, self)
@@ -70,6 +72,11 @@ class Upstreams(Upstream):
         if name not in self.others or self.is_told(call, name):
             return None
         return await super().open(call, headers, time_limit_s=time_limit_s)
+
+    def _is_awaited(self, call: UpstreamCall) -> bool:
+        # SECURITY: how long it takes until nobody answers tells that there is one (tests/several/test_fleet_files.py::test_nobody_is_waited_for_in_vain).
+        name = self.choose(call)
+        return name not in self.others or self.answers(name) or self.is_told(call, name)
 
     async def ask(self, call: UpstreamCall, *, time_limit_s: float, max_bytes: int = MAX_REPLY_BYTES) -> UpstreamReply:
         """One of several jobs goes to each ComfyUI that has one of them, whatever the others say; answered with the first refusal, else with the last answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from proxy.compiled_config import CompiledConfig
@@ -12,6 +13,7 @@ from proxy.files.directories import Directories
 from proxy.files.makers import Makers
 from proxy.files.transfers import Transfers
 from proxy.jobs.parts import JobParts
+from proxy.jobs.queue_watchers import is_heard
 from proxy.steps.temp_file_owners import TempFileOwners
 from proxy.upstream.client import Upstream
 from proxy.upstream.other import OtherUpstream
@@ -59,7 +61,7 @@ def choose_makers(
     owners = TempFileOwners(upstream, jobs.registry)
     transfers = Transfers(upstream, makers, directories, jobs.registry.temp_files, owners.is_own, names[0])
     jobs.preparation.bring, jobs.preparation.far_files = transfers.bring, transfers.far_files
-    upstream.is_told = makers.is_told
+    upstream.is_told, upstream.answers = makers.is_told, partial(is_heard, jobs.watchers)
     if jobs.placing is not None:
         open_to = jobs.placing.open_to
         makers.is_open = lambda name, tenant: any(each.name == name for each in open_to(tenant))

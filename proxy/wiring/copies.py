@@ -25,6 +25,7 @@ from proxy.copies.substitutes import Substitutes
 from proxy.copies.work import CopyWork
 from proxy.dependencies import Dependencies
 from proxy.jobs.copy_requests import Copy
+from proxy.jobs.queue_watchers import is_heard
 from proxy.observability.audit_log import AuditTrail
 from proxy.observability.metrics import Metrics
 from proxy.persistence.operations import Database
@@ -51,10 +52,7 @@ def build_reader(parts: Dependencies, database: Database, bucket: Bucket) -> Cop
     def answers(folder: Folder, path: UpstreamPath) -> bool:
         upstream = parts.upstream
         other = upstream.choose(view_of("HEAD", folder, path)) if isinstance(upstream, Upstreams) else ""
-        name = other or parts.registry.comfyuis[0]
-        return any(
-            each.name == name and each.is_connected and not each.queue.is_silent for each in parts.queue_watchers
-        )
+        return is_heard(parts.queue_watchers, other or parts.registry.comfyuis[0])
 
     meant = MeantCopies(database, parts.jobs.documents, parts.registry, answers)
     reader = CopyReader(database, bucket, meant, lambda: parts.compiled.config.storage.links)

@@ -14,6 +14,7 @@ from policy.call import UpstreamPath
 from policy.namespace import Folder
 from policy.needs import Needs
 from policy.principal import TenantId
+from proxy.jobs.queue_watchers import is_heard
 from proxy.wiring import fleet
 from tests.contract.driver import slow
 from tests.several.changing import (
@@ -121,6 +122,31 @@ async def test_that_one_is_away_is_told_to_those_alone_whose_jobs_it_runs(tmp_pa
         address = view(made["filename"], subfolder=FOLDER)
         assert await world.gate.status("GET", address, "alice") == 503, "whose job was there"
         assert await world.gate.status("GET", address, "mallory") == 503, "whose jobs may be there"
+
+
+async def test_nobody_is_waited_for_in_vain(tmp_path: Path) -> None:
+    """Where a ComfyUI accepts connections and says nothing, its name is as one that never was, at once: it is not asked."""
+    settings = {FIRST: 'tenants = ["mallory"]', SECOND: 'tenants = ["alice"]'}
+    asked: list[bytes] = []
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.read()
+        writer.close()
+
+    async with several(tmp_path, has_directories=False, settings=settings) as world:
+        name, comfy = await made_at(world, SECOND), world.comfyuis[SECOND]
+        await world.stop(SECOND)
+        while is_heard(world.gate.gate.dependencies.queue_watchers, SECOND):
+            await asyncio.sleep(0.01)
+        async with await asyncio.start_server(say_nothing, comfy.host, comfy.port):
+            for method in ("GET", "HEAD"):
+                away, unknown = [
+                    await _told(world, method, view(name, subfolder=folder)) for folder in (FOLDER, "@gpu-9")
+                ]
+                assert away == unknown
+                assert away[0] == 404
+            assert not [line for line in asked if b"/view" in line]
 
 
 async def _told(world: SeveralWorld, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
