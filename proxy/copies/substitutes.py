@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ LOOK_AGAIN_S: Final = 60.0
 MAX_KNOWN: Final = 10_000
 """Files of all tenants. SECURITY: of more than that the oldest of the tenant that has the most goes, so that nobody's jobs have a neighbour's looked for
 again and again (tests/proxy/copies/test_substitutes.py::test_who_asks_for_most_forgets_its_own)."""
+_FORGOTTEN_PART: Final = 64
+"""The how-manieth part of all."""
 MAX_WANTED: Final = 256
 """Files of one tenant that are to be looked for, about. Tenants take turns."""
 File = tuple[Folder, UpstreamPath]
@@ -100,12 +103,19 @@ class Substitutes:
         known[file] = _Known(is_there, self._clock() + LOOK_AGAIN_S)
         known.move_to_end(file)
         if self._count > MAX_KNOWN:
-            self._forget_one()
+            self._forget_some()
 
-    def _forget_one(self) -> None:
-        tenant = max(self._known, key=lambda tenant: len(self._known[tenant]))
-        self._known[tenant].popitem(last=False)
-        self._count -= 1
+    def _forget_some(self) -> None:
+        """Several at once: to look through all tenants for each would take longer than to look for the file."""
+        most = [(-len(known), tenant) for tenant, known in self._known.items()]
+        heapq.heapify(most)
+        for _ in range(max(1, MAX_KNOWN // _FORGOTTEN_PART)):
+            size, tenant = most[0]
+            self._known[tenant].popitem(last=False)
+            self._count -= 1
+            if size == -1:
+                del self._known[tenant]
+            heapq.heapreplace(most, (size + 1, tenant))
 
     async def _look(self) -> None:
         try:

@@ -81,6 +81,30 @@ async def test_tenants_take_turns_and_want_a_bounded_number_each() -> None:
     assert Counter(tenant for tenant, _ in house.bucket.asked) == {MALLORY: MAX_WANTED, ALICE: 1}
 
 
+async def test_many_are_forgotten_at_once_and_of_many_tenants_with_few_each_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tenants = [TenantId(f"tenant-{number}") for number in range(300)]
+    monkeypatch.setattr(substitutes, "MAX_KNOWN", 640)
+    house = House(ALICE, *tenants)
+    for number in range(2):
+        for tenant in tenants:
+            assert await house.has(tenant, file(tenant, number))
+    for number in range(41):
+        assert await house.has(ALICE, file(ALICE, number))
+    known: dict[TenantId, Any] = vars(house.substitutes)["_known"]
+    assert len(known[ALICE]) == 31
+    assert [len(known[tenant]) for tenant in tenants] == [2] * 300
+    for tenant in tenants:
+        assert await house.has(tenant, file(tenant, 2))
+    assert {len(known.get(tenant, ())) for tenant in (ALICE, *tenants)} <= {1, 2, 3}
+    assert sum(map(len, known.values())) == vars(house.substitutes)["_count"] <= 640
+    monkeypatch.setattr(substitutes, "MAX_KNOWN", 0)
+    while known:
+        house.substitutes._forget_some()
+    assert vars(house.substitutes)["_count"] == 0
+
+
 async def test_who_asks_for_most_forgets_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(substitutes, "MAX_KNOWN", 20)
     house = House(ALICE, MALLORY, NOBODYS)
