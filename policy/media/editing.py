@@ -16,7 +16,7 @@ MAX_SPAN_BYTES: Final = 16 * 1024**2
 MAX_PARTS: Final = 16_384
 """Chunks, boxes, elements or pages of a file that are looked at; and of one box or element."""
 _PIECE_BYTES: Final = 1024**2
-_ACROSS_BYTES: Final = 64
+ACROSS_BYTES: Final = 64
 """Of one piece that are seen with the next one: a word may begin in it."""
 GONE: Final = b""
 """What a judge says of a text that is to go."""
@@ -66,7 +66,7 @@ class Editing:
     of any length.
     is_suspect: whether what is left of a part may still have what is to go. With it a file is read in all its parts but pictures, films and sounds
     themselves, which are searched as they are, and one with a part that is suspect, or cannot be looked at, is not understood; without it such a part
-    stays.
+    stays. open_end: what of a piece is seen with the next one, where that is more than its last bytes.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Editing:
         *,
         max_bytes: int | None = None,
         is_suspect: Callable[[bytes], bool] | None = None,
+        open_end: Callable[[bytes], bytes] = lambda data: b"",
     ) -> None:
         self.judge = judge
         self.size = size
@@ -83,6 +84,7 @@ class Editing:
         self.max_span_bytes = MAX_SPAN_BYTES if max_bytes is None else max_bytes
         self._room = max_bytes
         self._is_suspect = is_suspect
+        self._open_end = open_end
         self._parts = 0
 
     def count(self) -> None:
@@ -139,11 +141,14 @@ class Editing:
             while done < edit.offset:
                 piece = yield from self.exactly(done, min(_PIECE_BYTES, edit.offset - done))
                 done += len(piece)
-                self.leave(seen + piece)
-                seen = (seen + piece)[-_ACROSS_BYTES:]
-            self.leave(seen + edit.replacement)
-            seen = (seen + edit.replacement)[-_ACROSS_BYTES:]
+                seen = self._leave_piece(seen + piece)
+            seen = self._leave_piece(seen + edit.replacement)
             done = edit.offset + edit.length
+
+    def _leave_piece(self, data: bytes) -> bytes:
+        """`leave`; gives what is seen with the next piece."""
+        self.leave(data)
+        return self._open_end(data) or data[-ACROSS_BYTES:]
 
     def exactly(self, offset: int, size: int) -> Generator[Read, bytes, bytes]:
         """Raises NotUnderstood where the file ends before, and for more than is held at a time."""

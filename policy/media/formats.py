@@ -26,7 +26,7 @@ from policy.media.png import png
 from policy.media.svg import is_markup, svg
 from policy.media.webp import MARK as WEBP_MARK
 from policy.media.webp import webp
-from policy.media.workflow_texts import MAX_OWN_BYTES, is_of_workflow, own_texts, workflow_goes
+from policy.media.workflow_texts import MAX_OWN_BYTES, is_of_workflow, open_end, own_texts, workflow_goes
 from policy.namespace import Namespace
 
 HEAD_BYTES: Final = 16
@@ -95,7 +95,7 @@ def without_workflow(size: int) -> MediaEdits:
 
     What else is in it stays: colors, orientation, encoder; XMP and IPTC go. A file that is not understood may still have its workflow.
     """
-    return MediaEdits(Editing(workflow_goes, size, is_suspect=is_of_workflow))
+    return MediaEdits(Editing(workflow_goes, size, is_suspect=is_of_workflow, open_end=open_end))
 
 
 def find_edits(media: MediaEdits, read: Callable[[int, int], bytes]) -> list[Edit]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from policy.media.editing import GONE, Judge
+from policy.media.editing import ACROSS_BYTES, GONE, Judge
 from policy.namespace import Folder, Namespace
 from policy.salt import SALT
 
@@ -24,8 +24,11 @@ _MARKS: Final = (b"class_type", b"widgets_values", b"last_node_id")
 """A workflow has one of them, as ComfyUI runs it or as the web UI saves it, however its JSON is wrapped in other texts."""
 _COVERS: Final = frozenset({"metadata_block_picture", "coverart"})
 """Pictures in base64, in comments of sounds (RFC 7845, 5.2.1, and what was before it)."""
-_PACKED = re.compile(rb"base64,([^\"'()<>]+)")
-"""Of a `data:` address (RFC 2397), as pictures stand in an SVG or in the JSON of a glTF."""
+_PACKED: Final = b"base64,"
+"""Before the base64 of a `data:` address (RFC 2397), as pictures stand in an SVG or in the JSON of a glTF."""
+_END_OF_PACKED = re.compile(rb"[\"'()<>]")
+_SHORTEST: Final = min(map(len, _MARKS)) * 4 // 3
+_LONGEST_SIGN: Final = len("&#x10000a;")
 _REFERENCE = re.compile(rb"&#x?[0-9A-Fa-f]{1,6};")
 """To a line's end within it (XML 1.0, 4.1)."""
 _NO_DIGITS: Final = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
@@ -111,14 +114,40 @@ def _is_shown_by(data: bytes) -> bool:
     return any(mark in told for mark in _MARKS)
 
 
+def open_end(data: bytes) -> bytes:
+    """Of the base64 of a `data:` address that goes on behind a piece of a file: its last groups of four, as if it began with them. Else nothing."""
+    at = data.rfind(_PACKED)
+    if at < 0 or _END_OF_PACKED.search(data, at) is not None:
+        return b""
+    packed = data[at + len(_PACKED) :]
+    end = max(len(packed) - ACROSS_BYTES, 0)
+    # No digit is cut from what it is written with.
+    signs = (packed.rfind(sign, max(end - _LONGEST_SIGN, 0), end) for sign in (b"&", b"%"))
+    end = min([end, *(place for place in signs if place >= 0)])
+    digits = _digits(_plain(packed[:end]))
+    return _PACKED + digits[-ACROSS_BYTES - len(digits) % 4 :] + packed[end:]
+
+
 def _pictures_in(data: bytes) -> Iterator[bytes]:
-    return (_unpacked(unquote_to_bytes(_REFERENCE.sub(b"", found[1]))) for found in _PACKED.finditer(data))
+    """One may follow the other without a quotation mark, as in a `srcset`."""
+    texts = (_END_OF_PACKED.split(text, 1)[0] for text in data.split(_PACKED)[1:])
+    return (_unpacked(_plain(text)) for text in texts if len(text) >= _SHORTEST)
+
+
+def _plain(text: bytes) -> bytes:
+    """Without what an address or XML writes digits and ends of lines with."""
+    return unquote_to_bytes(_REFERENCE.sub(b"", text))
 
 
 def _unpacked(base64: bytes) -> bytes:
-    """Its whole groups of four (RFC 4648, 4); characters that are not of it are passed over."""
-    digits = base64.translate(None, _NO_DIGITS)
+    """Its whole groups of four (RFC 4648, 4)."""
+    digits = _digits(base64)
     return binascii.a2b_base64(digits[: len(digits) // 4 * 4])
+
+
+def _digits(base64: bytes) -> bytes:
+    """Characters that are none are passed over."""
+    return base64.translate(None, _NO_DIGITS)
 
 
 def _own_document(document: Any, written: _Written) -> Any:

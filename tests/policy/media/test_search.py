@@ -50,3 +50,26 @@ def test_a_word_is_found_wherever_a_piece_begins(before: int) -> None:
         assert not stripping(data)[1]
         edited = film(top=box(b"uuid", XMP_UUID, PACKET)) + box(b"mdat", bytes([1]) * before, told, bytes([1]) * 100)
         assert not stripping(edited)[1]
+
+
+@pytest.mark.parametrize("is_spelled", ["plainly", "in lines", "as an address"])
+@pytest.mark.parametrize("size", [10, 101, 2**20])
+@pytest.mark.parametrize("lead", [2**20 - 100, 2**20 - 63])
+def test_a_picture_of_an_address_is_found_wherever_a_piece_begins(lead: int, size: int, is_spelled: str) -> None:
+    start = film()
+    for words in (b"class_type", b"a nice cat"):
+        told = base64.b64encode(b"\xff" * size + words + b"\xff" * 9)
+        if is_spelled == "in lines":
+            told = b"&#10;".join(told[at : at + 7] for at in range(0, len(told), 7))
+        elif is_spelled == "as an address":
+            told = b"".join(b"%%%02X" % each for each in told)
+        address = b'"data:image/png;base64,' + told + b'"'
+        data = start + box(b"mdat", b"\1" * (lead - len(start)), address, b"\1" * 100)
+        assert stripping(data)[1] is (words == b"a nice cat")
+
+
+@pytest.mark.parametrize("size", range(3))
+def test_a_picture_of_an_address_is_found_behind_another(size: int) -> None:
+    before, told = base64.b64encode(bytes(30 + size)), base64.b64encode(b"class_type" + bytes([7]) * 5)
+    pictures = b"data:image/png;base64," + before + b" 1x, data:image/png;base64," + told + b" 2x"
+    assert not stripping(b'<svg><image srcset="' + pictures + b'"/></svg>')[1]
