@@ -1,4 +1,4 @@
-"""Waits until connections have ended."""
+"""Waits until each of several connections has ended, or what is awaited of it has."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ class Listener:
     async def stop_accepting(self) -> None:
         """Takes no more connections; each answer from now on is the last one of its connection, and says so."""
         self._server.is_draining = True
+        self._server.hurry()
         bound, self._bound = self._bound, []
         for each in bound:
             if self._passed and isinstance(each, asyncio.Server):
@@ -78,7 +79,12 @@ class Listener:
         """Returns when all connections have ended, each in order."""
         await self._server.drain()
 
+    async def flush(self) -> None:
+        """Returns when all that was answered has left."""
+        await self._server.flush()
+
     async def stop(self) -> None:
+        """Cuts off what there is."""
         await self.stop_accepting()
         await self._server.stop()
 

@@ -60,6 +60,8 @@ class Server:
         self._unread = Unread()
         self._next_look: asyncio.TimerHandle | None = None
         self._departures = Departures()
+        self.flushes = Departures()
+        """Of connections of which nothing waits for its client any more, or less than may."""
         self.is_draining = False
         """Each answer is its connection's last, unless the next request has come already."""
         self._strangers_leave_s = math.inf
@@ -76,7 +78,7 @@ class Server:
         When the limit is over, cuts off those that there were, and says False.
         """
         self.is_draining = True
-        self._hurry()
+        self.hurry()
         open_before, upgraded_before = set(self._open), set(self._upgraded)
         try:
             async with asyncio.timeout(limit_s):
@@ -100,12 +102,23 @@ class Server:
         none is left.
         """
         await until_connected()
-        self._hurry()
+        self.hurry()
         while left := {*self._open, *self._upgraded}:
             await self._departures.wait(left)
 
-    def _hurry(self) -> None:
-        """SECURITY: else a stranger with half a body makes everybody wait who connects meanwhile (tests/proxy/http/test_draining.py)."""
+    async def flush(self) -> None:
+        """Returns when all that was answered has left, also to who reads slowly: `stop` would lose the end of it. Comes when no request runs any more."""
+        leaving = [connection for connection in self._open if connection.has_unsent]
+        for connection in leaving:
+            connection.limit_unsent(0)  # to be told when nothing is left, and not when little is
+        await self.flushes.wait(leaving)
+
+    def hurry(self) -> None:
+        """Waits no longer than DRAIN_IDLE_S for idle connections, and for strangers that hold it up.
+
+        SECURITY: else a stranger with half a body, or an answer that it does not read, makes everybody wait who connects meanwhile
+        (tests/proxy/http/test_draining.py).
+        """
         if self._strangers_leave_s < math.inf:
             return
         self._strangers_leave_s = self.loop.time() + DRAIN_IDLE_S

@@ -7,6 +7,7 @@ import io
 import logging
 import re
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiohttp import WSMsgType, web
 from proxy.app import Gate
 from proxy.auth import key_file
 from proxy.config import ConfigError, load_config
+from proxy.http import server as http_server
 from proxy.http.listener import ListenError
 from proxy.observability.access_log import RequestLog
 from proxy.systemd import PassedSockets
@@ -165,6 +167,25 @@ async def test_what_outlasts_the_grace_is_cut_off(tmp_path: Path, caplog: pytest
         with pytest.raises(aiohttp.ClientError):
             await asking
     assert "they are cut off" in caplog.text
+
+
+async def test_a_stranger_that_does_not_read_holds_no_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "DRAIN_IDLE_S", 0.01)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        async with running_gate(tmp_path, NOWHERE, wait=False, shutdown_grace="60s") as running:
+            await loop.sock_connect(client, ("127.0.0.1", int(running.url.rpartition(":")[2])))
+            running_requests = vars(running.gate.pipeline.running)["_requests"]
+            connections = vars(running.gate.public)["_server"]._open
+            while not (running_requests and any(each.has_unsent for each in connections)):
+                with suppress(BlockingIOError):
+                    client.send(b"GET /gate/login HTTP/1.1\r\nHost: gate.example\r\n\r\n" * 50)
+                await asyncio.sleep(0)
+    assert "they are cut off" not in caplog.text
 
 
 async def test_a_new_key_works_and_a_revoked_one_does_not(gate: Running) -> None:
