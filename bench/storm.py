@@ -125,14 +125,13 @@ async def tenant(url: str, key: str) -> AsyncIterator[Tenant]:
 
 async def calm(who: Tenant, seconds: float) -> None:
     """A person at work: looks at the queue, submits, and pings on the socket."""
-    end_s = time.monotonic() + seconds
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 1}},
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
     }
     flags = '{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
     async with who.session.ws_connect(who.url + "/ws?clientId=calm", heartbeat=None) as ws:
-        turn = 0
+        turn, end_s = 0, time.monotonic() + seconds
         while time.monotonic() < end_s:
             await who.call("GET /queue", "GET", "/queue")
             if turn % 10 == 0:

@@ -85,7 +85,11 @@ async def test_readers_that_read_nothing_leave_room(tmp_path: Path, target: str)
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             writer.write(request("/view?filename=long.png&type=input", gate.keys["mallory"]))
             silent.append(writer)
-        while gate.gate.dependencies.under_way.running(MALLORY) < 12:
+
+        def cut_off() -> int:
+            return sum(b"/view" in line for line in gate.log.getvalue().splitlines())
+
+        while gate.gate.dependencies.under_way.running(MALLORY) + cut_off() < 12:
             await asyncio.sleep(0.01)
         async with gate.session.get(gate.url + "/gate/health") as health:
             assert health.status == 200
