@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from proxy.app import Gate
 from proxy.config import load_config
+from proxy.jobs.job import JobState
 from proxy.observability.access_log import RequestLog
 from standin import StandIn
 from tests.contract.driver import slow
@@ -86,10 +87,11 @@ async def restarted(world: SeveralWorld) -> AsyncIterator[None]:
 
 
 async def running(world: SeveralWorld, name: str) -> str:
-    """A job that runs there, and was sent just now."""
-    while not (given := given_to(world, name)):
+    """A job that it has: one that is only sent may not have come there."""
+    registry = world.gate.gate.dependencies.registry
+    while not (has := [job for job in registry.given_to(name) if job.state is not JobState.SENT]):
         await asyncio.sleep(0.02)
-    return given[0]
+    return has[0].prompt_id
 
 
 async def both_are_used(world: SeveralWorld) -> None:

@@ -133,7 +133,7 @@ async def test_one_at_another_address_is_taken_out_and_put_in(two: SeveralWorld)
 
 async def test_jobs_of_one_that_is_away_when_it_is_taken_out_go_on_with_the_others(tmp_path: Path) -> None:
     async with several(tmp_path, settings={SECOND: 'gone_after = "1s"'}) as world:
-        jobs = [await submit(world, slow(0.5, 4)) for _ in range(2)]
+        jobs = [await submit(world, slow(3.0, 24)) for _ in range(2)]
         await running(world, SECOND)
         await world.stop(SECOND)
         await take_out(world)

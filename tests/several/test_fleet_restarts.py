@@ -119,7 +119,7 @@ async def test_one_that_stays_is_not_noted_any_more(two: SeveralWorld) -> None:
 
 async def test_what_one_had_that_is_away_goes_on_with_the_others_after_a_restart_too(tmp_path: Path) -> None:
     async with several(tmp_path, settings={SECOND: 'gone_after = "1s"'}) as world:
-        ids = [await submit(world, slow(0.5, 4)) for _ in range(2)]
+        ids = [await submit(world, slow(3.0, 24)) for _ in range(2)]
         await running(world, SECOND)
         await take_out(world)
         await until_noted(world)
@@ -147,7 +147,7 @@ async def test_what_one_had_that_was_taken_out_while_no_gate_ran_goes_on(
     two: SeveralWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who is not in the configuration when a gate starts is not asked."""
-    ids = [await submit(two, slow(0.5, 4)) for _ in range(2)]
+    ids = [await submit(two, slow(3.0, 24)) for _ in range(2)]
     await running(two, SECOND)
     file = two.gate.config_file
     file.write_text(without(file.read_text(encoding="utf-8"), SECOND), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import aiohttp
@@ -52,10 +53,11 @@ async def test_a_job_from_its_place_to_its_end(gate: Running) -> None:
 
 
 async def test_progress_comes_about_twice_a_second_and_the_last_one_always(gate: Running) -> None:
+    began_s = time.monotonic()
     job = await submit(gate, slow(1.2, 600))
     async with following(gate, job) as stream:
         await stream.rest()
-    assert len(stream.of("progress")) < 20
+    assert len(stream.of("progress")) < 4 * (time.monotonic() - began_s) + 15
     assert stream.of("progress")[-1]["value"] == 1.0
 
 
