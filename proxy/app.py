@@ -199,16 +199,13 @@ class Gate:
         gate, idle ones are given the time for a last request too.
         """
         deadline_s = time.monotonic() + limit_s
-        try:
-            async with asyncio.timeout(limit_s):
-                if self.public.is_passed:
+        if self.public.is_passed:
+            try:
+                async with asyncio.timeout(limit_s):
                     await self.public.drain()
-                if not await self.pipeline.running.wait_until_idle(deadline_s - time.monotonic()):
-                    return False
-                await self.public.flush()
-        except TimeoutError:
-            return False
-        return True
+            except TimeoutError:
+                return False
+        return await self.pipeline.running.wait_until_idle(deadline_s - time.monotonic())
 
     async def reload(self, file: Path) -> bool:
         """Puts a changed file into force, or leaves everything as it is and says why. Returns whether it was taken."""

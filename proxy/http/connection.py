@@ -125,7 +125,6 @@ class Connection(RequestWire):
     def resume_writing(self) -> None:
         self._written_at_s = self._loop.time()
         super().resume_writing()
-        self._server.flushes.ended(self)
 
     def _begin(self, data: bytes) -> bytes:
         """What is behind the head of the request that data begins with, which runs from now on; data itself where that is not whole."""

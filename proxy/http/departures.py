@@ -1,4 +1,4 @@
-"""Waits until each of several connections has ended, or what is awaited of it has."""
+"""Waits until connections have ended."""
 
 from __future__ import annotations
 

@@ -79,12 +79,7 @@ class Listener:
         """Returns when all connections have ended, each in order."""
         await self._server.drain()
 
-    async def flush(self) -> None:
-        """Returns when all that was answered has left."""
-        await self._server.flush()
-
     async def stop(self) -> None:
-        """Cuts off what there is."""
         await self.stop_accepting()
         await self._server.stop()
 

@@ -308,11 +308,19 @@ class Request:
             raise ConnectionResetError(CLIENT_GONE)
 
     async def end_answer(self) -> None:
-        """Raises WrongLength where the pieces were fewer bytes than the length says."""
+        """Returns when the whole answer has left: until then its request runs, and neither a stop of the gate nor somebody who wants its place cuts it off.
+
+        Raises WrongLength where the pieces were fewer bytes than the length says.
+        """
         if self._unsent_bytes:
             _break_off(self, "shorter")
         if self.is_chunked_out:
             await _write(self, b"0\r\n\r\n")
+        connection = self.connection
+        if connection.is_proven and connection.has_unsent:  # of a stranger's nothing waits: each piece has left
+            connection.limit_unsent(0)
+            await self.until_taken()
+            connection.limit_unsent(None)
         self.has_ended = True
 
     async def upgrade(self, protocol: HandedOver, fields: Fields) -> None:

@@ -60,8 +60,6 @@ class Server:
         self._unread = Unread()
         self._next_look: asyncio.TimerHandle | None = None
         self._departures = Departures()
-        self.flushes = Departures()
-        """Of connections of which nothing waits for its client any more, or less than may."""
         self.is_draining = False
         """Each answer is its connection's last, unless the next request has come already."""
         self._strangers_leave_s = math.inf
@@ -105,13 +103,6 @@ class Server:
         self.hurry()
         while left := {*self._open, *self._upgraded}:
             await self._departures.wait(left)
-
-    async def flush(self) -> None:
-        """Returns when all that was answered has left, also to who reads slowly: `stop` would lose the end of it. Comes when no request runs any more."""
-        leaving = [connection for connection in self._open if connection.has_unsent]
-        for connection in leaving:
-            connection.limit_unsent(0)  # to be told when nothing is left, and not when little is
-        await self.flushes.wait(leaving)
 
     def hurry(self) -> None:
         """Waits no longer than DRAIN_IDLE_S for idle connections, and for strangers that hold it up.

@@ -66,7 +66,7 @@ class Wire(asyncio.BaseProtocol):
 
     def limit_unsent(self, max_bytes: int | None) -> None:
         """How much of what is written may wait for the other side before `write` says that it takes no more; None: as much as asyncio likes."""
-        if self._transport is not None:
+        if self._transport is not None and self.is_usable:
             self._transport.set_write_buffer_limits(max_bytes)
 
     def write(self, *parts: bytes | memoryview) -> bool | None:

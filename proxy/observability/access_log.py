@@ -19,8 +19,6 @@ from proxy.observability.queued_writer import LINES_TOGETHER, QueuedWriter, writ
 from proxy.observability.recent_refusals import RecentRefusals
 from proxy.observability.sampling import LIMITED, Sampler
 
-"""Some fifty kilobytes."""
-
 
 class RequestLog:
     """Writes one line per request: JSON, or words for a terminal."""

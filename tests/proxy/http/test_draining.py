@@ -18,7 +18,6 @@ from tests.proxy.http.requests import hello, served, talking
 from tests.proxy.upstreams import GUARD_S
 from tests.wire.raw import connect, parse_answer, request, rest_of, send
 
-PIECE_BYTES = 16 * 1024
 KEPT = request("/", None).replace(b"Connection: close\r\n", b"")
 
 
@@ -196,40 +195,3 @@ async def test_without_a_passed_socket_who_connects_is_refused() -> None:
         await listener.stop_accepting()
         with pytest.raises(ConnectionError):
             await connect(listener.url)
-
-
-async def test_who_reads_slowly_has_the_whole_of_an_answer_that_is_over() -> None:
-    """What the system's buffers have no room for is in the gate when its handler has ended."""
-    sent = 0
-    answered = asyncio.Event()
-
-    async def longer_than_the_way(request: Request) -> None:
-        nonlocal sent
-        request.prove()
-        await request.begin_answer(200, ())
-        while not request.connection.has_unsent:
-            await request.send_piece(b"x" * PIECE_BYTES)
-            sent += PIECE_BYTES
-        await request.end_answer()
-        answered.set()
-
-    async with served(longer_than_the_way) as listener, talking(listener) as (reader, writer):
-        writer.write(KEPT)
-        await answered.wait()
-        await listener.stop_accepting()
-        flushing = asyncio.ensure_future(listener.flush())
-        await asyncio.wait((flushing,), timeout=0)
-        assert not flushing.done()
-        reading = asyncio.ensure_future(rest_of(reader))
-        await flushing
-        await listener.stop()
-        raw = await reading
-    assert parse_answer(raw).body.count(b"x") == sent
-
-
-async def test_nothing_is_left_to_send_where_clients_have_read() -> None:
-    async with served() as listener, talking(listener) as (reader, writer):
-        writer.write(KEPT)
-        await answer_of(reader)
-        await listener.stop_accepting()
-        await listener.flush()

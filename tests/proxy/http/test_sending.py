@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 import pytest
 
@@ -12,8 +14,10 @@ from proxy.http.request_record import RequestRecord
 from proxy.http.responses import SMALL_BYTES
 from proxy.http.sending import PIECE_BYTES, send
 from tests.proxy.http.requests import served
-from tests.wire.raw import request
+from tests.wire.raw import connect, request
 from tests.wire.raw import send as ask
+
+KEPT = request("/", None).replace(b"Connection: close\r\n", b"")
 
 
 @pytest.mark.parametrize("size", [0, SMALL_BYTES, SMALL_BYTES + 1, 2 * PIECE_BYTES + 1])
@@ -46,6 +50,42 @@ async def test_what_is_recorded_of_an_answer_has_left(size: int) -> None:
     async with served(answer) as listener:
         assert (await ask(listener.url, request("/", None))).body == bytes(size)
     assert left == [(True, 201, size)]
+
+
+async def test_a_request_lasts_until_its_answer_has_left() -> None:
+    """Until then its connection is nobody else's, and a gate that stops waits for it."""
+    sent = [0, 0]
+    waits, has_left = asyncio.Event(), asyncio.Event()
+
+    async def longer_than_the_way(request: Request) -> None:
+        request.prove()
+        await request.begin_answer(200, ())
+        while not request.connection.has_unsent:
+            sent[has_left.is_set()] += SMALL_BYTES
+            request.write_piece(b"x" * SMALL_BYTES)
+        waits.set()
+        await request.end_answer()
+        has_left.set()
+
+    async with served(longer_than_the_way) as listener:
+        reader, writer = await connect(listener.url)
+        writer.write(KEPT)
+        await waits.wait()
+        (connection,) = listener._server._open
+        assert not has_left.is_set()
+        assert not connection.gives_way
+        assert await length_of(reader) == sent[0]
+        await has_left.wait()
+        writer.write(KEPT)
+        assert await length_of(reader) == sent[1]
+        writer.close()
+
+
+async def length_of(reader: asyncio.StreamReader) -> int:
+    raw = bytearray()
+    while not raw.endswith(b"\r\n0\r\n\r\n"):
+        raw += await reader.read(SMALL_BYTES)
+    return raw.partition(b"\r\n\r\n")[2].count(b"x")
 
 
 class Pieces:
