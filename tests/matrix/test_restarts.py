@@ -22,6 +22,7 @@ from proxy.observability.access_log import RequestLog
 from tests.contract.driver import Socket, images_of, node, previewing, saving, slow
 from tests.matrix.people import NUMBERS, Listener, Tenant, told, unique
 from tests.matrix.world import World
+from tests.proxy.upstreams import GUARD_S
 
 
 @asynccontextmanager
@@ -108,12 +109,15 @@ async def test_comfyui_restarts_in_the_middle_of_a_job(standing: World) -> None:
     running = await standing.alice.queue(slow(1.0, 10), client_id=listeners["alice"].sid)
     await listeners["alice"].event("progress", running)
     waiting = await standing.mallory.queue(previewing(NUMBERS["mallory"]), client_id=listeners["mallory"].sid)
+    registry = standing.running.gate.dependencies.registry
+    connections = registry.connections.to(queue_watcher.name)
     standing.standin.restart_state()
     for listener in listeners.values():
         assert await until_closed(listener) == 1012
-    while queue_watcher.is_settled.is_set():
-        await asyncio.sleep(0)
-    await queue_watcher.is_settled.wait()
+    async with asyncio.timeout(GUARD_S):
+        while registry.connections.to(queue_watcher.name) == connections:
+            await asyncio.sleep(0.01)
+        await queue_watcher.is_settled.wait()
     ended = shown["prompt"][1]
     for tenant, own, foreign in ((standing.alice, running, waiting), (standing.mallory, waiting, running)):
         assert (await tenant.file(temp)).status == 404
@@ -126,7 +130,7 @@ async def test_comfyui_restarts_in_the_middle_of_a_job(standing: World) -> None:
         assert (await tenant.get("/prompt")).json() == {"exec_info": {"queue_remaining": 0}}
         entry = await tenant.run(saving("anew", NUMBERS[tenant.who]))
         assert (await tenant.file(images_of(entry)[0])).status == 200
-    assert not standing.running.gate.dependencies.registry.of(TenantId("alice")).has_temp_file(temp["filename"])
+    assert not registry.of(TenantId("alice")).has_temp_file(temp["filename"])
 
 
 async def test_a_dropped_socket_gets_what_it_missed(world: World) -> None:
