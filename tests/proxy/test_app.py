@@ -177,7 +177,9 @@ async def test_a_stranger_that_does_not_read_holds_no_end(
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
-        async with running_gate(tmp_path, NOWHERE, wait=False, shutdown_grace="60s") as running:
+        async with running_gate(
+            tmp_path, NOWHERE, wait=False, shutdown_grace="20s", server='body_timeout = "10m"'
+        ) as running:
             await loop.sock_connect(client, ("127.0.0.1", int(running.url.rpartition(":")[2])))
             running_requests = vars(running.gate.pipeline.running)["_requests"]
             connections = vars(running.gate.public)["_server"]._open

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http.request_reader import MalformedRequest, RequestReader
-from tests.proxy.http.heads import MAX_HEAD_BYTES, lines, read
+from tests.proxy.http.heads import MAX_HEAD_BYTES, lines, read, read_some
 
 NUMBERS = [
     "1",
@@ -208,3 +209,29 @@ def differing(seed: int, count: int) -> list[tuple[bytes, bytes]]:
 
 def test_a_head_that_is_another_by_a_few_bytes_is_read_as_if_it_were_the_first() -> None:
     assert differing(1, MUTATIONS) == []
+
+
+def read_in_pieces(head: bytes, ends: Iterable[int]) -> Any:
+    """As `read_as`, of a reader that is shown the beginnings of a head that end there."""
+    reader, looked_at = RequestReader(MAX_HEAD_BYTES), 0
+    for end in ends:
+        try:
+            if read_some(head[:end], reader, looked_at) is not None:
+                return read_as(head[:end], RequestReader(MAX_HEAD_BYTES))
+        except MalformedRequest:
+            return None
+        looked_at = end
+    raise AssertionError("a head has an end")
+
+
+def test_a_head_is_the_same_however_it_is_cut() -> None:
+    random, base = Random(2), lines("POST /a HTTP/1.1", "Host: x", "Idempotency-Key: one", "Content-Length: 7", "A: b")
+    found = []
+    for _ in range(MUTATIONS // 3):
+        head = mutated(base, random).lstrip(b"\r\n")
+        expected = read_as(head, RequestReader(MAX_HEAD_BYTES))
+        some = sorted({*random.sample(range(1, len(head)), 5), len(head)})
+        found.append(expected)
+        assert read_in_pieces(head, range(1, len(head) + 1)) == read_in_pieces(head, some) == expected
+    assert None in found
+    assert any(found)
