@@ -37,10 +37,6 @@ _KNOWN: Final = (
     f"UNION ALL SELECT tenant, '{_FORGOTTEN}' FROM forgotten_jobs WHERE prompt_id = ?"
 )
 _INSERT_JOB: Final = f"INSERT INTO jobs ({COLUMNS}) VALUES ({PLACES})"
-_INSERT_UNKNOWN: Final = (
-    f"INSERT INTO jobs ({COLUMNS}) SELECT {PLACES} WHERE NOT EXISTS (SELECT 1 FROM forgotten_jobs WHERE prompt_id = ?) "
-    "ON CONFLICT (prompt_id) DO NOTHING RETURNING 1"
-)
 _TURN_BACK: Final = (
     # A tenant that was charged too much, and waits, stands where it would have stood: else all of whom too much was expected would begin alike, whatever
     # their weights. Whoever comes anew begins there too.
@@ -141,14 +137,14 @@ def adopt(
 
 def _insert_unknown(job: JobRow) -> Operation[None]:
     """One of the same id that was canceled while it waited left no trace, as in ComfyUI. Raises JobIdTaken."""
-    if (yield Statement(_INSERT_UNKNOWN, (*job, job.prompt_id))):
-        return
+    # `ON CONFLICT … RETURNING` would say the same in one statement: SQLite makes a table of what it returns, which takes longer than to ask first.
     known = yield Statement(_KNOWN, (job.prompt_id, job.prompt_id))
-    for tenant, state in known:
-        if tenant != job.tenant or state not in (StoredState.CANCELED, _FORGOTTEN):
-            raise JobIdTaken(job.prompt_id)
-    yield from delete_job(job.prompt_id)
-    yield Statement("DELETE FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
+    if known:
+        for tenant, state in known:
+            if tenant != job.tenant or state not in (StoredState.CANCELED, _FORGOTTEN):
+                raise JobIdTaken(job.prompt_id)
+        yield from delete_job(job.prompt_id)
+        yield Statement("DELETE FROM forgotten_jobs WHERE prompt_id = ?", (job.prompt_id,))
     yield Statement(_INSERT_JOB, job)
 
 
