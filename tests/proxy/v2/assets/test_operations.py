@@ -308,8 +308,8 @@ async def test_nothing_is_read_row_by_row(tmp_path: Path) -> None:
         ]
         for operation in asked:
             statement = next(operation)
-            while statement.sql.startswith("UPDATE"):  # begin()
-                statement = operation.send([(1, 0.0, 0)])
+            if statement.sql.startswith("UPDATE store_state"):
+                statement = _after_begin(operation)
             plan = await database.read(explained, statement)
             found += [(statement.sql, line) for line in plan if line.startswith("SCAN")]
         assert found == []
@@ -347,8 +347,14 @@ async def test_what_is_in_use_is_found_from_the_jobs_that_have_not_ended(tmp_pat
 def _after_use(operation: Operation[Any]) -> Operation[Any]:
     """From the statement on that comes after `begin` and `_places_in_use`."""
     next(operation)
-    operation.send([(1, 0.0, 0)])
+    _after_begin(operation)
     yield operation.send([])
+
+
+def _after_begin(operation: Operation[Any]) -> Statement:
+    """What comes when the first of the two statements of `begin` was said."""
+    operation.send([])
+    return operation.send([(1, 0.0, 0)])
 
 
 def statement(asked: Statement) -> Operation[None]:
