@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from policy.fairness import Head, next_of, span_of, start_tag
@@ -34,18 +35,28 @@ class _Played:
 
     def __init__(self, busy: Busy) -> None:
         self._left_s = dict(busy.left_s)
-        self._speeds = busy.speeds
+        self._speeds = {name: busy.speeds.get(name, 1.0) for name in self._left_s}
+        self._only = next(iter(self._left_s)) if len(self._left_s) == 1 else None
 
     def can_take(self, job: Expected) -> bool:
         return bool(self._left_s) if job.places is None else any(name in job.places for name in self._left_s)
 
     def take(self, job: Expected) -> float:
         """When it begins, in seconds from now: where it ends soonest, as policy.placement chooses, but for which models are loaded."""
-        names = [name for name in self._left_s if job.places is None or name in job.places]
-        ends_in_s = {name: self._left_s[name] + job.cost_s / self._speeds.get(name, 1.0) for name in names}
-        name = min(names, key=ends_in_s.__getitem__)
-        in_s, self._left_s[name] = self._left_s[name], ends_in_s[name]
+        left_s, speeds, name = self._left_s, self._speeds, self._only
+        if name is None:
+            names = [name for name in left_s if job.places is None or name in job.places]
+            name = min(names, key=lambda name: left_s[name] + job.cost_s / speeds[name])
+        in_s = left_s[name]
+        left_s[name] = in_s + job.cost_s / speeds[name]
         return in_s
+
+    def take_all(self, jobs: Sequence[Expected]) -> None:
+        if self._only is None:
+            for job in jobs:
+                self.take(job)
+        else:
+            self._left_s[self._only] += sum([job.cost_s for job in jobs]) / self._speeds[self._only]
 
 
 def starts_of(
@@ -101,12 +112,12 @@ def start_of(
     able = {each: filter(played.can_take, jobs) for each, jobs in waiting.items()}
     before = come_before(job, tenant, able, finish_tags, virtual_time, weights)
     try:
-        for steps, (_, earlier) in enumerate(before, 1):
-            if steps >= MAX_STEPS:
-                return None
-            played.take(earlier)
+        earlier = [each for _, each in islice(before, MAX_STEPS)]
     except LookupError:
         return None
+    if len(earlier) >= MAX_STEPS:
+        return None
+    played.take_all(earlier)
     return played.take(job)
 
 

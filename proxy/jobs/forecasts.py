@@ -125,8 +125,8 @@ class JobForecasts:
         return map(self._expect, self._waiting_among(pending))
 
     def _waiting_among(self, pending: Iterable[str]) -> Iterator[Job]:
-        jobs = map(self._registry.job, pending)
-        return (job for job in jobs if job is not None and job.state is JobState.WAITING)
+        jobs, waits = map(self._registry.job, pending), JobState.WAITING
+        return (job for job in jobs if job is not None and job.state is waits)
 
     def _expect(self, job: Job) -> Expected:
         places = None if self._places is None else self._places.of(job)
