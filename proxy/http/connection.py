@@ -26,7 +26,8 @@ _log = logging.getLogger("comfygate")
 
 
 class Connection(RequestWire):
-    """is_reserved: beyond what the gate takes, for /gate/health alone. is_proven: a good credential came. peer: the address of whoever connected.
+    """is_reserved: beyond what the gate takes, for /gate/health alone. party: whose good credential came last, "" for a stranger. peer: the address of
+    whoever connected.
 
     Answers are written by `Request`.
     """
@@ -44,8 +45,8 @@ class Connection(RequestWire):
         "_waiting_since_s",
         "_was_asked",
         "_written_at_s",
-        "is_proven",
         "is_reserved",
+        "party",
         "peer",
     )
 
@@ -66,8 +67,8 @@ class Connection(RequestWire):
         """Since when a head, the rest of an unread body or the next request is waited for; what for, `look` knows."""
         self._is_ending = False
         """Answered for the last time: what still comes is thrown away."""
-        self.is_reserved = self.is_proven = False
-        self.peer = ""
+        self.is_reserved = False
+        self.party = self.peer = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -164,7 +165,7 @@ class Connection(RequestWire):
                 if await _answer(self):
                     # SECURITY: who sends thousands at once has them answered one at a time between those of others (tests/proxy/http/test_turns.py).
                     await asyncio.sleep(0)
-                elif self.is_proven and not self._is_ending and not self.is_closed:
+                elif self.party and not self._is_ending and not self.is_closed:
                     self._turn = self._loop.create_future()
                     await self._turn
         except asyncio.CancelledError:
@@ -191,7 +192,7 @@ class Connection(RequestWire):
     def _next(self) -> None:
         """The next request may come, or is there already."""
         self._request = None
-        if not self.is_proven:
+        if not self.party:
             # SECURITY: a stranger's head would take ten times the memory that its connection does (tests/security/test_kept_connections.py).
             self._reader.forget()
         self._waiting_since_s = self._loop.time()
@@ -273,7 +274,7 @@ class Connection(RequestWire):
         elif self._unread or not self._was_asked:
             patience_s = limits.header_s
         else:
-            patience_s = limits.keepalive_s if self.is_proven else min(limits.keepalive_s, limits.unproven_idle_s)
+            patience_s = limits.keepalive_s if self.party else min(limits.keepalive_s, limits.unproven_idle_s)
         if now_s - self._waiting_since_s <= patience_s:
             return
         is_idle = self._request is None and not self._unread and not self._is_ending

@@ -232,12 +232,13 @@ class Request:
         if not self.has_answer and self.version >= (1, 1):
             self.connection.write(INTERIM)
 
-    def prove(self) -> None:
-        """It brought a good credential: its connection may stay idle as long as the configuration says."""
+    def prove(self, party: str) -> None:
+        """It brought a good credential, of this party: its connection may stay idle as long as the configuration says."""
         self.is_proven = True
-        if not self.connection.is_proven:
-            self.connection.is_proven = True
-            self.connection.limit_unsent(None)
+        connection = self.connection
+        if not connection.party:
+            connection.limit_unsent(None)
+        connection.party = party
 
     @property
     def is_reserved(self) -> bool:
@@ -317,7 +318,7 @@ class Request:
         if self.is_chunked_out:
             await _write(self, b"0\r\n\r\n")
         connection = self.connection
-        if connection.is_proven and connection.has_unsent:  # of a stranger's nothing waits: each piece has left
+        if connection.party and connection.has_unsent:  # of a stranger's nothing waits: each piece has left
             connection.limit_unsent(0)
             await self.until_taken()
             connection.limit_unsent(None)

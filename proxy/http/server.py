@@ -214,7 +214,7 @@ class Server:
         now_s = self.loop.time()
         for connection, since_s in tuple(self._open.items()):
             leaves_s = max(self._strangers_leave_s, since_s + DRAIN_IDLE_S)
-            if now_s > leaves_s and connection.gives_way and not connection.is_proven:
+            if now_s > leaves_s and connection.gives_way and not connection.party:
                 connection.close()
             else:
                 connection.look(now_s, self._limits)

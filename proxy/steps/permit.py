@@ -78,7 +78,7 @@ def permit_again(
     spent = dependencies.limiter.acquire_at_once(principal, known.budget)
     if spent is None:
         return None
-    request.prove()
+    request.prove(principal.tenant)
     record.principal, record.route, record.submits = principal, route.name, route.submits
     if known.cors:
         record.response_headers += known.cors
@@ -110,7 +110,7 @@ async def permit(
         principal = await dependencies.login_throttle.authenticate(authenticator, request.headers, query, record.client)
     record.principal = principal
     origins.check(request.method, is_upgrade(request), request.headers, principal)
-    request.prove()
+    request.prove(principal.tenant)
     if principal.is_session and not is_web_ui:  # what an edge may give to others carries nobody's cookie
         record.response_headers += authenticator.sessions.renewed(principal)
     call = target.call_with(tuple(pair for pair in query if pair[0] not in CREDENTIAL_PARAMETERS))

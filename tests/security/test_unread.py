@@ -75,7 +75,7 @@ async def test_half_heads_beyond_the_bound_cost_who_holds_one_for_longest() -> N
 
 async def proving(request: Request) -> None:
     if request.raw_path == "/key":
-        request.prove()
+        request.prove("alice")
     await hello(request)
 
 
@@ -98,6 +98,31 @@ async def test_strangers_and_who_brought_a_key_are_hung_up_on_for_their_own_kind
             writer.transport.abort()
 
 
+@pytest.mark.usefixtures("little_room")
+async def test_who_has_most_is_hung_up_on_and_not_who_waits_for_longest() -> None:
+    async def of_a_tenant(request: Request) -> None:
+        request.prove(request.raw_path[1:])
+        await hello(request)
+
+    async with served(of_a_tenant) as listener:
+        opened = []
+        for number, tenant in enumerate((b"alice", b"bob", b"carol", b"bob")):
+            reader, writer = await connect(listener.url)
+            writer.write(GET.replace(b"/ ", b"/" + tenant + b" ", 1))
+            await reader.readuntil(b"hello")
+            opened.append((reader, writer))
+            writer.write(HALF)
+            if number < 3:
+                await until_unread(server_of(listener), number + 1)
+        assert await is_cut_off(opened[1][0])
+        for reader, writer in (opened[0], *opened[2:]):
+            writer.write(b"\r\n\r\n")
+            await reader.readuntil(b"hello")
+        assert (waiting_of(server_of(listener)), unread_bytes(server_of(listener))) == ([], 0)
+        for _, writer in opened:
+            writer.transport.abort()
+
+
 async def test_one_tenant_never_has_enough_for_anybody_to_be_hung_up_on() -> None:
     requests = LimitSettings().concurrent_requests
     assert requests is not None
@@ -106,7 +131,7 @@ async def test_one_tenant_never_has_enough_for_anybody_to_be_hung_up_on() -> Non
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> None:
-        request.prove()
+        request.prove("alice")
         begun.set()
         await go_on.wait()
         await hello(request)
@@ -167,7 +192,7 @@ async def test_one_answer_at_a_time_waits_for_a_stranger_that_does_not_read(is_k
 
     async def answer(request: Request) -> None:
         if is_known:
-            request.prove()
+            request.prove("alice")
         await request.send(200, (), b"x" * 2000)
 
     async with served(answer) as listener:

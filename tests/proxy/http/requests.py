@@ -25,7 +25,8 @@ class RecordingConnection:
         self.peer = peer
         self.written: list[bytes] = []
         self.times_resumed = 0
-        self.is_reserved = self.is_proven = self.has_hung_up = False
+        self.is_reserved = self.has_hung_up = False
+        self.party = ""
 
     def write(self, *parts: bytes) -> bool:
         self.written += parts

@@ -90,7 +90,7 @@ class Unanswered:
 )
 async def test_what_is_waited_for_has_its_time(came: bytes, is_proven: bool, patience_s: float) -> None:
     async with connected(hello) as (connection, wire):
-        connection.is_proven = is_proven
+        connection.party = "alice" if is_proven else ""
         if came:
             connection.data_received(came)
         await answered(connection)
@@ -105,7 +105,7 @@ async def test_who_is_answered_for_the_last_time_gives_way_once_all_is_sent() ->
     go_on = asyncio.Event()
 
     async def last(request: Request) -> None:
-        request.prove()
+        request.prove("alice")
         await go_on.wait()
         await request.send(200, (("Connection", "close"),), b"last")
 
@@ -187,7 +187,7 @@ async def test_nothing_is_looked_at_when_it_is_gone() -> None:
 async def test_only_who_showed_a_credential_may_stay_idle(is_known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(request: Request) -> None:
         if is_known:
-            request.prove()
+            request.prove("alice")
         await hello(request)
 
     looked = asyncio.Queue[bool]()

@@ -155,7 +155,7 @@ async def test_a_stranger_that_holds_its_body_back_is_not_waited_for(
 
     async def reads(request: Request) -> None:
         if is_proven:
-            request.prove()
+            request.prove("alice")
         begun.set()
         await request.body.read()
         await hello(request)

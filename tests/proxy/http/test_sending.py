@@ -58,7 +58,7 @@ async def test_a_request_lasts_until_its_answer_has_left() -> None:
     waits, has_left = asyncio.Event(), asyncio.Event()
 
     async def longer_than_the_way(request: Request) -> None:
-        request.prove()
+        request.prove("alice")
         await request.begin_answer(200, ())
         while not request.connection.has_unsent:
             sent[has_left.is_set()] += SMALL_BYTES

@@ -28,7 +28,7 @@ class Told:
         if self._ticking is None:
             self._tick()
         if self._is_known:
-            request.prove()
+            request.prove("alice")
         self.of.append((request.raw_path, asyncio.current_task(), self._turn))
         await request.send(200, (), b"x")
 

@@ -26,7 +26,7 @@ class Held:
 
     async def __call__(self, request: Request) -> None:
         if request.raw_path == "/proven":
-            request.prove()
+            request.prove("alice")
         self.begun.put_nowait(request.raw_path)
         if request.raw_path == "/open":
             await request.begin_answer(200, ())
