@@ -199,11 +199,15 @@ def amend(prompt_id: str, outputs: bytes) -> Operation[None]:
 def start(prompt_id: str, started_at_s: float) -> Operation[JobRow | None]:
     """ComfyUI runs it; None when that is known, or it is none that ComfyUI has."""
     state = yield from begin()
-    rows = yield Statement(
-        f"UPDATE jobs SET state = ?, started_at_s = ?, version = ? WHERE prompt_id = ? AND state = ? RETURNING {COLUMNS}",
-        (StoredState.RUNNING, started_at_s, state.version, prompt_id, StoredState.DISPATCHED),
+    known = yield from find(prompt_id)
+    if known is None or known.state != StoredState.DISPATCHED:
+        return None
+    started = known._replace(state=StoredState.RUNNING, started_at_s=started_at_s, version=state.version)
+    yield Statement(
+        "UPDATE jobs SET state = ?, started_at_s = ?, version = ? WHERE prompt_id = ?",
+        (started.state, started.started_at_s, started.version, prompt_id),
     )
-    return JobRow(*rows[0]) if rows else None
+    return started
 
 
 def finish(prompt_id: str, ended: Ended) -> Operation[JobRow | None]:
@@ -221,12 +225,24 @@ def finish(prompt_id: str, ended: Ended) -> Operation[JobRow | None]:
         )
     yield from _keep_result(prompt_id, ended.entry, ended.row)
     size = yield Statement("SELECT COALESCE(SUM(LENGTH(body)), 0) FROM job_documents WHERE prompt_id = ?", (prompt_id,))
-    done = yield Statement(
+    yield Statement(
         "UPDATE jobs SET state = ?, ended_at_s = ?, started_at_s = ?, gpu_s = ?, error = ?, failing_class = ?, attempts = ?, "
-        f"wish = '', lease_until_s = 0.0, size = ?, version = ? WHERE prompt_id = ? RETURNING {COLUMNS}",
+        "wish = '', lease_until_s = 0.0, size = ?, version = ? WHERE prompt_id = ?",
         (*ended[:6], attempts, int(size[0][0]), state.version, prompt_id),
     )
-    job = JobRow(*done[0])
+    job = known._replace(
+        state=ended.state,
+        ended_at_s=ended.ended_at_s,
+        started_at_s=ended.started_at_s,
+        gpu_s=ended.gpu_s,
+        error=ended.error,
+        failing_class=ended.failing_class,
+        attempts=attempts,
+        wish="",
+        lease_until_s=0.0,
+        size=int(size[0][0]),
+        version=state.version,
+    )
     if ended.correction:
         yield from _correct(job.tenant, ended.correction)
     if ended.correction < 0:
