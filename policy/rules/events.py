@@ -178,17 +178,16 @@ def status_frame(jobs: OwnJobs, sid: str | None = None) -> str:
 def to_upstream(frame: str) -> str | None:
     """The one message that ComfyUI takes from a client (feature_flags, its first), rebuilt from known flags. None for anything else.
 
-    ComfyUI fails to preview for a client whose `data` is not an object, so nothing passes as it came.
+    ComfyUI answers one whose `data` is missing or no object too, but then fails to preview for its client, so nothing passes as it came.
     """
     if len(frame) > MAX_CLIENT_MESSAGE_LENGTH:
         return None
-    message = _parse(frame)
-    if message is None or message["type"] != "feature_flags":
+    message = read_upstream_json(frame)
+    if not isinstance(message, dict) or message.get("type") != "feature_flags":
         return None
-    return _write(
-        "feature_flags",
-        {flag: message["data"][flag] for flag in _CLIENT_FLAGS if isinstance(message["data"].get(flag), bool)},
-    )
+    data = message.get("data")
+    flags = data if isinstance(data, dict) else {}
+    return _write("feature_flags", {flag: flags[flag] for flag in _CLIENT_FLAGS if isinstance(flags.get(flag), bool)})
 
 
 def _name_data(kind: str, data: dict[str, Any], names: Namespace) -> dict[str, Any]:

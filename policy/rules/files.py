@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from policy.call import ClientCall, Opaque, UpstreamCall, UpstreamPath, UpstreamText
 from policy.namespace import Folder, Namespace, check_file_name, parse_folder, split_annotation, split_path
 from policy.rule_context import RuleInput
 from policy.violation import Reason, Violation
 
-_PREVIEW = re.compile(r"([a-z]{0,16})(?:;([0-9]{1,3}))?")
 _CHANNELS = frozenset({"rgb", "rgba", "a"})
 
 
@@ -84,11 +81,10 @@ def find_plain(request: RuleInput) -> tuple[Folder, UpstreamPath] | None:
 
 
 def _read_preview(text: str) -> Opaque:
-    """`format;quality`. ComfyUI makes webp of formats that it does not know, and fails on qualities that Pillow does not know."""
-    found = _PREVIEW.fullmatch(text)
-    quality = int(found[2]) if found and found[2] else 90
-    if not found or not 1 <= quality <= 100:
-        raise Violation(
-            Reason.QUERY_MALFORMED, "`preview` is 'webp' or 'jpeg', with a quality from 1 to 100: 'webp;80'."
-        )
-    return Opaque(f"{found[1] if found[1] == 'jpeg' else 'webp'};{quality}")
+    """`format;quality`, as ComfyUI reads it (server.py, view_image): a format that it does not know is webp, what is no number no quality."""
+    first, last = text.partition(";")[0], text.rpartition(";")[2]
+    quality = (last.lstrip("0") or "0") if last.isascii() and last.isdigit() else "90"
+    if len(quality) > len("100") or int(quality) > 100:
+        # Pillow fails on it, or takes it for 100.
+        raise Violation(Reason.QUERY_MALFORMED, "The quality in `preview` is a number from 0 to 100: 'webp;80'.")
+    return Opaque(f"{first if first == 'jpeg' else 'webp'};{quality}")

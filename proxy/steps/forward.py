@@ -148,7 +148,7 @@ class Forwarder:
             fields = _fields_of(permitted, outgoing, body)
             place = _place_of(permitted, asked, fields)
         else:
-            outgoing, fields, place = _wholly(outgoing), _fields_for_rewriting(body), None
+            outgoing, fields, place = _wholly(outgoing), _fields_for_rewriting(outgoing, body), None
         turn = None
         if permitted.route.makes_picture(permitted.call):
             turn = await self._await_turn(permitted, asked, body, held)
@@ -354,9 +354,9 @@ def _fields_of(permitted: PermittedRequest, outgoing: UpstreamCall, body: Outgoi
     return fields
 
 
-def _fields_for_rewriting(body: OutgoingBody) -> CIMultiDict[str] | FieldLines:
-    """The gate reads the answer itself, whatever its client takes."""
-    if body.content is None:
+def _fields_for_rewriting(outgoing: UpstreamCall, body: OutgoingBody) -> CIMultiDict[str] | FieldLines:
+    """The gate reads the answer itself, whatever its client takes. A body that the client sent nothing of has its type all the same."""
+    if body.content is None and outgoing.content_type is None:
         return _UNFILTERED_LINES
     fields = CIMultiDict(_UNFILTERED)
     if isinstance(body.content, UploadStream):

@@ -30,6 +30,12 @@ async def _read(comfy: Comfy, path: str) -> Answer:
     return await comfy.get(f"/userdata/{quote(path, safe='')}")
 
 
+async def test_an_empty_file_is_kept(comfy: Comfy, folder: str) -> None:
+    assert (await _write(comfy, f"{folder}/empty.json", b"")).status == 200
+    answer = await _read(comfy, f"{folder}/empty.json")
+    assert (answer.status, answer.body) == (200, b"")
+
+
 async def test_written_file_is_read_back_as_a_download(comfy: Comfy, folder: str) -> None:
     path = f"{folder}/w.json"
     answer = await _write(comfy, path, b'{"a": 1}')

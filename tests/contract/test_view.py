@@ -99,6 +99,8 @@ async def test_annotation_overrides_the_type(comfy: Comfy, suffix: str) -> None:
         ({"preview": "webp"}, "WEBP"),
         ({"preview": "jpeg;50"}, "JPEG"),
         ({"preview": "bogus;50"}, "WEBP"),
+        ({"preview": "jpeg;q=80"}, "JPEG"),
+        ({"preview": "jpeg;0"}, "JPEG"),
         ({"preview": "jpeg", "channel": "rgba"}, "WEBP"),
         ({"preview": "jpeg", "channel": "rgb"}, "JPEG"),
     ],

@@ -17,7 +17,7 @@ from aiohttp import web
 from bench import memory
 from tests.harness import Running, running_gate
 from tests.proxy.upstreams import GUARD_S, Answer, RawUpstream, comfy_like, with_time_limit
-from tests.wire.raw import connect, parse_answer, request
+from tests.wire.raw import connect, parse_answer, request, send
 
 MIB = 1024**2
 CHUNK = bytes(range(256)) * 256
@@ -254,3 +254,14 @@ async def test_continue_is_said_when_the_body_is_wanted(gate: Running) -> None:
         writer.close()
     assert gate.comfy is not None
     assert all("Expect" not in call.headers for call in gate.comfy.received)
+
+
+@pytest.mark.parametrize("who", ["alice", "admin"])
+async def test_a_file_of_no_bytes_is_one(gate: Running, who: str) -> None:
+    """With a length of 0, without a length, and in no chunks."""
+    for number, framing in enumerate(("Content-Length: 0", "", "Transfer-Encoding: chunked")):
+        target, body = f"/userdata/empty-{number}.json", b"0\r\n\r\n" if "chunked" in framing else b""
+        data = request(target, gate.keys[who], *filter(None, (framing,)), method="POST", body=body)
+        assert (await send(gate.url, data)).status == 200, framing
+        async with gate.call("GET", target, who) as answer:
+            assert (answer.status, await answer.read()) == (200, b""), framing
