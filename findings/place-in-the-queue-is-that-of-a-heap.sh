@@ -59,8 +59,8 @@ async def main() -> None:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    address = "127.0.0.1:{}".format(runner.addresses[0][1])
-    url = f"http://{address}"
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    address = url.partition("//")[2]
     async with aiohttp.ClientSession() as session:
         detail = await fetch_queue_detail(session, url)
         tool = [compute_prompt_position(detail["running_ids"], detail["pending_ids"], job)[1] - 1 for job in JOBS[1:]]
