@@ -350,7 +350,7 @@ def parse_target(raw: str) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]
     if len(raw) > MAX_TARGET_BYTES:
         raise _malformed("The request target is too long.", f"at most {MAX_TARGET_BYTES} bytes")
     if not raw.startswith("/") or "#" in raw or not raw.isascii() or _CONTROL.search(raw) or " " in raw:
-        raise _malformed("Send an absolute, percent-encoded path without a fragment.")
+        raise _malformed("Send a path that begins with '/', percent-encoded and without a fragment.")
     path, _, query = raw.partition("?")
     return _parse_path(path), _parse_query(query)
 

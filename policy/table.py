@@ -51,6 +51,7 @@ CATALOG = Scope.CATALOG_READ
 
 _ASSETS = AdminOnly("ComfyUI's asset store cannot be kept apart between tenants")
 _NAMED_FILE = frozenset({"file"})
+_NAMED_SETTING = frozenset({"id"})
 
 
 def _row(method: str, path: str, needs: Scope, tenant: TenantRule, **more: Any) -> Route:
@@ -154,9 +155,16 @@ USERS = (
     _row("GET", "/users", READ_FILES, Rewrite(userdata.users, None)),
     _row("POST", "/users", WRITE_FILES, AdminOnly("tenants are made in config.toml"), body=Body.JSON),
     _row("GET", "/settings", READ_FILES, MultiCall(settings.get_all)),
-    _row("GET", "/settings/{id}", READ_FILES, MultiCall(settings.get_one)),
+    _row("GET", "/settings/{id}", READ_FILES, MultiCall(settings.get_one), may_contain_slash=_NAMED_SETTING),
     _row("POST", "/settings", WRITE_FILES, MultiCall(settings.set_all, is_exclusive=True), body=Body.JSON),
-    _row("POST", "/settings/{id}", WRITE_FILES, MultiCall(settings.set_one, is_exclusive=True), body=Body.JSON),
+    _row(
+        "POST",
+        "/settings/{id}",
+        WRITE_FILES,
+        MultiCall(settings.set_one, is_exclusive=True),
+        body=Body.JSON,
+        may_contain_slash=_NAMED_SETTING,
+    ),
     _row("GET", "/userdata", READ_FILES, MultiCall(userdata.list_directory)),
     _row("GET", "/v2/userdata", READ_FILES, MultiCall(userdata.list_tree)),
     _row("GET", "/userdata/{file}", READ_FILES, Rewrite(userdata.read, None), may_contain_slash=_NAMED_FILE),

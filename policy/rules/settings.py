@@ -40,7 +40,9 @@ def set_all(request: RuleInput) -> RuleGenerator:
 
 
 def set_one(request: RuleInput) -> RuleGenerator:
-    """POST /settings/{id}: any JSON value, null too."""
+    """POST /settings/{id}: any JSON value, null too. An empty body is none: so a browser sends a value that is undefined."""
+    if not request.raw:
+        raise Violation(Reason.BODY_MALFORMED, 'Send the setting\'s value as JSON: null, true, 5, "text".')
     return (yield from _change(request, {request.call.parameters["id"]: request.document}))
 
 

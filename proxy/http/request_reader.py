@@ -6,6 +6,7 @@ ahead. What frames the body is then told by the head alone (RFC 9112, 6.3).
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,8 +70,25 @@ _KNOWN: Final = {
 """Names that are written as they are looked up, so that they need not be folded again."""
 
 
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]+)", re.IGNORECASE)
+
+
 class MalformedRequest(Exception):
     """What came is not one well-formed request. The text holds nothing of it."""
+
+
+def _origin_form(target: str, headers: CIMultiDict[str]) -> str:
+    """Of a target in the absolute form, which a server takes too (RFC 9112, 3.2.2), what stands behind the host; any other as it came.
+
+    SECURITY: only where both name one host, else two programs could read two (tests/wire/test_targets.py).
+    """
+    if target.startswith("/"):
+        return target
+    named = _ABSOLUTE.match(target)
+    if named is None or named[1].lower() != headers.get(_HOST, "").lower():
+        return target
+    rest = target[named.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 @dataclass(slots=True)
@@ -301,7 +319,7 @@ class RequestReader:
             raise MalformedRequest("the head and its reader do not agree where the request ends")
         request = Request(
             self._parser.get_method().decode("ascii"),
-            self._target.decode("utf-8", "surrogateescape"),
+            _origin_form(self._target.decode("utf-8", "surrogateescape"), fields.headers),
             fields.headers,
             connection=connection,
             version=version,

@@ -208,7 +208,16 @@ async def test_settings_are_stored_and_read(comfy: Comfy) -> None:
     settings = (await comfy.get("/settings")).json()
     assert (settings[name], settings[other]) == ("dark", [1])
     assert (await comfy.get(f"/api/settings/{name}")).json() == "dark"
-    assert (await comfy.post(f"/settings/{name}", data=b"no json")).status == 500
+    for text in (b"no json", b""):
+        assert (await comfy.post(f"/settings/{name}", data=text)).status == 500
+    assert (await comfy.get(f"/settings/{name}")).json() == "dark"
+
+
+async def test_a_settings_name_may_hold_a_slash(comfy: Comfy) -> None:
+    name = unique("Comfy.Test/of")
+    assert (await comfy.post(f"/settings/{quote(name, safe='')}", json=5)).status == 200
+    assert (await comfy.get(f"/settings/{quote(name, safe='')}")).json() == 5
+    assert (await comfy.get("/settings")).json()[name] == 5
 
 
 async def test_settings_file_can_be_replaced_through_userdata(local: Comfy) -> None:

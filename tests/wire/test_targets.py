@@ -43,10 +43,22 @@ MALFORMED: list[bytes] = [
     b"/queue?a=%ff",
     b"/queue?a=%zz",
     b"/queue?a=%00",
-    b"http://gate.example/queue",
+    # An address whose host is not the one that Host names.
     b"http://127.0.0.1:8188/queue",
     b"https://evil.example/",
-    b"HTTP://gate.example/queue",
+    b"http://gate.example:80/queue",
+    b"http://gate.example@evil.example/queue",
+    b"http://evil.example@gate.example/queue",
+    b"http://gate.example\\@evil.example/queue",
+    b"http:///queue",
+    b"http:/queue",
+    b"ftp://gate.example/queue",
+    # One whose path is none.
+    b"http://gate.example//queue",
+    b"http://gate.example/../queue",
+    b"http://gate.example/queue#",
+    b"http://gate.example#/queue",
+    b"http://gate.example/http://gate.example/queue",
     b"//evil.example/queue",
     b"*",
     b"gate.example:443",
@@ -100,9 +112,19 @@ SAME: list[tuple[bytes, bytes]] = [
     (b"/userdata/%5bx%5d", b"/userdata/%5Bx%5D"),
     (b"/userdata/a%25b", b"/userdata/a%25b"),
     (b"/userdata/...", b"/userdata/..."),
+    (b"/settings/a%2fb", b"/settings/a%2Fb"),
     (b"/history/%2e%2e%2e", b"/history/..."),
     (b"/jobs/x", b""),
     (b"/api/api/jobs/x", b"/api/jobs/x"),
+]
+
+
+# The absolute form (RFC 9112, 3.2.2), which names the host that Host names: "gate.example".
+ABSOLUTE: list[tuple[bytes, bytes]] = [
+    (b"http://gate.example/queue", b"/queue"),
+    (b"https://gate.example/api/queue?a=1", b"/queue?a=1"),
+    (b"HTTP://GATE.example/%71ueue", b"/queue"),
+    (b"http://gate.example/userdata/a%2fb", b"/userdata/a%2Fb"),
 ]
 
 
@@ -135,6 +157,19 @@ async def test_what_is_judged_is_what_is_sent(wire: Wire, target: bytes, sent: b
     segments, query = parse_target(target.decode())
     judged = segments[1:] if segments[0] == "api" and segments[1] != "jobs" else segments
     assert parse_target(raw_path) == (judged, query)
+
+
+@pytest.mark.parametrize(("target", "sent"), ABSOLUTE, ids=repr)
+async def test_an_address_of_the_same_host_is_its_path(wire: Wire, target: bytes, sent: bytes) -> None:
+    assert (await wire.send(request(target, None))).status == 401
+    await wire.ask(target)
+    assert wire.only().raw_path.encode() == sent
+
+
+async def test_an_address_without_a_path_is_the_front_page(wire: Wire) -> None:
+    for target in (b"http://gate.example", b"http://gate.example?next=x"):
+        answer = await wire.send(request(target, None, "Accept: text/html", "Sec-Fetch-Mode: navigate"))
+        assert "/gate/login" in answer.all("Location")[0], answer.raw
 
 
 @pytest.mark.parametrize(

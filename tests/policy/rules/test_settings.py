@@ -20,7 +20,8 @@ TOLD_BROKEN = ClientReply(500, b"broken", "text/plain")
 
 
 def ask(document: Any = None, setting: str = "Comfy.A") -> RuleInput:
-    return request_of(caller_of("alice"), document=document, parameters={"id": setting})
+    raw = json.dumps(document).encode()
+    return request_of(caller_of("alice"), document=document, parameters={"id": setting}, raw=raw)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,11 @@ def test_one_setting_takes_any_value(value: Any) -> None:
     steps, answer = drive(rules.set_one(ask(value)), MISSING, reply_of("path"))
     assert sent(steps[1]) == {"Comfy.A": value}
     assert answer == EMPTY
+
+
+def test_one_setting_is_not_set_to_nothing() -> None:
+    request = request_of(caller_of("alice"), parameters={"id": "Comfy.A"})
+    assert is_refused(lambda asked: drive(rules.set_one(asked)), request, reason=Reason.BODY_MALFORMED)
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 5])
