@@ -203,16 +203,26 @@ def read_prompt(body: Any) -> dict[str, Any]:
     if is_ui_format(body):
         refuse(NodeReason.UI_FORMAT, UI_FORMAT_MESSAGE)
     prompt = body.get("prompt")
-    if type(prompt) is not dict:
+    if type(prompt) is not dict or _is_graph(prompt.get("prompt")):
         hint = ""
-        if body and all(type(node) is dict and "class_type" in node for node in body.values()):
+        if _is_graph(body):
             hint = "the body is a workflow in the API format: put it under the key prompt"
+        elif type(prompt) is dict:
+            hint = "there is a body of its own under the key prompt: send that, or what stands under its key prompt"
         refuse(NodeReason.PROMPT_MISSING, 'The body needs a workflow in the API format: {"prompt": {…}}.', hint)
     if is_ui_format(prompt):
         refuse(NodeReason.UI_FORMAT, UI_FORMAT_MESSAGE)
     if not prompt:
         refuse(NodeReason.PROMPT_EMPTY, "The workflow has no nodes.")
     return prompt
+
+
+def _is_graph(value: Any) -> bool:
+    return (
+        type(value) is dict
+        and value != {}
+        and all(type(node) is dict and "class_type" in node for node in value.values())
+    )
 
 
 def rebuild_node(node: dict[str, Any], class_type: str, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def read(body: dict[str, Any]) -> tuple[Any, list[str]]:
 
 def test_a_graph_is_read() -> None:
     assert read_prompt({"prompt": {"1": NODE}, "front": True}) == {"1": NODE}
+    assert read_prompt({"prompt": {"prompt": NODE}}) == {"prompt": NODE}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,8 @@ def test_a_graph_is_read() -> None:
         ({"prompt": None}, "prompt-missing"),
         ({"prompt": []}, "prompt-missing"),
         ({"1": NODE}, "prompt-missing: the body is a workflow"),
+        ({"prompt": {"prompt": {"1": NODE}}}, "prompt-missing: there is a body of its own"),
+        ({"prompt": {"prompt": {"1": NODE}, "client_id": "c"}}, "prompt-missing: there is a body of its own"),
         ({"nodes": [], "links": []}, "ui-format"),
         ({"prompt": {"nodes": [], "links": []}}, "ui-format"),
         ({"prompt": {}}, "prompt-empty"),
