@@ -74,6 +74,24 @@ async def test_a_tenants_requests_wait_for_each_other_and_for_nobody_else(tmp_pa
         assert (set(statuses), most) == ({200}, 4)
 
 
+async def test_who_holds_back_the_bodies_of_refused_requests_shuts_nobody_out(tmp_path: Path) -> None:
+    async with (
+        comfy_like(nothing) as url,
+        running_gate(tmp_path, url, server="max_connections = 12") as gate,
+        asyncio.timeout(GUARD_S),
+    ):
+        held = []
+        for _ in range(12):
+            reader, writer = await connect(gate.url)
+            asked = request("/no/such/route", gate.keys["mallory"], "Content-Length: 1000", method="POST")
+            writer.write(asked.replace(b"Connection: close\r\n", b""))
+            assert (await reader.readuntil(b"\r\n")).split()[1] == b"404"
+            held.append(writer)
+        assert await gate.status("GET", "/users", "alice") == 200
+        for writer in held:
+            writer.transport.abort()
+
+
 async def nothing(request: web.BaseRequest) -> web.StreamResponse:
     return web.json_response({})
 
