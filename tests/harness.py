@@ -113,13 +113,13 @@ def write_config(
         shutdown_grace=shutdown_grace,
         audit_file=AUDIT_FILE,
     )
-    made = {"alice": _new_key("alice"), "mallory": _new_key("mallory"), "admin": _new_key("alice", Role.ADMIN)}
+    made = {"alice": new_key("alice"), "mallory": new_key("mallory"), "admin": new_key("alice", Role.ADMIN)}
     file = folder / "config.toml"
     file.write_text(config + "".join(table for _, table in made.values()), encoding="utf-8")
     return file, {who: text for who, (text, _) in made.items()}
 
 
-def _new_key(tenant: str, role: Role = Role.USER) -> tuple[str, str]:
+def new_key(tenant: str, role: Role = Role.USER) -> tuple[str, str]:
     """A key, and its table as `key_file.create_key` writes it: that checks and syncs the file for each, which takes longer than a gate's whole start."""
     key_id, text = vars(key_file)["generate_key"]()  # where `watched` learns of it
     table = {"id": key_id, "hash": hash_key(text), "tenant": tenant, "role": role.value}

@@ -11,6 +11,8 @@ from proxy.http.errors import LimitExceeded
 MAX_BYTES: Final = 128 * 1024**2
 """Of all bodies that are held at once."""
 MAX_TENANT_BYTES: Final = 32 * 1024**2
+SURE_PART: Final = 512
+"""One such part is each tenant's, whatever others hold: 256 KiB, for lists of ids and nearly all workflows."""
 WAIT_S: Final = 10.0
 _RETRY_S: Final = 5.0
 
@@ -18,7 +20,9 @@ _RETRY_S: Final = 5.0
 class BodyRoom:
     """Bytes that are taken before they are read: a client whose place is taken is not read from, so TCP holds it back.
 
-    SECURITY: bodies that are large, many and slow would fill the gate's memory (tests/security/test_bodies.py).
+    A tenant has half of what the others leave, at most: so there is room for one more, however many hold all that they may.
+
+    SECURITY: bodies that are large, many and slow would fill the gate's memory, or take the room of all who send none (tests/security/test_bodies.py).
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_tenant_bytes: int = MAX_TENANT_BYTES) -> None:
@@ -39,9 +43,10 @@ class BodyRoom:
     def has_room(self, tenant: TenantId, more: int) -> bool:
         """Whether so many bytes more fit. One body alone always fits, however the bounds stand to it."""
         held = self._held.get(tenant, 0)
-        return (not held or held + more <= self._max_tenant_bytes) and (
-            not self._total or self._total + more <= self._max_bytes
-        )
+        left = self._max_bytes - (self._total - held)
+        share = max(self._max_bytes // SURE_PART, min(self._max_tenant_bytes, left // 2))
+        is_larger_than_any_share = more > self._max_tenant_bytes
+        return held + more <= share or (not held and is_larger_than_any_share and more <= left) or not self._total
 
     async def take(self, tenant: TenantId, more: int, wait_s: float) -> None:
         """Waits for room at most that long. Raises LimitExceeded(bodies-full)."""

@@ -45,7 +45,7 @@ class Slow:
 
 
 def room(bound: int = 10**9, wait_s: float = 0.0) -> BodyPlace:
-    return BodyPlace(BodyRoom(bound, bound), TenantId("alice"), wait_s)
+    return BodyPlace(BodyRoom(2 * bound, bound), TenantId("alice"), wait_s)
 
 
 async def work(function: Callable[[], bytes], size: int) -> bytes:
@@ -72,7 +72,7 @@ async def test_a_slow_reader_of_a_long_text(size: int) -> None:
 async def test_large_texts_wait_for_room() -> None:
     """Of a tenant: the first one always fits, and gives its room back when it has left."""
     data = long_animation(3, text=SALTED.replace("alice/x", "alice/" + "x" * 500_000))
-    shared = BodyRoom(1_200_000, 1_200_000)
+    shared = BodyRoom(2_400_000, 1_200_000)
     alice = TenantId("alice")
 
     class Meanwhile(Slow):
