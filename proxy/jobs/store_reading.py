@@ -21,6 +21,18 @@ def submitted_of(prompt_id: str) -> Operation[Submitted]:
     return Submitted(*(parts[kind] for kind in SUBMITTED))
 
 
+def submission(tenant: str, prompt_id: str, max_bytes: int) -> Operation[tuple[int, Submitted | None]]:
+    """How many bytes were submitted, and what; None where it is more than that, not kept any more, or not the tenant's."""
+    sizes = yield Statement("SELECT size FROM jobs WHERE prompt_id = ? AND tenant = ?", (prompt_id, tenant))
+    size = int(sizes[0][0]) if sizes else 0
+    if not sizes or size > max_bytes:
+        return size, None
+    try:
+        return size, (yield from submitted_of(prompt_id))
+    except LookupError:
+        return size, None
+
+
 def documents(
     tenant: str, kind: str, prompt_ids: Sequence[str], max_bytes: int
 ) -> Operation[tuple[dict[str, bytes], list[str]]]:

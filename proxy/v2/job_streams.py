@@ -11,15 +11,16 @@ from typing import Final
 import orjson
 
 from policy.principal import TenantId
-from policy.rules.jobs import MAX_READ_BYTES
 from policy.rules.results import SDK_CLIENT
 from policy.v2.assets import Asset
 from policy.v2.jobs import ENDED, JobView
 from policy.v2.progress import Plan, Progress
+from proxy.http.errors import LimitExceeded
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import Submitted
 from proxy.jobs.registry import JobRegistry
-from proxy.jobs.store_reading import submissions
+from proxy.jobs.store_reading import submission
+from proxy.limits.heavy_work import SPACED_BYTES, HeavyWork
 from proxy.persistence.operations import Database, DatabaseUnavailable
 from proxy.tasks import Tasks
 from proxy.v2 import followed_job
@@ -27,7 +28,6 @@ from proxy.v2.event_stream import Viewer
 from proxy.v2.followed_job import FollowedJob
 from proxy.v2.followed_jobs import FollowedJobs
 from proxy.v2.job_status import place_in_queue, status_of_job
-from proxy.v2.off_loop import off_loop
 
 Find = Callable[[TenantId, str], Awaitable[JobView | None]]
 """A job as its tenant sees it, None for what is not the tenant's. Raises DatabaseUnavailable."""
@@ -41,12 +41,15 @@ async def _find_nothing(tenant: TenantId, prompt_id: str) -> JobView | None:
 
 
 class JobStreams:
-    """find: set when everything is built."""
+    """find: set when everything is built. reading: of large workflows, for how far their jobs are."""
 
-    def __init__(self, database: Database, registry: JobRegistry, followed: FollowedJobs) -> None:
+    def __init__(
+        self, database: Database, registry: JobRegistry, followed: FollowedJobs, reading: HeavyWork | None = None
+    ) -> None:
         self._database = database
         self._registry = registry
         self._followed = followed
+        self._reading = reading or HeavyWork()
         self.find: Find = _find_nothing
         self._stale: set[TenantId] = set()
         self._tasks = Tasks()
@@ -164,17 +167,27 @@ class JobStreams:
 
     async def _read_plan(self, followed: FollowedJob) -> None:
         """What of its workflow runs; nothing where that cannot be read."""
-        tenant, prompt_id = followed.tenant, followed.prompt_id
-        submitted: Submitted | None = None
+        tenant = followed.tenant
         try:
-            found, _ = await self._database.read(submissions, tenant, (prompt_id,), MAX_READ_BYTES)
-            submitted = found.get(prompt_id)
+            size, submitted = await self._database.read(submission, tenant, followed.prompt_id, SPACED_BYTES)
+            if size > SPACED_BYTES:
+                # SECURITY: streams of a large workflow, begun and left again and again, would keep everybody waiting (tests/security/test_plans.py).
+                await self._reading.space(tenant, size)
+                if self._followed.get(tenant, followed.prompt_id) is not followed:  # nobody wants it any more
+                    followed.planning = None
+                    return
+                _, submitted = await self._database.read(submission, tenant, followed.prompt_id, size)
+            work = partial(_plan_of, submitted)
+            followed.plan = await self._reading.run(tenant, work, 0 if submitted is None else len(submitted.body))
         except DatabaseUnavailable as error:
-            _log.warning("how far job %s is cannot be told: %s", prompt_id, error)
-        size = 0 if submitted is None else len(submitted.body)
-        followed.plan = Plan({}, ()) if submitted is None else await off_loop(_plan_of, submitted, size=size)
+            _log.warning("how far job %s is cannot be told: %s", followed.prompt_id, error)
+            followed.plan = _plan_of(None)
+        except LimitExceeded:  # whoever looks next has it read
+            followed.planning = None
         followed.audience.changed(followed_job.PROGRESS)
 
 
-def _plan_of(submitted: Submitted) -> Plan:
+def _plan_of(submitted: Submitted | None) -> Plan:
+    if submitted is None:
+        return Plan({}, ())
     return Plan(orjson.loads(submitted.body).get("prompt"), orjson.loads(submitted.outputs))
