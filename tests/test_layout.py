@@ -67,6 +67,7 @@ LAYERS = (
     "config",
     "memory",
     "tasks",
+    "open_files",
     "processes",
     "persistence",
     "http",

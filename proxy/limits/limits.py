@@ -15,6 +15,7 @@ from proxy.limits.effective_limits import EffectiveLimits, LimitStatus
 from proxy.limits.failed_logins import FailedLogins
 from proxy.limits.gpu_budget import GpuBudgets
 from proxy.limits.rate_limiter import Limiter, RateExceeded, RateHeaders
+from proxy.open_files import connections_for
 from proxy.persistence.operations import Database
 
 _log = logging.getLogger("comfygate.limits")
@@ -44,7 +45,8 @@ class Limits:
         self.acquire_at_once = self.limiter.acquire_at_once
         self.brake = Brake()
         self.logins = FailedLogins(settings.logins, self.store)
-        self.slots = ConcurrencyLimits(self.allotment, self.store, max_connections=config.server.max_connections)
+        max_connections = connections_for(config.server.max_connections)
+        self.slots = ConcurrencyLimits(self.allotment, self.store, max_connections=max_connections)
         self.budgets = GpuBudgets(self.allotment, state, self.store)
 
     async def start(self) -> None:
@@ -65,7 +67,7 @@ class Limits:
             _log.warning("the storage of limits has changed: restart the gate to use it")
         self.allotment.apply(config.limits, *_names(config))
         self.logins.apply(config.limits.logins)
-        self.slots.max_connections = config.server.max_connections
+        self.slots.max_connections = connections_for(config.server.max_connections)
 
     async def acquire(self, principal: Principal, budget: Budget) -> RateHeaders:
         """As `Limiter.acquire`; who goes on asking while it is refused waits for its refusal. Raises RateExceeded."""
