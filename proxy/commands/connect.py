@@ -21,7 +21,9 @@ _PORT = 8188
 
 def connect(
     url: Annotated[str, typer.Argument(help="The gate's address, as in https://comfy.example.com.")],
-    port: Annotated[int, typer.Option(help="Where to listen on this machine; 0 picks a free one.")] = _PORT,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where to listen on this machine; 0 picks a free one.")
+    ] = _PORT,
     key_file: Annotated[
         Path | None, typer.Option(help="The file with the key; else the environment variable COMFYGATE_KEY.")
     ] = None,

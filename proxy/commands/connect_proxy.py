@@ -18,6 +18,7 @@ from yarl import URL
 from proxy.auth.credentials import without_tokens
 from proxy.commands.connect_access import LOOPBACK, LocalAccess
 from proxy.commands.connect_relay import relay
+from proxy.commands.gate_address import read_gate_address
 from proxy.config.server import ServerSettings
 from proxy.http import hdrs, headers, request_body
 from proxy.http.errors import Refusal
@@ -82,10 +83,13 @@ class ConnectProxy:
     """gate: the remote gate's address; key: an API key or a token of it; access: who may use this one. Raises UnsafeGate."""
 
     def __init__(self, gate: str, key: str, access: LocalAccess | None = None) -> None:
-        self._gate = URL(gate.rstrip("/"))
-        if self._gate.scheme != "https" and not (self._gate.scheme == "http" and self._gate.host in LOOPBACK):
+        try:
+            self._gate = read_gate_address(gate)
+        except ValueError as error:
+            raise UnsafeGate(str(error)) from None
+        if self._gate.scheme != "https" and self._gate.host not in LOOPBACK:
             raise UnsafeGate(f"{gate} is not https, so anybody on the way could read the key. Give the https address.")
-        if not self._gate.host or self._gate.user or self._gate.query_string or self._gate.fragment:
+        if self._gate.user or self._gate.query_string or self._gate.fragment:
             raise UnsafeGate("Give the gate's address alone, as in https://comfy.example.com: no key, no query.")
         self._access = access or LocalAccess()
         self._credential = {"Authorization": f"Bearer {key}"}

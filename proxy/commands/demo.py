@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -17,6 +18,7 @@ from proxy.auth import key_file
 from proxy.commands.exits import Exit, fail
 from proxy.commands.serving import run, stop_event
 from proxy.config import load_config
+from proxy.config.server import check_upstream_url
 from proxy.http.listener import ListenError
 from proxy.observability.access_log import RequestLog, request_log, set_up_logging
 
@@ -31,7 +33,7 @@ port = {port}
 port = {ops_port}
 
 [upstream]
-url = "{upstream}"
+url = {upstream}
 
 [tenants.alice]
 [tenants.bob]
@@ -77,11 +79,15 @@ _WORKFLOW = (
 def demo(
     upstream: Annotated[str | None, typer.Option(help="A real ComfyUI instead of the stand-in.")] = None,
     port: Annotated[
-        int, typer.Option(help="Where the gate listens; another free port when this one is taken.")
+        int, typer.Option(min=0, max=65535, help="Where the gate listens; another free port when this one is taken.")
     ] = _PORT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each request.")] = False,
 ) -> None:
     """Start a stand-in ComfyUI and the gate in front of it, and print keys and commands to paste."""
+    try:
+        upstream = None if upstream is None else check_upstream_url(upstream)
+    except ValueError as error:
+        fail(f"--upstream: {error}")
     try:
         run(lambda: _demo(upstream, port, verbose))
     except ListenError as error:
@@ -97,7 +103,11 @@ async def _demo(upstream: str | None, port: int, is_verbose: bool) -> None:
             what = f"a stand-in ComfyUI at {upstream} (it truly runs small image workflows)"
         file = folder / "config.toml"
         file.write_text(
-            _CONFIG.format(port=_free(port), ops_port=_free(port + 1000) if port else 0, upstream=upstream),
+            _CONFIG.format(
+                port=_free(port),
+                ops_port=_free(port + 1000) if 0 < port <= 65535 - 1000 else 0,
+                upstream=json.dumps(upstream),
+            ),
             encoding="utf-8",
         )
         keys = {tenant: key_file.create_key(file, tenant=tenant, note="demo").text for tenant in _TENANTS}

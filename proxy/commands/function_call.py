@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 import yarl
 
+from proxy.commands.gate_address import read_gate_address
 from proxy.commands.terminal import progress_line
 
 _LOOK_S: Final = 0.5
@@ -27,6 +28,10 @@ class CallFailed(Exception):
 
 async def call_function(url: str, key: str, name: str, given: Sequence[str], folder: Path) -> list[Path]:
     """given: NAME=VALUE each; a value that begins with "@" is a file. → the files that were saved. Raises CallFailed."""
+    try:
+        read_gate_address(url)
+    except ValueError as mistake:
+        raise CallFailed(f"--url: {mistake}") from None
     async with _client(url, key) as client:
         function = await client.json("GET", f"gate/functions/{quote(name, safe='')}")
         arguments = await client.arguments(function["arguments"]["properties"], given)

@@ -18,6 +18,7 @@ import pytest
 
 from proxy.commands.exits import Exit
 from standin import StandIn
+from tests.commands.cli import comfygate
 from tests.commands.served import GUARD_S
 from tests.programs import needs
 
@@ -110,3 +111,22 @@ async def test_a_real_comfyui_may_stand_behind_it(tmp_path: Path, comfy: StandIn
             assert response.status == 200
         assert await shown.end(signal.SIGTERM) == Exit.OK
     assert comfy.received
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--upstream", "127.0.0.1:8188"), "write ComfyUI's address as"),
+        (("--upstream", "http://127.0.0.1:8188/api"), "without a path"),
+        (("--port", "99999"), "--port"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(arguments: tuple[str, ...], said: str) -> None:
+    answer = comfygate("demo", *arguments)
+    assert answer.code != Exit.OK
+    assert said in answer.err
+
+
+async def test_the_highest_ports_are_ports(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--port", "65535") as running:
+        assert running.find("health").endswith("/readyz")

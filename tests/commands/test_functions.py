@@ -135,6 +135,8 @@ async def test_a_gate_that_is_not_there(tmp_path: Path) -> None:
     port = free_port()
     with pytest.raises(CallFailed, match="does not answer"):
         await call_function(f"http://127.0.0.1:{port}", "key", "paint", [], tmp_path)
+    with pytest.raises(CallFailed, match=r"no address of a gate.*http://127\.0\.0\.1:8190"):
+        await call_function(f"127.0.0.1:{port}", "key", "paint", [], tmp_path)
 
 
 async def test_a_result_does_not_overwrite_a_file(world: Standing, tmp_path: Path) -> None:

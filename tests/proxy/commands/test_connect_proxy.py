@@ -139,9 +139,17 @@ def test_the_key_never_travels_in_the_clear(url: str) -> None:
     ConnectProxy("https://comfy.example.com/", "cg_x")
 
 
-@pytest.mark.parametrize("url", ["https://key:x@comfy.example.com", "https://comfy.example.com?a=b", "https://"])
+@pytest.mark.parametrize("url", ["https://key:x@comfy.example.com", "https://comfy.example.com?a=b"])
 def test_the_address_is_a_gates_alone(url: str) -> None:
     with pytest.raises(UnsafeGate, match="address alone"):
+        ConnectProxy(url, "cg_x")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "https://", "localhost", "127.0.0.1:8190", "https://[::1", "http://127.0.0.1:99999"]
+)
+def test_what_is_no_address_is_told_how_one_is_written(url: str) -> None:
+    with pytest.raises(UnsafeGate, match=r"as in https://comfy\.example\.com"):
         ConnectProxy(url, "cg_x")
 
 
