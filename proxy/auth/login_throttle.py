@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from multidict import MultiMapping
-
 from policy.principal import Principal
 from proxy.auth.authenticator import Authenticator
 from proxy.http.errors import Unauthenticated
+from proxy.http.request import Request
 
 MISSING: Final = "credential-missing"
 UNCOUNTED: Final = frozenset({MISSING, "session-ended"})
@@ -31,7 +30,7 @@ class LoginThrottle:
     async def authenticate(
         self,
         authenticator: Authenticator,
-        headers: MultiMapping[str],
+        request: Request,
         query: tuple[tuple[str, str], ...],
         address: str,
     ) -> Principal:
@@ -40,12 +39,13 @@ class LoginThrottle:
         A good credential is never slowed: an office or a tunnel shares one address with whoever guesses beside it.
         """
         try:
-            return await authenticator.authenticate(headers, query)
+            return await authenticator.authenticate(request.headers, query)
         except Unauthenticated as error:
-            await self.failed(address, error)
+            await self.failed(request, address, error)
             raise
 
-    async def failed(self, address: str, error: Unauthenticated) -> None:
+    async def failed(self, request: Request, address: str, error: Unauthenticated) -> None:
         """Counts a failure that may be a guess. Raises LimitExceeded."""
         if error.reason not in UNCOUNTED:
+            request.is_refused = True
             await self._logins.failed(address, error.key_id)

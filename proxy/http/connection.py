@@ -247,12 +247,12 @@ class Connection(RequestWire):
 
     @property
     def gives_way(self) -> bool:
-        """Whether a new connection may have its place: nothing is asked of it or left to send, but for a body that nobody reads, or its request shows no
-        credential and holds its body back or leaves its answer unread.
+        """Whether a new connection may have its place: nothing is asked of it or left to send, but for a body that nobody reads or a refusal that is held
+        back, or its request shows no credential and holds its body back or leaves its answer unread.
         """
         request = self._request
-        # SECURITY: else refused requests whose bodies never come hold all places for one tenant (tests/security/test_connections.py).
-        if request is None or ((self._is_ending or request.has_ended) and not self.has_unsent):
+        # SECURITY: else refused requests, and those whose bodies never come, hold all places for one tenant (tests/security/test_connections.py).
+        if request is None or request.is_refused or ((self._is_ending or request.has_ended) and not self.has_unsent):
             return True
         return not request.is_proven and (not request.body.is_complete or self.has_unsent)
 

@@ -163,6 +163,8 @@ class Request:
     """It is ended also when its client has left: what it began must not stay half done."""
     is_proven = False
     """It brought a good credential."""
+    is_refused = False
+    """It is told to wait, perhaps after a while: whoever needs its connection may have it."""
     has_answer = False
     """The head of the answer is out."""
     has_ended = False

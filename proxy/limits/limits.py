@@ -9,6 +9,7 @@ from policy.principal import Principal
 from policy.routes import Budget
 from proxy.config import Config
 from proxy.config.redis_url import check_redis_url, try_redis
+from proxy.http.request import Request
 from proxy.limits.brake import Brake
 from proxy.limits.concurrency import ConcurrencyLimits
 from proxy.limits.effective_limits import EffectiveLimits, LimitStatus
@@ -69,11 +70,12 @@ class Limits:
         self.logins.apply(config.limits.logins)
         self.slots.max_connections = connections_for(config.server.max_connections)
 
-    async def acquire(self, principal: Principal, budget: Budget) -> RateHeaders:
+    async def acquire(self, principal: Principal, budget: Budget, request: Request) -> RateHeaders:
         """As `Limiter.acquire`; who goes on asking while it is refused waits for its refusal. Raises RateExceeded."""
         try:
             return await self.limiter.acquire(principal, budget)
         except RateExceeded:
+            request.is_refused = True
             await self.brake.refused(principal)
             raise
 

@@ -182,7 +182,7 @@ class GatePages:
         if login.failure is not None:
             record.notes["login"] = "bad"
             record.reason = login.failure.reason
-            await self._throttle.failed(record.client, login.failure)
+            await self._throttle.failed(asked.request, record.client, login.failure)
         return login.reply
 
     async def _me(self, asked: PageRequest) -> ClientReply:
@@ -199,11 +199,11 @@ class GatePages:
 
     async def _authenticate(self, asked: PageRequest) -> Principal:
         authenticator, record = asked.compiled.authenticator, asked.record
-        principal = await self._throttle.authenticate(authenticator, asked.request.headers, asked.query, record.client)
+        principal = await self._throttle.authenticate(authenticator, asked.request, asked.query, record.client)
         record.principal = principal
         record.response_headers += authenticator.sessions.renewed(principal)
         # These pages ask the store of limits several times each: they cost what other calls cost.
-        record.response_headers += await self._limiter.acquire(principal, Budget.READ)
+        record.response_headers += await self._limiter.acquire(principal, Budget.READ, asked.request)
         return principal
 
     async def _view(self, compiled: CompiledConfig, principal: Principal) -> MeView:

@@ -107,7 +107,7 @@ async def permit(
     is_web_ui = route is not None and route.caching.is_web_ui
     principal = authenticator.recall(request.headers, query, request.of_fields)
     if principal is None:
-        principal = await dependencies.login_throttle.authenticate(authenticator, request.headers, query, record.client)
+        principal = await dependencies.login_throttle.authenticate(authenticator, request, query, record.client)
     record.principal = principal
     origins.check(request.method, is_upgrade(request), request.headers, principal)
     request.prove(principal.tenant)
@@ -115,7 +115,7 @@ async def permit(
         record.response_headers += authenticator.sessions.renewed(principal)
     call = target.call_with(tuple(pair for pair in query if pair[0] not in CREDENTIAL_PARAMETERS))
     budget = route.budget_for(call) if route is not None else Budget.READ
-    record.response_headers += await _spend(dependencies, principal, budget)
+    record.response_headers += await _spend(dependencies, request, principal, budget)
     if route is None:
         raise _unlisted(compiled.table, target.segments)
     rule = route.rule_for(principal)
@@ -143,10 +143,10 @@ def _keep(permitted: PermittedRequest, query: Query, budget: Budget, cors: tuple
     )
 
 
-async def _spend(dependencies: Dependencies, principal: Principal, budget: Budget) -> RateHeaders:
+async def _spend(dependencies: Dependencies, request: Request, principal: Principal, budget: Budget) -> RateHeaders:
     """What is refused is counted too: a caller has no endless supply of refusals. Raises LimitExceeded."""
     spent = dependencies.limiter.acquire_at_once(principal, budget)
-    return spent if spent is not None else await dependencies.limiter.acquire(principal, budget)
+    return spent if spent is not None else await dependencies.limiter.acquire(principal, budget, request)
 
 
 def _before_web_ui(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from policy.principal import TenantId
+from proxy.limits.brake import FREE
 from tests.harness import running_gate
 from tests.proxy.upstreams import GUARD_S, comfy_like
 from tests.wire.raw import connect, request
@@ -88,6 +90,52 @@ async def test_who_holds_back_the_bodies_of_refused_requests_shuts_nobody_out(tm
             assert (await reader.readuntil(b"\r\n")).split()[1] == b"404"
             held.append(writer)
         assert await gate.status("GET", "/users", "alice") == 200
+        for writer in held:
+            writer.transport.abort()
+
+
+async def test_who_is_told_late_to_wait_shuts_nobody_out(tmp_path: Path) -> None:
+    more = '\n[limits.few]\nrequests = "1/hour"\n'
+    tenants = '[tenants.alice]\n[tenants.mallory]\nlimits = "few"\n'
+    async with (
+        comfy_like(nothing) as url,
+        running_gate(tmp_path, url, server="max_connections = 12", more=more, tenants=tenants) as gate,
+        asyncio.timeout(GUARD_S),
+    ):
+        asked = request("/users", gate.keys["mallory"]).replace(b"Connection: close\r\n", b"")
+        for _ in range(1 + FREE):
+            await gate.status("GET", "/users", "mallory")
+        brake = gate.gate.dependencies.limiter.brake
+        held = []
+        for number in range(12):
+            _, writer = await connect(gate.url)
+            writer.write(asked)
+            held.append(writer)
+            while brake.waiting(TenantId("mallory")) <= number:
+                await asyncio.sleep(0)
+        assert await gate.status("GET", "/users", "alice") == 200
+        assert brake.waiting(TenantId("mallory")) >= 11, "they wait longer than this took"
+        for writer in held:
+            writer.transport.abort()
+
+
+async def test_who_fails_to_log_in_from_many_addresses_shuts_nobody_out(tmp_path: Path) -> None:
+    more = '\n[limits.logins]\ndelay = "4s"\n'
+    async with (
+        comfy_like(nothing) as url,
+        running_gate(tmp_path, url, server="max_connections = 12", more=more) as gate,
+        asyncio.timeout(GUARD_S),
+    ):
+        logins = gate.gate.dependencies.limiter.logins
+        held = []
+        for number in range(12):
+            _, writer = await connect(gate.url)
+            writer.write(request("/users", f"cg_{number:08x}_guess", f"CF-Connecting-IP: 192.0.2.{number}"))
+            held.append(writer)
+            while logins._slowed <= number:
+                await asyncio.sleep(0)
+        assert await gate.status("GET", "/users", "alice") == 200
+        assert logins._slowed >= 11, "they wait longer than this took"
         for writer in held:
             writer.transport.abort()
 

@@ -11,6 +11,7 @@ from policy.principal import Principal, TenantId
 from proxy.auth.login_throttle import MISSING, LoginThrottle
 from proxy.auth.sessions import SessionRefused
 from proxy.http.errors import LimitExceeded, Unauthenticated
+from proxy.http.request import Request
 
 ALICE = Principal("a", TenantId("alice"))
 
@@ -46,7 +47,8 @@ async def authenticate(
     authenticator: Authenticator, logins: FailedLogins, headers: Any = None, query: Any = ()
 ) -> Principal:
     fields = CIMultiDict() if headers is None else headers
-    return await LoginThrottle(logins).authenticate(authenticator, fields, query, "192.0.2.1")  # type: ignore[arg-type]
+    request = Request("GET", "/", fields, None)  # type: ignore[arg-type]
+    return await LoginThrottle(logins).authenticate(authenticator, request, query, "192.0.2.1")  # type: ignore[arg-type]
 
 
 async def test_a_good_credential_passes_uncounted() -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from policy.principal import TenantId
 from policy.routes import Budget
 from proxy.config import Config
 from proxy.config.reader import check_config
 from proxy.http.errors import LimitExceeded
+from proxy.http.request import Request
 from proxy.limits.gpu_usage_db import GpuUsage
 from proxy.limits.limits import Limits
 from proxy.persistence.sqlite import SqliteDatabase
@@ -22,6 +24,10 @@ from proxy.persistence.sqlite_file import STATE_FILE
 from tests.proxy.conftest import PATIENCE_S, RedisServer, context
 
 ALICE = TenantId("alice")
+
+
+def asked() -> Request:
+    return Request("GET", "/", CIMultiDict(), None)  # type: ignore[arg-type]
 
 
 def config(folder: Path, limits: Mapping[str, Any], **server: Any) -> Config:
@@ -44,9 +50,9 @@ async def test_everything_is_built_from_the_configuration(tmp_path: Path, state:
         assert limits.store is None
         assert limits.allotment.weights() == {"alice": 3.0, "bob": 1.0}
         for _ in range(2):
-            await limits.acquire(context(), Budget.READ)
+            await limits.acquire(context(), Budget.READ, asked())
         with pytest.raises(LimitExceeded, match="2 requests per minute of the key"):
-            await limits.acquire(context(), Budget.READ)
+            await limits.acquire(context(), Budget.READ, asked())
         await limits.spend_bytes(context(), 10**9)
         await limits.slots.claim_job(ALICE, "job")
         await limits.budgets.add(ALICE, "job", 20.0)
@@ -78,7 +84,7 @@ async def test_a_reload_reaches_every_part(
     tmp_path: Path, state: SqliteDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = Limits(config(tmp_path, {"logins": {"failures": "9/minute", "delay": 0}}), state)
-    await limits.acquire(context(), Budget.READ)
+    await limits.acquire(context(), Budget.READ, asked())
     limits.apply(
         config(
             tmp_path,
@@ -91,7 +97,7 @@ async def test_a_reload_reaches_every_part(
         )
     )
     with pytest.raises(LimitExceeded, match="1 requests per minute of the tenant"):
-        await limits.acquire(context(), Budget.READ)
+        await limits.acquire(context(), Budget.READ, asked())
     with pytest.raises(LimitExceeded):
         await limits.slots.claim_job(ALICE, "job")
     with pytest.raises(LimitExceeded):
@@ -113,13 +119,13 @@ async def test_the_url_of_redis_may_come_from_a_file(tmp_path: Path, state: Sqli
         assert limits.store is not None
         assert limits.store.is_up
         assert limits.store.address == f"127.0.0.1:{redis.port}"
-        await limits.acquire(context(), Budget.READ)
+        await limits.acquire(context(), Budget.READ, asked())
         limits.apply(read)
         await redis.kill()
-        await limits.acquire(context(), Budget.READ)
+        await limits.acquire(context(), Budget.READ, asked())
         async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(LimitExceeded):
-                await limits.acquire(context(), Budget.READ)
+                await limits.acquire(context(), Budget.READ, asked())
     finally:
         await limits.stop()
     assert states == [True, False]
