@@ -32,17 +32,18 @@ http {{
   client_max_body_size 0;
   server {{
     listen 127.0.0.1:{port};
-    location {prefix}/ {{
-      proxy_pass {gate}/;
-      proxy_http_version 1.1;
-      proxy_set_header Host $http_host;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection $http_connection;
-      proxy_buffering off;
-    }}
+{location}
   }}
 }}
 """
+PAGE: Final = (DEPLOY.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def location_of(prefix: str, gate: str) -> str:
+    """What the page tells an operator to write, for this prefix and this gate."""
+    shown = re.search(r"<!-- nginx: prefix -->\n```nginx\n(.*?)```", PAGE, re.DOTALL)
+    assert shown is not None
+    return shown[1].replace("/comfy", prefix).replace("http://127.0.0.1:8190", gate)
 
 
 @asynccontextmanager
@@ -50,7 +51,7 @@ async def below_a_prefix(folder: Path, gate: str, prefix: str) -> AsyncIterator[
     """The address of an nginx that serves the gate below the prefix, which it takes off."""
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
-    config = CONFIG.format(folder=folder, port=port, gate=gate, prefix=prefix, user=user)
+    config = CONFIG.format(folder=folder, port=port, location=location_of(prefix, gate), user=user)
     async with running_nginx(folder, config, port):
         yield f"http://127.0.0.1:{port}{prefix}"
 

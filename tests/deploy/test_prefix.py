@@ -54,3 +54,21 @@ async def test_a_visit_stays_below_the_prefix(tmp_path: Path, comfy: StandIn, se
             assert left.url.join(URL(action)).path == "/comfy/ui/gate/login"
         async with browser.get(f"{base}/queue") as gone:
             assert gone.status == 401
+
+
+async def test_names_arrive_as_they_were_sent(tmp_path: Path, comfy: StandIn) -> None:
+    """A saved workflow's folder and name are one segment of the path."""
+    async with (
+        running_gate(tmp_path, comfy.url) as gate,
+        below_a_prefix(tmp_path, gate.url, "/comfy/ui") as base,
+        aiohttp.ClientSession(headers=gate.headers("alice")) as client,
+    ):
+        for name in ("workflows%2Fa%20b.json", "workflows%2F50%25.json", "workflows%2F%C3%BC.json"):
+            target = URL(f"{base}/api/userdata/{name}", encoded=True)
+            async with client.post(target.update_query(overwrite="false"), json={}) as saved:
+                assert saved.status == 200, name
+            async with client.get(target) as read:
+                assert (read.status, await read.json(content_type=None)) == (200, {}), read.request_info.url
+        listing = {"dir": "workflows", "recurse": "true"}
+        async with client.get(f"{base}/userdata", params=listing) as listed:
+            assert set(await listed.json()) == {"a b.json", "50%.json", "\u00fc.json"}
