@@ -186,7 +186,6 @@ def odd_documents(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
-@settings(max_examples=300)
 @given(odd_documents(), CALLERS)
 def test_what_passes_holds_the_rule(document: dict[str, Any], context: RuleContext) -> None:
     body = send(written(document), context)
@@ -331,7 +330,6 @@ def test_the_checker_sees_what_breaks_the_rule(
         assert breaches_of(written(upstream), context) != []
 
 
-@settings(max_examples=300)
 @given(
     st.sampled_from(sorted(name for name in FILES if name[0] in OBJECT_INFO)),
     st.sampled_from(HOSTILE) | st.lists(st.sampled_from(PIECES), max_size=5).map("".join) | JSON,

@@ -56,7 +56,7 @@ def holed(draw: st.DrawFn) -> Any:
     return document, paths, [draw(SCALARS) for _ in paths]
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(holed(), st.sampled_from(SPELLINGS))
 def test_whatever_stands_in_the_holes_is_read(case: Any, spell: Any) -> None:
     document, paths, values = case
@@ -68,7 +68,6 @@ def test_whatever_stands_in_the_holes_is_read(case: Any, spell: Any) -> None:
     assert orjson.loads(holes.written(values)) == orjson.loads(raw)
 
 
-@settings(max_examples=300)
 @given(holed(), st.data())
 def test_what_is_read_is_the_document_with_these_values(case: Any, data: st.DataObject) -> None:
     document, paths, _ = case
@@ -141,7 +140,7 @@ def test_there_is_a_hole_only_where_a_scalar_is(path: Path) -> None:
         make_holes({"a": 1, "b": [], "d": [[]], "e": {"f": 1}}, [path])
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(holed())
 def test_changes_are_found_where_values_are_others(case: Any) -> None:
     document, paths, _ = case
@@ -204,7 +203,6 @@ def test_however_deep_a_value_lies_it_is_compared_a_few_times(wrap: Any) -> None
     assert Counted.compared <= 3 * levels * (COMPARED_LEVELS + 1)
 
 
-@settings(max_examples=100)
 @given(DOCUMENTS, st.sampled_from(SPELLINGS))
 def test_the_spellings_of_the_usual_libraries_are_known(inner: Any, spell: Any) -> None:
     document = {"a": inner}

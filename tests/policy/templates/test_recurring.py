@@ -11,7 +11,7 @@ from unittest import mock
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.judge import Policy
@@ -139,7 +139,6 @@ def a_story(draw: st.DrawFn) -> Any:
     return draw(st.integers(0, len(POLICIES) - 1)), draw(st.booleans()), sent
 
 
-@settings(max_examples=200)
 @given(a_story())
 def test_each_is_judged_as_if_it_were_the_first(story: Any) -> None:
     policy, has_ids, sent = story

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.functions.function import Function
@@ -182,7 +182,6 @@ def a_story(draw: st.DrawFn) -> Any:
     return function, draw(st.integers(0, len(POLICIES) - 1)), draw(st.booleans()), calls
 
 
-@settings(max_examples=400)
 @given(a_story())
 def test_each_call_is_judged_as_its_whole_workflow_is(story: Any) -> None:
     function, policy, has_ids, calls = story

@@ -131,7 +131,7 @@ def _seen_token() -> str:
     return EC.sign(claims())
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_no_character_of_a_seen_token_may_change(tmp_path: Path, data: st.DataObject) -> None:
     (tmp_path / "key.pem").write_bytes(EC.pem())

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http.request_reader import MalformedRequest, RequestReader
@@ -103,7 +103,6 @@ def read_as(head: bytes, reader: RequestReader) -> Any:
     return told, list(request.headers.items()), length, rest
 
 
-@settings(max_examples=400)
 @given(st.lists(a_head(), min_size=2, max_size=6))
 def test_each_head_is_read_as_if_it_were_the_first(heads: list[bytes]) -> None:
     reader = RequestReader(MAX_HEAD_BYTES)
