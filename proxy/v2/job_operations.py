@@ -16,6 +16,8 @@ from proxy.v2.asset_rows import ASSET_COLUMNS, ASSET_PLACES, asset_of, row_of
 
 CANCELING: Final = "canceling"
 """Beside the stored states: a job whose end somebody has asked for."""
+LOOKED_AT: Final = 500
+"""Jobs in one transaction: some milliseconds, whatever is asked of each."""
 _COLUMNS: Final = ", ".join(f"jobs.{name}" for name in JobRow._fields)
 
 
@@ -92,14 +94,44 @@ def keep_results(prompt_id: str, tenant: str, outputs: Sequence[Made], failure: 
     return True
 
 
-def list_rows(
+class Listed(NamedTuple):
+    """Jobs, each with its labels. rest: from where on it was not looked at; None where no more are left."""
+
+    rows: list[tuple[JobRow, dict[str, str]]]
+    rest: After | None
+
+
+def list_some(
     tenant: str, states: Sequence[str], labels: Mapping[str, str], limit: int, after: After | None
+) -> Operation[Listed]:
+    """As `list_rows`, among the next LOOKED_AT of the tenant's jobs.
+
+    SECURITY: everybody's reading waits for one who has all of a long history looked through (tests/security/test_long_lists.py).
+    """
+    until = None
+    if states or labels:
+        wheres, parameters = _place(tenant, after)
+        places = yield Statement(
+            f"SELECT created_at_s, prompt_id FROM jobs WHERE {' AND '.join(wheres)} "
+            "ORDER BY created_at_s DESC, prompt_id DESC LIMIT 1 OFFSET ?",
+            (*parameters, LOOKED_AT - 1),
+        )
+        until = After(*places[0]) if places else None
+    return Listed((yield from list_rows(tenant, states, labels, limit, after, until)), until)
+
+
+def list_rows(
+    tenant: str,
+    states: Sequence[str],
+    labels: Mapping[str, str],
+    limit: int,
+    after: After | None,
+    until: After | None = None,
 ) -> Operation[list[tuple[JobRow, dict[str, str]]]]:
-    """The newest first. states: stored ones and CANCELING, of which a job has one alone; none for all."""
-    wheres, parameters = ["jobs.tenant = ?", "jobs.wish <> ?"], [tenant, UNSURE]
-    if after is not None:
-        wheres.append("(jobs.created_at_s < ? OR (jobs.created_at_s = ? AND jobs.prompt_id < ?))")
-        parameters += [after.created_at_s, after.created_at_s, after.prompt_id]  # type: ignore[list-item]
+    """The newest first. states: stored ones and CANCELING, of which a job has one alone; none for all. until: the last that is looked at."""
+    wheres, parameters = _place(tenant, after, until)
+    wheres.append("jobs.wish <> ?")
+    parameters.append(UNSURE)
     if states:
         wheres.append(_is_in(states, parameters))
     for name, text in labels.items():
@@ -115,6 +147,19 @@ def list_rows(
     found = [JobRow(*row) for row in rows]
     told = yield from _labels_of([row.prompt_id for row in found])
     return [(row, told.get(row.prompt_id, {})) for row in found]
+
+
+def _place(tenant: str, after: After | None, until: After | None = None) -> tuple[list[str], list[Any]]:
+    """Conditions, of which an index finds the tenant and the times."""
+    wheres, parameters = ["jobs.tenant = ?"], [tenant]
+    for place, is_before in ((after, "<"), (until, ">")):
+        if place is not None:
+            is_it = "" if place is after else " OR jobs.prompt_id = ?"
+            wheres.append(f"jobs.created_at_s {is_before}= ?")
+            wheres.append(f"(jobs.created_at_s {is_before} ? OR jobs.prompt_id {is_before} ?{is_it})")
+            parameters += [place.created_at_s, place.created_at_s, place.prompt_id]  # type: ignore[list-item]
+            parameters += [place.prompt_id] if is_it else []
+    return wheres, parameters
 
 
 def _is_in(states: Sequence[str], parameters: list[Any]) -> str:

@@ -13,9 +13,10 @@ from policy.v2.progress import Progress
 from proxy.jobs.job import Job, JobState
 from proxy.jobs.job_rows import JobRow, StoredState
 from proxy.jobs.registry import JobRegistry
+from proxy.limits.keyed_semaphore import KeyedSemaphore
 from proxy.persistence.operations import Database
 from proxy.v2.failures import error_of
-from proxy.v2.job_operations import CANCELING, StoredJob, list_rows, read_job
+from proxy.v2.job_operations import CANCELING, StoredJob, list_some, read_job
 from proxy.v2.job_status import place_in_queue, status_of, status_of_job
 from proxy.v2.kept_jobs import KeptJobs
 
@@ -63,6 +64,8 @@ class JobViews:
         self._results = results
         self._history_s = history_s
         self._kept = KeptJobs()
+        # SECURITY: one at a time of each tenant (tests/security/test_long_lists.py).
+        self._lists = KeyedSemaphore()
 
     def forget(self, prompt_id: str) -> None:
         """Something that the job made is deleted: it is read anew."""
@@ -113,7 +116,15 @@ class JobViews:
 
     async def page(self, tenant: TenantId, asked: ListJobs) -> JobPage:
         states = [state for status in asked.statuses for state in _STATES[status]]
-        rows = await self._database.read(list_rows, tenant, states, asked.labels, asked.limit + 1, asked.after)
+        rows: list[tuple[JobRow, dict[str, str]]] = []
+        wanted, rest = asked.limit + 1, asked.after
+        async with self._lists.of(tenant):
+            while len(rows) < wanted:
+                more = wanted - len(rows)
+                found, rest = await self._database.read(list_some, tenant, states, asked.labels, more, rest)
+                rows += found
+                if rest is None:
+                    break
         shown = tuple(self._view(row, labels) for row, labels in rows[: asked.limit])
         has_more = len(rows) > asked.limit
         return JobPage(shown, After(shown[-1].created_at_s, shown[-1].prompt_id) if has_more else None)
