@@ -36,10 +36,12 @@ def learn(documents: Iterable[Any], permits: Callable[[str], bool] = lambda name
 
 def _read_nodes(document: Any, number: int) -> dict[str, dict[str, Any]]:
     if isinstance(document, dict) and is_ui_format(document.get("prompt", document)):
-        raise ValueError(f"workflow {number} is in the web UI's save format: export it in the API format")
+        raise ValueError(f"workflow {number} is in the web UI's save format: export it in the API format, Export (API)")
     nodes = nodes_of(document)
     if not isinstance(nodes, dict) or not nodes or not all(_has_class(node) for node in nodes.values()):
-        raise ValueError(f"workflow {number} is not a workflow in the API format")
+        raise ValueError(
+            f"workflow {number} is not a workflow in the API format: export one from the web UI, Export (API)"
+        )
     return nodes
 
 

@@ -133,7 +133,7 @@ class CompiledConfig:
                 Namespace(principal.tenant),
                 policy,
                 self.limits_of(principal.tenant),
-                self._callable(principal),
+                {} if principal.is_admin else self.callable_by(principal.tenant),  # what an admin runs is ComfyUI's
                 principal.is_admin or settings.workflows == "any",
                 tuple(map(parse_host_pattern, settings.fetch)),
                 tuple(map(parse_host_pattern, settings.call_webhooks)),
@@ -141,13 +141,10 @@ class CompiledConfig:
             self._access[key] = access
         return access
 
-    def _callable(self, principal: Principal) -> Mapping[str, CallableFunction]:
-        """An admin calls none: what an admin runs is ComfyUI's."""
-        settings = self.config.tenants.get(principal.tenant)
-        if settings is None or principal.is_admin:
-            return {}
+    def callable_by(self, tenant: TenantId) -> Mapping[str, CallableFunction]:
+        settings = self.config.tenants[tenant]
         names = self.functions if "*" in settings.functions else settings.functions
-        own = self.policies[principal.tenant]
+        own = self.policies[tenant]
         return {
             name: CallableFunction(
                 function, own if function.settings.policy is None else self.named_policies[function.settings.policy]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from proxy.commands.check_comfyuis import ask_comfyuis, is_loopback
+from proxy.commands.check_functions import find_refused
 from proxy.commands.exits import fail
 from proxy.compiled_config import CompiledConfig, compile_config
 from proxy.config import Config, ConfigError, load_config
@@ -38,7 +39,7 @@ def check(
         told = asyncio.run(try_database(loaded))
     except ConfigError as error:
         fail(str(error))
-    warnings = [*_warnings_of(loaded), *told]
+    warnings = [*_warnings_of(loaded), *find_refused(compiled), *told]
     warnings += asyncio.run(_ask_store(loaded))
     warnings += asyncio.run(_ask_bucket(loaded))
     told_by_comfyui = asyncio.run(ask_comfyuis(loaded, is_whole=is_whole))

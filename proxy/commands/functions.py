@@ -147,6 +147,6 @@ def _read_graph(file: Path) -> dict[str, Any]:
     if is_ui_format(graph):
         fail(f"{file} is in the web UI's save format: export it in the API format, Export (API).")
     if not is_graph(graph):
-        fail(f"{file} is not a workflow in the API format.")
+        fail(f"{file} is not a workflow in the API format: export one from the web UI, Export (API).")
     found: dict[str, Any] = graph
     return found

@@ -164,6 +164,19 @@ async def test_outputs_that_are_converted_need_pillow(
     assert (result.exit_code, "install comfygate[convert]" in result.stderr) == (1, True)
 
 
+async def test_a_function_that_its_policy_refuses_is_warned_of(tmp_path: Path, comfy: StandIn) -> None:
+    odd = PAINT | {"9": {"class_type": "RunShellCommand", "inputs": {}}}
+    own = 'policy = "own"\n'
+    tenants = '[tenants.alice]\nfunctions = ["*"]\n[tenants.mallory]\nfunctions = ["odd"]\n'
+    more = '[policies.own]\nallow = ["*"]\n'
+    file, _ = write_config(tmp_path, comfy.url, tenants=tenants, more=more)
+    write_functions(tmp_path, {"odd": ("", odd), "even": ("", PAINT), "own": (own, odd)})
+    result = await run(file)
+    words = "functions/odd.toml: [policies.default] does not permit RunShellCommand, so every call of alice, mallory is refused"
+    assert (result.exit_code, words in result.stderr) == (0, True), result.stderr
+    assert not any(f"functions/{name}.toml" in result.stderr for name in ("even", "own"))
+
+
 def write_several(folder: Path, *urls: str) -> Path:
     file = folder / "config.toml"
     tables = "".join(f'[[comfyui]]\nname = "gpu-{number}"\nurl = "{url}"\n' for number, url in enumerate(urls, 1))

@@ -43,10 +43,10 @@ def test_what_was_learnt_permits_what_it_was_learnt_from() -> None:
     [
         ({"nodes": [], "links": []}, "workflow 1 is in the web UI's save format"),
         ({"prompt": {"nodes": []}}, "workflow 1 is in the web UI's save format"),
-        ([], "workflow 1 is not a workflow"),
-        ({}, "workflow 1 is not a workflow"),
-        ({"1": []}, "workflow 1 is not a workflow"),
-        ({"1": {"class_type": 5}}, "workflow 1 is not a workflow"),
+        ([], "workflow 1 is not a workflow in the API format: export one"),
+        ({}, "workflow 1 is not a workflow in the API format: export one"),
+        ({"1": []}, "workflow 1 is not a workflow in the API format: export one"),
+        ({"1": {"class_type": 5}}, "workflow 1 is not a workflow in the API format: export one"),
     ],
 )
 def test_other_documents_are_errors(document: Any, message: str) -> None:
