@@ -174,6 +174,10 @@ class _Linting:
             if denied:
                 text = f"{pin.file} cannot run: {_name_some(denied)} denied."
                 yield Finding(Code.PINNED_CLASS_DENIED, f"{self.key}.workflows", text)
+            unknown = sorted(name for name in pin.classes if name not in self.catalogue.classes)
+            if unknown:
+                text = f"{pin.file} cannot run: ComfyUI has no class {_name_some(unknown)}."
+                yield Finding(Code.CLASS_UNKNOWN, f"{self.key}.workflows", text)
 
 
 _OF_MANY: Final[Mapping[Code, str]] = {

@@ -251,13 +251,14 @@ def compile_policies(config: Config) -> Mapping[str, Policy]:
 
 def _compile(config: Config, mistakes: list[Mistake]) -> Mapping[str, Policy]:
     presets = load_presets()
-    pinned = _pinned_documents(config, mistakes)
+    pinned = read_pinned(config, mistakes)
     policies: dict[str, Policy] = {}
     for name in config.policies:
         try:
             policies[name] = compile_policy(name, config.policies, presets, pinned)
         except ValueError as error:
-            mistakes.append(Mistake(f"policies.{name}", None, str(error)))
+            path = f"policies.{name}"
+            mistakes.append(Mistake(path, None, str(error).removeprefix(f"{path}: ")))
     return policies
 
 
@@ -285,7 +286,7 @@ def _functions(config: Config, mistakes: list[Mistake]) -> Mapping[str, Function
     return functions
 
 
-def _pinned_documents(config: Config, mistakes: list[Mistake]) -> Mapping[str, Any]:
+def read_pinned(config: Config, mistakes: list[Mistake]) -> Mapping[str, Any]:
     """The workflow files that policies pin, by the name the configuration gives them."""
     documents: dict[str, Any] = {}
     for name, policy in config.policies.items():

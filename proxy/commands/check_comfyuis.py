@@ -14,6 +14,7 @@ from policy.lint import Finding, lint, summarize
 from policy.merging import merge
 from proxy.commands.catalogue import setting_of
 from proxy.commands.closed_routes import find_closed
+from proxy.compiled_config import read_pinned
 from proxy.config import Config
 from proxy.config.comfyui import ComfyUISettings
 from proxy.config.presets import load_excluded, load_presets
@@ -96,10 +97,12 @@ async def _ask(config: Config, comfyui: ComfyUISettings, *, is_first: bool) -> _
 
 
 def _lint(config: Config, catalogue: Catalogue, replacements: Any, *, is_whole: bool) -> list[str]:
-    presets = load_presets()
+    presets, excluded, pinned = load_presets(), load_excluded(), read_pinned(config, [])
     found: list[Finding] = []
     for name in sorted({tenant.policy for tenant in config.tenants.values()}):
-        found += lint(name, config.policies, presets, catalogue, replacements, excluded=load_excluded())
+        found += lint(
+            name, config.policies, presets, catalogue, replacements, pinned_documents=pinned, excluded=excluded
+        )
     return [f"{finding.key}: {finding.message}" for finding in found] if is_whole else summarize(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,22 @@ async def test_outputs_that_are_converted_need_pillow(
     monkeypatch.setattr("proxy.compiled_config.can_convert", lambda: False)
     result = await run(file)
     assert (result.exit_code, "install comfygate[convert]" in result.stderr) == (1, True)
+
+
+async def test_a_policy_of_pinned_workflows_is_compared_with_comfyui(tmp_path: Path, comfy: StandIn) -> None:
+    odd = PAINT | {"9": {"class_type": "RunShellCommand", "inputs": {}}}
+    pinned = '[policies.kiosk]\nworkflows = [{ file = "paint.json" }, { file = "odd.json" }]\n'
+    file, _ = write_config(
+        tmp_path, comfy.url, tenants='[tenants.alice]\npolicy = "kiosk"\n[tenants.mallory]\n', more=pinned
+    )
+    for name, graph in (("paint", PAINT), ("odd", odd)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(graph), "utf-8")
+    result = await run(file)
+    assert result.exit_code == 0, result.output
+    assert "policies.kiosk.workflows: odd.json cannot run: ComfyUI has no class RunShellCommand." in result.stderr
+    (tmp_path / "odd.json").unlink()
+    result = await run(file)
+    assert (result.exit_code, "policies.kiosk.workflows: odd.json cannot be read" in result.stderr) == (1, True)
 
 
 async def test_a_function_that_its_policy_refuses_is_warned_of(tmp_path: Path, comfy: StandIn) -> None:

@@ -76,6 +76,10 @@ def test_a_pinned_workflow_that_cannot_run_is_found() -> None:
     findings = found(settings, pinned_documents={"w": make_prompt()})
     assert [finding[0] for finding in findings] == ["pinned-class-denied"]
     assert found({"workflows": [{"file": "w"}]}, pinned_documents={"w": make_prompt()}) == []
+    (finding,) = found(
+        {"workflows": [{"file": "w"}]}, pinned_documents={"w": {"1": {"class_type": "Gone", "inputs": {}}}}
+    )
+    assert (finding[0], "no class Gone" in finding[-1]) == ("class-unknown", True)
 
 
 @pytest.mark.parametrize("extra", [custom("file_path", "INT"), custom("path", forceInput=True), custom("text")])
