@@ -238,9 +238,12 @@ class Request:
         """It brought a good credential, of this party: its connection may stay idle as long as the configuration says."""
         self.is_proven = True
         connection = self.connection
+        if connection.party == party:
+            return
         if not connection.party:
             connection.limit_unsent(None)
         connection.party = party
+        connection.data_received(b"")  # what waits there counts as that party's now
 
     @property
     def is_reserved(self) -> bool:

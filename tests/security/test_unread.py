@@ -173,6 +173,36 @@ async def test_requests_before_their_turn_count() -> None:
             writer.transport.abort()
 
 
+@pytest.mark.usefixtures("little_room")
+async def test_what_came_with_a_tenants_first_request_costs_no_stranger() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def of_a_tenant(request: Request) -> None:
+        request.prove("alice")
+        begun.set()
+        await go_on.wait()
+        await hello(request)
+
+    async with served(of_a_tenant) as listener:
+        spared = await connect(listener.url)
+        spared[1].write(HALF)
+        await until_unread(server_of(listener), 1)
+        hasty = await connect(listener.url)
+        hasty[1].write(GET + GET * (len(HALF) * 3 // 2 // len(GET)))
+        await begun.wait()
+        await until_unread(server_of(listener), 2)
+        other, before = await connect(listener.url), unread_bytes(server_of(listener))
+        other[1].write(HALF)
+        while unread_bytes(server_of(listener)) == before:
+            await asyncio.sleep(0)
+        go_on.set()
+        for reader, writer in (spared, other):
+            writer.write(b"\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(b"hello")
+        for _, writer in (spared, hasty, other):
+            writer.transport.abort()
+
+
 async def test_what_is_read_in_its_turn_counts_no_more() -> None:
     async with served() as listener:
         reader, writer = await connect(listener.url)

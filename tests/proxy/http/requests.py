@@ -38,6 +38,9 @@ class RecordingConnection:
     def limit_unsent(self, max_bytes: int | None) -> None:
         """Nothing waits here."""
 
+    def data_received(self, data: bytes) -> None:
+        """Nothing does."""
+
     def close(self) -> None:
         self.has_hung_up = True
 
