@@ -48,7 +48,7 @@ def policy_in_words(policy: PolicySettings, principal: Principal, presets: Mappi
     named = [entry for entry in policy.allow if not entry.startswith("@")]
     described = [entry for entry in policy.allow if entry.startswith("@")]
     words += [f"May run {_described(entry, presets)}." for entry in described]
-    if named or not described:
+    if named or not (described or policy.workflows or policy.extend):
         words.append(f"May run: {', '.join(named) or 'nothing'}.")
     denied = [_described(entry, presets) if entry.startswith("@") else entry for entry in policy.deny]
     if denied:

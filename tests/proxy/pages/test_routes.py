@@ -148,6 +148,9 @@ def test_a_policy_in_words() -> None:
     ]
     nothing = policy_in_words(PolicySettings(), Principal("k", TenantId("alice")), {})
     assert nothing[0] == "May run: nothing."
+    for more in ({"workflows": [{"file": "portrait.json"}]}, {"extend": "default"}):
+        told = policy_in_words(PolicySettings.model_validate(more), Principal("k", TenantId("alice")), {})
+        assert not any(sentence.startswith("May run") for sentence in told), told
 
 
 def test_every_preset_is_described() -> None:
