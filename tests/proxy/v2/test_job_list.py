@@ -13,7 +13,8 @@ from proxy.jobs.store_operations import forget, give_back, start
 from proxy.jobs.store_upkeep import wish
 from proxy.persistence.operations import Database, Operation, Statement
 from proxy.persistence.sqlite import SqliteDatabase
-from proxy.v2.job_operations import CANCELING, list_rows
+from proxy.v2 import job_operations
+from proxy.v2.job_operations import CANCELING, list_rows, list_some
 from tests.proxy.jobs.stored import end, put, row
 from tests.proxy.v2.stored import (
     ENDS,
@@ -101,6 +102,22 @@ async def test_a_list_by_labels(database: Database) -> None:
     assert await listed(database, "mallory", labels={"a": "x"}) == ["4"]
     rows = await database.read(list_rows, "alice", (), {"b": "y"}, 100, None)
     assert {found.prompt_id: labels for found, labels in rows} == {"1": {"a": "x", "b": "y"}, "3": {"a": "X", "b": "y"}}
+
+
+@pytest.mark.parametrize("looked_at", [1, 2, 3, 9])
+async def test_parts_of_a_search_are_the_search(
+    database: Database, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_operations, "LOOKED_AT", looked_at)
+    for number in range(9):
+        await labelled(database, str(number), a="x" if number % 2 else "y")
+    found, place = [], None
+    while True:
+        part = await database.read(list_some, "alice", (), {"a": "x"}, 100, place)
+        found += names(part.rows)
+        if (place := part.rest) is None:
+            break
+    assert found == await listed(database, labels={"a": "x"}) == ["7", "5", "3", "1"]
 
 
 async def many(database: Database) -> None:
