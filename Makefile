@@ -40,11 +40,14 @@ install: $(RUNTIME)
 demo: $(RUNTIME)
 	@$(BIN)/comfygate demo $(DEMO_ARGS)
 
+# The rules of the house are `make check`'s, and no tests of `make test`.
+RULES := tests/test_layout.py tests/docs/test_findings.py
+
 # In four processes (tests/distribution.py), since most tests wait for something; but for a real ComfyUI, which is one for all tests: make test TEST_PROCESSES=2
-# The rules of the house are `make check`'s. Bytecode is kept, whatever the shell says: else each of them, and each process that tests start, compiles every module again.
+# Bytecode is kept, whatever the shell says: else each of them, and each process that tests start, compiles every module again.
 TEST_PROCESSES ?= $(if $(COMFYUI_URL)$(COMFYUI_URLS),0,4)
 test: $(READY)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --ignore tests/test_layout.py --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(RULES:%=--ignore %) --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
 	$(BIN)/python -m coverage report --include='policy/*' --fail-under=100
 
 # Properties with new random examples, round after round until the time is up; the seed of a round makes it again: make fuzz FUZZ_SEED=1
@@ -66,7 +69,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q --no-header -p no:cacheprovider tests/test_layout.py
+	$(BIN)/python -m pytest -q --no-header -p no:cacheprovider $(RULES)
 
 format: $(READY)
 	$(BIN)/ruff format .
