@@ -80,7 +80,7 @@ async def parts(recorder: Recorder) -> dict[str, Part]:
     request = Request("GET", "/embeddings", fields, connection=cast(Any, SimpleNamespace(peer="127.0.0.1")))
     principal = await authenticator.authenticate(fields, ())
     limits = EffectiveLimits(LimitsSettings.model_validate({"default": {"requests": "1000000000/minute"}}), {})
-    limiter, under_way, origins = Limiter(limits), UnderWay(limits), CsrfCors(None)
+    limiter, under_way, origins = Limiter(limits), UnderWay(limits, lambda: 4096), CsrfCors(None)
     addresses = ClientAddresses(ServerSettings().trusted_proxies)
     running = RunningRequests(lambda who: authenticator.is_alive(who, time.time()))
     call, cookie_name = ClientCall("GET", ("embeddings",)), authenticator.sessions.cookie_name

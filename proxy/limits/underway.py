@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +15,8 @@ from proxy.limits.effective_limits import EffectiveLimits
 
 WAITING_PER_PLACE: Final = 4
 """A page of the web UI asks for hundreds of files at once."""
+WAITING_PART: Final = 4
+"""All that wait hold one such part of the gate's connections at most."""
 WAIT_S: Final = 30.0
 ACTIVE_S: Final = 30.0
 """Who asked for something so lately is there."""
@@ -34,11 +37,15 @@ class _Crowd:
 class UnderWay:
     """Counted by each gate for itself: what is bounded is its connections and its memory.
 
-    SECURITY: one tenant that does not read its answers would take all connections (tests/security/test_connections.py).
+    A tenant may wait with half of the connections that the others leave, at most: so one more may, however many do.
+
+    SECURITY: one tenant that does not read its answers would take all connections, or a few tenants together (tests/security/test_connections.py).
     """
 
-    def __init__(self, allotment: EffectiveLimits) -> None:
+    def __init__(self, allotment: EffectiveLimits, max_connections: Callable[[], int]) -> None:
+        """max_connections: of the gate, as it is configured now."""
         self._allotment = allotment
+        self._max_connections = max_connections
         self._crowds: dict[TenantId, _Crowd] = {}
 
     def has_neighbours(self, tenant: TenantId) -> bool:
@@ -67,7 +74,7 @@ class UnderWay:
             return
         crowd = self._crowd(tenant)
         limit = crowd.limit or 0
-        if len(crowd.waiting) >= WAITING_PER_PLACE * limit:
+        if len(crowd.waiting) >= self._may_wait(crowd, limit):
             raise _too_many(limit)
         turn = asyncio.get_running_loop().create_future()
         crowd.waiting.append(turn)
@@ -82,6 +89,11 @@ class UnderWay:
             if isinstance(error, TimeoutError):
                 raise _too_many(limit) from None
             raise
+
+    def _may_wait(self, crowd: _Crowd, limit: int) -> int:
+        others = sum(len(other.waiting) for other in self._crowds.values() if other is not crowd)
+        left = self._max_connections() // WAITING_PART - others
+        return min(WAITING_PER_PLACE * limit, (left + 1) // 2)
 
     def leave(self, tenant: TenantId) -> None:
         crowd = self._crowds[tenant]

@@ -61,9 +61,9 @@ def _assemble(
     compiled: CompiledConfig, limits: Limits, state: Database, made: Made, recorder: Recorder, in_force: InForce
 ) -> Dependencies:
     (upstream, directories, kept, jobs, hearing, *_), heavy = made, HeavyWork()
-    registry = jobs.registry
+    registry, throttle, sockets = jobs.registry, LoginThrottle(limits), ConnectionRegistry()
     files, storage = TenantFiles(upstream, heavy, directories), _storage(directories, registry, in_force)
-    throttle, under_way, sockets = LoginThrottle(limits), UnderWay(limits.allotment), ConnectionRegistry()
+    under_way = UnderWay(limits.allotment, lambda: limits.slots.max_connections)
     return Dependencies(
         compiled=compiled,
         upstream=upstream,

@@ -16,9 +16,10 @@ from proxy.limits.underway import WAITING_PER_PLACE, UnderWay
 ALICE, BOB = TenantId("alice"), TenantId("bob")
 
 
-def under_way(limit: int | None) -> UnderWay:
+def under_way(limit: int | None, max_connections: int = 4096) -> UnderWay:
     named = {"default": LimitSettings(concurrent_requests=limit)}
-    return UnderWay(EffectiveLimits(LimitsSettings(named=named), {"alice": "default", "bob": "default"}))
+    tenants = dict.fromkeys(("alice", "bob", "carol"), "default")
+    return UnderWay(EffectiveLimits(LimitsSettings(named=named), tenants), lambda: max_connections)
 
 
 async def settled() -> None:
@@ -53,6 +54,26 @@ async def test_only_so_many_wait() -> None:
     for _ in range(WAITING_PER_PLACE + 1):
         crowd.leave(ALICE)
     await asyncio.gather(*waiting)
+
+
+async def test_who_waits_leaves_connections_to_others_who_wait() -> None:
+    crowd = under_way(64, 4 * 20)
+    waiting = []
+    for tenant, may_wait in ((ALICE, 10), (BOB, 5), (TenantId("carol"), 3)):
+        for _ in range(64):
+            await crowd.enter(tenant)
+        waiting += [asyncio.ensure_future(crowd.enter(tenant)) for _ in range(may_wait)]
+        await settled()
+        with pytest.raises(LimitExceeded):
+            await crowd.enter(tenant)
+    assert not [each for each in waiting if each.done()]
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    again = asyncio.ensure_future(crowd.enter(ALICE))
+    await settled()
+    crowd.leave(ALICE)
+    await again
 
 
 async def test_who_waited_too_long_or_left_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +113,7 @@ async def test_without_a_limit_nobody_waits() -> None:
 def test_a_reload_is_in_force_with_the_next_request() -> None:
     tenants = {"alice": "default"}
     limits = EffectiveLimits(LimitsSettings(named={"default": LimitSettings(concurrent_requests=1)}), tenants)
-    crowd = UnderWay(limits)
+    crowd = UnderWay(limits, lambda: 4096)
     assert crowd.enter_at_once(ALICE)
     assert not crowd.enter_at_once(ALICE)
     limits.apply(LimitsSettings(named={"default": LimitSettings(concurrent_requests=2)}), tenants)
