@@ -60,3 +60,12 @@ class Principal:
     @property
     def is_admin(self) -> bool:
         return self.role is Role.ADMIN
+
+    def covers(self, earlier: Principal) -> bool:
+        """Whether this is the same caller as that one, and may do all that it might."""
+        return (
+            self.subject == earlier.subject
+            and self.tenant == earlier.tenant
+            and (self.is_admin or not earlier.is_admin)
+            and self.scopes >= earlier.scopes
+        )

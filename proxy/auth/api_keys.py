@@ -108,9 +108,7 @@ class ApiKeyStore:
         return (
             key is not None
             and hmac.compare_digest(key.digest, principal.digest)
-            and key.tenant == principal.tenant
-            and (key.is_admin or not principal.is_admin)
-            and key.scopes >= principal.scopes
+            and key.covers(principal)
             and not _has_expired(key, now)
         )
 

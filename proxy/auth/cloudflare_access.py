@@ -14,9 +14,11 @@ from policy.principal import Principal, Role, TenantId
 from proxy.auth.jwks import Jwks
 from proxy.auth.jwt_issuers import SEEN_CAPACITY, VerifiedTokenCache
 from proxy.auth.jwt_verification import (
+    TokenPrincipal,
     TokenRequirements,
     audience_of,
     claim_at,
+    claims_of,
     decode_unverified,
     digest_of,
     prove,
@@ -24,11 +26,14 @@ from proxy.auth.jwt_verification import (
     subject_of,
 )
 from proxy.config.identity import CloudflareAccessSettings
+from proxy.http.errors import Unauthenticated
 
 _NO_TENANT: Final = "This identity has no tenant here. Ask whoever runs the gate to map it to one."
 # SECURITY: ASCII only, since lower() folds letters such as the Kelvin sign into ASCII ones and would make two people one.
 _EMAIL: Final = re.compile(r"[\x21-\x3f\x41-\x7e]+@[a-z0-9.-]+")
 _GROUP_CLAIMS: Final = (("groups",), ("custom", "groups"))
+_REQUIRED_CLAIMS: Final = frozenset({"iss", "aud", "exp", "sub", "type"})
+_READ_CLAIMS: Final = _REQUIRED_CLAIMS | {"email", "common_name", "groups", "custom"}
 
 
 def parse_email(text: object) -> str | None:
@@ -79,7 +84,7 @@ class CloudflareAccess:
             audience=audience,
             algorithms=frozenset({"RS256"}),
             # sub is there but empty for a service token.
-            required_claims=frozenset({"iss", "aud", "exp", "sub", "type"}),
+            required_claims=_REQUIRED_CLAIMS,
             leeway_s=settings.leeway,
         )
         if previous is not None and previous._jwks.url == self._jwks.url:
@@ -106,7 +111,7 @@ class CloudflareAccess:
         if claims["type"] != "app":
             # Other tokens of the same team have the same keys and issuer, such as the "org" one of the login itself.
             refuse(self._expected.name, "type-not-app")
-        principal = self._service(claims) if not claims["sub"].strip() else self._person(claims)
+        principal = self._principal(claims)
         self._seen.keep(digest, principal, self._jwks)
         return principal
 
@@ -115,20 +120,28 @@ class CloudflareAccess:
         return lambda: self._seen.find(digest, self._clock()) is not None
 
     def still_knows(self, principal: Principal) -> bool:
-        """Whether the tenant of a principal of an earlier configuration is still one that somebody is mapped to. For open sockets."""
-        maps = (self._emails, self._domains, self._groups, self._service_tokens)
-        return principal.subject.startswith("access") and any(principal.tenant in who.values() for who in maps)
+        """SECURITY: whether this very person or service is mapped as it was, not somebody (tests/proxy/test_issuers.py)."""
+        if not isinstance(principal, TokenPrincipal) or not self._expected.are_named_in(principal.claims):
+            return False
+        try:
+            return self._principal(principal.claims).covers(principal)
+        except Unauthenticated:
+            return False
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        return self._service(claims) if not claims["sub"].strip() else self._person(claims)
 
     def _service(self, claims: Mapping[str, Any]) -> Principal:
         """SECURITY: an empty `sub` is a service token or nobody; an e-mail address beside it counts for nothing."""
         name = claims.get("common_name")
         if not isinstance(name, str) or claims.get("email") or (tenant := self._service_tokens.get(name)) is None:
             self._refuse_unmapped()
-        return Principal(
+        return TokenPrincipal(
             subject=subject_of("access-service", name),
             tenant=tenant,
             role=Role.ADMIN if name in self._admin_names else Role.USER,
             expires_at_s=float(claims["exp"]),
+            claims=claims_of(claims, _READ_CLAIMS),
         )
 
     def _person(self, claims: Mapping[str, Any]) -> Principal:
@@ -139,11 +152,12 @@ class CloudflareAccess:
         tenant = tenant or self._tenant_of_groups(claims)
         if tenant is None:
             self._refuse_unmapped()
-        return Principal(
+        return TokenPrincipal(
             subject=subject_of("access", claims["sub"]),
             tenant=tenant,
             role=Role.ADMIN if email in self._admin_emails else Role.USER,
             expires_at_s=float(claims["exp"]),
+            claims=claims_of(claims, _READ_CLAIMS),
         )
 
     def _tenant_of_groups(self, claims: Mapping[str, Any]) -> TenantId | None:

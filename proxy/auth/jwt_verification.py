@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn
 import jwt
 from jwt.algorithms import OKPAlgorithm
 
+from policy.principal import Principal
 from proxy.auth.key_set import KeySource, VerificationKey
 from proxy.http.errors import IssuerUnavailable, Unauthenticated
 
@@ -56,6 +57,16 @@ class UnverifiedToken:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenPrincipal(Principal):
+    """A caller whom a token proved.
+
+    claims: those that said who that is, so that a configuration which comes later can say whether it still is.
+    """
+
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRequirements:
     """What a token must prove. name: of the issuer in the configuration, for the log."""
 
@@ -65,6 +76,13 @@ class TokenRequirements:
     algorithms: frozenset[str]
     required_claims: frozenset[str]
     leeway_s: float
+
+    def are_named_in(self, claims: Mapping[str, Any]) -> bool:
+        """Whether claims that were proven before are of this issuer, for this audience, and all that is required."""
+        audience = claims.get("aud")
+        audiences = {audience} if isinstance(audience, str) else set(words_of(audience))
+        is_of_issuer = claims.get("iss") == self.issuer and not audiences.isdisjoint(self.audience)
+        return is_of_issuer and claims.keys() >= self.required_claims
 
 
 def refuse(name: str, why: str, message: str = INVALID, *, reason: str = "token-invalid") -> NoReturn:
@@ -228,6 +246,11 @@ def claim_at(claims: Mapping[str, Any], path: ClaimPath) -> object:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
+
+
+def claims_of(claims: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
+    """Those of these names that are there: what is kept of a token is bounded by what is read of it."""
+    return {name: claims[name] for name in names if name in claims}
 
 
 def words_of(value: object) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policy.principal import Principal, TenantId
+from policy.principal import Principal
 from proxy.auth.cloudflare_access import CloudflareAccess
 from proxy.auth.jwt_issuers import JwtIssuers
 from proxy.config import load_config
@@ -25,9 +25,11 @@ from tests.proxy.token_tables import (
     FOR_PEM,
     IDP,
     NOW,
+    PEM,
     PSS,
     RSA,
     SECRET,
+    SHARED,
     TENANTS,
     claims,
     hmac_sign,
@@ -203,29 +205,53 @@ def test_documentation_names_every_setting_and_reason() -> None:
     assert [name for name in sorted(names | types) if name not in text] == []
 
 
-def test_a_principal_dies_with_its_issuer_or_its_tenant(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(SECRET)
-    settings = JwtSettings(issuer="https://a.example", audience="gate", algorithms=("HS256",), secret_file=secret)
-    principal = Principal("jwt:main:ann", TenantId("acme"))
-
-    def tokens(name: str, tenant: str) -> JwtIssuers:
-        return JwtIssuers({name: settings}, known_tenants=frozenset({tenant}), resolve=lambda path: path)
-
-    assert tokens("main", "acme").still_knows(principal)
-    assert not tokens("other", "acme").still_knows(principal)
-    assert not tokens("main", "beta").still_knows(principal)
-    assert not tokens("main", "acme").still_knows(Principal("access:ann", TenantId("acme")))
+SHARED_CLAIMS = claims(iss=SHARED, app={"org": "org-1", "role": "ops"}, scope="jobs:read files:read")
+ROLES: dict[str, Any] = {"role_claim": "app.role", "roles": {"ops": "admin"}}
 
 
-def test_a_person_dies_with_the_last_mapping_of_the_tenant() -> None:
-    def access(tenant: str) -> CloudflareAccess:
-        settings = CloudflareAccessSettings(
-            team_domain="team.cloudflareaccess.com", audience="aud", emails={"ann@example.com": tenant}
-        )
-        return CloudflareAccess(settings, known_tenants=frozenset({"acme", "beta"}))
+def shared(folder: Path, known: frozenset[str] = TENANTS, name: str = "main", **changes: Any) -> JwtIssuers:
+    base: dict[str, Any] = {
+        "issuer": SHARED,
+        "audience": "comfygate",
+        "tenant_claim": "app.org",
+        "scope_claim": "scope",
+    }
+    mapped = {"secret_file": Path("f"), "algorithms": ("HS256",), "tenants": {"org-1": "acme", "org-2": "acme"}}
+    settings = JwtSettings.model_validate(base | mapped | ROLES | changes)
+    return JwtIssuers({name: settings}, known_tenants=known, resolve=folder.joinpath, clock=Clock(NOW))
 
-    principal = Principal("access:ann", TenantId("acme"))
-    assert access("acme").still_knows(principal)
-    assert not access("beta").still_knows(principal)
-    assert not access("acme").still_knows(Principal("jwt:main:ann", TenantId("acme")))
+
+@pytest.mark.parametrize(
+    ("changes", "is_known"),
+    [
+        ({}, True),
+        ({"tenants": {"org-1": "acme", "org-3": "globex"}}, True),
+        ({"tenants": {"org-2": "acme"}}, False),  # its own value leads nowhere, another's still to the tenant
+        ({"tenants": {"org-1": "globex", "org-2": "acme"}}, False),
+        ({"roles": {"boss": "admin"}}, False),
+        ({"role_claim": None, "roles": {}}, False),
+        ({"scope_claim": None}, True),
+        ({"scope_claim": "permissions"}, False),
+        ({"audience": ("other", "comfygate")}, True),
+        ({"audience": "other"}, False),
+        ({"required_claims": ("amr",)}, False),
+        ({"issuer": PEM}, False),
+        ({"name": "other"}, False),
+        ({"tenants": {}, "tenant_claim": "org"}, False),
+    ],
+)
+async def test_what_a_token_opened_lives_as_long_as_the_token_would_be_let_in(
+    tmp_path: Path, changes: dict[str, Any], is_known: bool
+) -> None:
+    (tmp_path / "f").write_bytes(SECRET)
+    principal = await shared(tmp_path).verify(hmac_sign(SHARED_CLAIMS, SECRET))
+    assert principal.is_admin
+    assert shared(tmp_path, **changes).still_knows(principal) is is_known
+
+
+async def test_what_a_token_opened_ends_with_its_tenant(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(SECRET)
+    principal = await shared(tmp_path, tenants={}).verify(hmac_sign(claims(iss=SHARED, app={"org": "acme"}), SECRET))
+    assert shared(tmp_path, tenants={}).still_knows(principal)
+    assert not shared(tmp_path, frozenset({"globex"}), tenants={}).still_knows(principal)
+    assert not shared(tmp_path, tenants={}).still_knows(Principal(principal.subject, principal.tenant))

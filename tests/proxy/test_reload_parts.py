@@ -24,6 +24,7 @@ from standin import StandIn
 from tests.contract.driver import saving, slow
 from tests.harness import Running, running_gate
 from tests.proxy.jwks_server import JwksServer, signer
+from tests.proxy.token_tables import hmac_sign
 from tests.proxy.upstreams import GUARD_S
 
 PLAIN = {"Accept-Encoding": "identity"}
@@ -250,6 +251,35 @@ async def test_issuers_of_earlier_configurations_are_asked_no_more(
             pass
         assert (message.type, message.data) == (WSMsgType.CLOSE, 4401)
         assert await gate.status("GET", "/queue", None, headers=token) == 401
+
+
+async def test_a_token_that_is_mapped_no_more_loses_its_socket_and_its_colleague_does_not(
+    tmp_path: Path, comfy: StandIn
+) -> None:
+    (tmp_path / "secret").write_bytes(b"s" * 32)
+    mapped = '"one" = "alice"\n"two" = "alice"\n'
+    section = (
+        '[jwt.company]\nissuer = "https://issuer.example"\naudience = "comfygate"\nalgorithms = ["HS256"]\n'
+        f'secret_file = "secret"\ntenant_claim = "team"\n[jwt.company.tenants]\n{mapped}'
+    )
+
+    def token(team: str) -> dict[str, str]:
+        claims = {"iss": "https://issuer.example", "aud": "comfygate", "sub": team, "team": team, "exp": 4_000_000_000}
+        return {"Authorization": f"Bearer {hmac_sign(claims, b's' * 32)}"}
+
+    async with running_gate(tmp_path, comfy.url, more=section) as gate:
+        leaves, stays = [
+            await gate.session.ws_connect(gate.address("/ws"), headers=token(team)) for team in ("one", "two")
+        ]
+        change(gate, (mapped, '"two" = "alice"\n'))
+        assert await gate.gate.reload(gate.config_file)
+        async with asyncio.timeout(GUARD_S):
+            while (message := await leaves.receive()).type is WSMsgType.TEXT:
+                pass
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 4401)
+        assert await gate.status("GET", "/queue", None, headers=token("one")) == 401
+        assert await gate.status("GET", "/queue", None, headers=token("two")) == 200
+        assert not stays.closed
 
 
 async def test_a_change_that_needs_a_restart_is_named(gate: Running, caplog: pytest.LogCaptureFixture) -> None:

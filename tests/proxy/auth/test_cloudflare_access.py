@@ -136,6 +136,31 @@ async def test_service_token_has_the_tenant_of_its_common_name(
     assert principal.subject == f"access-service:{client_id}"
 
 
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "nothing": (person(), {}, True),
+    "another person": (person(), {"emails": {"alice@example.com": "acme", "bob@example.com": "acme"}}, True),
+    "the person, not the colleague": (person(), {"emails": {"bob@example.com": "acme"}}, False),
+    "the person's tenant": (person(), {"emails": {"alice@example.com": "globex", "bob@example.com": "acme"}}, False),
+    "the domain": (person(email="carol@globex.test"), {"email_domains": {}}, False),
+    "the group": (person(email=..., groups=["artists"]), {"groups": {"painters": "acme"}}, False),
+    "an admin": (person(email="boss@globex.test"), {"admins": []}, False),
+    "a new admin": (person(), {"admins": ["alice@example.com"]}, True),
+    "the service": (service(), {"service_tokens": {OPERATOR_ID: "initech"}}, False),
+    "the application": (person(), {"audience": ["third"]}, False),
+    "the team": (person(), {"team_domain": "other.cloudflareaccess.com"}, False),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_what_a_person_has_open_lives_as_long_as_that_person_would_be_let_in(
+    access: CloudflareAccess, name: str
+) -> None:
+    claims, changes, is_known = CHANGES[name]
+    principal = await access.verify(KEY.sign(claims))
+    assert access.still_knows(principal)
+    assert build(**changes).still_knows(principal) is is_known
+
+
 NOBODY: dict[str, dict[str, Any]] = {
     "unknown e-mail": person(email="mallory@other.test"),
     "no e-mail and no group": person(email=...),
