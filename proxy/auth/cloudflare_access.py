@@ -14,11 +14,11 @@ from policy.principal import Principal, Role, TenantId
 from proxy.auth.jwks import Jwks
 from proxy.auth.jwt_issuers import SEEN_CAPACITY, VerifiedTokenCache
 from proxy.auth.jwt_verification import (
+    Proof,
     TokenPrincipal,
     TokenRequirements,
     audience_of,
     claim_at,
-    claims_of,
     decode_unverified,
     digest_of,
     prove,
@@ -107,11 +107,11 @@ class CloudflareAccess:
         digest = digest_of(token)
         if seen := self._seen.find(digest, self._clock()):
             return seen
-        claims = await prove(decode_unverified(token), self._jwks, self._expected, self._clock)
-        if claims["type"] != "app":
+        proof = await prove(decode_unverified(token), self._jwks, self._expected, self._clock)
+        if proof.claims["type"] != "app":
             # Other tokens of the same team have the same keys and issuer, such as the "org" one of the login itself.
             refuse(self._expected.name, "type-not-app")
-        principal = self._principal(claims)
+        principal = self._principal(proof)
         self._seen.keep(digest, principal, self._jwks)
         return principal
 
@@ -121,18 +121,21 @@ class CloudflareAccess:
 
     def still_knows(self, principal: Principal) -> bool:
         """SECURITY: whether this very person or service is mapped as it was, not somebody (tests/proxy/test_issuers.py)."""
-        if not isinstance(principal, TokenPrincipal) or not self._expected.are_named_in(principal.claims):
+        if not isinstance(principal, TokenPrincipal) or (proof := principal.proof) is None:
+            return False
+        if not self._expected.are_met_by(proof, self._jwks):
             return False
         try:
-            return self._principal(principal.claims).covers(principal)
+            return self._principal(proof).covers(principal)
         except Unauthenticated:
             return False
 
-    def _principal(self, claims: Mapping[str, Any]) -> Principal:
-        return self._service(claims) if not claims["sub"].strip() else self._person(claims)
+    def _principal(self, proof: Proof) -> Principal:
+        return self._service(proof) if not proof.claims["sub"].strip() else self._person(proof)
 
-    def _service(self, claims: Mapping[str, Any]) -> Principal:
+    def _service(self, proof: Proof) -> Principal:
         """SECURITY: an empty `sub` is a service token or nobody; an e-mail address beside it counts for nothing."""
+        claims = proof.claims
         name = claims.get("common_name")
         if not isinstance(name, str) or claims.get("email") or (tenant := self._service_tokens.get(name)) is None:
             self._refuse_unmapped()
@@ -141,10 +144,11 @@ class CloudflareAccess:
             tenant=tenant,
             role=Role.ADMIN if name in self._admin_names else Role.USER,
             expires_at_s=float(claims["exp"]),
-            claims=claims_of(claims, _READ_CLAIMS),
+            proof=proof.of(_READ_CLAIMS),
         )
 
-    def _person(self, claims: Mapping[str, Any]) -> Principal:
+    def _person(self, proof: Proof) -> Principal:
+        claims = proof.claims
         email = parse_email(claims.get("email"))
         tenant = None
         if email is not None:
@@ -157,7 +161,7 @@ class CloudflareAccess:
             tenant=tenant,
             role=Role.ADMIN if email in self._admin_emails else Role.USER,
             expires_at_s=float(claims["exp"]),
-            claims=claims_of(claims, _READ_CLAIMS),
+            proof=proof.of(_READ_CLAIMS),
         )
 
     def _tenant_of_groups(self, claims: Mapping[str, Any]) -> TenantId | None:

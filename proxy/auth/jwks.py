@@ -28,6 +28,7 @@ ASK_INTERVAL_S: Final = 60.0
 
 _FIRST_RETRY_S: Final = 5.0
 _RENEW_AFTER: Final = 0.8  # of the lifetime, so that a slow issuer is asked before the keys are old
+_NO_KEYS: Final = KeySet()
 
 
 class Jwks:
@@ -107,7 +108,7 @@ class Jwks:
         """The keys of this kid; for an unknown kid after asking the issuer, if that is allowed again."""
         now_s = self._monotonic()
         is_due = not self._is_stopped and now_s >= self._due_at_s()
-        if found := self._known(kid):
+        if found := (self._keys or _NO_KEYS).find(kid):
             if is_due:
                 self._start_fetch()
             return found
@@ -118,13 +119,14 @@ class Jwks:
         self._asked_at_s = now_s
         # Not `await fetch`: a request that is cancelled must not take the others' fetch with it.
         await asyncio.wait({self._start_fetch()}, timeout=self._timeout_s)
-        found = self._known(kid)
+        found = (self._keys or _NO_KEYS).find(kid)
         if found and not had_keys:
             self._asked_at_s = -math.inf  # The very first fetch was not for an unknown kid.
         return found
 
-    def _known(self, kid: str | None) -> tuple[VerificationKey, ...]:
-        return self._keys.find(kid) if self._keys is not None else ()
+    def has(self, key: VerificationKey) -> bool:
+        """While none could be read, none is."""
+        return (self._keys or _NO_KEYS).has(key)
 
     def _due_at_s(self) -> float:
         """When the keys should be fetched (again), nobody asking."""

@@ -20,12 +20,12 @@ from policy.principal import ALL_SCOPES, Principal, Role, Scope, TenantId
 from proxy.auth.jwks import Jwks
 from proxy.auth.jwt_verification import (
     ClaimPath,
+    Proof,
     TokenPrincipal,
     TokenRequirements,
     audience_of,
     claim_at,
     claim_path,
-    claims_of,
     decode_unverified,
     digest_of,
     prove,
@@ -168,8 +168,8 @@ class JwtIssuers:
         issuer = self._issuers.get(name) if isinstance(name, str) else None
         if issuer is None:
             refuse("?", self._unknown(name))
-        claims = await prove(unverified, issuer.keys, issuer.expected, self._clock)
-        principal = self._principal(issuer, claims)
+        proof = await prove(unverified, issuer.keys, issuer.expected, self._clock)
+        principal = self._principal(issuer, proof)
         self._seen.keep(digest, principal, issuer.keys)
         return principal
 
@@ -179,14 +179,13 @@ class JwtIssuers:
 
     def still_knows(self, principal: Principal) -> bool:
         """SECURITY: by what its token said, read anew: the tenant may be another's by now, or the role (tests/proxy/test_issuers.py)."""
-        if not isinstance(principal, TokenPrincipal):
+        if not isinstance(principal, TokenPrincipal) or (proof := principal.proof) is None:
             return False
-        claims = principal.claims
-        issuer = self._issuers.get(claims.get("iss", ""))
-        if issuer is None or not issuer.expected.are_named_in(claims):
+        issuer = self._issuers.get(proof.claims["iss"])
+        if issuer is None or not issuer.expected.are_met_by(proof, issuer.keys):
             return False
         try:
-            return self._principal(issuer, claims).covers(principal)
+            return self._principal(issuer, proof).covers(principal)
         except Unauthenticated:
             return False
 
@@ -227,8 +226,8 @@ class JwtIssuers:
         if isinstance(keys, Jwks):
             self._jwks.append(keys)
 
-    def _principal(self, issuer: _Issuer, claims: Mapping[str, Any]) -> Principal:
-        name = issuer.expected.name
+    def _principal(self, issuer: _Issuer, proof: Proof) -> Principal:
+        name, claims = issuer.expected.name, proof.claims
         if not claims["sub"].strip():
             refuse(name, "empty-subject")
         return TokenPrincipal(
@@ -237,7 +236,7 @@ class JwtIssuers:
             role=_role_of(issuer, claims),
             scopes=_scopes_of(issuer, claims),
             expires_at_s=float(claims["exp"]),
-            claims=claims_of(claims, issuer.read_claims),
+            proof=proof.of(issuer.read_claims),
         )
 
     def _tenant_of(self, issuer: _Issuer, claims: Mapping[str, Any]) -> TenantId:

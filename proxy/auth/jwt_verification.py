@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
 import jwt
@@ -57,13 +57,25 @@ class UnverifiedToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """What a key has proven. claims: all, or those that are kept."""
+
+    claims: Mapping[str, Any] = field(repr=False)
+    key: VerificationKey
+
+    def of(self, names: Iterable[str]) -> Proof:
+        """With those of these names that are there: what is kept of a token is bounded by what is read of it."""
+        return replace(self, claims={name: self.claims[name] for name in names if name in self.claims})
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPrincipal(Principal):
     """A caller whom a token proved.
 
-    claims: those that said who that is, so that a configuration which comes later can say whether it still is.
+    proof: so that it can be said later whether it still is; None for nobody.
     """
 
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    proof: Proof | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +89,13 @@ class TokenRequirements:
     required_claims: frozenset[str]
     leeway_s: float
 
-    def are_named_in(self, claims: Mapping[str, Any]) -> bool:
-        """Whether claims that were proven before are of this issuer, for this audience, and all that is required."""
+    def are_met_by(self, proof: Proof, keys: KeySource) -> bool:
+        """Whether what was proven before is of this issuer, by a key that it has still, for this audience, and all that is required."""
+        claims = proof.claims
         audience = claims.get("aud")
         audiences = {audience} if isinstance(audience, str) else set(words_of(audience))
         is_of_issuer = claims.get("iss") == self.issuer and not audiences.isdisjoint(self.audience)
-        return is_of_issuer and claims.keys() >= self.required_claims
+        return is_of_issuer and claims.keys() >= self.required_claims and keys.has(proof.key)
 
 
 def refuse(name: str, why: str, message: str = INVALID, *, reason: str = "token-invalid") -> NoReturn:
@@ -142,8 +155,8 @@ def _object_of(part: str) -> dict[str, Any]:
 
 async def prove(
     token: UnverifiedToken, keys: KeySource, expected: TokenRequirements, clock: Callable[[], float]
-) -> Mapping[str, Any]:
-    """The claims of a token that has proven all of `expected`. clock: Unix time in seconds. Raises Unauthenticated, IssuerUnavailable."""
+) -> Proof:
+    """The claims of a token that has proven all of `expected`, and the key that did. clock: Unix time in seconds. Raises Unauthenticated, IssuerUnavailable."""
     header = token.header
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in expected.algorithms:
@@ -161,9 +174,9 @@ async def prove(
     if not candidates and not keys.is_ready:
         _log.debug("token not judged: issuer %s: no keys yet", expected.name)
         raise IssuerUnavailable
-    claims = _verify(token, candidates, algorithm, expected)
-    _check_times(claims, expected, clock())
-    return claims
+    proof = _verify(token, candidates, algorithm, expected)
+    _check_times(proof.claims, expected, clock())
+    return proof
 
 
 def _is_token_type(value: object) -> bool:
@@ -173,10 +186,10 @@ def _is_token_type(value: object) -> bool:
 
 def _verify(
     token: UnverifiedToken, candidates: Iterable[VerificationKey], algorithm: str, expected: TokenRequirements
-) -> Mapping[str, Any]:
+) -> Proof:
     for candidate in candidates:
         try:
-            return jwt.decode(
+            claims = jwt.decode(
                 token.text,
                 candidate.key,
                 algorithms=[algorithm],
@@ -190,6 +203,7 @@ def _verify(
                     "verify_iat": False,
                 },
             )
+            return Proof(claims, candidate)
         except jwt.InvalidSignatureError:
             continue
         except jwt.MissingRequiredClaimError as error:
@@ -246,11 +260,6 @@ def claim_at(claims: Mapping[str, Any], path: ClaimPath) -> object:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
-
-
-def claims_of(claims: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
-    """Those of these names that are there: what is kept of a token is bounded by what is read of it."""
-    return {name: claims[name] for name in names if name in claims}
 
 
 def words_of(value: object) -> list[str]:

@@ -57,6 +57,10 @@ class KeySource(Protocol):
         """The keys that a token with this kid (None: without one) may be signed by; empty for unknown."""
         ...
 
+    def has(self, key: VerificationKey) -> bool:
+        """Whether this very key, which may have been read at another time, is one of those that are known now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class FixedKey:
@@ -69,6 +73,9 @@ class FixedKey:
     async def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
         return (self.key,)
 
+    def has(self, key: VerificationKey) -> bool:
+        return key == self.key
+
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
@@ -79,6 +86,9 @@ class KeySet:
 
     def find(self, kid: str | None) -> tuple[VerificationKey, ...]:
         return self.lone if kid is None else self.by_kid.get(kid, ())
+
+    def has(self, key: VerificationKey) -> bool:
+        return key in self.lone or any(key in found for found in self.by_kid.values())
 
 
 def names_of(algorithm: str) -> frozenset[str]:

@@ -26,7 +26,8 @@ _log = logging.getLogger("comfygate")
 
 
 class Housekeeping:
-    """request_sync: has ComfyUI's queue read, when more jobs are followed here. settings: in force. tenants: all there are. on_dropped: told how many jobs
+    """request_sync: has ComfyUI's queue read, when more jobs are followed here. settings: in force. tenants: all of whom there are jobs, also those that
+    were taken out: a name may be given again. on_dropped: told how many jobs
     of a tenant are kept no more, by the reason.
     """
 
@@ -74,8 +75,7 @@ class Housekeeping:
         while True:
             try:
                 await self._database.run(drop_wished, UNSURE, time.time() - UNSURE_S)
-                for tenant in list(self._tenants()):
-                    await self.retain(tenant)
+                await self.retain_all()
             except DatabaseUnavailable as error:
                 _log.warning("old jobs cannot be deleted: %s", error)
             await asyncio.sleep(RETAIN_EACH_S)
@@ -110,6 +110,10 @@ class Housekeeping:
             await self._database.run(leave, self._records.gate, unsure)
         except DatabaseUnavailable as error:
             _log.warning("other gates follow the jobs of this one when its leases have ended: %s", error)
+
+    async def retain_all(self) -> None:
+        for tenant in list(self._tenants()):
+            await self.retain(tenant)
 
     async def retain(self, tenant: str) -> None:
         """Deletes what is too much of what ended."""

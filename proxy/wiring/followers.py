@@ -53,7 +53,7 @@ class JobFollowers:
             parts.jobs.records,
             parts.queue_watchers.request_sync,
             lambda: parts.compiled.config.jobs,
-            lambda: parts.compiled.config.tenants,
+            lambda: parts.compiled.config.tenants.keys() | parts.registry.tenants.keys(),
             metrics.jobs_dropped,
         )
         self._housekeeping.on_taken_over = parts.v2.own_sockets.taken_over

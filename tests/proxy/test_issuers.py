@@ -255,3 +255,10 @@ async def test_what_a_token_opened_ends_with_its_tenant(tmp_path: Path) -> None:
     assert shared(tmp_path, tenants={}).still_knows(principal)
     assert not shared(tmp_path, frozenset({"globex"}), tenants={}).still_knows(principal)
     assert not shared(tmp_path, tenants={}).still_knows(Principal(principal.subject, principal.tenant))
+
+
+async def test_what_a_token_opened_ends_with_the_key_that_proved_it(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(SECRET)
+    principal = await shared(tmp_path).verify(hmac_sign(SHARED_CLAIMS, SECRET))
+    (tmp_path / "f").write_bytes(SECRET[::-1])
+    assert not shared(tmp_path).still_knows(principal)

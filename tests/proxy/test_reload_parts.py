@@ -112,6 +112,20 @@ async def test_a_tenant_that_is_new_works_and_one_that_is_gone_does_not(gate: Ru
     assert 'tenant="mallory"' not in "".join(line for line in text.splitlines() if line.startswith("comfygate_jobs{"))
 
 
+async def test_what_is_kept_of_a_tenant_that_is_gone_is_bounded_as_before(gate: Running) -> None:
+    """Whoever is given its name later finds no more than it would have found itself."""
+    kept = gate.gate.dependencies.registry.of(TenantId("mallory"))
+    async with asyncio.timeout(GUARD_S):
+        for number in range(3):
+            assert await prompt(gate, "mallory", saving(f"p{number}")) == 200
+        while len(kept.finished()) < 3:
+            await asyncio.sleep(0.01)
+    change(gate, ("[tenants.mallory]", "[jobs]\nhistory_jobs = 1"), ('tenant = "mallory"', 'tenant = "alice"'))
+    assert await gate.gate.reload(gate.config_file)
+    await gate.gate._followers._housekeeping.retain_all()
+    assert len(kept.finished()) == 1
+
+
 async def test_the_days_of_a_key_count_down_though_nothing_is_reloaded(
     gate: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,12 +153,29 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 async def test_what_a_person_has_open_lives_as_long_as_that_person_would_be_let_in(
-    access: CloudflareAccess, name: str
+    access: CloudflareAccess, server: JwksServer, name: str
 ) -> None:
     claims, changes, is_known = CHANGES[name]
     principal = await access.verify(KEY.sign(claims))
     assert access.still_knows(principal)
-    assert build(**changes).still_knows(principal) is is_known
+    settings = CloudflareAccessSettings.model_validate({**SETTINGS, "certs_url": server.url, **changes})
+    clock = Clock(float(NOW))
+    after = CloudflareAccess(settings, known_tenants=TENANTS, clock=clock, monotonic=clock, previous=access)
+    assert after.still_knows(principal) is is_known
+
+
+async def test_what_a_person_has_open_ends_when_its_key_is_none_of_the_teams_any_more(
+    access: CloudflareAccess, server: JwksServer
+) -> None:
+    principal = await access.verify(KEY.sign(person()))
+    after = build(server)
+    assert not after.still_knows(principal), "nothing is known yet"
+    assert await after.key_sets[0].try_once() is None
+    assert after.still_knows(principal)
+    server.keys = [OTHER_ALGORITHM.jwk()]
+    assert await after.key_sets[0].try_once() is None
+    assert not after.still_knows(principal)
+    await after.stop()
 
 
 NOBODY: dict[str, dict[str, Any]] = {
