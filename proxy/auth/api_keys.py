@@ -26,13 +26,14 @@ _NO_DIGEST: Final = secrets.token_bytes(hashlib.sha256().digest_size)
 class Session:
     """A browser session. Times are Unix times in seconds.
 
-    expires_s: beyond which it cannot be renewed; renewed_s: when the cookie that the caller brought was made.
+    expires_s: beyond which it cannot be renewed; renewed_s: when the cookie that the caller brought was made. mark: of the secret that signed that.
     """
 
     id: str
     issued_s: int
     expires_s: int
     renewed_s: int = 0
+    mark: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class Sessions:
         if len(secret) < MIN_SECRET_BYTES:
             raise ValueError(f"a session secret has at least {MIN_SECRET_BYTES} bytes")
         self._secret = secret
+        self._mark = hashlib.sha256(b"comfygate session secret\n" + secret).digest()
         self._lifetime_s = lifetime_s
         self._max_lifetime_s = lifetime_s if max_lifetime_s is None else max_lifetime_s
         self._now = now
@@ -117,7 +118,7 @@ class Sessions:
         if not found:
             raise self._refused()
         payload, session_id, key_id, issued, renewed, good_until, expires, signature = found.groups()
-        session = Session(session_id, int(issued), int(expires), int(renewed))
+        session = Session(session_id, int(issued), int(expires), int(renewed), self._mark)
         key = keys.find(key_id)
         expected = self._sign(payload, key.digest if key is not None else _NO_DIGEST)
         is_signed = hmac.compare_digest(expected.encode("ascii"), signature.encode("ascii"))
@@ -156,8 +157,15 @@ class Sessions:
         await self.revoked.save()
 
     def is_alive(self, principal: KeyPrincipal) -> bool:
-        """Whether the session, if the caller came by one, was not ended since."""
-        return principal.session is None or not self.revoked.has(principal.subject, principal.session)
+        """Whether the session, if the caller came by one, was not ended since: by itself, by another secret, or by a lifetime that was shortened.
+
+        SECURITY: what it has open would outlive the cookie that opened it (tests/proxy/auth/test_sessions.py).
+        """
+        session = principal.session
+        if session is None:
+            return True
+        is_good = session.mark == self._mark and self._good_until(session, session.renewed_s) > self._now()
+        return is_good and not self.revoked.has(principal.subject, session)
 
     @property
     def burying(self) -> tuple[tuple[str, str], ...]:

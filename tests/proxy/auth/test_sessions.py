@@ -161,6 +161,17 @@ def test_a_shorter_lifetime_holds_for_old_sessions_and_a_longer_one_does_not() -
     assert refused(make_sessions(clock, lifetime_s=4000), cookie, ring)
 
 
+def test_what_a_session_has_open_lives_as_long_as_its_cookie_would_be_taken() -> None:
+    clock = Clock()
+    ring, before = ring_of(clock), make_sessions(clock)
+    principal = before.verify(cookie_of(before.begin(ring.verify(KEY))), ring)
+    assert make_sessions(clock).is_alive(principal)
+    assert not make_sessions(clock, secret=b"t" * 32).is_alive(principal), "every cookie of before is refused"
+    clock.now_s += 500
+    assert make_sessions(clock).is_alive(principal)
+    assert not make_sessions(clock, lifetime_s=400).is_alive(principal)
+
+
 def test_the_browser_keeps_the_cookie_longer_than_the_session_and_it_is_good_no_longer_than_the_key() -> None:
     clock = Clock()
     ring, sessions = ring_of(clock, expires=datetime.fromtimestamp(NOW_S + 60, UTC)), make_sessions(clock)
