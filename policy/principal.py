@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
@@ -48,6 +48,7 @@ class Principal:
 
     subject: the key's id, or the token's subject: what limits, sockets and logs are counted by.
     expires_at_s: Unix time after which the credential is dead, None for never.
+    beside: the same caller by the other credentials of its request, which are to be good as well.
     """
 
     subject: str
@@ -56,6 +57,7 @@ class Principal:
     scopes: frozenset[Scope] = ALL_SCOPES
     expires_at_s: float | None = None
     is_session: bool = False
+    beside: tuple[Principal, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_admin(self) -> bool:

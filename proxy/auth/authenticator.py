@@ -57,6 +57,8 @@ class Authenticator:
         """Whether this configuration would still let the caller in. now: Unix time in seconds. For sockets, which outlive their request."""
         if principal.expires_at_s is not None and principal.expires_at_s <= now:
             return False
+        if not all(self.is_alive(other, now) for other in principal.beside):
+            return False
         if isinstance(principal, KeyPrincipal):
             return self.keys.is_alive(principal, now) and self.sessions.is_alive(principal)
         verifiers = (verifier for verifier in (self._tokens, self._access) if verifier is not None)
@@ -119,4 +121,5 @@ def _agreed(one: Principal, other: Principal, *, is_same_subject: bool) -> Princ
         scopes=kept.scopes & narrowing.scopes,
         expires_at_s=min(ends, default=None),
         is_session=one.is_session or other.is_session,
+        beside=(*kept.beside, narrowing),
     )

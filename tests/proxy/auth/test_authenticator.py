@@ -254,6 +254,13 @@ async def test_an_ended_session_is_not_alive() -> None:
     assert authenticator.is_alive(principal, NOW_S)
 
 
+@pytest.mark.parametrize("fields", [[bearer(ALICE)], [cookie(ALICE)], [bearer("jalice")]])
+async def test_what_two_credentials_opened_ends_with_either(fields: Fields) -> None:
+    principal = await call(gate(), [*fields, assertion("aalice")])
+    assert gate().is_alive(principal, NOW_S)
+    assert not gate(access=Verifier(abob=ACCESS.known["abob"])).is_alive(principal, NOW_S)
+
+
 def test_a_token_dies_when_no_issuer_is_left() -> None:
     principal = Principal("carol", ACME)
     assert gate().is_alive(principal, NOW_S)
