@@ -12,7 +12,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -126,7 +126,8 @@ class Program(ABC):
             children = psutil.Process(process.pid).children(recursive=True)
             process.kill()
             for child in self.dies_with_it(children):
-                child.kill()
+                with suppress(psutil.NoSuchProcess):  # it may have seen first that the other one is gone
+                    child.kill()
             await process.wait()
 
     def dies_with_it(self, children: Iterable[psutil.Process]) -> Iterable[psutil.Process]:

@@ -174,10 +174,17 @@ async def test_flags_are_said_once_and_their_answer_is_kept(stream: EventSession
     assert len(comfy.sent) == 1
 
 
-@pytest.mark.parametrize("said", [b"bytes", "no json", '{"type": "other", "data": {}}', '{"type": "feature_flags"}'])
+@pytest.mark.parametrize(
+    "said", [b"bytes", "no json", '{"type": "other", "data": {}}', '{"data": {}}', '["feature_flags"]']
+)
 async def test_comfyui_hears_nothing_but_flags(stream: EventSession, comfy: FakeSocket, said: str | bytes) -> None:
     stream.from_client(said)
     assert comfy.sent == []
+
+
+async def test_a_client_that_tells_no_flags_is_one_without(stream: EventSession, comfy: FakeSocket) -> None:
+    stream.from_client('{"type": "feature_flags"}')
+    assert comfy.sent == ['{"type":"feature_flags","data":{}}']
 
 
 @pytest.mark.parametrize(
